@@ -1,0 +1,1 @@
+"""Regression-test the inference configuration of LLM applications with pytest."""

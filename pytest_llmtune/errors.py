@@ -1,0 +1,42 @@
+"""The one base error of the package and its few kinds.
+
+A message says what is wrong, what was got, the limit or the valid values, and the next command.
+"""
+
+__all__ = [
+    "BudgetExhaustedError",
+    "CompletionError",
+    "LLMTuneError",
+    "LockError",
+    "RecordingError",
+    "StaleRecordingError",
+    "SuiteError",
+]
+
+
+class LLMTuneError(Exception):
+    """Base of everything this package raises on purpose; the pytest skin turns it into a clean failure."""
+
+
+class SuiteError(LLMTuneError):
+    """A suite is declared wrongly: unknown key, missing data, unusable threshold, vacuous grader."""
+
+
+class RecordingError(LLMTuneError):
+    """A recording cannot be read, written or trusted."""
+
+
+class StaleRecordingError(RecordingError):
+    """Requests of a suite have no recording, because the prompt, the data or the configuration changed."""
+
+
+class LockError(LLMTuneError):
+    """A lock file is missing, corrupt or of a later version."""
+
+
+class CompletionError(LLMTuneError):
+    """An endpoint could not complete a request: wrong key, unknown model, retries used up."""
+
+
+class BudgetExhaustedError(LLMTuneError):
+    """The next request might cost more than what is left of a budget, in USD."""

@@ -1,0 +1,1 @@
+"""The pytest skin: hooks and fixtures, each a few lines."""

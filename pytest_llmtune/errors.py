@@ -6,6 +6,7 @@ A message says what is wrong, what was got, the limit or the valid values, and t
 __all__ = [
     "BudgetExhaustedError",
     "CompletionError",
+    "EndpointError",
     "LLMTuneError",
     "LockError",
     "RecordingError",
@@ -35,7 +36,11 @@ class LockError(LLMTuneError):
 
 
 class CompletionError(LLMTuneError):
-    """An endpoint could not complete a request: wrong key, unknown model, retries used up."""
+    """An endpoint could not complete one request: retries used up, deadline passed. The example is unknown."""
+
+
+class EndpointError(CompletionError):
+    """No further request can succeed: wrong key, model gone, no endpoint for the model. The run stops."""
 
 
 class BudgetExhaustedError(LLMTuneError):

@@ -1,0 +1,202 @@
+"""Every option, ini key, environment variable and marker, declared once, with one precedence rule.
+
+An option ``--llm-x`` has the ini key ``llmtune_x`` and the environment variable ``LLMTUNE_X``:
+command line > environment > marker or YAML > ini > default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_llmtune.settings import Mode, Settings
+
+__all__ = ["MARKERS", "OPTIONS", "Option", "declare", "settings_of", "value_of"]
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+class Option(NamedTuple):
+    """One option under its three names; ``parse`` raises ValueError with the valid values."""
+
+    name: str
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str | None = None
+    """None for a flag."""
+    many: bool = False
+    """Whether the ini key holds one value a line; elsewhere values are separated by commas."""
+
+    @property
+    def flag(self) -> str:
+        return f"--llm-{self.name}"
+
+    @property
+    def key(self) -> str:
+        return f"llmtune_{self.name.replace('-', '_')}"
+
+    @property
+    def variable(self) -> str:
+        return self.key.upper()
+
+
+def _boolean(text: str) -> bool:
+    if text.strip().lower() in _TRUE:
+        return True
+    if text.strip().lower() in _FALSE:
+        return False
+    raise ValueError(f"is {text!r}; valid: {', '.join(_TRUE)}, {', '.join(_FALSE[1:])}")
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"is {text!r}; valid: {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _number(kind: Callable[[str], Any], unit: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except (ValueError, ArithmeticError):
+            value = None
+        if value is None or not 0 < value < 1e12:
+            raise ValueError(f"is {text!r}; valid: a number of {unit} above 0")
+        return value
+
+    return parse
+
+
+def _dollars(text: str) -> Any:
+    from decimal import Decimal
+
+    return _number(Decimal, "USD")(text)
+
+
+def _prices(lines: str) -> dict[str, dict[str, str]]:
+    """One model a line: ``MODEL input=USD output=USD [cached_input=USD]``, per 1M tokens."""
+    prices: dict[str, dict[str, str]] = {}
+    for line in filter(None, (line.strip() for line in lines.splitlines())):
+        model, *pairs = line.split()
+        price = dict(pair.partition("=")[::2] for pair in pairs)
+        if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input"}:
+            raise ValueError(f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] per 1M tokens")
+        prices[model] = price
+    return prices
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.splitlines())))
+
+
+OPTIONS = (
+    Option("tune", _boolean, "search the best configuration of the selected suites; write lock file and recording"),
+    Option("tune-dry-run", _boolean, "print what a search may cost at most and what is cached; no request is sent"),
+    Option(
+        "record",
+        _one_of("missing", "all"),
+        "missing: record what the suites ask and no recording holds, drop what is stale; all: record everything anew",
+        "missing|all",
+    ),
+    Option("live", _boolean, "ask today's models, read and write no recording, and gate against the baseline"),
+    Option("accept", _boolean, "make today's replayed result the baseline"),
+    Option("concurrency", _number(int, "requests"), "requests in flight (default 16)", "N"),
+    Option("base-url", str, "the OpenAI-compatible server to ask (else OPENAI_BASE_URL)", "URL"),
+    Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
+    Option("timeout", _number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
+    Option("deadline", _number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
+    Option("max-spend", _dollars, "USD that the whole run may spend, in every paid mode", "USD"),
+    Option("prices", _prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
+    Option("redact", _lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
+    Option("allow-hosts", _lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
+    Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
+    Option("json", str, "write the results of all suites as JSON", "FILE"),
+    Option("prune", _boolean, "remove recordings and lock files whose suite is gone"),
+    Option("init", str, "write a commented starter suite for a data file, and stop", "NAME"),
+)
+
+MARKERS = (
+    "llmtune(dataset=..., prompt=..., model=..., grader=..., **keys): declare a suite; "
+    "the test uses the fixture 'llmtune'",
+    "llm_replay(max_cost=None, max_calls=None, match_on=None): record and replay every LLM call of the test, "
+    "whatever client makes it, and gate its cost",
+    "llm_suite(name): the suite whose locked configuration the fixture 'tuned_config' gives",
+)
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Declare every option to pytest, under its command-line and its ini name."""
+    group = parser.getgroup("llmtune", "LLM inference configuration (pytest-llmtune)")
+    for option in OPTIONS:
+        if option.metavar is None:
+            group.addoption(option.flag, dest=option.key, action="store_const", const="true", help=option.help)
+        else:
+            group.addoption(option.flag, dest=option.key, metavar=option.metavar, help=option.help)
+        parser.addini(option.key, option.help, type="linelist" if option.many else "string", default=None)
+
+
+def _given(option: Option, config: pytest.Config) -> tuple[str, str, bool] | None:
+    """Where the option was set (as people name it), its text, and whether it wins over a suite's keys."""
+    if (text := config.getoption(option.key)) is not None:
+        return option.flag, text, True
+    if (text := os.environ.get(option.variable)) is not None:
+        return f"the environment variable {option.variable}", text, True
+    if ini := config.getini(option.key):
+        return f"the ini key {option.key}", "\n".join(ini) if isinstance(ini, list) else str(ini), False
+    return None
+
+
+def value_of(name: str, config: pytest.Config) -> Any:
+    """The settled value of one option, or None.
+
+    Raises:
+        pytest.UsageError: the text is not a valid value; names the place, the text and the valid values.
+    """
+    option = next(option for option in OPTIONS if option.name == name)
+    given = _given(option, config)
+    if given is None:
+        return None
+    where, text, _ = given
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"{where} {error}") from None
+
+
+def _mode(config: pytest.Config) -> Mode:
+    from pytest_llmtune.settings import Mode
+
+    chosen = [mode for mode in Mode if mode.value in _asked_modes(config)]
+    if len(chosen) > 1:
+        raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
+    return chosen[0] if chosen else Mode.REPLAY
+
+
+def _asked_modes(config: pytest.Config) -> set[str]:
+    asked = {name for name in ("tune", "live", "accept", "tune-dry-run") if value_of(name, config)}
+    record = value_of("record", config)
+    return asked | ({f"record={record}"} if record else set())
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """All options as one frozen value.
+
+    Raises:
+        pytest.UsageError: a value is invalid, or two modes were chosen.
+    """
+    from pytest_llmtune.settings import Settings
+
+    values: Mapping[str, Any] = {option.name.replace("-", "_"): value_of(option.name, config) for option in OPTIONS}
+    fields = {name: value for name, value in values.items() if name in Settings.__slots__ and value is not None}
+    fields.setdefault("base_url", os.environ.get("OPENAI_BASE_URL") or None)
+    forced = {
+        option.name.replace("-", "_") for option in OPTIONS if (given := _given(option, config)) is not None and given[2]
+    }
+    return Settings(mode=_mode(config), root=config.rootpath, forced=frozenset(forced), **fields)

@@ -1,0 +1,67 @@
+"""What a run was asked to do: the settled values of every option, as the core needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Mode", "Settings"]
+
+
+class Mode(StrEnum):
+    """DESIGN section 3: what may touch the network, the lock file and the recording."""
+
+    REPLAY = "replay"
+    RECORD_MISSING = "record=missing"
+    RECORD_ALL = "record=all"
+    LIVE = "live"
+    TUNE = "tune"
+    ACCEPT = "accept"
+    DRY_RUN = "tune-dry-run"
+
+    @property
+    def online(self) -> bool:
+        """Whether this mode may send requests."""
+        return self in (Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.LIVE, Mode.TUNE)
+
+    @property
+    def option(self) -> str:
+        """The command-line option that chooses this mode; empty for replay, the default."""
+        return "" if self is Mode.REPLAY else f"--llm-{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options after precedence: command line > environment > suite > ini > default.
+
+    A suite's own keys come in at ``pick``, because a run has many suites.
+    """
+
+    mode: Mode = Mode.REPLAY
+    root: Path = field(default_factory=Path.cwd)
+    """The project's root; the cache lives in ``<root>/.llmtune``."""
+    base_url: str | None = None
+    endpoints: str | None = None
+    concurrency: int = 16
+    timeout: float = 60.0
+    """Seconds for one request."""
+    deadline: float | None = None
+    """Seconds for everything one suite asks in a run."""
+    max_spend: Decimal | None = None
+    """USD the whole run may spend, in every paid mode."""
+    prices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Model name to USD per 1M tokens (``input``, ``output``, ``cached_input``), from the ini file."""
+    redact: tuple[str, ...] = ()
+    """Regular expressions whose matches never reach a file."""
+    allow_hosts: tuple[str, ...] = ()
+    """Loopback hosts that tests may reach in offline modes."""
+    forced: frozenset[str] = frozenset()
+    """Fields set on the command line or in the environment: these win over a suite's keys."""
+
+    def pick(self, name: str, suite_value: Any) -> Any:
+        """The value in force for one suite, of a field that a suite may also set."""
+        return getattr(self, name) if suite_value is None or name in self.forced else suite_value

@@ -10,6 +10,7 @@ __all__ = [
     "LLMTuneError",
     "LockError",
     "RecordingError",
+    "ReportError",
     "StaleRecordingError",
     "SuiteError",
 ]
@@ -45,3 +46,7 @@ class EndpointError(CompletionError):
 
 class BudgetExhaustedError(LLMTuneError):
     """The next request might cost more than what is left of a budget, in USD."""
+
+
+class ReportError(LLMTuneError):
+    """A report cannot be written (a missing extra, a full disk) or a results file cannot be read."""

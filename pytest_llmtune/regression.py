@@ -1,0 +1,280 @@
+"""Today's evaluation against thresholds, limits and the baseline: the verdict."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, TYPE_CHECKING
+
+from pytest_llmtune.comparison import Comparison, Flip, compare
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.figures import apart, number
+from pytest_llmtune.model import Evaluation, Interval
+from pytest_llmtune.statistics import minimum_detectable_drop
+
+if TYPE_CHECKING:
+    from pytest_llmtune.lock import Lock
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "cost_limit", "judge"]
+
+_TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound on one metric, over the suite or over one group of its rows."""
+
+    metric: str
+    direction: Literal["min", "max"]
+    limit: Decimal
+    group: str | None = None
+    """The value of the ``group_by`` column; None for the whole suite."""
+    key: str = ""
+    """The suite's key that set it, where it is not ``min_<metric>`` or ``max_<metric>``."""
+
+    @property
+    def name(self) -> str:
+        key = self.key or f"{self.direction}_{self.metric}"
+        return key if self.group is None else f"{key}[{self.group}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """All that a verdict depends on beside the evaluation and the baseline; taken from a suite."""
+
+    metric: str = "success_vote"
+    mode: Literal["max", "min"] = "max"
+    limits: tuple[Limit, ...] = ()
+    max_drop: float | None = None
+    """Absolute; compared over the examples that both sides know."""
+    alpha: float | None = None
+    """A drop counts only where the exact McNemar p-value is below this."""
+    max_unknown: int = 0
+    """How many examples may stay without an answer."""
+    group_by: str | None = None
+    reused: bool = False
+    """The guard had to use the rows the configuration was tuned on."""
+    allow_vacuous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """One reason why the numbers are no fact yet, and the one option that mends it."""
+
+    what: str
+    option: str
+    """As in ``--llm-record=missing``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One limit and how the result stands to it."""
+
+    name: str
+    """The suite's key, such as ``min_success_vote``."""
+    passed: bool
+    value: Decimal
+    limit: Decimal
+    sentence: str
+    """Holds both numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a suite may pass, and why."""
+
+    status: Literal["passed", "failed", "stale", "inconclusive"]
+    metric: str
+    gates: tuple[Gate, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    """Examples that changed since the baseline; what got worse first."""
+    p_value: float | None = None
+    """Exact McNemar, two-sided, of the flips; None without a baseline."""
+    value: float | None = None
+    """The tuned metric today; None where nothing was measured."""
+    interval: Interval | None = None
+    """95 %, of ``value``."""
+    baseline: float | None = None
+    """The tuned metric of the baseline, over the examples compared."""
+    compared: int = 0
+    """How many examples both sides know."""
+    stale: tuple[Stale, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    @property
+    def failed_gates(self) -> tuple[Gate, ...]:
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+
+def judge(
+    evaluation: Evaluation | None,
+    criteria: Criteria,
+    baseline: Lock | None = None,
+    *,
+    stale: Sequence[Stale] = (),
+    notes: Sequence[str] = (),
+    aggregate: Callable[[Sequence[float]], float] = statistics.fmean,
+) -> Verdict:
+    """Hold an evaluation against its criteria.
+
+    Args:
+        evaluation: None where nothing could be measured, which needs a reason in ``stale``.
+        baseline: None before the first tuning: ``max_drop`` is then not judged.
+        aggregate: from the values of a metric over examples to the suite's value.
+
+    Raises:
+        SuiteError: a gate names a metric that the grader does not give.
+    """
+    if evaluation is None:
+        return Verdict("stale", criteria.metric, stale=tuple(stale), notes=tuple(notes))
+    comparison = compare(evaluation, baseline, criteria.metric, criteria.mode, aggregate) if baseline else None
+    known = len(evaluation.results) - len(evaluation.unknown)
+    gates = [] if not known else [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
+    if known and comparison and (criteria.max_drop is not None or criteria.alpha is not None):
+        gates.append(_drop_gate(comparison, criteria))
+    unknown = _unknown_gate(evaluation, criteria, known)
+    return Verdict(
+        status=_status(gates, unknown, stale),
+        metric=criteria.metric,
+        gates=(*gates, *([unknown] if evaluation.unknown else [])),
+        flips=comparison.flips if comparison else (),
+        p_value=comparison.p_value if comparison else None,
+        value=_metric(evaluation, criteria.metric) if known else None,
+        interval=evaluation.intervals.get(criteria.metric),
+        baseline=comparison.before if comparison else None,
+        compared=comparison.compared if comparison else 0,
+        stale=tuple(stale),
+        notes=(*notes, *_notes(criteria, comparison, gates, baseline)),
+    )
+
+
+def _status(
+    gates: Sequence[Gate], unknown: Gate, stale: Sequence[Stale]
+) -> Literal["passed", "failed", "stale", "inconclusive"]:
+    if stale:
+        return "stale"
+    if not unknown.passed:
+        return "inconclusive"
+    return "passed" if all(gate.passed for gate in gates) else "failed"
+
+
+def _metric(evaluation: Evaluation, name: str) -> float:
+    if name == "inference_cost":
+        return float(evaluation.inference_cost)
+    try:
+        return evaluation.metrics[name]
+    except KeyError:
+        known = ", ".join(sorted({*evaluation.metrics, "inference_cost"}))
+        raise SuiteError(
+            f"no metric {name!r}: the grader gives {known}. Name one of these in metric= and the gates"
+        ) from None
+
+
+def _group_value(
+    evaluation: Evaluation, limit: Limit, column: str, aggregate: Callable[[Sequence[float]], float]
+) -> float:
+    values = [
+        result.grade.metrics[limit.metric]
+        for result in evaluation.results
+        if result.grade and limit.metric in result.grade.metrics and str(result.example.row.get(column)) == limit.group
+    ]
+    if not values:
+        groups = sorted({str(result.example.row.get(column)) for result in evaluation.results})
+        raise SuiteError(
+            f"{limit.name}: no example has {column} = {limit.group!r} and a metric {limit.metric!r}; "
+            f"the groups are {', '.join(groups[:20])}"
+        )
+    return aggregate(values)
+
+
+def _limit_gate(
+    limit: Limit, evaluation: Evaluation, criteria: Criteria, aggregate: Callable[[Sequence[float]], float]
+) -> Gate:
+    if limit.group is not None:
+        value = _group_value(evaluation, limit, criteria.group_by or "", aggregate)
+    else:
+        value = _metric(evaluation, limit.metric)
+    low = limit.direction == "min"
+    bound = float(limit.limit)
+    slack = _TOLERANCE * max(abs(bound), 1e-3)  # relative for costs, which are tiny
+    passed = value >= bound - slack if low else value <= bound + slack
+    shown, allowed = apart(value, bound, money=limit.metric == "inference_cost")
+    relation = ("is at least" if low else "is within") if passed else ("is below" if low else "is over")
+    group = f" of {criteria.group_by} = {limit.group}" if limit.group is not None else ""
+    per = " per instance" if limit.metric == "inference_cost" else ""
+    sentence = f"{limit.metric}{group} {shown}{per} {relation} {limit.name.partition('[')[0]} {allowed}"
+    return Gate(limit.name, passed, Decimal(repr(value)), limit.limit, sentence)
+
+
+def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
+    allowed = criteria.max_drop or 0.0
+    over = comparison.drop > allowed + _TOLERANCE
+    significant = criteria.alpha is None or comparison.p_value < criteria.alpha
+    shown, limit = apart(comparison.drop, allowed)
+    before, now = apart(comparison.before, comparison.now)
+    verb = "did not change:" if before == now else "fell from" if comparison.now < comparison.before else "rose from"
+    moved = f"{criteria.metric} {verb} {before}" + (f" to {now}" if before != now else "")
+    if not over:
+        sentence = f"{moved}; max_drop allows {limit}"
+    else:
+        sentence = f"{moved}, a drop of {shown}; max_drop allows {limit}"
+    if over and criteria.alpha is not None:
+        relation = "below" if significant else "not below"
+        sentence += f" (exact McNemar p = {number(comparison.p_value)}, {relation} alpha = {number(criteria.alpha)})"
+    return Gate("max_drop", not (over and significant), _decimal(comparison.drop), _decimal(allowed), sentence)
+
+
+def _unknown_gate(evaluation: Evaluation, criteria: Criteria, known: int) -> Gate:
+    count, total = len(evaluation.unknown), len(evaluation.results)
+    passed = known > 0 and count <= criteria.max_unknown
+    sentence = f"{count} of {total} examples have no answer; max_unknown allows {criteria.max_unknown}"
+    return Gate("max_unknown", passed, Decimal(count), Decimal(criteria.max_unknown), sentence)
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(f"{value:.6g}")
+
+
+def _notes(
+    criteria: Criteria, comparison: Comparison | None, gates: Sequence[Gate], baseline: Lock | None
+) -> list[str]:
+    notes = []
+    if criteria.reused:
+        notes.append(
+            "the guard uses the rows the configuration was tuned on: no other rows are left, the score is optimistic"
+        )
+    if criteria.allow_vacuous:
+        notes.append("allow_vacuous: the grader accepts answers that say nothing")
+    if not gates:
+        notes.append("no gate: nothing can fail; set min_<metric>, max_drop or inference_budget")
+    if baseline is None and criteria.max_drop is not None:
+        notes.append("no baseline yet: max_drop was not judged")
+    return notes + (_comparison_notes(criteria, comparison) if comparison else [])
+
+
+def _comparison_notes(criteria: Criteria, comparison: Comparison) -> list[str]:
+    notes = []
+    if comparison.added or comparison.gone:
+        notes.append(
+            f"{comparison.added} examples are new since the baseline and {comparison.gone} are gone; "
+            f"compared over the {comparison.compared} that both have"
+        )
+    if criteria.max_drop is not None and comparison.compared:
+        smallest = minimum_detectable_drop(comparison.compared)
+        if smallest > criteria.max_drop + _TOLERANCE:
+            notes.append(
+                f"{comparison.compared} examples are too few to tell a drop of {number(criteria.max_drop)} from chance; "
+                f"the smallest they can tell is {number(smallest)}"
+            )
+    return notes
+
+
+def cost_limit(budget: Decimal, key: str = "inference_budget") -> Limit:
+    """The guard's limit on USD per instance, set by the suite's ``key``."""
+    return Limit("inference_cost", "max", budget, key=key)

@@ -1,0 +1,178 @@
+"""A failure's text and the summary at the end of a run, for the terminal; no I/O here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.figures import dollars, interval, number
+from pytest_llmtune.report.text import cell_cut, cell_pad, clean, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pytest_llmtune.comparison import Flip, Outcome
+    from pytest_llmtune.report.suite_report import SuiteReport
+
+__all__ = ["failure", "summary"]
+
+_FLIPS = 5
+_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ink:
+    """Colours, where the terminal has them."""
+
+    on: bool
+
+    def __call__(self, text: str, *styles: str) -> str:
+        codes = ";".join(_STYLES[style] for style in styles)
+        return f"\x1b[{codes}m{text}\x1b[0m" if self.on and codes else text
+
+
+def failure(report: SuiteReport, *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:
+    """Why a suite did not pass: its gates, the flipped examples and the next command.
+
+    Args:
+        width: of the terminal, in cells; lines about examples are cut to it unless ``verbosity`` is 2.
+        color: whether ANSI colours may be used.
+        verbosity: pytest's, 0 for none; 1 shows all flips, 2 also every answer in full.
+    """
+    ink = _Ink(color)
+    lines = [ink(_headline(report), "bold", "red"), ""]
+    for block in (_stale(report), _gates(report, ink), _figures(report), _unknown(report, verbosity)):
+        lines += [*block, ""] if block else []
+    lines += [*_flips(report, ink, width, verbosity)]
+    lines += [f"note: {one_line(note)}" for note in (*report.verdict.notes, *report.notes)]
+    lines += [f"next: {clean(command)}" for command in report.commands]
+    return "\n".join(lines).rstrip()
+
+
+def _headline(report: SuiteReport) -> str:
+    verdict = report.verdict
+    name = one_line(report.name)
+    if verdict.status == "stale":
+        return f"{name} is stale: {one_line(verdict.stale[0].what) if verdict.stale else 'its recording does not fit'}"
+    failed = [gate.sentence for gate in verdict.failed_gates] or ["no example could be measured"]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    word = "is inconclusive" if verdict.status == "inconclusive" else "failed"
+    return f"{name} {word}: {one_line(failed[-1 if verdict.status == 'inconclusive' else 0])}{more}"
+
+
+def _stale(report: SuiteReport) -> list[str]:
+    stale = report.verdict.stale[1:]
+    return [f"also stale: {one_line(reason.what)}" for reason in stale]
+
+
+def _gates(report: SuiteReport, ink: _Ink) -> list[str]:
+    return [
+        f"  {ink('ok  ', 'green') if gate.passed else ink('FAIL', 'bold', 'red')}  {one_line(gate.sentence)}"
+        for gate in report.verdict.gates
+    ]
+
+
+def _figures(report: SuiteReport) -> list[str]:
+    verdict, evaluation = report.verdict, report.evaluation
+    if verdict.value is None or evaluation is None:
+        return []
+    known = len(evaluation.results) - len(evaluation.unknown)
+    sure = f" (95 % interval {interval(verdict.interval.low, verdict.interval.high)})" if verdict.interval else ""
+    text = f"{verdict.metric} {number(verdict.value)}{sure} over {known} examples"
+    if verdict.baseline is not None:
+        text += f"; baseline {number(verdict.baseline)} over {verdict.compared}"
+    return [text, f"inference_cost {dollars(evaluation.inference_cost)} per instance"]
+
+
+def _unknown(report: SuiteReport, verbosity: int) -> list[str]:
+    unknown = report.evaluation.unknown if report.evaluation else ()
+    shown = unknown if verbosity else unknown[:_FLIPS]
+    lines = [f"  unknown  row {result.example.index}: {one_line(result.error or 'no answer')}" for result in shown]
+    return lines + ([f"  ... and {len(unknown) - len(shown)} more"] if len(unknown) > len(shown) else [])
+
+
+def _flips(report: SuiteReport, ink: _Ink, width: int, verbosity: int) -> Iterator[str]:
+    verdict = report.verdict
+    if not verdict.flips:
+        return
+    lost = sum(flip.direction == "lost" for flip in verdict.flips)
+    chance = f"; exact McNemar p = {number(verdict.p_value)}" if verdict.p_value is not None else ""
+    yield f"flipped since the baseline: {lost} lost, {len(verdict.flips) - lost} gained{chance}"
+    shown = verdict.flips if verbosity else verdict.flips[:_FLIPS]
+    for flip in shown:
+        yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)
+        if verbosity > 1:
+            yield from _answers(report, flip)
+    if len(shown) < len(verdict.flips):
+        yield f"  ... and {len(verdict.flips) - len(shown)} more (-v shows all)"
+    yield ""
+
+
+def _flip(flip: Flip, ink: _Ink, width: int) -> Iterator[str]:
+    word = ink("lost  ", "red") if flip.direction == "lost" else ink("gained", "green")
+    head = f"row {flip.index} [{flip.id}]"
+    yield f"  {word}  {cell_cut(f'{head}  {one_line(flip.question)}', width - 10)}"
+    answers = f"{_outcome(flip.before, width // 3)} -> {_outcome(flip.now, width // 3)}"
+    yield f"          {cell_cut(answers, width - 10)}"
+
+
+def _outcome(outcome: Outcome, width: int) -> str:
+    if outcome.voted_answer is None:
+        return f"no answer ({number(outcome.value)})"
+    votes = f" ({outcome.votes} of {outcome.responses} votes)" if outcome.responses > 1 else ""
+    return f"{cell_cut(one_line(outcome.voted_answer), max(width, 12))}{votes}"
+
+
+def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
+    """Every response in full; each line behind a bar, so that none can pass for a line of ours or of a CI system."""
+    results = report.evaluation.results if report.evaluation else ()
+    for result in results:
+        if result.example.id == flip.id:
+            for number_, response in enumerate(result.responses, 1):
+                yield f"          answer {number_}:"
+                yield from (f"          | {line}" for line in clean(response).split("\n"))
+
+
+def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:
+    """A table with one line a suite; empty where there is nothing to say, or all is well under ``-q``."""
+    if not reports or (verbosity < 0 and all(report.verdict.passed for report in reports)):
+        return ""
+    ink = _Ink(color)
+    rows: list[tuple[str, ...]] = [("suite", "score", "baseline", "95 % interval", "cost", "limit", "n", "verdict")]
+    rows += map(_row, reports)
+    widths = [max(_cells(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rest = sum(widths[1:]) + 2 * (len(widths) - 1)
+    widths[0] = min(widths[0], max(12, width - rest))
+    lines = [_line(row, widths) for row in rows]
+    lines[0] = ink(lines[0], "bold")
+    for index, report in enumerate(reports, 1):
+        if not report.verdict.passed:
+            lines[index] = ink(lines[index], "red")
+    spent = sum(report.spent for report in reports)
+    return "\n".join([*lines, *([f"spent {dollars(spent)}"] if spent else [])])
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    first = cell_pad(cell_cut(row[0], widths[0]), widths[0])
+    middle = [cell_pad(text, width, right=True) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([first, *middle, row[-1]])
+
+
+def _row(report: SuiteReport) -> tuple[str, ...]:
+    verdict, evaluation = report.verdict, report.evaluation
+    limit = next((gate.limit for gate in verdict.gates if "cost" in gate.name), None)
+    return (
+        one_line(report.name),
+        "-" if verdict.value is None else number(verdict.value),
+        "-" if verdict.baseline is None else number(verdict.baseline),
+        interval(verdict.interval.low, verdict.interval.high) if verdict.interval else "-",
+        "-" if evaluation is None else dollars(evaluation.inference_cost, 3),
+        "-" if limit is None else dollars(limit, 3),
+        "-" if evaluation is None else str(len(evaluation.results)),
+        verdict.status,
+    )

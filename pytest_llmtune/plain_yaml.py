@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
     import yaml
 
 __all__ = ["load"]
@@ -22,20 +23,19 @@ def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50) -> Any:
 
     if len(text) > max_chars:
         raise ValueError(f"{len(text):,} characters are more than the limit of {max_chars:,}")
-    loader = _loader_class()(text)
-    loader.max_depth = max_depth
     try:
+        loader = _loader_class()(text)
+        loader.max_depth = max_depth
         return loader.get_single_data()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"line {line}: the character #x{error.character:02x} is not allowed") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
         raise ValueError(f"{where}{error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
     except (ValueError, OverflowError, RecursionError) as error:  # 5,000 digits, a date of month 99, ...
         raise ValueError(f"a value cannot be read: {error}") from None
-    finally:
-        loader.dispose()
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.comparison import Comparison, Flip, compare
 from pytest_llmtune.errors import SuiteError
@@ -14,8 +14,9 @@ from pytest_llmtune.model import Evaluation, Interval
 from pytest_llmtune.statistics import minimum_detectable_drop
 
 if TYPE_CHECKING:
-    from pytest_llmtune.lock import Lock
     from collections.abc import Callable, Sequence
+
+    from pytest_llmtune.lock import Lock
 
 __all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "cost_limit", "judge"]
 
@@ -74,6 +75,7 @@ class Gate:
 
     name: str
     """The suite's key, such as ``min_success_vote``."""
+    metric: str
     passed: bool
     value: Decimal
     limit: Decimal
@@ -135,9 +137,11 @@ def judge(
         return Verdict("stale", criteria.metric, stale=tuple(stale), notes=tuple(notes))
     comparison = compare(evaluation, baseline, criteria.metric, criteria.mode, aggregate) if baseline else None
     known = len(evaluation.results) - len(evaluation.unknown)
-    gates = [] if not known else [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
-    if known and comparison and (criteria.max_drop is not None or criteria.alpha is not None):
+    gates = []
+    if comparison and (criteria.max_drop is not None or criteria.alpha is not None):
         gates.append(_drop_gate(comparison, criteria))
+    if known:
+        gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
     unknown = _unknown_gate(evaluation, criteria, known)
     return Verdict(
         status=_status(gates, unknown, stale),
@@ -209,7 +213,7 @@ def _limit_gate(
     group = f" of {criteria.group_by} = {limit.group}" if limit.group is not None else ""
     per = " per instance" if limit.metric == "inference_cost" else ""
     sentence = f"{limit.metric}{group} {shown}{per} {relation} {limit.name.partition('[')[0]} {allowed}"
-    return Gate(limit.name, passed, Decimal(repr(value)), limit.limit, sentence)
+    return Gate(limit.name, limit.metric, passed, Decimal(repr(value)), limit.limit, sentence)
 
 
 def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
@@ -227,14 +231,16 @@ def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
     if over and criteria.alpha is not None:
         relation = "below" if significant else "not below"
         sentence += f" (exact McNemar p = {number(comparison.p_value)}, {relation} alpha = {number(criteria.alpha)})"
-    return Gate("max_drop", not (over and significant), _decimal(comparison.drop), _decimal(allowed), sentence)
+    return Gate(
+        "max_drop", criteria.metric, not (over and significant), _decimal(comparison.drop), _decimal(allowed), sentence
+    )
 
 
 def _unknown_gate(evaluation: Evaluation, criteria: Criteria, known: int) -> Gate:
     count, total = len(evaluation.unknown), len(evaluation.results)
     passed = known > 0 and count <= criteria.max_unknown
     sentence = f"{count} of {total} examples have no answer; max_unknown allows {criteria.max_unknown}"
-    return Gate("max_unknown", passed, Decimal(count), Decimal(criteria.max_unknown), sentence)
+    return Gate("max_unknown", "unknown", passed, Decimal(count), Decimal(criteria.max_unknown), sentence)
 
 
 def _decimal(value: float) -> Decimal:
@@ -269,8 +275,8 @@ def _comparison_notes(criteria: Criteria, comparison: Comparison) -> list[str]:
         smallest = minimum_detectable_drop(comparison.compared)
         if smallest > criteria.max_drop + _TOLERANCE:
             notes.append(
-                f"{comparison.compared} examples are too few to tell a drop of {number(criteria.max_drop)} from chance; "
-                f"the smallest they can tell is {number(smallest)}"
+                f"{comparison.compared} examples are too few to tell a drop of {number(criteria.max_drop)} "
+                f"from chance; the smallest they can tell is {number(smallest)}"
             )
     return notes
 

@@ -15,6 +15,13 @@ from pytest_llmtune.regression import Criteria, Verdict
 
 __all__ = ["Compared", "RecordingFacts", "SuiteReport"]
 
+_MEANING = {
+    "--llm-accept": "if today's result is meant: makes it the baseline",
+    "--llm-tune": "searches a better configuration; this costs money",
+    "--llm-record=missing": "asks only what has no recording",
+    "--llm-live": "asks again",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -70,10 +77,10 @@ class SuiteReport:
     """USD this suite cost in this run."""
 
     @property
-    def commands(self) -> tuple[str, ...]:
-        """What to run next, the most likely first; empty where all is well."""
-        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or dict.fromkeys(self._mending())
-        return tuple(f"pytest {option} {_quoted(self.nodeid)}" for option in options)
+    def commands(self) -> tuple[tuple[str, str], ...]:
+        """What to run next and what it does, the most likely first; empty where all is well."""
+        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or self._mending()
+        return tuple((f"pytest {option} {_quoted(self.nodeid)}", _MEANING.get(option, "")) for option in options)
 
     def _mending(self) -> tuple[str, ...]:
         verdict = self.verdict

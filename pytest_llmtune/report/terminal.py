@@ -10,6 +10,7 @@ from pytest_llmtune.report.text import cell_cut, cell_pad, clean, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
     from pytest_llmtune.comparison import Flip, Outcome
     from pytest_llmtune.report.suite_report import SuiteReport
 
@@ -44,8 +45,15 @@ def failure(report: SuiteReport, *, width: int = 80, color: bool = False, verbos
         lines += [*block, ""] if block else []
     lines += [*_flips(report, ink, width, verbosity)]
     lines += [f"note: {one_line(note)}" for note in (*report.verdict.notes, *report.notes)]
-    lines += [f"next: {clean(command)}" for command in report.commands]
+    lines += _next(report)
     return "\n".join(lines).rstrip()
+
+
+def _next(report: SuiteReport) -> list[str]:
+    lines = []
+    for command, meaning in report.commands:
+        lines += [f"next: {clean(command)}", *([f"      {meaning}"] if meaning else [])]
+    return lines
 
 
 def _headline(report: SuiteReport) -> str:
@@ -111,7 +119,7 @@ def _flip(flip: Flip, ink: _Ink, width: int) -> Iterator[str]:
     word = ink("lost  ", "red") if flip.direction == "lost" else ink("gained", "green")
     head = f"row {flip.index} [{flip.id}]"
     yield f"  {word}  {cell_cut(f'{head}  {one_line(flip.question)}', width - 10)}"
-    answers = f"{_outcome(flip.before, width // 3)} -> {_outcome(flip.now, width // 3)}"
+    answers = f"before {_outcome(flip.before, width // 3)}  ->  now {_outcome(flip.now, width // 3)}"
     yield f"          {cell_cut(answers, width - 10)}"
 
 
@@ -165,7 +173,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def _row(report: SuiteReport) -> tuple[str, ...]:
     verdict, evaluation = report.verdict, report.evaluation
-    limit = next((gate.limit for gate in verdict.gates if "cost" in gate.name), None)
+    limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
     return (
         one_line(report.name),
         "-" if verdict.value is None else number(verdict.value),

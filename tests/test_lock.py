@@ -1,0 +1,263 @@
+"""The lock file: written for people and git, read with suspicion."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from support.results import CONFIG, evaluation, lock, result, scores
+
+from pytest_llmtune.errors import LockError
+from pytest_llmtune.lock import VERSION, Lock, LockedExample, Measured, StudySummary, TrialSummary
+from pytest_llmtune.model import Interval
+
+STUDY = StudySummary(
+    trials=(
+        TrialSummary(1, CONFIG, Measured(0.8, 0.6, 0.9), Decimal("0.0000001"), Decimal("0.25"), "done"),
+        TrialSummary(2, {"model": "gpt-4o", "stop": ["\n"]}, None, None, Decimal(3), "failed"),
+    ),
+    spent=Decimal("3.25"),
+    stopped_by="optimization_budget",
+    optimization_budget=Decimal("3.5"),
+    num_samples=20,
+    seed=7,
+    winner=1,
+    tuning=Measured(0.8, 0.6, 0.9),
+    heldout=Measured(0.7, 0.5, 0.8),
+)
+LOCK = lock(scores(1, 0, 0.5, None), STUDY)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "llmtune" / "algebra.lock.yaml"
+    LOCK.write(path)
+    return path
+
+
+def refused(path: Path) -> str:
+    """The one line that says why the lock file cannot be used."""
+    with pytest.raises(LockError, match=r"algebra\.lock\.yaml") as caught:
+        Lock.read(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_was_written_is_read_back(path: Path) -> None:
+    """A lock with a study, unknown examples and tiny amounts survives its file."""
+    assert Lock.read(path) == LOCK
+
+
+def test_the_file_is_plain_yaml_with_the_keys_of_the_design(path: Path) -> None:
+    """Any YAML reader sees the same data as ours, under exactly the documented keys."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(data) == {"version", "suite", "config", "metrics", "prices", "examples", "fingerprints", "study"}
+    assert data["version"] == VERSION
+    assert data["config"] == CONFIG
+    assert data["metrics"]["success_vote"] == {"value": 0.5, "low": 0.4, "high": 0.6}
+    assert data["prices"] == {"gpt-4o-mini": {"input": 0.15, "output": 0.6}}
+    assert data["study"]["trials"][0]["inference_cost"] == 1e-7
+    assert data["examples"][1]["voted_answer"] == "41"
+
+
+def test_one_example_is_one_line_and_the_order_is_stable(path: Path) -> None:
+    """Examples in another order give the same file, and one changed example changes one line: git can merge."""
+    reordered = lock(evaluation([*reversed(scores(1, 0, 0.5, None).results)]), STUDY)
+    assert reordered.text() == LOCK.text()
+    changed = lock(scores(1, 1, 0.5, None), STUDY).text().splitlines()
+    before = path.read_text(encoding="utf-8").splitlines()
+    different = [new for old, new in zip(before, changed, strict=True) if old != new]
+    assert [line.split('"')[3] for line in different if line.startswith("- ")] == [f"{1:016x}"]
+    assert all(line.startswith(("- ", "  success", "  expected")) for line in different)
+
+
+def test_prompts_of_several_lines_are_readable(path: Path) -> None:
+    """A prompt stands in the file as it was written, not as one escaped line."""
+    config = {**CONFIG, "prompt": "Solve:\n{problem}\nEnd with \\boxed{{}}."}
+    text = lock(evaluation([result(0)], config)).text()
+    assert "  prompt: |-\n    Solve:\n    {problem}\n    End with \\boxed{{}}.\n" in text
+
+
+def test_wall_clock_figures_are_not_locked() -> None:
+    """Latency differs with every run: it would change the file for nothing."""
+    timed = evaluation([result(0, metrics={"latency": 0.3, "latency_p95": 0.4})])
+    assert set(lock(timed).metrics) == {"success_vote", "success", "expected_success", "inference_cost"}
+
+
+def test_long_answers_are_cut_and_harmless() -> None:
+    """A lock file keeps the beginning of an answer, with controls and direction marks escaped."""
+    nasty = "\x1b]0;x\x07\u202e\u2066 <script>\x00\x85" + "x" * 1_000_000
+    text = lock(evaluation([result(0, answer=nasty)])).text()
+    assert len(text) < 3_000
+    assert not any(character in text for character in "\x1b\x07\u202e\u2066\x00\x85")
+    assert yaml.safe_load(text)["examples"][0]["voted_answer"].startswith(nasty[:20])
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_any_answer_and_prompt_survive(answer: str, prompt: str) -> None:
+    """Whatever characters a model or a user writes, our reader and stock YAML read the same."""
+    made = lock(evaluation([result(0, answer=answer)], {"model": "m", "prompt": prompt}))
+    data = yaml.safe_load(made.text())
+    assert data["config"]["prompt"] == prompt
+    assert data["examples"][0]["voted_answer"] == answer
+
+
+def test_lone_surrogates_can_be_written(tmp_path: Path) -> None:
+    """An answer that is no Unicode text is replaced rather than failing the write."""
+    made = lock(evaluation([result(0, answer="a\ud800b")]))
+    made.write(tmp_path / "x")
+    assert Lock.read(tmp_path / "x").examples[0].voted_answer == "a?b"
+
+
+def test_writing_the_same_lock_changes_nothing(path: Path) -> None:
+    """Accepting an unchanged result does not touch the file."""
+    before = path.stat().st_mtime_ns
+    assert not LOCK.write(path)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_crlf_and_a_byte_order_mark_are_read(path: Path) -> None:
+    """A Windows checkout reads as any other."""
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert Lock.read(path) == LOCK
+
+
+def test_a_file_edited_by_hand_is_still_read(path: Path) -> None:
+    """Examples written as block YAML read the same as our own lines."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    assert Lock.read(path) == LOCK
+
+
+def test_a_lock_without_examples_is_read(path: Path) -> None:
+    """An empty baseline is odd, but a lock."""
+    empty = lock(evaluation([]))
+    empty.write(path)
+    assert Lock.read(path).examples == ()
+
+
+def test_a_missing_lock_names_the_command(tmp_path: Path) -> None:
+    """Where no lock file is, the message says how it comes into being."""
+    assert "no lock file. Write it: pytest --llm-tune" in refused(tmp_path / "algebra.lock.yaml")
+
+
+@pytest.mark.parametrize("marker", ["<<<<<<< HEAD", "=======", ">>>>>>> branch", "||||||| base"])
+def test_conflict_markers_are_named_with_their_line(path: Path, marker: str) -> None:
+    """An unresolved merge is no lock file; the message holds the line and the way out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:7], marker, *lines[7:]]), encoding="utf-8")
+    message = refused(path)
+    assert "line 8: git conflict markers" in message
+    assert "git checkout --ours -- algebra.lock.yaml" in message
+
+
+def test_a_prompt_may_hold_what_looks_like_a_conflict(path: Path) -> None:
+    """Markers inside of a prompt are indented, so they are the user's own text."""
+    made = lock(evaluation([result(0)], {"model": "m", "prompt": "<<<<<<< a\n=======\n>>>>>>> b"}))
+    made.write(path)
+    assert Lock.read(path).config == made.config
+
+
+def test_a_later_version_asks_for_an_upgrade(path: Path) -> None:
+    """A colleague's newer lock file is not misread."""
+    path.write_text(path.read_text(encoding="utf-8").replace("version: 1", "version: 2", 1), encoding="utf-8")
+    assert "version 2 was written by a later pytest-llmtune" in refused(path)
+    assert "pip install -U pytest-llmtune" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("version: 1", "version: one", "'version' is 'one', valid is 1"),
+        ("version: 1", "version: 0", "'version' is 0, valid is 1"),
+        ("version: 1\n", "", "'version' is None"),
+        ("suite: algebra", "suite: [", "the lock file is damaged: line "),
+        ("suite: algebra", "suite: 3", "suite is 3, not text"),
+        ("suite: algebra\n", "", "the document lacks suite"),
+        ("suite: algebra", "suite: algebra\nsuites: 3", "the document has the unknown suites"),
+        ("value: 0.5,", "value: high,", "metrics.expected_success.value is 'high', not a number"),
+        ("output: 0.6", "output: free", "prices.gpt-4o-mini.output is 'free', not an amount"),
+        ('"responses": 5', '"responses": "5"', "examples[0].responses is '5', not a whole number"),
+        ('"status": "ok"', '"status": "fine"', "examples[0].status is 'fine', not one of ok, refused, unknown"),
+        ("config:", "config: !!python/name:os.system", "tags are not allowed here"),
+        ("config:", "config: &all", "anchors and aliases are not allowed here"),
+        ("spent: 3.25", "spent: 3.25\n  spent: 1", "line 23: the key 'spent' stands twice"),
+    ],
+)
+def test_damage_is_named(path: Path, old: str, new: str, message: str) -> None:
+    """Whatever is wrong in the file, one line says what and where, and how to mend it."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert message in refused(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"3", b"version: 1", b"a: 1\nexamples:\n- {", b"\x00"])
+def test_foreign_files_are_refused(path: Path, content: bytes) -> None:
+    """A file that is something else gives one clear line, not a traceback."""
+    path.write_bytes(content)
+    assert "lock file" in refused(path)
+
+
+@given(st.data())
+def test_no_damage_escapes_as_another_error(data: st.DataObject) -> None:
+    """Bytes cut out, doubled or overwritten anywhere: the file is read, or refused with a LockError."""
+    whole = LOCK.text().encode()
+    start = data.draw(st.integers(0, len(whole)))
+    stop = data.draw(st.integers(start, min(len(whole), start + 200)))
+    middle = data.draw(
+        st.sampled_from([b"", whole[start:stop] * 2, b"\x00", b"{", b"'", b"\n", b"9" * 5000, b"[" * 3000])
+    )
+    damaged = whole[:start] + middle + whole[stop:]
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "x.lock.yaml"
+        target.write_bytes(damaged)
+        outcome: Any
+        try:
+            outcome = Lock.read(target)
+        except LockError as error:
+            outcome = error
+    assert isinstance(outcome, Lock | LockError)
+
+
+def test_a_huge_file_is_refused_unread(path: Path) -> None:
+    """A file of gigabytes costs no memory."""
+    with path.open("r+b") as file:
+        file.truncate(10_000_000_000)
+    assert "10,000,000,000 bytes, more than the limit" in refused(path)
+
+
+def test_a_directory_in_its_place_is_named(tmp_path: Path) -> None:
+    """What cannot be read or written is a LockError with the system's reason."""
+    place = tmp_path / "algebra.lock.yaml"
+    place.mkdir()
+    assert "cannot be read" in refused(place)
+    with pytest.raises(LockError, match="cannot be written"):
+        LOCK.write(place)
+
+
+def test_reading_is_linear_and_fast(path: Path) -> None:
+    """10,000 examples are read in well under a second of CPU: a guard must not wait for its baseline."""
+    example = LOCK.examples[0]
+    many = tuple(LockedExample(f"{i:016x}", i, "ok", example.metrics, 5, example.votes, "42") for i in range(10_000))
+    Lock("algebra", CONFIG, LOCK.metrics, LOCK.prices, {}, None, many).write(path)
+    start = process_time()
+    read = Lock.read(path)
+    assert process_time() - start < 1.5
+    assert len(read.examples) == 10_000
+
+
+def test_figures_are_rounded_alike_on_every_machine() -> None:
+    """Digits in which machines differ are left out, so the file does not change for nothing."""
+    assert Measured.of(0.1 + 0.2, Interval(1 / 3, 2 / 3)) == Measured(0.3, 0.333333333333, 0.666666666667)
+    assert Measured.of(Decimal(1) / Decimal(3)).interval is None
+    assert json.loads(json.dumps(Measured.of(Decimal("0.0003")).value)) == 0.0003

@@ -1,0 +1,75 @@
+"""YAML from strangers."""
+
+from __future__ import annotations
+
+import sys
+from subprocess import run
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmtune.plain_yaml import load
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+plain = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+
+
+@given(plain)
+def test_plain_data_are_read_as_yaml_wrote_them(data: Any) -> None:
+    """What a safe dumper writes without aliases comes back equal."""
+
+    class NoAliases(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+            return True
+
+    assert load(yaml.dump(data, Dumper=NoAliases)) == data
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "line 2: the key 'a' stands twice"),
+        ("a: &x 1\nb: *x\n", "line 1: anchors and aliases are not allowed here"),
+        ("a: 1\nb: *x\n", "line 2: anchors and aliases are not allowed here"),
+        ("a: !!python/object/apply:os.system ['true']\n", "line 1: tags are not allowed here"),
+        ("a: !!binary zz\n", "line 1: tags are not allowed here"),
+        ("? [1]\n: 2\n", "line 1: a key is no text"),
+        ("? {a: b}\n: 2\n", "line 1: a key is no text"),
+        ("a: [1, 2\nb: 3\n", "line 2: "),
+        ("a: 1\n---\nb: 2\n", "line 2: but found another document"),
+        ("a: \x00\n", "line 1: "),
+        ("a: 2026-99-99\n", "a value cannot be read: month must be in 1..12"),
+        (f"a: {'9' * 5000}\n", "a value cannot be read: Exceeds the limit"),
+        ("[" * 1000, "line 1: nested too deeply"),
+        ("- " * 100_000, "line 1: nested too deeply"),
+        ("x" * 5_000_000, "5,000,000 characters are more than the limit of 4,000,000"),
+        ("a: '", "line 1: "),
+        ("\ta: 1", "line 1: "),
+        ("%YAML 3.0\n---\na: 1\n", "line 1: "),
+    ],
+)
+def test_anything_but_plain_data_is_refused_with_its_line(text: str, message: str) -> None:
+    """Tags, aliases, duplicate keys, deep nesting and broken text are refused, with the line where there is one."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        load(text)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(alphabet=st.sampled_from("ab:-[]{}!&*?|>'\"%@`#,\n \t0123456789.\\~<=\x00\x85\ufeff")))
+def test_no_text_breaks_the_reader(text: str) -> None:
+    """Whatever the text, it is read or refused with a ValueError."""
+    try:
+        message = repr(load(text))
+    except ValueError as error:
+        message = str(error)
+    assert message
+
+
+def test_yaml_is_imported_only_when_it_is_read() -> None:
+    """Importing the module costs no yaml."""
+    code = "import sys, pytest_llmtune.plain_yaml, pytest_llmtune.lock; sys.exit('yaml' in sys.modules)"
+    assert run([sys.executable, "-c", code], check=False).returncode == 0

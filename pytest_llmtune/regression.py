@@ -59,6 +59,11 @@ class Criteria:
     """The guard had to use the rows the configuration was tuned on."""
     allow_vacuous: bool = False
 
+    @property
+    def judges_drops(self) -> bool:
+        """Whether a worse result than the baseline's can fail."""
+        return self.max_drop is not None or self.alpha is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Stale:
@@ -136,9 +141,14 @@ def judge(
     if evaluation is None:
         return Verdict("stale", criteria.metric, stale=tuple(stale), notes=tuple(notes))
     comparison = compare(evaluation, baseline, criteria.metric, criteria.mode, aggregate) if baseline else None
+    if criteria.judges_drops and baseline and not comparison:
+        stale = [
+            *stale,
+            Stale(f"the baseline has no example with {criteria.metric} in common with today", "--llm-accept"),
+        ]
     known = len(evaluation.results) - len(evaluation.unknown)
     gates = []
-    if comparison and (criteria.max_drop is not None or criteria.alpha is not None):
+    if comparison and criteria.judges_drops:
         gates.append(_drop_gate(comparison, criteria))
     if known:
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
@@ -224,10 +234,8 @@ def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
     before, now = apart(comparison.before, comparison.now)
     verb = "did not change:" if before == now else "fell from" if comparison.now < comparison.before else "rose from"
     moved = f"{criteria.metric} {verb} {before}" + (f" to {now}" if before != now else "")
-    if not over:
-        sentence = f"{moved}; max_drop allows {limit}"
-    else:
-        sentence = f"{moved}, a drop of {shown}; max_drop allows {limit}"
+    size = f", a drop of {shown}" if comparison.drop > _TOLERANCE else ""
+    sentence = f"{moved}{size}; max_drop allows {limit}"
     if over and criteria.alpha is not None:
         relation = "below" if significant else "not below"
         sentence += f" (exact McNemar p = {number(comparison.p_value)}, {relation} alpha = {number(criteria.alpha)})"
@@ -259,7 +267,7 @@ def _notes(
         notes.append("allow_vacuous: the grader accepts answers that say nothing")
     if not gates:
         notes.append("no gate: nothing can fail; set min_<metric>, max_drop or inference_budget")
-    if baseline is None and criteria.max_drop is not None:
+    if baseline is None and criteria.judges_drops:
         notes.append("no baseline yet: max_drop was not judged")
     return notes + (_comparison_notes(criteria, comparison) if comparison else [])
 

@@ -1,0 +1,172 @@
+"""Progress of a search or a recording: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pytest_llmtune.events import Asked, Finished, Started, TrialDone
+from pytest_llmtune.figures import dollars, number
+from pytest_llmtune.report.text import cell_cut, one_line
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pytest_llmtune.events import Event
+
+__all__ = ["Progress"]
+
+_VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}
+_PAUSE = 10.0  # seconds between two plain lines about examples
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known about one suite's step."""
+
+    started: Started
+    done: int = 0
+    """Trials of a search, else examples."""
+    spent: Decimal = Decimal(0)
+    best: float | None = None
+    in_flight: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """How much is done, 0 to 1: whichever bound is nearer; None where nothing bounds it."""
+        started = self.started
+        shares = [self.done / started.total] if started.total else []
+        shares += [float(self.spent / started.budget)] if started.budget else []
+        return min(1.0, max(shares)) if shares else None
+
+    def after(self, event: Event) -> _State:
+        match event:
+            case TrialDone():
+                return replace(self, done=event.trial, spent=event.spent, best=event.best)
+            case Asked() if self.started.task == "tune":
+                return replace(self, spent=event.spent, in_flight=event.in_flight)
+            case Asked():
+                return replace(self, done=event.done, spent=event.spent, in_flight=event.in_flight)
+            case Finished():
+                return replace(self, spent=event.spent, in_flight=0)
+        return self
+
+    def text(self) -> str:
+        unit = "trial" if self.started.task == "tune" else "example"
+        parts = [f"{unit} {self.done}" + (f" of {self.started.total}" if self.started.total else "")]
+        parts.append(dollars(self.spent, 3) + (f" of {dollars(self.started.budget)}" if self.started.budget else ""))
+        if self.best is not None:
+            parts.append(f"best {number(self.best)}")
+        if self.in_flight:
+            parts.append(f"{self.in_flight} in flight")
+        return ", ".join(parts)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Listens to events and shows them; a context manager, so that the terminal is left as it was.
+
+    ``file`` must be the real terminal or log, not a captured stream: output of tests is never mixed with it.
+    """
+
+    file: TextIO
+    terminal: bool = False
+    """Whether ``file`` understands cursor movements."""
+    color: bool = False
+    quiet: bool = False
+    _states: dict[str, _State] = field(default_factory=dict)
+    _tasks: dict[str, Any] = field(default_factory=dict)
+    _bar: Any = None
+    _begun: bool = False
+    _last: float = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_bar()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if self.quiet:
+            return
+        state = self._states.get(event.suite) or _State(Started(event.suite, "record"))
+        if isinstance(event, Started):
+            state = _State(event)
+        self._states[event.suite] = state = state.after(event)
+        if self.terminal:
+            self._draw(event, state)
+        else:
+            self._print(event, state)
+
+    def _print(self, event: Event, state: _State) -> None:
+        match event:
+            case Started():
+                bounds = [f"{event.total} {'trials' if event.task == 'tune' else 'examples'}"] if event.total else []
+                bounds += [f"at most {dollars(event.budget)}"] if event.budget else []
+                self._line(event.suite, ", ".join([_VERBS[event.task], *bounds]))
+            case TrialDone():
+                score = "no score" if event.score is None else f"score {number(event.score)}"
+                cost = "" if event.inference_cost is None else f" at {dollars(event.inference_cost, 3)} per instance"
+                status = "" if event.status == "done" else f" ({one_line(event.status)})"
+                self._line(event.suite, f"{state.text()}: {score}{cost}{status}: {one_line(event.config)}")
+            case Asked():
+                if state.started.task != "tune" and monotonic() - self._last >= _PAUSE:
+                    self._line(event.suite, state.text())
+            case Finished():
+                note = f": {one_line(event.note)}" if event.note else ""
+                self._line(event.suite, f"done, {dollars(event.spent)}{note}")
+
+    def _line(self, suite: str, text: str) -> None:
+        self._last = monotonic()
+        start = "" if self._begun else "\n"  # pytest has written the test's name, without an end of line
+        self._begun = True
+        self.file.write(f"{start}{one_line(suite)}: {text}\n")
+        self.file.flush()
+
+    def _draw(self, event: Event, state: _State) -> None:
+        bar = self._running_bar()
+        suite = event.suite
+        if suite not in self._tasks:
+            self._tasks[suite] = bar.add_task(cell_cut(one_line(suite), 30), total=None, text="")
+        share = state.share
+        bar.update(self._tasks[suite], text=state.text(), completed=share or 0, total=None if share is None else 1)
+        if not isinstance(event, Asked):
+            bar.refresh()
+        if isinstance(event, Finished):
+            bar.remove_task(self._tasks.pop(suite))
+            if not self._tasks:
+                self._stop_bar()
+            self._line(suite, f"done, {state.text()}" + (f": {one_line(event.note)}" if event.note else ""))
+
+    def _running_bar(self) -> Any:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            if not self._begun:
+                self.file.write("\n")
+                self._begun = True
+            console = Console(
+                file=self.file, force_terminal=True, no_color=not self.color, highlight=False, emoji=False
+            )
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[text]}", markup=False),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+            self._bar.start()
+        return self._bar
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._tasks.clear()

@@ -1,0 +1,116 @@
+"""Progress on a real pseudo-terminal, in a plain file, and not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from decimal import Decimal
+
+import pytest
+
+from pytest_llmtune.events import Asked, Event, Finished, Started, TrialDone
+from pytest_llmtune.report import progress
+from pytest_llmtune.report.progress import Progress
+
+SEARCH: tuple[Event, ...] = (
+    Started("algebra", "tune", 3, Decimal(1)),
+    Asked("algebra", 4, 20, Decimal("0.01"), 16),
+    TrialDone("algebra", 1, "gpt-4o n=2", 0.5, Decimal("0.0012"), Decimal("0.1"), 0.5),
+    TrialDone("algebra", 2, "gpt-4o n=5", None, None, Decimal("0.2"), 0.5, "failed"),
+    TrialDone("algebra", 3, "gpt-4o n=3", 0.75, Decimal("0.002"), Decimal("0.3"), 0.75),
+    Finished("algebra", Decimal("0.3"), "all trials done"),
+)
+
+
+def shown(events: tuple[Event, ...], **keys: bool) -> str:
+    file = io.StringIO()
+    with Progress(file, **keys) as listener:
+        for event in events:
+            listener(event)
+    return file.getvalue()
+
+
+def test_a_log_gets_one_line_a_trial() -> None:
+    """Without a terminal there is no cursor movement: one line at the start, one a trial, one at the end."""
+    assert shown(SEARCH).splitlines() == [
+        "",
+        "algebra: tuning, 3 trials, at most $1.00",
+        "algebra: trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight: score 0.5 at $0.0012 per instance: gpt-4o n=2",
+        "algebra: trial 2 of 3, $0.20 of $1.00, best 0.5, 16 in flight: no score (failed): gpt-4o n=5",
+        "algebra: trial 3 of 3, $0.30 of $1.00, best 0.75, 16 in flight: score 0.75 at $0.002 per instance: gpt-4o n=3",
+        "algebra: done, $0.30: all trials done",
+    ]
+
+
+def test_quiet_is_silent() -> None:
+    """Under -q nothing is written, on a terminal or elsewhere."""
+    assert shown(SEARCH, quiet=True) == ""
+    assert shown(SEARCH, quiet=True, terminal=True) == ""
+
+
+def test_a_recording_reports_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log is not flooded by examples: a line comes only after a pause."""
+    events = (
+        Started("a", "record", 1000),
+        *(Asked("a", i, 1000, Decimal(0)) for i in range(1000)),
+        Finished("a", Decimal(0)),
+    )
+    assert shown(events).splitlines() == ["", "a: recording, 1000 examples", "a: done, $0"]
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
+    assert "a: example 999 of 1000, $0" in shown(events).splitlines()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_bar_that_goes_away() -> None:
+    """On a terminal a bar shows trial, dollars and best; at the end one line stays and the cursor is visible again."""
+    import pty
+
+    reader, writer = pty.openpty()
+    with open(writer, "w", encoding="utf-8") as file, Progress(file, terminal=True, color=True) as listener:  # noqa: PTH123
+        for event in SEARCH:
+            listener(event)
+    output = os.read(reader, 100_000).decode()
+    os.close(reader)
+    assert "trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight" in re.sub(r"\x1b\[[0-9;]*m", "", output)
+    assert output.rstrip().endswith("algebra: done, trial 3 of 3, $0.30 of $1.00, best 0.75: all trials done")
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
+
+
+def test_an_error_leaves_the_terminal_usable() -> None:
+    """A bar that is interrupted is taken down: the cursor is shown again."""
+    file = io.StringIO()
+
+    def interrupted() -> None:
+        with Progress(file, terminal=True) as listener:
+            listener(SEARCH[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l")
+
+
+def test_no_colour_where_there_is_none() -> None:
+    """Without colour, a bar still moves the cursor, but sets no colour."""
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown(SEARCH, terminal=True, color=False))
+
+
+def test_a_budget_alone_moves_the_bar() -> None:
+    """A search without a number of trials is measured by its dollars, one without any bound has no share."""
+    state = progress._State(Started("a", "tune", None, Decimal(2)), spent=Decimal(1))
+    assert state.share == 0.5
+    assert progress._State(Started("a", "tune", 10, Decimal(2)), done=9, spent=Decimal(1)).share == 0.9
+    assert progress._State(Started("a", "tune"), done=9).share is None
+
+
+def test_labels_cannot_steer_the_terminal() -> None:
+    """A suite or configuration with control characters or markup is shown, not obeyed."""
+    nasty = "\x1b[31m[red]x\x07\n::error::y"
+    events = (Started(nasty, "tune"), TrialDone(nasty, 1, nasty, 1.0, None, Decimal(0), 1.0, nasty))
+    for terminal in (False, True):
+        output = shown(events, terminal=terminal)
+        assert "[red]" in output
+        assert not any(character in output for character in ("\x1b[31m", "\x07"))
+        assert not re.search(r"^::", output, re.MULTILINE)

@@ -1,0 +1,183 @@
+"use strict";
+// Everything a model said is put in place with textContent, never as HTML.
+(() => {
+  const PAGE = 100;
+
+  function element(tag, text, className) {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  }
+
+  function block(title, text) {
+    const pre = element("pre", text);
+    pre.dir = "auto";
+    return [element("h4", title), pre];
+  }
+
+  const FILTERS = {
+    all: () => true,
+    flipped: (one) => Boolean(one.flip),
+    lost: (one) => one.flip === "lost",
+    gained: (one) => one.flip === "gained",
+    failed: (one) => one.outcome !== "right",
+    unknown: (one) => one.outcome === "unknown",
+  };
+
+  class Examples {
+    constructor(root) {
+      this.root = root;
+      this.all = JSON.parse(root.querySelector(".data").textContent);
+      this.body = root.querySelector("tbody");
+      this.filter = root.querySelector("select");
+      this.search = root.querySelector("input");
+      this.sort = { key: "index", down: false };
+      this.page = 0;
+      this.open = new Set();
+      for (const one of this.all) one.found = (one.question + "\n" + one.answer + "\n" + one.id).toLowerCase();
+      if (this.all.some(FILTERS.flipped)) this.filter.value = "flipped";
+      this.filter.addEventListener("change", () => this.show(0));
+      this.search.addEventListener("input", () => this.show(0));
+      root.querySelector(".previous").addEventListener("click", () => this.show(this.page - 1));
+      root.querySelector(".following").addEventListener("click", () => this.show(this.page + 1));
+      for (const button of root.querySelectorAll("[data-sort]")) {
+        button.addEventListener("click", () => this.order(button.dataset.sort));
+      }
+      this.show(0);
+    }
+
+    order(key) {
+      this.sort = { key, down: this.sort.key === key && !this.sort.down };
+      this.show(0);
+    }
+
+    chosen() {
+      const text = this.search.value.trim().toLowerCase();
+      const { key, down } = this.sort;
+      const compare = (a, b) => {
+        const [x, y] = [a[key] ?? "", b[key] ?? ""];
+        const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+        return (down ? -order : order) || a.index - b.index;
+      };
+      return this.all.filter((one) => FILTERS[this.filter.value](one) && one.found.includes(text)).sort(compare);
+    }
+
+    show(page) {
+      const chosen = this.chosen();
+      const pages = Math.max(1, Math.ceil(chosen.length / PAGE));
+      this.page = Math.min(Math.max(page, 0), pages - 1);
+      const rows = chosen.slice(this.page * PAGE, (this.page + 1) * PAGE);
+      this.body.replaceChildren(...rows.flatMap((one) => this.rows(one)));
+      this.root.querySelector(".count").textContent = `${chosen.length} of ${this.all.length} examples`;
+      this.root.querySelector(".page").textContent = `page ${this.page + 1} of ${pages}`;
+      this.root.querySelector(".pages").hidden = pages === 1;
+      this.root.querySelector(".previous").disabled = this.page === 0;
+      this.root.querySelector(".following").disabled = this.page === pages - 1;
+      for (const button of this.root.querySelectorAll("[data-sort]")) {
+        const active = button.dataset.sort === this.sort.key;
+        if (active) button.parentElement.setAttribute("aria-sort", this.sort.down ? "descending" : "ascending");
+        else button.parentElement.removeAttribute("aria-sort");
+      }
+    }
+
+    rows(one) {
+      const row = element("tr");
+      const cell = (label, text, className) => {
+        const made = element("td", text, className);
+        made.dataset.label = label;
+        made.dir = "auto";
+        row.append(made);
+      };
+      cell("Row", one.index, "n");
+      cell("Outcome", one.flip ? `${one.outcome} (${one.flip})` : one.outcome, one.flip || one.outcome);
+      cell("Question", one.question);
+      cell("Answer", one.answer);
+      cell("Baseline", one.before);
+      cell("Score", one.score ?? "", "n");
+      cell("USD", one.cost, "n");
+      const button = element("button", "Details");
+      button.type = "button";
+      button.setAttribute("aria-label", `Details of row ${one.index}`);
+      const last = element("td");
+      last.append(button);
+      row.append(last);
+      const detail = this.open.has(one) ? [this.detail(one)] : [];
+      button.setAttribute("aria-expanded", String(detail.length > 0));
+      button.addEventListener("click", () => {
+        if (this.open.delete(one)) row.nextElementSibling.remove();
+        else {
+          this.open.add(one);
+          row.after(this.detail(one));
+        }
+        button.setAttribute("aria-expanded", String(this.open.has(one)));
+      });
+      return [row, ...detail];
+    }
+
+    detail(one) {
+      const row = element("tr", undefined, "detail");
+      const cell = element("td");
+      cell.colSpan = 8;
+      for (const [name, value] of Object.entries(one.row)) cell.append(...block(name, value));
+      if (one.error) cell.append(...block("Error", one.error));
+      if (one.votes.length) {
+        cell.append(element("h4", "Votes"));
+        const list = element("ul");
+        for (const [answer, count] of one.votes) {
+          const item = element("li");
+          const shown = element("bdi", answer);
+          item.append(`${count} × `, shown);
+          list.append(item);
+        }
+        cell.append(list);
+      }
+      one.responses.forEach((text, index) => {
+        const right = one.right[index];
+        const verdict = right === undefined ? "" : right ? " (right)" : " (wrong)";
+        cell.append(...block(`Response ${index + 1} of ${one.responses.length}${verdict}`, text));
+      });
+      row.append(cell);
+      return row;
+    }
+  }
+
+  // "--good" in a figure stands for the CSS variable's value
+  function painted(value, style) {
+    if (typeof value === "string" && value.startsWith("--")) return style.getPropertyValue(value).trim();
+    if (Array.isArray(value)) return value.map((item) => painted(item, style));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, painted(item, style)]));
+    }
+    return value;
+  }
+
+  function draw(place) {
+    const style = getComputedStyle(document.documentElement);
+    const figure = painted(JSON.parse(document.getElementById(place.dataset.figure).textContent), style);
+    const colors = painted({ color: "--text", line: "--line" }, style);
+    const axis = { fixedrange: true, gridcolor: colors.line, zerolinecolor: colors.line, linecolor: colors.line, automargin: true };
+    const layout = {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: colors.color, family: "system-ui, sans-serif" },
+      margin: { t: 24, r: 12, b: 40, l: 50 },
+      legend: { orientation: "h", y: -0.25 },
+      hoverlabel: { align: "left" },
+      dragmode: false,
+      ...figure.layout,
+      xaxis: { ...axis, ...figure.layout.xaxis },
+      yaxis: { ...axis, ...figure.layout.yaxis },
+    };
+    // no tool bar and no dragging: a finger must be able to scroll past a figure
+    Plotly.react(place, figure.data, layout, { responsive: true, displayModeBar: false });
+  }
+
+  function drawAll() {
+    if (typeof Plotly !== "undefined") document.querySelectorAll("[data-figure]").forEach(draw);
+  }
+
+  document.querySelectorAll(".examples").forEach((root) => new Examples(root));
+  drawAll();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+})();

@@ -1,0 +1,79 @@
+"""Real headless Chromium for the tests of the report page; they skip where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MISSING = "needs Chromium: apt-get install chromium chromium-driver, and pip install selenium"
+
+
+class Browser:
+    """One window; what it logged and asked the network for."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self._messages: list[dict[str, Any]] = []
+
+    def open(self, path: Path) -> None:
+        self.driver.get(path.as_uri())
+
+    def all(self, css: str) -> list[Any]:
+        return list(self.driver.find_elements("css selector", css))
+
+    def one(self, css: str) -> Any:
+        return self.driver.find_element("css selector", css)
+
+    def texts(self, css: str) -> list[str]:
+        return [element.text for element in self.all(css)]
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def emulate(self, width: int, height: int, *, dark: bool = False, mobile: bool = False) -> None:
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile},
+        )
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+
+    def console(self) -> list[str]:
+        """Errors and warnings since the last call."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """URLs that left the page since the last call, inlined data left out."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]
+
+    def screenshot(self, path: Path) -> None:
+        self.driver.save_screenshot(str(path))
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser of its own, closed at the end."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver:
+        pytest.skip(MISSING)
+    webdriver = pytest.importorskip("selenium.webdriver", reason=MISSING)
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    from selenium.webdriver.chrome.service import Service
+
+    window = webdriver.Chrome(options=options, service=Service(executable_path=driver))
+    try:
+        yield Browser(window)
+    finally:
+        window.quit()

@@ -9,9 +9,10 @@ from pytest_llmtune.lock import LockedExample, short_answer
 from pytest_llmtune.statistics import mcnemar_exact
 
 if TYPE_CHECKING:
-    from pytest_llmtune.model import Evaluation, ExampleResult, Row
     from collections.abc import Callable, Sequence
+
     from pytest_llmtune.lock import Lock
+    from pytest_llmtune.model import Evaluation, ExampleResult, Row
 
 __all__ = ["Comparison", "Flip", "Outcome", "compare", "excerpt"]
 

@@ -119,15 +119,15 @@ def _flip(flip: Flip, ink: _Ink, width: int) -> Iterator[str]:
     word = ink("lost  ", "red") if flip.direction == "lost" else ink("gained", "green")
     head = f"row {flip.index} [{flip.id}]"
     yield f"  {word}  {cell_cut(f'{head}  {one_line(flip.question)}', width - 10)}"
-    answers = f"before {_outcome(flip.before, width // 3)}  ->  now {_outcome(flip.now, width // 3)}"
-    yield f"          {cell_cut(answers, width - 10)}"
+    room = (width - len("          before   ->  now ")) // 2
+    yield f"          before {_outcome(flip.before, room)}  ->  now {_outcome(flip.now, room)}"
 
 
 def _outcome(outcome: Outcome, width: int) -> str:
     if outcome.voted_answer is None:
-        return f"no answer ({number(outcome.value)})"
+        return "no answer"
     votes = f" ({outcome.votes} of {outcome.responses} votes)" if outcome.responses > 1 else ""
-    return f"{cell_cut(one_line(outcome.voted_answer), max(width, 12))}{votes}"
+    return f"{cell_cut(one_line(outcome.voted_answer), max(8, width - len(votes)))}{votes}"
 
 
 def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.atomic import write_text
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.plain import to_plain
+from pytest_llmtune.plain import from_plain, to_plain
 from pytest_llmtune.report.suite_report import SuiteReport
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
         raise ReportError(f"{where}: no results of pytest-llmtune; write them with pytest --llm-json=FILE")
     if data.get("version") != VERSION:
         raise ReportError(f"{where}: results of version {data.get('version')!r}; this pytest-llmtune reads {VERSION}")
-    return tuple(SuiteReport.from_data(suite, f"suites[{index}]") for index, suite in enumerate(data["suites"]))
+    try:
+        return from_plain(tuple[SuiteReport, ...], data["suites"], "suites")
+    except ValueError as error:
+        raise ReportError(f"{where}: {error}") from None
 
 
 def read(path: Path) -> tuple[SuiteReport, ...]:

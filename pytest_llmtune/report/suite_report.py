@@ -97,14 +97,14 @@ class SuiteReport:
         return data
 
     @classmethod
-    def from_data(cls, data: Any, where: str = "") -> SuiteReport:
+    def from_data(cls, data: Any) -> SuiteReport:
         """The report that ``to_data`` made ``data`` from.
 
         Raises:
             ReportError: the data have another shape; the message names the place.
         """
         try:
-            return from_plain(cls, data, where)
+            return from_plain(cls, data)
         except ValueError as error:
             raise ReportError(f"no report of a suite: {error}") from None
 

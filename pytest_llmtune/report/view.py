@@ -89,10 +89,10 @@ def _quality_text(report: SuiteReport) -> str:
     if not study:
         return ""
     winner = next((trial for trial in study.trials if trial.number == study.winner), None)
-    best = (
-        f"; the winner scores {_measured(winner.score)[0]} at {dollars(winner.inference_cost or 0)}" if winner else ""
-    )
-    return f"Scatter plot of cost per instance against {one_line(report.criteria.metric)} for {len(study.trials)} trials{best}"
+    text = f"Scatter plot of cost per instance against {one_line(report.criteria.metric)}, {len(study.trials)} trials"
+    if winner is None:
+        return text
+    return f"{text}; the winner scores {_measured(winner.score)[0]} at {dollars(winner.inference_cost or 0)}"
 
 
 def _trials(report: SuiteReport) -> Iterator[dict[str, Any]]:

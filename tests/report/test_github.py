@@ -1,0 +1,112 @@
+"""GitHub Actions: annotations and the job's summary."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from support.results import evaluation, lock, report, result, scores
+
+from pytest_llmtune.errors import ReportError
+from pytest_llmtune.regression import Criteria, Stale, cost_limit
+from pytest_llmtune.report.github import append_summary, error_annotations, markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAILED = report(
+    scores(1, 0),
+    lock(scores(1, 1)),
+    Criteria(max_drop=0.02, limits=(cost_limit(Decimal("0.00001")),)),
+    notes=("50% of it",),
+)
+PASSED = report(scores(1), lock(scores(1)), name="intent")
+STALE = report(None, stale=[Stale("the prompt changed", "--llm-record=missing")], name="a,b:c", path="t,1.py")
+
+
+def test_each_failing_suite_is_annotated_where_it_is_declared() -> None:
+    """One line a failing suite: file and line, every failed gate and the next command; none for those that pass."""
+    assert error_annotations([PASSED, FAILED, STALE]) == [
+        "::error file=tests/test_math.py,line=12,title=llmtune%3A algebra failed::"
+        "success_vote fell from 1 to 0.5, a drop of 0.5; max_drop allows 0.02; "
+        "inference_cost $0.00003 per instance is over inference_budget $0.00001"
+        "%0Anext: pytest --llm-tune tests/test_math.py::test_algebra",
+        "::error file=t%2C1.py,line=12,title=llmtune%3A a%2Cb%3Ac stale::the prompt changed"
+        "%0Anext: pytest --llm-record=missing tests/test_math.py::test_algebra",
+    ]
+
+
+def test_the_summary_shows_every_suite_and_explains_failures() -> None:
+    """A table of all, then gates, notes, flips and commands of what failed."""
+    text = markdown([PASSED, FAILED])
+    assert text.startswith("## LLM suites: 1 of 2 failed\n\n| suite | verdict |")
+    assert "| intent | passed | success\\_vote | 1 | 1 | 0.9 to 1 | $0.00003 | 1 |" in text
+    assert "| algebra | **failed** | success\\_vote | 0.5 | 1 | 0.4 to 0.6 | $0.00003 | 2 |" in text
+    assert "* **FAIL**: success\\_vote fell from 1 to 0.5, a drop of 0.5; max\\_drop allows 0.02" in text
+    assert "* note: 50% of it" in text
+    assert "* lost row 1: ` What is 1 + 1? `<br>before ` 42 ` (4 of 5 votes), now ` 41 ` (4 of 5 votes)" in text
+    assert "Next: ` pytest --llm-tune tests/test_math.py::test_algebra `" in text
+    assert "### intent" not in text
+
+
+def test_all_well_is_one_table() -> None:
+    """Where nothing failed, the summary is the table."""
+    assert markdown([PASSED]).splitlines()[0] == "## LLM suites: all 1 passed"
+    assert "###" not in markdown([PASSED])
+
+
+def test_flips_are_bounded() -> None:
+    """A summary shows twenty flips and counts the others."""
+    text = markdown([report(scores(*[0] * 50), lock(scores(*[1] * 50)))])
+    assert text.count("* lost row") == 20
+    assert "* ... and 30 more" in text
+
+
+def test_a_huge_summary_stays_below_githubs_limit() -> None:
+    """GitHub drops a summary of more than 1 MiB: thousands of failing suites are cut, and that is said."""
+    one = report(scores(*[0] * 20, question="w " * 500), lock(scores(*[1] * 20)))
+    text = markdown([one] * 3000)
+    assert len(text.encode()) < 1_000_000
+    assert text.rstrip().endswith("more")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "a`b``c",
+        "![x](https://evil.example/p.png)",
+        "<img src=x>",
+        "@team",
+        "|",
+        "[x](y)",
+        "\n## x",
+        "`",
+        "``` x",
+        "",
+        " ",
+    ],
+)
+def test_answers_are_shown_not_rendered(answer: str) -> None:
+    """Whatever Markdown or HTML an answer holds, it stays inside of a code span of its own line."""
+    text = markdown([report(evaluation([result(0, 0, answer=answer)]), lock(scores(1)))])
+    (line,) = [line for line in text.splitlines() if line.startswith("* lost")]
+    shown = " ".join(answer.split())
+    fence = "`" * (1 + max((run for run in range(4) if "`" * run in shown), default=0))
+    assert line.endswith(f"now {f'{fence} {shown} {fence}' if shown else '(nothing)'} (4 of 5 votes)")
+
+
+def test_suite_names_are_escaped() -> None:
+    """A name with Markdown or HTML in it cannot break the table or mention a team."""
+    text = markdown([report(scores(1), name="a|b<i>@team\n*x*")])
+    assert "| a\\|b&lt;i\\>\\@team \\*x\\* | passed |" in text
+
+
+def test_the_summary_is_appended(tmp_path: Path) -> None:
+    """What other steps wrote stays; a file that cannot be written is a ReportError."""
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    append_summary(path, [PASSED])
+    assert path.read_text().startswith("before\n## LLM suites")
+    with pytest.raises(ReportError, match="the summary cannot be written"):
+        append_summary(tmp_path, [PASSED])

@@ -1,0 +1,128 @@
+"""The results of a run as JSON, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.results import compared, evaluation, lock, report, result, scores
+
+from pytest_llmtune.errors import ReportError
+from pytest_llmtune.lock import Measured, StudySummary, TrialSummary
+from pytest_llmtune.model import Interval
+from pytest_llmtune.regression import Criteria, Limit, Stale, judge
+from pytest_llmtune.report.json import dumps, loads, read, write
+from pytest_llmtune.report.suite_report import SuiteReport
+
+STUDY = StudySummary(
+    (TrialSummary(1, {"model": "m"}, Measured(0.5, 0.1, 0.9), Decimal("0.1"), Decimal(1), "done"),),
+    Decimal(1),
+    "num_samples",
+)
+REPORT = report(
+    scores(1, 0, 0.5, None),
+    lock(scores(1, 1, 1, 1), STUDY),
+    Criteria(max_drop=0.02, limits=(Limit("success", "min", Decimal("0.70")),)),
+    study=STUDY,
+    compared=(compared("untuned", 0.5, "0.00120"),),
+    notes=("a note",),
+    spent=Decimal("0.10"),
+)
+EMPTY = report(None, stale=[Stale("no recording", "--llm-record=missing")])
+
+
+def test_every_report_survives_the_file(tmp_path: Path) -> None:
+    """A suite with everything and one with nothing come back equal, amounts with all their digits."""
+    write(tmp_path / "results.json", [REPORT, EMPTY])
+    assert read(tmp_path / "results.json") == (REPORT, EMPTY)
+
+
+@given(st.text(), st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.booleans(), max_size=4))
+def test_any_answer_and_row_survive(answer: str, row: dict[str, Any]) -> None:
+    """Whatever a model said or a row holds, the document is JSON in plain ASCII and reads back equal."""
+    one = report(evaluation([result(0, answer=answer, row=row or {"q": "?"})]))
+    text = dumps([one])
+    assert text.isascii()
+    assert not any(ord(character) < 32 and character != "\n" for character in text)
+    assert loads(text) == (one,)
+
+
+def test_a_verdict_can_be_judged_again_from_the_document() -> None:
+    """Criteria, results and baseline are all there: judging what was read gives the very same verdict."""
+    (again,) = loads(dumps([REPORT]))
+    assert judge(again.evaluation, again.criteria, again.baseline) == REPORT.verdict
+
+
+def test_the_head_counts_verdicts_and_dollars() -> None:
+    """A script need not walk the suites to see how a run went."""
+    data = json.loads(dumps([REPORT, REPORT, EMPTY]))
+    assert (data["format"], data["version"]) == ("pytest-llmtune results", 1)
+    assert data["verdicts"] == {"inconclusive": 2, "stale": 1}
+    assert data["spent"] == "0.20"
+    assert data["generator"].startswith("pytest-llmtune ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "results of version 2; this pytest-llmtune reads 1"),
+        ({"format": "x"}, "no results of pytest-llmtune"),
+        ({"suites": {}}, "no results of pytest-llmtune"),
+        ({"suites": [{}]}, r"suites\[0\] lacks criteria, line, mode, name, nodeid, path, verdict"),
+        ({"suites": [3]}, r"suites\[0\] is 3, not a mapping"),
+    ],
+)
+def test_other_documents_are_refused(change: dict[str, Any], message: str) -> None:
+    """A document of another kind or version is named as such, with the place."""
+    data = json.loads(dumps([])) | change
+    with pytest.raises(ReportError, match=message):
+        loads(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "[" * 100_000, '{"a": 1e999}', "\x00"])
+def test_broken_documents_are_refused(text: str) -> None:
+    """What is no JSON document of ours is a ReportError, nothing else."""
+    with pytest.raises(ReportError, match="the results: no "):
+        loads(text)
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    """Missing, unreadable, foreign or unwritable files are ReportErrors with the path."""
+    with pytest.raises(ReportError, match=r"gone\.json: the results cannot be read"):
+        read(tmp_path / "gone.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ReportError, match=r"binary\.json: no UTF-8 text"):
+        read(tmp_path / "binary.json")
+    with pytest.raises(ReportError, match="the results cannot be written"):
+        write(tmp_path, [])
+
+
+def fields(kind: Any, seen: set[Any]) -> set[str]:
+    """Names of all fields of all values that a report is made of."""
+    if kind in seen:
+        return set()
+    seen.add(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {*hints, *(name for hint in hints.values() for name in fields(hint, seen))}
+    return {name for part in typing.get_args(kind) for name in fields(part, seen)}
+
+
+def test_the_documentation_names_every_field() -> None:
+    """docs/json.md is kept true: it explains each field that a document can hold."""
+    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    missing = sorted(name for name in fields(SuiteReport, set()) if f"`{name}`" not in text)
+    assert missing == []
+
+
+def test_an_interval_keeps_its_confidence() -> None:
+    """Intervals say of what confidence they are."""
+    data = json.loads(dumps([REPORT]))["suites"][0]["verdict"]["interval"]
+    assert data == {"low": 0.4, "high": 0.6, "confidence": Interval(0, 1).confidence}

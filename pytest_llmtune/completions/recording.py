@@ -1,0 +1,145 @@
+"""The recording of a suite: which request was answered how; looked up in O(1), written whole or not at all."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.completions import cassette_file
+from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.interaction import Interaction, MalformedError
+from pytest_llmtune.completions.request import canonical_json, request_key, safe_json, without_n
+from pytest_llmtune.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.completions.redaction import Redactor
+    from pytest_llmtune.model import Completion, CompletionRequest, Exchange
+
+__all__ = ["Recording", "write_interactions"]
+
+_ROUTE = "/chat/completions"
+
+
+@dataclass(slots=True)
+class Recording:
+    """A recording in memory. It counts what was taken, and so it also knows what no request uses any more."""
+
+    path: Path
+    interactions: tuple[Interaction, ...] = ()
+    redactor: Redactor | None = None
+    """What was redacted when it was written is redacted in the requests that are looked up."""
+    _index: dict[str, list[int]] = field(default_factory=dict)
+    _taken: set[int] = field(default_factory=set)
+
+    @classmethod
+    def load(cls, path: Path, redactor: Redactor | None = None) -> Recording:
+        """Read and index a recording; where there is no file, it is empty.
+
+        Raises:
+            RecordingError: the file cannot be trusted; the message names the line.
+        """
+        interactions = tuple(cassette_file.read(path))
+        index: dict[str, list[int]] = {}
+        for position, interaction in enumerate(interactions):
+            body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
+            if body is not None:
+                index.setdefault(request_key(body), []).append(position)
+        return cls(path, interactions, redactor, index)
+
+    def take(self, request: CompletionRequest) -> Completion | None:
+        """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
+
+        The recorded exchanges are joined in order until there are enough; asked again, the answer is the same.
+
+        Raises:
+            RecordingError: a recorded body is no chat completion.
+        """
+        from pytest_llmtune.completions.usage import completion_of
+
+        exchanges: list[Exchange] = []
+        answers = 0
+        positions = self._index.get(self._key(request), [])
+        for count, position in enumerate(positions, 1):
+            exchange = self._exchange(position)
+            exchanges.append(exchange)
+            answers += len(exchange.response["choices"])
+            if answers >= request.n:
+                self._taken.update(positions[:count])
+                return completion_of(exchanges, request.n)
+        return None
+
+    @property
+    def unused(self) -> tuple[Interaction, ...]:
+        """The interactions that nothing has taken so far."""
+        return tuple(item for position, item in enumerate(self.interactions) if position not in self._taken)
+
+    def _key(self, request: CompletionRequest) -> str:
+        if self.redactor is None:
+            return request.key
+        return request_key(self.redactor.clean_json(request.body))
+
+    def _exchange(self, position: int) -> Exchange:
+        try:
+            exchange = self.interactions[position].exchange()
+        except MalformedError as error:
+            raise self._corrupt(position, str(error)) from None
+        if not isinstance(exchange.response.get("choices"), list):
+            raise self._corrupt(position, "the response has no list of 'choices'")
+        return exchange
+
+    def _corrupt(self, position: int, what: str) -> RecordingError:
+        return RecordingError(
+            f"{self.path}: interaction {position + 1} is corrupt: {what}; record anew: pytest --llm-record=all"
+        )
+
+    @staticmethod
+    def write(path: Path, exchanges: Iterable[Exchange], redactor: Redactor | None = None) -> bool:
+        """Write exactly these exchanges, in canonical order, secrets removed.
+
+        Exchanges of one request keep the order given. One and the same object given twice is written once.
+
+        Returns:
+            False where the file already held exactly this.
+
+        Raises:
+            RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
+        """
+        once = {id(exchange): exchange for exchange in exchanges}
+        return write_interactions(path, [Interaction.of(exchange) for exchange in once.values()], redactor)
+
+
+def write_interactions(path: Path, interactions: Iterable[Interaction], redactor: Redactor | None = None) -> bool:
+    """``Recording.write`` for interactions of any kind."""
+    from pytest_llmtune.completions.redaction import Redactor
+
+    redactor = redactor or Redactor.from_environment()
+    clean = sorted((redactor.clean(interaction) for interaction in interactions), key=_place)
+    text = cassette_file.render(_with_old_latencies(path, clean))
+    redactor.scan(text, path)
+    return cassette_file.write(path, text)
+
+
+def _place(interaction: Interaction) -> tuple[str, str, str]:
+    """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
+    body = parse_object(interaction.body)
+    return interaction.path, interaction.method, interaction.body if body is None else canonical_json(without_n(body))
+
+
+def _with_old_latencies(path: Path, interactions: Sequence[Interaction]) -> list[Interaction]:
+    """An answer that did not change keeps its recorded latency, so that its line does not change either."""
+    try:
+        old = cassette_file.read(path)
+    except RecordingError:  # the file to be replaced may be broken
+        return list(interactions)
+    latencies: defaultdict[str, deque[float]] = defaultdict(deque)
+    for interaction in old:
+        latencies[safe_json(interaction.to_plain())].append(interaction.latency)
+    kept = []
+    for interaction in interactions:
+        known = latencies.get(safe_json(interaction.to_plain()))
+        kept.append(replace(interaction, latency=known.popleft()) if known else interaction)
+    return kept

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.regression import Criteria
     from pytest_llmtune.report.suite_report import SuiteReport
 
-__all__ = ["outcome", "table"]
+__all__ = ["cut", "outcome", "table"]
 
 _TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser opens that
 _LONGEST, _SHORTEST = 20_000, 500
@@ -50,10 +50,10 @@ def _example(
         "score": round(grade.metrics[criteria.metric], 6) if grade and criteria.metric in grade.metrics else None,
         "cost": dollars(result.cost, 3),
         "error": clean(result.error) if result.error else "",
-        "votes": [[_cut(answer, limit), count] for answer, count in grade.votes[:_VOTES]] if grade else [],
+        "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES]] if grade else [],
         "right": [answer.correct for answer in grade.answers] if grade else [],
-        "responses": [_cut(response, limit) for response in result.responses],
-        "row": {one_line(str(name), 100): _cut(str(value), limit) for name, value in result.example.row.items()},
+        "responses": [cut(response, limit) for response in result.responses],
+        "row": {one_line(str(name), 100): cut(str(value), limit) for name, value in result.example.row.items()},
     }
 
 
@@ -77,7 +77,8 @@ def _answer(answer: str | None, votes: tuple[tuple[str, int], ...], responses: i
     return f"{one_line(answer, 200)}{tally}"
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """Cleaned text of several lines, with a word about what is missing."""
     if len(text) <= limit:
         return clean(text)
     return f"{clean(text[:limit])}\n... cut, {len(text) - limit:,} more characters"

@@ -26,8 +26,12 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str, limit: int = 1_000) -> str:
-    """The beginning of ``text``, at most ``limit`` characters, cleaned, white space as single blanks."""
-    return clean(" ".join(text[: 2 * limit].split()))[:limit]
+    """The beginning of ``text``, at most ``limit`` characters, cleaned, white space as single blanks.
+
+    It may stand at the start of a line: GitHub obeys lines that start with two colons.
+    """
+    line = clean(" ".join(text[: 2 * limit].split()))[:limit]
+    return f"\\{line}" if line.startswith("::") else line
 
 
 def cell_cut(text: str, width: int) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "flips", "headline", "suite"]
 
+_FACT = 20_000  # characters of a prompt
 COLUMNS = (
     ("index", "Row"),
     ("outcome", "Outcome"),
@@ -60,7 +61,7 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "trials": list(_trials(report)),
         "compared": list(_compared(report)),
         "examples": examples.table(report),
-        "facts": [(name, clean(value)) for name, value in _facts(report)],
+        "facts": [(one_line(name), examples.cut(value, _FACT)) for name, value in _facts(report)],
     }
 
 

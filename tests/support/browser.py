@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 MISSING = "needs Chromium: apt-get install chromium chromium-driver, and pip install selenium"
 
@@ -19,7 +21,6 @@ class Browser:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
-        self._messages: list[dict[str, Any]] = []
 
     def open(self, path: Path) -> None:
         self.driver.get(path.as_uri())
@@ -41,17 +42,23 @@ class Browser:
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile},
         )
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        features = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce"},  # else clicks miss what is still scrolling
+        ]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def console(self) -> list[str]:
         """Errors and warnings since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """URLs that left the page since the last call, inlined data left out."""
+        """URLs asked for since the last call; inlined data, and what the page's own policy stopped, left out."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        failures = [m["params"] for m in messages if m["method"] == "Network.loadingFailed"]
+        stopped = {failure["requestId"] for failure in failures if failure.get("blockedReason") == "csp"}
+        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        urls = [request["request"]["url"] for request in sent if request["requestId"] not in stopped]
         return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
     def screenshot(self, path: Path) -> None:

@@ -3,120 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmtune.comparison import Comparison, Flip, compare
+from pytest_llmtune.comparison import compare
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.figures import apart, number
-from pytest_llmtune.model import Evaluation, Interval
 from pytest_llmtune.statistics import minimum_detectable_drop
+from pytest_llmtune.verdict import Criteria, Gate, Limit, Stale, Verdict, cost_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_llmtune.comparison import Comparison
     from pytest_llmtune.lock import Lock
+    from pytest_llmtune.model import Evaluation
 
 __all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "cost_limit", "judge"]
 
 _TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A bound on one metric, over the suite or over one group of its rows."""
-
-    metric: str
-    direction: Literal["min", "max"]
-    limit: Decimal
-    group: str | None = None
-    """The value of the ``group_by`` column; None for the whole suite."""
-    key: str = ""
-    """The suite's key that set it, where it is not ``min_<metric>`` or ``max_<metric>``."""
-
-    @property
-    def name(self) -> str:
-        key = self.key or f"{self.direction}_{self.metric}"
-        return key if self.group is None else f"{key}[{self.group}]"
-
-
-@dataclass(frozen=True, slots=True)
-class Criteria:
-    """All that a verdict depends on beside the evaluation and the baseline; taken from a suite."""
-
-    metric: str = "success_vote"
-    mode: Literal["max", "min"] = "max"
-    limits: tuple[Limit, ...] = ()
-    max_drop: float | None = None
-    """Absolute; compared over the examples that both sides know."""
-    alpha: float | None = None
-    """A drop counts only where the exact McNemar p-value is below this."""
-    max_unknown: int = 0
-    """How many examples may stay without an answer."""
-    group_by: str | None = None
-    reused: bool = False
-    """The guard had to use the rows the configuration was tuned on."""
-    allow_vacuous: bool = False
-
-    @property
-    def judges_drops(self) -> bool:
-        """Whether a worse result than the baseline's can fail."""
-        return self.max_drop is not None or self.alpha is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """One reason why the numbers are no fact yet, and the one option that mends it."""
-
-    what: str
-    option: str
-    """As in ``--llm-record=missing``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One limit and how the result stands to it."""
-
-    name: str
-    """The suite's key, such as ``min_success_vote``."""
-    metric: str
-    passed: bool
-    value: Decimal
-    limit: Decimal
-    sentence: str
-    """Holds both numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a suite may pass, and why."""
-
-    status: Literal["passed", "failed", "stale", "inconclusive"]
-    metric: str
-    gates: tuple[Gate, ...] = ()
-    flips: tuple[Flip, ...] = ()
-    """Examples that changed since the baseline; what got worse first."""
-    p_value: float | None = None
-    """Exact McNemar, two-sided, of the flips; None without a baseline."""
-    value: float | None = None
-    """The tuned metric today; None where nothing was measured."""
-    interval: Interval | None = None
-    """95 %, of ``value``."""
-    baseline: float | None = None
-    """The tuned metric of the baseline, over the examples compared."""
-    compared: int = 0
-    """How many examples both sides know."""
-    stale: tuple[Stale, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return self.status == "passed"
-
-    @property
-    def failed_gates(self) -> tuple[Gate, ...]:
-        return tuple(gate for gate in self.gates if not gate.passed)
 
 
 def judge(
@@ -287,8 +192,3 @@ def _comparison_notes(criteria: Criteria, comparison: Comparison) -> list[str]:
                 f"from chance; the smallest they can tell is {number(smallest)}"
             )
     return notes
-
-
-def cost_limit(budget: Decimal, key: str = "inference_budget") -> Limit:
-    """The guard's limit on USD per instance, set by the suite's ``key``."""
-    return Limit("inference_cost", "max", budget, key=key)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.comparison import Flip
     from pytest_llmtune.lock import LockedExample
     from pytest_llmtune.model import ExampleResult
-    from pytest_llmtune.regression import Criteria
     from pytest_llmtune.report.suite_report import SuiteReport
+    from pytest_llmtune.verdict import Criteria
 
 __all__ = ["cut", "outcome", "table"]
 

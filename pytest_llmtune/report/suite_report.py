@@ -11,7 +11,7 @@ from pytest_llmtune.errors import ReportError
 from pytest_llmtune.lock import Lock, Measured, StudySummary
 from pytest_llmtune.model import Evaluation, Interval
 from pytest_llmtune.plain import from_plain, to_plain
-from pytest_llmtune.regression import Criteria, Verdict
+from pytest_llmtune.verdict import Criteria, Verdict
 
 __all__ = ["Compared", "RecordingFacts", "SuiteReport"]
 

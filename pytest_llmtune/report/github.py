@@ -88,7 +88,7 @@ def _section(report: SuiteReport) -> Iterator[str]:
     yield ""
     yield from (f"* {_escaped(stale.what)}" for stale in verdict.stale)
     yield from (f"* {'ok' if gate.passed else '**FAIL**'}: {_escaped(gate.sentence)}" for gate in verdict.gates)
-    yield from (f"* note: {_escaped(note)}" for note in (*verdict.notes, *report.notes))
+    yield from (f"* note: {_escaped(note)}" for note in report.remarks)
     if verdict.flips:
         yield from _flips(verdict.flips, verdict.p_value)
     for command, meaning in report.commands:

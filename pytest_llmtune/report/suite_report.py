@@ -77,6 +77,13 @@ class SuiteReport:
     """USD this suite cost in this run."""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know beside the figures: of the verdict, of the run, of the recording."""
+        unused = self.recording.unused if self.recording else 0
+        mending = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
+        return (*self.verdict.notes, *self.notes, *([mending] if unused else []))
+
+    @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to run next and what it does, the most likely first; empty where all is well."""
         options = dict.fromkeys(stale.option for stale in self.verdict.stale) or self._mending()

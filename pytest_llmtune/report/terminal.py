@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.figures import dollars, interval, number
-from pytest_llmtune.report.text import cell_cut, cell_pad, clean, one_line
+from pytest_llmtune.lock import Measured
+from pytest_llmtune.report.charts import label
+from pytest_llmtune.report.text import cell_cut, clean, columns, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +46,7 @@ def failure(report: SuiteReport, *, width: int = 80, color: bool = False, verbos
     for block in (_stale(report), _gates(report, ink), _figures(report), _unknown(report, verbosity)):
         lines += [*block, ""] if block else []
     lines += [*_flips(report, ink, width, verbosity)]
-    lines += [f"note: {one_line(note)}" for note in (*report.verdict.notes, *report.notes)]
+    lines += [f"note: {one_line(remark)}" for remark in report.remarks]
     lines += _next(report)
     return "\n".join(lines).rstrip()
 
@@ -141,34 +143,24 @@ def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
 
 
 def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:
-    """A table with one line a suite; empty where there is nothing to say, or all is well under ``-q``."""
+    """A table with one line a suite, what a search found, and notes; empty under ``-q`` where all is well."""
     if not reports or (verbosity < 0 and all(report.verdict.passed for report in reports)):
         return ""
     ink = _Ink(color)
-    rows: list[tuple[str, ...]] = [("suite", "score", "baseline", "95 % interval", "cost", "limit", "n", "verdict")]
-    rows += map(_row, reports)
-    widths = [max(_cells(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rest = sum(widths[1:]) + 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(12, width - rest))
-    lines = [_line(row, widths) for row in rows]
+    lines = columns([_HEAD, *map(_row, reports)], width)
     lines[0] = ink(lines[0], "bold")
     for index, report in enumerate(reports, 1):
         if not report.verdict.passed:
             lines[index] = ink(lines[index], "red")
+    for report in reports:
+        lines += [*_search(report), *_compared(report, width)]
+        if report.verdict.passed:  # the others have said it in their failure
+            lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
     spent = sum(report.spent for report in reports)
     return "\n".join([*lines, *([f"spent {dollars(spent)}"] if spent else [])])
 
 
-def _cells(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first = cell_pad(cell_cut(row[0], widths[0]), widths[0])
-    middle = [cell_pad(text, width, right=True) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
-    return "  ".join([first, *middle, row[-1]])
+_HEAD = ("suite", "score", "baseline", "95 % interval", "cost", "limit", "n", "verdict")
 
 
 def _row(report: SuiteReport) -> tuple[str, ...]:
@@ -184,3 +176,45 @@ def _row(report: SuiteReport) -> tuple[str, ...]:
         "-" if evaluation is None else str(len(evaluation.results)),
         verdict.status,
     )
+
+
+def _search(report: SuiteReport) -> list[str]:
+    """What a search of this run found, with the score it may claim."""
+    study = report.study
+    if report.mode != "tune" or study is None:
+        return []
+    budget = f" of {dollars(study.optimization_budget)}" if study.optimization_budget is not None else ""
+    ended = f"{len(study.trials)} trials, {dollars(study.spent)}{budget} spent, ended by {study.stopped_by}"
+    scores = {"on the tuning rows": study.tuning, "on held-out rows": study.heldout}
+    shown = [f"{_measured(score)} {where}" for where, score in scores.items() if score]
+    name = one_line(report.name)
+    return [
+        f"{name}: searched {one_line(ended)}",
+        *([f"{name}: chose {one_line(label(report.evaluation.config))}"] if report.evaluation else []),
+        *([f"{name}: {one_line(report.verdict.metric)} {', '.join(shown)}"] if shown else []),
+    ]
+
+
+def _measured(figure: Measured) -> str:
+    sure = figure.interval
+    return number(figure.value) + (f" ({interval(sure.low, sure.high)})" if sure else "")
+
+
+def _compared(report: SuiteReport, width: int) -> list[str]:
+    """The chosen configuration and its baselines side by side."""
+    evaluation, verdict = report.evaluation, report.verdict
+    if not report.compared or evaluation is None or verdict.value is None:
+        return []
+    chosen = Measured.of(verdict.value, verdict.interval)
+    cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
+    figures = [("chosen", chosen, *cost)]
+    figures += [(one.label, one.score, one.inference_cost, one.cost_interval) for one in report.compared]
+    rows = [
+        (
+            one_line(name),
+            _measured(score),
+            dollars(mean, 3) + (f" ({dollars(c.low, 3)} to {dollars(c.high, 3)})" if c else ""),
+        )
+        for name, score, mean, c in figures
+    ]
+    return ["", *columns([(one_line(report.name), one_line(verdict.metric), "cost per instance"), *rows], width), ""]

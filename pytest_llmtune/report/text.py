@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-__all__ = ["cell_cut", "cell_pad", "clean", "one_line"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["cell_cut", "cell_pad", "clean", "columns", "one_line"]
 
 # C0 and C1 controls, DEL, marks that turn the reading direction, invisible tags, line separators, lone surrogates
 _HARMFUL = re.compile(
@@ -49,3 +53,25 @@ def cell_pad(text: str, width: int, *, right: bool = False) -> str:
 
     blanks = " " * max(0, width - cell_len(text))
     return blanks + text if right else text + blanks
+
+
+def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Rows as aligned lines: the first column to the left and cut so that lines fit ``width``, figures to the right.
+
+    The last column is taken as words, and stands as it is.
+    """
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rest = sum(widths[1:]) + 2 * (len(widths) - 1)
+    widths[0] = min(widths[0], max(12, width - rest))
+    return [
+        "  ".join(
+            [
+                cell_pad(cell_cut(row[0], widths[0]), widths[0]),
+                *(cell_pad(text, size, right=True) for text, size in zip(row[1:-1], widths[1:-1], strict=True)),
+                row[-1],
+            ]
+        )
+        for row in rows
+    ]

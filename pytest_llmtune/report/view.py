@@ -52,7 +52,7 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "stale": [one_line(stale.what) for stale in verdict.stale],
         "gates": [{"passed": gate.passed, "sentence": one_line(gate.sentence)} for gate in verdict.gates],
         "flips": _flips_text(report),
-        "notes": [one_line(note) for note in (*verdict.notes, *report.notes)],
+        "notes": [one_line(note) for note in report.remarks],
         "commands": [(clean(command), meaning) for command, meaning in report.commands],
         "quality": charts.quality(report),
         "quality_text": _quality_text(report),

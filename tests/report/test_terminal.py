@@ -7,9 +7,11 @@ from decimal import Decimal
 
 import pytest
 from rich.cells import cell_len
-from support.results import evaluation, lock, report, result, scores
+from support.results import compared, evaluation, lock, report, result, scores
 
+from pytest_llmtune.lock import Measured, StudySummary
 from pytest_llmtune.regression import Criteria, Stale, cost_limit
+from pytest_llmtune.report.suite_report import RecordingFacts
 from pytest_llmtune.report.terminal import failure, summary
 
 FAILED = report(
@@ -161,6 +163,7 @@ def test_the_summary_has_one_line_a_suite() -> None:
         "algebra    0.8       0.8     0.7 to 0.9  $0.00003  $0.00001  6  failed",
         "intent       1         1       0.9 to 1  $0.00003         -  2  passed",
         "감정         -         -              -         -         -  -  stale",
+        f"note: intent: {good.verdict.notes[0]}",
         "spent $0.125",
     ]
 
@@ -171,11 +174,50 @@ def test_wide_names_align_and_long_ones_are_cut(width: int) -> None:
     reports = [
         report(scores(1), lock(scores(1)), name=name) for name in ("한국어 상담 분류", "é" * 5, "x" * 200, "多" * 90)
     ]
-    lines = summary(reports, width=width).splitlines()
+    lines = summary(reports, width=width).splitlines()[:5]
     words = ["verdict", *["passed"] * 4]
     assert len({cell_len(line[: line.index(word)]) for line, word in zip(lines, words, strict=True)}) == 1
     assert max(map(cell_len, lines)) <= max(width, 78)
     assert all("..." in line for line in lines[3:])
+
+
+def test_a_search_says_what_it_found() -> None:
+    """After tuning: trials, dollars, what ended it, the choice, its score on the tuning and on held-out rows."""
+    study = StudySummary(
+        (),
+        Decimal("0.93"),
+        "num_samples",
+        Decimal(1),
+        tuning=Measured(0.85, 0.7, 0.93),
+        heldout=Measured(0.8, 0.6, 0.9),
+    )
+    tuned = report(scores(1), mode="tune", study=study)
+    assert summary([tuned]).splitlines()[2:5] == [
+        "algebra: searched 0 trials, $0.93 of $1.00 spent, ended by num_samples",
+        "algebra: chose gpt-4o-mini, temperature=0.7, n=5, prompt: {problem} Put the answer in \\boxed{{}}.",
+        "algebra: success_vote 0.85 (0.7 to 0.93) on the tuning rows, 0.8 (0.6 to 0.9) on held-out rows",
+    ]
+    assert "searched" not in summary([report(scores(1), mode="replay", study=study)])
+
+
+def test_baselines_stand_beside_the_choice() -> None:
+    """Scores and costs with their intervals, one line a configuration."""
+    one = report(scores(1, 0), compared=(compared("untuned", 0.25, "0.0011"), compared("n=5", 0.75, "0.01")))
+    assert summary([one]).splitlines()[3:7] == [
+        "algebra         success_vote  cost per instance",
+        "chosen      0.5 (0.4 to 0.6)  $0.00003",
+        "untuned  0.25 (0.15 to 0.35)  $0.0011",
+        "n=5      0.75 (0.65 to 0.85)  $0.01",
+    ]
+
+
+def test_what_weakens_a_passed_verdict_is_said() -> None:
+    """A suite that passes with rows it was tuned on, or with a stale recording, says so in the summary."""
+    recording = RecordingFacts("x.json", 20, 1, unused=3)
+    one = report(scores(1), criteria=Criteria(reused=True), recording=recording)
+    notes = [line for line in summary([one]).splitlines() if line.startswith("note: algebra: ")]
+    assert "the guard uses the rows" in notes[0]
+    assert notes[-1].endswith("3 recorded interactions are no longer used; remove them: pytest --llm-record=missing")
 
 
 def test_nothing_is_said_where_nothing_is_to_say() -> None:

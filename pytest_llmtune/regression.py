@@ -133,7 +133,7 @@ def _limit_gate(
 
 def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
     allowed = criteria.max_drop or 0.0
-    over = comparison.drop > allowed + _TOLERANCE
+    over = not comparison.drop <= allowed + _TOLERANCE  # so that a NaN does not pass
     significant = criteria.alpha is None or comparison.p_value < criteria.alpha
     shown, limit = apart(comparison.drop, allowed)
     before, now = apart(comparison.before, comparison.now)

@@ -158,6 +158,16 @@ def test_changed_rows_are_compared_where_both_sides_know_them() -> None:
     assert "3 examples are new since the baseline and 1 are gone; compared over the 3 that both have" in verdict.notes
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "note"),
+    [(range(3), range(4), "1 examples are new since the baseline and 0"), (range(4), range(3), "0 examples are new")],
+)
+def test_rows_only_added_or_only_gone_are_said_too(before: range, now: range, note: str) -> None:
+    """One kind of change is enough for the note."""
+    verdict = judge(evaluation(list(map(result, now))), Criteria(), lock(evaluation(list(map(result, before)))))
+    assert any(text.startswith(note) for text in verdict.notes)
+
+
 def test_a_baseline_that_shares_no_row_is_stale() -> None:
     """A drop that cannot be judged must not pass: the baseline needs to be accepted anew."""
     baseline = lock(scores(1, 1))
@@ -267,6 +277,14 @@ def test_own_aggregates_judge_both_sides() -> None:
     now = evaluation([result(i, value) for i, value in enumerate((0.0, 0.8, 1.0))])
     verdict = judge(now, Criteria(max_drop=0.0), lock(before), aggregate=statistics.median)
     assert (verdict.passed, verdict.baseline) == (True, 0.8)
+
+
+def test_a_figure_that_is_no_number_passes_no_gate() -> None:
+    """A grader that returns NaN cannot slip through a comparison, whichever way the limit points."""
+    today = evaluation([result(0, metrics={"share": float("nan")})])
+    before = evaluation([result(0, metrics={"share": 1.0})])
+    criteria = Criteria("share", limits=(at_least("0.1", "share"), at_most("0.9", "share")), max_drop=0.5)
+    assert [gate.passed for gate in judge(today, criteria, lock(before)).gates] == [False, False, False]
 
 
 outcomes = st.lists(st.tuples(st.sampled_from([0.0, 1.0, None]), st.sampled_from([0.0, 1.0, None])), min_size=1)

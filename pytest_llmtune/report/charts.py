@@ -154,7 +154,8 @@ def _bound(axis: str, value: float, text: str) -> Figure:
         f"{other}1": 1,
         f"{other}ref": "paper",
     }
-    place = {axis: value, other: 1, f"{other}ref": "paper", "xanchor": "right", "yanchor": "bottom", "showarrow": False}
+    corner = {"x": {"y": 1, "xanchor": "right"}, "y": {"x": 0, "xanchor": "left"}}[axis]  # where points are rare
+    place = {axis: value, f"{other}ref": "paper", "yanchor": "bottom", "showarrow": False} | corner
     return {
         "shapes": [line | {"line": {"dash": "dash", "width": 1, "color": "--bad"}}],
         "annotations": [place | {"text": text, "font": {"size": 11, "color": "--bad"}}],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune.atomic import write_text
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.figures import dollars
+from pytest_llmtune.plain import to_plain
 from pytest_llmtune.report import view
 
 if TYPE_CHECKING:
@@ -114,5 +115,5 @@ def _data(value: Any) -> Any:
     """JSON inside of a script element: ASCII, and no character that could end the element. Empty for nothing."""
     if not value:
         return ""
-    text = json.dumps(value, allow_nan=False)
+    text = json.dumps(to_plain(value), allow_nan=False)
     return _markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))

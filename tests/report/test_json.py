@@ -18,6 +18,7 @@ from pytest_llmtune.errors import ReportError
 from pytest_llmtune.lock import Measured, StudySummary, TrialSummary
 from pytest_llmtune.model import Interval
 from pytest_llmtune.regression import Criteria, Limit, Stale, judge
+from pytest_llmtune.report import html
 from pytest_llmtune.report.json import dumps, loads, read, write
 from pytest_llmtune.report.suite_report import SuiteReport
 
@@ -52,6 +53,14 @@ def test_any_answer_and_row_survive(answer: str, row: dict[str, Any]) -> None:
     assert text.isascii()
     assert not any(ord(character) < 32 and character != "\n" for character in text)
     assert loads(text) == (one,)
+
+
+def test_figures_that_are_no_numbers_are_written() -> None:
+    """NaN and infinity have no JSON number; they are text in the document, in the lock and on the page."""
+    today = evaluation([result(0, metrics={"share": float("nan"), "loss": float("inf")})])
+    (read_back,) = loads(dumps([report(today, lock(today), criteria=Criteria(metric="share"))]))
+    assert str(read_back.evaluation.metrics) == str(today.metrics)  # type: ignore[union-attr]
+    assert "nan" in html.page([read_back])
 
 
 def test_a_verdict_can_be_judged_again_from_the_document() -> None:

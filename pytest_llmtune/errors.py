@@ -5,6 +5,7 @@ A message says what is wrong, what was got, the limit or the valid values, and t
 
 __all__ = [
     "BudgetExhaustedError",
+    "CacheError",
     "CompletionError",
     "EndpointError",
     "LLMTuneError",
@@ -50,3 +51,7 @@ class BudgetExhaustedError(LLMTuneError):
 
 class ReportError(LLMTuneError):
     """A report cannot be written (a missing extra, a full disk) or a results file cannot be read."""
+
+
+class CacheError(LLMTuneError):
+    """The cache of paid completions cannot be read or written: nothing more is paid for."""

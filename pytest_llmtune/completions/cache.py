@@ -1,0 +1,191 @@
+"""Every paid completion, kept on disk the moment it arrives: asked again, it costs nothing.
+
+A cache that is corrupt, foreign, or of a later version is set aside and reported; a new one takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_llmtune.errors import CacheError
+from pytest_llmtune.model import Exchange
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import diskcache
+
+__all__ = ["VERSION", "Cache"]
+
+VERSION = 1
+_APPLICATION = 0x6C6C6D74  # "llmt" in the header of the SQLite file says that it is ours
+_DATABASE = "cache.db"
+_CORRUPT = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+T = TypeVar("T")
+
+
+class _UntrustedError(Exception):
+    """The files at the cache's place are not a cache that we wrote."""
+
+
+@dataclass(slots=True)
+class Cache:
+    """Exchanges by request key, in order of arrival; several processes may share it."""
+
+    path: Path
+    """A directory; made on first use."""
+    seed: int | str = 0
+    """Caches of different seeds do not see each other's samples."""
+    notes: list[str] = field(default_factory=list)
+    """What people should be told: where an untrusted cache was put."""
+    _store: diskcache.Cache | None = None
+
+    def get(self, key: str) -> tuple[Exchange, ...]:
+        """Everything kept for a request, oldest first.
+
+        Raises:
+            CacheError: the files cannot be read (locked for long, no permission).
+        """
+        return self._safely(lambda store: self._read(store, key))
+
+    def add(self, key: str, exchange: Exchange, *, after: int = 0) -> None:
+        """Keep one exchange; it is on disk when this returns.
+
+        Args:
+            after: how many exchanges are already known to be there.
+
+        Raises:
+            CacheError: it cannot be written (full disk, no permission): nothing more should be paid for.
+        """
+        value = asdict(exchange)
+
+        def write(store: diskcache.Cache) -> None:
+            index = after
+            while self._name(key, index) in store or not store.add(self._name(key, index), value):
+                index += 1
+
+        self._safely(write)
+
+    def close(self) -> None:
+        """Close the files; the next use opens them again."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _read(self, store: diskcache.Cache, key: str) -> tuple[Exchange, ...]:
+        found: list[Exchange] = []
+        while (value := store.get(self._name(key, len(found)))) is not None:
+            found.append(_exchange(value))
+        return tuple(found)
+
+    def _name(self, key: str, index: int) -> str:
+        return f"{self.seed}/{key}/{index}"
+
+    def _safely(self, action: Callable[[diskcache.Cache], T]) -> T:
+        """Do it; where the files turn out not to be ours, set them aside and do it with new ones."""
+        import diskcache
+
+        from pytest_llmtune.completions.data_disk import RefusedRowError
+
+        try:
+            try:
+                return action(self._opened())
+            except (_UntrustedError, RefusedRowError) as error:
+                reason = str(error)
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CORRUPT:
+                    raise
+                reason = f"it is corrupt: {error}"
+            self._set_aside(reason)
+            return action(self._opened())
+        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+            raise CacheError(
+                f"the cache of paid completions {self.path} cannot be used: {str(error) or 'it is locked, or read-only'}; free the disk, or make the "
+                "directory writable, and run again: what was paid for before is kept"
+            ) from None
+
+    def _opened(self) -> diskcache.Cache:
+        if self._store is None:
+            import diskcache
+
+            from pytest_llmtune.completions.data_disk import DataDisk
+
+            if os.path.expandvars(self.path) != str(self.path):  # diskcache would write elsewhere
+                raise OSError("its path holds the name of an environment variable")
+            _prepare(self.path)
+            self._store = diskcache.Cache(
+                str(self.path),
+                disk=DataDisk,
+                eviction_policy="none",  # what was paid for is never thrown away
+                cull_limit=0,
+                sqlite_auto_vacuum=0,
+                sqlite_mmap_size=0,  # a file cut short by someone else would kill the process
+            )
+        return self._store
+
+    def _set_aside(self, reason: str) -> None:
+        self.close()
+        aside = self.path.with_name(f"{self.path.name}.set-aside-{secrets.token_hex(4)}")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:  # another process did it first
+            return
+        self.notes.append(f"the cache {self.path} was set aside as {aside.name}: {reason}; a new one was begun")
+
+
+def _exchange(value: Any) -> Exchange:
+    shape = {"method": str, "uri": str, "request": dict, "response": dict, "status": int, "headers": dict}
+    if not isinstance(value, Mapping) or not all(isinstance(value.get(name), kind) for name, kind in shape.items()):
+        raise _UntrustedError("an entry is no recorded exchange")
+    return Exchange(**{name: value[name] for name in shape}, latency=float(value.get("latency") or 0.0))
+
+
+def _prepare(path: Path) -> None:
+    """Make the database file, or look whether the one that is there is ours, before anything else reads it."""
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / _DATABASE
+    if not file.exists():
+        _create(file)
+    with file.open("rb") as header:
+        head = header.read(72)
+    if head[:16] != b"SQLite format 3\0" or int.from_bytes(head[68:72], "big") != _APPLICATION:
+        raise _UntrustedError("it was not written by pytest-llmtune")
+    if (version := int.from_bytes(head[60:64], "big")) != VERSION:
+        raise _UntrustedError(f"it has version {version}, and this pytest-llmtune reads version {VERSION}")
+    _check_settings(file)
+
+
+def _create(file: Path) -> None:
+    """An empty database with our mark, in one step: another process sees all of it or nothing."""
+    new = file.with_name(f"new-{secrets.token_hex(8)}.db")
+    with closing(sqlite3.connect(new, isolation_level=None)) as database:
+        database.execute(f"PRAGMA application_id = {_APPLICATION}")
+        database.execute(f"PRAGMA user_version = {VERSION}")
+    try:
+        os.link(new, file)
+    except FileExistsError:  # another process was quicker
+        return
+    except OSError:  # a file system without links
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _check_settings(file: Path) -> None:
+    """diskcache sets attributes and pragmas from this table: only those it knows itself may stand there."""
+    from diskcache.core import DEFAULT_SETTINGS, METADATA
+
+    with closing(sqlite3.connect(file, timeout=60)) as database:
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Settings'").fetchone() is None:
+            return
+        rows = database.execute("SELECT key, value FROM Settings").fetchall()
+    known = DEFAULT_SETTINGS.keys() | METADATA.keys()
+    if not all(key in known and (isinstance(value, int) or value in ("none", "wal")) for key, value in rows):
+        raise _UntrustedError("its settings are not ours")

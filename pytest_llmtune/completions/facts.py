@@ -11,7 +11,7 @@ from pytest_llmtune.model import Usage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Facts", "documents_of", "facts_of", "parse_object"]
+__all__ = ["Facts", "documents_of", "facts_of", "parse_object", "usage_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def facts_of(text: str) -> Facts:
         inner = document.get("response")  # an event of the Responses API wraps the whole response
         body = inner if isinstance(inner, dict) else document
         model = str(body.get("model") or model)
-        usage = _usage(body.get("usage")) or usage
+        usage = usage_of(body.get("usage")) or usage
         reasons |= _reasons(body)
     return Facts(model, usage, tuple(reasons[index] for index in sorted(reasons)))
 
@@ -89,8 +89,8 @@ def _reasons(body: Mapping[str, Any]) -> dict[int, str]:
     }
 
 
-def _usage(data: Any) -> Usage | None:
-    """Chat completions, embeddings (``prompt_tokens`` only) and the Responses API (``input_tokens``)."""
+def usage_of(data: Any) -> Usage | None:
+    """Read the ``usage`` of chat completions, embeddings (``prompt_tokens`` only) or the Responses API."""
     if not isinstance(data, dict):
         return None
     prompt = _count(data, "prompt_tokens", "input_tokens")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KEPT_HEADERS", "Interaction", "MalformedError", "canonical_body", "path_of", "tidy"]
 
-KEPT_HEADERS = frozenset({"content-type"})
+KEPT_HEADERS = frozenset({"content-type", "location"})
 """The only headers of requests and responses that a recording keeps; lower case."""
 
 _JSON = {"content-type": "application/json"}

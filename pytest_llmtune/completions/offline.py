@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 import threading
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_llmtune.completions.open_hosts import HERE, OpenHosts, host_name, ip_number
 from pytest_llmtune.completions.socket_patches import Patches
-from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "NetworkShutError", "Offline"]
 
-_HERE = frozenset({"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # names of this machine
 _LOCAL_FAMILIES = tuple(
     family for name in ("AF_UNIX", "AF_NETLINK") if (family := getattr(socket, name, None)) is not None
 )
@@ -62,7 +61,7 @@ class Offline:
     def __init__(self, command: str, allow_hosts: Iterable[str] = ()) -> None:
         self.command = command
         self.attempts: list[Attempt] = []
-        self._open = frozenset(map(_allowed, allow_hosts))
+        self.open_hosts = OpenHosts.of(allow_hosts)
 
     def __enter__(self) -> Offline:
         self.attempts.clear()
@@ -82,11 +81,6 @@ class Offline:
             f"the network is shut in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}; "
             f"record what it asks: {self.command}"
         )
-
-    def allows(self, host: str, port: int | None) -> bool:
-        """Whether a socket may reach the host."""
-        name = _name(host)
-        return (name, None) in self._open or (name, port) in self._open
 
     def refuse(self, attempt: Attempt) -> NetworkShutError:
         """Remember an attempt; the error to raise for it."""
@@ -124,15 +118,15 @@ class _Wall:
         internet = isinstance(address, tuple) and len(address) >= 2
         host, port = (_text(address[0]), address[1]) if internet else (repr(address), None)
         for guard in reversed(self._guards):
-            if not guard.allows(host, port):
+            if not guard.open_hosts.allows(host, port):
                 raise guard.refuse(Attempt(host, port, _request_in_sight()))
 
     def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
         """A name is about to be resolved; names of this machine, and numbers forwards, ask nobody."""
         name = _text(host or "")
-        number = _number(name)
+        number = ip_number(name)
         asks_nobody = number is not None and (number.is_loopback or not backwards)
-        if not self._guards or asks_nobody or _name(name) in ("localhost", socket.gethostname().lower()):
+        if not self._guards or asks_nobody or host_name(name) in (HERE, socket.gethostname().lower()):
             return
         raise self._guards[-1].refuse(Attempt(name, port if isinstance(port, int) else None, _request_in_sight()))
 
@@ -142,39 +136,6 @@ _WALL = _Wall()
 
 def _text(host: Any) -> str:
     return host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else str(host)
-
-
-def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        number = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(number, "ipv4_mapped", None) or number
-
-
-def _name(host: str) -> str:
-    """One name for each host: every usual name of this machine is ``localhost``."""
-    number = _number(host)
-    name = host.lower().rstrip(".") if number is None else str(number)
-    return "localhost" if name in _HERE else name
-
-
-def _allowed(entry: str) -> tuple[str, int | None]:
-    """(host, port or None for any) of an entry such as ``localhost``, ``127.0.0.1:8000`` or ``[::1]:8000``."""
-    host, port = entry.strip(), ""
-    if host.startswith("["):
-        host, _, port = host[1:].partition("]")
-        port = port.removeprefix(":")
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
-    number = _number(host)
-    loopback = bool(host) and (_name(host) == "localhost" or (number is not None and number.is_loopback))
-    if not loopback or (port and not port.isdecimal()):
-        raise SuiteError(
-            f"llmtune_allow_hosts names {entry!r}, which is no loopback host; "
-            "valid: localhost, 127.0.0.1, ::1 or any 127.x.y.z, each with or without :PORT"
-        )
-    return _name(host), int(port) if port else None
 
 
 def _request_in_sight() -> str:

@@ -10,6 +10,7 @@ from pytest_llmtune.completions import cassette_file
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
 from pytest_llmtune.completions.request import canonical_json, request_key, safe_json, without_n
+from pytest_llmtune.completions.usage import completion_of
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ class Recording:
         Raises:
             RecordingError: a recorded body is no chat completion.
         """
-        from pytest_llmtune.completions.usage import completion_of
-
         exchanges: list[Exchange] = []
         answers = 0
         positions = self._index.get(self._key(request), [])

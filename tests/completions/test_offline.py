@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.completions.offline import NetworkShutError, Offline
+from pytest_llmtune.completions.open_hosts import OpenHosts
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def test_no_address_but_loopback_is_allowed(address: object, port: int) -> None:
     """For any address: with localhost allowed, only this machine's own addresses are open."""
     plain = getattr(address, "ipv4_mapped", None) or address
     here = str(plain) in {"127.0.0.1", "::1", "0.0.0.0", "::"}
-    assert Offline(COMMAND, allow_hosts=["localhost"]).allows(str(address), port) is here
+    assert OpenHosts.of(["localhost"]).allows(str(address), port) is here
 
 
 def test_other_threads_are_shut_too() -> None:

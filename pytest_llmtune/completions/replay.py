@@ -1,0 +1,228 @@
+"""What client code asks during one test: played from a recording or added to it, counted, and told where missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pytest_llmtune.completions import cassette_file, stale, wire, write_lock
+from pytest_llmtune.completions.interaction import Interaction, tidy
+from pytest_llmtune.completions.matching import Asked, Key, Matching
+from pytest_llmtune.completions.metering import Meter
+from pytest_llmtune.completions.open_hosts import OpenHosts
+from pytest_llmtune.completions.recording import write_interactions
+from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
+from pytest_llmtune.settings import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from pytest_llmtune.completions.redaction import Redactor
+
+__all__ = ["Call", "CallRefusedError", "Replay"]
+
+_PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
+_WRITING = (Mode.RECORD_MISSING, Mode.TUNE, Mode.RECORD_ALL)
+_SHOWN = 3
+
+
+class CallRefusedError(BaseException):
+    """A call that must not be made. No ``Exception``: clients would retry it, and tests would swallow it.
+
+    It does not leave the ``Replay`` context, which raises the error behind it.
+    """
+
+    def __init__(self, error: LLMTuneError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request of a client, on its way to an answer."""
+
+    asked: Asked
+    interaction: Interaction | None = None
+    """The answer, once there is one that may be recorded."""
+    played: bool = False
+    """Whether the answer is from the recording."""
+    started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(slots=True, eq=False)
+class Replay:
+    """The calls of one test, from any number of threads: a context that reads the recording, and in the end writes it.
+
+    Raises, on leaving:
+        StaleRecordingError: a call had no recording; shows what differs, and the mending command.
+        BudgetExhaustedError: the calls passed ``max_calls`` or ``max_cost``.
+        RecordingError: the recording cannot be read or written, or a response cannot be recorded.
+    """
+
+    path: Path
+    mode: Mode
+    command: str
+    """What mends a missing recording: ``pytest NODEID --llm-record=missing``."""
+    redactor: Redactor
+    matching: Matching = field(default_factory=Matching)
+    meter: Meter = field(default_factory=Meter)
+    open_hosts: OpenHosts = field(default_factory=OpenHosts)
+    """Hosts whose requests are nobody's business here."""
+    lock_directory: Path | None = None
+    """Where a recording run locks the file; None: it does not."""
+    missing: list[Asked] = field(default_factory=list)
+    """Calls without a recording."""
+    _recorded: list[Interaction] = field(default_factory=list)
+    _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
+    _calls: list[Call] = field(default_factory=list)
+    _errors: list[LLMTuneError] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Replay:
+        with ExitStack() as stack:
+            if self.mode in _WRITING and self.lock_directory is not None:
+                stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
+            if self.mode in _PLAYING:
+                self._recorded = cassette_file.read(self.path)
+            self._stack = stack.pop_all()
+        for interaction in self._recorded:
+            self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with self._stack:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                return
+            if self.mode in _WRITING:
+                self._write(complete=error is None and not self._errors)
+        if error is None and not self._errors:
+            self.meter.check()
+        if self.missing:
+            raise StaleRecordingError(self._stale()) from _cause(error)
+        if self._errors:
+            raise self._errors[0] from _cause(error)
+
+    @property
+    def unused(self) -> tuple[Interaction, ...]:
+        """Recorded interactions that no call has played so far."""
+        return tuple(item for waiting in self._waiting.values() for item in waiting)
+
+    def ignores(self, uri: str) -> bool:
+        """Whether a request goes to a host that the user left open."""
+        parts = urlsplit(uri)
+        return bool(self.open_hosts.entries) and self.open_hosts.allows(parts.hostname or "", parts.port)
+
+    def ask(self, asked: Asked) -> Call:
+        """A client makes a request.
+
+        Returns:
+            A call with its ``interaction`` played from the recording; without one, the client is to send the request
+            and to tell ``answer`` or ``drop`` what became of it.
+
+        Raises:
+            CallRefusedError: nothing is recorded for it and the network is shut, or a limit is reached.
+        """
+        call = Call(asked)
+        with self._lock:
+            try:
+                self.meter.before(asked.body)
+            except LLMTuneError as error:
+                self._refuse(error)
+            waiting = self._waiting.get(self.matching.key(self._clean(asked)))
+            if waiting:
+                call.interaction, call.played = waiting.popleft(), True
+                self.meter.after(asked.body, call.interaction.text)
+            elif not self.mode.online:
+                self.missing.append(asked)
+                self._refuse(StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}"))
+            self._calls.append(call)
+        return call
+
+    def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
+        """The server answered a call; ``body`` has come to its end, ``headers`` are in lower case."""
+        latency = time.perf_counter() - call.started
+        content_type = headers.get("content-type", "")
+        try:
+            text = wire.text_of(body, headers.get("content-encoding", ""))
+        except ValueError as error:
+            self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
+            return
+        if wire.why_incomplete(status, text, content_type):
+            self.drop(call)
+            return
+        asked = call.asked
+        interaction = Interaction(
+            asked.method,
+            asked.uri,
+            asked.body,
+            status,
+            tidy(text),
+            reason,
+            {"content-type": asked.content_type} if asked.content_type else {},
+            headers,
+            latency,
+        )
+        with self._lock:
+            self.meter.after(asked.body, text)
+            call.interaction = interaction
+
+    def drop(self, call: Call) -> None:
+        """A call got no answer, or none that may be recorded; it does not count."""
+        with self._lock:
+            self._calls.remove(call)
+
+    def _unrecordable(self, call: Call, what: str) -> None:
+        self.drop(call)
+        if self.mode in _WRITING:
+            self._errors.append(RecordingError(f"{what}; {self.path} was not written with it"))
+
+    def _refuse(self, error: LLMTuneError) -> None:
+        self._errors.append(error)
+        raise CallRefusedError(error)
+
+    def _clean(self, asked: Asked) -> Asked:
+        return replace(
+            asked,
+            uri=self.redactor.clean_uri(asked.uri),
+            body=self.redactor.clean_body(asked.body, asked.content_type),
+        )
+
+    def _write(self, *, complete: bool) -> None:
+        """Whole or not at all: a run that did not come to its end removes nothing that was recorded before."""
+        answered = [call for call in self._calls if call.interaction is not None]
+        new = [call.interaction for call in answered if call.interaction is not None and not call.played]
+        if complete:
+            kept = [call.interaction for call in answered if call.interaction is not None]
+        elif self.mode is Mode.RECORD_ALL or not new:
+            return
+        else:
+            kept = [*self._recorded, *new]
+        if kept or self.path.exists():
+            write_interactions(self.path, kept, self.redactor)
+
+    def _stale(self) -> str:
+        first = self._clean(self.missing[0])
+        names = ", ".join(dict.fromkeys(map(_name, self.missing[:_SHOWN])))
+        lines = [f"{len(self.missing)} call(s) of the test have no recording in {self.path}: {names}"]
+        same = sum(self.matching.key(item) == self.matching.key(first) for item in self._recorded)
+        if same:
+            lines.append(f"the request was recorded {same} time(s), and is now made once more")
+        elif difference := stale.explain(first.body, self._recorded):
+            lines.append(difference)
+        return "\n".join([*lines, f"record what it asks: {self.command}"])
+
+
+def _name(asked: Asked) -> str:
+    return f"{asked.method} {urlsplit(asked.uri).path}"
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    return None if isinstance(error, CallRefusedError) else error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-__all__ = ["apart", "dollars", "interval", "number"]
+__all__ = ["apart", "counted", "dollars", "interval", "number"]
 
 
 def number(value: float | Decimal, digits: int = 4) -> str:
@@ -39,3 +39,8 @@ def apart(first: float | Decimal, second: float | Decimal, *, money: bool = Fals
 def interval(low: float, high: float) -> str:
     """``0.58 to 0.92``."""
     return f"{number(low, 3)} to {number(high, 3)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 example``, ``2 examples``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

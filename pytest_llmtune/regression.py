@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.comparison import compare
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.figures import apart, number
+from pytest_llmtune.figures import apart, counted, number
 from pytest_llmtune.statistics import minimum_detectable_drop
 from pytest_llmtune.verdict import Criteria, Gate, Limit, Stale, Verdict, cost_limit
 
@@ -181,14 +181,17 @@ def _comparison_notes(criteria: Criteria, comparison: Comparison) -> list[str]:
     notes = []
     if comparison.added or comparison.gone:
         notes.append(
-            f"{comparison.added} examples are new since the baseline and {comparison.gone} are gone; "
+            f"since the baseline {counted(comparison.added, 'example')} came and {comparison.gone} went; "
             f"compared over the {comparison.compared} that both have"
         )
-    if criteria.max_drop is not None and comparison.compared:
-        smallest = minimum_detectable_drop(comparison.compared)
-        if smallest > criteria.max_drop + _TOLERANCE:
-            notes.append(
-                f"{comparison.compared} examples are too few to tell a drop of {number(criteria.max_drop)} "
-                f"from chance; the smallest they can tell is {number(smallest)}"
-            )
+    if criteria.max_drop is not None:
+        notes += _power_note(comparison.compared, criteria.max_drop, criteria.alpha or 0.05)
     return notes
+
+
+def _power_note(compared: int, max_drop: float, alpha: float) -> list[str]:
+    smallest = minimum_detectable_drop(compared, alpha)
+    if smallest <= max_drop + _TOLERANCE:
+        return []
+    can = "no drop can" if smallest > 1 else f"the smallest that can is {number(smallest)}"
+    return [f"{counted(compared, 'example')}: too few to tell a drop of {number(max_drop)} from chance; {can}"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.figures import apart, dollars, interval, number
+from pytest_llmtune.figures import apart, counted, dollars, interval, number
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,8 @@ def test_apart_tells_apart_what_matters(first: float, second: float) -> None:
 def test_an_interval_is_two_numbers() -> None:
     """Three decimals are enough for an interval."""
     assert interval(0.12345, 1) == "0.123 to 1"
+
+
+def test_one_is_singular() -> None:
+    """Counts read as English."""
+    assert [counted(n, "trial") for n in range(3)] == ["0 trials", "1 trial", "2 trials"]

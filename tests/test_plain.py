@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.plain import from_plain, to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def test_what_json_cannot_say_becomes_text() -> None:
         (["leaves", 0], [], r"leaves\[0\] is \[\], not a mapping"),
         (["price"], "a lot", "price is 'a lot', not an amount"),
         (["price"], "NaN", "price is 'NaN', not an amount"),
+        (["price"], True, "price is True, not an amount"),
         (["price"], None, "price is None, not an amount"),
         (["pair"], ["x"], r"pair is \['x'\], not a list of 2"),
         (["by_name"], [], r"by_name is \[\], not a mapping"),

@@ -155,12 +155,15 @@ def test_changed_rows_are_compared_where_both_sides_know_them() -> None:
     verdict = judge(now, Criteria(max_drop=0.02), lock(before))
     assert verdict.passed
     assert (verdict.baseline, verdict.compared, verdict.value) == (1.0, 3, 0.5)
-    assert "3 examples are new since the baseline and 1 are gone; compared over the 3 that both have" in verdict.notes
+    assert "since the baseline 3 examples came and 1 went; compared over the 3 that both have" in verdict.notes
 
 
 @pytest.mark.parametrize(
     ("before", "now", "note"),
-    [(range(3), range(4), "1 examples are new since the baseline and 0"), (range(4), range(3), "0 examples are new")],
+    [
+        (range(3), range(4), "since the baseline 1 example came and 0 went"),
+        (range(4), range(3), "since the baseline 0 examples came"),
+    ],
 )
 def test_rows_only_added_or_only_gone_are_said_too(before: range, now: range, note: str) -> None:
     """One kind of change is enough for the note."""
@@ -263,12 +266,23 @@ def test_what_weakens_a_verdict_is_said(criteria: Criteria, note: str) -> None:
     assert any(text.startswith(note) for text in judge(scores(1), criteria).notes)
 
 
-def test_too_few_data_to_tell_the_drop_is_said() -> None:
-    """20 examples cannot tell a drop of 0.02 from chance; 20 can tell one of 0.9."""
-    baseline = lock(scores(*[1] * 20))
-    small = judge(scores(*[1] * 20), Criteria(max_drop=0.02), baseline)
-    assert any(note.startswith("20 examples are too few to tell a drop of 0.02 from chance") for note in small.notes)
-    assert judge(scores(*[1] * 20), Criteria(max_drop=0.9), baseline).notes == ()
+@pytest.mark.parametrize(
+    ("examples", "max_drop", "alpha", "note"),
+    [
+        (20, 0.02, None, "20 examples: too few to tell a drop of 0.02 from chance; the smallest that can is 0.3"),
+        (20, 0.02, 0.001, "20 examples: too few to tell a drop of 0.02 from chance; the smallest that can is 0.55"),
+        (1, 0.5, None, "1 example: too few to tell a drop of 0.5 from chance; no drop can"),
+        (20, 0.3, None, None),
+        (400, 0.02, None, None),
+    ],
+)
+def test_too_few_data_to_tell_the_drop_is_said(
+    examples: int, max_drop: float, alpha: float | None, note: str | None
+) -> None:
+    """Where even losses alone could not be told from chance, a plain sentence says which drop could."""
+    same = scores(*[1] * examples)
+    verdict = judge(same, Criteria(max_drop=max_drop, alpha=alpha), lock(same))
+    assert verdict.notes == ((note,) if note else ())
 
 
 def test_own_aggregates_judge_both_sides() -> None:

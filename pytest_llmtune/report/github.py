@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.figures import dollars, interval, number
+from pytest_llmtune.figures import counted, dollars, interval, number
 from pytest_llmtune.report.text import one_line
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _section(report: SuiteReport) -> Iterator[str]:
 def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
     lost = sum(flip.direction == "lost" for flip in flips)
     chance = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
-    yield f"\n{lost} examples lost, {len(flips) - lost} gained since the baseline{chance}\n"
+    yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{chance}\n"
     for flip in flips[:_FLIPS]:
         asked = f": {_code(flip.question)}" if flip.question else ""
         yield f"* {flip.direction} row {flip.index}{asked}<br>before {_outcome(flip.before)}, now {_outcome(flip.now)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.figures import dollars, interval, number
+from pytest_llmtune.figures import counted, dollars, interval, number
 from pytest_llmtune.plain import to_plain
 from pytest_llmtune.report import charts, examples
 from pytest_llmtune.report.text import clean, one_line
@@ -80,7 +80,7 @@ def _flips_text(report: SuiteReport) -> str:
     lost = sum(flip.direction == "lost" for flip in verdict.flips)
     chance = "" if verdict.p_value is None else f"; exact McNemar p = {number(verdict.p_value)}"
     return (
-        f"{lost} examples lost and {len(verdict.flips) - lost} gained since the baseline, "
+        f"{counted(lost, 'example')} lost and {len(verdict.flips) - lost} gained since the baseline, "
         f"of {verdict.compared} compared{chance}"
     )
 

@@ -45,8 +45,12 @@ def test_the_summary_shows_every_suite_and_explains_failures() -> None:
     assert "| algebra | **failed** | success\\_vote | 0.5 | 1 | 0.4 to 0.6 | $0.00003 | 2 |" in text
     assert "* **FAIL**: success\\_vote fell from 1 to 0.5, a drop of 0.5; max\\_drop allows 0.02" in text
     assert "* note: 50% of it" in text
+    assert "\n1 example lost, 0 gained since the baseline; exact McNemar p = 1\n" in text
     assert "* lost row 1: ` What is 1 + 1? `<br>before ` 42 ` (4 of 5 votes), now ` 41 ` (4 of 5 votes)" in text
-    assert "Next: ` pytest --llm-tune tests/test_math.py::test_algebra `" in text
+    assert (
+        "Next: ` pytest --llm-tune tests/test_math.py::test_algebra ` (searches a better configuration; this costs money)"
+        in text
+    )
     assert "### intent" not in text
 
 
@@ -58,9 +62,11 @@ def test_all_well_is_one_table() -> None:
 
 def test_flips_are_bounded() -> None:
     """A summary shows twenty flips and counts the others."""
-    text = markdown([report(scores(*[0] * 50), lock(scores(*[1] * 50)))])
+    text = markdown([report(scores(*[0] * 50, 1), lock(scores(*[1] * 50, 0)))])
+    assert "\n50 examples lost, 1 gained since the baseline" in text
     assert text.count("* lost row") == 20
-    assert "* ... and 30 more" in text
+    assert "* ... and 31 more" in text
+    assert "more" not in markdown([report(scores(*[0] * 20), lock(scores(*[1] * 20)))])
 
 
 def test_a_huge_summary_stays_below_githubs_limit() -> None:
@@ -68,7 +74,16 @@ def test_a_huge_summary_stays_below_githubs_limit() -> None:
     one = report(scores(*[0] * 20, question="w " * 500), lock(scores(*[1] * 20)))
     text = markdown([one] * 3000)
     assert len(text.encode()) < 1_000_000
-    assert text.rstrip().endswith("more")
+    shown = text.count("### algebra")
+    assert shown > 100
+    assert text.endswith(f"\n... and {3000 - shown} more\n")
+
+
+def test_one_response_needs_no_vote_count() -> None:
+    """With n = 1 there is no vote; an answer that could not be read is named as such."""
+    today = evaluation([result(0, 0, answer=None, responses=["?"])])
+    before = evaluation([result(0, 1, answer="42", responses=["42"], votes=1)])
+    assert "<br>before ` 42 `, now no answer\n" in markdown([report(today, lock(before))])
 
 
 @pytest.mark.parametrize(

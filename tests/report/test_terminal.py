@@ -110,6 +110,21 @@ def test_flips_are_few_unless_verbose() -> None:
     assert "answer 1:" not in dropped(flips=8, verbosity=1)
 
 
+def test_unknown_examples_are_few_unless_verbose() -> None:
+    """Five examples without an answer are shown with their error, all of them with -v."""
+    one = report(scores(1, *[None] * 8))
+    assert failure(one).count("  unknown  row") == 5
+    assert "\n  ... and 3 more\n" in failure(one)
+    assert failure(one, verbosity=1).count("  unknown  row") == 8
+    assert "more" not in failure(one, verbosity=1)
+
+
+def test_losses_and_gains_are_counted_apart() -> None:
+    """The line above the flips says how many got worse and how many better."""
+    text = failure(report(scores(0, 0, 0, 1), lock(scores(1, 1, 1, 0))))
+    assert "flipped since the baseline: 3 lost, 1 gained; exact McNemar p = 0.625" in text
+
+
 def test_very_verbose_shows_every_answer_in_full() -> None:
     """With -vv nothing is cut, and every response is printed behind a bar."""
     long = "word " * 100 + "end"
@@ -152,6 +167,13 @@ def test_colour_only_where_pytest_has_it() -> None:
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain != coloured
     assert "\x1b" not in summary([FAILED], color=False)
     assert re.sub(r"\x1b\[[0-9;]*m", "", summary([FAILED], color=True)) == summary([FAILED])
+
+
+def test_only_what_failed_is_red() -> None:
+    """In the table, the line of a failing suite stands out."""
+    _, failed, passed = summary([FAILED, report(scores(1))], color=True).splitlines()[:3]
+    assert failed.startswith("\x1b[31m")
+    assert "\x1b" not in passed
 
 
 def test_the_summary_has_one_line_a_suite() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping  # noqa: TC003 - from_plain reads it
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given

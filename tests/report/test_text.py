@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from subprocess import run
 
 import pytest
 from hypothesis import given
@@ -72,3 +74,16 @@ def test_padding_to_the_right_and_columns_too_narrow_for_dots() -> None:
     assert cell_pad("多", 4, right=True) == "  多"
     assert cell_cut("abcdef", 2) == ".."
     assert cell_cut("abcdef", 0) == ""
+
+
+def test_reports_import_what_they_need_when_they_need_it() -> None:
+    """Lock, verdict and report modules cost no third-party import before a report is made."""
+    code = (
+        "import sys, importlib\n"
+        "names = 'lock regression report.terminal report.html report.json report.github report.junit report.progress'\n"
+        "[importlib.import_module(f'pytest_llmtune.{name}') for name in names.split()]\n"
+        "heavy = {'rich', 'jinja2', 'plotly', 'yaml', 'numpy', 'openai', 'vcr', 'diskcache', 'flaml', 'pydantic'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -9,9 +9,10 @@ from typing import Any
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.request import safe_json
 
-__all__ = ["is_stream", "rewrite"]
+__all__ = ["clean_pieces", "is_stream", "rewrite"]
 
 Spans = Callable[[str], list[tuple[int, int]]]
+Change = Callable[[Any], Any]
 
 
 def is_stream(text: str) -> bool:
@@ -19,36 +20,40 @@ def is_stream(text: str) -> bool:
     return text.startswith(("data:", "event:", ": ", "id:", "retry:"))
 
 
-def rewrite(text: str, clean: Callable[[Any], Any], spans: Spans, placeholder: str) -> str:
-    """Every event's JSON cleaned; also of what is spelled out over several events, as a model's words are.
+def rewrite(text: str, change: Change, together: Callable[[list[Any]], None] | None = None) -> str:
+    """The stream with the JSON of every event changed; other lines are changed as the texts that they are.
 
     Args:
-        clean: from a document to what may be kept of it.
-        spans: where in a text something secret stands.
-        placeholder: what takes its place.
+        change: from a document, or a text, to what takes its place.
+        together: told all documents afterwards, to change them in place.
     """
     lines = text.split("\n")
     documents: dict[int, Any] = {}
     for number, line in enumerate(lines):
-        if line.startswith("data:"):
-            document = parse_object(line[5:])
-            documents[number] = clean(line[5:] if document is None else document)
+        document = parse_object(line[5:]) if line.startswith("data:") else None
+        if document is not None:
+            documents[number] = change(document)
         elif line.strip():
-            lines[number] = clean(line)
-    _clean_pieces(list(documents.values()), spans, placeholder)
+            lines[number] = change(line)
+    if together is not None:
+        together(list(documents.values()))
     for number, document in documents.items():
-        lines[number] = "data:" + (document if isinstance(document, str) else f" {safe_json(document)}")
+        lines[number] = f"data: {safe_json(document)}"
     return "\n".join(lines)
 
 
-def _clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> None:
-    """Join the texts at the same place of successive documents, and remove what is secret in the whole."""
+def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> None:
+    """Remove what is spelled out over several events, as a model's words are.
+
+    Args:
+        spans: where in a text there is something to remove: (start, end), in order.
+        placeholder: what takes its place.
+    """
     groups: defaultdict[object, list[tuple[dict[str, Any], str]]] = defaultdict(list)
     for document in documents:
-        if isinstance(document, dict):
-            kind = (document.get("type"), document.get("output_index"), document.get("content_index"))
-            for place, holder, name in _texts(document, ()):
-                groups[kind, place].append((holder, name))
+        kind = (document.get("type"), document.get("output_index"), document.get("content_index"))
+        for place, holder, name in _texts(document, ()):
+            groups[kind, place].append((holder, name))
     for pieces in groups.values():
         texts = [holder[name] for holder, name in pieces]
         if len(texts) > 1 and (found := spans("".join(texts))):
@@ -74,13 +79,12 @@ def _without(texts: list[str], spans: list[tuple[int, int]], placeholder: str) -
     """The pieces without the given parts of their whole; a placeholder stands where a part began."""
     kept, start = [], 0
     for text in texts:
-        out, position = "", start
+        out, position, end = "", start, start + len(text)
         for low, high in spans:
-            if high <= position or low >= start + len(text):
+            if high <= position or low >= end:
                 continue
-            out += text[position - start : max(low, position) - start]
-            out += placeholder if low >= start else ""
-            position = min(high, start + len(text))
+            out += text[position - start : max(low, position) - start] + (placeholder if low >= start else "")
+            position = min(high, end)
         kept.append(out + text[position - start :])
-        start += len(text)
+        start = end
     return kept

@@ -15,14 +15,12 @@ from pytest_llmtune.model import Exchange
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["KEPT_HEADERS", "Interaction", "MalformedError", "canonical_body", "path_of", "tidy"]
+__all__ = ["KEPT_HEADERS", "Interaction", "MalformedError", "canonical_body", "path_of"]
 
 KEPT_HEADERS = frozenset({"content-type", "location"})
 """The only headers of requests and responses that a recording keeps; lower case."""
 
 _JSON = {"content-type": "application/json"}
-# What servers measure of themselves: it differs in every run and means nothing in a replay.
-_MEASURED = ("timings", "x_groq", "time_info")
 
 
 class MalformedError(ValueError):
@@ -59,7 +57,7 @@ class Interaction:
             uri=exchange.uri,
             body=canonical_json(exchange.request),
             status=exchange.status,
-            text=tidy(safe_json(exchange.response)),
+            text=safe_json(exchange.response),
             reason="OK" if exchange.status == 200 else "",
             request_headers=_JSON,
             headers=_kept(exchange.headers) or _JSON,
@@ -130,18 +128,6 @@ def canonical_body(text: str) -> str:
     try:
         return text if data is None else canonical_json(data)
     except SuiteError:  # 1e999 is JSON and no number
-        return text
-
-
-def tidy(text: str) -> str:
-    """A JSON response without what differs in every run: a completion's id and time, and the server's stopwatch."""
-    data = parse_object(text)
-    if data is None:
-        return text
-    kept = {name: value for name, value in data.items() if name not in _MEASURED}
-    try:
-        return safe_json(kept)
-    except ValueError:  # 1e999 is JSON and no number
         return text
 
 

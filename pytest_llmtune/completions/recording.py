@@ -10,6 +10,7 @@ from pytest_llmtune.completions import cassette_file
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
 from pytest_llmtune.completions.request import canonical_json, request_key, safe_json, without_n
+from pytest_llmtune.completions.stable_ids import stable
 from pytest_llmtune.completions.usage import completion_of
 from pytest_llmtune.errors import RecordingError
 
@@ -116,8 +117,8 @@ def write_interactions(path: Path, interactions: Iterable[Interaction], redactor
     from pytest_llmtune.completions.redaction import Redactor
 
     redactor = redactor or Redactor.from_environment()
-    clean = sorted((redactor.clean(interaction) for interaction in interactions), key=_place)
-    text = cassette_file.render(_with_old_latencies(path, clean))
+    clean = stable(redactor.clean(interaction) for interaction in interactions)
+    text = cassette_file.render(_with_old_latencies(path, sorted(clean, key=_place)))
     redactor.scan(text, path)
     return cassette_file.write(path, text)
 

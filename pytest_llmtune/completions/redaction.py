@@ -136,7 +136,9 @@ class Redactor:
             clean = self.clean_json(data)
             return text if clean == data else safe_json(clean)
         if "event-stream" in content_type or event_stream.is_stream(text):
-            return event_stream.rewrite(text, self.clean_json, self._spans, PLACEHOLDER)
+            return event_stream.rewrite(
+                text, self.clean_json, lambda documents: event_stream.clean_pieces(documents, self._spans, PLACEHOLDER)
+            )
         return self.clean_text(_clean_query(text) if "urlencoded" in content_type else text)
 
     def clean_json(self, data: Any) -> Any:
@@ -174,7 +176,9 @@ class Redactor:
         return PLACEHOLDER if secret else self.clean_json(value)
 
     def _headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return {name.lower(): self.clean_text(value) for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+        kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+        clean = {name: self.clean_text(value) for name, value in kept.items() if name != "location"}
+        return clean | ({"location": self.clean_uri(kept["location"])} if "location" in kept else {})
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where secrets stand in a text: (start, end), in order, without overlap."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_llmtune.completions import cassette_file, stale, wire, write_lock
-from pytest_llmtune.completions.interaction import Interaction, tidy
+from pytest_llmtune.completions.interaction import Interaction
 from pytest_llmtune.completions.matching import Asked, Key, Matching
 from pytest_llmtune.completions.metering import Meter
 from pytest_llmtune.completions.open_hosts import OpenHosts
@@ -164,7 +164,7 @@ class Replay:
             asked.uri,
             asked.body,
             status,
-            tidy(text),
+            text,
             reason,
             {"content-type": asked.content_type} if asked.content_type else {},
             headers,

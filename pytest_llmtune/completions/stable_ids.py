@@ -1,0 +1,117 @@
+"""What servers make up anew for every response (ids, times, padding), put in a form that every recording shares.
+
+Without this, recording the same answers again would change every line. An id that a client sends back later (of a tool
+call, of a response) is the same in the later request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.completions import event_stream
+from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.request import canonical_json, safe_json, without_n
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytest_llmtune.completions.interaction import Interaction
+
+__all__ = ["stable"]
+
+_OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response"})
+_IDS = frozenset({"id", "call_id", "item_id"})
+_TIMES = frozenset({"created", "created_at", "completed_at"})
+# a stopwatch of the server's (llama.cpp, Groq, Cerebras), and the random padding of OpenAI's streams
+_DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
+_MADE_UP = re.compile(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counted and not made up
+
+
+def stable(interactions: Iterable[Interaction]) -> list[Interaction]:
+    """The interactions, in the order they were made, with ids that depend on the requests alone."""
+    names: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    changed = []
+    for interaction in interactions:
+        body = _body(interaction.body, names)
+        data = parse_object(body)
+        key = f"{interaction.path} {body if data is None else canonical_json(without_n(data))}"
+        seen[key] += 1
+        naming = _Naming(names, f"{seen[key]} {key}", interaction.body)
+        changed.append(replace(interaction, body=body, text=_text(interaction.text, naming)))
+    return changed
+
+
+def _body(body: str, names: dict[str, str]) -> str:
+    data = parse_object(body) if any(name in body for name in names) else None
+    return body if data is None else canonical_json(_renamed(data, names))
+
+
+def _text(text: str, naming: _Naming) -> str:
+    whole = parse_object(text)
+    if whole is not None:
+        new = naming.change(whole)
+        return text if new == whole else safe_json(new)
+    return event_stream.rewrite(text, naming.change) if event_stream.is_stream(text) else text
+
+
+@dataclass(slots=True)
+class _Naming:
+    """Gives names to the ids of one response."""
+
+    names: dict[str, str]
+    """From ids as served to their new names, of the whole recording."""
+    seed: str
+    request: str
+    """Ids that stand in the request are the client's."""
+    given: int = 0
+
+    def change(self, document: Any) -> Any:
+        if not isinstance(document, dict) or not _is_answer(document):
+            return document
+        for found in _ids(document):
+            if found not in self.names and found not in self.request:
+                digest = hashlib.sha256(f"{self.seed} {self.given}".encode()).hexdigest()[:24]
+                prefix = match[1] or "" if (match := _MADE_UP.fullmatch(found)) else ""
+                self.names[found] = prefix + digest
+                self.given += 1
+        return _lasting(_renamed(document, self.names))
+
+
+def _is_answer(document: dict[str, Any]) -> bool:
+    return document.get("object") in _OBJECTS or str(document.get("type")).startswith("response.")
+
+
+def _ids(data: Any) -> Iterator[str]:
+    if isinstance(data, dict):
+        for name, value in data.items():
+            if name in _IDS and isinstance(value, str) and _MADE_UP.fullmatch(value):
+                yield value
+            else:
+                yield from _ids(value)
+    elif isinstance(data, list):
+        for item in data:
+            yield from _ids(item)
+
+
+def _renamed(data: Any, names: dict[str, str]) -> Any:
+    """Ids renamed, wherever a text is nothing but an id."""
+    if isinstance(data, str):
+        return names.get(data, data)
+    if isinstance(data, dict):
+        return {name: _renamed(value, names) for name, value in data.items()}
+    return [_renamed(item, names) for item in data] if isinstance(data, list) else data
+
+
+def _lasting(document: dict[str, Any]) -> dict[str, Any]:
+    """Without times and stopwatches, in the document itself and in the response that an event wraps."""
+    kept = {name: value for name, value in document.items() if name not in _DROPPED}
+    for name in _TIMES & kept.keys():
+        kept[name] = 0 if isinstance(kept[name], (int, float)) else kept[name]
+    if isinstance(kept.get("response"), dict):
+        kept["response"] = _lasting(kept["response"])
+    return kept

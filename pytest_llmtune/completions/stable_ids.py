@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions import event_stream
@@ -67,18 +67,18 @@ class _Naming:
     """From ids as served to their new names, of the whole recording."""
     seed: str
     request: str
-    """Ids that stand in the request are the client's."""
-    given: int = 0
+    """Ids that stand in the request are not new."""
+    given: dict[str, str] = field(default_factory=dict)
 
     def change(self, document: Any) -> Any:
         if not isinstance(document, dict) or not _is_answer(document):
             return document
         for found in _ids(document):
-            if found not in self.names and found not in self.request:
-                digest = hashlib.sha256(f"{self.seed} {self.given}".encode()).hexdigest()[:24]
-                prefix = match[1] or "" if (match := _MADE_UP.fullmatch(found)) else ""
-                self.names[found] = prefix + digest
-                self.given += 1
+            if found not in self.given and found not in self.request:
+                digest = hashlib.sha256(f"{self.seed} {len(self.given)}".encode()).hexdigest()[:24]
+                match = _MADE_UP.fullmatch(found)
+                self.given[found] = ((match and match[1]) or "") + digest
+        self.names |= self.given
         return _lasting(_renamed(document, self.names))
 
 
@@ -88,7 +88,7 @@ def _is_answer(document: dict[str, Any]) -> bool:
 
 def _ids(data: Any) -> Iterator[str]:
     if isinstance(data, dict):
-        for name, value in data.items():
+        for name, value in sorted(data.items()):  # servers order keys as they like
             if name in _IDS and isinstance(value, str) and _MADE_UP.fullmatch(value):
                 yield value
             else:

@@ -1,0 +1,137 @@
+"""What a grader is, and what the built-in graders have in common: a reference column, options, a fingerprint, a vote."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.votes import Vote, grade_answers
+from pytest_llmtune.model import Answer, ExampleGrade, Row
+
+__all__ = ["REFERENCE_COLUMNS", "BuiltIn", "Grader", "digest", "reference_value", "source_of"]
+
+REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
+"""Where a reference is looked for when the grader does not name a column: the first that the row has."""
+
+
+class Grader(Protocol):
+    """Turns the n responses of one example into metrics.
+
+    A grader may also have ``async agrade(responses, row, ask) -> ExampleGrade``: evaluation prefers it, and ``ask`` completes
+    a request at the caller's expense.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 hex of what the grades depend on: kind, options, source text of callables."""
+
+    @property
+    def per_response(self) -> bool:
+        """Whether each response is judged by itself, so that ``answers`` can be voted over any subset of them."""
+
+    def reference(self, row: Row) -> str:
+        """The row's reference as the grader reads it, for people; SuiteError where it is unusable."""
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade: ...
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        """What was read from each response; only where ``per_response``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltIn(ABC):
+    """A grader that judges each response by itself and lets them vote. Its dataclass fields are its options."""
+
+    kind: ClassVar[str]
+    reference_column: str | None = None
+    alias: str | None = None
+    """Another name, for the metrics of the second and later graders of a list."""
+    vote: Vote = field(default="equivalence", metadata={"option": False})
+
+    @property
+    def name(self) -> str:
+        return self.alias or self.kind
+
+    @property
+    def per_response(self) -> bool:
+        return True
+
+    @property
+    def fingerprint(self) -> str:
+        options = {
+            item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.metadata.get("print", True)
+        }
+        return digest({"kind": self.kind, **options})
+
+    @abstractmethod
+    def reference(self, row: Row) -> str: ...
+
+    @abstractmethod
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]: ...
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return grade_answers(self.answers(responses, row), self.vote)
+
+
+def reference_value(row: Row, column: str | None) -> Any:
+    """The cell that holds the reference.
+
+    Raises:
+        SuiteError: the row has no such column, or the cell is empty.
+    """
+    names = REFERENCE_COLUMNS if column is None else (column,)
+    found = next((name for name in names if name in row), None)
+    if found is None:
+        wanted = f"no column {column!r}" if column is not None else f"no reference column ({', '.join(names)})"
+        there = ", ".join(repr(name) for name in row) or "none"
+        raise SuiteError(f"{wanted}; the columns are {there}; name one with the grader's option `reference`")
+    value = row[found]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise SuiteError(f"the reference in column {found!r} is empty")
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 hex of a value's plain form; callables count by qualified name and source text."""
+    text = json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, Path):
+        return value.as_posix()
+    return {"callable": qualified_name(value), "source": source_of(value)}
+
+
+def qualified_name(function: Callable[..., Any]) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Its source text, or its byte code's digest where there is no source (a REPL, a builtin: the empty text)."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        return inspect.getsource(named)
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest() if code else ""

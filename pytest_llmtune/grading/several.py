@@ -1,0 +1,65 @@
+"""A list of graders as one: the first names the metrics, the others add theirs under ``<name>_<metric>``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.grader import Grader, digest
+from pytest_llmtune.model import Answer, ExampleGrade, Row
+
+__all__ = ["Several", "grade_with"]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Votes, voted answer and answers are the first grader's."""
+
+    graders: tuple[Grader, ...]
+
+    def __post_init__(self) -> None:
+        names = [grader.name for grader in self.graders]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise SuiteError(f"the grader {twice!r} is listed twice; tell them apart with the option `name`")
+
+    @property
+    def name(self) -> str:
+        return "+".join(grader.name for grader in self.graders)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest({"kind": "several", "graders": [grader.fingerprint for grader in self.graders]})
+
+    @property
+    def per_response(self) -> bool:
+        return self.graders[0].per_response
+
+    def reference(self, row: Row) -> str:
+        return [grader.reference(row) for grader in self.graders][0]
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return self.graders[0].answers(responses, row)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return self._joined([grader.grade(responses, row) for grader in self.graders])
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        return self._joined([await grade_with(grader, responses, row, ask) for grader in self.graders])
+
+    def _joined(self, grades: Sequence[ExampleGrade]) -> ExampleGrade:
+        first, *others = grades
+        metrics: dict[str, float] = dict(first.metrics)
+        for grader, grade in zip(self.graders[1:], others, strict=True):
+            metrics |= {f"{grader.name}_{name}": value for name, value in grade.metrics.items()}
+        return replace(first, metrics=metrics)
+
+
+async def grade_with(grader: Grader, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+    """``agrade`` where the grader has it, else ``grade``."""
+    agrade = getattr(grader, "agrade", None)
+    graded = grader.grade(responses, row) if agrade is None else agrade(responses, row, ask)
+    return await graded if inspect.isawaitable(graded) else graded

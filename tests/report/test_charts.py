@@ -40,6 +40,27 @@ def test_every_trial_with_a_score_is_a_point() -> None:
     assert traces["Pareto front"]["x"] == [0.001, 0.002]
 
 
+def test_intervals_are_error_bars_and_words() -> None:
+    """Each point shows how sure its score is, as a bar and when hovered over; without an interval it shows none."""
+    known, unknown = Measured(0.5, 0.25, 0.875), Measured(0.5)
+    trials = [TrialSummary(i, {}, score, Decimal(1), Decimal(1), "done") for i, score in enumerate((known, unknown))]
+    made = quality(report(scores(1), study=study(*trials)))
+    assert made is not None
+    bars = made["data"][1]["error_y"]
+    assert (bars["array"], bars["arrayminus"]) == ([0.375, 0], [0.25, 0])
+    assert made["data"][1]["text"] == [
+        "trial 0 (done)<br>0.5 (0.25 to 0.875) at $1.00",
+        "trial 1 (done)<br>0.5 at $1.00",
+    ]
+
+
+def test_a_trial_without_a_cost_or_a_score_is_no_point() -> None:
+    """Half a result cannot be drawn."""
+    made = quality(report(scores(1), study=study(trial(1, None, 0.5), trial(3, "1", None), trial(4, "1", 0.5))))
+    assert made is not None
+    assert [trace["x"] for trace in made["data"]] == [[1], [1]]
+
+
 def test_the_budget_is_a_line_with_its_name() -> None:
     """The inference budget crosses the figure, and is named with its dollars."""
     layout = figure()["layout"]

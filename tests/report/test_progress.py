@@ -78,6 +78,18 @@ def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
 
 
+def test_the_bar_fills_with_what_is_done() -> None:
+    """Half of the trials, or half of the dollars where these are nearer to their end, is half a bar."""
+    file = io.StringIO()
+    with Progress(file, terminal=True) as listener:
+        listener(Started("a", "record", 10))
+        listener(Asked("a", 5, 10, Decimal(0)))
+        (task,) = listener._bar.tasks
+        assert task.percentage == 50
+        listener(Started("b", "tune"))
+        assert [task.total for task in listener._bar.tasks] == [1, None]
+
+
 def test_an_error_leaves_the_terminal_usable() -> None:
     """A bar that is interrupted is taken down: the cursor is shown again."""
     file = io.StringIO()

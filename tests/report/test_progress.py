@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import threading
 from decimal import Decimal
 
 import pytest
@@ -30,6 +31,29 @@ def shown(events: tuple[Event, ...], **keys: bool) -> str:
         for event in events:
             listener(event)
     return file.getvalue()
+
+
+def on_a_terminal(events: tuple[Event, ...]) -> str:
+    """What a pseudo-terminal receives; read by a thread, since its buffer is small."""
+    import pty
+
+    reader, writer = pty.openpty()
+    received: list[bytes] = []
+
+    def receive() -> None:
+        try:
+            while data := os.read(reader, 10_000):
+                received.append(data)
+        except OSError:  # how Linux says that the other end is closed
+            os.close(reader)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    with open(writer, "w", encoding="utf-8") as file, Progress(file, terminal=True, color=True) as listener:  # noqa: PTH123
+        for event in events:
+            listener(event)
+    thread.join()
+    return b"".join(received).decode()
 
 
 def test_a_log_gets_one_line_a_trial() -> None:
@@ -65,14 +89,7 @@ def test_a_recording_reports_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     """On a terminal a bar shows trial, dollars and best; at the end one line stays and the cursor is visible again."""
-    import pty
-
-    reader, writer = pty.openpty()
-    with open(writer, "w", encoding="utf-8") as file, Progress(file, terminal=True, color=True) as listener:  # noqa: PTH123
-        for event in SEARCH:
-            listener(event)
-    output = os.read(reader, 100_000).decode()
-    os.close(reader)
+    output = on_a_terminal(SEARCH)
     assert "trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight" in re.sub(r"\x1b\[[0-9;]*m", "", output)
     assert output.rstrip().endswith("algebra: done, trial 3 of 3, $0.30 of $1.00, best 0.75: all trials done")
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.comparison import compare
@@ -128,7 +127,7 @@ def _limit_gate(
     group = f" of {criteria.group_by} = {limit.group}" if limit.group is not None else ""
     per = " per instance" if limit.metric == "inference_cost" else ""
     sentence = f"{limit.metric}{group} {shown}{per} {relation} {limit.name.partition('[')[0]} {allowed}"
-    return Gate(limit.name, limit.metric, passed, Decimal(repr(value)), limit.limit, sentence)
+    return Gate(limit.name, limit.metric, passed, float(value), bound, sentence)
 
 
 def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
@@ -144,20 +143,14 @@ def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
     if over and criteria.alpha is not None:
         relation = "below" if significant else "not below"
         sentence += f" (exact McNemar p = {number(comparison.p_value)}, {relation} alpha = {number(criteria.alpha)})"
-    return Gate(
-        "max_drop", criteria.metric, not (over and significant), _decimal(comparison.drop), _decimal(allowed), sentence
-    )
+    return Gate("max_drop", criteria.metric, not (over and significant), comparison.drop, allowed, sentence)
 
 
 def _unknown_gate(evaluation: Evaluation, criteria: Criteria, known: int) -> Gate:
     count, total = len(evaluation.unknown), len(evaluation.results)
     passed = known > 0 and count <= criteria.max_unknown
     sentence = f"{count} of {total} examples have no answer; max_unknown allows {criteria.max_unknown}"
-    return Gate("max_unknown", "unknown", passed, Decimal(count), Decimal(criteria.max_unknown), sentence)
-
-
-def _decimal(value: float) -> Decimal:
-    return Decimal(f"{value:.6g}")
+    return Gate("max_unknown", "unknown", passed, count, criteria.max_unknown, sentence)
 
 
 def _notes(

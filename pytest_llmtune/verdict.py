@@ -76,8 +76,8 @@ class Gate:
     """The suite's key, such as ``min_success_vote``."""
     metric: str
     passed: bool
-    value: Decimal
-    limit: Decimal
+    value: float
+    limit: float
     sentence: str
     """Holds both numbers."""
 

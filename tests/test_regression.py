@@ -58,7 +58,7 @@ def test_a_limit_is_held_to_the_digit(limit: Limit, passed: bool, text: str) -> 
     assert verdict.status == ("passed" if passed else "failed")
     assert verdict.passed is passed
     assert [gate.sentence for gate in verdict.gates] == [text]
-    assert verdict.gates[0].limit == limit.limit
+    assert verdict.gates[0].limit == float(limit.limit)
     assert verdict.failed_gates == (() if passed else verdict.gates)
 
 
@@ -298,7 +298,9 @@ def test_a_figure_that_is_no_number_passes_no_gate() -> None:
     today = evaluation([result(0, metrics={"share": float("nan")})])
     before = evaluation([result(0, metrics={"share": 1.0})])
     criteria = Criteria("share", limits=(at_least("0.1", "share"), at_most("0.9", "share")), max_drop=0.5)
-    assert [gate.passed for gate in judge(today, criteria, lock(before)).gates] == [False, False, False]
+    verdict = judge(today, criteria, lock(before))
+    assert [gate.passed for gate in verdict.gates] == [False, False, False]
+    assert str(from_plain(Verdict, to_plain(verdict))) == str(verdict)
 
 
 outcomes = st.lists(st.tuples(st.sampled_from([0.0, 1.0, None]), st.sampled_from([0.0, 1.0, None])), min_size=1)

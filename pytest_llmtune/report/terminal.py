@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.figures import dollars, interval, number
+from pytest_llmtune.figures import counted, dollars, interval, number
 from pytest_llmtune.lock import Measured
 from pytest_llmtune.report.charts import label
 from pytest_llmtune.report.text import cell_cut, clean, columns, one_line
@@ -87,7 +87,7 @@ def _figures(report: SuiteReport) -> list[str]:
         return []
     known = len(evaluation.results) - len(evaluation.unknown)
     sure = f" (95 % interval {interval(verdict.interval.low, verdict.interval.high)})" if verdict.interval else ""
-    text = f"{verdict.metric} {number(verdict.value)}{sure} over {known} examples"
+    text = f"{one_line(verdict.metric)} {number(verdict.value)}{sure} over {counted(known, 'example')}"
     if verdict.baseline is not None:
         text += f"; baseline {number(verdict.baseline)} over {verdict.compared}"
     return [text, f"inference_cost {dollars(evaluation.inference_cost)} per instance"]

@@ -71,6 +71,8 @@ class CompletionRequest:
     """How many answers are wanted."""
     key: str
     """SHA-256 hex of the canonical JSON of ``body``; see ``completions.request``."""
+    draw: int = 0
+    """0 for the first answers to this request, 1 for the next ``n``, ...: equal rows get samples of their own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""What happened on the way to the completions: sent, retried, given up; reports print it at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+__all__ = ["Account"]
+
+
+@dataclass(slots=True)
+class Account:
+    """Counts over the life of one or several sources."""
+
+    sent: int = 0
+    """HTTP requests, retries and probes included."""
+    answered: int = 0
+    """Requests that brought answers."""
+    samples: int = 0
+    """Answers paid for."""
+    cached: int = 0
+    """Answers taken from the cache."""
+    refused: int = 0
+    """Requests whose prompt a content filter stopped."""
+    retried: Counter[str] = field(default_factory=Counter)
+    """Faults by kind, after which the request was tried again."""
+    given_up: Counter[str] = field(default_factory=Counter)
+    """Requests by the kind of their last fault."""
+    waited: float = 0.0
+    """Seconds of waiting before retries, added up over requests."""
+    paid: Decimal = Decimal(0)
+    """USD for answers that arrived."""
+    uncertain: Decimal = Decimal(0)
+    """USD that requests which broke off may have cost at most."""
+    notes: list[str] = field(default_factory=list)
+    """Single events worth a line: a server's limit of n, its way of counting, a switch to another endpoint."""
+
+    def note(self, text: str) -> None:
+        """Add a line, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def lines(self) -> tuple[str, ...]:
+        """The account for people; empty where nothing was sent and nothing noteworthy happened."""
+        lines = []
+        if self.sent:
+            lines.append(f"requests: {self.sent} sent, {self.answered} answered with {self.samples} samples")
+        for title, counts in (("retried", self.retried), ("given up", self.given_up)):
+            if counts:
+                lines.append(f"{title}: " + ", ".join(f"{number} x {kind}" for kind, number in counts.most_common()))
+        if self.refused:
+            lines.append(f"refused by a content filter: {self.refused}")
+        if self.waited >= 1:
+            lines.append(f"waited {self.waited:.0f} s in all before retries")
+        if self.uncertain:
+            lines.append(f"requests that broke off may have cost up to ${self.uncertain:.6f}")
+        return (*lines, *self.notes)

@@ -1,0 +1,219 @@
+"""One request to the endpoints: reserved, sent, tried again where that helps, kept, and paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.completions.faults import Failure, Kind, backoff, n_limit
+from pytest_llmtune.completions.limits import Gate, Pilot
+from pytest_llmtune.completions.sending import send
+from pytest_llmtune.completions.usage import answers_in, is_refusal
+from pytest_llmtune.errors import CompletionError
+from pytest_llmtune.model import Exchange
+
+if TYPE_CHECKING:
+    from pytest_llmtune.completions.account import Account
+    from pytest_llmtune.completions.billing import Billing
+    from pytest_llmtune.completions.lanes import Fleet, Lane
+    from pytest_llmtune.completions.ledger import Ledger, Reservation
+    from pytest_llmtune.model import CompletionRequest
+
+__all__ = ["Asking", "Keep", "Patience"]
+
+Keep = Callable[[Exchange, Decimal], None]
+"""Stores an exchange that cost so many USD; it is called before the dollars are counted."""
+
+_FREE = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long and how often to try."""
+
+    timeout: float
+    """Seconds for one HTTP request."""
+    total: float
+    """Seconds for one completion with all its retries."""
+    attempts: int
+    """HTTP requests for the same answers, waiting out of rate limits not counted."""
+    pause: float
+    """Seconds before the first retry; doubled for each further one."""
+    end: float = float("inf")
+    """When the run's time is up, on the monotonic clock."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """How far one request has come."""
+
+    request: CompletionRequest
+    n: int
+    end: float
+    tries: int = 0
+    failure: Failure | None = None
+    avoid: set[Lane] = field(default_factory=set)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def model(self) -> str:
+        return str(self.request.body.get("model"))
+
+
+@dataclass(slots=True, eq=False)
+class Asking:
+    """The live side of a source."""
+
+    fleet: Fleet
+    billing: Billing
+    ledger: Ledger
+    account: Account
+    patience: Patience
+    slots: Gate
+    """HTTP requests in flight, over all lanes."""
+    _largest: dict[tuple[int, str, bool], int] = field(default_factory=dict)
+    """The largest n that an endpoint takes for a model, greedy or not, where it refused more."""
+
+    def most_at_once(self, request: CompletionRequest) -> int | None:
+        """The largest n to ask for in one request, as far as it is known.
+
+        Raises:
+            EndpointError: no endpoint can serve the model.
+        """
+        return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
+
+    async def ask(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+        """Get n answers and keep them; fewer, or none, where the server takes no such n: ``most_at_once`` then knows.
+
+        Raises:
+            CompletionError: given up.
+            EndpointError: no endpoint can serve the model.
+            BudgetExhaustedError: it does not fit into the ledger.
+        """
+        job = _Job(request, n, min(time.monotonic() + self.patience.total, self.patience.end))
+        while True:
+            lane = await self._lane(job)
+            size = min(n, self._limit(lane, request) or n)
+            failure = await self._attempt(lane, job, size, keep)
+            if failure is None:
+                return
+            job.failure = failure
+            if failure.kind is Kind.NO_N and size > 1:
+                self._learn(lane, job, n_limit(failure.message, size))
+                return
+            await self._face(lane, job, failure)
+
+    async def _lane(self, job: _Job) -> Lane:
+        """The lane for the next try, waiting where all of them rest."""
+        while True:
+            if time.monotonic() > job.end:
+                raise self._given_up(job)
+            lane, seconds = self.fleet.choose(job.model, job.avoid)
+            if lane is not None:
+                return lane
+            if seconds == 0.0:  # every lane has failed this request: begin again, later
+                job.avoid.clear()
+                seconds = backoff(max(1, job.tries), self.patience.pause)
+            if time.monotonic() + seconds > job.end:
+                raise self._given_up(job)
+            self.account.waited += seconds
+            await asyncio.sleep(seconds)
+
+    async def _attempt(self, lane: Lane, job: _Job, n: int, keep: Keep) -> Failure | None:
+        """Send it once; None where answers were kept."""
+        body = {**job.request.body, "n": n}
+        worst = self.billing.worst(lane, body, n)
+        async with self.slots.entered(), self.ledger.reserve(worst) as reservation, lane.gate.entered():
+            await lane.keep_pace(self.billing.tokens(body, n))
+            async with lane.pilots.setdefault(job.model, Pilot()).flight() as pilot:
+                if lane.why_closed(job.model) is not None:  # found out while this request waited
+                    reservation.settle(_FREE)
+                    return Failure(Kind.CLOSED, "")
+                self.account.sent += 1
+                found = await send(lane, body, max(0.001, min(self.patience.timeout, job.end - time.monotonic())))
+                pilot.landed = pilot.landed or isinstance(found, Exchange)
+            if isinstance(found, Failure):
+                self._lost(reservation, found)
+                return found
+            lane.succeeded()
+            await self._received(lane, found, reservation, keep)
+        if answers_in(found) < n:
+            self._learn(lane, job, answers_in(found))
+        return None
+
+    def _lost(self, reservation: Reservation, failure: Failure) -> None:
+        reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
+        self.account.uncertain += reservation.cost or _FREE
+
+    async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
+        exchange, cost = await self.billing.counted(lane, found)
+        reservation.settle(cost)
+        keep(exchange, cost)
+        self.account.answered += 1
+        self.account.samples += answers_in(exchange)
+        self.account.refused += is_refusal(exchange)
+        self.account.paid += cost
+
+    async def _face(self, lane: Lane, job: _Job, failure: Failure) -> None:
+        """Draw the consequences of a failure for the lane and for this request."""
+        match failure.kind:
+            case Kind.CLOSED:
+                return
+            case Kind.BAD_KEY | Kind.NO_QUOTA:
+                lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
+            case Kind.NO_MODEL:
+                await self._close_model(lane, job.model, failure)
+            case Kind.RATE_LIMIT:
+                lane.slow_down(failure.retry_after, self.patience.pause)
+                self.account.retried[str(failure.kind)] += 1
+            case kind if kind.passing:
+                self._again(lane, job, failure)
+            case kind:
+                self.account.given_up[str(kind)] += 1
+                raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
+
+    def _again(self, lane: Lane, job: _Job, failure: Failure) -> None:
+        job.tries += 1
+        if job.tries >= self.patience.attempts:
+            raise self._given_up(job)
+        if failure.retry_after:
+            lane.rest(failure.retry_after)
+        job.avoid.add(lane)
+        self.account.retried[str(failure.kind)] += 1
+
+    def _given_up(self, job: _Job) -> CompletionError:
+        kind = str(job.failure.kind) if job.failure else "deadline"
+        last = job.failure.message if job.failure else "the time of the run is up"
+        self.account.given_up[kind] += 1
+        seconds = time.monotonic() - job.started
+        return CompletionError(f"{job.model}: given up after {seconds:.1f} s and {job.tries} faults; the last: {last}")
+
+    async def _close_model(self, lane: Lane, model: str, failure: Failure) -> None:
+        """The endpoint has no such model: say which it has."""
+        if lane.why_closed(model) is None:
+            names = await lane.model_names()
+            there = f"; it has: {', '.join(names[:40])}" if names else ""
+            for other in self.fleet.lanes:
+                if other.endpoint is lane.endpoint:
+                    other.closed.setdefault(model, f"{failure.message}{there}")
+
+    def _limit(self, lane: Lane, request: CompletionRequest) -> int | None:
+        known = self._largest.get(_place(lane, request))
+        return min((most for most in (known, lane.endpoint.max_n) if most), default=None)
+
+    def _learn(self, lane: Lane, job: _Job, limit: int) -> None:
+        """Remember the largest n."""
+        place = _place(lane, job.request)
+        self._largest[place] = min(limit, self._largest.get(place, limit))
+        self.account.note(
+            f"{lane.endpoint.label} gives at most {self._largest[place]} answers a request for {job.model}"
+        )
+
+
+def _place(lane: Lane, request: CompletionRequest) -> tuple[int, str, bool]:
+    """Where a limit of n holds; some servers take n > 1 only where they sample."""
+    return lane.order, str(request.body.get("model")), request.body.get("temperature") == 0

@@ -1,0 +1,230 @@
+"""Reading lists of endpoints: a suite's or an ini file's, a YAML or JSON file, an environment variable, key files."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_llmtune import plain_yaml
+from pytest_llmtune.completions.endpoints import OPENAI_URL, Endpoint
+from pytest_llmtune.completions.key_sources import KeySources, lines_of
+from pytest_llmtune.completions.pricing import parse_price
+from pytest_llmtune.completions.secret import Secret
+from pytest_llmtune.errors import SuiteError
+
+if TYPE_CHECKING:
+    from pytest_llmtune.completions.pricing import Price
+
+__all__ = ["endpoints_of"]
+
+_FIELDS = {
+    "name": "what to call it",
+    "kind": "openai or azure",
+    "base_url": "its address",
+    "api_key": "a key, or a list of keys",
+    "api_key_env": "the name of an environment variable, or of an entry of .env, that holds the key",
+    "api_key_file": "a file inside the project with one key a line",
+    "api_version": "azure only",
+    "models": "a list of models, or a mapping of the suite's name to the server's",
+    "prices": "by model, USD per 1M tokens",
+    "max_n": "the largest n it takes",
+    "requests_per_minute": "for each key",
+    "tokens_per_minute": "for each key",
+    "concurrency": "requests in flight for each key",
+}
+_ALIASES = {"api_base": "base_url", "api_type": "kind", "model": "models", "azure_endpoint": "base_url"}
+_NUMBERS = ("max_n", "requests_per_minute", "tokens_per_minute", "concurrency")
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_MAX_BYTES = 1_000_000
+_AZURE_VERSION = "2024-10-21"
+
+
+def endpoints_of(
+    given: Any = None,
+    *,
+    base_url: str | None = None,
+    root: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Endpoint, ...]:
+    """The endpoints to ask, in order of failover.
+
+    Args:
+        given: a list of mappings; or a text: JSON, a YAML or JSON file, a directory with ``key_openai.txt``,
+            ``key_aoai.txt`` and ``base_aoai.txt``, or the name of an environment variable that holds one of these.
+            None: one endpoint at ``base_url`` (else OpenAI's, or Azure's where only its variables are set).
+        root: the project's directory, where ``.env`` and relative paths are looked for.
+        environ: instead of the process's environment.
+
+    Raises:
+        SuiteError: a field is unknown or unusable, a file or a key is missing; keys are never in the message.
+    """
+    sources = KeySources.of(root or Path.cwd(), os.environ if environ is None else environ)
+    if given is None or given in ("", []):
+        return _default(base_url, sources)
+    entries, where = _entries(given, sources) if isinstance(given, str) else (given, "endpoints")
+    if isinstance(entries, Mapping):
+        entries = [entries]
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        raise SuiteError(f"{where}: endpoints are {entries!r:.80}; valid: a list of mappings with {', '.join(_FIELDS)}")
+    return tuple(
+        item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources)
+        for number, item in enumerate(entries)
+    )
+
+
+def _default(base_url: str | None, sources: KeySources) -> tuple[Endpoint, ...]:
+    """One endpoint from the usual variables."""
+    address = base_url or sources.value("OPENAI_BASE_URL")
+    keys = sources.keys_in("OPENAI_API_KEY")
+    azure, azure_keys = sources.value("AZURE_OPENAI_ENDPOINT"), sources.keys_in("AZURE_OPENAI_API_KEY")
+    if address is None and not keys and azure and azure_keys:
+        return (
+            Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
+        )
+    address = address or OPENAI_URL
+    if not keys and urlsplit(address).hostname in _LOCAL:
+        keys = (Secret("none", "no key"),)
+    if not keys:
+        raise SuiteError(
+            f"there is no API key for {address}; set OPENAI_API_KEY, put it into {sources.root / '.env'}, "
+            "or list endpoints with their keys (llmtune_endpoints)"
+        )
+    return (Endpoint(address, keys),)
+
+
+def _entries(text: str, sources: KeySources) -> tuple[Any, str]:
+    """(data, where it stands) of a list given as text."""
+    text = text.strip()
+    if text.startswith(("[", "{")):
+        return _parsed(text, "endpoints"), "endpoints"
+    path = sources.root / text
+    if path.is_dir():
+        return _from_key_files(path, sources), str(path)
+    if path.is_file():
+        if path.stat().st_size > _MAX_BYTES:
+            raise SuiteError(f"{path} is larger than {_MAX_BYTES} bytes")
+        return _parsed(path.read_text("utf-8-sig"), str(path)), str(path)
+    if (content := sources.value(text)) is not None and content != text:
+        return _entries(content, sources)
+    raise SuiteError(
+        f"endpoints are {text!r:.100}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
+        "key_aoai.txt, or the name of an environment variable that holds one of these"
+    )
+
+
+def _parsed(text: str, where: str) -> Any:
+    """JSON or YAML; a message about it never quotes it, because it may hold keys."""
+    try:
+        return json.loads(text) if text.lstrip().startswith(("[", "{")) else plain_yaml.load(text)
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise SuiteError(f"{where}: {reason}")
+
+
+def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
+    """OpenAI with all keys of ``key_openai.txt``, then each line of ``base_aoai.txt`` with that line's key."""
+    here = replace(sources, root=directory)
+    found = []
+    if (directory / "key_openai.txt").is_file():
+        found.append(Endpoint(OPENAI_URL, here.from_file("key_openai.txt", str(directory))))
+    if (directory / "key_aoai.txt").is_file():
+        keys = here.from_file("key_aoai.txt", str(directory))
+        bases = lines_of(directory / "base_aoai.txt") if (directory / "base_aoai.txt").is_file() else []
+        if len(bases) != len(keys):
+            raise SuiteError(
+                f"{directory}: key_aoai.txt has {len(keys)} keys, and base_aoai.txt has {len(bases)} addresses; "
+                "each key needs the address in the same line"
+            )
+        found += [
+            Endpoint(base, (key,), "azure", api_version=_AZURE_VERSION) for base, key in zip(bases, keys, strict=True)
+        ]
+    if not found:
+        raise SuiteError(f"{directory} has no key_openai.txt and no key_aoai.txt")
+    return found
+
+
+def _endpoint(item: Any, where: str, sources: KeySources) -> Endpoint:
+    """One entry of a list."""
+    if not isinstance(item, Mapping):
+        raise SuiteError(f"{where} is {type(item).__name__}; valid: a mapping with {', '.join(_FIELDS)}")
+    fields = {_ALIASES.get(str(name), str(name)): value for name, value in item.items() if value is not None}
+    for name in fields:
+        if name not in _FIELDS:
+            close = difflib.get_close_matches(name, [*_FIELDS, *_ALIASES], 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise SuiteError(f"{where} has the unknown field {name!r}{hint}; valid: {', '.join(_FIELDS)}")
+    kind = str(fields.get("kind", "openai")).lower().replace("open_ai", "openai")
+    if kind not in ("openai", "azure"):
+        raise SuiteError(f"{where}: kind is {kind!r}; valid: openai, azure")
+    address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise SuiteError(f"{where}: base_url is {address!r:.200}; valid: http://... or https://...")
+    version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
+    return Endpoint(
+        address,
+        _keys(fields, kind, address, where, sources),
+        "azure" if kind == "azure" else "openai",
+        name=str(fields.get("name", "")),
+        models=_models(fields.get("models"), where),
+        prices=_prices(fields.get("prices"), where),
+        api_version=version if kind == "azure" else None,
+        **{name: _number(name, fields[name], where) for name in _NUMBERS if name in fields},
+    )
+
+
+def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
+    """The keys of one entry: given, or named, or of the usual variable."""
+    if (given := fields.get("api_key")) is not None:
+        listed = [given] if isinstance(given, str) else given
+        if not isinstance(listed, list) or not listed or not all(isinstance(key, str) and key for key in listed):
+            raise SuiteError(f"{where}: api_key is no text and no list of texts")
+        return tuple(Secret(key, f"{where}.api_key") for key in listed)
+    if (variable := fields.get("api_key_env")) is not None:
+        return sources.from_variable(str(variable), where)
+    if (file := fields.get("api_key_file")) is not None:
+        return sources.from_file(str(file), where)
+    if urlsplit(address).hostname in _LOCAL:
+        return (Secret("none", "no key"),)
+    usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
+    return sources.from_variable(usual, where)
+
+
+def _models(given: Any, where: str) -> dict[str, str] | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = [given]
+    pairs = (
+        given.items()
+        if isinstance(given, Mapping)
+        else zip(given, given, strict=True)
+        if isinstance(given, list)
+        else ()
+    )
+    models = {str(ours): str(theirs) for ours, theirs in pairs}
+    if not models:
+        raise SuiteError(f"{where}: models is {given!r:.100}; valid: {_FIELDS['models']}")
+    return models
+
+
+def _prices(given: Any, where: str) -> dict[str, Price]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise SuiteError(f"{where}: prices is {given!r:.100}; valid: {_FIELDS['prices']}")
+    return {str(model): parse_price(str(model), price, f"{where}.prices") for model, price in given.items()}
+
+
+def _number(name: str, given: Any, where: str) -> Any:
+    whole = name in ("max_n", "concurrency")
+    if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)) or not 1 <= given < 1e12:
+        raise SuiteError(f"{where}: {name} is {given!r:.60}; valid: a {'whole ' if whole else ''}number from 1")
+    return given

@@ -1,0 +1,83 @@
+"""Where to ask: one server with its keys, model names, prices and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import openai
+
+    from pytest_llmtune.completions.pricing import Price
+    from pytest_llmtune.completions.secret import Secret
+
+__all__ = ["OPENAI_URL", "Endpoint"]
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One OpenAI, Azure OpenAI or compatible server."""
+
+    base_url: str
+    keys: tuple[Secret, ...]
+    """Used in turn."""
+    kind: Literal["openai", "azure"] = "openai"
+    name: str = ""
+    """What people know it by; the host where it is not given."""
+    models: Mapping[str, str] | None = None
+    """The models it serves: a suite's name to the server's own; None: all, by the suite's names."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """By a suite's name of the model; they win over the price book for what this server answers."""
+    max_n: int | None = None
+    requests_per_minute: float | None = None
+    """For each key."""
+    tokens_per_minute: float | None = None
+    """For each key; a request counts with its prompt (estimated) and all it may answer."""
+    concurrency: int | None = None
+    """Requests in flight for each key; None: the run's."""
+    api_version: str | None = None
+    """Azure only."""
+
+    @property
+    def label(self) -> str:
+        return self.name or urlsplit(self.base_url).netloc or self.base_url
+
+    def serves(self, model: str) -> bool:
+        """Whether it has a suite's model, as far as its list says."""
+        return self.models is None or model in self.models
+
+    def own_name(self, model: str) -> str:
+        """The server's name of a suite's model."""
+        return model if self.models is None else self.models[model]
+
+    def url(self, model: str) -> str:
+        """The address of chat completions."""
+        if self.kind == "azure":
+            path = f"openai/deployments/{self.own_name(model)}/chat/completions"
+            return f"{self._root}/{path}?api-version={self.api_version}"
+        return f"{self.base_url.rstrip('/')}/chat/completions"
+
+    def client(self, key: Secret, timeout: float) -> openai.AsyncOpenAI:
+        """A client of this server that never retries by itself: retries are counted and paid for elsewhere."""
+        import openai
+
+        limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
+        if self.kind == "azure":
+            return openai.AsyncAzureOpenAI(
+                azure_endpoint=self._root,
+                api_key=key.reveal(),
+                api_version=self.api_version,
+                max_retries=0,
+                timeout=limits,
+            )
+        return openai.AsyncOpenAI(base_url=self.base_url, api_key=key.reveal(), max_retries=0, timeout=limits)
+
+    @property
+    def _root(self) -> str:
+        """An Azure resource's address without the path that the client adds."""
+        return self.base_url.rstrip("/").removesuffix("/openai")

@@ -1,0 +1,159 @@
+"""Lanes to the models: each key of each endpoint, with its client, its limits, and whether it can be used right now."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.faults import backoff
+from pytest_llmtune.completions.limits import Gate, Pace, Pilot
+from pytest_llmtune.errors import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import openai
+
+    from pytest_llmtune.completions.endpoints import Endpoint
+    from pytest_llmtune.completions.secret import Secret
+
+__all__ = ["Fleet", "Lane"]
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One key of one endpoint."""
+
+    endpoint: Endpoint
+    key: Secret
+    order: int
+    """The endpoint's place in the list."""
+    timeout: float
+    gate: Gate
+    requests: Pace | None = None
+    tokens: Pace | None = None
+    pilots: dict[str, Pilot] = field(default_factory=dict)
+    """By model."""
+    strikes: int = 0
+    """Bursts of 429 since the last success."""
+    taken: int = 0
+    """Requests so far; keys take turns by it."""
+    rests_until: float = 0.0
+    """On the monotonic clock."""
+    closed: dict[str | None, str] = field(default_factory=dict)
+    """Why it cannot be used any more: for one model, or (None) for all."""
+    _client: openai.AsyncOpenAI | None = field(default=None, repr=False)
+
+    async def post(self, model: str, body: Mapping[str, Any]) -> str:
+        """The text of the answer to a chat completion; raises what the openai client raises."""
+        wire = {**body, "model": self.endpoint.own_name(model)}
+        self.taken += 1
+        return str(await self.client.post("/chat/completions", cast_to=str, body=wire))
+
+    @property
+    def client(self) -> openai.AsyncOpenAI:
+        if self._client is None:
+            self._client = self.endpoint.client(self.key, self.timeout)
+        return self._client
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def model_names(self) -> tuple[str, ...]:
+        """What the server says it has; empty where it does not say."""
+        import openai
+
+        try:
+            listing = parse_object(str(await self.client.get("/models", cast_to=str)))
+        except openai.OpenAIError:
+            return ()
+        entries = listing.get("data") if listing else None
+        items = entries if isinstance(entries, list) else ()
+        return tuple(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
+
+    async def keep_pace(self, tokens: int) -> None:
+        """Wait as long as the endpoint's limits a minute ask for."""
+        if self.requests is not None:
+            await self.requests.take()
+        if self.tokens is not None:
+            await self.tokens.take(tokens)
+
+    def slow_down(self, seconds: float | None, pause: float) -> None:
+        """The server said 429: rest as long as it asked for, and then with fewer requests in flight."""
+        if self.rests_until <= time.monotonic():  # else this refusal belongs to the same burst
+            self.strikes += 1
+        self.gate.shrink()
+        self.rest(backoff(self.strikes, pause) if seconds is None else seconds)
+
+    def succeeded(self) -> None:
+        self.strikes = 0
+        self.gate.grow()
+
+    def rest(self, seconds: float) -> None:
+        """Take nothing more for a while."""
+        self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+
+    def why_closed(self, model: str) -> str | None:
+        return self.closed.get(None) or self.closed.get(model)
+
+
+@dataclass(slots=True, eq=False)
+class Fleet:
+    """All lanes, in the order of failover."""
+
+    lanes: tuple[Lane, ...]
+
+    @classmethod
+    def of(cls, endpoints: Iterable[Endpoint], concurrency: int, timeout: float) -> Fleet:
+        return cls(
+            tuple(
+                Lane(
+                    endpoint,
+                    key,
+                    order,
+                    timeout,
+                    Gate(min(concurrency, endpoint.concurrency or concurrency)),
+                    Pace(endpoint.requests_per_minute) if endpoint.requests_per_minute else None,
+                    Pace(endpoint.tokens_per_minute) if endpoint.tokens_per_minute else None,
+                )
+                for order, endpoint in enumerate(endpoints)
+                for key in endpoint.keys
+            )
+        )
+
+    def open_for(self, model: str) -> list[Lane]:
+        """The lanes that may still serve a model.
+
+        Raises:
+            EndpointError: there is none; says why, for each endpoint.
+        """
+        serving = [lane for lane in self.lanes if lane.endpoint.serves(model)]
+        if usable := [lane for lane in serving if lane.why_closed(model) is None]:
+            return usable
+        if not serving:
+            listed = sorted({name for lane in self.lanes for name in lane.endpoint.models or ()})
+            raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(listed)}")
+        reasons = dict.fromkeys(f"{lane.endpoint.label}: {lane.why_closed(model)}" for lane in serving)
+        raise EndpointError(f"the model {model!r} cannot be asked: " + "; ".join(reasons))
+
+    def choose(self, model: str, avoid: Iterable[Lane]) -> tuple[Lane | None, float]:
+        """The lane to take now, or None and the seconds until one is rested.
+
+        The first endpoint in order that is neither resting nor among ``avoid``; of its keys the one used least.
+        """
+        now = time.monotonic()
+        usable = self.open_for(model)
+        rested = [lane for lane in usable if lane.rests_until <= now]
+        if fresh := [lane for lane in rested if lane not in avoid]:
+            return min(fresh, key=lambda lane: (lane.order, lane.taken)), 0.0
+        if rested:
+            return None, 0.0
+        return None, min(lane.rests_until for lane in usable) - now
+
+    async def aclose(self) -> None:
+        for lane in self.lanes:
+            await lane.aclose()

@@ -1,0 +1,61 @@
+"""One HTTP request for completions, and what came of it: an exchange, or a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.faults import Failure, Kind, failure_in, failure_of
+from pytest_llmtune.model import Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmtune.completions.lanes import Lane
+
+__all__ = ["send"]
+
+_HEADERS = {"content-type": "application/json"}
+
+
+async def send(lane: Lane, body: Mapping[str, Any], seconds: float) -> Exchange | Failure:
+    """Post a body and read the answer whole.
+
+    A prompt stopped by a content filter (Azure: status 400) is an answer too, and becomes an exchange of that status.
+
+    Args:
+        body: with the suite's name of the model; the exchange keeps it so, whatever the server calls the model.
+        seconds: for the whole of it.
+    """
+    model = str(body["model"])
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(seconds):
+            text = await lane.post(model, body)
+    except Exception as error:  # noqa: BLE001  # whatever the client raises: its frames hold the key, and end here
+        found: Exchange | Failure = failure_of(error)
+    else:
+        found = _read(lane, body, text)
+    if isinstance(found, Failure):
+        if found.kind is not Kind.FILTERED:
+            return found
+        refusal = {"error": dict(found.body or {})}
+        found = Exchange("POST", lane.endpoint.url(model), body, refusal, status=400, headers=_HEADERS)
+    return replace(found, latency=time.perf_counter() - started)
+
+
+def _read(lane: Lane, body: Mapping[str, Any], text: str) -> Exchange | Failure:
+    response = parse_object(text)
+    if response is None:
+        return Failure(Kind.BROKEN, f"the answer is no JSON object: {' '.join(text.split())[:80]!r}", uncertain=True)
+    if (failure := failure_in(response)) is not None:
+        return failure
+    choices = response.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return Failure(Kind.EMPTY, "the answer has no choices", uncertain=True)
+    if not all(isinstance(choice, dict) and isinstance(choice.get("message"), dict) for choice in choices):
+        return Failure(Kind.BROKEN, "a choice of the answer has no message", uncertain=True)
+    return Exchange("POST", lane.endpoint.url(str(body["model"])), body, response, headers=_HEADERS)

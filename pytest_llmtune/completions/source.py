@@ -1,0 +1,183 @@
+"""Where completions come from: a recording, or live endpoints behind the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
+
+from pytest_llmtune.completions.account import Account
+from pytest_llmtune.completions.asking import Asking, Patience
+from pytest_llmtune.completions.billing import Billing
+from pytest_llmtune.completions.lanes import Fleet
+from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.completions.limits import Gate
+from pytest_llmtune.completions.usage import answers_in, completion_of
+from pytest_llmtune.errors import CompletionError, StaleRecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+
+    from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.completions.endpoints import Endpoint
+    from pytest_llmtune.completions.pricing import PriceBook
+    from pytest_llmtune.completions.recording import Recording
+    from pytest_llmtune.model import Completion, CompletionRequest, Exchange
+
+__all__ = ["LiveSource", "ReplaySource", "Source"]
+
+
+class Source(Protocol):
+    """Answers requests."""
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """The ``request.n`` answers to a request; asked again, the same ones where they are kept anywhere."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySource:
+    """Answers from a recording, and from nowhere else."""
+
+    recording: Recording
+    command: str = "pytest --llm-record=missing"
+    """What mends a missing recording."""
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """The recorded answers.
+
+        Raises:
+            StaleRecordingError: fewer than ``request.n`` are recorded.
+        """
+        completion = self.recording.take(request)
+        if completion is None:
+            raise StaleRecordingError(
+                f"no recording in {self.recording.path} of {request.n} answers of {request.body.get('model')!r} "
+                f"(request {request.key[:12]}); record: {self.command}"
+            )
+        return completion
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(slots=True, eq=False)
+class LiveSource:
+    """Answers from endpoints; what the cache holds is not asked again, and what arrives is in it before it is counted.
+
+    All answers to one request form a stream, kept in the cache in order of arrival: ``n`` answers are the first ``n``
+    of it, whatever ``n`` they were asked with, and the next ``n`` for a request whose ``draw`` is 1. So a repeated
+    request costs nothing, and equal rows of a dataset get samples of their own. Without a cache every request is asked
+    anew.
+
+    One event loop uses a source; close it there.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    prices: PriceBook
+    ledger: Ledger = field(default_factory=Ledger)
+    cache: Cache | None = None
+    concurrency: int = 16
+    """HTTP requests in flight, over all endpoints."""
+    timeout: float = 60.0
+    """Seconds for one HTTP request."""
+    patience: float | None = None
+    """Seconds for one completion with all its retries; None: ten times ``timeout``."""
+    deadline: float | None = None
+    """Seconds for everything, from the first request on."""
+    attempts: int = 8
+    """HTTP requests for the same answers, waiting out of rate limits not counted."""
+    pause: float = 0.5
+    """Seconds before the first retry; doubled for each further one."""
+    account: Account = field(default_factory=Account)
+    _asking: Asking | None = None
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """The answers, as many as can be from the cache.
+
+        Raises:
+            CompletionError: retries or time are used up; what was answered so far is in the cache.
+            EndpointError: no request of this model can succeed.
+            BudgetExhaustedError: it does not fit into the ledger any more.
+            CacheError: a paid answer cannot be stored.
+        """
+        if self.cache is None:
+            pool: list[Exchange] = []
+            paid = await self._fill(request, pool, request.n)
+            return replace(completion_of(pool, request.n), paid=paid)
+        turn = self._turns.setdefault(request.key, asyncio.Lock())
+        async with turn:  # the same request again waits for the answers of the first, instead of paying for its own
+            skip = request.draw * request.n
+            pool = list(self.cache.get(request.key))
+            kept = max(0, min(request.n, sum(map(answers_in, pool)) - skip))
+            self.account.cached += kept
+            paid = await self._fill(request, pool, skip + request.n)
+        return replace(completion_of(pool, request.n, skip=skip), paid=paid)
+
+    async def aclose(self) -> None:
+        """Close the clients."""
+        if self._asking is not None:
+            await self._asking.fleet.aclose()
+            self._asking = None
+
+    async def _fill(self, request: CompletionRequest, pool: list[Exchange], wanted: int) -> Decimal:
+        """Ask until the pool holds ``wanted`` answers; returns USD paid."""
+        costs: list[Decimal] = []
+
+        def keep(exchange: Exchange, cost: Decimal) -> None:
+            costs.append(cost)
+            if self.cache is not None:
+                self.cache.add(request.key, exchange, after=len(pool))
+            pool.append(exchange)
+
+        while (missing := wanted - sum(map(answers_in, pool))) > 0:
+            asking = self._started()
+            before = len(pool), asking.most_at_once(request)
+            await _all(asking.ask(request, size, keep) for size in _split(missing, before[1]))
+            if (len(pool), asking.most_at_once(request)) == before:
+                raise CompletionError(
+                    f"{request.body.get('model')}: the server gives no {missing} answers, nor any fewer"
+                )
+        return sum(costs, Decimal(0))
+
+    def _started(self) -> Asking:
+        if self._asking is None:
+            self._asking = Asking(
+                Fleet.of(self.endpoints, self.concurrency, self.timeout),
+                Billing(self.prices, self.account, self.timeout),
+                self.ledger,
+                self.account,
+                Patience(
+                    self.timeout,
+                    self.patience or 10 * self.timeout,
+                    self.attempts,
+                    self.pause,
+                    float("inf") if self.deadline is None else time.monotonic() + self.deadline,
+                ),
+                Gate(self.concurrency),
+            )
+        return self._asking
+
+
+def _split(missing: int, most: int | None) -> list[int]:
+    """Requests of at most ``most`` answers each."""
+    if most is None or missing <= most:
+        return [missing]
+    full, rest = divmod(missing, most)
+    return [most] * full + ([rest] if rest else [])
+
+
+async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run the parts of one completion to their ends, so that paid answers are kept; then raise the gravest error."""
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if errors:
+        raise min(errors, key=lambda error: type(error) is CompletionError)

@@ -11,7 +11,7 @@ from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
 from pytest_llmtune.completions.request import canonical_json, request_key, safe_json, without_n
 from pytest_llmtune.completions.stable_ids import stable
-from pytest_llmtune.completions.usage import completion_of
+from pytest_llmtune.completions.usage import answers_in, completion_of, is_refusal
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -56,20 +56,21 @@ class Recording:
         """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
 
         The recorded exchanges are joined in order until there are enough; asked again, the answer is the same.
+        A request whose ``draw`` is 1 takes the ``n`` answers after those, and so on.
 
         Raises:
             RecordingError: a recorded body is no chat completion.
         """
         exchanges: list[Exchange] = []
-        answers = 0
+        answers, skip = 0, request.draw * request.n
         positions = self._index.get(self._key(request), [])
         for count, position in enumerate(positions, 1):
             exchange = self._exchange(position)
             exchanges.append(exchange)
-            answers += len(exchange.response["choices"])
-            if answers >= request.n:
+            answers += answers_in(exchange)
+            if answers >= skip + request.n:
                 self._taken.update(positions[:count])
-                return completion_of(exchanges, request.n)
+                return completion_of(exchanges, request.n, skip=skip)
         return None
 
     @property
@@ -87,7 +88,7 @@ class Recording:
             exchange = self.interactions[position].exchange()
         except MalformedError as error:
             raise self._corrupt(position, str(error)) from None
-        if not isinstance(exchange.response.get("choices"), list):
+        if not is_refusal(exchange) and not isinstance(exchange.response.get("choices"), list):
             raise self._corrupt(position, "the response has no list of 'choices'")
         return exchange
 
@@ -119,7 +120,7 @@ def write_interactions(path: Path, interactions: Iterable[Interaction], redactor
     redactor = redactor or Redactor.from_environment()
     clean = stable(redactor.clean(interaction) for interaction in interactions)
     text = cassette_file.render(_with_old_latencies(path, sorted(clean, key=_place)))
-    redactor.scan(text, path)
+    redactor.check(clean, text, path)
     return cassette_file.write(path, text)
 
 

@@ -25,7 +25,7 @@ def rewrite(text: str, change: Change, together: Callable[[list[Any]], None] | N
 
     Args:
         change: from a document, or a text, to what takes its place.
-        together: told all documents afterwards, to change them in place.
+        together: given all changed documents afterwards, as a list to change in place.
     """
     lines = text.split("\n")
     documents: dict[int, Any] = {}
@@ -35,20 +35,25 @@ def rewrite(text: str, change: Change, together: Callable[[list[Any]], None] | N
             documents[number] = change(document)
         elif line.strip():
             lines[number] = change(line)
+    changed = list(documents.values())
     if together is not None:
-        together(list(documents.values()))
-    for number, document in documents.items():
+        together(changed)
+    for number, document in zip(documents, changed, strict=True):
         lines[number] = f"data: {safe_json(document)}"
     return "\n".join(lines)
 
 
-def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> None:
+def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
     """Remove what is spelled out over several events, as a model's words are.
 
     Args:
         spans: where in a text there is something to remove: (start, end), in order.
         placeholder: what takes its place.
+
+    Returns:
+        Whether there was anything.
     """
+    anything = False
     groups: defaultdict[object, list[tuple[dict[str, Any], str]]] = defaultdict(list)
     for document in documents:
         kind = (document.get("type"), document.get("output_index"), document.get("content_index"))
@@ -57,8 +62,10 @@ def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> None:
     for pieces in groups.values():
         texts = [holder[name] for holder, name in pieces]
         if len(texts) > 1 and (found := spans("".join(texts))):
+            anything = True
             for (holder, name), text in zip(pieces, _without(texts, found, placeholder), strict=True):
                 holder[name] = text
+    return anything
 
 
 def _texts(data: Any, place: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], dict[str, Any], str]]:

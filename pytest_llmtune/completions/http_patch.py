@@ -156,7 +156,7 @@ def _asked(connection: Any, sent: bytes) -> Asked:
     headers = http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n"))
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = b"".join(_chunks(body))
-    return Asked.of(method, _uri(connection, target), body, headers.get("content-type", ""))
+    return Asked.of(method, _uri(connection, target), body, headers.items())
 
 
 def _chunks(body: bytes) -> Iterator[bytes]:

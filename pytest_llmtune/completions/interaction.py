@@ -111,7 +111,7 @@ class Interaction:
         latency = facts.get("latency") if isinstance(facts, dict) else None
         return cls(
             method=_text(request, "method"),
-            uri=_text(request, "uri"),
+            uri=_uri(request),
             body=canonical_body(_text(request, "body", default="")),
             status=_code(status),
             text=_text(body, "string", default=""),
@@ -168,6 +168,15 @@ def _text(data: Mapping[str, Any], name: str, default: str | None = None) -> str
     if not isinstance(value, str):
         raise MalformedError(f"{name!r} of the interaction is {value!r:.60}, not text")
     return value
+
+
+def _uri(request: Mapping[str, Any]) -> str:
+    uri = _text(request, "uri")
+    try:
+        urlsplit(uri).port  # noqa: B018  # it is checked when it is asked for
+    except ValueError as error:
+        raise MalformedError(f"'uri' of the interaction is {uri!r:.60}: {error}") from None
+    return uri
 
 
 def _code(status: Mapping[str, Any]) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from pytest_llmtune.completions.interaction import Interaction, canonical_body, path_of
+from pytest_llmtune.completions.secret_forms import HEADERS
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["DEFAULT", "Asked", "Key", "Matching"]
 
@@ -30,15 +31,20 @@ class Asked:
     body: str = ""
     """Canonical where it is JSON."""
     content_type: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Keys and cookies of its headers, by the header's name: a server may say them back."""
 
     @classmethod
-    def of(cls, method: str, uri: str, body: bytes | str, content_type: str = "") -> Asked:
+    def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> Asked:
         """The request as it goes over the wire; the boundary of a form is no part of it."""
+        given = {name.lower(): value for name, value in headers}
+        content_type = given.get("content-type", "")
+        secrets = {name: value.rpartition(" ")[2] for name, value in given.items() if HEADERS.search(name)}
         data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
         if boundary := _BOUNDARY.search(content_type):
             data = data.replace(boundary[1].encode(), b"boundary")
             content_type = content_type.replace(boundary[1], "boundary")
-        return cls(method.upper(), uri, canonical_body(_text(data)), content_type)
+        return cls(method.upper(), uri, canonical_body(_text(data)), content_type, secrets)
 
 
 def _text(data: bytes) -> str:

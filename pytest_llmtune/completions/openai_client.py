@@ -61,7 +61,7 @@ def _http() -> ModuleType:
 
 
 def _asked(request: Any, body: bytes) -> Asked:
-    return Asked.of(request.method, str(request.url), body, request.headers.get("content-type", ""))
+    return Asked.of(request.method, str(request.url), body, request.headers.items())
 
 
 def _played(http: ModuleType, interaction: Interaction) -> Any:
@@ -78,21 +78,21 @@ def _answered(replay: Replay, http: ModuleType, call: Call, response: Any) -> An
 
 
 class _Transport:
-    """Where the client's requests come out; those to be sent go on through an ordinary client."""
+    """Where the client's requests come out; one to be sent goes on through an ordinary client of its own."""
 
     def __init__(self, replay: Replay, http: ModuleType) -> None:
         self._replay = replay
         self._http = http
-        self._sender: Any = None
 
     def handle_request(self, request: Any) -> Any:
+        import openai
+
         call = self._replay.ask(_asked(request, request.read()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
-        self._sender = self._sender or _sender("DefaultHttpxClient")
         try:
-            with outside():
-                response = self._sender.send(request)
+            with outside(), openai.DefaultHttpxClient() as sender:
+                response = sender.send(request)
         except BaseException:
             self._replay.drop(call)
             raise
@@ -105,24 +105,25 @@ class _Transport:
         self.close()
 
     def close(self) -> None:
-        if self._sender is not None:
-            self._sender.close()
+        """Nothing is ever left open, so that no client and no event loop has to be outlived."""
 
 
 class _AsyncTransport:
-    """The asynchronous twin; each request to be sent has a sender of its own, because event loops come and go."""
+    """The asynchronous twin of ``_Transport``."""
 
     def __init__(self, replay: Replay, http: ModuleType) -> None:
         self._replay = replay
         self._http = http
 
     async def handle_async_request(self, request: Any) -> Any:
+        import openai
+
         call = self._replay.ask(_asked(request, await request.aread()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         try:
             with outside():
-                async with _sender("DefaultAsyncHttpxClient") as sender:
+                async with openai.DefaultAsyncHttpxClient() as sender:
                     response = await sender.send(request)
         except BaseException:
             self._replay.drop(call)
@@ -136,10 +137,4 @@ class _AsyncTransport:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Nothing is left open."""
-
-
-def _sender(name: str) -> Any:
-    import openai
-
-    return getattr(openai, name)()
+        """Nothing is ever left open."""

@@ -122,7 +122,7 @@ def _asked(request: Request) -> Asked:
         body = canonical_json(body)
     if not isinstance(body, (bytes, str, type(None))):
         body = b"".join(part if isinstance(part, bytes) else str(part).encode() for part in body)
-    return Asked.of(request.method, request.uri, body or b"", request.headers.get("content-type", ""))
+    return Asked.of(request.method, request.uri, body or b"", request.headers.items())
 
 
 _PATCHES = _Patches()

@@ -81,7 +81,9 @@ class Recording:
     def _key(self, request: CompletionRequest) -> str:
         if self.redactor is None:
             return request.key
-        return request_key(self.redactor.clean_json(request.body))
+        text = canonical_json(request.body)
+        _, clean = self.redactor.clean_request("", text)
+        return request.key if clean == text else request_key(parse_object(clean) or {})
 
     def _exchange(self, position: int) -> Exchange:
         try:

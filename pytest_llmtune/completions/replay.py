@@ -164,7 +164,7 @@ class Replay:
             asked.uri,
             asked.body,
             status,
-            text,
+            replace(self.redactor, hooks=()).knowing(asked.secrets).clean_body(text, content_type),
             reason,
             {"content-type": asked.content_type} if asked.content_type else {},
             headers,
@@ -189,11 +189,8 @@ class Replay:
         raise CallRefusedError(error)
 
     def _clean(self, asked: Asked) -> Asked:
-        return replace(
-            asked,
-            uri=self.redactor.clean_uri(asked.uri),
-            body=self.redactor.clean_body(asked.body, asked.content_type),
-        )
+        uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type)
+        return replace(asked, uri=uri, body=body)
 
     def _write(self, *, complete: bool) -> None:
         """Whole or not at all: a run that did not come to its end removes nothing that was recorded before."""

@@ -1,0 +1,394 @@
+"""Secrets planted in every place of a request and its response: none reaches a file, and matching still works."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from support.exchanges import body_of, exchange
+
+from pytest_llmtune.completions.interaction import Interaction
+from pytest_llmtune.completions.patching import recorded
+from pytest_llmtune.completions.recording import Recording, write_interactions
+from pytest_llmtune.completions.redaction import PLACEHOLDER, Redactor
+from pytest_llmtune.completions.replay import Replay
+from pytest_llmtune.completions.request import build
+from pytest_llmtune.completions.secret_forms import secrets_of
+from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.settings import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRET = "correct-horse/battery+staple"  # no service's form, and not the same in a URL
+AWKWARD = 'pass"word\\with\nlines and 한글'
+CHAT = "https://api.example.com/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+STREAM = {"content-type": "text/event-stream"}
+redactor = Redactor.from_environment(environ={"MY_API_KEY": SECRET, "DB_PASSWORD": AWKWARD})
+
+
+def interaction(body: Any = None, response: Any = None, **fields: Any) -> Interaction:
+    text = response if isinstance(response, str) else json.dumps(response or {})
+    given = {"request_headers": JSON, "headers": JSON, "uri": CHAT} | fields
+    return Interaction(
+        method="POST", body=body if isinstance(body, str) else json.dumps(body or {}), status=200, text=text, **given
+    )
+
+
+def event(**delta: Any) -> str:
+    choice = {"index": 0, "delta": delta, "logprobs": {"content": [{"token": "x", "bytes": [120]}]}}
+    return "data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]})
+
+
+places = {
+    "prompt": interaction({"messages": [{"content": f"my key is {SECRET}!"}]}),
+    "name of a field": interaction({"metadata": {SECRET: "x"}}),
+    "inside JSON inside the body": interaction({"arguments": json.dumps({"key": AWKWARD})}),
+    "inside JSON twice inside": interaction({"arguments": json.dumps([json.dumps([AWKWARD])])}),
+    "answer": interaction({}, {"choices": [{"message": {"content": f"you said {SECRET}"}}]}),
+    "deep in the answer": interaction({}, {"a": [{"b": [[SECRET]]}]}),
+    "answer that is no JSON": interaction({}, f"<html>{SECRET}</html>", headers={"content-type": "text/html"}),
+    "answer that only says it is JSON": interaction({}, f"{{ {SECRET}"),
+    "form": interaction(f"grant=x&note={quote(SECRET, safe='')}", request_headers={"content-type": "text/plain"}),
+    "URL's path": interaction(uri=f"https://h/{quote(SECRET, safe='')}/v1"),
+    "URL's query": interaction(uri=f"{CHAT}?note={quote(SECRET, safe='')}"),
+    "URL's password": interaction(uri=f"https://user:{quote(SECRET, safe='')}@h/v1"),
+    "reason": interaction(reason=f"OK {SECRET}"),
+    "kept header of the request": interaction(request_headers={"Content-Type": f"text/x; a={SECRET}"}),
+    "kept header of the response": interaction(headers={"Location": f"/x?y={SECRET}"}),
+    "dropped headers": interaction(
+        request_headers={"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET, "Cookie": SECRET},
+        headers={"Set-Cookie": SECRET, "OpenAI-Organization": SECRET},
+    ),
+    "one event": interaction({}, f"{event(content=SECRET)}\n\ndata: [DONE]\n\n", headers=STREAM),
+    "spelled over events": interaction(
+        {}, "\n\n".join(event(content=letter) for letter in f"so: {SECRET}!") + "\n\ndata: [DONE]\n\n", headers=STREAM
+    ),
+    "arguments spelled over events": interaction(
+        {},
+        "\n\n".join(
+            event(tool_calls=[{"index": 0, "function": {"arguments": part}}]) for part in (SECRET[:5], SECRET[5:], "x")
+        ),
+        headers=STREAM,
+    ),
+    "comment of a stream": interaction({}, f": {SECRET}\n\n{event(content='x')}\n\n", headers=STREAM),
+    "stream that is not said to be one": interaction({}, f"{event(content='a')}\n\n{event(content=SECRET)}\n\n"),
+}
+
+
+@pytest.mark.parametrize("planted", places.values(), ids=places.keys())
+def test_value_of_an_environment_variable_is_found_in_every_place(planted: Interaction, tmp_path: Path) -> None:
+    """Wherever the value stands, in whatever spelling, the written file does not hold it."""
+    path = tmp_path / "x.cassette.json"
+    write_interactions(path, [planted], redactor)
+    text = path.read_text(encoding="utf-8")
+    for secret in (SECRET, AWKWARD, quote(SECRET, safe=""), "battery", "한글", "lines and"):
+        assert secret not in text
+        assert json.dumps(secret, ensure_ascii=False)[1:-1] not in text
+    assert json.loads(text)["interactions"][0]["response"]["status"]["code"] == 200
+
+
+def test_a_stream_keeps_its_words_around_what_is_removed() -> None:
+    """What is spelled over events goes, a placeholder stands once, the rest stays in its events."""
+    words = ["it is ", SECRET[:4], SECRET[4:9], SECRET[9:] + ".", " Bye"]
+    text = "\n\n".join(event(content=word) for word in words) + "\n\ndata: [DONE]\n\n"
+    clean = redactor.clean(interaction({}, text, headers=STREAM)).text
+    deltas = [json.loads(line[5:])["choices"][0] for line in clean.split("\n") if line.startswith("data: {")]
+    assert [choice["delta"]["content"] for choice in deltas] == ["it is ", PLACEHOLDER, "", ".", " Bye"]
+    assert clean.endswith("\n\ndata: [DONE]\n\n")
+    assert [choice["logprobs"] for choice in deltas] == [None] * 5
+
+
+def test_token_probabilities_spell_nothing_out() -> None:
+    """Where an answer was redacted, its log probabilities go too: token by token they would say it again."""
+    tokens = [{"token": letter, "bytes": [ord(letter)]} for letter in SECRET]
+    choice = {"message": {"content": SECRET}, "logprobs": {"content": tokens}}
+    clean = json.loads(redactor.clean(interaction({}, {"choices": [choice]})).text)["choices"][0]
+    assert clean == {"message": {"content": PLACEHOLDER}, "logprobs": None}
+    innocent = interaction({}, {"choices": [{"message": {"content": "x"}, "logprobs": {"content": tokens[:1]}}]})
+    assert redactor.clean(innocent).text == innocent.text
+
+
+class _Leaky(BaseHTTPRequestHandler):
+    """Says back everything it is told, in every place of a response."""
+
+    def do_POST(self) -> None:
+        told = self.rfile.read(int(self.headers["content-length"])).decode()
+        echo = {"heard": told, "headers": str(self.headers), "path": self.path, "choices": [1], "api_key": "hunter2-x"}
+        data = json.dumps(echo).encode()
+        self.send_response(200, f"OK {SECRET}")
+        headers = {"set-cookie": f"s={SECRET}", "openai-organization": "org-abcdefghijklmnopqrstuvwx", "x-key": SECRET}
+        for name, value in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def leaky() -> Iterator[str]:
+    """The URL of a server that says back everything it is told."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Leaky) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/{quote(SECRET, safe='')}/chat"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("library", [requests, httpx], ids=["requests", "httpx"])
+def test_nothing_secret_of_a_real_exchange_is_kept(leaky: str, library: Any, tmp_path: Path) -> None:
+    """Against a server that echoes headers, query and body: no planted secret in the file, and it replays."""
+    path = tmp_path / "x.cassette.json"
+    headers = {
+        "Authorization": f"Bearer {SECRET}",
+        "x-api-key": "another-secret-1",
+        "api-key": "another-secret-2",
+        "Cookie": "session=another-secret-3",
+        "OpenAI-Organization": "org-abcdefghijklmnopqrstuvwx",
+        "OpenAI-Project": "proj_abcdefghijklmnopqrstuvwx",
+    }
+    environ = {
+        "MY_API_KEY": SECRET,
+        "A_KEY": "another-secret-1",
+        "B_TOKEN": "another-secret-2",
+        "C_SECRET": "another-secret-3",
+    }
+    asking = {
+        "params": {"api_key": "query-secret", "access_token": "query-secret", "q": "kept"},
+        "json": {"messages": [{"content": f"hi {SECRET}"}], "password": "body-secret", "note": "sk-" + "a1B2" * 8},
+        "headers": headers,
+    }
+    clean = Redactor.from_environment(environ=environ)
+    with recorded(Replay(path, Mode.RECORD_ALL, "", clean)):
+        library.post(leaky, **asking)
+    text = path.read_text(encoding="utf-8")
+    for secret in (
+        "correct-horse",
+        "another-secret",
+        "query-secret",
+        "body-secret",
+        "hunter2",
+        "sk-a1",
+        "org-a",
+        "proj_a",
+    ):
+        assert secret not in text
+    assert "q=kept" in text
+    with recorded(Replay(path, Mode.REPLAY, "", clean)):
+        assert library.post(leaky, **asking).json()["choices"] == [1]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-" + "aB3_" * 10,
+        "sk-ant-api03-" + "aB3-" * 10,
+        "org-" + "aB3d" * 6,
+        "proj_" + "aB3d" * 6,
+        "AIza" + "aB3_" * 9,
+        "AKIA" + "AB12" * 4,
+        "ghp_" + "aB3d" * 9,
+        "github_pat_" + "aB3_" * 12,
+        "hf_" + "aBcd" * 9,
+        "xoxb-" + "123-aB" * 4,
+        "Bearer " + "aB3." * 8,
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_keys_of_well_known_services_are_found_without_being_told(key: str) -> None:
+    """A key that stands in no environment variable is known by its form."""
+    clean = Redactor.from_environment(environ={})
+    assert clean.clean_text(f"it is '{key}'.") == f"it is '{PLACEHOLDER}'."
+    assert clean.clean(interaction({"q": f"x {key}"})).body == json.dumps(
+        {"q": f"x {PLACEHOLDER}"}, separators=(",", ":")
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["task-oriented-programming-language", "the hf_ prefix", "sk-short", "max_tokens", "AKIA", "risk-" + "a" * 30],
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    """What only looks a little like a key stays."""
+    assert Redactor.from_environment(environ={}).clean_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("OPENAI_API_KEY", True),
+        ("openai_api_key", True),
+        ("APIKEY", True),
+        ("SERVICE_TOKEN", True),
+        ("DB_PASSWORD", True),
+        ("PGPASSWD", True),
+        ("APP_SECRET", True),
+        ("SECRET_KEY_BASE", True),
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("AWS_ACCESS_KEY_ID", True),
+        ("GOOGLE_CREDENTIALS", True),
+        ("GITHUB_PAT", True),
+        ("OPENAI_ORG_ID", True),
+        ("OPENAI_PROJECT_ID", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("KEYBOARD_LAYOUT", False),
+        ("SSL_KEY_FILE", False),
+        ("HF_TOKEN_PATH", False),
+        ("HOME", False),
+        ("LANG", False),
+    ],
+)
+def test_names_of_variables_that_hold_secrets(name: str, secret: bool) -> None:
+    """The name decides whether a variable's value is a secret."""
+    assert (secrets_of({name: "12345678"}) == {name: "12345678"}) is secret
+
+
+def test_short_values_are_no_secrets() -> None:
+    """A value of less than eight characters would be found in innocent text."""
+    assert secrets_of({"A_KEY": "1234567", "B_KEY": " \n", "C_KEY": " 12345678\n"}) == {"C_KEY": "12345678"}
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("api_key=abc", "api_key=REDACTED"),
+        ("API-Key=abc&q=1", "API-Key=REDACTED&q=1"),
+        ("key=abc", "key=REDACTED"),
+        ("access_token=abc&max_tokens=5", "access_token=REDACTED&max_tokens=5"),
+        ("subscription-key=abc", "subscription-key=REDACTED"),
+        ("X-Amz-Signature=abc&X-Amz-Credential=x%2Fy", "X-Amz-Signature=REDACTED&X-Amz-Credential=REDACTED"),
+        ("client_secret=a&password=b&sig=c", "client_secret=REDACTED&password=REDACTED&sig=REDACTED"),
+        ("api%5Fkey=abc", "api%5Fkey=REDACTED"),
+        ("api-version=2024-10-21&monkey=1&keys=2", "api-version=2024-10-21&monkey=1&keys=2"),
+        ("key=&flag", "key=&flag"),
+        ("a=b=c&&", "a=b=c&&"),
+    ],
+)
+def test_key_like_parameters_lose_their_values(query: str, kept: str) -> None:
+    """Names decide, in any case and spelling; other parameters keep their order and spelling."""
+    assert redactor.clean_uri(f"{CHAT}?{query}") == f"{CHAT}?{kept}"
+    assert redactor.clean_body(query, "application/x-www-form-urlencoded") == kept
+
+
+def test_key_like_fields_lose_their_values() -> None:
+    """A body's api_key is a secret whatever it looks like; the definition of a field of that name is none."""
+    body = {
+        "api_key": "abc",
+        "Authorization": "x",
+        "extra": {"password": "p"},
+        "api-key": "",
+        "max_tokens": 5,
+        "token": "a",
+    }
+    schema = {"properties": {"password": {"type": "string"}}}
+    assert redactor.clean_json(body | schema) == {
+        "api_key": PLACEHOLDER,
+        "Authorization": PLACEHOLDER,
+        "extra": {"password": PLACEHOLDER},
+        "api-key": "",
+        "max_tokens": 5,
+        "token": "a",
+        **schema,
+    }
+
+
+def test_patterns_of_the_user_are_removed_everywhere() -> None:
+    """``llmtune_redact``: in requests, responses and URLs, inside words, several times."""
+    own = Redactor.from_environment([r"\b\d{3}-\d{4}\b", "ACME"], environ={})
+    clean = own.clean(
+        interaction({"q": "call 555-1234 or 555-9876"}, {"a": "the ACMEcorp"}, uri="https://acme.ACME/555-1234")
+    )
+    assert clean.uri == "https://acme.REDACTED/REDACTED"
+    assert json.loads(clean.body) == {"q": f"call {PLACEHOLDER} or {PLACEHOLDER}"}
+    assert json.loads(clean.text) == {"a": f"the {PLACEHOLDER}corp"}
+
+
+def test_patterns_do_not_touch_numbers_and_shape() -> None:
+    """A pattern for digits changes no token count."""
+    own = Redactor.from_environment([r"\d+"], environ={})
+    assert own.clean_json({"usage": {"prompt_tokens": 12}, "text": "12"}) == {
+        "usage": {"prompt_tokens": 12},
+        "text": PLACEHOLDER,
+    }
+
+
+def test_hooks_of_the_user_come_last() -> None:
+    """A function from text to text sees every text, after everything else."""
+    own = Redactor.from_environment(["b"], hooks=[lambda text: text.replace("alice", "someone")], environ={})
+    assert own.clean_json({"alice": ["alice and b"]}) == {"someone": [f"someone and {PLACEHOLDER}"]}
+    assert own.clean_uri("https://h/alice") == "https://h/someone"
+
+
+@pytest.mark.parametrize(("pattern", "said"), [("(", "is no regular expression"), (".*", "matches the empty text")])
+def test_useless_patterns_are_refused(pattern: str, said: str) -> None:
+    """The message names the setting and the pattern."""
+    with pytest.raises(SuiteError, match=f"llmtune_redact: .* {said}"):
+        Redactor.from_environment([pattern], environ={})
+
+
+def test_further_secrets_can_be_named() -> None:
+    """A key that was given on the command line, in no variable, is removed too."""
+    assert Redactor.from_environment(secrets={"the key": "a-key-of-mine"}, environ={}).clean_text("a-key-of-mine!") == (
+        f"{PLACEHOLDER}!"
+    )
+
+
+def test_looking_up_redacts_too(tmp_path: Path) -> None:
+    """A prompt that was redacted when it was recorded is found again by the prompt itself."""
+    path = tmp_path / "x.cassette.json"
+    own = Redactor.from_environment([r"\d{3}-\d{4}"], environ={"A_TOKEN": SECRET})
+    Recording.write(path, [exchange(f"call 555-1234 with {SECRET}", "a")], own)
+    assert "555-1234" not in path.read_text(encoding="utf-8")
+    request = build(body_of(f"call 555-1234 with {SECRET}"), 1)
+    assert Recording.load(path, own).take(request) is not None
+    assert Recording.load(path).take(request) is None
+    assert Recording.load(path, own).take(build(body_of("something else"), 1)) is None
+
+
+def test_what_is_left_stops_the_writing(tmp_path: Path) -> None:
+    """The last look at the whole text: a hook that brings a secret back writes nothing, and says no secret."""
+    path = tmp_path / "x.cassette.json"
+    Recording.write(path, [exchange("before", "a")])
+    before = path.read_bytes()
+    careless = Redactor.from_environment(hooks=[lambda text: f"{text}{SECRET}"], environ={"MY_KEY": SECRET})
+    with pytest.raises(RecordingError, match="the value of MY_KEY is still in it; name it in the ini key") as caught:
+        Recording.write(path, [exchange("q", "a")], careless)
+    assert SECRET not in str(caught.value)
+    assert path.read_bytes() == before
+    with pytest.raises(RecordingError, match=r"a text like a key \(sk-\.\.\.\) is still in it"):
+        Recording.write(path, [exchange("q", "a")], replace(careless, hooks=(lambda text: text + " sk-" + "a1B2" * 8,)))
+
+
+@given(st.text(alphabet=string.ascii_letters + string.digits + '"\\/\n +%&=한?#', min_size=8, max_size=20), st.data())
+def test_any_secret_is_removed_from_any_text(secret: str, data: st.DataObject) -> None:
+    """For any value of a variable: no text of a body holds it, however it is wrapped, and cleaning again is idle."""
+    found = secrets_of({"MY_KEY": secret})
+    own = Redactor.from_environment(environ={"MY_KEY": secret})
+    value = found.get("MY_KEY")
+    if value is None or value in "Bearer [REDACTED] choices message content":
+        return
+    before, after = data.draw(st.text(max_size=5)), data.draw(st.text(max_size=5))
+    planted = interaction(
+        {"x": f"{before}{value}{after}", "y": json.dumps([value])}, {"choices": [{"message": {"content": value}}]}
+    )
+    clean = own.clean(planted)
+    assert value not in json.loads(clean.body)["x"].replace(PLACEHOLDER, "\x00")
+    assert json.dumps([value], ensure_ascii=False)[2:-2] not in json.loads(clean.body)["y"].replace(PLACEHOLDER, "\x00")
+    assert json.loads(clean.text)["choices"][0]["message"]["content"] == PLACEHOLDER
+    assert own.clean(clean) == clean

@@ -15,13 +15,13 @@ from pytest_llmtune.completions.usage import answers_in, completion_of, is_refus
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.model import Completion, CompletionRequest, Exchange
 
-__all__ = ["Recording", "write_interactions"]
+__all__ = ["Gathered", "Recording", "write_interactions"]
 
 _ROUTE = "/chat/completions"
 
@@ -103,7 +103,7 @@ class Recording:
     def write(path: Path, exchanges: Iterable[Exchange], redactor: Redactor | None = None) -> bool:
         """Write exactly these exchanges, in canonical order, secrets removed.
 
-        Exchanges of one request keep the order given. One and the same object given twice is written once.
+        Exchanges of one request keep the order given. One exchange given twice is written once.
 
         Returns:
             False where the file already held exactly this.
@@ -111,8 +111,36 @@ class Recording:
         Raises:
             RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
         """
-        once = {id(exchange): exchange for exchange in exchanges}
-        return write_interactions(path, [Interaction.of(exchange) for exchange in once.values()], redactor)
+        return write_interactions(path, map(Interaction.of, _once(exchanges)), redactor)
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a run got, put in the order in which a recording must hold it, whatever came first."""
+
+    _completions: dict[tuple[str, int], Completion] = field(default_factory=dict)
+
+    def add(self, request: CompletionRequest, completion: Completion) -> None:
+        """A request was answered; of two answers for one draw of one request the longer counts."""
+        known = self._completions.get((request.key, request.draw))
+        if known is None or len(known.choices) < len(completion.choices):
+            self._completions[request.key, request.draw] = completion
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """Each exchange once; those of one request in the order of its draws."""
+        ordered = sorted(self._completions.items(), key=lambda item: item[0])
+        return tuple(_once(exchange for _, completion in ordered for exchange in completion.exchanges))
+
+
+def _once(exchanges: Iterable[Exchange]) -> Iterator[Exchange]:
+    """One exchange may come twice, as one object or read twice from a cache: its latency tells it from an equal one."""
+    seen: defaultdict[float | int, list[Exchange]] = defaultdict(list)
+    for exchange in exchanges:
+        like = seen[exchange.latency or id(exchange)]
+        if exchange not in like:
+            like.append(exchange)
+            yield exchange
 
 
 def write_interactions(path: Path, interactions: Iterable[Interaction], redactor: Redactor | None = None) -> bool:

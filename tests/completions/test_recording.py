@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
-from pytest_llmtune.completions.recording import Recording
+from pytest_llmtune.completions.recording import Gathered, Recording
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.request import build
+from pytest_llmtune.completions.usage import completion_of
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -186,12 +187,37 @@ def test_new_latency_is_kept_where_the_answer_is_new(path: Path) -> None:
 
 
 def test_one_exchange_given_twice_is_written_once(path: Path) -> None:
-    """Two examples that share one completion share its line; equal exchanges of their own stay two."""
+    """Two examples that share one completion share its line, also when it was read twice from a cache."""
     shared = exchange("q", "a")
-    Recording.write(path, [shared, shared])
+    Recording.write(path, [shared, shared, replace(shared)])
     assert len(Recording.load(path).interactions) == 1
-    Recording.write(path, [shared, exchange("q", "a")])
+
+
+def test_equal_answers_of_their_own_stay_two(path: Path) -> None:
+    """Two exchanges that only say the same are two: they took different times, or no time was taken."""
+    Recording.write(path, [exchange("q", "a", latency=0.1), exchange("q", "a", latency=0.1000001)])
     assert len(Recording.load(path).interactions) == 2
+    Recording.write(path, [exchange("q", "a", latency=0), exchange("q", "a", latency=0)])
+    assert len(Recording.load(path).interactions) == 2
+
+
+def test_what_was_gathered_replays_draw_by_draw(path: Path) -> None:
+    """Equal rows of a dataset get samples of their own: in a replay each gets its own again, whoever came first."""
+    first, second = exchange("q", *"abcde"), exchange("q", *"fghij")
+    other, gathered = exchange("r", "x"), Gathered()
+    one, two = build(body_of("q"), 4), replace(build(body_of("q"), 4), draw=1)
+    gathered.add(two, completion_of([first, second], 4, skip=4))
+    gathered.add(build(body_of("r"), 1), completion_of([other], 1))
+    gathered.add(one, completion_of([first], 4))
+    gathered.add(build(body_of("q"), 2), completion_of([first], 2))
+    assert sorted(map(id, gathered.exchanges)) == sorted(map(id, (first, second, other)))
+    Recording.write(path, gathered.exchanges)
+    recording = Recording.load(path)
+    for request, answers in ((one, "abcd"), (two, "efgh")):
+        completion = recording.take(request)
+        assert completion is not None
+        assert "".join(choice.text for choice in completion.choices) == answers
+    assert len(recording.unused) == 1
 
 
 def test_write_over_a_broken_file_mends_it(path: Path) -> None:

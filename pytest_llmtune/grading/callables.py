@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.grading.grader import digest, qualified_name, source_of
 from pytest_llmtune.model import Answer, ExampleGrade, Row
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["Function", "GradeFunction", "load_function"]
 

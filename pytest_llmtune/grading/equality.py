@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from pytest_llmtune.grading.constants import Value, close, constant
-from pytest_llmtune.grading.forms import Form
+from pytest_llmtune.grading.constants import Value, close, constant, value_key
+
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.forms import Form
 
 __all__ = ["equal", "is_settled"]
 
@@ -43,15 +46,11 @@ def _atoms_equal(reference: Form, answer: Form) -> bool:
     one, other = reference.value, answer.value
     if one is None or other is None:
         return one is other and reference.key == answer.key
-    if one == other or _rounded(reference, answer) or _rounded(answer, reference):
+    if value_key(one) == value_key(other) or _rounded(reference, answer) or _rounded(answer, reference):
         return True
     if reference.percent == answer.percent:
         return False
-    return _hundredth(one) == other if reference.percent else _hundredth(other) == one
-
-
-def _hundredth(value: Value) -> Value:
-    return value / 100
+    return one == other * 100 if reference.percent else other == one * 100
 
 
 def _rounded(decimal: Form, exact: Form) -> bool:

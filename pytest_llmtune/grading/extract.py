@@ -1,4 +1,4 @@
-r"""Where the answer stands in a response: the last ``\boxed{}``, ``#### 18``, "the answer is ...", or the bare answer."""
+r"""Where the answer stands in a response: the last ``\boxed{}``, ``#### 18``, "the answer is ...", or all of a short response."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ _PHRASE = re.compile(
     \s*:?\*{0,2}\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
+_MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\(([^\n]+?)\\\)", re.DOTALL)
 _SENTENCE_END = re.compile(r"\n|(?<![\d.])\.(?=\s|$)|\.(?=\s|$)|[。!?;]")
-_JOINT = re.compile(
-    r"^[\s,;.$]*(?:(?:\\(?:quad|qquad|,|;|!|\(|\)|\[|\])|\\text\s*\{[^{}]*\}|\band\b|\bor\b|그리고|또는)[\s,;.$]*)*$"
+_JOINT = re.compile(  # between two boxes of one list: "and", commas, a unit, the name of the next value
+    r"[\s,;.$]*(?:[^\W\d_]{1,12}\s+(?=and\b|or\b))?"
+    r"(?:(?:\\(?:q?quad|[,;!()\[\]])|\\text\s*\{[^{}]*\}|\band\b|\bor\b|그리고|또는)[\s,;.$]*)*"
+    r"(?:[a-zA-Z](?:_\{?\w+\}?)?\s*=\s*)?"
 )
 _WORD = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
 _TEXT = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox)\s*\{[^{}]*\}")
 _LONGEST_BARE = 300  # characters
+_LONGEST_UNIT = 12
+_MOST_WORDS = 3
+_SHORT = 80  # characters of prose
 _LAST_NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\s?[$€£¥₩]?\d[\d.,/]*(?<![.,/])(?:\s?(?:%|percent\b|pct\b))?")
 _SIGN = re.compile(r"[\d\\$=^]")
 
@@ -45,7 +50,7 @@ def boxes(text: str) -> str | None:
         return None
     joined = [found[-1][2].strip()]
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
-        if not before[2].strip() or not _JOINT.match(text[before[1] : after[0]]):
+        if not before[2].strip() or not _JOINT.fullmatch(text[before[1] : after[0]]):
             break
         joined.insert(0, before[2].strip())
     different = list(dict.fromkeys(joined))
@@ -77,6 +82,7 @@ def _hash(text: str) -> str | None:
 
 
 def _phrase(text: str) -> str | None:
+    """What follows the last "the answer is": a formula with its unit, or the sentence, or what that sentence ends in."""
     found = list(_PHRASE.finditer(text))
     if not found:
         return None
@@ -84,47 +90,61 @@ def _phrase(text: str) -> str | None:
     math = _MATH.match(rest)
     if math:
         tail = _SENTENCE_END.split(rest[math.end() :], maxsplit=1)[0]
-        return (_unwrap(math) + tail if len(tail) <= 12 else _unwrap(math)).strip(" *") or None
-    return _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *\"'`") or None
+        return (_unwrap(math) + (tail if len(tail) <= _LONGEST_UNIT else "")).strip(" *") or None
+    sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *\"'`")
+    if is_bare(sentence):
+        return sentence
+    end = re.split(r"\b(?:is|are|equals|be)\b", sentence)[-1].strip(" :")
+    return end if is_bare(end) else _last(sentence) or sentence or None
 
 
 def _unwrap(math: re.Match[str]) -> str:
     return next(group for group in math.groups() if group is not None).strip()
 
 
-def _bare(text: str) -> str | None:
-    """All of the response, where it is nothing but an answer."""
+def _short(text: str) -> str | None:
+    """All of the response, where it is nothing but an answer; of one short line its only formula, or what it ends in."""
     stripped = text.strip().strip("*").strip().removesuffix(".")
-    return stripped if is_bare(stripped) and (_SIGN.search(stripped) or not re.search(r"\s", stripped)) else None
+    if is_bare(stripped):
+        return stripped
+    formulas = list(_MATH.finditer(stripped))
+    prose = _MATH.sub("", stripped)
+    if len(prose) > _SHORT or "\n" in prose:
+        return None
+    if formulas and (len(formulas) == 1 or formulas[-1].end() == len(stripped)):
+        return _unwrap(formulas[-1])
+    numbers = list(_LAST_NUMBER.finditer(stripped))
+    at_end = not formulas and numbers and len(stripped) - numbers[-1].end() <= _LONGEST_UNIT
+    return numbers[-1][0].strip() if at_end and stripped.count("$") < 2 else None
 
 
 def _last(text: str) -> str | None:
-    """The last formula, or in a text without any formula the last number with what sticks to it."""
+    """The last formula or number, whichever stands later."""
     formulas = list(_MATH.finditer(text))
-    if formulas:
-        return _unwrap(formulas[-1]) or None
-    if len(re.findall(r"\\\(|\\\[|\$", text)) > 1:
+    if not formulas and len(re.findall(r"\\\(|\\\[|\$", text)) > 1:
         return None  # formulas that are not closed on their line: which text is one cannot be told
-    found = _LAST_NUMBER.findall(text)
-    return found[-1].strip() if found else None
+    start = formulas[-1].end() if formulas else 0
+    numbers = _LAST_NUMBER.findall(text[start:])
+    if numbers:
+        return str(numbers[-1]).strip()
+    return _unwrap(formulas[-1]) if formulas else None
 
 
 def is_bare(text: str) -> bool:
-    """Whether a text can be a mathematical answer by itself: one line, no sentence."""
+    """Whether a text can be a mathematical answer by itself: one word, or a line of formula with a unit at most."""
+    if not text or "\n" in text or len(text) > _LONGEST_BARE:
+        return False
     words = _WORD.findall(_TEXT.sub(" ", text))
-    return (
-        bool(text)
-        and "\n" not in text
-        and len(text) <= _LONGEST_BARE
-        and len(words) <= (4 if _SIGN.search(text) else 1)
-    )
+    if not _SIGN.search(text):
+        return len(words) <= 1 and not re.search(r"\s", text)
+    return len(words) <= _MOST_WORDS and not _WORD.match(text)
 
 
 FORMS: Mapping[str, Callable[[str], str | None]] = {
     "boxed": boxes,
     "hash": _hash,
     "phrase": _phrase,
-    "bare": _bare,
+    "short": _short,
     "last": _last,
 }
 """The forms in which an answer may stand, the surest first."""

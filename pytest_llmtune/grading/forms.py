@@ -24,8 +24,8 @@ _NAME = re.compile(
 )
 _MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _RELATION = re.compile(r"(?<![<>!=\\])=(?!=)")
-_AND = re.compile(r"(?<![a-zA-Z\\])(?:and|or|그리고|또는)(?![a-zA-Z])")
-_GROUPED = re.compile(r"[-+]?\s?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
+_AND = re.compile(r"(?<![a-zA-Z\\])(?:and|or|그리고|또는)(?![a-zA-Z])|(?<=[\d)\]}])(?:and|or)(?=[a-zA-Z])")
+_GROUPED = re.compile(r"[-+]?\s?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 

@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.votes import Vote, grade_answers
-from pytest_llmtune.model import Answer, ExampleGrade, Row
+
+if TYPE_CHECKING:
+    from pytest_llmtune.model import Answer, ExampleGrade, Row
 
 __all__ = ["REFERENCE_COLUMNS", "BuiltIn", "Grader", "digest", "reference_value", "source_of"]
 

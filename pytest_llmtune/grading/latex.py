@@ -14,12 +14,12 @@ _WRAPPED = re.compile(rf"\\(?:{_TEXT_NAMES})\s*\{{([^{{}}]*)\}}")
 _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\\\(?=[a-zA-Z]{2})", r"\\"),  # doubled by a careless escape
+        (r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\"),  # doubled by a careless escape
         (r",\s*\\!\s*|\s*\{\s*,\s*\}\s*|,\\,(?=\d{3}(?!\d))", ","),  # thousands: 1,\!000 and 1{,}000
         (r"\\[td]frac(?![a-zA-Z])|\\cfrac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])|\\!", ""),
-        (r"\\(?:quad|qquad)(?![a-zA-Z])|\\[,;:> ]|~|[\s\u00a0\u2009\u202f]+", " "),
+        (r"\\q?quad|(?<!\\)\\[,;:> ]|~|[\s\u00a0\u2009\u202f]+", " "),
         (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])", ""),
         (r"\\\$|[$€£¥₩]", ""),
         (r"\\%|％", "%"),

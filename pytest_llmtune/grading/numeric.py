@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.extract import answer_in
 from pytest_llmtune.grading.grader import BuiltIn, reference_value
 from pytest_llmtune.model import Answer, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Numeric"]
 

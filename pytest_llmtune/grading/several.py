@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.grader import Grader, digest
-from pytest_llmtune.model import Answer, ExampleGrade, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmtune.model import Answer, ExampleGrade, Row
 
 __all__ = ["Several", "grade_with"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.grader import BuiltIn, reference_value
 from pytest_llmtune.model import Answer, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Contains", "Exact", "Folding", "Regex"]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.grader import Grader, reference_value
-from pytest_llmtune.model import Example
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.model import Example
 
 __all__ = ["PROBES", "check"]
 

@@ -1,0 +1,171 @@
+"""A pool of worker processes that answer one JSON line with one JSON line, each within a time limit that really holds.
+
+Standard library only. A worker that is late is killed and replaced: no signal in this process, so it works in any thread and
+under asyncio. (math-verify's own limit is SIGALRM, which only the main thread may use.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+from queue import LifoQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["WorkerPool", "clean_environment", "off_thread"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STARTUP = 120.0  # seconds; imports only
+_RECYCLE = 5_000  # requests, after which a worker is replaced: sympy's caches grow
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC", "LD_LIBRARY_PATH")
+
+
+class WorkerPool:
+    """Up to ``size`` processes of one script, started when they are first needed, stopped when the pool is garbage.
+
+    Args:
+        script: a Python file that prints one JSON line once it is ready, then answers each line of its input.
+        size: processes; default: one for each two processors, at least one and at most four.
+    """
+
+    def __init__(self, script: Path, size: int | None = None) -> None:
+        self._script = script
+        self._idle: LifoQueue[_Worker | None] = LifoQueue()
+        for _ in range(size or max(1, min(4, (os.cpu_count() or 1) // 2))):
+            self._idle.put(None)
+        self._running: list[_Worker] = []  # also those at work, for close()
+        weakref.finalize(self, _stop_all, self._running)
+
+    def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any] | None:
+        """The worker's answer; None where it took longer than ``limit`` seconds, crashed, or ran out of memory.
+
+        May be called from any thread; waits for a free worker without counting that time.
+        """
+        worker = self._idle.get()
+        try:
+            if worker is None or not worker.is_fresh:
+                worker = self._replace(worker)
+            answer = worker.call(request, limit)
+        except BaseException:
+            self._idle.put(self._drop(worker))
+            raise
+        self._idle.put(worker if answer is not None else self._drop(worker))
+        return answer
+
+    def close(self) -> None:
+        """Stop all workers; calls under way return None, later calls start new ones."""
+        _stop_all(self._running)
+
+    def _replace(self, worker: _Worker | None) -> _Worker:
+        self._drop(worker)
+        new = _Worker(self._script)
+        self._running.append(new)
+        return new
+
+    def _drop(self, worker: _Worker | None) -> None:
+        if worker is not None:
+            worker.stop()
+            self._running.remove(worker)
+
+
+def _stop_all(workers: Sequence[_Worker]) -> None:
+    for worker in list(workers):
+        worker.stop()
+
+
+class _Worker:
+    """One process. Raises OSError where it cannot be started."""
+
+    def __init__(self, script: Path) -> None:
+        self._calls = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(script), json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=clean_environment(),
+            text=True,
+            encoding="utf-8",
+        )
+        if self._read(_STARTUP) is None:
+            self.stop()
+            raise OSError(f"the grading worker {script.name} did not start (exit code {self._process.returncode})")
+
+    @property
+    def is_fresh(self) -> bool:
+        return self._process.poll() is None and self._calls < _RECYCLE
+
+    def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any] | None:
+        self._calls += 1
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError:  # it has died
+            return None
+        return self._read(limit)
+
+    def _read(self, limit: float) -> dict[str, Any] | None:
+        """The next line within ``limit`` seconds; None where the process ended before it."""
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
+        timer = threading.Timer(limit, self._process.kill)  # killing it ends the read below, on every platform
+        timer.daemon = True
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # a line that it never read
+                    continue
+
+
+def clean_environment() -> dict[str, str]:
+    """What a grading process may see of the environment: no keys, no settings."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {"PYTHONUTF8": "1"}
+
+
+async def off_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking function in a thread of its own, which is abandoned when the caller is cancelled.
+
+    Unlike ``asyncio.to_thread``, the event loop does not wait for it when it closes: Ctrl-C stays quick.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as caught:  # noqa: BLE001 - handed over to the awaiting task
+            error = caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name="llmtune-grading", daemon=True).start()
+    return await future

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune.completions.answers import answers_in, is_refusal
 from pytest_llmtune.completions.faults import Failure, Kind, backoff, n_limit
 from pytest_llmtune.completions.limits import Gate, Pilot
 from pytest_llmtune.completions.sending import send
-from pytest_llmtune.completions.usage import answers_in, is_refusal
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.model import Exchange
 
@@ -52,16 +52,23 @@ class _Job:
     """How far one request has come."""
 
     request: CompletionRequest
-    n: int
     end: float
+    """When its time is up, on the monotonic clock; the run's end until it is sent for the first time."""
+    started: float | None = None
     tries: int = 0
     failure: Failure | None = None
     avoid: set[Lane] = field(default_factory=set)
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def model(self) -> str:
         return str(self.request.body.get("model"))
+
+    def begin(self, patience: Patience) -> float:
+        """The clock runs from the first sending on, not while the request queues; seconds for the sending now."""
+        now = time.monotonic()
+        if self.started is None:
+            self.started, self.end = now, min(now + patience.total, self.end)
+        return min(patience.timeout, self.end - now)
 
 
 @dataclass(slots=True, eq=False)
@@ -87,25 +94,25 @@ class Asking:
         return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
 
     async def ask(self, request: CompletionRequest, n: int, keep: Keep) -> None:
-        """Get n answers and keep them; fewer, or none, where the server takes no such n: ``most_at_once`` then knows.
+        """Get n answers and keep them; fewer, but one at least, where the server gives no n at once.
 
         Raises:
             CompletionError: given up.
             EndpointError: no endpoint can serve the model.
             BudgetExhaustedError: it does not fit into the ledger.
         """
-        job = _Job(request, n, min(time.monotonic() + self.patience.total, self.patience.end))
+        job = _Job(request, self.patience.end)
         while True:
             lane = await self._lane(job)
             size = min(n, self._limit(lane, request) or n)
             failure = await self._attempt(lane, job, size, keep)
             if failure is None:
                 return
-            job.failure = failure
+            job.failure = job.failure if failure.kind is Kind.CLOSED else failure
             if failure.kind is Kind.NO_N and size > 1:
                 self._learn(lane, job, n_limit(failure.message, size))
-                return
-            await self._face(lane, job, failure)
+            else:
+                await self._face(lane, job, failure)
 
     async def _lane(self, job: _Job) -> Lane:
         """The lane for the next try, waiting where all of them rest."""
@@ -130,11 +137,16 @@ class Asking:
         async with self.slots.entered(), self.ledger.reserve(worst) as reservation, lane.gate.entered():
             await lane.keep_pace(self.billing.tokens(body, n))
             async with lane.pilots.setdefault(job.model, Pilot()).flight() as pilot:
-                if lane.why_closed(job.model) is not None:  # found out while this request waited
+                seconds = job.begin(self.patience)
+                if seconds <= 0 or lane.why_closed(job.model) is not None:  # while this request waited
                     reservation.settle(_FREE)
                     return Failure(Kind.CLOSED, "")
                 self.account.sent += 1
-                found = await send(lane, body, max(0.001, min(self.patience.timeout, job.end - time.monotonic())))
+                try:
+                    found = await send(lane, body, seconds)
+                except asyncio.CancelledError:
+                    self.account.uncertain += worst
+                    raise
                 pilot.landed = pilot.landed or isinstance(found, Exchange)
             if isinstance(found, Failure):
                 self._lost(reservation, found)
@@ -150,8 +162,14 @@ class Asking:
         self.account.uncertain += reservation.cost or _FREE
 
     async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
-        exchange, cost = await self.billing.counted(lane, found)
-        reservation.settle(cost)
+        exchange, cost = found, self.billing.cost(lane, found)
+        try:
+            exchange, cost = await self.billing.counted(lane, found)
+        finally:  # also when cancelled: it is paid for
+            reservation.settle(cost)
+            self._keep(exchange, cost, keep)
+
+    def _keep(self, exchange: Exchange, cost: Decimal, keep: Keep) -> None:
         keep(exchange, cost)
         self.account.answered += 1
         self.account.samples += answers_in(exchange)
@@ -186,10 +204,9 @@ class Asking:
         self.account.retried[str(failure.kind)] += 1
 
     def _given_up(self, job: _Job) -> CompletionError:
-        kind = str(job.failure.kind) if job.failure else "deadline"
         last = job.failure.message if job.failure else "the time of the run is up"
-        self.account.given_up[kind] += 1
-        seconds = time.monotonic() - job.started
+        self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
+        seconds = time.monotonic() - (job.started or time.monotonic())
         return CompletionError(f"{job.model}: given up after {seconds:.1f} s and {job.tries} faults; the last: {last}")
 
     async def _close_model(self, lane: Lane, model: str, failure: Failure) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions import undercount
+from pytest_llmtune.completions.answers import answers_in, is_refusal, token_limit
 from pytest_llmtune.completions.facts import usage_of
 from pytest_llmtune.completions.request import safe_json
 from pytest_llmtune.completions.sending import send
-from pytest_llmtune.completions.usage import answers_in, completion_of, counts_one, is_refusal, token_limit
+from pytest_llmtune.completions.usage import completion_of
 from pytest_llmtune.model import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_llmtune.completions.account import Account
     from pytest_llmtune.completions.lanes import Lane
     from pytest_llmtune.completions.pricing import Price, PriceBook
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["ASSUMED_ANSWER", "Billing", "prompt_bound"]
 
 ASSUMED_ANSWER = 16_384
-"""Tokens that an answer is reserved with where the request limits it by nothing."""
+"""Tokens that an answer is reserved with where the request does not limit it."""
 
 _IMAGE = 4096  # tokens that an image given by its address is reserved with
-_NO_DOLLARS = Decimal(0)
+_FREE = Decimal(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,9 +39,9 @@ class Billing:
     account: Account
     timeout: float
     _prompts: dict[bytes, int] = field(default_factory=dict)
-    """Tokens of prompts that were billed before, by a digest of model and messages."""
-    _counting: dict[tuple[int, str], bool | None] = field(default_factory=dict)
-    """Whether an endpoint counts one choice only, by its place and the model; None: it could not be found out."""
+    """Tokens of prompts that were billed before, by a digest of what makes them."""
+    _counting: dict[tuple[int, str], asyncio.Future[bool | None]] = field(default_factory=dict)
+    """Whether an endpoint counts one choice only, by its place and the model; None: it cannot be found out."""
 
     def price(self, lane: Lane, model: str) -> Price:
         """The endpoint's own price, else the price book's."""
@@ -49,14 +50,12 @@ class Billing:
     def worst(self, lane: Lane, body: Mapping[str, Any], n: int) -> Decimal:
         """USD that a request for n answers may cost at most, a probe of the server's counting included.
 
-        Its prompt counts with the tokens billed for the same messages before, else with an upper bound.
+        Its prompt counts with the tokens billed for the same prompt before, else with an upper bound.
         """
         price = self.price(lane, str(body["model"]))
         prompt = self._prompts.get(_digest(body)) or prompt_bound(body)
         most = price.worst(prompt, n * (token_limit(body) or ASSUMED_ANSWER))
-        if n == 1:
-            return most
-        return most + price.worst(prompt_bound(undercount.probe_body(body)), 2)
+        return most if n == 1 else most + price.worst(prompt_bound(undercount.probe_body(body)), 2)
 
     def tokens(self, body: Mapping[str, Any], n: int) -> int:
         """The tokens that a request counts with against a limit of tokens a minute."""
@@ -65,32 +64,44 @@ class Billing:
 
     async def counted(self, lane: Lane, exchange: Exchange) -> tuple[Exchange, Decimal]:
         """The exchange with honest counts, and USD for it and for what finding out took."""
-        body, extra = exchange.request, _NO_DOLLARS
-        model = str(body["model"])
-        place = lane.order, model
-        if place not in self._counting and undercount.suspicious(exchange):
-            self._counting[place] = True if counts_one(exchange) else None  # the probe's answer follows
-            if self._counting[place] is None:
-                extra = await self._probe(lane, place, body)
-            if self._counting[place]:
-                self.account.note(f"{lane.endpoint.label} reports the tokens of one choice only; all are counted here")
-        if (known := self._counting.get(place)) is not None:
-            exchange = undercount.annotated(exchange, known)
+        model = str(exchange.request["model"])
+        counts_one, extra = await self._counts_one(lane, model, exchange)
+        if counts_one is not None:
+            exchange = undercount.annotated(exchange, counts_one)
+        return exchange, extra + self.cost(lane, exchange)
+
+    def cost(self, lane: Lane, exchange: Exchange) -> Decimal:
+        """USD for all answers of an exchange."""
         usage = completion_of([exchange], answers_in(exchange)).usage
         if usage_of(exchange.response.get("usage")) is not None and not is_refusal(exchange):
-            self._prompts[_digest(body)] = usage.prompt_tokens
-        return exchange, extra + self.price(lane, model).cost(usage)
+            self._prompts[_digest(exchange.request)] = usage.prompt_tokens
+        return self.price(lane, str(exchange.request["model"])).cost(usage)
 
-    async def _probe(self, lane: Lane, place: tuple[int, str], body: Mapping[str, Any]) -> Decimal:
-        """Ask the server how it counts; USD that it took."""
+    async def _counts_one(self, lane: Lane, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
+        """What is known of the server's way of counting; the first suspicious response finds out, others wait."""
+        place = lane.order, model
+        if place in self._counting:
+            return await self._counting[place], _FREE
+        if not undercount.suspicious(exchange):
+            return None, _FREE
+        found = self._counting[place] = asyncio.get_running_loop().create_future()
+        one, cost = None, _FREE
+        try:
+            one, cost = (True, _FREE) if undercount.counts_one(exchange) else await self._probe(lane, exchange.request)
+        finally:
+            found.set_result(one)
+        if one:
+            self.account.note(f"{lane.endpoint.label} reports the tokens of one choice only; all are counted here")
+        return one, cost
+
+    async def _probe(self, lane: Lane, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
+        """Ask the server how it counts; the answer, and USD that it took."""
         question = undercount.probe_body(body)
         self.account.sent += 1
         answer = await send(lane, question, self.timeout)
-        price = self.price(lane, place[1])
         if not isinstance(answer, Exchange) or is_refusal(answer):
-            return price.worst(prompt_bound(question), 2)
-        self._counting[place] = undercount.verdict(answer.response)
-        return price.cost(completion_of([answer], answers_in(answer)).usage)
+            return None, self.price(lane, str(body["model"])).worst(prompt_bound(question), 2)
+        return undercount.verdict(answer.response), self.cost(lane, answer)
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:
@@ -98,17 +109,12 @@ def prompt_bound(body: Mapping[str, Any]) -> int:
 
     No tokenizer in use makes more tokens than bytes. Images given by an address count with a fixed number.
     """
-    messages = body.get("messages") or ()
-    images = sum(
-        1
-        for message in messages
-        if isinstance(message.get("content"), (list, tuple))
-        for part in message["content"]
-        if part.get("type") != "text"
-    )
+    messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
+    lists = [message["content"] for message in messages if isinstance(message.get("content"), (list, tuple))]
+    images = sum(1 for parts in lists for part in parts if isinstance(part, Mapping) and part.get("type") != "text")
     return len(safe_json(body).encode()) + 16 * len(messages) + 64 + _IMAGE * images
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:
-    text = safe_json([body.get("model"), body.get("messages"), body.get("tools"), body.get("response_format")])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+    text = safe_json([body.get(name) for name in ("model", "messages", "tools", "response_format")])
+    return hashlib.blake2b(text.encode(), digest_size=12).digest()

@@ -88,6 +88,7 @@ def _default(base_url: str | None, sources: KeySources) -> tuple[Endpoint, ...]:
             Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
         )
     address = address or OPENAI_URL
+    _check_address(address, "base_url")
     if not keys and urlsplit(address).hostname in _LOCAL:
         keys = (Secret("none", "no key"),)
     if not keys:
@@ -165,8 +166,7 @@ def _endpoint(item: Any, where: str, sources: KeySources) -> Endpoint:
     if kind not in ("openai", "azure"):
         raise SuiteError(f"{where}: kind is {kind!r}; valid: openai, azure")
     address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
-    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-        raise SuiteError(f"{where}: base_url is {address!r:.200}; valid: http://... or https://...")
+    _check_address(address, where)
     version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
     return Endpoint(
         address,
@@ -178,6 +178,14 @@ def _endpoint(item: Any, where: str, sources: KeySources) -> Endpoint:
         api_version=version if kind == "azure" else None,
         **{name: _number(name, fields[name], where) for name in _NUMBERS if name in fields},
     )
+
+
+def _check_address(address: str, where: str) -> None:
+    parts = urlsplit(address)
+    if "@" in parts.netloc:
+        raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SuiteError(f"{where}: the address is {address!r:.200}; valid: http://... or https://...")
 
 
 def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:

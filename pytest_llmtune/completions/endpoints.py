@@ -45,7 +45,7 @@ class Endpoint:
 
     @property
     def label(self) -> str:
-        return self.name or urlsplit(self.base_url).netloc or self.base_url
+        return self.name or urlsplit(self.base_url).netloc
 
     def serves(self, model: str) -> bool:
         """Whether it has a suite's model, as far as its list says."""

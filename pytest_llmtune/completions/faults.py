@@ -115,12 +115,13 @@ def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], me
 def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
     code = str(body.get("code") or "")
     rules = (
+        (Kind.NO_MODEL, code in ("model_not_found", "DeploymentNotFound")),
         (Kind.NO_QUOTA, status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached")),
         (Kind.RATE_LIMIT, status == 429),
         (Kind.SERVER, status in (408, 409) or status >= 500),
         (Kind.BAD_KEY, status in (401, 403)),
         (Kind.FILTERED, code == "content_filter" or "content management policy" in message),
-        (Kind.NO_MODEL, status == 404 or code == "model_not_found" or _MODEL.search(message)),
+        (Kind.NO_MODEL, status == 404 or _MODEL.search(message)),
         (Kind.NO_N, body.get("param") == "n" or _ABOUT_N.search(message)),
     )
     return next((kind for kind, holds in rules if holds), Kind.BAD_REQUEST)

@@ -138,7 +138,10 @@ class Fleet:
             listed = sorted({name for lane in self.lanes for name in lane.endpoint.models or ()})
             raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(listed)}")
         reasons = dict.fromkeys(f"{lane.endpoint.label}: {lane.why_closed(model)}" for lane in serving)
-        raise EndpointError(f"the model {model!r} cannot be asked: " + "; ".join(reasons))
+        raise EndpointError(
+            f"the model {model!r} cannot be asked: {'; '.join(reasons)}; "
+            "give another model, key or endpoint, and run again"
+        )
 
     def choose(self, model: str, avoid: Iterable[Lane]) -> tuple[Lane | None, float]:
         """The lane to take now, or None and the seconds until one is rested.

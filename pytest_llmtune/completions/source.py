@@ -140,12 +140,7 @@ class LiveSource:
 
         while (missing := wanted - sum(map(answers_in, pool))) > 0:
             asking = self._started()
-            before = len(pool), asking.most_at_once(request)
-            await _all(asking.ask(request, size, keep) for size in _split(missing, before[1]))
-            if (len(pool), asking.most_at_once(request)) == before:
-                raise CompletionError(
-                    f"{request.body.get('model')}: the server gives no {missing} answers, nor any fewer"
-                )
+            await _all(asking.ask(request, n, keep) for n in _split(missing, asking.most_at_once(request)))
         return sum(costs, Decimal(0))
 
     def _started(self) -> Asking:

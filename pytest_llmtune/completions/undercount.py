@@ -1,21 +1,56 @@
-"""Finding out whether a server counts the tokens of all choices or of one only."""
+"""Servers that count the tokens of one choice only where n > 1, as llama.cpp does: noticed, asked, and written down.
+
+OpenAI's ``usage.completion_tokens`` counts all choices. Which way a server counts is read from the response alone, so
+that a replay counts as the live run did:
+
+1. ``COUNTED`` in the usage: the live source wrote it there, after it had asked the server with ``probe_body``.
+2. A proof: fewer tokens are reported than the texts must have had (a choice that ended with ``length`` has
+   ``max_tokens``, any other text at least one), and they fit into one choice.
+3. More than 12 bytes of text for each reported token: no tokenizer does that with ordinary text.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.completions.answers import (
+    answer_bytes,
+    answers_in,
+    choices_of,
+    token_limit,
+    was_cut,
+    written_bytes,
+)
 from pytest_llmtune.completions.facts import usage_of
-from pytest_llmtune.completions.usage import COUNTED, answer_bytes, answers_in, counts_one
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_llmtune.model import Exchange
 
-__all__ = ["annotated", "probe_body", "suspicious", "verdict"]
+__all__ = ["COUNTED", "annotated", "counts_one", "probe_body", "suspicious", "verdict"]
+
+COUNTED = "llmtune_choices_counted"
+"""In a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
 
 _USUAL = 4  # bytes for each token, in English
+_IMPLAUSIBLE = 12
+
+
+def counts_one(exchange: Exchange) -> bool:
+    """Whether ``usage.completion_tokens`` counts only one of several choices."""
+    usage, choices = exchange.response.get("usage"), choices_of(exchange)
+    reported = usage_of(usage)
+    if reported is None or len(choices) < 2 or not isinstance(usage, dict):
+        return False
+    if COUNTED in usage:
+        return bool(usage[COUNTED] == 1)
+    total, limit = reported.completion_tokens, token_limit(exchange.request)
+    least = sum(limit if limit and was_cut(choice) else min(1, written_bytes(choice)) for choice in choices)
+    if total < least and (limit is None or total <= limit):
+        return True
+    return answer_bytes(exchange) > _IMPLAUSIBLE * total
 
 
 def suspicious(exchange: Exchange) -> bool:
@@ -43,5 +78,5 @@ def annotated(exchange: Exchange, counts_only_one: bool) -> Exchange:
     usage = exchange.response.get("usage")
     if not isinstance(usage, dict) or answers_in(exchange) < 2 or counts_one(exchange) == counts_only_one:
         return exchange
-    usage = usage | {COUNTED: 1 if counts_only_one else answers_in(exchange)}
-    return replace(exchange, response={**exchange.response, "usage": usage})
+    known = usage | {COUNTED: 1 if counts_only_one else answers_in(exchange)}
+    return replace(exchange, response={**exchange.response, "usage": known})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.comparison import compare
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.figures import apart, counted, number
 from pytest_llmtune.statistics import minimum_detectable_drop
-from pytest_llmtune.verdict import Criteria, Gate, Limit, Stale, Verdict, cost_limit
+from pytest_llmtune.suite.threshold import COSTS
+from pytest_llmtune.verdict import Criteria, Gate, Limit, Stale, Verdict, limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Evaluation
 
-__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "cost_limit", "judge"]
+__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "judge", "limits_of"]
 
 _TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats
 
@@ -63,7 +65,7 @@ def judge(
         gates=(*gates, *([unknown] if evaluation.unknown else [])),
         flips=comparison.flips if comparison else (),
         p_value=comparison.p_value if comparison else None,
-        value=_metric(evaluation, criteria.metric) if known else None,
+        value=float(_metric(evaluation, criteria.metric)) if known else None,
         interval=evaluation.intervals.get(criteria.metric),
         baseline=comparison.before if comparison else None,
         compared=comparison.compared if comparison else 0,
@@ -82,13 +84,14 @@ def _status(
     return "passed" if all(gate.passed for gate in gates) else "failed"
 
 
-def _metric(evaluation: Evaluation, name: str) -> float:
-    if name == "inference_cost":
-        return float(evaluation.inference_cost)
+def _metric(evaluation: Evaluation, name: str) -> float | Decimal:
+    """Costs are exact, other metrics floats."""
+    if name in COSTS:
+        return evaluation.inference_cost if name == "inference_cost" else evaluation.cost
     try:
-        return evaluation.metrics[name]
+        return float(evaluation.metrics[name])
     except KeyError:
-        known = ", ".join(sorted({*evaluation.metrics, "inference_cost"}))
+        known = ", ".join(sorted({*evaluation.metrics, *COSTS}))
         raise SuiteError(
             f"no metric {name!r}: the grader gives {known}. Name one of these in metric= and the gates"
         ) from None
@@ -96,19 +99,20 @@ def _metric(evaluation: Evaluation, name: str) -> float:
 
 def _group_value(
     evaluation: Evaluation, limit: Limit, column: str, aggregate: Callable[[Sequence[float]], float]
-) -> float:
-    values = [
-        result.grade.metrics[limit.metric]
-        for result in evaluation.results
-        if result.grade and limit.metric in result.grade.metrics and str(result.example.row.get(column)) == limit.group
-    ]
+) -> float | Decimal:
+    results = [result for result in evaluation.results if str(result.example.row.get(column)) == limit.group]
+    if limit.metric == "inference_cost":
+        costs = [result.cost for result in results if result.grade]
+        if costs:
+            return sum(costs, Decimal(0)) / len(costs)
+    values = [r.grade.metrics[limit.metric] for r in results if r.grade and limit.metric in r.grade.metrics]
     if not values:
         groups = sorted({str(result.example.row.get(column)) for result in evaluation.results})
         raise SuiteError(
             f"{limit.name}: no example has {column} = {limit.group!r} and a metric {limit.metric!r}; "
             f"the groups are {', '.join(groups[:20])}"
         )
-    return aggregate(values)
+    return float(aggregate(values))
 
 
 def _limit_gate(
@@ -119,15 +123,20 @@ def _limit_gate(
     else:
         value = _metric(evaluation, limit.metric)
     low = limit.direction == "min"
-    bound = float(limit.limit)
-    slack = _TOLERANCE * max(abs(bound), 1e-3)  # relative for costs, which are tiny
-    passed = value >= bound - slack if low else value <= bound + slack
-    shown, allowed = apart(value, bound, money=limit.metric == "inference_cost")
+    passed = _within(value, limit.limit, low=low)
+    shown, allowed = apart(value, limit.limit, money=limit.metric in COSTS)
     relation = ("is at least" if low else "is within") if passed else ("is below" if low else "is over")
     group = f" of {criteria.group_by} = {limit.group}" if limit.group is not None else ""
     per = " per instance" if limit.metric == "inference_cost" else ""
     sentence = f"{limit.metric}{group} {shown}{per} {relation} {limit.name.partition('[')[0]} {allowed}"
-    return Gate(limit.name, limit.metric, passed, float(value), bound, sentence)
+    return Gate(limit.name, limit.metric, passed, float(value), float(limit.limit), sentence)
+
+
+def _within(value: float | Decimal, limit: Decimal, *, low: bool) -> bool:
+    """Dollars are compared exactly; means of floats may be a rounding away from their limit. NaN is never within."""
+    if isinstance(value, Decimal):
+        return value >= limit if low else value <= limit
+    return value >= float(limit) - _TOLERANCE if low else value <= float(limit) + _TOLERANCE
 
 
 def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
 from pytest_llmtune.comparison import Flip
 from pytest_llmtune.model import Interval
+from pytest_llmtune.suite.threshold import Threshold
 
-__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "cost_limit"]
+__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "limits_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,21 @@ class Limit:
         return key if self.group is None else f"{key}[{self.group}]"
 
 
-def cost_limit(budget: Decimal, key: str = "inference_budget") -> Limit:
-    """The guard's limit on USD per instance, set by the suite's ``key``."""
-    return Limit("inference_cost", "max", budget, key=key)
+def limits_of(thresholds: Iterable[Threshold], inference_budget: Decimal | None = None) -> tuple[Limit, ...]:
+    """A suite's thresholds as limits, one for each group that a threshold names.
+
+    The inference budget is the limit on USD per instance unless ``max_inference_cost`` is among the thresholds.
+    """
+    limits = [
+        Limit(threshold.metric, threshold.direction, limit, group)
+        for threshold in thresholds
+        for group, limit in (
+            threshold.limit.items() if isinstance(threshold.limit, Mapping) else [(None, threshold.limit)]
+        )
+    ]
+    if inference_budget is not None and "max_inference_cost" not in (limit.name for limit in limits):
+        limits.append(Limit("inference_cost", "max", inference_budget, key="inference_budget"))
+    return tuple(limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from decimal import Decimal
@@ -16,7 +17,8 @@ from pytest_llmtune.comparison import Outcome, excerpt
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.model import Interval
 from pytest_llmtune.plain import from_plain, to_plain
-from pytest_llmtune.regression import Criteria, Limit, Stale, Verdict, cost_limit, judge
+from pytest_llmtune.regression import Criteria, Limit, Stale, Verdict, judge, limits_of
+from pytest_llmtune.suite.threshold import parse
 
 
 def at_least(limit: str, metric: str = "success_vote", group: str | None = None) -> Limit:
@@ -41,12 +43,12 @@ def sentence(verdict: Verdict, gate: str) -> str:
         (at_most("0.7"), False, "success_vote 0.75 is over max_success_vote 0.7"),
         (at_least("0.7500001"), False, "success_vote 0.75 is below min_success_vote 0.7500001"),
         (
-            cost_limit(Decimal("0.00003")),
+            *limits_of([], Decimal("0.00003")),
             True,
             "inference_cost $0.00003 per instance is within inference_budget $0.00003",
         ),
         (
-            cost_limit(Decimal("0.000029"), "max_inference_cost"),
+            *limits_of([parse("max_inference_cost", "0.000029")], Decimal(1)),
             False,
             "inference_cost $0.00003 per instance is over max_inference_cost $0.000029",
         ),
@@ -62,10 +64,49 @@ def test_a_limit_is_held_to_the_digit(limit: Limit, passed: bool, text: str) -> 
     assert verdict.failed_gates == (() if passed else verdict.gates)
 
 
+def test_a_suites_thresholds_become_limits() -> None:
+    """One limit for each group; the budget is the cost limit only where no own one is given."""
+    thresholds = [parse("min_success_vote", {"geometry": 0.7, 3: 0.5}), parse("max_latency", 2)]
+    assert limits_of(thresholds, Decimal(1)) == (
+        at_least("0.7", group="geometry"),
+        at_least("0.5", group="3"),
+        at_most("2", "latency"),
+        Limit("inference_cost", "max", Decimal(1), key="inference_budget"),
+    )
+    own = parse("max_inference_cost", 2)
+    assert limits_of([own], Decimal(1)) == (at_most("2", "inference_cost"),)
+
+
+def test_dollars_are_compared_exactly() -> None:
+    """A limit passed by the least part of a cent is passed; means of floats are given the rounding of floats."""
+    today = scores(1)
+    exact = today.inference_cost
+    for limit, passed in ((exact, True), (exact - Decimal("1e-25"), False)):
+        assert judge(today, Criteria(limits=limits_of([], limit))).passed is passed
+    shares = evaluation([result(i, value) for i, value in enumerate((0.1, 0.1, 0.7))])
+    assert judge(shares, Criteria(limits=(at_most("0.3"), at_least("0.3")))).passed
+
+
+def test_the_runs_cost_can_be_limited() -> None:
+    """max_cost is about the dollars that this run really spent."""
+    today = dataclasses.replace(scores(1), cost=Decimal("0.50"))
+    verdict = judge(today, Criteria(limits=(at_most("0.4", "cost"),)))
+    assert [gate.sentence for gate in verdict.failed_gates] == ["cost $0.50 is over max_cost $0.40"]
+
+
+def test_groups_can_have_cost_limits() -> None:
+    """Dollars per instance are means over the rows of the group."""
+    today = evaluation([result(0, row={"t": "a", "q": "x"}), result(1, row={"t": "b", "q": "y"})])
+    limit = Limit("inference_cost", "max", Decimal("0.00003"), "a")
+    assert judge(today, Criteria(limits=(limit,), group_by="t")).gates[0].sentence == (
+        "inference_cost of t = a $0.00003 per instance is within max_inference_cost $0.00003"
+    )
+
+
 def test_a_failing_gate_hides_no_other() -> None:
     """Every gate is judged and listed, whatever failed before it."""
     criteria = Criteria(
-        limits=(at_least("0.9"), at_least("0.2", "success"), cost_limit(Decimal("0.00001"))), max_drop=0.1
+        limits=(at_least("0.9"), at_least("0.2", "success"), *limits_of([], Decimal("0.00001"))), max_drop=0.1
     )
     verdict = judge(scores(1, 0), criteria, lock(scores(1, 1)))
     assert [(gate.name, gate.passed) for gate in verdict.gates] == [
@@ -323,7 +364,7 @@ def test_a_verdict_agrees_with_its_own_flips(pairs: list[tuple[Any, Any]], max_d
 def test_a_verdict_crosses_processes_as_json() -> None:
     """Criteria and verdict survive JSON, gates with all digits of their amounts."""
     criteria = Criteria(
-        limits=(at_least("0.7", group="x"), cost_limit(Decimal("0.0000010"))), max_drop=0.1, group_by="g"
+        limits=(at_least("0.7", group="x"), *limits_of([], Decimal("0.0000010"))), max_drop=0.1, group_by="g"
     )
     today = evaluation([result(i, i % 2, row={"g": "x", "q": "?"}) for i in range(4)])
     verdict = judge(today, criteria, lock(scores(1, 1)), stale=[Stale("a", "b")], notes=["c"])

@@ -9,7 +9,7 @@ import pytest
 from support.results import evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.regression import Criteria, Stale, cost_limit
+from pytest_llmtune.regression import Criteria, Stale, limits_of
 from pytest_llmtune.report.github import append_summary, error_annotations, markdown
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FAILED = report(
     scores(1, 0),
     lock(scores(1, 1)),
-    Criteria(max_drop=0.02, limits=(cost_limit(Decimal("0.00001")),)),
+    Criteria(max_drop=0.02, limits=limits_of([], Decimal("0.00001"))),
     notes=("50% of it",),
 )
 PASSED = report(scores(1), lock(scores(1)), name="intent")

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from support.results import lock, report, scores
 
-from pytest_llmtune.regression import Criteria, Stale, cost_limit
+from pytest_llmtune.regression import Criteria, Stale, limits_of
 from pytest_llmtune.report.junit import properties
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FAILED = report(
     scores(1, 0, None),
     lock(scores(1, 1, 1)),
-    Criteria(max_drop=0.02, max_unknown=1, limits=(cost_limit(Decimal("0.004")),)),
+    Criteria(max_drop=0.02, max_unknown=1, limits=limits_of([], Decimal("0.004"))),
     spent=Decimal("0.0000001"),
 )
 

@@ -10,14 +10,14 @@ from rich.cells import cell_len
 from support.results import compared, evaluation, lock, report, result, scores
 
 from pytest_llmtune.lock import Measured, StudySummary
-from pytest_llmtune.regression import Criteria, Stale, cost_limit
+from pytest_llmtune.regression import Criteria, Stale, limits_of
 from pytest_llmtune.report.suite_report import RecordingFacts
 from pytest_llmtune.report.terminal import failure, summary
 
 FAILED = report(
     scores(1, 0, 1, 1, 1, None),
     lock(scores(1, 1, 0, 1, 1, 1)),
-    Criteria(max_drop=0.02, max_unknown=1, limits=(cost_limit(Decimal("0.00001")),)),
+    Criteria(max_drop=0.02, max_unknown=1, limits=limits_of([], Decimal("0.00001"))),
     notes=("the prompt differs from the baseline's",),
 )
 
@@ -67,7 +67,7 @@ def test_a_drop_alone_offers_to_accept_it_first() -> None:
 
 def test_several_failed_gates_are_counted_in_the_headline() -> None:
     """The headline names the first and counts the others."""
-    criteria = Criteria(max_drop=0, limits=(cost_limit(Decimal("0.00001")),))
+    criteria = Criteria(max_drop=0, limits=limits_of([], Decimal("0.00001")))
     text = failure(report(scores(0), lock(scores(1)), criteria))
     assert text.splitlines()[0].endswith("max_drop allows 0 (and 1 more)")
 

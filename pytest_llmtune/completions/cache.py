@@ -107,7 +107,7 @@ class Cache:
             return action(self._opened())
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise CacheError(
-                f"the cache of paid completions {self.path} cannot be used: {str(error) or 'it is locked or read-only'}; "
+                f"the cache of paid completions {self.path} cannot be used: {str(error) or 'locked or read-only'}; "
                 "free the disk, or make the directory writable, and run again: what was paid for before is kept"
             ) from None
 

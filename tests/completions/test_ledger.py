@@ -1,0 +1,207 @@
+"""Dollars are reserved before they are spent, and no interleaving passes a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.errors import BudgetExhaustedError
+
+ONE = Decimal(1)
+
+
+async def spend(ledger: Ledger, worst: Decimal, cost: Decimal, steps: int = 1) -> None:
+    async with ledger.reserve(worst) as reservation:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reservation.settle(cost)
+
+
+async def until_idle() -> None:
+    for _ in range(9):
+        await asyncio.sleep(0)
+
+
+def test_settling_frees_what_was_not_needed() -> None:
+    """The reserved worst case becomes the real cost."""
+
+    async def run() -> None:
+        ledger = Ledger(ONE)
+        async with ledger.reserve(Decimal("0.75")) as reservation:
+            assert (ledger.reserved, ledger.spent, ledger.left) == (Decimal("0.75"), 0, Decimal("0.25"))
+            reservation.settle(Decimal("0.5"))
+        assert (ledger.reserved, ledger.spent, ledger.left) == (0, Decimal("0.5"), Decimal("0.5"))
+
+    asyncio.run(run())
+
+
+def test_waits_for_requests_in_flight() -> None:
+    """What does not fit now but may fit later waits, and goes on when something was settled for less."""
+
+    async def run() -> None:
+        ledger, order = Ledger(ONE), []
+        hold = asyncio.Event()
+
+        async def first() -> None:
+            async with ledger.reserve(Decimal("0.9")) as reservation:
+                await hold.wait()
+                reservation.settle(Decimal("0.1"))
+                order.append("first")
+
+        async def second() -> None:
+            async with ledger.reserve(Decimal("0.8")) as reservation:
+                order.append("second")
+                reservation.settle(Decimal("0.8"))
+
+        jobs = [asyncio.create_task(first()), asyncio.create_task(second())]
+        await until_idle()
+        assert order == []
+        hold.set()
+        await asyncio.gather(*jobs)
+        assert order == ["first", "second"]
+        assert ledger.spent == Decimal("0.9")
+
+    asyncio.run(run())
+
+
+def test_fails_when_it_can_never_fit() -> None:
+    """More than the limit fails at once; a waiting request fails as soon as the money is really gone."""
+
+    async def run() -> None:
+        ledger = Ledger(ONE, name="optimization_budget")
+        with pytest.raises(BudgetExhaustedError, match=r"optimization_budget: \$0.000000 of \$1 .* up to \$1.100000"):
+            await spend(ledger, Decimal("1.1"), ONE)
+        gone = asyncio.create_task(spend(ledger, Decimal("0.9"), Decimal("0.9"), steps=3))
+        await asyncio.sleep(0)
+        with pytest.raises(BudgetExhaustedError, match=r"\$0.900000 of \$1 is spent"):
+            await spend(ledger, Decimal("0.5"), ONE)
+        await gone
+        assert (ledger.spent, ledger.reserved) == (Decimal("0.9"), 0)
+
+    asyncio.run(run())
+
+
+def test_without_a_limit_everything_is_still_counted() -> None:
+    """No limit: nothing waits, and the sum is right."""
+    ledger = Ledger()
+
+    async def run() -> None:
+        await asyncio.gather(*(spend(ledger, Decimal(9), Decimal("0.1")) for _ in range(50)))
+
+    asyncio.run(run())
+    assert (ledger.spent, ledger.reserved, ledger.left) == (5, 0, None)
+
+
+def test_what_breaks_off_counts_as_spent() -> None:
+    """A request that ends without a known cost may have been billed in full: the budget assumes so."""
+
+    async def run() -> None:
+        ledger = Ledger(ONE)
+        with pytest.raises(ConnectionError):
+            async with ledger.reserve(Decimal("0.4")):
+                raise ConnectionError
+        assert (ledger.spent, ledger.uncertain, ledger.reserved) == (Decimal("0.4"), Decimal("0.4"), 0)
+        with pytest.raises(ConnectionError):
+            async with ledger.reserve(Decimal("0.4")) as reservation:
+                reservation.settle(Decimal(0))  # refused before any work was done
+                raise ConnectionError
+        assert (ledger.spent, ledger.uncertain) == (Decimal("0.4"), Decimal("0.4"))
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_wait_costs_nothing() -> None:
+    """A request that is cancelled while it waits leaves no trace, and those behind it move up."""
+
+    async def run() -> None:
+        ledger, hold = Ledger(ONE), asyncio.Event()
+
+        async def holder() -> None:
+            async with ledger.reserve(ONE) as reservation:
+                await hold.wait()
+                reservation.settle(Decimal(0))
+
+        jobs = [asyncio.create_task(holder())]
+        jobs += [asyncio.create_task(spend(ledger, ONE, Decimal("0.1"))) for _ in range(3)]
+        await until_idle()
+        jobs[1].cancel()
+        hold.set()
+        await asyncio.sleep(0)
+        jobs[2].cancel()  # perhaps granted in this very moment
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        assert results[0] is None
+        assert results[3] is None
+        assert ledger.reserved == 0
+        assert ledger.spent - ledger.uncertain == Decimal("0.1")
+
+    asyncio.run(run())
+
+
+def test_a_suite_s_budget_lies_inside_the_run_s() -> None:
+    """A reservation holds in both; the tighter one decides, and a settlement in one suite lets another go on."""
+
+    async def run() -> None:
+        whole = Ledger(ONE, name="--llm-max-spend")
+        algebra, sentiment = Ledger(Decimal("0.8"), whole, "algebra"), Ledger(Decimal("0.8"), whole, "sentiment")
+        await asyncio.gather(
+            spend(algebra, Decimal("0.7"), Decimal("0.2"), steps=3), spend(sentiment, Decimal("0.7"), Decimal("0.3"))
+        )
+        assert (whole.spent, algebra.spent, sentiment.spent) == (Decimal("0.5"), Decimal("0.2"), Decimal("0.3"))
+        assert (algebra.left, sentiment.left) == (Decimal("0.5"), Decimal("0.5"))
+        with pytest.raises(BudgetExhaustedError, match="--llm-max-spend"):
+            await spend(algebra, Decimal("0.6"), ONE)
+        with pytest.raises(BudgetExhaustedError, match="algebra"):
+            algebra.check(Decimal("0.7"))
+
+    asyncio.run(run())
+
+
+def test_serves_several_event_loops_one_after_the_other() -> None:
+    """The ledger of a run outlives the asyncio.run of each suite."""
+    ledger = Ledger(ONE)
+
+    async def run() -> None:
+        await asyncio.gather(*(spend(ledger, Decimal("0.3"), Decimal("0.1")) for _ in range(4)))
+
+    asyncio.run(run())
+    asyncio.run(run())
+    assert ledger.spent == Decimal("0.8")
+
+
+CENTS = st.integers(0, 60).map(lambda cents: Decimal(cents) / 100)
+
+
+@given(st.lists(st.tuples(CENTS, CENTS, st.integers(0, 5), st.integers(0, 12)), max_size=25))
+def test_no_interleaving_passes_the_limit(requests: list[tuple[Decimal, Decimal, int, int]]) -> None:
+    """Whatever is asked, cancelled and settled in whatever order: spent + reserved stays within, and nothing hangs."""
+
+    async def run() -> None:
+        ledger = Ledger(ONE)
+
+        async def one(worst: Decimal, cost: Decimal, steps: int) -> None:
+            async with ledger.reserve(worst) as reservation:
+                assert ledger.spent + ledger.reserved <= ONE
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                reservation.settle(min(cost, worst))
+            assert ledger.spent + ledger.reserved <= ONE
+
+        jobs = [asyncio.create_task(one(worst, cost, steps)) for worst, cost, steps, _ in requests]
+        for moment in range(12):
+            await asyncio.sleep(0)
+            for job, (_, _, _, end) in zip(jobs, requests, strict=True):
+                if end == moment and end % 2:
+                    job.cancel()
+        async with asyncio.timeout(5):
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+        assert {type(result) for result in results} <= {type(None), BudgetExhaustedError, asyncio.CancelledError}
+        assert ledger.reserved == 0
+        assert ledger.spent <= ONE
+        assert not ledger.queue
+
+    asyncio.run(run())

@@ -1,0 +1,209 @@
+"""``Suite``: a dataset, prompts, a grader, a search space, budgets and thresholds, checked as a whole and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.checks import check_whole
+from pytest_llmtune.suite.config import Config
+from pytest_llmtune.suite.dataset import Dataset, check_source, load
+from pytest_llmtune.suite.invalid import listed, meant, shown
+from pytest_llmtune.suite.needs import reference_columns
+from pytest_llmtune.suite.reading import Declaration, Problems, read_keys, read_thresholds
+from pytest_llmtune.suite.space import Space
+from pytest_llmtune.suite.space_keys import read_baselines, read_space
+from pytest_llmtune.suite.split import Split, split
+from pytest_llmtune.suite.threshold import Threshold
+
+__all__ = ["Suite"]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Suite:
+    """One suite. Give its keys as keyword arguments; ``suite/keys.py`` lists them.
+
+    Raises:
+        SuiteError: a key is unknown, missing, wrong or contradicts another; one line for each problem.
+    """
+
+    name: str
+    dataset: Any
+    """As declared; ``load`` reads it."""
+    space: Space
+    grader: Any
+    """As declared; ``grading.resolve`` reads it."""
+    columns: tuple[str, ...] | None
+    where: str | Callable[[Mapping[str, Any]], bool] | None
+    """Which rows to use."""
+    shuffle: bool
+    seed: int
+    tune_size: int | float
+    test_size: int | None
+    split: Literal["random", "hash"]
+    stratify: str | None
+    duplicates: Literal["refuse", "drop", "allow"]
+    vote: Any
+    allow_vacuous: bool
+    metric: str
+    mode: Literal["max", "min"]
+    aggregate: Any
+    """``mean``, ``median``, ``module:function`` or a function from a list of numbers."""
+    group_by: str | None
+    inference_budget: Decimal | None
+    """USD per instance."""
+    optimization_budget: Decimal | None
+    """USD for the whole search."""
+    num_samples: int
+    """Trials; -1: no limit."""
+    prices: Mapping[str, Mapping[str, Decimal]]
+    """Model to USD per 1M tokens."""
+    thresholds: tuple[Threshold, ...]
+    max_drop: float | None
+    alpha: float | None
+    max_unknown: int
+    baselines: tuple[Config, ...]
+    base_url: str | None
+    endpoints: Any = field(repr=False)
+    """As declared; may hold keys."""
+    concurrency: int | None
+    timeout: float | None
+    """Seconds for one request."""
+    deadline: float | None
+    """Seconds for all requests of a run."""
+    declaration: Declaration = field(repr=False, compare=False)
+
+    def __init__(self, *, name: str, dataset: Any, base_dir: str | Path | None = None, **keys: Any) -> None:
+        base = Path(base_dir) if base_dir is not None else Path.cwd()
+        _declare(self, {"name": name, "dataset": dataset, **keys}, Declaration(f"Suite({name!r})", base))
+
+    @classmethod
+    def from_mapping(
+        cls,
+        mapping: Mapping[Any, Any],
+        *,
+        where: str,
+        base_dir: Path,
+        default_name: str | None = None,
+        root: Path | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> Suite:
+        """A suite from the keys of a marker or of a YAML document.
+
+        Args:
+            where: where it is declared, for messages.
+            base_dir: what its paths are relative to.
+            default_name: its name where the mapping gives none.
+            root: where given (YAML), nothing outside this directory is read or run.
+            places: a value's path (``model[1].stop``) to its ``file:line:column``.
+
+        Raises:
+            SuiteError: a key is unknown, missing, wrong or contradicts another; one line for each problem.
+        """
+        suite = cls.__new__(cls)
+        _declare(suite, mapping, Declaration(where, base_dir, root, default_name, places or {}))
+        return suite
+
+    @property
+    def where_declared(self) -> str:
+        """For messages: file, line and test."""
+        return self.declaration.where
+
+    @property
+    def base_dir(self) -> Path:
+        """What its paths are relative to."""
+        return self.declaration.base_dir
+
+    @property
+    def root(self) -> Path | None:
+        """Where given, nothing outside this directory is read or run for this suite."""
+        return self.declaration.root
+
+    def at(self, key: str) -> str:
+        """Where a key is declared: ``file:line:column`` in YAML, else where the suite is."""
+        return self.declaration.places.get(key, self.declaration.where)
+
+    def load(self, *, offline: bool = False) -> Split:
+        """Read the data, hold the templates against its columns, and divide it.
+
+        Args:
+            offline: ``hf:`` data sets come from local copies only.
+
+        Raises:
+            SuiteError: the data cannot be read, lack a column, or are the same in tuning and test.
+        """
+        try:
+            dataset = load(
+                self.dataset,
+                base_dir=self.base_dir,
+                root=self.root,
+                where=self.where,
+                needed=self._needed,
+                columns=self.columns,
+                offline=offline,
+            )
+            self._check_groups(dataset)
+            return split(
+                dataset,
+                self.tune_size,
+                self.test_size,
+                method=self.split,
+                shuffle=self.shuffle,
+                seed=self.seed,
+                stratify=self.stratify,
+                asked=self._asked,
+                duplicates=self.duplicates,
+            )
+        except SuiteError as error:
+            raise SuiteError(f"{self.at('dataset')}: {error}") from error.__cause__
+
+    @property
+    def _templates(self) -> Sequence[Any]:
+        return [*self.space.templates, *(baseline.template for baseline in self.baselines)]
+
+    @property
+    def _asked(self) -> frozenset[str]:
+        """What a model is told of a row; empty, meaning all of it, where a function decides."""
+        if any(template.is_function for template in self.space.templates):
+            return frozenset()
+        return frozenset(name for template in self.space.templates for name in template.fields)
+
+    def _needed(self, columns: Sequence[str]) -> frozenset[str]:
+        for template in self._templates:
+            template.check(columns)
+        for key, column in (("stratify", self.stratify), ("group_by", self.group_by)):
+            if column is not None and column not in columns:
+                raise SuiteError(f"{key} is {column!r}{meant(column, columns)}; the columns are {listed(columns)}")
+        fields = frozenset(name for template in self._templates for name in template.fields)
+        return fields | reference_columns(self.grader, columns)
+
+    def _check_groups(self, dataset: Dataset) -> None:
+        if self.group_by is None:
+            return
+        groups = sorted({str(example.row.get(self.group_by)) for example in dataset.examples})
+        for gate in self.thresholds:
+            for group in gate.groups:
+                if group not in groups:
+                    raise SuiteError(
+                        f"{gate.key} names the group {shown(group)}{meant(group, groups)}; {self.group_by} has {listed(groups)}"
+                    )
+
+
+def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration) -> None:
+    problems = Problems()
+    values = read_keys(mapping, problems)
+    values["name"] = values["name"] or declaration.default_name
+    values["thresholds"] = read_thresholds(mapping, problems)
+    if values["dataset"] is not None:
+        problems.attempt(check_source, values["dataset"], declaration.base_dir, declaration.root, path=("dataset",))
+    values["space"] = space = read_space(mapping, values, declaration, problems)
+    if space is not None:
+        values["baselines"] = read_baselines(values, space, declaration, problems)
+    check_whole(values, problems)
+    problems.raise_any(declaration)
+    for name in Suite.__slots__:
+        object.__setattr__(suite, name, declaration if name == "declaration" else values[name])

@@ -11,7 +11,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.figures import apart, counted, number
 from pytest_llmtune.statistics import minimum_detectable_drop
 from pytest_llmtune.suite.threshold import COSTS
-from pytest_llmtune.verdict import Criteria, Gate, Limit, Stale, Verdict, limits_of
+from pytest_llmtune.verdict import Criteria, Gate, Limit, Stale, Verdict, criteria_of, limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Evaluation
 
-__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "judge", "limits_of"]
+__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "criteria_of", "judge", "limits_of"]
 
 _TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats
 

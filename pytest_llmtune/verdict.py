@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.comparison import Flip
 from pytest_llmtune.model import Interval
 from pytest_llmtune.suite.threshold import Threshold
 
-__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "limits_of"]
+if TYPE_CHECKING:
+    from pytest_llmtune.suite import Suite
+
+__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "criteria_of", "limits_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,21 @@ class Criteria:
     def judges_drops(self) -> bool:
         """Whether a worse result than the baseline's can fail."""
         return self.max_drop is not None or self.alpha is not None
+
+
+def criteria_of(suite: Suite, *, reused: bool) -> Criteria:
+    """What a suite's keys ask of its guard; ``reused``: it has no rows of its own and guards on the tuning rows."""
+    return Criteria(
+        metric=suite.metric,
+        mode=suite.mode,
+        limits=limits_of(suite.thresholds, suite.inference_budget),
+        max_drop=suite.max_drop,
+        alpha=suite.alpha,
+        max_unknown=suite.max_unknown,
+        group_by=suite.group_by,
+        reused=reused,
+        allow_vacuous=suite.allow_vacuous,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from pytest_llmtune.comparison import Outcome, excerpt
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.model import Interval
 from pytest_llmtune.plain import from_plain, to_plain
-from pytest_llmtune.regression import Criteria, Limit, Stale, Verdict, judge, limits_of
+from pytest_llmtune.regression import Criteria, Limit, Stale, Verdict, criteria_of, judge, limits_of
+from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.threshold import parse
 
 
@@ -75,6 +76,30 @@ def test_a_suites_thresholds_become_limits() -> None:
     )
     own = parse("max_inference_cost", 2)
     assert limits_of([own], Decimal(1)) == (at_most("2", "inference_cost"),)
+
+
+def test_a_suites_keys_become_criteria() -> None:
+    """Every key that a verdict depends on is passed on."""
+    suite = Suite(
+        name="algebra",
+        dataset=[{"problem": "1 + 1?", "answer": "2"}],
+        prompt="{problem}",
+        model="m",
+        grader="exact",
+        metric="success",
+        mode="min",
+        inference_budget=0.004,
+        min_success=0.5,
+        max_drop=0.02,
+        alpha=0.01,
+        max_unknown=3,
+        group_by="problem",
+        allow_vacuous=True,
+    )
+    limits = (at_least("0.5", "success"), Limit("inference_cost", "max", Decimal("0.004"), key="inference_budget"))
+    assert criteria_of(suite, reused=True) == Criteria(
+        "success", "min", limits, 0.02, 0.01, 3, "problem", reused=True, allow_vacuous=True
+    )
 
 
 def test_dollars_are_compared_exactly() -> None:

@@ -1,4 +1,4 @@
-"""Words: what a suite is made of, read from a marker, a YAML file or Python, and checked before anything is paid for."""
+"""Words: what a suite is made of, from a marker, a YAML file or Python, checked before anything is paid for."""
 
 from __future__ import annotations
 

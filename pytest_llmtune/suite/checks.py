@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.reading import Problems
-from pytest_llmtune.suite.threshold import Threshold
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmtune.suite.reading import Problems
+    from pytest_llmtune.suite.threshold import Threshold
 
 __all__ = ["check_whole"]
 

@@ -7,13 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.request import build
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.model import CompletionRequest, Row
 from pytest_llmtune.suite.invalid import listed, shown
 from pytest_llmtune.suite.prompt import Template
+
+if TYPE_CHECKING:
+    from pytest_llmtune.model import CompletionRequest, Row
 
 __all__ = ["Config"]
 

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.model import Example, Row
 from pytest_llmtune.suite import files, hub, rows
 from pytest_llmtune.suite.expression import Condition, compile_condition
 from pytest_llmtune.suite.formats import FORMATS
 from pytest_llmtune.suite.functions import is_function_path, load_function, qualified_name
-from pytest_llmtune.suite.invalid import Invalid, listed, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, listed, meant, shown
+
+if TYPE_CHECKING:
+    from pytest_llmtune.model import Example, Row
 
 __all__ = ["Dataset", "check_source", "load"]
 
@@ -58,12 +60,12 @@ def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
     elif isinstance(source, Path):
         check_source(str(source), base_dir, root)
     elif not isinstance(source, (list, tuple)) and not callable(source):
-        raise Invalid(
+        raise InvalidError(
             f"is {shown(source)}; valid: a path ({', '.join(FORMATS)}; globs and zip members too), 'hf:NAME', "
             "'module:function', a list of rows, a function"
         )
     elif isinstance(source, (list, tuple)) and not source:
-        raise Invalid("is an empty list; a suite needs rows")
+        raise InvalidError("is an empty list; a suite needs rows")
 
 
 def load(
@@ -88,8 +90,8 @@ def load(
         offline: ``hf:`` uses local copies only.
 
     Raises:
-        SuiteError: the source is not there or not readable, ``where`` or ``needed`` names a column that no row has, or no
-            row is left.
+        SuiteError: the source is not there or not readable, ``where`` or ``needed`` names a column that no row has, or
+            no row is left.
     """
     base = base_dir or Path.cwd()
     label = source_label(source)

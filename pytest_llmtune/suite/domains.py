@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pytest_llmtune.suite.invalid import Invalid, shown
+from pytest_llmtune.suite.invalid import InvalidError, shown
 
 __all__ = [
     "Choice",
@@ -74,12 +74,12 @@ class Choice(Domain):
 
     def __post_init__(self) -> None:
         if not self.options:
-            raise Invalid("an empty list of choices")
+            raise InvalidError("an empty list of choices")
         for index, option in enumerate(self.options):
             if isinstance(option, Domain):
-                raise Invalid(f"a choice between ranges, {shown(option)}; a choice is between plain values", index)
+                raise InvalidError(f"a choice between ranges, {shown(option)}; a choice is between plain values", index)
             if any(_same(option, other) for other in self.options[:index]):
-                raise Invalid(f"the choice {shown(option)} stands twice", index)
+                raise InvalidError(f"the choice {shown(option)} stands twice", index)
 
     @property
     def is_constant(self) -> bool:
@@ -106,13 +106,15 @@ class Range(Domain):
     def __post_init__(self) -> None:
         for bound in (self.low, self.high):
             if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not math.isfinite(bound):
-                raise Invalid(f"{self.word} has the bound {shown(bound)}; a bound is a finite number")
+                raise InvalidError(f"{self.word} has the bound {shown(bound)}; a bound is a finite number")
             if self.whole and bound != int(bound):
-                raise Invalid(f"{self.word} has the bound {shown(bound)}; its bounds are whole numbers")
+                raise InvalidError(f"{self.word} has the bound {shown(bound)}; its bounds are whole numbers")
         if self.logarithmic and self.low <= 0:
-            raise Invalid(f"{self.word}({self.low}, {self.high}): the lower bound of a logarithmic range is above 0")
+            raise InvalidError(
+                f"{self.word}({self.low}, {self.high}): the lower bound of a logarithmic range is above 0"
+            )
         if not self.low < self.high:
-            raise Invalid(f"{self.word}({self.low}, {self.high}): the lower bound is not below the upper one")
+            raise InvalidError(f"{self.word}({self.low}, {self.high}): the lower bound is not below the upper one")
 
     def contains(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -173,9 +175,9 @@ class QUniform(Range):
     def __post_init__(self) -> None:
         Range.__post_init__(self)
         if isinstance(self.q, bool) or not isinstance(self.q, (int, float)) or not 0 < self.q < math.inf:
-            raise Invalid(f"quniform has the step {shown(self.q)}; a step is a number above 0")
+            raise InvalidError(f"quniform has the step {shown(self.q)}; a step is a number above 0")
         if not (self._on_step(self.low) and self._on_step(self.high)):
-            raise Invalid(f"quniform({self.low}, {self.high}, {self.q}): the bounds are not multiples of the step")
+            raise InvalidError(f"quniform({self.low}, {self.high}, {self.q}): the bounds are not multiples of the step")
 
     def _on_step(self, value: float) -> bool:
         return math.isclose(value / self.q, round(value / self.q), abs_tol=1e-7)
@@ -195,7 +197,7 @@ class OneOf(Domain):
 
     def __post_init__(self) -> None:
         if not self.branches:
-            raise Invalid("an empty list of branches")
+            raise InvalidError("an empty list of branches")
 
     @property
     def is_constant(self) -> bool:
@@ -250,5 +252,5 @@ def quniform(low: float, high: float, q: float) -> QUniform:
 def choice(options: list[Any] | tuple[Any, ...]) -> Choice:
     """One of the options."""
     if isinstance(options, (str, bytes)) or not hasattr(options, "__iter__"):
-        raise Invalid(f"choice takes a list of options, as in choice([0, 1]), got {shown(options)}")
+        raise InvalidError(f"choice takes a list of options, as in choice([0, 1]), got {shown(options)}")
     return Choice(tuple(options))

@@ -13,8 +13,8 @@ from typing import Any
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.model import Row
-from pytest_llmtune.suite.invalid import Invalid, shown
 from pytest_llmtune.suite.forms import number
+from pytest_llmtune.suite.invalid import InvalidError, shown
 
 __all__ = ["Condition", "compile_condition"]
 
@@ -42,14 +42,16 @@ def compile_condition(text: str) -> tuple[Condition, frozenset[str]]:
         SuiteError: no such expression; names the part that is not allowed.
     """
     if len(text) > _MAX_CHARS:
-        raise Invalid(f"has {len(text):,} characters, more than the limit of {_MAX_CHARS:,}")
+        raise InvalidError(f"has {len(text):,} characters, more than the limit of {_MAX_CHARS:,}")
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error
-        raise Invalid(f"{shown(text)} is no expression: {reason}; valid: level >= 3 and topic in ['a', 'b']") from None
+        raise InvalidError(
+            f"{shown(text)} is no expression: {reason}; valid: level >= 3 and topic in ['a', 'b']"
+        ) from None
     if sum(1 for _ in ast.walk(tree)) > _MAX_NODES:
-        raise Invalid(f"{shown(text)} is longer than the limit of {_MAX_NODES:,} parts")
+        raise InvalidError(f"{shown(text)} is longer than the limit of {_MAX_NODES:,} parts")
     columns: set[str] = set()
     return _Compiler(text.strip(), columns).condition(tree.body), frozenset(columns)
 
@@ -83,12 +85,12 @@ class _Compiler:
 
     def _comparison(self, node: ast.Compare) -> Condition:
         values = [self._value(operand) for operand in (node.left, *node.comparators)]
-        tests = [self._test(op, node) for op in node.ops]
+        tests = [self._test(op) for op in node.ops]
         return lambda row: all(
             test(left(row), right(row)) for left, test, right in zip(values, tests, values[1:], strict=False)
         )
 
-    def _test(self, op: ast.cmpop, node: ast.Compare) -> Callable[[Any, Any], bool]:
+    def _test(self, op: ast.cmpop) -> Callable[[Any, Any], bool]:
         if isinstance(op, (ast.Eq, ast.Is)):
             return _equal
         if isinstance(op, (ast.NotEq, ast.IsNot)):
@@ -149,9 +151,9 @@ class _Compiler:
             return [self._constant(item) for item in node.elts]
         raise self._refused(node)
 
-    def _refused(self, node: ast.expr) -> Invalid:
+    def _refused(self, node: ast.expr) -> InvalidError:
         part = ast.get_source_segment(self.text, node) or self.text
-        return Invalid(
+        return InvalidError(
             f"{shown(part, 60)} is not allowed in {shown(self.text)}; valid: columns and constants with "
             "== != < <= > >= in, not in, is None, joined by and, or, not (for more, give a function of the row)"
         )

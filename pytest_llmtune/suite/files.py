@@ -1,20 +1,23 @@
-"""Where a dataset's files are: a path, a glob, members of a zip; found within limits, and within the project if asked."""
+"""Where a dataset's files are: a path, a glob, members of a zip; within limits, and within the project if asked."""
 
 from __future__ import annotations
 
 import glob
 import gzip
+import itertools
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.formats import FORMATS, format_of
 from pytest_llmtune.suite.invalid import listed, meant, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["MAX_BYTES", "DataFile", "find"]
 
@@ -41,7 +44,7 @@ class DataFile:
         found = format_of(self.member or self.path.name)
         if found is None:
             raise SuiteError(
-                f"{self.shown}: unknown kind of file; valid endings: {', '.join(f'.{name}' for name in FORMATS)} (and .gz)"
+                f"{self.shown}: unknown kind of file; valid endings: .{', .'.join(FORMATS)}, each also with .gz"
             )
         return found
 
@@ -76,8 +79,8 @@ def find(source: str, base_dir: Path, root: Path | None = None) -> tuple[DataFil
     """The files that a dataset's path names, in order of their names.
 
     Args:
-        source: relative to ``base_dir``; a file, a glob (``data/*.jsonl``), or a zip followed by nothing, a member, or a
-            glob of members (``exam.zip/test/*.jsonl``).
+        source: relative to ``base_dir``; a file, a glob (``data/*.jsonl``), or a zip followed by nothing, a member, or
+            a glob of members (``exam.zip/test/*.jsonl``).
         root: where given, every file must lie in this directory.
 
     Raises:
@@ -100,23 +103,34 @@ def _archive(source: str) -> tuple[str | None, str]:
 
 
 def _paths(pattern: str, base_dir: Path, root: Path | None, source: str) -> list[Path]:
+    direct = base_dir / pattern
     try:
-        direct = base_dir / pattern
+        _keep_inside([_before_magic(direct)], root, source)  # first: a glob from / would walk the whole disk
         if direct.is_file():
             found = [direct]
         else:
-            names = glob.iglob(pattern, root_dir=base_dir, recursive=True) if glob.has_magic(pattern) else iter(())
+            # Path.glob takes no absolute pattern
+            names = glob.iglob(pattern, root_dir=base_dir, recursive=True) if glob.has_magic(pattern) else iter(())  # noqa: PTH207
             found = sorted(path for name in _at_most(names, source) if (path := base_dir / name).is_file())
+        _keep_inside(found, root, source)
     except (OSError, ValueError) as error:  # a name too long, a NUL
         raise SuiteError(f"{shown(source)} is no usable path: {getattr(error, 'strerror', None) or error}") from None
     if not found:
         raise SuiteError(_absence(pattern, direct))
-    for path in found:
+    return found
+
+
+def _before_magic(path: Path) -> Path:
+    plain = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return path if path.exists() else Path(*plain)
+
+
+def _keep_inside(paths: Iterable[Path], root: Path | None, source: str) -> None:
+    for path in paths:
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             raise SuiteError(
                 f"{shown(source)} lies outside the project {root}; a YAML suite reads only the project's own files"
             )
-    return found
 
 
 def _at_most(names: Iterator[str], source: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Format strings that reach columns only: ``{name}``, ``{name!r}``, ``{name:.2f}``, and ``{{ }}`` for literal braces."""
+"""Format strings that reach columns only: ``{name}``, ``{name!r}``, ``{name:.2f}``; ``{{ }}`` are literal braces."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 import unicodedata
 from functools import lru_cache
 from string import Formatter
+from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.model import Row
-from pytest_llmtune.suite.invalid import Invalid, listed, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, listed, meant, shown
+
+if TYPE_CHECKING:
+    from pytest_llmtune.model import Row
 
 __all__ = ["escape", "fields", "fill"]
 
@@ -25,7 +28,7 @@ def _parts(text: str) -> tuple[Part, ...]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError as error:
-        raise Invalid(f"{shown(text, 60)}: {error}; literal braces are written {{{{ }}}}") from None
+        raise InvalidError(f"{shown(text, 60)}: {error}; literal braces are written {{{{ }}}}") from None
     return tuple(
         (literal, _column(text, name), spec or "", how or "") for literal, name, spec, how in map(_checked, parsed)
     )
@@ -34,9 +37,9 @@ def _parts(text: str) -> tuple[Part, ...]:
 def _checked(part: tuple[str, str | None, str | None, str | None]) -> tuple[str, str | None, str | None, str | None]:
     _, name, spec, how = part
     if spec and ("{" in spec or any(int(number) > _MAX_WIDTH for number in re.findall(r"\d+", spec))):
-        raise Invalid(f"the field {{{name}:{spec}}}: a format takes no braces, and no width above {_MAX_WIDTH}")
+        raise InvalidError(f"the field {{{name}:{spec}}}: a format takes no braces, and no width above {_MAX_WIDTH}")
     if how not in (None, "s", "r", "a"):
-        raise Invalid(f"the field {{{name}!{how}}}: valid conversions are !s, !r and !a")
+        raise InvalidError(f"the field {{{name}!{how}}}: valid conversions are !s, !r and !a")
     return part
 
 
@@ -44,12 +47,14 @@ def _column(text: str, name: str | None) -> str | None:
     if name is None:
         return None
     if not name or name.isdecimal():
-        raise Invalid(
-            f"{shown(text, 60)}: the field {{{name}}} names no column; a field is {{column}}, literal braces are written {{{{ }}}}"
+        raise InvalidError(
+            f"{shown(text, 60)}: the field {{{name}}} names no column; "
+            "a field is {column}, literal braces are written {{ }}"
         )
     if re.search(r"[.\[\]]", name):
-        raise Invalid(
-            f"the field {{{name}}} reaches into a value; a field is a column's name alone (for more, use a function of the row)"
+        raise InvalidError(
+            f"the field {{{name}}} reaches into a value; "
+            "a field is a column's name alone (for more, use a function of the row)"
         )
     return unicodedata.normalize("NFC", name)  # as the data's columns are
 

@@ -31,22 +31,15 @@ def format_of(name: str) -> str | None:
 
 
 def _text(content: bytes, name: str) -> str:
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if content.startswith(mark):
-            break
-    else:
-        encoding = "utf-8"
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
+    encoding = "utf-16" if utf16 else "utf-8"
     try:
-        return content.decode(encoding)
+        return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SuiteError(
-            f"{name}:{line}: byte 0x{content[error.start]:02x} is not {encoding.upper()}; save the file as UTF-8 (from a "
-            "Korean, Japanese or Western Windows: iconv -f CP949 / CP932 / CP1252 -t UTF-8)"
+            f"{name}:{line}: byte 0x{content[error.start]:02x} is not {encoding.upper()}; save the file as UTF-8 "
+            "(from Korean, Japanese, Western Windows: iconv -f CP949, CP932, CP1252 -t UTF-8)"
         ) from None
 
 
@@ -110,15 +103,11 @@ def _large_cells() -> Iterator[None]:
 def _table(text: str, name: str, **dialect: Any) -> list[tuple[int, list[str]]]:
     """(line number, cells) of every line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
-    lines = []
     with _large_cells():
         try:
-            for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    lines.append((reader.line_num, cells))
+            return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
         except csv.Error as error:
-            raise SuiteError(f"{name}:{reader.line_num}: not {name.rpartition('.')[2].upper()}: {error}") from None
-    return lines
+            raise SuiteError(f"{name}:{reader.line_num}: no table: {error}") from None
 
 
 def _csv(content: bytes, name: str, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.invalid import Invalid, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, meant, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "Form",
@@ -32,7 +34,7 @@ class Form:
     """How one kind of value is read."""
 
     parse: Callable[[Any], Any]
-    """Raises ``Invalid``."""
+    """Raises ``InvalidError``."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """What an editor checks; may allow more than ``parse``, never less."""
 
@@ -65,7 +67,7 @@ def text(wanted: str = "a text") -> Form:
 
     def parse(raw: Any) -> str:
         if not isinstance(raw, str) or not raw.strip():
-            raise Invalid(f"is {shown(raw)}; valid: {wanted}")
+            raise InvalidError(f"is {shown(raw)}; valid: {wanted}")
         return raw
 
     return Form(parse, {"type": "string", "minLength": 1})
@@ -80,7 +82,7 @@ def texts(wanted: str) -> Form:
             or not raw
             or not all(isinstance(item, str) and item.strip() for item in raw)
         ):
-            raise Invalid(f"is {shown(raw)}; valid: {wanted}")
+            raise InvalidError(f"is {shown(raw)}; valid: {wanted}")
         return tuple(raw)
 
     return Form(parse, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1})
@@ -91,7 +93,7 @@ def flag() -> Form:
 
     def parse(raw: Any) -> bool:
         if not isinstance(raw, bool):
-            raise Invalid(f"is {shown(raw)}; valid: true, false")
+            raise InvalidError(f"is {shown(raw)}; valid: true, false")
         return raw
 
     return Form(parse, {"type": "boolean"})
@@ -104,7 +106,7 @@ def whole(low: int, what: str, *, also: int | None = None) -> Form:
     def parse(raw: Any) -> int:
         value = _whole(raw)
         if value is None or (value < low and value != also):
-            raise Invalid(f"is {shown(raw)}; valid: {what}, a whole number from {low}{extra}")
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a whole number from {low}{extra}")
         return value
 
     bounded = {"type": "integer", "minimum": low}
@@ -120,7 +122,7 @@ def rows_or_share(low: int) -> Form:
             return share
         value = _whole(raw)
         if value is None or value < low:
-            raise Invalid(
+            raise InvalidError(
                 f"is {shown(raw)}; valid: rows, a whole number from {low}, or a share of them between 0 and 1"
             )
         return value
@@ -135,7 +137,7 @@ def fraction(what: str) -> Form:
     def parse(raw: Any) -> float:
         value = _real(raw)
         if value is None or not 0 <= value <= 1:
-            raise Invalid(f"is {shown(raw)}; valid: {what}, a number from 0 to 1")
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number from 0 to 1")
         return value
 
     return Form(parse, {"type": "number", "minimum": 0, "maximum": 1})
@@ -147,7 +149,7 @@ def positive(what: str) -> Form:
     def parse(raw: Any) -> float:
         value = _real(raw)
         if value is None or value <= 0:
-            raise Invalid(f"is {shown(raw)}; valid: {what}, a number above 0")
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number above 0")
         return value
 
     return Form(parse, {"type": "number", "exclusiveMinimum": 0})
@@ -159,7 +161,7 @@ def dollars(what: str) -> Form:
     def parse(raw: Any) -> Decimal:
         value = number(raw)
         if value is None or value <= 0:
-            raise Invalid(f"is {shown(raw)}; valid: {what}, above 0")
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, above 0")
         return value
 
     return Form(parse, {"type": ["number", "string"], "exclusiveMinimum": 0})
@@ -170,7 +172,7 @@ def one_of(*words: str) -> Form:
 
     def parse(raw: Any) -> str:
         if raw not in words or not isinstance(raw, str):
-            raise Invalid(f"is {shown(raw)}{meant(raw, words)}; valid: {', '.join(words)}")
+            raise InvalidError(f"is {shown(raw)}{meant(raw, words)}; valid: {', '.join(words)}")
         return raw
 
     return Form(parse, {"enum": list(words)})
@@ -184,8 +186,8 @@ def or_callable(form: Form, wanted: str) -> Form:
             return raw
         try:
             return form.parse(raw)
-        except Invalid as problem:
-            raise Invalid(f"{problem}, {wanted}") from None
+        except InvalidError as problem:
+            raise InvalidError(f"{problem}, {wanted}") from None
 
     return Form(parse, form.schema)
 

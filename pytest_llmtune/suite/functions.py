@@ -8,13 +8,15 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.invalid import meant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 __all__ = ["is_function_path", "load_function", "qualified_name", "source_of"]
 

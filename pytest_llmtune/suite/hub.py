@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.invalid import listed, meant, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["HubName", "load_rows", "parse_name"]
 

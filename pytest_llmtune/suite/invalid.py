@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
 
-__all__ = ["Invalid", "listed", "meant", "shown"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["InvalidError", "listed", "meant", "shown"]
 
 
-class Invalid(SuiteError):
+class InvalidError(SuiteError):
     """One value of a suite is wrong; ``path`` leads to it from the top of the declaration: ``("model", 1, "stop")``."""
 
     def __init__(self, message: str, *path: str | int) -> None:
         super().__init__(message)
         self.path = path
 
-    def inside(self, *path: str | int) -> Invalid:
+    def inside(self, *path: str | int) -> InvalidError:
         """The same problem, seen from further out."""
-        return Invalid(str(self), *path, *self.path)
+        return InvalidError(str(self), *path, *self.path)
 
     @property
     def spot(self) -> str:
@@ -44,5 +47,9 @@ def listed(names: Iterable[object], most: int = 12) -> str:
 
 def meant(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str:
     """`` (did you mean 'x'?)`` where one of the valid words is close, else nothing."""
-    close = difflib.get_close_matches(str(word), list(valid), n=1, cutoff=cutoff)
+    words = list(valid)
+    swapped = [
+        name for name in words if name != word and sorted(name) == sorted(str(word))
+    ]  # two letters in each other's place
+    close = swapped or difflib.get_close_matches(str(word), words, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_llmtune.suite import forms
 from pytest_llmtune.suite.forms import Form
-from pytest_llmtune.suite.invalid import Invalid, shown
+from pytest_llmtune.suite.invalid import InvalidError, shown
 from pytest_llmtune.suite.names import check_name
 from pytest_llmtune.suite.parameters import PARAMETERS, TEMPERATURE_OR_TOP_P
 from pytest_llmtune.suite.prices import PRICES
@@ -41,14 +41,14 @@ _MODEL = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/model"
 def _condition(raw: Any) -> Any:
     if callable(raw) or (isinstance(raw, str) and raw.strip()):
         return raw
-    raise Invalid(
+    raise InvalidError(
         f"is {shown(raw)}; valid: an expression such as \"level >= 3 and topic == 'algebra'\", or a function of the row"
     )
 
 
 def _mapping(raw: Any) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
-        raise Invalid(f"is {shown(raw)}; valid: a mapping of names to values")
+        raise InvalidError(f"is {shown(raw)}; valid: a mapping of names to values")
     return raw
 
 
@@ -58,13 +58,13 @@ def _endpoints(raw: Any) -> Any:
         return raw
     if isinstance(raw, (list, tuple)) and raw and all(isinstance(item, Mapping) for item in raw):
         return tuple(raw)
-    raise Invalid("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one an endpoint")
+    raise InvalidError("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one an endpoint")
 
 
 def _baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
     several = [raw] if isinstance(raw, Mapping) else raw
     if not isinstance(several, (list, tuple)) or not all(isinstance(item, Mapping) for item in several):
-        raise Invalid(
+        raise InvalidError(
             f"is {shown(raw)}; valid: a list of configurations, as in [{{'model': 'gpt-4o', 'temperature': 1, 'n': 1}}]"
         )
     return tuple(several)
@@ -88,8 +88,8 @@ KEYS: tuple[Key, ...] = (
             }
         ),
         REQUIRED,
-        "A path (`jsonl json csv tsv yaml parquet`, `.gz` too), a glob, `archive.zip/member`, `hf:NAME?name=&split=`, `module:function`, "
-        "a list of rows, or a function that returns rows.",
+        "A path (`jsonl json csv tsv yaml parquet`, `.gz` too), a glob, `archive.zip/member`, `hf:NAME?name=&split=`, "
+        "`module:function`, a list of rows, or a function that returns rows.",
     ),
     Key(
         "columns",
@@ -121,7 +121,8 @@ KEYS: tuple[Key, ...] = (
         "split",
         forms.one_of("random", "hash"),
         "random",
-        "`random`: the first `tune_size` rows tune. `hash`: a row's own content decides, so that none changes sides when rows are appended.",
+        "`random`: the first `tune_size` rows tune. "
+        "`hash`: a row's own content decides, so that none changes sides when rows are appended.",
     ),
     Key(
         "stratify",
@@ -139,7 +140,8 @@ KEYS: tuple[Key, ...] = (
         "prompt",
         forms.anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}]}),
         None,
-        "One template or a list to choose from: format strings over the columns, or functions of the row. This or `messages`.",
+        "One template or a list to choose from: format strings over the columns, or functions of the row. "
+        "This or `messages`.",
     ),
     Key(
         "messages",
@@ -152,7 +154,8 @@ KEYS: tuple[Key, ...] = (
         "model",
         forms.anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
         REQUIRED,
-        "One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: what differs for this model.",
+        "One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: "
+        "what differs for this model.",
     ),
     Key(
         "extra_body",
@@ -164,7 +167,8 @@ KEYS: tuple[Key, ...] = (
         "grader",
         forms.anything({"$ref": "#/$defs/grader"}),
         REQUIRED,
-        "A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, or a list of these.",
+        "A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, "
+        "or a list of these.",
     ),
     Key(
         "vote",
@@ -189,7 +193,8 @@ KEYS: tuple[Key, ...] = (
             "or a function",
         ),
         "mean",
-        "From the examples' values to the suite's: `mean`, `median`, `module:function`, or a function of a list of numbers.",
+        "From the examples' values to the suite's: `mean`, `median`, `module:function`, "
+        "or a function of a list of numbers.",
     ),
     Key(
         "group_by",

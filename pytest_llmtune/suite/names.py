@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Any
 
-from pytest_llmtune.suite.invalid import Invalid, shown
+from pytest_llmtune.suite.invalid import InvalidError, shown
 
 __all__ = ["check_name"]
 
@@ -23,16 +23,16 @@ def check_name(raw: Any) -> str:
         SuiteError: no text, too long, or no file may be called so.
     """
     if not isinstance(raw, str) or not raw.strip():
-        raise Invalid(f"is {shown(raw)}; valid: a text that can be part of a file's name")
+        raise InvalidError(f"is {shown(raw)}; valid: a text that can be part of a file's name")
     name = unicodedata.normalize("NFC", raw.strip())
     found = _FORBIDDEN.search(name) or next(
         (c for c in name if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")), None
     )
     if found:
         bad = found if isinstance(found, str) else found[0]
-        raise Invalid(f"is {shown(raw)}; {bad!r} cannot be part of a file's name")
+        raise InvalidError(f"is {shown(raw)}; {bad!r} cannot be part of a file's name")
     if name.startswith(".") or name.endswith(".") or _RESERVED.fullmatch(name):
-        raise Invalid(f"is {shown(raw)}; no file may be called so everywhere")
+        raise InvalidError(f"is {shown(raw)}; no file may be called so everywhere")
     if len(name.encode()) > _MAX:
-        raise Invalid(f"is {shown(raw)}, {len(name.encode())} bytes long; the limit is {_MAX}")
+        raise InvalidError(f"is {shown(raw)}, {len(name.encode())} bytes long; the limit is {_MAX}")
     return name

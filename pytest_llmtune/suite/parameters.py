@@ -19,9 +19,18 @@ from pytest_llmtune.suite.domains import (
     Range,
     Uniform,
 )
-from pytest_llmtune.suite.invalid import Invalid, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, meant, shown
 
-__all__ = ["PARAMETERS", "TEMPERATURE_OR_TOP_P", "WORDS", "Bounds", "check_name", "parse_branches", "parse_domain"]
+__all__ = [
+    "LISTS",
+    "PARAMETERS",
+    "TEMPERATURE_OR_TOP_P",
+    "WORDS",
+    "Bounds",
+    "check_name",
+    "parse_branches",
+    "parse_domain",
+]
 
 TEMPERATURE_OR_TOP_P = "temperature_or_top_p"
 
@@ -38,13 +47,13 @@ class Bounds:
         kind = "a whole number" if self.whole else "a number"
         return f"{kind} from {self.low:g}" + ("" if math.isinf(self.high) else f" to {self.high:g}")
 
-    def check(self, value: Any, name: str) -> None:
+    def check(self, value: Any) -> None:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Invalid(f"is {shown(value)}; valid: {self}")
+            raise InvalidError(f"is {shown(value)}; valid: {self}")
         if not self.low <= value <= self.high or (self.whole and value != int(value)):
-            raise Invalid(f"is {shown(value)}; valid: {self}")
+            raise InvalidError(f"is {shown(value)}; valid: {self}")
 
 
 _LENGTH, _PENALTY = Bounds(1, whole=True), Bounds(-2, 2)
@@ -82,7 +91,7 @@ PARAMETERS: Mapping[str, Bounds | None] = {
 }
 """Parameters of ``POST /chat/completions`` that a suite gives by their own names, with the numbers they take."""
 
-_LISTS = frozenset({"tools", "functions", "modalities"})
+LISTS = frozenset({"tools", "functions", "modalities"})
 """Their plain value is a list, so that only a list of lists is a choice."""
 
 WORDS: Mapping[str, Callable[..., Domain]] = {
@@ -104,9 +113,11 @@ def parse_domain(name: str, raw: Any) -> Domain:
     bounds = PARAMETERS.get(name)
     for value in _extremes(domain):
         if bounds is not None:
-            bounds.check(value, name)
+            bounds.check(value)
     if bounds is not None and bounds.whole and isinstance(domain, Range) and not domain.whole:
-        raise Invalid(f"is {domain.word}, which draws fractions; valid: a whole number, a list, randint, lograndint")
+        raise InvalidError(
+            f"is {domain.word}, which draws fractions; valid: a whole number, a list, randint, lograndint"
+        )
     return domain
 
 
@@ -119,7 +130,7 @@ def _domain(name: str, raw: Any) -> Domain:
             return _choice(arguments)
         if word in WORDS:
             return _range(str(word), arguments)
-    if isinstance(raw, (list, tuple)) and not (name in _LISTS and not _all_lists(raw)):
+    if isinstance(raw, (list, tuple)) and not (name in LISTS and not _all_lists(raw)):
         return _choice(raw)
     return Constant(_plain(raw))
 
@@ -130,14 +141,14 @@ def _all_lists(raw: Iterable[Any]) -> bool:
 
 def _choice(raw: Any) -> Choice:
     if not isinstance(raw, (list, tuple)):
-        raise Invalid(f"choice takes a list, got {shown(raw)}")
+        raise InvalidError(f"choice takes a list, got {shown(raw)}")
     return Choice(tuple(_plain(option) if not isinstance(option, Domain) else option for option in raw))
 
 
 def _range(word: str, raw: Any) -> Domain:
     wanted = "[low, high, step]" if word == "quniform" else "[low, high]"
     if not isinstance(raw, (list, tuple)) or len(raw) != wanted.count(",") + 1:
-        raise Invalid(f"{word} takes {wanted}, got {shown(raw)}")
+        raise InvalidError(f"{word} takes {wanted}, got {shown(raw)}")
     return WORDS[word](*raw)
 
 
@@ -149,7 +160,7 @@ def _plain(raw: Any) -> Any:
         return {key: _plain(value) for key, value in raw.items()}
     if isinstance(raw, (list, tuple)):
         return [_plain(value) for value in raw]
-    raise Invalid(
+    raise InvalidError(
         f"is {shown(raw)} ({type(raw).__name__}); valid: a constant, a list of choices, "
         f"or a range: {', '.join(f'{word}(...)' for word in WORDS)}"
     )
@@ -176,13 +187,13 @@ def parse_branches(raw: Any) -> OneOf | Constant:
     if isinstance(raw, Mapping):
         raw = [raw]
     if not isinstance(raw, (list, tuple)) or not all(isinstance(branch, Mapping) and branch for branch in raw):
-        raise Invalid(
+        raise InvalidError(
             f"is {shown(raw)}; valid: a list such as [{{'temperature': {{'uniform': [0, 2]}}}}, {{'top_p': 0.9}}]"
         )
     for index, branch in enumerate(raw):
         for name in branch:
             if name not in ("temperature", "top_p"):
-                raise Invalid(f"has {shown(name)}; valid: temperature, top_p", index)
+                raise InvalidError(f"has {shown(name)}; valid: temperature, top_p", index)
     return OneOf(tuple(_parsed(branch, index) for index, branch in enumerate(raw)))
 
 
@@ -191,7 +202,7 @@ def _parsed(branch: Mapping[str, Any], index: int) -> dict[str, Domain]:
     for name, raw in branch.items():
         try:
             domains[name] = parse_domain(name, raw)
-        except Invalid as problem:
+        except InvalidError as problem:
             raise problem.inside(index, name) from None
     return domains
 
@@ -204,6 +215,6 @@ def check_name(name: Any, extra: Iterable[str] = ()) -> None:
     """
     if name in PARAMETERS or name in extra or name == TEMPERATURE_OR_TOP_P:
         return
-    raise Invalid(
+    raise InvalidError(
         f"unknown parameter{meant(name, PARAMETERS)}; what only your server knows goes into extra_body", str(name)
     )

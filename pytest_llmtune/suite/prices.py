@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.suite.forms import Form, number
-from pytest_llmtune.suite.invalid import Invalid, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, meant, shown
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 __all__ = ["PRICES"]
 
@@ -16,21 +18,23 @@ _RATES = ("input", "output", "cached_input")
 
 def _parse(raw: Any) -> dict[str, dict[str, Decimal]]:
     if not isinstance(raw, Mapping):
-        raise Invalid(f"is {shown(raw)}; valid: {{model: {{'input': USD per 1M tokens, 'output': ...}}}}")
+        raise InvalidError(f"is {shown(raw)}; valid: {{model: {{'input': USD per 1M tokens, 'output': ...}}}}")
     return {str(model): _price(str(model), rates) for model, rates in raw.items()}
 
 
 def _price(model: str, raw: Any) -> dict[str, Decimal]:
     if not isinstance(raw, Mapping) or not {"input", "output"} <= raw.keys():
-        raise Invalid(f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}", model)
+        raise InvalidError(
+            f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}", model
+        )
     for rate in raw:
         if rate not in _RATES:
-            raise Invalid(f"has {shown(rate)}{meant(rate, _RATES)}; valid: {', '.join(_RATES)}", model)
+            raise InvalidError(f"has {shown(rate)}{meant(rate, _RATES)}; valid: {', '.join(_RATES)}", model)
     prices = {}
     for rate, value in raw.items():
         dollars = number(value)
         if dollars is None or dollars < 0:
-            raise Invalid(f"is {shown(value)}; valid: USD per 1M tokens, from 0", model, rate)
+            raise InvalidError(f"is {shown(value)}; valid: USD per 1M tokens, from 0", model, rate)
         prices[rate] = dollars
     return prices
 

@@ -17,7 +17,7 @@ from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.model import Row
 from pytest_llmtune.suite import format_string
 from pytest_llmtune.suite.functions import load_function, qualified_name, source_of
-from pytest_llmtune.suite.invalid import Invalid, listed, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, listed, meant, shown
 
 __all__ = ["ROLES", "Template", "TemplateFunction"]
 
@@ -33,13 +33,13 @@ class Template:
 
     kind: Literal["prompt", "messages"]
     source: Any
-    """``prompt``: a format string or a function. ``messages``: a tuple of mappings with ``role`` and ``content``, or a function."""
+    """``prompt``: a format string or a function. ``messages``: a tuple of mappings, or a function."""
 
     @classmethod
     def prompt(
         cls, raw: Any, *, system: str | None = None, base_dir: Path | None = None, root: Path | None = None
     ) -> Template:
-        """A format string, a function of the row, or ``{"callable": "module:function"}``; ``system`` is sent as it stands.
+        """A format string, a function, or ``{"callable": "module:function"}``; ``system`` is sent as it stands.
 
         Raises:
             SuiteError: neither of these, or a format string that reaches further than columns.
@@ -60,7 +60,7 @@ class Template:
         if _is_function(raw):
             return cls("messages", _source(raw, base_dir, root))
         if not isinstance(raw, (list, tuple)) or not raw:
-            raise Invalid(f"is {shown(raw)}; valid: a list of {{'role': ..., 'content': ...}}")
+            raise InvalidError(f"is {shown(raw)}; valid: a list of {{'role': ..., 'content': ...}}")
         return cls("messages", tuple(_message(item, index, base_dir, root) for index, item in enumerate(raw)))
 
     @property
@@ -127,24 +127,26 @@ def _source(raw: Any, base_dir: Path | None, root: Path | None) -> Any:
     """A format string, checked, or a function."""
     if isinstance(raw, str):
         if not raw.strip():
-            raise Invalid("is empty")
+            raise InvalidError("is empty")
         format_string.fields(raw)
         return raw
     if callable(raw):
         return raw
     if _is_function(raw) and isinstance(raw["callable"], str):
         return load_function(raw["callable"], base_dir or Path.cwd(), root)
-    raise Invalid(f"is {shown(raw)}; valid: a format string such as '{{question}}', or a function of the row")
+    raise InvalidError(f"is {shown(raw)}; valid: a format string such as '{{question}}', or a function of the row")
 
 
 def _message(raw: Any, index: int, base_dir: Path | None, root: Path | None) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping) or not {"role", "content"} <= raw.keys():
-        raise Invalid(f"is {shown(raw)}; valid: {{'role': ..., 'content': ...}}", index)
+        raise InvalidError(f"is {shown(raw)}; valid: {{'role': ..., 'content': ...}}", index)
     if raw["role"] not in ROLES:
-        raise Invalid(f"is {shown(raw['role'])}{meant(raw['role'], ROLES)}; valid: {', '.join(ROLES)}", index, "role")
+        raise InvalidError(
+            f"is {shown(raw['role'])}{meant(raw['role'], ROLES)}; valid: {', '.join(ROLES)}", index, "role"
+        )
     try:
         return {**raw, "content": _content(raw["content"], base_dir, root)}
-    except Invalid as problem:
+    except InvalidError as problem:
         raise problem.inside(index, "content") from None
 
 
@@ -186,7 +188,8 @@ def _fill(source: Any, row: Row) -> Any:
         raise
     except Exception as error:
         raise SuiteError(
-            f"the prompt function {qualified_name(source)} raised {type(error).__name__}: {error}; on the row {shown(dict(row))}"
+            f"the prompt function {qualified_name(source)} raised {type(error).__name__}: {error}; "
+            f"on the row {shown(dict(row))}"
         ) from error
 
 

@@ -1,18 +1,21 @@
-"""From the mapping that a marker, a YAML document or ``Suite(...)`` gives, to parsed values and a list of what is wrong."""
+"""From the mapping that a marker, a YAML document or ``Suite(...)`` gives to values, and a list of what is wrong."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import threshold
-from pytest_llmtune.suite.invalid import Invalid, meant
+from pytest_llmtune.suite.invalid import InvalidError, meant
 from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED
-from pytest_llmtune.suite.threshold import Threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pytest_llmtune.suite.threshold import Threshold
 
 __all__ = ["Declaration", "Problems", "read_keys", "read_thresholds"]
 
@@ -33,10 +36,10 @@ class Declaration:
     places: Mapping[str, str] = field(default_factory=dict)
     """A value's path (``model[1].stop``) to its ``file:line:column``, where the declaration is a file."""
 
-    def at(self, problem: Invalid) -> str:
+    def at(self, problem: InvalidError) -> str:
         """Where a problem stands: the nearest place known."""
         for length in range(len(problem.path), 0, -1):
-            spot = Invalid("", *problem.path[:length]).spot
+            spot = InvalidError("", *problem.path[:length]).spot
             if spot in self.places:
                 return self.places[spot]
         return self.where
@@ -46,10 +49,10 @@ class Declaration:
 class Problems:
     """What is wrong with a declaration; all of it is told at once."""
 
-    found: list[Invalid] = field(default_factory=list)
+    found: list[InvalidError] = field(default_factory=list)
 
     def add(self, message: str, *path: str | int) -> None:
-        self.found.append(Invalid(message, *path))
+        self.found.append(InvalidError(message, *path))
 
     def attempt(
         self, parse: Callable[..., Any], *arguments: Any, path: tuple[str | int, ...], default: Any = None
@@ -57,7 +60,7 @@ class Problems:
         """What ``parse`` gives, or ``default`` and one problem more."""
         try:
             return parse(*arguments)
-        except Invalid as problem:
+        except InvalidError as problem:
             self.found.append(problem.inside(*path))
         except SuiteError as error:
             self.add(str(error), *path)
@@ -75,7 +78,7 @@ class Problems:
             )
 
 
-def _sentence(problem: Invalid) -> str:
+def _sentence(problem: InvalidError) -> str:
     text = str(problem)
     if not problem.path:
         return text
@@ -103,7 +106,9 @@ def _check_known(name: Any, problems: Problems) -> None:
         problems.add(f"the key {name!r} is no text")
     elif name not in (*_NAMES, *PARAMETER_KEYS) and not _is_gate(name):
         near = meant(name, (*_NAMES, *PARAMETER_KEYS))
-        problems.add(f"unknown key{near}; valid: {', '.join(_NAMES)}, min_<metric>, max_<metric>, OpenAI parameters", name)
+        problems.add(
+            f"unknown key{near}; valid: {', '.join(_NAMES)}, min_<metric>, max_<metric>, OpenAI parameters", name
+        )
 
 
 def _is_gate(name: str) -> bool:

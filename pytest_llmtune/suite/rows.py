@@ -1,4 +1,4 @@
-"""Rows as every source gives them, made alike: NFC column names, plain values, None for what is missing, content ids."""
+"""Rows from every source, made alike: NFC column names, plain values, None for what is missing, ids by content."""
 
 from __future__ import annotations
 

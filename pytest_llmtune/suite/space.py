@@ -1,19 +1,22 @@
-"""The search space of a suite: models, templates, a domain for every parameter, and what differs from model to model."""
+"""The search space of a suite: models, templates, a domain for every parameter, and what differs for a model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.config import Config
 from pytest_llmtune.suite.domains import Constant, Domain, LogRandInt, OneOf, RandInt, Uniform
 from pytest_llmtune.suite.invalid import listed, shown
 from pytest_llmtune.suite.parameters import TEMPERATURE_OR_TOP_P
-from pytest_llmtune.suite.prompt import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_llmtune.suite.prompt import Template
 
 __all__ = ["DEFAULTS", "Space", "overlaid"]
 

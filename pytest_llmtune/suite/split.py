@@ -7,13 +7,15 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.model import Example
-from pytest_llmtune.suite.dataset import Dataset
 from pytest_llmtune.suite.invalid import listed, meant, shown
 from pytest_llmtune.suite.rows import digest
+
+if TYPE_CHECKING:
+    from pytest_llmtune.model import Example
+    from pytest_llmtune.suite.dataset import Dataset
 
 __all__ = ["Split", "split"]
 
@@ -51,15 +53,15 @@ def split(
     Args:
         tune_size: rows to tune on; below 1, a fraction of all rows.
         test_size: at most so many rows to test on; None: all the rest.
-        method: ``random``: the first ``tune_size`` rows tune. ``hash``: each row's own content decides its side, so that no
-            row changes sides when others are appended (or, where ``tune_size`` is a fraction, moved or removed).
+        method: ``random``: the first ``tune_size`` rows tune. ``hash``: a row's own content decides its side, so that
+            no row changes sides when others are appended (or, where ``tune_size`` is a fraction, moved or removed).
         shuffle: put the rows into an order by content and seed, which re-ordering the file does not change.
         stratify: a column whose values are to be as frequent in both parts as in the whole.
         asked: the columns that make up what a model is asked; two rows that agree in them are duplicates. Default: all.
         duplicates: what to do with a row that is on both sides: ``refuse``, ``drop`` every second one, ``allow``.
 
     Raises:
-        SuiteError: duplicates on both sides, a stratum column that is not there, a fraction or combination that cannot be.
+        SuiteError: duplicates on both sides, a stratum column that is not there, a combination that cannot be.
     """
     identity = _identities(dataset.examples, tuple(asked))
     examples = _distinct(dataset.examples, identity) if duplicates == "drop" else dataset.examples
@@ -130,8 +132,8 @@ def _by_hash(
 ) -> tuple[list[Example], list[Example]]:
     """Sides that do not depend on how many rows there are.
 
-    A fraction: each row by its own hash. A count: the first so many, in the order of the file, of the half of the rows whose
-    hash is below 1/2; rows that are appended come later, and move nobody.
+    A fraction: each row by its own hash. A count: the first so many, in the order of the file, of the half of the rows
+    whose hash is below 1/2; rows that are appended come later, and move nobody.
     """
     fraction = tune_size if isinstance(tune_size, float) else 0.5
     if stratify is None:
@@ -148,7 +150,7 @@ def _by_hash(
 
 
 def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, stratify: str) -> set[str]:
-    """In each stratum, in the order of the file, the same share of every few rows; which of them is drawn by the seed."""
+    """In each stratum, in the order of the file, the same share of every few rows; the seed draws which of them."""
     size = max(1, round(1 / fraction))
     strata: dict[str, list[str]] = defaultdict(list)
     for example in examples:
@@ -158,7 +160,7 @@ def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, st
         start = _hash(seed, "start", name)
         for block in range(math.ceil(len(members) / size)):
             share = math.floor((block + 1) * size * fraction + start) - math.floor(block * size * fraction + start)
-            places = sorted(range(size), key=lambda place: _hash(seed, "place", name, block, place))[:share]  # noqa: B023
+            places = sorted(range(size), key=lambda place: _hash(seed, "place", name, block, place))[:share]
             side |= {members[block * size + place] for place in places if block * size + place < len(members)}
     return side
 
@@ -170,6 +172,7 @@ def _refuse_leaks(tune: Iterable[Example], test: Iterable[Example], identity: Id
         pairs = ", ".join(f"{one.index + 1} = {other.index + 1}" for one, other in leaks[:5])
         more = f" and {len(leaks) - 5} more" if len(leaks) > 5 else ""
         raise SuiteError(
-            f"{len(leaks)} of the test rows are asked in tuning too (rows {pairs}{more}; the first: {shown(dict(leaks[0][0].row))}); "
+            f"{len(leaks)} of the test rows are asked in tuning too (rows {pairs}{more}; "
+            f"the first: {shown(dict(leaks[0][0].row))}); "
             "remove them, or set duplicates='drop' (keep the first of each) or duplicates='allow'"
         )

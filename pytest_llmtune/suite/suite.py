@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.aggregate import Aggregate, aggregator
+from pytest_llmtune.suite.baselines import read_baselines
 from pytest_llmtune.suite.checks import check_whole
-from pytest_llmtune.suite.config import Config
 from pytest_llmtune.suite.dataset import Dataset, check_source, load
 from pytest_llmtune.suite.invalid import listed, meant, shown
 from pytest_llmtune.suite.needs import reference_columns
 from pytest_llmtune.suite.reading import Declaration, Problems, read_keys, read_thresholds
-from pytest_llmtune.suite.space import Space
-from pytest_llmtune.suite.space_keys import read_baselines, read_space
+from pytest_llmtune.suite.space_keys import read_space
 from pytest_llmtune.suite.split import Split, split
-from pytest_llmtune.suite.threshold import Threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from decimal import Decimal
+
+    from pytest_llmtune.suite.config import Config
+    from pytest_llmtune.suite.space import Space
+    from pytest_llmtune.suite.threshold import Threshold
 
 __all__ = ["Suite"]
 
@@ -123,6 +128,11 @@ class Suite:
         """Where given, nothing outside this directory is read or run for this suite."""
         return self.declaration.root
 
+    @property
+    def aggregator(self) -> Aggregate:
+        """What ``aggregate`` names: from the examples' values to the suite's."""
+        return aggregator(self.aggregate, self.base_dir, self.root)
+
     def at(self, key: str) -> str:
         """Where a key is declared: ``file:line:column`` in YAML, else where the suite is."""
         return self.declaration.places.get(key, self.declaration.where)
@@ -189,7 +199,8 @@ class Suite:
             for group in gate.groups:
                 if group not in groups:
                     raise SuiteError(
-                        f"{gate.key} names the group {shown(group)}{meant(group, groups)}; {self.group_by} has {listed(groups)}"
+                        f"{gate.key} names the group {shown(group)}{meant(group, groups)}; "
+                        f"{self.group_by} has {listed(groups)}"
                     )
 
 
@@ -200,6 +211,7 @@ def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration)
     values["thresholds"] = read_thresholds(mapping, problems)
     if values["dataset"] is not None:
         problems.attempt(check_source, values["dataset"], declaration.base_dir, declaration.root, path=("dataset",))
+    problems.attempt(aggregator, values["aggregate"], declaration.base_dir, declaration.root, path=("aggregate",))
     values["space"] = space = read_space(mapping, values, declaration, problems)
     if space is not None:
         values["baselines"] = read_baselines(values, space, declaration, problems)

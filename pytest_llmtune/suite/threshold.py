@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from pytest_llmtune.suite.forms import number
-from pytest_llmtune.suite.invalid import Invalid, meant, shown
+from pytest_llmtune.suite.invalid import InvalidError, meant, shown
 
 __all__ = ["COSTS", "METRICS", "RATES", "Threshold", "parse"]
 
@@ -71,14 +71,14 @@ def parse(key: str, raw: Any) -> Threshold:
     """
     match = _KEY.fullmatch(key)
     if match is None:
-        raise Invalid(f"{key!r} is no threshold; valid: min_<metric> or max_<metric>")
+        raise InvalidError(f"{key!r} is no threshold; valid: min_<metric> or max_<metric>")
     direction, metric = match[1], match[2]
     if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
-        raise Invalid(f"no metric {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns")
+        raise InvalidError(f"no metric {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns")
     if not isinstance(raw, Mapping):
         return Threshold(metric, _direction(direction), _limit(metric, raw))
     if not raw:
-        raise Invalid("has no group; valid: a number, or {group: number, ...}")
+        raise InvalidError("has no group; valid: a number, or {group: number, ...}")
     return Threshold(
         metric, _direction(direction), {str(group): _in_group(metric, group, limit) for group, limit in raw.items()}
     )
@@ -91,17 +91,17 @@ def _direction(word: str) -> Literal["min", "max"]:
 def _in_group(metric: str, group: Any, raw: Any) -> Decimal:
     try:
         return _limit(metric, raw)
-    except Invalid as problem:
+    except InvalidError as problem:
         raise problem.inside(str(group)) from None
 
 
 def _limit(metric: str, raw: Any) -> Decimal:
     limit = number(raw)
     if limit is None:
-        raise Invalid(f"is {shown(raw)}; valid: a number")
+        raise InvalidError(f"is {shown(raw)}; valid: a number")
     if metric in RATES and not 0 <= limit <= 1:
         hint = f" (did you mean {(limit / 100).normalize():f}?)" if 1 < limit <= 100 else ""
-        raise Invalid(f"is {shown(raw)}{hint}; {metric} lies between 0 and 1")
+        raise InvalidError(f"is {shown(raw)}{hint}; {metric} lies between 0 and 1")
     if metric in COSTS and limit < 0:
-        raise Invalid(f"is {shown(raw)}; {metric} is in USD, from 0")
+        raise InvalidError(f"is {shown(raw)}; {metric} is in USD, from 0")
     return limit

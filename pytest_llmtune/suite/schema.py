@@ -1,0 +1,133 @@
+"""The JSON Schema of ``*.llmtune.yaml`` for editors, made from the table of keys.
+
+``python -m pytest_llmtune.suite.schema`` writes it anew; a test holds the shipped file against the table.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED
+from pytest_llmtune.suite.parameters import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, WORDS, Bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PATH", "schema", "text"]
+
+PATH = Path(__file__).with_name("llmtune.schema.json")
+
+_NUMBER = {"type": "number"}
+
+
+def schema() -> dict[str, Any]:
+    """The schema, as JSON data."""
+    own = {key.name: {**key.form.schema, "description": key.doc, **_default(key.default)} for key in KEYS}
+    extends = {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "description": "YAML files with shared keys.",
+    }
+    required = [key.name for key in KEYS if key.default is REQUIRED]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A suite of pytest-llmtune",
+        "type": "object",
+        "properties": {"extends": extends, **own, **_parameters()},
+        "patternProperties": {GATE: {"$ref": "#/$defs/threshold"}},
+        "additionalProperties": False,
+        # what is extended may bring the rest
+        "anyOf": [
+            {"required": ["extends"]},
+            {"required": required, "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]},
+        ],
+        "$defs": _definitions(),
+    }
+
+
+def _default(value: Any) -> dict[str, Any]:
+    return {} if value is None or value is REQUIRED or value in ((), {}) else {"default": value}
+
+
+def _parameters() -> dict[str, Any]:
+    branches = {"type": "array", "items": {"type": "object"}, "minItems": 1}
+    both = "A choice of branches; the default is a temperature from 0 to 2 or a top_p from 0 to 1."
+    return {
+        TEMPERATURE_OR_TOP_P: {"anyOf": [branches, {"type": "object"}, {"type": "null"}], "description": both},
+        **{name: _parameter(name, bounds) for name, bounds in PARAMETERS.items()},
+    }
+
+
+def _parameter(name: str, bounds: Bounds | None) -> dict[str, Any]:
+    if bounds is None or name in LISTS:
+        return {"description": "A constant, a list to choose from, or a range."}
+    value = {"anyOf": [_bounded(bounds), {"type": "null"}]}
+    several = {"type": "array", "items": value, "minItems": 1}
+    return {
+        "anyOf": [*value["anyOf"], several, {"$ref": "#/$defs/range"}],
+        "description": f"{str(bounds).capitalize()}: a constant, a list to choose from, or a range.",
+    }
+
+
+def _bounded(bounds: Bounds) -> dict[str, Any]:
+    plain: dict[str, Any] = {"type": "integer" if bounds.whole else "number", "minimum": bounds.low}
+    return plain if bounds.high == float("inf") else {**plain, "maximum": bounds.high}
+
+
+def _definitions() -> dict[str, Any]:
+    function = {
+        "type": "object",
+        "properties": {"callable": {"type": "string"}},
+        "required": ["callable"],
+        "additionalProperties": False,
+    }
+    message = {"type": "object", "required": ["role", "content"]}
+    lists = {"type": "array", "items": message, "minItems": 1}
+    options = {"type": "object", "minProperties": 1, "maxProperties": 1}
+    return {
+        "template": {"anyOf": [{"type": "string", "minLength": 1}, function]},
+        "messages_choice": {
+            "anyOf": [lists, function, {"type": "array", "items": {"anyOf": [lists, function]}, "minItems": 1}]
+        },
+        "model": {
+            "type": "object",
+            "properties": {"model": {"type": "string"}, **_parameters()},
+            "required": ["model"],
+        },
+        "grader": {
+            "anyOf": [
+                {"type": "string"},
+                options,
+                {"type": "array", "items": {"anyOf": [{"type": "string"}, options]}, "minItems": 1},
+            ]
+        },
+        "range": {
+            "type": "object",
+            "properties": {**{word: _bounds(word) for word in WORDS}, "choice": {"type": "array", "minItems": 1}},
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": False,
+        },
+        "threshold": {
+            "anyOf": [
+                {"type": ["number", "string", "null"]},
+                {"type": "object", "additionalProperties": {"type": ["number", "string"]}},
+            ],
+            "description": "What a metric must not be below, or above; or a limit for each group of `group_by`.",
+        },
+    }
+
+
+def _bounds(word: str) -> Mapping[str, Any]:
+    count = 3 if word == "quniform" else 2
+    return {"type": "array", "items": _NUMBER, "minItems": count, "maxItems": count}
+
+
+def text() -> str:
+    """The shipped file's text."""
+    return json.dumps(schema(), ensure_ascii=False, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(text(), encoding="utf-8")

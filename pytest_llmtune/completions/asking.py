@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.answers import answers_in, is_refusal
 from pytest_llmtune.completions.faults import Failure, Kind, backoff, n_limit
@@ -17,6 +17,8 @@ from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.model import Exchange
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_llmtune.completions.account import Account
     from pytest_llmtune.completions.billing import Billing
     from pytest_llmtune.completions.lanes import Fleet, Lane
@@ -135,18 +137,14 @@ class Asking:
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(lane, body, n)
         async with self.slots.entered(), self.ledger.reserve(worst) as reservation, lane.gate.entered():
+            reservation.settle(_FREE)  # until it is sent
             await lane.keep_pace(self.billing.tokens(body, n))
             async with lane.pilots.setdefault(job.model, Pilot()).flight() as pilot:
                 seconds = job.begin(self.patience)
-                if seconds <= 0 or lane.why_closed(job.model) is not None:  # while this request waited
-                    reservation.settle(_FREE)
-                    return Failure(Kind.CLOSED, "")
+                if seconds <= 0 or lane.why_closed(job.model) is not None or n > (self._limit(lane, job.request) or n):
+                    return Failure(Kind.CLOSED, "")  # found out while this request waited
                 self.account.sent += 1
-                try:
-                    found = await send(lane, body, seconds)
-                except asyncio.CancelledError:
-                    self.account.uncertain += worst
-                    raise
+                found = await self._send(lane, body, seconds, reservation)
                 pilot.landed = pilot.landed or isinstance(found, Exchange)
             if isinstance(found, Failure):
                 self._lost(reservation, found)
@@ -156,6 +154,16 @@ class Asking:
         if answers_in(found) < n:
             self._learn(lane, job, answers_in(found))
         return None
+
+    async def _send(
+        self, lane: Lane, body: Mapping[str, Any], seconds: float, reservation: Reservation
+    ) -> Exchange | Failure:
+        reservation.settle(reservation.amount, uncertain=True)  # until it is answered
+        try:
+            return await send(lane, body, seconds)
+        except asyncio.CancelledError:
+            self.account.uncertain += reservation.amount
+            raise
 
     def _lost(self, reservation: Reservation, failure: Failure) -> None:
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)

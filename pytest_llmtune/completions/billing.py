@@ -87,7 +87,7 @@ class Billing:
         found = self._counting[place] = asyncio.get_running_loop().create_future()
         one, cost = None, _FREE
         try:
-            one, cost = (True, _FREE) if undercount.counts_one(exchange) else await self._probe(lane, exchange.request)
+            one, cost = (True, _FREE) if undercount.proven(exchange) else await self._probe(lane, exchange.request)
         finally:
             found.set_result(one)
         if one:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.model import Exchange
 
-__all__ = ["COUNTED", "annotated", "counts_one", "probe_body", "suspicious", "verdict"]
+__all__ = ["COUNTED", "annotated", "counts_one", "probe_body", "proven", "suspicious", "verdict"]
 
 COUNTED = "llmtune_choices_counted"
 """In a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
@@ -40,17 +40,26 @@ _IMPLAUSIBLE = 12
 
 def counts_one(exchange: Exchange) -> bool:
     """Whether ``usage.completion_tokens`` counts only one of several choices."""
-    usage, choices = exchange.response.get("usage"), choices_of(exchange)
+    usage = exchange.response.get("usage")
     reported = usage_of(usage)
-    if reported is None or len(choices) < 2 or not isinstance(usage, dict):
+    if reported is None or answers_in(exchange) < 2 or not isinstance(usage, dict):
         return False
     if COUNTED in usage:
         return bool(usage[COUNTED] == 1)
-    total, limit = reported.completion_tokens, token_limit(exchange.request)
+    return proven(exchange) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
+
+
+def proven(exchange: Exchange) -> bool:
+    """Whether the texts must have had more tokens than are reported, and the reported ones fit into one choice."""
+    usage, limit, choices = (
+        usage_of(exchange.response.get("usage")),
+        token_limit(exchange.request),
+        choices_of(exchange),
+    )
+    if usage is None or len(choices) < 2:
+        return False
     least = sum(limit if limit and was_cut(choice) else min(1, written_bytes(choice)) for choice in choices)
-    if total < least and (limit is None or total <= limit):
-        return True
-    return answer_bytes(exchange) > _IMPLAUSIBLE * total
+    return usage.completion_tokens < least and (limit is None or usage.completion_tokens <= limit)
 
 
 def suspicious(exchange: Exchange) -> bool:

@@ -106,7 +106,8 @@ class LLMServer:
 
     Args:
         answer: the answers to every request; one text answers all n choices, a list is repeated as needed.
-        max_n: a larger n is refused with status 400.
+        max_n: a larger n is refused with status 400, in the words of ``n_message``.
+        ignore_n: one choice is given, whatever n is, as some servers do.
         latency: seconds before each answer, or a callable(body).
         usage: whose tokens ``completion_tokens`` counts; ``one_choice`` is what llama.cpp does.
         models: the models there are; None takes any name.
@@ -125,6 +126,7 @@ class LLMServer:
         *,
         max_n: int | None = None,
         n_message: str = "Invalid 'n': integer above maximum value. Expected a value <= {max_n}, but got {n} instead.",
+        ignore_n: bool = False,
         latency: float | Callable[[Body], float] = 0.0,
         usage: Literal["all", "one_choice", "none"] = "all",
         models: Sequence[str] | None = None,
@@ -137,7 +139,7 @@ class LLMServer:
         seed: int = 0,
         port: int = 0,
     ) -> None:
-        self.answer, self.max_n, self.n_message = answer, max_n, n_message
+        self.answer, self.max_n, self.n_message, self.ignore_n = answer, max_n, n_message, ignore_n
         self.latency, self.usage, self.models = latency, usage, models
         self.api_keys = None if api_key is None else {api_key} if isinstance(api_key, str) else set(api_key)
         self.faults = deque(faults)
@@ -225,7 +227,8 @@ class LLMServer:
         given = self.answer(body) if callable(self.answer) else self.answer
         several = [given] if isinstance(given, (str, Answer)) else list(given)
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
-        return [_cut(several[index % len(several)], limit) for index in range(body.get("n") or 1)]
+        n = 1 if self.ignore_n else body.get("n") or 1
+        return [_cut(several[index % len(several)], limit) for index in range(n)]
 
     def completion(self, body: Body, answers: Sequence[Answer]) -> Body:
         choices = [
@@ -355,6 +358,9 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             delay = server.latency(body) if callable(server.latency) else server.latency
             if delay:
                 server.wait(delay)
+            if self.gone():
+                self.close_connection = True
+                return
             fault = server.next_fault(body) or server.refusal(body, key)
             if fault is not None and fault.kind in ("status", "reset", "stall"):
                 self.refuse(fault)
@@ -364,6 +370,15 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 self.respond(body)
             else:
                 self.reply(404, _error(f"no such path: {path}", "not_found"))
+
+        def gone(self) -> bool:
+            """Whether the client hung up meanwhile: its request is then not answered, and not counted as answered."""
+            try:
+                return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
 
         def refuse(self, fault: Fault) -> None:
             if fault.kind == "stall":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.suite.invalid import meant
+from pytest_llmtune.suite.threshold import COSTS, METRICS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,7 +18,7 @@ __all__ = ["check_whole"]
 
 def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
     """Find contradictions between keys that are right by themselves."""
-    if values["name"] is None:
+    if values["name"] is None and not any(problem.path == ("name",) for problem in problems.found):
         problems.add("is missing", "name")
     if values["base_url"] is not None and values["endpoints"] is not None:
         problems.add("cannot be given together with endpoints; put the URL into the list", "base_url")
@@ -25,6 +28,11 @@ def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
 
 
 def _check_search(values: Mapping[str, Any], problems: Problems) -> None:
+    metric = values["metric"] or ""
+    if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
+        problems.add(f"is {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns", "metric")
+    if metric in (*COSTS, "latency") and values["mode"] == "max":
+        problems.add(f"is 'max', which makes {metric} as high as can be; give mode='min'", "mode")
     searches = values["space"] is not None and not values["space"].is_constant
     if searches and values["num_samples"] == -1 and values["optimization_budget"] is None:
         problems.add(

@@ -122,6 +122,10 @@ def parse_domain(name: str, raw: Any) -> Domain:
 
 
 def _domain(name: str, raw: Any) -> Domain:
+    if isinstance(raw, OneOf):
+        raise InvalidError(f"is {shown(raw)}; valid: a constant, a list of choices, or a range")
+    if isinstance(raw, (Constant, Choice)):
+        return Constant(_plain(raw.value)) if isinstance(raw, Constant) else _choice(raw.options)
     if isinstance(raw, Domain):
         return raw
     if isinstance(raw, Mapping) and len(raw) == 1:
@@ -142,7 +146,7 @@ def _all_lists(raw: Iterable[Any]) -> bool:
 def _choice(raw: Any) -> Choice:
     if not isinstance(raw, (list, tuple)):
         raise InvalidError(f"choice takes a list, got {shown(raw)}")
-    return Choice(tuple(_plain(option) if not isinstance(option, Domain) else option for option in raw))
+    return Choice(tuple(option if isinstance(option, Domain) else _plain(option) for option in raw))
 
 
 def _range(word: str, raw: Any) -> Domain:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Declaration", "Problems", "read_keys", "read_thresholds"]
 
 _NAMES = tuple(key.name for key in KEYS)
+_KNOWN = (*_NAMES, *PARAMETER_KEYS)
+_SAMPLING = ("min_p", "min_tokens", "max_new_tokens")
+"""Parameters of other servers that look like thresholds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +107,17 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
 def _check_known(name: Any, problems: Problems) -> None:
     if not isinstance(name, str):
         problems.add(f"the key {name!r} is no text")
-    elif name not in (*_NAMES, *PARAMETER_KEYS) and not _is_gate(name):
-        near = meant(name, (*_NAMES, *PARAMETER_KEYS))
-        problems.add(
-            f"unknown key{near}; valid: {', '.join(_NAMES)}, min_<metric>, max_<metric>, OpenAI parameters", name
-        )
+    elif name not in _KNOWN and not _is_gate(name):
+        valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
+        rest = "and OpenAI's parameters (what only your server knows goes into extra_body)"
+        problems.add(f"unknown key{meant(name, _KNOWN)}; valid: {valid}, {rest}", name)
 
 
 def _is_gate(name: str) -> bool:
     """A threshold, and not a slip of the pen for a key such as ``max_tokens``."""
-    known = (*_NAMES, *PARAMETER_KEYS)
-    return name not in known and re.match(GATE, name) is not None and not meant(name, known, cutoff=0.85)
+    if name in _KNOWN or name in _SAMPLING:
+        return False
+    return re.match(GATE, name) is not None and not meant(name, _KNOWN, cutoff=0.85)
 
 
 def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:

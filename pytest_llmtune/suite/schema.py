@@ -35,7 +35,7 @@ def schema() -> dict[str, Any]:
         "title": "A suite of pytest-llmtune",
         "type": "object",
         "properties": {"extends": extends, **own, **_parameters()},
-        "patternProperties": {GATE: {"$ref": "#/$defs/threshold"}},
+        "patternProperties": {GATE: {"$ref": "#/$defs/threshold"}, "^x-": {"description": "A place for anchors."}},
         "additionalProperties": False,
         # what is extended may bring the rest
         "anyOf": [

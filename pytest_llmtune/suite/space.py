@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.config import Config
-from pytest_llmtune.suite.domains import Constant, Domain, LogRandInt, OneOf, RandInt, Uniform
+from pytest_llmtune.suite.domains import Choice, Constant, Domain, LogRandInt, OneOf, RandInt, Range, Uniform
 from pytest_llmtune.suite.invalid import listed, shown
 from pytest_llmtune.suite.parameters import TEMPERATURE_OR_TOP_P
 
@@ -35,12 +35,18 @@ _REPLACES: Mapping[str, tuple[str, ...]] = {
     "max_completion_tokens": ("max_tokens",),
 }
 """What a given parameter puts out of the space, unless it is given too."""
+_LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
 def overlaid(base: Mapping[str, Domain], given: Mapping[str, Domain]) -> dict[str, Domain]:
     """The domains of ``base`` with those of ``given`` in their place."""
-    replaced = {other for name in given for other in _REPLACES.get(name, ())}
+    replaced = {other for name, domain in given.items() for other in _replaced(name, domain)}
     return {name: domain for name, domain in base.items() if name not in replaced} | dict(given)
+
+
+def _replaced(name: str, domain: Domain) -> tuple[str, ...]:
+    """``max_tokens=None`` leaves ``max_completion_tokens`` where it is; ``temperature=None`` means: send neither."""
+    return () if name in _LENGTHS and domain == Constant(None) else _REPLACES.get(name, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,16 @@ class Space:
     def first(self, model: str | None = None) -> Config:
         """A model (default: the first), the first template, and what is constant: the untuned configuration.
 
-        What has a range is not sent, so that the server's own default holds; n is then 1.
+        What is to be chosen is not sent, so that the server's own default holds (n is then 1); but the answer's length
+        is always bounded, by the largest value allowed, because its cost must be.
         """
         model = self.models[0] if model is None else model
-        values = {name: _constant(domain) for name, domain in self.for_model(model).items() if domain.is_constant}
-        return self.config({"model": model, **values}, self.templates[0])
+        domains = self.for_model(model)
+        values = {name: _constant(domain) for name, domain in domains.items() if domain.is_constant}
+        lengths = {
+            name: _longest(domain) for name, domain in domains.items() if name in _LENGTHS and name not in values
+        }
+        return self.config({"model": model, **values, **lengths}, self.templates[0])
 
     def config(self, chosen: Mapping[str, Any], template: Template) -> Config:
         """The configuration of one draw from the space: ``model`` and a value for every parameter of ``for_model``.
@@ -138,6 +149,12 @@ class Space:
 
 def _plain(domains: Mapping[str, Domain]) -> dict[str, Any]:
     return {name: domain.to_plain() for name, domain in domains.items()}
+
+
+def _longest(domain: Domain) -> Any:
+    if isinstance(domain, Choice):
+        return max((option for option in domain.options if option is not None), default=None)
+    return int(domain.top) if isinstance(domain, Range) else None
 
 
 def _constant(domain: Domain) -> Any:

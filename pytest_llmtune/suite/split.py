@@ -30,6 +30,8 @@ class Split:
     """No row was left for the test, so that it holds the tuning rows."""
     dataset: Dataset | None = None
     """Where the rows came from, with the count of those left out."""
+    doubled: int = 0
+    """Rows left out because an earlier one asks the same."""
 
 
 Identity = Mapping[str, str]
@@ -79,7 +81,8 @@ def split(
         _refuse_leaks(tune, test, identity)
     rank = {example.id: place for place, example in enumerate(ordered)}
     tuned, tested = (tuple(sorted(part, key=lambda e: rank[e.id])) for part in (tune, test))
-    return Split(tuned, tested or tuned, not tested, replace(dataset, examples=tuple(examples)))
+    doubled = len(dataset.examples) - len(examples)
+    return Split(tuned, tested or tuned, not tested, replace(dataset, examples=tuple(examples)), doubled)
 
 
 def _identities(examples: Iterable[Example], asked: Sequence[str]) -> Identity:

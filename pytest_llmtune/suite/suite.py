@@ -12,6 +12,7 @@ from pytest_llmtune.suite.baselines import read_baselines
 from pytest_llmtune.suite.checks import check_whole
 from pytest_llmtune.suite.dataset import Dataset, check_source, load
 from pytest_llmtune.suite.invalid import listed, meant, shown
+from pytest_llmtune.suite.names import check_name
 from pytest_llmtune.suite.needs import reference_columns
 from pytest_llmtune.suite.reading import Declaration, Problems, read_keys, read_thresholds
 from pytest_llmtune.suite.space_keys import read_space
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Suite"]
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Suite:
     """One suite. Give its keys as keyword arguments; ``suite/keys.py`` lists them.
 
@@ -73,18 +74,21 @@ class Suite:
     max_unknown: int
     baselines: tuple[Config, ...]
     base_url: str | None
-    endpoints: Any = field(repr=False)
+    endpoints: Any
     """As declared; may hold keys."""
     concurrency: int | None
     timeout: float | None
     """Seconds for one request."""
     deadline: float | None
     """Seconds for all requests of a run."""
-    declaration: Declaration = field(repr=False, compare=False)
+    declaration: Declaration = field(compare=False)
 
-    def __init__(self, *, name: str, dataset: Any, base_dir: str | Path | None = None, **keys: Any) -> None:
+    def __init__(self, *, base_dir: str | Path | None = None, **keys: Any) -> None:
         base = Path(base_dir) if base_dir is not None else Path.cwd()
-        _declare(self, {"name": name, "dataset": dataset, **keys}, Declaration(f"Suite({name!r})", base))
+        _declare(self, keys, Declaration(f"Suite({shown(keys.get('name'))})", base))
+
+    def __repr__(self) -> str:
+        return f"Suite({self.name!r})"  # the rest may hold keys, and whole datasets
 
     @classmethod
     def from_mapping(
@@ -207,7 +211,8 @@ class Suite:
 def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration) -> None:
     problems = Problems()
     values = read_keys(mapping, problems)
-    values["name"] = values["name"] or declaration.default_name
+    if values["name"] is None and declaration.default_name is not None:
+        values["name"] = problems.attempt(check_name, declaration.default_name, path=("name",))
     values["thresholds"] = read_thresholds(mapping, problems)
     if values["dataset"] is not None:
         problems.attempt(check_source, values["dataset"], declaration.base_dir, declaration.root, path=("dataset",))

@@ -138,7 +138,7 @@ def _keys(document: Document, source: _Source) -> _Keys:
     if not isinstance(document.data, dict):
         raise source.problem(f"a suite is a mapping of keys, got {shown(document.data)}", document.line)
     places = {spot: f"{source.name}:{line}:{column}" for spot, (line, column) in document.places.items() if spot}
-    own = dict(document.data)
+    own = {key: value for key, value in document.data.items() if not str(key).startswith("x-")}  # a place for anchors
     extended = own.pop("extends", None)
     keys = _Keys()
     for parent in [extended] if isinstance(extended, str) else extended or ():

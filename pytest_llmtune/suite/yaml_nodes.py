@@ -97,6 +97,8 @@ def _place(node: yaml.Node) -> tuple[int, int]:
 
 def _check_size(root: yaml.Node) -> None:
     """Count nodes as often as aliases repeat them: nine lines of aliases of aliases may stand for billions."""
+    import yaml
+
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -106,6 +108,8 @@ def _check_size(root: yaml.Node) -> None:
         if depth > _MAX_DEPTH:
             raise YamlError("nested too deeply", *_place(node))
         if id(node) not in sizes:
+            if isinstance(node, yaml.MappingNode):
+                _refuse_twice(node)
             open_nodes.add(id(node))
             sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
             open_nodes.remove(id(node))
@@ -136,7 +140,6 @@ def _build(node: yaml.Node, path: str, places: dict[str, tuple[int, int]], loade
 
 
 def _mapping(node: yaml.MappingNode, path: str, places: dict[str, tuple[int, int]], loader: Any) -> dict[str, Any]:
-    _refuse_twice(node)
     loader.flatten_mapping(node)  # << : what it brings stands first, and what stands here wins
     data: dict[str, Any] = {}
     for key, value in node.value:

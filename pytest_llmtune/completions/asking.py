@@ -57,6 +57,8 @@ class _Job:
     end: float
     """When its time is up, on the monotonic clock; the run's end until it is sent for the first time."""
     started: float | None = None
+    sent: float = 0.0
+    """When it was sent for the last time."""
     tries: int = 0
     failure: Failure | None = None
     avoid: set[Lane] = field(default_factory=set)
@@ -67,7 +69,7 @@ class _Job:
 
     def begin(self, patience: Patience) -> float:
         """The clock runs from the first sending on, not while the request queues; seconds for the sending now."""
-        now = time.monotonic()
+        self.sent = now = time.monotonic()
         if self.started is None:
             self.started, self.end = now, min(now + patience.total, self.end)
         return min(patience.timeout, self.end - now)
@@ -114,7 +116,7 @@ class Asking:
             if failure.kind is Kind.NO_N and size > 1:
                 self._learn(lane, job, n_limit(failure.message, size))
             else:
-                await self._face(lane, job, failure)
+                self._face(lane, job, failure)
 
     async def _lane(self, job: _Job) -> Lane:
         """The lane for the next try, waiting where all of them rest."""
@@ -141,14 +143,13 @@ class Asking:
             await lane.keep_pace(self.billing.tokens(body, n))
             async with lane.pilots.setdefault(job.model, Pilot()).flight() as pilot:
                 seconds = job.begin(self.patience)
-                if seconds <= 0 or lane.why_closed(job.model) is not None or n > (self._limit(lane, job.request) or n):
+                if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
                     return Failure(Kind.CLOSED, "")  # found out while this request waited
-                self.account.sent += 1
                 found = await self._send(lane, body, seconds, reservation)
-                pilot.landed = pilot.landed or isinstance(found, Exchange)
-            if isinstance(found, Failure):
-                self._lost(reservation, found)
-                return found
+                if isinstance(found, Failure):
+                    await self._lost(lane, job, found, reservation)
+                    return found
+                pilot.landed = True
             lane.succeeded()
             await self._received(lane, found, reservation, keep)
         if answers_in(found) < n:
@@ -158,6 +159,7 @@ class Asking:
     async def _send(
         self, lane: Lane, body: Mapping[str, Any], seconds: float, reservation: Reservation
     ) -> Exchange | Failure:
+        self.account.sent += 1
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
         try:
             return await send(lane, body, seconds)
@@ -165,9 +167,19 @@ class Asking:
             self.account.uncertain += reservation.amount
             raise
 
-    def _lost(self, reservation: Reservation, failure: Failure) -> None:
+    async def _lost(self, lane: Lane, job: _Job, failure: Failure, reservation: Reservation) -> None:
+        """Draw the consequences for the ledger and the lane, before another request goes the same way."""
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
+        match failure.kind:
+            case Kind.BAD_KEY | Kind.NO_QUOTA:
+                lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
+            case Kind.NO_MODEL if lane.why_closed(job.model) is None:
+                names = await lane.model_names()
+                there = f"; it has: {', '.join(names[:40])}" if names else ""
+                self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
+            case Kind.RATE_LIMIT:
+                lane.slow_down(job.sent, failure.retry_after, self.patience.pause)
 
     async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
         exchange, cost = found, self.billing.cost(lane, found)
@@ -184,17 +196,12 @@ class Asking:
         self.account.refused += is_refusal(exchange)
         self.account.paid += cost
 
-    async def _face(self, lane: Lane, job: _Job, failure: Failure) -> None:
-        """Draw the consequences of a failure for the lane and for this request."""
+    def _face(self, lane: Lane, job: _Job, failure: Failure) -> None:
+        """Draw the consequences of a failure for this request: return to try again."""
         match failure.kind:
-            case Kind.CLOSED:
-                return
-            case Kind.BAD_KEY | Kind.NO_QUOTA:
-                lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
-            case Kind.NO_MODEL:
-                await self._close_model(lane, job.model, failure)
+            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
+                return  # another lane may serve it
             case Kind.RATE_LIMIT:
-                lane.slow_down(failure.retry_after, self.patience.pause)
                 self.account.retried[str(failure.kind)] += 1
             case kind if kind.passing:
                 self._again(lane, job, failure)
@@ -216,15 +223,6 @@ class Asking:
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
         seconds = time.monotonic() - (job.started or time.monotonic())
         return CompletionError(f"{job.model}: given up after {seconds:.1f} s and {job.tries} faults; the last: {last}")
-
-    async def _close_model(self, lane: Lane, model: str, failure: Failure) -> None:
-        """The endpoint has no such model: say which it has."""
-        if lane.why_closed(model) is None:
-            names = await lane.model_names()
-            there = f"; it has: {', '.join(names[:40])}" if names else ""
-            for other in self.fleet.lanes:
-                if other.endpoint is lane.endpoint:
-                    other.closed.setdefault(model, f"{failure.message}{there}")
 
     def _limit(self, lane: Lane, request: CompletionRequest) -> int | None:
         known = self._largest.get(_place(lane, request))

@@ -199,9 +199,9 @@ def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, source
         return sources.from_variable(str(variable), where)
     if (file := fields.get("api_key_file")) is not None:
         return sources.from_file(str(file), where)
-    if urlsplit(address).hostname in _LOCAL:
-        return (Secret("none", "no key"),)
     usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
+    if urlsplit(address).hostname in _LOCAL and not sources.keys_in(usual):
+        return (Secret("none", "no key"),)
     return sources.from_variable(usual, where)
 
 

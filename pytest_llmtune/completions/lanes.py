@@ -82,12 +82,10 @@ class Lane:
         if self.tokens is not None:
             await self.tokens.take(tokens)
 
-    def slow_down(self, seconds: float | None, pause: float) -> None:
-        """The server said 429: rest as long as it asked for, and then with fewer requests in flight."""
-        if self.rests_until <= time.monotonic():  # else this refusal belongs to the same burst
-            self.strikes += 1
-        self.gate.shrink()
-        self.rest(backoff(self.strikes, pause) if seconds is None else seconds)
+    def slow_down(self, sent: float, seconds: float | None, pause: float) -> None:
+        """The server said 429 to what was ``sent`` then: rest as long as it asked for, and go on with fewer at once."""
+        self.strikes += self.gate.shrink(sent)
+        self.rest(backoff(max(1, self.strikes), pause) if seconds is None else seconds)
 
     def succeeded(self) -> None:
         self.strikes = 0
@@ -96,6 +94,10 @@ class Lane:
     def rest(self, seconds: float) -> None:
         """Take nothing more for a while."""
         self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+
+    def usable(self, model: str) -> bool:
+        """Whether it neither rests nor is closed."""
+        return self.rests_until <= time.monotonic() and self.why_closed(model) is None
 
     def why_closed(self, model: str) -> str | None:
         return self.closed.get(None) or self.closed.get(model)
@@ -142,6 +144,12 @@ class Fleet:
             f"the model {model!r} cannot be asked: {'; '.join(reasons)}; "
             "give another model, key or endpoint, and run again"
         )
+
+    def close(self, endpoint: Endpoint, model: str, reason: str) -> None:
+        """An endpoint turned out not to have a model."""
+        for lane in self.lanes:
+            if lane.endpoint is endpoint:
+                lane.closed.setdefault(model, reason)
 
     def choose(self, model: str, avoid: Iterable[Lane]) -> tuple[Lane | None, float]:
         """The lane to take now, or None and the seconds until one is rested.

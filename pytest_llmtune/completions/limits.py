@@ -44,12 +44,17 @@ class Gate:
             self.inside -= 1
             self._admit()
 
-    def shrink(self) -> None:
-        """Too many: allow 30 % fewer; the refusals of one burst count once."""
-        now = time.monotonic()
-        if now - self._shrunk > 1.0:
-            self._shrunk = now
-            self.allowed = max(1.0, min(self.allowed, self.inside) * 0.7)
+    def shrink(self, sent: float) -> bool:
+        """Too many: allow 30 % fewer; of the refusals of one burst only the first counts, and gives True.
+
+        Args:
+            sent: when the refused request was sent, on the monotonic clock.
+        """
+        if sent < self._shrunk:
+            return False
+        self._shrunk = time.monotonic()
+        self.allowed = max(1.0, min(self.allowed, self.inside) * 0.7)
+        return True
 
     def grow(self) -> None:
         """It went well: allow one more after as many successes as are allowed at once."""

@@ -53,6 +53,7 @@ class Fault:
         "reset",  # the connection is reset before any answer
         "reset_mid_body",  # ... after half of the body
         "stall",  # no answer for ``seconds``
+        "drip",  # an answer that comes byte by byte and never ends
         "truncated",  # half of the JSON, with a matching content-length
         "not_json",  # an HTML page with status 200
         "empty_choices",
@@ -191,6 +192,10 @@ class LLMServer:
             _hang_up(connection)
         self._server.server_close()
         self._thread.join()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopping.is_set()
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not past the end of the server."""
@@ -403,7 +408,7 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 payload["choices"] = []
             if kind == "no_usage":
                 payload.pop("usage", None)
-            if kind in ("reset_mid_body", "truncated", "not_json"):
+            if kind in ("reset_mid_body", "truncated", "not_json", "drip"):
                 self.garble(json.dumps(payload).encode(), str(kind))
                 return
             self.billed(body, answers)
@@ -434,11 +439,19 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
+                self.send_header("content-length", str(len(data) if kind != "drip" else 10**9))
                 self.end_headers()
                 self.wfile.write(data[: len(data) // 2])
                 self.wfile.flush()
+                if kind == "drip":
+                    self.drip()
                 self.reset()
+
+        def drip(self) -> None:
+            while not server.stopped and not self.gone():
+                server.wait(0.02)
+                self.wfile.write(b" ")
+                self.wfile.flush()
 
         def stream(self, events: Iterator[str]) -> None:
             data = "".join(f"{event}\n\n" for event in events).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Endpoint:
     def url(self, model: str) -> str:
         """The address of chat completions."""
         if self.kind == "azure":
-            path = f"openai/deployments/{self.own_name(model)}/chat/completions"
+            path = f"openai/deployments/{quote(self.own_name(model))}/chat/completions"
             return f"{self._root}/{path}?api-version={self.api_version}"
         return f"{self.base_url.rstrip('/')}/chat/completions"
 

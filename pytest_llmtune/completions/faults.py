@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping
@@ -140,20 +141,22 @@ def n_limit(message: str, refused: int) -> int:
 
 def backoff(tries: int, base: float, longest: float = 30.0) -> float:
     """Seconds to wait after the ``tries``-th failure: doubled each time, and spread at random."""
-    return float(min(longest, base * 2 ** (tries - 1)) * random.uniform(0.5, 1.0))  # noqa: S311
+    return float(min(longest, base * 2 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from ``retry-after-ms`` or ``retry-after`` (seconds or a date)."""
+    milliseconds, text = headers.get("retry-after-ms"), headers.get("retry-after") or ""
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        text = headers.get("retry-after") or ""
-        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text):
-            return float(text)
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()) if text else None
+        if milliseconds is not None:
+            seconds = float(milliseconds) / 1000
+        elif re.fullmatch(r"[\d.]+", text):
+            seconds = float(text)
+        else:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _said(body: Mapping[str, Any], otherwise: str) -> str:

@@ -39,7 +39,7 @@ class Lane:
     strikes: int = 0
     """Bursts of 429 since the last success."""
     taken: int = 0
-    """Requests so far; keys take turns by it."""
+    """How often it was chosen; keys take turns by it."""
     rests_until: float = 0.0
     """On the monotonic clock."""
     closed: dict[str | None, str] = field(default_factory=dict)
@@ -49,7 +49,6 @@ class Lane:
     async def post(self, model: str, body: Mapping[str, Any]) -> str:
         """The text of the answer to a chat completion; raises what the openai client raises."""
         wire = {**body, "model": self.endpoint.own_name(model)}
-        self.taken += 1
         return str(await self.client.post("/chat/completions", cast_to=str, body=wire))
 
     @property
@@ -160,7 +159,9 @@ class Fleet:
         usable = self.open_for(model)
         rested = [lane for lane in usable if lane.rests_until <= now]
         if fresh := [lane for lane in rested if lane not in avoid]:
-            return min(fresh, key=lambda lane: (lane.order, lane.taken)), 0.0
+            lane = min(fresh, key=lambda lane: (lane.order, lane.taken))
+            lane.taken += 1
+            return lane, 0.0
         if rested:
             return None, 0.0
         return None, min(lane.rests_until for lane in usable) - now

@@ -1,0 +1,114 @@
+"""Reading what a server says when it refuses."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmtune.completions.faults import Kind, backoff, failure_in, failure_of, n_limit
+
+REFUSALS_OF_N = [
+    ("Invalid 'n': integer above maximum value. Expected a value <= 128, but got 200 instead.", 200, 128),
+    ("Field 'n': Value must be between 1 <= value <= 16, but got 50", 50, 16),
+    ("'n' : number must be at most 1", 4, 1),
+    ("Invalid n value (currently only n = 1 is supported)", 4, 1),
+    ("n must be 1 when using greedy sampling, got 4.", 4, 1),
+    ("Only one completion choice is allowed", 8, 1),
+    ("n should be in range [1, 4]", 10, 4),
+    ("n must be less than or equal to 5", 10, 5),
+    ("maximum of 6 choices; n was 9", 9, 6),
+    ("n is not supported", 3, 1),
+    ("n: between 1 and 10 please", 64, 10),
+    ("n is too large", 9, 4),
+    ("n=3 of at most 3", 3, 1),
+    ("n > 128 for 2 prompts", 2, 1),
+]
+
+
+@pytest.mark.parametrize(("message", "refused", "limit"), REFUSALS_OF_N)
+def test_the_limit_of_n_is_read_from_the_refusal(message: str, refused: int, limit: int) -> None:
+    """In the words of OpenAI, llama.cpp, Groq, DeepSeek, vLLM and others; else it is half."""
+    assert n_limit(message, refused) == limit
+
+
+@given(st.text(max_size=60), st.integers(2, 200))
+def test_the_limit_of_n_always_shrinks(message: str, refused: int) -> None:
+    """Whatever a server says, the next try asks for fewer, and for one at least: it comes to an end."""
+    assert 1 <= n_limit(message, refused) < refused
+
+
+@given(st.integers(1, 2000), st.floats(0.001, 5))
+def test_waiting_doubles_within_bounds(tries: int, base: float) -> None:
+    """Each wait is at least half of the doubled one, and never longer than half a minute."""
+    wait = backoff(tries, base)
+    assert min(30.0, base * 2.0 ** min(tries - 1, 60)) / 2 <= wait <= 30.0
+
+
+def test_waits_are_spread() -> None:
+    """Clients that failed together do not come back together."""
+    assert len({backoff(3, 0.5) for _ in range(20)}) > 15
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(429, Kind.RATE_LIMIT), (502, Kind.SERVER), ("oops", Kind.SERVER), (401, Kind.BAD_KEY)]
+)
+def test_an_error_inside_a_proper_response(code: object, kind: Kind) -> None:
+    """A router's error document with status 200 is read like the status it names."""
+    failure = failure_in({"error": {"code": code, "message": "upstream"}})
+    assert failure is not None
+    assert failure.kind is kind
+    assert "upstream" in failure.message
+
+
+def test_a_response_with_choices_is_no_error() -> None:
+    """A field named error beside the choices, or none, changes nothing."""
+    assert failure_in({"choices": [{}], "error": {"code": 500}}) is None
+    assert failure_in({"error": None}) is None
+    assert failure_in({}) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Incorrect API key provided: sk-proj-abcdefghijklmnop. Find yours at ...",
+        "bad key sk-ab****************************************wxyz",
+        "token 0123456789abcdef0123456789abcdef0123456789abcdef is revoked",
+        "gsk_0123456789abcdefghijABCDEFGHIJ0123456789abcdefghij is no key",
+    ],
+)
+def test_a_message_holds_no_key(text: str) -> None:
+    """Servers repeat parts of a key, and some all of it."""
+    failure = failure_of(RuntimeError(text))
+    assert "[key]" in failure.message
+    assert "abcdef" not in failure.message
+    assert "wxyz" not in failure.message
+
+
+def test_a_message_is_one_short_line() -> None:
+    """A page of HTML does not fill the terminal."""
+    failure = failure_of(RuntimeError("<html>\n" + "x y " * 500))
+    assert len(failure.message) <= 300
+    assert "\n" not in failure.message
+
+
+def test_a_date_says_when_to_come_back() -> None:
+    """Retry-After as an HTTP date, counted from now."""
+    import httpx2
+    import openai
+
+    def busy(headers: dict[str, str]) -> float | None:
+        response = httpx2.Response(429, headers=headers, request=httpx2.Request("POST", "http://h/"))
+        return failure_of(openai.RateLimitError("busy", response=response, body=None)).retry_after
+
+    soon = busy({"retry-after": formatdate(time.time() + 30, usegmt=True)})
+    assert soon is not None
+    assert 27 < soon <= 30
+    assert busy({"retry-after": "1.5"}) == 1.5
+    assert busy({"retry-after": "nan"}) is None
+    assert busy({"retry-after-ms": "inf"}) is None
+    assert busy({"retry-after": "9" * 400}) is None
+    assert busy({}) is None

@@ -7,10 +7,11 @@ import gzip
 import itertools
 import zipfile
 import zlib
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.formats import FORMATS, format_of
@@ -64,15 +65,18 @@ class DataFile:
             raise SuiteError(f"{self.shown}: larger than the limit of {limit:,} bytes")
         return content
 
-    def _open(self) -> IO[bytes]:
-        if self.member is None:
-            plain: IO[bytes] = self.path.open("rb")
-        else:
-            with zipfile.ZipFile(self.path) as archive:
-                plain = archive.open(self.member)
-        if (self.member or self.path.name).lower().endswith(".gz"):
-            return gzip.open(plain)  # type: ignore[return-value]
-        return plain
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        with ExitStack() as stack:
+            stream: IO[bytes]
+            if self.member is None:
+                stream = stack.enter_context(self.path.open("rb"))
+            else:
+                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                stream = stack.enter_context(archive.open(self.member))
+            if (self.member or self.path.name).lower().endswith(".gz"):
+                stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
+            yield stream
 
 
 def find(source: str, base_dir: Path, root: Path | None = None) -> tuple[DataFile, ...]:
@@ -142,11 +146,13 @@ def _at_most(names: Iterator[str], source: str) -> Iterator[str]:
 
 def _absence(pattern: str, direct: Path) -> str:
     if glob.has_magic(pattern):
-        return f"no file matches {direct}"
+        return f"no file matches {shown(str(direct), 200)}"
     if direct.is_dir():
-        return f"{direct} is a directory; name its files, as in {shown(pattern.rstrip('/') + '/*.jsonl')}"
+        return (
+            f"{shown(str(direct), 200)} is a directory; name its files, as in {shown(pattern.rstrip('/') + '/*.jsonl')}"
+        )
     there = sorted(path.name for path in direct.parent.iterdir()) if direct.parent.is_dir() else []
-    return f"no file {direct}{meant(direct.name, there)}"
+    return f"no file {shown(str(direct), 200)}{meant(direct.name, there)}"
 
 
 def _relative(path: Path, base_dir: Path) -> str:

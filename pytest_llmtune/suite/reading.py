@@ -100,7 +100,7 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
             if key.default is REQUIRED:
                 problems.add("is missing; a suite needs dataset, prompt or messages, model and grader", key.name)
         else:
-            values[key.name] = problems.attempt(key.form.parse, given, path=(key.name,), default=values.get(key.name))
+            values[key.name] = problems.attempt(key.form.parse, given, path=(key.name,), default=key.default)
     return values
 
 

@@ -123,10 +123,12 @@ class LiveSource:
         return replace(completion_of(pool, request.n, skip=skip), paid=paid)
 
     async def aclose(self) -> None:
-        """Close the clients."""
+        """Close the clients, and this thread's hold on the cache."""
         if self._asking is not None:
             await self._asking.fleet.aclose()
             self._asking = None
+        if self.cache is not None:
+            self.cache.close()
 
     async def _fill(self, request: CompletionRequest, pool: list[Exchange], wanted: int) -> Decimal:
         """Ask until the pool holds ``wanted`` answers; returns USD paid."""

@@ -75,10 +75,15 @@ def _dumper() -> Any:
 
     def number(dumper: yaml.SafeDumper, data: _Number) -> yaml.Node:
         digits = format(Decimal(data), "f")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits  # 0.10 and 0.1 are the same amount
+        if Decimal(digits) != Decimal(repr(float(digits))):  # a YAML reader would lose digits: text keeps them
+            return dumper.represent_scalar("tag:yaml.org,2002:str", digits)
         return dumper.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in digits else 'int'}", digits)
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data.strip() else None)
+        odd = any(character in data for character in "\x85\u2028\u2029\ufeff")  # line ends that other styles swallow
+        style = '"' if odd else "|" if "\n" in data.strip() else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     HeadDumper.add_representer(_Line, line)
     HeadDumper.add_representer(_Number, number)

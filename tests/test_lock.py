@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from decimal import Decimal
 from pathlib import Path
+from subprocess import CalledProcessError, run
 from time import process_time
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
@@ -216,8 +219,6 @@ def test_no_damage_escapes_as_another_error(data: st.DataObject) -> None:
         st.sampled_from([b"", whole[start:stop] * 2, b"\x00", b"{", b"'", b"\n", b"9" * 5000, b"[" * 3000])
     )
     damaged = whole[:start] + middle + whole[stop:]
-    import tempfile
-
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "x.lock.yaml"
         target.write_bytes(damaged)
@@ -243,6 +244,121 @@ def test_a_directory_in_its_place_is_named(tmp_path: Path) -> None:
     assert "cannot be read" in refused(place)
     with pytest.raises(LockError, match="cannot be written"):
         LOCK.write(place)
+
+
+names = st.text(max_size=12)
+amounts = st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=5,
+)
+measured = st.builds(Measured, numbers, st.none() | numbers, st.none() | numbers)
+trials = st.builds(
+    TrialSummary,
+    st.integers(),
+    st.dictionaries(names, plain, max_size=3),
+    st.none() | measured,
+    st.none() | amounts,
+    amounts,
+    names,
+)
+studies = st.builds(
+    StudySummary,
+    st.lists(trials, max_size=3).map(tuple),
+    amounts,
+    names,
+    st.none() | amounts,
+    st.none() | amounts,
+    st.none() | st.integers(),
+    st.integers(),
+    st.none() | st.integers(),
+    st.none() | measured,
+    st.none() | measured,
+)
+examples = st.builds(
+    LockedExample,
+    names,
+    st.integers(0, 10**9),
+    st.sampled_from(["ok", "refused", "unknown"]),
+    st.dictionaries(names, numbers, max_size=3),
+    st.integers(0, 100),
+    st.lists(st.tuples(names, st.integers(0, 100)), max_size=3).map(tuple),
+    st.none() | names,
+)
+locks = st.builds(
+    Lock,
+    names,
+    st.dictionaries(names, plain, max_size=4),
+    st.dictionaries(names, measured, max_size=3),
+    st.dictionaries(names, st.dictionaries(st.sampled_from(["input", "output"]), amounts), max_size=2),
+    st.dictionaries(names, names, max_size=3),
+    st.none() | studies,
+    st.lists(examples, max_size=4).map(tuple),
+)
+
+
+@settings(max_examples=60)
+@given(locks)
+def test_any_lock_survives_its_file(made: Lock) -> None:
+    """Whatever names, figures and nested parameters a suite has, the file gives back an equal lock and equal text."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "x.lock.yaml"
+        made.write(target)
+        again = Lock.read(target)
+    assert again == made
+    assert again.text() == made.text()
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Real git, in a repository of its own."""
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    done = run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True)  # noqa: S607
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_merges_changes_of_different_examples(tmp_path: Path) -> None:
+    """Two branches that change the outcome of different examples merge by themselves, where the totals agree."""
+    path = tmp_path / "algebra.lock.yaml"
+
+    def commit(answers: list[str]) -> None:
+        lock(evaluation([result(i, answer=answer) for i, answer in enumerate(answers)])).write(path)
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "commit", "-q", "-m", "x")
+
+    git(tmp_path, "init", "-q", "-b", "main")
+    commit(["1"] * 9)
+    git(tmp_path, "switch", "-q", "-c", "other")
+    commit(["2", *["1"] * 8])
+    git(tmp_path, "switch", "-q", "main")
+    commit([*["1"] * 8, "3"])
+    assert git(tmp_path, "diff", "--numstat", "HEAD~1").split()[:2] == ["1", "1"]
+    git(tmp_path, "merge", "-q", "other", "-m", "merged")
+    assert [example.voted_answer for example in Lock.read(path).examples] == ["2", *["1"] * 7, "3"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_real_conflict_is_named(tmp_path: Path) -> None:
+    """Two branches that change the same example conflict, and what git leaves is recognised with its line."""
+    path = tmp_path / "algebra.lock.yaml"
+
+    def commit(answer: str) -> None:
+        lock(evaluation([result(0, answer=answer)])).write(path)
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "commit", "-q", "-m", "x")
+
+    git(tmp_path, "init", "-q", "-b", "main")
+    commit("1")
+    git(tmp_path, "switch", "-q", "-c", "other")
+    commit("2")
+    git(tmp_path, "switch", "-q", "main")
+    commit("3")
+    with pytest.raises(CalledProcessError):
+        git(tmp_path, "merge", "-q", "other", "-m", "merged")
+    line = path.read_text(encoding="utf-8").splitlines().index("<<<<<<< HEAD") + 1
+    assert f"line {line}: git conflict markers" in refused(path)
 
 
 def test_reading_is_linear_and_fast(path: Path) -> None:

@@ -182,10 +182,11 @@ class Asking:
                 lane.slow_down(job.sent, failure.retry_after, self.patience.pause)
 
     async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
-        exchange, cost = found, self.billing.cost(lane, found)
+        exchange, extra = found, _FREE
         try:
-            exchange, cost = await self.billing.counted(lane, found)
+            exchange, extra = await self.billing.counted(lane, found)
         finally:  # also when cancelled: it is paid for
+            cost = self.billing.cost(lane, exchange) + extra
             reservation.settle(cost)
             self._keep(exchange, cost, keep)
 

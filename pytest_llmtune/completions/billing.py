@@ -63,12 +63,12 @@ class Billing:
         return prompt + n * (token_limit(body) or 1024)
 
     async def counted(self, lane: Lane, exchange: Exchange) -> tuple[Exchange, Decimal]:
-        """The exchange with honest counts, and USD for it and for what finding out took."""
+        """The exchange with what is known of the server's way of counting, and USD that finding out took."""
         model = str(exchange.request["model"])
         counts_one, extra = await self._counts_one(lane, model, exchange)
         if counts_one is not None:
             exchange = undercount.annotated(exchange, counts_one)
-        return exchange, extra + self.cost(lane, exchange)
+        return exchange, extra
 
     def cost(self, lane: Lane, exchange: Exchange) -> Decimal:
         """USD for all answers of an exchange."""

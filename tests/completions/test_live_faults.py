@@ -123,6 +123,15 @@ def test_the_server_says_when_to_come_back(live: Live, headers: dict[str, str], 
         assert least <= time.monotonic() - start < least + 0.8
 
 
+def test_an_overloaded_server_says_when_to_come_back(live: Live) -> None:
+    """Retry-After counts with status 503 too, and holds for all requests."""
+    with LLMServer(faults=[Fault("status", 503, {"retry-after-ms": "300"})]) as server:
+        start = time.monotonic()
+        live.run(live.source(server), *(request(number) for number in range(4)))
+        assert 0.3 <= time.monotonic() - start < 1.5
+    assert server.count == 5
+
+
 def test_nobody_waits_longer_than_patience_lasts(live: Live) -> None:
     """A Retry-After past the deadline of the request is given up at once."""
     with LLMServer(faults=[Fault.busy(retry_after="3600")]) as server:

@@ -13,11 +13,14 @@ from support.live import PRICES, Live, request
 from support.llm_server import Answer, LLMServer, prompt_tokens, tokens
 
 from pytest_llmtune.completions.account import Account
-from pytest_llmtune.completions.billing import prompt_bound
+from pytest_llmtune.completions.billing import Billing, prompt_bound
+from pytest_llmtune.completions.endpoint_list import endpoints_of
+from pytest_llmtune.completions.lanes import Fleet
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
+from pytest_llmtune.completions.undercount import probe_body
 from pytest_llmtune.completions.usage import completion_of
 from pytest_llmtune.errors import BudgetExhaustedError, CacheError, StaleRecordingError, SuiteError
 from pytest_llmtune.model import Usage
@@ -333,6 +336,16 @@ def test_a_known_prompt_is_reserved_exactly(live: Live) -> None:
 
         asyncio.run(work())
     assert server.count == 4
+
+
+def test_the_reservation_covers_the_probe(live: Live) -> None:
+    """Asking a server how it counts is reserved together with the request that may raise the question."""
+    lane = Fleet.of(endpoints_of(base_url="http://127.0.0.1:9/v1", root=live.directory, environ={}), 1, 1.0).lanes[0]
+    billing, price = Billing(PRICES, Account(), 1.0), PRICES.price("m")
+    one, two = ({**request().body, "n": n} for n in (1, 2))
+    assert billing.worst(lane, one, 1) == price.worst(prompt_bound(one), 20)
+    probe = price.worst(prompt_bound(probe_body(two)), 2)
+    assert billing.worst(lane, two, 2) == price.worst(prompt_bound(two), 40) + probe
 
 
 def test_no_max_tokens_reserves_an_assumed_length(live: Live) -> None:

@@ -125,11 +125,20 @@ def test_long_texts_with_implausibly_few_tokens_are_seen() -> None:
         answered(LONG, completion=8),  # one choice: nothing else to count
         answered(LONG, LONG, completion=44),
         answered(choice_of(LONG, "length"), choice_of(SHORT), completion=41, limit=40),
+        answered(choice_of(LONG, "length"), choice_of(LONG, "length"), completion=46, limit=40),
         answered("", "", completion=0),
         answered(LONG, LONG),
         answered(*["====" * 30] * 2, completion=12, **{COUNTED: 2}),
     ],
-    ids=["one choice", "all counted", "one cut", "nothing said", "no usage", "known to be honest"],
+    ids=[
+        "one choice",
+        "all counted",
+        "one cut",
+        "both cut by the context window",
+        "nothing said",
+        "no usage",
+        "known to be honest",
+    ],
 )
 def test_honest_servers_are_believed(exchange: Exchange) -> None:
     """No honest report is taken for an undercount."""

@@ -89,7 +89,9 @@ def estimated_prompt(body: Mapping[str, Any]) -> int:
     """Prompt tokens of a body, from its bytes; rather too many."""
     messages = body.get("messages")
     parts = messages if isinstance(messages, (list, tuple)) else ()
-    return 3 + sum(4 + _tokens_for(size_of(part.get("content"))) for part in parts if isinstance(part, Mapping))
+    return 3 + sum(
+        4 + -(-size_of(part.get("content")) // _BYTES_PER_TOKEN) for part in parts if isinstance(part, Mapping)
+    )
 
 
 def _read(exchange: Exchange) -> _Reading:
@@ -98,21 +100,16 @@ def _read(exchange: Exchange) -> _Reading:
         refused = (Choice("", "content_filter", 0),) * answers_in(exchange)
         return _Reading(refused, (0,) * len(refused), counted=True, prompt=unknown_prompt)
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
-    limit = token_limit(exchange.request)
-    known: Known = [_logged(choice) for choice in choices]
-    if usage is None:
-        return _Reading(
-            _named(choices, known), _guess(choices, known, None, limit), counted=False, prompt=unknown_prompt
-        )
-    total, prompt = usage.completion_tokens, replace(usage, completion_tokens=0)
-    if counts_one(exchange):
-        known = [
-            _beside(choices[0], total, choice, logged, limit) for choice, logged in zip(choices, known, strict=True)
-        ]
-        return _Reading(_named(choices, known), _guess(choices, known, total, limit), counted=False, prompt=prompt)
-    if len(choices) == 1:
-        known = [total]
-    return _Reading(_named(choices, known), _shared(choices, known, total), counted=True, prompt=prompt)
+    total = None if usage is None else usage.completion_tokens
+    if total is not None and not counts_one(exchange):
+        known: Known = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
+        tokens, counted = _shared(choices, known, total), True
+    else:
+        limit = token_limit(exchange.request)
+        known = [_sure(choice, choices[0], total, limit) for choice in choices]
+        tokens, counted = _guessed(choices, known, limit), False
+    prompt = unknown_prompt if usage is None else replace(usage, completion_tokens=0)
+    return _Reading(_named(choices, known), tokens, counted, prompt)
 
 
 def _logged(choice: Mapping[str, Any]) -> int | None:
@@ -122,13 +119,11 @@ def _logged(choice: Mapping[str, Any]) -> int | None:
     return len(tokens) if isinstance(tokens, list) and tokens else None
 
 
-def _beside(
-    first: Mapping[str, Any], total: int, choice: Mapping[str, Any], logged: int | None, limit: int | None
-) -> int | None:
-    """The exact tokens of a choice where only the first was counted."""
+def _sure(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | None, limit: int | None) -> int | None:
+    """The exact tokens of a choice where only the first was counted, or none."""
     if limit is not None and was_cut(choice):
         return limit
-    return total if text_of(choice) == text_of(first) else logged
+    return total if total is not None and text_of(choice) == text_of(first) else _logged(choice)
 
 
 def _named(choices: Choices, known: Known) -> tuple[Choice, ...]:
@@ -154,19 +149,18 @@ def _shared(choices: Choices, known: Known, total: int) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def _guess(choices: Choices, known: Known, first: int | None, limit: int | None) -> tuple[int, ...]:
-    """Each choice's tokens from its bytes, at the rate of the first choice where that is known and long enough."""
-    size = written_bytes(choices[0]) if choices else 0
-    guessed = []
-    for choice, tokens in zip(choices, known, strict=True):
-        guess = _tokens_for(written_bytes(choice))
-        if first is not None and size >= _ENOUGH:
-            guess = -(-first * written_bytes(choice) // size)
-        if limit is not None:
-            guess = limit if was_cut(choice) else min(guess, limit)
-        guessed.append(guess if tokens is None else tokens)
-    return tuple(guessed)
+def _guessed(choices: Choices, known: Known, limit: int | None) -> tuple[int, ...]:
+    """Each choice's tokens: those that are known, else from its bytes, and one that ends it.
 
-
-def _tokens_for(size: int) -> int:
-    return -(-size // _BYTES_PER_TOKEN)
+    The rate is that of the choice with the most tokens a byte, of those that are known and long enough.
+    """
+    sizes = [written_bytes(choice) for choice in choices]
+    rates = [
+        (tokens, size) for tokens, size in zip(known, sizes, strict=True) if tokens is not None and size >= _ENOUGH
+    ]
+    most, least = max(rates, key=lambda rate: rate[0] / rate[1], default=(1, _BYTES_PER_TOKEN))
+    guesses = [-(-most * size // least) + 1 for size in sizes]
+    return tuple(
+        tokens if tokens is not None else guess if limit is None else min(guess, limit)
+        for tokens, guess in zip(known, guesses, strict=True)
+    )

@@ -110,6 +110,14 @@ def test_a_server_that_counts_one_cut_answer_is_seen() -> None:
     assert completion_of([exchange], 3).usage == Usage(10, 120)
 
 
+def test_estimates_take_the_densest_rate_that_is_known() -> None:
+    """Korean has more tokens a byte than the English beside it: the rate of the cut answer, which is known, wins."""
+    korean = "서울은 대한민국의 수도입니다. " * 3
+    exchange = answered(LONG, choice_of(korean, "length"), choice_of(korean[:40]), completion=20, limit=90)
+    size = len(korean[:40].encode())
+    assert completion_of([exchange], 3).usage == Usage(10, 20 + 90 + -(-90 * size // len(korean.encode())) + 1, 0, True)
+
+
 def test_long_texts_with_implausibly_few_tokens_are_seen() -> None:
     """Without any other proof, more than twelve bytes a token mean that one choice was counted."""
     exchange = answered(*[LONG] * 3 + [LONG + "Indeed."], completion=20)
@@ -152,7 +160,7 @@ def test_a_note_beside_the_usage_decides() -> None:
     assert not counts_one(plain)
     assert counts_one(noted)
     assert noted.response["usage"]["completion_tokens"] == 22
-    assert completion_of([noted], 2).usage == Usage(10, 66, estimated=True)
+    assert completion_of([noted], 2).usage == Usage(10, 22 + 45, estimated=True)
     assert annotated(plain, counts_only_one=False) is plain
     art = answered(*["=" * 400] * 2, completion=20)
     assert counts_one(art)
@@ -175,9 +183,9 @@ def test_the_probe_tells(tokens: int, one: bool | None) -> None:
 
 
 def test_missing_usage_is_estimated_on_the_high_side() -> None:
-    """Without usage the tokens come from the bytes, three for each token, and say so."""
+    """Without usage the tokens come from the bytes, three for each token and one to end, and say so."""
     completion = completion_of([answered(LONG, completion=None)], 1)
-    assert completion.usage == Usage(3 + 4 + 10, 30, estimated=True)
+    assert completion.usage == Usage(3 + 4 + 10, 31, estimated=True)
     assert completion.choices[0].tokens is None
     assert completion_of([answered(choice_of(LONG, "length"), limit=25)], 1).usage.completion_tokens == 25
     assert completion_of([answered(LONG, limit=5)], 1).usage.completion_tokens == 5

@@ -115,7 +115,7 @@ def _outcome(outcome: Outcome) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown, HTML and GitHub's mentions leave as it is."""
+    """Text that Markdown and HTML leave as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+\-!|~@&:$])", r"\\\1", one_line(text, 500)).replace("\\<", "&lt;")
 
 

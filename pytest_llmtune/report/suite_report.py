@@ -99,7 +99,10 @@ class SuiteReport:
         return ("--llm-accept", "--llm-tune") if only_drop else ("--llm-tune",)
 
     def to_data(self) -> dict[str, Any]:
-        """JSON data: numbers, text, lists and mappings; USD as text with all its digits."""
+        """JSON data: numbers, text, lists and mappings; USD as text with all its digits.
+
+        To cross processes, send ``report.json.dumps``: its ASCII survives transports that choke on lone surrogates.
+        """
         data: dict[str, Any] = to_plain(self)
         return data
 

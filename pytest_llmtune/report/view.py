@@ -150,11 +150,15 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
         yield "search", f"{len(study.trials)} trials, {dollars(study.spent)} spent, ended by {study.stopped_by}"
         for name, figure in (("score on the tuning rows", study.tuning), ("score on held-out rows", study.heldout)):
             if figure:
-                yield name, " (95 % interval ".join(_measured(figure)) + ")"
+                score, sure = _measured(figure)
+                yield name, f"{score} (95 % interval {sure})" if sure else score
     if lock:
         yield from ((f"fingerprint of {name}", value) for name, value in lock.fingerprints.items())
         for model, price in lock.prices.items():
-            yield f"price of {model}", ", ".join(f"{kind} ${amount} per 1M tokens" for kind, amount in price.items())
+            yield (
+                f"price of {model}",
+                ", ".join(f"{kind} {dollars(amount)} per 1M tokens" for kind, amount in price.items()),
+            )
     if recording:
         yield "recording", f"{recording.path}: {recording.interactions:,} interactions, {recording.size:,} bytes"
         yield "requests without recording", str(recording.missing)

@@ -113,6 +113,33 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         write(tmp_path, [])
 
 
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths to every value in JSON data."""
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+@given(st.data())
+def test_no_damage_escapes_as_another_error(data: st.DataObject) -> None:
+    """Any value replaced by another or taken away: the document is read, or refused with a ReportError of one line."""
+    document = json.loads(dumps([REPORT]))
+    path = data.draw(st.sampled_from(places(document)[1:]))
+    holder = document
+    for step in path[:-1]:
+        holder = holder[step]
+    wrong = data.draw(st.sampled_from([None, True, -1, 1.5, "x", [], {}, [[]], {"a": 1}, "NaN", 10**400]))
+    if data.draw(st.booleans()):
+        holder[path[-1]] = wrong
+    else:
+        del holder[path[-1]]
+    try:
+        message = repr(loads(json.dumps(document)))
+    except ReportError as error:
+        message = str(error)
+    assert message
+    assert "\n" not in message
+
+
 def fields(kind: Any, seen: set[Any]) -> set[str]:
     """Names of all fields of all values that a report is made of."""
     if kind in seen:

@@ -6,10 +6,12 @@ import io
 import json
 import re
 from decimal import Decimal
+from html import unescape
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from support.browser import chromium
 from support.results import evaluation, lock, report, result
 
@@ -124,11 +126,15 @@ def test_github_annotations(attack: str) -> None:
 
 
 def test_github_summary(attack: str) -> None:
-    """Outside of code spans, no tag, link, picture or mention of a model is left in the Markdown."""
+    """Rendered by a real Markdown parser with HTML allowed, the summary has no tag, link or picture but our own."""
     text = github.markdown([suite(attack)])
     assert_harmless(text, 20_000)
-    outside = re.sub(r"(`+) .*? \1(?!`)", "", text.replace("<br>", ""))
-    assert re.findall(r"<[a-z/!]|(?<!\\)\]\(|(?<!\\)!\[|(?<![\\\w])@\w", outside) == []
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert [token.content for token in tokens if token.type == "html_block"] == []
+    assert {token.content for token in inline if token.type == "html_inline"} <= {"<br>"}
+    assert {token.type for token in inline} & {"link_open", "image"} == set()
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h2", "h3"]
 
 
 def test_junit(pytester: pytest.Pytester) -> None:
@@ -150,6 +156,60 @@ def test_junit(pytester: pytest.Pytester) -> None:
     assert [len(list(case.iter("failure"))) for case in cases] == [1] * len(ATTACKS)
     assert not any(list(case.iter("evil")) for case in cases)
     assert_harmless(outcome.stdout.str(), 500_000)
+
+
+def test_xdist_and_pytest_html(pytester: pytest.Pytester) -> None:
+    """Reports cross from xdist's workers as ASCII text on pytest's report, and stand escaped in pytest-html's page."""
+    attacks = {name: attack for name, attack in ATTACKS.items() if name != "megabyte"}
+    (pytester.path / "data.json").write_text(results.dumps([suite(attack) for attack in attacks.values()]))
+    pytester.makeconftest(
+        """
+        import json, pathlib, pytest
+        from pytest_llmtune.report import html
+        from pytest_llmtune.report import json as results
+
+        REPORTS = results.read(pathlib.Path(__file__).with_name("data.json"))
+        ARRIVED = []
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            if call.when == "call":
+                import pytest_html
+
+                one = REPORTS[item.callspec.params["index"]]
+                report.llmtune = results.dumps([one])
+                report.extras = [pytest_html.extras.html(html.fragment(one))]
+            return report
+
+        def pytest_runtest_logreport(report):
+            if report.when == "call":
+                ARRIVED.extend(results.loads(report.llmtune))
+
+        def pytest_sessionfinish(session):
+            if not hasattr(session.config, "workerinput"):
+                assert sorted(map(repr, ARRIVED)) == sorted(map(repr, REPORTS))
+                pathlib.Path("arrived").write_text(str(len(ARRIVED)))
+        """
+    )
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.parametrize("index", range({len(attacks)}))
+        def test_it(index):
+            pass
+        """
+    )
+    outcome = pytester.runpytest_subprocess("-p", "no:llmtune", "-n", "2", "--html=out.html", "--self-contained-html")
+    outcome.assert_outcomes(passed=len(attacks))
+    assert (pytester.path / "arrived").read_text() == str(len(attacks))
+    shown = (pytester.path / "out.html").read_text(encoding="utf-8")
+    assert "<script>window.pwned" not in shown
+    assert 'src="https://evil' not in shown
+    (encoded,) = re.findall(r'data-jsonblob="([^"]*)"', shown)
+    tests = json.loads(unescape(encoded))["tests"].values()
+    assert sum("llmtune" in str(test) for test in tests) == len(attacks)
 
 
 def test_json(attack: str) -> None:

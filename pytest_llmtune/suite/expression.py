@@ -29,7 +29,8 @@ _ORDERS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge,
 }
 _SYMBOLS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-_WORDS = {"true": True, "false": False, "null": None, "none": None}
+_WORDS = {"true": True, "false": False, "null": None}
+"""As YAML and JSON write them; a column of such a name is row["true"]."""
 
 
 def compile_condition(text: str) -> tuple[Condition, frozenset[str]]:
@@ -141,7 +142,7 @@ class _Compiler:
     def _constant(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
             return node.value
-        if isinstance(node, ast.Name):
+        if isinstance(node, ast.Name) and node.id in _WORDS:
             return _WORDS[node.id]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
             value = node.operand.value

@@ -73,7 +73,8 @@ def load_rows(
     except SuiteError:
         raise
     except Exception as error:
-        hint = "; the network is shut here: load it once with --llm-tune or --llm-record" if offline else ""
+        shut = offline and not directory.is_dir()
+        hint = "; the network is shut here: load it once with --llm-tune or --llm-record=missing" if shut else ""
         raise SuiteError(
             f"{source} cannot be loaded: {type(error).__name__}: {shown(str(error), 300)}{hint}"
         ) from error

@@ -33,8 +33,9 @@ class InvalidError(SuiteError):
 
 def shown(value: object, width: int = 80) -> str:
     """A value for a message: its repr on one line, cut to ``width``."""
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"{value!r:.{width + 1}}"
-    text = " ".join(text.split())
+    text = repr(value)
+    if not isinstance(value, str):  # a foreign repr may hold anything
+        text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

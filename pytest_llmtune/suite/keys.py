@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmtune.suite import forms
+from pytest_llmtune.suite.expression import compile_condition
 from pytest_llmtune.suite.forms import Form
 from pytest_llmtune.suite.invalid import InvalidError, shown
 from pytest_llmtune.suite.names import check_name
@@ -39,11 +40,13 @@ _MODEL = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/model"
 
 
 def _condition(raw: Any) -> Any:
-    if callable(raw) or (isinstance(raw, str) and raw.strip()):
+    if callable(raw):
         return raw
-    raise InvalidError(
-        f"is {shown(raw)}; valid: an expression such as \"level >= 3 and topic == 'algebra'\", or a function of the row"
-    )
+    if isinstance(raw, str) and raw.strip():
+        compile_condition(raw)
+        return raw
+    example = "level >= 3 and topic == 'algebra'"
+    raise InvalidError(f"is {shown(raw)}; valid: an expression such as {example!r}, or a function of the row")
 
 
 def _mapping(raw: Any) -> Mapping[str, Any]:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED
+from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED, Key
 from pytest_llmtune.suite.parameters import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, WORDS, Bounds
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _NUMBER = {"type": "number"}
 
 def schema() -> dict[str, Any]:
     """The schema, as JSON data."""
-    own = {key.name: {**key.form.schema, "description": key.doc, **_default(key.default)} for key in KEYS}
+    own = {key.name: _property(key) for key in KEYS}
     extends = {
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         "description": "YAML files with shared keys.",
@@ -35,7 +36,7 @@ def schema() -> dict[str, Any]:
         "title": "A suite of pytest-llmtune",
         "type": "object",
         "properties": {"extends": extends, **own, **_parameters()},
-        "patternProperties": {GATE: {"$ref": "#/$defs/threshold"}, "^x-": {"description": "A place for anchors."}},
+        "patternProperties": {_gate(): {"$ref": "#/$defs/threshold"}, "^x-": {"description": "A place for anchors."}},
         "additionalProperties": False,
         # what is extended may bring the rest
         "anyOf": [
@@ -46,8 +47,19 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _default(value: Any) -> dict[str, Any]:
-    return {} if value is None or value is REQUIRED or value in ((), {}) else {"default": value}
+def _gate() -> str:
+    """Thresholds, and not the keys that only look like one."""
+    alike = [name for name in (*PARAMETERS, *(key.name for key in KEYS)) if re.match(GATE, name)]
+    return f"^(?!({'|'.join(alike)})$){GATE.removeprefix('^')}"
+
+
+def _property(key: Key) -> dict[str, Any]:
+    form = key.form.schema
+    if key.default is REQUIRED:
+        return {**form, "description": key.doc}
+    default = {} if key.default in (None, (), {}) else {"default": key.default}
+    # null is as if not given
+    return {"anyOf": [form, {"type": "null"}], "description": key.doc, **default}
 
 
 def _parameters() -> dict[str, Any]:

@@ -93,7 +93,10 @@ def _identities(examples: Iterable[Example], asked: Sequence[str]) -> Identity:
 
 
 def _distinct(examples: Iterable[Example], identity: Identity) -> tuple[Example, ...]:
-    return tuple({identity[example.id]: example for example in reversed(list(examples))}.values())[::-1]
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(identity[example.id], example)
+    return tuple(first.values())
 
 
 def _hash(seed: int, *parts: object) -> float:

@@ -141,7 +141,7 @@ def _keys(document: Document, source: _Source) -> _Keys:
     own = {key: value for key, value in document.data.items() if not str(key).startswith("x-")}  # a place for anchors
     extended = own.pop("extends", None)
     keys = _Keys()
-    for parent in [extended] if isinstance(extended, str) else extended or ():
+    for parent in extended if isinstance(extended, list) else [] if extended is None else [extended]:
         line, column = document.places["extends"]
         inherited = _extended(parent, source, line, column)
         keys.overlay(inherited.data, inherited.places)

@@ -48,7 +48,7 @@ class Document:
     line: int
     """From 1."""
     places: Mapping[str, tuple[int, int]]
-    """A value's path (``model[1].stop``) to its line and column, from 1."""
+    """A value's path (``model[1].stop``) to the line and column, from 1, of its key or of itself in a list."""
 
 
 def documents(text: str) -> list[Document]:
@@ -144,8 +144,8 @@ def _mapping(node: yaml.MappingNode, path: str, places: dict[str, tuple[int, int
     data: dict[str, Any] = {}
     for key, value in node.value:
         inner = f"{path}.{key.value}".removeprefix(".")
+        places[inner] = _place(key)
         data[key.value] = _build(value, inner, places, loader)
-        places[inner] = _place(key) if path == "" else places[inner]
     return data
 
 

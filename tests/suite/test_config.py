@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Config, Template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def ask(row: Mapping[str, Any]) -> str:

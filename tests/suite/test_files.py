@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import files
 from pytest_llmtune.suite.files import DataFile, find
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_encrypted_members(project: Path) -> None:
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(mark) + offset] |= 1  # the flag "encrypted"
     path.write_bytes(bytes(data))
-    with pytest.raises(SuiteError, match="e.zip/a.jsonl: cannot be read"):
+    with pytest.raises(SuiteError, match=r"e\.zip/a\.jsonl: cannot be read"):
         find("e.zip", project)[0].read()
 
 
@@ -162,7 +164,7 @@ def test_nothing_outside_of_the_project(project: Path, source: str) -> None:
 
 def test_links_out_of_the_project(project: Path) -> None:
     """A link counts as what it leads to."""
-    os.symlink(project.parent / "secret.jsonl", project / "data" / "link.jsonl")
+    (project / "data" / "link.jsonl").symlink_to(project.parent / "secret.jsonl")
     assert "lies outside the project" in complaint("data/link.jsonl", project, project)
     assert "lies outside the project" in complaint("data/*.jsonl", project, project)
 
@@ -183,5 +185,5 @@ def test_unreadable_files(project: Path) -> None:
     """What vanishes between finding and reading is an error of ours."""
     [file] = find("data/a.jsonl", project)
     (project / "data/a.jsonl").unlink()
-    with pytest.raises(SuiteError, match="data/a.jsonl: cannot be read: No such file"):
+    with pytest.raises(SuiteError, match=r"data/a\.jsonl: cannot be read: No such file"):
         file.read()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.suites import refusal
 
-from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.format_string import escape, fields, fill
 
 
@@ -114,7 +115,6 @@ def test_escape_gives_exactly_the_text(text: str) -> None:
 def test_any_text_is_filled_or_refused(text: str) -> None:
     """No template makes anything but text or our own error."""
     row = {"a": "x", "b": 2, "ab": [1]}
-    try:
-        assert isinstance(fill(text, row), str)
-    except LLMTuneError as error:
-        assert str(error)
+    filled: list[str] = []
+    said = refusal(lambda: filled.append(fill(text, row)))
+    assert said or isinstance(filled[0], str)

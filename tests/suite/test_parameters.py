@@ -43,7 +43,7 @@ from pytest_llmtune.suite.parameters import PARAMETERS, check_name, parse_branch
     ],
 )
 def test_spellings(name: str, raw: Any, domain: Domain) -> None:
-    """A constant, a list, a word with its arguments and a domain are all read; a list-valued parameter keeps its list."""
+    """Constants, lists, words with arguments and domains are all read; a list-valued parameter keeps its list."""
     assert parse_domain(name, raw) == domain
 
 

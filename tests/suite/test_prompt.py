@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 ROW = {"question": "1+1", "유저": "민수", "url": "http://x/y.png"}
 
@@ -26,7 +28,7 @@ def broken(row: Mapping[str, Any]) -> str:
     return str(row["nothing"])
 
 
-def number(row: Mapping[str, Any]) -> int:  # noqa: ARG001
+def number(row: Mapping[str, Any]) -> int:
     return 5
 
 
@@ -146,8 +148,8 @@ def test_wrong_messages_are_refused(raw: Any, spot: str, says: str) -> None:
         (Template.prompt(broken), "test_prompt:broken raised KeyError: 'nothing'; on the row {'question': '1+1'"),
         (Template.prompt(number), "returned 5; valid: the prompt's text, or a list of"),
         (Template.messages([user(number)]), "returned 5; within messages it returns text"),
-        (Template.prompt(lambda row: []), "returned []; valid: the prompt's text"),
-        (Template.prompt(lambda row: [{"role": "boss"}]), "valid: the prompt's text"),
+        (Template.prompt(lambda _: []), "returned []; valid: the prompt's text"),
+        (Template.prompt(lambda _: [{"role": "boss"}]), "valid: the prompt's text"),
         (Template.prompt("{nothing}"), "names {nothing}, but the row has"),
     ],
 )

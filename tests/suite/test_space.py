@@ -292,7 +292,7 @@ def test_wrong_spaces_are_refused(changes: dict[str, Any], says: str) -> None:
 
 def test_functions_of_one_name_are_refused() -> None:
     """The lock file tells functions apart by name, so two lambdas cannot be choices."""
-    said = complaint(prompt=[lambda row: "a", lambda row: "b"])
+    said = complaint(prompt=[lambda _: "a", lambda _: "b"])
     assert "which stands twice; functions are told apart by name: define them with def" in said
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite import Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 SUMS = [{"question": f"{number} + 1", "answer": str(number + 1)} for number in range(30)]
 WHERE = "tests/test_sums.py:12 (test_sums)"
+
+
+def refusal(work: Callable[[], object]) -> str | None:
+    """What our own error says of it; None where there is none. Any other error breaks through."""
+    try:
+        work()
+    except LLMTuneError as error:
+        return str(error)
+    return None
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

@@ -1,0 +1,122 @@
+"""hf: data sets, read by the real library from local copies; nothing is asked of the network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite import load
+from pytest_llmtune.suite.hub import parse_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS = [{"q": "1+1", "answer": "2"}, {"q": "유저", "answer": None}]
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library, with a cache of its own."""
+    module = pytest.importorskip("datasets")
+    monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    module.disable_progress_bars()
+    return module
+
+
+def complaint(source: str, base: Path, **options: Any) -> str:
+    with pytest.raises(SuiteError) as caught:
+        load(source, base_dir=base, offline=True, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("hf:openai/gsm8k", {"path": "openai/gsm8k"}),
+        ("hf:openai/gsm8k?name=main&split=test", {"path": "openai/gsm8k", "name": "main", "split": "test"}),
+        ("hf:./saved?split=test%5B%3A10%5D", {"path": "./saved", "split": "test[:10]"}),
+        ("hf:x?revision=abc", {"path": "x", "revision": "abc"}),
+    ],
+)
+def test_names(source: str, parts: dict[str, str]) -> None:
+    """A name or a directory, with configuration, split and revision."""
+    assert parse_name(source) == parts
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("hf:", "names no data set; valid: hf:openai/gsm8k?name=main&split=test"),
+        ("hf:/?split=a", "names no data set"),
+        ("hf:x?spilt=test", "no option 'spilt' (did you mean 'split'?); valid: name, split, revision"),
+    ],
+)
+def test_wrong_names(source: str, says: str) -> None:
+    """Known before the library is imported."""
+    with pytest.raises(SuiteError) as caught:
+        parse_name(source)
+    assert says in str(caught.value)
+
+
+def test_saved_copies(datasets: Any, tmp_path: Path) -> None:
+    """A directory written by save_to_disk, of one data set or of several splits."""
+    data = datasets.Dataset.from_list(ROWS)
+    data.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(str(tmp_path / "both"))
+    assert [dict(example.row) for example in load("hf:one", base_dir=tmp_path, offline=True).examples] == ROWS
+    found = load("hf:./both?split=test", base_dir=tmp_path, offline=True, needed=["answer"])
+    assert [dict(example.row) for example in found.examples] == ROWS[:1]
+    assert "name a split, as in ?split=test; there are 'test', 'train'" in complaint("hf:both", tmp_path)
+    assert "no split 'tset' (did you mean 'test'?)" in complaint("hf:both?split=tset", tmp_path)
+
+
+def test_directories_of_files(datasets: Any, tmp_path: Path) -> None:
+    """As the library reads them."""
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "test.jsonl").write_text('{"q": "a"}\n{"q": "b"}\n')
+    assert [example.row["q"] for example in load("hf:plain", base_dir=tmp_path, offline=True).examples] == ["a", "b"]
+    said = complaint("hf:plain?split=nothing", tmp_path)
+    assert "cannot be loaded" in said
+    assert "network" not in said
+
+
+def test_offline_without_a_copy(datasets: Any, tmp_path: Path) -> None:
+    """The library is told to stay off the network, and the error says what to run."""
+    before = datasets.config.HF_HUB_OFFLINE
+    said = complaint("hf:nobody/nothing_at_all", tmp_path)
+    assert "cannot be loaded" in said
+    assert "the network is shut here: load it once with --llm-tune or --llm-record=missing" in said
+    assert before == datasets.config.HF_HUB_OFFLINE
+
+
+def test_outside_of_the_project(datasets: Any, tmp_path: Path) -> None:
+    """A YAML suite reads the project's own copies only."""
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "one"))
+    (tmp_path / "project").mkdir()
+    assert "lies outside the project" in complaint("hf:../one", tmp_path / "project", root=tmp_path / "project")
+
+
+def test_without_the_library(tmp_path: Path) -> None:
+    """The error names the extra; run in a process where the import fails."""
+    script = (
+        "import sys; sys.modules['datasets'] = None\n"
+        "from pytest_llmtune.suite import load\n"
+        "try:\n    load('hf:x/y')\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "SuiteError hf:x/y needs the library datasets: pip install 'pytest-llmtune[hf]'"
+
+
+def test_importing_the_room_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Neither the data libraries nor yaml, until they are used."""
+    script = (
+        "import sys; import pytest_llmtune.suite, pytest_llmtune.suite.yaml_file\n"
+        "heavy = {'datasets', 'pyarrow', 'yaml', 'numpy', 'pandas', 'openai', 'flaml', 'pydantic', 'vcr', 'pytest'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"

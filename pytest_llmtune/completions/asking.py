@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune.completions.answers import answers_in, is_refusal
 from pytest_llmtune.completions.faults import Failure, Kind, backoff, n_limit
 from pytest_llmtune.completions.limits import Gate, Pilot
-from pytest_llmtune.completions.sending import send
+from pytest_llmtune.completions.sending import model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.model import Exchange
 
@@ -68,7 +68,7 @@ class _Job:
         return str(self.request.body.get("model"))
 
     def begin(self, patience: Patience) -> float:
-        """The clock runs from the first sending on, not while the request queues; seconds for the sending now."""
+        """The clock runs from the first sending or rest on, not while the request queues; seconds for sending now."""
         self.sent = now = time.monotonic()
         if self.started is None:
             self.started, self.end = now, min(now + patience.total, self.end)
@@ -116,7 +116,7 @@ class Asking:
             if failure.kind is Kind.NO_N and size > 1:
                 self._learn(lane, job, n_limit(failure.message, size))
             else:
-                self._face(lane, job, failure)
+                self._retry_or_raise(lane, job, failure)
 
     async def _lane(self, job: _Job) -> Lane:
         """The lane for the next try, waiting where all of them rest."""
@@ -129,6 +129,9 @@ class Asking:
             if seconds == 0.0:  # every lane has failed this request: begin again, later
                 job.avoid.clear()
                 seconds = backoff(max(1, job.tries), self.patience.pause)
+            else:
+                job.begin(self.patience)
+                job.failure = job.failure or self.fleet.why_resting(job.model)
             if time.monotonic() + seconds > job.end:
                 raise self._given_up(job)
             self.account.waited += seconds
@@ -175,11 +178,11 @@ class Asking:
             case Kind.BAD_KEY | Kind.NO_QUOTA:
                 lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
             case Kind.NO_MODEL if lane.why_closed(job.model) is None:
-                names = await lane.model_names()
+                names = await model_names(lane)
                 there = f"; it has: {', '.join(names[:40])}" if names else ""
                 self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
-                lane.slow_down(job.sent, failure.retry_after, self.patience.pause)
+                lane.slow_down(job.sent, failure, self.patience.pause)
 
     async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
         exchange, extra = found, _FREE
@@ -197,8 +200,8 @@ class Asking:
         self.account.refused += is_refusal(exchange)
         self.account.paid += cost
 
-    def _face(self, lane: Lane, job: _Job, failure: Failure) -> None:
-        """Draw the consequences of a failure for this request: return to try again."""
+    def _retry_or_raise(self, lane: Lane, job: _Job, failure: Failure) -> None:
+        """Draw the consequences of a failure for this request: return, to try again."""
         match failure.kind:
             case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
                 return  # another lane may serve it
@@ -215,7 +218,7 @@ class Asking:
         if job.tries >= self.patience.attempts:
             raise self._given_up(job)
         if failure.retry_after:
-            lane.rest(failure.retry_after)
+            lane.rest(failure.retry_after, failure)
         job.avoid.add(lane)
         self.account.retried[str(failure.kind)] += 1
 

@@ -81,7 +81,7 @@ class Billing:
         """What is known of the server's way of counting; the first suspicious response finds out, others wait."""
         place = lane.order, model
         if place in self._counting:
-            return await self._counting[place], _FREE
+            return await asyncio.shield(self._counting[place]), _FREE  # one who gives up waiting cancels no other
         if not undercount.suspicious(exchange):
             return None, _FREE
         found = self._counting[place] = asyncio.get_running_loop().create_future()

@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.completions.facts import parse_object
-from pytest_llmtune.completions.faults import backoff
+from pytest_llmtune.completions.faults import Failure, backoff
 from pytest_llmtune.completions.limits import Gate, Pace, Pilot
 from pytest_llmtune.errors import EndpointError
 
@@ -42,6 +41,7 @@ class Lane:
     """How often it was chosen; keys take turns by it."""
     rests_until: float = 0.0
     """On the monotonic clock."""
+    rests_for: Failure | None = None
     closed: dict[str | None, str] = field(default_factory=dict)
     """Why it cannot be used any more: for one model, or (None) for all."""
     _client: openai.AsyncOpenAI | None = field(default=None, repr=False)
@@ -62,18 +62,6 @@ class Lane:
             await self._client.close()
             self._client = None
 
-    async def model_names(self) -> tuple[str, ...]:
-        """What the server says it has; empty where it does not say."""
-        import openai
-
-        try:
-            listing = parse_object(str(await self.client.get("/models", cast_to=str)))
-        except openai.OpenAIError:
-            return ()
-        entries = listing.get("data") if listing else None
-        items = entries if isinstance(entries, list) else ()
-        return tuple(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
-
     async def keep_pace(self, tokens: int) -> None:
         """Wait as long as the endpoint's limits a minute ask for."""
         if self.requests is not None:
@@ -81,18 +69,19 @@ class Lane:
         if self.tokens is not None:
             await self.tokens.take(tokens)
 
-    def slow_down(self, sent: float, seconds: float | None, pause: float) -> None:
+    def slow_down(self, sent: float, failure: Failure, pause: float) -> None:
         """The server said 429 to what was ``sent`` then: rest as long as it asked for, and go on with fewer at once."""
         self.strikes += self.gate.shrink(sent)
-        self.rest(backoff(max(1, self.strikes), pause) if seconds is None else seconds)
+        self.rest(backoff(max(1, self.strikes), pause) if failure.retry_after is None else failure.retry_after, failure)
 
     def succeeded(self) -> None:
         self.strikes = 0
         self.gate.grow()
 
-    def rest(self, seconds: float) -> None:
+    def rest(self, seconds: float, reason: Failure) -> None:
         """Take nothing more for a while."""
         self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+        self.rests_for = reason
 
     def usable(self, model: str) -> bool:
         """Whether it neither rests nor is closed."""
@@ -151,9 +140,10 @@ class Fleet:
                 lane.closed.setdefault(model, reason)
 
     def choose(self, model: str, avoid: Iterable[Lane]) -> tuple[Lane | None, float]:
-        """The lane to take now, or None and the seconds until one is rested.
+        """The lane to take now: the first endpoint in order that is neither resting nor among ``avoid``.
 
-        The first endpoint in order that is neither resting nor among ``avoid``; of its keys the one used least.
+        Of its keys the one that was chosen least. None with 0 seconds: all that are rested are among ``avoid``; None
+        with more: so long until one is rested.
         """
         now = time.monotonic()
         usable = self.open_for(model)
@@ -165,6 +155,10 @@ class Fleet:
         if rested:
             return None, 0.0
         return None, min(lane.rests_until for lane in usable) - now
+
+    def why_resting(self, model: str) -> Failure | None:
+        """What made a lane rest, where all do."""
+        return next((lane.rests_for for lane in self.open_for(model) if lane.rests_for), None)
 
     async def aclose(self) -> None:
         for lane in self.lanes:

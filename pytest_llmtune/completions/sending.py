@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.lanes import Lane
 
-__all__ = ["send"]
+__all__ = ["model_names", "send"]
 
 _HEADERS = {"content-type": "application/json"}
 
@@ -45,6 +45,17 @@ async def send(lane: Lane, body: Mapping[str, Any], seconds: float) -> Exchange 
         refusal = {"error": dict(found.body or {})}
         found = Exchange("POST", lane.endpoint.url(model), body, refusal, status=400, headers=_HEADERS)
     return replace(found, latency=time.perf_counter() - started)
+
+
+async def model_names(lane: Lane) -> tuple[str, ...]:
+    """The models that a server says it has; empty where it does not say."""
+    try:
+        listing = parse_object(str(await lane.client.get("/models", cast_to=str)))
+    except Exception:  # noqa: BLE001  # as in ``send``; the list is a courtesy
+        return ()
+    entries = listing.get("data") if listing else None
+    items = entries if isinstance(entries, list) else ()
+    return tuple(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
 
 
 def _read(lane: Lane, body: Mapping[str, Any], text: str) -> Exchange | Failure:

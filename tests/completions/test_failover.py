@@ -179,15 +179,17 @@ def test_an_endpoint_s_concurrency_binds(live: Live) -> None:
 
 def test_azure_is_asked_at_its_deployment(live: Live) -> None:
     """Address, version and header as Azure wants them; the exchange has the true address."""
-    with LLMServer("azure") as server:
+    with LLMServer("azure", faults=[Fault.http(500)]) as server:
         listed = {
             "kind": "azure",
             "base_url": server.root_url,
             "api_key": "azure-key",
             "models": {"m": "my deployment"},
         }
-        [completion] = live.run(live.source([listed]), request())
+        source = live.source([listed])
+        [completion] = live.run(source, request())
     assert answer_of(completion) == "azure"
-    assert server.keys == ["azure-key"]
-    assert server.paths == ["/openai/deployments/my%20deployment/chat/completions?api-version=2024-10-21"]
+    assert server.keys == ["azure-key"] * 2
+    assert source.account.sent == 2
+    assert set(server.paths) == {"/openai/deployments/my%20deployment/chat/completions?api-version=2024-10-21"}
     assert completion.exchanges[0].uri == server.root_url + server.paths[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from decimal import Decimal
@@ -136,9 +137,30 @@ def test_nobody_waits_longer_than_patience_lasts(live: Live) -> None:
     """A Retry-After past the deadline of the request is given up at once."""
     with LLMServer(faults=[Fault.busy(retry_after="3600")]) as server:
         start = time.monotonic()
-        [error] = live.results(live.source(server, patience=5.0), request())
+        results = live.results(live.source(server, patience=5.0), *(request(number) for number in range(5)))
         assert time.monotonic() - start < 1
-    assert "HTTP 429: Rate limit reached" in str(error)
+    assert server.count == 1
+    assert all("HTTP 429: Rate limit reached" in str(result) for result in results)
+
+
+def test_nobody_begins_to_wait_for_longer_than_patience_lasts(live: Live) -> None:
+    """A request that comes while the only endpoint rests for an hour is given up at once too."""
+    with LLMServer(faults=[Fault.busy(retry_after="3600")]) as server:
+        source = live.source(server, patience=5.0)
+
+        async def work() -> list[str]:
+            found = []
+            for number in range(2):
+                with pytest.raises(CompletionError) as caught:
+                    await asyncio.wait_for(source.complete(request(number)), 2)
+                found.append(str(caught.value))
+            await source.aclose()
+            return found
+
+        first, second = asyncio.run(work())
+    assert "HTTP 429: Rate limit reached" in first
+    assert "HTTP 429: Rate limit reached" in second
+    assert server.count == 1
 
 
 def test_rate_limits_do_not_use_up_the_attempts(live: Live) -> None:

@@ -261,6 +261,26 @@ def test_a_doubtful_server_is_asked_once(live: Live) -> None:
     assert ledger.spent >= probe_cost
 
 
+def test_one_who_gives_up_waiting_for_the_probe_cancels_no_other(live: Live) -> None:
+    """While the probe is under way a waiting request is cancelled: the others are counted all the same."""
+    words = ["Yes, it is 42, as everybody knows.", "Certainly forty-two; there is no doubt."]
+    with LLMServer(words, usage="one_choice", latency=lambda body: 0.3 * (body["n"] == 2)) as server:
+        source = live.source(server)
+
+        async def work() -> list[object]:
+            jobs = [asyncio.create_task(source.complete(request(number, 4))) for number in range(5)]
+            await asyncio.sleep(0.2)  # all are answered, and wait for the probe
+            jobs[3].cancel()
+            found = await asyncio.gather(*jobs, return_exceptions=True)
+            await source.aclose()
+            return [getattr(one, "usage", one) for one in found]
+
+        usages = asyncio.run(work())
+    assert isinstance(usages.pop(3), asyncio.CancelledError)
+    assert {usage.completion_tokens >= 2 * sum(map(tokens, words)) for usage in usages} == {True}
+    assert len(source.cache.get(request(3).key)) == 1  # it was paid for
+
+
 def test_an_honest_server_is_believed_after_the_probe(live: Live) -> None:
     """Text that is dense in bytes is no undercount where the server counts two tokens for two choices."""
     with LLMServer(answer="ok") as server:
@@ -373,6 +393,7 @@ def test_serves_one_asyncio_run_after_the_other(live: Live) -> None:
     with LLMServer(answer=numbered) as server:
         source = live.source(server)
         [first] = live.run(source, request("a"))
+        assert source.cache._store is None
         [second, again] = live.run(source, request("b"), request("a"))
     assert texts(again) == texts(first) != texts(second)
     assert source.account.answered == 2

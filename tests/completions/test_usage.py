@@ -118,6 +118,12 @@ def test_estimates_take_the_densest_rate_that_is_known() -> None:
     assert completion_of([exchange], 3).usage == Usage(10, 20 + 90 + -(-90 * size // len(korean.encode())) + 1, 0, True)
 
 
+def test_a_short_answer_says_nothing_about_the_rate() -> None:
+    """Two tokens for "yes" do not make 60 of a sentence of 88 bytes."""
+    exchange = answered("yes", LONG, "no", completion=2)
+    assert completion_of([exchange], 3).usage == Usage(10, 2 + 31 + 2, estimated=True)
+
+
 def test_long_texts_with_implausibly_few_tokens_are_seen() -> None:
     """Without any other proof, more than twelve bytes a token mean that one choice was counted."""
     exchange = answered(*[LONG] * 3 + [LONG + "Indeed."], completion=20)

@@ -7,10 +7,8 @@ from cornershop import desk, settings
 
 @pytest.mark.llm_suite("till")
 def test_the_till_adds_up(tuned_config, llm_client):
-    assert (
-        desk.total(llm_client, tuned_config, "Pia buys 2 plums and 3 kiwis. How many pieces of fruit does she buy?")
-        == 5
-    )
+    problem = "Pia buys 2 plums and 3 kiwis. How many pieces of fruit does she buy?"
+    assert desk.total(llm_client, tuned_config, problem) == 5
 
 
 @pytest.mark.llm_suite("mood")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune import atomic
@@ -47,24 +49,24 @@ def write(path: Path, text: str) -> bool:
 
 
 def read(path: Path) -> list[Interaction]:
-    """Read a recording; a file that is not there is an empty one.
+    """Read a recording, line by line; a file that is not there is an empty one.
 
     Raises:
         RecordingError: it is corrupt, truncated, too large, of an unknown version, or holds git conflict markers;
             the message names the line.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RecordingError(f"the recording {path} is larger than {MAX_BYTES // 2**20} MiB")
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise RecordingError(f"the recording {path} is larger than {MAX_BYTES // 2**20} MiB")
+            head = file.readline()
+            own = head.removeprefix(BOM_UTF8).rstrip() == _HEAD.encode()
+            entries = _own(path, file) if own else _foreign(path, head + file.read())
+            return [_interaction(path, line, data) for line, data in entries]
     except FileNotFoundError:
         return []
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise _fault(path, line, "is no UTF-8 text") from None
     except OSError as error:
         raise RecordingError(f"the recording {path} cannot be read: {error.strerror or error}") from error
-    return [_interaction(path, line, data) for line, data in _entries(path, text)]
 
 
 def _fault(path: Path, line: int, what: str) -> RecordingError:
@@ -80,30 +82,30 @@ def _interaction(path: Path, line: int, data: Any) -> Interaction:
         raise _fault(path, line, f"is corrupt: {error}") from None
 
 
-def _entries(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """(line, data) of every interaction."""
-    lines = text.split("\n")  # not splitlines(): only a line feed ends a line here, and CR is white space to JSON
-    for number, line in enumerate(lines, 1):
-        if line.startswith(_CONFLICT):
-            raise _fault(path, number, "holds git conflict markers")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise _fault(path, 1, "is empty")
-    if lines[0].rstrip() != _HEAD:
-        return _foreign(path, text)
-    if lines[-1].rstrip() != _TAIL:
-        raise _fault(path, len(lines), f"is truncated: its last line is not {_TAIL}")
-    return _own(path, lines)
+def _line(path: Path, number: int, raw: bytes) -> str:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise _fault(path, number, "is no UTF-8 text") from None
+    if text.startswith(_CONFLICT):
+        raise _fault(path, number, "holds git conflict markers")
+    return text.rstrip()
 
 
-def _own(path: Path, lines: list[str]) -> Iterator[tuple[int, Any]]:
-    last = len(lines) - 1  # counted from 1: the last interaction's line, if there is any
-    for number in range(2, last + 1):
-        line = lines[number - 1].rstrip()
-        if line.endswith(",") != (number < last):
-            raise _fault(path, number, "lacks a comma" if number < last else "ends with a comma")
+def _own(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """(line, data) of every interaction of a file in our layout; ``lines`` are those after the first."""
+    numbered = ((place, text) for place, raw in enumerate(lines, 2) if (text := _line(path, place, raw)))
+    number, line = next(numbered, (1, _HEAD))
+    for after, following in numbered:
+        if line == _TAIL:
+            raise _fault(path, after, "goes on after its end")
+        last = following == _TAIL
+        if line.endswith(",") == last:
+            raise _fault(path, number, "ends with a comma" if last else "lacks a comma")
         yield number, _parse(path, number, line.removesuffix(","))
+        number, line = after, following
+    if line != _TAIL:
+        raise _fault(path, number, f"is truncated: its last line is not {_TAIL}")
 
 
 def _parse(path: Path, number: int, text: str) -> Any:
@@ -115,15 +117,23 @@ def _parse(path: Path, number: int, text: str) -> Any:
         raise _fault(path, number, "is corrupt: it is nested too deeply, or holds a number too long") from None
 
 
-def _foreign(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """A cassette that another tool wrote, laid out in its own way."""
-    data = _parse(path, 1, text)
-    if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
-        raise _fault(path, 1, "is no vcrpy cassette: it has no list of 'interactions'")
+def _foreign(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
+    """A cassette that another tool wrote, laid out in its own way; or no cassette."""
+    lines = [_line(path, number, raw) for number, raw in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), 1)]
+    if not any(lines):
+        raise _fault(path, 1, "is empty")
+    data = _parse(path, 1, "\n".join(lines))
+    if not isinstance(data, dict) or not {"interactions", "version"} & data.keys():
+        raise _fault(path, 1, _NO_CASSETTE)
     if data.get("version") != VERSION:
         raise RecordingError(
             f"{path}: the recording has version {data.get('version')!r:.60}; this version of pytest-llmtune reads "
             f"version {VERSION}"
         )
+    if not isinstance(data.get("interactions"), list):
+        raise _fault(path, 1, _NO_CASSETTE)
     for item in data["interactions"]:
         yield 1, item
+
+
+_NO_CASSETTE = "is no vcrpy cassette: it has no list of 'interactions'"

@@ -34,7 +34,7 @@ class Interaction:
     method: str
     uri: str
     body: str
-    """The request's body; canonical where it is JSON."""
+    """The request's body; canonical in what we record, and as it is in what another tool recorded."""
     status: int
     text: str
     """The response's body, decoded."""
@@ -112,7 +112,7 @@ class Interaction:
         return cls(
             method=_text(request, "method"),
             uri=_uri(request),
-            body=canonical_body(_text(request, "body", default="")),
+            body=_text(request, "body", default=""),
             status=_code(status),
             text=_text(body, "string", default=""),
             reason=_text(status, "message", default=""),

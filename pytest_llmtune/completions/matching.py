@@ -58,8 +58,7 @@ def _text(data: bytes) -> str:
 _PARTS: dict[str, Callable[[Asked | Interaction], object]] = {
     "method": lambda item: item.method,
     "path": lambda item: path_of(item.uri),
-    "body": lambda item: item.body,
-    "raw_body": lambda item: item.body,
+    "body": lambda item: canonical_body(item.body) if isinstance(item, Interaction) else item.body,
     "uri": lambda item: item.uri,
     "scheme": lambda item: urlsplit(item.uri).scheme,
     "host": lambda item: urlsplit(item.uri).hostname,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions import event_stream
 from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.interaction import canonical_body
 from pytest_llmtune.completions.request import canonical_json, safe_json, without_n
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def stable(interactions: Iterable[Interaction]) -> list[Interaction]:
 
 def _body(body: str, names: dict[str, str]) -> str:
     data = parse_object(body) if any(name in body for name in names) else None
-    return body if data is None else canonical_json(_renamed(data, names))
+    return canonical_body(body if data is None else canonical_json(_renamed(data, names)))
 
 
 def _text(text: str, naming: _Naming) -> str:

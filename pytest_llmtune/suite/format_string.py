@@ -86,7 +86,7 @@ def _value(name: str, spec: str, how: str, row: Row) -> str:
     value = row[name]
     try:
         converted = repr(value) if how == "r" else ascii(value) if how == "a" else str(value) if how == "s" else value
-        return format(converted, spec) if spec else str(converted)
+        return format(converted, spec)
     except (ValueError, TypeError) as error:
         raise SuiteError(
             f"the prompt's field {{{name}:{spec}}} does not fit the value {shown(value)}: {error}"

@@ -119,10 +119,7 @@ def _tsv(content: bytes, name: str, columns: Sequence[str] | None) -> Iterator[t
     text = _text(content, name)
     try:
         lines = _table(text, name, delimiter="\t")
-        regular = len({len(cells) for _, cells in lines}) <= 1
     except SuiteError:
-        regular = False
-    if not regular:
         lines = _table(text, name, delimiter="\t", quoting=csv.QUOTE_NONE)
     return _records(lines, name, columns)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune.suite.forms import number
 from pytest_llmtune.suite.invalid import InvalidError, meant, shown
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 __all__ = ["COSTS", "METRICS", "RATES", "Threshold", "parse"]
 
@@ -46,21 +48,6 @@ class Threshold:
         if isinstance(self.limit, Mapping):
             return self.limit.get(group) if group is not None else None
         return self.limit if group is None else None
-
-    def judge(self, value: float | Decimal, group: str | None = None) -> tuple[bool, str]:
-        """Whether a value passes, and a sentence that holds both numbers.
-
-        Raises:
-            KeyError: there is no limit for this group.
-        """
-        limit = self.of_group(group)
-        if limit is None:
-            raise KeyError(group)
-        exact = value if isinstance(value, Decimal) else Decimal(repr(float(value)))
-        passed = exact >= limit if self.direction == "min" else exact <= limit  # NaN passes neither
-        name = self.metric if group is None else f"{self.metric}[{group}]"
-        wanted = "at least" if self.direction == "min" else "at most"
-        return passed, f"{name} is {exact.normalize():f}, {wanted} {limit.normalize():f} is wanted"
 
 
 def parse(key: str, raw: Any) -> Threshold:

@@ -34,6 +34,10 @@ def failing() -> list[Any]:
     raise RuntimeError("no luck")
 
 
+def complaining() -> list[Any]:
+    raise SuiteError("no rows today")
+
+
 class Table:
     """What of a pandas table is used."""
 
@@ -116,6 +120,19 @@ def test_functions_may_return_what_gives_rows() -> None:
 def test_sources_that_give_nothing(source: Any, says: str) -> None:
     """Each said in one sentence, whatever the user's function does."""
     assert says in complaint(source)
+
+
+def test_our_own_errors_pass_through() -> None:
+    """A function that uses this package says what it says."""
+    assert complaint(complaining) == "no rows today"
+
+
+def test_errors_name_the_source(tmp_path: Path) -> None:
+    """A path as it was written."""
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    assert complaint("a.jsonl", tmp_path, needed=["x"]).startswith("a.jsonl has no column 'x'")
+    assert complaint(Path("a.jsonl"), tmp_path, where="q == 'x'").startswith("a.jsonl: no row of 3 is left")
+    assert complaint(three, needed=["x"]).startswith(f"{__name__}:three has no column 'x'")
 
 
 def test_where_as_expression_and_as_function() -> None:

@@ -152,6 +152,7 @@ def test_lone_quotation_marks_in_tsv() -> None:
         {"q": '"hi there', "a": "x"},
         {"q": 'say "no"', "a": "y"},
     ]
+    assert rows("a.tsv", 'q\ta\n"hi"\n') == [{"q": "hi", "a": None}]
     assert rows("a.tsv", 'q\ta\n"hi ""you""\tthere"\tx\n') == [{"q": 'hi "you"\tthere', "a": "x"}]
 
 

@@ -105,6 +105,12 @@ def test_a_root_runs_no_code_to_find_out(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_root_and_a_module_that_is_not_there(tmp_path: Path) -> None:
+    """Absent is absent, also with a root."""
+    with pytest.raises(SuiteError, match="no module 'no_such_module': neither importable nor the file"):
+        load_function("no_such_module:f", tmp_path, tmp_path)
+
+
 def test_a_root_lets_the_projects_own_code_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the suite, or importable from elsewhere in the project; links lead where they lead."""
     (tmp_path / "tests").mkdir()

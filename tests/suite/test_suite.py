@@ -262,6 +262,26 @@ def test_one_line_for_one_mistake(changes: dict[str, Any], says: str) -> None:
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("floor", "ceiling", "contradict"),
+    [
+        (0.5, 0.5, False),
+        ({"1": 0.9}, 0.5, False),
+        (0.9, {"1": 0.5}, False),
+        ({"1": 0.9}, {"2": 0.5}, False),
+        ({"1": 0.5}, {"1": 0.5}, False),
+        ({"1": 0.9, "2": 0.1}, {"2": 0.5, "1": 0.5}, True),
+    ],
+)
+def test_contradicting_thresholds(floor: Any, ceiling: Any, contradict: bool) -> None:
+    """A floor above the ceiling of the same group; a group's limit says nothing of the whole."""
+    changes = {"min_success": floor, "max_success": ceiling, "group_by": "answer"}
+    if contradict:
+        assert complaint(**changes) == "min_success is 0.9, above max_success=0.5; no value passes both"
+    else:
+        assert len(suite(**changes).thresholds) == 2
+
+
 def test_all_problems_at_once() -> None:
     """One line for each, so that nobody mends a suite one run at a time."""
     said = complaint(promt="x", num_samples=0, temperature=9, min_success=7, model=["a", "a"], grader=...)

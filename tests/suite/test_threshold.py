@@ -45,6 +45,8 @@ def test_parse(key: str, raw: Any, threshold: Threshold) -> None:
     ("key", "raw", "says"),
     [
         ("min_success_vote", 85, "is 85 (did you mean 0.85?); success_vote lies between 0 and 1"),
+        ("min_success_vote", 100, "is 100 (did you mean 1?); success_vote"),
+        ("min_success_vote", 101, "is 101; success_vote"),
         ("min_success_vote", 850, "is 850; success_vote lies between 0 and 1"),
         ("min_success_vote", -0.1, "lies between 0 and 1"),
         ("min_success_vote", "high", "is 'high'; valid: a number"),

@@ -127,7 +127,7 @@ def _raw(source: Any, base: Path, root: Path | None, columns: Sequence[str] | No
     if not isinstance(source, str):
         return _of_rows(_called(source) if callable(source) else source, source_label(source))
     if source.startswith("hf:"):
-        return hub.load_rows(source, base, root, offline=offline)
+        return _numbered(hub.open_rows(source, base, root, offline=offline), source)
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
     return _of_files(files.find(source, base, root), columns)
@@ -157,7 +157,20 @@ def _of_rows(data: Any, label: str) -> Raw:
         data = data.to_dict("records")
     if isinstance(data, (str, bytes, Mapping)) or not hasattr(data, "__iter__"):
         raise SuiteError(f"{label} gave {shown(data)}; valid: a list of rows, each a mapping of column to value")
-    return ((f"{label}: row {number}", row) for number, row in enumerate(data, 1))
+    return _numbered(data, label)
+
+
+def _numbered(data: Iterable[Any], label: str) -> Raw:
+    """Rows with their places; what goes wrong between two rows is told as ours."""
+    number = 0
+    try:
+        for row in data:
+            number += 1
+            yield f"{label}: row {number}", row
+    except LLMTuneError:
+        raise
+    except Exception as error:
+        raise SuiteError(f"{label} raised {type(error).__name__} after row {number}: {error}") from error
 
 
 def _clean_rows(raw: Raw, label: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -13,7 +13,7 @@ from pytest_llmtune.suite.invalid import listed, meant, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["HubName", "load_rows", "parse_name"]
+__all__ = ["HubName", "open_rows", "parse_name"]
 
 _OPTIONS = ("name", "split", "revision")
 
@@ -46,10 +46,8 @@ def parse_name(source: str) -> HubName:
     return HubName(path=path, **options)
 
 
-def load_rows(
-    source: str, base_dir: Path, root: Path | None = None, *, offline: bool = False
-) -> Iterator[tuple[str, Any]]:
-    """The rows of ``hf:NAME``, in order.
+def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline: bool = False) -> Iterable[Any]:
+    """The rows of ``hf:NAME``, in order; reading them may fail in the library's own ways.
 
     Args:
         offline: use local copies only: a directory (``save_to_disk``, or files), or the library's cache.
@@ -78,7 +76,8 @@ def load_rows(
         raise SuiteError(
             f"{source} cannot be loaded: {type(error).__name__}: {shown(str(error), 300)}{hint}"
         ) from error
-    return ((f"{source}: row {number}", row) for number, row in enumerate(_split(data, name, source), 1))
+    rows: Iterable[Any] = _split(data, name, source)
+    return rows
 
 
 def _load(datasets: Any, name: HubName, directory: Path) -> Any:

@@ -80,11 +80,8 @@ def _models(
     conditions: dict[str, dict[str, Domain]] = {}
     for index, entry in enumerate(entries):
         path: tuple[str | int, ...] = ("model", index) if listed else ("model",)
-        name, differing = (
-            (entry.get("model"), {k: v for k, v in entry.items() if k != "model"})
-            if isinstance(entry, Mapping)
-            else (entry, {})
-        )
+        given = dict(entry) if isinstance(entry, Mapping) else {"model": entry}
+        name = given.pop("model", None)
         if not isinstance(name, str) or not name.strip():
             problems.add(
                 f"is {shown(entry)}; valid: a model's name, or {{'model': name, parameter: value, ...}}", *path
@@ -93,7 +90,7 @@ def _models(
             problems.add(f"is {shown(name)}, which stands twice", *path)
         else:
             names.append(name)
-            conditions |= _condition(name, differing, extra, problems, path)
+            conditions |= _condition(name, given, extra, problems, path)
     return tuple(names), conditions
 
 

@@ -38,6 +38,11 @@ def complaining() -> list[Any]:
     raise SuiteError("no rows today")
 
 
+def breaking() -> Iterator[dict[str, int]]:
+    yield {"n": 1}
+    raise KeyError("second")
+
+
 class Table:
     """What of a pandas table is used."""
 
@@ -104,6 +109,7 @@ def test_functions_may_return_what_gives_rows() -> None:
     ("source", "says"),
     [
         (failing, "test_dataset:failing raised RuntimeError: no luck"),
+        (breaking, "test_dataset:breaking raised KeyError after row 1: 'second'"),
         (lambda: "text", "gave 'text'; valid: a list of rows"),
         (lambda: {"q": "a"}, "valid: a list of rows"),
         (lambda: None, "gave None; valid: a list of rows"),

@@ -84,6 +84,14 @@ def test_directories_of_files(datasets: Any, tmp_path: Path) -> None:
     assert "network" not in said
 
 
+def test_rows_that_cannot_be_read(datasets: Any, tmp_path: Path) -> None:
+    """Pictures need another library, and are no plain data with it: our own error either way."""
+    data = datasets.Dataset.from_dict({"picture": [{"bytes": b"no picture", "path": None}]})
+    data = data.cast_column("picture", datasets.Image())
+    data.save_to_disk(str(tmp_path / "pictures"))
+    assert complaint("hf:pictures", tmp_path).startswith("hf:pictures raised ")
+
+
 def test_offline_without_a_copy(datasets: Any, tmp_path: Path) -> None:
     """The library is told to stay off the network, and the error says what to run."""
     before = datasets.config.HF_HUB_OFFLINE

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmtune.completions.recording import Gathered
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
 from pytest_llmtune.model import (
     Completion,
@@ -17,7 +19,6 @@ from pytest_llmtune.model import (
     Example,
     ExampleGrade,
     ExampleResult,
-    Exchange,
     Interval,
     Usage,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.suite import Config
 
-__all__ = ["Aggregate", "Collector", "evaluate", "evaluation_of", "mean"]
+__all__ = ["Aggregate", "Asking", "Collector", "all_of", "evaluate", "evaluation_of", "mean", "requests_of"]
 
 Aggregate = Callable[[Sequence[float]], float]
 mean: Aggregate = statistics.fmean
@@ -37,21 +38,23 @@ mean: Aggregate = statistics.fmean
 
 @dataclass(slots=True)
 class Collector:
-    """A source that remembers the exchanges behind every completion it passed on, in order of arrival."""
+    """A source that remembers every completion it passed on: what a recording is written from."""
 
     source: Source
-    exchanges: list[Exchange] = field(default_factory=list)
+    gathered: Gathered = field(default_factory=Gathered)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
-        self.exchanges.extend(completion.exchanges)
+        self.gathered.add(request, completion)
         return completion
 
     async def aclose(self) -> None:
         await self.source.aclose()
 
 
-class _Asking(Protocol):
+class Asking(Protocol):
+    """The half of a ``Source`` that evaluation needs."""
+
     async def complete(self, request: CompletionRequest) -> Completion: ...
 
 
@@ -59,11 +62,11 @@ class _Asking(Protocol):
 class _Meter:
     """Adds up what one example asks: its own completion and those of a judge."""
 
-    source: _Asking
+    source: Asking
     prices: PriceBook
     cost: Decimal = Decimal(0)
     paid: Decimal = Decimal(0)
-    usage: Usage = Usage(0, 0)
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
     latency: float = 0.0
 
     async def ask(self, request: CompletionRequest) -> Completion:
@@ -84,9 +87,9 @@ async def _grade(grader: Grader, completion: Completion, example: Example, meter
     return grader.grade(responses, example.row)
 
 
-async def _evaluate_one(example: Example, config: Config, grader: Grader, meter: _Meter) -> ExampleResult:
+async def _evaluate_one(example: Example, request: CompletionRequest, grader: Grader, meter: _Meter) -> ExampleResult:
     try:
-        completion = await meter.ask(config.request(example.row))
+        completion = await meter.ask(request)
         grade = await _grade(grader, completion, example, meter)
     except (EndpointError, BudgetExhaustedError):
         raise  # no other example can fare better
@@ -149,12 +152,21 @@ def evaluation_of(
     )
 
 
+def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:
+    """One request for each example, in order; equal ones get draws of their own."""
+    draws: Counter[str] = Counter()
+    for example in examples:
+        request = config.request(example.row)
+        yield replace(request, draw=draws[request.key])
+        draws[request.key] += 1
+
+
 async def evaluate(
     config: Config,
     examples: Sequence[Example],
     *,
     grader: Grader,
-    source: _Asking,
+    source: Asking,
     prices: PriceBook,
     concurrency: int = 16,
     aggregate: Aggregate = mean,
@@ -171,14 +183,14 @@ async def evaluate(
         StaleRecordingError: replaying, and an example has no recording.
     """
     results: list[ExampleResult | None] = [None] * len(examples)
-    todo = iter(enumerate(examples))
+    todo = enumerate(zip(examples, requests_of(config, examples), strict=True))
     paid, done = Decimal(0), 0
 
     async def work() -> None:
         nonlocal paid, done
-        for index, example in todo:  # shared: each worker takes the next example
+        for index, (example, request) in todo:  # shared: each worker takes the next example
             meter = _Meter(source, prices)
-            results[index] = result = await _evaluate_one(example, config, grader, meter)
+            results[index] = result = await _evaluate_one(example, request, grader, meter)
             paid, done = paid + meter.paid, done + 1
             if on_result is not None:
                 on_result(done, result, paid)

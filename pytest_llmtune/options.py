@@ -7,16 +7,18 @@ command line > environment > marker or YAML > ini > default.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from pytest_llmtune.settings import Mode, Settings
 
-__all__ = ["MARKERS", "OPTIONS", "Option", "declare", "settings_of", "value_of"]
+__all__ = ["MARKERS", "OPTIONS", "Option", "any_given", "declare", "settings_of", "uses_llmtune", "value_of"]
 
+_FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_client"})
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -87,7 +89,9 @@ def _prices(lines: str) -> dict[str, dict[str, str]]:
         model, *pairs = line.split()
         price = dict(pair.partition("=")[::2] for pair in pairs)
         if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input"}:
-            raise ValueError(f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] per 1M tokens")
+            raise ValueError(
+                f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] per 1M tokens"
+            )
         prices[model] = price
     return prices
 
@@ -139,7 +143,10 @@ def declare(parser: pytest.Parser) -> None:
             group.addoption(option.flag, dest=option.key, action="store_const", const="true", help=option.help)
         else:
             group.addoption(option.flag, dest=option.key, metavar=option.metavar, help=option.help)
-        parser.addini(option.key, option.help, type="linelist" if option.many else "string", default=None)
+        if option.many:
+            parser.addini(option.key, option.help, type="linelist", default=None)
+        else:
+            parser.addini(option.key, option.help, type="string", default=None)
 
 
 def _given(option: Option, config: pytest.Config) -> tuple[str, str, bool] | None:
@@ -171,12 +178,12 @@ def value_of(name: str, config: pytest.Config) -> Any:
 
 
 def _mode(config: pytest.Config) -> Mode:
-    from pytest_llmtune.settings import Mode
+    from pytest_llmtune.settings import Mode as Modes
 
-    chosen = [mode for mode in Mode if mode.value in _asked_modes(config)]
+    chosen = [mode for mode in Modes if mode.value in _asked_modes(config)]
     if len(chosen) > 1:
         raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
-    return chosen[0] if chosen else Mode.REPLAY
+    return chosen[0] if chosen else Modes.REPLAY
 
 
 def _asked_modes(config: pytest.Config) -> set[str]:
@@ -197,6 +204,20 @@ def settings_of(config: pytest.Config) -> Settings:
     fields = {name: value for name, value in values.items() if name in Settings.__slots__ and value is not None}
     fields.setdefault("base_url", os.environ.get("OPENAI_BASE_URL") or None)
     forced = {
-        option.name.replace("-", "_") for option in OPTIONS if (given := _given(option, config)) is not None and given[2]
+        option.name.replace("-", "_")
+        for option in OPTIONS
+        if (given := _given(option, config)) is not None and given[2]
     }
     return Settings(mode=_mode(config), root=config.rootpath, forced=frozenset(forced), **fields)
+
+
+def any_given(config: pytest.Config) -> bool:
+    """Whether any option is set anywhere: what is wrong with it is then said, even where no suite is."""
+    return any(_given(option, config) is not None for option in OPTIONS)
+
+
+def uses_llmtune(item: pytest.Item) -> bool:
+    """Whether a test is ours to guard: it has one of our markers or asks for one of our fixtures."""
+    if any(item.get_closest_marker(name) for name in ("llmtune", "llm_replay")):
+        return True
+    return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

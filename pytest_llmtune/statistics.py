@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pytest_llmtune.model import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["bootstrap_mean", "bootstrap_nested", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
 

@@ -37,7 +37,7 @@ def grade(responses, 분류):
     prices=PRICES,
     inference_budget=0.00006,
     optimization_budget=0.02,
-    num_samples=16,
+    num_samples=10,
     min_success_vote=0.8,
     max_drop=0.05,
 )

@@ -20,6 +20,7 @@ __all__ = ["KEPT_HEADERS", "Interaction", "MalformedError", "canonical_body", "p
 KEPT_HEADERS = frozenset({"content-type", "location"})
 """The only headers of requests and responses that a recording keeps; lower case."""
 
+_ALWAYS = frozenset({"choices", "content", "finish_reason"})
 _JSON = {"content-type": "application/json"}
 
 
@@ -43,6 +44,8 @@ class Interaction:
     headers: Mapping[str, str] = field(default_factory=dict)
     latency: float = 0.0
     """Seconds, rounded to milliseconds in the file."""
+    answers: int = 0
+    """Choices in the response as the file's facts say; 0 where it has none."""
 
     @property
     def path(self) -> str:
@@ -51,13 +54,13 @@ class Interaction:
 
     @classmethod
     def of(cls, exchange: Exchange) -> Interaction:
-        """The line for an exchange of JSON bodies."""
+        """The line for an exchange of a suite's; what says nothing in its response (null, empty, 0) is left out."""
         return cls(
             method=exchange.method.upper(),
             uri=exchange.uri,
             body=canonical_json(exchange.request),
             status=exchange.status,
-            text=safe_json(exchange.response),
+            text=safe_json(_telling(exchange.response)),
             reason="OK" if exchange.status == 200 else "",
             request_headers=_JSON,
             headers=_kept(exchange.headers) or _JSON,
@@ -107,8 +110,8 @@ class Interaction:
         """
         request, response = _mapping(data, "request"), _mapping(data, "response")
         status, body = _mapping(response, "status"), _mapping(response, "body")
-        facts = data.get("llmtune")
-        latency = facts.get("latency") if isinstance(facts, dict) else None
+        facts = data.get("llmtune") if isinstance(data.get("llmtune"), dict) else {}
+        latency, reasons = facts.get("latency"), facts.get("finish_reasons")
         return cls(
             method=_text(request, "method"),
             uri=_uri(request),
@@ -119,7 +122,22 @@ class Interaction:
             request_headers=_unlisted(request.get("headers")),
             headers=_unlisted(response.get("headers")),
             latency=float(latency) if isinstance(latency, (int, float)) else 0.0,
+            answers=len(reasons) if isinstance(reasons, list) else 0,
         )
+
+
+def _telling(data: Any, place: str = "") -> Any:
+    """A chat completion without fields that are null or empty, and without kinds of tokens of which there are none.
+
+    With n answers these are most of a short completion. Clients read a missing field as they read null.
+    """
+    if isinstance(data, list):
+        return [_telling(item, place) for item in data]
+    if not isinstance(data, dict):
+        return data
+    nothing: tuple[Any, ...] = (None, [], {}, 0) if place.endswith("_tokens_details") else (None, [], {})
+    kept = {name: _telling(value, name) for name, value in data.items()}
+    return {name: value for name, value in kept.items() if name in _ALWAYS or value not in nothing}
 
 
 def canonical_body(text: str) -> str:

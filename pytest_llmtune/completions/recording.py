@@ -73,6 +73,14 @@ class Recording:
                 return completion_of(exchanges, request.n, skip=skip)
         return None
 
+    def holds(self, request: CompletionRequest) -> bool:
+        """Whether ``take`` would find enough answers, by what the file says of itself; nothing is taken."""
+        positions = self._index.get(self._key(request), [])
+        answers = (
+            self.interactions[position].answers or answers_in(self._exchange(position)) for position in positions
+        )
+        return sum(answers) >= (request.draw + 1) * request.n
+
     @property
     def unused(self) -> tuple[Interaction, ...]:
         """The interactions that nothing has taken so far."""

@@ -14,7 +14,15 @@ from pytest_llmtune.completions import event_stream
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import KEPT_HEADERS, Interaction
 from pytest_llmtune.completions.request import safe_json
-from pytest_llmtune.completions.secret_forms import FIELD, KNOWN, PARAMETER, SHORTEST, secrets_of, spellings
+from pytest_llmtune.completions.secret_forms import (
+    FIELD,
+    KNOWN,
+    PARAMETER,
+    SHORTEST,
+    names_a_secret,
+    secrets_of,
+    spellings,
+)
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
@@ -160,7 +168,7 @@ class Redactor:
         if self.patterns or self.hooks or "\\u" in text or not content_type.startswith("application/json"):
             return True
         hints = any(hint in text for hint, _ in KNOWN) or any(form in text for _, form in self.forms)
-        return hints or FIELD.search(text) is not None
+        return hints or names_a_secret(text)
 
     def _field(self, name: str, value: Any) -> Any:
         secret = isinstance(value, str) and value and FIELD.fullmatch(name)
@@ -218,7 +226,7 @@ def _named_secrets(uri: str, body: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in parts.query.split("&")]
     found = [(unquote_plus(n), unquote_plus(v)) for n, _, v in pairs if PARAMETER.search(unquote_plus(n))]
     found += [("the URL's password", unquote(parts.password or ""))]
-    if FIELD.search(body):
+    if names_a_secret(body):
         found += _secret_fields(parse_object(body))
     return {name: value for name, value in found if value not in (PLACEHOLDER, _IN_URI)}
 

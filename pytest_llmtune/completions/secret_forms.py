@@ -10,7 +10,7 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["FIELD", "HEADERS", "KNOWN", "PARAMETER", "SHORTEST", "secrets_of", "spellings"]
+__all__ = ["FIELD", "HEADERS", "KNOWN", "PARAMETER", "SHORTEST", "names_a_secret", "secrets_of", "spellings"]
 
 SHORTEST = 8
 """Characters; a shorter value would be found in innocent text."""
@@ -33,6 +33,19 @@ FIELD = re.compile(
 )
 """Whole names of JSON fields whose texts are secrets."""
 
+_FIELD_HINTS = (
+    "api_key",
+    "apikey",
+    "api-key",
+    "authorization",
+    "passw",
+    "secret",
+    '_token"',
+    "private_key",
+    "cookie",
+    "openai-",
+)
+
 HEADERS = re.compile(r"authorization|api-?key|cookie|token|secret|organization|project", re.IGNORECASE)
 """Parts of the names of headers whose values are secrets."""
 
@@ -54,6 +67,12 @@ KNOWN = tuple(
     )
 )
 """(a text that every match holds, the form in which a well-known service gives out its keys)."""
+
+
+def names_a_secret(text: str) -> bool:
+    """Whether a JSON text may have a field named as ``FIELD`` says; searching for the pattern itself takes ten times as long."""
+    lowered = text.lower()
+    return any(hint in lowered for hint in _FIELD_HINTS)
 
 
 def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from pytest_llmtune.model import Choice, Completion, Usage
 if TYPE_CHECKING:
     from pytest_llmtune.model import Exchange
 
-__all__ = ["answers_in", "completion_of", "estimated_prompt", "is_refusal"]
+__all__ = ["answers_in", "completion_of", "estimated_prompt", "is_refusal", "lengths_of"]
 
 _BYTES_PER_TOKEN = 3  # in estimates; English has 4 to 5
 _ENOUGH = 64  # bytes of text from which a text's own rate of tokens is taken
@@ -83,6 +83,11 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
         served_model=str(used[0][0].response.get("model") or ""),
         latency=max(exchange.latency for exchange, _, _ in used),
     )
+
+
+def lengths_of(exchanges: Sequence[Exchange]) -> tuple[int, ...]:
+    """Tokens billed for each answer of the exchanges, in order: exact where they can be, else their share."""
+    return tuple(tokens for exchange in exchanges for tokens in _read(exchange).tokens)
 
 
 def estimated_prompt(body: Mapping[str, Any]) -> int:

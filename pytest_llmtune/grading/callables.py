@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
 import numbers
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.grading.grader import digest, qualified_name, source_of
+from pytest_llmtune.grading.grader import digest
 from pytest_llmtune.model import Answer, ExampleGrade, Row
+from pytest_llmtune.suite.functions import qualified_name, source_of
+from pytest_llmtune.suite.invalid import listed, shown
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-__all__ = ["Function", "GradeFunction", "load_function"]
+__all__ = ["Function", "GradeFunction"]
 
 GradeFunction = Callable[..., Mapping[str, Any] | ExampleGrade]
-
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Function:
         self._arguments(row)
         return ""
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
         raise TypeError(f"the grader {self.name} judges all responses together")
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
@@ -67,9 +59,8 @@ class Function:
         except LLMTuneError:
             raise
         except Exception as error:
-            row_text = ", ".join(f"{key}={value!r:.40}" for key, value in list(row.items())[:4])
             raise SuiteError(
-                f"the grader {self.name} raised {type(error).__name__}: {error}; on {len(responses)} responses and {row_text}"
+                f"the grader {self.name} raised {type(error).__name__}: {error}; on the row {shown(dict(row))}"
             ) from error
         return result if isinstance(result, ExampleGrade) else self._grade_of(result)
 
@@ -85,7 +76,7 @@ class Function:
             what = f"asks for {', '.join(map(repr, missing))}" if missing else "takes no argument"
             raise SuiteError(
                 f"the grader {self.name} {what}; it is called as {self.name}(responses, **row), "
-                f"and the columns are {', '.join(map(repr, row)) or 'none'}"
+                f"and the columns are {listed(row)}"
             )
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return {key: value for key, value in row.items() if key != parameters[0].name}
@@ -102,7 +93,7 @@ class Function:
 
     def _votes(self, votes: object, voted: object) -> tuple[tuple[str, int], ...]:
         """AutoGen's graders return the number of votes of the elected answer; pairs are taken as they are."""
-        if isinstance(votes, numbers.Real) and voted is not None:
+        if isinstance(votes, (int, float)) and voted is not None:
             return ((str(voted), int(votes)),)
         if isinstance(votes, Mapping):
             votes = list(votes.items())
@@ -116,49 +107,3 @@ class Function:
         if not isinstance(value, numbers.Real) or not math.isfinite(float(value)):
             raise SuiteError(f"the grader {self.name} returned {key}={value!r:.60}; a metric is a finite number")
         return float(value)
-
-
-def load_function(path: str, base_dir: Path) -> Callable[..., Any]:
-    """The function named ``"module:function"``; a module that is not importable is looked for as a file in ``base_dir``.
-
-    Raises:
-        SuiteError: no such module or function, or the module fails to import.
-    """
-    if not _PATH.fullmatch(path):
-        raise SuiteError(f"{path!r} is not of the form 'module:function'")
-    module_name, _, names = path.partition(":")
-    module: Any = _module(module_name, base_dir)
-    found: Any = module
-    for part in names.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        there = ", ".join(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))) or "none"
-        raise SuiteError(f"{module_name} has no function {names!r}; it has: {there:.200}")
-    return found  # type: ignore[no-any-return]
-
-
-def _module(name: str, base_dir: Path) -> ModuleType:
-    file = base_dir.joinpath(*name.split(".")).with_suffix(".py")
-    try:
-        if file.is_file():
-            return _from_file(name, file)
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and name.startswith(error.name):
-            raise SuiteError(f"no module {name!r}: neither importable nor a file {file}") from None
-        raise SuiteError(f"importing {name!r} failed: {error}") from error
-    except Exception as error:
-        raise SuiteError(f"importing {name!r} failed: {type(error).__name__}: {error}") from error
-
-
-def _from_file(name: str, file: Path) -> ModuleType:
-    """The module of this very file: another of its name may be imported already (two suites' ``graders.py``)."""
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) and Path(str(known.__file__)).resolve() == file.resolve():
-        return known
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"{file} cannot be imported", name=name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

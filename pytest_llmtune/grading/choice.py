@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -32,23 +33,28 @@ class Choice(BuiltIn):
     def __post_init__(self) -> None:
         if isinstance(self.negations, str) or not all(isinstance(word, str) for word in self.negations):
             raise SuiteError(f"negations={self.negations!r}; expected a list of words")
-        labels = _labels(self.labels)
-        terms = {label: (label, *synonyms) for label, synonyms in labels.items()} if labels else _LETTERS
-        object.__setattr__(self, "_terms", Terms.of(terms, self.negations))
-        object.__setattr__(self, "_named", bool(labels))
+        if self.labels is not None:
+            _labels(self.labels)
+
+    @cached_property
+    def _terms(self) -> Terms:
+        if self.labels is None:
+            return Terms.of(_LETTERS, self.negations)
+        named = {label: (label, *synonyms) for label, synonyms in _labels(self.labels).items()}
+        return Terms.of(named, self.negations)
 
     def reference(self, row: Row) -> str:
         text = str(reference_value(row, self.reference_column)).strip()
         label = self._terms.exactly(text)
         if label is not None:
             return label
-        if self._named:
-            raise SuiteError(f"the reference {text!r:.60} is not one of the labels: {', '.join(self._terms.labels)}")
+        if self.labels is not None:
+            raise SuiteError(f"the reference {text!r:.60} is none of the labels: {', '.join(_labels(self.labels))}")
         return text
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self.reference(row)
-        free = not self._named and self._terms.exactly(reference) is None
+        free = self.labels is None and self._terms.exactly(reference) is None
         return tuple(_free(text, reference) if free else self._label(text, reference) for text in responses)
 
     def _label(self, text: str, reference: str) -> Answer:
@@ -69,8 +75,6 @@ _LETTERS: Mapping[str, Sequence[str]] = MappingProxyType(
 
 def _labels(raw: Any) -> dict[str, tuple[str, ...]]:
     """Label to synonyms, checked: no empty label, no word that stands for two labels."""
-    if raw is None:
-        return {}
     if isinstance(raw, str) or not isinstance(raw, (Mapping, Sequence)) or len(raw) < 2:
         raise SuiteError(
             f"labels={raw!r:.80}; expected a list of two or more labels, or a mapping of label to synonyms"

@@ -1,7 +1,7 @@
 r"""Values of constant expressions in LaTeX or plain notation: exact fractions, else decimals of 40 digits.
 
-Covers numbers, + - * / ^ !, brackets, ``\frac``, ``\sqrt[n]{}``, ``\pi`` and ``e``: what most answers are made of, without
-sympy. Everything else is no constant (None). Bounds on length, powers and factorials keep hostile texts cheap.
+Covers numbers, + - * / ^ !, brackets, ``\frac``, ``\sqrt[n]{}``, ``\pi`` and ``e``: what most answers are made of,
+without sympy. Everything else is no constant (None). Bounds on length, powers and factorials keep hostile texts cheap.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _tokens(text: str) -> list[str]:
 
 
 class _Parser:
-    """Recursive descent over the tokens of one expression."""
+    """Recursive descent over the words of one expression."""
 
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
@@ -107,11 +107,11 @@ class _Parser:
         return self._tokens[self._place] if self._place < len(self._tokens) else ""
 
     def _take(self, wanted: str = "") -> str:
-        token = self._peek()
-        if not token or (wanted and token != wanted):
+        word = self._peek()
+        if not word or (wanted and word != wanted):
             raise _NoConstantError
         self._place += 1
-        return token
+        return word
 
     def _sum(self) -> Value:
         self._depth += 1
@@ -126,11 +126,11 @@ class _Parser:
 
     def _product(self) -> Value:
         value = self._signed()
-        while (token := self._peek()) and token not in "+-)}]^!":
-            if token == "/":
+        while (word := self._peek()) and word not in "+-)}]^!":
+            if word == "/":
                 self._take()
                 value = _over(value, self._signed())
-            elif token == "*":
+            elif word == "*":
                 self._take()
                 value = _times(value, self._signed())
             else:
@@ -139,11 +139,11 @@ class _Parser:
 
     def _beside(self, value: Value) -> Value:
         r"""What stands beside a factor without a sign: ``3\frac{1}{2}`` is a mixed number, two numerals are nothing."""
-        before, token = self._tokens[self._place - 1], self._peek()
-        if token[0].isdigit() or token[0] == ".":
+        before, word = self._tokens[self._place - 1], self._peek()
+        if word[0].isdigit() or word[0] == ".":
             raise _NoConstantError
         factor = self._power()
-        mixed = token == r"\frac" and before.isdigit() and isinstance(factor, Fraction) and 0 < factor < 1
+        mixed = word == r"\frac" and before.isdigit() and isinstance(factor, Fraction) and 0 < factor < 1
         return _add(value, factor) if mixed else _times(value, factor)
 
     def _signed(self) -> Value:
@@ -163,20 +163,20 @@ class _Parser:
         return _raise(base, self._argument() if self._peek() == "{" else self._signed())
 
     def _atom(self) -> Value:
-        token = self._take()
-        if token[0].isdigit() or token[0] == ".":
-            return Fraction(token.replace(",", ""))
-        if token in ("(", "{", "["):
+        word = self._take()
+        if word[0].isdigit() or word[0] == ".":
+            return Fraction(word.replace(",", ""))
+        if word in ("(", "{", "["):
             value = self._sum()
-            self._take({"(": ")", "{": "}", "[": "]"}[token])
+            self._take({"(": ")", "{": "}", "[": "]"}[word])
             return value
-        if token == r"\frac":
+        if word == r"\frac":
             return _over(self._argument(), self._argument())
-        if token == r"\sqrt":
+        if word == r"\sqrt":
             return self._root()
-        if token == r"\pi":
+        if word == r"\pi":
             return _PI
-        if token == "e":
+        if word == "e":
             return _E
         raise _NoConstantError
 
@@ -192,13 +192,13 @@ class _Parser:
         r"""Braces, or one character: ``\frac12`` is a half."""
         if self._peek() in ("{", "("):
             return self._atom()
-        token = self._take()
-        if not token.isdigit():
+        word = self._take()
+        if not word.isdigit():
             self._place -= 1
             return self._atom()
-        if len(token) > 1:
-            self._tokens[self._place - 1 : self._place] = [token[0], token[1:]]
-        return Fraction(int(token[0]))
+        if len(word) > 1:
+            self._tokens[self._place - 1 : self._place] = [word[0], word[1:]]
+        return Fraction(int(word[0]))
 
 
 def _decimal(value: Value) -> Decimal:

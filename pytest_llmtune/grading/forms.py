@@ -105,7 +105,7 @@ def _named(text: str, depth: int) -> Form | None:
     return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
 
 
-def _either(text: str, depth: int) -> Form | None:
+def _either(text: str, _depth: int) -> Form | None:
     r"""``1 \pm 2`` is the set of 3 and -1."""
     if text.count(r"\pm") != 1 or _parts(text)[0] != [text]:
         return None

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.votes import Vote, grade_answers
+from pytest_llmtune.suite.functions import qualified_name, source_of
 
 if TYPE_CHECKING:
     from pytest_llmtune.model import Answer, ExampleGrade, Row
 
-__all__ = ["REFERENCE_COLUMNS", "BuiltIn", "Grader", "digest", "reference_value", "source_of"]
+__all__ = ["REFERENCE_COLUMNS", "BuiltIn", "Grader", "digest", "reference_value"]
 
 REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
 """Where a reference is looked for when the grader does not name a column: the first that the row has."""
@@ -27,8 +27,8 @@ REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expe
 class Grader(Protocol):
     """Turns the n responses of one example into metrics.
 
-    A grader may also have ``async agrade(responses, row, ask) -> ExampleGrade``: evaluation prefers it, and ``ask`` completes
-    a request at the caller's expense.
+    A grader may also have ``async agrade(responses, row, ask) -> ExampleGrade`` and ``async aanswers(responses, row,
+    ask)``: they are preferred, and ``ask`` completes a request at the caller's expense.
     """
 
     @property
@@ -59,7 +59,7 @@ class BuiltIn(ABC):
     reference_column: str | None = None
     alias: str | None = None
     """Another name, for the metrics of the second and later graders of a list."""
-    vote: Vote = field(default="equivalence", metadata={"option": False})
+    vote: Vote = "equivalence"
 
     @property
     def name(self) -> str:
@@ -71,9 +71,7 @@ class BuiltIn(ABC):
 
     @property
     def fingerprint(self) -> str:
-        options = {
-            item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.metadata.get("print", True)
-        }
+        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return digest({"kind": self.kind, **options})
 
     @abstractmethod
@@ -84,6 +82,14 @@ class BuiltIn(ABC):
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return grade_answers(self.answers(responses, row), self.vote)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        """As ``answers``, without keeping the event loop from other examples."""
+        return self.answers(responses, row)
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        """As ``grade``, without keeping the event loop from other examples."""
+        return grade_answers(await self.aanswers(responses, row, ask), self.vote)
 
 
 def reference_value(row: Row, column: str | None) -> Any:
@@ -122,18 +128,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return value.as_posix()
     return {"callable": qualified_name(value), "source": source_of(value)}
-
-
-def qualified_name(function: Callable[..., Any]) -> str:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
-
-
-def source_of(function: Callable[..., Any]) -> str:
-    """Its source text, or its byte code's digest where there is no source (a REPL, a builtin: the empty text)."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    try:
-        return inspect.getsource(named)
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest() if code else ""

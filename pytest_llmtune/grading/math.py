@@ -2,7 +2,7 @@ r"""The `math` grader: answers in ``\boxed{}`` and other forms, equal as mathema
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from pytest_llmtune.grading.forms import Form, parse
 from pytest_llmtune.grading.grader import BuiltIn, reference_value
 from pytest_llmtune.grading.symbolic import Algebra, is_installed
 from pytest_llmtune.grading.workers import off_thread
-from pytest_llmtune.model import Answer, ExampleGrade, Row
+from pytest_llmtune.model import Answer, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,13 +59,12 @@ class Math(BuiltIn):
         reference = self._reference(row)
         return tuple(self._answer(answer_in(text, self.extract), reference) for text in responses)
 
-    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002 - asks no model
-        """As ``grade``; other examples go on while worker processes compare."""
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         reference = self._reference(row)
         found = (answer_in(text, self.extract) for text in responses)
         if any(self._needs_algebra(reference, answer) for answer in found if answer):
-            return await off_thread(self.grade, responses, row)
-        return self.grade(responses, row)
+            return await off_thread(self.answers, responses, row)
+        return self.answers(responses, row)
 
     def _reference(self, row: Row) -> str:
         text = str(reference_value(row, self.reference_column)).strip()

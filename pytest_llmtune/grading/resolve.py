@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.callables import Function, load_function
+from pytest_llmtune.grading.callables import Function
 from pytest_llmtune.grading.choice import Choice
-from pytest_llmtune.grading.grader import BuiltIn, Grader
+from pytest_llmtune.grading.json_answer import JsonAnswer
+from pytest_llmtune.grading.judge import Judge
 from pytest_llmtune.grading.math import Math
 from pytest_llmtune.grading.numeric import Numeric
+from pytest_llmtune.grading.python_code import PythonCode
 from pytest_llmtune.grading.several import Several
 from pytest_llmtune.grading.text import Contains, Exact, Regex
 from pytest_llmtune.grading.votes import Vote, check_vote
+from pytest_llmtune.suite.functions import load_function
+from pytest_llmtune.suite.invalid import meant, shown
+
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.grader import BuiltIn, Grader
 
 __all__ = ["BUILT_IN", "resolve"]
 
@@ -27,16 +34,22 @@ BUILT_IN: Mapping[str, type[BuiltIn]] = {
     "numeric": Numeric,
     "contains": Contains,
     "regex": Regex,
+    "json": JsonAnswer,
+    "python": PythonCode,
+    "judge": Judge,
 }
 
 
-def resolve(spec: Any, *, base_dir: Path | None = None, vote: Any = "equivalence", where: str = "") -> Grader:
+def resolve(
+    spec: Any, *, base_dir: Path | None = None, root: Path | None = None, vote: Any = "equivalence", where: str = ""
+) -> Grader:
     """The grader that a suite asks for.
 
     Args:
-        spec: ``"math"``, ``{"math": {option: value}}``, ``"module:function"``, a function, or a list of these: the first names
-            the metrics that are tuned and guarded, the metrics of the others are called ``<name>_<metric>``.
+        spec: ``"math"``, ``{"math": {option: value}}``, ``"module:function"``, a function, an object like Grader, or a list of
+            these: the first names the metrics, those of the others are called ``<name>_<metric>``.
         base_dir: where "module:function" looks for ``module.py`` first; default: the current directory.
+        root: where given, "module:function" runs no code from outside this directory.
         vote: how the built-in graders elect an answer; see ``votes``.
         where: put before messages, for example ``"suite algebra: grader"``.
 
@@ -44,56 +57,64 @@ def resolve(spec: Any, *, base_dir: Path | None = None, vote: Any = "equivalence
         SuiteError: no such grader or option, an option's value that does not fit.
     """
     try:
-        elect = check_vote(vote)
-        if not isinstance(spec, (list, tuple)):
-            return _one(spec, base_dir or Path.cwd(), elect)
-        if not spec:
-            raise SuiteError("an empty list of graders")
-        return Several(tuple(_one(item, base_dir or Path.cwd(), elect) for item in spec))
+        one = partial(_one, base_dir=base_dir or Path.cwd(), root=root, vote=check_vote(vote))
+        if isinstance(spec, (list, tuple)):
+            return Several(tuple(map(one, spec)))
+        return one(spec)
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}" if where else str(error)) from error.__cause__
 
 
-def _one(spec: Any, base_dir: Path, vote: Vote) -> Grader:
+def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
     if isinstance(spec, str):
-        return Function(load_function(spec, base_dir)) if ":" in spec else _built_in(spec, {}, vote)
+        return Function(load_function(spec, base_dir, root)) if ":" in spec else _built_in(spec, {}, vote)
     if isinstance(spec, Mapping) and len(spec) == 1:
         [(name, options)] = spec.items()
         if not isinstance(options, Mapping) and options is not None:
-            raise SuiteError(f"{name}: expected a mapping of options, got {options!r:.60}")
+            raise SuiteError(f"{name}: expected a mapping of options, got {shown(options)}")
         return _built_in(str(name), options or {}, vote)
-    if isinstance(spec, (BuiltIn, Function)):
-        return spec
+    if hasattr(spec, "fingerprint") and hasattr(spec, "grade"):
+        return spec  # type: ignore[no-any-return]  # the user's own, by its shape
     if callable(spec):
         return Function(spec)
     raise SuiteError(
-        f"{spec!r:.80}; expected one of {', '.join(BUILT_IN)}, 'module:function', a function, or a list of these"
+        f"{shown(spec)}; expected one of {', '.join(BUILT_IN)}, {{name: {{option: value}}}}, 'module:function', "
+        f"a function, or a list of these"
     )
 
 
 def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> BuiltIn:
     kind = BUILT_IN.get(name)
     if kind is None:
-        raise SuiteError(f"no grader {name!r}{_meant(name, BUILT_IN)}; valid: {', '.join(BUILT_IN)}, 'module:function'")
-    known = {
-        _OPTION.get(item.name, item.name) for item in dataclasses.fields(kind) if item.metadata.get("option", True)
-    }
-    for option in options:
-        if option not in known:
-            raise SuiteError(f"{name}: no option {option!r}{_meant(option, known)}; valid: {', '.join(sorted(known))}")
-    fields = {
-        next((field for field, word in _OPTION.items() if word == key), key): value for key, value in options.items()
-    }
+        raise SuiteError(f"no grader {name!r}{meant(name, BUILT_IN)}; valid: {', '.join(BUILT_IN)}, 'module:function'")
+    fields = {_OPTION.get(item.name, item.name): item for item in dataclasses.fields(kind) if item.name != "vote"}
+    for option, value in options.items():
+        if option not in fields:
+            raise SuiteError(f"{name}: no option {option!r}{meant(option, fields)}; valid: {', '.join(sorted(fields))}")
+        _check_type(f"{name}: {option}", value, str(fields[option].type))
     try:
-        return kind(vote=vote, **fields)
+        return kind(vote=vote, **{fields[option].name: value for option, value in options.items()})
     except SuiteError as error:
         raise SuiteError(f"{name}: {error}") from error.__cause__
 
 
+def _check_type(what: str, value: Any, annotation: str) -> None:
+    """Scalars by their annotation: YAML's ``"no"`` must not pass for a truth."""
+    expected, said = _SCALARS.get(annotation, ((object,), ""))
+    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected and said):
+        raise SuiteError(f"{what}={shown(value)}; expected {said}")
+
+
+_NONE = type(None)
+_SCALARS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "bool | None": ((bool, _NONE), "true or false"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, _NONE), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, _NONE), "a number"),
+    "str": ((str,), "text"),
+    "str | None": ((str, _NONE), "text"),
+}
 _OPTION = {"reference_column": "reference", "alias": "name"}
 """Fields whose option goes by another name: ``reference`` is a method and ``name`` a property."""
-
-
-def _meant(word: Any, known: Any) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -24,6 +24,8 @@ class Several:
     graders: tuple[Grader, ...]
 
     def __post_init__(self) -> None:
+        if not self.graders:
+            raise SuiteError("an empty list of graders")
         names = [grader.name for grader in self.graders]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -42,13 +44,19 @@ class Several:
         return self.graders[0].per_response
 
     def reference(self, row: Row) -> str:
-        return [grader.reference(row) for grader in self.graders][0]
+        references = [grader.reference(row) for grader in self.graders]  # each must be usable
+        return references[0]
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         return self.graders[0].answers(responses, row)
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return self._joined([grader.grade(responses, row) for grader in self.graders])
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
+        first: Any = self.graders[0]
+        found = first.aanswers(responses, row, ask) if hasattr(first, "aanswers") else first.answers(responses, row)
+        return tuple(await found if inspect.isawaitable(found) else found)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
         return self._joined([await grade_with(grader, responses, row, ask) for grader in self.graders])

@@ -151,10 +151,9 @@ class Regex(BuiltIn):
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    match = None
-    for match in pattern.finditer(text):
-        pass
-    if match is None:
+    found = list(pattern.finditer(text))
+    if not found:
         return None
+    match = found[-1]
     group = "answer" if "answer" in pattern.groupindex else int(pattern.groups > 0)
     return (match[group] or "").strip()

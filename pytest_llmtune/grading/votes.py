@@ -65,7 +65,7 @@ def _elect(readable: Sequence[Answer], groups: Sequence[Sequence[Answer]], vote:
     if vote == "equivalence":
         return groups[0][0]
     texts = [answer.text for answer in readable]
-    place = _medoid(texts) if vote == "medoid" else vote(texts)  # type: ignore[operator]
+    place = _medoid(texts) if vote == "medoid" else vote(texts)
     if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(texts):
         raise SuiteError(f"the vote function returned {place!r}; expected a position from 0 to {len(texts) - 1}")
     return readable[place]

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import threading
 import weakref
-from pathlib import Path
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 __all__ = ["WorkerPool", "clean_environment", "off_thread"]
 
@@ -54,20 +54,25 @@ class WorkerPool:
         worker = self._idle.get()
         try:
             if worker is None or not worker.is_fresh:
-                worker = self._replace(worker)
+                self._drop(worker)
+                worker = self._start()
             answer = worker.call(request, limit)
+            if answer is None:
+                self._drop(worker)
+                worker = None
         except BaseException:
-            self._idle.put(self._drop(worker))
+            self._drop(worker)
+            worker = None
             raise
-        self._idle.put(worker if answer is not None else self._drop(worker))
+        finally:
+            self._idle.put(worker)
         return answer
 
     def close(self) -> None:
         """Stop all workers; calls under way return None, later calls start new ones."""
         _stop_all(self._running)
 
-    def _replace(self, worker: _Worker | None) -> _Worker:
-        self._drop(worker)
+    def _start(self) -> _Worker:
         new = _Worker(self._script)
         self._running.append(new)
         return new
@@ -75,7 +80,8 @@ class WorkerPool:
     def _drop(self, worker: _Worker | None) -> None:
         if worker is not None:
             worker.stop()
-            self._running.remove(worker)
+            if worker in self._running:
+                self._running.remove(worker)
 
 
 def _stop_all(workers: Sequence[_Worker]) -> None:
@@ -88,7 +94,7 @@ class _Worker:
 
     def __init__(self, script: Path) -> None:
         self._calls = 0
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-I", str(script), json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -99,6 +99,22 @@ def test_a_file_that_is_not_there_is_an_empty_recording(path: Path) -> None:
     assert recording.interactions == ()
 
 
+@pytest.mark.parametrize("facts", [True, False])
+def test_holding_is_told_without_taking(path: Path, facts: bool) -> None:
+    """Whether all requests are recorded is known at once; what is only looked at stays unused."""
+    Recording.write(path, [exchange("q", "a", "b"), exchange("q", "c")])
+    if not facts:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**data, "interactions": [i | {"llmtune": 7} for i in data["interactions"]]}))
+    recording = Recording.load(path)
+    request = build(body_of("q"), 1)
+    held = [recording.holds(build(body_of("q"), n)) for n in (1, 2, 3, 4)]
+    assert held == [True, True, True, False]
+    assert [recording.holds(replace(request, draw=draw)) for draw in (0, 2, 3)] == [True, True, False]
+    assert recording.holds(build(body_of("other"), 1)) is False
+    assert len(recording.unused) == 2
+
+
 def test_unused_interactions_are_known(path: Path) -> None:
     """What no request took is told: other questions, and exchanges past the answers needed."""
     Recording.write(path, [exchange("q", "a"), exchange("q", "b"), exchange("old", "c")])

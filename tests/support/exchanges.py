@@ -38,7 +38,11 @@ def exchange(
             "created": created,
             "model": "small-2026-01-01",
             "choices": choices,
-            "usage": {"prompt_tokens": 11, "completion_tokens": 3 * len(answers), "total_tokens": 11 + 3 * len(answers)},
+            "usage": {
+                "prompt_tokens": 11,
+                "completion_tokens": 3 * len(answers),
+                "total_tokens": 11 + 3 * len(answers),
+            },
         },
         latency=latency,
         headers={"Content-Type": "application/json", "x-request-id": "req_1", "set-cookie": "session=1"},

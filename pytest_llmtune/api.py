@@ -1,0 +1,87 @@
+"""The same core without pytest: for scripts and notebooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.running import run_async
+from pytest_llmtune.settings import Settings
+from pytest_llmtune.suite import Config, Suite
+from pytest_llmtune.workflow import Place, SuiteRun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmtune.model import Completion, Evaluation
+    from pytest_llmtune.tuning import Study
+
+__all__ = ["complete", "evaluate", "tune"]
+
+
+def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
+    place = Place(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
+    return SuiteRun(suite, settings or Settings(), place, Ledger(), Redactor.from_environment())
+
+
+def tune(suite: Suite, *, settings: Settings | None = None) -> Study:
+    """Search the suite's space on its tuning rows; writes nothing but the cache below ``settings.root``.
+
+    Returns:
+        The study: ``winner`` (a ``Config``), ``trials`` and ``summary`` (scores with intervals, USD spent).
+
+    Raises:
+        LLMTuneError: no configuration is within the inference budget, an endpoint refuses, a grader is vacuous.
+    """
+    return run_async(_run(suite, settings).search())
+
+
+def evaluate(
+    suite: Suite, config: Config | Mapping[str, Any] | None = None, *, settings: Settings | None = None
+) -> Evaluation:
+    """One configuration over the suite's test rows, live, from the cache where it was asked before.
+
+    Args:
+        config: as in a lock file, or a ``Config``; None: the suite's untuned configuration.
+    """
+    run = _run(suite, settings)
+    if config is None:
+        config = suite.space.first()
+    if not isinstance(config, Config):
+        config = Config.from_lock(config, suite.space.templates)
+    return run_async(run.evaluate_live(config))
+
+
+def complete(
+    config: Config | Mapping[str, Any], row: Mapping[str, Any], *, settings: Settings | None = None
+) -> Completion:
+    """The answers of one configuration to one row: ``[choice.text for choice in completion.choices]``.
+
+    Args:
+        config: OpenAI parameters by their own names, and ``prompt`` or ``messages`` with ``{column}`` fields.
+        row: what the template's fields stand for.
+
+    Raises:
+        SuiteError: the template names a column that the row lacks.
+        CompletionError: no endpoint could complete it.
+    """
+    from pytest_llmtune.completions.endpoint_list import endpoints_of
+    from pytest_llmtune.completions.pricing import PriceBook
+    from pytest_llmtune.completions.source import LiveSource
+
+    chosen, settings = config if isinstance(config, Config) else Config.from_lock(config), settings or Settings()
+    source = LiveSource(
+        endpoints_of(settings.endpoints, base_url=settings.base_url, root=settings.root),
+        PriceBook(settings.prices),
+        timeout=settings.timeout,
+    )
+
+    async def ask() -> Completion:
+        try:
+            return await source.complete(chosen.request(row))
+        finally:
+            await source.aclose()
+
+    return run_async(ask())

@@ -1,0 +1,201 @@
+"""What the hooks delegate to: one ``Session`` a run, which knows the suites, the settings and the results."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune import options
+from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.replaying import replay_of
+from pytest_llmtune.report import github, junit, terminal
+from pytest_llmtune.report import json as report_json
+from pytest_llmtune.report.progress import Progress
+from pytest_llmtune.settings import Mode
+from pytest_llmtune.workflow import Place, SuiteRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.completions.replay import Replay
+    from pytest_llmtune.report.suite_report import SuiteReport
+    from pytest_llmtune.suite import Suite
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One run: its settings, its suites by node id, and the reports that came of them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.settings = options.settings_of(config)
+        self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend")
+        self.runs: dict[str, SuiteRun] = {}
+        self.replays: dict[str, Replay] = {}
+        self.reports: list[SuiteReport] = []
+        self.dry_runs: list[str] = []
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        return Redactor.from_environment(patterns=self.settings.redact)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """On the real standard output, beside pytest's capture; silent under -q and in xdist's workers."""
+        quiet = self.config.get_verbosity() < 0 or hasattr(self.config, "workerinput")
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else ExitStack():
+            file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        return Progress(file, terminal=file.isatty(), color=file.isatty(), quiet=quiet)
+
+    # -- collection
+
+    def declare(self, items: Sequence[pytest.Item]) -> None:
+        """Turn markers into suites, before any test runs.
+
+        Raises:
+            pytest.UsageError: every suite that is declared wrongly, each with its own line.
+        """
+        wrong = []
+        for item in items:
+            try:
+                self._declare(item)
+            except LLMTuneError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
+
+    def _declare(self, item: pytest.Item) -> None:
+        suite = _suite_of(item)
+        if suite is None:
+            replay_of(item, self)  # a wrong llm_replay marker is said now
+            return
+        twin = next((run for run in self.runs.values() if run.suite.name == suite.name), None)
+        if twin is not None and twin.place.nodeid != item.nodeid:
+            raise LLMTuneError(
+                f"{suite.where_declared}: the suite {suite.name!r} is also declared at {twin.suite.where_declared}; "
+                "names are unique in a run: give one of them name=..."
+            )
+        path, line, _ = item.location
+        place = Place(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
+        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
+        if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
+            run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
+        self.runs[item.nodeid] = run
+
+    def _listen(self, event: Any) -> None:
+        self.progress(event)
+
+    # -- running
+
+    @contextmanager
+    def guarding(self, item: pytest.Item) -> Iterator[None]:
+        """One test: the network shut where the mode is offline, its client calls recorded or replayed."""
+        from pytest_llmtune.completions.offline import Offline
+        from pytest_llmtune.completions.patching import recorded
+
+        command = f"pytest {item.nodeid} --llm-record=missing"
+        try:
+            with ExitStack() as stack:
+                if not self.settings.mode.online:
+                    stack.enter_context(Offline(command, self.settings.allow_hosts))
+                replay = self.replays.get(item.nodeid)
+                if replay is not None:
+                    marked = item.get_closest_marker("llm_replay") is not None
+                    stack.enter_context(recorded(replay) if marked else replay)
+                yield
+        except LLMTuneError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+    def run_of(self, item: pytest.Item) -> SuiteRun:
+        """The suite that a test declares."""
+        return self.runs[item.nodeid]
+
+    def replay(self, item: pytest.Item) -> Replay:
+        """The one recording of client calls of a test."""
+        if item.nodeid not in self.replays:
+            self.replays[item.nodeid] = replay_of(item, self)
+        return self.replays[item.nodeid]
+
+    def check(self, run: SuiteRun) -> None:
+        """Judge a suite; a verdict that does not pass fails the test with its whole text."""
+        if self.settings.mode is Mode.DRY_RUN:
+            self.dry_runs.append(run.dry_run())
+            return
+        if not run.report.verdict.passed:
+            text = terminal.failure(run.report, width=self._width, color=False, verbosity=self.config.get_verbosity())
+            pytest.fail(text, pytrace=False)
+
+    # -- reporting
+
+    def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Send what came of a suite along with its test's report, as text: it may cross to xdist's controller."""
+        run = self.runs.get(item.nodeid)
+        if run is not None and "report" in vars(run):
+            report.llmtune = report_json.dumps([run.report])  # type: ignore[attr-defined]
+            report.user_properties.extend(junit.properties(run.report))
+
+    def receive(self, text: str) -> None:
+        """A suite's result, from this process or from a worker."""
+        self.reports.extend(report_json.loads(text))
+
+    def summary(self) -> str:
+        """The terminal summary; empty where there is nothing to say."""
+        lines = [*self.dry_runs]
+        if self.reports:
+            color = self.config.get_terminal_writer().hasmarkup
+            verbosity = self.config.get_verbosity()
+            lines.append(terminal.summary(self.reports, width=self._width, color=color, verbosity=verbosity))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            lines.extend(github.error_annotations(self.reports))
+        return "\n".join(filter(None, lines))
+
+    def write_reports(self) -> None:
+        """The files that were asked for.
+
+        Raises:
+            pytest.UsageError: one cannot be written.
+        """
+        if hasattr(self.config, "workerinput"):
+            return
+        try:
+            if path := options.value_of("json", self.config):
+                report_json.write(Path(path), self.reports)
+            if path := options.value_of("report", self.config):
+                from pytest_llmtune.report import html
+
+                html.write(Path(path), self.reports)
+            if self.reports and (step := os.environ.get("GITHUB_STEP_SUMMARY")):
+                github.append_summary(Path(step), self.reports)
+        except (LLMTuneError, OSError) as error:
+            raise pytest.UsageError(str(error)) from None
+
+    @property
+    def _width(self) -> int:
+        return int(self.config.get_terminal_writer().fullwidth)
+
+
+def _suite_of(item: pytest.Item) -> Suite | None:
+    marker = item.get_closest_marker("llmtune")
+    if marker is None or hasattr(item, "suite"):
+        declared: Suite | None = getattr(item, "suite", None)
+        return declared
+    path, line, name = item.location
+    where = f"{path}:{(line or 0) + 1} ({name})"
+    if marker.args:
+        raise LLMTuneError(f"{where}: the marker llmtune takes keyword arguments only, got {marker.args[0]!r}")
+    if "llmtune" not in getattr(item, "fixturenames", ()):
+        raise LLMTuneError(f"{where}: a test marked llmtune uses the fixture 'llmtune': def {item.name}(llmtune): ...")
+    from pytest_llmtune.suite import Suite
+
+    default_name = re.sub(r"\W+", "_", name.removeprefix("test_")).strip("_")
+    return Suite.from_mapping(marker.kwargs, where=where, base_dir=item.path.parent, default_name=default_name)

@@ -1,0 +1,87 @@
+"""From the lock file and the suite of today to what must be asked: the locked configuration, and what changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite import Config
+from pytest_llmtune.verdict import Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.lock import Lock
+    from pytest_llmtune.suite import Split, Suite
+
+__all__ = ["Locked", "fingerprints_of"]
+
+
+def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
+    """What a baseline was measured with, as the lock file keeps it."""
+    known = [template.fingerprint for template in suite.space.templates]
+    mine = config.template.fingerprint
+    return {
+        "dataset": split.dataset.fingerprint if split.dataset else "",
+        "grader": grader.fingerprint,
+        "prompt": mine,
+        "prompt_index": str(known.index(mine)) if mine in known else "0",
+        "space": suite.space.fingerprint,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The configuration in force, and how today's suite differs from the baseline's."""
+
+    config: Config
+    prompt_changed: bool
+
+    @classmethod
+    def of(cls, suite: Suite, lock: Lock) -> Locked:
+        """The locked parameters, with the suite's own template: the locked one, or what became of it.
+
+        Raises:
+            SuiteError: the lock file's configuration makes no sense.
+        """
+        templates = suite.space.templates
+        known = {template.fingerprint: template for template in templates}
+        template = known.get(lock.fingerprints.get("prompt", ""))
+        if template is None:
+            index = lock.fingerprints.get("prompt_index", "0")
+            position = int(index) if index.isdecimal() else 0
+            template = templates[min(position, len(templates) - 1)]
+            params = {name: value for name, value in lock.config.items() if name not in ("prompt", "messages")}
+            if not isinstance(params.get("model"), str):
+                raise SuiteError(f"the lock file of {suite.name!r} names no model; search again: pytest --llm-tune")
+            return cls(Config(params, template), True)
+        return cls(Config.from_lock({**lock.config}, [template, *templates]), False)
+
+    def notes(self, now: Mapping[str, str], lock: Lock) -> tuple[str, ...]:
+        """What a reader of the verdict should know of changes that need no new recording."""
+        changed = self.changed(now, lock)
+        if not changed:
+            return ()
+        return (
+            f"{' and '.join(changed)} changed since the baseline; "
+            "--llm-accept makes today's result the baseline, --llm-tune searches anew",
+        )
+
+    def changed(self, now: Mapping[str, str], lock: Lock) -> list[str]:
+        """Which of prompt and dataset differ from the baseline's."""
+        return [name for name in ("prompt", "dataset") if now[name] != lock.fingerprints.get(name)]
+
+    def stale(self, suite: Suite, now: Mapping[str, str], lock: Lock, missing: int, asked: int) -> tuple[Stale, ...]:
+        """Why the verdict is no fact yet, each with the one option that mends it."""
+        found = []
+        if missing:
+            changed = self.changed(now, lock)
+            what = f"the {' and the '.join(changed)} changed" if changed else "the recording is incomplete"
+            found.append(Stale(f"{what}: {missing} of {asked} requests have no recording", "--llm-record=missing"))
+        elif now["grader"] != lock.fingerprints.get("grader"):
+            found.append(Stale(f"the grader changed: 0 of {asked} requests lack a recording", "--llm-accept"))
+        if (reason := suite.space.why_not(self.config)) is not None:
+            found.append(Stale(f"the locked configuration lies outside the search space: {reason}", "--llm-tune"))
+        return tuple(found)

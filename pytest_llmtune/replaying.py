@@ -1,0 +1,74 @@
+"""Client calls of a user's own test: where their recording is, and what gates them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_llmtune.completions.matching import Matching
+from pytest_llmtune.completions.metering import Limits, Meter
+from pytest_llmtune.completions.open_hosts import OpenHosts
+from pytest_llmtune.completions.pricing import PriceBook
+from pytest_llmtune.completions.replay import Replay
+from pytest_llmtune.errors import SuiteError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_llmtune.completions.redaction import Redactor
+    from pytest_llmtune.settings import Settings
+
+__all__ = ["locked_config", "replay_of"]
+
+_KEYS = ("match_on", "max_calls", "max_cost")
+
+
+class _Run(Protocol):
+    settings: Settings
+
+    @property
+    def redactor(self) -> Redactor: ...
+
+
+def replay_of(test: Any, run: _Run) -> Replay:
+    """The recording of a test's client calls: ``<tests>/llmtune/<module>.<test>.cassette.json``.
+
+    Args:
+        test: a pytest item; only its name, path and markers are read.
+
+    Raises:
+        SuiteError: the marker ``llm_replay`` has an unknown key or an unusable limit.
+    """
+    marker = test.get_closest_marker("llm_replay")
+    keys = dict(marker.kwargs) if marker else {}
+    if (marker and marker.args) or not keys.keys() <= set(_KEYS):
+        wrong = [*map(repr, marker.args), *sorted(keys.keys() - set(_KEYS))]
+        raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
+    settings = run.settings
+    name = re.sub(r"[^\w.-]+", "_", f"{test.path.stem}.{test.name}").strip("_")
+    return Replay(
+        test.path.parent / "llmtune" / f"{name}.cassette.json",
+        settings.mode,
+        f"pytest {test.nodeid} --llm-record=missing",
+        run.redactor,
+        matching=Matching.on(keys.get("match_on")),
+        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), PriceBook(settings.prices)),
+        open_hosts=OpenHosts.of(settings.allow_hosts),
+        lock_directory=settings.root / ".llmtune" / "locks",
+    )
+
+
+def locked_config(directory: Path, name: str | None) -> dict[str, Any]:
+    """The configuration in the lock file of a suite: by its name, else the only one there is.
+
+    Raises:
+        SuiteError: no lock file, or several and no name.
+        LockError: the lock file cannot be read.
+    """
+    from pytest_llmtune.lock import Lock
+
+    found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
+    if name is None and len(found) != 1:
+        there = f"there are {', '.join(found)}; choose: @pytest.mark.llm_suite(NAME)" if found else "there is none"
+        raise SuiteError(f"tuned_config needs one lock file in {directory}; {there}. Write one: pytest --llm-tune")
+    return dict(Lock.read(directory / f"{name or found[0]}.lock.yaml").config)

@@ -1,0 +1,37 @@
+"""From synchronous to asynchronous code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["run_async"]
+
+T = TypeVar("T")
+
+
+def run_async(job: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where the calling thread already runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(job)
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(job))
+        except BaseException as error:  # noqa: BLE001  # handed over to the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="llmtune")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]

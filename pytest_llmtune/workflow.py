@@ -1,0 +1,350 @@
+"""What one suite does in each mode (DESIGN section 3): find, ask, judge, write."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_llmtune import events
+from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.completions.pricing import PriceBook
+from pytest_llmtune.completions.recording import Recording
+from pytest_llmtune.completions.source import LiveSource, ReplaySource
+from pytest_llmtune.completions.write_lock import exclusive
+from pytest_llmtune.evaluation import Collector, evaluate, requests_of
+from pytest_llmtune.grading import check, resolve
+from pytest_llmtune.lock import Lock, StudySummary
+from pytest_llmtune.locked import Locked, fingerprints_of
+from pytest_llmtune.regression import judge
+from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.running import run_async
+from pytest_llmtune.settings import Mode, Settings
+from pytest_llmtune.tuning import Study, compare, dry_run, tune
+from pytest_llmtune.verdict import Stale, criteria_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from pytest_llmtune.completions.redaction import Redactor
+    from pytest_llmtune.evaluation import Asking
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.model import Completion, CompletionRequest, Evaluation, ExampleResult
+    from pytest_llmtune.suite import Config, Split, Suite
+
+__all__ = ["Layered", "Place", "SuiteRun"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a suite stands and where its files go."""
+
+    nodeid: str
+    path: str
+    """The declaring file, relative to the project's root, with forward slashes."""
+    line: int
+    directory: Path
+    """``<tests>/llmtune``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """Answers from a recording where it holds them, else from elsewhere."""
+
+    recording: Recording
+    beyond: LiveSource
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        return self.recording.take(request) or await self.beyond.complete(request)
+
+    async def aclose(self) -> None:
+        await self.beyond.aclose()
+
+
+@dataclass(eq=False)
+class SuiteRun:
+    """One suite in one run. Everything is done once, when it is first asked for."""
+
+    suite: Suite
+    settings: Settings
+    place: Place
+    ledger: Ledger
+    """The run's, which ``--llm-max-spend`` limits."""
+    redactor: Redactor
+    listen: events.Listener = field(default=lambda _: None)
+
+    @property
+    def lock_path(self) -> Path:
+        return self.place.directory / f"{self.suite.name}.lock.yaml"
+
+    @property
+    def recording_path(self) -> Path:
+        return self.place.directory / f"{self.suite.name}.cassette.json"
+
+    @cached_property
+    def split(self) -> Split:
+        return self.suite.load(offline=not self.settings.mode.online)
+
+    @cached_property
+    def grader(self) -> Grader:
+        """The suite's grader, held against every row before anything is paid for (issue 5.1)."""
+        suite = self.suite
+        grader = resolve(suite.grader, base_dir=suite.base_dir, vote=suite.vote, where=suite.where_declared)
+        rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
+        check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)
+        return grader
+
+    @cached_property
+    def prices(self) -> PriceBook:
+        return PriceBook({**self.settings.prices, **self.suite.prices})
+
+    @cached_property
+    def report(self) -> SuiteReport:
+        """What came of the suite in this run's mode.
+
+        Raises:
+            LLMTuneError: it could not be done; says what to do next.
+        """
+        writes = self.settings.mode in (Mode.TUNE, Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.ACCEPT)
+        lock: AbstractContextManager[object] = nullcontext()
+        if writes:
+            lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
+        with lock:
+            return self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The configuration in force over the test rows.
+
+        Raises:
+            StaleRecordingError: requests have no recording.
+        """
+        from pytest_llmtune.errors import StaleRecordingError
+
+        if self.report.evaluation is None:
+            what = "; ".join(stale.what for stale in self.report.verdict.stale)
+            command = self.report.commands[0] if self.report.commands else ""
+            raise StaleRecordingError(f"{self.suite.name}: {what}. Run: {command}")
+        return self.report.evaluation
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration in force: just tuned, or locked."""
+        if self.settings.mode is Mode.TUNE:
+            self.evaluation  # noqa: B018  # tunes, and so writes the lock file
+        return Locked.of(self.suite, Lock.read(self.lock_path)).config
+
+    def dry_run(self) -> str:
+        """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
+        return dry_run(self.suite, self.split, prices=self.prices, cache=self._cache(), grader=self.grader)
+
+    # -- the modes
+
+    def _guarded(self) -> SuiteReport:
+        """Every mode that starts from a lock file."""
+        lock = Lock.read(self.lock_path)
+        locked = Locked.of(self.suite, lock)
+        config, mode = locked.config, self.settings.mode
+        now = fingerprints_of(self.suite, config, self.split, self.grader)
+        recording = Recording.load(self.recording_path, self.redactor)
+        asked = list(requests_of(config, self.split.test))
+        missing = 0 if mode.online else sum(recording.take(request) is None for request in asked)
+        stale = locked.stale(self.suite, now, lock, missing, len(asked))
+        evaluation = None
+        if not missing:
+            evaluation = run_async(self._evaluated(config, recording))
+        if mode is Mode.ACCEPT and evaluation is not None:
+            lock = self._write_lock(config, evaluation, now, lock.study)
+            stale = locked.stale(self.suite, now, lock, 0, len(asked))
+        notes = () if stale else locked.notes(now, lock)
+        return self._report(evaluation, lock, recording, stale, notes, missing=missing)
+
+    def _tuned(self) -> SuiteReport:
+        study, evaluation, compared = run_async(self._search())
+        now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
+        lock = self._write_lock(study.winner, evaluation, now, study.summary)
+        recording = Recording.load(self.recording_path, self.redactor)
+        for request in requests_of(study.winner, self.split.test):
+            recording.take(request)
+        return self._report(evaluation, lock, recording, (), study.notes, compared=compared)
+
+    async def search(self) -> Study:
+        """The search alone: nothing is written but the cache."""
+        suite = self.suite
+        self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
+        search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
+        source = self._live(search, cached=str(suite.seed))
+        self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
+        try:
+            return await tune(
+                suite,
+                self.split.tune,
+                grader=self.grader,
+                source=source,
+                prices=self.prices,
+                ledger=search,
+                listen=self.listen,
+                concurrency=self._concurrency,
+            )
+        finally:
+            await source.aclose()
+            self.listen(events.Finished(suite.name, search.spent))
+
+    async def evaluate_live(self, config: Config) -> Evaluation:
+        """One configuration over the test rows, asked of the endpoints, or from the cache."""
+        self.prices.check([config.model])
+        source = self._live(self.ledger, cached=str(self.suite.seed))
+        try:
+            return await self._evaluate(config, source)
+        finally:
+            await source.aclose()
+
+    async def _search(self) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
+        """The search, then the winner and the baselines over the test rows, recorded."""
+        study = await self.search()
+        source = self._live(self.ledger, cached=str(self.suite.seed))
+        collector = Collector(source)
+        try:
+            evaluation = await self._evaluate(study.winner, collector)
+            compared = await compare(
+                self.suite,
+                self.split.test,
+                evaluation,
+                grader=self.grader,
+                source=source,
+                prices=self.prices,
+                concurrency=self._concurrency,
+            )
+        finally:
+            await source.aclose()
+        Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
+        return study, evaluation, compared
+
+    async def _evaluated(self, config: Config, recording: Recording) -> Evaluation:
+        mode = self.settings.mode
+        if not mode.online:
+            return await self._evaluate(config, ReplaySource(recording))
+        live = self._live(self.ledger, cached=self._record_cache(recording))
+        if mode is Mode.LIVE:
+            return await self._asked(config, live, "live")
+        collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
+        evaluation = await self._asked(config, collector, "record")
+        if not evaluation.unknown:  # whole or not at all; what was paid for is in the cache
+            Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
+        return evaluation
+
+    def _record_cache(self, recording: Recording) -> str | None:
+        """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer."""
+        match self.settings.mode:
+            case Mode.RECORD_MISSING:
+                return str(self.suite.seed)
+            case Mode.RECORD_ALL:
+                old = recording.path.read_bytes() if recording.path.exists() else b""
+                return f"record-{hashlib.sha256(old).hexdigest()[:16]}"
+            case _:
+                return None
+
+    # -- the steps
+
+    async def _asked(self, config: Config, source: LiveSource | Collector, task: str) -> Evaluation:
+        self.prices.check([config.model])
+        self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(self.split.test)))
+        try:
+            return await self._evaluate(config, source)
+        finally:
+            await source.aclose()
+            self.listen(events.Finished(self.suite.name, self.ledger.spent))
+
+    async def _evaluate(self, config: Config, source: Asking) -> Evaluation:
+        def on_result(done: int, _: ExampleResult, paid: Decimal) -> None:
+            self.listen(events.Asked(self.suite.name, done, len(self.split.test), paid))
+
+        return await evaluate(
+            config,
+            self.split.test,
+            grader=self.grader,
+            source=source,
+            prices=self.prices,
+            concurrency=self._concurrency,
+            aggregate=self.suite.aggregator,
+            on_result=on_result if self.settings.mode.online else None,
+        )
+
+    @property
+    def _concurrency(self) -> int:
+        return int(self.settings.pick("concurrency", self.suite.concurrency))
+
+    def _cache(self) -> Path:
+        return self.settings.root / ".llmtune" / "cache"
+
+    def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
+        from pytest_llmtune.completions.cache import Cache
+        from pytest_llmtune.completions.endpoint_list import endpoints_of
+
+        suite, pick = self.suite, self.settings.pick
+        return LiveSource(
+            endpoints_of(
+                pick("endpoints", suite.endpoints), base_url=pick("base_url", suite.base_url), root=self.settings.root
+            ),
+            self.prices,
+            ledger=ledger,
+            cache=None if cached is None else Cache(self._cache(), seed=cached),
+            concurrency=self._concurrency,
+            timeout=pick("timeout", suite.timeout),
+            deadline=pick("deadline", suite.deadline),
+        )
+
+    def _write_lock(
+        self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
+    ) -> Lock:
+        price = self.prices.price(config.model).to_plain()
+        lock = Lock.of(
+            self.suite.name,
+            evaluation,
+            prices={config.model: {name: Decimal(usd) for name, usd in price.items()}},
+            fingerprints=fingerprints,
+            study=study,
+        )
+        lock.write(self.lock_path)
+        return lock
+
+    def _report(
+        self,
+        evaluation: Evaluation | None,
+        lock: Lock,
+        recording: Recording,
+        stale: Sequence[Stale],
+        notes: Sequence[str],
+        *,
+        missing: int = 0,
+        compared: tuple[Compared, ...] = (),
+    ) -> SuiteReport:
+        criteria = criteria_of(self.suite, reused=self.split.reused)
+        path = self.recording_path
+        facts = RecordingFacts(
+            path.relative_to(self.settings.root).as_posix() if path.is_relative_to(self.settings.root) else path.name,
+            len(recording.interactions),
+            path.stat().st_size if path.exists() else 0,
+            missing,
+            0 if missing or self.settings.mode.online else len(recording.unused),
+        )
+        return SuiteReport(
+            self.suite.name,
+            self.place.nodeid,
+            self.place.path,
+            self.place.line,
+            self.settings.mode.value,
+            judge(evaluation, criteria, lock, stale=stale, notes=notes, aggregate=self.suite.aggregator),
+            criteria,
+            evaluation,
+            lock,
+            lock.study,
+            compared,
+            facts,
+            spent=evaluation.cost if evaluation else Decimal(0),
+        )

@@ -1,0 +1,21 @@
+"""What every test of the package starts from: no key, no option, no endpoint in the environment."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("llmtune", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("llmtune")
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's own keys and options reach no test."""
+    for name in list(os.environ):
+        if name.startswith(("LLMTUNE_", "OPENAI_", "AZURE_OPENAI_", "GITHUB_")):
+            monkeypatch.delenv(name)

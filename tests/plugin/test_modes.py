@@ -1,0 +1,146 @@
+"""The main job, end to end: tune, guard, and every way a suite can go red."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+
+def test_tuning_finds_the_better_model_and_commits_it(project: Project) -> None:
+    """``--llm-tune`` chooses the model that adds up, and writes lock file and recording."""
+    result = project.run("--llm-tune")
+    result.assert_outcomes(passed=1)
+    assert "model: good" in project.lock
+    assert len(project.recording["interactions"]) >= 18
+    assert "sk-test-secret" not in project.lock + str(project.recording)
+
+
+def test_the_guard_replays_without_one_request(tuned: Project) -> None:
+    """Plain ``pytest`` is green and asks nothing."""
+    before = tuned.server.count
+    tuned.run().assert_outcomes(passed=1)
+    assert tuned.server.count == before
+
+
+def test_tuning_again_costs_nothing(tuned: Project) -> None:
+    """Every paid answer is in the cache: the same search asks nothing and writes the same lock file apart from spend."""
+    before, config = tuned.server.count, tuned.lock.split("metrics:")[0]
+    tuned.run("--llm-tune").assert_outcomes(passed=1)
+    assert tuned.server.count == before
+    assert tuned.lock.split("metrics:")[0] == config
+
+
+def test_an_edited_prompt_is_stale_and_one_command_mends_it(tuned: Project) -> None:
+    """The failure names the prompt, counts the requests, and its command makes the guard green again."""
+    tuned.write_suite(prompt="Please: {question}")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*prompt changed: 18 of 18 requests have no recording*", "*--llm-record=missing*"])
+    tuned.run("--llm-record=missing").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_an_edited_row_asks_for_that_row_only(tuned: Project) -> None:
+    """Editing one guarded row leaves the others recorded."""
+    lines = (tuned.pytester.path / "data.jsonl").read_text(encoding="utf-8").splitlines()
+    guarded = [body["messages"][0]["content"] for body in tuned.server.requests][-1]
+    rows = [line.replace(guarded, guarded.replace("What is", "How much is")) for line in lines]
+    (tuned.pytester.path / "data.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*dataset changed: * of 18 requests have no recording*"])
+
+
+def test_worse_answers_fail_the_guard_and_name_the_flips(tuned: Project) -> None:
+    """After re-recording from a model that rots, the verdict says both numbers and which examples flipped."""
+    tuned.server.answer = lambda body: "The answer is 999."
+    result = tuned.run("--llm-record=all")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*success_vote*0.9*"])
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*max_drop*"])
+    assert "What is" in result.stdout.str()
+
+
+def test_a_risen_price_fails_the_guard(tuned: Project) -> None:
+    """The inference cost per instance is reckoned at today's prices."""
+    tuned.write_suite(more="min_success_vote=0.9, max_inference_cost=0.0000001,")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*inference_cost*"])
+
+
+def test_live_sees_drift_and_writes_nothing(tuned: Project) -> None:
+    """``--llm-live`` gates today's model against the baseline."""
+    before = (tuned.lock, tuned.recording)
+    tuned.run("--llm-live").assert_outcomes(passed=1)
+    tuned.server.answer = lambda body: "The answer is 999."
+    tuned.run("--llm-live").assert_outcomes(failed=1)
+    assert (tuned.lock, tuned.recording) == before
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_accept_makes_today_the_baseline(tuned: Project) -> None:
+    """After ``--llm-accept`` a changed grader is no longer stale."""
+    suite = (tuned.pytester.path / "test_sums.py").read_text(encoding="utf-8")
+    (tuned.pytester.path / "test_sums.py").write_text(suite.replace('"numeric"', '"contains"'), encoding="utf-8")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*grader changed*", "*--llm-accept*"])
+    tuned.run("--llm-accept").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_without_a_lock_file_the_failure_names_the_command(project: Project) -> None:
+    """A suite that was never tuned says how to."""
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*no lock file*pytest --llm-tune*"])
+
+
+def test_a_dry_run_asks_nothing(project: Project) -> None:
+    """``--llm-tune-dry-run`` prints what a search may cost."""
+    result = project.run("--llm-tune-dry-run")
+    result.stdout.fnmatch_lines(["*at most 6 trials on 12 rows cost at most * USD*"])
+    assert project.server.count == 0
+
+
+@pytest.mark.parametrize("mode", [[], ["--llm-live"]])
+def test_verdicts_are_the_same_under_xdist(tuned: Project, mode: list[str]) -> None:
+    """A worker's verdict reaches the controller's summary."""
+    tuned.server.answer = lambda body: "The answer is 999."
+    plain = tuned.run(*mode, "--llm-json=plain.json")
+    spread = tuned.pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", *mode, "--llm-json=spread.json")
+    assert plain.ret == spread.ret
+    texts = [(tuned.pytester.path / name).read_text(encoding="utf-8") for name in ("plain.json", "spread.json")]
+    assert all('"name": "sums"' in text or '"name":"sums"' in text for text in texts)
+
+
+def test_two_modes_cannot_be_combined(project: Project) -> None:
+    """Misuse is one clear line, not a traceback."""
+    result = project.run("--llm-tune", "--llm-live")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--llm-live and --llm-tune cannot be combined*"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("modle='x',", "*modle*"),
+        ("min_success_vote=2,", "*min_success_vote*"),
+        ("where='nonsense > 1',", "*nonsense*"),
+    ],
+)
+def test_a_wrong_suite_is_a_usage_error_at_collection(project: Project, more: str, message: str) -> None:
+    """Unknown keys, unusable thresholds and columns that are not there stop the run before any test."""
+    project.write_suite(more=more)
+    result = project.run()
+    assert result.ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
+    text = result.stdout.str() + result.stderr.str()
+    assert "INTERNALERROR" not in text
+    assert message.strip("*") in text

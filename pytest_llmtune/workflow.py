@@ -94,7 +94,9 @@ class SuiteRun:
     def grader(self) -> Grader:
         """The suite's grader, held against every row before anything is paid for (issue 5.1)."""
         suite = self.suite
-        grader = resolve(suite.grader, base_dir=suite.base_dir, vote=suite.vote, where=suite.where_declared)
+        grader = resolve(
+            suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, where=suite.where_declared
+        )
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
         check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)
         return grader

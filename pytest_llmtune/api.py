@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.outcome import Place
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
-from pytest_llmtune.workflow import Place, SuiteRun
+from pytest_llmtune.workflow import SuiteRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

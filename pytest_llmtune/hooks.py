@@ -15,12 +15,13 @@ from pytest_llmtune import options
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.outcome import Place
 from pytest_llmtune.replaying import replay_of
 from pytest_llmtune.report import github, junit, terminal
 from pytest_llmtune.report import json as report_json
 from pytest_llmtune.report.progress import Progress
 from pytest_llmtune.settings import Mode
-from pytest_llmtune.workflow import Place, SuiteRun
+from pytest_llmtune.workflow import SuiteRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ class Session:
         self.replays: dict[str, Replay] = {}
         self.reports: list[SuiteReport] = []
         self.dry_runs: list[str] = []
+        self._open = ExitStack()
 
     @cached_property
     def redactor(self) -> Redactor:
@@ -55,7 +57,12 @@ class Session:
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else ExitStack():
             file = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        return Progress(file, terminal=file.isatty(), color=file.isatty(), quiet=quiet)
+        self._open.enter_context(file)
+        return self._open.enter_context(Progress(file, terminal=file.isatty(), color=file.isatty(), quiet=quiet))
+
+    def close(self) -> None:
+        """Close what the run opened."""
+        self._open.close()
 
     # -- collection
 

@@ -100,6 +100,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session_of(session.config).write_reports()
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _SESSION in config.stash:
+        session_of(config).close()
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if _SESSION in config.stash and (text := session_of(config).summary()):
         terminalreporter.section("llmtune")

@@ -10,21 +10,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
+from pytest_llmtune.asked_of import Layered, live_source
+from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.completions.recording import Recording
-from pytest_llmtune.completions.source import LiveSource, ReplaySource
+from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
 from pytest_llmtune.evaluation import Collector, evaluate, requests_of
 from pytest_llmtune.grading import check, resolve
 from pytest_llmtune.lock import Lock, StudySummary
 from pytest_llmtune.locked import Locked, fingerprints_of
-from pytest_llmtune.regression import judge
-from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Study, compare, dry_run, tune
-from pytest_llmtune.verdict import Stale, criteria_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,38 +32,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmtune.completions.redaction import Redactor
+    from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.model import Completion, CompletionRequest, Evaluation, ExampleResult
+    from pytest_llmtune.model import Evaluation, ExampleResult
+    from pytest_llmtune.report.suite_report import Compared, SuiteReport
     from pytest_llmtune.suite import Config, Split, Suite
+    from pytest_llmtune.verdict import Stale
 
-__all__ = ["Layered", "Place", "SuiteRun"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a suite stands and where its files go."""
-
-    nodeid: str
-    path: str
-    """The declaring file, relative to the project's root, with forward slashes."""
-    line: int
-    directory: Path
-    """``<tests>/llmtune``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layered:
-    """Answers from a recording where it holds them, else from elsewhere."""
-
-    recording: Recording
-    beyond: LiveSource
-
-    async def complete(self, request: CompletionRequest) -> Completion:
-        return self.recording.take(request) or await self.beyond.complete(request)
-
-    async def aclose(self) -> None:
-        await self.beyond.aclose()
+__all__ = ["SuiteRun"]
 
 
 @dataclass(eq=False)
@@ -285,21 +262,8 @@ class SuiteRun:
         return self.settings.root / ".llmtune" / "cache"
 
     def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
-        from pytest_llmtune.completions.cache import Cache
-        from pytest_llmtune.completions.endpoint_list import endpoints_of
-
-        suite, pick = self.suite, self.settings.pick
-        return LiveSource(
-            endpoints_of(
-                pick("endpoints", suite.endpoints), base_url=pick("base_url", suite.base_url), root=self.settings.root
-            ),
-            self.prices,
-            ledger=ledger,
-            cache=None if cached is None else Cache(self._cache(), seed=cached),
-            concurrency=self._concurrency,
-            timeout=pick("timeout", suite.timeout),
-            deadline=pick("deadline", suite.deadline),
-        )
+        cache = None if cached is None else Cache(self._cache(), seed=cached)
+        return live_source(self.suite, self.settings, self.prices, ledger, cache)
 
     def _write_lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
@@ -326,27 +290,15 @@ class SuiteRun:
         missing: int = 0,
         compared: tuple[Compared, ...] = (),
     ) -> SuiteReport:
-        criteria = criteria_of(self.suite, reused=self.split.reused)
-        path = self.recording_path
-        facts = RecordingFacts(
-            path.relative_to(self.settings.root).as_posix() if path.is_relative_to(self.settings.root) else path.name,
-            len(recording.interactions),
-            path.stat().st_size if path.exists() else 0,
-            missing,
-            0 if missing or self.settings.mode.online else len(recording.unused),
-        )
-        return SuiteReport(
-            self.suite.name,
-            self.place.nodeid,
-            self.place.path,
-            self.place.line,
-            self.settings.mode.value,
-            judge(evaluation, criteria, lock, stale=stale, notes=notes, aggregate=self.suite.aggregator),
-            criteria,
-            evaluation,
-            lock,
-            lock.study,
-            compared,
-            facts,
-            spent=evaluation.cost if evaluation else Decimal(0),
+        return report_of(
+            self.suite,
+            self.settings,
+            self.place,
+            evaluation=evaluation,
+            baseline=lock,
+            facts=recording_facts(self.recording_path, self.settings, recording, missing),
+            reused=self.split.reused,
+            stale=stale,
+            notes=notes,
+            compared=compared,
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.plugin import session_of
 from pytest_llmtune.suite.yaml_file import read_suites
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class SuiteItem(pytest.Item):
         self.add_marker("llmtune")
 
     def runtest(self) -> None:
-        session = session_of(self.config)
+        session = self.config.pluginmanager.getplugin("llmtune").session_of(self.config)  # plugin.py imports this file
         session.check(session.run_of(self))
 
     def reportinfo(self) -> tuple[Path, int, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.llm_server import LLMServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 with warnings.catch_warnings():
     # pytester forgets what an inner run imported, and numpy cannot be imported twice in one process

@@ -57,7 +57,7 @@ def test_an_edited_row_asks_for_that_row_only(tuned: Project) -> None:
 
 def test_worse_answers_fail_the_guard_and_name_the_flips(tuned: Project) -> None:
     """After re-recording from a model that rots, the verdict says both numbers and which examples flipped."""
-    tuned.server.answer = lambda body: "The answer is 999."
+    tuned.server.answer = lambda _: "The answer is 999."
     result = tuned.run("--llm-record=all")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*success_vote*0.9*"])
@@ -79,7 +79,7 @@ def test_live_sees_drift_and_writes_nothing(tuned: Project) -> None:
     """``--llm-live`` gates today's model against the baseline."""
     before = (tuned.lock, tuned.recording)
     tuned.run("--llm-live").assert_outcomes(passed=1)
-    tuned.server.answer = lambda body: "The answer is 999."
+    tuned.server.answer = lambda _: "The answer is 999."
     tuned.run("--llm-live").assert_outcomes(failed=1)
     assert (tuned.lock, tuned.recording) == before
     tuned.run().assert_outcomes(passed=1)
@@ -113,7 +113,7 @@ def test_a_dry_run_asks_nothing(project: Project) -> None:
 @pytest.mark.parametrize("mode", [[], ["--llm-live"]])
 def test_verdicts_are_the_same_under_xdist(tuned: Project, mode: list[str]) -> None:
     """A worker's verdict reaches the controller's summary."""
-    tuned.server.answer = lambda body: "The answer is 999."
+    tuned.server.answer = lambda _: "The answer is 999."
     plain = tuned.run(*mode, "--llm-json=plain.json")
     spread = tuned.pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", *mode, "--llm-json=spread.json")
     assert plain.ret == spread.ret

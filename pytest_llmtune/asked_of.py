@@ -1,0 +1,55 @@
+"""Whom a suite asks: the endpoints in force for it, and a recording in front of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.completions.endpoint_list import endpoints_of
+from pytest_llmtune.completions.source import LiveSource
+
+if TYPE_CHECKING:
+    from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.completions.ledger import Ledger
+    from pytest_llmtune.completions.pricing import PriceBook
+    from pytest_llmtune.completions.recording import Recording
+    from pytest_llmtune.model import Completion, CompletionRequest
+    from pytest_llmtune.settings import Settings
+    from pytest_llmtune.suite import Suite
+
+__all__ = ["Layered", "live_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """Answers from a recording where it holds them, else from elsewhere."""
+
+    recording: Recording
+    beyond: LiveSource
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        return self.recording.take(request) or await self.beyond.complete(request)
+
+    async def aclose(self) -> None:
+        await self.beyond.aclose()
+
+
+def live_source(suite: Suite, settings: Settings, prices: PriceBook, ledger: Ledger, cache: Cache | None) -> LiveSource:
+    """The endpoints in force for a suite: command line > environment > suite > ini > default.
+
+    Raises:
+        SuiteError: an endpoint is declared wrongly, or no key is found.
+    """
+    pick = settings.pick
+    endpoints = endpoints_of(
+        pick("endpoints", suite.endpoints), base_url=pick("base_url", suite.base_url), root=settings.root
+    )
+    return LiveSource(
+        endpoints,
+        prices,
+        ledger=ledger,
+        cache=cache,
+        concurrency=int(pick("concurrency", suite.concurrency)),
+        timeout=pick("timeout", suite.timeout),
+        deadline=pick("deadline", suite.deadline),
+    )

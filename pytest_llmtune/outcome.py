@@ -1,0 +1,78 @@
+"""What came of a suite, as the one value that every report is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.regression import judge
+from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.verdict import Stale, criteria_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.completions.recording import Recording
+    from pytest_llmtune.lock import Lock
+    from pytest_llmtune.model import Evaluation
+    from pytest_llmtune.settings import Settings
+    from pytest_llmtune.suite import Suite
+
+__all__ = ["Place", "recording_facts", "report_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a suite stands and where its files go."""
+
+    nodeid: str
+    path: str
+    """The declaring file, relative to the project's root, with forward slashes."""
+    line: int
+    directory: Path
+    """``<tests>/llmtune``."""
+
+
+def recording_facts(path: Path, settings: Settings, recording: Recording, missing: int) -> RecordingFacts:
+    """What there is to say of a suite's recording."""
+    return RecordingFacts(
+        path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.name,
+        len(recording.interactions),
+        path.stat().st_size if path.exists() else 0,
+        missing,
+        0 if missing or settings.mode.online else len(recording.unused),
+    )
+
+
+def report_of(
+    suite: Suite,
+    settings: Settings,
+    place: Place,
+    *,
+    evaluation: Evaluation | None,
+    baseline: Lock,
+    facts: RecordingFacts,
+    reused: bool,
+    stale: Sequence[Stale],
+    notes: Sequence[str],
+    compared: tuple[Compared, ...],
+) -> SuiteReport:
+    """Judge an evaluation against the suite's criteria and the baseline."""
+    criteria = criteria_of(suite, reused=reused)
+    return SuiteReport(
+        suite.name,
+        place.nodeid,
+        place.path,
+        place.line,
+        settings.mode.value,
+        judge(evaluation, criteria, baseline, stale=stale, notes=notes, aggregate=suite.aggregator),
+        criteria,
+        evaluation,
+        baseline,
+        baseline.study,
+        compared,
+        facts,
+        spent=evaluation.cost if evaluation else Decimal(0),
+    )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmtune.suite import forms
-from pytest_llmtune.suite.expression import compile_condition
+from pytest_llmtune.suite import forms, shapes
 from pytest_llmtune.suite.forms import Form
-from pytest_llmtune.suite.invalid import InvalidError, shown
 from pytest_llmtune.suite.names import check_name
 from pytest_llmtune.suite.parameters import PARAMETERS, TEMPERATURE_OR_TOP_P
 from pytest_llmtune.suite.prices import PRICES
@@ -37,40 +34,6 @@ class Key:
 _TEMPLATE = {"$ref": "#/$defs/template"}
 _FUNCTION = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
 _MODEL = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/model"}]}
-
-
-def _condition(raw: Any) -> Any:
-    if callable(raw):
-        return raw
-    if isinstance(raw, str) and raw.strip():
-        compile_condition(raw)
-        return raw
-    example = "level >= 3 and topic == 'algebra'"
-    raise InvalidError(f"is {shown(raw)}; valid: an expression such as {example!r}, or a function of the row")
-
-
-def _mapping(raw: Any) -> Mapping[str, Any]:
-    if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
-        raise InvalidError(f"is {shown(raw)}; valid: a mapping of names to values")
-    return raw
-
-
-def _endpoints(raw: Any) -> Any:
-    """Its entries may hold keys, and are shown to nobody."""
-    if isinstance(raw, str) and raw.strip():
-        return raw
-    if isinstance(raw, (list, tuple)) and raw and all(isinstance(item, Mapping) for item in raw):
-        return tuple(raw)
-    raise InvalidError("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one an endpoint")
-
-
-def _baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
-    several = [raw] if isinstance(raw, Mapping) else raw
-    if not isinstance(several, (list, tuple)) or not all(isinstance(item, Mapping) for item in several):
-        raise InvalidError(
-            f"is {shown(raw)}; valid: a list of configurations, as in [{{'model': 'gpt-4o', 'temperature': 1, 'n': 1}}]"
-        )
-    return tuple(several)
 
 
 KEYS: tuple[Key, ...] = (
@@ -102,7 +65,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "where",
-        Form(_condition, {"type": "string", "minLength": 1}),
+        Form(shapes.condition, {"type": "string", "minLength": 1}),
         None,
         "Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row.",
     ),
@@ -162,13 +125,13 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "extra_body",
-        Form(_mapping, {"type": "object"}),
+        Form(shapes.mapping, {"type": "object"}),
         {},
         "Parameters that only your server knows (`top_k`, `min_p`, ...), each a constant, a list or a range.",
     ),
     Key(
         "grader",
-        forms.anything({"$ref": "#/$defs/grader"}),
+        Form(shapes.grader, {"$ref": "#/$defs/grader"}),
         REQUIRED,
         "A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, "
         "or a list of these.",
@@ -244,7 +207,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "baselines",
-        Form(_baselines, {"type": "array", "items": {"type": "object"}}),
+        Form(shapes.baselines, {"type": "array", "items": {"type": "object"}}),
         (),
         "Configurations evaluated beside the winner; what one leaves out is the untuned configuration's.",
     ),
@@ -257,7 +220,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         "endpoints",
         Form(
-            _endpoints, {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]}
+            shapes.endpoints,
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]},
         ),
         None,
         "Endpoints in order of failover: a list, or the path of a file.",

@@ -13,7 +13,7 @@ def test_the_till_adds_up(tuned_config, llm_client):
 
 @pytest.mark.llm_suite("mood")
 def test_an_unhappy_customer_gets_a_person(tuned_config, llm_client):
-    assert desk.needs_a_person(llm_client, tuned_config, "The vase arrived broken and I am very upset.")
+    assert desk.needs_a_person(llm_client, tuned_config, "The lamp is broken and nobody answers. I am angry.")
 
 
 @pytest.mark.llm_suite("korean")

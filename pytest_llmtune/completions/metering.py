@@ -121,7 +121,8 @@ class Meter:
                 'for a stream of chat completions ask for it: stream_options={"include_usage": True}'
             )
         if (cost := self.cost) > limit:
-            raise BudgetExhaustedError(f"{self.calls} calls cost {cost} USD, more than max_cost={limit}")
+            calls = "1 call costs" if self.calls == 1 else f"{self.calls} calls cost"
+            raise BudgetExhaustedError(f"{calls} {cost} USD, more than max_cost={limit}")
 
     def _price(self, model: str) -> _Price:
         if self.prices is None:

@@ -83,6 +83,7 @@ class _Transport:
     def __init__(self, replay: Replay, http: ModuleType) -> None:
         self._replay = replay
         self._http = http
+        self._verify: Any = None  # certificates are read once, for the first request that is sent
 
     def handle_request(self, request: Any) -> Any:
         import openai
@@ -90,8 +91,9 @@ class _Transport:
         call = self._replay.ask(_asked(request, request.read()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
+        self._verify = self._verify or self._http.create_ssl_context()
         try:
-            with outside(), openai.DefaultHttpxClient() as sender:
+            with outside(), openai.DefaultHttpxClient(verify=self._verify) as sender:
                 response = sender.send(request)
         except BaseException:
             self._replay.drop(call)
@@ -114,6 +116,7 @@ class _AsyncTransport:
     def __init__(self, replay: Replay, http: ModuleType) -> None:
         self._replay = replay
         self._http = http
+        self._verify: Any = None  # certificates are read once, for the first request that is sent
 
     async def handle_async_request(self, request: Any) -> Any:
         import openai
@@ -121,9 +124,10 @@ class _AsyncTransport:
         call = self._replay.ask(_asked(request, await request.aread()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
+        self._verify = self._verify or self._http.create_ssl_context()
         try:
             with outside():
-                async with openai.DefaultAsyncHttpxClient() as sender:
+                async with openai.DefaultAsyncHttpxClient(verify=self._verify) as sender:
                     response = await sender.send(request)
         except BaseException:
             self._replay.drop(call)

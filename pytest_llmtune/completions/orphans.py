@@ -31,7 +31,7 @@ def orphans(root: Path, in_use: Collection[Path]) -> list[Path]:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove the files, and directories that they leave empty.
+    """Remove the files, where they are, and directories that they leave empty.
 
     Raises:
         RecordingError: one cannot be removed.
@@ -39,7 +39,7 @@ def remove(paths: Iterable[Path]) -> None:
     for path in paths:
         try:
             path.unlink(missing_ok=True)
-            if not any(path.parent.iterdir()):
+            if path.parent.is_dir() and not any(path.parent.iterdir()):
                 path.parent.rmdir()
         except OSError as error:
             raise RecordingError(f"{path} cannot be removed: {error.strerror or error}") from error

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pytest_llmtune.completions import cassette_file, stale, wire, write_lock
-from pytest_llmtune.completions.interaction import Interaction
+from pytest_llmtune.completions import cassette_file, orphans, stale, wire, write_lock
+from pytest_llmtune.completions.interaction import Interaction, path_of
 from pytest_llmtune.completions.matching import Asked, Key, Matching
 from pytest_llmtune.completions.metering import Meter
 from pytest_llmtune.completions.open_hosts import OpenHosts
@@ -84,21 +84,16 @@ class Replay:
     _calls: list[Call] = field(default_factory=list)
     _errors: list[LLMTuneError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _stack: ExitStack = field(default_factory=ExitStack)
+    _stack: ExitStack | None = None
+    """What is held while it is open."""
 
     def __enter__(self) -> Replay:
-        with ExitStack() as stack:
-            if self.mode in _WRITING and self.lock_directory is not None:
-                stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
-            if self.mode in _PLAYING:
-                self._recorded = cassette_file.read(self.path)
-            self._stack = stack.pop_all()
-        for interaction in self._recorded:
-            self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
+        with self._lock:
+            self._open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        with self._stack:
+        with self._stack or ExitStack():
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 return
             if self.mode in _WRITING:
@@ -132,6 +127,7 @@ class Replay:
         """
         call = Call(asked)
         with self._lock:
+            self._open()
             try:
                 self.meter.before(asked.body)
             except LLMTuneError as error:
@@ -155,7 +151,7 @@ class Replay:
         except ValueError as error:
             self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
             return
-        if wire.why_incomplete(status, text, content_type):
+        if wire.why_incomplete(path_of(call.asked.uri), status, text, content_type):
             self.drop(call)
             return
         asked = call.asked
@@ -178,6 +174,19 @@ class Replay:
         """A call got no answer, or none that may be recorded; it does not count."""
         with self._lock:
             self._calls.remove(call)
+
+    def _open(self) -> None:
+        """Lock and read the file, once: at the start, or when a fixture asks before the test."""
+        if self._stack is not None:
+            return
+        with ExitStack() as stack:
+            if self.mode in _WRITING and self.lock_directory is not None:
+                stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
+            if self.mode in _PLAYING:
+                self._recorded = cassette_file.read(self.path)
+            self._stack = stack.pop_all()
+        for interaction in self._recorded:
+            self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
 
     def _unrecordable(self, call: Call, what: str) -> None:
         self.drop(call)
@@ -202,16 +211,20 @@ class Replay:
             return
         else:
             kept = [*self._recorded, *new]
-        if kept or self.path.exists():
+        if kept:
             write_interactions(self.path, kept, self.redactor)
+        else:
+            orphans.remove([self.path])
 
     def _stale(self) -> str:
         first = self._clean(self.missing[0])
         names = ", ".join(dict.fromkeys(map(_name, self.missing[:_SHOWN])))
-        lines = [f"{len(self.missing)} call(s) of the test have no recording in {self.path}: {names}"]
+        count = len(self.missing)
+        calls = "1 call of the test has" if count == 1 else f"{count} calls of the test have"
+        lines = [f"{calls} no recording in {self.path}: {names}"]
         same = sum(self.matching.key(item) == self.matching.key(first) for item in self._recorded)
         if same:
-            lines.append(f"the request was recorded {same} time(s), and is now made once more")
+            lines.append(f"the request was recorded {same} time{'s' * (same > 1)}, and is now made once more")
         elif difference := stale.explain(first.body, self._recorded):
             lines.append(difference)
         return "\n".join([*lines, f"record what it asks: {self.command}"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.request import safe_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
 def _fields(text: str) -> Iterator[str]:
     data = parse_object(text)
     if data is None:
-        yield from text.splitlines()
+        yield from (safe_json(line)[1:-1] for line in text.splitlines())
         return
     yield from _paths(data, "")
 
@@ -68,6 +68,6 @@ def _paths(data: Any, place: str) -> Iterator[str]:
             yield from _paths(item, f"{place}[{index}]")
     elif isinstance(data, str):
         for line in data.split("\n"):
-            yield f"{place}: {json.dumps(line, ensure_ascii=False)}"
+            yield f"{place}: {safe_json(line)}"
     else:
-        yield f"{place}: {json.dumps(data)}"
+        yield f"{place}: {safe_json(data)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = ["text_of", "why_incomplete"]
+
+
+_ROUTES = ("/chat/completions", "/responses", "/completions", "/embeddings", "/messages")
 
 
 def text_of(body: bytes, encoding: str = "") -> str:
@@ -73,18 +77,31 @@ _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-def why_incomplete(status: int, text: str, content_type: str) -> str:
-    """Why a response must not be recorded, or the empty text: only complete, successful responses are."""
+def why_incomplete(path: str, status: int, text: str, content_type: str) -> str:
+    """Why a response must not be recorded, or the empty text: only complete, successful responses are.
+
+    Args:
+        path: of the request's URL; what a model is asked is answered in JSON, or in events.
+    """
     if not 200 <= status < 400:
         return f"has the status {status}"
     data = parse_object(text)
     if data is None:
-        if "json" in content_type and text and not text.lstrip().startswith(("[", '"')):
-            return "is truncated, or no JSON"
-        return _why_incomplete_stream(text) if "event-stream" in content_type or is_stream(text) else ""
+        if "event-stream" in content_type or is_stream(text):
+            return _why_incomplete_stream(text)
+        should_be = path.endswith(_ROUTES) or (text and "json" in content_type)
+        return "is truncated, or no JSON" if should_be and not _is_json(text) else ""
     if data.get("error"):
         return "reports an error"
     return "has no choices" if data.get("choices") == [] and "usage" in data else ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _why_incomplete_stream(text: str) -> str:

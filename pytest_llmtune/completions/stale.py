@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -70,4 +71,4 @@ def _paths(data: Any, place: str) -> Iterator[str]:
         for line in data.split("\n"):
             yield f"{place}: {safe_json(line)}"
     else:
-        yield f"{place}: {safe_json(data)}"
+        yield f"{place}: {json.dumps(data)}"

@@ -72,6 +72,11 @@ def test_nothing_recorded_explains_nothing() -> None:
     assert explain(asked("q"), []) == ""
 
 
+def test_hostile_numbers_are_shown() -> None:
+    """1e999 is JSON, and no number that Python can write."""
+    assert difference('{"x": 1e999}', '{"x": 1}').split("\n")[2:] == ["-x: Infinity", "+x: 1"]
+
+
 def test_a_body_that_is_no_json_is_compared_by_lines() -> None:
     """Forms and plain texts too."""
     assert difference("a=1\nb=2", "a=1\nb=3").split("\n")[2:] == ["-b=2", "+b=3"]

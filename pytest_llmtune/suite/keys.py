@@ -207,7 +207,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "baselines",
-        Form(shapes.baselines, {"type": "array", "items": {"type": "object"}}),
+        Form(shapes.baselines, {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
         (),
         "Configurations evaluated beside the winner; what one leaves out is the untuned configuration's.",
     ),

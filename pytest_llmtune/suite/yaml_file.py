@@ -110,14 +110,15 @@ def _documents(source: _Source) -> list[Document]:
 
 def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
     keys = _keys(document, source)
-    name = keys.data.get("name") or (_stem(source.path) if alone else None)
+    default = _stem(source.path) if alone else None
+    name = keys.data.get("name") or default
     if name is None:
         raise source.problem("a document among several needs a name, as in `name: algebra`", document.line)
     return Suite.from_mapping(
         keys.data,
-        where=f"{source.name}:{document.line} ({name})",
+        where=f"{source.name}:{document.line} ({name if isinstance(name, str) else default})",
         base_dir=source.path.parent,
-        default_name=str(name),
+        default_name=default,
         root=source.root,
         places=keys.places,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -150,7 +150,8 @@ class SuiteRun:
         recording = Recording.load(self.recording_path, self.redactor)
         for request in requests_of(study.winner, self.split.test):
             recording.take(request)
-        return self._report(evaluation, lock, recording, (), study.notes, compared=compared)
+        report = self._report(evaluation, lock, recording, (), study.notes, compared=compared)
+        return replace(report, spent=report.spent + study.summary.spent)
 
     async def search(self) -> Study:
         """The search alone: nothing is written but the cache."""
@@ -193,7 +194,6 @@ class SuiteRun:
             compared = await compare(
                 self.suite,
                 self.split.test,
-                evaluation,
                 grader=self.grader,
                 source=source,
                 prices=self.prices,

@@ -98,7 +98,8 @@ class Function:
         if isinstance(votes, Mapping):
             votes = list(votes.items())
         if isinstance(votes, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in votes):
-            return tuple((str(answer), int(count)) for answer, count in votes)
+            counted = [(str(answer), int(count)) for answer, count in votes]
+            return tuple(sorted(counted, key=lambda pair: -pair[1]))  # stable: of equals the first seen leads
         return ()
 
     def _number(self, key: object, value: object) -> float:

@@ -28,17 +28,14 @@ _LENGTHS = ("max_tokens", "max_completion_tokens")
 async def compare(
     suite: Suite,
     rows: Sequence[Example],
-    winner: Evaluation,
     *,
     grader: Grader,
     source: LiveSource,
     prices: PriceBook,
     concurrency: int,
 ) -> tuple[Compared, ...]:
-    """The winner and every baseline over the same rows; nothing where the suite names no baseline."""
-    if not suite.baselines:
-        return ()
-    found = [_compared("tuned", winner, suite.metric)]
+    """Every baseline of the suite over the rows that the winner was judged on."""
+    found = []
     for baseline in suite.baselines:
         evaluation = await evaluate(
             baseline,

@@ -6,9 +6,10 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.completions import cassette_file
+from pytest_llmtune.completions import cassette_file, stale
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
+from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.request import canonical_json, request_key, safe_json, without_n
 from pytest_llmtune.completions.stable_ids import stable
 from pytest_llmtune.completions.usage import answers_in, completion_of, is_refusal
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.model import Completion, CompletionRequest, Exchange
 
 __all__ = ["Gathered", "Recording", "write_interactions"]
@@ -80,6 +80,15 @@ class Recording:
             self.interactions[position].answers or answers_in(self._exchange(position)) for position in positions
         )
         return sum(answers) >= (request.draw + 1) * request.n
+
+    def explain(self, request: CompletionRequest) -> str:
+        """How a request without a recording differs from the nearest recorded one; empty where nothing is recorded."""
+        if positions := self._index.get(self._key(request)):
+            answers = sum(answers_in(self._exchange(position)) for position in positions)
+            return f"{answers} answers are recorded, and {(request.draw + 1) * request.n} are asked for"
+        _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
+        recorded = [self.interactions[positions[0]] for positions in self._index.values()]
+        return stale.explain(body, [replace(item, body=_body_without_n(item)) for item in recorded])
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
@@ -153,8 +162,6 @@ def _once(exchanges: Iterable[Exchange]) -> Iterator[Exchange]:
 
 def write_interactions(path: Path, interactions: Iterable[Interaction], redactor: Redactor | None = None) -> bool:
     """``Recording.write`` for interactions of any kind."""
-    from pytest_llmtune.completions.redaction import Redactor
-
     redactor = redactor or Redactor.from_environment()
     clean = stable(redactor.clean(interaction) for interaction in interactions)
     text = cassette_file.render(_with_old_latencies(path, sorted(clean, key=_place)))
@@ -164,8 +171,12 @@ def write_interactions(path: Path, interactions: Iterable[Interaction], redactor
 
 def _place(interaction: Interaction) -> tuple[str, str, str]:
     """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
+    return interaction.path, interaction.method, _body_without_n(interaction)
+
+
+def _body_without_n(interaction: Interaction) -> str:
     body = parse_object(interaction.body)
-    return interaction.path, interaction.method, interaction.body if body is None else canonical_json(without_n(body))
+    return interaction.body if body is None else canonical_json(without_n(body))
 
 
 def _with_old_latencies(path: Path, interactions: Sequence[Interaction]) -> list[Interaction]:

@@ -115,6 +115,18 @@ def test_holding_is_told_without_taking(path: Path, facts: bool) -> None:
     assert len(recording.unused) == 2
 
 
+def test_a_missing_request_is_explained(path: Path) -> None:
+    """By the nearest recorded one; where only answers are missing, by their number; n itself is no difference."""
+    Recording.write(path, [exchange("What is 2+2?", "a", "b"), exchange("Name a colour.", "c")])
+    recording = Recording.load(path)
+    assert recording.explain(build(body_of("What is 2+3?"), 1)).split("\n")[2:] == [
+        '-messages[0].content: "What is 2+2?"',
+        '+messages[0].content: "What is 2+3?"',
+    ]
+    assert recording.explain(build(body_of("Name a colour."), 4)) == "1 answers are recorded, and 4 are asked for"
+    assert Recording.load(path.with_name("none")).explain(build(body_of("q"), 1)) == ""
+
+
 def test_unused_interactions_are_known(path: Path) -> None:
     """What no request took is told: other questions, and exchanges past the answers needed."""
     Recording.write(path, [exchange("q", "a"), exchange("q", "b"), exchange("old", "c")])

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_llmtune import options
 from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.completions.orphans import orphans, remove
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.outcome import Place
@@ -99,6 +100,22 @@ class Session:
         if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
             run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
         self.runs[item.nodeid] = run
+
+    def prune(self, items: Sequence[pytest.Item]) -> str:
+        """Remove the files of suites and tests that are gone; returns what to say of it.
+
+        Raises:
+            pytest.UsageError: only some tests are selected, so that the files of the others would look like orphans.
+        """
+        config = self.config
+        chosen = config.args_source is pytest.Config.ArgsSource.ARGS
+        if chosen or config.getoption("keyword") or config.getoption("markexpr"):
+            raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k and no -m")
+        used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
+        used += [replay_of(item, self).path for item in items]
+        gone = orphans(config.rootpath, used)
+        remove(gone)
+        return "\n".join(f"removed {path.relative_to(config.rootpath)}" for path in gone) or "nothing to remove"
 
     def _listen(self, event: Any) -> None:
         self.progress(event)

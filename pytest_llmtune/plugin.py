@@ -62,6 +62,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     using = [item for item in session.items if options.uses_llmtune(item)]
     if using:
         session_of(session.config).declare(using)
+    if options.value_of("prune", session.config):
+        pytest.exit(session_of(session.config).prune(using), returncode=0)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -103,6 +103,8 @@ class Cache:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CORRUPT:
                     raise
                 reason = f"it is corrupt: {error}"
+            except UnicodeDecodeError as error:  # SQLite hands on text that is none
+                reason = f"it is corrupt: {error.reason} in a text"
             self._set_aside(reason)
             return action(self._opened())
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:

@@ -73,13 +73,16 @@ class Locked:
         """Which of prompt and dataset differ from the baseline's."""
         return [name for name in ("prompt", "dataset") if now[name] != lock.fingerprints.get(name)]
 
-    def stale(self, suite: Suite, now: Mapping[str, str], lock: Lock, missing: int, asked: int) -> tuple[Stale, ...]:
-        """Why the verdict is no fact yet, each with the one option that mends it."""
+    def stale(
+        self, suite: Suite, now: Mapping[str, str], lock: Lock, missing: int, asked: int, *, detail: str = ""
+    ) -> tuple[Stale, ...]:
+        """Why the verdict is no fact yet, each with the one option that mends it; ``detail``: of a missing request."""
         found = []
         if missing:
             changed = self.changed(now, lock)
             what = f"the {' and the '.join(changed)} changed" if changed else "the recording is incomplete"
-            found.append(Stale(f"{what}: {missing} of {asked} requests have no recording", "--llm-record=missing"))
+            what = f"{what}: {missing} of {asked} requests have no recording"
+            found.append(Stale(what, "--llm-record=missing", detail))
         elif now["grader"] != lock.fingerprints.get("grader"):
             found.append(Stale(f"the grader changed: 0 of {asked} requests lack a recording", "--llm-accept"))
         if (reason := suite.space.why_not(self.config)) is not None:

@@ -98,6 +98,8 @@ class Stale:
     what: str
     option: str
     """As in ``--llm-record=missing``."""
+    detail: str = ""
+    """More lines, such as the difference to the nearest recorded request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,9 @@ class SuiteRun:
         now = fingerprints_of(self.suite, config, self.split, self.grader)
         recording = Recording.load(self.recording_path, self.redactor)
         asked = list(requests_of(config, self.split.test))
-        missing = 0 if mode.online else sum(recording.take(request) is None for request in asked)
-        stale = locked.stale(self.suite, now, lock, missing, len(asked))
+        lacking = [] if mode.online else [request for request in asked if not recording.holds(request)]
+        missing, detail = len(lacking), recording.explain(lacking[0]) if lacking else ""
+        stale = locked.stale(self.suite, now, lock, missing, len(asked), detail=detail)
         evaluation = None
         if not missing:
             evaluation = run_async(self._evaluated(config, recording))

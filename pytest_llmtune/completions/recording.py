@@ -85,7 +85,7 @@ class Recording:
         """How a request without a recording differs from the nearest recorded one; empty where nothing is recorded."""
         if positions := self._index.get(self._key(request)):
             answers = sum(answers_in(self._exchange(position)) for position in positions)
-            return f"{answers} answers are recorded, and {(request.draw + 1) * request.n} are asked for"
+            return f"{answers} of the {(request.draw + 1) * request.n} answers asked for are recorded"
         _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
         recorded = [self.interactions[positions[0]] for positions in self._index.values()]
         return stale.explain(body, [replace(item, body=_body_without_n(item)) for item in recorded])

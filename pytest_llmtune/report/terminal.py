@@ -70,8 +70,9 @@ def _headline(report: SuiteReport) -> str:
 
 
 def _stale(report: SuiteReport) -> list[str]:
-    stale = report.verdict.stale[1:]
-    return [f"also stale: {one_line(reason.what)}" for reason in stale]
+    first, *others = report.verdict.stale or (None,)
+    detail = [f"  {one_line(line)}" for line in first.detail.splitlines()] if first else []
+    return detail + [f"also stale: {one_line(reason.what)}" for reason in others if reason]
 
 
 def _gates(report: SuiteReport, ink: _Ink) -> list[str]:

@@ -160,6 +160,16 @@ def test_what_fails_on_a_row_says_so(template: Template, says: str) -> None:
     assert says in str(caught.value)
 
 
+def test_our_own_errors_pass_through() -> None:
+    """A prompt function that uses this package says what it says."""
+
+    def refusing(row: Mapping[str, Any]) -> str:
+        raise SuiteError(f"no prompt for {row['question']}")
+
+    with pytest.raises(SuiteError, match=r"^no prompt for 1\+1$"):
+        Template.prompt(refusing).render(ROW)
+
+
 def test_check_names_the_columns_that_are_not_there() -> None:
     """One error for all fields of a template, with the nearest column."""
     Template.prompt("{question}").check(["question"])

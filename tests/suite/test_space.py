@@ -242,6 +242,7 @@ def test_fingerprint_is_of_content() -> None:
     base = space(model=["a", "b"], prompt=["{question}", "{question}?"])
     assert base.fingerprint == space(model=["b", "a"], prompt=["{question}?", "{question}"]).fingerprint
     assert base.fingerprint != space(model=["a", "b"], prompt=["{question}", "{question}?"], n=[1, 2]).fingerprint
+    assert space(user="u", stop="s").fingerprint == space(stop="s", user="u").fingerprint
     assert base.fingerprint != space(model=["a"], prompt=["{question}", "{question}?"]).fingerprint
 
 

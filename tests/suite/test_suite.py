@@ -451,7 +451,8 @@ def test_duplicates_are_told_by_what_the_model_is_asked() -> None:
     """The same question with another id is the same question; a function of the row may look at anything."""
     rows = [{"question": f"q{number % 30}", "answer": "x", "id": number} for number in range(60)]
     assert "of the test rows are asked in tuning too" in load_complaint(dataset=rows, shuffle=False)
-    assert len(suite(dataset=rows, shuffle=False, prompt=lambda _: "").load().test) == 40
+    for prompt in (lambda _: "", ["{question}", lambda _: ""]):
+        assert len(suite(dataset=rows, shuffle=False, prompt=prompt).load().test) == 40
 
 
 @pytest.mark.parametrize("name", ["math500.jsonl", "wellness.csv", "sst2_dev.tsv"])

@@ -122,7 +122,11 @@ OPTIONS = (
     Option("allow-hosts", _lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
-    Option("prune", _boolean, "remove recordings and lock files whose suite is gone (runs no test; give no paths, -k or -m)"),
+    Option(
+        "prune",
+        _boolean,
+        "remove recordings and lock files whose suite is gone (runs no test; give no paths, -k or -m)",
+    ),
 )
 
 MARKERS = (

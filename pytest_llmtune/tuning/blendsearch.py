@@ -66,6 +66,8 @@ class BlendSearch:
                 # flaml complains, when it is imported, about its automl extra, which we do not use
                 warnings.filterwarnings("ignore", message=".*automl.*")
                 import flaml
+                import optuna
+            optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets on standard error
             self._search = flaml.BlendSearch(
                 metric="score",
                 mode=self.mode,

@@ -79,7 +79,7 @@ class Offline:
         more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
         return (
             f"the network is shut in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}; "
-            f"record what it asks: {self.command}"
+            f"record what it asks: {self.command} (of a client that is not llm_client: under @pytest.mark.llm_replay)"
         )
 
     def refuse(self, attempt: Attempt) -> NetworkShutError:

@@ -207,7 +207,7 @@ class Replay:
         new = [call.interaction for call in answered if call.interaction is not None and not call.played]
         if complete:
             kept = [call.interaction for call in answered if call.interaction is not None]
-        elif self.mode is Mode.RECORD_ALL or not new:
+        elif not new or (self.mode is Mode.RECORD_ALL and self.path.exists()):
             return
         else:
             kept = [*self._recorded, *new]

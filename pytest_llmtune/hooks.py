@@ -83,10 +83,10 @@ class Session:
             raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
 
     def _declare(self, item: pytest.Item) -> None:
+        if item.get_closest_marker("llm_replay") is not None:
+            self.replay(item)  # what is wrong with the marker is said now
         suite = _suite_of(item)
         if suite is None:
-            if item.get_closest_marker("llm_replay") is not None:
-                self.replay(item)  # what is wrong with the marker is said now
             return
         twin = next((run for run in self.runs.values() if run.suite.name == suite.name), None)
         if twin is not None and twin.place.nodeid != item.nodeid:

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_llmtune.completions.belonging import outside
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -15,17 +17,22 @@ T = TypeVar("T")
 
 
 def run_async(job: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where the calling thread already runs an event loop."""
+    """Run a coroutine to its end, also where the calling thread already runs an event loop.
+
+    What it asks is asked for a suite, and never belongs to the recording of a test's own client calls.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(job)
+        with outside():
+            return asyncio.run(job)
     results: list[T] = []
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            results.append(asyncio.run(job))
+            with outside():
+                results.append(asyncio.run(job))
         except BaseException as error:  # noqa: BLE001  # handed over to the caller's thread
             failures.append(error)
 

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Belonging", "outside"]
 
-_CURRENT: ContextVar[Replay | None] = ContextVar("llmtune_replay")
+_CURRENT: ContextVar[tuple[Replay | None] | None] = ContextVar("llmtune_replay", default=None)
+"""What a context belongs to, as a tuple of one; None where nobody said."""
 
 
 @contextmanager
 def _inside(replay: Replay | None) -> Iterator[None]:
-    token = _CURRENT.set(replay)
+    token = _CURRENT.set((replay,))
     try:
         yield
     finally:
@@ -64,10 +65,8 @@ class Belonging:
         Raises:
             CallRefusedError: such a thread, while several recordings are open.
         """
-        try:
-            return _CURRENT.get()
-        except LookupError:
-            pass
+        if (belongs := _CURRENT.get()) is not None:
+            return belongs[0]
         opened = self._open
         if len(opened) > 1:
             raise CallRefusedError(

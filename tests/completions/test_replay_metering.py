@@ -86,7 +86,9 @@ def test_cost_past_max_cost_fails(path: Path, server: LLMServer, mode: Mode) -> 
 
 def test_limits_that_are_met_exactly_pass(path: Path, server: LLMServer) -> None:
     """At most is at most."""
-    calls(path, server, Mode.RECORD_ALL, 2, meter(max_calls=2, max_cost=2 * EACH))
+    counted = meter(max_calls=2, max_cost=2 * EACH)
+    calls(path, server, Mode.RECORD_ALL, 2, counted)
+    assert (counted.calls, counted.cost) == (2, 2 * EACH)
 
 
 def test_too_dear_a_test_is_recorded_all_the_same(path: Path, server: LLMServer) -> None:

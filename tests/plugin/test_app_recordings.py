@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import flaml  # noqa: F401
 import httpx  # noqa: F401  # imported here once, so that no inner run imports it again
 import openai  # noqa: F401
 import pytest
@@ -240,6 +241,32 @@ def test_a_useless_redaction_is_a_usage_error(app: App) -> None:
     assert "llmtune_redact: '(' is no regular expression" in text
     assert "INTERNALERROR" not in text
     assert app.server.count == 0
+
+
+@pytest.mark.parametrize("inside", ["llmtune.check()", "__import__('asyncio').run(within(llmtune))"])
+def test_a_suite_within_a_marked_test_keeps_its_own_recording(app: App, inside: str) -> None:
+    """A test may judge a suite and record its app at once, in an event loop too: neither is in the other's file."""
+    app.write(
+        f"""
+async def within(llmtune):
+    llmtune.check()
+
+@pytest.mark.llm_replay(max_calls=1)
+@pytest.mark.llmtune(
+    dataset=[{{"q": str(i), "answer": str(i)}} for i in range(4)], prompt="{{q}}", model="small", temperature=0, n=1,
+    max_tokens=50, grader="contains", prices={{"small": {{"input": 1, "output": 1}}}}, tune_size=2, num_samples=1,
+)
+def test_both(llmtune):
+    {inside}
+    assert app(URL, "app") == "you said: app"
+"""
+    )
+    app.run("--llm-tune").assert_outcomes(passed=1)
+    app.run("--llm-record=all").assert_outcomes(passed=1)
+    app.run().assert_outcomes(passed=1)
+    questions = {path.name: path.read_text(encoding="utf-8").count('"request":') for path in app.files}
+    assert questions.pop("both.lock.yaml") == 0
+    assert questions == {"both.cassette.json": 2, "test_app.test_both.cassette.json": 1}
 
 
 def test_a_fixture_may_ask_before_the_test(app: App) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytest_llmtune import options
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.orphans import orphans, remove
 from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.completions.shared_spend import SharedSpend
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.outcome import Place
 from pytest_llmtune.replaying import replay_of
@@ -40,12 +42,32 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings = options.settings_of(config)
-        self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend")
+        self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=self._shared())
         self.runs: dict[str, SuiteRun] = {}
         self.replays: dict[str, Replay] = {}
         self.reports: list[SuiteReport] = []
         self.dry_runs: list[str] = []
         self._open = ExitStack()
+
+    def _shared(self) -> SharedSpend | None:
+        """In a worker of xdist: what the others spend of the run's limit."""
+        given = getattr(self.config, "workerinput", {})
+        return SharedSpend(Path(given["llmtune_spend"]), given["workerid"]) if "llmtune_spend" in given else None
+
+    @cached_property
+    def spend_table(self) -> Path:
+        """Where the workers of this run tell each other what they spend; gone at its end."""
+        return Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="llmtune-"))) / "spend.sqlite"
+
+    def worker_starts(self, node: Any) -> None:
+        """A worker of xdist is set up: it shares the limit of the run."""
+        if self.settings.max_spend is not None:
+            node.workerinput["llmtune_spend"] = str(self.spend_table)
+
+    def worker_died(self, node: Any) -> None:
+        """A worker of xdist crashed: what it had in flight counts as spent, so that nobody waits for it."""
+        if self.settings.max_spend is not None:
+            SharedSpend(self.spend_table, "controller").bury(node.workerinput["workerid"])
 
     @cached_property
     def redactor(self) -> Redactor:

@@ -113,6 +113,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(text)
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_configure_node(node: Any) -> None:
+    if _SESSION in node.config.stash:
+        session_of(node.config).worker_starts(node)
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_testnodedown(node: Any, error: object) -> None:
+    if error and _SESSION in node.config.stash:
+        session_of(node.config).worker_died(node)
+
+
 @pytest.fixture
 def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
     """The suite that the test's ``llmtune`` marker declares: ``.config``, ``.evaluate()``, ``.check()``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_llmtune.completions.client_spend import ClientSpend
 from pytest_llmtune.completions.matching import Matching
 from pytest_llmtune.completions.metering import Limits, Meter
 from pytest_llmtune.completions.open_hosts import OpenHosts
@@ -15,6 +16,7 @@ from pytest_llmtune.errors import SuiteError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.settings import Settings
 
@@ -25,6 +27,7 @@ _KEYS = ("match_on", "max_calls", "max_cost")
 
 class _Run(Protocol):
     settings: Settings
+    ledger: Ledger
 
     @property
     def redactor(self) -> Redactor: ...
@@ -44,7 +47,7 @@ def replay_of(test: Any, run: _Run) -> Replay:
     if (marker and marker.args) or not keys.keys() <= set(_KEYS):
         wrong = [*map(repr, marker.args), *sorted(keys.keys() - set(_KEYS))]
         raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
-    settings = run.settings
+    settings, prices = run.settings, PriceBook(run.settings.prices)
     name = re.sub(r"[^\w.-]+", "_", f"{test.path.stem}.{test.name}").strip("_")
     return Replay(
         test.path.parent / "llmtune" / f"{name}.cassette.json",
@@ -52,7 +55,8 @@ def replay_of(test: Any, run: _Run) -> Replay:
         f"pytest {test.nodeid} --llm-record=missing",
         run.redactor,
         matching=Matching.on(keys.get("match_on")),
-        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), PriceBook(settings.prices)),
+        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), prices),
+        spend=ClientSpend(run.ledger, prices),
         open_hosts=OpenHosts.of(settings.allow_hosts),
         lock_directory=settings.root / ".llmtune" / "locks",
     )

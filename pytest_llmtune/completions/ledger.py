@@ -14,9 +14,12 @@ from pytest_llmtune.errors import BudgetExhaustedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from pytest_llmtune.completions.shared_spend import SharedSpend
+
 __all__ = ["Ledger", "Reservation"]
 
 _ZERO = Decimal(0)
+_PAUSE = 0.05  # seconds between two looks at what other processes have settled
 
 
 @dataclass(slots=True, eq=False)
@@ -58,11 +61,13 @@ class Ledger:
     """The part of ``spent`` for requests that broke off: a provider may have billed them."""
     queue: deque[_Waiting] = field(default_factory=deque, repr=False)
     """Who waits for settlements; that of the outermost ledger serves all inside it."""
+    shared: SharedSpend | None = None
+    """Of the outermost ledger, where the limit is that of several processes: what the others spend of it."""
 
     @property
     def left(self) -> Decimal | None:
         """USD that may still be reserved; None without a limit here or in a parent."""
-        own = None if self.limit is None else self.limit - self.spent - self.reserved
+        own = None if self.limit is None else self.limit - sum(self.elsewhere(), self.spent + self.reserved)
         above = None if self.parent is None else self.parent.left
         return min((value for value in (own, above) if value is not None), default=None)
 
@@ -84,7 +89,35 @@ class Ledger:
                 reservation.settle(amount, uncertain=True)
             raise
         finally:
-            self._close(reservation)
+            self.close(reservation)
+
+    def reserve_now(self, amount: Decimal) -> Reservation:
+        """Set aside an amount without waiting; whoever takes it settles it, and gives it to ``close``.
+
+        Raises:
+            BudgetExhaustedError: it does not fit now.
+        """
+        self.check(amount)
+        if not self.take(amount):
+            outermost = self.chain()[-1]
+            raise BudgetExhaustedError(
+                f"{outermost.name}: what is left of ${outermost.limit} is reserved for requests in flight, and the "
+                f"next one may cost up to ${amount:.6f}; give a larger budget, or a smaller max_tokens or n"
+            )
+        return Reservation(amount)
+
+    def close(self, reservation: Reservation) -> None:
+        """What was set aside becomes what it cost: the whole amount, where ``settle`` said nothing else."""
+        cost = reservation.amount if reservation.cost is None else reservation.cost
+        chain = self.chain()
+        for ledger in chain:
+            ledger.reserved -= reservation.amount
+            ledger.spent += cost
+            ledger.uncertain += cost if reservation.uncertain else _ZERO
+        outermost = chain[-1]
+        if outermost.shared is not None:
+            outermost.shared.publish(outermost.spent, outermost.reserved)
+        self._serve(outermost.queue)
 
     def check(self, amount: Decimal) -> None:
         """Fail where an amount cannot be reserved, now or later.
@@ -93,9 +126,12 @@ class Ledger:
             BudgetExhaustedError: even if everything in flight turns out to cost nothing.
         """
         for ledger in self.chain():
-            if ledger.limit is not None and ledger.spent + amount > ledger.limit:
+            if ledger.limit is None:
+                continue
+            spent = ledger.spent + ledger.elsewhere()[0]
+            if spent + amount > ledger.limit:
                 raise BudgetExhaustedError(
-                    f"{ledger.name}: ${ledger.spent:.6f} of ${ledger.limit} is spent, and the next request may cost up "
+                    f"{ledger.name}: ${spent:.6f} of ${ledger.limit} is spent, and the next request may cost up "
                     f"to ${amount:.6f}; give a larger budget, or a smaller max_tokens or n"
                 )
 
@@ -108,30 +144,44 @@ class Ledger:
         left = self.left
         return left is None or amount <= left
 
+    def elsewhere(self) -> tuple[Decimal, Decimal]:
+        """USD that other processes have spent and reserved of this very limit."""
+        return (_ZERO, _ZERO) if self.shared is None else self.shared.others()
+
+    def take(self, amount: Decimal) -> bool:
+        """Reserve an amount here and in all ledgers around, if it fits right now."""
+        if not self.fits(amount):
+            return False
+        chain = self.chain()
+        for ledger in chain:
+            ledger.reserved += amount
+        outermost = chain[-1]
+        if outermost.shared is None or outermost.shared.publish(outermost.spent, outermost.reserved, outermost.limit):
+            return True
+        for ledger in chain:  # another process was quicker
+            ledger.reserved -= amount
+        return False
+
     async def _wait_for(self, amount: Decimal) -> None:
         self.check(amount)
-        queue = self.chain()[-1].queue
+        outermost = self.chain()[-1]
+        queue = outermost.queue
         waiting = _Waiting(self, amount, asyncio.get_running_loop().create_future())
         queue.append(waiting)
         self._serve(queue)
         try:
+            while outermost.shared is not None and not waiting.granted.done():
+                await asyncio.wait([waiting.granted], timeout=_PAUSE)  # other processes settle without a word
+                if queue and queue[0] is waiting:
+                    self._serve(queue)
             await waiting.granted
         except asyncio.CancelledError:
             if waiting in queue:
                 queue.remove(waiting)
             elif not waiting.granted.cancelled() and waiting.granted.exception() is None:
-                self._close(Reservation(amount, _ZERO))  # granted in the same moment, and never used
+                self.close(Reservation(amount, _ZERO))  # granted in the same moment, and never used
             self._serve(queue)
             raise
-
-    def _close(self, reservation: Reservation) -> None:
-        cost = reservation.amount if reservation.cost is None else reservation.cost
-        chain = self.chain()
-        for ledger in chain:
-            ledger.reserved -= reservation.amount
-            ledger.spent += cost
-            ledger.uncertain += cost if reservation.uncertain else _ZERO
-        self._serve(chain[-1].queue)
 
     def _serve(self, queue: deque[_Waiting]) -> None:
         """Grant what fits, in order of arrival; refuse what can never fit."""
@@ -143,9 +193,7 @@ class Ledger:
                 except BudgetExhaustedError as error:
                     first.granted.set_exception(error)
                 else:
-                    if not first.ledger.fits(first.amount):
+                    if not first.ledger.take(first.amount):
                         return
-                    for ledger in first.ledger.chain():
-                        ledger.reserved += first.amount
                     first.granted.set_result(None)
             queue.popleft()

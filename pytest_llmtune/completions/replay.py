@@ -7,7 +7,7 @@ import time
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from pytest_llmtune.completions import cassette_file, orphans, stale, wire, write_lock
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from pytest_llmtune.completions.client_spend import ClientSpend
+    from pytest_llmtune.completions.ledger import Reservation
     from pytest_llmtune.completions.redaction import Redactor
 
 __all__ = ["Call", "CallRefusedError", "Replay"]
@@ -53,6 +55,8 @@ class Call:
     """The answer, once there is one that may be recorded."""
     played: bool = False
     """Whether the answer is from the recording."""
+    reservation: Reservation | None = None
+    """Of the run's money, while it is on its way."""
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -77,6 +81,8 @@ class Replay:
     """Hosts whose requests are nobody's business here."""
     lock_directory: Path | None = None
     """Where a recording run locks the file; None: it does not."""
+    spend: ClientSpend | None = None
+    """What limits the run's money; None: nothing does."""
     missing: list[Asked] = field(default_factory=list)
     """Calls without a recording."""
     _recorded: list[Interaction] = field(default_factory=list)
@@ -93,6 +99,8 @@ class Replay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for call in self._calls:
+            self._lost(call)
         with self._stack or ExitStack():
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 return
@@ -139,6 +147,8 @@ class Replay:
             elif not self.mode.online:
                 self.missing.append(asked)
                 self._refuse(StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}"))
+            else:
+                call.reservation = self._reserved(asked)
             self._calls.append(call)
         return call
 
@@ -151,6 +161,7 @@ class Replay:
         except ValueError as error:
             self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
             return
+        self._settle(call, status, text)
         if wire.why_incomplete(path_of(call.asked.uri), status, text, content_type):
             self.drop(call)
             return
@@ -173,6 +184,7 @@ class Replay:
     def drop(self, call: Call) -> None:
         """A call got no answer, or none that may be recorded; it does not count."""
         with self._lock:
+            self._lost(call)
             self._calls.remove(call)
 
     def _open(self) -> None:
@@ -188,12 +200,29 @@ class Replay:
         for interaction in self._recorded:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
 
+    def _reserved(self, asked: Asked) -> Reservation | None:
+        try:
+            return None if self.spend is None else self.spend.reserve(asked.body)
+        except LLMTuneError as error:
+            self._refuse(error)
+
+    def _settle(self, call: Call, status: int, text: str) -> None:
+        with self._lock:
+            if self.spend is not None and call.reservation is not None:
+                self.spend.answered(call.reservation, call.asked.body, status, text)
+                call.reservation = None
+
+    def _lost(self, call: Call) -> None:
+        if self.spend is not None and call.reservation is not None:
+            self.spend.lost(call.reservation)
+            call.reservation = None
+
     def _unrecordable(self, call: Call, what: str) -> None:
         self.drop(call)
         if self.mode in _WRITING:
             self._errors.append(RecordingError(f"{what}; {self.path} was not written with it"))
 
-    def _refuse(self, error: LLMTuneError) -> None:
+    def _refuse(self, error: LLMTuneError) -> NoReturn:
         self._errors.append(error)
         raise CallRefusedError(error)
 

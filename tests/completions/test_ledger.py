@@ -205,3 +205,17 @@ def test_no_interleaving_passes_the_limit(requests: list[tuple[Decimal, Decimal,
         assert not ledger.queue
 
     asyncio.run(run())
+
+
+def test_an_amount_is_reserved_at_once_or_not_at_all() -> None:
+    """Synchronous clients cannot wait: what does not fit now is refused, with what is in the way."""
+    ledger = Ledger(ONE, name="--llm-max-spend")
+    held = ledger.reserve_now(Decimal("0.8"))
+    with pytest.raises(BudgetExhaustedError, match=r"--llm-max-spend: what is left of \$1 is reserved .* \$0.500000"):
+        ledger.reserve_now(Decimal("0.5"))
+    held.settle(Decimal("0.1"))
+    ledger.close(held)
+    ledger.close(ledger.reserve_now(Decimal("0.5")))  # nobody said what it cost: all of it
+    assert (ledger.spent, ledger.reserved) == (Decimal("0.6"), 0)
+    with pytest.raises(BudgetExhaustedError, match=r"\$0.600000 of \$1 is spent"):
+        ledger.reserve_now(Decimal("0.5"))

@@ -1,0 +1,60 @@
+"""What a client's calls cost, held against the run's limit: reserved before a call is sent, settled by its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.completions.answers import token_limit
+from pytest_llmtune.completions.billing import ASSUMED_ANSWER, prompt_bound
+from pytest_llmtune.completions.facts import facts_of, parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmtune.completions.ledger import Ledger, Reservation
+    from pytest_llmtune.completions.pricing import PriceBook
+
+__all__ = ["ClientSpend"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientSpend:
+    """The run's ledger, as the calls of tests use it."""
+
+    ledger: Ledger
+    prices: PriceBook
+
+    def reserve(self, body: str) -> Reservation | None:
+        """Before a call is sent: the most it may cost; None where nothing limits it, or it asks no model.
+
+        A request that does not limit its answer counts with 16,384 tokens for each.
+
+        Raises:
+            BudgetExhaustedError: it does not fit.
+            SuiteError: nobody knows the model's price.
+        """
+        asked: Mapping[str, Any] = parse_object(body) or {}
+        if self.ledger.limit is None or not asked.get("model"):
+            return None
+        n = asked.get("n")
+        most = token_limit(asked) or asked.get("max_output_tokens")
+        answers = (n if isinstance(n, int) else 1) * (most if isinstance(most, int) else ASSUMED_ANSWER)
+        return self.ledger.reserve_now(self.prices.price(str(asked["model"])).worst(prompt_bound(asked), answers))
+
+    def answered(self, reservation: Reservation, body: str, status: int, text: str) -> None:
+        """A call was answered: an error is free; an answer without ``usage`` may have cost what was reserved."""
+        usage = facts_of(text).usage
+        if status >= 400:
+            reservation.settle(Decimal(0))
+        elif usage is not None:
+            reservation.settle(self.prices.price(str((parse_object(body) or {})["model"])).cost(usage))
+        else:
+            reservation.settle(reservation.amount, uncertain=True)
+        self.ledger.close(reservation)
+
+    def lost(self, reservation: Reservation) -> None:
+        """A call was never answered; the provider may have billed it."""
+        reservation.settle(reservation.amount, uncertain=True)
+        self.ledger.close(reservation)

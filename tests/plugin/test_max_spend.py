@@ -1,0 +1,106 @@
+"""``--llm-max-spend``: one limit for the whole run, in every paid mode, for suites and clients, with and without xdist."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import flaml  # noqa: F401
+import openai  # noqa: F401  # imported here once, so that no inner run imports it again
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+SUITES = """
+import pytest
+
+KEYS = dict(
+    dataset="data.jsonl", prompt="{question}", model="good", temperature=0, n=1, max_tokens=8, grader="numeric", num_samples=1,
+    prices={"good": {"input": 0, "output": 1000}}, tune_size=4, optimization_budget=9, concurrency=2,
+)
+
+@pytest.mark.llmtune(**KEYS, seed=1)
+def test_one(llmtune):
+    llmtune.check()
+
+@pytest.mark.llmtune(**KEYS, seed=2)
+def test_two(llmtune):
+    llmtune.check()
+"""
+
+CLIENT = """
+import pytest
+
+def ask(client, **limit):
+    messages = [{"role": "user", "content": "What is 1 plus 2?"}]
+    return client.chat.completions.create(model="good", messages=messages, **limit).choices[0].message.content
+
+def test_calls(llm_client):
+    for _ in range(9):
+        assert "3" in ask(llm_client, max_tokens=8)
+"""
+
+
+def paid(project: Project) -> Decimal:
+    """USD that the server billed: only completion tokens have a price, of a tenth of a cent."""
+    return Decimal(project.server.billed) / 1000
+
+
+@pytest.fixture
+def two(project: Project) -> Project:
+    """Two suites with lock files; live, each costs 10.4 cents."""
+    (project.pytester.path / "test_sums.py").write_text(SUITES, encoding="utf-8")
+    project.run("--llm-tune").assert_outcomes(passed=2)
+    return project
+
+
+def test_workers_share_the_limit(two: Project) -> None:
+    """One suite may use nearly all of it beside an idle worker; two stop before it, and say how much is gone."""
+
+    def live(*args: str) -> tuple[Decimal, pytest.RunResult]:
+        before = paid(two)
+        result = two.pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", "--llm-live", *args)
+        return paid(two) - before, result
+
+    spent, result = live("--llm-max-spend=0.12", "-k", "test_one")
+    result.assert_outcomes(passed=1)
+    assert spent == Decimal("0.104")
+    spent, result = live("--llm-max-spend=0.15")
+    assert result.parseoutcomes().get("failed", 0) >= 1
+    result.stdout.fnmatch_lines(["*--llm-max-spend: $0.1* of $0.15 is spent, and the next request may cost up to*"])
+    assert Decimal("0.14") < spent <= Decimal("0.15")
+
+
+@pytest.mark.parametrize("mode", ["--llm-live", "--llm-record=missing", "--llm-record=all"])
+def test_the_limit_holds_for_calls_of_clients(project: Project, mode: str) -> None:
+    """An app's own calls are refused once the next one might pass the limit; replay needs no money."""
+    (project.pytester.path / "test_sums.py").write_text(CLIENT, encoding="utf-8")
+    (project.pytester.path / "pytest.ini").write_text("[pytest]\nllmtune_prices = good input=0 output=1000\n")
+    result = project.run(mode, "--llm-max-spend=0.02")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*--llm-max-spend: $0.0* of $0.02 is spent, and the next request may cost up to*"])
+    assert 0 < paid(project) <= Decimal("0.02")
+    project.run("--llm-record=all", "--llm-max-spend=1").assert_outcomes(passed=1)
+    project.run("--llm-max-spend=0.001").assert_outcomes(passed=1)
+
+
+def test_a_call_of_unknown_price_is_refused_under_a_limit(project: Project) -> None:
+    """Nobody could say what it costs; without a limit it may be made."""
+    (project.pytester.path / "test_sums.py").write_text(CLIENT, encoding="utf-8")
+    result = project.run("--llm-live", "--llm-max-spend=1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the price of model 'good' is unknown*llmtune_prices*"])
+    assert project.server.count == 0
+    project.run("--llm-live").assert_outcomes(passed=1)
+
+
+def test_a_call_without_max_tokens_counts_with_a_long_answer(project: Project) -> None:
+    """Its worst case is reserved like that of a suite without max_tokens: 16,384 tokens."""
+    tests = CLIENT.replace("max_tokens=8", "")
+    (project.pytester.path / "test_sums.py").write_text(tests, encoding="utf-8")
+    (project.pytester.path / "pytest.ini").write_text("[pytest]\nllmtune_prices = good input=0 output=1000\n")
+    result = project.run("--llm-live", "--llm-max-spend=16")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*may cost up to $16.384000*"])
+    assert project.server.count == 0

@@ -7,6 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 from support.llm_server import LLMServer
 
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 with warnings.catch_warnings():
-    # pytester forgets what an inner run imported, and numpy cannot be imported twice in one process
+    # pytester forgets what an inner run imported; numpy cannot be imported twice in one process, and a second
+    # copy of an HTTP library does not catch the errors of the first
     warnings.simplefilter("ignore")
     import flaml  # noqa: F401
+
+    openai.OpenAI(api_key="unused").close()
 
 QUESTIONS = [{"question": f"What is {a} plus {b}?", "answer": str(a + b)} for a in range(6) for b in range(5)]
 

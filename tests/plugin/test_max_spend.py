@@ -5,8 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import flaml  # noqa: F401
-import openai  # noqa: F401  # imported here once, so that no inner run imports it again
 import pytest
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.report.suite_report import SuiteReport
     from pytest_llmtune.suite import Suite
 
-__all__ = ["Session"]
+__all__ = ["Session", "start"]
 
 
 class Session:
@@ -229,6 +230,28 @@ class Session:
     @property
     def _width(self) -> int:
         return int(self.config.get_terminal_writer().fullwidth)
+
+
+def start(config: pytest.Config, name: str) -> int:
+    """Write a starter suite; gives the exit code.
+
+    Raises:
+        pytest.UsageError: it cannot be written.
+    """
+    from pytest_llmtune import starter
+
+    here = config.invocation_params.dir
+    given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+    places = [config.rootpath / place for place in config.getini("testpaths")] or [here / "tests"]
+    tests = next((place for place in places if place.is_dir()), here)
+    try:
+        written = starter.write(name, given, here=here, tests=tests, root=config.rootpath)
+    except (LLMTuneError, OSError) as error:
+        raise pytest.UsageError(str(error)) from None
+    shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
+    lines = [f"wrote {path}" for path in shown]
+    sys.stdout.write("\n".join([*lines, f"next: pytest --llm-tune-dry-run {shown[0]}", ""]))
+    return pytest.ExitCode.OK
 
 
 def _suite_of(item: pytest.Item) -> Suite | None:

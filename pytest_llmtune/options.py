@@ -123,6 +123,12 @@ OPTIONS = (
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option(
+        "init",
+        str,
+        "write a commented starter suite, in YAML and in Python, for a data file: pytest --llm-init NAME FILE",
+        "NAME",
+    ),
+    Option(
         "prune",
         _boolean,
         "remove recordings and lock files whose suite is gone (runs no test; give no paths, -k or -m)",

@@ -37,6 +37,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.declare(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if (name := options.value_of("init", config)) is None:
+        return None
+    from pytest_llmtune.hooks import start
+
+    return start(config, name)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for marker in options.MARKERS:
         config.addinivalue_line("markers", marker)

@@ -191,6 +191,12 @@ class Session:
         if run is not None and "report" in vars(run):
             report.llmtune = report_json.dumps([run.report])  # type: ignore[attr-defined]
             report.user_properties.extend(junit.properties(run.report))
+            if html := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
+                from pytest_llmtune.report.html_row import extras
+
+                page = options.value_of("report", self.config)
+                row = extras(run.report, Path(html), Path(page) if page else None)
+                report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
 
     def receive(self, text: str) -> None:
         """A suite's result, from this process or from a worker."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.report.suite_report import SuiteReport
 
-__all__ = ["fragment", "page", "write"]
+__all__ = ["anchor", "fragment", "page", "target_of", "write"]
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -32,7 +32,7 @@ def page(reports: Sequence[SuiteReport]) -> str:
         ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
     """
     environment = _environment()
-    suites = [view.suite(report) for report in reports]
+    suites = [view.suite(report) | {"anchor": anchor(report)} for report in reports]
     for shown in suites:
         for name in ("quality", "spending", "examples"):
             shown[name] = _data(shown[name])
@@ -64,13 +64,23 @@ def fragment(report: SuiteReport) -> str:
     return text
 
 
+def anchor(report: SuiteReport) -> str:
+    """The id of a suite's section on the page."""
+    return f"suite-{sha256(report.nodeid.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def target_of(path: Path) -> Path:
+    """The file that the page is written to."""
+    return path if path.suffix.lower() in (".html", ".htm") else path / "index.html"
+
+
 def write(path: Path, reports: Sequence[SuiteReport]) -> Path:
     """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; gives the file.
 
     Raises:
         ReportError: the extra is missing, or the file cannot be written.
     """
-    target = path if path.suffix.lower() in (".html", ".htm") else path / "index.html"
+    target = target_of(path)
     try:
         write_text(target, page(reports))
     except OSError as error:

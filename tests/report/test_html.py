@@ -59,8 +59,8 @@ def suites(study: StudySummary | None = STUDY) -> list[SuiteReport]:
     )
     return [
         failed,
-        report(scores(1, 1), name="감정 분류"),
-        report(None, stale=[Stale("the prompt changed", "--llm-tune")]),
+        report(scores(1, 1), name="감정 분류", nodeid="mood.llmtune.yaml::감정 분류"),
+        report(None, stale=[Stale("the prompt changed", "--llm-tune")], nodeid="test_more.py::test_it"),
     ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions.endpoint_list import endpoints_of
 from pytest_llmtune.completions.source import LiveSource
+from pytest_llmtune.settings import Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.cache import Cache
@@ -14,10 +16,9 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.model import Completion, CompletionRequest
-    from pytest_llmtune.settings import Settings
     from pytest_llmtune.suite import Suite
 
-__all__ = ["Layered", "live_source"]
+__all__ = ["Layered", "live_source", "record_cache"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +54,15 @@ def live_source(suite: Suite, settings: Settings, prices: PriceBook, ledger: Led
         timeout=pick("timeout", suite.timeout),
         deadline=pick("deadline", suite.deadline),
     )
+
+
+def record_cache(mode: Mode, suite: Suite, recording: Recording) -> str | None:
+    """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer."""
+    match mode:
+        case Mode.RECORD_MISSING:
+            return str(suite.seed)
+        case Mode.RECORD_ALL:
+            old = recording.path.read_bytes() if recording.path.exists() else b""
+            return f"record-{hashlib.sha256(old).hexdigest()[:16]}"
+        case _:
+            return None

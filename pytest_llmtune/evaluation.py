@@ -171,11 +171,13 @@ async def evaluate(
     concurrency: int = 16,
     aggregate: Aggregate = mean,
     on_result: Callable[[int, ExampleResult, Decimal], None] | None = None,
+    requests: Iterable[CompletionRequest] | None = None,
 ) -> Evaluation:
     """Ask and grade every example, with ``concurrency`` examples in flight.
 
     Args:
         on_result: told (number done so far, the result, USD spent so far) as each example is finished.
+        requests: one for each example, where these are only some of the rows; default: ``requests_of`` the examples.
 
     Raises:
         EndpointError: no request can succeed (wrong key, unknown model).
@@ -183,7 +185,8 @@ async def evaluate(
         StaleRecordingError: replaying, and an example has no recording.
     """
     results: list[ExampleResult | None] = [None] * len(examples)
-    todo = enumerate(zip(examples, requests_of(config, examples), strict=True))
+    asked = requests_of(config, examples) if requests is None else requests
+    todo = enumerate(zip(examples, asked, strict=True))
     paid, done = Decimal(0), 0
 
     async def work() -> None:

@@ -45,7 +45,10 @@ class SuiteHandle:
         if self._session.settings.mode is Mode.DRY_RUN:
             self._session.check(self._run)
             pytest.skip("--llm-tune-dry-run asks nothing")
-        return self._run.evaluation
+        evaluation = self._run.evaluation
+        if self._session.settings.shard is not None:
+            pytest.skip(f"--llm-shard={self._session.settings.shard}: what follows is meant for all rows (--llm-merge)")
+        return evaluation
 
     def check(self) -> None:
         """Fail the test unless the verdict passes: thresholds, costs, and the baseline."""

@@ -18,7 +18,8 @@ from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.orphans import orphans, remove
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.shared_spend import SharedSpend
-from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.errors import LLMTuneError, ReportError
+from pytest_llmtune.merging import Shards
 from pytest_llmtune.outcome import Place
 from pytest_llmtune.replaying import replay_of
 from pytest_llmtune.report import github, junit, terminal
@@ -71,6 +72,18 @@ class Session:
             SharedSpend(self.spend_table, "controller").bury(node.workerinput["workerid"])
 
     @cached_property
+    def shards(self) -> Shards | None:
+        """The results that ``--llm-merge`` names.
+
+        Raises:
+            pytest.UsageError: they are not all shards, each once.
+        """
+        try:
+            return None if self.settings.merge is None else Shards.read(Path(self.settings.merge))
+        except ReportError as error:
+            raise pytest.UsageError(f"--llm-merge: {error}") from None
+
+    @cached_property
     def redactor(self) -> Redactor:
         return Redactor.from_environment(patterns=self.settings.redact)
 
@@ -119,7 +132,9 @@ class Session:
             )
         path, line, _ = item.location
         place = Place(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
-        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
+        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen, self.shards)
+        if self.shards is not None:
+            self.shards.of(suite.name)  # that there are none is said now
         if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
             run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
         self.runs[item.nodeid] = run

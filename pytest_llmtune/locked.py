@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.lock import Lock
 from pytest_llmtune.suite import Config
 from pytest_llmtune.verdict import Stale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_llmtune.completions.pricing import Price
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.lock import Lock
+    from pytest_llmtune.lock import StudySummary
+    from pytest_llmtune.model import Evaluation
     from pytest_llmtune.suite import Split, Suite
 
-__all__ = ["Locked", "fingerprints_of"]
+__all__ = ["Locked", "fingerprints_of", "lock_of"]
 
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
@@ -30,6 +34,15 @@ def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) 
         "prompt_index": str(known.index(mine)) if mine in known else "0",
         "space": suite.space.fingerprint,
     }
+
+
+def lock_of(
+    suite: Suite, evaluation: Evaluation, fingerprints: Mapping[str, str], *, price: Price, study: StudySummary | None
+) -> Lock:
+    """Today's result as the suite's baseline; the price is that of its model."""
+    model = str(evaluation.config["model"])
+    prices = {model: {name: Decimal(usd) for name, usd in price.to_plain().items()}}
+    return Lock.of(suite.name, evaluation, prices=prices, fingerprints=fingerprints, study=study)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ def _dollars(text: str) -> Any:
     return _number(Decimal, "USD")(text)
 
 
+def _shard(text: str) -> Any:
+    from pytest_llmtune.sharding import Shard
+
+    return Shard.parse(text)
+
+
 def _prices(lines: str) -> dict[str, dict[str, str]]:
     """One model a line: ``MODEL input=USD output=USD [cached_input=USD]``, per 1M tokens."""
     prices: dict[str, dict[str, str]] = {}
@@ -122,6 +128,8 @@ OPTIONS = (
     Option("allow-hosts", _lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
+    Option("shard", _shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
+    Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
     Option(
         "init",
         str,
@@ -192,7 +200,21 @@ def _mode(config: pytest.Config) -> Mode:
     chosen = [mode for mode in Modes if mode.value in _asked_modes(config)]
     if len(chosen) > 1:
         raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
-    return chosen[0] if chosen else Modes.REPLAY
+    mode = chosen[0] if chosen else Modes.REPLAY
+    _check_shards(config, mode)
+    return mode
+
+
+def _check_shards(config: pytest.Config, mode: Mode) -> None:
+    """A part of the rows can be replayed or asked live, and results be judged; what is written is of all rows."""
+    given = [name for name in ("shard", "merge") if value_of(name, config) is not None]
+    if given and mode.option and (given[0] == "merge" or mode.value != "live"):
+        given.append(mode.option.removeprefix("--llm-"))
+    if len(given) > 1:
+        raise pytest.UsageError(
+            f"--llm-{given[0]} and --llm-{given[1]} cannot be combined: a shard is replayed, or asked with --llm-live; "
+            "shards are then merged, and lock files and recordings are written, by a run without --llm-shard"
+        )
 
 
 def _asked_modes(config: pytest.Config) -> set[str]:

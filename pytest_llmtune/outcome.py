@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from pytest_llmtune.regression import judge
+from pytest_llmtune.regression import judge, unjudged
 from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
 from pytest_llmtune.verdict import Stale, criteria_of
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Evaluation
     from pytest_llmtune.settings import Settings
-    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.sharding import ShardFacts
+    from pytest_llmtune.suite import Split, Suite
 
 __all__ = ["Place", "recording_facts", "report_of"]
 
@@ -46,28 +47,42 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     )
 
 
+class Run(Protocol):
+    """A suite in a run, as far as a report tells of it."""
+
+    suite: Suite
+    settings: Settings
+    place: Place
+
+    @property
+    def split(self) -> Split: ...
+
+
 def report_of(
-    suite: Suite,
-    settings: Settings,
-    place: Place,
-    *,
+    run: Run,
     evaluation: Evaluation | None,
     baseline: Lock,
-    facts: RecordingFacts,
-    reused: bool,
-    stale: Sequence[Stale],
-    notes: Sequence[str],
-    compared: tuple[Compared, ...],
+    facts: RecordingFacts | None,
+    *,
+    stale: Sequence[Stale] = (),
+    notes: Sequence[str] = (),
+    compared: tuple[Compared, ...] = (),
+    shard: ShardFacts | None = None,
 ) -> SuiteReport:
-    """Judge an evaluation against the suite's criteria and the baseline."""
-    criteria = criteria_of(suite, reused=reused)
+    """Judge an evaluation against the suite's criteria and the baseline; a shard's is not judged."""
+    suite, place = run.suite, run.place
+    criteria = criteria_of(suite, reused=run.split.reused)
+    if shard is None:
+        verdict = judge(evaluation, criteria, baseline, stale=stale, notes=notes, aggregate=suite.aggregator)
+    else:
+        verdict = unjudged(evaluation, criteria, stale, shard)
     return SuiteReport(
         suite.name,
         place.nodeid,
         place.path,
         place.line,
-        settings.mode.value,
-        judge(evaluation, criteria, baseline, stale=stale, notes=notes, aggregate=suite.aggregator),
+        run.settings.mode.value,
+        verdict,
         criteria,
         evaluation,
         baseline,
@@ -75,4 +90,5 @@ def report_of(
         compared,
         facts,
         spent=evaluation.cost if evaluation else Decimal(0),
+        shard=shard,
     )

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pytest_llmtune.comparison import Comparison
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Evaluation
+    from pytest_llmtune.sharding import ShardFacts
 
-__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "criteria_of", "judge", "limits_of"]
+__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "criteria_of", "judge", "limits_of", "unjudged"]
 
 _TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats
 
@@ -71,6 +72,20 @@ def judge(
         compared=comparison.compared if comparison else 0,
         stale=tuple(stale),
         notes=(*notes, *_notes(criteria, comparison, gates, baseline)),
+    )
+
+
+def unjudged(evaluation: Evaluation | None, criteria: Criteria, stale: Sequence[Stale], shard: ShardFacts) -> Verdict:
+    """A shard's figures: its few rows are held against nothing; the shards together are."""
+    count = len(evaluation.results) if evaluation else 0
+    note = f"shard {shard.name}, {count} of {shard.rows} rows: not judged; judge all shards: pytest --llm-merge=DIR"
+    return Verdict(
+        "stale" if stale else "passed",
+        criteria.metric,
+        value=evaluation.metrics.get(criteria.metric) if evaluation else None,
+        interval=evaluation.intervals.get(criteria.metric) if evaluation else None,
+        stale=tuple(stale),
+        notes=(note,),
     )
 
 

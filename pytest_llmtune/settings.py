@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
+    from pytest_llmtune.sharding import Shard
+
 __all__ = ["Mode", "Settings"]
 
 
@@ -61,6 +63,10 @@ class Settings:
     """Regular expressions whose matches never reach a file."""
     allow_hosts: tuple[str, ...] = ()
     """Loopback hosts that tests may reach in offline modes."""
+    shard: Shard | None = None
+    """The part of every suite's rows that this run looks at."""
+    merge: str | None = None
+    """The directory with the results of shards, taken instead of replaying."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
-from pytest_llmtune.asked_of import Layered, live_source
+from pytest_llmtune.asked_of import Layered, live_source, record_cache
+from pytest_llmtune.asked_rows import AskedRows, state_of
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.pricing import PriceBook
@@ -20,25 +19,26 @@ from pytest_llmtune.completions.write_lock import exclusive
 from pytest_llmtune.evaluation import Collector, evaluate, requests_of
 from pytest_llmtune.grading import check, resolve
 from pytest_llmtune.lock import Lock, StudySummary
-from pytest_llmtune.locked import Locked, fingerprints_of
+from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
+from pytest_llmtune.merging import merged
 from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Study, compare, dry_run, tune
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
+    from decimal import Decimal
     from pathlib import Path
 
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.grading import Grader
+    from pytest_llmtune.merging import Shards
     from pytest_llmtune.model import Evaluation, ExampleResult
-    from pytest_llmtune.report.suite_report import Compared, SuiteReport
+    from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
     from pytest_llmtune.suite import Config, Split, Suite
-    from pytest_llmtune.verdict import Stale
 
 __all__ = ["SuiteRun"]
 
@@ -54,6 +54,8 @@ class SuiteRun:
     """The run's, which ``--llm-max-spend`` limits."""
     redactor: Redactor
     listen: events.Listener = field(default=lambda _: None)
+    shards: Shards | None = None
+    """Results to be judged together, instead of replaying."""
 
     @property
     def lock_path(self) -> Path:
@@ -130,19 +132,34 @@ class SuiteRun:
         locked = Locked.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
         now = fingerprints_of(self.suite, config, self.split, self.grader)
+        rows = self._rows(config)
+        state = state_of(now, self.lock_path, self.prices.price(config.model))
+        if self.shards is not None:
+            return self._merged(self.shards, locked, lock, now, state)
         recording = Recording.load(self.recording_path, self.redactor)
-        asked = list(requests_of(config, self.split.test))
-        lacking = [] if mode.online else [request for request in asked if not recording.holds(request)]
-        missing, detail = len(lacking), recording.explain(lacking[0]) if lacking else ""
-        stale = locked.stale(self.suite, now, lock, missing, len(asked), detail=detail)
+        missing, detail = (0, "") if mode.online else rows.missing(recording)
+        stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), detail=detail)
         evaluation = None
         if not missing:
-            evaluation = run_async(self._evaluated(config, recording))
+            evaluation = run_async(self._evaluated(rows, recording))
         if mode is Mode.ACCEPT and evaluation is not None:
             lock = self._write_lock(config, evaluation, now, lock.study)
-            stale = locked.stale(self.suite, now, lock, 0, len(asked))
+            stale = locked.stale(self.suite, now, lock, 0, len(rows.examples))
         notes = () if stale else locked.notes(now, lock)
-        return self._report(evaluation, lock, recording, stale, notes, missing=missing)
+        facts, shard = self._facts(recording, missing), rows.facts(state)
+        return report_of(self, evaluation, lock, facts, stale=stale, notes=notes, shard=shard)
+
+    def _merged(
+        self, shards: Shards, locked: Locked, lock: Lock, now: dict[str, str], state: dict[str, str]
+    ) -> SuiteReport:
+        """The one verdict over all shards."""
+        rows = self.split.test
+        whole = merged(shards.of(self.suite.name), rows, state)
+        stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), detail=whole.detail)
+        evaluation = whole.evaluation(locked.config, self.suite.aggregator)
+        notes = () if stale else locked.notes(now, lock)
+        report = report_of(self, evaluation, lock, whole.facts, stale=stale, notes=notes)
+        return replace(report, mode=whole.mode)
 
     def _tuned(self) -> SuiteReport:
         study, evaluation, compared = run_async(self._search())
@@ -151,7 +168,8 @@ class SuiteRun:
         recording = Recording.load(self.recording_path, self.redactor)
         for request in requests_of(study.winner, self.split.test):
             recording.take(request)
-        report = self._report(evaluation, lock, recording, (), study.notes, compared=compared)
+        facts = self._facts(recording)
+        report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
         return replace(report, spent=report.spent + study.summary.spent)
 
     async def search(self) -> Study:
@@ -181,7 +199,7 @@ class SuiteRun:
         self.prices.check([config.model])
         source = self._live(self.ledger, cached=str(self.suite.seed))
         try:
-            return await self._evaluate(config, source)
+            return await self._evaluate(self._rows(config), source)
         finally:
             await source.aclose()
 
@@ -191,7 +209,7 @@ class SuiteRun:
         source = self._live(self.ledger, cached=str(self.suite.seed))
         collector = Collector(source)
         try:
-            evaluation = await self._evaluate(study.winner, collector)
+            evaluation = await self._evaluate(self._rows(study.winner), collector)
             compared = await compare(
                 self.suite,
                 self.split.test,
@@ -205,55 +223,50 @@ class SuiteRun:
         Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
         return study, evaluation, compared
 
-    async def _evaluated(self, config: Config, recording: Recording) -> Evaluation:
+    async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
         mode = self.settings.mode
         if not mode.online:
-            return await self._evaluate(config, ReplaySource(recording))
-        live = self._live(self.ledger, cached=self._record_cache(recording))
+            return await self._evaluate(rows, ReplaySource(recording))
+        live = self._live(self.ledger, cached=record_cache(mode, self.suite, recording))
         if mode is Mode.LIVE:
-            return await self._asked(config, live, "live")
+            return await self._asked(rows, live, "live")
         collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
-        evaluation = await self._asked(config, collector, "record")
+        evaluation = await self._asked(rows, collector, "record")
         if not evaluation.unknown:  # whole or not at all; what was paid for is in the cache
             Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
         return evaluation
 
-    def _record_cache(self, recording: Recording) -> str | None:
-        """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer."""
-        match self.settings.mode:
-            case Mode.RECORD_MISSING:
-                return str(self.suite.seed)
-            case Mode.RECORD_ALL:
-                old = recording.path.read_bytes() if recording.path.exists() else b""
-                return f"record-{hashlib.sha256(old).hexdigest()[:16]}"
-            case _:
-                return None
-
     # -- the steps
 
-    async def _asked(self, config: Config, source: LiveSource | Collector, task: str) -> Evaluation:
-        self.prices.check([config.model])
-        self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(self.split.test)))
+    async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
+        self.prices.check([rows.config.model])
+        self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         try:
-            return await self._evaluate(config, source)
+            return await self._evaluate(rows, source)
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, self.ledger.spent))
 
-    async def _evaluate(self, config: Config, source: Asking) -> Evaluation:
+    async def _evaluate(self, rows: AskedRows, source: Asking) -> Evaluation:
+        examples = rows.examples
+
         def on_result(done: int, _: ExampleResult, paid: Decimal) -> None:
-            self.listen(events.Asked(self.suite.name, done, len(self.split.test), paid))
+            self.listen(events.Asked(self.suite.name, done, len(examples), paid))
 
         return await evaluate(
-            config,
-            self.split.test,
+            rows.config,
+            examples,
             grader=self.grader,
             source=source,
             prices=self.prices,
             concurrency=self._concurrency,
             aggregate=self.suite.aggregator,
             on_result=on_result if self.settings.mode.online else None,
+            requests=rows.requests(),
         )
+
+    def _rows(self, config: Config) -> AskedRows:
+        return AskedRows(config, self.split.test, self.settings.shard)
 
     @property
     def _concurrency(self) -> int:
@@ -269,37 +282,9 @@ class SuiteRun:
     def _write_lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
     ) -> Lock:
-        price = self.prices.price(config.model).to_plain()
-        lock = Lock.of(
-            self.suite.name,
-            evaluation,
-            prices={config.model: {name: Decimal(usd) for name, usd in price.items()}},
-            fingerprints=fingerprints,
-            study=study,
-        )
+        lock = lock_of(self.suite, evaluation, fingerprints, price=self.prices.price(config.model), study=study)
         lock.write(self.lock_path)
         return lock
 
-    def _report(
-        self,
-        evaluation: Evaluation | None,
-        lock: Lock,
-        recording: Recording,
-        stale: Sequence[Stale],
-        notes: Sequence[str],
-        *,
-        missing: int = 0,
-        compared: tuple[Compared, ...] = (),
-    ) -> SuiteReport:
-        return report_of(
-            self.suite,
-            self.settings,
-            self.place,
-            evaluation=evaluation,
-            baseline=lock,
-            facts=recording_facts(self.recording_path, self.settings, recording, missing),
-            reused=self.split.reused,
-            stale=stale,
-            notes=notes,
-            compared=compared,
-        )
+    def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts:
+        return recording_facts(self.recording_path, self.settings, recording, missing)

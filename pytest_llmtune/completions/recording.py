@@ -76,10 +76,16 @@ class Recording:
     def holds(self, request: CompletionRequest) -> bool:
         """Whether ``take`` would find enough answers, by what the file says of itself; nothing is taken."""
         positions = self._index.get(self._key(request), [])
-        answers = (
-            self.interactions[position].answers or answers_in(self._exchange(position)) for position in positions
-        )
-        return sum(answers) >= (request.draw + 1) * request.n
+        return sum(map(self._answers, positions)) >= (request.draw + 1) * request.n
+
+    def leave(self, request: CompletionRequest) -> None:
+        """Somebody else takes the answers to this request: they count as used."""
+        positions, answers = self._index.get(self._key(request), []), 0
+        for position in positions:
+            self._taken.add(position)
+            answers += self._answers(position)
+            if answers >= (request.draw + 1) * request.n:
+                return
 
     def explain(self, request: CompletionRequest) -> str:
         """How a request without a recording differs from the nearest recorded one; empty where nothing is recorded."""
@@ -101,6 +107,9 @@ class Recording:
         text = canonical_json(request.body)
         _, clean = self.redactor.clean_request("", text)
         return request.key if clean == text else request_key(parse_object(clean) or {})
+
+    def _answers(self, position: int) -> int:
+        return self.interactions[position].answers or answers_in(self._exchange(position))
 
     def _exchange(self, position: int) -> Exchange:
         try:

@@ -11,6 +11,7 @@ from pytest_llmtune.errors import ReportError
 from pytest_llmtune.lock import Lock, Measured, StudySummary
 from pytest_llmtune.model import Evaluation, Interval
 from pytest_llmtune.plain import from_plain, to_plain
+from pytest_llmtune.sharding import ShardFacts
 from pytest_llmtune.verdict import Criteria, Verdict
 
 __all__ = ["Compared", "RecordingFacts", "SuiteReport"]
@@ -75,6 +76,8 @@ class SuiteReport:
     notes: tuple[str, ...] = ()
     spent: Decimal = Decimal(0)
     """USD this suite cost in this run."""
+    shard: ShardFacts | None = None
+    """Which part of the suite's rows this is; None: all of them."""
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -1,0 +1,34 @@
+"""Which rows are of which shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pytest_llmtune.sharding import Shard
+from pytest_llmtune.suite.rows import with_ids
+
+ROWS = [{"question": f"What is {number}?"} for number in range(2000)]
+
+
+def test_every_row_is_of_exactly_one_shard_of_about_equal_size() -> None:
+    """Fifths of 2,000 rows are fifths, near enough, and leave no row out."""
+    examples = with_ids(enumerate(ROWS))
+    shards = [Shard(index, 5) for index in range(1, 6)]
+    counts = Counter(shard.index for example in examples for shard in shards if shard.holds(example))
+    assert counts.total() == len(ROWS)
+    assert all(330 < count < 470 for count in counts.values())
+
+
+def test_appended_and_moved_rows_move_no_other() -> None:
+    """A row's content decides alone, whatever comes before or after it."""
+    shard = Shard(2, 5)
+    before = {example.id for example in with_ids(enumerate(ROWS[:1000])) if shard.holds(example)}
+    after = {example.id for example in with_ids(enumerate(reversed(ROWS))) if shard.holds(example)}
+    assert before == after & {example.id for example in with_ids(enumerate(ROWS[:1000]))}
+
+
+def test_equal_rows_are_of_one_shard() -> None:
+    """Rows that repeat are counted apart by their ids, and stay together."""
+    examples = with_ids(enumerate([ROWS[7]] * 4))
+    assert len({example.id for example in examples}) == 4
+    assert sum(Shard(1, 3).holds(example) for example in examples) in (0, 4)

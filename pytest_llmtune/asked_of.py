@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmtune import events
+from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.endpoint_list import endpoints_of
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.settings import Mode, Settings
@@ -35,12 +37,26 @@ class Layered:
         await self.beyond.aclose()
 
 
-def live_source(suite: Suite, settings: Settings, prices: PriceBook, ledger: Ledger, cache: Cache | None) -> LiveSource:
+def live_source(
+    suite: Suite,
+    settings: Settings,
+    prices: PriceBook,
+    ledger: Ledger,
+    cache: Cache | None,
+    *,
+    listen: events.Listener = lambda _: None,
+) -> LiveSource:
     """The endpoints in force for a suite: command line > environment > suite > ini > default.
+
+    Every request that is sent or comes back is told to ``listen``.
 
     Raises:
         SuiteError: an endpoint is declared wrongly, or no key is found.
     """
+
+    def in_flight(account: Account) -> None:
+        listen(events.InFlight(suite.name, account.in_flight, account.paid))
+
     pick = settings.pick
     endpoints = endpoints_of(
         pick("endpoints", suite.endpoints), base_url=pick("base_url", suite.base_url), root=settings.root
@@ -53,6 +69,7 @@ def live_source(suite: Suite, settings: Settings, prices: PriceBook, ledger: Led
         concurrency=int(pick("concurrency", suite.concurrency)),
         timeout=pick("timeout", suite.timeout),
         deadline=pick("deadline", suite.deadline),
+        account=Account(listen=in_flight),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["Asked", "Event", "Finished", "Listener", "Started", "TrialDone"]
+__all__ = ["Asked", "Event", "Finished", "InFlight", "Listener", "Started", "TrialDone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,24 @@ class TrialDone:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Some more examples are finished, or more requests in flight; sent as often as the sender likes."""
+    """Some more examples are finished; sent as often as the sender likes."""
 
     suite: str
     done: int
     total: int | None
     spent: Decimal
     """USD so far."""
-    in_flight: int = 0
-    """Requests sent and not yet answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A request was sent, or came back."""
+
+    suite: str
+    requests: int
+    """Sent and not yet answered."""
+    paid: Decimal
+    """USD for all that has been answered in this step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +77,5 @@ class Finished:
     """Why it stopped, where that is worth a word."""
 
 
-Event = Started | TrialDone | Asked | Finished
+Event = Started | TrialDone | Asked | InFlight | Finished
 Listener = Callable[[Event], None]

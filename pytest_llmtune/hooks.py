@@ -95,7 +95,9 @@ class Session:
         with capture.global_and_fixture_disabled() if capture else ExitStack():
             file = os.fdopen(os.dup(1), "w", encoding="utf-8")
         self._open.enter_context(file)
-        return self._open.enter_context(Progress(file, terminal=file.isatty(), color=file.isatty(), quiet=quiet))
+        terminal = file.isatty() and os.environ.get("TERM") != "dumb"
+        color = bool(self.config.get_terminal_writer().hasmarkup) if terminal and not quiet else False
+        return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet))
 
     def close(self) -> None:
         """Close what the run opened."""

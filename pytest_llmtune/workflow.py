@@ -208,6 +208,7 @@ class SuiteRun:
         study = await self.search()
         source = self._live(self.ledger, cached=str(self.suite.seed))
         collector = Collector(source)
+        self.listen(events.Started(self.suite.name, "record", len(self.split.test)))
         try:
             evaluation = await self._evaluate(self._rows(study.winner), collector)
             compared = await compare(
@@ -220,6 +221,7 @@ class SuiteRun:
             )
         finally:
             await source.aclose()
+            self.listen(events.Finished(self.suite.name, source.account.paid))
         Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
         return study, evaluation, compared
 
@@ -241,11 +243,12 @@ class SuiteRun:
     async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([rows.config.model])
         self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
+        before = self.ledger.spent
         try:
             return await self._evaluate(rows, source)
         finally:
             await source.aclose()
-            self.listen(events.Finished(self.suite.name, self.ledger.spent))
+            self.listen(events.Finished(self.suite.name, self.ledger.spent - before))
 
     async def _evaluate(self, rows: AskedRows, source: Asking) -> Evaluation:
         examples = rows.examples
@@ -277,7 +280,7 @@ class SuiteRun:
 
     def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
         cache = None if cached is None else Cache(self._cache(), seed=cached)
-        return live_source(self.suite, self.settings, self.prices, ledger, cache)
+        return live_source(self.suite, self.settings, self.prices, ledger, cache, listen=self.listen)
 
     def _write_lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Account"]
 
@@ -35,6 +40,26 @@ class Account:
     """USD that requests which broke off may have cost at most."""
     notes: list[str] = field(default_factory=list)
     """Single events worth a line: a server's limit of n, its way of counting, a switch to another endpoint."""
+
+    in_flight: int = 0
+    """Requests sent and not yet answered."""
+    listen: Callable[[Account], None] | None = None
+    """Told whenever a request is sent or has come back."""
+
+    @contextmanager
+    def flight(self) -> Iterator[None]:
+        """A request is on its way."""
+        self.sent += 1
+        self._fly(1)
+        try:
+            yield
+        finally:
+            self._fly(-1)
+
+    def _fly(self, number: int) -> None:
+        self.in_flight += number
+        if self.listen is not None:
+            self.listen(self)
 
     def note(self, text: str) -> None:
         """Add a line, once."""

@@ -162,10 +162,10 @@ class Asking:
     async def _send(
         self, lane: Lane, body: Mapping[str, Any], seconds: float, reservation: Reservation
     ) -> Exchange | Failure:
-        self.account.sent += 1
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
         try:
-            return await send(lane, body, seconds)
+            with self.account.flight():
+                return await send(lane, body, seconds)
         except asyncio.CancelledError:
             self.account.uncertain += reservation.amount
             raise

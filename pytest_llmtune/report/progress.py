@@ -7,7 +7,7 @@ from decimal import Decimal
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pytest_llmtune.events import Asked, Finished, Started, TrialDone
+from pytest_llmtune.events import Asked, Finished, InFlight, Started, TrialDone
 from pytest_llmtune.figures import dollars, number
 from pytest_llmtune.report.text import cell_cut, one_line
 
@@ -45,10 +45,10 @@ class _State:
         match event:
             case TrialDone():
                 return replace(self, done=event.trial, spent=event.spent, best=event.best)
-            case Asked() if self.started.task == "tune":
-                return replace(self, spent=event.spent, in_flight=event.in_flight)
-            case Asked():
-                return replace(self, done=event.done, spent=event.spent, in_flight=event.in_flight)
+            case Asked() if self.started.task != "tune":
+                return replace(self, done=event.done, spent=event.spent)
+            case InFlight():
+                return replace(self, in_flight=event.requests, spent=max(self.spent, event.paid))
             case Finished():
                 return replace(self, spent=event.spent, in_flight=0)
         return self
@@ -79,6 +79,7 @@ class Progress:
     _states: dict[str, _State] = field(default_factory=dict)
     _tasks: dict[str, Any] = field(default_factory=dict)
     _bar: Any = None
+    _fit: Any = None
     _begun: bool = False
     _last: float = 0.0
 
@@ -94,10 +95,13 @@ class Progress:
         """Show one event."""
         if self.quiet:
             return
-        state = self._states.get(event.suite) or _State(Started(event.suite, "record"))
         if isinstance(event, Started):
-            state = _State(event)
-        self._states[event.suite] = state = state.after(event)
+            self._states[event.suite] = _State(event)
+        elif event.suite not in self._states:
+            return  # what comes after the end of a step belongs to none
+        self._states[event.suite] = state = self._states[event.suite].after(event)
+        if isinstance(event, Finished):
+            del self._states[event.suite]
         if self.terminal:
             self._draw(event, state)
         else:
@@ -119,7 +123,8 @@ class Progress:
                     self._line(event.suite, state.text())
             case Finished():
                 note = f": {one_line(event.note)}" if event.note else ""
-                self._line(event.suite, f"done, {dollars(event.spent)}{note}")
+                verb = _VERBS[state.started.task]
+                self._line(event.suite, f"{verb} done, {dollars(event.spent)}{note}")
 
     def _line(self, suite: str, text: str) -> None:
         self._last = monotonic()
@@ -132,37 +137,29 @@ class Progress:
         bar = self._running_bar()
         suite = event.suite
         if suite not in self._tasks:
-            self._tasks[suite] = bar.add_task(cell_cut(one_line(suite), 30), total=None, text="")
+            self._tasks[suite] = bar.add_task(cell_cut(one_line(suite), 24), total=None, text="")
         share = state.share
         bar.update(self._tasks[suite], text=state.text(), completed=share or 0, total=None if share is None else 1)
-        if not isinstance(event, Asked):
+        if isinstance(event, TrialDone):
             bar.refresh()
         if isinstance(event, Finished):
             bar.remove_task(self._tasks.pop(suite))
             if not self._tasks:
                 self._stop_bar()
-            self._line(suite, f"done, {state.text()}" + (f": {one_line(event.note)}" if event.note else ""))
+            verb = _VERBS[state.started.task]
+            self._line(suite, f"{verb} done, {state.text()}" + (f": {one_line(event.note)}" if event.note else ""))
 
     def _running_bar(self) -> Any:
         if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
+            from pytest_llmtune.report.progress_bar import bar, fit
 
             if not self._begun:
                 self.file.write("\n")
                 self._begun = True
-            console = Console(
-                file=self.file, force_terminal=True, no_color=not self.color, highlight=False, emoji=False
-            )
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[text]}", markup=False),
-                TimeRemainingColumn(),
-            )
-            self._bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+            self._bar, self._fit = bar(self.file, color=self.color), fit
+            self._fit(self._bar)
             self._bar.start()
+        self._fit(self._bar)
         return self._bar
 
     def _stop_bar(self) -> None:

@@ -11,13 +11,13 @@ from decimal import Decimal
 
 import pytest
 
-from pytest_llmtune.events import Asked, Event, Finished, Started, TrialDone
+from pytest_llmtune.events import Asked, Event, Finished, InFlight, Started, TrialDone
 from pytest_llmtune.report import progress
 from pytest_llmtune.report.progress import Progress
 
 SEARCH: tuple[Event, ...] = (
     Started("algebra", "tune", 3, Decimal(1)),
-    Asked("algebra", 4, 20, Decimal("0.01"), 16),
+    InFlight("algebra", 16, Decimal("0.01")),
     TrialDone("algebra", 1, "gpt-4o n=2", 0.5, Decimal("0.0012"), Decimal("0.1"), 0.5),
     TrialDone("algebra", 2, "gpt-4o n=5", None, None, Decimal("0.2"), 0.5, "failed"),
     TrialDone("algebra", 3, "gpt-4o n=3", 0.75, Decimal("0.002"), Decimal("0.3"), 0.75),
@@ -64,7 +64,7 @@ def test_a_log_gets_one_line_a_trial() -> None:
         "algebra: trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight: score 0.5 at $0.0012 per instance: gpt-4o n=2",
         "algebra: trial 2 of 3, $0.20 of $1.00, best 0.5, 16 in flight: no score (failed): gpt-4o n=5",
         "algebra: trial 3 of 3, $0.30 of $1.00, best 0.75, 16 in flight: score 0.75 at $0.002 per instance: gpt-4o n=3",
-        "algebra: done, $0.30: all trials done",
+        "algebra: tuning done, $0.30: all trials done",
     ]
 
 
@@ -81,7 +81,7 @@ def test_a_recording_reports_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
         *(Asked("a", i, 1000, Decimal(0)) for i in range(1000)),
         Finished("a", Decimal(0)),
     )
-    assert shown(events).splitlines() == ["", "a: recording, 1000 examples", "a: done, $0"]
+    assert shown(events).splitlines() == ["", "a: recording, 1000 examples", "a: recording done, $0"]
     monkeypatch.setattr(progress, "_PAUSE", 0.0)
     assert "a: example 999 of 1000, $0" in shown(events).splitlines()
 
@@ -91,7 +91,7 @@ def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     """On a terminal a bar shows trial, dollars and best; at the end one line stays and the cursor is visible again."""
     output = on_a_terminal(SEARCH)
     assert "trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight" in re.sub(r"\x1b\[[0-9;]*m", "", output)
-    assert output.rstrip().endswith("algebra: done, trial 3 of 3, $0.30 of $1.00, best 0.75: all trials done")
+    assert output.rstrip().endswith("algebra: tuning done, trial 3 of 3, $0.30 of $1.00, best 0.75: all trials done")
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
 
 

@@ -1,0 +1,56 @@
+"""The bar on a terminal, made of rich; imported where a bar is drawn, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+__all__ = ["bar", "fit"]
+
+_EARLY = 0.05
+"""The share that must be done before a guess at the rest is worth a word."""
+
+
+class _Left(ProgressColumn):
+    """Time left, if all goes on at the pace so far: rich's own column knows the last half minute only."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        if not task.total or task.elapsed is None or task.completed < _EARLY * task.total:
+            return Text("")
+        minutes, seconds = divmod(round(task.elapsed * (task.total - task.completed) / task.completed), 60)
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return Text(f"{clock} left")
+
+
+def bar(file: TextIO, *, color: bool) -> Progress:
+    """Suite, bar, what ``update(text=...)`` says, time left; on one line, in which the bar takes what is left of it."""
+    console = Console(file=file, force_terminal=True, no_color=not color, highlight=False, emoji=False)
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        _Left(table_column=Column(no_wrap=True)),
+    )
+    return Progress(
+        *columns, console=console, transient=True, expand=True, redirect_stdout=False, redirect_stderr=False
+    )
+
+
+def fit(shown: Progress) -> None:
+    """Be as wide as the terminal is now: rich asks the standard streams, which pytest has captured."""
+    try:
+        width = os.get_terminal_size(shown.console.file.fileno()).columns
+    except OSError:  # no terminal, or no file of the system's at all
+        width = 0
+    shown.console.width = width or 80

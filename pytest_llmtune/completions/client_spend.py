@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.answers import token_limit
 from pytest_llmtune.completions.billing import ASSUMED_ANSWER, prompt_bound
-from pytest_llmtune.completions.facts import facts_of, parse_object
+from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.usage import metered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,7 @@ class ClientSpend:
 
     def answered(self, reservation: Reservation, body: str, status: int, text: str) -> None:
         """A call was answered: an error is free; an answer without ``usage`` may have cost what was reserved."""
-        usage = facts_of(text).usage
+        usage = metered(body, text)
         if status >= 400:
             reservation.settle(Decimal(0))
         elif usage is not None:

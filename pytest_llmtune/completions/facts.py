@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.model import Usage
@@ -66,14 +66,22 @@ def documents_of(text: str) -> Iterator[dict[str, Any]]:
 
 
 def facts_of(text: str) -> Facts:
-    """Read a response's body; in an event stream what comes later wins."""
+    """Read a response's body; in an event stream what comes later wins.
+
+    llama.cpp ends a stream of n choices with n events of usage, one for each choice: together they are the call's.
+    """
     model, usage, reasons = "", None, dict[int, str]()
+    closing: list[Usage] = []
     for document in documents_of(text):
         inner = document.get("response")  # an event of the Responses API wraps the whole response
         body = inner if isinstance(inner, dict) else document
         model = str(body.get("model") or model)
-        usage = usage_of(body.get("usage")) or usage
+        found = usage_of(body.get("usage"))
+        usage = found or usage
+        closing += [found] if found and body.get("choices") == [] else []
         reasons |= _reasons(body)
+    if len(closing) == len(reasons) > 1:
+        usage = replace(closing[0], completion_tokens=sum(each.completion_tokens for each in closing))
     return Facts(model, usage, tuple(reasons[index] for index in sorted(reasons)))
 
 

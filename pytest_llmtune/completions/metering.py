@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune.completions.facts import facts_of, parse_object
+from pytest_llmtune.completions.usage import metered
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.model import Usage
 
@@ -87,10 +88,9 @@ class Meter:
     def after(self, body: str, response: str) -> None:
         """A call was answered."""
         self.calls += 1
-        facts = facts_of(response)
-        model = _model(body) or facts.model
-        if facts.usage is not None:
-            self.usage[model] = self.usage.get(model, Usage(0, 0)) + facts.usage
+        model, usage = _model(body) or facts_of(response).model, metered(body, response)
+        if usage is not None:
+            self.usage[model] = self.usage.get(model, Usage(0, 0)) + usage
         elif model:
             self.unmetered.append(model)
 

@@ -16,6 +16,7 @@ from pytest_llmtune.completions.matching import Asked, Key, Matching
 from pytest_llmtune.completions.metering import Meter
 from pytest_llmtune.completions.open_hosts import OpenHosts
 from pytest_llmtune.completions.recording import write_interactions
+from pytest_llmtune.completions.undercount import noted
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
 from pytest_llmtune.settings import Mode
 
@@ -157,7 +158,7 @@ class Replay:
         latency = time.perf_counter() - call.started
         content_type = headers.get("content-type", "")
         try:
-            text = wire.text_of(body, headers.get("content-encoding", ""))
+            text = noted(call.asked.body, wire.text_of(body, headers.get("content-encoding", "")))
         except ValueError as error:
             self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
             return

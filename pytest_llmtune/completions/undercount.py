@@ -5,7 +5,8 @@ that a replay counts as the live run did:
 
 1. ``COUNTED`` in the usage: the live source wrote it there, after it had asked the server with ``probe_body``.
 2. A proof: fewer tokens are reported than the texts must have had (a choice that ended with ``length`` has
-   ``max_tokens``, any other text at least one), and they fit into one choice.
+   ``max_tokens``, any other text at least one), and they fit into one choice. Or the server's stopwatch of one choice
+   (llama.cpp's ``timings``) counted as many tokens as the usage reports for all.
 3. More than 12 bytes of text for each reported token: no tokenizer does that with ordinary text.
 """
 
@@ -22,14 +23,14 @@ from pytest_llmtune.completions.answers import (
     was_cut,
     written_bytes,
 )
-from pytest_llmtune.completions.facts import usage_of
+from pytest_llmtune.completions.facts import parse_object, usage_of
+from pytest_llmtune.completions.request import safe_json
+from pytest_llmtune.model import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.model import Exchange
-
-__all__ = ["COUNTED", "annotated", "counts_one", "probe_body", "proven", "suspicious", "verdict"]
+__all__ = ["COUNTED", "annotated", "counts_one", "noted", "probe_body", "proven", "suspicious", "verdict"]
 
 COUNTED = "llmtune_choices_counted"
 """In a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
@@ -58,6 +59,8 @@ def proven(exchange: Exchange) -> bool:
     )
     if usage is None or len(choices) < 2:
         return False
+    if _stopwatch(exchange) == usage.completion_tokens:
+        return True
     least = sum(limit if limit and was_cut(choice) else min(1, written_bytes(choice)) for choice in choices)
     return usage.completion_tokens < least and (limit is None or usage.completion_tokens <= limit)
 
@@ -65,7 +68,31 @@ def proven(exchange: Exchange) -> bool:
 def suspicious(exchange: Exchange) -> bool:
     """Whether one tiny request is worth it: several choices with more text than the reported tokens usually make."""
     usage = usage_of(exchange.response.get("usage"))
-    return answers_in(exchange) > 1 and usage is not None and answer_bytes(exchange) > _USUAL * usage.completion_tokens
+    if answers_in(exchange) < 2 or usage is None:
+        return False
+    return _stopwatch(exchange) is not None or answer_bytes(exchange) > _USUAL * usage.completion_tokens
+
+
+def _stopwatch(exchange: Exchange) -> int | None:
+    """Tokens that llama.cpp timed, which it does choice by choice; None where there is no such figure."""
+    timings = exchange.response.get("timings")
+    timed = timings.get("predicted_n") if isinstance(timings, dict) else None
+    return timed if isinstance(timed, int) else None
+
+
+def noted(body: str, text: str) -> str:
+    """The text of a response with ``COUNTED`` in it where it proves that only one choice was counted.
+
+    A recording leaves out the stopwatch that may be the proof.
+    """
+    request, response = parse_object(body), parse_object(text)
+    if request is None or response is None or not isinstance(response.get("choices"), list):
+        return text
+    exchange = Exchange("POST", "", request, response)
+    if not proven(exchange):
+        return text
+    usage = response["usage"] | {COUNTED: 1}
+    return safe_json({**response, "usage": usage})
 
 
 def probe_body(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmtune.completions.answers import (
     answers_in,
@@ -21,14 +21,11 @@ from pytest_llmtune.completions.answers import (
     was_cut,
     written_bytes,
 )
-from pytest_llmtune.completions.facts import usage_of
+from pytest_llmtune.completions.facts import facts_of, parse_object, usage_of
 from pytest_llmtune.completions.undercount import counts_one
-from pytest_llmtune.model import Choice, Completion, Usage
+from pytest_llmtune.model import Choice, Completion, Exchange, Usage
 
-if TYPE_CHECKING:
-    from pytest_llmtune.model import Exchange
-
-__all__ = ["answers_in", "completion_of", "estimated_prompt", "is_refusal", "lengths_of"]
+__all__ = ["answers_in", "completion_of", "estimated_prompt", "is_refusal", "lengths_of", "metered"]
 
 _BYTES_PER_TOKEN = 3  # in estimates; English has 4 to 5
 _ENOUGH = 64  # bytes of text from which a text's own rate of tokens is taken
@@ -83,6 +80,15 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
         served_model=str(used[0][0].response.get("model") or ""),
         latency=max(exchange.latency for exchange, _, _ in used),
     )
+
+
+def metered(body: str, text: str) -> Usage | None:
+    """What one call of any client bills, by the texts of its request and response; None where nobody says."""
+    usage, request, response = facts_of(text).usage, parse_object(body), parse_object(text)
+    if usage is None or request is None or response is None:
+        return usage
+    exchange = Exchange("POST", "", request, response)
+    return completion_of([exchange], answers_in(exchange)).usage if counts_one(exchange) else usage
 
 
 def lengths_of(exchanges: Sequence[Exchange]) -> tuple[int, ...]:

@@ -139,6 +139,19 @@ def test_the_responses_api_is_counted(path: Path, server: LLMServer) -> None:
     assert counted.usage == {"small": Usage(18, 4)}
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_every_choice_is_counted_where_the_server_counts_one(path: Path, streamed: bool) -> None:
+    """llama.cpp reports the tokens of one choice of n: recorded, replayed and live, all of them are paid for."""
+    more = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    with LLMServer(answer=["12345678" * 4, "12345678" * 4], usage="llama.cpp") as server:
+        for mode in (Mode.RECORD_ALL, Mode.REPLAY, Mode.LIVE):
+            counted = meter(max_cost=Decimal(9 + 10 * 16) / 10**6)
+            calls(path, server, mode, 1, counted, n=2, **more)
+            assert counted.usage["small"].completion_tokens == 16
+        with pytest.raises(BudgetExhaustedError, match=r"1 call costs 0\.000169 USD, more than max_cost=0\.000168"):
+            calls(path, server, Mode.REPLAY, 1, meter(max_cost=Decimal("0.000168")), n=2, **more)
+
+
 def test_other_requests_are_calls_without_cost(path: Path, server: LLMServer) -> None:
     """A list of models is no completion: it is recorded, and costs nothing."""
     counted = meter(max_cost=0)

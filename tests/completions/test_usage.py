@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.undercount import COUNTED, annotated, counts_one, suspicious, verdict
+from pytest_llmtune.completions.undercount import COUNTED, annotated, counts_one, noted, suspicious, verdict
 from pytest_llmtune.completions.usage import answers_in, completion_of, estimated_prompt
 from pytest_llmtune.model import Choice, Exchange, Usage
 
@@ -108,6 +110,21 @@ def test_a_server_that_counts_one_cut_answer_is_seen() -> None:
     """Three answers cut at 40 tokens have 120, not the 40 reported: exact, no estimate."""
     exchange = answered(*(choice_of(LONG, "length") for _ in range(3)), completion=40, limit=40)
     assert completion_of([exchange], 3).usage == Usage(10, 120)
+
+
+def test_a_stopwatch_of_one_choice_is_a_proof() -> None:
+    """llama.cpp times each choice by itself: as many tokens timed as reported for two choices means one was counted."""
+    exchange = answered(LONG, LONG, completion=22)
+    timed = replace(exchange, response={**exchange.response, "timings": {"predicted_n": 22}})
+    assert not counts_one(exchange)  # 8 bytes a token: possible
+    assert counts_one(timed)
+    assert suspicious(timed)
+    assert completion_of([timed], 2).usage == Usage(10, 44)
+    summed = replace(exchange, response={**exchange.response, "timings": {"predicted_n": 11}})
+    assert not counts_one(summed)
+    text = noted(json.dumps(exchange.request), json.dumps(timed.response))
+    assert json.loads(text)["usage"][COUNTED] == 1
+    assert noted(json.dumps(exchange.request), json.dumps(summed.response)) == json.dumps(summed.response)
 
 
 def test_estimates_take_the_densest_rate_that_is_known() -> None:

@@ -110,7 +110,8 @@ class LLMServer:
         max_n: a larger n is refused with status 400, in the words of ``n_message``.
         ignore_n: one choice is given, whatever n is, as some servers do.
         latency: seconds before each answer, or a callable(body).
-        usage: whose tokens ``completion_tokens`` counts; ``one_choice`` is what llama.cpp does.
+        usage: whose tokens ``completion_tokens`` counts; ``one_choice`` is what llama.cpp does, and
+            ``llama.cpp`` is that with its stopwatch, and with an event of usage for each streamed choice.
         models: the models there are; None takes any name.
         api_key: the key, or keys, taken; None takes any.
         faults: misbehaviour for the next requests, in order; None in the list is a proper answer.
@@ -129,7 +130,7 @@ class LLMServer:
         n_message: str = "Invalid 'n': integer above maximum value. Expected a value <= {max_n}, but got {n} instead.",
         ignore_n: bool = False,
         latency: float | Callable[[Body], float] = 0.0,
-        usage: Literal["all", "one_choice", "none"] = "all",
+        usage: Literal["all", "one_choice", "llama.cpp", "none"] = "all",
         models: Sequence[str] | None = None,
         api_key: str | Iterable[str] | None = None,
         faults: Iterable[Fault | None] = (),
@@ -248,12 +249,14 @@ class LLMServer:
             "choices": choices,
         }
         usage = self.usage_of(body, answers)
+        if self.usage == "llama.cpp":
+            reply["timings"] = {"predicted_n": tokens(answers[0].text), "predicted_ms": 3391.027}
         return reply if usage is None else reply | {"usage": usage}
 
     def usage_of(self, body: Body, answers: Sequence[Answer]) -> Body | None:
         if self.usage == "none":
             return None
-        counted = answers[:1] if self.usage == "one_choice" else answers
+        counted = answers if self.usage == "all" else answers[:1]
         prompt, completion = prompt_tokens(body.get("messages", ())), sum(tokens(a.text) for a in counted)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         return usage | ({"prompt_tokens_details": {"cached_tokens": self.cached_tokens}} if self.cached_tokens else {})
@@ -493,7 +496,10 @@ def _chunks(payload: Body, body: Body) -> Iterator[str]:
             yield chunk([{"index": index, "delta": {"content": text}, "finish_reason": None}])
         yield chunk([{"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}])
     if (body.get("stream_options") or {}).get("include_usage") and "usage" in payload:
-        yield chunk([], usage=payload["usage"])
+        apart = payload["choices"] if "timings" in payload else [None]
+        for choice in apart:
+            own = {"completion_tokens": tokens(choice["message"]["content"])} if choice else {}
+            yield chunk([], usage=payload["usage"] | own)
     yield "data: [DONE]"
 
 

@@ -62,7 +62,7 @@ class Interaction:
             status=exchange.status,
             text=safe_json(_telling(exchange.response)),
             reason="OK" if exchange.status == 200 else "",
-            request_headers=_JSON,
+            request_headers=_JSON,  # stock vcrpy compares JSON as JSON where the request is said to be
             headers=_kept(exchange.headers) or _JSON,
             latency=exchange.latency,
         )
@@ -97,9 +97,14 @@ class Interaction:
         }
 
     def line(self) -> str:
-        """The interaction and its facts, as one line of JSON."""
-        facts = facts_of(self.text).to_plain() | {"latency": round(self.latency, 3)}
-        return safe_json(self.to_plain() | {"llmtune": facts})
+        """The interaction and the facts that its response does not say itself, as one line of JSON.
+
+        Usage, the model as served and finish reasons are facts of a chat completion's own; those of an event stream
+        are gathered from its events.
+        """
+        choices = (parse_object(self.text) or {}).get("choices")
+        known = {"answers": len(choices)} if isinstance(choices, list) else facts_of(self.text).to_plain()
+        return safe_json(self.to_plain() | {"llmtune": known | {"latency": round(self.latency, 3)}})
 
     @classmethod
     def from_plain(cls, data: Any) -> Interaction:
@@ -111,7 +116,7 @@ class Interaction:
         request, response = _mapping(data, "request"), _mapping(data, "response")
         status, body = _mapping(response, "status"), _mapping(response, "body")
         facts = data.get("llmtune") if isinstance(data.get("llmtune"), dict) else {}
-        latency, reasons = facts.get("latency"), facts.get("finish_reasons")
+        latency, answers = facts.get("latency"), facts.get("answers")
         return cls(
             method=_text(request, "method"),
             uri=_uri(request),
@@ -122,7 +127,7 @@ class Interaction:
             request_headers=_unlisted(request.get("headers")),
             headers=_unlisted(response.get("headers")),
             latency=float(latency) if isinstance(latency, (int, float)) else 0.0,
-            answers=len(reasons) if isinstance(reasons, list) else 0,
+            answers=answers if isinstance(answers, int) and answers > 0 else 0,
         )
 
 

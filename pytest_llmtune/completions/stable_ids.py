@@ -76,7 +76,7 @@ class _Naming:
             return document
         for found in _ids(document):
             if found not in self.given and found not in self.request:
-                digest = hashlib.sha256(f"{self.seed} {len(self.given)}".encode()).hexdigest()[:24]
+                digest = hashlib.sha256(f"{self.seed} {len(self.given)}".encode()).hexdigest()[:12]
                 match = _MADE_UP.fullmatch(found)
                 self.given[found] = ((match and match[1]) or "") + digest
         self.names |= self.given

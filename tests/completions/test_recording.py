@@ -149,15 +149,14 @@ def test_one_interaction_a_line(path: Path) -> None:
 
 
 def test_each_interaction_carries_its_facts(path: Path) -> None:
-    """Usage, model as served, latency and finish reasons stand beside request and response."""
+    """Usage, model as served and finish reasons stand in the response, once; latency and the number of answers beside it."""
     Recording.write(path, [exchange("q", "a", "b", latency=0.5)])
     (interaction,) = json.loads(path.read_text(encoding="utf-8"))["interactions"]
-    assert interaction["llmtune"] == {
-        "model": "small-2026-01-01",
-        "usage": {"prompt_tokens": 11, "completion_tokens": 6},
-        "latency": 0.5,
-        "finish_reasons": ["stop", "stop"],
-    }
+    assert interaction["llmtune"] == {"answers": 2, "latency": 0.5}
+    response = json.loads(interaction["response"]["body"]["string"])
+    assert response["model"] == "small-2026-01-01"
+    assert [choice["finish_reason"] for choice in response["choices"]] == ["stop", "stop"]
+    assert (response["usage"]["prompt_tokens"], response["usage"]["completion_tokens"]) == (11, 6)
 
 
 def test_only_allowed_headers_are_kept(path: Path) -> None:

@@ -320,5 +320,6 @@ def test_recordings_are_readable_json(app: App) -> None:
     app.run("--llm-record=missing").assert_outcomes(passed=1)
     (interaction,) = json.loads(app.files[0].read_text(encoding="utf-8"))["interactions"]
     assert json.loads(interaction["request"]["body"])["messages"][0]["content"] == "안녕?"
-    assert interaction["llmtune"]["usage"]["prompt_tokens"] > 0
+    assert json.loads(interaction["response"]["body"]["string"])["usage"]["prompt_tokens"] > 0
+    assert interaction["llmtune"]["latency"] > 0
     assert os.linesep.encode() not in app.files[0].read_bytes().replace(b"\n", b"") or os.name != "nt"

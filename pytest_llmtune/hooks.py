@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -22,8 +21,9 @@ from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.merging import Shards
 from pytest_llmtune.outcome import Place
 from pytest_llmtune.replaying import replay_of
-from pytest_llmtune.report import github, junit, terminal
+from pytest_llmtune.report import github, html, junit, terminal
 from pytest_llmtune.report import json as report_json
+from pytest_llmtune.report.files import write_all
 from pytest_llmtune.report.progress import Progress
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.workflow import SuiteRun
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.report.suite_report import SuiteReport
     from pytest_llmtune.suite import Suite
 
-__all__ = ["Session", "start"]
+__all__ = ["Session"]
 
 
 class Session:
@@ -49,7 +49,13 @@ class Session:
         self.replays: dict[str, Replay] = {}
         self.reports: list[SuiteReport] = []
         self.dry_runs: list[str] = []
+        self.unwritten: list[str] = []
         self._open = ExitStack()
+        if self._path("report"):
+            try:
+                html.check_installed()
+            except LLMTuneError as error:
+                raise pytest.UsageError(str(error)) from None
 
     def _shared(self) -> SharedSpend | None:
         """In a worker of xdist: what the others spend of the run's limit."""
@@ -207,12 +213,12 @@ class Session:
         run = self.runs.get(item.nodeid)
         if run is not None and "report" in vars(run):
             report.llmtune = report_json.dumps([run.report])  # type: ignore[attr-defined]
-            report.user_properties.extend(junit.properties(run.report))
-            if html := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
+            item.user_properties.extend(properties := junit.properties(run.report))  # JUnit reads the teardown's
+            report.user_properties.extend(properties)
+            if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
                 from pytest_llmtune.report.html_row import extras
 
-                page = options.value_of("report", self.config)
-                row = extras(run.report, Path(html), Path(page) if page else None)
+                row = extras(run.report, self.config.invocation_params.dir / row_in, self._path("report"))
                 report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
 
     def receive(self, text: str) -> None:
@@ -228,53 +234,30 @@ class Session:
             lines.append(terminal.summary(self.reports, width=self._width, color=color, verbosity=verbosity))
         if os.environ.get("GITHUB_ACTIONS") == "true":
             lines.extend(github.error_annotations(self.reports))
+        lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
         return "\n".join(filter(None, lines))
 
-    def write_reports(self) -> None:
-        """The files that were asked for.
-
-        Raises:
-            pytest.UsageError: one cannot be written.
-        """
+    def write_reports(self) -> bool:
+        """The files that were asked for; False where one of them could not be written, which the summary tells."""
         if hasattr(self.config, "workerinput"):
-            return
-        try:
-            if path := options.value_of("json", self.config):
-                report_json.write(Path(path), self.reports)
-            if path := options.value_of("report", self.config):
-                from pytest_llmtune.report import html
+            return True
+        step = os.environ.get("GITHUB_STEP_SUMMARY")
+        self.unwritten = write_all(
+            self.reports,
+            results=self._path("json"),
+            page=self._path("report"),
+            step_summary=Path(step) if step else None,
+        )
+        return not self.unwritten
 
-                html.write(Path(path), self.reports)
-            if self.reports and (step := os.environ.get("GITHUB_STEP_SUMMARY")):
-                github.append_summary(Path(step), self.reports)
-        except (LLMTuneError, OSError) as error:
-            raise pytest.UsageError(str(error)) from None
+    def _path(self, option: str) -> Path | None:
+        """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
+        given = options.value_of(option, self.config)
+        return self.config.invocation_params.dir / given if given else None
 
     @property
     def _width(self) -> int:
         return int(self.config.get_terminal_writer().fullwidth)
-
-
-def start(config: pytest.Config, name: str) -> int:
-    """Write a starter suite; gives the exit code.
-
-    Raises:
-        pytest.UsageError: it cannot be written.
-    """
-    from pytest_llmtune import starter
-
-    here = config.invocation_params.dir
-    given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
-    places = [config.rootpath / place for place in config.getini("testpaths")] or [here / "tests"]
-    tests = next((place for place in places if place.is_dir()), here)
-    try:
-        written = starter.write(name, given, here=here, tests=tests, root=config.rootpath)
-    except (LLMTuneError, OSError) as error:
-        raise pytest.UsageError(str(error)) from None
-    shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
-    lines = [f"wrote {path}" for path in shown]
-    sys.stdout.write("\n".join([*lines, f"next: pytest --llm-tune-dry-run {shown[0]}", ""]))
-    return pytest.ExitCode.OK
 
 
 def _suite_of(item: pytest.Item) -> Suite | None:

@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if (name := options.value_of("init", config)) is None:
         return None
-    from pytest_llmtune.hooks import start
+    from pytest_llmtune.starting import start
 
     return start(config, name)
 
@@ -108,7 +108,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _SESSION in session.config.stash:
-        session_of(session.config).write_reports()
+        written = session_of(session.config).write_reports()
+        if not written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ import json
 from base64 import b64encode
 from hashlib import sha256
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.report.suite_report import SuiteReport
 
-__all__ = ["anchor", "fragment", "page", "target_of", "write"]
+__all__ = ["anchor", "check_installed", "fragment", "page", "target_of", "write"]
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -62,6 +63,17 @@ def fragment(report: SuiteReport) -> str:
         _environment().get_template("fragment.html.j2").render(suite=view.suite(report), flips=view.flips(report))
     )
     return text
+
+
+def check_installed() -> None:
+    """Know before the run, and before anything is paid for, that its page can be written.
+
+    Raises:
+        ReportError: the extra ``report`` is not installed.
+    """
+    for name in ("jinja2", "plotly"):
+        if find_spec(name) is None:
+            raise _missing(name)
 
 
 def anchor(report: SuiteReport) -> str:

@@ -1,0 +1,160 @@
+"""What CI systems get: workflows whose commands run as they stand, exit codes, summaries, annotations, JUnit."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from pytest_llmtune import options
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+DOCS = Path(__file__).parents[2] / "docs"
+GITHUB = yaml.safe_load((DOCS / "ci" / "github-actions.yml").read_text(encoding="utf-8"))
+GITLAB = yaml.safe_load((DOCS / "ci" / "gitlab-ci.yml").read_text(encoding="utf-8"))
+
+
+def _commands(job: dict[str, Any]) -> list[str]:
+    lines = job.get("script") or [step["run"] for step in job["steps"] if "run" in step]
+    return [line for line in lines if line.startswith("python -m pytest ")]
+
+
+JOBS = {
+    "github guard": _commands(GITHUB["jobs"]["guard"]),
+    "github drift": _commands(GITHUB["jobs"]["drift"]),
+    "gitlab guard": _commands(GITLAB["llm-guard"]),
+    "gitlab drift": _commands(GITLAB["llm-drift"]),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_workflows_run_as_they_stand(tuned: Project, job: str) -> None:
+    """Each job's command passes in a project, the guard without a request, and leaves what is kept as artifact."""
+    [command] = JOBS[job]
+    before, files = tuned.server.count, (tuned.lock, tuned.recording)
+    result = tuned.run(*shlex.split(command)[3:])
+    result.assert_outcomes(passed=1)
+    assert (tuned.server.count > before) is ("drift" in job)
+    assert (tuned.lock, tuned.recording) == files
+    written = {path.name for path in (tuned.pytester.path / "llm-report").iterdir()}
+    assert {"index.html", "results.json"} <= written <= {"index.html", "results.json", "junit.xml"}
+
+
+def test_the_guard_runs_on_every_push_and_the_drift_at_night() -> None:
+    """Only the nightly job has a key, asks live, and has a cap; both keep their report though they fail."""
+    triggers = GITHUB[True]  # YAML 1.1 reads the key "on" as a truth
+    assert {"push", "pull_request", "schedule"} <= triggers.keys()
+    guard, drift = GITHUB["jobs"]["guard"], GITHUB["jobs"]["drift"]
+    assert "OPENAI_API_KEY" not in str(guard)
+    assert (guard["if"], "schedule'" in drift["if"]) == ("github.event_name != 'schedule'", True)
+    for name, [command] in JOBS.items():
+        assert ("--llm-live" in command and "--llm-max-spend=" in command) is ("drift" in name)
+    for job in (guard, drift):
+        [kept] = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+        assert (kept["if"], kept["with"]["path"]) == ("always()", "llm-report")
+    assert GITLAB["llm-guard"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE != "schedule"'}]
+    assert GITLAB["llm-drift"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "schedule"'}]
+    assert GITLAB[".llm"]["artifacts"]["when"] == "always"
+
+
+def test_every_option_that_is_told_exists() -> None:
+    """In the page on CI and in the workflows."""
+    texts = [path.read_text(encoding="utf-8") for path in (DOCS / "ci.md", *(DOCS / "ci").iterdir())]
+    told = set(re.findall(r"--llm-[a-z-]*[a-z]", "".join(texts)))
+    assert told <= {option.flag for option in options.OPTIONS}
+
+
+STALE = "Please: {question}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt", "code"),
+    [
+        ([], "{question}", 0),
+        ([], STALE, 1),
+        (["--llm-tune", "--llm-live"], "{question}", 4),
+        (["--llm-max-spend=none"], "{question}", 4),
+        ([], "{qestion}", 4),
+        (["--llm-json=taken/x.json"], "{question}", 4),
+        (["--llm-json=taken/x.json"], STALE, 1),
+        (["-k", "nothing"], "{question}", 5),
+    ],
+)
+def test_exit_codes(tuned: Project, arguments: list[str], prompt: str, code: int) -> None:
+    """As docs/ci.md tells them; misuse is never an internal error."""
+    (tuned.pytester.path / "taken").write_text("", encoding="utf-8")
+    tuned.write_suite(prompt=prompt)
+    result = tuned.run(*arguments)
+    assert result.ret == code
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    assert f"| {code} |" in (DOCS / "ci.md").read_text(encoding="utf-8")
+
+
+def test_a_file_that_cannot_be_written_hides_no_other(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table and the other reports are there; the summary names what is not."""
+    (tuned.pytester.path / "taken").write_text("", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tuned.pytester.path / "step.md"))
+    result = tuned.run("--llm-json=taken/x.json", "--llm-report=page.html")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(
+        ["sums *passed", "ERROR: *taken/x.json: the results cannot be written: *", "*1 passed*"]
+    )
+    assert (tuned.pytester.path / "page.html").exists()
+    assert "all 1 passed" in (tuned.pytester.path / "step.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["jinja2", "plotly"])
+def test_a_missing_extra_is_told_before_anything_is_paid(project: Project, name: str) -> None:
+    """A search whose page could not be written does not begin."""
+    (project.pytester.path / "conftest.py").write_text(f"import sys\nsys.modules[{name!r}] = None\n", encoding="utf-8")
+    result = project.run("--llm-tune", "--llm-report=page.html")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: the HTML report needs {name}*pip install 'pytest-llmtune*report*'"])
+    assert project.server.count == 0
+
+
+def test_reports_go_where_pytest_was_called(tuned: Project) -> None:
+    """A test that changes the directory does not carry the files away."""
+    (tuned.pytester.path / "elsewhere").mkdir()
+    (tuned.pytester.path / "test_zz.py").write_text(
+        "import os\ndef test_cd(): os.chdir('elsewhere')\n", encoding="utf-8"
+    )
+    tuned.run("--llm-json=results.json")
+    assert json.loads((tuned.pytester.path / "results.json").read_text(encoding="utf-8"))["verdicts"] == {"passed": 1}
+
+
+@pytest.mark.parametrize("spread", [[], ["-n", "2"]])
+def test_a_failing_suite_in_ci(tuned: Project, monkeypatch: pytest.MonkeyPatch, spread: list[str]) -> None:
+    """GitHub's summary and annotation, and JUnit's properties, tell the same verdict, from workers too."""
+    step = tuned.pytester.path / "step.md"
+    step.write_text("before\n", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    tuned.write_suite(more="max_inference_cost=0.0000001,")
+    run = tuned.pytester.runpytest_subprocess if spread else tuned.pytester.runpytest_inprocess
+    result = run("-p", "no:cacheprovider", "--junitxml=out.xml", *spread)
+    result.assert_outcomes(failed=1)
+    line = (tuned.pytester.path / "test_sums.py").read_text(encoding="utf-8").splitlines().index(
+        "@pytest.mark.llmtune("
+    ) + 1
+    [annotation] = [one for one in result.outlines if one.startswith("::error")]
+    assert annotation.startswith(f"::error file=test_sums.py,line={line},title=llmtune%3A sums failed::inference_cost")
+    assert step.read_text(encoding="utf-8").startswith("before\n## LLM suites: 1 of 1 failed\n")
+    xml = ElementTree.parse(tuned.pytester.path / "out.xml")  # noqa: S314 - our own file
+    properties = {one.get("name"): one.get("value") or "" for one in xml.iter("property")}
+    expected = {
+        "llmtune.suite": "sums",
+        "llmtune.verdict": "failed",
+        "llmtune.metric": "success_vote",
+        "llmtune.baseline": "1",
+    }
+    assert expected.items() <= properties.items()
+    assert float(properties["llmtune.inference_cost"]) > 0.0000001

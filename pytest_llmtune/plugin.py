@@ -41,9 +41,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if (name := options.value_of("init", config)) is None:
         return None
+    from pytest_llmtune.errors import LLMTuneError
     from pytest_llmtune.starting import start
 
-    return start(config, name)
+    try:
+        start(config, name)
+    except (LLMTuneError, OSError) as error:
+        raise pytest.UsageError(str(error)) from None
+    return pytest.ExitCode.OK
 
 
 def pytest_configure(config: pytest.Config) -> None:

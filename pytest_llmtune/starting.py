@@ -5,30 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from pytest_llmtune import starter
-from pytest_llmtune.errors import LLMTuneError
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["start"]
 
 
-def start(config: pytest.Config, name: str) -> int:
-    """Write a starter suite; gives the exit code.
+def start(config: pytest.Config, name: str) -> None:
+    """Write a starter suite, and say so.
 
     Raises:
-        pytest.UsageError: it cannot be written.
+        LLMTuneError: it cannot be written.
+        OSError: the disk says no.
     """
     here = config.invocation_params.dir
-    given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+    given = config.args if config.args_source.name == "ARGS" else []
     places = [config.rootpath / place for place in config.getini("testpaths")] or [here / "tests"]
     tests = next((place for place in places if place.is_dir()), here)
-    try:
-        written = starter.write(name, given, here=here, tests=tests, root=config.rootpath)
-    except (LLMTuneError, OSError) as error:
-        raise pytest.UsageError(str(error)) from None
+    written = starter.write(name, given, here=here, tests=tests, root=config.rootpath)
     shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
     lines = [f"wrote {path}" for path in shown]
     sys.stdout.write("\n".join([*lines, f"next: pytest --llm-tune-dry-run {shown[0]}", ""]))
-    return pytest.ExitCode.OK

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune import events
 from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.endpoint_list import endpoints_of
+from pytest_llmtune.completions.parts import files_of
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.settings import Mode, Settings
 
@@ -79,7 +80,9 @@ def record_cache(mode: Mode, suite: Suite, recording: Recording) -> str | None:
         case Mode.RECORD_MISSING:
             return str(suite.seed)
         case Mode.RECORD_ALL:
-            old = recording.path.read_bytes() if recording.path.exists() else b""
-            return f"record-{hashlib.sha256(old).hexdigest()[:16]}"
+            old = hashlib.sha256()
+            for file in files_of(recording.path):
+                old.update(file.read_bytes())
+            return f"record-{old.hexdigest()[:16]}"
         case _:
             return None

@@ -128,6 +128,8 @@ OPTIONS = (
     Option("allow-hosts", _lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
+    Option("part-size", _number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
+    Option("compress", _boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
     Option("shard", _shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
     Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
     Option(

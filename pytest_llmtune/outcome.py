@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmtune.completions.parts import files_of
 from pytest_llmtune.regression import judge, unjudged
 from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
 from pytest_llmtune.verdict import Stale, criteria_of
@@ -41,9 +42,9 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     return RecordingFacts(
         path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.name,
         len(recording.interactions),
-        path.stat().st_size if path.exists() else 0,
+        sum(file.stat().st_size for file in files_of(path)),
         missing,
-        0 if missing or settings.mode.online else len(recording.unused),
+        0 if missing or settings.mode.online else recording.unused_count,
     )
 
 

@@ -57,6 +57,7 @@ def replay_of(test: Any, run: _Run) -> Replay:
         matching=Matching.on(keys.get("match_on")),
         meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), prices),
         spend=ClientSpend(run.ledger, prices),
+        layout=settings.layout,
         open_hosts=OpenHosts.of(settings.allow_hosts),
         lock_directory=settings.root / ".llmtune" / "locks",
     )

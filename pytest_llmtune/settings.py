@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.completions.parts import Layout
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
@@ -67,8 +69,17 @@ class Settings:
     """The part of every suite's rows that this run looks at."""
     merge: str | None = None
     """The directory with the results of shards, taken instead of replaying."""
+    part_size: float = 20.0
+    """Megabytes past which a recording is split into parts."""
+    compress: bool = False
+    """Whether such parts are compressed."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
+
+    @property
+    def layout(self) -> Layout:
+        """How large recordings are laid out."""
+        return Layout(int(self.part_size * 1_000_000), self.compress)
 
     def pick(self, name: str, suite_value: Any) -> Any:
         """The value in force for one suite, of a field that a suite may also set."""

@@ -222,7 +222,7 @@ class SuiteRun:
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, source.account.paid))
-        Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
+        Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor, self.settings.layout)
         return study, evaluation, compared
 
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
@@ -235,7 +235,7 @@ class SuiteRun:
         collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
         evaluation = await self._asked(rows, collector, "record")
         if not evaluation.unknown:  # whole or not at all; what was paid for is in the cache
-            Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor)
+            Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor, self.settings.layout)
         return evaluation
 
     # -- the steps

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from codecs import BOM_UTF8
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from pytest_llmtune import atomic
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
 from pytest_llmtune.errors import RecordingError
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["MAX_BYTES", "VERSION", "read", "render", "write"]
+__all__ = ["MAX_BYTES", "VERSION", "entries", "entry", "is_own", "render"]
 
 VERSION = 1
 """The version of vcrpy's cassette format."""
@@ -33,40 +32,36 @@ def render(interactions: Iterable[Interaction]) -> str:
     return f"{_HEAD}\n{lines}\n{_TAIL}\n" if lines else f"{_HEAD}\n{_TAIL}\n"
 
 
-def write(path: Path, text: str) -> bool:
-    """Replace the file in one step.
-
-    Returns:
-        False where it already held exactly this text.
-
-    Raises:
-        RecordingError: the directory cannot be written to, or the disk is full; the old file is whole.
-    """
-    try:
-        return atomic.write_text(path, text)
-    except OSError as error:
-        raise RecordingError(f"the recording {path} cannot be written: {error.strerror or error}") from error
+def is_own(head: bytes) -> bool:
+    """Whether a file that begins with this line is in our layout: an interaction a line."""
+    return head.removeprefix(BOM_UTF8).rstrip() == _HEAD.encode()
 
 
-def read(path: Path) -> list[Interaction]:
-    """Read a recording, line by line; a file that is not there is an empty one.
+def entries(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Interaction]]:
+    """Every interaction of an open file, read line by line, with the byte where its line begins.
 
     Raises:
         RecordingError: it is corrupt, truncated, too large, of an unknown version, or holds git conflict markers;
             the message names the line.
     """
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise RecordingError(f"the recording {path} is larger than {MAX_BYTES // 2**20} MiB")
-            head = file.readline()
-            own = head.removeprefix(BOM_UTF8).rstrip() == _HEAD.encode()
-            entries = _own(path, file) if own else _foreign(path, head + file.read())
-            return [_interaction(path, line, data) for line, data in entries]
-    except FileNotFoundError:
-        return []
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise RecordingError(f"the recording {path} is larger than {MAX_BYTES // 2**20} MiB")
+        head = file.readline()
+        found = _own(path, file, len(head)) if is_own(head) else _foreign(path, head + file.read())
+        for line, offset, data in found:
+            yield offset, _interaction(path, line, data)
     except OSError as error:
         raise RecordingError(f"the recording {path} cannot be read: {error.strerror or error}") from error
+
+
+def entry(path: Path, line: bytes) -> Interaction:
+    """The interaction on one line that ``entries`` has read before.
+
+    Raises:
+        RecordingError: it is none any more.
+    """
+    return _interaction(path, 0, _parse(path, 0, _line(path, 0, line).removesuffix(",")))
 
 
 def _fault(path: Path, line: int, what: str) -> RecordingError:
@@ -92,20 +87,28 @@ def _line(path: Path, number: int, raw: bytes) -> str:
     return text.rstrip()
 
 
-def _own(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
-    """(line, data) of every interaction of a file in our layout; ``lines`` are those after the first."""
-    numbered = ((place, text) for place, raw in enumerate(lines, 2) if (text := _line(path, place, raw)))
-    number, line = next(numbered, (1, _HEAD))
-    for after, following in numbered:
+def _own(path: Path, lines: Iterable[bytes], start: int) -> Iterator[tuple[int, int, Any]]:
+    """(line, byte, data) of every interaction of a file in our layout; ``lines`` are those after the first."""
+    numbered = _numbered(path, lines, start)
+    number, offset, line = next(numbered, (1, 0, _HEAD))
+    for after, then, following in numbered:
         if line == _TAIL:
             raise _fault(path, after, "goes on after its end")
         last = following == _TAIL
         if line.endswith(",") == last:
             raise _fault(path, number, "ends with a comma" if last else "lacks a comma")
-        yield number, _parse(path, number, line.removesuffix(","))
-        number, line = after, following
+        yield number, offset, _parse(path, number, line.removesuffix(","))
+        number, offset, line = after, then, following
     if line != _TAIL:
         raise _fault(path, number, f"is truncated: its last line is not {_TAIL}")
+
+
+def _numbered(path: Path, lines: Iterable[bytes], offset: int) -> Iterator[tuple[int, int, str]]:
+    """(line, byte, text) of every line that is not empty."""
+    for number, raw in enumerate(lines, 2):
+        if text := _line(path, number, raw):
+            yield number, offset, text
+        offset += len(raw)
 
 
 def _parse(path: Path, number: int, text: str) -> Any:
@@ -117,7 +120,7 @@ def _parse(path: Path, number: int, text: str) -> Any:
         raise _fault(path, number, "is corrupt: it is nested too deeply, or holds a number too long") from None
 
 
-def _foreign(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
+def _foreign(path: Path, content: bytes) -> Iterator[tuple[int, int, Any]]:
     """A cassette that another tool wrote, laid out in its own way; or no cassette."""
     lines = [_line(path, number, raw) for number, raw in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), 1)]
     if not any(lines):
@@ -133,7 +136,7 @@ def _foreign(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
     if not isinstance(data.get("interactions"), list):
         raise _fault(path, 1, _NO_CASSETTE)
     for item in data["interactions"]:
-        yield 1, item
+        yield 1, 0, item
 
 
 _NO_CASSETTE = "is no vcrpy cassette: it has no list of 'interactions'"

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmtune.completions.parts import whole
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["orphans", "remove"]
 
 _DIRECTORY = "llmtune"
-_SUFFIXES = (".cassette.json", ".lock.yaml")
+_SUFFIXES = (".cassette.json", ".cassette.json.zst", ".lock.yaml")
 
 
 def orphans(root: Path, in_use: Collection[Path]) -> list[Path]:
@@ -27,7 +28,7 @@ def orphans(root: Path, in_use: Collection[Path]) -> list[Path]:
         in_use: the lock files and recordings of every suite that there is, collected without any selection.
     """
     used = {path.resolve() for path in in_use}
-    return sorted(path for path in _files(root) if path.resolve() not in used)
+    return sorted(path for path in _files(root) if whole(path).resolve() not in used)
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from array import array
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.completions import cassette_file, stale
+from pytest_llmtune.completions import stale, stored, storing
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
 from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.request import canonical_json, request_key, safe_json, without_n
-from pytest_llmtune.completions.stable_ids import stable
+from pytest_llmtune.completions.request import canonical_json, request_key
+from pytest_llmtune.completions.storing import body_without_n
 from pytest_llmtune.completions.usage import answers_in, completion_of, is_refusal
 from pytest_llmtune.errors import RecordingError
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from pytest_llmtune.completions.parts import Layout
     from pytest_llmtune.model import Completion, CompletionRequest, Exchange
 
-__all__ = ["Gathered", "Recording", "write_interactions"]
+__all__ = ["Gathered", "Recording"]
 
 _ROUTE = "/chat/completions"
 
@@ -31,10 +33,12 @@ class Recording:
     """A recording in memory. It counts what was taken, and so it also knows what no request uses any more."""
 
     path: Path
-    interactions: tuple[Interaction, ...] = ()
+    interactions: Sequence[Interaction] = ()
     redactor: Redactor | None = None
     """What was redacted when it was written is redacted in the requests that are looked up."""
     _index: dict[str, list[int]] = field(default_factory=dict)
+    _counts: array[int] = field(default_factory=lambda: array("L"))
+    """Answers of each interaction, as the file says; 0 where it does not."""
     _taken: set[int] = field(default_factory=set)
 
     @classmethod
@@ -44,13 +48,15 @@ class Recording:
         Raises:
             RecordingError: the file cannot be trusted; the message names the line.
         """
-        interactions = tuple(cassette_file.read(path))
-        index: dict[str, list[int]] = {}
-        for position, interaction in enumerate(interactions):
-            body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
-            if body is not None:
-                index.setdefault(request_key(body), []).append(position)
-        return cls(path, interactions, redactor, index)
+        recording = cls(path, (), redactor)
+        recording.interactions = stored.load(path, recording._see)
+        return recording
+
+    def _see(self, position: int, interaction: Interaction) -> None:
+        self._counts.append(interaction.answers)
+        body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
+        if body is not None:
+            self._index.setdefault(request_key(body), []).append(position)
 
     def take(self, request: CompletionRequest) -> Completion | None:
         """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
@@ -93,8 +99,13 @@ class Recording:
             answers = sum(answers_in(self._exchange(position)) for position in positions)
             return f"{answers} of the {(request.draw + 1) * request.n} answers asked for are recorded"
         _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
-        recorded = [self.interactions[positions[0]] for positions in self._index.values()]
-        return stale.explain(body, [replace(item, body=_body_without_n(item)) for item in recorded])
+        recorded = (self.interactions[positions[0]] for positions in self._index.values())
+        return stale.explain(body, (replace(item, body=body_without_n(item)) for item in recorded))
+
+    @property
+    def unused_count(self) -> int:
+        """How many interactions nothing has taken so far."""
+        return len(self.interactions) - len(self._taken)
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
@@ -109,7 +120,7 @@ class Recording:
         return request.key if clean == text else request_key(parse_object(clean) or {})
 
     def _answers(self, position: int) -> int:
-        return self.interactions[position].answers or answers_in(self._exchange(position))
+        return self._counts[position] or answers_in(self._exchange(position))
 
     def _exchange(self, position: int) -> Exchange:
         try:
@@ -126,7 +137,9 @@ class Recording:
         )
 
     @staticmethod
-    def write(path: Path, exchanges: Iterable[Exchange], redactor: Redactor | None = None) -> bool:
+    def write(
+        path: Path, exchanges: Iterable[Exchange], redactor: Redactor | None = None, layout: Layout | None = None
+    ) -> bool:
         """Write exactly these exchanges, in canonical order, secrets removed.
 
         Exchanges of one request keep the order given. One exchange given twice is written once.
@@ -137,7 +150,7 @@ class Recording:
         Raises:
             RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
         """
-        return write_interactions(path, map(Interaction.of, _once(exchanges)), redactor)
+        return storing.write(path, map(Interaction.of, _once(exchanges)), redactor, layout)
 
 
 @dataclass(slots=True)
@@ -167,38 +180,3 @@ def _once(exchanges: Iterable[Exchange]) -> Iterator[Exchange]:
         if exchange not in like:
             like.append(exchange)
             yield exchange
-
-
-def write_interactions(path: Path, interactions: Iterable[Interaction], redactor: Redactor | None = None) -> bool:
-    """``Recording.write`` for interactions of any kind."""
-    redactor = redactor or Redactor.from_environment()
-    clean = stable(redactor.clean(interaction) for interaction in interactions)
-    text = cassette_file.render(_with_old_latencies(path, sorted(clean, key=_place)))
-    redactor.check(clean, text, path)
-    return cassette_file.write(path, text)
-
-
-def _place(interaction: Interaction) -> tuple[str, str, str]:
-    """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
-    return interaction.path, interaction.method, _body_without_n(interaction)
-
-
-def _body_without_n(interaction: Interaction) -> str:
-    body = parse_object(interaction.body)
-    return interaction.body if body is None else canonical_json(without_n(body))
-
-
-def _with_old_latencies(path: Path, interactions: Sequence[Interaction]) -> list[Interaction]:
-    """An answer that did not change keeps its recorded latency, so that its line does not change either."""
-    try:
-        old = cassette_file.read(path)
-    except RecordingError:  # the file to be replaced may be broken
-        return list(interactions)
-    latencies: defaultdict[str, deque[float]] = defaultdict(deque)
-    for interaction in old:
-        latencies[safe_json(interaction.to_plain())].append(interaction.latency)
-    kept = []
-    for interaction in interactions:
-        known = latencies.get(safe_json(interaction.to_plain()))
-        kept.append(replace(interaction, latency=known.popleft()) if known else interaction)
-    return kept

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from pytest_llmtune.completions import cassette_file, orphans, stale, wire, write_lock
+from pytest_llmtune.completions import orphans, parts, stale, stored, storing, wire, write_lock
 from pytest_llmtune.completions.interaction import Interaction, path_of
 from pytest_llmtune.completions.matching import Asked, Key, Matching
 from pytest_llmtune.completions.metering import Meter
 from pytest_llmtune.completions.open_hosts import OpenHosts
-from pytest_llmtune.completions.recording import write_interactions
 from pytest_llmtune.completions.undercount import noted
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
 from pytest_llmtune.settings import Mode
@@ -80,6 +79,8 @@ class Replay:
     meter: Meter = field(default_factory=Meter)
     open_hosts: OpenHosts = field(default_factory=OpenHosts)
     """Hosts whose requests are nobody's business here."""
+    layout: parts.Layout = field(default_factory=parts.Layout)
+    """How a recording that has grown large is laid out."""
     lock_directory: Path | None = None
     """Where a recording run locks the file; None: it does not."""
     spend: ClientSpend | None = None
@@ -196,7 +197,7 @@ class Replay:
             if self.mode in _WRITING and self.lock_directory is not None:
                 stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
             if self.mode in _PLAYING:
-                self._recorded = cassette_file.read(self.path)
+                self._recorded = list(stored.read_all(self.path))
             self._stack = stack.pop_all()
         for interaction in self._recorded:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
@@ -242,9 +243,9 @@ class Replay:
         else:
             kept = [*self._recorded, *new]
         if kept:
-            write_interactions(self.path, kept, self.redactor)
+            storing.write(self.path, kept, self.redactor, self.layout)
         else:
-            orphans.remove([self.path])
+            orphans.remove(parts.leftovers(self.path, ()))
 
     def _stale(self) -> str:
         first = self._clean(self.missing[0])

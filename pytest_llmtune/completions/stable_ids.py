@@ -48,8 +48,9 @@ def stable(interactions: Iterable[Interaction]) -> list[Interaction]:
 
 
 def _body(body: str, names: dict[str, str]) -> str:
-    data = parse_object(body) if any(name in body for name in names) else None
-    return canonical_body(body if data is None else canonical_json(_renamed(data, names)))
+    data = parse_object(body) if names else None
+    renamed = _renamed(data, names)  # looked up text by text: there may be as many names as responses
+    return canonical_body(body if renamed == data else canonical_json(renamed))
 
 
 def _text(text: str, naming: _Naming) -> str:

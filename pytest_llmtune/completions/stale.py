@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.request import safe_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from pytest_llmtune.completions.interaction import Interaction
 
@@ -21,16 +22,16 @@ _LINES, _WIDTH = 24, 160
 _CANDIDATES = 5
 
 
-def explain(body: str, recorded: Sequence[Interaction]) -> str:
+def explain(body: str, recorded: Iterable[Interaction]) -> str:
     """What differs between a request's body and the nearest recorded one; empty where nothing is recorded."""
     near = nearest(body, recorded)
     return "" if near is None else difference(near.body, body)
 
 
-def nearest(body: str, recorded: Sequence[Interaction]) -> Interaction | None:
+def nearest(body: str, recorded: Iterable[Interaction]) -> Interaction | None:
     """The recorded interaction whose request is most like this body."""
     words = _words(body)
-    likely = sorted(recorded, key=lambda item: _overlap(words, _words(item.body)), reverse=True)[:_CANDIDATES]
+    likely = heapq.nlargest(_CANDIDATES, recorded, key=lambda item: _overlap(words, _words(item.body)))
     return max(likely, key=lambda item: difflib.SequenceMatcher(None, item.body, body).quick_ratio(), default=None)
 
 

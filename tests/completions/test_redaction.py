@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
+from pytest_llmtune.completions import storing
 from pytest_llmtune.completions.interaction import Interaction
 from pytest_llmtune.completions.patching import recorded
-from pytest_llmtune.completions.recording import Recording, write_interactions
+from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.redaction import PLACEHOLDER, Redactor
 from pytest_llmtune.completions.replay import Replay
 from pytest_llmtune.completions.request import build
@@ -92,7 +93,7 @@ places = {
 def test_value_of_an_environment_variable_is_found_in_every_place(planted: Interaction, tmp_path: Path) -> None:
     """Wherever the value stands, in whatever spelling, the written file does not hold it."""
     path = tmp_path / "x.cassette.json"
-    write_interactions(path, [planted], redactor)
+    storing.write(path, [planted], redactor)
     text = path.read_text(encoding="utf-8")
     for secret in (SECRET, AWKWARD, quote(SECRET, safe=""), "battery", "한글", "lines and"):
         assert secret not in text

@@ -1,0 +1,102 @@
+"""Interactions to the files of a recording: in canonical order, without secrets, and only what changed is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_llmtune import atomic
+from pytest_llmtune.completions import cassette_file, orphans, packing, parts, stored
+from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.completions.request import canonical_json, safe_json, without_n
+from pytest_llmtune.completions.stable_ids import stable
+from pytest_llmtune.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.completions.interaction import Interaction
+
+__all__ = ["body_without_n", "write"]
+
+
+def write(
+    path: Path,
+    interactions: Iterable[Interaction],
+    redactor: Redactor | None = None,
+    layout: parts.Layout | None = None,
+) -> bool:
+    """Write exactly these interactions, in canonical order, secrets removed; past the layout's limit in parts.
+
+    Returns:
+        False where the files already held exactly this.
+
+    Raises:
+        RecordingError: a secret is left in the text, or a file cannot be written; what was there before is whole.
+    """
+    redactor = redactor or Redactor.from_environment()
+    clean = sorted(stable(redactor.clean(interaction) for interaction in interactions), key=_place)
+    kept = _with_old_latencies(path, clean)
+    files = (layout or parts.Layout()).files(path, sum(len(interaction.line()) + 2 for interaction in kept))
+    divided: dict[Path, list[Interaction]] = {file: [] for file in files}
+    for interaction in kept:
+        divided[parts.place(files, _place(interaction))].append(interaction)
+    texts = {file: cassette_file.render(group) for file, group in divided.items()}
+    for file, group in divided.items():
+        redactor.check(group, texts[file], file)
+    changed = [_write(file, text) for file, text in texts.items()]
+    gone = parts.leftovers(path, files)
+    orphans.remove(gone)
+    return any(changed) or bool(gone)
+
+
+def _write(file: Path, text: str) -> bool:
+    try:
+        if file.suffix != parts.PACKED:
+            return atomic.write_text(file, text)
+        return not _holds(file, text.encode()) and atomic.write_bytes(file, packing.pack(text.encode()))
+    except OSError as error:
+        raise RecordingError(f"the recording {file} cannot be written: {error.strerror or error}") from error
+
+
+def _holds(file: Path, data: bytes) -> bool:
+    """Whether a compressed file already says this; another version of zstd may spell it otherwise."""
+    try:
+        with packing.unpacked(file, len(data)) as known:
+            return known.read() == data
+    except (OSError, RecordingError):  # it is not there, or is to be replaced anyway
+        return False
+
+
+def _place(interaction: Interaction) -> tuple[str, str, str]:
+    """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
+    return interaction.path, interaction.method, body_without_n(interaction)
+
+
+def body_without_n(interaction: Interaction) -> str:
+    """The canonical body; for requests that differ in ``n`` alone it is the same."""
+    body = parse_object(interaction.body)
+    return interaction.body if body is None else canonical_json(without_n(body))
+
+
+def _with_old_latencies(path: Path, interactions: Sequence[Interaction]) -> list[Interaction]:
+    """An answer that did not change keeps its recorded latency, so that its line does not change either."""
+    latencies: defaultdict[bytes, deque[float]] = defaultdict(deque)
+    try:
+        for interaction in stored.read_all(path):
+            latencies[_digest(interaction)].append(interaction.latency)
+    except RecordingError:  # the file to be replaced may be broken
+        return list(interactions)
+    kept = []
+    for interaction in interactions:
+        known = latencies.get(_digest(interaction))
+        kept.append(replace(interaction, latency=known.popleft()) if known else interaction)
+    return kept
+
+
+def _digest(interaction: Interaction) -> bytes:
+    return hashlib.sha256(safe_json(interaction.to_plain()).encode("utf-8", "surrogatepass")).digest()

@@ -52,13 +52,13 @@ class _Limited(io.RawIOBase):
     """A few bytes may hold terabytes: stops in time."""
 
     def __init__(self, source: Any, path: Path, most: int) -> None:
-        self._source, self._path, self._left = source, path, most
+        self._source, self._path, self._most, self._left = source, path, most, most
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._source.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise RecordingError(f"the recording {self._path} holds more than the limit allows")
+            raise RecordingError(f"the recording {self._path} unpacks to more than the limit of {self._most:,} bytes")
         return data
 
 

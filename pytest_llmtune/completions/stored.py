@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from array import array
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -122,6 +123,7 @@ class _Part:
                 return self._path.open("rb")
             if self._unpacked is None:
                 self._unpacked = packing.unpacked(self._path, cassette_file.MAX_BYTES)
+                weakref.finalize(self, self._unpacked.close)
             self._unpacked.seek(0)
             return nullcontext(self._unpacked)
         except OSError as error:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import vcr
-import zstandard
 from support.exchanges import body_of, exchange
 from vcr.persisters.filesystem import FilesystemPersister
 from vcr.serializers import jsonserializer
 
-from pytest_llmtune.completions import cassette_file
+from pytest_llmtune.completions import cassette_file, packing
 from pytest_llmtune.completions.orphans import orphans
 from pytest_llmtune.completions.parts import Layout, files_of
 from pytest_llmtune.completions.recording import Recording
@@ -160,7 +159,7 @@ def test_a_large_recording_stays_on_disk(path: Path) -> None:
     recording = Recording.load(path)
     assert isinstance(recording.interactions, Stored)
     assert said(recording, 5) == "answer 5"
-    write(path, changed={number: "rewritten" for number in range(ROWS)})
+    write(path, changed=dict.fromkeys(range(ROWS), "rewritten"))
     with pytest.raises(RecordingError, match=r"was changed while it was replayed; run again"):
         said(recording, 6)
 
@@ -179,7 +178,7 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(path: Path, monkeypa
     """The limit holds for what comes out."""
     monkeypatch.setattr(cassette_file, "MAX_BYTES", 1_000_000)
     write(path, layout=PACKED)
-    files_of(path)[0].write_bytes(zstandard.compress(b" " * 50_000_000))
+    files_of(path)[0].write_bytes(packing.pack(b" " * 50_000_000))
     with pytest.raises(RecordingError, match=r"unpacks to more than the limit of 1,000,000 bytes"):
         Recording.load(path)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pytest_llmtune import starter
-
-if TYPE_CHECKING:
-    import pytest
 
 __all__ = ["start"]
 
 
-def start(config: pytest.Config, name: str) -> None:
+def start(config: Any, name: str) -> None:
     """Write a starter suite, and say so.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.figures import counted, dollars, interval, number
 from pytest_llmtune.plain import to_plain
-from pytest_llmtune.report import charts, examples
+from pytest_llmtune.report import charts, examples, tiles
 from pytest_llmtune.report.text import clean, one_line
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "interval": _interval(verdict.interval),
         "baseline": "" if verdict.baseline is None else number(verdict.baseline),
         "cost": "" if evaluation is None else dollars(evaluation.inference_cost),
+        "tiles": list(tiles.tiles(report)),
+        "range": tiles.band(verdict),
         "count": "" if evaluation is None else len(evaluation.results),
         "place": one_line(f"{report.path}, line {report.line}; mode: {report.mode}"),
         "stale": [one_line(stale.what) for stale in verdict.stale],

@@ -10,10 +10,18 @@
     return made;
   }
 
-  function block(title, text) {
+  function block(title, text, className) {
     const pre = element("pre", text);
     pre.dir = "auto";
-    return [element("h4", title), pre];
+    const made = element("div", undefined, className);
+    made.append(element("h4", title), pre);
+    return made;
+  }
+
+  function blocks(all) {
+    const made = element("div", undefined, "blocks");
+    made.append(...all);
+    return made;
   }
 
   const FILTERS = {
@@ -119,26 +127,30 @@
       const row = element("tr", undefined, "detail");
       const cell = element("td");
       cell.colSpan = 8;
-      for (const [name, value] of Object.entries(one.row)) cell.append(...block(name, value));
-      if (one.error) cell.append(...block("Error", one.error));
-      if (one.votes.length) {
-        cell.append(element("h4", "Votes"));
-        const list = element("ul");
-        for (const [answer, count] of one.votes) {
-          const item = element("li");
-          const shown = element("bdi", answer);
-          item.append(`${count} × `, shown);
-          list.append(item);
-        }
-        cell.append(list);
-      }
-      one.responses.forEach((text, index) => {
+      cell.append(blocks(Object.entries(one.row).map(([name, value]) => block(name, value))));
+      if (one.error) cell.append(block("Error", one.error));
+      if (one.votes.length) cell.append(element("h4", "Votes"), this.votes(one));
+      const responses = one.responses.map((text, index) => {
         const right = one.right[index];
-        const verdict = right === undefined ? "" : right ? " (right)" : " (wrong)";
-        cell.append(...block(`Response ${index + 1} of ${one.responses.length}${verdict}`, text));
+        const [verdict, look] = right === undefined ? ["", ""] : right ? [" (right)", "good"] : [" (wrong)", "bad"];
+        return block(`Response ${index + 1} of ${one.responses.length}${verdict}`, text, look);
       });
+      cell.append(blocks(responses));
       row.append(cell);
       return row;
+    }
+
+    votes(one) {
+      const list = element("ul", undefined, "votes");
+      for (const [answer, count] of one.votes) {
+        const item = element("li");
+        const bar = element("span", undefined, "bar");
+        bar.append(element("span"));
+        bar.firstChild.style.width = `${(100 * count) / Math.max(count, one.responses.length)}%`;
+        item.append(element("span", `${count} ×`), bar, element("bdi", answer));
+        list.append(item);
+      }
+      return list;
     }
   }
 
@@ -156,17 +168,17 @@
     const style = getComputedStyle(document.documentElement);
     const figure = painted(JSON.parse(document.getElementById(place.dataset.figure).textContent), style);
     const colors = painted({ color: "--text", line: "--line" }, style);
-    const axis = { fixedrange: true, gridcolor: colors.line, zerolinecolor: colors.line, linecolor: colors.line, automargin: true };
+    const axis = { fixedrange: true, gridcolor: colors.line, zerolinecolor: colors.line, linecolor: colors.line, automargin: true, exponentformat: "none" };
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colors.color, family: "system-ui, sans-serif" },
-      margin: { t: 24, r: 12, b: 40, l: 50 },
-      legend: { orientation: "h", y: -0.25 },
+      margin: { t: 28, r: 16, b: figure.data.length > 1 ? 84 : 44, l: 52 },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
       hoverlabel: { align: "left" },
       dragmode: false,
       ...figure.layout,
-      xaxis: { ...axis, ...figure.layout.xaxis },
+      xaxis: { ...axis, nticks: place.clientWidth < 500 ? 5 : 8, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },
     };
     // no tool bar and no dragging: a finger must be able to scroll past a figure

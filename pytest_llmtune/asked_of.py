@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.endpoint_list import endpoints_of
 from pytest_llmtune.completions.parts import files_of
 from pytest_llmtune.completions.source import LiveSource
+from pytest_llmtune.completions.trust import Trust
 from pytest_llmtune.settings import Mode, Settings
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.recording import Recording
@@ -52,18 +55,16 @@ def live_source(
     Every request that is sent or comes back is told to ``listen``.
 
     Raises:
-        SuiteError: an endpoint is declared wrongly, or no key is found.
+        SuiteError: an endpoint is declared wrongly, no key is found, or a suite in YAML names an address that the user
+            never named.
     """
 
     def in_flight(account: Account) -> None:
         listen(events.InFlight(suite.name, account.in_flight, account.paid))
 
     pick = settings.pick
-    endpoints = endpoints_of(
-        pick("endpoints", suite.endpoints), base_url=pick("base_url", suite.base_url), root=settings.root
-    )
     return LiveSource(
-        endpoints,
+        _endpoints(suite, settings),
         prices,
         ledger=ledger,
         cache=cache,
@@ -71,6 +72,21 @@ def live_source(
         timeout=pick("timeout", suite.timeout),
         deadline=pick("deadline", suite.deadline),
         account=Account(listen=in_flight),
+    )
+
+
+def _endpoints(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:
+    pick = settings.pick
+    own = [name for name in ("endpoints", "base_url") if getattr(suite, name) and name not in settings.forced]
+    strange = suite.root is not None and bool(own)
+    listed = endpoints_of(settings.endpoints, root=settings.root) if strange and settings.endpoints else ()
+    known = [settings.base_url, os.environ.get("AZURE_OPENAI_ENDPOINT"), *(each.base_url for each in listed)]
+    return endpoints_of(
+        pick("endpoints", suite.endpoints),
+        base_url=pick("base_url", suite.base_url),
+        root=settings.root,
+        trust=Trust.of(known, settings.trust_hosts),
+        strange=strange,
     )
 
 

@@ -106,6 +106,10 @@ def _lines(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip() for part in text.splitlines())))
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return _lines(text.replace(",", "\n"))
+
+
 OPTIONS = (
     Option("tune", _boolean, "search the best configuration of the selected suites; write lock file and recording"),
     Option("tune-dry-run", _boolean, "print what a search may cost at most and what is cached; no request is sent"),
@@ -126,6 +130,16 @@ OPTIONS = (
     Option("prices", _prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
     Option("redact", _lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
     Option("allow-hosts", _lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
+    Option(
+        "trust-hosts", _names, "hosts that suites in YAML and .env may send requests and keys to", "HOST", many=True
+    ),
+    Option(
+        "allow-code",
+        _names,
+        "suites in YAML that may run code: functions of the project that they name, and the python grader",
+        "SUITE",
+        many=True,
+    ),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option("part-size", _number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),

@@ -73,6 +73,8 @@ class Settings:
     """Megabytes past which a recording is split into parts."""
     compress: bool = False
     """Whether such parts are compressed."""
+    trust_hosts: tuple[str, ...] = ()
+    """Hosts that a suite in YAML, or ``.env``, may send requests and keys to."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmtune import options
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.suite.yaml_file import read_suites
 
@@ -23,7 +24,8 @@ class SuiteFile(pytest.File):
 
     def collect(self) -> Iterator[SuiteItem]:
         try:
-            suites = read_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath)
+            allowed = options.value_of("allow-code", self.config) or ()
+            suites = read_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
         except LLMTuneError as error:
             raise pytest.UsageError(str(error)) from None
         for suite, line in suites:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pytest_llmtune.completions.endpoints import OPENAI_URL, Endpoint
 from pytest_llmtune.completions.key_sources import KeySources, lines_of
 from pytest_llmtune.completions.pricing import parse_price
 from pytest_llmtune.completions.secret import Secret
+from pytest_llmtune.completions.trust import LOCAL, Trust
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -40,9 +42,9 @@ _FIELDS = {
 }
 _ALIASES = {"api_base": "base_url", "api_type": "kind", "model": "models", "azure_endpoint": "base_url"}
 _NUMBERS = ("max_n", "requests_per_minute", "tokens_per_minute", "concurrency")
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 _MAX_BYTES = 1_000_000
 _AZURE_VERSION = "2024-10-21"
+_LIST_NAME = re.compile(r"\w*(?:OAI|OPENAI|LLM|ENDPOINT)\w*", re.IGNORECASE)
 
 
 def endpoints_of(
@@ -51,6 +53,8 @@ def endpoints_of(
     base_url: str | None = None,
     root: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    trust: Trust | None = None,
+    strange: bool = False,
 ) -> tuple[Endpoint, ...]:
     """The endpoints to ask, in order of failover.
 
@@ -60,36 +64,55 @@ def endpoints_of(
             None: one endpoint at ``base_url`` (else OpenAI's, or Azure's where only its variables are set).
         root: the project's directory, where ``.env`` and relative paths are looked for.
         environ: instead of the process's environment.
+        trust: what an address in ``.env``, and where ``strange`` any address, must be among.
+        strange: ``given`` or ``base_url`` stands in a suite's YAML, which may be a stranger's.
 
     Raises:
-        SuiteError: a field is unknown or unusable, a file or a key is missing; keys are never in the message.
+        SuiteError: a field is unknown or unusable, a file or a key is missing, an address is not trusted; keys are
+            never in the message.
     """
     sources = KeySources.of(root or Path.cwd(), os.environ if environ is None else environ)
+    known = trust or Trust()
     if given is None or given in ("", []):
-        return _default(base_url, sources)
-    entries, where = _entries(given, sources) if isinstance(given, str) else (given, "endpoints")
+        found = _default(base_url, sources, known)
+    else:
+        found, strange = _listed(given, sources, known, strange=strange)
+    for endpoint in found if strange else ():
+        known.check(endpoint.base_url, "endpoints" if given else "base_url")
+    return found
+
+
+def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> tuple[tuple[Endpoint, ...], bool]:
+    """The endpoints of a list, and whether they may be a stranger's."""
+    entries, where = given, "endpoints"
+    if isinstance(given, str):
+        entries, where, strange = _entries(given, sources, strange=strange)
     if isinstance(entries, Mapping):
         entries = [entries]
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         raise SuiteError(f"{where}: endpoints are {entries!r:.80}; valid: a list of mappings with {', '.join(_FIELDS)}")
-    return tuple(
-        item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources)
+    found = tuple(
+        item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources, trust)
         for number, item in enumerate(entries)
     )
+    return found, strange
 
 
-def _default(base_url: str | None, sources: KeySources) -> tuple[Endpoint, ...]:
+def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[Endpoint, ...]:
     """One endpoint from the usual variables."""
     address = base_url or sources.value("OPENAI_BASE_URL")
     keys = sources.keys_in("OPENAI_API_KEY")
     azure, azure_keys = sources.value("AZURE_OPENAI_ENDPOINT"), sources.keys_in("AZURE_OPENAI_API_KEY")
     if address is None and not keys and azure and azure_keys:
+        _check_dotenv("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", sources, trust)
         return (
             Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
         )
+    if base_url is None:
+        _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     address = address or OPENAI_URL
     _check_address(address, "base_url")
-    if not keys and urlsplit(address).hostname in _LOCAL:
+    if not keys and urlsplit(address).hostname in LOCAL:
         keys = (Secret("none", "no key"),)
     if not keys:
         raise SuiteError(
@@ -99,24 +122,48 @@ def _default(base_url: str | None, sources: KeySources) -> tuple[Endpoint, ...]:
     return (Endpoint(address, keys),)
 
 
-def _entries(text: str, sources: KeySources) -> tuple[Any, str]:
-    """(data, where it stands) of a list given as text."""
+def _check_dotenv(address: str, key: str, sources: KeySources, trust: Trust) -> None:
+    """A ``.env`` that came with a checkout must not lead a key of the environment away; its own key may go with it."""
+    if sources.only_in_dotenv(address) and not sources.only_in_dotenv(key):
+        trust.check(sources.value(address) or "", f"{sources.root / '.env'}: {address}")
+
+
+def _entries(text: str, sources: KeySources, *, strange: bool) -> tuple[Any, str, bool]:
+    """(data, where it stands, whether it may be a stranger's) of a list given as text."""
     text = text.strip()
     if text.startswith(("[", "{")):
-        return _parsed(text, "endpoints"), "endpoints"
-    path = sources.root / text
-    if path.is_dir():
-        return _from_key_files(path, sources), str(path)
-    if path.is_file():
-        if path.stat().st_size > _MAX_BYTES:
-            raise SuiteError(f"{path} is larger than {_MAX_BYTES} bytes")
-        return _parsed(path.read_text("utf-8-sig"), str(path)), str(path)
-    if (content := sources.value(text)) is not None and content != text:
-        return _entries(content, sources)
+        return _parsed(text, "endpoints"), "endpoints", strange
+    if (found := _from_files(text, sources, inside=strange)) is not None:
+        return *found, strange
+    usable = _LIST_NAME.fullmatch(text) or not strange  # any other variable is no stranger's business
+    if usable and (content := (sources.value(text) or "").strip()):
+        strange = sources.only_in_dotenv(text)
+        if content.startswith(("[", "{")):
+            return _parsed(content, text), text, strange
+        if (found := _from_files(content, sources, inside=strange)) is not None:
+            return *found, strange
+        raise SuiteError(f"endpoints: the environment variable {text} holds neither JSON nor the name of a file")
     raise SuiteError(
         f"endpoints are {text!r:.100}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
         "key_aoai.txt, or the name of an environment variable that holds one of these"
     )
+
+
+def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tuple[Any, str] | None:
+    """(data, path) of a file or directory; None where there is none."""
+    path = sources.root / name
+    try:
+        if inside and path.exists() and not path.resolve().is_relative_to(sources.root.resolve()):
+            raise SuiteError(f"endpoints: {name!r:.100} lies outside the project {sources.root}")
+        if path.is_dir():
+            return _from_key_files(path, sources), str(path)
+        if not path.is_file():
+            return None
+        if path.stat().st_size > _MAX_BYTES:
+            raise SuiteError(f"{path} is larger than {_MAX_BYTES} bytes")
+        return _parsed(path.read_text("utf-8-sig"), str(path)), str(path)
+    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it, no UTF-8
+        raise SuiteError(f"endpoints: {name!r:.100} cannot be read: {type(error).__name__}") from None
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -152,7 +199,7 @@ def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
     return found
 
 
-def _endpoint(item: Any, where: str, sources: KeySources) -> Endpoint:
+def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpoint:
     """One entry of a list."""
     if not isinstance(item, Mapping):
         raise SuiteError(f"{where} is {type(item).__name__}; valid: a mapping with {', '.join(_FIELDS)}")
@@ -167,6 +214,8 @@ def _endpoint(item: Any, where: str, sources: KeySources) -> Endpoint:
         raise SuiteError(f"{where}: kind is {kind!r}; valid: openai, azure")
     address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
     _check_address(address, where)
+    if not fields.get("base_url"):
+        _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
     return Endpoint(
         address,
@@ -181,10 +230,14 @@ def _endpoint(item: Any, where: str, sources: KeySources) -> Endpoint:
 
 
 def _check_address(address: str, where: str) -> None:
-    parts = urlsplit(address)
-    if "@" in parts.netloc:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, an unclosed bracket
+        usable = False
+    if usable and "@" in parts.netloc:
         raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not usable:
         raise SuiteError(f"{where}: the address is {address!r:.200}; valid: http://... or https://...")
 
 
@@ -200,7 +253,7 @@ def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, source
     if (file := fields.get("api_key_file")) is not None:
         return sources.from_file(str(file), where)
     usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
-    if urlsplit(address).hostname in _LOCAL and not sources.keys_in(usual):
+    if urlsplit(address).hostname in LOCAL and not sources.keys_in(usual):
         return (Secret("none", "no key"),)
     return sources.from_variable(usual, where)
 

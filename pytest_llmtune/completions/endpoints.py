@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
+from pytest_llmtune.completions.trust import OPENAI_URL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.secret import Secret
 
 __all__ = ["OPENAI_URL", "Endpoint"]
-
-OPENAI_URL = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ class KeySources:
         """The value of a variable that is no secret; None where it is unset or empty."""
         return self.environ.get(name) or self.dotenv.get(name) or None
 
+    def only_in_dotenv(self, name: str) -> bool:
+        """Whether the value is the one of ``.env``, which may have come with a checkout."""
+        return not self.environ.get(name) and bool(self.dotenv.get(name))
+
     def from_variable(self, name: str, where: str) -> tuple[Secret, ...]:
         """The keys in a variable, several one a line or separated by commas.
 

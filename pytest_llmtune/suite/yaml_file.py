@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.consent import code_in
 from pytest_llmtune.suite.functions import is_function_path
 from pytest_llmtune.suite.invalid import InvalidError, listed, shown
 from pytest_llmtune.suite.names import check_name
@@ -15,7 +16,7 @@ from pytest_llmtune.suite.suite import Suite
 from pytest_llmtune.suite.yaml_nodes import Document, YamlError, documents
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["project_root", "read_suites"]
 
@@ -33,6 +34,7 @@ class _Source:
     name: str
     """For messages."""
     root: Path
+    allow_code: Collection[str] | None = None
     chain: tuple[Path, ...] = ()
 
     def problem(self, message: str, line: int = 1, column: int = 1) -> SuiteError:
@@ -66,17 +68,21 @@ def project_root(path: Path) -> Path:
     return path.resolve().parent
 
 
-def read_suites(path: Path, *, shown_as: str | None = None, root: Path | None = None) -> list[tuple[Suite, int]]:
+def read_suites(
+    path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
+) -> list[tuple[Suite, int]]:
     """The suites of a file, each with the line, from 1, where its document begins.
 
     Args:
         shown_as: the file's name for messages; default: its path.
         root: the project; no data, no code and no other YAML outside of it is touched. Default: see ``project_root``.
+        allow_code: names of the suites that may run code; None: all may.
 
     Raises:
-        SuiteError: the file is no YAML, a suite is declared wrongly; with file, line and column.
+        SuiteError: the file is no YAML, a suite is declared wrongly or would run code without leave; with file, line
+            and column.
     """
-    source = _Source(path, shown_as or str(path), (root or project_root(path)).resolve())
+    source = _Source(path, shown_as or str(path), (root or project_root(path)).resolve(), allow_code)
     found = _documents(source)
     if not found:
         raise source.problem("holds no suite; a suite needs dataset, prompt or messages, model and grader")
@@ -114,6 +120,8 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
     name = keys.data.get("name") or default
     if name is None:
         raise source.problem("a document among several needs a name, as in `name: algebra`", document.line)
+    if source.allow_code is not None and name not in source.allow_code:
+        _refuse_code(keys, str(name), source)
     return Suite.from_mapping(
         keys.data,
         where=f"{source.name}:{document.line} ({name if isinstance(name, str) else default})",
@@ -122,6 +130,16 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
         root=source.root,
         places=keys.places,
     )
+
+
+def _refuse_code(keys: _Keys, name: str, source: _Source) -> None:
+    """A file of data runs no code by itself, not even the project's own: somebody who may write Python says so."""
+    for key, what in code_in(keys.data):
+        place = keys.places.get(key, source.name)
+        raise SuiteError(
+            f"{place}: {key} is {shown(what)}, which runs code; a suite in YAML may do so where pytest's ini file (or "
+            f"LLMTUNE_ALLOW_CODE) says llmtune_allow_code = {name}"
+        )
 
 
 def _stem(path: Path) -> str | None:
@@ -165,7 +183,8 @@ def _extended(parent: Any, source: _Source, line: int, column: int) -> _Keys:
         )
     if not path.is_file():
         raise source.problem(f"extends {shown(parent)}: no file {path}", line, column)
-    inner = _Source(path, Path(relpath(path, Path(source.path.resolve()).parent)).as_posix(), source.root, chain)
+    name = Path(relpath(path, Path(source.path.resolve()).parent)).as_posix()
+    inner = _Source(path, name, source.root, source.allow_code, chain)
     found = _documents(inner)
     if len(found) != 1:
         names = listed([_name_of(document) for document in found])

@@ -16,6 +16,7 @@ from pytest_llmtune.completions.endpoints import Endpoint
 from pytest_llmtune.completions.key_sources import KeySources
 from pytest_llmtune.completions.pricing import Price
 from pytest_llmtune.completions.secret import Secret
+from pytest_llmtune.completions.trust import Trust
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -109,8 +110,85 @@ def test_dotenv_is_read_and_loses_against_the_environment(tmp_path: Path) -> Non
     assert (endpoint.base_url, revealed(endpoint)) == ("https://h.example/v1", ["sk-from-file"])
     assert KeySources.of(tmp_path, {}).value("QUOTED") == "a # b"
     assert KeySources.of(tmp_path, {}).value("EMPTY") is None
-    [endpoint] = read(None, tmp_path, **ENVIRON)
+    [endpoint] = read(None, tmp_path, **ENVIRON, OPENAI_BASE_URL="https://mine.example/v1")
+    assert (endpoint.base_url, revealed(endpoint)) == ("https://mine.example/v1", [KEY])
+
+
+# addresses of strangers
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT"])
+def test_a_dotenv_leads_no_key_of_the_environment_away(tmp_path: Path, variable: str) -> None:
+    """A .env may come with a checkout: its address gets its own key, or one that the user lets go there."""
+    (tmp_path / ".env").write_text(f"{variable}=https://evil.example/v1\n")
+    own = {"AZURE_OPENAI_API_KEY": KEY} if variable.startswith("AZURE") else {"OPENAI_API_KEY": KEY}
+    with pytest.raises(SuiteError, match=r"\.env: \w+: the address https://evil\.example may be a stranger's"):
+        read(None, tmp_path, **own)
+    trusted = Trust.of(hosts=["EVIL.example"])
+    [endpoint] = endpoints_of(None, root=tmp_path, environ=own, trust=trusted)
     assert revealed(endpoint) == [KEY]
+    (tmp_path / ".env").write_text("OPENAI_BASE_URL=http://localhost:8000/v1\n")
+    assert revealed(read(None, tmp_path, **ENVIRON)[0]) == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://api.openai.com:443/other", True),
+        ("http://127.0.0.1:8080/v1", True),
+        ("http://localhost/v1", True),
+        ("https://gateway.mine.example/llm", True),
+        ("https://trusted.example:8443/v1", True),
+        ("http://plain.example:81/v1", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com:444/v1", False),
+        ("https://api.openai.com.evil.example/v1", False),
+        ("https://evil.example/api.openai.com", False),
+        ("http://trusted.example/v1", False),
+        ("http://gateway.mine.example/llm", False),
+        ("https://sub.trusted.example/v1", False),
+        ("http://127.0.0.1.evil.example/v1", False),
+        ("http://169.254.169.254/latest", False),
+        ("https://evil.example\\@api.openai.com/v1", False),
+    ],
+)
+def test_a_strangers_suite_names_no_address_of_its_own(tmp_path: Path, address: str, trusted: bool) -> None:
+    """Scheme, host and port must be OpenAI's, this machine's or the user's: otherwise no endpoint is made."""
+    trust = Trust.of(["https://gateway.mine.example/v1", None], ["trusted.example", "plain.example:81"])
+    asking: Any
+    for asking in (
+        {"base_url": address},
+        {"given": [{"base_url": address}]},
+        {"given": json.dumps({"base_url": address})},
+    ):
+        if trusted:
+            [endpoint] = endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, strange=True)
+            assert endpoint.base_url == address
+        else:
+            with pytest.raises(SuiteError, match=r"may be a stranger's|holds a user or password"):
+                endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, strange=True)
+
+
+def test_a_strangers_suite_reads_no_list_outside(tmp_path: Path) -> None:
+    """No file above the project, and no variable that is not meant for endpoints; what is there is not told."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "list.yaml").write_text("- base_url: https://api.openai.com/v1\n")
+    environ = {
+        **ENVIRON,
+        "SECRET": '[{"base_url": "hidden"}]',
+        "OAI_CONFIG_LIST": '[{"base_url": "https://h.example"}]',
+    }
+    for listed in ("../list.yaml", str(tmp_path / "list.yaml"), "SECRET"):
+        with pytest.raises(SuiteError) as caught:
+            endpoints_of(listed, root=project, environ=environ, strange=True)
+        assert "hidden" not in str(caught.value)
+    [endpoint] = endpoints_of("OAI_CONFIG_LIST", root=project, environ=environ, strange=True)
+    assert endpoint.base_url == "https://h.example"  # the list is the user's own
+    (project / ".env").write_text("OAI_CONFIG_LIST=" + environ.pop("OAI_CONFIG_LIST"))
+    with pytest.raises(SuiteError, match="may be a stranger's"):
+        endpoints_of("OAI_CONFIG_LIST", root=project, environ=environ)
 
 
 # lists
@@ -242,7 +320,8 @@ def test_key_files_are_named_in_a_list(tmp_path: Path) -> None:
         ("bad.yaml", r"bad.yaml: line 2: "),
         ("cycle.yaml", "anchors and aliases are not allowed"),
         ("empty_directory", "has no key_openai.txt and no key_aoai.txt"),
-        ("LOOP", "endpoints are 'LOOP'"),
+        ("LOOP", "endpoints: the environment variable LOOP holds neither JSON nor the name of a file"),
+        ("AWS_SECRET_ACCESS_KEY", "the environment variable AWS_SECRET_ACCESS_KEY holds neither JSON nor"),
     ],
 )
 def test_a_mistake_is_one_clear_error(tmp_path: Path, given: Any, what: str) -> None:

@@ -216,7 +216,7 @@ def test_a_yaml_column_that_is_not_there(project: pytest.Pytester) -> None:
 
 
 def test_a_strangers_yaml_runs_nothing(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Neither as data, prompt, aggregate nor grader can it name code outside of the project."""
+    """Neither as data, prompt, aggregate nor grader can it name code: without leave none, with it the project's own."""
     outside = tmp_path_factory.mktemp("outside")
     witness = outside / "ran"
     (outside / "evil_tools.py").write_text(
@@ -236,8 +236,32 @@ def test_a_strangers_yaml_runs_nothing(project: pytest.Pytester, tmp_path_factor
     for number in range(4):
         result = run(project, f"evil{number}.llmtune.yaml")
         assert result.ret != pytest.ExitCode.OK
+        assert "is 'evil_tools:f', which runs code" in said(result)
+        result = run(project, f"evil{number}.llmtune.yaml", "-o", f"llmtune_allow_code=evil{number}")
+        assert result.ret != pytest.ExitCode.OK
         assert "the module 'evil_tools' lies outside the project" in said(result)
     assert not witness.exists()
+
+
+def test_a_yaml_suite_runs_code_where_the_project_says_so(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions of the project, and the python grader beside its own consent: for the suite that is named, no other."""
+    (project.path / "own_tools.py").write_text(
+        "def rows():\n    return [{'question': str(i), 'answer': '1'} for i in range(9)]"
+    )
+    text = YAML.replace('dataset: "sums.jsonl"', "dataset: own_tools:rows")
+    (project.path / "own.llmtune.yaml").write_text(text, encoding="utf-8")
+    (project.path / "code.llmtune.yaml").write_text(
+        YAML.replace('grader: "exact"', "grader: [exact, {python: {allow_code_execution: true}}]"), encoding="utf-8"
+    )
+    for name, what in (("own", "dataset is 'own_tools:rows'"), ("code", "grader is 'python'")):
+        result = run(project, f"{name}.llmtune.yaml", "--llm-allow-code=another")
+        assert f"{what}, which runs code" in said(result)
+        assert f"llmtune_allow_code = {name}" in said(result)
+        monkeypatch.setenv("LLMTUNE_ALLOW_CODE", "another, " + name)
+        assert "which runs code" not in said(run(project, f"{name}.llmtune.yaml"))
+        monkeypatch.delenv("LLMTUNE_ALLOW_CODE")
 
 
 def test_a_suite_of_the_data_of_published_files(project: pytest.Pytester) -> None:

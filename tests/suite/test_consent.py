@@ -1,0 +1,86 @@
+"""What in a YAML suite would run code is found, wherever it stands."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite import yaml_file
+from pytest_llmtune.suite.consent import code_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"dataset": "m:f"}, [("dataset", "m:f")]),
+        ({"dataset": "hf:openai/gsm8k", "grader": "math", "prompt": "{a}: b", "aggregate": "mean"}, []),
+        ({"aggregate": "a.b:c.d"}, [("aggregate", "a.b:c.d")]),
+        ({"prompt": ["x", {"callable": "m:f"}]}, [("prompt", "m:f")]),
+        ({"messages": [[{"role": "user", "content": {"callable": "m:f"}}]]}, [("messages", "m:f")]),
+        ({"baselines": [{"model": "m", "prompt": {"callable": "m:f"}}]}, [("baselines", "m:f")]),
+        ({"grader": "m:f"}, [("grader", "m:f")]),
+        (
+            {"grader": ["exact", "m:f", {"python": {"allow_code_execution": True}}]},
+            [("grader", "m:f"), ("grader", "python")],
+        ),
+        ({"grader": [["m:f"]]}, [("grader", "m:f")]),
+        ({"grader": {"regex": {"pattern": "a:b"}}}, []),
+        ({"grader": None, "prompt": 3, "dataset": ["m:f"]}, []),
+    ],
+)
+def test_what_runs_code(keys: dict[str, Any], found: list[tuple[str, str]]) -> None:
+    """Functions by name, and the python grader; nothing that only looks like one."""
+    assert list(code_in(keys)) == found
+
+
+places = st.sampled_from(["dataset", "prompt", "messages", "grader", "aggregate", "baselines", "where", "model", "n"])
+values = st.recursive(
+    st.sampled_from(["trap:f", "python", "exact", "{q}", "rows.jsonl", "m", 1, None, True]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["callable", "role", "content", "python", "prompt", "trap:f", "model"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(places, values, max_size=5))
+def test_without_leave_no_suite_runs_anything(tmp_path_factory: pytest.TempPathFactory, keys: dict[str, Any]) -> None:
+    """Whatever stands under whatever key, the project's own module is not imported: a suite, or our own error."""
+    directory = tmp_path_factory.mktemp("consent")
+    (directory / "trap.py").write_text(f"open({str(directory / 'ran')!r}, 'w')\ndef f(*a, **k): return []\n")
+    (directory / "rows.jsonl").write_text('{"q": "1", "answer": "1"}\n{"q": "2", "answer": "2"}\n')
+    usual = {"dataset": "rows.jsonl", "prompt": "{q}", "model": "m", "grader": "exact"}
+    path = directory / "a.llmtune.yaml"
+    path.write_text(json.dumps(usual | keys))
+    try:
+        for suite, _ in yaml_file.read_suites(path, root=directory, allow_code=()):
+            suite.load()
+    except SuiteError:
+        pass
+    assert not (directory / "ran").exists()
+
+
+def test_with_leave_it_does_run(tmp_path: Path) -> None:
+    """The same trap goes off for a suite that may run code."""
+    (tmp_path / "trap.py").write_text(
+        "ran = []\ndef f():\n    return [{'q': '1', 'answer': '1'}, {'q': '2', 'answer': '2'}]\n"
+    )
+    path = tmp_path / "a.llmtune.yaml"
+    path.write_text("{dataset: 'trap:f', prompt: '{q}', model: m, grader: exact}")
+    with pytest.raises(
+        SuiteError, match=r"a\.llmtune\.yaml:1:2: dataset is 'trap:f', which runs code; .*_allow_code = a"
+    ):
+        yaml_file.read_suites(path, root=tmp_path, allow_code=("b",))
+    [(suite, _)] = yaml_file.read_suites(path, root=tmp_path, allow_code=("a",))
+    assert len(suite.load().tune) == 2

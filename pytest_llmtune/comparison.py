@@ -128,7 +128,8 @@ def _flip(before: LockedExample, result: ExampleResult, metric: str, mode: str) 
 
 
 def excerpt(row: Row) -> str:
-    """The beginning of what a row asks: the column that usually holds it, else the first text."""
+    """The beginning of what a row asks: the column that usually holds it, else the longest text."""
     texts = {name: value for name, value in row.items() if isinstance(value, str) and value.strip()}
-    name = next((name for name in _QUESTION_COLUMNS if name in texts), next(iter(texts), None))
-    return " ".join(texts[name][: 4 * _EXCERPT].split())[:_EXCERPT] if name is not None else ""
+    known = next((texts[name] for name in _QUESTION_COLUMNS if name in texts), None)
+    text = known or max(texts.values(), key=len, default="")
+    return " ".join(text[: 4 * _EXCERPT].split())[:_EXCERPT]

@@ -63,6 +63,13 @@ class Session:
         return SharedSpend(Path(given["llmtune_spend"]), given["workerid"]) if "llmtune_spend" in given else None
 
     @cached_property
+    def width(self) -> int:
+        """Of the terminal; a worker of xdist is told."""
+        told = getattr(self.config, "workerinput", {}).get("llmtune_width")
+        shown = self.config.pluginmanager.hasplugin("terminalreporter")
+        return int(told or (self.config.get_terminal_writer().fullwidth if shown else 80))
+
+    @cached_property
     def spend_table(self) -> Path:
         """Where the workers of this run tell each other what they spend; gone at its end."""
         return Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="llmtune-"))) / "spend.sqlite"
@@ -102,7 +109,8 @@ class Session:
             file = os.fdopen(os.dup(1), "w", encoding="utf-8")
         self._open.enter_context(file)
         terminal = file.isatty() and os.environ.get("TERM") != "dumb"
-        color = bool(self.config.get_terminal_writer().hasmarkup) if terminal and not quiet else False
+        shown = self.config.pluginmanager.hasplugin("terminalreporter")
+        color = terminal and shown and self.config.get_terminal_writer().hasmarkup
         return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet))
 
     def close(self) -> None:
@@ -117,6 +125,7 @@ class Session:
         Raises:
             pytest.UsageError: every suite that is declared wrongly, each with its own line.
         """
+        self.width  # noqa: B018  # looked up now: once output is captured, there is no terminal any more
         wrong = []
         for item in items:
             try:
@@ -203,7 +212,7 @@ class Session:
             self.dry_runs.append(run.dry_run())
             return
         if not run.report.verdict.passed:
-            text = terminal.failure(run.report, width=self._width, color=False, verbosity=self.config.get_verbosity())
+            text = terminal.failure(run.report, width=self.width, color=False, verbosity=self.config.get_verbosity())
             pytest.fail(text, pytrace=False)
 
     # -- reporting
@@ -231,7 +240,7 @@ class Session:
         if self.reports:
             color = self.config.get_terminal_writer().hasmarkup
             verbosity = self.config.get_verbosity()
-            lines.append(terminal.summary(self.reports, width=self._width, color=color, verbosity=verbosity))
+            lines.append(terminal.summary(self.reports, width=self.width, color=color, verbosity=verbosity))
         if os.environ.get("GITHUB_ACTIONS") == "true":
             lines.extend(github.error_annotations(self.reports))
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
@@ -254,10 +263,6 @@ class Session:
         """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
         given = options.value_of(option, self.config)
         return self.config.invocation_params.dir / given if given else None
-
-    @property
-    def _width(self) -> int:
-        return int(self.config.get_terminal_writer().fullwidth)
 
 
 def _suite_of(item: pytest.Item) -> Suite | None:

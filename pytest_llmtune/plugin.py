@@ -131,6 +131,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_configure_node(node: Any) -> None:
+    node.workerinput["llmtune_width"] = node.config.get_terminal_writer().fullwidth
     if _SESSION in node.config.stash:
         session_of(node.config).worker_starts(node)
 

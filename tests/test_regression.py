@@ -404,9 +404,10 @@ def test_a_verdict_crosses_processes_as_json() -> None:
         ({"answer": 3, "frage": "Warum?"}, "Warum?"),
         ({"answer": 3}, ""),
         ({"text": "  ", "title": "T"}, "T"),
+        ({"번호": "1", "문의": "컵이 깨졌어요", "분류": "불만"}, "컵이 깨졌어요"),
         ({"text": "x" * 1_000_000}, "x" * 300),
     ],
 )
 def test_an_excerpt_is_what_was_asked(row: dict[str, Any], text: str) -> None:
-    """The column that usually holds the question, on one line, cut."""
+    """The column that usually holds the question, else the longest text; on one line, cut."""
     assert excerpt(row) == text

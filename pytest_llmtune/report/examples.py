@@ -50,7 +50,7 @@ def _example(
         "score": round(grade.metrics[criteria.metric], 6) if grade and criteria.metric in grade.metrics else None,
         "cost": dollars(result.cost, 3),
         "error": clean(result.error) if result.error else "",
-        "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES]] if grade else [],
+        "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES] if count] if grade else [],
         "right": [answer.correct for answer in grade.answers] if grade else [],
         "responses": [cut(response, limit) for response in result.responses],
         "row": {one_line(str(name), 100): cut(str(value), limit) for name, value in result.example.row.items()},

@@ -70,3 +70,14 @@ def test_quiet_and_workers_are_silent(slow: Project, arguments: list[str], shown
     result = slow.pytester.runpytest_subprocess("-p", "no:cacheprovider", "--llm-live", *arguments)
     result.assert_outcomes(passed=1)
     assert ("asking live" in result.stdout.str() + result.stderr.str()) is shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n", "1"]])
+def test_failures_are_as_wide_as_the_terminal(project: Project, arguments: list[str]) -> None:
+    """The width is looked up before output is captured; a worker, which has no terminal, is told."""
+    path = project.pytester.path / "test_sums.py"
+    text = path.read_text(encoding="utf-8").replace("(llmtune):", "(llmtune, request):")
+    looking = "plugin = request.config.pluginmanager.getplugin('llmtune')\n    assert plugin.session_of(request.config).width == 132"
+    path.write_text(text.replace("llmtune.check()", looking), encoding="utf-8")
+    seen = on_a_terminal([*PYTEST, *arguments], project.pytester.path, width=132)
+    assert seen.code == 0, seen.end

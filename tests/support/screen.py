@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = ["Seen", "on_a_terminal"]
@@ -33,8 +33,15 @@ class Seen:
         return "\n".join(self.moments[-1])
 
 
-def on_a_terminal(command: Sequence[str], directory: Path, *, width: int = 80, height: int = 50) -> Seen:
-    """Run a command to its end on a terminal of this size."""
+def on_a_terminal(
+    command: Sequence[str],
+    directory: Path,
+    *,
+    width: int = 80,
+    height: int = 50,
+    watch: Callable[[Any], None] = lambda _: None,
+) -> Seen:
+    """Run a command to its end on a terminal of this size; ``watch`` gets pyte's screen after each piece that arrived."""
     if sys.platform == "win32":
         pytest.skip("needs a pseudo-terminal")
     import fcntl
@@ -56,6 +63,7 @@ def on_a_terminal(command: Sequence[str], directory: Path, *, width: int = 80, h
         seen.sent += data
         stream.feed(data)
         seen.moments.append(tuple(line.rstrip() for line in screen.display))
+        watch(screen)
     os.close(reader)
     seen.cursor_hidden, seen.code = screen.cursor.hidden, process.wait()
     return seen

@@ -23,6 +23,7 @@ from pytest_llmtune.model import (
     Usage,
 )
 from pytest_llmtune.statistics import bootstrap_mean, wilson
+from pytest_llmtune.texts import Texts
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import PriceBook
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config
 
 __all__ = ["Aggregate", "Asking", "Collector", "all_of", "evaluate", "evaluation_of", "mean", "requests_of"]
+
+_MANY = 10_000  # examples, past which their texts are kept small
 
 Aggregate = Callable[[Sequence[float]], float]
 mean: Aggregate = statistics.fmean
@@ -87,7 +90,13 @@ async def _grade(grader: Grader, completion: Completion, example: Example, meter
     return grader.grade(responses, example.row)
 
 
-async def _evaluate_one(example: Example, request: CompletionRequest, grader: Grader, meter: _Meter) -> ExampleResult:
+async def _evaluate_one(
+    example: Example,
+    request: CompletionRequest,
+    grader: Grader,
+    meter: _Meter,
+    texts: Callable[[list[str]], Sequence[str]],
+) -> ExampleResult:
     try:
         completion = await meter.ask(request)
         grade = await _grade(grader, completion, example, meter)
@@ -100,7 +109,7 @@ async def _evaluate_one(example: Example, request: CompletionRequest, grader: Gr
         example,
         "refused" if refused else "ok",
         grade,
-        tuple(choice.text for choice in completion.choices),
+        texts([choice.text for choice in completion.choices]),
         meter.usage,
         meter.cost,
         meter.latency,
@@ -188,12 +197,13 @@ async def evaluate(
     asked = requests_of(config, examples) if requests is None else requests
     todo = enumerate(zip(examples, asked, strict=True))
     paid, done = Decimal(0), 0
+    texts = Texts if len(examples) > _MANY else tuple
 
     async def work() -> None:
         nonlocal paid, done
         for index, (example, request) in todo:  # shared: each worker takes the next example
             meter = _Meter(source, prices)
-            results[index] = result = await _evaluate_one(example, request, grader, meter)
+            results[index] = result = await _evaluate_one(example, request, grader, meter, texts)
             paid, done = paid + meter.paid, done + 1
             if on_result is not None:
                 on_result(done, result, paid)

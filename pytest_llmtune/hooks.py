@@ -218,10 +218,13 @@ class Session:
     # -- reporting
 
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Send what came of a suite along with its test's report, as text: it may cross to xdist's controller."""
+        """Keep what came of a suite; a worker of xdist sends it along with the test's report, as text."""
         run = self.runs.get(item.nodeid)
         if run is not None and "report" in vars(run):
-            report.llmtune = report_json.dumps([run.report])  # type: ignore[attr-defined]
+            if hasattr(self.config, "workerinput"):
+                report.llmtune = report_json.dumps([run.report])  # type: ignore[attr-defined]
+            else:
+                self.reports.append(run.report)
             item.user_properties.extend(properties := junit.properties(run.report))  # JUnit reads the teardown's
             report.user_properties.extend(properties)
             if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
@@ -231,7 +234,7 @@ class Session:
                 report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
 
     def receive(self, text: str) -> None:
-        """A suite's result, from this process or from a worker."""
+        """A suite's result, from a worker of xdist."""
         self.reports.extend(report_json.loads(text))
 
     def summary(self) -> str:

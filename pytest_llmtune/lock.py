@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -165,7 +166,7 @@ class Lock:
             data = _data(text)
             version = data.pop("version", None) if isinstance(data, dict) else None
             if version == VERSION:
-                return from_plain(cls, data)
+                return _shared(from_plain(cls, data))
         except ValueError as error:
             raise LockError(f"{path}: the lock file is damaged: {error}. {_mend(path)}") from None
         if isinstance(version, int) and version > VERSION:
@@ -197,6 +198,23 @@ class Lock:
 
     def with_study(self, study: StudySummary | None) -> Lock:
         return dataclasses.replace(self, study=study)
+
+
+def _shared(lock: Lock) -> Lock:
+    """Examples that did alike share what they have in common: a lock file may hold hundreds of thousands."""
+    known: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
+    examples = (
+        dataclasses.replace(
+            example,
+            id=sys.intern(example.id),
+            metrics=known.setdefault(tuple(example.metrics.items()), example.metrics),
+            voted_answer=example.votes[0][0]
+            if example.votes and example.votes[0][0] == example.voted_answer
+            else example.voted_answer,
+        )
+        for example in lock.examples
+    )
+    return dataclasses.replace(lock, examples=tuple(examples))
 
 
 def short_answer(answer: str) -> str:

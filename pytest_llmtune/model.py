@@ -5,7 +5,7 @@ Money is ``Decimal`` USD, lengths are tokens, times are seconds. Nothing here im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -152,7 +152,7 @@ class ExampleResult:
     """``refused``: every choice was stopped by a content filter (counts as wrong); ``unknown``: not completed."""
     grade: ExampleGrade | None
     """None exactly where the status is ``unknown``."""
-    responses: tuple[str, ...] = ()
+    responses: Sequence[str] = ()
     usage: Usage = Usage(0, 0)
     cost: Decimal = Decimal(0)
     """USD of this instance at the prices in force."""

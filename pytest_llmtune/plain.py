@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
@@ -28,7 +28,7 @@ def to_plain(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [to_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: to_plain(getattr(value, name)) for name in _field_names(type(value))}
@@ -65,8 +65,8 @@ def _reader(kind: Any) -> Reader:
         return _literal(arguments)
     if origin in (Union, types.UnionType):
         return _union(arguments)
-    if origin is tuple:
-        return _tuple(arguments)
+    if origin in (tuple, Sequence):
+        return _tuple(arguments if origin is tuple else (*arguments, Ellipsis))
     if origin is Mapping:
         return _mapping(arguments[1])
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):

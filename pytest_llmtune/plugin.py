@@ -108,7 +108,8 @@ class _Results:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.pluginmanager.register(_Results(session.config), "llmtune-results")
+    if not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_Results(session.config), "llmtune-results")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

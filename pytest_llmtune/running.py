@@ -21,18 +21,24 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
 
     What it asks is asked for a suite, and never belongs to the recording of a test's own client calls.
     """
+    results: list[T] = []
+
+    async def keep() -> None:
+        """The task has no result of its own: asyncio spells the result of its main task out, however large it is."""
+        results.append(await job)
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         with outside():
-            return asyncio.run(job)
-    results: list[T] = []
+            asyncio.run(keep())
+        return results[0]
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
             with outside():
-                results.append(asyncio.run(job))
+                asyncio.run(keep())
         except BaseException as error:  # noqa: BLE001  # handed over to the caller's thread
             failures.append(error)
 

@@ -36,7 +36,8 @@ class Recording:
     interactions: Sequence[Interaction] = ()
     redactor: Redactor | None = None
     """What was redacted when it was written is redacted in the requests that are looked up."""
-    _index: dict[str, list[int]] = field(default_factory=dict)
+    _index: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    """The positions of each request, by its key."""
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Answers of each interaction, as the file says; 0 where it does not."""
     _taken: set[int] = field(default_factory=set)
@@ -56,7 +57,8 @@ class Recording:
         self._counts.append(interaction.answers)
         body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
         if body is not None:
-            self._index.setdefault(request_key(body), []).append(position)
+            key = bytes.fromhex(request_key(body))
+            self._index[key] = (*self._index.get(key, ()), position)
 
     def take(self, request: CompletionRequest) -> Completion | None:
         """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
@@ -69,7 +71,7 @@ class Recording:
         """
         exchanges: list[Exchange] = []
         answers, skip = 0, request.draw * request.n
-        positions = self._index.get(self._key(request), [])
+        positions = self._index.get(self._key(request), ())
         for count, position in enumerate(positions, 1):
             exchange = self._exchange(position)
             exchanges.append(exchange)
@@ -81,12 +83,12 @@ class Recording:
 
     def holds(self, request: CompletionRequest) -> bool:
         """Whether ``take`` would find enough answers, by what the file says of itself; nothing is taken."""
-        positions = self._index.get(self._key(request), [])
+        positions = self._index.get(self._key(request), ())
         return sum(map(self._answers, positions)) >= (request.draw + 1) * request.n
 
     def leave(self, request: CompletionRequest) -> None:
         """Somebody else takes the answers to this request: they count as used."""
-        positions, answers = self._index.get(self._key(request), []), 0
+        positions, answers = self._index.get(self._key(request), ()), 0
         for position in positions:
             self._taken.add(position)
             answers += self._answers(position)
@@ -112,12 +114,13 @@ class Recording:
         """The interactions that nothing has taken so far."""
         return tuple(item for position, item in enumerate(self.interactions) if position not in self._taken)
 
-    def _key(self, request: CompletionRequest) -> str:
-        if self.redactor is None:
-            return request.key
-        text = canonical_json(request.body)
-        _, clean = self.redactor.clean_request("", text)
-        return request.key if clean == text else request_key(parse_object(clean) or {})
+    def _key(self, request: CompletionRequest) -> bytes:
+        key = request.key
+        if self.redactor is not None:
+            text = canonical_json(request.body)
+            _, clean = self.redactor.clean_request("", text)
+            key = key if clean == text else request_key(parse_object(clean) or {})
+        return bytes.fromhex(key)
 
     def _answers(self, position: int) -> int:
         return self._counts[position] or answers_in(self._exchange(position))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from pytest_llmtune.errors import SuiteError
@@ -37,20 +38,28 @@ def grade_answers(answers: Sequence[Answer], vote: Vote = "equivalence") -> Exam
     was not readable: it is never elected and never counted. Ties go to the first seen, in every way of voting.
     """
     n = len(answers)
+    known: dict[Answer, Answer] = {}
+    answers = tuple(known.setdefault(answer, answer) for answer in answers)  # equal ones are kept once
     right = sum(answer.correct for answer in answers)
     readable = [answer for answer in answers if answer.key is not None]
     groups = _groups(readable)
     elected = _elect(readable, groups, vote) if readable else None
     return ExampleGrade(
-        metrics={
-            "expected_success": 1 - (1 - right / n) ** n if n else 0.0,
-            "success": float(right > 0),
-            "success_vote": float(elected is not None and elected.correct),
-        },
+        metrics=_metrics(right, n, elected is not None and elected.correct),
         votes=tuple((group[0].text, len(group)) for group in groups),
         voted_answer=elected.text if elected else None,
-        answers=tuple(answers),
+        answers=answers,
     )
+
+
+@lru_cache(maxsize=10_000)
+def _metrics(right: int, n: int, voted: bool) -> Mapping[str, float]:
+    """One mapping for all examples that did alike."""
+    return {
+        "expected_success": 1 - (1 - right / n) ** n if n else 0.0,
+        "success": float(right > 0),
+        "success_vote": float(voted),
+    }
 
 
 def _groups(readable: Sequence[Answer]) -> list[list[Answer]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -78,7 +79,7 @@ def with_ids(numbered: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Example, .
         identity = content_id(row)
         seen[identity] += 1
         count = seen[identity]
-        examples.append(Example(identity if count == 1 else f"{identity}-{count}", index, row))
+        examples.append(Example(sys.intern(identity if count == 1 else f"{identity}-{count}"), index, row))
     return tuple(examples)
 
 

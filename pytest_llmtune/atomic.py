@@ -16,7 +16,8 @@ def write_text(path: Path, text: str) -> bool:
     """Replace ``path`` by ``text`` (UTF-8, line ends as given) in one step; a crash or a full disk leaves the old file.
 
     Returns:
-        False where the file already held exactly this text and nothing was written.
+        False where the file already held this text, be it with the line ends of a Windows checkout, and nothing was
+        written.
 
     Raises:
         OSError: the directory cannot be written to, or the disk is full.
@@ -26,7 +27,7 @@ def write_text(path: Path, text: str) -> bool:
 
 def write_bytes(path: Path, data: bytes) -> bool:
     """As ``write_text``."""
-    if path.is_file() and path.read_bytes() == data:
+    if path.is_file() and data in ((old := path.read_bytes()), old.replace(b"\r\n", b"\n")):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".llmtune-{secrets.token_hex(8)}.tmp")  # short: the name itself may be at the limit

@@ -141,7 +141,8 @@ class Session:
         suite = _suite_of(item)
         if suite is None:
             return
-        twin = next((run for run in self.runs.values() if run.suite.name == suite.name), None)
+        same = suite.name.casefold()  # on some file systems Sums.lock.yaml and sums.lock.yaml are one file
+        twin = next((run for run in self.runs.values() if run.suite.name.casefold() == same), None)
         if twin is not None and twin.place.nodeid != item.nodeid:
             raise LLMTuneError(
                 f"{suite.where_declared}: the suite {suite.name!r} is also declared at {twin.suite.where_declared}; "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune.completions.client_spend import ClientSpend
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["locked_config", "replay_of"]
 
+_LONGEST = 120
+"""Bytes of a file's name before its endings; the whole path has to fit into Windows' 260 too."""
 _KEYS = ("match_on", "max_calls", "max_cost")
 
 
@@ -34,7 +38,7 @@ class _Run(Protocol):
 
 
 def replay_of(test: Any, run: _Run) -> Replay:
-    """The recording of a test's client calls: ``<tests>/llmtune/<module>.<test>.cassette.json``.
+    """The recording of a test's client calls: ``<tests>/llmtune/<module>.<class>.<test>.cassette.json``.
 
     Args:
         test: a pytest item; only its name, path and markers are read.
@@ -48,9 +52,8 @@ def replay_of(test: Any, run: _Run) -> Replay:
         wrong = [*map(repr, marker.args), *sorted(keys.keys() - set(_KEYS))]
         raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
     settings, prices = run.settings, PriceBook(run.settings.prices)
-    name = re.sub(r"[^\w.-]+", "_", f"{test.path.stem}.{test.name}").strip("_")
     return Replay(
-        test.path.parent / "llmtune" / f"{name}.cassette.json",
+        test.path.parent / "llmtune" / f"{_file_stem(test)}.cassette.json",
         settings.mode,
         f"pytest {test.nodeid} --llm-record=missing",
         run.redactor,
@@ -61,6 +64,17 @@ def replay_of(test: Any, run: _Run) -> Replay:
         open_hosts=OpenHosts.of(settings.allow_hosts),
         lock_directory=settings.root / ".llmtune" / "locks",
     )
+
+
+def _file_stem(test: Any) -> str:
+    """A name that every file system takes, and that no other test's file has, whatever the case of its letters."""
+    parts = [part for part in test.nodeid.partition("::")[2].split("::") if part != "()"]
+    said = ".".join([test.path.stem, *parts])
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", said)).strip("_")
+    if name == said and name == name.lower() and len(name.encode()) <= _LONGEST:
+        return name
+    cut = name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
+    return f"{cut}-{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def locked_config(directory: Path, name: str | None) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class SuiteRun:
     listen: events.Listener = field(default=lambda _: None)
     shards: Shards | None = None
     """Results to be judged together, instead of replaying."""
+    _asked_of: list[LiveSource] = field(default_factory=list)
 
     @property
     def lock_path(self) -> Path:
@@ -96,7 +97,9 @@ class SuiteRun:
         if writes:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         with lock:
-            return self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
+            report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
+        events_on_the_way = dict.fromkeys(note for source in self._asked_of for note in source.account.notes)
+        return replace(report, notes=(*report.notes, *events_on_the_way))
 
     @property
     def evaluation(self) -> Evaluation:
@@ -280,7 +283,9 @@ class SuiteRun:
 
     def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
         cache = None if cached is None else Cache(self._cache(), seed=cached)
-        return live_source(self.suite, self.settings, self.prices, ledger, cache, listen=self.listen)
+        source = live_source(self.suite, self.settings, self.prices, ledger, cache, listen=self.listen)
+        self._asked_of.append(source)
+        return source
 
     def _write_lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

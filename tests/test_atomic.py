@@ -31,6 +31,16 @@ def test_the_same_text_is_not_written_again(tmp_path: Path) -> None:
     assert write_text(path, "y")
 
 
+def test_a_windows_checkout_is_the_same_text(tmp_path: Path) -> None:
+    """A file that differs by its line ends only is left alone: git would show it as changed."""
+    path = tmp_path / "file"
+    path.write_bytes(b"a\r\nb\r\n")
+    assert not write_text(path, "a\nb\n")
+    assert path.read_bytes() == b"a\r\nb\r\n"
+    assert write_text(path, "a\nc\n")
+    assert path.read_bytes() == b"a\nc\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     """The umask decides, as for any file: a team can read what one member wrote."""

@@ -128,6 +128,8 @@ class LiveSource:
             await self._asking.fleet.aclose()
             self._asking = None
         if self.cache is not None:
+            for note in self.cache.notes:
+                self.account.note(note)
             self.cache.close()
 
     async def _fill(self, request: CompletionRequest, pool: list[Exchange], wanted: int) -> Decimal:

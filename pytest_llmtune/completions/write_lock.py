@@ -40,10 +40,17 @@ def exclusive(path: Path, directory: Path) -> Iterator[None]:
                 f"{path} is being written by another run{_holder(file.read())}; "
                 "wait for it to end, or stop it, and run again"
             )
+        _sign(file, path)
+        yield
+
+
+def _sign(file: IO[str], path: Path) -> None:
+    try:
         file.truncate(0)
         file.write(f" {os.getpid()}")  # the first byte is the locked one: on Windows nobody else can read it
         file.flush()
-        yield
+    except OSError as error:  # what is paid for now could not be kept
+        raise RecordingError(f"{path} cannot be recorded: {error.strerror or error}; free the disk") from error
 
 
 def _holder(text: str) -> str:

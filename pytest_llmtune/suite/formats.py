@@ -34,7 +34,8 @@ def _text(content: bytes, name: str) -> str:
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
     encoding = "utf-16" if utf16 else "utf-8"
     try:
-        return content.decode(encoding).removeprefix("\ufeff")
+        text = content.decode(encoding).removeprefix("\ufeff")
+        return text.replace("\r\n", "\n")  # inside of cells too: git's core.autocrlf changes no row
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SuiteError(

@@ -89,6 +89,12 @@ def test_places_name_the_line() -> None:
     assert [place for place, _ in read("a.json", "[{}, {}]")] == ["a.json: row 1", "a.json: row 2"]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_line_ends_of_a_checkout_change_no_cell(name: str) -> None:
+    """With core.autocrlf, a cell of several lines stays the same text."""
+    assert [row for _, row in read(name, 'a\r\n"x\r\ny"\r\n')] == [row for _, row in read(name, 'a\n"x\ny"\n')]
+
+
 def test_strange_line_ends_inside_json_strings() -> None:
     """U+2028 and NEL end no line of JSON Lines."""
     text = "a\u2028b\u0085c\x0bd"

@@ -147,7 +147,7 @@ def line(*cells: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", choices=["memory", []], default=["memory"])
+    parser.add_argument("tables", nargs="*", default=["memory"], metavar="memory")
     parser.add_argument("--rows", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     given: Any = parser.parse_args()

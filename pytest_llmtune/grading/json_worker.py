@@ -1,29 +1,24 @@
-"""Run as a script in a process of its own: holds JSON values against a JSON schema, one JSON line each.
+"""What a worker process of the `json` grader does: holds JSON values against a JSON schema.
 
 ``{"schema": ..., "value": ...}`` in, ``{"error": null}`` or ``{"error": "$.a: ..."}`` out. A schema's regular
-expressions can take for ever on a hostile value; the caller holds the time limit and kills this process past it.
+expressions can take for ever on a hostile value.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from functools import lru_cache
 from typing import Any
 
 _LONGEST = 200
 
 
-def main() -> None:
-    sys.path[:] = json.loads(sys.argv[1])
+def prepare() -> None:
     import jsonschema  # noqa: F401 - slow, so before the first request
 
-    out = sys.stdout
-    sys.stdout = sys.stderr
-    print("{}", file=out, flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps({"error": error_of(json.dumps(request["schema"]), request["value"])}), file=out, flush=True)
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    return {"error": error_of(json.dumps(request["schema"]), request["value"])}
 
 
 def error_of(schema: str, value: Any) -> str | None:
@@ -39,7 +34,3 @@ def _validator(schema: str) -> Any:
 
     loaded = json.loads(schema)
     return validator_for(loaded, default=Draft202012Validator)(loaded)
-
-
-if __name__ == "__main__":
-    main()

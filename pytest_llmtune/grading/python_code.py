@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.grader import BuiltIn, reference_value
-from pytest_llmtune.grading.workers import clean_environment, off_thread
+from pytest_llmtune.grading.workers import PATIENCE, clean_environment, off_thread, workers_each
 from pytest_llmtune.model import Answer, Row
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PythonCode(BuiltIn):
     allow_code_execution: bool = False
     """The consent that this grader needs: it runs what a model writes."""
     time_limit: float = 10.0
-    """Seconds for one answer, the start of Python included."""
+    """Seconds of CPU for one answer, the start of Python included; code that sleeps may take four times as many."""
     memory_mb: int = 1024
     setup_column: str | None = None
     """A column with code to run before the answer."""
@@ -90,7 +90,7 @@ class PythonCode(BuiltIn):
         }
         codes = [code_in(text) for text in responses]
         distinct = list(dict.fromkeys(code for code in codes if code is not None))
-        with ThreadPoolExecutor(_processors()) as threads:
+        with ThreadPoolExecutor(workers_each(8)) as threads:
             outcomes = dict(
                 zip(distinct, threads.map(lambda code: self._run({**request, "code": code}), distinct), strict=True)
             )
@@ -102,12 +102,12 @@ class PythonCode(BuiltIn):
     @cached_property
     def _slots(self) -> threading.BoundedSemaphore:
         """As many processes as processors, over all examples that are graded at once."""
-        return threading.BoundedSemaphore(_processors())
+        return threading.BoundedSemaphore(workers_each(8))
 
     def _run(self, request: dict[str, Any]) -> str:
         token = secrets.token_hex(16)
         with self._slots, tempfile.TemporaryDirectory(prefix="llmtune-", ignore_cleanup_errors=True) as directory:
-            reply = _reply({**request, "token": token}, directory, self.time_limit)
+            reply = _reply({**request, "token": token}, directory, self.time_limit * PATIENCE)
         try:
             said = json.loads(reply)
             return str(said["outcome"]) if said["token"] == token else "left before its tests ended"
@@ -169,7 +169,3 @@ def _answer(outcome: str | None) -> Answer:
         return Answer(None, "", correct=False)
     key = outcome if outcome == _PASSES else hashlib.sha256(outcome.encode()).hexdigest()[:16]
     return Answer(key, outcome, outcome == _PASSES)
-
-
-def _processors() -> int:
-    return min(8, os.cpu_count() or 1)

@@ -36,7 +36,7 @@ class Algebra:
     """Compares answers; remembers what it found. May be used from several threads.
 
     Args:
-        limit: seconds for one comparison; past it the answers are not equal.
+        limit: seconds of CPU for one comparison; past it the answers are not equal.
         workers: processes; default: see WorkerPool.
     """
 

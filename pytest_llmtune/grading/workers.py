@@ -1,7 +1,8 @@
 """A pool of worker processes that answer one JSON line with one JSON line, each within a time limit that really holds.
 
 Standard library only. A worker that is late is killed and replaced: no signal in this process, so it works in any thread and
-under asyncio. (math-verify's own limit is SIGALRM, which only the main thread may use.)
+under asyncio. (math-verify's own limit is SIGALRM, which only the main thread may use.) The limit is of CPU time, so that an
+answer that is in time on an idle machine is in time on a busy one, however many workers share it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
-__all__ = ["WorkerPool", "clean_environment", "off_thread"]
+__all__ = ["PATIENCE", "WorkerPool", "clean_environment", "off_thread", "workers_each"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+PATIENCE = 4
+"""Seconds on the clock for each second of CPU that an answer may take: for answers that sleep, and busy machines."""
+
+_LOOP = Path(__file__).with_name("worker_loop.py")
 _STARTUP = 120.0  # seconds; imports only
 _RECYCLE = 5_000  # requests, after which a worker is replaced: sympy's caches grow
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC", "LD_LIBRARY_PATH")
@@ -34,20 +39,20 @@ class WorkerPool:
     """Up to ``size`` processes of one script, started when they are first needed, stopped when the pool is garbage.
 
     Args:
-        script: a Python file that prints one JSON line once it is ready, then answers each line of its input.
-        size: processes; default: one for each two processors, at least one and at most four.
+        script: a Python file with ``prepare()`` and ``answer(request) -> dict``; see ``worker_loop``.
+        size: processes; default: ``workers_each(4)``.
     """
 
     def __init__(self, script: Path, size: int | None = None) -> None:
         self._script = script
         self._idle: LifoQueue[_Worker | None] = LifoQueue()
-        for _ in range(size or max(1, min(4, (os.cpu_count() or 1) // 2))):
+        for _ in range(size or workers_each(4)):
             self._idle.put(None)
         self._running: list[_Worker] = []  # also those at work, for close()
         weakref.finalize(self, _stop_all, self._running)
 
     def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any] | None:
-        """The worker's answer; None where it took longer than ``limit`` seconds, crashed, or ran out of memory.
+        """The worker's answer; None where it took more than ``limit`` seconds of CPU, crashed, or ran out of memory.
 
         May be called from any thread; waits for a free worker without counting that time.
         """
@@ -95,7 +100,7 @@ class _Worker:
     def __init__(self, script: Path) -> None:
         self._calls = 0
         self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-I", str(script), json.dumps(sys.path)],
+            [sys.executable, "-I", str(_LOOP), json.dumps(sys.path), str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -115,11 +120,11 @@ class _Worker:
         self._calls += 1
         assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps({**request, "limit": limit}) + "\n")
             self._process.stdin.flush()
         except OSError:  # it has died
             return None
-        return self._read(limit)
+        return self._read(limit * PATIENCE)
 
     def _read(self, limit: float) -> dict[str, Any] | None:
         """The next line within ``limit`` seconds; None where the process ended before it."""
@@ -145,6 +150,13 @@ class _Worker:
                     pipe.close()
                 except OSError:  # a line that it never read
                     continue
+
+
+def workers_each(most: int) -> int:
+    """Processes for one pool: one a processor that this process may use; xdist's workers divide them."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    return max(1, min(most, usable // max(1, int(shared) if shared.isdecimal() else 1)))
 
 
 def clean_environment() -> dict[str, str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
-from support.screen import on_a_terminal
+from support.screen import PYTEST, on_a_terminal
 
 if TYPE_CHECKING:
     from conftest import Project
 
-PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 BAR = re.compile(r"sums [━╸╺ ]+ (trial|example) ")
 WHOLE = re.compile(r"sums [━╸╺ ]+ trial [1-6] of 6, \$0\.\d+ of \$1\.00, best [01], \d in flight +\d:\d\d left$")
 

@@ -17,6 +17,7 @@ import argparse
 import gzip
 import json
 import random
+import re
 import socket
 import struct
 import sys
@@ -85,9 +86,12 @@ class Fault:
         return cls("status", 400, message=message, code="content_filter")
 
 
+_LONE = re.compile("[\ud800-\udfff]")  # surrogates, which JSON can escape and UTF-8 cannot say
+
+
 def tokens(text: str) -> int:
     """The number of tokens this server bills for a text."""
-    return -(-len(text.encode()) // 4)
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
 def prompt_tokens(messages: Iterable[Mapping[str, Any]]) -> int:
@@ -461,7 +465,8 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             self.send(200, data, {"content-type": "text/event-stream"})
 
         def reply(self, status: int, payload: Body, headers: Mapping[str, str] | None = None) -> None:
-            data = json.dumps(payload, ensure_ascii=False).encode()
+            text = json.dumps(payload, ensure_ascii=False)
+            data = (json.dumps(payload) if _LONE.search(text) else text).encode()
             self.send(status, data, {"content-type": "application/json", **(headers or {})})
 
         def send(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["Seen", "on_a_terminal"]
+__all__ = ["PYTEST", "Seen", "on_a_terminal"]
+
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
 @dataclass

@@ -138,7 +138,7 @@ class Session:
     def _declare(self, item: pytest.Item) -> None:
         if item.get_closest_marker("llm_replay") is not None:
             self.replay(item)  # what is wrong with the marker is said now
-        suite = _suite_of(item)
+        suite = None if item.nodeid in self.runs else _suite_of(item)
         if suite is None:
             return
         same = suite.name.casefold()  # on some file systems Sums.lock.yaml and sums.lock.yaml are one file
@@ -150,9 +150,10 @@ class Session:
             )
         path, line, _ = item.location
         place = Place(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
-        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen, self.shards)
-        if self.shards is not None:
-            self.shards.of(suite.name)  # that there are none is said now
+        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
+        if (shards := self.shards) is not None:
+            shards.of(suite.name)  # that there are none is said now
+            run.gather = lambda _: shards
         if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
             run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
         self.runs[item.nodeid] = run

@@ -144,6 +144,7 @@ OPTIONS = (
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option("part-size", _number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
     Option("compress", _boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
+    Option("share-rows", _number(int, "rows"), "under -n, workers share suites of more rows (default 10000)", "N"),
     Option("shard", _shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
     Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
     Option(

@@ -70,6 +70,10 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if options.value_of("tune", config):  # tests of the app use what the suites are about to choose
         items.sort(key=lambda item: item.get_closest_marker("llmtune") is None)
+    if hasattr(config, "workerinput") and any(map(options.uses_llmtune, items)):
+        from pytest_llmtune.xdist import share
+
+        share(session_of(config), items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -67,6 +67,8 @@ class Settings:
     """Loopback hosts that tests may reach in offline modes."""
     shard: Shard | None = None
     """The part of every suite's rows that this run looks at."""
+    share_rows: int = 10_000
+    """Rows past which xdist's workers share a suite."""
     merge: str | None = None
     """The directory with the results of shards, taken instead of replaying."""
     part_size: float = 20.0

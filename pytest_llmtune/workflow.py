@@ -27,6 +27,7 @@ from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Study, compare, dry_run, tune
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from decimal import Decimal
     from pathlib import Path
@@ -54,8 +55,8 @@ class SuiteRun:
     """The run's, which ``--llm-max-spend`` limits."""
     redactor: Redactor
     listen: events.Listener = field(default=lambda _: None)
-    shards: Shards | None = None
-    """Results to be judged together, instead of replaying."""
+    gather: Callable[[SuiteRun], Shards] | None = None
+    """Where results come from that are judged together, instead of replaying."""
     _asked_of: list[LiveSource] = field(default_factory=list)
 
     @property
@@ -137,8 +138,8 @@ class SuiteRun:
         now = fingerprints_of(self.suite, config, self.split, self.grader)
         rows = self._rows(config)
         state = state_of(now, self.lock_path, self.prices.price(config.model))
-        if self.shards is not None:
-            return self._merged(self.shards, locked, lock, now, state)
+        if self.gather is not None:
+            return self._merged(self.gather(self), locked, lock, now, state)
         recording = Recording.load(self.recording_path, self.redactor)
         missing, detail = (0, "") if mode.online else rows.missing(recording)
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), detail=detail)

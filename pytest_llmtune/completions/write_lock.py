@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["exclusive"]
+__all__ = ["claimed", "exclusive"]
 
 
 @contextmanager
@@ -51,6 +51,13 @@ def _sign(file: IO[str], path: Path) -> None:
         file.flush()
     except OSError as error:  # what is paid for now could not be kept
         raise RecordingError(f"{path} cannot be recorded: {error.strerror or error}; free the disk") from error
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this is the one to hold a lock file, which it makes where there is none."""
+    with path.open("a+", encoding="utf-8") as file:
+        yield _lock(file)
 
 
 def _holder(text: str) -> str:

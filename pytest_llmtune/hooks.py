@@ -247,7 +247,8 @@ class Session:
             verbosity = self.config.get_verbosity()
             lines.append(terminal.summary(self.reports, width=self.width, color=color, verbosity=verbosity))
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            lines.extend(github.error_annotations(self.reports))
+            within = github.project_within(self.config.rootpath, os.environ.get("GITHUB_WORKSPACE"))
+            lines.extend(github.error_annotations(self.reports, within=within))
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
         return "\n".join(filter(None, lines))
 

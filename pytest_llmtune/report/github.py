@@ -6,6 +6,7 @@ Workflow commands: https://docs.github.com/en/actions/reference/workflows-and-ac
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import ReportError
@@ -14,29 +15,40 @@ from pytest_llmtune.report.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pytest_llmtune.comparison import Flip, Outcome
     from pytest_llmtune.report.suite_report import SuiteReport
 
-__all__ = ["append_summary", "error_annotations", "markdown"]
+__all__ = ["append_summary", "error_annotations", "markdown", "project_within"]
 
 _FLIPS = 20
 _MAX_BYTES = 900_000  # GitHub drops a step's summary of more than 1 MiB
 
 
-def error_annotations(reports: Sequence[SuiteReport]) -> list[str]:
-    """One ``::error`` line for each suite that did not pass; to be printed as a line of its own."""
-    return [_annotation(report) for report in reports if not report.verdict.passed]
+def error_annotations(reports: Sequence[SuiteReport], *, within: str = "") -> list[str]:
+    """One ``::error`` line for each suite that did not pass; to be printed as a line of its own.
+
+    Args:
+        within: where the project lies in its repository: ``packages/app``.
+    """
+    return [_annotation(report, within) for report in reports if not report.verdict.passed]
 
 
-def _annotation(report: SuiteReport) -> str:
+def project_within(root: Path, workspace: str | None) -> str:
+    """Where a project lies in the checkout, which GitHub calls ``$GITHUB_WORKSPACE``; empty at its top or outside."""
+    if not workspace or not root.resolve().is_relative_to(Path(workspace).resolve()):
+        return ""
+    return root.resolve().relative_to(Path(workspace).resolve()).as_posix().removeprefix(".")
+
+
+def _annotation(report: SuiteReport, within: str) -> str:
     verdict = report.verdict
     reasons = [stale.what for stale in verdict.stale] or [gate.sentence for gate in verdict.failed_gates]
     message = "; ".join(map(one_line, reasons)) or "no example could be measured"
     following = "".join(f"\nnext: {command}" for command, _ in report.commands[:1])
     title = _property(f"llmtune: {one_line(report.name, 100)} {verdict.status}")
-    return f"::error file={_property(report.path)},line={report.line},title={title}::{_data(message + following)}"
+    path = f"{within}/{report.path}" if within else report.path
+    return f"::error file={_property(path)},line={report.line},title={title}::{_data(message + following)}"
 
 
 def _data(text: str) -> str:

@@ -158,3 +158,26 @@ def test_a_failing_suite_in_ci(tuned: Project, monkeypatch: pytest.MonkeyPatch, 
     }
     assert expected.items() <= properties.items()
     assert float(properties["llmtune.inference_cost"]) > 0.0000001
+
+
+def test_annotations_are_relative_to_the_repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a monorepo the project's directory is part of the path; a suite in YAML is annotated at its document."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
+    app = pytester.path / "packages" / "app"
+    (app / "tests").mkdir(parents=True)
+    (app / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (app / "tests" / "data.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n', encoding="utf-8")
+    keys = "dataset: data.jsonl\nprompt: '{question}'\nmodel: gpt-4o\ngrader: numeric\n"
+    (app / "tests" / "sums.llmtune.yaml").write_text(
+        f"# two suites\nname: a\n{keys}---\nname: b\n{keys}", encoding="utf-8"
+    )
+    (app / "tests" / "llmtune").mkdir()
+    for name in "ab":
+        lock = (DOCS.parent / "example_project" / "tests" / "llmtune" / "till.lock.yaml").read_text(encoding="utf-8")
+        (app / "tests" / "llmtune" / f"{name}.lock.yaml").write_text(lock, encoding="utf-8")
+    monkeypatch.chdir(app)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--rootdir", str(app))
+    result.assert_outcomes(failed=2)
+    places = [line.partition(",title")[0] for line in result.outlines if line.startswith("::error")]
+    assert places == [f"::error file=packages/app/tests/sums.llmtune.yaml,line={line}" for line in (2, 8)]

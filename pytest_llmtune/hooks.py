@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune import options
+from pytest_llmtune import options, workers
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.orphans import orphans, remove
 from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.shared_spend import SharedSpend
 from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.merging import Shards
-from pytest_llmtune.outcome import Place
+from pytest_llmtune.outcome import Place, error_of
 from pytest_llmtune.replaying import replay_of
 from pytest_llmtune.report import github, html, junit, terminal
 from pytest_llmtune.report import json as report_json
@@ -44,45 +42,26 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings = options.settings_of(config)
-        self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=self._shared())
+        self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=workers.shared_spend(config))
         self.runs: dict[str, SuiteRun] = {}
         self.replays: dict[str, Replay] = {}
         self.reports: list[SuiteReport] = []
+        self.errors: dict[str, str] = {}
         self.dry_runs: list[str] = []
         self.unwritten: list[str] = []
         self._open = ExitStack()
+        self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
         if self._path("report"):
             try:
                 html.check_installed()
             except LLMTuneError as error:
                 raise pytest.UsageError(str(error)) from None
 
-    def _shared(self) -> SharedSpend | None:
-        """In a worker of xdist: what the others spend of the run's limit."""
-        given = getattr(self.config, "workerinput", {})
-        return SharedSpend(Path(given["llmtune_spend"]), given["workerid"]) if "llmtune_spend" in given else None
-
     @cached_property
     def width(self) -> int:
         """Of the terminal; a worker of xdist is told."""
-        told = getattr(self.config, "workerinput", {}).get("llmtune_width")
         shown = self.config.pluginmanager.hasplugin("terminalreporter")
-        return int(told or (self.config.get_terminal_writer().fullwidth if shown else 80))
-
-    @cached_property
-    def spend_table(self) -> Path:
-        """Where the workers of this run tell each other what they spend; gone at its end."""
-        return Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="llmtune-"))) / "spend.sqlite"
-
-    def worker_starts(self, node: Any) -> None:
-        """A worker of xdist is set up: it shares the limit of the run."""
-        if self.settings.max_spend is not None:
-            node.workerinput["llmtune_spend"] = str(self.spend_table)
-
-    def worker_died(self, node: Any) -> None:
-        """A worker of xdist crashed: what it had in flight counts as spent, so that nobody waits for it."""
-        if self.settings.max_spend is not None:
-            SharedSpend(self.spend_table, "controller").bury(node.workerinput["workerid"])
+        return workers.width_told(self.config) or (self.config.get_terminal_writer().fullwidth if shown else 80)
 
     @cached_property
     def shards(self) -> Shards | None:
@@ -196,6 +175,7 @@ class Session:
                     stack.enter_context(recorded(replay) if marked else replay)
                 yield
         except LLMTuneError as error:
+            self.errors[item.nodeid] = str(error)
             raise pytest.fail.Exception(str(error), pytrace=False) from None
 
     def run_of(self, item: pytest.Item) -> SuiteRun:
@@ -221,19 +201,27 @@ class Session:
 
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Keep what came of a suite; a worker of xdist sends it along with the test's report, as text."""
-        run = self.runs.get(item.nodeid)
-        if run is not None and "report" in vars(run):
+        if (made := self._report_of(item.nodeid)) is not None:
             if hasattr(self.config, "workerinput"):
-                report.llmtune = report_json.dumps([run.report])  # type: ignore[attr-defined]
+                report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
-                self.reports.append(run.report)
-            item.user_properties.extend(properties := junit.properties(run.report))  # JUnit reads the teardown's
+                self.reports.append(made)
+            item.user_properties.extend(properties := junit.properties(made))  # JUnit reads the teardown's
             report.user_properties.extend(properties)
             if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
                 from pytest_llmtune.report.html_row import extras
 
-                row = extras(run.report, self.config.invocation_params.dir / row_in, self._path("report"))
+                row = extras(made, self.config.invocation_params.dir / row_in, self._path("report"))
                 report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
+
+    def _report_of(self, nodeid: str) -> SuiteReport | None:
+        """What came of a test's suite: a verdict, or why there is none; None where it was not asked for."""
+        run = self.runs.get(nodeid)
+        if run is None:
+            return None
+        if "report" in vars(run):
+            return run.report
+        return error_of(run, self.errors[nodeid]) if nodeid in self.errors else None
 
     def receive(self, text: str) -> None:
         """A suite's result, from a worker of xdist."""

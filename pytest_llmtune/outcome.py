@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_llmtune.completions.parts import files_of
 from pytest_llmtune.regression import judge, unjudged
 from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
-from pytest_llmtune.verdict import Stale, criteria_of
+from pytest_llmtune.verdict import Stale, Verdict, criteria_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.sharding import ShardFacts
     from pytest_llmtune.suite import Split, Suite
 
-__all__ = ["Place", "recording_facts", "report_of"]
+__all__ = ["Place", "error_of", "recording_facts", "report_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +92,18 @@ def report_of(
         facts,
         spent=evaluation.cost if evaluation else Decimal(0),
         shard=shard,
+    )
+
+
+def error_of(run: Run, problem: str) -> SuiteReport:
+    """A suite that could not be judged: reports of the run tell of it too."""
+    suite, place = run.suite, run.place
+    return SuiteReport(
+        suite.name,
+        place.nodeid,
+        place.path,
+        place.line,
+        run.settings.mode.value,
+        Verdict("error", suite.metric, problem=problem),
+        criteria_of(suite, reused=False),
     )

@@ -137,14 +137,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["llmtune_width"] = node.config.get_terminal_writer().fullwidth
-    if _SESSION in node.config.stash:
-        session_of(node.config).worker_starts(node)
+    if _SESSION in node.config.stash and (workers := session_of(node.config).workers):
+        workers.starts(node)
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_testnodedown(node: Any, error: object) -> None:
-    if error and _SESSION in node.config.stash:
-        session_of(node.config).worker_died(node)
+    if error and _SESSION in node.config.stash and (workers := session_of(node.config).workers):
+        workers.died(node)
 
 
 @pytest.fixture

@@ -120,7 +120,8 @@ class Gate:
 class Verdict:
     """Whether a suite may pass, and why."""
 
-    status: Literal["passed", "failed", "stale", "inconclusive"]
+    status: Literal["passed", "failed", "stale", "inconclusive", "error"]
+    """``error``: nothing could be judged, and ``problem`` says why."""
     metric: str
     gates: tuple[Gate, ...] = ()
     flips: tuple[Flip, ...] = ()
@@ -137,6 +138,8 @@ class Verdict:
     """How many examples both sides know."""
     stale: tuple[Stale, ...] = ()
     notes: tuple[str, ...] = ()
+    problem: str = ""
+    """No lock file, a budget used up, no endpoint that answers, ...; empty unless ``error``."""
 
     @property
     def passed(self) -> bool:

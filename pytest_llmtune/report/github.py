@@ -44,6 +44,7 @@ def project_within(root: Path, workspace: str | None) -> str:
 def _annotation(report: SuiteReport, within: str) -> str:
     verdict = report.verdict
     reasons = [stale.what for stale in verdict.stale] or [gate.sentence for gate in verdict.failed_gates]
+    reasons += [verdict.problem] if verdict.problem else []
     message = "; ".join(map(one_line, reasons)) or "no example could be measured"
     following = "".join(f"\nnext: {command}" for command, _ in report.commands[:1])
     title = _property(f"llmtune: {one_line(report.name, 100)} {verdict.status}")
@@ -98,6 +99,7 @@ def _section(report: SuiteReport) -> Iterator[str]:
     verdict = report.verdict
     yield f"### {_escaped(report.name)}: {verdict.status}"
     yield ""
+    yield from (f"* {_escaped(reason)}" for reason in [verdict.problem] if reason)
     yield from (f"* {_escaped(stale.what)}" for stale in verdict.stale)
     yield from (f"* {'ok' if gate.passed else '**FAIL**'}: {_escaped(gate.sentence)}" for gate in verdict.gates)
     yield from (f"* note: {_escaped(note)}" for note in report.remarks)

@@ -45,3 +45,5 @@ def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
         yield f"gate.{gate.name}", f"{'ok' if gate.passed else 'FAIL'}: {gate.sentence}"
     for stale in verdict.stale:
         yield "stale", stale.what
+    if verdict.problem:
+        yield "problem", verdict.problem

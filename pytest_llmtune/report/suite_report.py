@@ -94,7 +94,7 @@ class SuiteReport:
 
     def _mending(self) -> tuple[str, ...]:
         verdict = self.verdict
-        if verdict.passed:
+        if verdict.passed or verdict.status == "error":  # an error's own text says what to do
             return ()
         if verdict.status == "inconclusive":
             return (f"--llm-{self.mode}" if self.mode in ("live", "tune") else "--llm-record=missing",)

@@ -61,6 +61,8 @@ def _next(report: SuiteReport) -> list[str]:
 def _headline(report: SuiteReport) -> str:
     verdict = report.verdict
     name = one_line(report.name)
+    if verdict.status == "error":
+        return f"{name}: {one_line(verdict.problem)}"
     if verdict.status == "stale":
         return f"{name} is stale: {one_line(verdict.stale[0].what) if verdict.stale else 'its recording does not fit'}"
     failed = [gate.sentence for gate in verdict.failed_gates] or ["no example could be measured"]

@@ -51,6 +51,7 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "range": tiles.band(verdict),
         "count": "" if evaluation is None else len(evaluation.results),
         "place": one_line(f"{report.path}, line {report.line}; mode: {report.mode}"),
+        "problem": [one_line(line) for line in verdict.problem[:_FACT].splitlines() if line.strip()],
         "stale": [one_line(stale.what) for stale in verdict.stale],
         "gates": [{"passed": gate.passed, "sentence": one_line(gate.sentence)} for gate in verdict.gates],
         "flips": _flips_text(report),

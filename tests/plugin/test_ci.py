@@ -181,3 +181,28 @@ def test_annotations_are_relative_to_the_repository(pytester: pytest.Pytester, m
     result.assert_outcomes(failed=2)
     places = [line.partition(",title")[0] for line in result.outlines if line.startswith("::error")]
     assert places == [f"::error file=packages/app/tests/sums.llmtune.yaml,line={line}" for line in (2, 8)]
+
+
+@pytest.mark.parametrize("spread", [[], ["-n", "2"]])
+def test_a_suite_that_could_not_be_judged_is_reported_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch, spread: list[str]
+) -> None:
+    """Without a lock file there is no verdict; every report says so all the same, and why."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.pytester.path / "step.md"))
+    run = project.pytester.runpytest_subprocess if spread else project.pytester.runpytest_inprocess
+    files = ("--llm-json=out.json", "--llm-report=page.html", "--junitxml=out.xml")
+    result = run("-p", "no:cacheprovider", *files, *spread)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["sums * error", "::error file=test_sums.py,line=5,title=llmtune%3A sums error::*no lock file*"]
+    )
+    said = json.loads((project.pytester.path / "out.json").read_text(encoding="utf-8"))
+    assert said["verdicts"] == {"error": 1}
+    for name in ("step.md", "page.html", "out.xml"):
+        text = (project.pytester.path / name).read_text(encoding="utf-8")
+        assert "no lock file" in text.replace("\\", ""), name
+    xml = ElementTree.parse(project.pytester.path / "out.xml")  # noqa: S314 - our own file
+    properties = {one.get("name"): one.get("value") or "" for one in xml.iter("property")}
+    assert properties["llmtune.verdict"] == "error"
+    assert "no lock file" in properties["llmtune.problem"]

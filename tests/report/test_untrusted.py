@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from decimal import Decimal
 from html import unescape
 from xml.etree import ElementTree
@@ -60,7 +61,7 @@ def suite(attack: str) -> SuiteReport:
     before = evaluation([result(0, 1.0, answer=attack, row=row), result(2, 0.0, answer=attack, row=row)])
     config = {"model": attack, "prompt": attack}
     trials = (TrialSummary(1, config, Measured(0.5), Decimal(1), Decimal(1), attack),)
-    return report(
+    made = report(
         today,
         lock(before),
         stale=[Stale(attack, "--llm-accept")],
@@ -69,6 +70,7 @@ def suite(attack: str) -> SuiteReport:
         study=StudySummary(trials, Decimal(1), attack, winner=1),
         compared=(Compared(attack, config, Measured(0.5), Decimal(1)),),
     )
+    return replace(made, verdict=replace(made.verdict, problem=attack))
 
 
 @pytest.fixture(params=ATTACKS)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.outcome import Place
+from pytest_llmtune.redacting import redactor_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
@@ -23,8 +23,9 @@ __all__ = ["complete", "evaluate", "tune"]
 
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
+    settings = settings or Settings()
     place = Place(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
-    return SuiteRun(suite, settings or Settings(), place, Ledger(), Redactor.from_environment())
+    return SuiteRun(suite, settings, place, Ledger(), redactor_of(settings))
 
 
 def tune(suite: Suite, *, settings: Settings | None = None) -> Study:
@@ -71,10 +72,16 @@ def complete(
     from pytest_llmtune.completions.endpoint_list import endpoints_of
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.completions.trust import Trust
 
     chosen, settings = config if isinstance(config, Config) else Config.from_lock(config), settings or Settings()
     source = LiveSource(
-        endpoints_of(settings.endpoints, base_url=settings.base_url, root=settings.root),
+        endpoints_of(
+            settings.endpoints,
+            base_url=settings.base_url,
+            root=settings.root,
+            trust=Trust.of(hosts=settings.trust_hosts),
+        ),
         PriceBook(settings.prices),
         timeout=settings.timeout,
     )

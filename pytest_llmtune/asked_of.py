@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.recording import Recording
+    from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.model import Completion, CompletionRequest
     from pytest_llmtune.suite import Suite
 
@@ -48,9 +49,12 @@ def live_source(
     ledger: Ledger,
     cache: Cache | None,
     *,
-    listen: events.Listener = lambda _: None,
+    redactor: Redactor,
+    listen: events.Listener,
 ) -> LiveSource:
     """The endpoints in force for a suite: command line > environment > suite > ini > default.
+
+    What they answer is redacted before anybody sees it, their own keys included: a replay judges the same text.
 
     Every request that is sent or comes back is told to ``listen``.
 
@@ -72,6 +76,7 @@ def live_source(
         timeout=pick("timeout", suite.timeout),
         deadline=pick("deadline", suite.deadline),
         account=Account(listen=in_flight),
+        redactor=redactor,
     )
 
 

@@ -14,10 +14,10 @@ import pytest
 from pytest_llmtune import options, workers
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.orphans import orphans, remove
-from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.merging import Shards
 from pytest_llmtune.outcome import Place, error_of
+from pytest_llmtune.redacting import redactor_of
 from pytest_llmtune.replaying import replay_of
 from pytest_llmtune.report import github, html, junit, terminal
 from pytest_llmtune.report import json as report_json
@@ -29,6 +29,7 @@ from pytest_llmtune.workflow import SuiteRun
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.completions.replay import Replay
     from pytest_llmtune.report.suite_report import SuiteReport
     from pytest_llmtune.suite import Suite
@@ -77,7 +78,7 @@ class Session:
 
     @cached_property
     def redactor(self) -> Redactor:
-        return Redactor.from_environment(patterns=self.settings.redact)
+        return redactor_of(self.settings, self.config.hook.pytest_llmtune_redact.get_hookimpls())
 
     @cached_property
     def progress(self) -> Progress:

@@ -284,7 +284,9 @@ class SuiteRun:
 
     def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
         cache = None if cached is None else Cache(self._cache(), seed=cached)
-        source = live_source(self.suite, self.settings, self.prices, ledger, cache, listen=self.listen)
+        source = live_source(
+            self.suite, self.settings, self.prices, ledger, cache, redactor=self.redactor, listen=self.listen
+        )
         self._asked_of.append(source)
         return source
 

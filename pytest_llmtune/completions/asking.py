@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.answers import answers_in, is_refusal
-from pytest_llmtune.completions.faults import Failure, Kind, backoff, n_limit
+from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.limits import Gate, Pilot
 from pytest_llmtune.completions.sending import model_names, send
 from pytest_llmtune.errors import CompletionError
@@ -86,6 +86,8 @@ class Asking:
     patience: Patience
     slots: Gate
     """HTTP requests in flight, over all lanes."""
+    hide: Hide = str
+    """Takes keys out of what servers say."""
     _largest: dict[tuple[int, str, bool], int] = field(default_factory=dict)
     """The largest n that an endpoint takes for a model, greedy or not, where it refused more."""
 
@@ -165,7 +167,7 @@ class Asking:
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
         try:
             with self.account.flight():
-                return await send(lane, body, seconds)
+                return await send(lane, body, seconds, self.hide)
         except asyncio.CancelledError:
             self.account.uncertain += reservation.amount
             raise
@@ -179,7 +181,7 @@ class Asking:
                 lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
             case Kind.NO_MODEL if lane.why_closed(job.model) is None:
                 names = await model_names(lane)
-                there = f"; it has: {', '.join(names[:40])}" if names else ""
+                there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
                 self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
                 lane.slow_down(job.sent, failure, self.patience.pause)

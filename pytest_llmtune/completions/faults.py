@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Failure", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
+__all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
+
+
+Hide: TypeAlias = Callable[[str], str]
 
 
 class Kind(StrEnum):
@@ -74,32 +77,32 @@ _LIMITS = tuple(
 )
 
 
-def failure_of(error: Exception) -> Failure:
-    """Read an exception of the openai client."""
+def failure_of(error: Exception, hide: Hide = str) -> Failure:
+    """Read an exception of the openai client; ``hide`` takes keys out of what the server says."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, Mapping) else {}
-        return _status(error.status_code, body, error.response.headers, _said(body, error.message))
+        return _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         unsent = type(error.__cause__).__name__ in _UNSENT
         return Failure(Kind.TIMEOUT, "no answer in time", uncertain=not unsent)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         if type(cause).__name__ in _UNSENT:
-            return Failure(Kind.CONNECT, _clean(f"{cause}") or "connection refused")
-        return Failure(Kind.BROKEN, _clean(f"{type(cause).__name__}: {cause}"), uncertain=True)
-    return Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}"))
+            return Failure(Kind.CONNECT, _clean(f"{cause}", hide) or "connection refused")
+        return Failure(Kind.BROKEN, _clean(f"{type(cause).__name__}: {cause}", hide), uncertain=True)
+    return Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
 
 
-def failure_in(response: Mapping[str, Any]) -> Failure | None:
+def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
     """The error that a router put into a response of status 200, if there is one."""
     error = response.get("error")
     if not isinstance(error, Mapping) or response.get("choices"):
         return None
     code = error.get("code")
     status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    return _status(status, error, {}, _said(error, "the answer is an error"))
+    return _status(status, error, {}, _said(error, "the answer is an error", hide))
 
 
 def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], message: str) -> Failure:
@@ -159,11 +162,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _said(body: Mapping[str, Any], otherwise: str) -> str:
+def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:
     message = body.get("message")
-    return _clean(message if isinstance(message, str) and message else otherwise)
+    return _clean(message if isinstance(message, str) and message else otherwise, hide)
 
 
-def _clean(text: str) -> str:
-    """One short line; servers repeat parts of a refused key."""
-    return _KEY.sub("[key]", " ".join(text.split()))[:300]
+def _clean(text: str, hide: Hide) -> str:
+    """One short line; servers repeat a refused key, or parts of it."""
+    return _KEY.sub("[key]", " ".join(hide(text).split()))[:300]

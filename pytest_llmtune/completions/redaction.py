@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
@@ -28,6 +28,8 @@ from pytest_llmtune.errors import RecordingError, SuiteError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llmtune.model import Exchange
+
 __all__ = ["PLACEHOLDER", "Redactor"]
 
 PLACEHOLDER = "[REDACTED]"
@@ -38,7 +40,7 @@ _IN_URI = "REDACTED"  # brackets would make it an IPv6 address
 class Redactor:
     """Removes secrets from interactions; the same rules serve recording and looking up."""
 
-    forms: tuple[tuple[str, str], ...] = ()
+    forms: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """(what to call it in a message, one spelling of the text that must not be kept)."""
     patterns: tuple[re.Pattern[str], ...] = ()
     """The user's own; they are looked for in every text, one at a time."""
@@ -88,6 +90,12 @@ class Redactor:
             request_headers=rules.clean_headers(interaction.request_headers),
             headers=rules.clean_headers(interaction.headers),
         )
+
+    def clean_exchange(self, exchange: Exchange) -> Exchange:
+        """The exchange with a response in which nothing is secret."""
+        text = safe_json(exchange.response)
+        clean = self.clean_body(text, "application/json")
+        return exchange if clean == text else replace(exchange, response=parse_object(clean) or {})
 
     def clean_request(self, uri: str, body: str, content_type: str = "application/json") -> tuple[str, str]:
         """A request's URL and body as ``clean`` leaves them, to look it up."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.facts import parse_object
-from pytest_llmtune.completions.faults import Failure, Kind, failure_in, failure_of
+from pytest_llmtune.completions.faults import Failure, Hide, Kind, failure_in, failure_of
 from pytest_llmtune.model import Exchange
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["model_names", "send"]
 _HEADERS = {"content-type": "application/json"}
 
 
-async def send(lane: Lane, body: Mapping[str, Any], seconds: float) -> Exchange | Failure:
+async def send(lane: Lane, body: Mapping[str, Any], seconds: float, hide: Hide = str) -> Exchange | Failure:
     """Post a body and read the answer whole.
 
     A prompt stopped by a content filter (Azure: status 400) is an answer too, and becomes an exchange of that status.
@@ -29,6 +29,7 @@ async def send(lane: Lane, body: Mapping[str, Any], seconds: float) -> Exchange 
     Args:
         body: with the suite's name of the model; the exchange keeps it so, whatever the server calls the model.
         seconds: for the whole of it.
+        hide: takes keys out of a failure's message.
     """
     model = str(body["model"])
     started = time.perf_counter()
@@ -36,9 +37,9 @@ async def send(lane: Lane, body: Mapping[str, Any], seconds: float) -> Exchange 
         async with asyncio.timeout(seconds):
             text = await lane.post(model, body)
     except Exception as error:  # noqa: BLE001  # whatever the client raises: its frames hold the key, and end here
-        found: Exchange | Failure = failure_of(error)
+        found: Exchange | Failure = failure_of(error, hide)
     else:
-        found = _read(lane, body, text)
+        found = _read(lane, body, text, hide)
     if isinstance(found, Failure):
         if found.kind is not Kind.FILTERED:
             return found
@@ -58,11 +59,12 @@ async def model_names(lane: Lane) -> tuple[str, ...]:
     return tuple(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
 
 
-def _read(lane: Lane, body: Mapping[str, Any], text: str) -> Exchange | Failure:
+def _read(lane: Lane, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:
     response = parse_object(text)
     if response is None:
-        return Failure(Kind.BROKEN, f"the answer is no JSON object: {' '.join(text.split())[:80]!r}", uncertain=True)
-    if (failure := failure_in(response)) is not None:
+        said = " ".join(hide(text[:100_000]).split())[:80]
+        return Failure(Kind.BROKEN, f"the answer is no JSON object: {said!r}", uncertain=True)
+    if (failure := failure_in(response, hide)) is not None:
         return failure
     choices = response.get("choices")
     if not isinstance(choices, list) or not choices:

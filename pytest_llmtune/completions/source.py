@@ -15,6 +15,7 @@ from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.lanes import Fleet
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.limits import Gate
+from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.usage import answers_in, completion_of
 from pytest_llmtune.errors import CompletionError, StaleRecordingError
 
@@ -97,8 +98,14 @@ class LiveSource:
     pause: float = 0.5
     """Seconds before the first retry; doubled for each further one."""
     account: Account = field(default_factory=Account)
+    redactor: Redactor = field(default_factory=Redactor)
+    """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
     _asking: Asking | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def __post_init__(self) -> None:
+        keys = {key.origin: key.reveal() for endpoint in self.endpoints for key in endpoint.keys}
+        self.redactor = self.redactor.knowing(keys)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """The answers, as many as can be from the cache.
@@ -138,6 +145,7 @@ class LiveSource:
 
         def keep(exchange: Exchange, cost: Decimal) -> None:
             costs.append(cost)
+            exchange = self.redactor.clean_exchange(exchange)
             if self.cache is not None:
                 self.cache.add(request.key, exchange, after=len(pool))
             pool.append(exchange)
@@ -162,6 +170,7 @@ class LiveSource:
                     float("inf") if self.deadline is None else time.monotonic() + self.deadline,
                 ),
                 Gate(self.concurrency),
+                self.redactor.clean_text,
             )
         return self._asking
 

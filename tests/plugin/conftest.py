@@ -19,6 +19,14 @@ with warnings.catch_warnings():
     # copy of an HTTP library does not catch the errors of the first
     warnings.simplefilter("ignore")
     import flaml  # noqa: F401
+    import genai_prices.data_snapshot  # noqa: F401  # this and what follows: so that no inner run takes the time again
+    import vcr.patch  # noqa: F401
+    import yaml  # noqa: F401
+
+    import pytest_llmtune.completions.patching
+    import pytest_llmtune.hooks
+    import pytest_llmtune.starter
+    import pytest_llmtune.yaml_suites  # noqa: F401
 
     openai.OpenAI(api_key="unused").close()
 
@@ -98,8 +106,21 @@ def project(pytester: pytest.Pytester, server: LLMServer, monkeypatch: pytest.Mo
     return Project(pytester, server)
 
 
+@pytest.fixture(scope="session")
+def files_of_a_search() -> dict[str, bytes]:
+    """What one real ``pytest --llm-tune`` wrote, by path; it is run for the first test that asks."""
+    return {}
+
+
 @pytest.fixture
-def tuned(project: Project) -> Project:
-    """The project after ``pytest --llm-tune``."""
-    project.run("--llm-tune").assert_outcomes(passed=1)
+def tuned(project: Project, files_of_a_search: dict[str, bytes]) -> Project:
+    """The project after ``pytest --llm-tune``, its lock file, recording and cache."""
+    root = project.pytester.path
+    if not files_of_a_search:
+        project.run("--llm-tune").assert_outcomes(passed=1)
+        written = [path for name in ("llmtune", ".llmtune") for path in (root / name).rglob("*") if path.is_file()]
+        files_of_a_search |= {path.relative_to(root).as_posix(): path.read_bytes() for path in written}
+    for name, content in files_of_a_search.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
     return project

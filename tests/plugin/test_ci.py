@@ -131,16 +131,14 @@ def test_reports_go_where_pytest_was_called(tuned: Project) -> None:
     assert json.loads((tuned.pytester.path / "results.json").read_text(encoding="utf-8"))["verdicts"] == {"passed": 1}
 
 
-@pytest.mark.parametrize("spread", [[], ["-n", "2"]])
-def test_a_failing_suite_in_ci(tuned: Project, monkeypatch: pytest.MonkeyPatch, spread: list[str]) -> None:
-    """GitHub's summary and annotation, and JUnit's properties, tell the same verdict, from workers too."""
+def test_a_failing_suite_in_ci(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GitHub's summary and annotation, and JUnit's properties, tell the same verdict."""
     step = tuned.pytester.path / "step.md"
     step.write_text("before\n", encoding="utf-8")
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
     tuned.write_suite(more="max_inference_cost=0.0000001,")
-    run = tuned.pytester.runpytest_subprocess if spread else tuned.pytester.runpytest_inprocess
-    result = run("-p", "no:cacheprovider", "--junitxml=out.xml", *spread)
+    result = tuned.run("--junitxml=out.xml")
     result.assert_outcomes(failed=1)
     line = (tuned.pytester.path / "test_sums.py").read_text(encoding="utf-8").splitlines().index(
         "@pytest.mark.llmtune("

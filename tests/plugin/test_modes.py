@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,7 +49,7 @@ def test_an_edited_prompt_is_stale_and_one_command_mends_it(tuned: Project) -> N
 def test_an_edited_row_asks_for_that_row_only(tuned: Project) -> None:
     """Editing one guarded row leaves the others recorded."""
     lines = (tuned.pytester.path / "data.jsonl").read_text(encoding="utf-8").splitlines()
-    guarded = [body["messages"][0]["content"] for body in tuned.server.requests][-1]
+    guarded = re.findall(r"What is \d plus \d\?", json.dumps(tuned.recording))[-1]
     rows = [line.replace(guarded, guarded.replace("What is", "How much is")) for line in lines]
     (tuned.pytester.path / "data.jsonl").write_text("\n".join(rows), encoding="utf-8")
     result = tuned.run()

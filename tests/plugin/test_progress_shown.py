@@ -62,20 +62,21 @@ def test_a_log_has_one_line_a_trial(slow: Project) -> None:
     assert "trial" not in "".join(text for case in xml.iter("testcase") for text in case.itertext())
 
 
-@pytest.mark.parametrize(("arguments", "shown"), [([], True), (["-q"], False), (["-n", "1"], False)])
-def test_quiet_and_workers_are_silent(slow: Project, arguments: list[str], shown: bool) -> None:
-    """Under -q, and under xdist, whose workers have no terminal."""
-    result = slow.pytester.runpytest_subprocess("-p", "no:cacheprovider", "--llm-live", *arguments)
+def test_quiet_is_silent(slow: Project) -> None:
+    """Nothing of it under -q."""
+    result = slow.pytester.runpytest_subprocess("-p", "no:cacheprovider", "--llm-live", "-q")
     result.assert_outcomes(passed=1)
-    assert ("asking live" in result.stdout.str() + result.stderr.str()) is shown
+    assert "asking live" not in result.stdout.str() + result.stderr.str()
 
 
-@pytest.mark.parametrize("arguments", [[], ["-n", "1"]])
-def test_failures_are_as_wide_as_the_terminal(project: Project, arguments: list[str]) -> None:
-    """The width is looked up before output is captured; a worker, which has no terminal, is told."""
-    path = project.pytester.path / "test_sums.py"
+@pytest.mark.parametrize("arguments", [[], ["-n", "1", "--llm-live"]])
+def test_failures_are_as_wide_as_the_terminal(tuned: Project, arguments: list[str]) -> None:
+    """The width is looked up before output is captured; a worker, which has no terminal, is told, and is silent."""
+    path = tuned.pytester.path / "test_sums.py"
     text = path.read_text(encoding="utf-8").replace("(llmtune):", "(llmtune, request):")
-    looking = "plugin = request.config.pluginmanager.getplugin('llmtune')\n    assert plugin.session_of(request.config).width == 132"
-    path.write_text(text.replace("llmtune.check()", looking), encoding="utf-8")
-    seen = on_a_terminal([*PYTEST, *arguments], project.pytester.path, width=132)
+    looking = "    plugin = request.config.pluginmanager.getplugin('llmtune')\n"
+    looking += "    assert plugin.session_of(request.config).width == 132\n"
+    path.write_text(text + looking, encoding="utf-8")
+    seen = on_a_terminal([*PYTEST, *arguments], tuned.pytester.path, width=132)
     assert seen.code == 0, seen.end
+    assert b"asking" not in seen.sent

@@ -33,11 +33,9 @@ def extras_of(page: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: one["extras"] for name, (one,) in tests.items()}
 
 
-@pytest.mark.parametrize("spread", [[], ["-n", "2"]])
-def test_table_and_link_stand_in_the_row(fallen: Project, spread: list[str]) -> None:
+def test_table_and_link_stand_in_the_row(fallen: Project) -> None:
     """The row of the suite has gates and a link to its section of our page; that of another test has nothing."""
-    run = fallen.pytester.runpytest_subprocess if spread else fallen.pytester.runpytest_inprocess
-    run("-p", "no:cacheprovider", *PAGES, *spread).assert_outcomes(passed=1, failed=1)
+    fallen.run(*PAGES).assert_outcomes(passed=1, failed=1)
     extras = extras_of(fallen.pytester.path / "out" / "all.html")
     assert extras["test_other.py::test_other"] == []
     table, link = extras["test_sums.py::test_sums"]

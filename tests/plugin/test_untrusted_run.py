@@ -178,3 +178,4 @@ def _pages(*paths: Path) -> None:
             assert browser.all("evil") + browser.all("img[src*=evil]") + browser.all("a[href*=evil]") == []
             assert [url for url in browser.requests() if url.startswith("http")] == []
             assert browser.console() == []
+        assert browser.one(".llmtune li").text.startswith("FAIL: success_vote fell")  # in its row of pytest-html

@@ -95,3 +95,27 @@ def test_a_call_without_max_tokens_counts_with_a_long_answer(project: Project) -
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*may cost up to $16.384000*"])
     assert project.server.count == 0
+
+
+CRASH = """
+import os, threading
+
+def test_crash(llm_client):
+    threading.Timer(4, lambda: os._exit(3)).start()
+    messages = [{"role": "user", "content": "What is 1 plus 2?"}]
+    llm_client.chat.completions.create(model="good", messages=messages, max_tokens=80)
+"""
+
+
+def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
+    """What a crashed worker had reserved counts as spent: the other one is refused, instead of waiting for ever."""
+    late = SUITES.replace("def test_two", "def no_test").replace(
+        "    llmtune", "    import time; time.sleep(3); llmtune"
+    )
+    (two.pytester.path / "test_sums.py").write_text(late, encoding="utf-8")
+    (two.pytester.path / "test_crash.py").write_text(CRASH, encoding="utf-8")
+    (two.pytester.path / "pytest.ini").write_text("[pytest]\nllmtune_prices = good input=0 output=1000\n")
+    two.server.latency = 6
+    command = ("-p", "no:cacheprovider", "-n", "2", "--max-worker-restart=0", "--llm-live", "--llm-max-spend=0.085")
+    result = two.pytester.runpytest_subprocess(*command, timeout=60)
+    result.stdout.fnmatch_lines_random(["*worker 'gw?' crashed*", "*--llm-max-spend: $0.08* of $0.085 is spent*"])

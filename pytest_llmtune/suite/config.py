@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Config"]
 
+_MOST_ANSWERS = 10_000
+
 
 @dataclass(frozen=True)
 class Config:
-    """What a request depends on beside the row."""
+    """What a request depends on beside the row.
+
+    Raises:
+        SuiteError: ``n`` is no number of answers; it may come from a lock file that somebody edited.
+    """
 
     params: Mapping[str, Any]
     """OpenAI parameters by their own names, ``model`` and ``n`` among them; None values are left out."""
@@ -30,6 +36,9 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", {name: value for name, value in self.params.items() if value is not None})
+        n = self.params.get("n", 1)
+        if isinstance(n, bool) or not isinstance(n, (int, float)) or n != n // 1 or not 1 <= n <= _MOST_ANSWERS:
+            raise SuiteError(f"n is {shown(n)}; valid: a whole number from 1 to {_MOST_ANSWERS:,}")
 
     @property
     def model(self) -> str:

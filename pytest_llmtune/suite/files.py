@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import itertools
+import struct
 import zipfile
 import zlib
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ __all__ = ["MAX_BYTES", "DataFile", "find"]
 MAX_BYTES = 1 << 30
 """Of one file, unpacked, and of all members of an archive together."""
 MAX_FILES = 100_000
+_BROKEN_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class DataFile:
         try:
             with self._open() as stream:
                 content = stream.read(limit + 1)
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except (*_BROKEN_ZIP, zlib.error, EOFError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SuiteError(f"{self.shown}: cannot be read: {reason}") from None
         if len(content) > limit:
@@ -164,7 +166,7 @@ def _members(path: Path, pattern: str, source: str) -> list[DataFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN_ZIP as error:
         raise SuiteError(f"{path}: not a usable zip: {error}") from None
     usable = sorted((info for info in infos if format_of(info.filename)), key=lambda info: info.filename)
     chosen = [info for info in usable if fnmatchcase(info.filename, pattern)] if pattern else usable

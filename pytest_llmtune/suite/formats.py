@@ -22,6 +22,10 @@ Reader = Callable[[bytes, str, Sequence[str] | None], Iterator[tuple[str, Any]]]
 _LISTS = ("data", "rows", "examples", "instances", "questions")
 """Where a JSON document that is no list keeps its rows."""
 _CELL = 64 * 1024 * 1024
+_BATCH = 1024
+"""Rows of a parquet file that are in memory at once."""
+_SWOLLEN = 4 << 30
+"""Bytes of a parquet file's cells, repeated ones counted as often as they stand there."""
 
 
 def format_of(name: str) -> str | None:
@@ -156,8 +160,11 @@ def _parquet(content: bytes, name: str, _: Sequence[str] | None) -> Iterator[tup
         raise SuiteError(f"{name}: reading parquet needs pyarrow: pip install 'pytest-llmtune[parquet]'") from None
     try:
         with parquet.ParquetFile(io.BytesIO(content)) as file:
-            number = 0
-            for batch in file.iter_batches():
+            number, size = 0, 0
+            for batch in file.iter_batches(_BATCH):
+                size += batch.nbytes
+                if size > _SWOLLEN:  # a few bytes may stand for a long text in every row
+                    raise SuiteError(f"{name}: unpacks to more than the limit of {_SWOLLEN:,} bytes")
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{name}: row {number}", row

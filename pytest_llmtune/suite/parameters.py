@@ -63,7 +63,7 @@ PARAMETERS: Mapping[str, Bounds | None] = {
     "top_p": Bounds(0, 1),
     "max_tokens": _LENGTH,
     "max_completion_tokens": _LENGTH,
-    "n": _LENGTH,
+    "n": Bounds(1, 10_000, whole=True),
     "stop": None,
     "frequency_penalty": _PENALTY,
     "presence_penalty": _PENALTY,

@@ -103,3 +103,11 @@ def test_keys_tell_configurations_apart() -> None:
 def test_label_is_one_line() -> None:
     """For tables and progress."""
     assert Config({"model": "m", "n": 2}, TEXT).label == "model='m', n=2"
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, 10_001, 1e308, float("inf"), float("nan"), True, "3", [], {}])
+def test_an_edited_number_of_answers_is_refused(n: object) -> None:
+    """A lock file may be edited, or a stranger's: nobody is asked for a billion answers."""
+    with pytest.raises(SuiteError, match=r"n is .*; valid: a whole number from 1 to 10,000"):
+        Config.from_lock({"model": "m", "n": n, "prompt": "{q}"})
+    assert Config.from_lock({"model": "m", "n": 3.0, "prompt": "{q}"}).n == 3

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
+_ENDING = re.compile(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)
+"""Of a data file, and of the files that are written, for who names these."""
 _PLACES = (".", "data", "tests", "tests/data")
 
 
@@ -39,7 +41,7 @@ def write(name: str, given: Sequence[str], *, here: Path, tests: Path, root: Pat
     """
     data = _data_file(name, given, here)
     named = Path(name if given or format_of(name) is None else data.name)
-    stem = check_name(re.sub(r"(\.\w+)?(\.gz)?$", "", named.name) if format_of(named.name) else named.name)
+    stem = check_name(_ENDING.sub("", named.name).removeprefix("test_"))
     directory = (here / named.parent) if named.parent != Path() else tests
     slug = re.sub(r"\W+", "_", stem).strip("_").lower() or "suite"
     yaml_path, python_path = directory / f"{stem}.llmtune.yaml", directory / f"test_{slug}.py"

@@ -162,6 +162,9 @@ def test_nothing_is_overwritten(workspace: Workspace) -> None:
         (["data/things.jsonl"], ["things.llmtune.yaml", "test_things.py"]),
         (["things"], ["things.llmtune.yaml", "test_things.py"]),
         (["llm/mine", "data/things.jsonl"], ["llm/mine.llmtune.yaml", "llm/test_mine.py"]),
+        (["mine.llmtune.yaml", "data/things.jsonl"], ["mine.llmtune.yaml", "test_mine.py"]),
+        (["test_mine.py", "data/things.jsonl"], ["mine.llmtune.yaml", "test_mine.py"]),
+        (["v4.1", "data/things.jsonl"], ["v4.1.llmtune.yaml", "test_v4_1.py"]),
         (["My suite 7", "data/things.jsonl"], ["My suite 7.llmtune.yaml", "test_my_suite_7.py"]),
     ],
 )

@@ -15,6 +15,7 @@ from pytest_llmtune import options, workers
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.orphans import orphans, remove
 from pytest_llmtune.errors import LLMTuneError, ReportError
+from pytest_llmtune.links import refuse_links
 from pytest_llmtune.merging import Shards
 from pytest_llmtune.outcome import Place, error_of
 from pytest_llmtune.redacting import redactor_of
@@ -107,6 +108,7 @@ class Session:
         """
         self.width  # noqa: B018  # looked up now: once output is captured, there is no terminal any more
         wrong = []
+        self._refuse_links(items)
         for item in items:
             try:
                 self._declare(item)
@@ -114,6 +116,14 @@ class Session:
                 wrong.append(str(error))
         if wrong:
             raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
+
+    def _refuse_links(self, items: Sequence[pytest.Item]) -> None:
+        root = self.config.rootpath
+        ours = {item.path.parent / "llmtune" for item in items if options.uses_llmtune(item)}
+        try:
+            refuse_links(sorted(ours) + ([root / ".llmtune"] if self.settings.mode is not Mode.REPLAY else []), root)
+        except LLMTuneError as error:
+            raise pytest.UsageError(str(error)) from None
 
     def _declare(self, item: pytest.Item) -> None:
         if item.get_closest_marker("llm_replay") is not None:

@@ -143,9 +143,8 @@ class SuiteRun:
         recording = Recording.load(self.recording_path, self.redactor)
         missing, detail = (0, "") if mode.online else rows.missing(recording)
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), detail=detail)
-        evaluation = None
-        if not missing:
-            evaluation = run_async(self._evaluated(rows, recording))
+        void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
+        evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
         if mode is Mode.ACCEPT and evaluation is not None:
             lock = self._write_lock(config, evaluation, now, lock.study)
             stale = locked.stale(self.suite, now, lock, 0, len(rows.examples))

@@ -211,6 +211,39 @@ def test_a_full_disk_loses_nothing(tuned: Project, tmp_path: Path) -> None:
     assert roomy.count("1 passed") == 2
 
 
+# what somebody else committed
+
+
+@pytest.mark.parametrize("name", ["llmtune/sums.cassette.json", "llmtune/sums.lock.yaml", "llmtune", ".llmtune"])
+def test_no_link_leads_out_of_the_project(tuned: Project, tmp_path: Path, name: str) -> None:
+    """A symbolic link in a checkout reads nothing elsewhere into a message, and writes nothing there."""
+    outside, path = tmp_path / "outside", tuned.pytester.path / name
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+    before = {str(file): file.read_bytes() for file in (outside, *outside.rglob("*")) if file.is_file()}
+    for mode in (["--llm-record=all"], *([] if name == ".llmtune" else [[]])):
+        result = tuned.run(*mode)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "is a symbolic link that leads out of the project" in result.stdout.str() + result.stderr.str()
+    assert {str(file): file.read_bytes() for file in (outside, *outside.rglob("*")) if file.is_file()} == before
+    shutil.move(outside, inside := tuned.pytester.path / "inside")
+    path.unlink()
+    path.symlink_to(inside)
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_nobody_pays_for_a_lock_file_outside_the_search_space(tuned: Project) -> None:
+    """A lock file that asks for more than the suite allows is stale in every mode, before anything is sent."""
+    path = tuned.pytester.path / "llmtune" / "sums.lock.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("max_tokens: 20", "max_tokens: 2000000"), encoding="utf-8")
+    count = tuned.server.count
+    for mode in ("--llm-record=all", "--llm-record=missing", "--llm-live"):
+        result = tuned.run(mode)
+        result.assert_outcomes(failed=1)
+        assert "lies outside the search space" in " ".join(result.stdout.str().split())
+    assert tuned.server.count == count
+
+
 # the cache
 
 

@@ -1,10 +1,10 @@
-"""What one machine does with a large suite: rows a second replayed and graded, seconds and memory up to 200,000 rows.
+"""What one machine does with a large suite: seconds and memory up to 200,000 rows, and rows a second by workers.
 
-    python benchmarks/scale.py                        all tables (some 20 minutes)
+    python benchmarks/scale.py                              all tables (some 20 minutes)
     python benchmarks/scale.py memory --rows 5000 10000
     python benchmarks/scale.py workers shards
 
-Each figure is of a whole `pytest` of its own, from its start to its verdict, over a recording of n=5 answers of 50 words,
+Each figure is of a whole ``pytest`` of its own, from its start to its verdict, over a recording of n=5 answers of 50 words,
 which this file makes up; no network, no API key. Figures are to be read as ratios of one run.
 """
 
@@ -20,31 +20,58 @@ import time
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from replay import ENGLISH, body_of, completion, question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+SYSTEM = "Reason step by step and put the final answer in \\boxed{{}}."
 SUITE = """
-name: big
-dataset: data.jsonl
-messages:
-  - {role: system, content: "Reason step by step and put the final answer in \\\\boxed{{}}."}
-  - {role: user, content: "{problem}"}
-model: gpt-4o-mini
-temperature: 0.7
-max_tokens: 300
-n: 5
-tune_size: 1
-grader: GRADER
-min_success_vote: 0
-max_drop: 0.01
-max_inference_cost: 1
+import pytest
+
+def burn(responses, answer, **_):
+    {work}
+    return {{"success_vote": float(any(answer in text for text in responses))}}
+
+@pytest.mark.llmtune(
+    dataset="data.jsonl",
+    messages=[{{"role": "system", "content": {system!r}}}, {{"role": "user", "content": "{{problem}}"}}],
+    model="gpt-4o-mini", temperature=0.7, max_tokens=300, n=5, tune_size=1,
+    grader={grader},
+    min_success_vote=0, max_drop=0.01, max_inference_cost=1,
+)
+def test_big(llmtune):
+    llmtune.check()
 """
-NUMERIC = "math"
-ALGEBRA = "{name: math, symbolic: true}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is graded, and by what."""
+
+    grader: str
+    answer: Callable[[int], str] = lambda row: f"\\boxed{{{row % 9}}}"
+    said: Callable[[int, int], str] = lambda row, _: f"\\boxed{{{row % 9}}}"
+    """The end of a response, by its row and its number."""
+    work: str = "pass"
+
+
+KINDS = {
+    "numbers": Kind('"math"'),
+    "algebra": Kind(
+        '{"math": {"symbolic": True}}',
+        lambda row: f"\\boxed{{x^2+{2 * row + 2}x+{(row + 1) ** 2}}}",
+        lambda row, number: f"\\boxed{{(x+{row + 1})(x+{row + 1}+{number}-{number})}}",
+    ),
+    "code": Kind(
+        '{"python": {"allow_code_execution": True, "reference": "answer"}}',
+        lambda row: f"assert f({row}) == {2 * row}",
+        lambda _, number: f"\n```python\ndef f(x):\n    return x + x + {number} - {number}\n```\n",
+    ),
+    "function": Kind("burn", work='sum(i * i % 7 for i in range(100_000))  # some 5 ms'),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,49 +83,52 @@ class Measured:
     memory: float
 
 
-def project(
-    directory: Path, rows: int, *, boxed: Callable[[int, int], str], answer: Callable[[int], str], grader: str
-) -> None:
-    """A suite of so many rows with its recording and a lock file, accepted as the baseline.
-
-    Args:
-        boxed: the final answer of a row's response number so and so.
-        answer: a row's reference.
-    """
+def make(kind: Kind, directory: Path, rows: int) -> None:
+    """A suite of so many rows with its recording and a lock file, accepted as the baseline."""
     from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Exchange
 
-    def exchange(index: int) -> Exchange:
-        body = body_of(index)
+    def exchange(row: int) -> Exchange:
+        body = body_of(row)
         response = completion(body, 50, ENGLISH)
         for number, choice in enumerate(response["choices"]):
             text = choice["message"]["content"].rpartition("\\boxed")[0]
-            choice["message"]["content"] = f"{text}\\boxed{{{boxed(index, number)}}}"
-        return Exchange("POST", "https://api.openai.com/v1/chat/completions", body, response, latency=1 + index / 1e6)
+            choice["message"]["content"] = text + kind.said(row, number)
+        return Exchange("POST", "https://api.openai.com/v1/chat/completions", body, response, latency=1 + row / 1e6)
 
-    lines = (json.dumps({"problem": question(index), "answer": answer(index)}) for index in range(rows))
+    lines = (json.dumps({"problem": question(row), "answer": kind.answer(row)}) for row in range(rows))
     (directory / "data.jsonl").write_text("\n".join(lines))
-    (directory / "big.llmtune.yaml").write_text(SUITE.replace("GRADER", grader))
+    suite = SUITE.format(work=kind.work, system=SYSTEM, grader=kind.grader)
+    (directory / "test_big.py").write_text(suite)
     (directory / "pytest.ini").write_text("[pytest]\n")
-    Recording.write(directory / "llmtune" / "big.cassette.json", map(exchange, range(rows)))
+    files = directory / "llmtune"
+    Recording.write(files / "big.cassette.json", map(exchange, range(rows)))
     config = {name: value for name, value in body_of(0).items() if name != "messages"}
-    config["messages"] = [
-        {"role": "system", "content": "Reason step by step and put the final answer in \\boxed{{}}."},
-        {"role": "user", "content": "{problem}"},
-    ]
-    Lock("big", config, {}, {"gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.6")}}, {}).write(
-        directory / "llmtune" / "big.lock.yaml"
-    )
+    config["messages"] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "{problem}"}]
+    prices = {"gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.6")}}
+    Lock("big", config, {}, prices, {}).write(files / "big.lock.yaml")
     run(directory, "--llm-accept")
 
 
-def run(directory: Path, *args: str) -> Measured:
-    """One pytest, which must pass."""
+def made(name: str, directory: str, rows: int) -> Path:
+    """``make`` in a process of its own: a process inherits its parent's greatest size."""
+    subprocess.run([sys.executable, __file__, "--make", name, directory, str(rows)], check=True)
+    return Path(directory)
+
+
+def run(directory: Path, *args: str, processes: int | None = None) -> Measured:
+    """One pytest, which must pass.
+
+    Args:
+        processes: worker processes for grading. There is no option for it: workers of xdist divide the processors, and
+            the environment says how many there are.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
+    shared = {} if processes is None else {"PYTEST_XDIST_WORKER_COUNT": str((os.cpu_count() or 1) // processes)}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(command, cwd=directory, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=directory, stdout=out, stderr=out, env=os.environ | shared)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
@@ -106,37 +136,61 @@ def run(directory: Path, *args: str) -> Measured:
     return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def easy(directory: Path, rows: int) -> None:
-    """Answers that are compared as text and as numbers."""
-    project(
-        directory, rows, boxed=lambda row, _: str(row % 9), answer=lambda row: f"\\boxed{{{row % 9}}}", grader="math"
-    )
-
-
-def apart(what: str, directory: Path, rows: int) -> None:
-    """Make a project in a process of its own: a process inherits its parent's greatest size."""
-    subprocess.run([sys.executable, __file__, "--make", what, str(directory), str(rows)], check=True)
-
-
-def memory(sizes: Iterable[int]) -> None:
+def memory(sizes: list[int]) -> None:
     """The curve to 200,000 rows."""
     table("rows, n=5", "recording", "seconds of CPU", "ms a row", "MiB at most", "KiB a row past the first size")
     first: tuple[int, float] | None = None
     for rows in sizes:
         with tempfile.TemporaryDirectory() as name:
-            apart("easy", Path(name), rows)
-            files = list(Path(name, "llmtune").glob("*.cassette.json"))
+            directory = made("numbers", name, rows)
+            files = list((directory / "llmtune").glob("*.cassette.json"))
             size = sum(file.stat().st_size for file in files)
-            got = run(Path(name))
+            got = run(directory)
         first = first or (rows, got.memory)
         slope = f"{(got.memory - first[1]) * 1024 / (rows - first[0]):.2f}" if rows > first[0] else "-"
-        line(
-            f"{rows:,}", f"{size / 1e6:,.0f} MB, {len(files)} files", f"{got.cpu:.1f}", f"{got.cpu / rows * 1000:.2f}",
-            f"{got.memory:,.0f}", slope,
-        )  # fmt: skip
+        figures = f"{got.cpu:.1f}", f"{got.cpu / rows * 1000:.2f}", f"{got.memory:,.0f}", slope
+        line(f"{rows:,}", f"{size / 1e6:,.0f} MB, {len(files)} files", *figures)
+
+
+ROWS = {"algebra": 600, "code": 100, "function": 2_000, "numbers": 20_000}
+"""By what is graded."""
+
+
+def workers(_: list[int]) -> None:
+    """Rows a second of one and of two processes that grade, and of two workers of xdist that share a suite or do not."""
+    table("what is graded", "rows", "by", "rows a second", "ratio")
+    for name, rows in ROWS.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            directory = made(name, temporary, rows)
+            if name in {"algebra", "code"}:
+                ways = {f"{count} grading process(es)": run(directory, processes=count) for count in (1, 2)}
+            else:
+                ways = {
+                    "pytest": run(directory),
+                    "pytest -n 2, not shared": run(directory, "-n", "2", f"--llm-share-rows={rows}"),
+                    "pytest -n 2, shared": run(directory, "-n", "2", f"--llm-share-rows={rows // 2}"),
+                }
+        first = next(iter(ways.values())).clock
+        for way, got in ways.items():
+            line(name, f"{rows:,}", way, f"{rows / got.clock:,.0f}", f"{first / got.clock:.2f} x")
+
+
+def shards(_: list[int]) -> None:
+    """Seconds of two shards and of merging them, beside those of the whole run."""
+    table("grader", "rows", "whole run", "slowest of two shards", "merge", "whole / (shard + merge)")
+    for name in ("function", "numbers"):
+        rows = ROWS[name]
+        with tempfile.TemporaryDirectory() as temporary:
+            directory = made(name, temporary, rows)
+            whole = run(directory).clock
+            each = [run(directory, f"--llm-shard={k}/2", f"--llm-json=shards/{k}.json").clock for k in (1, 2)]
+            merge = run(directory, "--llm-merge=shards").clock
+        figures = f"{whole:.1f} s", f"{max(each):.1f} s", f"{merge:.1f} s"
+        line(name, f"{rows:,}", *figures, f"{whole / (max(each) + merge):.2f} x")
 
 
 def table(*names: str) -> None:
+    print()
     line(*names)
     line(*["---"] * len(names))
 
@@ -145,18 +199,21 @@ def line(*cells: str) -> None:
     print("|", " | ".join(cells), "|", flush=True)
 
 
+TABLES = {table.__name__: table for table in (workers, shards, memory)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", default=["memory"], metavar="memory")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"out of {', '.join(TABLES)} (default: all)")
     parser.add_argument("--rows", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
-    given: Any = parser.parse_args()
+    given = parser.parse_args()
     if given.make:
-        what, directory, rows = given.make
-        {"easy": easy}[what](Path(directory), int(rows))
+        name, directory, rows = given.make
+        make(KINDS[name], Path(directory), int(rows))
         return
-    if "memory" in given.tables:
-        memory(given.rows)
+    for name in given.tables or TABLES:
+        TABLES[name](given.rows)
 
 
 if __name__ == "__main__":

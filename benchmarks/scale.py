@@ -1,4 +1,4 @@
-"""What one machine does with a large suite: seconds and memory up to 200,000 rows, and rows a second by workers.
+"""What one machine does with a large suite: seconds and memory up to 200,000 rows, rows a second by workers, requests a second.
 
     python benchmarks/scale.py                              all tables (some 20 minutes)
     python benchmarks/scale.py memory --rows 5000 10000
@@ -17,15 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replay import ENGLISH, body_of, completion, question
+from replay import ENGLISH, body_of, completion, handler, question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
 SYSTEM = "Reason step by step and put the final answer in \\boxed{{}}."
 SUITE = """
@@ -117,8 +119,10 @@ def made(name: str, directory: str, rows: int) -> Path:
     return Path(directory)
 
 
-def run(directory: Path, *args: str, processes: int | None = None) -> Measured:
-    """One pytest, which must pass.
+def run(
+    directory: Path, *args: str, processes: int | None = None, variables: Mapping[str, str] | None = None, ends: int = 0
+) -> Measured:
+    """One pytest, which must end with this exit code.
 
     Args:
         processes: worker processes for grading. There is no option for it: workers of xdist divide the processors, and
@@ -128,11 +132,13 @@ def run(directory: Path, *args: str, processes: int | None = None) -> Measured:
     shared = {} if processes is None else {"PYTEST_XDIST_WORKER_COUNT": str((os.cpu_count() or 1) // processes)}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(command, cwd=directory, stdout=out, stderr=out, env=os.environ | shared)
+        process = subprocess.Popen(
+            command, cwd=directory, stdout=out, stderr=out, env=os.environ | shared | dict(variables or {})
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
-        assert process.returncode == 0, out.read().decode()
+        assert process.returncode == ends, out.read().decode()[-2000:]
     return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -176,17 +182,49 @@ def workers(_: list[int]) -> None:
 
 
 def shards(_: list[int]) -> None:
-    """Seconds of two shards and of merging them, beside those of the whole run."""
-    table("grader", "rows", "whole run", "slowest of two shards", "merge", "whole / (shard + merge)")
+    """Seconds of CPU of two shards and of merging them, beside those of the whole run."""
+    table("what is graded", "rows", "whole run", "dearer of two shards", "merge", "whole / (shard + merge)")
     for name in ("function", "numbers"):
         rows = ROWS[name]
         with tempfile.TemporaryDirectory() as temporary:
             directory = made(name, temporary, rows)
-            whole = run(directory).clock
-            each = [run(directory, f"--llm-shard={k}/2", f"--llm-json=shards/{k}.json").clock for k in (1, 2)]
-            merge = run(directory, "--llm-merge=shards").clock
+            whole = run(directory).cpu
+            each = [run(directory, f"--llm-shard={k}/2", f"--llm-json=shards/{k}.json").cpu for k in (1, 2)]
+            merge = run(directory, "--llm-merge=shards").cpu
         figures = f"{whole:.1f} s", f"{max(each):.1f} s", f"{merge:.1f} s"
         line(name, f"{rows:,}", *figures, f"{whole / (max(each) + merge):.2f} x")
+
+
+def asking(_: list[int]) -> None:
+    """Requests a second of ``--llm-live`` to a server on this machine, which needs a good part of it for itself."""
+    table("requests in flight", "requests", "requests a second", "ms of CPU a request")
+    rows = 2_000
+    with tempfile.TemporaryDirectory() as temporary, served() as url:
+        directory = made("numbers", temporary, rows)
+        for concurrency in (1, 16, 64, 256):
+            live = ("--llm-live", f"--llm-base-url={url}", f"--llm-concurrency={concurrency}")
+            got = run(directory, *live, variables={"OPENAI_API_KEY": "sk-any"}, ends=1)  # other answers
+            line(str(concurrency), f"{rows:,}", f"{rows / got.clock:,.0f}", f"{got.cpu / rows * 1000:.1f}")
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The server of ``replay.py`` in a process of its own."""
+    process = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def serve() -> None:
+    """In the child: answer until killed."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(50, ENGLISH)) as server:
+        print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
+        server.serve_forever()
 
 
 def table(*names: str) -> None:
@@ -199,7 +237,7 @@ def line(*cells: str) -> None:
     print("|", " | ".join(cells), "|", flush=True)
 
 
-TABLES = {table.__name__: table for table in (workers, shards, memory)}
+TABLES = {table.__name__: table for table in (workers, shards, asking, memory)}
 
 
 def main() -> None:
@@ -207,7 +245,10 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"out of {', '.join(TABLES)} (default: all)")
     parser.add_argument("--rows", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.serve:
+        serve()
     if given.make:
         name, directory, rows = given.make
         make(KINDS[name], Path(directory), int(rows))

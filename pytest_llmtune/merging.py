@@ -77,6 +77,8 @@ def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
     where: defaultdict[str, list[str]] = defaultdict(list)
     counts = set()
     for file, report in parts:
+        if report.verdict.status == "error":
+            return f"the shard in {file} could not be judged: {report.verdict.problem}"
         if report.shard is None:
             return f"{file} is of a run without --llm-shard"
         where[report.shard.name].append(str(file))

@@ -98,7 +98,7 @@ def _figures(report: SuiteReport) -> list[str]:
 
 def _unknown(report: SuiteReport, verbosity: int) -> list[str]:
     unknown = report.evaluation.unknown if report.evaluation else ()
-    shown = unknown if verbosity else unknown[:_FLIPS]
+    shown = unknown if verbosity > 0 else unknown[:_FLIPS]
     lines = [f"  unknown  row {result.example.index}: {one_line(result.error or 'no answer')}" for result in shown]
     return lines + ([f"  ... and {len(unknown) - len(shown)} more"] if len(unknown) > len(shown) else [])
 
@@ -110,7 +110,7 @@ def _flips(report: SuiteReport, ink: _Ink, width: int, verbosity: int) -> Iterat
     lost = sum(flip.direction == "lost" for flip in verdict.flips)
     chance = f"; exact McNemar p = {number(verdict.p_value)}" if verdict.p_value is not None else ""
     yield f"flipped since the baseline: {lost} lost, {len(verdict.flips) - lost} gained{chance}"
-    shown = verdict.flips if verbosity else verdict.flips[:_FLIPS]
+    shown = verdict.flips if verbosity > 0 else verdict.flips[:_FLIPS]
     for flip in shown:
         yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)
         if verbosity > 1:

@@ -107,6 +107,7 @@ def test_flips_are_few_unless_verbose() -> None:
     assert dropped(flips=8).count("  lost    row") == 5
     assert "  ... and 3 more (-v shows all)" in dropped(flips=8)
     assert dropped(flips=8, verbosity=1).count("  lost    row") == 8
+    assert dropped(flips=8, verbosity=-1) == dropped(flips=8)
     assert "answer 1:" not in dropped(flips=8, verbosity=1)
 
 

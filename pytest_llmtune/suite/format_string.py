@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["escape", "fields", "fill"]
 
 _MAX_WIDTH = 1_000
+_MAX_FILLED = 16_000_000
 """A width or precision beyond it is an attack on the memory."""
 
 Part = tuple[str, str | None, str, str]
@@ -72,12 +73,16 @@ def fill(text: str, row: Row) -> str:
     """The text with a row's values.
 
     Raises:
-        SuiteError: the row lacks a column, or a value does not fit its format.
+        SuiteError: the row lacks a column, a value does not fit its format, or the text gets too long: a column may hold
+            megabytes, and a template may name it a million times.
     """
-    return "".join(
-        literal + (_value(name, spec, how, row) if name is not None else "")
-        for literal, name, spec, how in _parts(text)
-    )
+    parts, length = [], 0
+    for literal, name, spec, how in _parts(text):
+        part = literal + (_value(name, spec, how, row) if name is not None else "")
+        if (length := length + len(part)) > _MAX_FILLED:
+            raise SuiteError(f"the prompt {shown(text, 60)} gets longer than the limit of {_MAX_FILLED:,} characters")
+        parts.append(part)
+    return "".join(parts)
 
 
 def _value(name: str, spec: str, how: str, row: Row) -> str:

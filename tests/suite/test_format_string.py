@@ -104,6 +104,12 @@ def test_a_value_that_does_not_fit_its_format(spec: str, value: Any) -> None:
     assert f"{{x:{spec}}} does not fit the value {value!r}" in str(caught.value)
 
 
+def test_a_template_that_repeats_a_long_value_is_stopped() -> None:
+    """A few kilobytes of template and one long cell do not fill the memory."""
+    with pytest.raises(SuiteError, match="gets longer than the limit of 16,000,000 characters"):
+        fill("{a}" * 100_000, {"a": "x" * 1_000_000})
+
+
 @given(st.text())
 def test_escape_gives_exactly_the_text(text: str) -> None:
     """A fixed system message is sent as it stands, whatever it holds."""

@@ -21,6 +21,8 @@ __all__ = ["IN_MEMORY", "Stored", "load", "read_all"]
 
 IN_MEMORY = 20_000_000
 """A recording of more bytes stays on disk."""
+_DENSEST = 1000
+"""Bytes that one compressed byte may stand for: a hundred small parts must not fill the disk. Answers have 5 to 50."""
 
 
 def read_all(path: Path) -> Iterator[Interaction]:
@@ -122,7 +124,8 @@ class _Part:
             if self._path.suffix != parts.PACKED:
                 return self._path.open("rb")
             if self._unpacked is None:
-                self._unpacked = packing.unpacked(self._path, cassette_file.MAX_BYTES)
+                most = min(cassette_file.MAX_BYTES, _DENSEST * self.size)
+                self._unpacked = packing.unpacked(self._path, most)
                 weakref.finalize(self, self._unpacked.close)
             self._unpacked.seek(0)
             return nullcontext(self._unpacked)

@@ -183,6 +183,19 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(path: Path, monkeypa
         Recording.load(path)
 
 
+def test_small_parts_do_not_fill_the_disk_together(tmp_path: Path) -> None:
+    """A part that unpacks to more than a thousand times its size is refused, long before the limit of a single file."""
+    import zstandard
+
+    packed = zstandard.compress(b'{"version": 1, "interactions": [\n' + b" " * 20_000_000, 19)
+    assert len(packed) < 5_000
+    path = tmp_path / "suite.cassette.json"
+    (tmp_path / "suite.1-of-2.cassette.json.zst").write_bytes(packed)
+    (tmp_path / "suite.2-of-2.cassette.json.zst").write_bytes(packed)
+    with pytest.raises(RecordingError, match=f"unpacks to more than the limit of {1000 * len(packed):,} bytes"):
+        Recording.load(path)
+
+
 def test_a_secret_in_any_part_leaves_all_as_they_were(path: Path) -> None:
     """Nothing is written before every part has been looked at."""
     write(path)

@@ -209,6 +209,26 @@ def test_details_open_by_keyboard(page: Browser) -> None:
     assert page.all("#examples-0 .detail") == []
 
 
+def test_all_can_be_reached_by_keyboard(page: Browser) -> None:
+    """The first stop skips to the results; filter, sort and paging obey keys, and each stop is seen to have the focus."""
+    tab, enter = "\ue004", "\ue007"
+    page.run("location.reload()")
+    page.one("body").send_keys(tab)
+    assert page.run("return document.activeElement.className") == "skip"
+    page.driver.switch_to.active_element.send_keys(enter)
+    assert page.run("return location.hash") == "#main"
+    page.one("#examples-0 select").send_keys("failed")
+    assert page.one("#examples-0 .count").text.startswith("44 of")
+    page.one("#examples-0 [data-sort=question]").send_keys(enter)
+    assert (
+        page.one("#examples-0 [data-sort=question]").find_element("xpath", "..").get_attribute("aria-sort")
+        == "ascending"
+    )
+    page.one("#examples-0 input").send_keys("What", tab)
+    assert page.run("return document.activeElement.dataset.sort") == "index"
+    assert page.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
 def test_figures_show_search_and_budgets(whole_page: Browser) -> None:
     """The scatter has trials, front, winner and baselines, and both budgets are named."""
     names = whole_page.run("return document.querySelector('[data-figure=quality-0]').data.map(trace => trace.name)")

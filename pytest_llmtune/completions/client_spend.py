@@ -39,10 +39,9 @@ class ClientSpend:
         asked: Mapping[str, Any] = parse_object(body) or {}
         if self.ledger.limit is None or not asked.get("model"):
             return None
-        n = asked.get("n")
         most = token_limit(asked) or asked.get("max_output_tokens")
-        answers = (n if isinstance(n, int) else 1) * (most if isinstance(most, int) else ASSUMED_ANSWER)
-        return self.ledger.reserve_now(self.prices.price(str(asked["model"])).worst(prompt_bound(asked), answers))
+        tokens = _whole(asked.get("n"), 1) * _whole(most, ASSUMED_ANSWER)
+        return self.ledger.reserve_now(self.prices.price(str(asked["model"])).worst(prompt_bound(asked), tokens))
 
     def answered(self, reservation: Reservation, body: str, status: int, text: str) -> None:
         """A call was answered: an error is free; an answer without ``usage`` may have cost what was reserved."""
@@ -59,3 +58,8 @@ class ClientSpend:
         """A call was never answered; the provider may have billed it."""
         reservation.settle(reservation.amount, uncertain=True)
         self.ledger.close(reservation)
+
+
+def _whole(value: Any, otherwise: int) -> int:
+    """A number of a request as it was meant; what is none, or below one, lowers no worst case."""
+    return value if isinstance(value, int) and value > 0 else otherwise

@@ -11,21 +11,23 @@ from pytest_llmtune import events
 from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.endpoint_list import endpoints_of
 from pytest_llmtune.completions.parts import files_of
+from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.completions.trust import Trust
 from pytest_llmtune.settings import Mode, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.pricing import PriceBook
-    from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.model import Completion, CompletionRequest
     from pytest_llmtune.suite import Suite
 
-__all__ = ["Layered", "live_source", "record_cache"]
+__all__ = ["Layered", "live_source", "record_cache", "recorded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,19 @@ def record_cache(mode: Mode, suite: Suite, recording: Recording) -> str | None:
             return str(suite.seed)
         case Mode.RECORD_ALL:
             old = hashlib.sha256()
-            for file in files_of(recording.path):
+            for file in files_of(recording.path, torn=True):
                 old.update(file.read_bytes())
             return f"record-{old.hexdigest()[:16]}"
         case _:
             return None
+
+
+def recorded(mode: Mode, path: Path, redactor: Redactor) -> Recording:
+    """What a mode reads of a recording: what asks everything anew must not stumble over a damaged one.
+
+    Raises:
+        RecordingError: it is read, and damaged.
+    """
+    if mode in (Mode.LIVE, Mode.RECORD_ALL):
+        return Recording(path, (), redactor)
+    return Recording.load(path, redactor, torn=mode is Mode.RECORD_MISSING)

@@ -7,18 +7,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmtune.completions.parts import files_of
+from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.regression import judge, unjudged
 from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.verdict import Stale, Verdict, criteria_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Evaluation
-    from pytest_llmtune.settings import Settings
     from pytest_llmtune.sharding import ShardFacts
     from pytest_llmtune.suite import Split, Suite
 
@@ -37,12 +37,16 @@ class Place:
     """``<tests>/llmtune``."""
 
 
-def recording_facts(path: Path, settings: Settings, recording: Recording, missing: int) -> RecordingFacts:
-    """What there is to say of a suite's recording."""
+def recording_facts(path: Path, settings: Settings, recording: Recording, missing: int) -> RecordingFacts | None:
+    """What there is to say of a suite's recording; None where the mode neither reads nor writes it."""
+    if settings.mode is Mode.LIVE:
+        return None
+    if settings.mode is Mode.RECORD_ALL:
+        recording = Recording.load(path)  # as it was written
     return RecordingFacts(
         path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.name,
         len(recording.interactions),
-        sum(file.stat().st_size for file in files_of(path)),
+        sum(file.stat().st_size for file in files_of(path, torn=True)),
         missing,
         0 if missing or settings.mode.online else recording.unused_count,
     )
@@ -86,8 +90,8 @@ def report_of(
         verdict,
         criteria,
         evaluation,
-        baseline,
-        baseline.study,
+        baseline if shard is None else None,  # the merging run has its own
+        baseline.study if shard is None else None,
         compared,
         facts,
         spent=evaluation.cost if evaluation else Decimal(0),

@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeVar, Union
 __all__ = ["from_plain", "to_plain"]
 
 T = TypeVar("T")
-Reader = Callable[[Any, str], Any]
+Place = str | None
+"""Where in the document something stands; None: nobody asks, which spares naming every place of a large one."""
+Reader = Callable[[Any, Place], Any]
 
 
 def to_plain(value: Any) -> Any:
@@ -26,18 +28,19 @@ def to_plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if names := _field_names(type(value)):  # type: ignore[arg-type]  # mypy: a type is no Hashable
+        return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [to_plain(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _field_names(type(value))}
     return str(value)
 
 
 @cache
 def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+    """Of a dataclass; of any other type none."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 def from_plain(kind: type[T], data: Any, where: str = "") -> T:
@@ -47,11 +50,15 @@ def from_plain(kind: type[T], data: Any, where: str = "") -> T:
         ValueError: data of another shape; the message starts with the place, such as ``examples[3].votes``.
     """
     reader: Reader = _reader(kind)  # type: ignore[arg-type]  # mypy: a type is no Hashable
-    value: T = reader(data, where)
+    value: T
+    try:
+        value = reader(data, None)
+    except ValueError:
+        value = reader(data, where)  # once more, for the place of what is wrong
     return value
 
 
-def _fail(where: str, wanted: str, data: Any) -> typing.NoReturn:
+def _fail(where: Place, wanted: str, data: Any) -> typing.NoReturn:
     shown = repr(data)
     raise ValueError(f"{where or 'the document'} is {shown[:80]}{'...' * (len(shown) > 80)}, not {wanted}")
 
@@ -74,18 +81,18 @@ def _reader(kind: Any) -> Reader:
     raise TypeError(f"no plain form for {kind!r}")
 
 
-def _anything(data: Any, _: str) -> Any:
+def _anything(data: Any, _: Place) -> Any:
     return data
 
 
 def _exactly(kind: type, wanted: str) -> Reader:
-    def read(data: Any, where: str) -> Any:
+    def read(data: Any, where: Place) -> Any:
         return data if type(data) is kind else _fail(where, wanted, data)
 
     return read
 
 
-def _float(data: Any, where: str) -> float:
+def _float(data: Any, where: Place) -> float:
     if isinstance(data, bool) or not isinstance(data, (int, float, str)):
         _fail(where, "a number", data)
     try:
@@ -94,7 +101,7 @@ def _float(data: Any, where: str) -> float:
         _fail(where, "a number", data)
 
 
-def _decimal(data: Any, where: str) -> Decimal:
+def _decimal(data: Any, where: Place) -> Decimal:
     if isinstance(data, bool) or not isinstance(data, (int, float, str)):
         _fail(where, "an amount", data)
     try:
@@ -115,7 +122,7 @@ _SCALARS: dict[Any, Reader] = {
 
 
 def _literal(values: tuple[Any, ...]) -> Reader:
-    def read(data: Any, where: str) -> Any:
+    def read(data: Any, where: Place) -> Any:
         return data if data in values else _fail(where, f"one of {', '.join(map(str, values))}", data)
 
     return read
@@ -126,7 +133,7 @@ def _union(kinds: tuple[Any, ...]) -> Reader:
     (kind,) = (kind for kind in kinds if kind is not type(None))
     inner = _reader(kind)
 
-    def read(data: Any, where: str) -> Any:
+    def read(data: Any, where: Place) -> Any:
         return None if data is None else inner(data, where)
 
     return read
@@ -136,12 +143,16 @@ def _tuple(kinds: tuple[Any, ...]) -> Reader:
     readers = [_reader(kind) for kind in kinds if kind is not Ellipsis]
     fixed = Ellipsis not in kinds
 
-    def read(data: Any, where: str) -> tuple[Any, ...]:
+    def read(data: Any, where: Place) -> tuple[Any, ...]:
         if not isinstance(data, list) or (fixed and len(data) != len(readers)):
             _fail(where, f"a list of {len(readers)}" if fixed else "a list", data)
+        if where is None and not fixed:
+            (reader,) = readers
+            return tuple([reader(item, None) for item in data])
         each = readers if fixed else readers * len(data)
         return tuple(
-            reader(item, f"{where}[{index}]") for index, (reader, item) in enumerate(zip(each, data, strict=True))
+            reader(item, None if where is None else f"{where}[{index}]")
+            for index, (reader, item) in enumerate(zip(each, data, strict=True))
         )
 
     return read
@@ -150,9 +161,11 @@ def _tuple(kinds: tuple[Any, ...]) -> Reader:
 def _mapping(kind: Any) -> Reader:
     inner = _reader(kind)
 
-    def read(data: Any, where: str) -> dict[str, Any]:
+    def read(data: Any, where: Place) -> dict[str, Any]:
         if not isinstance(data, dict):
             _fail(where, "a mapping", data)
+        if where is None:
+            return {str(key): inner(item, None) for key, item in data.items()}
         return {str(key): inner(item, f"{where}.{key}".lstrip(".")) for key, item in data.items()}
 
     return read
@@ -167,13 +180,16 @@ def _dataclass(kind: type) -> Reader:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
 
-    def read(data: Any, where: str) -> Any:
+    def read(data: Any, where: Place) -> Any:
         if not isinstance(data, dict):
             _fail(where, "a mapping", data)
-        if missing := sorted(needed - data.keys()):
-            raise ValueError(f"{where or 'the document'} lacks {', '.join(missing)}")
-        if unknown := sorted(map(str, data.keys() - readers.keys())):
-            raise ValueError(f"{where or 'the document'} has the unknown {', '.join(unknown)}")
+        if not needed <= data.keys():
+            raise ValueError(f"{where or 'the document'} lacks {', '.join(sorted(needed - data.keys()))}")
+        if not data.keys() <= readers.keys():
+            unknown = ", ".join(sorted(map(str, data.keys() - readers.keys())))
+            raise ValueError(f"{where or 'the document'} has the unknown {unknown}")
+        if where is None:
+            return kind(**{name: readers[name](item, None) for name, item in data.items()})
         prefix = f"{where}." if where else ""
         return kind(**{name: readers[name](item, prefix + name) for name, item in data.items()})
 

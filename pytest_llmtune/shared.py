@@ -76,7 +76,7 @@ class Shared:
 
 
 def _part(run: SuiteRun, shard: Shard) -> SuiteReport:
-    """A shard's results, with what is known of its suite already; the baseline is where the verdict is given."""
+    """A shard's results, with what is known of its suite already."""
     part = replace(run, settings=replace(run.settings, shard=shard), gather=None)
     vars(part).update({name: value for name, value in vars(run).items() if name in ("split", "grader", "prices")})
-    return replace(part.report, baseline=None, study=None)
+    return part.report

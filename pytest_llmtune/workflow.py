@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
-from pytest_llmtune.asked_of import Layered, live_source, record_cache
+from pytest_llmtune.asked_of import Layered, live_source, record_cache, recorded
 from pytest_llmtune.asked_rows import AskedRows, state_of
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.ledger import Ledger
@@ -140,7 +140,7 @@ class SuiteRun:
         state = state_of(now, self.lock_path, self.prices.price(config.model))
         if self.gather is not None:
             return self._merged(self.gather(self), locked, lock, now, state)
-        recording = Recording.load(self.recording_path, self.redactor)
+        recording = recorded(mode, self.recording_path, self.redactor)
         missing, detail = (0, "") if mode.online else rows.missing(recording)
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
@@ -296,5 +296,5 @@ class SuiteRun:
         lock.write(self.lock_path)
         return lock
 
-    def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts:
+    def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:
         return recording_facts(self.recording_path, self.settings, recording, missing)

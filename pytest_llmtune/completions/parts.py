@@ -60,11 +60,14 @@ def place(files: Sequence[Path], request: Sequence[str]) -> Path:
     return files[int.from_bytes(digest[:8], "big") % len(files)]
 
 
-def files_of(path: Path) -> tuple[Path, ...]:
+def files_of(path: Path, *, torn: bool = False) -> tuple[Path, ...]:
     """The files that a recording lies in, in order; none where there is no recording.
 
     While a recording changes its layout, old and new parts stand side by side: of complete sets, that with the most
     parts is in force, so that a run that was killed leaves one whole recording.
+
+    Args:
+        torn: whether the parts that are there will do where others are missing.
 
     Raises:
         RecordingError: parts are missing.
@@ -73,10 +76,13 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if found or not (sets := _sets(path)):
         return found
     count, parts = max(sets.items())
+    if torn:
+        return tuple(parts[number][0] for number in sorted(parts))
     lacking = [number for number in range(1, count + 1) if number not in parts]
     raise RecordingError(
         f"{path.with_name(path.name.removesuffix(_SUFFIX))}.*{_SUFFIX}: of {count} parts of the recording "
-        f"{len(lacking)} are missing, the first is number {lacking[0]}; restore them from git"
+        f"{len(lacking)} are missing, the first is number {lacking[0]}; restore them from git, or record what is missing: "
+        "pytest --llm-record=missing"
     )
 
 

@@ -43,14 +43,17 @@ class Recording:
     _taken: set[int] = field(default_factory=set)
 
     @classmethod
-    def load(cls, path: Path, redactor: Redactor | None = None) -> Recording:
+    def load(cls, path: Path, redactor: Redactor | None = None, *, torn: bool = False) -> Recording:
         """Read and index a recording; where there is no file, it is empty.
+
+        Args:
+            torn: whether the parts that are there will do where others are missing.
 
         Raises:
             RecordingError: the file cannot be trusted; the message names the line.
         """
         recording = cls(path, (), redactor)
-        recording.interactions = stored.load(path, recording._see)
+        recording.interactions = stored.load(path, recording._see, torn=torn)
         return recording
 
     def _see(self, position: int, interaction: Interaction) -> None:

@@ -197,7 +197,7 @@ class Replay:
             if self.mode in _WRITING and self.lock_directory is not None:
                 stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
             if self.mode in _PLAYING:
-                self._recorded = list(stored.read_all(self.path))
+                self._recorded = list(stored.read_all(self.path, torn=self.mode in _WRITING))
             self._stack = stack.pop_all()
         for interaction in self._recorded:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)

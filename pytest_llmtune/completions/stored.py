@@ -25,25 +25,28 @@ _DENSEST = 1000
 """Bytes that one compressed byte may stand for: a hundred small parts must not fill the disk. Answers have 5 to 50."""
 
 
-def read_all(path: Path) -> Iterator[Interaction]:
+def read_all(path: Path, *, torn: bool = False) -> Iterator[Interaction]:
     """All interactions of a recording, in order; none where there is no recording.
+
+    Args:
+        torn: whether the parts that are there will do where others are missing.
 
     Raises:
         RecordingError: a file is corrupt, truncated, too large, of an unknown version, or holds git conflict markers,
             and the message names the line; or parts are missing.
     """
-    for file in parts.files_of(path):
+    for file in parts.files_of(path, torn=torn):
         for _, interaction in _Part(file).scan():
             yield interaction
 
 
-def load(path: Path, seen: Callable[[int, Interaction], None]) -> Sequence[Interaction]:
+def load(path: Path, seen: Callable[[int, Interaction], None], *, torn: bool = False) -> Sequence[Interaction]:
     """A recording's interactions; each is shown once, with its position, while the files are read.
 
     Raises:
         RecordingError: as ``read_all``.
     """
-    files = [_Part(file) for file in parts.files_of(path)]
+    files = [_Part(file) for file in parts.files_of(path, torn=torn)]
     large = len(files) > 1 or sum(file.size for file in files) > IN_MEMORY
     kept: list[Interaction] = []
     stored = Stored()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +30,6 @@ from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 SMALL = Layout(part_bytes=20_000)
 PACKED = Layout(part_bytes=20_000, compressed=True)
@@ -220,3 +223,40 @@ def test_calls_of_an_app_are_played_from_parts(path: Path) -> None:
     with Replay(path, Mode.RECORD_MISSING, "pytest", Redactor.from_environment(environ={}), layout=SMALL):
         pass
     assert list(path.parent.iterdir() if path.parent.exists() else []) == []
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pytest_llmtune.completions.parts import Layout
+from pytest_llmtune.completions.recording import Recording
+from pytest_llmtune.completions.redaction import Redactor
+sys.path.insert(0, sys.argv[2])
+from support.exchanges import exchange
+
+print("ready", flush=True)
+for turn in range(10_000):
+    rows = [exchange(f"question {n}", f"answer {n} of {turn}") for n in range(60)]
+    Recording.write(Path(sys.argv[1]), rows, Redactor.from_environment(environ={}), Layout((2_000, 8_000, 10**6)[turn % 3]))
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_every_answer(path: Path) -> None:
+    """While the number of parts changes again and again, a kill never leaves less than a whole recording."""
+    tests = Path(__file__).parents[1]
+    Recording.write(path, [exchange(f"question {n}", f"answer {n} of -1") for n in range(60)])
+    for delay in (0.02, 0.11, 0.23, 0.31):
+        command = [sys.executable, "-c", WRITER, str(path), str(tests)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": _package()}) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(delay)
+            writer.kill()
+        recording = Recording.load(path)
+        found = [said(recording, number) for number in range(60)]
+        assert all(answer and answer.startswith(f"answer {number} of") for number, answer in enumerate(found))
+
+
+def _package() -> str:
+    """Where this package is imported from."""
+    return str(Path(cassette_file.__file__).parents[2])

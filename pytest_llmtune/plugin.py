@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.hooks import Session
 
 _SESSION = pytest.StashKey["Session"]()
+_RUN = pytest.StashKey[str]()
+"""What xdist calls the run, in its controller."""
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -130,6 +132,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _SESSION in config.stash:
         session_of(config).close()
+    if _RUN in config.stash and _SESSION in config.stash:
+        from pytest_llmtune.xdist import tidy
+
+        tidy(config.stash[_RUN])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -140,6 +146,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_configure_node(node: Any) -> None:
+    node.config.stash[_RUN] = node.workerinput["testrunuid"]
     node.workerinput["llmtune_width"] = node.config.get_terminal_writer().fullwidth
     if _SESSION in node.config.stash and (workers := session_of(node.config).workers):
         workers.starts(node)

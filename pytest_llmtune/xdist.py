@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.hooks import Session
     from pytest_llmtune.workflow import SuiteRun
 
-__all__ = ["Helper", "share"]
+__all__ = ["Helper", "share", "tidy"]
 
 
 class Helper(pytest.Item):
@@ -54,8 +55,7 @@ def share(session: Session, items: list[pytest.Item]) -> None:
             and "split" in vars(run)
             and len(run.split.test) > settings.share_rows
         ):
-            directory = Path(tempfile.gettempdir()) / f"llmtune-{told['testrunuid']}" / run.suite.name
-            shared = Shared(directory, workers)
+            shared = Shared(_directory(told["testrunuid"]) / run.suite.name, workers)
             run.gather = shared.gather
             helpers = [
                 Helper.from_parent(
@@ -65,6 +65,16 @@ def share(session: Session, items: list[pytest.Item]) -> None:
             ]
             groups.append([item, *helpers])
     items[:] = _spread(items, groups, workers)
+
+
+def _directory(run: str) -> Path:
+    """Where the workers of a run of xdist share suites; its name, a UUID, is known to them alone."""
+    return Path(tempfile.gettempdir()) / f"llmtune-{run}"
+
+
+def tidy(run: str) -> None:
+    """Remove what the workers of a run shared, if they did; in the controller, at the end."""
+    shutil.rmtree(_directory(run), ignore_errors=True)
 
 
 def _spread(items: list[pytest.Item], groups: list[list[pytest.Item]], workers: int) -> list[pytest.Item]:

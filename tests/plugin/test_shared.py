@@ -20,7 +20,7 @@ def graded(responses, answer, **_):
     if responses[0].startswith("The answer is"):  # no probe of the grader itself
         with open("graded.txt", "a") as file:
             file.write(worker + "\\n")
-        if worker == "gw1" and os.path.exists("crash"):  # written later: these very tests may run in a worker gw1
+        if "[part" in os.environ["PYTEST_CURRENT_TEST"] and os.path.exists("crash"):
             os._exit(3)
         time.sleep(0.1)
     return {"success_vote": float(f"is {answer}." in responses[0])}
@@ -41,9 +41,12 @@ def spread(project: Project, *args: str) -> pytest.RunResult:
     return project.pytester.runpytest_subprocess("-p", "no:cacheprovider", *SHARED, *args)
 
 
-def test_a_shared_suite_has_the_verdict_of_a_whole_run_to_the_digit(tuned: Project) -> None:
+def test_a_shared_suite_has_the_verdict_of_a_whole_run_to_the_digit(
+    tuned: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two workers do a part each; the suite's own test fails as it fails alone, and the helper has no verdict."""
-    path = tuned.pytester.path
+    path, temporary = tuned.pytester.path, tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
     (path / "test_others.py").write_text(OTHERS, encoding="utf-8")
     tuned.write_suite(more="min_success_vote=0.9, max_inference_cost=0.0000001,")
     tuned.run("--llm-json=whole.json").assert_outcomes(passed=20, failed=1)
@@ -51,6 +54,7 @@ def test_a_shared_suite_has_the_verdict_of_a_whole_run_to_the_digit(tuned: Proje
     result.assert_outcomes(passed=21, failed=1)
     result.stdout.fnmatch_lines(["FAILED test_sums.py::test_sums*"])
     assert suite_of(path / "shared.json") == suite_of(path / "whole.json")
+    assert not list(temporary.glob("llmtune-*"))
     assert "test_sums[part 2]" in (path / "junit.xml").read_text(encoding="utf-8")
 
 
@@ -98,5 +102,5 @@ def test_what_a_crashed_worker_had_begun_is_done_by_another(tuned: Project) -> N
     own_grader(tuned)
     (tuned.pytester.path / "crash").touch()
     result = spread(tuned, "--llm-json=shared.json", "--max-worker-restart=0")
-    result.stdout.fnmatch_lines(["*worker 'gw1' crashed*"])
+    result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running 'test_sums.py::test_sums[[]part 2]'*"])
     assert suite_of(tuned.pytester.path / "shared.json")["verdict"]["status"] == "passed"

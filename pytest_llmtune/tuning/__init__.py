@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmtune.tuning.beside import compare, dry_run
-from pytest_llmtune.tuning.study import Study, tune
+from pytest_llmtune.tuning.study import Study, study_digest, tune
+from pytest_llmtune.tuning.study_log import StudyLog
 
-__all__ = ["Study", "compare", "dry_run", "tune"]
+__all__ = ["Study", "StudyLog", "compare", "dry_run", "study_digest", "tune"]

@@ -12,11 +12,9 @@ from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from decimal import Decimal
-
     from pytest_llmtune.suite import Config, Space
 
-__all__ = ["BlendSearch"]
+__all__ = ["BlendSearch", "coarse"]
 
 _PATIENCE = 50
 """Suggestions in a row that may be none (known already) before the space counts as searched through."""
@@ -29,14 +27,13 @@ _COARSE = {"temperature": 0.1, "top_p": 0.1}
 class BlendSearch:
     """Proposes configurations of a space.
 
-    Values are rounded to a grid as fine as 20 yes/no scores can tell apart (tenths of temperature, half octaves of
-    length), because equal sampling parameters share their samples.
+    Values are rounded (``coarse``), because equal sampling parameters share their samples.
     """
 
     space: Space
     mode: str
     seed: int = 0
-    budget: Decimal | None = None
+    budget: float | None = None
     """USD for the search."""
     _search: Any = None
     _points: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -73,7 +70,7 @@ class BlendSearch:
                 mode=self.mode,
                 space=self._flaml_space(),
                 cost_attr="cost",
-                cost_budget=None if self.budget is None else float(self.budget),
+                cost_budget=self.budget,
                 seed=20 + self.seed,
             )
         return self._search
@@ -120,13 +117,17 @@ def _value(name: str, domain: Domain, drawn: Any) -> Any:
     if isinstance(domain, OneOf):
         inner = next(branch for branch in domain.branches if branch.keys() == drawn.keys())
         return {key: _value(key, inner[key], value) for key, value in drawn.items()}
-    coarse = _coarse(name, domain, drawn)
-    return coarse if domain.contains(coarse) else drawn
+    return coarse(name, domain, drawn)
 
 
-def _coarse(name: str, domain: Domain, drawn: Any) -> Any:
-    if name in _COARSE:
-        return round(round(drawn / _COARSE[name]) * _COARSE[name], 6)
-    if isinstance(domain, Range) and domain.whole and domain.logarithmic and drawn > 16:
-        return round(2 ** (round(math.log2(drawn) * 2) / 2))
-    return int(drawn) if isinstance(domain, Range) and domain.whole else float(drawn)
+def coarse(name: str, domain: Range, value: float) -> float:
+    """A value as fine as the scores of some ten rows can tell apart: equal sampling parameters share their samples."""
+    if domain.whole:
+        found: float = int(value)
+        if domain.logarithmic and value > 16:
+            found = round(2 ** (round(math.log2(value) * 2) / 2))
+    elif name in _COARSE:
+        found = round(round(value / _COARSE[name]) * _COARSE[name], 6)
+    else:
+        found = float(value)
+    return found if domain.contains(found) else value

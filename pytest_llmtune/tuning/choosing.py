@@ -1,75 +1,110 @@
-"""The winner is chosen honestly: leaders are judged again on rows that the search did not see."""
+"""The winner is chosen honestly: by belief shared between neighbours, and its score is claimed by cross-fitting."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.tuning.budget import cost_bounds
+from pytest_llmtune.lock import Measured
+from pytest_llmtune.statistics import bootstrap_mean, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from decimal import Decimal
+    from pytest_llmtune.tuning.race import Candidate, Race
 
-    from pytest_llmtune.tuning.trial import Trial
+__all__ = ["Ranked", "cross_fitted", "measured", "ranked", "scores_of"]
 
-__all__ = ["affordable", "choose", "leaders", "smoothed"]
-
-_PRIOR = 4.0
-"""How many rows' worth of evidence a configuration's neighbours are."""
-
-
-def affordable(trial: Trial, budget: Decimal | None) -> bool:
-    """Whether the trial's cost per instance stays within the budget, with a margin for rows not seen."""
-    if not trial.costs:
-        return False
-    _, high = cost_bounds(trial.costs, 4 * len(trial.costs))
-    return budget is None or high <= budget
+SAFE = 1.0
+"""Standard errors of its cost that a winner must be below the inference budget."""
+_ENOUGH = 10
+"""Rows that a winner must have been asked, where there are so many."""
+_ALIKE = 0.01
+"""Of the metric's standard deviation over rows: scores nearer than this cannot be told apart, and the cheapest wins."""
+_FOLDS = 5
+_Z = 1.96
 
 
-def _nearness(one: Trial, other: Trial) -> float:
-    """From 0 to 1: how much the score of one configuration says about another's."""
-    a, b = one.config, other.config
-    if a.model != b.model:
-        return 0.0
-    same_prompt = 1.0 if a.template.fingerprint == b.template.fingerprint else 0.3
-    heat = [float(c.params.get("temperature", c.params.get("top_p", 1.0))) for c in (a, b)]
-    return same_prompt * math.exp(-abs(heat[0] - heat[1]) / 0.5 - abs(math.log(a.n / b.n)) / 2)
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate and what its score is believed to be."""
+
+    candidate: Candidate
+    score: float
+    """In the metric's own unit and direction."""
+    error: float
 
 
-def smoothed(trial: Trial, trials: Sequence[Trial], metric: str) -> float:
-    """The trial's score, pulled towards its neighbours': 20 yes/no scores alone pick the luckiest."""
-    own = trial.scores(metric)
-    weights = [
-        (_nearness(trial, other) * len(scores), statistics.fmean(scores))
-        for other in trials
-        if other is not trial and (scores := other.scores(metric))
-    ]
-    total = sum(weight for weight, _ in weights)
-    if not total:
-        return statistics.fmean(own)
-    neighbours = sum(weight * score for weight, score in weights) / total
-    strength = _PRIOR * min(1.0, total / (_PRIOR * len(own)))
-    return (sum(own) + strength * neighbours) / (len(own) + strength)
+def ranked(race: Race, z: float = SAFE, without: frozenset[int] = frozenset()) -> list[Ranked]:
+    """Candidates that may win, the best first: within the inference budget by ``z`` errors, and asked enough rows.
 
-
-def leaders(trials: Sequence[Trial], metric: str, mode: str, budget: Decimal | None, count: int) -> list[Trial]:
-    """The best affordable trials that saw every row, best first."""
-    sign = 1 if mode == "max" else -1
-    fit = [trial for trial in trials if trial.status == "done" and affordable(trial, budget)]
-    return sorted(fit, key=lambda trial: -sign * smoothed(trial, trials, metric))[:count]
-
-
-def choose(judged: Sequence[Trial], trials: Sequence[Trial], metric: str, mode: str) -> Trial:
-    """The best of the leaders; of those that cannot be told apart from it, the cheapest.
-
-    Cannot be told apart: within half a standard error, so that no real success is given away for cents.
+    Where none is so surely affordable, those that are probably.
     """
-    sign = 1 if mode == "max" else -1
-    scores = {trial.number: sign * smoothed(trial, trials, metric) for trial in judged}
-    best = max(judged, key=lambda trial: scores[trial.number])
-    values = best.scores(metric)
-    error = statistics.pstdev(values) / math.sqrt(len(values))
-    close = [trial for trial in judged if scores[trial.number] >= scores[best.number] - error / 2]
-    return min(close, key=lambda trial: (trial.inference_cost or 0, trial.number))
+    enough = min(_ENOUGH, len(race.order))
+    for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
+        candidates = race.candidates(margin, asked=asked)
+        if candidates:
+            return _sorted(race, candidates, without)
+    return []
+
+
+def _sorted(race: Race, candidates: Sequence[Candidate], without: frozenset[int]) -> list[Ranked]:
+    belief = race.belief(candidates, without)
+    step = _ALIKE * math.sqrt(race.scale())
+    top = float(belief.mean.max())
+
+    def rank(index: int) -> tuple[float, float, int]:
+        behind, cost = top - float(belief.mean[index]), candidates[index].cost
+        return max(0.0, behind - step), cost.mean if cost else 0.0, index
+
+    order = sorted(range(len(candidates)), key=rank)
+    return [Ranked(candidates[i], race.sign * float(belief.mean[i]), float(belief.spread[i])) for i in order]
+
+
+def scores_of(race: Race, candidate: Candidate, rows: Sequence[int]) -> list[float]:
+    """The metric of each of the rows (places in the order) that the candidate's arm was asked with n answers or more."""
+    found = []
+    for row in rows:
+        cell = race.pool.cell(candidate.entrant.arm, race.order[row])
+        if candidate.limit is not None and cell.samples:
+            cut = race.pool.scorer.cut(cell.samples, candidate.limit)
+            found += [] if cut is None else [cut]
+        elif cell.scores:
+            fitting = [n for n in cell.scores if n <= candidate.n]
+            found += [cell.scores[max(fitting)]] if fitting else []
+    return found
+
+
+def measured(scores: Sequence[float]) -> Measured | None:
+    """A mean with its 95 % interval; None of nothing."""
+    if not scores:
+        return None
+    yes_no = all(score in (0.0, 1.0) for score in scores)
+    interval = wilson(round(sum(scores)), len(scores)) if yes_no else bootstrap_mean(scores)
+    return Measured.of(statistics.fmean(scores), interval)
+
+
+def cross_fitted(race: Race, guarded: int) -> Measured | None:
+    """What the winner is going to score on the guard's rows, with a 95 % prediction interval.
+
+    Each fifth of the rows is scored with the configuration that wins on the other four fifths (Stone 1974): the luck
+    that a winner was chosen for is not in it. The interval holds the luck of both sets of rows.
+
+    Args:
+        guarded: number of the guard's rows.
+    """
+    places = range(len(race.order))
+    scores: list[float] = []
+    for fold in range(min(_FOLDS, len(race.order))):
+        inside = [row for row in places if row % _FOLDS == fold]
+        best = ranked(race, without=frozenset(inside))
+        scores += next(filter(None, (scores_of(race, found.candidate, inside) for found in best)), [])
+    if not scores:
+        return None
+    mean, count = statistics.fmean(scores), len(scores)
+    variance = (math.fsum((score - mean) ** 2 for score in scores) + 1.0 * race.scale()) / count
+    half = _Z * math.sqrt(variance * (1 / count + 1 / max(1, guarded)))
+    rate = 0 <= min(scores) and max(scores) <= 1
+    low, high = mean - half, mean + half
+    return Measured(mean, max(0.0, low) if rate else low, min(1.0, high) if rate else high)

@@ -1,39 +1,42 @@
-"""The search as a whole: trials until a bound is reached, then the winner."""
+"""The search as a whole: a race within two budgets, then the winner and what it is worth."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+import hashlib
+import json
+import random
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
-from pytest_llmtune.lock import StudySummary
-from pytest_llmtune.tuning.blendsearch import BlendSearch
-from pytest_llmtune.tuning.budget import Regions
-from pytest_llmtune.tuning.choosing import affordable, choose, leaders
-from pytest_llmtune.tuning.trial import Bench, Trial, measured
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.lock import StudySummary, TrialSummary
+from pytest_llmtune.tuning.choosing import Ranked, cross_fitted, measured, ranked, scores_of
+from pytest_llmtune.tuning.costs import Costs
+from pytest_llmtune.tuning.encoding import Encoder
+from pytest_llmtune.tuning.pool import Pool
+from pytest_llmtune.tuning.proposals import Proposals
+from pytest_llmtune.tuning.race import Race
+from pytest_llmtune.tuning.scoring import Scorer
+from pytest_llmtune.tuning.search import Search
+from pytest_llmtune.tuning.study_log import StudyLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.pricing import PriceBook
-    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.model import Example
-    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.suite import Config, Split, Suite
+    from pytest_llmtune.tuning.race import Entrant
 
-__all__ = ["Study", "tune"]
+__all__ = ["Study", "study_digest", "tune"]
 
-_LEADERS = 5
-_FEW_ROWS = 12
-"""Below this many rows none are held out: there would be nothing left to search with."""
-_SEARCH_SHARE = Decimal("0.7")
-"""Of the optimization budget; the rest tells the leaders apart."""
-_BARREN = 60
-"""Proposals in a row that are pruned without a request before the search counts as done."""
+_RUNNERS_UP = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,158 +44,160 @@ class Study:
     """What a search found."""
 
     winner: Config
-    trials: tuple[Trial, ...]
     summary: StudySummary
+    runners_up: tuple[Config, ...] = ()
+    """Other configurations, the best first, should the winner turn out to be over the inference budget."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def trials(self) -> tuple[TrialSummary, ...]:
+        """All of them, in the order in which they were begun."""
+        return self.summary.trials
 
-@dataclass(slots=True)
-class _Search:
-    suite: Suite
-    bench: Bench
-    ledger: Ledger
-    listen: events.Listener
-    trials: list[Trial]
-    regions: Regions
-    best: float | None = None
-
-    async def run(self) -> str:
-        """Trials until a bound is reached; returns which."""
-        suite = self.suite
-        if suite.space.is_constant:
-            await self._try(1, suite.space.constant)
-            return "constant space"
-        search = BlendSearch(suite.space, suite.mode, suite.seed, suite.optimization_budget)
-        barren = 0
-        while suite.num_samples < 0 or len(self.trials) < suite.num_samples:
-            suggested = search.suggest()
-            if suggested is None or barren >= _BARREN:
-                return "converged"
-            trial_id, config = suggested
-            if self.regions.is_invalid(config):
-                barren += 1
-                search.tell(trial_id, None, 0.0)
-                continue
-            barren = 0
-            trial = await self._try(len(self.trials) + 1, config)
-            score = trial.score(suite.metric) if trial.status in ("done", "stopped") else None
-            search.tell(trial_id, score, float(trial.spent))
-        return "num_samples"
-
-    async def _try(self, number: int, config: Config) -> Trial:
-        metric = self.suite.metric
-        trial = await self.bench.run(Trial(number, config), self.best)
-        if trial.status == "over_budget":
-            self.regions.mark_invalid(config)
-        self.trials.append(trial)
-        score = trial.score(metric)
-        if trial.status == "done" and score is not None and affordable(trial, self.suite.inference_budget):
-            pick = max if self.suite.mode == "max" else min
-            self.best = score if self.best is None else pick(self.best, score)
-        self.listen(
-            events.TrialDone(
-                self.suite.name,
-                number,
-                config.label,
-                score,
-                trial.inference_cost,
-                self.ledger.spent,
-                self.best,
-                trial.status,
-            )
-        )
-        return trial
-
-
-def _held_out(rows: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Two thirds to search with, one third to tell the leaders apart on."""
-    cut = len(rows) if len(rows) < _FEW_ROWS else round(len(rows) * 2 / 3)
-    return tuple(rows[:cut]), tuple(rows[cut:])
+    @property
+    def best_result(self) -> TrialSummary:
+        """The winner's trial."""
+        return next(trial for trial in self.trials if trial.number == self.summary.winner)
 
 
 async def tune(
     suite: Suite,
-    rows: Sequence[Example],
+    split: Split,
     *,
     grader: Grader,
-    source: LiveSource,
+    source: Asking,
     prices: PriceBook,
     ledger: Ledger,
     listen: events.Listener = lambda _: None,
     concurrency: int = 16,
+    log: StudyLog | None = None,
 ) -> Study:
-    """Search the suite's space on ``rows``.
+    """Search the suite's space on the split's tuning rows.
 
-    The optimization budget is ``ledger``'s limit: dollars are reserved in it, at worst-case cost, before they are spent.
+    Of the test rows only the prompts are looked at: their lengths are a part of what the guard will cost.
+
+    Args:
+        source: asks and pays; what it spends is reserved in ``ledger``, whose limit is the optimization budget.
+        log: what a killed run of the same study paid for.
 
     Raises:
         LLMTuneError: no configuration is within the inference budget, or none could be judged.
+        EndpointError: no request of a model can succeed.
     """
-    seen, held = _held_out(rows)
-    bench = Bench(seen, grader, source, prices, suite.metric, suite.mode, suite.inference_budget, concurrency)
-    search = _Search(suite, bench, ledger, listen, [], Regions())
-    share = None if ledger.limit is None or not held else ledger.limit * _SEARCH_SHARE
-    source.ledger = Ledger(share, parent=ledger, name="optimization_budget")
+    log = log or StudyLog()
+    ledger.spent += log.spent_earlier
+    search = _search(suite, split, grader, source, prices, ledger, listen, concurrency, log)
     notes: tuple[str, ...] = ()
     try:
         stopped_by = await search.run()
-    except BudgetExhaustedError:
-        stopped_by = "optimization_budget"
     except asyncio.CancelledError:
-        if not leaders(search.trials, suite.metric, suite.mode, suite.inference_budget, 1):
+        if not ranked(search.race, 0.0):
             raise
         stopped_by, notes = "interrupted", ("the search was interrupted; the best so far was taken",)
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
-    source.ledger = ledger
-    judged = await _judged_again(search, held if stopped_by != "interrupted" else ())
-    winner = choose(judged, search.trials, suite.metric, suite.mode)
-    return Study(winner.config, tuple(search.trials), _summary(search, winner, len(seen), stopped_by), notes)
-
-
-async def _judged_again(search: _Search, held: Sequence[Example]) -> list[Trial]:
-    suite = search.suite
-    found = leaders(search.trials, suite.metric, suite.mode, suite.inference_budget, _LEADERS)
-    if not found:
+    best = ranked(search.race)
+    if not best:
         raise LLMTuneError(_why_none(search))
-    judged = []
-    for trial in found:
-        try:
-            judged.append(await search.bench.extend(trial, held))
-        except BudgetExhaustedError:
-            break
-    fit = [trial for trial in judged if affordable(trial, suite.inference_budget)]
-    for trial in judged:
-        search.trials[trial.number - 1] = replace(trial, status="done" if trial in fit else "over_budget")
-    return fit or found[:1]
+    summary = _summary(search, best, stopped_by, split)
+    for trial in summary.trials:
+        log.write({"trial": trial.number, "config": trial.config, "score": trial.score, "status": trial.status})
+    if stopped_by != "interrupted":
+        log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
+    winner, *others = (found.candidate.config for found in best[: 1 + _RUNNERS_UP])
+    return Study(winner, summary, tuple(others), notes)
 
 
-def _why_none(search: _Search) -> str:
-    suite = search.suite
-    if not search.trials:
+def _search(
+    suite: Suite,
+    split: Split,
+    grader: Grader,
+    source: Asking,
+    prices: PriceBook,
+    ledger: Ledger,
+    listen: events.Listener,
+    concurrency: int,
+    log: StudyLog,
+) -> Search:
+    import numpy as np
+
+    tuned = list(range(len(split.tune)))
+    rows = list(split.tune) if split.reused else [*split.tune, *split.test]
+    pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, suite.seed)
+    costs = Costs(pool, tuned, range(len(tuned), len(rows)))
+    order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
+    race = Race(
+        pool,
+        costs,
+        Encoder(suite.space),
+        order,
+        1.0 if suite.mode == "max" else -1.0,
+        None if suite.inference_budget is None else float(suite.inference_budget),
+        np.random.default_rng(suite.seed),
+    )
+    budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
+    return Search(suite, race, Proposals(suite.space, suite.mode, suite.seed, budget), ledger, listen, concurrency)
+
+
+def _why_none(search: Search) -> str:
+    suite, race = search.suite, search.race
+    if not any(entrant.asked for entrant in search.trials):
         return (
-            f"{suite.name}: the optimization budget of {suite.optimization_budget} USD does not pay for one trial; "
-            "raise it: optimization_budget=..."
+            f"{suite.name}: the optimization budget of {suite.optimization_budget} USD does not pay for one request "
+            "at its worst; raise it: optimization_budget=..., or allow shorter answers: max_tokens=..."
         )
-    cheapest = min((trial.inference_cost for trial in search.trials if trial.inference_cost is not None), default=None)
+    if all(entrant.out == "failed" for entrant in search.trials):
+        errors = (cell.error for cell in race.pool.cells.values() if cell.error)
+        return f"{suite.name}: no configuration could be completed; the first error: {next(errors, 'none')}"
+    costs = [race.costs.estimate(entrant.arm, entrant.arm.family.counts[0]) for entrant in search.trials]
+    cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
     return (
         f"{suite.name}: none of {len(search.trials)} configurations tried is within the inference budget of "
-        f"{suite.inference_budget} USD per instance (the cheapest cost {cheapest}); raise the budget or widen the space"
+        f"{suite.inference_budget} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
+        "widen the space"
     )
 
 
-def _summary(search: _Search, winner: Trial, seen: int, stopped_by: str) -> StudySummary:
-    suite = search.suite
-    scores = winner.scores(suite.metric)
+def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Split) -> StudySummary:
+    suite, race = search.suite, search.race
+    winner = best[0].candidate
+    by_entrant: dict[int, Ranked] = {}
+    for found in [*best, *ranked(race, 0.0)]:
+        by_entrant.setdefault(found.candidate.entrant.place, found)
     return StudySummary(
-        tuple(trial.summary(suite.metric) for trial in search.trials),
-        search.ledger.spent,
+        tuple(_trial(search, entrant, by_entrant.get(entrant.place)) for entrant in search.trials),
+        search.spent,
         stopped_by,
         suite.optimization_budget,
         suite.inference_budget,
         suite.num_samples,
         suite.seed,
-        winner.number,
-        measured(scores[:seen]),
-        measured(scores[seen:]),
+        winner.entrant.number,
+        measured(scores_of(race, winner, sorted(winner.entrant.asked))),
+        cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
     )
+
+
+def _trial(search: Search, entrant: Entrant, found: Ranked | None) -> TrialSummary:
+    race = search.race
+    n = entrant.arm.family.counts[0]
+    cost = found.candidate.cost if found else race.costs.estimate(entrant.arm, n)
+    scores = scores_of(race, found.candidate, sorted(entrant.asked)) if found else []
+    done = len(entrant.asked) == len(race.order)
+    return TrialSummary(
+        entrant.number,
+        (found.candidate.config if found else entrant.arm.config()).to_lock(),
+        measured(scores),
+        None if cost is None or not entrant.asked else Decimal(f"{cost.mean:.8g}"),
+        entrant.spent,
+        entrant.out or ("done" if done else "stopped"),
+    )
+
+
+def study_digest(suite: Suite, split: Split, grader: Grader) -> str:
+    """What makes two searches the same: they would ask the same, in the same order."""
+    rows = [example.id for example in split.tune], [example.id for example in split.test]
+    figures = (suite.metric, suite.mode, suite.seed, suite.num_samples)
+    budgets = (str(suite.inference_budget), str(suite.optimization_budget))
+    parts = [suite.name, suite.space.fingerprint, rows, grader.fingerprint, figures, budgets]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,166 @@
+"""What a configuration costs per instance on the rows it is going to be judged on: an estimate and its standard error.
+
+This is EcoOptiGen's pruning (valid and invalid ``n`` by model, prompt, stop and ``max_tokens``), with estimates in place
+of bounds: lengths of answers are pooled over all arms of a region, so that what was learnt with one temperature and one
+``n`` decides about the others. Where a region has no samples yet, those of the model stand in, with a wider error.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llmtune.tuning.arms import Arm
+    from pytest_llmtune.tuning.pool import Pool
+
+__all__ = ["Cost", "Costs"]
+
+_SLOPE, _SLOPE_WEIGHT = 0.25, 1 / 0.1**2
+"""Tokens for a byte of a prompt, and how sure that is: one over its variance."""
+_PRIOR_ROWS = 3.0
+"""Weight of the assumption that lengths vary by half their mean."""
+_WITHIN = 0.4
+"""Of the spread of lengths, what is between the answers to one row."""
+_BORROWED = 1.5
+"""How much wider the error is where an arm has no samples of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """USD per instance."""
+
+    mean: float
+    error: float
+    """Standard error of ``mean`` as an estimate of the cost on the rows it is meant for."""
+
+    def high(self, z: float) -> float:
+        return self.mean + z * self.error
+
+    def low(self, z: float) -> float:
+        return self.mean - z * self.error
+
+
+@dataclass(frozen=True, slots=True)
+class _Lengths:
+    """Tokens of the prompt and of one answer on the rows to be judged, with standard errors."""
+
+    prompt: float
+    prompt_error: float
+    answer: float
+    between: float
+    """Error of ``answer`` that more answers a row do not reduce."""
+    within: float
+    """Error of ``answer`` with one answer a row."""
+
+
+@dataclass(slots=True)
+class Costs:
+    """Costs of arms, known from their own samples, else from those of the same region or model."""
+
+    pool: Pool
+    tune: Sequence[int]
+    """Rows that are searched on."""
+    guard: Sequence[int] = ()
+    """Rows that the winner is going to be judged on; empty: not known, as many as ``tune``."""
+    _seen: dict[str, dict[tuple[str, int], Arm]] = field(default_factory=dict)
+    """Group to its cells; dictionaries keep the order, so that equal searches add up equal figures."""
+    _known: dict[tuple[str, str, int | None], _Lengths] = field(default_factory=dict)
+    _sizes: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def note(self, arm: Arm, row: int) -> None:
+        """The pool has (more) samples of this arm for this row."""
+        for group in _groups(arm):
+            self._seen.setdefault(group, {})[arm.key, row] = arm
+        self._known.clear()
+
+    def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
+        """Cost on the rows to be judged; None where nothing is known of the model."""
+        group = next((group for group in _groups(arm) if group in self._seen), None)
+        if group is None:
+            return None
+        place = (group, arm.template.fingerprint, limit)
+        if place not in self._known:
+            self._known[place] = self._lengths(arm, group, limit)
+        lengths = self._known[place]
+        price = self.pool.prices.price(arm.model)
+        asked, answered = float(price.input) / 1e6, n * float(price.output) / 1e6
+        asked *= -(-n // self.pool.most.get(arm.model, n))
+        error = math.hypot(
+            asked * lengths.prompt_error,
+            answered * math.hypot(lengths.between, lengths.within / math.sqrt(n)),
+        )
+        return Cost(asked * lengths.prompt + answered * lengths.answer, error)
+
+    def longest(self, arm: Arm) -> int:
+        """The most tokens that an answer of the arm, or else of its relatives, took."""
+        group = next((group for group in _groups(arm) if group in self._seen), None)
+        cells = [self.pool.cells[place] for place in self._seen[group]] if group else []
+        return max((sample.tokens for cell in cells for sample in cell.samples), default=0)
+
+    def _lengths(self, arm: Arm, group: str, limit: int | None) -> _Lengths:
+        """Combine prompts, known or predicted for every row, and answers, known for some."""
+        rows: dict[int, list[float]] = {}
+        for (key, row), other in self._seen[group].items():
+            rows.setdefault(row, []).append(self._answer(key, row, other, limit))
+        lengths = {row: statistics.fmean(values) for row, values in rows.items()}
+        values, judged = list(lengths.values()), self.guard or self.tune
+        middle, spread = statistics.fmean(values), _spread(values) * (1.0 if group == arm.key else _BORROWED)
+        prompts = self._prompts(arm, group)
+        if not self.guard:  # unknown rows, as many as these
+            between = spread * math.sqrt(1 / len(values) + 1 / len(judged))
+            return _Lengths(
+                statistics.fmean(prompts), _spread(prompts) * math.sqrt(2 / len(judged)), middle, between, 0.0
+            )
+        known = [lengths[row] for row in judged if row in lengths]
+        missing = len(judged) - len(known)
+        between = missing / len(judged) * spread * math.sqrt(1 / len(values) + 1 / missing) if missing else 0.0
+        answer = (sum(known) + missing * middle) / len(judged)
+        return _Lengths(statistics.fmean(prompts), 0.0, answer, between, _WITHIN * spread / math.sqrt(len(judged)))
+
+    def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:
+        """Mean length of an answer, in tokens of the price's output rate."""
+        cell = self.pool.cells[key, row]
+        samples = cell.samples if limit is None else ([s for s in cell.samples if s.exact] or cell.samples)
+        tokens = [sample.tokens if limit is None else min(sample.tokens, limit) for sample in samples]
+        rate = float(self.pool.prices.price(arm.model).output) / 1e6
+        return statistics.fmean(tokens) + (cell.extra / rate if rate else 0.0)
+
+    def _prompts(self, arm: Arm, group: str) -> list[float]:
+        """Tokens of the prompt of every row to be judged, by a line in its bytes.
+
+        The slope is drawn towards a token for four bytes while the rows are few; the rest is what every prompt has.
+        """
+        points = {
+            (self._size(other, row), self.pool.cells[key, row].prompt) for (key, row), other in self._seen[group].items()
+        }
+        size = statistics.fmean(sorted(x for x, _ in points))
+        tokens = statistics.fmean(sorted(y for _, y in points))
+        weight = _SLOPE_WEIGHT * (0.1 * tokens) ** 2
+        above = math.fsum((x - size) * (y - tokens) for x, y in points) + weight * _SLOPE
+        below = math.fsum((x - size) ** 2 for x, _ in points) + weight
+        slope = above / below if below else _SLOPE
+        return [max(1.0, tokens + slope * (self._size(arm, row) - size)) for row in self.guard or self.tune]
+
+    def _size(self, arm: Arm, row: int) -> int:
+        """Bytes of a row's prompt."""
+        place = arm.template.fingerprint, row
+        if place not in self._sizes:
+            messages = arm.template.render(self.pool.rows[row].row)
+            self._sizes[place] = sum(len(str(message.get("content")).encode("utf-8", "replace")) for message in messages)
+        return self._sizes[place]
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard deviation over rows, drawn towards half the mean while they are few."""
+    mean = statistics.fmean(values)
+    squares = math.fsum((value - mean) ** 2 for value in values) + _PRIOR_ROWS * (mean / 2) ** 2
+    return math.sqrt(squares / (len(values) - 1 + _PRIOR_ROWS))
+
+
+def _groups(arm: Arm) -> tuple[str, str, str]:
+    """From the narrowest to the widest."""
+    return arm.key, repr(arm.region), arm.model

@@ -1,0 +1,204 @@
+"""The search: rounds of requests until a bound is reached.
+
+A round is decided as a whole and then asked for with all the concurrency there is. So what is asked next depends on
+answers alone, never on which of them came first: the same seed repeats the same search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune import events
+from pytest_llmtune.completions.billing import ASSUMED_ANSWER, prompt_bound
+from pytest_llmtune.evaluation import all_of
+from pytest_llmtune.tuning.choosing import ranked
+from pytest_llmtune.tuning.race import Entrant, Job, Race
+
+if TYPE_CHECKING:
+    from pytest_llmtune.completions.ledger import Ledger
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.tuning.proposals import Proposals
+
+__all__ = ["Search"]
+
+_FRESH = 6
+"""Arms that wait unasked: something new is always among the candidates."""
+_PILOT = 2
+"""Rows that every model is asked first, to learn its costs."""
+_LEAST = 0.1
+POWER = 1.0
+_MOST = 200
+"""Arms in a race: what is believed of them is computed with matrices."""
+
+
+@dataclass(slots=True)
+class Search:
+    """One search, and how far it has come."""
+
+    suite: Suite
+    race: Race
+    proposals: Proposals
+    ledger: Ledger
+    listen: events.Listener
+    concurrency: int
+    spent: Decimal = Decimal(0)
+    """USD, those of a killed run before it included."""
+    trials: list[Entrant] = field(default_factory=list)
+    """In the order in which they were begun."""
+    _poor: bool = False
+    """Whether something useful did not fit into the budget."""
+    _told: set[int] = field(default_factory=set)
+
+    async def run(self) -> str:
+        """Rounds until a bound is reached; returns which."""
+        self._enter(self._room())
+        await self._round(self._pilot())
+        while True:
+            self.race.drop_dear()
+            fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
+            self._enter(min(_FRESH - fresh, self._room()))
+            jobs = self._affordable_jobs()
+            if not jobs:
+                return self._why_ended()
+            await self._round(jobs)
+            self._tell()
+
+    def _room(self) -> int:
+        """New arms that may still enter."""
+        most = min(_MOST, self.suite.num_samples) if self.suite.num_samples >= 0 else _MOST
+        return max(0, most - len(self.race.entrants))
+
+    def _enter(self, count: int) -> None:
+        for _ in range(count):
+            if (arm := self.proposals.next()) is None:
+                return
+            self.race.enter(arm)
+            if len(self.race.entrants) >= len(self.suite.space.models) * len(self.suite.space.templates) + _FRESH:
+                return
+
+    def _pilot(self) -> list[Job]:
+        """Every model on its first rows."""
+        first: dict[str, Entrant] = {}
+        for entrant in self.race.entrants:
+            first.setdefault(entrant.arm.model, entrant)
+        rows = range(min(_PILOT, len(self.race.order)))
+        jobs = [Job(e, row, e.arm.family.counts[0]) for e in first.values() for row in rows]
+        return self._fitting(jobs, self._left())
+
+    def _affordable_jobs(self) -> list[Job]:
+        """The next round: what the plan holds, as far as its worst case fits into the budget."""
+        found: list[Job] = []
+        left = self._left()
+        self._poor = False
+        for step in self.race.plan(2 * self.concurrency, self._curiosity()):
+            fitting = self._fitting(step, left)
+            self._poor = self._poor or len(fitting) < len(step)
+            found += fitting
+            if left is not None:
+                left -= sum((self._worst(job) for job in fitting), Decimal(0))
+        return found
+
+    def _curiosity(self) -> float:
+        """What is left of the budget is spent more and more on telling the leaders apart."""
+        budget = self.suite.optimization_budget
+        return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget)) ** POWER
+
+    def _fitting(self, jobs: Iterable[Job], left: Decimal | None) -> list[Job]:
+        """As many of the jobs, from the first on, as are paid for whatever they cost."""
+        found = []
+        for job in jobs:
+            if left is not None and (left := left - self._worst(job)) < 0:
+                break
+            found.append(job)
+        return found
+
+    def _left(self) -> Decimal | None:
+        """USD that may still be spent."""
+        budget = self.suite.optimization_budget
+        own = None if budget is None else budget - self.spent
+        above = None if self.ledger.parent is None else self.ledger.parent.left
+        return min((value for value in (own, above) if value is not None), default=None)
+
+    def _worst(self, job: Job) -> Decimal:
+        """USD that a job may cost at most."""
+        race, arm = self.race, job.entrant.arm
+        row = race.order[job.row]
+        missing = job.count - len(race.pool.cell(arm, row).samples)
+        request = arm.config(missing).request(race.pool.rows[row].row)
+        return race.pool.prices.price(arm.model).worst(
+            prompt_bound(request.body), missing * (arm.family.longest or ASSUMED_ANSWER)
+        )
+
+    async def _round(self, jobs: list[Job]) -> None:
+        """Ask for all of it together."""
+        todo = iter(jobs)
+
+        async def work() -> None:
+            for job in todo:  # shared: each worker takes the next job
+                await self._fill(job)
+
+        for job in jobs:
+            if not job.entrant.number:
+                self.trials.append(job.entrant)
+                job.entrant.number = len(self.trials)
+        await all_of(work() for _ in range(min(self.concurrency, len(jobs))))
+        for job in jobs:
+            self._note(job)
+
+    async def _fill(self, job: Job) -> None:
+        paid = await self.race.pool.fill(job.entrant.arm, self.race.order[job.row], job.count)
+        self.spent += paid
+        job.entrant.spent += paid
+
+    def _note(self, job: Job) -> None:
+        """What came of a job, in the order of the plan and not of arrival."""
+        entrant, pool = job.entrant, self.race.pool
+        cell = pool.cell(entrant.arm, self.race.order[job.row])
+        if cell.samples:
+            entrant.asked[job.row] = len(cell.samples)
+            self.race.costs.note(entrant.arm, self.race.order[job.row])
+        elif cell.error:
+            entrant.asked[job.row] = job.count
+            failed = sum(pool.cell(entrant.arm, self.race.order[row]).error is not None for row in entrant.asked)
+            if failed > len(entrant.asked) / 2:
+                entrant.out = entrant.out or "failed"
+
+    def _tell(self) -> None:
+        """BlendSearch and the listener hear of every trial that was asked about a quarter of the rows."""
+        quarter = self.race.blocks[min(1, len(self.race.blocks) - 1)].stop
+        new = [
+            entrant
+            for entrant in self.trials
+            if entrant.place not in self._told and (entrant.out or len(entrant.asked) >= quarter)
+        ]
+        if not new:
+            return
+        best = ranked(self.race, 0.0)
+        for entrant in new:
+            self._told.add(entrant.place)
+            own = next((found for found in best if found.candidate.entrant is entrant), None)
+            score = None if own is None else own.score
+            self.proposals.tell(entrant.arm, score, float(entrant.spent))
+            cost = own.candidate.cost if own else None
+            self.listen(
+                events.TrialDone(
+                    self.suite.name,
+                    entrant.number,
+                    (own.candidate.config if own else entrant.arm.config()).label,
+                    score,
+                    None if cost is None else Decimal(f"{cost.mean:.8g}"),
+                    self.spent,
+                    best[0].score if best else None,
+                    entrant.out or "done",
+                )
+            )
+
+    def _why_ended(self) -> str:
+        if self._poor:
+            return "optimization_budget"
+        if len(self.trials) == self.suite.num_samples:
+            return "num_samples"
+        return "constant space" if self.suite.space.is_constant else "converged"

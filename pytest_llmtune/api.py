@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.outcome import Place
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.model import Completion, Evaluation
     from pytest_llmtune.tuning import Study
 
-__all__ = ["complete", "evaluate", "tune"]
+__all__ = ["Tuned", "complete", "evaluate", "tune"]
 
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
@@ -28,16 +28,27 @@ def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
     return SuiteRun(suite, settings, place, Ledger(), redactor_of(settings))
 
 
-def tune(suite: Suite, *, settings: Settings | None = None) -> Study:
-    """Search the suite's space on its tuning rows; writes nothing but the cache below ``settings.root``.
+class Tuned(NamedTuple):
+    """What ``tune`` found: ``config, analysis = tune(suite)``."""
 
-    Returns:
-        The study: ``winner`` (a ``Config``), ``trials`` and ``summary`` (scores with intervals, USD spent).
+    config: Config
+    """The best configuration within the budgets."""
+    analysis: Study
+    """``best_result``, ``trials``, and ``summary`` (scores with intervals, USD spent)."""
+
+
+def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Settings | None = None) -> Tuned:
+    """Search the suite's space on its tuning rows; writes nothing but the cache and the log below ``settings.root``.
+
+    Args:
+        log_file_name: where the study is logged, JSON lines: what it paid for, and every trial. A killed search goes on
+            from it. Default: ``.llmtune/studies/<suite>.jsonl``.
 
     Raises:
         LLMTuneError: no configuration is within the inference budget, an endpoint refuses, a grader is vacuous.
     """
-    return run_async(_run(suite, settings).search())
+    study = run_async(_run(suite, settings).search(None if log_file_name is None else Path(log_file_name)))
+    return Tuned(study.winner, study)
 
 
 def evaluate(

@@ -24,7 +24,7 @@ from pytest_llmtune.merging import merged
 from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.tuning import Study, compare, dry_run, tune
+from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,23 +175,25 @@ class SuiteRun:
         report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
         return replace(report, spent=report.spent + study.summary.spent)
 
-    async def search(self) -> Study:
-        """The search alone: nothing is written but the cache."""
+    async def search(self, log: Path | None = None) -> Study:
+        """The search alone: nothing is written but the cache and the study's log."""
         suite = self.suite
         self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
         search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
         source = self._live(search, cached=str(suite.seed))
+        log = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
         self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
                 suite,
-                self.split.tune,
+                self.split,
                 grader=self.grader,
                 source=source,
                 prices=self.prices,
                 ledger=search,
                 listen=self.listen,
                 concurrency=self._concurrency,
+                log=StudyLog.open(log, study_digest(suite, self.split, self.grader)),
             )
         finally:
             await source.aclose()
@@ -210,10 +212,14 @@ class SuiteRun:
         """The search, then the winner and the baselines over the test rows, recorded."""
         study = await self.search()
         source = self._live(self.ledger, cached=str(self.suite.seed))
-        collector = Collector(source)
         self.listen(events.Started(self.suite.name, "record", len(self.split.test)))
+
+        async def judge(config: Config) -> Judged:
+            collector = Collector(source)
+            return Judged(await self._evaluate(self._rows(config), collector), collector.gathered)
+
         try:
-            evaluation = await self._evaluate(self._rows(study.winner), collector)
+            study, judged = await affordable(study, self.suite.inference_budget, judge)
             compared = await compare(
                 self.suite,
                 self.split.test,
@@ -225,8 +231,8 @@ class SuiteRun:
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, source.account.paid))
-        Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor, self.settings.layout)
-        return study, evaluation, compared
+        Recording.write(self.recording_path, judged.gathered.exchanges, self.redactor, self.settings.layout)
+        return study, judged.evaluation, compared
 
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
         mode = self.settings.mode

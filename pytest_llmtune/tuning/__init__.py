@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_llmtune.tuning.beside import compare, dry_run
+from pytest_llmtune.tuning.beside import Judged, affordable, compare, dry_run
 from pytest_llmtune.tuning.study import Study, study_digest, tune
 from pytest_llmtune.tuning.study_log import StudyLog
 
-__all__ = ["Study", "StudyLog", "compare", "dry_run", "study_digest", "tune"]
+__all__ = ["Judged", "Study", "StudyLog", "affordable", "compare", "dry_run", "study_digest", "tune"]

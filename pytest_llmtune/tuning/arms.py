@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from pytest_llmtune.suite import Config
 from pytest_llmtune.suite.domains import Choice, Constant, Range
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_llmtune.suite import Space, Template
     from pytest_llmtune.suite.domains import Domain
 

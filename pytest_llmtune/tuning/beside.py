@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.evaluation import evaluate
@@ -10,19 +11,51 @@ from pytest_llmtune.report.suite_report import Compared
 from pytest_llmtune.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from decimal import Decimal
     from pathlib import Path
 
     from pytest_llmtune.completions.pricing import PriceBook
+    from pytest_llmtune.completions.recording import Gathered
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.model import Evaluation, Example
-    from pytest_llmtune.suite import Split, Suite
+    from pytest_llmtune.suite import Config, Split, Suite
+    from pytest_llmtune.tuning.study import Study
 
-__all__ = ["compare", "dry_run"]
+__all__ = ["Judged", "affordable", "compare", "dry_run"]
 
 _LENGTHS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A configuration over the test rows."""
+
+    evaluation: Evaluation
+    gathered: Gathered
+    """What its recording is written from."""
+
+
+async def affordable(
+    study: Study, budget: Decimal | None, judge: Callable[[Config], Awaitable[Judged]]
+) -> tuple[Study, Judged]:
+    """The winner over the test rows, or the best runner-up where it is over the inference budget there.
+
+    Only costs decide: to choose by the scores of the test rows would make them worthless as a test. Where none of them
+    is within the budget the winner stays, and the guard fails.
+    """
+    first = judged = await judge(study.winner)
+    others = iter(study.others)
+    found = study
+    while budget is not None and judged.evaluation.inference_cost > budget:
+        cost = judged.evaluation.inference_cost
+        why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
+        if (other := next(others, None)) is None:
+            return study, first
+        found = found.won_by(other, why)
+        judged = await judge(found.winner)
+    return found, judged
 
 
 async def compare(

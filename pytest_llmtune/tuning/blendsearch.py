@@ -12,6 +12,7 @@ from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from pytest_llmtune.suite import Config, Space
 
 __all__ = ["BlendSearch", "coarse"]
@@ -117,6 +118,7 @@ def _value(name: str, domain: Domain, drawn: Any) -> Any:
     if isinstance(domain, OneOf):
         inner = next(branch for branch in domain.branches if branch.keys() == drawn.keys())
         return {key: _value(key, inner[key], value) for key, value in drawn.items()}
+    assert isinstance(domain, Range)  # noqa: S101  # the domains are these four
     return coarse(name, domain, drawn)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from pytest_llmtune.lock import Measured
 from pytest_llmtune.statistics import bootstrap_mean, wilson
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llmtune.tuning.race import Candidate, Race
 
 __all__ = ["Ranked", "cross_fitted", "measured", "ranked", "scores_of"]
@@ -105,6 +106,6 @@ def cross_fitted(race: Race, guarded: int) -> Measured | None:
     mean, count = statistics.fmean(scores), len(scores)
     variance = (math.fsum((score - mean) ** 2 for score in scores) + 1.0 * race.scale()) / count
     half = _Z * math.sqrt(variance * (1 / count + 1 / max(1, guarded)))
-    rate = 0 <= min(scores) and max(scores) <= 1
+    rate = min(scores) >= 0 and max(scores) <= 1
     low, high = mean - half, mean + half
     return Measured(mean, max(0.0, low) if rate else low, min(1.0, high) if rate else high)

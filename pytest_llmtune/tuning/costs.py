@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llmtune.tuning.arms import Arm
     from pytest_llmtune.tuning.pool import Pool
 
@@ -135,7 +136,8 @@ class Costs:
         The slope is drawn towards a token for four bytes while the rows are few; the rest is what every prompt has.
         """
         points = {
-            (self._size(other, row), self.pool.cells[key, row].prompt) for (key, row), other in self._seen[group].items()
+            (self._size(other, row), self.pool.cells[key, row].prompt)
+            for (key, row), other in self._seen[group].items()
         }
         size = statistics.fmean(sorted(x for x, _ in points))
         tokens = statistics.fmean(sorted(y for _, y in points))
@@ -150,7 +152,9 @@ class Costs:
         place = arm.template.fingerprint, row
         if place not in self._sizes:
             messages = arm.template.render(self.pool.rows[row].row)
-            self._sizes[place] = sum(len(str(message.get("content")).encode("utf-8", "replace")) for message in messages)
+            self._sizes[place] = sum(
+                len(str(message.get("content")).encode("utf-8", "replace")) for message in messages
+            )
         return self._sizes[place]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ from pytest_llmtune.completions.usage import answers_in, completion_of, lengths_
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.model import Completion, CompletionRequest, Example

@@ -52,9 +52,9 @@ class Proposals:
     seed: int = 0
     budget: float | None = None
     """USD for the search."""
+    _families: Mapping[str, Family] = field(init=False)
+    _first: Iterator[Config] = field(init=False)
     _seen: set[str] = field(default_factory=set)
-    _families: Mapping[str, Family] = field(default_factory=dict)
-    _first: Iterator[Config] = iter(())
     _search: BlendSearch | None = None
     _open: dict[str, str] = field(default_factory=dict)
     """Arm to FLAML's name of the suggestion."""

@@ -6,17 +6,19 @@ as it is likely to be the best. What it gets is the smallest useful step: more r
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_llmtune.tuning.surrogate import Belief, Kernel, Points, Scored, believe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from pytest_llmtune.suite import Config
     from pytest_llmtune.tuning.arms import Arm
     from pytest_llmtune.tuning.costs import Cost, Costs
@@ -81,19 +83,21 @@ class Candidate:
         return self.entrant.arm.config(self.n, self.limit)
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Job:
     """One cell to fill."""
 
     entrant: Entrant
     row: int
     """Place in the race's order."""
-    count: int
+    answers: int
+    """How many there shall be."""
 
 
 def blocks_of(rows: int) -> list[range]:
     """Rows in blocks of growing size: each about doubles what was seen."""
     edges = sorted({0, *(math.ceil(rows / part) for part in (8, 4, 2, 1))})
-    return [range(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [range(low, high) for low, high in itertools.pairwise(edges)]
 
 
 @dataclass(slots=True)
@@ -180,7 +184,7 @@ class Race:
         values = [cell.scores[min(cell.scores)] for cell in cells if cell.scores]
         if not values:
             return 0.25
-        mean, rate = float(np.mean(values)), 0 <= min(values) and max(values) <= 1
+        mean, rate = float(np.mean(values)), min(values) >= 0 and max(values) <= 1
         floor = 0.05 if rate else 1e-6 * mean * mean + 1e-12
         few = 0.25 if rate else mean * mean  # as for a rate of one half, while the cells are few
         return max((float(np.var(values)) * len(values) + 4 * few) / (len(values) + 4), floor)
@@ -266,24 +270,25 @@ class Race:
 
     def _step(self, candidate: Candidate) -> list[Job]:
         """The smallest useful piece of work on a candidate: deeper on the rows seen, or on to the next block."""
-        entrant, n = candidate.entrant, candidate.n
-        counts = entrant.arm.family.counts
+        entrant = candidate.entrant
         if not entrant.asked:
-            return [Job(entrant, row, counts[0]) for row in self.blocks[0]]
-        depth, shallow, seen = max(entrant.asked.values()), min(entrant.asked.values()), len(entrant.asked)
-        if shallow < depth:  # finish what was begun
-            return [Job(entrant, row, depth) for row, have in entrant.asked.items() if have < depth]
+            return [Job(entrant, row, entrant.arm.family.counts[0]) for row in self.blocks[0]]
+        depth, seen = max(entrant.asked.values()), len(entrant.asked)
+        wanted = self._depth(candidate, depth, seen)
+        if min(entrant.asked.values()) < wanted:
+            return [Job(entrant, row, wanted) for row, have in entrant.asked.items() if have < wanted]
+        return self._further(entrant, depth) if seen < len(self.order) else []
+
+    def _depth(self, candidate: Candidate, depth: int, seen: int) -> int:
+        """Answers that the rows seen shall have before another row is asked."""
+        n, most = candidate.n, candidate.entrant.arm.family.counts[-1]
         if seen < self.blocks[min(1, len(self.blocks) - 1)].stop:
-            return self._further(entrant, depth)
+            return depth
         if depth < n:
-            return [Job(entrant, row, min(n, depth * _DEEPER)) for row in entrant.asked]
+            return min(n, depth * _DEEPER)
         if seen < len(self.order):
-            return self._further(entrant, depth)
-        # every row is seen at this n: more draws tell its vote from luck
-        wanted = min(counts[-1], max(3, min(2 * n, n + 4)))
-        if depth < wanted:
-            return [Job(entrant, row, wanted) for row in entrant.asked]
-        return []
+            return depth
+        return max(depth, min(most, max(3, min(2 * n, n + 4))))  # some more draws tell the vote of n from luck
 
     def _further(self, entrant: Entrant, depth: int) -> list[Job]:
         block = next(block for block in self.blocks if block.stop > len(entrant.asked))
@@ -296,4 +301,4 @@ def _thin(counts: Sequence[int], most: int) -> list[int]:
         return list(counts)
     low, high = math.log(counts[0]), math.log(counts[-1])
     targets = [math.exp(low + (high - low) * step / (most - 1)) for step in range(most)]
-    return sorted({min(counts, key=lambda n: abs(math.log(n / target))) for target in targets})  # noqa: B023
+    return sorted({min(counts, key=lambda n: abs(math.log(n / target))) for target in targets})

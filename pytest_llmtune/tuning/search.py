@@ -6,7 +6,6 @@ answers alone, never on which of them came first: the same seed repeats the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from pytest_llmtune.tuning.choosing import ranked
 from pytest_llmtune.tuning.race import Entrant, Job, Race
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.tuning.proposals import Proposals
@@ -29,7 +30,7 @@ _FRESH = 6
 _PILOT = 2
 """Rows that every model is asked first, to learn its costs."""
 _LEAST = 0.1
-POWER = 1.0
+"""Curiosity at the end."""
 _MOST = 200
 """Arms in a race: what is believed of them is computed with matrices."""
 
@@ -104,7 +105,7 @@ class Search:
     def _curiosity(self) -> float:
         """What is left of the budget is spent more and more on telling the leaders apart."""
         budget = self.suite.optimization_budget
-        return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget)) ** POWER
+        return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
 
     def _fitting(self, jobs: Iterable[Job], left: Decimal | None) -> list[Job]:
         """As many of the jobs, from the first on, as are paid for whatever they cost."""
@@ -126,7 +127,7 @@ class Search:
         """USD that a job may cost at most."""
         race, arm = self.race, job.entrant.arm
         row = race.order[job.row]
-        missing = job.count - len(race.pool.cell(arm, row).samples)
+        missing = job.answers - len(race.pool.cell(arm, row).samples)
         request = arm.config(missing).request(race.pool.rows[row].row)
         return race.pool.prices.price(arm.model).worst(
             prompt_bound(request.body), missing * (arm.family.longest or ASSUMED_ANSWER)
@@ -149,7 +150,7 @@ class Search:
             self._note(job)
 
     async def _fill(self, job: Job) -> None:
-        paid = await self.race.pool.fill(job.entrant.arm, self.race.order[job.row], job.count)
+        paid = await self.race.pool.fill(job.entrant.arm, self.race.order[job.row], job.answers)
         self.spent += paid
         job.entrant.spent += paid
 
@@ -161,7 +162,7 @@ class Search:
             entrant.asked[job.row] = len(cell.samples)
             self.race.costs.note(entrant.arm, self.race.order[job.row])
         elif cell.error:
-            entrant.asked[job.row] = job.count
+            entrant.asked[job.row] = job.answers
             failed = sum(pool.cell(entrant.arm, self.race.order[row]).error is not None for row in entrant.asked)
             if failed > len(entrant.asked) / 2:
                 entrant.out = entrant.out or "failed"

@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune import events
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.lock import StudySummary, TrialSummary
 from pytest_llmtune.tuning.choosing import Ranked, cross_fitted, measured, ranked, scores_of
@@ -26,11 +25,12 @@ from pytest_llmtune.tuning.study_log import StudyLog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_llmtune import events
     from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.model import Example
+    from pytest_llmtune.lock import Measured
     from pytest_llmtune.suite import Config, Split, Suite
     from pytest_llmtune.tuning.race import Entrant
 
@@ -40,13 +40,24 @@ _RUNNERS_UP = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Contender:
+    """A configuration that might have won."""
+
+    config: Config
+    trial: int
+    """Its number."""
+    tuning: Measured | None
+    """Its score on the rows the search saw."""
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """What a search found."""
 
     winner: Config
     summary: StudySummary
-    runners_up: tuple[Config, ...] = ()
-    """Other configurations, the best first, should the winner turn out to be over the inference budget."""
+    others: tuple[Contender, ...] = ()
+    """The best first, should the winner turn out to be over the inference budget."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,6 +69,11 @@ class Study:
     def best_result(self) -> TrialSummary:
         """The winner's trial."""
         return next(trial for trial in self.trials if trial.number == self.summary.winner)
+
+    def won_by(self, other: Contender, why: str) -> Study:
+        """The study with another winner; what was claimed for the first does not hold for it."""
+        summary = replace(self.summary, winner=other.trial, tuning=other.tuning, heldout=None)
+        return replace(self, winner=other.config, summary=summary, notes=(*self.notes, why))
 
 
 async def tune(
@@ -86,7 +102,17 @@ async def tune(
     """
     log = log or StudyLog()
     ledger.spent += log.spent_earlier
-    search = _search(suite, split, grader, source, prices, ledger, listen, concurrency, log)
+    search = _search(
+        suite,
+        split,
+        grader=grader,
+        source=source,
+        prices=prices,
+        ledger=ledger,
+        listen=listen,
+        concurrency=concurrency,
+        log=log,
+    )
     notes: tuple[str, ...] = ()
     try:
         stopped_by = await search.run()
@@ -104,13 +130,14 @@ async def tune(
         log.write({"trial": trial.number, "config": trial.config, "score": trial.score, "status": trial.status})
     if stopped_by != "interrupted":
         log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
-    winner, *others = (found.candidate.config for found in best[: 1 + _RUNNERS_UP])
-    return Study(winner, summary, tuple(others), notes)
+    others = tuple(_contender(search, found) for found in best[1 : 1 + _RUNNERS_UP])
+    return Study(best[0].candidate.config, summary, others, notes)
 
 
 def _search(
     suite: Suite,
     split: Split,
+    *,
     grader: Grader,
     source: Asking,
     prices: PriceBook,
@@ -176,6 +203,12 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
         measured(scores_of(race, winner, sorted(winner.entrant.asked))),
         cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
     )
+
+
+def _contender(search: Search, found: Ranked) -> Contender:
+    entrant = found.candidate.entrant
+    scores = scores_of(search.race, found.candidate, sorted(entrant.asked))
+    return Contender(found.candidate.config, entrant.number, measured(scores))
 
 
 def _trial(search: Search, entrant: Entrant, found: Ranked | None) -> TrialSummary:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_llmtune.tuning.budget import Regions, cost_bounds, stages
+from pytest_llmtune.tuning.trial import Trial
 
 from pytest_llmtune.model import Example, ExampleGrade, ExampleResult
 from pytest_llmtune.suite import Config, Suite, Template, choice, lograndint, randint, uniform
 from pytest_llmtune.tuning.blendsearch import BlendSearch
-from pytest_llmtune.tuning.budget import Regions, cost_bounds, stages
 from pytest_llmtune.tuning.choosing import affordable, choose, leaders
-from pytest_llmtune.tuning.trial import Trial
 
 TEMPLATE = Template.prompt("{q}")
 

@@ -93,12 +93,22 @@ def run(arena: Path, bank: Bank, task: str, seed: int, options: argparse.Namespa
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(arena / "server.py"), "--port", str(port), "--seed", str(seed)]
-    server = subprocess.Popen([*command, "--latency-ms", str(options.latency_ms), "--fail-429", str(options.fail_429)])
+    server = subprocess.Popen(
+        [
+            *command,
+            "--latency-ms",
+            str(options.latency_ms),
+            "--fail-429",
+            str(options.fail_429),
+            "--fail-5xx",
+            str(options.fail_5xx),
+        ]
+    )
     try:
         with tempfile.TemporaryDirectory() as root:
             suite = Suite(
                 name="arena",
-                dataset=[by_id[number] for number in ids[:40]],
+                dataset=[by_id[number] for number in ids],
                 prompt=[f"[style:{style}]\n{{question}}" for style in STYLES],
                 model=models,
                 max_tokens=lograndint(50, 1000),
@@ -121,7 +131,7 @@ def run(arena: Path, bank: Bank, task: str, seed: int, options: argparse.Namespa
                 except OSError:
                     time.sleep(0.1)
             begun = time.monotonic()
-            study = tune(suite, settings=Settings(root=Path(root), base_url=f"{url}/v1"))
+            winner, study = tune(suite, settings=Settings(root=Path(root), base_url=f"{url}/v1"))
             wall = time.monotonic() - begun
             stats = json.loads(urllib.request.urlopen(f"{url}/stats").read())
     finally:
@@ -131,10 +141,10 @@ def run(arena: Path, bank: Bank, task: str, seed: int, options: argparse.Namespa
         (used["prompt_tokens"] * PRICES[model][0] + used["completion_tokens"] * PRICES[model][1]) / 1e6
         for model, used in stats["models"].items()
     )
-    true, cost = bank.true(study.winner, [by_id[number] for number in ids[40:]])
+    true, cost = bank.true(winner, [by_id[number] for number in ids[40:]])
     held = study.summary.heldout
     covered = held is not None and held.low is not None and held.high is not None and held.low <= true <= held.high
-    print(f"{task} seed {seed}: true {true:.3f}, ${cost:.5f} an instance, {study.winner.label}", flush=True)
+    print(f"{task} seed {seed}: true {true:.3f}, ${cost:.5f} an instance, {winner.label}", flush=True)
     return {
         "true": true,
         "spent": spent,
@@ -154,6 +164,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the task's dollars")
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--fail-429", type=float, default=0)
+    parser.add_argument("--fail-5xx", type=float, default=0)
     options = parser.parse_args()
     if not (options.arena / "server.py").exists():
         sys.exit(f"skipped: {options.arena} holds no arena (server.py, bank.jsonl.gz, exam.jsonl)")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.tuning.race import Candidate, Race
 
-__all__ = ["Ranked", "cross_fitted", "measured", "ranked", "scores_of"]
+__all__ = ["Ranked", "cross_fitted", "measured", "observed", "ranked", "scores_of"]
 
-SAFE = 1.0
+SAFE = 1.3
 """Standard errors of its cost that a winner must be below the inference budget."""
 _ENOUGH = 10
 """Rows that a winner must have been asked, where there are so many."""
@@ -75,6 +75,12 @@ def scores_of(race: Race, candidate: Candidate, rows: Sequence[int]) -> list[flo
             fitting = [n for n in cell.scores if n <= candidate.n]
             found += [cell.scores[max(fitting)]] if fitting else []
     return found
+
+
+def observed(race: Race, candidate: Candidate) -> float | None:
+    """The mean of the metric over the rows that the candidate's arm was asked."""
+    scores = scores_of(race, candidate, sorted(candidate.entrant.asked))
+    return statistics.fmean(scores) if scores else None
 
 
 def measured(scores: Sequence[float]) -> Measured | None:

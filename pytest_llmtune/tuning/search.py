@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune import events
 from pytest_llmtune.completions.billing import ASSUMED_ANSWER, prompt_bound
 from pytest_llmtune.evaluation import all_of
-from pytest_llmtune.tuning.choosing import ranked
+from pytest_llmtune.tuning.choosing import Ranked, observed, ranked
 from pytest_llmtune.tuning.race import Entrant, Job, Race
 
 if TYPE_CHECKING:
@@ -181,21 +181,23 @@ class Search:
         for entrant in new:
             self._told.add(entrant.place)
             own = next((found for found in best if found.candidate.entrant is entrant), None)
-            score = None if own is None else own.score
-            self.proposals.tell(entrant.arm, score, float(entrant.spent))
-            cost = own.candidate.cost if own else None
-            self.listen(
-                events.TrialDone(
-                    self.suite.name,
-                    entrant.number,
-                    (own.candidate.config if own else entrant.arm.config()).label,
-                    score,
-                    None if cost is None else Decimal(f"{cost.mean:.8g}"),
-                    self.spent,
-                    best[0].score if best else None,
-                    entrant.out or "done",
-                )
+            self.proposals.tell(entrant.arm, own.score if own else None, float(entrant.spent))
+            self._announce(entrant, own, best[0] if best else None)
+
+    def _announce(self, entrant: Entrant, own: Ranked | None, best: Ranked | None) -> None:
+        cost = own.candidate.cost if own else None
+        self.listen(
+            events.TrialDone(
+                self.suite.name,
+                entrant.number,
+                (own.candidate.config if own else entrant.arm.config()).label,
+                own and observed(self.race, own.candidate),
+                None if cost is None else Decimal(f"{cost.mean:.8g}"),
+                self.spent,
+                best and observed(self.race, best.candidate),
+                entrant.out or "done",
             )
+        )
 
     def _why_ended(self) -> str:
         if self._poor:

@@ -83,7 +83,11 @@ def test_the_core_works_without_pytest(project: Project) -> None:
     settings = Settings(
         root=project.pytester.path, base_url=project.server.base_url, prices={"good": {"input": "1", "output": "2"}}
     )
-    study = tune(suite, settings=settings)
-    assert study.winner.model == "good"
-    assert evaluate(suite, study.winner, settings=settings).success_vote == 1
-    assert "4" in complete(study.winner, {"question": "What is 1 plus 3?"}, settings=settings).choices[0].text
+    config, analysis = tune(suite, log_file_name=project.pytester.path / "study.jsonl", settings=settings)
+    assert config.model == "good"
+    assert analysis.best_result.config == config.to_lock()
+    assert {trial.config["model"] for trial in analysis.trials} == {"good", "bad"}
+    log = (project.pytester.path / "study.jsonl").read_text(encoding="utf-8")
+    assert [word in log for word in ('"paid"', '"trial": 2', '"finished"')] == [True] * 3
+    assert evaluate(suite, config, settings=settings).success_vote == 1
+    assert "4" in complete(config, {"question": "What is 1 plus 3?"}, settings=settings).choices[0].text

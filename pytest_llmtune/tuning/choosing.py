@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.tuning.race import Candidate, Race
 
-__all__ = ["Ranked", "cross_fitted", "measured", "observed", "ranked", "scores_of"]
+__all__ = ["Ranked", "by_belief", "cross_fitted", "measured", "observed", "ranked", "scores_of"]
 
-SAFE = 1.3
+SAFE = 1.64
 """Standard errors of its cost that a winner must be below the inference budget."""
 _ENOUGH = 10
 """Rows that a winner must have been asked, where there are so many."""
@@ -46,11 +46,14 @@ def ranked(race: Race, z: float = SAFE, without: frozenset[int] = frozenset()) -
     for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
         candidates = race.candidates(margin, asked=asked)
         if candidates:
-            return _sorted(race, candidates, without)
+            return by_belief(race, candidates, without)
     return []
 
 
-def _sorted(race: Race, candidates: Sequence[Candidate], without: frozenset[int]) -> list[Ranked]:
+def by_belief(race: Race, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:
+    """The best first; of those that cannot be told apart, the cheapest."""
+    if not candidates:
+        return []
     belief = race.belief(candidates, without)
     step = _ALIKE * math.sqrt(race.scale())
     top = float(belief.mean.max())

@@ -191,10 +191,10 @@ class Search:
                 self.suite.name,
                 entrant.number,
                 (own.candidate.config if own else entrant.arm.config()).label,
-                own and observed(self.race, own.candidate),
+                observed(self.race, own.candidate) if own else None,
                 None if cost is None else Decimal(f"{cost.mean:.8g}"),
                 self.spent,
-                best and observed(self.race, best.candidate),
+                observed(self.race, best.candidate) if best else None,
                 entrant.out or "done",
             )
         )

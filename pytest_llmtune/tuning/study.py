@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.lock import StudySummary, TrialSummary
-from pytest_llmtune.tuning.choosing import Ranked, cross_fitted, measured, ranked, scores_of
+from pytest_llmtune.tuning.choosing import Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.pool import Pool
@@ -180,7 +180,7 @@ def _why_none(search: Search) -> str:
     cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
     return (
         f"{suite.name}: none of {len(search.trials)} configurations tried is within the inference budget of "
-        f"{suite.inference_budget} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
+        f"{suite.inference_budget:f} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
         "widen the space"
     )
 
@@ -189,7 +189,7 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
     suite, race = search.suite, search.race
     winner = best[0].candidate
     by_entrant: dict[int, Ranked] = {}
-    for found in [*best, *ranked(race, 0.0)]:
+    for found in [*best, *by_belief(race, race.candidates(0.0, asked=1))]:
         by_entrant.setdefault(found.candidate.entrant.place, found)
     return StudySummary(
         tuple(_trial(search, entrant, by_entrant.get(entrant.place)) for entrant in search.trials),
@@ -216,14 +216,14 @@ def _trial(search: Search, entrant: Entrant, found: Ranked | None) -> TrialSumma
     n = entrant.arm.family.counts[0]
     cost = found.candidate.cost if found else race.costs.estimate(entrant.arm, n)
     scores = scores_of(race, found.candidate, sorted(entrant.asked)) if found else []
-    done = len(entrant.asked) == len(race.order)
+    status = "done" if len(entrant.asked) == len(race.order) else "stopped"
     return TrialSummary(
         entrant.number,
         (found.candidate.config if found else entrant.arm.config()).to_lock(),
         measured(scores),
         None if cost is None or not entrant.asked else Decimal(f"{cost.mean:.8g}"),
         entrant.spent,
-        entrant.out or ("done" if done else "stopped"),
+        entrant.out or (status if found else "over_budget"),
     )
 
 

@@ -33,7 +33,9 @@ class StudyLog:
 
     @classmethod
     def open(cls, path: Path, study: str) -> StudyLog:
-        """Go on with the log at ``path`` where it is an unfinished one of the same study, else begin a new one.
+        """Go on with the log at ``path`` where it is one of the same study, else begin a new one.
+
+        A study that had ended is repeated from the cache: it finds the same again and pays nothing.
 
         Args:
             study: what makes two studies the same: a digest of suite, rows, grader, budgets and seed.
@@ -64,7 +66,7 @@ class StudyLog:
 
 
 def _read(path: Path, study: str) -> dict[tuple[str, int, int], Decimal] | None:
-    """What an unfinished log of this study lists; None: there is none."""
+    """What a log of this study lists; None: there is none."""
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return None
     paid: dict[tuple[str, int, int], Decimal] = {}
@@ -72,10 +74,7 @@ def _read(path: Path, study: str) -> dict[tuple[str, int, int], Decimal] | None:
         if _entry(next(lines, "")).get("study") != study:
             return None
         for line in lines:
-            entry = _entry(line)
-            if "finished" in entry:
-                return None
-            match entry:
+            match _entry(line):
                 case {"key": str(key), "n": int(n), "draw": int(draw), "paid": str(usd)}:
                     paid[key, n, draw] = _dollars(usd)
     return paid

@@ -1,121 +1,263 @@
-"""The search's parts: stages, cost bounds, regions, proposals and the choice of the winner."""
+"""Whole searches over real HTTP: two budgets, pooled samples, faults, interruption, and the choice of the winner."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import signal
+import threading
+import zlib
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pytest_llmtune.tuning.budget import Regions, cost_bounds, stages
-from pytest_llmtune.tuning.trial import Trial
+from support.llm_server import Fault, LLMServer, prompt_tokens, tokens
 
-from pytest_llmtune.model import Example, ExampleGrade, ExampleResult
-from pytest_llmtune.suite import Config, Suite, Template, choice, lograndint, randint, uniform
-from pytest_llmtune.tuning.blendsearch import BlendSearch
-from pytest_llmtune.tuning.choosing import affordable, choose, leaders
+from pytest_llmtune import Suite, evaluate, lograndint, randint, tune, uniform
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.settings import Settings
 
-TEMPLATE = Template.prompt("{q}")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
+    from pytest_llmtune.api import Tuned
 
-def config(model: str = "m", **params: Any) -> Config:
-    return Config({"model": model, "n": 1, "max_tokens": 100, **params}, TEMPLATE)
+pytestmark = pytest.mark.filterwarnings("ignore")
 
-
-def trial(number: int, scores: list[float], cost: str = "0.001", **params: Any) -> Trial:
-    results = tuple(
-        ExampleResult(
-            Example(str(index), index, {"q": "?"}),
-            "ok",
-            ExampleGrade({"success_vote": score}),
-            cost=Decimal(cost),
-        )
-        for index, score in enumerate(scores)
-    )
-    return Trial(number, config(**params), results)
+ROWS = [{"q": f"Question {number}?", "answer": str(number)} for number in range(48)]
+SKILL = {"strong": 0.9, "middling": 0.6, "weak": 0.2}
+PRICES = {"strong": 8, "middling": 2, "weak": 1}
 
 
-@given(st.integers(1, 500))
-def test_stages_grow_to_all_rows(rows: int) -> None:
-    """Each stage is larger than the one before, and the last is everything."""
-    sizes = stages(rows)
-    assert sizes == sorted(set(sizes))
-    assert sizes[-1] == rows
+def answers(body: dict[str, Any]) -> list[str]:
+    """Right as often as the model's skill says; hard questions are hard for all; the same request, the same answers."""
+    text = body["messages"][-1]["content"]
+    [number] = map(int, re.findall(r"\d+", text))
+    found = []
+    for choice in range(body.get("n") or 1):
+        luck = zlib.crc32(f"{body['model']} {body.get('temperature')} {number} {choice}".encode()) % 1000 / 1000
+        right = luck < SKILL[body["model"]] - 0.2 * (number % 3 - 1)
+        found.append(f"It is {number if right else 777}." + " word" * (number % 5))
+    return found
 
 
-@given(st.lists(st.decimals("0.0001", "1", places=4), min_size=1, max_size=40), st.integers(0, 100))
-def test_cost_bounds_hold_the_mean_and_close_at_the_end(costs: list[Decimal], more: int) -> None:
-    """The mean lies between the bounds, which meet when every row was seen."""
-    low, high = cost_bounds(costs, len(costs) + more)
-    mean = float(sum(costs)) / len(costs)
-    assert low <= mean + 1e-9
-    assert mean <= high + 1e-9
-    if more == 0:
-        assert low == high == pytest.approx(mean)
+@pytest.fixture
+def server() -> Iterator[LLMServer]:
+    with LLMServer(answers) as running:
+        yield running
 
 
-def test_a_larger_neighbour_of_what_is_too_dear_is_too_dear() -> None:
-    """Pruning reaches as many or more answers of that length or longer, of that model, prompt and stop alone."""
-    regions = Regions()
-    regions.mark_invalid(config(n=4, max_tokens=100))
-    assert regions.is_invalid(config(n=4, max_tokens=100))
-    assert regions.is_invalid(config(n=9, max_tokens=200))
-    assert not regions.is_invalid(config(n=3, max_tokens=200))
-    assert not regions.is_invalid(config(n=9, max_tokens=50))
-    assert not regions.is_invalid(config("other", n=9, max_tokens=200))
-    assert not regions.is_invalid(config(n=9, max_tokens=200, stop=["x"]))
+def suite(**keys: Any) -> Suite:
+    given = {
+        "name": "numbers",
+        "dataset": ROWS,
+        "prompt": "{q}",
+        "model": list(SKILL),
+        "temperature": uniform(0, 1),
+        "n": randint(1, 6),
+        "max_tokens": lograndint(16, 65),
+        "grader": "numeric",
+        "prices": {model: {"input": usd, "output": 4 * usd} for model, usd in PRICES.items()},
+        "tune_size": 24,
+        "num_samples": -1,
+        "optimization_budget": 0.02,
+    }
+    return Suite(**given | keys)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_proposals_lie_in_the_space_and_repeat_with_the_seed() -> None:
-    """BlendSearch draws only what the suite allows; the same seed draws the same."""
-    suite = Suite(
-        name="s",
-        dataset=[{"q": "1", "answer": "1"}],
-        prompt=["{q}", "{q}!"],
-        model=["a", "b"],
-        temperature=uniform(0, 1),
-        n=randint(1, 9),
-        max_tokens=lograndint(50, 1000),
-        stop=choice(["x", ["y", "z"]]),
-        grader="exact",
-        prices={"a": {"input": 1, "output": 1}, "b": {"input": 1, "output": 1}},
-    )
-
-    def drawn() -> list[str]:
-        search = BlendSearch(suite.space, "max", seed=3)
-        found = []
-        for _ in range(12):
-            suggested = search.suggest()
-            assert suggested is not None
-            assert suite.space.why_not(suggested[1]) is None
-            search.tell(suggested[0], 0.5, 0.01)
-            found.append(suggested[1].key)
-        return found
-
-    assert drawn() == drawn()
+def search(server: LLMServer, root: Path, concurrency: int = 16, **keys: Any) -> Tuned:
+    settings = Settings(root=root, base_url=server.base_url, concurrency=concurrency)
+    return tune(suite(**keys), settings=settings)
 
 
-def test_a_trial_over_the_inference_budget_never_leads() -> None:
-    """However good its score, in both modes."""
-    good, dear = trial(1, [1.0, 0.0] * 10), trial(2, [1.0] * 20, cost="0.009", temperature=0.9)
-    assert not affordable(dear, Decimal("0.005"))
-    assert leaders([good, dear], "success_vote", "max", Decimal("0.005"), 5) == [good]
-    worst = trial(3, [0.0] * 20, cost="0.009")
-    assert leaders([good, worst], "success_vote", "min", Decimal("0.005"), 5) == [good]
+def billed(server: LLMServer) -> Decimal:
+    """USD for everything that the server answered."""
+    total = Decimal(0)
+    for body in server.answered:
+        found = server.answer(body) if callable(server.answer) else []
+        completion = sum(min(tokens(text), body["max_tokens"]) for text in found)
+        total += (prompt_tokens(body["messages"]) + 4 * completion) * Decimal(PRICES[body["model"]]) / 1_000_000
+    return total
 
 
-def test_the_cheapest_of_equals_wins_and_success_is_not_given_away() -> None:
-    """Equal scores: the cheaper one; a clear lead: the dearer one."""
-    cheap = trial(1, [1.0] * 16 + [0.0] * 4, cost="0.001")
-    dear = trial(2, [1.0] * 16 + [0.0] * 4, cost="0.003", n=2)
-    assert choose([dear, cheap], [dear, cheap], "success_vote", "max") is cheap
-    better = trial(3, [1.0] * 20, cost="0.003", n=2, model="other")
-    assert choose([cheap, better], [cheap, better], "success_vote", "max") is better
+def test_the_best_model_wins_and_not_a_cent_over_the_budget_is_spent(server: LLMServer, tmp_path: Path) -> None:
+    """With sixteen requests in flight; what the study says it spent is what the server billed."""
+    config, analysis = search(server, tmp_path)
+    assert config.model == "strong"
+    assert analysis.summary.stopped_by in ("optimization_budget", "converged")
+    assert analysis.summary.spent == billed(server) <= Decimal("0.02")
+    assert analysis.best_result.config == config.to_lock()
 
 
-def test_mode_min_takes_the_lowest() -> None:
-    """For a metric to be minimised the lowest score leads."""
-    low, high = trial(1, [0.0] * 18 + [1.0] * 2), trial(2, [1.0] * 20, model="other")
-    assert leaders([high, low], "success_vote", "min", None, 1) == [low]
+@pytest.mark.parametrize("rates", [{"429": 0.15, "503": 0.1}])
+def test_faults_cost_no_cent_over_the_budget(server: LLMServer, tmp_path: Path, rates: dict[str, float]) -> None:
+    """A search among rate limits and broken servers finds the same winner within the same budget."""
+    server.fault_rate = rates
+    config, analysis = search(server, tmp_path)
+    assert config.model == "strong"
+    assert billed(server) <= analysis.summary.spent <= Decimal("0.02")
+
+
+def test_what_is_over_the_inference_budget_cannot_win(server: LLMServer, tmp_path: Path) -> None:
+    """The strong model costs too much; its trials end early, and the winner is within the budget on the test rows."""
+    limit = 0.00015
+    config, analysis = search(server, tmp_path, inference_budget=limit)
+    assert config.model != "strong"
+    dear = [trial for trial in analysis.trials if trial.config["model"] == "strong"]
+    assert {trial.status for trial in dear} == {"over_budget"}
+    settings = Settings(root=tmp_path, base_url=server.base_url)
+    assert evaluate(suite(inference_budget=limit), config, settings=settings).inference_cost <= Decimal(str(limit))
+
+
+def test_nothing_within_the_budget_is_an_error_that_names_the_cheapest(server: LLMServer, tmp_path: Path) -> None:
+    """It says both figures and what to change."""
+    with pytest.raises(LLMTuneError, match=r"none of \d+ configurations.*0\.0000001 USD.*cheapest costs about 0\.0000"):
+        search(server, tmp_path, inference_budget=0.0000001)
+
+
+def test_samples_serve_every_n(server: LLMServer, tmp_path: Path) -> None:
+    """No request asks for a sample that is there: answers sent are those that the cache keeps, once each."""
+    _, analysis = search(server, tmp_path, n=randint(1, 6), temperature=0.5, optimization_budget=1)
+    assert analysis.summary.stopped_by == "converged"
+    sent: dict[tuple[str, str], int] = {}
+    for body in server.requests:
+        place = (body["model"], body["messages"][-1]["content"])
+        sent[place] = sent.get(place, 0) + (body.get("n") or 1)
+    assert max(sent.values()) <= 5
+    assert any(count > 1 for count in sent.values())
+
+
+def test_the_same_seed_repeats_the_search(server: LLMServer, tmp_path: Path) -> None:
+    """The requests of two searches are the same, and so is what they find."""
+    first = search(server, tmp_path / "one", optimization_budget=0.02)
+    requests = sorted(map(repr, server.requests))
+    server.requests.clear()
+    second = search(server, tmp_path / "two", optimization_budget=0.02)
+    assert sorted(map(repr, server.requests)) == requests
+    assert first.config.key == second.config.key
+    assert first.analysis.summary == second.analysis.summary
+
+
+def test_a_search_again_asks_for_nothing(server: LLMServer, tmp_path: Path) -> None:
+    """A study that had ended is repeated from the cache, and finds the same."""
+    first = search(server, tmp_path, num_samples=6)
+    before = server.count
+    again = search(server, tmp_path, num_samples=6)
+    assert server.count == before
+    assert again.analysis.summary == first.analysis.summary
+
+
+def test_cached_samples_are_free_in_the_budget_too(server: LLMServer, tmp_path: Path) -> None:
+    """Another study over the same space has its whole budget for what the first did not ask."""
+    search(server, tmp_path)
+    before = billed(server)
+    _, analysis = search(server, tmp_path, min_success_vote=0.5, optimization_budget=0.015)
+    assert analysis.summary.spent == billed(server) - before <= Decimal("0.015")
+
+
+def test_an_interrupted_search_goes_on_within_its_budget(server: LLMServer, tmp_path: Path) -> None:
+    """Stopped after some requests, run again: no answer is paid twice, and both together stay within the budget."""
+    undisturbed = search(server, tmp_path / "undisturbed", optimization_budget=0.02)
+    asked, cost = len(server.answered), billed(server)
+    server.faults.extend([None] * 60 + [Fault.http(401, "gone", "invalid_api_key")] * 40)
+    with pytest.raises(LLMTuneError):
+        search(server, tmp_path / "stopped", optimization_budget=0.02)
+    server.faults.clear()
+    resumed = search(server, tmp_path / "stopped", optimization_budget=0.02)
+    assert resumed.config.key == undisturbed.config.key
+    assert resumed.analysis.summary.spent == undisturbed.analysis.summary.spent
+    assert billed(server) - cost == undisturbed.analysis.summary.spent
+    assert len(server.answered) == 2 * asked
+
+
+def test_ctrl_c_keeps_the_best_so_far(server: LLMServer, tmp_path: Path) -> None:
+    """A SIGINT in the middle: the search ends at once, with a winner and a word about it."""
+    server.latency = 0.05
+    timer = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    try:
+        config, analysis = search(server, tmp_path, concurrency=2, optimization_budget=5, n=1)
+    finally:
+        timer.cancel()
+    assert analysis.summary.stopped_by == "interrupted"
+    assert "interrupted" in analysis.notes[0]
+    assert config.model in SKILL
+
+
+def test_requests_fill_the_concurrency(server: LLMServer, tmp_path: Path) -> None:
+    """Across rows and trials: with 16 in flight the same search takes a small part of the time one by one."""
+    server.latency = 0.2
+    search(server, tmp_path, concurrency=16, optimization_budget=0.005)
+    assert server.peak == 16
+
+
+def test_the_least_of_a_metric_wins_in_mode_min(server: LLMServer, tmp_path: Path) -> None:
+    """And over-budget or failed trials do not."""
+    config, _ = search(server, tmp_path, mode="min", num_samples=6, inference_budget=0.001)
+    assert config.model == "weak"
+
+
+def test_a_model_that_fails_always_is_out(server: LLMServer, tmp_path: Path) -> None:
+    """Its rows are unknown, not wrong: another model wins, and its trials are called failed."""
+    server.fault = lambda body: Fault.http(400, "no such thing") if body["model"] == "weak" else None
+    config, analysis = search(server, tmp_path, num_samples=3, temperature=0, n=1)
+    assert config.model == "strong"
+    assert [trial.status for trial in analysis.trials if trial.config["model"] == "weak"] == ["failed"]
+
+
+def test_the_claim_holds_for_rows_that_the_search_never_saw(server: LLMServer, tmp_path: Path) -> None:
+    """The cross-fitted score has an interval, and the winner's score on the test rows lies in it."""
+    config, analysis = search(server, tmp_path, tune_size=24)
+    held = analysis.summary.heldout
+    assert held is not None
+    assert held.low is not None
+    assert held.high is not None
+    settings = Settings(root=tmp_path, base_url=server.base_url)
+    assert held.low <= evaluate(suite(), config, settings=settings).success_vote <= held.high
+    assert held.high - held.low < 0.7
+
+
+def test_a_callable_grader_of_the_ancestors_kind_is_tuned(server: LLMServer, tmp_path: Path) -> None:
+    """``eval_func(responses, **row)`` judges all answers together, and is shown parts of the pool."""
+    shown: set[int] = set()
+
+    def eval_func(responses: list[str], answer: str, **_: Any) -> dict[str, float]:
+        shown.add(len(responses))
+        return {"any_right": float(any(f"It is {answer}." in text for text in responses))}
+
+    config, analysis = search(server, tmp_path, grader=eval_func, metric="any_right", num_samples=4)
+    assert config.model == "strong"
+    assert analysis.best_result.score is not None
+    assert shown <= {1, 2, 3, 4, 5}
+
+
+def test_one_configuration_needs_no_search(server: LLMServer, tmp_path: Path) -> None:
+    """A constant space is judged as it is."""
+    config, analysis = search(server, tmp_path, model="middling", temperature=0, n=1, max_tokens=50)
+    assert config.params == {"model": "middling", "temperature": 0, "n": 1, "max_tokens": 50}
+    assert analysis.summary.stopped_by == "constant space"
+    assert len(analysis.trials) == 1
+
+
+def test_a_shorter_limit_makes_a_model_affordable(server: LLMServer, tmp_path: Path) -> None:
+    """Long answers of one row in three are cut where the whole ones would cost too much."""
+
+    def long_ones(body: dict[str, Any]) -> str:
+        [number] = map(int, re.findall(r"\d+", body["messages"][-1]["content"]))
+        return f"It is {number}." + (" word" * 40 if number % 4 == 0 else "")
+
+    server.answer = long_ones
+    whole = (15 + 4 * 18) * 8 / 1_000_000
+    config, _ = search(server, tmp_path, model="strong", n=1, temperature=0, inference_budget=whole * 0.75)
+    assert config.params["max_tokens"] < 64
+
+
+def test_a_running_event_loop_is_no_obstacle(server: LLMServer, tmp_path: Path) -> None:
+    """As in a notebook."""
+
+    async def notebook() -> Tuned:
+        return search(server, tmp_path, num_samples=3)
+
+    assert asyncio.run(notebook()).config.model in SKILL

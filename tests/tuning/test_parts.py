@@ -1,0 +1,248 @@
+"""The search's parts: arms, scores of pooled samples, beliefs, proposals and the study's log."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_llmtune.grading import grade_answers
+from pytest_llmtune.model import Answer, CompletionRequest
+from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
+from pytest_llmtune.tuning.arms import Arm, families_of
+from pytest_llmtune.tuning.encoding import Encoder
+from pytest_llmtune.tuning.proposals import Proposals, arm_space
+from pytest_llmtune.tuning.race import blocks_of
+from pytest_llmtune.tuning.scoring import Sample, voted
+from pytest_llmtune.tuning.study_log import StudyLog
+from pytest_llmtune.tuning.surrogate import Kernel, Points, Scored, believe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def suite(**keys: Any) -> Suite:
+    given = {
+        "name": "s",
+        "dataset": [{"q": "1", "answer": "1"}],
+        "prompt": ["{q}", "{q}!"],
+        "model": ["a", "b"],
+        "temperature": uniform(0, 1),
+        "n": randint(1, 9),
+        "max_tokens": lograndint(50, 1000),
+        "stop": choice(["x", ["y", "z"]]),
+        "grader": "exact",
+        "prices": {"a": {"input": 1, "output": 1}, "b": {"input": 1, "output": 1}},
+    }
+    return Suite(**given | keys)
+
+
+def arm(space_of: Suite, **params: Any) -> Arm:
+    space = space_of.space
+    return Arm({"model": "a", **params}, space.templates[0], families_of(space)["a"])
+
+
+@pytest.mark.parametrize(
+    ("n", "counts"),
+    [
+        (3, (3,)),
+        ([5, 1], (1, 5)),
+        (randint(1, 5), (1, 2, 3, 4)),
+        (randint(2, 41), (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 29, 35, 40)),
+    ],
+)
+def test_numbers_of_answers_worth_telling_apart(n: Any, counts: tuple[int, ...]) -> None:
+    """All small ones, then steps of about a fifth, the ends among them; only what the domain allows."""
+    assert families_of(suite(n=n).space)["a"].counts == counts
+
+
+def test_samples_are_drawn_with_the_longest_limit() -> None:
+    """A shorter one is a candidate, and so are only those of the domain."""
+    family = families_of(suite(max_tokens=lograndint(100, 801)).space)["a"]
+    assert family.longest == 800
+    assert family.shorter == (565, 400, 282, 200, 141, 100)
+    assert families_of(suite(max_tokens=[64, 16, 32]).space)["a"].shorter == (32, 16)
+    assert families_of(suite(max_tokens=None, n=1).space)["a"].longest is None
+
+
+def test_an_arm_is_the_same_whatever_n_and_limit() -> None:
+    """Its key pools samples; its configuration has both, and lies in the space."""
+    whole = suite()
+    one = arm(whole, temperature=0.5, stop="x")
+    assert one.key == arm(whole, temperature=0.5, stop="x").key != arm(whole, temperature=0.6, stop="x").key
+    config = one.config(4, 200)
+    assert (config.n, config.params["max_tokens"]) == (4, 200)
+    assert whole.space.why_not(config) is None
+    assert whole.space.why_not(one.config()) is None
+
+
+SAMPLES = st.lists(
+    st.tuples(st.sampled_from(["right", "wrong", "other", None]), st.integers(1, 9)), min_size=1, max_size=5
+)
+
+
+def samples_of(drawn: list[tuple[str | None, int]]) -> list[Sample]:
+    return [Sample("", size, True, Answer(key, str(key), key == "right")) for key, size in drawn]
+
+
+@settings(max_examples=60)
+@given(SAMPLES, st.sampled_from(["success_vote", "success", "expected_success"]))
+def test_the_score_of_n_is_that_of_draws_of_n(drawn: list[tuple[str | None, int]], metric: str) -> None:
+    """Against every ordered draw of n samples, graded as the guard grades them."""
+    samples = samples_of(drawn)
+    counts = range(1, len(samples) + 3)
+    found = voted(samples, counts, metric, random.Random(0))
+    assert set(found) == set(range(1, len(samples) + 1))
+    for n, value in found.items():
+        every = [
+            grade_answers([sample.answer for sample in draw if sample.answer]).metrics[metric]
+            for draw in itertools.permutations(samples, n)
+        ]
+        exact = metric != "success_vote" or n in (1, len(set(drawn)) == 1 and n)
+        assert value == pytest.approx(sum(every) / len(every), abs=1e-9 if exact else 0.51)
+
+
+def test_votes_of_many_draws_come_near_the_truth() -> None:
+    """Sixteen orders of ten samples: within 0.15 of all draws of three."""
+    samples = samples_of([("right", 1)] * 6 + [("wrong", 1)] * 3 + [(None, 1)])
+    exact = [
+        grade_answers([s.answer for s in draw if s.answer]).metrics["success_vote"]
+        for draw in itertools.permutations(samples, 3)
+    ]
+    found = [voted(samples, [3], "success_vote", random.Random(seed))[3] for seed in range(20)]
+    assert sum(found) / 20 == pytest.approx(sum(exact) / len(exact), abs=0.05)
+    assert max(abs(value - sum(exact) / len(exact)) for value in found) < 0.35
+
+
+@given(st.integers(1, 500))
+def test_blocks_hold_every_row_once(rows: int) -> None:
+    """They grow, and follow each other without a gap."""
+    blocks = blocks_of(rows)
+    assert list(itertools.chain(*blocks)) == list(range(rows))
+    assert all(blocks)
+
+
+def points(*configs: tuple[int, float, int, float]) -> Points:
+    """(model, temperature, n, USD): one arm for each model and temperature."""
+    arms = {(model, heat): place for place, (model, heat, _, _) in enumerate(configs)}
+    return Points(
+        np.array([[model, 0] for model, *_ in configs]),
+        np.array([[heat] for _, heat, *_ in configs]),
+        np.log2([n for _, _, n, _ in configs]),
+        np.array([arms[model, heat] for model, heat, *_ in configs]),
+        np.log2([cost for *_, cost in configs]),
+    )
+
+
+def seen(configs: Points, means: list[float], rows: int = 20) -> Scored:
+    count = len(means)
+    return Scored(
+        configs, np.zeros(count, dtype=np.int64), np.full(count, float(rows)), np.ones(count), np.array(means)
+    )
+
+
+def test_belief_is_shared_between_neighbours() -> None:
+    """A lucky score is drawn towards its neighbours', and an unseen neighbour of a good model is believed good."""
+    known = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.3, 1, 1), (1, 0.1, 1, 1), (1, 0.2, 1, 1))
+    scored = seen(known, [0.5, 0.9, 0.5, 0.3, 0.3])
+    wanted = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.25, 1, 1), (1, 0.25, 1, 1))
+    belief = believe(scored, wanted, 0.25, Kernel())
+    assert 0.5 < belief.mean[0] < belief.mean[1] < 0.9
+    assert belief.mean[2] > belief.mean[3] + 0.05
+    assert belief.spread[1] < belief.spread[2]
+
+
+def test_dearer_is_believed_better_until_shown_otherwise() -> None:
+    """The slope orders what is unseen; twenty rows turn it around."""
+    nothing = believe(seen(points((0, 0.1, 1, 1)), [0.5]), points((1, 0.1, 1, 1), (2, 0.1, 1, 4)), 0.25, Kernel())
+    assert nothing.mean[1] > nothing.mean[0]
+    known = points((1, 0.1, 1, 1), (2, 0.1, 1, 4))
+    assert np.argmax(believe(seen(known, [0.8, 0.2]), known, 0.25, Kernel()).mean) == 0
+
+
+def test_draws_repeat_with_the_seed_and_spread_as_believed() -> None:
+    """Thompson sampling asks for joint draws."""
+    known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
+    belief = believe(seen(known, [0.6, 0.4]), known, 0.25, Kernel())
+    one, two = (belief.draws(4000, np.random.default_rng(5)) for _ in range(2))
+    assert (one == two).all()
+    assert one.std(axis=0) == pytest.approx(belief.spread, rel=0.1)
+    assert one.mean(axis=0) == pytest.approx(belief.mean, abs=0.02)
+
+
+def test_arms_are_encoded_by_what_they_send() -> None:
+    """Every choice is a category, every range a number from 0 to 1, and what is not sent is not a number."""
+    plain = suite()
+    encoder = Encoder(plain.space)
+    one, other = arm(plain, temperature=0.25, stop="x"), arm(plain, temperature=0.5, stop=["y", "z"])
+    assert encoder.heat(one) == (0.25,)
+    assert math.isnan(encoder.heat(arm(plain, stop="x"))[0])
+    differing = [a != b for a, b in zip(encoder.cell(one), encoder.cell(other), strict=True)]
+    assert differing == [False, False, False, True]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_proposals_cover_models_and_prompts_first_and_repeat_with_the_seed() -> None:
+    """Then BlendSearch's; all lie in the space, none comes twice, and the same seed proposes the same."""
+
+    def proposed() -> list[Arm]:
+        source = Proposals(suite().space, "max", seed=3)
+        found = []
+        for _ in range(12):
+            new = source.next()
+            assert new is not None
+            source.tell(new, 0.5, 0.01)
+            found.append(new)
+        return found
+
+    first = proposed()
+    assert {(new.model, new.template.fingerprint) for new in first[:4]} == {
+        (model, template.fingerprint) for model in "ab" for template in suite().space.templates
+    }
+    assert all(suite().space.why_not(new.config()) is None for new in first)
+    assert len({new.key for new in first}) == 12
+    assert [new.key for new in proposed()] == [new.key for new in first]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_small_space_is_searched_through() -> None:
+    """Where every arm was proposed there is none left."""
+    small = suite(temperature=[0, 1], stop="x", prompt="{q}")
+    source = Proposals(small.space, "min")
+    found = [new.key for new in iter(source.next, None)]
+    assert len(found) == len(set(found)) == 4
+    assert arm_space(suite(temperature=0, stop="x", model="a", prompt="{q}").space).is_constant
+
+
+def request(key: str, n: int = 1) -> CompletionRequest:
+    return CompletionRequest({}, n, key)
+
+
+def test_a_killed_study_counts_what_it_paid_once(tmp_path: Path) -> None:
+    """Its lines are read back, a torn one is left out, and another study begins anew."""
+    path = tmp_path / "studies" / "s.jsonl"
+    log = StudyLog.open(path, "one")
+    assert log.paid(request("k"), Decimal("0.25")) == Decimal("0.25")
+    assert log.paid(request("k", 3), Decimal("0.5")) == Decimal("0.5")
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"key": "k2", "n": 1, "dr')
+    again = StudyLog.open(path, "one")
+    assert again.spent_earlier == Decimal("0.75")
+    assert again.paid(request("k"), Decimal(0)) == Decimal("0.25")
+    assert again.paid(request("k2"), Decimal(0)) == 0
+    assert StudyLog.open(path, "two").spent_earlier == 0
+
+
+@given(st.binary(max_size=200))
+def test_any_file_may_lie_where_the_log_is(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """What is no log of ours is begun anew."""
+    path = tmp_path_factory.mktemp("log") / "s.jsonl"
+    path.write_bytes(b'{"study": "one"}\n' + content)
+    assert StudyLog.open(path, "one").spent_earlier >= 0

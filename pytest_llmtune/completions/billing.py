@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.lanes import Lane
     from pytest_llmtune.completions.pricing import Price, PriceBook
 
-__all__ = ["ASSUMED_ANSWER", "Billing", "prompt_bound"]
+__all__ = ["ASSUMED_ANSWER", "Billing", "prompt_bound", "worst_case"]
 
 ASSUMED_ANSWER = 16_384
 """Tokens that an answer is reserved with where the request does not limit it."""
@@ -52,10 +52,7 @@ class Billing:
 
         Its prompt counts with the tokens billed for the same prompt before, else with an upper bound.
         """
-        price = self.price(lane, str(body["model"]))
-        prompt = self._prompts.get(_digest(body)) or prompt_bound(body)
-        most = price.worst(prompt, n * (token_limit(body) or ASSUMED_ANSWER))
-        return most if n == 1 else most + price.worst(prompt_bound(undercount.probe_body(body)), 2)
+        return worst_case(self.price(lane, str(body["model"])), body, n, self._prompts.get(_digest(body)))
 
     def tokens(self, body: Mapping[str, Any], n: int) -> int:
         """The tokens that a request counts with against a limit of tokens a minute."""
@@ -102,6 +99,16 @@ class Billing:
         if not isinstance(answer, Exchange) or is_refusal(answer):
             return None, self.price(lane, str(body["model"])).worst(prompt_bound(question), 2)
         return undercount.verdict(answer.response), self.cost(lane, answer)
+
+
+def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None = None) -> Decimal:
+    """USD that a request for n answers may cost at most, a probe of the server's counting included.
+
+    Args:
+        prompt: its tokens, where they are known.
+    """
+    most = price.worst(prompt or prompt_bound(body), n * (token_limit(body) or ASSUMED_ANSWER))
+    return most if n == 1 else most + price.worst(prompt_bound(undercount.probe_body(body)), 2)
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:

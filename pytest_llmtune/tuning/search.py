@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
-from pytest_llmtune.completions.billing import ASSUMED_ANSWER, prompt_bound
+from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.evaluation import all_of
 from pytest_llmtune.tuning.choosing import Ranked, observed, ranked
 from pytest_llmtune.tuning.race import Entrant, Job, Race
@@ -64,7 +64,8 @@ class Search:
             jobs = self._affordable_jobs()
             if not jobs:
                 return self._why_ended()
-            await self._round(jobs)
+            if not await self._round(jobs):
+                return "optimization_budget"
             self._tell()
 
     def _room(self) -> int:
@@ -129,12 +130,10 @@ class Search:
         row = race.order[job.row]
         missing = job.answers - len(race.pool.cell(arm, row).samples)
         request = arm.config(missing).request(race.pool.rows[row].row)
-        return race.pool.prices.price(arm.model).worst(
-            prompt_bound(request.body), missing * (arm.family.longest or ASSUMED_ANSWER)
-        )
+        return worst_case(race.pool.prices.price(arm.model), request.body, missing)
 
-    async def _round(self, jobs: list[Job]) -> None:
-        """Ask for all of it together."""
+    async def _round(self, jobs: list[Job]) -> bool:
+        """Ask for all of it together; returns whether anything came of it."""
         todo = iter(jobs)
 
         async def work() -> None:
@@ -146,18 +145,19 @@ class Search:
                 self.trials.append(job.entrant)
                 job.entrant.number = len(self.trials)
         await all_of(work() for _ in range(min(self.concurrency, len(jobs))))
-        for job in jobs:
-            self._note(job)
+        noted = [self._note(job) for job in jobs]
+        return any(noted)
 
     async def _fill(self, job: Job) -> None:
         paid = await self.race.pool.fill(job.entrant.arm, self.race.order[job.row], job.answers)
         self.spent += paid
         job.entrant.spent += paid
 
-    def _note(self, job: Job) -> None:
-        """What came of a job, in the order of the plan and not of arrival."""
+    def _note(self, job: Job) -> bool:
+        """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""
         entrant, pool = job.entrant, self.race.pool
         cell = pool.cell(entrant.arm, self.race.order[job.row])
+        before = entrant.asked.get(job.row, 0)
         if cell.samples:
             entrant.asked[job.row] = len(cell.samples)
             self.race.costs.note(entrant.arm, self.race.order[job.row])
@@ -166,6 +166,7 @@ class Search:
             failed = sum(pool.cell(entrant.arm, self.race.order[row]).error is not None for row in entrant.asked)
             if failed > len(entrant.asked) / 2:
                 entrant.out = entrant.out or "failed"
+        return entrant.asked.get(job.row, 0) > before
 
     def _tell(self) -> None:
         """BlendSearch and the listener hear of every trial that was asked about a quarter of the rows."""

@@ -173,7 +173,7 @@ class SuiteRun:
             recording.take(request)
         facts = self._facts(recording)
         report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
-        return replace(report, spent=report.spent + study.summary.spent)
+        return replace(report, spent=report.spent + study.paid)
 
     async def search(self, log: Path | None = None) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""
@@ -181,7 +181,8 @@ class SuiteRun:
         self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
         search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
         source = self._live(search, cached=str(suite.seed))
-        log = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
+        path = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
+        study_log = StudyLog.open(path, study_digest(suite, self.split, self.grader))
         self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
@@ -193,11 +194,11 @@ class SuiteRun:
                 ledger=search,
                 listen=self.listen,
                 concurrency=self._concurrency,
-                log=StudyLog.open(log, study_digest(suite, self.split, self.grader)),
+                log=study_log,
             )
         finally:
             await source.aclose()
-            self.listen(events.Finished(suite.name, search.spent))
+            self.listen(events.Finished(suite.name, search.spent - study_log.spent_earlier))
 
     async def evaluate_live(self, config: Config) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""

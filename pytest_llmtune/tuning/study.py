@@ -59,6 +59,8 @@ class Study:
     others: tuple[Contender, ...] = ()
     """The best first, should the winner turn out to be over the inference budget."""
     notes: tuple[str, ...] = ()
+    paid: Decimal = Decimal(0)
+    """USD, by this run; ``summary.spent`` is what the study cost in all its runs."""
 
     @property
     def trials(self) -> tuple[TrialSummary, ...]:
@@ -131,7 +133,7 @@ async def tune(
     if stopped_by != "interrupted":
         log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
     others = tuple(_contender(search, found) for found in best[1 : 1 + _RUNNERS_UP])
-    return Study(best[0].candidate.config, summary, others, notes)
+    return Study(best[0].candidate.config, summary, others, notes, ledger.spent - log.spent_earlier)
 
 
 def _search(

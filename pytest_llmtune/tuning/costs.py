@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llmtune.tuning.arms import Arm
     from pytest_llmtune.tuning.pool import Pool
@@ -26,6 +26,8 @@ _PRIOR_ROWS = 3.0
 """Weight of the assumption that lengths vary by half their mean."""
 _WITHIN = 0.4
 """Of the spread of lengths, what is between the answers to one row."""
+_RESIDUAL = 0.25
+"""Of the mean length: assumed spread of what relatives' answers to the same row do not tell."""
 _BORROWED = 1.5
 """How much wider the error is where an arm has no samples of its own."""
 
@@ -56,6 +58,26 @@ class _Lengths:
     """Error of ``answer`` that more answers a row do not reduce."""
     within: float
     """Error of ``answer`` with one answer a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Answers to one row."""
+
+    length: float
+    """Mean, in tokens."""
+    drawn: int
+    """How many."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """Mean length of answers over rows."""
+
+    mean: float
+    error: float
+    spread: float
+    """Standard deviation over rows."""
 
 
 @dataclass(slots=True)
@@ -104,23 +126,31 @@ class Costs:
 
     def _lengths(self, arm: Arm, group: str, limit: int | None) -> _Lengths:
         """Combine prompts, known or predicted for every row, and answers, known for some."""
-        rows: dict[int, list[float]] = {}
-        for (key, row), other in self._seen[group].items():
-            rows.setdefault(row, []).append(self._answer(key, row, other, limit))
-        lengths = {row: statistics.fmean(values) for row, values in rows.items()}
-        values, judged = list(lengths.values()), self.guard or self.tune
-        middle, spread = statistics.fmean(values), _spread(values) * (1.0 if group == arm.key else _BORROWED)
+        own = self._rows(group, limit)
+        wide = own if group == arm.model else self._rows(arm.model, limit)
+        judged = self.guard or self.tune
+        answer = _predicted(own, wide, judged if self.guard else ())
+        within = _WITHIN * answer.spread
         prompts = self._prompts(arm, group)
-        if not self.guard:  # unknown rows, as many as these
-            between = spread * math.sqrt(1 / len(values) + 1 / len(judged))
-            return _Lengths(
-                statistics.fmean(prompts), _spread(prompts) * math.sqrt(2 / len(judged)), middle, between, 0.0
-            )
-        known = [lengths[row] for row in judged if row in lengths]
-        missing = len(judged) - len(known)
-        between = missing / len(judged) * spread * math.sqrt(1 / len(values) + 1 / missing) if missing else 0.0
-        answer = (sum(known) + missing * middle) / len(judged)
-        return _Lengths(statistics.fmean(prompts), 0.0, answer, between, _WITHIN * spread / math.sqrt(len(judged)))
+        luck = within * math.sqrt(math.fsum(1 / own[row].drawn for row in judged if row in own)) / len(judged)
+        between = math.hypot(answer.error, luck) * (1.0 if group == arm.key else _BORROWED)
+        if self.guard:
+            prompt_error, within = 0.0, within / math.sqrt(len(judged))
+        else:  # unknown rows, as many as these
+            prompt_error, within = _spread(prompts) * math.sqrt(2 / len(judged)), 0.0
+            between = math.hypot(between, answer.spread / math.sqrt(len(judged)))
+        return _Lengths(statistics.fmean(prompts), prompt_error, answer.mean, between, within)
+
+    def _rows(self, group: str, limit: int | None) -> dict[int, _Row]:
+        """Mean length of the group's answers to each row, in tokens of the price's output rate."""
+        found: dict[int, list[tuple[float, int]]] = {}
+        for (key, row), other in self._seen[group].items():
+            samples = len(self.pool.cells[key, row].samples)
+            found.setdefault(row, []).append((self._answer(key, row, other, limit), samples))
+        return {
+            row: _Row(statistics.fmean(length for length, _ in cells), sum(count for _, count in cells))
+            for row, cells in found.items()
+        }
 
     def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:
         """Mean length of an answer, in tokens of the price's output rate."""
@@ -156,6 +186,31 @@ class Costs:
                 len(str(message.get("content")).encode("utf-8", "replace")) for message in messages
             )
         return self._sizes[place]
+
+
+def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequence[int]) -> _Predicted:
+    """Mean length over rows, known for some, from what relatives' answers to more rows were: a ratio estimate.
+
+    Long answers to a row are long in all arms of a model (Cochran 1977, chapter 6).
+
+    Args:
+        judged: the rows; empty: any, of which these are a sample.
+    """
+    ratio = math.fsum(row.length for row in own.values()) / max(1e-9, math.fsum(wide[place].length for place in own))
+    spread = ratio * _spread([row.length for row in wide.values()])
+    residuals = [row.length - ratio * wide[place].length for place, row in own.items()]
+    level = statistics.fmean(row.length for row in own.values())
+    prior = _PRIOR_ROWS * (level * _RESIDUAL) ** 2
+    noise = math.sqrt((math.fsum(value * value for value in residuals) + prior) / (len(own) + _PRIOR_ROWS))
+    middle = ratio * statistics.fmean(row.length for row in wide.values())
+    if not judged:
+        return _Predicted(middle, math.hypot(spread / math.sqrt(len(wide)), noise / math.sqrt(len(own))), spread)
+    lengths = [own[row].length if row in own else ratio * wide[row].length if row in wide else middle for row in judged]
+    out = sum(row not in wide for row in judged) / len(judged)
+    guessed = sum(row not in own for row in judged) / len(judged)
+    variance = guessed**2 * noise**2 / len(own) + guessed * noise**2 / len(judged)
+    variance += spread**2 * (out**2 / len(wide) + out / len(judged))
+    return _Predicted(statistics.fmean(lengths), math.sqrt(variance), spread)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.completions.usage import answers_in, completion_of, lengths_of
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
 
@@ -78,6 +79,12 @@ class Pool:
             if not self.cell(arm, row).samples:  # else what is there still counts
                 self.cells[arm.key, row] = Cell(error=str(error))
         return meter.paid
+
+    def worst(self, arm: Arm, row: int, count: int) -> Decimal:
+        """USD that bringing a cell to ``count`` answers may cost at most."""
+        missing = count - len(self.cell(arm, row).samples)
+        request = arm.config(missing).request(self.rows[row].row)
+        return worst_case(self.prices.price(arm.model), request.body, missing)
 
     async def _cell(self, arm: Arm, row: int, completion: Completion, meter: _Meter) -> Cell:
         self._learn_most(arm, completion)

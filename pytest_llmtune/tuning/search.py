@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
-from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.evaluation import all_of
 from pytest_llmtune.tuning.choosing import Ranked, observed, ranked
 from pytest_llmtune.tuning.race import Entrant, Job, Race
@@ -45,6 +44,8 @@ class Search:
     ledger: Ledger
     listen: events.Listener
     concurrency: int
+    kept: Decimal = Decimal(0)
+    """USD of the optimization budget that are not for the race."""
     spent: Decimal = Decimal(0)
     """USD, those of a killed run before it included."""
     trials: list[Entrant] = field(default_factory=list)
@@ -88,12 +89,12 @@ class Search:
             first.setdefault(entrant.arm.model, entrant)
         rows = range(min(_PILOT, len(self.race.order)))
         jobs = [Job(e, row, e.arm.family.counts[0]) for e in first.values() for row in rows]
-        return self._fitting(jobs, self._left())
+        return self._fitting(jobs, self.left())
 
     def _affordable_jobs(self) -> list[Job]:
         """The next round: what the plan holds, as far as its worst case fits into the budget."""
         found: list[Job] = []
-        left = self._left()
+        left = self.left()
         self._poor = False
         for step in self.race.plan(2 * self.concurrency, self._curiosity()):
             fitting = self._fitting(step, left)
@@ -117,41 +118,38 @@ class Search:
             found.append(job)
         return found
 
-    def _left(self) -> Decimal | None:
+    def left(self) -> Decimal | None:
         """USD that may still be spent."""
         budget = self.suite.optimization_budget
-        own = None if budget is None else budget - self.spent
+        own = None if budget is None else budget - self.kept - self.spent
         above = None if self.ledger.parent is None else self.ledger.parent.left
         return min((value for value in (own, above) if value is not None), default=None)
 
     def _worst(self, job: Job) -> Decimal:
         """USD that a job may cost at most."""
-        race, arm = self.race, job.entrant.arm
-        row = race.order[job.row]
-        missing = job.answers - len(race.pool.cell(arm, row).samples)
-        request = arm.config(missing).request(race.pool.rows[row].row)
-        return worst_case(race.pool.prices.price(arm.model), request.body, missing)
+        return self.race.pool.worst(job.entrant.arm, self.race.order[job.row], job.answers)
 
     async def _round(self, jobs: list[Job]) -> bool:
         """Ask for all of it together; returns whether anything came of it."""
-        todo = iter(jobs)
-
-        async def work() -> None:
-            for job in todo:  # shared: each worker takes the next job
-                await self._fill(job)
-
         for job in jobs:
             if not job.entrant.number:
                 self.trials.append(job.entrant)
                 job.entrant.number = len(self.trials)
-        await all_of(work() for _ in range(min(self.concurrency, len(jobs))))
+        await self.ask([(job.entrant, self.race.order[job.row], job.answers) for job in jobs])
         noted = [self._note(job) for job in jobs]
         return any(noted)
 
-    async def _fill(self, job: Job) -> None:
-        paid = await self.race.pool.fill(job.entrant.arm, self.race.order[job.row], job.answers)
-        self.spent += paid
-        job.entrant.spent += paid
+    async def ask(self, cells: Iterable[tuple[Entrant, int, int]]) -> None:
+        """Bring cells (entrant, row of the pool) to a number of answers, with all the concurrency there is."""
+        todo = iter(cells)
+
+        async def work() -> None:
+            for entrant, row, answers in todo:  # shared: each worker takes the next
+                paid = await self.race.pool.fill(entrant.arm, row, answers)
+                self.spent += paid
+                entrant.spent += paid
+
+        await all_of(work() for _ in range(self.concurrency))
 
     def _note(self, job: Job) -> bool:
         """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""

@@ -20,6 +20,7 @@ from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.race import Race
 from pytest_llmtune.tuning.scoring import Scorer
 from pytest_llmtune.tuning.search import Search
+from pytest_llmtune.tuning.settling import kept, settle
 from pytest_llmtune.tuning.study_log import StudyLog
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "study_digest", "tune"]
 
-_RUNNERS_UP = 5
+_RUNNERS_UP = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Contender:
     """Its number."""
     tuning: Measured | None
     """Its score on the rows the search saw."""
+    cost: float | None
+    """USD per instance, as estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Study:
 
     winner: Config
     summary: StudySummary
+    cost: float | None = None
+    """USD per instance of the winner, as estimated."""
     others: tuple[Contender, ...] = ()
     """The best first, should the winner turn out to be over the inference budget."""
     notes: tuple[str, ...] = ()
@@ -75,7 +80,7 @@ class Study:
     def won_by(self, other: Contender, why: str) -> Study:
         """The study with another winner; what was claimed for the first does not hold for it."""
         summary = replace(self.summary, winner=other.trial, tuning=other.tuning, heldout=None)
-        return replace(self, winner=other.config, summary=summary, notes=(*self.notes, why))
+        return replace(self, winner=other.config, cost=other.cost, summary=summary, notes=(*self.notes, why))
 
 
 async def tune(
@@ -118,6 +123,7 @@ async def tune(
     notes: tuple[str, ...] = ()
     try:
         stopped_by = await search.run()
+        await settle(search)
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
             raise
@@ -132,8 +138,8 @@ async def tune(
         log.write({"trial": trial.number, "config": trial.config, "score": trial.score, "status": trial.status})
     if stopped_by != "interrupted":
         log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
-    others = tuple(_contender(search, found) for found in best[1 : 1 + _RUNNERS_UP])
-    return Study(best[0].candidate.config, summary, others, notes, ledger.spent - log.spent_earlier)
+    first, *others = (_contender(search, found) for found in best[: 1 + _RUNNERS_UP])
+    return Study(first.config, summary, first.cost, tuple(others), notes, ledger.spent - log.spent_earlier)
 
 
 def _search(
@@ -165,7 +171,8 @@ def _search(
         np.random.default_rng(suite.seed),
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
-    return Search(suite, race, Proposals(suite.space, suite.mode, suite.seed, budget), ledger, listen, concurrency)
+    proposals = Proposals(suite.space, suite.mode, suite.seed, budget)
+    return Search(suite, race, proposals, ledger, listen, concurrency, kept(suite, race))
 
 
 def _why_none(search: Search) -> str:
@@ -210,7 +217,8 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
 def _contender(search: Search, found: Ranked) -> Contender:
     entrant = found.candidate.entrant
     scores = scores_of(search.race, found.candidate, sorted(entrant.asked))
-    return Contender(found.candidate.config, entrant.number, measured(scores))
+    cost = found.candidate.cost
+    return Contender(found.candidate.config, entrant.number, measured(scores), cost.mean if cost else None)
 
 
 def _trial(search: Search, entrant: Entrant, found: Ranked | None) -> TrialSummary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -158,3 +158,20 @@ def test_a_damaged_recording_is_mended_by_the_command_that_it_names(tuned: Proje
     tuned.run("--llm-live").assert_outcomes(passed=1)
     tuned.run("--llm-record=all").assert_outcomes(passed=1)
     tuned.run().assert_outcomes(passed=1)
+
+
+def test_a_winner_too_dear_on_the_test_rows_gives_way(project: Project) -> None:
+    """Its answers to rows that the search did not see are four times as long: the next best is locked, and it is said."""
+
+    def answer(body: dict[str, Any]) -> str:
+        a, b = map(int, re.findall(r"\d+", body["messages"][-1]["content"])[-2:])
+        good = body["model"] == "good"
+        return f"{a + b if good else 999}" + " word" * (18 if good and 5 * a + b >= 12 else 1)
+
+    project.server.answer = answer
+    project.write_suite(more="shuffle=False, inference_budget=0.00003,")
+    result = project.run("--llm-tune")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*trial * costs 0.0000* USD per instance on the test rows: the next best won*"])
+    assert "model: bad" in project.lock
+    project.run().assert_outcomes(passed=1)

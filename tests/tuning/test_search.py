@@ -117,6 +117,27 @@ def test_nothing_within_the_budget_is_an_error_that_names_the_cheapest(server: L
         search(server, tmp_path, inference_budget=0.0000001)
 
 
+def test_a_winner_is_affordable_on_rows_it_was_not_tuned_on(tmp_path: Path) -> None:
+    """The strong model's answers to the test rows are longer: a part of the budget is kept to find that out."""
+
+    def talkative(body: dict[str, Any]) -> list[str]:
+        [number] = map(int, re.findall(r"\d+", body["messages"][-1]["content"]))
+        more = " word" * 3 if body["model"] == "strong" and number >= 24 else ""
+        return [text + more for text in answers(body)]
+
+    with LLMServer(talkative) as server:
+        keys = {"inference_budget": 0.00025, "n": 1, "max_tokens": 64, "shuffle": False}
+        config, analysis = search(server, tmp_path, **keys, optimization_budget=0.05)
+        assert config.model == "middling"
+        asked = {int(re.findall(r"\d+", b["messages"][-1]["content"])[0]) for b in server.requests}
+        assert max(asked) >= 24
+        assert analysis.summary.spent <= Decimal("0.05")
+        dear = [trial for trial in analysis.trials if trial.config["model"] == "strong"]
+        assert {trial.status for trial in dear} == {"over_budget"}
+        settings = Settings(root=tmp_path, base_url=server.base_url)
+        assert evaluate(suite(**keys), config, settings=settings).inference_cost <= Decimal("0.00025")
+
+
 def test_samples_serve_every_n(server: LLMServer, tmp_path: Path) -> None:
     """No request asks for a sample that is there: answers sent are those that the cache keeps, once each."""
     _, analysis = search(server, tmp_path, n=randint(1, 6), temperature=0.5, optimization_budget=1)

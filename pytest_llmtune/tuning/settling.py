@@ -1,0 +1,80 @@
+"""Whether the leader is within the inference budget: asked of the rows that it is going to be judged on.
+
+Costs of the tuning rows say too little where the leader is about as dear as is allowed. So a part of the optimization
+budget is kept for some answers to the test rows; of these the lengths alone are looked at. A recording asks for them anyway.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.tuning.choosing import ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.tuning.race import Candidate, Entrant, Race
+    from pytest_llmtune.tuning.search import Search
+
+__all__ = ["kept", "settle"]
+
+_Cell = tuple["Entrant", int, int]
+"""Of the pool: entrant, row and how many answers there shall be."""
+
+_CLEAR = 3.0
+"""Standard errors of its cost below the inference budget that leave no doubt."""
+_KEPT = Decimal("0.1")
+"""Part of the optimization budget that the race leaves for it."""
+
+
+def kept(suite: Suite, race: Race) -> Decimal:
+    """USD of the optimization budget that the race does not get."""
+    doubt = suite.inference_budget is not None and race.costs.guard
+    return _KEPT * suite.optimization_budget if doubt and suite.optimization_budget else Decimal(0)
+
+
+async def settle(search: Search) -> None:
+    """Ask test rows until the likely winner is surely within the inference budget, or surely not, or money ends."""
+    search.kept = Decimal(0)
+    while (leader := _doubtful(search)) is not None:
+        cells = _affordable(search, _unasked(search, leader)[: search.concurrency])
+        before = [len(search.race.pool.cell(entrant.arm, row).samples) for entrant, row, _ in cells]
+        await search.ask(cells)
+        after = []
+        for entrant, row, _ in cells:
+            if samples := search.race.pool.cell(entrant.arm, row).samples:
+                search.race.costs.note(entrant.arm, row)
+            after.append(len(samples))
+        if before == after:
+            return
+
+
+def _doubtful(search: Search) -> Candidate | None:
+    """The best candidate that is probably within the inference budget, where that is not sure."""
+    best = ranked(search.race, 0.0)
+    budget = search.race.budget
+    if budget is None or not best or (cost := best[0].candidate.cost) is None or cost.high(_CLEAR) <= budget:
+        return None
+    return best[0].candidate
+
+
+def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
+    """One answer to each test row; where all have it, as many as the leader gives."""
+    entrant, race = leader.entrant, search.race
+    for answers in (entrant.arm.family.counts[0], leader.n):
+        cells = {row: race.pool.cell(entrant.arm, row) for row in race.costs.guard}
+        found = [row for row, cell in cells.items() if len(cell.samples) < answers and cell.error is None]
+        if found:
+            return [(entrant, row, answers) for row in found]
+    return []
+
+
+def _affordable(search: Search, cells: Sequence[_Cell]) -> list[_Cell]:
+    left, found = search.left(), []
+    for entrant, row, answers in cells:
+        if left is not None and (left := left - search.race.pool.worst(entrant.arm, row, answers)) < 0:
+            break
+        found.append((entrant, row, answers))
+    return found

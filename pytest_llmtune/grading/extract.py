@@ -32,6 +32,8 @@ _LONGEST_UNIT = 12
 _MOST_WORDS = 3
 _SHORT = 80  # characters of prose
 _LAST_NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\s?[$€£¥₩]?\d[\d.,/]*(?<![.,/])(?:\s?(?:%|percent\b|pct\b))?")
+_SUM = re.compile(r"[A-Za-z](?:\s*[-+]\s*[A-Za-z])+")
+"""``p - q``: without it a minus sign is a hyphen."""
 _SIGN = re.compile(r"[\d\\$=^]")
 
 
@@ -135,6 +137,8 @@ def is_bare(text: str) -> bool:
     if not text or "\n" in text or len(text) > _LONGEST_BARE:
         return False
     words = _WORD.findall(_TEXT.sub(" ", text))
+    if _SUM.fullmatch(text):
+        return True
     if not _SIGN.search(text):
         return len(words) <= 1 and not re.search(r"\s", text)
     return len(words) <= _MOST_WORDS and not _WORD.match(text)

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.votes import Vote, grade_answers
 from pytest_llmtune.suite.functions import qualified_name, source_of
+from pytest_llmtune.suite.needs import REFERENCE_COLUMNS
 
 if TYPE_CHECKING:
     from pytest_llmtune.model import Answer, ExampleGrade, Row
 
-__all__ = ["REFERENCE_COLUMNS", "BuiltIn", "Grader", "digest", "reference_value"]
-
-REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
-"""Where a reference is looked for when the grader does not name a column: the first that the row has."""
+__all__ = ["BuiltIn", "Grader", "digest", "reference_value"]
 
 
 class Grader(Protocol):

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.grader import REFERENCE_COLUMNS, BuiltIn, reference_value
+from pytest_llmtune.grading.grader import BuiltIn, reference_value
 from pytest_llmtune.grading.json_text import NOTHING, canonical, check_path, pick, read_last
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.model import Answer, Row
+from pytest_llmtune.suite.needs import REFERENCE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

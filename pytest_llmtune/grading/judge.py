@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 from pytest_llmtune.completions.request import build
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading.grader import REFERENCE_COLUMNS, BuiltIn
+from pytest_llmtune.grading.grader import BuiltIn
 from pytest_llmtune.grading.votes import grade_answers
 from pytest_llmtune.model import Answer, Completion, CompletionRequest, ExampleGrade, Row
+from pytest_llmtune.suite.needs import REFERENCE_COLUMNS
 from pytest_llmtune.suite.prompt import Template
 
 __all__ = ["Ask", "Judge"]

@@ -53,6 +53,7 @@ def check(
         SuiteError: lists the rows and what is wrong with each.
     """
     prefix = f"{where}: " if where else ""
+    examples = sorted(examples, key=lambda example: example.index)
     for one in getattr(grader, "graders", (grader,)):
         faults = [fault for example in examples if (fault := _reference_fault(one, example))]
         if faults:

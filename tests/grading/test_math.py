@@ -1,0 +1,148 @@
+"""The `math` grader: where answers stand, when they are equal, and how equal ones vote."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.math import Math
+
+ROW = {"answer": "18"}
+
+
+def right(reference: str, response: str, **options: object) -> bool:
+    return Math(**options).grade([response], {"answer": reference}).metrics["success_vote"] == 1
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        r"So \boxed{18}.",
+        r"\fbox{18}",
+        "She earns it.\n#### 18",
+        "The answer is 18.",
+        "18",
+        r"\boxed{7}, no: \boxed{18}",
+    ],
+)
+def test_answers_are_found_in_every_form(response: str) -> None:
+    r"""``\boxed``, ``\fbox``, ``####``, a phrase, and an answer that is nothing else; the last one counts."""
+    assert right("18", response)
+
+
+@pytest.mark.parametrize(
+    ("form", "response"), [("boxed", r"\boxed{18}"), ("hash", "#### 18"), ("phrase", "The answer is 18.")]
+)
+def test_each_form_can_be_switched_off(form: str, response: str) -> None:
+    """With only the other forms allowed the same response holds no answer."""
+    others = [name for name in ("boxed", "hash", "phrase") if name != form]
+    assert right("18", response, extract=[form])
+    assert not right("18", response, extract=others)
+
+
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        ("1,000", "1000"),
+        ("0.25", r"\frac{1}{4}"),
+        ("0.25", "1/4"),
+        (r"\frac12", "0.5"),
+        ("50\\%", "50"),
+        (r"10\text{ units}", "10"),
+        (r"\dfrac{3}{4}", r"\tfrac34"),
+        (r"\sqrt{8}", r"2\sqrt{2}"),
+        ("x=5", "5"),
+        ("(1, 2)", r"\left(1,2\right)"),
+        ("p - q", "p-q"),
+    ],
+)
+def test_what_the_ancestor_called_different(reference: str, response: str) -> None:
+    """Equal as mathematics, with or without the box around it."""
+    assert right(reference, rf"\boxed{{{response}}}")
+
+
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        ("10", "100"),
+        ("0.28", "28"),
+        ("1,2", "2,1"),
+        ("x>5", "x<5"),
+        ("[0,1)", "[0,1]"),
+        ("3", "-3"),
+        ("2", r"\sqrt{2}"),
+    ],
+)
+def test_what_is_not_equal(reference: str, response: str) -> None:
+    """Near misses."""
+    assert not right(reference, rf"\boxed{{{response}}}")
+
+
+@pytest.mark.parametrize("response", ["", " ", "I do not know.", r"\boxed{}"])
+def test_two_missing_answers_are_never_equal(response: str) -> None:
+    """No answer is no success, and a reference without an answer is refused."""
+    assert not right("18", response)
+    with pytest.raises(SuiteError, match="reference"):
+        Math().reference({"answer": "words without a formula in them"})
+
+
+def test_equal_answers_vote_together() -> None:
+    """Half, 0.5 and 1/2 are one candidate with three votes, against two for 3."""
+    grade = Math().grade(
+        [r"\boxed{\frac12}", r"\boxed{3}", r"\boxed{0.5}", r"\boxed{3}", r"\boxed{1/2}"], {"answer": "0.5"}
+    )
+    assert grade.metrics["success_vote"] == 1
+    assert [count for _, count in grade.votes] == [3, 2]
+
+
+@pytest.mark.parametrize("where", ["thread", "event loop"])
+def test_math_verify_works_off_the_main_thread_and_under_asyncio(where: str) -> None:
+    """Its limit of time is no signal of the main thread's."""
+    grader, found = Math(symbolic=True), []
+    pair = [r"\boxed{\sin^2 x + \cos^2 x + y}"], {"answer": "1 + y"}
+    if where == "thread":
+        thread = threading.Thread(target=lambda: found.append(grader.grade(*pair)))
+        thread.start()
+        thread.join()
+    else:
+
+        async def grade() -> None:
+            found.append(await grader.agrade(*pair, None))
+
+        asyncio.run(grade())
+    assert found[0].metrics["success"] == 1
+
+
+def test_an_answer_that_takes_too_long_is_wrong() -> None:
+    """And the next one is graded as ever."""
+    grader = Math(symbolic=True, time_limit=0.5)
+    assert (
+        grader.grade([r"\boxed{\sum_{n=1}^{99999999} \frac{1}{n^{\pi}}}"], {"answer": r"\zeta(3)"}).metrics["success"]
+        == 0
+    )
+    assert grader.grade([r"\boxed{\sin^2 x + \cos^2 x + y}"], {"answer": "1 + y"}).metrics["success"] == 1
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(1, 999))
+def test_a_number_equals_itself_in_every_spelling(whole: int, part: int) -> None:
+    """Thousands separators, trailing zeros, a fraction over 1000; and never its neighbour."""
+    decimal = f"{whole}.{part:03d}"
+    fraction = rf"\frac{{{abs(whole) * 1000 + part}}}{{1000}}"
+    sign = "-" if whole < 0 else ""
+    for spelling in (f"{whole:,}.{part:03d}", f"{decimal}00", f"{sign}{fraction}"):
+        assert right(decimal, rf"\boxed{{{spelling}}}", symbolic=False)
+    assert not right(decimal, rf"\boxed{{{whole}.{part:03d}1}}", symbolic=False)
+    assert not right(str(whole), rf"\boxed{{{whole + 1}}}", symbolic=False)
+
+
+@given(st.text(max_size=60))
+def test_no_text_breaks_it(text: str) -> None:
+    """Whatever a model says is an answer or none, and an answer equals itself."""
+    grader = Math(symbolic=False)
+    [answer] = grader.answers([text], ROW)
+    assert answer.key is not None or not answer.correct

@@ -177,7 +177,7 @@ async def evaluate(
     grader: Grader,
     source: Asking,
     prices: PriceBook,
-    concurrency: int = 16,
+    concurrency: int = 32,
     aggregate: Aggregate = mean,
     on_result: Callable[[int, ExampleResult, Decimal], None] | None = None,
     requests: Iterable[CompletionRequest] | None = None,

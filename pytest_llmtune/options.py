@@ -121,7 +121,7 @@ OPTIONS = (
     ),
     Option("live", _boolean, "ask today's models, read and write no recording, and gate against the baseline"),
     Option("accept", _boolean, "make today's replayed result the baseline"),
-    Option("concurrency", _number(int, "requests"), "requests in flight (default 16)", "N"),
+    Option("concurrency", _number(int, "requests"), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server to ask (else OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
     Option("timeout", _number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),

@@ -52,7 +52,7 @@ class Settings:
     """The project's root; the cache lives in ``<root>/.llmtune``."""
     base_url: str | None = None
     endpoints: str | None = None
-    concurrency: int = 16
+    concurrency: int = 32
     timeout: float = 60.0
     """Seconds for one request."""
     deadline: float | None = None

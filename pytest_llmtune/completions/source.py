@@ -85,7 +85,7 @@ class LiveSource:
     prices: PriceBook
     ledger: Ledger = field(default_factory=Ledger)
     cache: Cache | None = None
-    concurrency: int = 16
+    concurrency: int = 32
     """HTTP requests in flight, over all endpoints."""
     timeout: float = 60.0
     """Seconds for one HTTP request."""

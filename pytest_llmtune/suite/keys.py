@@ -230,7 +230,7 @@ KEYS: tuple[Key, ...] = (
         "concurrency",
         forms.whole(1, "requests in flight"),
         None,
-        "Requests in flight. Default: `--llm-concurrency`, 16.",
+        "Requests in flight. Default: `--llm-concurrency`, 32.",
     ),
     Key(
         "timeout",

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.tuning.proposals import Proposals
 
-__all__ = ["Search"]
+__all__ = ["TRICKLE", "Search"]
 
 _FRESH = 6
 """Arms that wait unasked: something new is always among the candidates."""
 _PILOT = 2
 """Rows that every model is asked first, to learn its costs."""
+_ROUND = 32
+"""Requests that are decided on together, at least."""
+TRICKLE = 2
+"""Requests: where the budget pays for fewer at a time, the rest of it is not worth the waiting."""
 _LEAST = 0.1
 """Curiosity at the end."""
 _MOST = 200
@@ -63,7 +67,7 @@ class Search:
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
             self._enter(min(_FRESH - fresh, self._room()))
             jobs = self._affordable_jobs()
-            if not jobs:
+            if not jobs or (self._poor and len(jobs) < TRICKLE):
                 return self._why_ended()
             if not await self._round(jobs):
                 return "optimization_budget"
@@ -96,7 +100,7 @@ class Search:
         found: list[Job] = []
         left = self.left()
         self._poor = False
-        for step in self.race.plan(2 * self.concurrency, self._curiosity()):
+        for step in self.race.plan(max(_ROUND, self.concurrency), self._curiosity()):
             fitting = self._fitting(step, left)
             self._poor = self._poor or len(fitting) < len(step)
             found += fitting

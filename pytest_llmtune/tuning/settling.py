@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.tuning.choosing import ranked
+from pytest_llmtune.tuning.search import TRICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,10 @@ async def settle(search: Search) -> None:
     """Ask test rows until the likely winner is surely within the inference budget, or surely not, or money ends."""
     search.kept = Decimal(0)
     while (leader := _doubtful(search)) is not None:
-        cells = _affordable(search, _unasked(search, leader)[: search.concurrency])
+        wanted = _unasked(search, leader)[: search.concurrency]
+        cells = _affordable(search, wanted)
+        if len(cells) < min(TRICKLE, len(wanted)):
+            return
         before = [len(search.race.pool.cell(entrant.arm, row).samples) for entrant, row, _ in cells]
         await search.ask(cells)
         after = []

@@ -92,7 +92,7 @@ async def tune(
     prices: PriceBook,
     ledger: Ledger,
     listen: events.Listener = lambda _: None,
-    concurrency: int = 16,
+    concurrency: int = 32,
     log: StudyLog | None = None,
 ) -> Study:
     """Search the suite's space on the split's tuning rows.

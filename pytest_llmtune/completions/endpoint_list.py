@@ -23,9 +23,9 @@ from pytest_llmtune.errors import SuiteError
 if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import Price
 
-__all__ = ["endpoints_of"]
+__all__ = ["FIELDS", "endpoints_of"]
 
-_FIELDS = {
+FIELDS = {
     "name": "what to call it",
     "kind": "openai or azure",
     "base_url": "its address",
@@ -90,7 +90,7 @@ def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> 
     if isinstance(entries, Mapping):
         entries = [entries]
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
-        raise SuiteError(f"{where}: endpoints are {entries!r:.80}; valid: a list of mappings with {', '.join(_FIELDS)}")
+        raise SuiteError(f"{where}: endpoints are {entries!r:.80}; valid: a list of mappings with {', '.join(FIELDS)}")
     found = tuple(
         item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources, trust)
         for number, item in enumerate(entries)
@@ -202,13 +202,13 @@ def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
 def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpoint:
     """One entry of a list."""
     if not isinstance(item, Mapping):
-        raise SuiteError(f"{where} is {type(item).__name__}; valid: a mapping with {', '.join(_FIELDS)}")
+        raise SuiteError(f"{where} is {type(item).__name__}; valid: a mapping with {', '.join(FIELDS)}")
     fields = {_ALIASES.get(str(name), str(name)): value for name, value in item.items() if value is not None}
     for name in fields:
-        if name not in _FIELDS:
-            close = difflib.get_close_matches(name, [*_FIELDS, *_ALIASES], 1)
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name, [*FIELDS, *_ALIASES], 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise SuiteError(f"{where} has the unknown field {name!r}{hint}; valid: {', '.join(_FIELDS)}")
+            raise SuiteError(f"{where} has the unknown field {name!r}{hint}; valid: {', '.join(FIELDS)}")
     kind = str(fields.get("kind", "openai")).lower().replace("open_ai", "openai")
     if kind not in ("openai", "azure"):
         raise SuiteError(f"{where}: kind is {kind!r}; valid: openai, azure")
@@ -272,7 +272,7 @@ def _models(given: Any, where: str) -> dict[str, str] | None:
     )
     models = {str(ours): str(theirs) for ours, theirs in pairs}
     if not models:
-        raise SuiteError(f"{where}: models is {given!r:.100}; valid: {_FIELDS['models']}")
+        raise SuiteError(f"{where}: models is {given!r:.100}; valid: {FIELDS['models']}")
     return models
 
 
@@ -280,7 +280,7 @@ def _prices(given: Any, where: str) -> dict[str, Price]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise SuiteError(f"{where}: prices is {given!r:.100}; valid: {_FIELDS['prices']}")
+        raise SuiteError(f"{where}: prices is {given!r:.100}; valid: {FIELDS['prices']}")
     return {str(model): parse_price(str(model), price, f"{where}.prices") for model, price in given.items()}
 
 

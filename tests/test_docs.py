@@ -1,0 +1,93 @@
+"""The documentation cannot rot: what it shows is run, parsed, or looked up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_llmtune.completions.endpoint_list import endpoints_of
+from pytest_llmtune.options import OPTIONS
+from pytest_llmtune.suite import Suite
+from pytest_llmtune.suite.yaml_file import read_suites
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = [
+    pytest.param(kind, text, id=f"{page.relative_to(ROOT).as_posix()}-{number}-{kind}")
+    for page in PAGES
+    for number, (kind, text) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")), 1)
+]
+
+
+def blocks(*kinds: str) -> list[Any]:
+    return [block for block in BLOCKS if block.values[0] in kinds]
+
+
+@pytest.mark.parametrize(("kind", "text"), blocks("python"))
+@pytest.mark.filterwarnings("ignore")  # vcrpy's and what it imports
+def test_python_runs(kind: str, text: str) -> None:
+    """Each block by itself, but for the calls that ask a model: of these the syntax alone is checked."""
+    code = compile(text, "docs", "exec")
+    if not re.search(r"^\s*(config, analysis = tune|print\()", text, re.MULTILINE):
+        exec(code, {"__name__": "docs", "pytest": pytest})  # noqa: S102  # our own documentation
+
+
+@pytest.mark.parametrize(("kind", "text"), blocks("yaml"))
+def test_yaml_is_a_suite_or_a_list_of_endpoints(
+    kind: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As our own parsers read it; a CI system's workflow is YAML, and its options are looked up below."""
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "unused")
+    found = yaml.safe_load(text)
+    if "jobs" in found:
+        return
+    path = tmp_path / "shown.llmtune.yaml"
+    path.write_text(text, encoding="utf-8")
+    if isinstance(found, list):
+        assert endpoints_of(str(path), base_url=None, root=tmp_path)
+    else:
+        assert all(isinstance(suite, Suite) for suite in read_suites(path, shown_as=path.name, root=tmp_path))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_options_and_ini_keys_exist(page: Path) -> None:
+    """Every ``--llm-x`` and ``llmtune_x`` that is named anywhere, but in the log of changes."""
+    text = page.read_text(encoding="utf-8")
+    flags = {option.flag for option in OPTIONS}
+    keys = {option.key for option in OPTIONS}
+    assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) - {"--llm-x"} <= flags
+    named = set(re.findall(r"\bllmtune_[a-z_]*[a-z]\b", text)) - {"llmtune_choices_counted", "llmtune_x"}
+    assert named <= keys
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """What the code says and what the pages say."""
+    command = [sys.executable, str(ROOT / "docs" / "reference.py"), "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """A page that nobody finds is not there."""
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.name != "README.md"]
+    assert [page for page in pages if f" {page}\n" not in nav] == []
+
+
+def test_links_between_files_lead_somewhere() -> None:
+    """In the README too, which mkdocs does not see."""
+    broken = [
+        f"{page.name}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []

@@ -51,6 +51,9 @@ def test_yaml_is_a_suite_or_a_list_of_endpoints(
         return
     path = tmp_path / "shown.llmtune.yaml"
     path.write_text(text, encoding="utf-8")
+    if dataset := "dataset" in found and tmp_path / found["dataset"]:
+        dataset.parent.mkdir(exist_ok=True)
+        dataset.touch()
     if isinstance(found, list):
         assert endpoints_of(str(path), base_url=None, root=tmp_path)
     else:

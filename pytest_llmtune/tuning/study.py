@@ -135,7 +135,8 @@ async def tune(
         raise LLMTuneError(_why_none(search))
     summary = _summary(search, best, stopped_by, split)
     for trial in summary.trials:
-        log.write({"trial": trial.number, "config": trial.config, "score": trial.score, "status": trial.status})
+        score = None if trial.score is None else trial.score.value
+        log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
     if stopped_by != "interrupted":
         log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
     first, *others = (_contender(search, found) for found in best[: 1 + _RUNNERS_UP])

@@ -13,7 +13,6 @@ import yaml
 
 from pytest_llmtune.completions.endpoint_list import endpoints_of
 from pytest_llmtune.options import OPTIONS
-from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.yaml_file import read_suites
 
 ROOT = Path(__file__).parents[1]
@@ -51,13 +50,14 @@ def test_yaml_is_a_suite_or_a_list_of_endpoints(
         return
     path = tmp_path / "shown.llmtune.yaml"
     path.write_text(text, encoding="utf-8")
-    if dataset := "dataset" in found and tmp_path / found["dataset"]:
-        dataset.parent.mkdir(exist_ok=True)
-        dataset.touch()
     if isinstance(found, list):
         assert endpoints_of(str(path), base_url=None, root=tmp_path)
     else:
-        assert all(isinstance(suite, Suite) for suite in read_suites(path, shown_as=path.name, root=tmp_path))
+        dataset = tmp_path / found["dataset"]
+        dataset.parent.mkdir(exist_ok=True)
+        dataset.touch()
+        [(suite, _)] = read_suites(path, shown_as=path.name, root=tmp_path)
+        assert suite.name == found["name"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
 from pytest_llmtune.completions.account import Account
+from pytest_llmtune.completions.batches import Batching
 from pytest_llmtune.completions.endpoint_list import endpoints_of
 from pytest_llmtune.completions.parts import files_of
 from pytest_llmtune.completions.recording import Recording
@@ -69,14 +70,16 @@ def live_source(
         listen(events.InFlight(suite.name, account.in_flight, account.paid))
 
     pick = settings.pick
+    batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None
     return LiveSource(
         _endpoints(suite, settings),
         prices,
         ledger=ledger,
         cache=cache,
-        concurrency=int(pick("concurrency", suite.concurrency)),
+        concurrency=batching.most if batching else int(pick("concurrency", suite.concurrency)),
         timeout=pick("timeout", suite.timeout),
         deadline=pick("deadline", suite.deadline),
+        batching=batching,
         account=Account(listen=in_flight),
         redactor=redactor,
     )

@@ -82,6 +82,15 @@ def _dollars(text: str) -> Any:
     return _number(Decimal, "USD")(text)
 
 
+def _part(text: str) -> Any:
+    from decimal import Decimal
+
+    found = _number(Decimal, "parts")(text)
+    if found > 1:
+        raise ValueError(f"is {text!r}; valid: a number above 0, at most 1")
+    return found
+
+
 def _shard(text: str) -> Any:
     from pytest_llmtune.sharding import Shard
 
@@ -126,6 +135,8 @@ OPTIONS = (
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
     Option("timeout", _number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
     Option("deadline", _number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
+    Option("batch", _boolean, "ask by OpenAI's Batch API, at its price: cheaper, and answered within a day"),
+    Option("batch-price", _part, "what a batch costs, as a part of the ordinary price (default 0.5)", "PART"),
     Option("max-spend", _dollars, "USD that the whole run may spend, in every paid mode", "USD"),
     Option("prices", _prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
     Option("redact", _lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from pytest_llmtune.completions.parts import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from decimal import Decimal
 
     from pytest_llmtune.sharding import Shard
 
@@ -77,6 +77,10 @@ class Settings:
     """Whether such parts are compressed."""
     trust_hosts: tuple[str, ...] = ()
     """Hosts that a suite in YAML, or ``.env``, may send requests and keys to."""
+    batch: bool = False
+    """Whether requests go by the Batch API."""
+    batch_price: Decimal = Decimal("0.5")
+    """What a batch costs, as a part of the ordinary price."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
 

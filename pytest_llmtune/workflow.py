@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 __all__ = ["SuiteRun"]
 
 
+_BATCHED = 10_000
+"""Examples in flight where they are asked in batches."""
+_ROUND = 512
+"""Requests of a search that are decided on together, where they are asked in batches."""
+
+
 @dataclass(eq=False)
 class SuiteRun:
     """One suite in one run. Everything is done once, when it is first asked for."""
@@ -193,7 +199,7 @@ class SuiteRun:
                 prices=self.prices,
                 ledger=search,
                 listen=self.listen,
-                concurrency=self._concurrency,
+                concurrency=min(self._concurrency, _ROUND) if self.settings.batch else self._concurrency,
                 log=study_log,
             )
         finally:
@@ -283,6 +289,8 @@ class SuiteRun:
 
     @property
     def _concurrency(self) -> int:
+        if self.settings.batch:
+            return _BATCHED
         return int(self.settings.pick("concurrency", self.suite.concurrency))
 
     def _cache(self) -> Path:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.answers import answers_in, is_refusal
 from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_limit
-from pytest_llmtune.completions.limits import Gate, Pilot
 from pytest_llmtune.completions.sending import model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.model import Exchange
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.billing import Billing
     from pytest_llmtune.completions.lanes import Fleet, Lane
     from pytest_llmtune.completions.ledger import Ledger, Reservation
+    from pytest_llmtune.completions.limits import Gate
     from pytest_llmtune.model import CompletionRequest
 
 __all__ = ["Asking", "Keep", "Patience"]
@@ -146,7 +146,7 @@ class Asking:
         async with self.slots.entered(), self.ledger.reserve(worst) as reservation, lane.gate.entered():
             reservation.settle(_FREE)  # until it is sent
             await lane.keep_pace(self.billing.tokens(body, n))
-            async with lane.pilots.setdefault(job.model, Pilot()).flight() as pilot:
+            async with lane.pilot(job.model).flight() as pilot:
                 seconds = job.begin(self.patience)
                 if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
                     return Failure(Kind.CLOSED, "")  # found out while this request waited

@@ -38,14 +38,17 @@ class Billing:
     prices: PriceBook
     account: Account
     timeout: float
+    share: Decimal = Decimal(1)
+    """What is paid of the price: less for batches."""
     _prompts: dict[bytes, int] = field(default_factory=dict)
     """Tokens of prompts that were billed before, by a digest of what makes them."""
     _counting: dict[tuple[int, str], asyncio.Future[bool | None]] = field(default_factory=dict)
     """Whether an endpoint counts one choice only, by its place and the model; None: it cannot be found out."""
 
     def price(self, lane: Lane, model: str) -> Price:
-        """The endpoint's own price, else the price book's."""
-        return lane.endpoint.prices.get(model) or self.prices.price(model)
+        """The endpoint's own price, else the price book's; the batches' part of it."""
+        found = lane.endpoint.prices.get(model) or self.prices.price(model)
+        return found if self.share == 1 else found.times(self.share)
 
     def worst(self, lane: Lane, body: Mapping[str, Any], n: int) -> Decimal:
         """USD that a request for n answers may cost at most, a probe of the server's counting included.

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.completions.batches import Batcher
 from pytest_llmtune.completions.faults import Failure, backoff
 from pytest_llmtune.completions.limits import Gate, Pace, Pilot
 from pytest_llmtune.errors import EndpointError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import openai
 
+    from pytest_llmtune.completions.batches import Batching
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.secret import Secret
 
@@ -44,11 +46,17 @@ class Lane:
     rests_for: Failure | None = None
     closed: dict[str | None, str] = field(default_factory=dict)
     """Why it cannot be used any more: for one model, or (None) for all."""
+    batching: Batching | None = None
+    """Where requests go as batches instead of one by one."""
     _client: openai.AsyncOpenAI | None = field(default=None, repr=False)
+    _batcher: Batcher | None = field(default=None, repr=False)
 
     async def post(self, model: str, body: Mapping[str, Any]) -> str:
         """The text of the answer to a chat completion; raises what the openai client raises."""
         wire = {**body, "model": self.endpoint.own_name(model)}
+        if self.batching is not None:
+            self._batcher = self._batcher or Batcher(self.client, self.batching, self.endpoint.base_url)
+            return await self._batcher.post(wire)
         return str(await self.client.post("/chat/completions", cast_to=str, body=wire))
 
     @property
@@ -58,9 +66,16 @@ class Lane:
         return self._client
 
     async def aclose(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.aclose()
+            self._batcher = None
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+    def pilot(self, model: str) -> Pilot:
+        """Who goes first; in a batch all go together."""
+        return self.pilots.setdefault(model, Pilot(landed=self.batching is not None))
 
     async def keep_pace(self, tokens: int) -> None:
         """Wait as long as the endpoint's limits a minute ask for."""
@@ -98,7 +113,9 @@ class Fleet:
     lanes: tuple[Lane, ...]
 
     @classmethod
-    def of(cls, endpoints: Iterable[Endpoint], concurrency: int, timeout: float) -> Fleet:
+    def of(
+        cls, endpoints: Iterable[Endpoint], concurrency: int, timeout: float, batching: Batching | None = None
+    ) -> Fleet:
         return cls(
             tuple(
                 Lane(
@@ -106,9 +123,10 @@ class Fleet:
                     key,
                     order,
                     timeout,
-                    Gate(min(concurrency, endpoint.concurrency or concurrency)),
-                    Pace(endpoint.requests_per_minute) if endpoint.requests_per_minute else None,
-                    Pace(endpoint.tokens_per_minute) if endpoint.tokens_per_minute else None,
+                    Gate(concurrency if batching else min(concurrency, endpoint.concurrency or concurrency)),
+                    Pace(endpoint.requests_per_minute) if endpoint.requests_per_minute and not batching else None,
+                    Pace(endpoint.tokens_per_minute) if endpoint.tokens_per_minute and not batching else None,
+                    batching=batching,
                 )
                 for order, endpoint in enumerate(endpoints)
                 for key in endpoint.keys

@@ -48,6 +48,12 @@ class Price:
             [own, *(p.worst(prompt_tokens, completion_tokens) for start, p in self.tiers if start < prompt_tokens)]
         )
 
+    def times(self, share: Decimal) -> Price:
+        """A part of the price."""
+        cached = None if self.cached_input is None else self.cached_input * share
+        tiers = tuple((start, price.times(share)) for start, price in self.tiers)
+        return Price(self.input * share, self.output * share, cached, tiers)
+
     def to_plain(self) -> dict[str, str]:
         """As a suite or a lock file gives it (without tiers, which only genai-prices knows)."""
         plain = {"input": str(self.input), "output": str(self.output)}

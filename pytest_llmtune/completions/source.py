@@ -22,6 +22,7 @@ from pytest_llmtune.errors import CompletionError, StaleRecordingError
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
+    from pytest_llmtune.completions.batches import Batching
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.pricing import PriceBook
@@ -97,6 +98,8 @@ class LiveSource:
     """HTTP requests for the same answers, waiting out of rate limits not counted."""
     pause: float = 0.5
     """Seconds before the first retry; doubled for each further one."""
+    batching: Batching | None = None
+    """Ask by the Batch API; None: one by one."""
     account: Account = field(default_factory=Account)
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
@@ -157,14 +160,15 @@ class LiveSource:
 
     def _started(self) -> Asking:
         if self._asking is None:
+            batching, timeout = self.batching, self.timeout if self.batching is None else self.batching.patience
             self._asking = Asking(
-                Fleet.of(self.endpoints, self.concurrency, self.timeout),
-                Billing(self.prices, self.account, self.timeout),
+                Fleet.of(self.endpoints, self.concurrency, self.timeout, batching),
+                Billing(self.prices, self.account, timeout, Decimal(1) if batching is None else batching.price),
                 self.ledger,
                 self.account,
                 Patience(
-                    self.timeout,
-                    self.patience or 10 * self.timeout,
+                    timeout,
+                    self.patience or 10 * timeout,
                     self.attempts,
                     self.pause,
                     float("inf") if self.deadline is None else time.monotonic() + self.deadline,

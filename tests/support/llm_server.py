@@ -30,6 +30,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from support.batch_api import Batches
+
 __all__ = ["Answer", "Fault", "LLMServer", "prompt_tokens", "refused_url", "tokens"]
 
 Body = dict[str, Any]
@@ -151,6 +153,8 @@ class LLMServer:
         self.faults = deque(faults)
         self.fault_rate, self.fault, self.gzip = dict(fault_rate or {}), fault, gzip
         self.cached_tokens, self.port = cached_tokens, port
+        self.batches = Batches()
+        """The files and batches endpoints."""
         self.requests: list[Body] = []
         """The bodies of all requests for answers, in order of arrival, refused ones too."""
         self.answered: list[Body] = []
@@ -343,12 +347,38 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 names = server.models or ["any"]
                 data = [{"id": name, "object": "model", "created": 1, "owned_by": "test"} for name in names]
                 self.reply(200, {"object": "list", "data": data})
-            else:
+            elif not self.batch_api(urlsplit(self.path).path, b""):
                 self.reply(404, _error(f"no such path: {self.path}", "not_found"))
+
+        def batch_api(self, path: str, raw: bytes) -> bool:
+            """Whether the path is one of the files and batches endpoints; then it is answered."""
+            batches, parts = server.batches, path.removeprefix("/v1/").split("/")
+            match self.command, parts:
+                case "POST", ["files"]:
+                    self.reply(200, batches.upload(raw))
+                case "POST", ["batches"]:
+                    self.reply(200, batches.create(json.loads(raw), self.answered_in_batch))
+                case "GET", ["batches"]:
+                    shown = [batches.shown(name) for name in reversed(batches.batches)]
+                    self.reply(200, {"object": "list", "data": shown, "has_more": False})
+                case "GET", ["batches", name]:
+                    self.reply(200, batches.look(name))
+                case "GET", ["files", name, "content"]:
+                    self.send(200, batches.files[name].encode(), {"content-type": "application/octet-stream"})
+                case _:
+                    return False
+            return True
+
+        def answered_in_batch(self, body: Body) -> Body:
+            answers = server.choices(body)
+            self.billed(body, answers)
+            return server.completion(body, answers)
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             path = urlsplit(self.path).path
+            if self.batch_api(path, raw):
+                return
             body = json.loads(raw)
             parts = path.split("/")
             if "deployments" in parts:

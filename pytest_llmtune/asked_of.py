@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from pytest_llmtune import events
 from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.batches import Batching
 from pytest_llmtune.completions.endpoint_list import endpoints_of
-from pytest_llmtune.completions.parts import files_of
 from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.completions.trust import Trust
@@ -20,6 +18,7 @@ from pytest_llmtune.settings import Mode, Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llmtune.completions.anew import Anew
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.ledger import Ledger
@@ -100,16 +99,17 @@ def _endpoints(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:
     )
 
 
-def record_cache(mode: Mode, suite: Suite, recording: Recording) -> str | None:
-    """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer."""
+def record_cache(mode: Mode, suite: Suite, anew: Anew) -> str | None:
+    """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer.
+
+    Raises:
+        RecordingError: the directory of caches cannot be written to.
+    """
     match mode:
         case Mode.RECORD_MISSING:
             return str(suite.seed)
         case Mode.RECORD_ALL:
-            old = hashlib.sha256()
-            for file in files_of(recording.path, torn=True):
-                old.update(file.read_bytes())
-            return f"record-{old.hexdigest()[:16]}"
+            return anew.begin()
         case _:
             return None
 

@@ -141,6 +141,7 @@ class Session:
         path, line, _ = item.location
         place = Place(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
         run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
+        run.at_end = self._open.callback
         if (shards := self.shards) is not None:
             shards.of(suite.name)  # that there are none is said now
             run.gather = lambda _: shards

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune import events
 from pytest_llmtune.asked_of import Layered, live_source, record_cache, recorded
 from pytest_llmtune.asked_rows import AskedRows, state_of
+from pytest_llmtune.completions.anew import Anew
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.pricing import PriceBook
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
+    from pytest_llmtune.completions.recording import Gathered
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.evaluation import Asking
@@ -63,6 +65,8 @@ class SuiteRun:
     listen: events.Listener = field(default=lambda _: None)
     gather: Callable[[SuiteRun], Shards] | None = None
     """Where results come from that are judged together, instead of replaying."""
+    at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
+    """Takes what is to be done when the whole run was told."""
     _asked_of: list[LiveSource] = field(default_factory=list)
 
     @property
@@ -189,6 +193,7 @@ class SuiteRun:
         source = self._live(search, cached=str(suite.seed))
         path = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
         study_log = StudyLog.open(path, study_digest(suite, self.split, self.grader))
+        source.journal = study_log.note
         self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
@@ -238,20 +243,20 @@ class SuiteRun:
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, source.account.paid))
-        Recording.write(self.recording_path, judged.gathered.exchanges, self.redactor, self.settings.layout)
+        self._record(judged.gathered)
         return study, judged.evaluation, compared
 
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
         mode = self.settings.mode
         if not mode.online:
             return await self._evaluate(rows, ReplaySource(recording))
-        live = self._live(self.ledger, cached=record_cache(mode, self.suite, recording))
+        live = self._live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
             return await self._asked(rows, live, "live")
         collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
         evaluation = await self._asked(rows, collector, "record")
         if not evaluation.unknown:  # whole or not at all; what was paid for is in the cache
-            Recording.write(self.recording_path, collector.gathered.exchanges, self.redactor, self.settings.layout)
+            self._record(collector.gathered)
         return evaluation
 
     # -- the steps
@@ -283,6 +288,17 @@ class SuiteRun:
             on_result=on_result if self.settings.mode.online else None,
             requests=rows.requests(),
         )
+
+    def _record(self, gathered: Gathered) -> None:
+        Recording.write(self.recording_path, gathered.exchanges, self.redactor, self.settings.layout)
+        if self.settings.mode is Mode.RECORD_ALL:
+            self.at_end(self._anew.end)
+        else:
+            self._anew.end()
+
+    @property
+    def _anew(self) -> Anew:
+        return Anew.of(self.recording_path, self.settings.root)
 
     def _rows(self, config: Config) -> AskedRows:
         return AskedRows(config, self.split.test, self.settings.shard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.model import Completion, CompletionRequest, Exchange
 
-__all__ = ["LiveSource", "ReplaySource", "Source"]
+__all__ = ["Journal", "LiveSource", "ReplaySource", "Source"]
+
+
+Journal = Callable[[str, int, Decimal], None]
+"""Told of what is paid for before it is stored: a request's key, how many of its exchanges are stored, USD."""
 
 
 class Source(Protocol):
@@ -103,6 +108,7 @@ class LiveSource:
     account: Account = field(default_factory=Account)
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
+    journal: Journal | None = None
     _asking: Asking | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -149,6 +155,8 @@ class LiveSource:
         def keep(exchange: Exchange, cost: Decimal) -> None:
             costs.append(cost)
             exchange = self.redactor.clean_exchange(exchange)
+            if self.journal is not None:
+                self.journal(request.key, len(pool), cost)
             if self.cache is not None:
                 self.cache.add(request.key, exchange, after=len(pool))
             pool.append(exchange)

@@ -121,5 +121,5 @@ class _Meter:
     async def complete(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
         self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
-        self.paid += self.log.paid(request, completion.paid)
+        self.paid += self.log.paid(request, completion)
         return completion

@@ -1,4 +1,4 @@
-"""The log of a study: what it paid for, one JSON line a request, so that a killed search goes on within its budget."""
+"""The log of a study: what it paid for, one JSON line an answered request, so that a killed search goes on as it was."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.atomic import write_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_llmtune.model import CompletionRequest
+    from pytest_llmtune.model import Completion, CompletionRequest
 
 __all__ = ["StudyLog"]
 
@@ -28,8 +30,10 @@ class StudyLog:
 
     path: Path | None = None
     """None: nothing is kept."""
-    earlier: Mapping[tuple[str, int, int], Decimal] = field(default_factory=dict)
-    """Request (key, n, draw) to USD that a killed run paid for it."""
+    spent_earlier: Decimal = Decimal(0)
+    """USD that killed runs of this study paid, answers included that they died too early to keep."""
+    uncounted: dict[tuple[str, int], Decimal] = field(default_factory=dict)
+    """Exchange (its request's key, its place in the cache) to USD that the study paid, until it is first used."""
 
     @classmethod
     def open(cls, path: Path, study: str) -> StudyLog:
@@ -40,23 +44,32 @@ class StudyLog:
         Args:
             study: what makes two studies the same: a digest of suite, rows, grader, budgets and seed.
         """
-        earlier = _read(path, study)
-        if earlier is None:
+        log = _read(path, study)
+        if log is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"study": study}) + "\n", encoding="utf-8")
-        return cls(path, earlier or {})
+            write_text(path, json.dumps({"study": study}) + "\n")
+        elif not path.read_bytes().endswith(b"\n"):
+            log.write({})  # ends the line that a kill tore
+        return log or cls(path)
 
-    @property
-    def spent_earlier(self) -> Decimal:
-        """USD."""
-        return sum(self.earlier.values(), Decimal(0))
+    def note(self, key: str, place: int, usd: Decimal) -> None:
+        """An exchange was paid for. To be called before it is stored: what is stored is then in the log, always.
 
-    def paid(self, request: CompletionRequest, now: Decimal) -> Decimal:
-        """USD that the study paid for a completion, ``now`` or before it was killed."""
-        if not now:
-            return self.earlier.get((request.key, request.n, request.draw), now)
-        self.write({"key": request.key, "n": request.n, "draw": request.draw, "paid": str(now)})
-        return now
+        Args:
+            key: of the request.
+            place: how many exchanges of the request are stored already.
+        """
+        self.uncounted[key, place] = usd
+        self.write({"key": key, "place": place, "paid": str(usd)})
+
+    def paid(self, request: CompletionRequest, completion: Completion) -> Decimal:
+        """USD that the study paid for what it uses now for the first time, be it before it was killed.
+
+        A search asks for the first answers to a request only, never for a later draw.
+        """
+        used = ((request.key, place) for place in range(len(completion.exchanges)))
+        noted = sum((self.uncounted.pop(each, Decimal(0)) for each in used), Decimal(0))
+        return noted or completion.paid  # of a source that notes nothing
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append a line."""
@@ -65,19 +78,22 @@ class StudyLog:
                 log.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
 
 
-def _read(path: Path, study: str) -> dict[tuple[str, int, int], Decimal] | None:
-    """What a log of this study lists; None: there is none."""
+def _read(path: Path, study: str) -> StudyLog | None:
+    """The log of this study; None: there is none."""
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return None
-    paid: dict[tuple[str, int, int], Decimal] = {}
+    log = StudyLog(path)
     with path.open(encoding="utf-8", errors="replace") as lines:
         if _entry(next(lines, "")).get("study") != study:
             return None
         for line in lines:
             match _entry(line):
-                case {"key": str(key), "n": int(n), "draw": int(draw), "paid": str(usd)}:
-                    paid[key, n, draw] = _dollars(usd)
-    return paid
+                case {"key": str(key), "place": int(place), "paid": str(usd)}:
+                    log.uncounted[key, place] = _dollars(
+                        usd
+                    )  # the last line of a place is of the exchange stored there
+                    log.spent_earlier += _dollars(usd)
+    return log
 
 
 def _entry(line: str) -> dict[str, Any]:

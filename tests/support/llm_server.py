@@ -375,7 +375,11 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             return server.completion(body, answers)
 
         def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+            size = int(self.headers.get("content-length") or 0)
+            raw = self.rfile.read(size)
+            if len(raw) < size:  # the client was killed while it sent
+                self.close_connection = True
+                return
             path = urlsplit(self.path).path
             if self.batch_api(path, raw):
                 return

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmtune.grading import grade_answers
-from pytest_llmtune.model import Answer, CompletionRequest
+from pytest_llmtune.model import Answer, Completion, CompletionRequest, Exchange, Usage
 from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
 from pytest_llmtune.tuning.arms import Arm, families_of
 from pytest_llmtune.tuning.encoding import Encoder
@@ -229,15 +229,26 @@ def test_a_killed_study_counts_what_it_paid_once(tmp_path: Path) -> None:
     """Its lines are read back, a torn one is left out, and another study begins anew."""
     path = tmp_path / "studies" / "s.jsonl"
     log = StudyLog.open(path, "one")
-    assert log.paid(request("k"), Decimal("0.25")) == Decimal("0.25")
-    assert log.paid(request("k", 3), Decimal("0.5")) == Decimal("0.5")
+    log.note("k", 0, Decimal("0.25"))
+    assert log.paid(request("k"), completion(1, paid="0.25")) == Decimal("0.25")
+    log.note("k", 1, Decimal("0.4"))  # killed before it was stored: asked again
     with path.open("a", encoding="utf-8") as file:
-        file.write('{"key": "k2", "n": 1, "dr')
+        file.write('{"key": "k2", "place": 0, "pa')
+    StudyLog.open(path, "one").note("k3", 0, Decimal("0.1"))
     again = StudyLog.open(path, "one")
+    assert again.paid(request("k3"), completion(1)) == Decimal("0.1")
     assert again.spent_earlier == Decimal("0.75")
-    assert again.paid(request("k"), Decimal(0)) == Decimal("0.25")
-    assert again.paid(request("k2"), Decimal(0)) == 0
+    assert again.paid(request("k"), completion(1)) == Decimal("0.25")
+    again.note("k", 1, Decimal("0.5"))
+    assert again.paid(request("k", 3), completion(2, paid="0.5")) == Decimal("0.5")
+    assert again.paid(request("k", 3), completion(2)) == 0
+    assert again.paid(request("k2"), completion(1)) == 0
     assert StudyLog.open(path, "two").spent_earlier == 0
+
+
+def completion(exchanges: int, paid: str = "0") -> Completion:
+    exchange = Exchange("POST", "", {}, {})
+    return Completion((), Usage(0, 0), (exchange,) * exchanges, paid=Decimal(paid))
 
 
 @given(st.binary(max_size=200))

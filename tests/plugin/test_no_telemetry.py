@@ -22,6 +22,7 @@ def note(event, args):
         log.write(f"{event} {where!r}\\n")
 
 sys.addaudithook(note)
+import flaml, genai_prices, hypothesis, openai, optuna, vcr  # with all that they would like, used or not
 """
 
 

@@ -108,6 +108,12 @@ class _Socket:
 
     def makefile(self, *_: Any, **__: Any) -> IO[bytes]:
         """The response; http.client asks for it when the request is complete."""
+        try:
+            return self._response()
+        except BaseException as error:  # noqa: BLE001  # raised where it is read
+            return _Failed(error)
+
+    def _response(self) -> IO[bytes]:
         sent, self._sent = bytes(self._sent), bytearray()
         asked = _asked(self._connection, sent)
         call = self.replay.ask(asked)
@@ -147,6 +153,17 @@ class _Socket:
 
     def shutdown(self, _: int) -> None:
         """There is nobody to tell."""
+
+
+class _Failed(io.BytesIO):
+    """Raises when it is read: a response that got no file would be left half made, which Python 3.13 complains of."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def readline(self, *_: Any) -> bytes:
+        raise self._error
 
 
 def _asked(connection: Any, sent: bytes) -> Asked:

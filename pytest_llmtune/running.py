@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_llmtune.completions.belonging import outside
@@ -30,8 +31,10 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with outside():
+        with outside(), suppress(KeyboardInterrupt):
             asyncio.run(keep())
+        if not results:  # Ctrl-C: raised anew, without the cancelled requests' tracebacks, which pytest spells out
+            raise KeyboardInterrupt
         return results[0]
     failures: list[BaseException] = []
 

@@ -34,7 +34,7 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
         with outside(), suppress(KeyboardInterrupt):
             asyncio.run(keep())
         if not results:  # Ctrl-C: raised anew, without the cancelled requests' tracebacks, which pytest spells out
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt from None
         return results[0]
     failures: list[BaseException] = []
 

@@ -170,10 +170,9 @@ class Batcher:
             try:
                 batch = await self.client.batches.retrieve(batch_id)
             except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError):
-                pass
-            else:
-                if batch.status in _ENDED or batch.status == "failed":
-                    return batch
+                batch = None  # looked at again later
+            if batch is not None and (batch.status in _ENDED or batch.status == "failed"):
+                return batch
             await asyncio.sleep(pause)
             pause = min(_SLOWEST, pause * 1.5)
 

@@ -150,6 +150,14 @@ def test_a_run_that_died_while_creating_a_batch_looks_for_it(live: Live, server:
     assert notes(live) == []
 
 
+def test_faults_while_looking_are_waited_out(live: Live, server: LLMServer) -> None:
+    """The batch goes on whether we can see it or not: nothing is sent twice."""
+    server.batches.looks = 3
+    server.batches.blind = 3
+    assert texts(live.run(source(live, server), request("asked"))) == [["asked"]]
+    assert (server.batches.sizes, server.batches.blind) == ([1], 0)
+
+
 def test_notes_hold_nothing_of_what_was_asked(live: Live, server: LLMServer) -> None:
     """Digests alone; a file that is no note is left as it is."""
     (live.directory / "batches").mkdir()

@@ -30,6 +30,8 @@ class Batches:
     """So many batches expire after half of their requests."""
     invalid: str = ""
     """Why each batch fails its validation."""
+    blind: int = 0
+    """So many looks at a batch fail with 500."""
     files: dict[str, str] = field(default_factory=dict)
     batches: dict[str, Document] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)

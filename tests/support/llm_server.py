@@ -361,6 +361,9 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 case "GET", ["batches"]:
                     shown = [batches.shown(name) for name in reversed(batches.batches)]
                     self.reply(200, {"object": "list", "data": shown, "has_more": False})
+                case "GET", ["batches", _] if batches.blind:
+                    batches.blind -= 1
+                    self.reply(500, _error("the server had an error", None))
                 case "GET", ["batches", name]:
                     self.reply(200, batches.look(name))
                 case "GET", ["files", name, "content"]:

@@ -36,6 +36,8 @@ __all__ = ["Aggregate", "Asking", "Collector", "all_of", "evaluate", "evaluation
 _MANY = 10_000  # examples, past which their texts are kept small
 
 Aggregate = Callable[[Sequence[float]], float]
+PERCENTILES = (50, 90, 95, 99)
+"""Of the latency, which are metrics: ``latency_p95``."""
 mean: Aggregate = statistics.fmean
 
 
@@ -134,6 +136,12 @@ def _values(results: Iterable[ExampleResult]) -> dict[str, list[float]]:
     return columns
 
 
+def _percentiles(latencies: list[float]) -> dict[str, float]:
+    """Of the latency, by nearest rank: so much or less did so many of a hundred examples take."""
+    ordered = sorted(latencies)
+    return {f"latency_p{part}": ordered[-(-part * len(ordered) // 100) - 1] for part in PERCENTILES if ordered}
+
+
 def evaluation_of(
     config: Mapping[str, object],
     results: Sequence[ExampleResult],
@@ -154,7 +162,8 @@ def evaluation_of(
     return Evaluation(
         config=config,
         results=tuple(results),
-        metrics={name: aggregate(values) for name, values in columns.items()},
+        metrics={name: aggregate(values) for name, values in columns.items()}
+        | _percentiles(columns.get("latency", [])),
         intervals={name: _interval(values) for name, values in columns.items()},
         inference_cost=sum((r.cost for r in known), Decimal(0)) / len(known) if known else Decimal(0),
         cost=paid,

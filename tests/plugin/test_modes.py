@@ -175,3 +175,13 @@ def test_a_winner_too_dear_on_the_test_rows_gives_way(project: Project) -> None:
     result.stdout.fnmatch_lines(["*trial * costs 0.0000* USD per instance on the test rows: the next best won*"])
     assert "model: bad" in project.lock
     project.run().assert_outcomes(passed=1)
+
+
+def test_latency_has_percentiles_to_gate_on(tuned: Project) -> None:
+    """Those of the recorded answers: a limit that they pass, and one that they do not."""
+    tuned.write_suite(more="max_latency_p95=60, max_latency_p50=60,")
+    tuned.run().assert_outcomes(passed=1)
+    tuned.write_suite(more="max_latency_p95=0.000001,")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*latency_p95 * is over max_latency_p95*"])

@@ -30,7 +30,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from support.batch_api import Batches
+if __package__:
+    from support.batch_api import Batches
+else:  # run by hand
+    from batch_api import Batches
 
 __all__ = ["Answer", "Fault", "LLMServer", "prompt_tokens", "refused_url", "tokens"]
 

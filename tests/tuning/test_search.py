@@ -205,7 +205,11 @@ def test_ctrl_c_keeps_the_best_so_far(server: LLMServer, tmp_path: Path) -> None
         return 0.02
 
     server.latency = slow
-    config, analysis = search(server, tmp_path, concurrency=2, optimization_budget=5, n=1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        config, analysis = search(server, tmp_path, concurrency=2, optimization_budget=5, n=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert analysis.summary.stopped_by == "interrupted"
     assert "interrupted" in analysis.notes[0]
     assert config.model in SKILL

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_llmtune.completions.belonging import outside
@@ -31,9 +30,13 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with outside(), suppress(KeyboardInterrupt):
-            asyncio.run(keep())
-        if not results:  # Ctrl-C: raised anew, without the cancelled requests' tracebacks, which pytest spells out
+        interrupted = False
+        try:
+            with outside():
+                asyncio.run(keep())
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:  # raised anew, without the tracebacks of the cancelled requests, which pytest spells out
             raise KeyboardInterrupt from None
         return results[0]
     failures: list[BaseException] = []

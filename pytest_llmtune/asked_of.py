@@ -18,6 +18,7 @@ from pytest_llmtune.settings import Mode, Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_llmtune.cluster import Engine
     from pytest_llmtune.completions.anew import Anew
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
@@ -53,6 +54,7 @@ def live_source(
     *,
     redactor: Redactor,
     listen: events.Listener,
+    engine: Engine | None = None,
 ) -> LiveSource:
     """The endpoints in force for a suite: command line > environment > suite > ini > default.
 
@@ -81,6 +83,7 @@ def live_source(
         batching=batching,
         account=Account(listen=in_flight),
         redactor=redactor,
+        elsewhere=None if engine is None else engine.asker,
     )
 
 

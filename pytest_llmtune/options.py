@@ -97,6 +97,16 @@ def _shard(text: str) -> Any:
     return Shard.parse(text)
 
 
+def _engine(text: str) -> str | None:
+    """The address of a Ray cluster, empty for Ray's own choice; None for this process."""
+    kind, _, address = text.partition("://")
+    if text == "local":
+        return None
+    if kind != "ray" or text.endswith("://"):
+        raise ValueError(f"is {text!r}; valid: local, ray, ray://HOST:PORT")
+    return address
+
+
 def _prices(lines: str) -> dict[str, dict[str, str]]:
     """One model a line: ``MODEL input=USD output=USD [cached_input=USD]``, per 1M tokens."""
     prices: dict[str, dict[str, str]] = {}
@@ -137,6 +147,9 @@ OPTIONS = (
     Option("deadline", _number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
     Option("batch", _boolean, "ask by OpenAI's Batch API, at its price: cheaper, and answered within a day"),
     Option("batch-price", _part, "what a batch costs, as a part of the ordinary price (default 0.5)", "PART"),
+    Option(
+        "engine", _engine, "what asks and grades: this process, or a Ray cluster (extra 'ray')", "local|ray[://ADDRESS]"
+    ),
     Option("max-spend", _dollars, "USD that the whole run may spend, in every paid mode", "USD"),
     Option("prices", _prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
     Option("redact", _lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
@@ -229,6 +242,7 @@ def _mode(config: pytest.Config) -> Mode:
     if len(chosen) > 1:
         raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
     mode = chosen[0] if chosen else Modes.REPLAY
+    _check_engine(config)
     _check_shards(config, mode)
     return mode
 
@@ -243,6 +257,18 @@ def _check_shards(config: pytest.Config, mode: Mode) -> None:
             f"--llm-{given[0]} and --llm-{given[1]} cannot be combined: a shard is replayed, or asked with --llm-live; "
             "shards are then merged, and lock files and recordings are written, by a run without --llm-shard"
         )
+
+
+def _check_engine(config: pytest.Config) -> None:
+    """A cluster spreads the work by itself, and asks at once."""
+    if value_of("engine", config) is None:
+        return
+    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "--llm-engine=ray and -n cannot be combined: the cluster spreads the work; leave out -n"
+        )
+    if value_of("batch", config):
+        raise pytest.UsageError("--llm-engine=ray and --llm-batch cannot be combined: a batch has no work to spread")
 
 
 def _asked_modes(config: pytest.Config) -> set[str]:

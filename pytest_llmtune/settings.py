@@ -81,6 +81,8 @@ class Settings:
     """Whether requests go by the Batch API."""
     batch_price: Decimal = Decimal("0.5")
     """What a batch costs, as a part of the ordinary price."""
+    engine: str | None = None
+    """The Ray cluster that asks and grades: the ``HOST:PORT`` of its head, or empty for Ray's own choice; None: here."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
+    from pytest_llmtune.cluster import Engine
     from pytest_llmtune.completions.recording import Gathered
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.completions.source import LiveSource
@@ -47,7 +48,7 @@ __all__ = ["SuiteRun"]
 
 
 _BATCHED = 10_000
-"""Examples in flight where they are asked in batches."""
+"""Examples in flight where they are asked, or graded, in batches."""
 _ROUND = 512
 """Requests of a search that are decided on together, where they are asked in batches."""
 
@@ -91,6 +92,21 @@ class SuiteRun:
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
         check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)
         return grader
+
+    @cached_property
+    def engine(self) -> Engine | None:
+        """The cluster that asks and grades; None: this process does."""
+        if self.settings.engine is None:
+            return None
+        from pytest_llmtune.cluster import Engine
+
+        engine = Engine.connect(self.settings.engine)
+        self.at_end(engine.close)
+        return engine
+
+    @property
+    def _graded_by(self) -> Grader:
+        return self.grader if self.engine is None else self.engine.grader(self.grader, self.settings.root)
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -199,7 +215,7 @@ class SuiteRun:
             return await tune(
                 suite,
                 self.split,
-                grader=self.grader,
+                grader=self._graded_by,
                 source=source,
                 prices=self.prices,
                 ledger=search,
@@ -235,7 +251,7 @@ class SuiteRun:
             compared = await compare(
                 self.suite,
                 self.split.test,
-                grader=self.grader,
+                grader=self._graded_by,
                 source=source,
                 prices=self.prices,
                 concurrency=self._concurrency,
@@ -280,10 +296,10 @@ class SuiteRun:
         return await evaluate(
             rows.config,
             examples,
-            grader=self.grader,
+            grader=self._graded_by,
             source=source,
             prices=self.prices,
-            concurrency=self._concurrency,
+            concurrency=self._concurrency if self.engine is None else _BATCHED,
             aggregate=self.suite.aggregator,
             on_result=on_result if self.settings.mode.online else None,
             requests=rows.requests(),
@@ -315,7 +331,14 @@ class SuiteRun:
     def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
         cache = None if cached is None else Cache(self._cache(), seed=cached)
         source = live_source(
-            self.suite, self.settings, self.prices, ledger, cache, redactor=self.redactor, listen=self.listen
+            self.suite,
+            self.settings,
+            self.prices,
+            ledger,
+            cache,
+            redactor=self.redactor,
+            listen=self.listen,
+            engine=self.engine,
         )
         self._asked_of.append(source)
         return source

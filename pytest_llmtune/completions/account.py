@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Account"]
 
+_COUNTED = (
+    "sent", "answered", "samples", "cached", "refused", "retried", "given_up", "waited", "paid", "uncertain", "notes",
+)  # fmt: skip
+
 
 @dataclass(slots=True)
 class Account:
@@ -56,10 +60,29 @@ class Account:
         finally:
             self._fly(-1)
 
+    def fly_to(self, number: int) -> None:
+        """So many are on their way now, sent from elsewhere."""
+        self._fly(number - self.in_flight)
+
     def _fly(self, number: int) -> None:
         self.in_flight += number
         if self.listen is not None:
             self.listen(self)
+
+    def take(self) -> Account:
+        """What was counted since the last time; counting begins anew."""
+        taken, fresh = Account(), Account()
+        for name in _COUNTED:
+            setattr(taken, name, getattr(self, name))
+            setattr(self, name, getattr(fresh, name))
+        return taken
+
+    def add(self, other: Account) -> None:
+        """Count what another one counted."""
+        for name in _COUNTED[:-1]:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for text in other.notes:
+            self.note(text)
 
     def note(self, text: str) -> None:
         """Add a line, once."""

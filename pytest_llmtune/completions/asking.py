@@ -7,28 +7,39 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune.completions.answers import answers_in, is_refusal
+from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_limit
+from pytest_llmtune.completions.known import Known
+from pytest_llmtune.completions.lanes import Fleet
+from pytest_llmtune.completions.limits import Gate
 from pytest_llmtune.completions.sending import model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.model import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from pytest_llmtune.completions.account import Account
-    from pytest_llmtune.completions.billing import Billing
-    from pytest_llmtune.completions.lanes import Fleet, Lane
-    from pytest_llmtune.completions.ledger import Ledger, Reservation
-    from pytest_llmtune.completions.limits import Gate
+    from pytest_llmtune.completions.lanes import Lane
+    from pytest_llmtune.completions.ledger import Reservation
+    from pytest_llmtune.completions.terms import Terms
     from pytest_llmtune.model import CompletionRequest
 
-__all__ = ["Asking", "Keep", "Patience"]
+__all__ = ["Asking", "Keep", "Patience", "Reserving"]
 
 Keep = Callable[[Exchange, Decimal], None]
 """Stores an exchange that cost so many USD; it is called before the dollars are counted."""
+
+
+class Reserving(Protocol):
+    """Where dollars are reserved before they are spent: a ledger, here or elsewhere."""
+
+    def reserve(self, amount: Decimal) -> AbstractAsyncContextManager[Reservation]: ...
+
 
 _FREE = Decimal(0)
 
@@ -81,7 +92,7 @@ class Asking:
 
     fleet: Fleet
     billing: Billing
-    ledger: Ledger
+    ledger: Reserving
     account: Account
     patience: Patience
     slots: Gate
@@ -91,12 +102,63 @@ class Asking:
     _largest: dict[tuple[int, str, bool], int] = field(default_factory=dict)
     """The largest n that an endpoint takes for a model, greedy or not, where it refused more."""
 
-    def most_at_once(self, request: CompletionRequest) -> int | None:
-        """The largest n to ask for in one request, as far as it is known.
+    @classmethod
+    def of(cls, terms: Terms, ledger: Reserving, account: Account, hide: Hide) -> Asking:
+        """Ready to ask on these terms; a deadline runs from now on."""
+        batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
+        return cls(
+            Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
+            Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
+            ledger,
+            account,
+            Patience(
+                timeout,
+                terms.patience or 10 * timeout,
+                terms.attempts,
+                terms.pause,
+                float("inf") if terms.deadline is None else time.monotonic() + terms.deadline,
+            ),
+            Gate(terms.concurrency),
+            hide,
+        )
+
+    async def fill(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+        """Get n answers and keep them, in as many requests as the server wants it in.
 
         Raises:
+            CompletionError: given up; what was answered is kept.
             EndpointError: no endpoint can serve the model.
+            BudgetExhaustedError: it does not fit into the ledger.
         """
+        missing = n
+
+        def counted(exchange: Exchange, cost: Decimal) -> None:
+            nonlocal missing
+            keep(exchange, cost)
+            missing -= answers_in(exchange)
+
+        while missing > 0:
+            await _all(self.ask(request, size, counted) for size in _split(missing, self._most_at_once(request)))
+
+    async def aclose(self) -> None:
+        """Close the clients."""
+        await self.fleet.aclose()
+
+    @property
+    def known(self) -> Known:
+        """What was learned of the servers so far."""
+        landed = ((at, model) for at, lane in enumerate(self.fleet.lanes) for model in lane.landed)
+        return Known(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
+
+    def recall(self, known: Known) -> None:
+        """Take over what another one learned of the same servers."""
+        self._largest.update(known.largest)
+        self.billing.recall(known.counts_one)
+        for at, model in known.landed:
+            self.fleet.lanes[at].pilot(model).landed = True
+
+    def _most_at_once(self, request: CompletionRequest) -> int | None:
+        """The largest n to ask for in one request, as far as it is known."""
         return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
 
     async def ask(self, request: CompletionRequest, n: int, keep: Keep) -> None:
@@ -246,3 +308,19 @@ class Asking:
 def _place(lane: Lane, request: CompletionRequest) -> tuple[int, str, bool]:
     """Where a limit of n holds; some servers take n > 1 only where they sample."""
     return lane.order, str(request.body.get("model")), request.body.get("temperature") == 0
+
+
+def _split(missing: int, most: int | None) -> list[int]:
+    """Requests of at most ``most`` answers each."""
+    if most is None or missing <= most:
+        return [missing]
+    full, rest = divmod(missing, most)
+    return [most] * full + ([rest] if rest else [])
+
+
+async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run the parts of one completion to their ends, so that paid answers are kept; then raise the gravest error."""
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if errors:
+        raise min(errors, key=lambda error: type(error) is CompletionError)

@@ -77,6 +77,17 @@ class Billing:
             self._prompts[_digest(exchange.request)] = usage.prompt_tokens
         return self.price(lane, str(exchange.request["model"])).cost(usage)
 
+    @property
+    def ways_of_counting(self) -> dict[tuple[int, str], bool | None]:
+        """What was found out of each place so far."""
+        return {place: found.result() for place, found in self._counting.items() if found.done()}
+
+    def recall(self, ways: Mapping[tuple[int, str], bool | None]) -> None:
+        """Take over what somebody else found out."""
+        for place in ways.keys() - self._counting.keys():
+            self._counting[place] = asyncio.get_running_loop().create_future()
+            self._counting[place].set_result(ways[place])
+
     async def _counts_one(self, lane: Lane, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
         """What is known of the server's way of counting; the first suspicious response finds out, others wait."""
         place = lane.order, model

@@ -77,6 +77,11 @@ class Lane:
         """Who goes first; in a batch all go together."""
         return self.pilots.setdefault(model, Pilot(landed=self.batching is not None))
 
+    @property
+    def landed(self) -> list[str]:
+        """The models that have answered."""
+        return [model for model, pilot in self.pilots.items() if pilot.landed]
+
     async def keep_pace(self, tokens: int) -> None:
         """Wait as long as the endpoint's limits a minute ask for."""
         if self.requests is not None:

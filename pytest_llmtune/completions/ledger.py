@@ -80,8 +80,7 @@ class Ledger:
         Raises:
             BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
         """
-        await self._wait_for(amount)
-        reservation = Reservation(amount)
+        reservation = await self.hold(amount)
         try:
             yield reservation
         except BaseException:
@@ -90,6 +89,15 @@ class Ledger:
             raise
         finally:
             self.close(reservation)
+
+    async def hold(self, amount: Decimal) -> Reservation:
+        """As ``reserve``; whoever takes it settles it, and gives it to ``close``.
+
+        Raises:
+            BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
+        """
+        await self._wait_for(amount)
+        return Reservation(amount)
 
     def reserve_now(self, amount: Decimal) -> Reservation:
         """Set aside an amount without waiting; whoever takes it settles it, and gives it to ``close``.

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from pytest_llmtune.completions.account import Account
-from pytest_llmtune.completions.asking import Asking, Patience
-from pytest_llmtune.completions.billing import Billing
-from pytest_llmtune.completions.lanes import Fleet
+from pytest_llmtune.completions.asking import Asking
 from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.limits import Gate
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.usage import answers_in, completion_of
-from pytest_llmtune.errors import CompletionError, StaleRecordingError
+from pytest_llmtune.errors import StaleRecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
-
+    from pytest_llmtune.completions.asking import Keep
     from pytest_llmtune.completions.batches import Batching
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
@@ -30,11 +25,23 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.model import Completion, CompletionRequest, Exchange
 
-__all__ = ["Journal", "LiveSource", "ReplaySource", "Source"]
+__all__ = ["Asker", "Journal", "LiveSource", "ReplaySource", "Source"]
 
 
 Journal = Callable[[str, int, Decimal], None]
 """Told of what is paid for before it is stored: a request's key, how many of its exchanges are stored, USD."""
+
+
+class Asker(Protocol):
+    """Who gets answers from endpoints: ``completions.asking``, or somebody on other machines."""
+
+    async def fill(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+        """Get n answers and keep each exchange as it arrives; raises as ``LiveSource.complete``."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
 
 
 class Source(Protocol):
@@ -109,7 +116,9 @@ class LiveSource:
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
     journal: Journal | None = None
-    _asking: Asking | None = None
+    elsewhere: Callable[[LiveSource], Asker] | None = None
+    """Who asks in this source's place; None: this process does."""
+    _asking: Asker | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -141,7 +150,7 @@ class LiveSource:
     async def aclose(self) -> None:
         """Close the clients, and this thread's hold on the cache."""
         if self._asking is not None:
-            await self._asking.fleet.aclose()
+            await self._asking.aclose()
             self._asking = None
         if self.cache is not None:
             for note in self.cache.notes:
@@ -161,43 +170,13 @@ class LiveSource:
                 self.cache.add(request.key, exchange, after=len(pool))
             pool.append(exchange)
 
-        while (missing := wanted - sum(map(answers_in, pool))) > 0:
-            asking = self._started()
-            await _all(asking.ask(request, n, keep) for n in _split(missing, asking.most_at_once(request)))
+        missing = wanted - sum(map(answers_in, pool))
+        if missing > 0:
+            self._asking = self._asking or self._asker()
+            await self._asking.fill(request, missing, keep)
         return sum(costs, Decimal(0))
 
-    def _started(self) -> Asking:
-        if self._asking is None:
-            batching, timeout = self.batching, self.timeout if self.batching is None else self.batching.patience
-            self._asking = Asking(
-                Fleet.of(self.endpoints, self.concurrency, self.timeout, batching),
-                Billing(self.prices, self.account, timeout, Decimal(1) if batching is None else batching.price),
-                self.ledger,
-                self.account,
-                Patience(
-                    timeout,
-                    self.patience or 10 * timeout,
-                    self.attempts,
-                    self.pause,
-                    float("inf") if self.deadline is None else time.monotonic() + self.deadline,
-                ),
-                Gate(self.concurrency),
-                self.redactor.clean_text,
-            )
-        return self._asking
-
-
-def _split(missing: int, most: int | None) -> list[int]:
-    """Requests of at most ``most`` answers each."""
-    if most is None or missing <= most:
-        return [missing]
-    full, rest = divmod(missing, most)
-    return [most] * full + ([rest] if rest else [])
-
-
-async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run the parts of one completion to their ends, so that paid answers are kept; then raise the gravest error."""
-    results = await asyncio.gather(*jobs, return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
-    if errors:
-        raise min(errors, key=lambda error: type(error) is CompletionError)
+    def _asker(self) -> Asker:
+        if self.elsewhere is not None:
+            return self.elsewhere(self)
+        return Asking.of(self, self.ledger, self.account, self.redactor.clean_text)

@@ -1,0 +1,134 @@
+"""A connection to Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.cluster import node
+from pytest_llmtune.cluster.asking import ClusterAsking
+from pytest_llmtune.cluster.grading import ClusterGrader, ClusterReader, Crew, stays
+from pytest_llmtune.cluster.order import installed
+from pytest_llmtune.cluster.purse import Purse
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.grading.several import Several
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.cluster.order import Item, Order
+    from pytest_llmtune.completions.known import Known
+    from pytest_llmtune.completions.ledger import Ledger
+    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.model import Row
+
+__all__ = ["Engine"]
+
+_CALLS = 100_000
+"""Requests that may wait for dollars at once: Ray runs so many calls of an actor side by side."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """A cluster, and how much of it there is."""
+
+    ray: Any
+    """The module."""
+    width: int
+    """Batches at once: one for each processor."""
+    own: bool
+    """Whether this connection was made here, and is closed here."""
+
+    @classmethod
+    def connect(cls, address: str) -> Engine:
+        """Join a cluster, or the one this process has joined already.
+
+        Args:
+            address: ``HOST:PORT`` of the head node, or empty: as ``RAY_ADDRESS`` says, else one on this machine.
+
+        Raises:
+            LLMTuneError: Ray is not installed, or there is no cluster.
+        """
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # what Ray would tell its makers is nobody's business
+        try:
+            import ray
+        except ImportError:
+            raise LLMTuneError("--llm-engine=ray needs the extra 'ray': pip install 'pytest-llmtune[ray]'") from None
+        cluster: Any = ray
+        own = not ray.is_initialized()
+        if own:
+            try:
+                ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            except Exception as error:  # whatever of a cluster is not there, Ray has an exception of its own for it
+                said = " ".join(str(error).split())[:300]
+                raise LLMTuneError(
+                    f"--llm-engine=ray{'://' if address else ''}{address}: no cluster could be joined: {said}; start "
+                    "one with `ray start --head` and give its HOST:PORT, on a machine that belongs to it"
+                ) from error
+        return cls(ray, max(1, int(cluster.cluster_resources().get("CPU", 1))), own)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started for this run ends with it."""
+        if self.own:
+            self.ray.shutdown()
+
+    def asker(self, source: LiveSource) -> ClusterAsking:
+        """Who asks in a source's place."""
+        return ClusterAsking(self, source)
+
+    def grader(self, grader: Grader, root: Path) -> Grader:
+        """The grader at work on the cluster; a judge stays here: it asks, and what it asks is asked on the cluster.
+
+        Args:
+            root: the project's: its own modules are sent along.
+        """
+        if isinstance(grader, Several):
+            return replace(grader, graders=tuple(self.grader(each, root) for each in grader.graders))
+        if stays(grader):
+            return grader
+        crew = Crew(self, grader, root)
+        return (ClusterReader if hasattr(grader, "aanswers") else ClusterGrader)(grader, crew)
+
+    def purse(self, ledger: Ledger) -> Any:
+        """A purse with what is left of a ledger, beside this process."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+        actor = self.ray.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(Purse)
+        return actor.remote(_alone(ledger))
+
+    def ask_batch(self, order: Order, purse: Any, batch: int, items: Sequence[Item], known: Known) -> Any:
+        """A batch of requests as a task; Ray must not repeat it: what it had answers to is paid for."""
+        task = self.ray.remote(max_retries=0, scheduling_strategy="SPREAD")(node.ask_batch)
+        return task.remote(order, purse, batch, items, known)
+
+    def grade_batch(self, grader: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
+        """A batch of grades as a task, which Ray repeats where a machine is lost.
+
+        Args:
+            grader: as ``put`` gives it.
+        """
+        task = self.ray.remote(max_retries=3, scheduling_strategy="SPREAD")(node.grade_batch)
+        return task.remote(installed(), grader, calls)
+
+    def failure(self, error: Exception) -> LLMTuneError:
+        """What went wrong on a node, in one line."""
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, LLMTuneError):
+            return cause
+        said = " ".join(str(cause).split())[:300]
+        return LLMTuneError(
+            f"the cluster failed: {type(cause).__name__}: {said}; every node needs the packages of this machine, "
+            f"pytest-llmtune[ray]=={installed()} among them"
+        )
+
+
+def _alone(ledger: Ledger) -> Ledger:
+    """A ledger, with those around it, as another process can have it."""
+    above = None if ledger.parent is None else _alone(ledger.parent)
+    return replace(ledger, parent=above, queue=deque(), shared=None)

@@ -1,0 +1,146 @@
+"""The grading half: what a grader reads, it reads on the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.cluster.gathering import Gathering
+from pytest_llmtune.grading.judge import Judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+    from pytest_llmtune.cluster.engine import Engine
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.model import Answer, ExampleGrade, Row
+
+__all__ = ["ClusterGrader", "ClusterReader", "Crew", "stays"]
+
+_MOST = 256
+"""Rows in a task."""
+
+
+def stays(grader: Grader) -> bool:
+    """Whether a grader asks models: what it asks goes through the one cache and the one budget, which are here."""
+    return isinstance(grader, Judge)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    responses: Sequence[str]
+    row: Row
+    found: asyncio.Future[Any]
+
+
+@dataclass(slots=True, eq=False)
+class Crew:
+    """Sends the calls of one grader out, as tasks."""
+
+    engine: Engine
+    grader: Grader
+    root: Path
+    _sent: Any = None
+    _gathering: Gathering[_Call] | None = None
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
+
+    async def call(self, method: str, responses: Sequence[str], row: Row) -> Any:
+        """What the grader's method says of some responses to a row; raises what it raises."""
+        loop = asyncio.get_running_loop()
+        if self._gathering is None or self._loop is not loop:  # each run of a suite has a loop of its own
+            self._gathering, self._loop = Gathering(self._run, self.engine.width, _MOST), loop
+        call = _Call(method, responses, row, loop.create_future())
+        self._gathering.add(call)
+        return await call.found
+
+    async def _run(self, calls: list[_Call]) -> None:
+        try:
+            if self._sent is None:
+                self._sent = self._put()
+            found = await self.engine.grade_batch(self._sent, [(c.method, c.responses, c.row) for c in calls])
+        except Exception as error:  # noqa: BLE001  # each call raises it where it waits
+            found = [self.engine.failure(error)] * len(calls)
+        for call, each in zip(calls, found, strict=True):
+            if call.found.done():
+                continue
+            if isinstance(each, BaseException):
+                call.found.set_exception(each)
+            else:
+                call.found.set_result(each)
+
+    def _put(self) -> Any:
+        with _by_value(self.engine.ray.cloudpickle, self.root):
+            return self.engine.ray.put(self.grader)
+
+
+@dataclass(frozen=True)
+class ClusterGrader:
+    """A grader of all responses together, at work on the cluster."""
+
+    local: Grader
+    crew: Crew
+
+    @property
+    def name(self) -> str:
+        return self.local.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.local.fingerprint
+
+    @property
+    def per_response(self) -> bool:
+        return self.local.per_response
+
+    @property
+    def vote(self) -> Any:
+        return getattr(self.local, "vote", "equivalence")
+
+    def reference(self, row: Row) -> str:
+        return self.local.reference(row)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return self.local.grade(responses, row)
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return self.local.answers(responses, row)
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
+        grade: ExampleGrade = await self.crew.call("grade", responses, row)
+        return grade
+
+
+@dataclass(frozen=True)
+class ClusterReader(ClusterGrader):
+    """A grader that judges each response by itself."""
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        answers: tuple[Answer, ...] = await self.crew.call("answers", responses, row)
+        return answers
+
+
+@contextmanager
+def _by_value(cloudpickle: Any, root: Path) -> Iterator[None]:
+    """The project's own modules are sent as they are: a node has installed packages, but not the project's tests."""
+    own = [module for module in list(sys.modules.values()) if _is_below(module, root)]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_below(module: ModuleType, root: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    if not file or module.__name__.partition(".")[0] in ("pytest_llmtune", "__main__"):
+        return False
+    path = Path(file)
+    return path.is_relative_to(root) and not {"site-packages", "dist-packages"} & set(path.parts)

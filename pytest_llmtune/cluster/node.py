@@ -1,0 +1,142 @@
+"""What runs on a node: a batch of requests, or of grades."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.cluster.news import Closed, Counted, Done, Kept
+from pytest_llmtune.cluster.order import installed
+from pytest_llmtune.completions.account import Account
+from pytest_llmtune.completions.asking import Asking
+from pytest_llmtune.completions.ledger import Reservation
+from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from decimal import Decimal
+
+    from pytest_llmtune.cluster.news import News
+    from pytest_llmtune.cluster.order import Item, Order
+    from pytest_llmtune.completions.known import Known
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.model import Exchange, Row
+
+__all__ = ["ask_batch", "grade_batch"]
+
+_AT_ONCE = 16
+"""Answers of graders of which one waits for the other's process."""
+
+
+def ask_batch(order: Order, purse: Any, batch: int, items: Sequence[Item], known: Known) -> Known:
+    """Ask for a batch; answers go to the purse as they arrive. Returns what was learned of the servers.
+
+    Raises:
+        LLMTuneError: another version of this package is installed here.
+    """
+    _check_version(order.version)
+    return asyncio.run(_ask_batch(order, _Post(purse, batch), items, known))
+
+
+async def _ask_batch(order: Order, post: _Post, items: Sequence[Item], known: Known) -> Known:
+    redactor = Redactor().knowing({key.origin: key.reveal() for each in order.endpoints for key in each.keys})
+    asking = Asking.of(order, post, post.account, redactor.clean_text)
+    asking.recall(known)
+
+    async def one(item: Item) -> None:
+        def keep(exchange: Exchange, cost: Decimal) -> None:
+            post.tell(Kept(item.number, redactor.clean_exchange(exchange), cost))
+
+        error: LLMTuneError | None = None
+        try:
+            await asking.fill(item.request, item.request.n, keep)
+        except LLMTuneError as caught:
+            error = caught.with_traceback(None)
+        post.tell(Done(item.number, error))
+
+    try:
+        await asyncio.gather(*map(one, items))
+        return asking.known
+    finally:
+        await asking.aclose()
+        await post.sent()
+
+
+@dataclass(slots=True, eq=False)
+class _Post:
+    """The way to the purse: reserves as a ledger does, and tells what happened."""
+
+    purse: Any
+    batch: int
+    account: Account = field(default_factory=Account)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _news: list[News] = field(default_factory=list)
+    _sending: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def reserve(self, amount: Decimal) -> AsyncIterator[Reservation]:
+        number = next(self._numbers)
+        if refusal := await self.purse.reserve.remote(self.batch, number, amount):
+            raise BudgetExhaustedError(refusal)
+        reservation = Reservation(amount)
+        try:
+            yield reservation
+        except BaseException:
+            if reservation.cost is None:
+                reservation.settle(amount, uncertain=True)
+            raise
+        finally:
+            cost = amount if reservation.cost is None else reservation.cost
+            self.tell(Closed(number, cost, reservation.uncertain))
+
+    def tell(self, news: News) -> None:
+        """Say it soon; what is said while a message is on its way goes with the next one."""
+        self._news.append(news)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def sent(self) -> None:
+        """Wait until everything was heard."""
+        if self._sending is not None:
+            await self._sending
+
+    async def _send(self) -> None:
+        """One message after the other: Ray keeps no order among those of one moment."""
+        while self._news:
+            news, self._news = [*self._news, Counted(self.account.take())], []
+            await self.purse.report.remote(self.batch, news)
+
+
+def grade_batch(version: str, grader: Grader, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:
+    """What a grader says to each call (method, responses, row), or the error it raised there.
+
+    Raises:
+        LLMTuneError: another version of this package is installed here.
+    """
+    _check_version(version)
+    return asyncio.run(_grade_batch(grader, calls))
+
+
+async def _grade_batch(grader: Grader, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(method: str, responses: Sequence[str], row: Row) -> Any:
+        async with slots:
+            there = getattr(grader, f"a{method}", None)
+            found = getattr(grader, method)(responses, row) if there is None else there(responses, row, None)
+            return await found if inspect.isawaitable(found) else found
+
+    return await asyncio.gather(*(one(*call) for call in calls), return_exceptions=True)
+
+
+def _check_version(wanted: str) -> None:
+    if installed() != wanted:
+        raise LLMTuneError(
+            f"a node of the cluster has pytest-llmtune {installed()}, and pytest runs {wanted}; install the same "
+            f"version on every node: pip install 'pytest-llmtune[ray]=={wanted}'"
+        )

@@ -112,6 +112,8 @@ class Session:
         for item in items:
             try:
                 self._declare(item)
+                if item.nodeid in self.runs:
+                    self.runs[item.nodeid].engine  # noqa: B018  # joined while the network is open
             except LLMTuneError as error:
                 wrong.append(str(error))
         if wrong:

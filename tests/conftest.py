@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.ray_cluster import RayCluster
 
 # a busy machine is no bug; what lands is decided on the same examples each time, new ones are searched for at a desk
 hypothesis.settings.register_profile("llmtune", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -20,3 +26,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("LLMTUNE_", "OPENAI_", "AZURE_OPENAI_", "GITHUB_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RayCluster]:
+    """A real Ray cluster of two nodes."""
+    pytest.importorskip("ray", reason="needs the extra 'ray'")
+    from support.ray_cluster import running
+
+    with running() as started:
+        yield started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ __all__ = ["Engine"]
 _CALLS = 100_000
 """Requests that may wait for dollars at once: Ray runs so many calls of an actor side by side."""
 
+_KNOCK = 10.0
+"""Seconds for the head of a cluster to be reached."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
@@ -43,6 +47,10 @@ class Engine:
     """Batches at once: one for each processor."""
     own: bool
     """Whether this connection was made here, and is closed here."""
+    _purse: Any
+    """An actor beside this process, so that no lost machine takes it along."""
+    _ask: Any
+    _grade: Any
 
     @classmethod
     def connect(cls, address: str) -> Engine:
@@ -63,6 +71,7 @@ class Engine:
         own = not ray.is_initialized()
         if own:
             try:
+                _knock(address)
                 ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             except Exception as error:  # whatever of a cluster is not there, Ray has an exception of its own for it
                 said = " ".join(str(error).split())[:300]
@@ -70,7 +79,18 @@ class Engine:
                     f"--llm-engine=ray{'://' if address else ''}{address}: no cluster could be joined: {said}; start "
                     "one with `ray start --head` and give its HOST:PORT, on a machine that belongs to it"
                 ) from error
-        return cls(ray, max(1, int(cluster.cluster_resources().get("CPU", 1))), own)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(cluster.get_runtime_context().get_node_id(), soft=False)
+        return cls(
+            cluster,
+            max(1, int(cluster.cluster_resources().get("CPU", 1))),
+            own,
+            cluster.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(Purse),
+            # Ray must not repeat what had answers that are paid for; grading again costs nothing
+            cluster.remote(max_retries=0, scheduling_strategy="SPREAD")(node.ask_batch),
+            cluster.remote(max_retries=3, scheduling_strategy="SPREAD")(node.grade_batch),
+        )
 
     def close(self) -> None:
         """Leave the cluster; one that was started for this run ends with it."""
@@ -95,26 +115,20 @@ class Engine:
         return (ClusterReader if hasattr(grader, "aanswers") else ClusterGrader)(grader, crew)
 
     def purse(self, ledger: Ledger) -> Any:
-        """A purse with what is left of a ledger, beside this process."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
-        actor = self.ray.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(Purse)
-        return actor.remote(_alone(ledger))
+        """A purse with what is left of a ledger."""
+        return self._purse.remote(_alone(ledger))
 
     def ask_batch(self, order: Order, purse: Any, batch: int, items: Sequence[Item], known: Known) -> Any:
-        """A batch of requests as a task; Ray must not repeat it: what it had answers to is paid for."""
-        task = self.ray.remote(max_retries=0, scheduling_strategy="SPREAD")(node.ask_batch)
-        return task.remote(order, purse, batch, items, known)
+        """A batch of requests as a task."""
+        return self._ask.remote(order, purse, batch, items, known)
 
     def grade_batch(self, grader: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
-        """A batch of grades as a task, which Ray repeats where a machine is lost.
+        """A batch of grades as a task.
 
         Args:
             grader: as ``put`` gives it.
         """
-        task = self.ray.remote(max_retries=3, scheduling_strategy="SPREAD")(node.grade_batch)
-        return task.remote(installed(), grader, calls)
+        return self._grade.remote(installed(), grader, calls)
 
     def failure(self, error: Exception) -> LLMTuneError:
         """What went wrong on a node, in one line."""
@@ -126,6 +140,18 @@ class Engine:
             f"the cluster failed: {type(cause).__name__}: {said}; every node needs the packages of this machine, "
             f"pytest-llmtune[ray]=={installed()} among them"
         )
+
+
+def _knock(address: str) -> None:
+    """Whether anybody is there: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody.
+        ValueError: the port is no number.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=_KNOCK).close()
 
 
 def _alone(ledger: Ledger) -> Ledger:

@@ -66,7 +66,8 @@ class Purse:
         """Nothing more will come of a batch: what it still holds may have been billed, and nobody will ever say."""
         held = self._held.pop(batch, {})
         for reservation in held.values():
-            self._ledger.close(reservation)  # unsettled: all of it
+            reservation.settle(reservation.amount, uncertain=True)
+            self._ledger.close(reservation)
         self._tell([*(Closed(number, each.amount, uncertain=True) for number, each in held.items()), Ended(batch)])
 
     async def hear(self) -> tuple[list[News], int]:

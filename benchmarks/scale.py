@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py                              all tables (some 20 minutes)
     python benchmarks/scale.py memory --rows 5000 10000
-    python benchmarks/scale.py workers shards
+    python benchmarks/scale.py workers shards ray           (ray needs the extra of that name)
 
 Each figure is of a whole ``pytest`` of its own, from its start to its verdict, over a recording of n=5 answers of 50 words,
 which this file makes up; no network, no API key. Figures are to be read as ratios of one run.
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from replay import ENGLISH, body_of, completion, handler, question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 SYSTEM = "Reason step by step and put the final answer in \\boxed{{}}."
 SUITE = """
@@ -207,24 +209,75 @@ def asking(_: list[int]) -> None:
             line(str(concurrency), f"{rows:,}", f"{rows / got.clock:,.0f}", f"{got.cpu / rows * 1000:.1f}")
 
 
+def ray(_: list[int]) -> None:
+    """Rows and requests a second of this process, and of a Ray cluster of two nodes with a processor each, on this machine."""
+    table("what is done", "rows", "by", "rows a second", "ratio")
+    with clustered() as address, served() as url:
+        engines = {"this process": (), "Ray, 2 nodes": (f"--llm-engine=ray://{address}",)}
+        for name, rows in ROWS.items():
+            with tempfile.TemporaryDirectory() as temporary:
+                directory = made(name, temporary, rows)
+                ways = {way: run(directory, *engine, processes=1).clock for way, engine in engines.items()}
+            compared(f"graded: {name}", rows, ways)
+        rows = 2_000
+        with tempfile.TemporaryDirectory() as temporary:
+            directory = made("numbers", temporary, rows)
+            live = ("--llm-live", f"--llm-base-url={url}", "--llm-concurrency=64")
+            key = {"OPENAI_API_KEY": "sk-any"}
+            ways = {way: run(directory, *live, *engine, variables=key, ends=1).clock for way, engine in engines.items()}
+        compared("asked", rows, ways)
+
+
+def compared(what: str, rows: int, ways: Mapping[str, float]) -> None:
+    first = next(iter(ways.values()))
+    for way, clock in ways.items():
+        line(what, f"{rows:,}", way, f"{rows / clock:,.0f}", f"{first / clock:.2f} x")
+
+
 @contextmanager
-def served() -> Iterator[str]:
-    """The server of ``replay.py`` in a process of its own."""
-    process = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
+def child(option: str) -> Iterator[str]:
+    """This file in a process of its own; the line that it says first."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, option], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
+    assert process.stdin is not None
     try:
         yield process.stdout.readline().strip()
     finally:
-        process.kill()
+        process.stdin.close()  # its end
         process.wait()
         process.stdout.close()
 
 
+def served() -> AbstractContextManager[str]:
+    """The server of ``replay.py``."""
+    return child("--serve")
+
+
+def clustered() -> AbstractContextManager[str]:
+    """A Ray cluster."""
+    return child("--cluster")
+
+
 def serve() -> None:
-    """In the child: answer until killed."""
+    """In the child: answer until the parent is done."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler(50, ENGLISH)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
-        server.serve_forever()
+        sys.stdin.read()
+        server.shutdown()
+
+
+def cluster() -> None:
+    """In the child: two nodes until the parent is done."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    started.add_node(num_cpus=1)
+    print(started.address, flush=True)
+    sys.stdin.read()
+    started.shutdown()
 
 
 def table(*names: str) -> None:
@@ -237,7 +290,7 @@ def line(*cells: str) -> None:
     print("|", " | ".join(cells), "|", flush=True)
 
 
-TABLES = {table.__name__: table for table in (workers, shards, asking, memory)}
+TABLES = {table.__name__: table for table in (workers, shards, asking, ray, memory)}
 
 
 def main() -> None:
@@ -246,15 +299,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--cluster", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         serve()
-    if given.make:
+    elif given.cluster:
+        cluster()
+    elif given.make:
         name, directory, rows = given.make
         make(KINDS[name], Path(directory), int(rows))
-        return
-    for name in given.tables or TABLES:
-        TABLES[name](given.rows)
+    else:
+        for name in given.tables or TABLES:
+            TABLES[name](given.rows)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterGrader", "ClusterReader", "Crew", "stays"]
 
-_MOST = 256
+_MOST = 64
 """Rows in a task."""
 
 

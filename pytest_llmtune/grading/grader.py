@@ -72,6 +72,10 @@ class BuiltIn(ABC):
         options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return digest({"kind": self.kind, **options})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """On another machine there is nothing but the options: pools and caches are made anew."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+
     @abstractmethod
     def reference(self, row: Row) -> str: ...
 

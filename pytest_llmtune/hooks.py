@@ -113,7 +113,7 @@ class Session:
             try:
                 self._declare(item)
                 if item.nodeid in self.runs:
-                    self.runs[item.nodeid].engine  # noqa: B018  # joined while the network is open
+                    self.runs[item.nodeid].means.engine  # noqa: B018  # joined while the network is open
             except LLMTuneError as error:
                 wrong.append(str(error))
         if wrong:

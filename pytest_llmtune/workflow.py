@@ -8,19 +8,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
-from pytest_llmtune.asked_of import Layered, live_source, record_cache, recorded
+from pytest_llmtune.asked_of import Layered, record_cache, recorded
 from pytest_llmtune.asked_rows import AskedRows, state_of
 from pytest_llmtune.completions.anew import Anew
-from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
-from pytest_llmtune.evaluation import Collector, evaluate, requests_of
+from pytest_llmtune.evaluation import Collector, requests_of
 from pytest_llmtune.grading import check, resolve
 from pytest_llmtune.lock import Lock, StudySummary
 from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
+from pytest_llmtune.means import Means
 from pytest_llmtune.merging import merged
 from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.running import run_async
@@ -30,27 +29,19 @@ from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from decimal import Decimal
     from pathlib import Path
 
-    from pytest_llmtune.cluster import Engine
+    from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.recording import Gathered
     from pytest_llmtune.completions.redaction import Redactor
     from pytest_llmtune.completions.source import LiveSource
-    from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.merging import Shards
-    from pytest_llmtune.model import Evaluation, ExampleResult
+    from pytest_llmtune.model import Evaluation
     from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
     from pytest_llmtune.suite import Config, Split, Suite
 
 __all__ = ["SuiteRun"]
-
-
-_BATCHED = 10_000
-"""Examples in flight where they are asked, or graded, in batches."""
-_ROUND = 512
-"""Requests of a search that are decided on together, where they are asked in batches."""
 
 
 @dataclass(eq=False)
@@ -68,7 +59,6 @@ class SuiteRun:
     """Where results come from that are judged together, instead of replaying."""
     at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
     """Takes what is to be done when the whole run was told."""
-    _asked_of: list[LiveSource] = field(default_factory=list)
 
     @property
     def lock_path(self) -> Path:
@@ -94,23 +84,13 @@ class SuiteRun:
         return grader
 
     @cached_property
-    def engine(self) -> Engine | None:
-        """The cluster that asks and grades; None: this process does."""
-        if self.settings.engine is None:
-            return None
-        from pytest_llmtune.cluster import Engine
-
-        engine = Engine.connect(self.settings.engine)
-        self.at_end(engine.close)
-        return engine
+    def means(self) -> Means:
+        """How it is asked and graded."""
+        return Means(self.suite, self.settings, self.redactor, self.listen, self.at_end)
 
     @property
-    def _graded_by(self) -> Grader:
-        return self.grader if self.engine is None else self.engine.grader(self.grader, self.settings.root)
-
-    @cached_property
     def prices(self) -> PriceBook:
-        return PriceBook({**self.settings.prices, **self.suite.prices})
+        return self.means.prices
 
     @cached_property
     def report(self) -> SuiteReport:
@@ -125,7 +105,7 @@ class SuiteRun:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         with lock:
             report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
-        events_on_the_way = dict.fromkeys(note for source in self._asked_of for note in source.account.notes)
+        events_on_the_way = dict.fromkeys(note for source in self.means.asked_of for note in source.account.notes)
         return replace(report, notes=(*report.notes, *events_on_the_way))
 
     @property
@@ -152,7 +132,7 @@ class SuiteRun:
 
     def dry_run(self) -> str:
         """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
-        return dry_run(self.suite, self.split, prices=self.prices, cache=self._cache(), grader=self.grader)
+        return dry_run(self.suite, self.split, prices=self.prices, cache=self.means.cache, grader=self.grader)
 
     # -- the modes
 
@@ -206,7 +186,7 @@ class SuiteRun:
         suite = self.suite
         self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
         search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
-        source = self._live(search, cached=str(suite.seed))
+        source = self.means.live(search, cached=str(suite.seed))
         path = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
         study_log = StudyLog.open(path, study_digest(suite, self.split, self.grader))
         source.journal = study_log.note
@@ -215,12 +195,12 @@ class SuiteRun:
             return await tune(
                 suite,
                 self.split,
-                grader=self._graded_by,
+                grader=self.means.grading(self.grader),
                 source=source,
                 prices=self.prices,
                 ledger=search,
                 listen=self.listen,
-                concurrency=min(self._concurrency, _ROUND) if self.settings.batch else self._concurrency,
+                concurrency=self.means.together,
                 log=study_log,
             )
         finally:
@@ -230,31 +210,31 @@ class SuiteRun:
     async def evaluate_live(self, config: Config) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
         self.prices.check([config.model])
-        source = self._live(self.ledger, cached=str(self.suite.seed))
+        source = self.means.live(self.ledger, cached=str(self.suite.seed))
         try:
-            return await self._evaluate(self._rows(config), source)
+            return await self.means.evaluate(self._rows(config), self.grader, source)
         finally:
             await source.aclose()
 
     async def _search(self) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
         """The search, then the winner and the baselines over the test rows, recorded."""
         study = await self.search()
-        source = self._live(self.ledger, cached=str(self.suite.seed))
+        source = self.means.live(self.ledger, cached=str(self.suite.seed))
         self.listen(events.Started(self.suite.name, "record", len(self.split.test)))
 
         async def judge(config: Config) -> Judged:
             collector = Collector(source)
-            return Judged(await self._evaluate(self._rows(config), collector), collector.gathered)
+            return Judged(await self.means.evaluate(self._rows(config), self.grader, collector), collector.gathered)
 
         try:
             study, judged = await affordable(study, self.suite.inference_budget, judge)
             compared = await compare(
                 self.suite,
                 self.split.test,
-                grader=self._graded_by,
+                grader=self.means.grading(self.grader),
                 source=source,
                 prices=self.prices,
-                concurrency=self._concurrency,
+                concurrency=self.means.concurrency,
             )
         finally:
             await source.aclose()
@@ -265,8 +245,8 @@ class SuiteRun:
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
         mode = self.settings.mode
         if not mode.online:
-            return await self._evaluate(rows, ReplaySource(recording))
-        live = self._live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
+            return await self.means.evaluate(rows, self.grader, ReplaySource(recording))
+        live = self.means.live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
             return await self._asked(rows, live, "live")
         collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
@@ -282,28 +262,10 @@ class SuiteRun:
         self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         before = self.ledger.spent
         try:
-            return await self._evaluate(rows, source)
+            return await self.means.evaluate(rows, self.grader, source)
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, self.ledger.spent - before))
-
-    async def _evaluate(self, rows: AskedRows, source: Asking) -> Evaluation:
-        examples = rows.examples
-
-        def on_result(done: int, _: ExampleResult, paid: Decimal) -> None:
-            self.listen(events.Asked(self.suite.name, done, len(examples), paid))
-
-        return await evaluate(
-            rows.config,
-            examples,
-            grader=self._graded_by,
-            source=source,
-            prices=self.prices,
-            concurrency=self._concurrency if self.engine is None else _BATCHED,
-            aggregate=self.suite.aggregator,
-            on_result=on_result if self.settings.mode.online else None,
-            requests=rows.requests(),
-        )
 
     def _record(self, gathered: Gathered) -> None:
         Recording.write(self.recording_path, gathered.exchanges, self.redactor, self.settings.layout)
@@ -318,30 +280,6 @@ class SuiteRun:
 
     def _rows(self, config: Config) -> AskedRows:
         return AskedRows(config, self.split.test, self.settings.shard)
-
-    @property
-    def _concurrency(self) -> int:
-        if self.settings.batch:
-            return _BATCHED
-        return int(self.settings.pick("concurrency", self.suite.concurrency))
-
-    def _cache(self) -> Path:
-        return self.settings.root / ".llmtune" / "cache"
-
-    def _live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
-        cache = None if cached is None else Cache(self._cache(), seed=cached)
-        source = live_source(
-            self.suite,
-            self.settings,
-            self.prices,
-            ledger,
-            cache,
-            redactor=self.redactor,
-            listen=self.listen,
-            engine=self.engine,
-        )
-        self._asked_of.append(source)
-        return source
 
     def _write_lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

@@ -122,13 +122,13 @@ class Engine:
         """A batch of requests as a task."""
         return self._ask.remote(order, purse, batch, items, known)
 
-    def grade_batch(self, grader: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
+    def grade_batch(self, packed: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
         """A batch of grades as a task.
 
         Args:
-            grader: as ``put`` gives it.
+            packed: the grader, as ``ray.put`` gives it.
         """
-        return self._grade.remote(installed(), grader, calls)
+        return self._grade.remote(installed(), packed, calls)
 
     def failure(self, error: Exception) -> LLMTuneError:
         """What went wrong on a node, in one line."""

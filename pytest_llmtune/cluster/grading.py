@@ -76,7 +76,7 @@ class Crew:
 
     def _put(self) -> Any:
         with _by_value(self.engine.ray.cloudpickle, self.root):
-            return self.engine.ray.put(self.grader)
+            return self.engine.ray.put(self.engine.ray.cloudpickle.dumps(self.grader))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import pickle
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.cluster.news import Closed, Counted, Done, Kept
@@ -112,14 +114,24 @@ class _Post:
             await self.purse.report.remote(self.batch, news)
 
 
-def grade_batch(version: str, grader: Grader, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:
+def grade_batch(version: str, packed: bytes, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:
     """What a grader says to each call (method, responses, row), or the error it raised there.
+
+    Args:
+        packed: the grader.
 
     Raises:
         LLMTuneError: another version of this package is installed here.
     """
     _check_version(version)
-    return asyncio.run(_grade_batch(grader, calls))
+    return asyncio.run(_grade_batch(_unpacked(packed), calls))
+
+
+@lru_cache(maxsize=2)
+def _unpacked(packed: bytes) -> Grader:
+    """One for all batches that this process gets: a grader keeps processes of its own, and what it has learned."""
+    grader: Grader = pickle.loads(packed)  # noqa: S301  # as any task of Ray
+    return grader
 
 
 async def _grade_batch(grader: Grader, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["MAX_BYTES", "VERSION", "entries", "entry", "is_own", "render"]
+__all__ = ["MAX_BYTES", "VERSION", "entries", "entry", "is_own", "lines_of", "render"]
 
 VERSION = 1
 """The version of vcrpy's cassette format."""
@@ -26,10 +26,16 @@ _TAIL = "]}"
 _CONFLICT = ("<<<<<<< ", "||||||| ", ">>>>>>> ")
 
 
-def render(interactions: Iterable[Interaction]) -> str:
-    """The file's text; interactions stay in the order given."""
-    lines = ",\n".join(interaction.line() for interaction in interactions)
-    return f"{_HEAD}\n{lines}\n{_TAIL}\n" if lines else f"{_HEAD}\n{_TAIL}\n"
+def render(lines: Iterable[str]) -> str:
+    """The file's text, of the lines of its interactions, which stay in the order given."""
+    joined = ",\n".join(lines)
+    return f"{_HEAD}\n{joined}\n{_TAIL}\n" if joined else f"{_HEAD}\n{_TAIL}\n"
+
+
+def lines_of(text: str) -> Iterator[Interaction]:
+    """The interactions of a text that was rendered."""
+    for line in text.splitlines()[1:-1]:
+        yield Interaction.from_plain(json.loads(line.removesuffix(",")))
 
 
 def is_own(head: bytes) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions import stale, stored, storing
@@ -12,19 +13,22 @@ from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import Interaction, MalformedError
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.request import canonical_json, request_key
+from pytest_llmtune.completions.spool import Spool
 from pytest_llmtune.completions.storing import body_without_n
 from pytest_llmtune.completions.usage import answers_in, completion_of, is_refusal
 from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.model import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_llmtune.completions.parts import Layout
-    from pytest_llmtune.model import Completion, CompletionRequest, Exchange
+    from pytest_llmtune.model import Completion, CompletionRequest
 
 __all__ = ["Gathered", "Recording"]
 
+Place = tuple[int, int]
 _ROUTE = "/chat/completions"
 
 
@@ -148,7 +152,7 @@ class Recording:
     ) -> bool:
         """Write exactly these exchanges, in canonical order, secrets removed.
 
-        Exchanges of one request keep the order given. One exchange given twice is written once.
+        Exchanges of one request keep the order given.
 
         Returns:
             False where the file already held exactly this.
@@ -156,33 +160,39 @@ class Recording:
         Raises:
             RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
         """
-        return storing.write(path, map(Interaction.of, _once(exchanges)), redactor, layout)
+        return storing.write(path, map(Interaction.of, exchanges), redactor, layout)
 
 
 @dataclass(slots=True)
 class Gathered:
     """What a run got, put in the order in which a recording must hold it, whatever came first."""
 
-    _completions: dict[tuple[str, int], Completion] = field(default_factory=dict)
+    _spool: Spool = field(default_factory=Spool)
+    _kept: dict[tuple[str, int], tuple[int, tuple[Place, ...]]] = field(default_factory=dict)
+    """By request and draw: answers, and where their exchanges are."""
 
     def add(self, request: CompletionRequest, completion: Completion) -> None:
         """A request was answered; of two answers for one draw of one request the longer counts."""
-        known = self._completions.get((request.key, request.draw))
-        if known is None or len(known.choices) < len(completion.choices):
-            self._completions[request.key, request.draw] = completion
+        known, _ = self._kept.get((request.key, request.draw), (0, ()))
+        if known < len(completion.choices):
+            places = tuple(self._spool.put(_packed(exchange)) for exchange in completion.exchanges)
+            self._kept[request.key, request.draw] = len(completion.choices), places
 
     @property
-    def exchanges(self) -> tuple[Exchange, ...]:
+    def exchanges(self) -> Iterator[Exchange]:
         """Each exchange once; those of one request in the order of its draws."""
-        ordered = sorted(self._completions.items(), key=lambda item: item[0])
-        return tuple(_once(exchange for _, completion in ordered for exchange in completion.exchanges))
+        for _, draws in groupby(sorted(self._kept.items()), key=lambda item: item[0][0]):
+            answers = 0
+            for (_, draw), (n, places) in draws:
+                shared = answers > draw * n  # the draw before ended in the middle of an exchange
+                for exchange in (_unpacked(self._spool.get(place)) for place in places[shared:]):
+                    answers += answers_in(exchange)
+                    yield exchange
 
 
-def _once(exchanges: Iterable[Exchange]) -> Iterator[Exchange]:
-    """One exchange may come twice, as one object or read twice from a cache: its latency tells it from an equal one."""
-    seen: defaultdict[float | int, list[Exchange]] = defaultdict(list)
-    for exchange in exchanges:
-        like = seen[exchange.latency or id(exchange)]
-        if exchange not in like:
-            like.append(exchange)
-            yield exchange
+def _packed(exchange: Exchange) -> str:
+    return json.dumps([getattr(exchange, each.name) for each in fields(exchange)], default=dict)
+
+
+def _unpacked(text: str) -> Exchange:
+    return Exchange(*json.loads(text))

@@ -32,19 +32,18 @@ _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
 _MADE_UP = re.compile(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counted and not made up
 
 
-def stable(interactions: Iterable[Interaction]) -> list[Interaction]:
+def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
     """The interactions, in the order they were made, with ids that depend on the requests alone."""
     names: dict[str, str] = {}
-    seen: Counter[str] = Counter()
-    changed = []
+    seen: Counter[bytes] = Counter()
     for interaction in interactions:
         body = _body(interaction.body, names)
         data = parse_object(body)
         key = f"{interaction.path} {body if data is None else canonical_json(without_n(data))}"
-        seen[key] += 1
-        naming = _Naming(names, f"{seen[key]} {key}", interaction.body)
-        changed.append(replace(interaction, body=body, text=_text(interaction.text, naming)))
-    return changed
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        seen[digest] += 1
+        naming = _Naming(names, f"{seen[digest]} {key}", interaction.body)
+        yield replace(interaction, body=body, text=_text(interaction.text, naming))
 
 
 def _body(body: str, names: dict[str, str]) -> str:

@@ -12,11 +12,12 @@ from pytest_llmtune.completions import cassette_file, orphans, packing, parts, s
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.request import canonical_json, safe_json, without_n
+from pytest_llmtune.completions.spool import Spool
 from pytest_llmtune.completions.stable_ids import stable
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pytest_llmtune.completions.interaction import Interaction
@@ -39,16 +40,21 @@ def write(
         RecordingError: a secret is left in the text, or a file cannot be written; what was there before is whole.
     """
     redactor = redactor or Redactor.from_environment()
-    clean = sorted(stable(redactor.clean(interaction) for interaction in interactions), key=_place)
-    kept = _with_old_latencies(path, clean)
-    files = (layout or parts.Layout()).files(path, sum(len(interaction.line()) + 2 for interaction in kept))
-    divided: dict[Path, list[Interaction]] = {file: [] for file in files}
-    for interaction in kept:
-        divided[parts.place(files, _place(interaction))].append(interaction)
-    texts = {file: cassette_file.render(group) for file, group in divided.items()}
-    for file, group in divided.items():
-        redactor.check(group, texts[file], file)
-    changed = [_write(file, text) for file, text in texts.items()]
+    latencies, spool = _latencies(path), Spool()
+    placed, size = [], 0
+    for interaction in stable(redactor.clean(interaction) for interaction in interactions):
+        known = latencies.get(_digest(interaction))
+        line = (replace(interaction, latency=known.popleft()) if known else interaction).line()
+        placed.append((_place(interaction), spool.put(line)))
+        size += len(line) + 2
+    placed.sort(key=lambda entry: entry[0])
+    files = (layout or parts.Layout()).files(path, size)
+    divided: dict[Path, list[tuple[int, int]]] = {file: [] for file in files}
+    for place, where in placed:
+        divided[parts.place(files, place)].append(where)
+    for file, lines in divided.items():  # one at a time: a part is all of the text that is in memory
+        redactor.check(cassette_file.render(map(spool.get, lines)), file)
+    changed = [_write(file, cassette_file.render(map(spool.get, lines))) for file, lines in divided.items()]
     gone = parts.leftovers(path, files)
     orphans.remove(gone)
     return any(changed) or bool(gone)
@@ -83,19 +89,15 @@ def body_without_n(interaction: Interaction) -> str:
     return interaction.body if body is None else canonical_json(without_n(body))
 
 
-def _with_old_latencies(path: Path, interactions: Sequence[Interaction]) -> list[Interaction]:
+def _latencies(path: Path) -> dict[bytes, deque[float]]:
     """An answer that did not change keeps its recorded latency, so that its line does not change either."""
     latencies: defaultdict[bytes, deque[float]] = defaultdict(deque)
     try:
         for interaction in stored.read_all(path):
             latencies[_digest(interaction)].append(interaction.latency)
     except RecordingError:  # the file to be replaced may be broken
-        return list(interactions)
-    kept = []
-    for interaction in interactions:
-        known = latencies.get(_digest(interaction))
-        kept.append(replace(interaction, latency=known.popleft()) if known else interaction)
-    return kept
+        return {}
+    return latencies
 
 
 def _digest(interaction: Interaction) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -215,8 +216,10 @@ def test_new_latency_is_kept_where_the_answer_is_new(path: Path) -> None:
 
 def test_one_exchange_given_twice_is_written_once(path: Path) -> None:
     """Two examples that share one completion share its line, also when it was read twice from a cache."""
-    shared = exchange("q", "a")
-    Recording.write(path, [shared, shared, replace(shared)])
+    shared, gathered = exchange("q", "a"), Gathered()
+    for found in (shared, shared, replace(shared)):
+        gathered.add(build(body_of("q"), 1), completion_of([found], 1))
+    Recording.write(path, gathered.exchanges)
     assert len(Recording.load(path).interactions) == 1
 
 
@@ -237,7 +240,9 @@ def test_what_was_gathered_replays_draw_by_draw(path: Path) -> None:
     gathered.add(build(body_of("r"), 1), completion_of([other], 1))
     gathered.add(one, completion_of([first], 4))
     gathered.add(build(body_of("q"), 2), completion_of([first], 2))
-    assert sorted(map(id, gathered.exchanges)) == sorted(map(id, (first, second, other)))
+    found = list(gathered.exchanges)
+    assert sorted(found, key=str) == sorted((first, second, other), key=str)
+    assert found.index(first) < found.index(second)
     Recording.write(path, gathered.exchanges)
     recording = Recording.load(path)
     for request, answers in ((one, "abcd"), (two, "efgh")):
@@ -294,3 +299,29 @@ def test_looking_up_does_not_depend_on_size(path: Path) -> None:
     counting = Counting(path, recording.interactions, None, recording._index)
     assert texts(counting, "q1499", 1) == ["a"]
     assert len(read) == 1
+
+
+def test_equal_answers_of_equal_rows_are_all_kept(path: Path) -> None:
+    """Two draws that were answered alike, in no time: two exchanges, not one."""
+    gathered = Gathered()
+    for draw in (1, 0):
+        gathered.add(replace(build(body_of("q"), 1), draw=draw), completion_of([exchange("q", "a")], 1))
+    Recording.write(path, gathered.exchanges)
+    recording = Recording.load(path)
+    assert len(recording.interactions) == 2
+    assert recording.take(replace(build(body_of("q"), 1), draw=1)) is not None
+
+
+def test_much_is_gathered_on_disk(path: Path) -> None:
+    """Past some megabytes nothing of it is in memory, and all of it is in the recording, in its order."""
+    gathered, size = Gathered(), 300_000
+    tracemalloc.start()
+    for number in range(200):
+        answer = exchange(f"q{number}", chr(97 + number % 26) * size)
+        gathered.add(build(body_of(f"q{number}"), 1), completion_of([answer], 1))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100 * size
+    found = {item.request["messages"][0]["content"]: len(str(item.response)) for item in gathered.exchanges}
+    assert len(found) == 200
+    assert min(found.values()) > size

@@ -7,7 +7,7 @@ import weakref
 
 __all__ = ["Spool"]
 
-_IN_MEMORY = 20_000_000
+_IN_MEMORY = 4_000_000
 """Bytes, past which they go to disk, into a file without a name, gone with this process."""
 
 

@@ -181,7 +181,8 @@ def main() -> None:
         print(
             f"task {task}: {len(found)} of {len(options.seeds)} seeds, median true {statistics.median(r['true'] for r in found):.3f} "
             f"(ancestor {TASKS[task][3]}), spent at most ${max(r['spent'] for r in found):.3f}, "
-            f"requests {statistics.median(r['requests'] for r in found):.0f}, wall {statistics.median(r['wall'] for r in found):.0f} s, "
+            f"requests {statistics.median(r['requests'] for r in found):.0f}, wall {statistics.median(r['wall'] for r in found):.1f} s "
+            f"({statistics.median(r['requests'] * options.latency_ms / 1000 / r['wall'] for r in found):.1f} x one by one), "
             f"over budget {sum(r['over'] for r in found)}, covered {sum(r['covered'] for r in found)} of {len(found)}"
         )
 

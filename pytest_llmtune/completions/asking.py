@@ -155,7 +155,7 @@ class Asking:
         self._largest.update(known.largest)
         self.billing.recall(known.counts_one)
         for at, model in known.landed:
-            self.fleet.lanes[at].pilot(model).landed = True
+            self.fleet.lanes[at].is_known(model)
 
     def _most_at_once(self, request: CompletionRequest) -> int | None:
         """The largest n to ask for in one request, as far as it is known."""
@@ -205,18 +205,19 @@ class Asking:
         """Send it once; None where answers were kept."""
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(lane, body, n)
-        async with self.slots.entered(), self.ledger.reserve(worst) as reservation, lane.gate.entered():
+        async with self.slots.entered(), self.ledger.reserve(worst) as reservation:
             reservation.settle(_FREE)  # until it is sent
-            await lane.keep_pace(self.billing.tokens(body, n))
-            async with lane.pilot(job.model).flight() as pilot:
-                seconds = job.begin(self.patience)
-                if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
-                    return Failure(Kind.CLOSED, "")  # found out while this request waited
-                found = await self._send(lane, body, seconds, reservation)
-                if isinstance(found, Failure):
-                    await self._lost(lane, job, found, reservation)
-                    return found
-                pilot.landed = True
+            async with lane.gate.entered():
+                await lane.keep_pace(self.billing.tokens(body, n))
+                async with lane.pilot(job.model).flight() as pilot:
+                    seconds = job.begin(self.patience)
+                    if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
+                        return Failure(Kind.CLOSED, "")  # found out while this request waited
+                    found = await self._send(lane, body, seconds, reservation)
+                    if isinstance(found, Failure):
+                        await self._lost(lane, job, found, reservation)
+                        return found
+                    pilot.landed = True
             lane.succeeded()
             await self._received(lane, found, reservation, keep)
         if answers_in(found) < n:

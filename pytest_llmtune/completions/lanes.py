@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fleet", "Lane"]
 
+_AT_FIRST = 8
+"""Requests in flight to a server that has not answered yet."""
+
 
 @dataclass(slots=True, eq=False)
 class Lane:
@@ -94,6 +97,11 @@ class Lane:
         self.strikes += self.gate.shrink(sent)
         self.rest(backoff(max(1, self.strikes), pause) if failure.retry_after is None else failure.retry_after, failure)
 
+    def is_known(self, model: str) -> None:
+        """Somebody else has had an answer: nobody needs to go first or slowly."""
+        self.pilot(model).landed = True
+        self.gate.allowed = float(self.gate.most)
+
     def succeeded(self) -> None:
         self.strikes = 0
         self.gate.grow()
@@ -128,7 +136,9 @@ class Fleet:
                     key,
                     order,
                     timeout,
-                    Gate(concurrency if batching else min(concurrency, endpoint.concurrency or concurrency)),
+                    Gate(concurrency)
+                    if batching
+                    else Gate(min(concurrency, endpoint.concurrency or concurrency), _AT_FIRST),
                     Pace(endpoint.requests_per_minute) if endpoint.requests_per_minute and not batching else None,
                     Pace(endpoint.tokens_per_minute) if endpoint.tokens_per_minute and not batching else None,
                     batching=batching,

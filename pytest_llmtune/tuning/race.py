@@ -240,7 +240,7 @@ class Race:
     # -- what to ask next
 
     def plan(self, size: int, curiosity: float = 1.0) -> Iterable[list[Job]]:
-        """Steps to take now, the most useful first; as many as are worth it, of ``size`` requests in all or more.
+        """Steps to take now, the most useful first; as many as are worth it, of ``size`` requests in all at most.
 
         Args:
             curiosity: from 1, each candidate by its chance to be the best, to 0, the best as far as is known.
@@ -261,6 +261,8 @@ class Race:
                 if candidate.entrant.place in busy:
                     continue
                 if jobs := self._step(candidate):
+                    if planned and planned + len(jobs) > size:
+                        return
                     busy.add(candidate.entrant.place)
                     planned += len(jobs)
                     yield jobs

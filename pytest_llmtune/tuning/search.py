@@ -30,7 +30,7 @@ _PILOT = 2
 """Rows that every model is asked first, to learn its costs."""
 _ROUND = 32
 """Requests that are decided on together, at least."""
-TRICKLE = 2
+TRICKLE = 3
 """Requests: where the budget pays for fewer at a time, the rest of it is not worth the waiting."""
 _LEAST = 0.1
 """Curiosity at the end."""
@@ -125,7 +125,7 @@ class Search:
     def left(self) -> Decimal | None:
         """USD that may still be spent."""
         budget = self.suite.optimization_budget
-        own = None if budget is None else budget - self.kept - self.spent
+        own = None if budget is None else budget - self.kept - self.spent - self.ledger.uncertain
         above = None if self.ledger.parent is None else self.ledger.parent.left
         return min((value for value in (own, above) if value is not None), default=None)
 

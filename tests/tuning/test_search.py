@@ -182,7 +182,7 @@ def test_an_interrupted_search_goes_on_within_its_budget(server: LLMServer, tmp_
     """Stopped after some requests, run again: what was answered is not asked again, but for what was in flight."""
     undisturbed = search(server, tmp_path / "undisturbed", optimization_budget=0.02)
     asked, cost = len(server.answered), billed(server)
-    server.faults.extend([None] * 40 + [Fault.http(401, "gone", "invalid_api_key")] * 40)
+    server.faults.extend([None] * (asked // 2) + [Fault.http(401, "gone", "invalid_api_key")] * 40)
     with pytest.raises(LLMTuneError):
         search(server, tmp_path / "stopped", optimization_budget=0.02)
     server.faults.clear()

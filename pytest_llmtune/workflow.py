@@ -11,6 +11,7 @@ from pytest_llmtune import events
 from pytest_llmtune.asked_of import Layered, record_cache, recorded
 from pytest_llmtune.asked_rows import AskedRows, state_of
 from pytest_llmtune.completions.anew import Anew
+from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
@@ -132,7 +133,8 @@ class SuiteRun:
 
     def dry_run(self) -> str:
         """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
-        return dry_run(self.suite, self.split, prices=self.prices, cache=self.means.cache, grader=self.grader)
+        cache = Cache(self.means.cache, seed=str(self.suite.seed)) if self.means.cache.is_dir() else None
+        return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader))
 
     # -- the modes
 

@@ -155,7 +155,7 @@ class Asking:
         self._largest.update(known.largest)
         self.billing.recall(known.counts_one)
         for at, model in known.landed:
-            self.fleet.lanes[at].is_known(model)
+            self.fleet.lanes[at].pilot(model).landed = True
 
     def _most_at_once(self, request: CompletionRequest) -> int | None:
         """The largest n to ask for in one request, as far as it is known."""
@@ -210,6 +210,7 @@ class Asking:
             async with lane.gate.entered():
                 await lane.keep_pace(self.billing.tokens(body, n))
                 async with lane.pilot(job.model).flight() as pilot:
+                    await lane.connect()
                     seconds = job.begin(self.patience)
                     if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # found out while this request waited

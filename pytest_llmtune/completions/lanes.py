@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fleet", "Lane"]
 
-_AT_FIRST = 8
-"""Requests in flight to a server that has not answered yet."""
+_CONNECTIONS = 60 / 0.004
+"""New connections a minute: more at once than the queue of a small server takes are reset, or stand for a second."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +42,9 @@ class Lane:
     """By model."""
     strikes: int = 0
     """Bursts of 429 since the last success."""
+    opening: Pace = field(default_factory=lambda: Pace(_CONNECTIONS))
+    opened: int = 0
+    """Connections, or a few less: each of the first requests has one of its own."""
     taken: int = 0
     """How often it was chosen; keys take turns by it."""
     rests_until: float = 0.0
@@ -85,6 +88,12 @@ class Lane:
         """The models that have answered."""
         return [model for model, pilot in self.pilots.items() if pilot.landed]
 
+    async def connect(self) -> None:
+        """Wait for the turn to open a connection, where there may be none yet."""
+        if self.batching is None and self.opened < self.gate.most:
+            self.opened += 1
+            await self.opening.take()
+
     async def keep_pace(self, tokens: int) -> None:
         """Wait as long as the endpoint's limits a minute ask for."""
         if self.requests is not None:
@@ -96,11 +105,6 @@ class Lane:
         """The server said 429 to what was ``sent`` then: rest as long as it asked for, and go on with fewer at once."""
         self.strikes += self.gate.shrink(sent)
         self.rest(backoff(max(1, self.strikes), pause) if failure.retry_after is None else failure.retry_after, failure)
-
-    def is_known(self, model: str) -> None:
-        """Somebody else has had an answer: nobody needs to go first or slowly."""
-        self.pilot(model).landed = True
-        self.gate.allowed = float(self.gate.most)
 
     def succeeded(self) -> None:
         self.strikes = 0
@@ -136,9 +140,7 @@ class Fleet:
                     key,
                     order,
                     timeout,
-                    Gate(concurrency)
-                    if batching
-                    else Gate(min(concurrency, endpoint.concurrency or concurrency), _AT_FIRST),
+                    Gate(concurrency if batching else min(concurrency, endpoint.concurrency or concurrency)),
                     Pace(endpoint.requests_per_minute) if endpoint.requests_per_minute and not batching else None,
                     Pace(endpoint.tokens_per_minute) if endpoint.tokens_per_minute and not batching else None,
                     batching=batching,

@@ -14,28 +14,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "Pace", "Pilot"]
 
-_SLOW_START = 0.5
-"""More at once for each success."""
-
 
 @dataclass(slots=True, eq=False)
 class Gate:
     """At most ``most`` at once; fewer after a server said that it is too many, and slowly more again.
 
-    Slow start, additive increase, multiplicative decrease, as TCP does it (RFC 5681): many connections at once are more
-    than the queue of a small server takes.
+    Additive increase, multiplicative decrease, as TCP does it.
     """
 
     most: int
-    first: int | None = None
-    """So many at first, and half as many more after each round of successes; None: as many as there may be."""
     allowed: float = 0.0
     inside: int = 0
     _shrunk: float = 0.0
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.allowed = float(min(self.most, self.first or self.most))
+        self.allowed = float(self.most)
 
     @asynccontextmanager
     async def entered(self) -> AsyncIterator[None]:
@@ -63,10 +57,9 @@ class Gate:
         return True
 
     def grow(self) -> None:
-        """It went well: allow more; after a refusal one more for as many successes as are allowed at once."""
+        """It went well: allow one more after as many successes as are allowed at once."""
         if self.allowed < self.most:
-            more = 1 / self.allowed if self._shrunk else _SLOW_START
-            self.allowed = min(float(self.most), self.allowed + more)
+            self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
             self._admit()
 
     async def _wait(self) -> None:

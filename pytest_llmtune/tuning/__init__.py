@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_llmtune.tuning.beside import Judged, affordable, compare, dry_run
+from pytest_llmtune.tuning.beside import Judged, affordable, compare
+from pytest_llmtune.tuning.rehearsal import dry_run
 from pytest_llmtune.tuning.study import Study, study_digest, tune
 from pytest_llmtune.tuning.study_log import StudyLog
 

@@ -1,4 +1,4 @@
-"""Beside the search: baselines over the same rows as the winner, and what a search may cost."""
+"""Beside the search: baselines over the same rows as the winner, and a winner that is within its budget there."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from pytest_llmtune.statistics import bootstrap_mean
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from decimal import Decimal
-    from pathlib import Path
 
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.recording import Gathered
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.model import Evaluation, Example
-    from pytest_llmtune.suite import Config, Split, Suite
+    from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.tuning.study import Study
 
-__all__ = ["Judged", "affordable", "compare", "dry_run"]
+__all__ = ["Judged", "affordable", "compare"]
 
 _MOST_JUDGED = 5
 """Configurations that are judged on the test rows for one within the inference budget."""
-_LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,40 +101,3 @@ def _compared(label: str, evaluation: Evaluation, metric: str) -> Compared:
     return Compared(
         label, evaluation.config, score, evaluation.inference_cost, bootstrap_mean(costs) if costs else None
     )
-
-
-def dry_run(suite: Suite, split: Split, *, prices: PriceBook, cache: Path, grader: Grader) -> str:
-    """What a search may cost at most, in USD, and what the cache holds; nothing is asked."""
-    dearest = max(_dearest(suite, model, split.tune, prices) for model in suite.space.models)
-    trials = suite.num_samples if suite.num_samples > 0 else None
-    bounds = [bound for bound in (suite.optimization_budget, trials and trials * len(split.tune) * dearest) if bound]
-    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
-    return (
-        f"{suite.name}: {'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
-        f"cost at most {min(bounds):.6f} USD; then the winner on {len(split.test)} rows costs at most "
-        f"{len(split.test) * dearest:.6f} USD (grader: {grader.name}).\n"
-        f"{suite.name}: the cache holds {size:,} bytes of paid answers ({cache}); what it holds is not paid again."
-    )
-
-
-def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
-    """USD of one instance at worst: the longest prompt, the most answers, each of the greatest length."""
-    domains = suite.space.for_model(model)
-    n = _top(domains.get("n"), 1)
-    length = max((_top(domains.get(name), 0) for name in _LENGTHS), default=0) or 16_384
-    prompt = max(
-        (
-            sum(len(str(message["content"]).encode()) + 16 for message in template.render(row.row))
-            for template in suite.space.templates
-            for row in rows
-        ),
-        default=0,
-    )
-    return prices.price(model).worst(prompt, n * length)
-
-
-def _top(domain: object, default: int) -> int:
-    if domain is None:
-        return default
-    options = getattr(domain, "options", None) or (getattr(domain, "value", getattr(domain, "top", default)),)
-    return max(int(option) for option in options if option is not None)

@@ -141,9 +141,10 @@ class Race:
         return Belief(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
     def _points(self, configs: Sequence[tuple[Entrant, int, Cost | None]]) -> Points:
+        cells, heats = len(self.entrants[0].cell), len(self.entrants[0].heat)  # also where there are no configs yet
         return Points(
-            np.array([entrant.cell for entrant, _, _ in configs], dtype=np.int64),
-            np.array([entrant.heat for entrant, _, _ in configs], dtype=float).reshape(len(configs), -1),
+            np.array([entrant.cell for entrant, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
+            np.array([entrant.heat for entrant, _, _ in configs], dtype=float).reshape(len(configs), heats),
             np.array([math.log2(n) for _, n, _ in configs], dtype=float),
             np.array([entrant.place for entrant, _, _ in configs], dtype=np.int64),
             np.array([self._log_cost(cost) for _, _, cost in configs], dtype=float),

@@ -70,7 +70,7 @@ class Search:
             if not jobs or (self._poor and len(jobs) < TRICKLE):
                 return self._why_ended()
             if not await self._round(jobs):
-                return "optimization_budget"
+                return self.bound
             self._tell()
 
     def _room(self) -> int:
@@ -124,10 +124,26 @@ class Search:
 
     def left(self) -> Decimal | None:
         """USD that may still be spent."""
+        return min((value for value in (self._own, self._above) if value is not None), default=None)
+
+    @property
+    def bound(self) -> str:
+        """Whose dollars end first: the suite's or the run's."""
+        run = self.ledger.parent
+        if run is None or self._above is None or (self._own is not None and self._own <= self._above):
+            return "optimization_budget"
+        return run.chain()[-1].name
+
+    @property
+    def _own(self) -> Decimal | None:
+        """USD that are left of the suite's budget; what requests that broke off may have cost is not."""
         budget = self.suite.optimization_budget
-        own = None if budget is None else budget - self.kept - self.spent - self.ledger.uncertain
-        above = None if self.ledger.parent is None else self.ledger.parent.left
-        return min((value for value in (own, above) if value is not None), default=None)
+        return None if budget is None else budget - self.kept - self.spent - self.ledger.uncertain
+
+    @property
+    def _above(self) -> Decimal | None:
+        """USD that are left of the run's."""
+        return None if self.ledger.parent is None else self.ledger.parent.left
 
     def _worst(self, job: Job) -> Decimal:
         """USD that a job may cost at most."""
@@ -204,7 +220,7 @@ class Search:
 
     def _why_ended(self) -> str:
         if self._poor:
-            return "optimization_budget"
+            return self.bound
         if len(self.trials) == self.suite.num_samples:
             return "num_samples"
         return "constant space" if self.suite.space.is_constant else "converged"

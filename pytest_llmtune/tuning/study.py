@@ -179,9 +179,13 @@ def _search(
 def _why_none(search: Search) -> str:
     suite, race = search.suite, search.race
     if not any(entrant.asked for entrant in search.trials):
+        own = search.bound == "optimization_budget"
+        what = (
+            f"the optimization budget of {suite.optimization_budget} USD" if own else f"what is left of {search.bound}"
+        )
         return (
-            f"{suite.name}: the optimization budget of {suite.optimization_budget} USD does not pay for one request "
-            "at its worst; raise it: optimization_budget=..., or allow shorter answers: max_tokens=..."
+            f"{suite.name}: {what} does not pay for one request at its worst; raise it: "
+            f"{search.bound}=..., or allow shorter answers: max_tokens=..."
         )
     if all(entrant.out == "failed" for entrant in search.trials):
         errors = (cell.error for cell in race.pool.cells.values() if cell.error)

@@ -47,23 +47,6 @@ def test_the_gate_shrinks_once_a_burst_and_grows_back() -> None:
     assert gate.allowed == 10
 
 
-def test_the_gate_opens_step_by_step() -> None:
-    """A new server gets few at first, half as many more for each round of successes, and after a refusal less."""
-    gate = Gate(32, 8)
-    for allowed in (8, 12, 18, 27, 32):
-        assert gate.allowed == allowed
-        for _ in range(allowed):
-            gate.grow()
-    gate = Gate(32, 8)
-    gate.inside = 8
-    assert gate.shrink(time.monotonic())
-    for _ in range(5):
-        gate.grow()
-    assert gate.allowed < 7
-    assert Gate(4, 8).allowed == 4
-    assert Gate(100).allowed == 100
-
-
 def test_the_gate_never_shuts() -> None:
     """Whatever is refused, one request may go."""
     gate = Gate(4)

@@ -119,3 +119,19 @@ def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
     command = ("-p", "no:cacheprovider", "-n", "2", "--max-worker-restart=0", "--llm-live", "--llm-max-spend=0.085")
     result = two.pytester.runpytest_subprocess(*command, timeout=60)
     result.stdout.fnmatch_lines_random(["*worker 'gw?' crashed*", "*--llm-max-spend: $0.08* of $0.085 is spent*"])
+
+
+def test_a_search_that_the_run_has_no_dollars_for_names_the_limit(project: Project) -> None:
+    """Not one request fits: nothing is asked, and it is not the suite's own budget that is blamed."""
+    result = project.run("--llm-tune", "--llm-max-spend=0.000001")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*what is left of --llm-max-spend does not pay for one request*--llm-max-spend=...*"])
+    assert project.server.count == 0
+
+
+def test_a_search_that_the_run_cuts_short_names_the_limit(project: Project) -> None:
+    """It takes the best so far, and says whose dollars ended it."""
+    result = project.run("--llm-tune", "--llm-max-spend=0.001")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*ended by --llm-max-spend"])
+    assert project.server.billed * 2e-6 <= 0.001

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.llm_server import Fault
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -108,8 +109,32 @@ def test_without_a_lock_file_the_failure_names_the_command(project: Project) -> 
 def test_a_dry_run_asks_nothing(project: Project) -> None:
     """``--llm-tune-dry-run`` prints what a search may cost."""
     result = project.run("--llm-tune-dry-run")
-    result.stdout.fnmatch_lines(["*at most 6 trials on 12 rows cost at most * USD*"])
+    result.stdout.fnmatch_lines(
+        ["*at most 6 trials on 12 rows cost at most * USD*", "*no cache yet: all of it has to be asked*"]
+    )
     assert project.server.count == 0
+
+
+def test_a_dry_run_knows_what_is_cached(project: Project) -> None:
+    """All of a search that was run, its first part where it was cut short, and nothing of another one."""
+    undisturbed = project.server.fault
+    project.server.fault = lambda _: Fault.http(401, "gone", "invalid_api_key") if project.server.count > 60 else None
+    project.run("--llm-tune").assert_outcomes(failed=1)
+    project.server.fault, before = undisturbed, project.server.count
+    found = project.run("--llm-tune-dry-run").stdout.str()
+    first = int(re.search(r"the first (\d+) requests of the search .* are cached", found)[1])  # type: ignore[index]
+    assert 12 <= first < 60
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    spent = re.search(r"([\d.]+) USD. are cached", project.run("--llm-tune-dry-run").stdout.str())
+    after = project.server.count
+    assert after > before
+    assert f"spent: {spent[1]}" in project.lock  # type: ignore[index]
+    found = project.run("--llm-tune-dry-run").stdout.str()
+    assert "it chooses model='good'" in found
+    assert "18 of 18 test rows are cached" in found
+    project.write_suite(prompt="Once more: {question}")
+    project.run("--llm-tune-dry-run").stdout.fnmatch_lines(["*the first 0 requests of the search*"])
+    assert project.server.count == after
 
 
 @pytest.mark.parametrize("mode", [[], ["--llm-live"]])

@@ -291,3 +291,10 @@ def test_a_running_event_loop_is_no_obstacle(server: LLMServer, tmp_path: Path) 
         return search(server, tmp_path, num_samples=3)
 
     assert asyncio.run(notebook()).config.model in SKILL
+
+
+def test_a_search_whose_first_requests_are_all_given_up(server: LLMServer, tmp_path: Path) -> None:
+    """Nothing is known of anything after the first round: no traceback, the first error."""
+    server.fault = lambda _: Fault.http(500)
+    with pytest.raises(LLMTuneError, match=r"no configuration could be completed; the first error: .*HTTP 500"):
+        tune(suite(num_samples=3), settings=Settings(root=tmp_path, base_url=server.base_url, deadline=3.0))

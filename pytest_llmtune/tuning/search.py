@@ -30,7 +30,7 @@ _PILOT = 2
 """Rows that every model is asked first, to learn its costs."""
 _ROUND = 32
 """Requests that are decided on together, at least."""
-TRICKLE = 3
+TRICKLE = 2
 """Requests: where the budget pays for fewer at a time, the rest of it is not worth the waiting."""
 _LEAST = 0.1
 """Curiosity at the end."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from conftest import Project
     from support.ray_cluster import RayCluster
 
+pytestmark = pytest.mark.filterwarnings(  # of the processes that ray.cluster_utils started, and a test killed
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def files(project: Project) -> tuple[str, str]:
     """Lock file and recording, without the seconds that each answer took."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from pytest_llmtune.option_values import boolean, dollars, engine, lines, names, number, one_of, part, prices, shard
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["MARKERS", "OPTIONS", "Option", "any_given", "declare", "settings_of", "uses_llmtune", "value_of"]
 
 _FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_client"})
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 class Option(NamedTuple):
@@ -46,130 +47,45 @@ class Option(NamedTuple):
         return self.key.upper()
 
 
-def _boolean(text: str) -> bool:
-    if text.strip().lower() in _TRUE:
-        return True
-    if text.strip().lower() in _FALSE:
-        return False
-    raise ValueError(f"is {text!r}; valid: {', '.join(_TRUE)}, {', '.join(_FALSE[1:])}")
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"is {text!r}; valid: {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _number(kind: Callable[[str], Any], unit: str) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except (ValueError, ArithmeticError):
-            value = None
-        if value is None or not 0 < value < 1e12:
-            raise ValueError(f"is {text!r}; valid: a number of {unit} above 0")
-        return value
-
-    return parse
-
-
-def _dollars(text: str) -> Any:
-    from decimal import Decimal
-
-    return _number(Decimal, "USD")(text)
-
-
-def _part(text: str) -> Any:
-    from decimal import Decimal
-
-    found = _number(Decimal, "parts")(text)
-    if found > 1:
-        raise ValueError(f"is {text!r}; valid: a number above 0, at most 1")
-    return found
-
-
-def _shard(text: str) -> Any:
-    from pytest_llmtune.sharding import Shard
-
-    return Shard.parse(text)
-
-
-def _engine(text: str) -> str | None:
-    """The address of a Ray cluster, empty for Ray's own choice; None for this process."""
-    kind, _, address = text.partition("://")
-    if text == "local":
-        return None
-    if kind != "ray" or text.endswith("://"):
-        raise ValueError(f"is {text!r}; valid: local, ray, ray://HOST:PORT")
-    return address
-
-
-def _prices(lines: str) -> dict[str, dict[str, str]]:
-    """One model a line: ``MODEL input=USD output=USD [cached_input=USD]``, per 1M tokens."""
-    prices: dict[str, dict[str, str]] = {}
-    for line in filter(None, (line.strip() for line in lines.splitlines())):
-        model, *pairs = line.split()
-        price = dict(pair.partition("=")[::2] for pair in pairs)
-        if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input"}:
-            raise ValueError(
-                f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] per 1M tokens"
-            )
-        prices[model] = price
-    return prices
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (part.strip() for part in text.splitlines())))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return _lines(text.replace(",", "\n"))
-
-
 OPTIONS = (
-    Option("tune", _boolean, "search the best configuration of the selected suites; write lock file and recording"),
-    Option("tune-dry-run", _boolean, "print what a search may cost at most and what is cached; no request is sent"),
+    Option("tune", boolean, "search the best configuration of the selected suites; write lock file and recording"),
+    Option("tune-dry-run", boolean, "print what a search may cost at most and what is cached; no request is sent"),
     Option(
         "record",
-        _one_of("missing", "all"),
+        one_of("missing", "all"),
         "missing: record what the suites ask and no recording holds, drop what is stale; all: record everything anew",
         "missing|all",
     ),
-    Option("live", _boolean, "ask today's models, read and write no recording, and gate against the baseline"),
-    Option("accept", _boolean, "make today's replayed result the baseline"),
-    Option("concurrency", _number(int, "requests"), "requests in flight (default 32)", "N"),
+    Option("live", boolean, "ask today's models, read and write no recording, and gate against the baseline"),
+    Option("accept", boolean, "make today's replayed result the baseline"),
+    Option("concurrency", number(int, "requests"), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server to ask (else OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
-    Option("timeout", _number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
-    Option("deadline", _number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
-    Option("batch", _boolean, "ask by OpenAI's Batch API, at its price: cheaper, and answered within a day"),
-    Option("batch-price", _part, "what a batch costs, as a part of the ordinary price (default 0.5)", "PART"),
+    Option("timeout", number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
+    Option("deadline", number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
+    Option("batch", boolean, "ask by OpenAI's Batch API, at its price: cheaper, and answered within a day"),
+    Option("batch-price", part, "what a batch costs, as a part of the ordinary price (default 0.5)", "PART"),
     Option(
-        "engine", _engine, "what asks and grades: this process, or a Ray cluster (extra 'ray')", "local|ray[://ADDRESS]"
+        "engine", engine, "what asks and grades: this process, or a Ray cluster (extra 'ray')", "local|ray[://ADDRESS]"
     ),
-    Option("max-spend", _dollars, "USD that the whole run may spend, in every paid mode", "USD"),
-    Option("prices", _prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
-    Option("redact", _lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
-    Option("allow-hosts", _lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
-    Option(
-        "trust-hosts", _names, "hosts that suites in YAML and .env may send requests and keys to", "HOST", many=True
-    ),
+    Option("max-spend", dollars, "USD that the whole run may spend, in every paid mode", "USD"),
+    Option("prices", prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
+    Option("redact", lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
+    Option("allow-hosts", lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
+    Option("trust-hosts", names, "hosts that suites in YAML and .env may send requests and keys to", "HOST", many=True),
     Option(
         "allow-code",
-        _names,
+        names,
         "suites in YAML that may run code: functions of the project that they name, and the python grader",
         "SUITE",
         many=True,
     ),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
-    Option("part-size", _number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
-    Option("compress", _boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
-    Option("share-rows", _number(int, "rows"), "under -n, workers share suites of more rows (default 10000)", "N"),
-    Option("shard", _shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
+    Option("part-size", number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
+    Option("compress", boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
+    Option("share-rows", number(int, "rows"), "under -n, workers share suites of more rows (default 10000)", "N"),
+    Option("shard", shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
     Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
     Option(
         "init",
@@ -179,7 +95,7 @@ OPTIONS = (
     ),
     Option(
         "prune",
-        _boolean,
+        boolean,
         "remove recordings and lock files whose suite is gone (runs no test; give no paths, -k or -m)",
     ),
 )

@@ -72,10 +72,7 @@ class ClusterAsking:
         item = Item(number, replace(request, n=n, draw=0))
         self._waiting[number] = waiting = _Waiting(item, keep, asyncio.get_running_loop().create_future())
         self._gathering.add(waiting)
-        try:
-            await waiting.done
-        finally:
-            self._waiting.pop(number, None)
+        await waiting.done  # where this is cancelled, what is still to come is kept all the same
 
     async def aclose(self) -> None:
         """Stop what is under way; what it had reserved counts as spent, for nobody knows."""
@@ -145,28 +142,31 @@ class ClusterAsking:
                 self.source.ledger.close(Reservation(Decimal(0), cost, uncertain))
             case Counted(account):
                 self.source.account.add(account)
-            case Done(number, error):
-                self._done(self._waiting.get(number), error)
+            case Done(number, error) if number in self._waiting:
+                clean = error and type(error)(self.source.redactor.clean_text(str(error)))
+                self._settle(self._waiting[number], clean)
             case Ended(batch):
                 self._ended(batch)
 
     def _keep(self, waiting: _Waiting | None, exchange: Any, cost: Decimal) -> None:
-        if waiting is None or waiting.done.done():
+        if waiting is None:
             return
         try:
             waiting.keep(exchange, cost)
         except LLMTuneError as error:
-            waiting.done.set_exception(error)
+            self._settle(waiting, error)
         request = waiting.item.request  # should the machine be lost, the next one asks for the rest
         waiting.item = replace(waiting.item, request=replace(request, n=request.n - answers_in(exchange)))
 
-    def _done(self, waiting: _Waiting | None, error: LLMTuneError | None) -> None:
-        if waiting is None or waiting.done.done():
+    def _settle(self, waiting: _Waiting, error: Exception | None = None) -> None:
+        """An item is done, or never will be."""
+        self._waiting.pop(waiting.item.number, None)
+        if waiting.done.done():
             return
         if error is None:
             waiting.done.set_result(None)
         else:
-            waiting.done.set_exception(type(error)(self.source.redactor.clean_text(str(error))))
+            waiting.done.set_exception(error)
 
     def _ended(self, batch: int) -> None:
         """What a batch left undone is asked again, by another machine."""
@@ -176,13 +176,12 @@ class ClusterAsking:
         for waiting in filter(None, map(self._waiting.get, numbers)):
             waiting.lost += 1
             if waiting.item.request.n <= 0:
-                self._done(waiting, None)
+                self._settle(waiting)
             elif waiting.lost > _LOST:
-                self._done(waiting, CompletionError(f"{waiting.lost} machines of the cluster were lost under it"))
+                self._settle(waiting, CompletionError(f"{waiting.lost} machines of the cluster were lost under it"))
             elif not waiting.done.done() and self._gathering is not None:
                 self._gathering.add(waiting)
 
     def _fail(self, error: Exception) -> None:
-        for waiting in self._waiting.values():
-            if not waiting.done.done():
-                waiting.done.set_exception(error)
+        for waiting in list(self._waiting.values()):
+            self._settle(waiting, error)

@@ -15,6 +15,7 @@ from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_li
 from pytest_llmtune.completions.known import Known
 from pytest_llmtune.completions.lanes import Fleet
 from pytest_llmtune.completions.limits import Gate
+from pytest_llmtune.completions.patience import Job, Patience
 from pytest_llmtune.completions.sending import model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.model import Exchange
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.terms import Terms
     from pytest_llmtune.model import CompletionRequest
 
-__all__ = ["Asking", "Keep", "Patience", "Reserving"]
+__all__ = ["Asking", "Keep", "Reserving"]
 
 Keep = Callable[[Exchange, Decimal], None]
 """Stores an exchange that cost so many USD; it is called before the dollars are counted."""
@@ -42,48 +43,6 @@ class Reserving(Protocol):
 
 
 _FREE = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long and how often to try."""
-
-    timeout: float
-    """Seconds for one HTTP request."""
-    total: float
-    """Seconds for one completion with all its retries."""
-    attempts: int
-    """HTTP requests for the same answers, waiting out of rate limits not counted."""
-    pause: float
-    """Seconds before the first retry; doubled for each further one."""
-    end: float = float("inf")
-    """When the run's time is up, on the monotonic clock."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """How far one request has come."""
-
-    request: CompletionRequest
-    end: float
-    """When its time is up, on the monotonic clock; the run's end until it is sent for the first time."""
-    started: float | None = None
-    sent: float = 0.0
-    """When it was sent for the last time."""
-    tries: int = 0
-    failure: Failure | None = None
-    avoid: set[Lane] = field(default_factory=set)
-
-    @property
-    def model(self) -> str:
-        return str(self.request.body.get("model"))
-
-    def begin(self, patience: Patience) -> float:
-        """The clock runs from the first sending or rest on, not while the request queues; seconds for sending now."""
-        self.sent = now = time.monotonic()
-        if self.started is None:
-            self.started, self.end = now, min(now + patience.total, self.end)
-        return min(patience.timeout, self.end - now)
 
 
 @dataclass(slots=True, eq=False)
@@ -169,7 +128,7 @@ class Asking:
             EndpointError: no endpoint can serve the model.
             BudgetExhaustedError: it does not fit into the ledger.
         """
-        job = _Job(request, self.patience.end)
+        job = Job(request, self.patience.end)
         while True:
             lane = await self._lane(job)
             size = min(n, self._limit(lane, request) or n)
@@ -182,7 +141,7 @@ class Asking:
             else:
                 self._retry_or_raise(lane, job, failure)
 
-    async def _lane(self, job: _Job) -> Lane:
+    async def _lane(self, job: Job) -> Lane:
         """The lane for the next try, waiting where all of them rest."""
         while True:
             if time.monotonic() > job.end:
@@ -201,7 +160,7 @@ class Asking:
             self.account.waited += seconds
             await asyncio.sleep(seconds)
 
-    async def _attempt(self, lane: Lane, job: _Job, n: int, keep: Keep) -> Failure | None:
+    async def _attempt(self, lane: Lane, job: Job, n: int, keep: Keep) -> Failure | None:
         """Send it once; None where answers were kept."""
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(lane, body, n)
@@ -236,7 +195,7 @@ class Asking:
             self.account.uncertain += reservation.amount
             raise
 
-    async def _lost(self, lane: Lane, job: _Job, failure: Failure, reservation: Reservation) -> None:
+    async def _lost(self, lane: Lane, job: Job, failure: Failure, reservation: Reservation) -> None:
         """Draw the consequences for the ledger and the lane, before another request goes the same way."""
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
@@ -266,7 +225,7 @@ class Asking:
         self.account.refused += is_refusal(exchange)
         self.account.paid += cost
 
-    def _retry_or_raise(self, lane: Lane, job: _Job, failure: Failure) -> None:
+    def _retry_or_raise(self, lane: Lane, job: Job, failure: Failure) -> None:
         """Draw the consequences of a failure for this request: return, to try again."""
         match failure.kind:
             case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
@@ -279,7 +238,7 @@ class Asking:
                 self.account.given_up[str(kind)] += 1
                 raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
 
-    def _again(self, lane: Lane, job: _Job, failure: Failure) -> None:
+    def _again(self, lane: Lane, job: Job, failure: Failure) -> None:
         job.tries += 1
         if job.tries >= self.patience.attempts:
             raise self._given_up(job)
@@ -288,7 +247,7 @@ class Asking:
         job.avoid.add(lane)
         self.account.retried[str(failure.kind)] += 1
 
-    def _given_up(self, job: _Job) -> CompletionError:
+    def _given_up(self, job: Job) -> CompletionError:
         last = job.failure.message if job.failure else "the time of the run is up"
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
         seconds = time.monotonic() - (job.started or time.monotonic())
@@ -298,7 +257,7 @@ class Asking:
         known = self._largest.get(_place(lane, request))
         return min((most for most in (known, lane.endpoint.max_n) if most), default=None)
 
-    def _learn(self, lane: Lane, job: _Job, limit: int) -> None:
+    def _learn(self, lane: Lane, job: Job, limit: int) -> None:
         """Remember the largest n."""
         place = _place(lane, job.request)
         self._largest[place] = min(limit, self._largest.get(place, limit))

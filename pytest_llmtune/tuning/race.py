@@ -6,7 +6,6 @@ as it is likely to be the best. What it gets is the smallest useful step: more r
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_llmtune.tuning.spread import blocks_of, thin
 from pytest_llmtune.tuning.surrogate import Belief, Kernel, Points, Scored, believe
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.encoding import Encoder
     from pytest_llmtune.tuning.pool import Pool
 
-__all__ = ["Candidate", "Entrant", "Job", "Race", "blocks_of"]
+__all__ = ["Candidate", "Entrant", "Job", "Race"]
 
 _DRAWS = 64
 """Draws from the belief for one plan."""
@@ -94,12 +94,6 @@ class Job:
     """How many there shall be."""
 
 
-def blocks_of(rows: int) -> list[range]:
-    """Rows in blocks of growing size: each about doubles what was seen."""
-    edges = sorted({0, *(math.ceil(rows / part) for part in (8, 4, 2, 1))})
-    return [range(low, high) for low, high in itertools.pairwise(edges)]
-
-
 @dataclass(slots=True)
 class Race:
     """Entrants, what is known of them, and what to ask next."""
@@ -165,7 +159,7 @@ class Race:
                 ]
                 if not cells:
                     continue
-                for n in _thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
+                for n in thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
                     configs.append((entrant, n, self.costs.estimate(entrant.arm, n)))
                     block.append(place)
                     rows.append(len(cells))
@@ -206,7 +200,7 @@ class Race:
 
     def _of(self, entrant: Entrant, z: float) -> list[Candidate]:
         arm = entrant.arm
-        sizes = [Candidate(entrant, n, self.costs.estimate(arm, n)) for n in _thin(arm.family.counts, _SIZES)]
+        sizes = [Candidate(entrant, n, self.costs.estimate(arm, n)) for n in thin(arm.family.counts, _SIZES)]
         fit = [size for size in sizes if self._affordable(size.cost, z)]
         if fit or not entrant.asked or arm.family.counts[0] != 1 or self.sign < 0:
             return fit
@@ -296,12 +290,3 @@ class Race:
     def _further(self, entrant: Entrant, depth: int) -> list[Job]:
         block = next(block for block in self.blocks if block.stop > len(entrant.asked))
         return [Job(entrant, row, depth) for row in block if row not in entrant.asked]
-
-
-def _thin(counts: Sequence[int], most: int) -> list[int]:
-    """At most so many of the counts, the ends among them, spread by factors."""
-    if len(counts) <= most:
-        return list(counts)
-    low, high = math.log(counts[0]), math.log(counts[-1])
-    targets = [math.exp(low + (high - low) * step / (most - 1)) for step in range(most)]
-    return sorted({min(counts, key=lambda n: abs(math.log(n / target))) for target in targets})

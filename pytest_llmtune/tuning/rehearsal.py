@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -48,20 +49,16 @@ async def _cached(suite: Suite, split: Split, prices: PriceBook, cache: Cache | 
         return "there is no cache yet: all of it has to be asked."
     source = _Cached(cache)
     winner: Config | None = None
-    try:
-        ledger = Ledger(suite.optimization_budget, parent=source.allowance)
+    ledger = Ledger(suite.optimization_budget, parent=source.allowance)
+    with suppress(LLMTuneError):  # too few answers for an end
         winner = (await tune(suite, split, grader=grader, source=source, prices=prices, ledger=ledger)).winner
-    except LLMTuneError:
-        pass  # it cannot end with so few answers
-    finally:
-        cache.close()
+    rows = [] if winner is None else [source.holds(request) for request in requests_of(winner, split.test)]
+    cache.close()
     worth = sum((prices.price(str(r.body["model"])).cost(c.usage) for r, c in source.held.values()), Decimal(0))
     held = f"{len(source.held)} requests of the search ({worth:.6f} USD) are cached and cost nothing"
     if source.missed or winner is None:
         return f"the first {held}; what comes after them has to be asked."
-    rows = sum(source.holds(request) for request in requests_of(winner, split.test))
-    cache.close()
-    return f"all {held}; it chooses {winner.label}, and {rows} of {len(split.test)} test rows are cached."
+    return f"all {held}; it chooses {winner.label}, and {sum(rows)} of {len(rows)} test rows are cached."
 
 
 @dataclass(slots=True, eq=False)

@@ -134,13 +134,18 @@ async def tune(
     if not best:
         raise LLMTuneError(_why_none(search))
     summary = _summary(search, best, stopped_by, split)
+    _write(log, summary)
+    first, *others = (_contender(search, found) for found in best[: 1 + _RUNNERS_UP])
+    return Study(first.config, summary, first.cost, tuple(others), notes, ledger.spent - log.spent_earlier)
+
+
+def _write(log: StudyLog, summary: StudySummary) -> None:
+    """The trials, and that it is finished, where it is."""
     for trial in summary.trials:
         score = None if trial.score is None else trial.score.value
         log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
-    if stopped_by != "interrupted":
-        log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
-    first, *others = (_contender(search, found) for found in best[: 1 + _RUNNERS_UP])
-    return Study(first.config, summary, first.cost, tuple(others), notes, ledger.spent - log.spent_earlier)
+    if summary.stopped_by != "interrupted":
+        log.write({"finished": summary.stopped_by, "spent": str(summary.spent), "winner": summary.winner})
 
 
 def _search(

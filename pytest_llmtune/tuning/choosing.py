@@ -24,7 +24,8 @@ _ENOUGH = 10
 _ALIKE = 0.01
 """Of the metric's standard deviation over rows: scores nearer than this cannot be told apart, and the cheapest wins."""
 _FOLDS = 5
-_Z = 1.96
+_Z = 2.25
+"""Errors on each side of a claim: the folds' winners differ, so that 1.96 held the truth in 89 % of simulated searches."""
 
 
 @dataclass(frozen=True, slots=True)

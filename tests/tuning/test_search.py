@@ -246,7 +246,7 @@ def test_the_claim_holds_for_rows_that_the_search_never_saw(server: LLMServer, t
     assert held.high is not None
     settings = Settings(root=tmp_path, base_url=server.base_url)
     assert held.low <= evaluate(suite(), config, settings=settings).success_vote <= held.high
-    assert held.high - held.low < 0.7
+    assert held.high - held.low < 0.75
 
 
 def test_a_callable_grader_of_the_ancestors_kind_is_tuned(server: LLMServer, tmp_path: Path) -> None:

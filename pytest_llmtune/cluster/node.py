@@ -15,7 +15,7 @@ from pytest_llmtune.cluster.news import Closed, Counted, Done, Kept
 from pytest_llmtune.cluster.order import installed
 from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.asking import Asking
-from pytest_llmtune.completions.ledger import Reservation
+from pytest_llmtune.completions.ledger import Reservation, closing
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 
@@ -85,16 +85,12 @@ class _Post:
         number = next(self._numbers)
         if refusal := await self.purse.reserve.remote(self.batch, number, amount):
             raise BudgetExhaustedError(refusal)
-        reservation = Reservation(amount)
-        try:
+
+        def close(done: Reservation) -> None:
+            self.tell(Closed(number, done.price, done.uncertain))
+
+        with closing(Reservation(amount), close) as reservation:
             yield reservation
-        except BaseException:
-            if reservation.cost is None:
-                reservation.settle(amount, uncertain=True)
-            raise
-        finally:
-            cost = amount if reservation.cost is None else reservation.cost
-            self.tell(Closed(number, cost, reservation.uncertain))
 
     def tell(self, news: News) -> None:
         """Say it soon; what is said while a message is on its way goes with the next one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.errors import BudgetExhaustedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from pytest_llmtune.completions.shared_spend import SharedSpend
 
-__all__ = ["Ledger", "Reservation"]
+__all__ = ["Ledger", "Reservation", "closing"]
 
 _ZERO = Decimal(0)
 _PAUSE = 0.05  # seconds between two looks at what other processes have settled
@@ -33,6 +33,24 @@ class Reservation:
     def settle(self, cost: Decimal, *, uncertain: bool = False) -> None:
         """The request cost this many USD; ``uncertain``: it may have, nobody can tell."""
         self.cost, self.uncertain = cost, uncertain
+
+    @property
+    def price(self) -> Decimal:
+        """USD that it counts with: the whole amount, where ``settle`` said nothing else."""
+        return self.amount if self.cost is None else self.cost
+
+
+@contextmanager
+def closing(reservation: Reservation, close: Callable[[Reservation], None]) -> Iterator[Reservation]:
+    """Give a reservation to ``close`` in the end; by then an exception without ``settle`` made all of it uncertain."""
+    try:
+        yield reservation
+    except BaseException:
+        if reservation.cost is None:
+            reservation.settle(reservation.amount, uncertain=True)
+        raise
+    finally:
+        close(reservation)
 
 
 @dataclass(slots=True, eq=False)
@@ -80,15 +98,8 @@ class Ledger:
         Raises:
             BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
         """
-        reservation = await self.hold(amount)
-        try:
+        with closing(await self.hold(amount), self.close) as reservation:
             yield reservation
-        except BaseException:
-            if reservation.cost is None:
-                reservation.settle(amount, uncertain=True)
-            raise
-        finally:
-            self.close(reservation)
 
     async def hold(self, amount: Decimal) -> Reservation:
         """As ``reserve``; whoever takes it settles it, and gives it to ``close``.
@@ -116,12 +127,11 @@ class Ledger:
 
     def close(self, reservation: Reservation) -> None:
         """What was set aside becomes what it cost: the whole amount, where ``settle`` said nothing else."""
-        cost = reservation.amount if reservation.cost is None else reservation.cost
         chain = self.chain()
         for ledger in chain:
             ledger.reserved -= reservation.amount
-            ledger.spent += cost
-            ledger.uncertain += cost if reservation.uncertain else _ZERO
+            ledger.spent += reservation.price
+            ledger.uncertain += reservation.price if reservation.uncertain else _ZERO
         outermost = chain[-1]
         if outermost.shared is not None:
             outermost.shared.publish(outermost.spent, outermost.reserved)

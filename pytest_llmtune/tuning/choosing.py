@@ -47,23 +47,8 @@ def ranked(race: Race, z: float = SAFE, without: frozenset[int] = frozenset()) -
     for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
         candidates = race.candidates(margin, asked=asked)
         if candidates:
-            return _cheapest_first(race, by_belief(race, candidates, without), without)
+            return by_belief(race, candidates, without)
     return []
-
-
-def _cheapest_first(race: Race, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
-    """Fewer answers of the best arm go first where they did no worse on the rows: more cannot be told from them."""
-    best = found[0].candidate
-    rows = sorted(row for row in best.entrant.asked if row not in without)
-
-    def seen(one: Ranked) -> float:
-        scores = scores_of(race, one.candidate, rows)
-        return race.sign * statistics.fmean(scores) if scores else -math.inf
-
-    own = [one for one in found if one.candidate.entrant is best.entrant and one.candidate.limit == best.limit]
-    goal = seen(found[0])
-    least = min((one for one in own if seen(one) >= goal), key=lambda one: one.candidate.n)
-    return [least, *(one for one in found if one is not least)]
 
 
 def by_belief(race: Race, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:

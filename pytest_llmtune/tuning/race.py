@@ -271,21 +271,18 @@ class Race:
         if not entrant.asked:
             return [Job(entrant, row, entrant.arm.family.counts[0]) for row in self.blocks[0]]
         depth, seen = max(entrant.asked.values()), len(entrant.asked)
-        wanted = self._depth(candidate, depth, seen)
+        wanted = self._depth(candidate.n, depth, seen)
         if min(entrant.asked.values()) < wanted:
             return [Job(entrant, row, wanted) for row, have in entrant.asked.items() if have < wanted]
         return self._further(entrant, depth) if seen < len(self.order) else []
 
-    def _depth(self, candidate: Candidate, depth: int, seen: int) -> int:
-        """Answers that the rows seen shall have before another row is asked."""
-        n, most = candidate.n, candidate.entrant.arm.family.counts[-1]
-        if seen < self.blocks[min(1, len(self.blocks) - 1)].stop:
-            return depth
-        if depth < n:
-            return min(n, depth * _DEEPER)
-        if seen < len(self.order):
-            return depth
-        return max(depth, min(most, max(3, min(2 * n, n + 4))))  # some more draws tell the vote of n from luck
+    def _depth(self, n: int, depth: int, seen: int) -> int:
+        """Answers that the rows seen shall have before another row is asked: in the end the n of the vote, no more.
+
+        More draws would tell the vote of n from luck, but most of the luck is in the rows.
+        """
+        early = seen < self.blocks[min(1, len(self.blocks) - 1)].stop
+        return depth if early else max(depth, min(n, depth * _DEEPER))
 
     def _further(self, entrant: Entrant, depth: int) -> list[Job]:
         block = next(block for block in self.blocks if block.stop > len(entrant.asked))

@@ -16,10 +16,11 @@ from pytest_llmtune.tuning.choosing import Ranked, observed, ranked
 from pytest_llmtune.tuning.race import Entrant, Job, Race
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.suite import Suite
+    from pytest_llmtune.tuning.arms import Arm
     from pytest_llmtune.tuning.proposals import Proposals
 
 __all__ = ["TRICKLE", "Search"]
@@ -27,7 +28,9 @@ __all__ = ["TRICKLE", "Search"]
 _FRESH = 6
 """Arms that wait unasked: something new is always among the candidates."""
 _PILOT = 2
-"""Rows that every model is asked first, to learn its costs."""
+"""Rows that every model is asked first, then every model with every prompt, to learn their costs."""
+_PILOT_SHARE = Decimal("0.25")
+"""Of the dollars, that the prompts' first rows may cost."""
 _ROUND = 32
 """Requests that are decided on together, at least."""
 TRICKLE = 2
@@ -61,7 +64,10 @@ class Search:
     async def run(self) -> str:
         """Rounds until a bound is reached; returns which."""
         self._enter(self._room())
-        await self._round(self._pilot())
+        await self._round(self._pilot(lambda arm: arm.model, self.left()))
+        self.race.drop_dear()
+        left = self.left()
+        await self._round(self._pilot(lambda arm: arm.region, left and left * _PILOT_SHARE))
         while True:
             self.race.drop_dear()
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
@@ -86,14 +92,15 @@ class Search:
             if len(self.race.entrants) >= len(self.suite.space.models) * len(self.suite.space.templates) + _FRESH:
                 return
 
-    def _pilot(self) -> list[Job]:
-        """Every model on its first rows."""
-        first: dict[str, Entrant] = {}
+    def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[Job]:
+        """The first arm of each kind on its first rows, as far as so many USD reach."""
+        first: dict[Hashable, Entrant] = {}
         for entrant in self.race.entrants:
-            first.setdefault(entrant.arm.model, entrant)
+            if not entrant.out:
+                first.setdefault(kind(entrant.arm), entrant)
         rows = range(min(_PILOT, len(self.race.order)))
-        jobs = [Job(e, row, e.arm.family.counts[0]) for e in first.values() for row in rows]
-        return self._fitting(jobs, self.left())
+        jobs = [Job(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
+        return self._fitting(jobs, left)
 
     def _affordable_jobs(self) -> list[Job]:
         """The next round: what the plan holds, as far as its worst case fits into the budget."""

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.evaluation import Asking
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.lock import Measured
     from pytest_llmtune.suite import Config, Split, Suite
     from pytest_llmtune.tuning.race import Entrant
 
@@ -47,8 +46,8 @@ class Contender:
     config: Config
     trial: int
     """Its number."""
-    tuning: Measured | None
-    """Its score on the rows the search saw."""
+    scores: tuple[float, ...]
+    """On the rows that the search saw."""
     cost: float | None
     """USD per instance, as estimated."""
 
@@ -79,7 +78,7 @@ class Study:
 
     def won_by(self, other: Contender, why: str) -> Study:
         """The study with another winner; what was claimed for the first does not hold for it."""
-        summary = replace(self.summary, winner=other.trial, tuning=other.tuning, heldout=None)
+        summary = replace(self.summary, winner=other.trial, tuning=measured(other.scores), heldout=None)
         return replace(self, winner=other.config, cost=other.cost, summary=summary, notes=(*self.notes, why))
 
 
@@ -228,7 +227,7 @@ def _contender(search: Search, found: Ranked) -> Contender:
     entrant = found.candidate.entrant
     scores = scores_of(search.race, found.candidate, sorted(entrant.asked))
     cost = found.candidate.cost
-    return Contender(found.candidate.config, entrant.number, measured(scores), cost.mean if cost else None)
+    return Contender(found.candidate.config, entrant.number, tuple(scores), cost.mean if cost else None)
 
 
 def _trial(search: Search, entrant: Entrant, found: Ranked | None) -> TrialSummary:

@@ -3,9 +3,11 @@
 Configurations that are alike (same model, same prompt, near temperature, near ``n``) have like scores, and a hard row is
 hard for all of them. So the score of a configuration on a block of rows is modelled as
 
-    score = level + slope x log2(cost) + configuration + (block + block x model + block x arm) + noise,
+    score = level + slope x log2(cost) + configuration
+            + (block + block x model + block x cell + block x arm) + noise,
 
-all Gaussian: the first three are what is asked for, the fourth is the luck of the rows, the last that of sampling
+all Gaussian: the first three are what is asked for, the fourth is the luck of the rows, which most of all is shared by
+the configurations that are alike (a cell: the same choices, whatever the temperature), the last that of sampling
 (Rasmussen and Williams 2006, chapter 2; the row effects make comparisons paired). The slope says what everybody knows
 before the first answer: dearer models and more answers are rather better.
 """
@@ -66,7 +68,7 @@ class Kernel:
     """Variances as shares of the variance of the metric over rows; how they were chosen: docs/decisions.md."""
 
     level: float = 2.0
-    slope: float = 0.15
+    slope: float = 0.2
     """Expected gain for a doubling of the cost, in standard deviations of the metric over rows."""
     slope_spread: float = 0.05
     """Its standard deviation."""
@@ -81,10 +83,11 @@ class Kernel:
     depth: float = 0.01
     """Of one doubling of ``n``, over all models; as much again for each cell."""
     row: float = 0.35
-    row_model: float = 0.3
-    row_arm: float = 0.5
+    row_model: float = 0.15
+    row_cell: float = 0.15
+    row_arm: float = 0.1
     noise: float = 0.30
-    """Of one answer; n answers that share one draw have as much."""
+    """Of one answer; of the vote of n answers by the root of n smaller."""
 
     def signal(self, a: Points, b: Points) -> Array:
         """Covariance of the true scores, (len(a), len(b))."""
@@ -106,10 +109,11 @@ class Kernel:
 
     def luck(self, a: Points, b: Points) -> Array:
         """Covariance of two scores on the same single row beside that of ``signal``, sampling noise left out."""
-        model = a.cell[:, None, 0] == b.cell[None, :, 0]
+        same = a.cell[:, None, :] == b.cell[None, :, :]
         arm = a.arm[:, None] == b.arm[None, :]
         alike = np.exp(-np.abs(a.depth[:, None] - b.depth[None, :]) / 3)
-        found: Array = self.row + self.row_model * model + self.row_arm * arm * alike
+        own = self.row_model * same[:, :, 0] + self.row_cell * same.all(axis=2) + self.row_arm * arm
+        found: Array = self.row + own * alike
         return found
 
 
@@ -152,7 +156,7 @@ def believe(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> Belie
     gain = kernel.slope * np.sqrt(scale)
     together = seen.block[:, None] == seen.block[None, :]
     share = together / np.maximum(seen.rows[:, None], seen.rows[None, :])
-    noise = np.diag(kernel.noise / (seen.rows * seen.repeats) + 1e-6)
+    noise = np.diag(kernel.noise / (seen.rows * seen.repeats * 2 ** (points.depth / 2)) + 1e-6)
     within = kernel.signal(points, points) + share * kernel.luck(points, points) + noise
     above = seen.mean - gain * points.cost
     middle = float(np.average(above, weights=seen.rows)) if len(above) else 0.0

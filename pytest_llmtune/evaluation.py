@@ -136,6 +136,11 @@ def _values(results: Iterable[ExampleResult]) -> dict[str, list[float]]:
     return columns
 
 
+def _of_costs(known: Sequence[ExampleResult]) -> dict[str, Interval]:
+    """The interval of ``inference_cost``."""
+    return {"inference_cost": bootstrap_mean([float(result.cost) for result in known])} if known else {}
+
+
 def _percentiles(latencies: list[float]) -> dict[str, float]:
     """Of the latency, by nearest rank: so much or less did so many of a hundred examples take."""
     ordered = sorted(latencies)
@@ -164,7 +169,7 @@ def evaluation_of(
         results=tuple(results),
         metrics={name: aggregate(values) for name, values in columns.items()}
         | _percentiles(columns.get("latency", [])),
-        intervals={name: _interval(values) for name, values in columns.items()},
+        intervals={name: _interval(values) for name, values in columns.items()} | _of_costs(known),
         inference_cost=sum((r.cost for r in known), Decimal(0)) / len(known) if known else Decimal(0),
         cost=paid,
     )

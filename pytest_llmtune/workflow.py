@@ -181,7 +181,7 @@ class SuiteRun:
             recording.take(request)
         facts = self._facts(recording)
         report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
-        return replace(report, spent=report.spent + study.paid)
+        return replace(report, spent=study.paid)
 
     async def search(self, log: Path | None = None) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""
@@ -219,7 +219,7 @@ class SuiteRun:
             await source.aclose()
 
     async def _search(self) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
-        """The search, then the winner and the baselines over the test rows, recorded."""
+        """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
         study = await self.search()
         source = self.means.live(self.ledger, cached=str(self.suite.seed))
         self.listen(events.Started(self.suite.name, "record", len(self.split.test)))
@@ -230,7 +230,8 @@ class SuiteRun:
 
         try:
             study, judged = await affordable(study, self.suite.inference_budget, judge)
-            compared = await compare(
+            self._record(judged.gathered)
+            compared, notes = await compare(
                 self.suite,
                 self.split.test,
                 grader=self.means.grading(self.grader),
@@ -241,7 +242,7 @@ class SuiteRun:
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, source.account.paid))
-        self._record(judged.gathered)
+        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + source.account.paid)
         return study, judged.evaluation, compared
 
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:

@@ -134,7 +134,9 @@ class SuiteRun:
     def dry_run(self) -> str:
         """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
         cache = Cache(self.means.cache, seed=str(self.suite.seed)) if self.means.cache.is_dir() else None
-        return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader))
+        self._check_models()
+        log = StudyLog.peek(self._log, study_digest(self.suite, self.split, self.grader))
+        return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader, log=log))
 
     # -- the modes
 
@@ -186,11 +188,10 @@ class SuiteRun:
     async def search(self, log: Path | None = None) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""
         suite = self.suite
-        self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
+        self._check_models()
         search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
         source = self.means.live(search, cached=str(suite.seed))
-        path = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
-        study_log = StudyLog.open(path, study_digest(suite, self.split, self.grader))
+        study_log = StudyLog.open(log or self._log, study_digest(suite, self.split, self.grader))
         source.journal = study_log.note
         self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
@@ -259,6 +260,14 @@ class SuiteRun:
         return evaluation
 
     # -- the steps
+
+    def _check_models(self) -> None:
+        suite = self.suite
+        self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
+
+    @property
+    def _log(self) -> Path:
+        return self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
 
     async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([rows.config.model])

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.tuning.study import Study
 
-__all__ = ["Judged", "affordable", "compare"]
+__all__ = ["MOST_JUDGED", "Judged", "affordable", "compare"]
 
-_MOST_JUDGED = 5
+MOST_JUDGED = 5
 """Configurations that are judged on the test rows for one within the inference budget."""
 
 
@@ -58,7 +58,7 @@ async def affordable(
             longer[_region(found.winner)] = float(cost) / found.cost
         if other.cost is not None and other.cost * longer.get(_region(other.config), 1.0) > budget:
             continue
-        if tried == _MOST_JUDGED:
+        if tried == MOST_JUDGED:
             break
         why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
         found = found.won_by(other, why)

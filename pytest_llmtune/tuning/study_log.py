@@ -52,6 +52,13 @@ class StudyLog:
             log.write({})  # ends the line that a kill tore
         return log or cls(path)
 
+    @classmethod
+    def peek(cls, path: Path, study: str) -> StudyLog:
+        """What ``open`` would go on with; nothing is written, now or later."""
+        log = _read(path, study) or cls()
+        log.path = None
+        return log
+
     def note(self, key: str, place: int, usd: Decimal) -> None:
         """An exchange was paid for. To be called before it is stored: what is stored is then in the log, always.
 

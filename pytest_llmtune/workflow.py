@@ -210,10 +210,10 @@ class SuiteRun:
             await source.aclose()
             self.listen(events.Finished(suite.name, search.spent - study_log.spent_earlier))
 
-    async def evaluate_live(self, config: Config) -> Evaluation:
+    async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
-        self.prices.check([config.model])
-        source = self.means.live(self.ledger, cached=str(self.suite.seed))
+        self.prices.check([config.model, *judges_of(self.grader)])
+        source = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
         try:
             return await self.means.evaluate(self._rows(config), self.grader, source)
         finally:

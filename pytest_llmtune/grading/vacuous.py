@@ -77,8 +77,8 @@ def check(
 
 def judges_of(grader: Grader) -> tuple[str, ...]:
     """The models that the grader asks, at the caller's expense."""
-    every = getattr(grader, "graders", (grader,))
-    return tuple(one.model for one in every if isinstance(getattr(one, "model", None), str))
+    asked = (getattr(one, "model", None) for one in getattr(grader, "graders", (grader,)))
+    return tuple(model for model in asked if isinstance(model, str))
 
 
 def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, where: str = "") -> None:

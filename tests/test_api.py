@@ -64,7 +64,7 @@ def test_parameters_may_be_given_over_those_of_the_configuration(server: LLMServ
     }
     with pytest.raises(SuiteError, match=r"unknown parameter 'temprature' \(did you mean 'temperature'\?\); prompts"):
         complete(STRONG, ROW, temprature=0, settings=at)
-    with pytest.raises(SuiteError, match="column"):
+    with pytest.raises(SuiteError, match=r"the prompt names \{q\}, but the row has .question."):
         complete(STRONG, {"question": "?"}, settings=at)
     assert server.count == 1
 

@@ -233,6 +233,7 @@ class SuiteRun:
             study, judged = await affordable(study, self.suite.inference_budget, judge)
             self._record(judged.gathered)
             compared, notes = await compare(
+                study,
                 self.suite,
                 self.split.test,
                 grader=self.means.grading(self.grader),

@@ -10,6 +10,7 @@ from pytest_llmtune.evaluation import evaluate
 from pytest_llmtune.lock import Measured
 from pytest_llmtune.report.suite_report import Compared
 from pytest_llmtune.suite.invalid import shown
+from pytest_llmtune.tuning.study import INTERRUPTED, Study
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.model import Evaluation, Example
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.tuning.study import Study
 
 __all__ = ["MOST_JUDGED", "Judged", "affordable", "compare"]
 
@@ -72,6 +72,7 @@ def _region(config: Config) -> tuple[str, str]:
 
 
 async def compare(
+    study: Study,
     suite: Suite,
     rows: Sequence[Example],
     *,
@@ -84,6 +85,8 @@ async def compare(
 
     A baseline that cannot be evaluated is told and left out: what the search found is not lost for it.
     """
+    if suite.baselines and study.summary.stopped_by == INTERRUPTED:
+        return (), ("the baselines were not evaluated",)
     found, notes = [], []
     for baseline in suite.baselines:
         label = _label(baseline, suite.space.first())

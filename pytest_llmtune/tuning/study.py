@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Split, Suite
     from pytest_llmtune.tuning.race import Entrant
 
-__all__ = ["Study", "study_digest", "tune"]
+__all__ = ["INTERRUPTED", "Study", "study_digest", "tune"]
 
 _RUNNERS_UP = 50
+INTERRUPTED = "interrupted"
+"""What ended a search, where Ctrl-C did."""
+_KEPT = "the search was interrupted; the best so far was taken. What was answered is kept: pytest --llm-tune goes on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,8 @@ async def tune(
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
             raise
-        stopped_by, notes = "interrupted", ("the search was interrupted; the best so far was taken",)
+        stopped_by, notes = INTERRUPTED, (_KEPT,)
+        search.spent = max(search.spent, ledger.spent - ledger.uncertain)  # what was answered and not yet added up
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
     best = ranked(search.race)
@@ -144,7 +148,7 @@ def _write(log: StudyLog, summary: StudySummary) -> None:
     for trial in summary.trials:
         score = None if trial.score is None else trial.score.value
         log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
-    if summary.stopped_by != "interrupted":
+    if summary.stopped_by != INTERRUPTED:
         log.write({"finished": summary.stopped_by, "spent": str(summary.spent), "winner": summary.winner})
 
 

@@ -17,7 +17,7 @@ from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
 from pytest_llmtune.evaluation import Collector, requests_of
-from pytest_llmtune.grading import check, check_metric, judges_of, resolve
+from pytest_llmtune.grading import check, judges_of, resolve
 from pytest_llmtune.lock import Lock, StudySummary
 from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
 from pytest_llmtune.means import Means
@@ -26,6 +26,7 @@ from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
+from pytest_llmtune.tuning.beforehand import check_payable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,7 @@ class SuiteRun:
     def dry_run(self) -> str:
         """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
         cache = Cache(self.means.cache, seed=str(self.suite.seed)) if self.means.cache.is_dir() else None
-        self._check_payable()
+        check_payable(self.suite, self.split, self.grader, self.prices)
         log = StudyLog.peek(self._log, study_digest(self.suite, self.split, self.grader))
         return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader, log=log))
 
@@ -188,7 +189,7 @@ class SuiteRun:
     async def search(self, log: Path | None = None) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""
         suite = self.suite
-        self._check_payable()
+        check_payable(self.suite, self.split, self.grader, self.prices)
         search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
         source = self.means.live(search, cached=str(suite.seed))
         study_log = StudyLog.open(log or self._log, study_digest(suite, self.split, self.grader))
@@ -261,13 +262,6 @@ class SuiteRun:
         return evaluation
 
     # -- the steps
-
-    def _check_payable(self) -> None:
-        """Prices and the tuned metric are there, before anything is paid for."""
-        suite, grader = self.suite, self.grader
-        baselines = (baseline.model for baseline in suite.baselines)
-        self.prices.check([*suite.space.models, *baselines, *judges_of(grader)])
-        check_metric(grader, self.split.tune or self.split.test, suite.metric, where=suite.where_declared)
 
     @property
     def _log(self) -> Path:

@@ -30,7 +30,7 @@ def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
 def _check_search(values: Mapping[str, Any], problems: Problems) -> None:
     metric = values["metric"] or ""
     if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
-        problems.add(f"is {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns", "metric")
+        problems.add(f"is {metric!r}{near}; there are {', '.join(SCORES)}, and what the grader returns", "metric")
     if metric in METRICS and metric not in SCORES:
         limit = "inference_budget=..." if metric in COSTS else f"max_{metric}=..."
         advice = f"nothing would weigh against it; tune a score ({', '.join(SCORES)}, or what the grader returns)"

@@ -7,4 +7,15 @@ from pytest_llmtune.tuning.rehearsal import dry_run
 from pytest_llmtune.tuning.study import INTERRUPTED, Study, study_digest, tune
 from pytest_llmtune.tuning.study_log import StudyLog
 
-__all__ = ["INTERRUPTED", "Judged", "Study", "StudyLog", "affordable", "compare", "dry_run", "study_digest", "tune"]
+__all__ = [
+    "INTERRUPTED",
+    "Judged",
+    "Study",
+    "StudyLog",
+    "affordable",
+    "check_payable",
+    "compare",
+    "dry_run",
+    "study_digest",
+    "tune",
+]

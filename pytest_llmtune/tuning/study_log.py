@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.atomic import write_text
+from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,13 +44,20 @@ class StudyLog:
 
         Args:
             study: what makes two studies the same: a digest of suite, rows, grader, budgets and seed.
+
+        Raises:
+            LLMTuneError: no file can be written there.
         """
-        log = _read(path, study)
-        if log is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps({"study": study}) + "\n")
-        elif not path.read_bytes().endswith(b"\n"):
-            log.write({})  # ends the line that a kill tore
+        try:
+            log = _read(path, study)
+            if log is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps({"study": study}) + "\n")
+            elif not path.read_bytes().endswith(b"\n"):
+                log.write({})  # ends the line that a kill tore
+        except OSError as error:
+            why = error.strerror or error
+            raise LLMTuneError(f"{path}: the study's log cannot be kept there: {why}; name another file") from error
         return log or cls(path)
 
     @classmethod

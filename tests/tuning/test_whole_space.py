@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.llm_server import LLMServer
-from support.searches import ROWS, answers, search, settings, suite
+from support.searches import ROWS, answers, billed, search, settings, suite
 
-from pytest_llmtune import choice, evaluate, lograndint, uniform
+from pytest_llmtune import choice, evaluate, lograndint, tune, uniform
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ def test_every_score_is_tuned_in_both_directions(
         ),
         ({"baselines": [{"model": "unpriced"}]}, r"price of model 'unpriced' is unknown"),
         ({"model": ["strong", "unpriced"]}, r"price of model 'unpriced' is unknown"),
+        (
+            {"optimization_budget": 0.0000001},
+            r"budget of 0\.0000001 USD does not pay for one request at its worst, 0\.000\d+ USD; raise it: "
+            r"optimization_budget=.*max_tokens=",
+        ),
     ],
 )
 def test_what_cannot_end_well_costs_nothing(server: LLMServer, tmp_path: Path, keys: dict[str, Any], says: str) -> None:
@@ -190,3 +196,36 @@ def test_what_cannot_end_well_costs_nothing(server: LLMServer, tmp_path: Path, k
     with pytest.raises(LLMTuneError, match=says):
         search(server, tmp_path, **keys)
     assert server.count == 0
+
+
+@pytest.mark.parametrize("name", [".", "a file/log.jsonl"])
+def test_a_log_that_cannot_be_kept_is_told(server: LLMServer, tmp_path: Path, name: str) -> None:
+    """A directory, or a place below a file: said before the first request."""
+    (tmp_path / "a file").touch()
+    with pytest.raises(LLMTuneError, match=r"the study's log cannot be kept there: .*; name another file"):
+        tune(suite(), log_file_name=tmp_path / name, settings=settings(server, tmp_path))
+    assert server.count == 0
+
+
+def test_the_log_tells_of_every_trial(server: LLMServer, tmp_path: Path) -> None:
+    """JSON lines: what was paid for, the trials with their scores, and the winner; it adds up to the study's dollars."""
+    log = tmp_path / "logs" / "study.jsonl"
+    _, analysis = tune(suite(), log_file_name=log, settings=settings(server, tmp_path))
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    trials = [entry for entry in entries if "trial" in entry]
+    assert [(one["trial"], one["config"], one["status"]) for one in trials] == [
+        (trial.number, trial.config, trial.status) for trial in analysis.trials
+    ]
+    assert sum(Decimal(entry["paid"]) for entry in entries if "paid" in entry) == analysis.summary.spent
+    assert (entries[-1]["winner"], entries[-1]["finished"]) == (analysis.summary.winner, analysis.summary.stopped_by)
+    assert analysis.summary.spent == billed(server)
+
+
+def test_other_seeds_are_other_searches(server: LLMServer, tmp_path: Path) -> None:
+    """Equal seeds ask the same; another one orders the rows anew and shares no cached answer."""
+    first, again, other = (search(server, tmp_path / name, seed=seed) for name, seed in [("a", 5), ("b", 5), ("c", 6)])
+    assert again.analysis.summary == first.analysis.summary
+    assert other.analysis.summary.trials != first.analysis.summary.trials
+    before = server.count
+    search(server, tmp_path / "a", seed=6)
+    assert server.count > before

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.errors import CompletionError, SuiteError
+from pytest_llmtune.evaluation import evaluation_of
 from pytest_llmtune.outcome import Place
 from pytest_llmtune.redacting import redactor_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
+from pytest_llmtune.suite.aggregate import aggregator
+from pytest_llmtune.suite.invalid import meant
+from pytest_llmtune.suite.parameters import PARAMETERS
 from pytest_llmtune.workflow import SuiteRun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
 
+    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.evaluation import Aggregate
     from pytest_llmtune.model import Completion, Evaluation
     from pytest_llmtune.tuning import Study
 
@@ -52,55 +62,134 @@ def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Set
 
 
 def evaluate(
-    suite: Suite, config: Config | Mapping[str, Any] | None = None, *, settings: Settings | None = None
+    suite: Suite,
+    config: Config | Mapping[str, Any] | None = None,
+    *,
+    aggregate: Any = None,
+    use_cache: bool = True,
+    settings: Settings | None = None,
 ) -> Evaluation:
-    """One configuration over the suite's test rows, live, from the cache where it was asked before.
+    """One configuration over the suite's test rows, live; ``.metrics``, ``.inference_cost``, ``.cost``, ``.results``.
 
     Args:
         config: as in a lock file, or a ``Config``; None: the suite's untuned configuration.
+        aggregate: in place of the suite's: ``mean``, ``median``, ``module:function``, a function of a list of numbers, or
+            a mapping of metric to one of these.
+        use_cache: False: everything is asked anew.
+
+    Raises:
+        SuiteError: ``aggregate`` names a function or a metric that is not there.
     """
     run = _run(suite, settings)
+    aggregates = _aggregates(suite, aggregate)
     if config is None:
         config = suite.space.first()
     if not isinstance(config, Config):
         config = Config.from_lock(config, suite.space.templates)
-    return run_async(run.evaluate_live(config))
+    evaluation = run_async(run.evaluate_live(config, cached=use_cache))
+    for metric, one in aggregates.items():
+        evaluation = _aggregated(evaluation, metric, one)
+    return evaluation
+
+
+def _aggregates(suite: Suite, given: Any) -> dict[str | None, Aggregate]:
+    """Metric, or None for all of them, to what makes one number of the examples'; checked before anything is paid."""
+    named = given if isinstance(given, Mapping) else {} if given is None else {None: given}
+    try:
+        return {metric: aggregator(one, suite.base_dir, suite.root) for metric, one in named.items()}
+    except SuiteError as error:
+        raise SuiteError(f"{suite.where_declared}: aggregate {error}") from error.__cause__
+
+
+def _aggregated(evaluation: Evaluation, metric: str | None, aggregate: Aggregate) -> Evaluation:
+    found = evaluation_of(evaluation.config, evaluation.results, paid=evaluation.cost, aggregate=aggregate)
+    if metric is None:
+        return found
+    if metric not in found.metrics:
+        raise SuiteError(f"aggregate names the metric {metric!r}; there are {', '.join(sorted(found.metrics))}")
+    intervals = {name: sure for name, sure in evaluation.intervals.items() if name != metric}
+    own = {metric: found.intervals[metric]} if metric in found.intervals else {}
+    metrics = {**evaluation.metrics, metric: found.metrics[metric]}
+    return replace(evaluation, metrics=metrics, intervals=intervals | own)
 
 
 def complete(
-    config: Config | Mapping[str, Any], row: Mapping[str, Any], *, settings: Settings | None = None
+    config: Config | Mapping[str, Any] | Sequence[Config | Mapping[str, Any]],
+    row: Mapping[str, Any] | None = None,
+    *,
+    accept: Callable[[Mapping[str, Any], Completion], bool] | None = None,
+    cache_seed: int | None = None,
+    settings: Settings | None = None,
+    **params: Any,
 ) -> Completion:
-    """The answers of one configuration to one row: ``[choice.text for choice in completion.choices]``.
+    """The answers of one configuration to one row: ``complete(config, row).texts``.
 
     Args:
-        config: OpenAI parameters by their own names, and ``prompt`` or ``messages`` with ``{column}`` fields.
+        config: OpenAI parameters by their own names, and ``prompt`` or ``messages`` with ``{column}`` fields. Of a list
+            the first is taken that can be completed and whose completion is accepted, else the last.
         row: what the template's fields stand for.
+        accept: called with the row and a completion; False: the next configuration is asked.
+        cache_seed: answers are kept in the cache of this seed and asked for once; None: always asked anew.
+        params: OpenAI parameters, over those of every configuration.
 
     Raises:
-        SuiteError: the template names a column that the row lacks.
-        CompletionError: no endpoint could complete it.
+        SuiteError: the template names a column that the row lacks, or a parameter is unknown.
+        CompletionError: no endpoint could complete the last configuration; an ``EndpointError`` where none ever could.
     """
+    several = [config] if isinstance(config, (Config, Mapping)) else list(config)
+    if not several:
+        raise SuiteError("complete takes a configuration, or a list of at least one; the list is empty")
+    configs = [_with(one if isinstance(one, Config) else Config.from_lock(one), params) for one in several]
+    return run_async(_first_accepted(configs, row or {}, accept, cache_seed, settings or Settings()))
+
+
+def _with(config: Config, params: Mapping[str, Any]) -> Config:
+    for name in params:
+        if name not in ("model", *PARAMETERS, *config.params):
+            near = meant(name, PARAMETERS)
+            raise SuiteError(
+                f"complete(): unknown parameter {name!r}{near}; prompts, and what only your server knows, stand in the "
+                "configuration"
+            )
+    return Config({**config.params, **params}, config.template)
+
+
+async def _first_accepted(
+    configs: Sequence[Config],
+    row: Mapping[str, Any],
+    accept: Callable[[Mapping[str, Any], Completion], bool] | None,
+    cache_seed: int | None,
+    settings: Settings,
+) -> Completion:
+    source = _source(settings, cache_seed)
+    paid = Decimal(0)
+    try:
+        for config in configs[:-1]:
+            try:
+                completion = await source.complete(config.request(row))
+            except CompletionError:
+                continue
+            paid += completion.paid
+            if accept is None or accept(row, completion):
+                return replace(completion, paid=paid)
+        completion = await source.complete(configs[-1].request(row))
+        return replace(completion, paid=paid + completion.paid)
+    finally:
+        await source.aclose()
+
+
+def _source(settings: Settings, cache_seed: int | None) -> LiveSource:
+    from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoint_list import endpoints_of
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.completions.trust import Trust
 
-    chosen, settings = config if isinstance(config, Config) else Config.from_lock(config), settings or Settings()
-    source = LiveSource(
-        endpoints_of(
-            settings.endpoints,
-            base_url=settings.base_url,
-            root=settings.root,
-            trust=Trust.of(hosts=settings.trust_hosts),
-        ),
+    trust = Trust.of(hosts=settings.trust_hosts)
+    return LiveSource(
+        endpoints_of(settings.endpoints, base_url=settings.base_url, root=settings.root, trust=trust),
         PriceBook(settings.prices),
+        cache=None if cache_seed is None else Cache(settings.root / ".llmtune" / "cache", seed=cache_seed),
         timeout=settings.timeout,
+        redactor=redactor_of(settings),
     )
-
-    async def ask() -> Completion:
-        try:
-            return await source.complete(chosen.request(row))
-        finally:
-            await source.aclose()
-
-    return run_async(ask())

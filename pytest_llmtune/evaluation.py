@@ -22,7 +22,7 @@ from pytest_llmtune.model import (
     Interval,
     Usage,
 )
-from pytest_llmtune.statistics import bootstrap_mean, wilson
+from pytest_llmtune.statistics import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.texts import Texts
 
 if TYPE_CHECKING:
@@ -118,8 +118,10 @@ async def _evaluate_one(
     )
 
 
-def _interval(values: Sequence[float]) -> Interval:
-    """Wilson's for outcomes of 0 and 1, else a bootstrap over examples."""
+def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
+    """Of a mean Wilson's for outcomes of 0 and 1, else a bootstrap over examples; of another aggregate its own."""
+    if aggregate is not mean:
+        return bootstrap(values, aggregate)
     if all(value in (0.0, 1.0) for value in values):
         return wilson(round(sum(values)), len(values))
     return bootstrap_mean(values)
@@ -134,6 +136,11 @@ def _values(results: Iterable[ExampleResult]) -> dict[str, list[float]]:
             columns.setdefault("latency", []).append(result.latency)
             columns.setdefault("refused", []).append(float(result.status == "refused"))
     return columns
+
+
+def _of_costs(known: Sequence[ExampleResult]) -> dict[str, Interval]:
+    """The interval of ``inference_cost``."""
+    return {"inference_cost": bootstrap_mean([float(result.cost) for result in known])} if known else {}
 
 
 def _percentiles(latencies: list[float]) -> dict[str, float]:
@@ -164,7 +171,8 @@ def evaluation_of(
         results=tuple(results),
         metrics={name: aggregate(values) for name, values in columns.items()}
         | _percentiles(columns.get("latency", [])),
-        intervals={name: _interval(values) for name, values in columns.items()},
+        intervals={name: sure for name, values in columns.items() if (sure := _interval(values, aggregate))}
+        | _of_costs(known),
         inference_cost=sum((r.cost for r in known), Decimal(0)) / len(known) if known else Decimal(0),
         cost=paid,
     )

@@ -220,6 +220,8 @@ class Session:
                 report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
                 self.reports.append(made)
+            if made.interrupted:  # nobody who stops one search wants the next to begin
+                item.session.shouldstop = f"{made.name}: the search was interrupted; its best so far is kept"
             item.user_properties.extend(properties := junit.properties(made))  # JUnit reads the teardown's
             report.user_properties.extend(properties)
             if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed

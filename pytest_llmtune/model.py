@@ -118,6 +118,16 @@ class Completion:
     paid: Decimal = Decimal(0)
     """USD spent now to get them: 0 from a recording or the cache."""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each answer, as graders see it; calls of tools, where there is no text, as JSON."""
+        return tuple(choice.text for choice in self.choices)
+
+    @property
+    def text(self) -> str:
+        """The text of the first answer."""
+        return self.choices[0].text
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.model import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["bootstrap_mean", "bootstrap_nested", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
+__all__ = ["bootstrap", "bootstrap_mean", "bootstrap_nested", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
 
 _DRAWS = 200_000
 """Values drawn for one bootstrap at most: about 50 ms."""
@@ -110,6 +110,18 @@ def _johnson(values: Sequence[float], confidence: float) -> Interval:
     shift = third / (6 * spread * spread * size)
     half = _z(confidence) * spread / math.sqrt(size)
     return Interval(max(middle + shift - half, min(values)), min(middle + shift + half, max(values)), confidence)
+
+
+def bootstrap(
+    values: Sequence[float], aggregate: Callable[[Sequence[float]], float], seed: int = 0, confidence: float = 0.95
+) -> Interval | None:
+    """Interval of any aggregate over examples, a median say, by bias-corrected percentiles; None: too many values."""
+    resamples = min(1000, _DRAWS // max(1, len(values)))
+    if not values or resamples < 200:
+        return None
+    chance = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
+    drawn = [float(aggregate(chance.choices(values, k=len(values)))) for _ in range(resamples)]
+    return _percentiles(float(aggregate(values)), drawn, confidence)
 
 
 def mcnemar_exact(lost: int, gained: int) -> float:

@@ -17,7 +17,7 @@ from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
 from pytest_llmtune.evaluation import Collector, requests_of
-from pytest_llmtune.grading import check, resolve
+from pytest_llmtune.grading import check, judges_of, resolve
 from pytest_llmtune.lock import Lock, StudySummary
 from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
 from pytest_llmtune.means import Means
@@ -26,6 +26,7 @@ from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
+from pytest_llmtune.tuning.beforehand import check_payable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,9 @@ class SuiteRun:
     def dry_run(self) -> str:
         """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
         cache = Cache(self.means.cache, seed=str(self.suite.seed)) if self.means.cache.is_dir() else None
-        return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader))
+        check_payable(self.suite, self.split, self.grader, self.prices)
+        log = StudyLog.peek(self._log, study_digest(self.suite, self.split, self.grader))
+        return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader, log=log))
 
     # -- the modes
 
@@ -181,16 +184,15 @@ class SuiteRun:
             recording.take(request)
         facts = self._facts(recording)
         report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
-        return replace(report, spent=report.spent + study.paid)
+        return replace(report, spent=study.paid)
 
     async def search(self, log: Path | None = None) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""
         suite = self.suite
-        self.prices.check([*suite.space.models, *(baseline.model for baseline in suite.baselines)])
+        check_payable(self.suite, self.split, self.grader, self.prices)
         search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
         source = self.means.live(search, cached=str(suite.seed))
-        path = log or self.settings.root / ".llmtune" / "studies" / f"{suite.name}.jsonl"
-        study_log = StudyLog.open(path, study_digest(suite, self.split, self.grader))
+        study_log = StudyLog.open(log or self._log, study_digest(suite, self.split, self.grader))
         source.journal = study_log.note
         self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
@@ -209,17 +211,17 @@ class SuiteRun:
             await source.aclose()
             self.listen(events.Finished(suite.name, search.spent - study_log.spent_earlier))
 
-    async def evaluate_live(self, config: Config) -> Evaluation:
+    async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
-        self.prices.check([config.model])
-        source = self.means.live(self.ledger, cached=str(self.suite.seed))
+        self.prices.check([config.model, *judges_of(self.grader)])
+        source = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
         try:
             return await self.means.evaluate(self._rows(config), self.grader, source)
         finally:
             await source.aclose()
 
     async def _search(self) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
-        """The search, then the winner and the baselines over the test rows, recorded."""
+        """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
         study = await self.search()
         source = self.means.live(self.ledger, cached=str(self.suite.seed))
         self.listen(events.Started(self.suite.name, "record", len(self.split.test)))
@@ -230,7 +232,9 @@ class SuiteRun:
 
         try:
             study, judged = await affordable(study, self.suite.inference_budget, judge)
-            compared = await compare(
+            self._record(judged.gathered)
+            compared, notes = await compare(
+                study,
                 self.suite,
                 self.split.test,
                 grader=self.means.grading(self.grader),
@@ -241,7 +245,7 @@ class SuiteRun:
         finally:
             await source.aclose()
             self.listen(events.Finished(self.suite.name, source.account.paid))
-        self._record(judged.gathered)
+        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + source.account.paid)
         return study, judged.evaluation, compared
 
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
@@ -258,6 +262,10 @@ class SuiteRun:
         return evaluation
 
     # -- the steps
+
+    @property
+    def _log(self) -> Path:
+        return self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
 
     async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([rows.config.model])

@@ -45,10 +45,17 @@ def choices_of(exchange: Exchange) -> list[Mapping[str, Any]]:
 
 
 def text_of(choice: Mapping[str, Any]) -> str:
-    """The answer's text; a refusal in the model's own words counts as one."""
+    """The answer's text; a refusal in the model's own words counts as one, and so do calls of tools, as JSON."""
     message = _message(choice)
-    content = message.get("content") or message.get("refusal") or ""
+    content = message.get("content") or message.get("refusal") or _calls(message) or ""
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """``[{"name": ..., "arguments": ...}]``, without the ids, which differ each time and would split the vote."""
+    listed = message.get("tool_calls")
+    calls = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
+    return [call for call in [*calls, message.get("function_call")] if isinstance(call, dict)]
 
 
 def was_cut(choice: Mapping[str, Any]) -> bool:

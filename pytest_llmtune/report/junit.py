@@ -41,9 +41,29 @@ def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
         yield "examples", str(len(evaluation.results))
         yield "unknown", str(len(evaluation.unknown))
     yield "spent", f"{report.spent:f}"
+    yield from _search(report)
     for gate in verdict.gates:
         yield f"gate.{gate.name}", f"{'ok' if gate.passed else 'FAIL'}: {gate.sentence}"
     for stale in verdict.stale:
         yield "stale", stale.what
     if verdict.problem:
         yield "problem", verdict.problem
+
+
+def _search(report: SuiteReport) -> Iterator[tuple[str, str]]:
+    """What the search found, and the baselines beside it."""
+    study = report.study
+    for name, figure in (("tuning", study.tuning), ("heldout", study.heldout)) if study else ():
+        if figure is not None:
+            yield f"{name}.value", number(figure.value, 6)
+            if sure := figure.interval:
+                yield f"{name}.interval", interval(sure.low, sure.high)
+    for place, one in enumerate(report.compared, 1):
+        score, cost = one.score.interval, one.cost_interval
+        yield f"compared.{place}.label", one.label
+        yield f"compared.{place}.value", number(one.score.value, 6)
+        if score:
+            yield f"compared.{place}.interval", interval(score.low, score.high)
+        yield f"compared.{place}.inference_cost", f"{one.inference_cost:.12f}".rstrip("0").rstrip(".")
+        if cost:
+            yield f"compared.{place}.inference_cost.interval", f"{cost.low:.9f} to {cost.high:.9f}"

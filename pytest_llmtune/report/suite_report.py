@@ -87,6 +87,11 @@ class SuiteReport:
         return (*self.verdict.notes, *self.notes, *([mending] if unused else []))
 
     @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the search of this run."""
+        return self.mode == "tune" and self.study is not None and self.study.stopped_by == "interrupted"
+
+    @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to run next and what it does, the most likely first; empty where all is well."""
         options = dict.fromkeys(stale.option for stale in self.verdict.stale) or self._mending()

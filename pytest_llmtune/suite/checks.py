@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.suite.invalid import meant
-from pytest_llmtune.suite.threshold import COSTS, METRICS
+from pytest_llmtune.suite.threshold import COSTS, METRICS, SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +30,14 @@ def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
 def _check_search(values: Mapping[str, Any], problems: Problems) -> None:
     metric = values["metric"] or ""
     if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
-        problems.add(f"is {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns", "metric")
-    if metric in (*COSTS, "latency") and values["mode"] == "max":
-        problems.add(f"is 'max', which makes {metric} as high as can be; give mode='min'", "mode")
+        problems.add(f"is {metric!r}{near}; there are {', '.join(SCORES)}, and what the grader returns", "metric")
+    if metric in METRICS and metric not in SCORES:
+        limit = "inference_budget=..." if metric in COSTS else f"max_{metric}=..."
+        advice = f"nothing would weigh against it; tune a score ({', '.join(SCORES)}, or what the grader returns)"
+        if metric in (*COSTS, "latency") and values["mode"] == "max":
+            problems.add(f"is 'max', which makes {metric} as high as can be; {advice}, and limit it: {limit}", "mode")
+        else:
+            problems.add(f"is {metric!r}: {advice}, and limit this one: {limit}", "metric")
     searches = values["space"] is not None and not values["space"].is_constant
     if searches and values["num_samples"] == -1 and values["optimization_budget"] is None:
         problems.add(

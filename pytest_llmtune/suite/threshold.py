@@ -13,9 +13,11 @@ from pytest_llmtune.suite.invalid import InvalidError, meant, shown
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["COSTS", "METRICS", "RATES", "Threshold", "parse"]
+__all__ = ["COSTS", "METRICS", "RATES", "SCORES", "Threshold", "parse"]
 
-RATES = ("success_vote", "success", "expected_success", "refused")
+SCORES = ("success_vote", "success", "expected_success")
+"""Metrics that every built-in grader gives."""
+RATES = (*SCORES, "refused")
 """Metrics between 0 and 1."""
 COSTS = ("inference_cost", "cost")
 """Metrics in USD: of an instance, of the run."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pytest_llmtune.tuning.beside import Judged, affordable, compare
 from pytest_llmtune.tuning.rehearsal import dry_run
-from pytest_llmtune.tuning.study import Study, study_digest, tune
+from pytest_llmtune.tuning.study import INTERRUPTED, Study, study_digest, tune
 from pytest_llmtune.tuning.study_log import StudyLog
 
-__all__ = ["Judged", "Study", "StudyLog", "affordable", "compare", "dry_run", "study_digest", "tune"]
+__all__ = [
+    "INTERRUPTED",
+    "Judged",
+    "Study",
+    "StudyLog",
+    "affordable",
+    "check_payable",
+    "compare",
+    "dry_run",
+    "study_digest",
+    "tune",
+]

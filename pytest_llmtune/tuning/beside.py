@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.evaluation import evaluate
 from pytest_llmtune.lock import Measured
 from pytest_llmtune.report.suite_report import Compared
-from pytest_llmtune.statistics import bootstrap_mean
+from pytest_llmtune.suite.invalid import shown
+from pytest_llmtune.tuning.study import INTERRUPTED, Study
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.model import Evaluation, Example
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.tuning.study import Study
 
-__all__ = ["Judged", "affordable", "compare"]
+__all__ = ["MOST_JUDGED", "Judged", "affordable", "compare"]
 
-_MOST_JUDGED = 5
+MOST_JUDGED = 5
 """Configurations that are judged on the test rows for one within the inference budget."""
 
 
@@ -57,7 +58,7 @@ async def affordable(
             longer[_region(found.winner)] = float(cost) / found.cost
         if other.cost is not None and other.cost * longer.get(_region(other.config), 1.0) > budget:
             continue
-        if tried == _MOST_JUDGED:
+        if tried == MOST_JUDGED:
             break
         why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
         found = found.won_by(other, why)
@@ -71,6 +72,7 @@ def _region(config: Config) -> tuple[str, str]:
 
 
 async def compare(
+    study: Study,
     suite: Suite,
     rows: Sequence[Example],
     *,
@@ -78,26 +80,49 @@ async def compare(
     source: LiveSource,
     prices: PriceBook,
     concurrency: int,
-) -> tuple[Compared, ...]:
-    """Every baseline of the suite over the rows that the winner was judged on."""
-    found = []
+) -> tuple[tuple[Compared, ...], tuple[str, ...]]:
+    """Every baseline of the suite over the rows that the winner was judged on, and what is to be said of them.
+
+    A baseline that cannot be evaluated is told and left out: what the search found is not lost for it.
+    """
+    if suite.baselines and study.summary.stopped_by == INTERRUPTED:
+        return (), ("the baselines were not evaluated",)
+    found, notes = [], []
     for baseline in suite.baselines:
-        evaluation = await evaluate(
-            baseline,
-            rows,
-            grader=grader,
-            source=source,
-            prices=prices,
-            concurrency=concurrency,
-            aggregate=suite.aggregator,
-        )
-        found.append(_compared(baseline.label, evaluation, suite.metric))
-    return tuple(found)
+        label = _label(baseline, suite.space.first())
+        try:
+            evaluation = await evaluate(
+                baseline,
+                rows,
+                grader=grader,
+                source=source,
+                prices=prices,
+                concurrency=concurrency,
+                aggregate=suite.aggregator,
+            )
+        except LLMTuneError as error:
+            notes.append(f"the baseline {label} was not evaluated: {error}")
+            continue
+        if unknown := evaluation.unknown:
+            missing = f"{len(unknown)} of {len(rows)} examples have no answer; the first: {unknown[0].error}"
+            notes.append(f"the baseline {label}: {missing}")
+        if len(unknown) < len(rows):
+            found.append(_compared(label, evaluation, suite.metric))
+    return tuple(found), tuple(notes)
+
+
+def _label(baseline: Config, untuned: Config) -> str:
+    """What of a baseline is not as in the untuned configuration."""
+    params = {name: value for name, value in baseline.params.items() if untuned.params.get(name) != value}
+    left_out = [f"no {name}" for name in untuned.params if name not in baseline.params]
+    other = baseline.template.fingerprint != untuned.template.fingerprint
+    prompt = [f"{baseline.template.kind}={shown(baseline.template.label, 40)}"] if other else []
+    given = [f"{name}={shown(value, 40) if name != 'model' else value}" for name, value in params.items()]
+    return ", ".join([*given, *left_out, *prompt]) or "untuned"
 
 
 def _compared(label: str, evaluation: Evaluation, metric: str) -> Compared:
-    costs = [float(result.cost) for result in evaluation.results if result.grade is not None]
-    score = Measured.of(evaluation.metrics.get(metric, 0.0), evaluation.intervals.get(metric))
+    score = Measured.of(evaluation.metrics[metric], evaluation.intervals.get(metric))
     return Compared(
-        label, evaluation.config, score, evaluation.inference_cost, bootstrap_mean(costs) if costs else None
+        label, evaluation.config, score, evaluation.inference_cost, evaluation.intervals.get("inference_cost")
     )

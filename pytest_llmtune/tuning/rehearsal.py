@@ -5,13 +5,18 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.completions.billing import prompt_bound, worst_case
 from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.completions.request import build, safe_json
 from pytest_llmtune.completions.usage import answers_in, completion_of
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.evaluation import requests_of
+from pytest_llmtune.figures import counted
+from pytest_llmtune.suite.domains import Choice, Constant, Range
 from pytest_llmtune.tuning.arms import LENGTHS
+from pytest_llmtune.tuning.beside import MOST_JUDGED
 from pytest_llmtune.tuning.study import tune
 
 if TYPE_CHECKING:
@@ -22,36 +27,60 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.model import Completion, CompletionRequest, Example
     from pytest_llmtune.suite import Config, Split, Suite
+    from pytest_llmtune.suite.domains import Domain
+    from pytest_llmtune.tuning.study_log import StudyLog
 
 __all__ = ["dry_run"]
 
 
-async def dry_run(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache | None, grader: Grader) -> str:
+async def dry_run(
+    suite: Suite, split: Split, *, prices: PriceBook, cache: Cache | None, grader: Grader, log: StudyLog
+) -> str:
     """What a search may cost at most, in USD, and how far the cache reaches, in two lines.
 
     Args:
         cache: None: there is none yet.
+        log: of the search that this one would go on with.
     """
-    dearest = max(_dearest(suite, model, split.tune, prices) for model in suite.space.models)
+    cached = "there is no cache yet: all of it has to be asked."
+    if cache is not None:
+        cached = await _cached(suite, split, prices=prices, cache=cache, grader=grader, log=log)
+    return f"{suite.name}: {_bounds(suite, split, prices, grader)}\n{suite.name}: {cached}"
+
+
+def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> str:
+    """The search, the winner on the test rows, and the baselines there."""
+    dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
     trials = suite.num_samples if suite.num_samples > 0 else None
-    bounds = [bound for bound in (suite.optimization_budget, trials and trials * len(split.tune) * dearest) if bound]
+    doubt = suite.inference_budget is not None and not split.reused  # then test rows are asked for what they cost
+    rows = len(split.tune) + (len(split.test) if doubt else 0)
+    bounds = [bound for bound in (suite.optimization_budget, trials and trials * rows * dearest) if bound]
+    winner = len(split.test) * dearest
+    costs = sum(
+        (_worst(request, prices) for each in suite.baselines for request in requests_of(each, split.test)), Decimal(0)
+    )
+    further = f"; {counted(len(suite.baselines), 'baseline')} at most {costs:.6f} USD" if suite.baselines else ""
+    if suite.inference_budget is not None:
+        further += (
+            f"; up to {MOST_JUDGED - 1} runners-up as much as the winner each, should it be over its budget there"
+        )
+    asks = any(getattr(one, "probe_rows", 1) == 0 for one in getattr(grader, "graders", (grader,)))
+    judging = ", whose own requests only a budget of the search counts in" if asks else ""
     return (
-        f"{suite.name}: {'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
+        f"{'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
         f"cost at most {min(bounds):.6f} USD; then the winner on {len(split.test)} rows costs at most "
-        f"{len(split.test) * dearest:.6f} USD (grader: {grader.name}).\n"
-        f"{suite.name}: {await _cached(suite, split, prices, cache, grader)}"
+        f"{winner:.6f} USD{further} (grader: {grader.name}{judging})."
     )
 
 
-async def _cached(suite: Suite, split: Split, prices: PriceBook, cache: Cache | None, grader: Grader) -> str:
+async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache, grader: Grader, log: StudyLog) -> str:
     """The search asks what it would ask, until the first answer that is not there."""
-    if cache is None:
-        return "there is no cache yet: all of it has to be asked."
     source = _Cached(cache)
     winner: Config | None = None
     ledger = Ledger(suite.optimization_budget, parent=source.allowance)
     with suppress(LLMTuneError):  # too few answers for an end
-        winner = (await tune(suite, split, grader=grader, source=source, prices=prices, ledger=ledger)).winner
+        study = await tune(suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log)
+        winner = study.winner
     rows = [] if winner is None else [source.holds(request) for request in requests_of(winner, split.test)]
     cache.close()
     worth = sum((prices.price(str(r.body["model"])).cost(c.usage) for r, c in source.held.values()), Decimal(0))
@@ -87,21 +116,32 @@ class _Cached:
 def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """USD of one instance at worst: the longest prompt, the most answers, each of the greatest length."""
     domains = suite.space.for_model(model)
-    n = _top(domains.get("n"), 1)
-    length = max((_top(domains.get(name), 0) for name in LENGTHS), default=0) or 16_384
-    prompt = max(
-        (
-            sum(len(str(message["content"]).encode()) + 16 for message in template.render(row.row))
-            for template in suite.space.templates
-            for row in rows
-        ),
-        default=0,
-    )
-    return prices.price(model).worst(prompt, n * length)
+    n = int(max(value or 1 for value in _options(domains.get("n"))))
+    body: dict[str, Any] = {"model": model}
+    for name, domain in domains.items():
+        options = _options(domain)
+        if name in LENGTHS:
+            body |= {} if None in options else {name: int(max(options))}
+        elif name != "n":
+            body[name] = max(options, key=_size)
+    prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
+    return _worst(build({**body, "messages": max(prompts, key=_size, default=[])}, n), prices)
 
 
-def _top(domain: object, default: int) -> int:
-    if domain is None:
-        return default
-    options = getattr(domain, "options", None) or (getattr(domain, "value", getattr(domain, "top", default)),)
-    return max(int(option) for option in options if option is not None)
+def _worst(request: CompletionRequest, prices: PriceBook) -> Decimal:
+    """USD that the answers to a request cost at most, though each of them be asked for by itself."""
+    price, n = prices.price(str(request.body["model"])), request.n
+    return worst_case(price, request.body, n) + (n - 1) * price.worst(prompt_bound(request.body), 0)
+
+
+def _options(domain: Domain | None) -> tuple[Any, ...]:
+    """What a parameter may be, of a range the largest value; None: not sent, or nothing that matters here."""
+    if isinstance(domain, Choice):
+        return domain.options
+    if isinstance(domain, Range):
+        return (domain.top,)
+    return (domain.value if isinstance(domain, Constant) else None,)
+
+
+def _size(value: object) -> int:
+    return len(safe_json(value).encode())

@@ -162,8 +162,10 @@ class Search:
             if not job.entrant.number:
                 self.trials.append(job.entrant)
                 job.entrant.number = len(self.trials)
-        await self.ask([(job.entrant, self.race.order[job.row], job.answers) for job in jobs])
-        noted = [self._note(job) for job in jobs]
+        try:
+            await self.ask([(job.entrant, self.race.order[job.row], job.answers) for job in jobs])
+        finally:  # interrupted, it leaves what was answered
+            noted = [self._note(job) for job in jobs]
         return any(noted)
 
     async def ask(self, cells: Iterable[tuple[Entrant, int, int]]) -> None:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.figures import counted
 from pytest_llmtune.lock import StudySummary, TrialSummary
 from pytest_llmtune.tuning.choosing import Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Split, Suite
     from pytest_llmtune.tuning.race import Entrant
 
-__all__ = ["Study", "study_digest", "tune"]
+__all__ = ["INTERRUPTED", "Study", "study_digest", "tune"]
 
 _RUNNERS_UP = 50
+INTERRUPTED = "interrupted"
+"""What ended a search, where Ctrl-C did."""
+_KEPT = "the search was interrupted; the best so far was taken. What was answered is kept: pytest --llm-tune goes on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +130,26 @@ async def tune(
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
             raise
-        stopped_by, notes = "interrupted", ("the search was interrupted; the best so far was taken",)
-        if (task := asyncio.current_task()) is not None:
-            task.uncancel()
+        stopped_by, notes = INTERRUPTED, (_KEPT,)
+        _go_on(search)
+    found = _found(search, stopped_by, split)
+    _write(log, found.summary)
+    return replace(found, notes=notes, paid=ledger.spent - log.spent_earlier)
+
+
+def _found(search: Search, stopped_by: str, split: Split) -> Study:
     best = ranked(search.race)
     if not best:
         raise LLMTuneError(_why_none(search))
-    summary = _summary(search, best, stopped_by, split)
-    _write(log, summary)
     first, *others = (_contender(search, found) for found in best[: 1 + _RUNNERS_UP])
-    return Study(first.config, summary, first.cost, tuple(others), notes, ledger.spent - log.spent_earlier)
+    return Study(first.config, _summary(search, best, stopped_by, split), first.cost, tuple(others))
+
+
+def _go_on(search: Search) -> None:
+    """After Ctrl-C: what was answered and not yet added up counts, and the task is no longer being cancelled."""
+    search.spent = max(search.spent, search.ledger.spent - search.ledger.uncertain)
+    if (task := asyncio.current_task()) is not None:
+        task.uncancel()
 
 
 def _write(log: StudyLog, summary: StudySummary) -> None:
@@ -143,7 +157,7 @@ def _write(log: StudyLog, summary: StudySummary) -> None:
     for trial in summary.trials:
         score = None if trial.score is None else trial.score.value
         log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
-    if summary.stopped_by != "interrupted":
+    if summary.stopped_by != INTERRUPTED:
         log.write({"finished": summary.stopped_by, "spent": str(summary.spent), "winner": summary.winner})
 
 
@@ -184,11 +198,13 @@ def _why_none(search: Search) -> str:
     suite, race = search.suite, search.race
     if not any(entrant.asked for entrant in search.trials):
         own = search.bound == "optimization_budget"
-        what = (
-            f"the optimization budget of {suite.optimization_budget} USD" if own else f"what is left of {search.bound}"
-        )
+        what = f"what is left of {search.bound}"
+        if own and suite.optimization_budget is not None:
+            what = f"the optimization budget of {suite.optimization_budget:f} USD"
+        arms = (entrant.arm for entrant in race.entrants)
+        least = min((race.pool.worst(arm, race.order[0], arm.family.counts[0]) for arm in arms), default=Decimal(0))
         return (
-            f"{suite.name}: {what} does not pay for one request at its worst; raise it: "
+            f"{suite.name}: {what} does not pay for one request at its worst, {least:.6f} USD; raise it: "
             f"{search.bound}=..., or allow shorter answers: max_tokens=..."
         )
     if all(entrant.out == "failed" for entrant in search.trials):
@@ -197,7 +213,7 @@ def _why_none(search: Search) -> str:
     costs = [race.costs.estimate(entrant.arm, entrant.arm.family.counts[0]) for entrant in search.trials]
     cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
     return (
-        f"{suite.name}: none of {len(search.trials)} configurations tried is within the inference budget of "
+        f"{suite.name}: none of {counted(len(search.trials), 'configuration')} tried is within the inference budget of "
         f"{suite.inference_budget:f} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
         "widen the space"
     )

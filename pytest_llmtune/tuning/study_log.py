@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.atomic import write_text
+from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,14 +44,28 @@ class StudyLog:
 
         Args:
             study: what makes two studies the same: a digest of suite, rows, grader, budgets and seed.
+
+        Raises:
+            LLMTuneError: no file can be written there.
         """
-        log = _read(path, study)
-        if log is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps({"study": study}) + "\n")
-        elif not path.read_bytes().endswith(b"\n"):
-            log.write({})  # ends the line that a kill tore
+        try:
+            log = _read(path, study)
+            if log is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps({"study": study}) + "\n")
+            elif not path.read_bytes().endswith(b"\n"):
+                log.write({})  # ends the line that a kill tore
+        except OSError as error:
+            why = error.strerror or error
+            raise LLMTuneError(f"{path}: the study's log cannot be kept there: {why}; name another file") from error
         return log or cls(path)
+
+    @classmethod
+    def peek(cls, path: Path, study: str) -> StudyLog:
+        """What ``open`` would go on with; nothing is written, now or later."""
+        log = _read(path, study) or cls()
+        log.path = None
+        return log
 
     def note(self, key: str, place: int, usd: Decimal) -> None:
         """An exchange was paid for. To be called before it is stored: what is stored is then in the log, always.

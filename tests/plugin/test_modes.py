@@ -137,6 +137,25 @@ def test_a_dry_run_knows_what_is_cached(project: Project) -> None:
     assert project.server.count == after
 
 
+def test_a_dry_run_after_a_search_finds_all_of_it(project: Project) -> None:
+    """Also where the budget ended it: what the search paid for counts in it again, as in a search that goes on."""
+    budget = "optimization_budget=1,"
+    path = project.pytester.path / "test_sums.py"
+    path.write_text(path.read_text(encoding="utf-8").replace(budget, "optimization_budget=0.003,"), encoding="utf-8")
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    assert "stopped_by: optimization_budget" in project.lock
+    log = project.pytester.path / ".llmtune" / "studies" / "sums.jsonl"
+    before = log.read_bytes(), project.server.count
+    found = project.run("--llm-tune-dry-run").stdout.str()
+    assert re.search(r"all \d+ requests of the search .* are cached", found)
+    assert "18 of 18 test rows are cached" in found
+    assert (log.read_bytes(), project.server.count) == before
+    lock = project.lock
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    assert project.server.count == before[1]
+    assert project.lock == lock
+
+
 @pytest.mark.parametrize("mode", [[], ["--llm-live"]])
 def test_verdicts_are_the_same_under_xdist(tuned: Project, mode: list[str]) -> None:
     """A worker's verdict reaches the controller's summary."""

@@ -205,6 +205,12 @@ def test_the_default_name() -> None:
         ({"metric": ""}, "metric is ''; valid: a metric's name"),
         ({"metric": "sucess_vote"}, "metric is 'sucess_vote' (did you mean 'success_vote'?)"),
         ({"metric": "inference_cost"}, "mode is 'max', which makes inference_cost as high as can be"),
+        (
+            {"metric": "inference_cost", "mode": "min"},
+            "metric is 'inference_cost': nothing would weigh against it; tune a score (success_vote, success, "
+            "expected_success, or what the grader returns), and limit this one: inference_budget=...",
+        ),
+        ({"metric": "latency_p95", "mode": "min"}, "metric is 'latency_p95': nothing would weigh against it; tune a"),
         ({"mode": "maximum"}, "mode is 'maximum' (did you mean 'max'?); valid: max, min"),
         ({"aggregate": "meen"}, "aggregate is 'meen' (did you mean 'mean'?); valid: mean, median"),
         ({"aggregate": 5}, "aggregate is 5; valid: mean, median, module:function, or a function"),

@@ -8,7 +8,7 @@ from array import array
 
 __all__ = ["Spool"]
 
-_IN_MEMORY = 4_000_000
+_IN_MEMORY = 500_000
 """Bytes, past which they go to disk, into a file without a name, gone with this process."""
 
 

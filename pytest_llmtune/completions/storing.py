@@ -41,17 +41,17 @@ def write(
     """
     redactor = redactor or Redactor.from_environment()
     latencies, spool = _latencies(path), Spool()
-    placed, size = [], 0
+    places, size = [], 0
     for interaction in stable(redactor.clean(interaction) for interaction in interactions):
         known = latencies.get(_digest(interaction))
         line = (replace(interaction, latency=known.pop(0)) if known else interaction).line()
-        placed.append((_place(interaction), spool.put(line)))
+        spool.put(line)
+        places.append(_place(interaction))
         size += len(line) + 2
-    placed.sort(key=lambda entry: entry[0])
     files = (layout or parts.Layout()).files(path, size)
     divided: dict[Path, list[int]] = {file: [] for file in files}
-    for place, where in placed:
-        divided[parts.place(files, place)].append(where)
+    for number in sorted(range(len(spool)), key=places.__getitem__):
+        divided[parts.place(files, places[number])].append(number)
     for file, numbers in divided.items():
         for number in numbers:  # one at a time: none of the text needs to be in memory
             redactor.check(spool.get(number), file)
@@ -83,9 +83,9 @@ def _holds(file: Path, data: bytes) -> bool:
         return False
 
 
-def _place(interaction: Interaction) -> tuple[str, str, str]:
+def _place(interaction: Interaction) -> str:
     """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
-    return interaction.path, interaction.method, body_without_n(interaction)
+    return f"{interaction.path}\0{interaction.method}\0{body_without_n(interaction)}"
 
 
 def body_without_n(interaction: Interaction) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import tracemalloc
 from dataclasses import replace
 from decimal import Decimal
+from subprocess import run
 from typing import TYPE_CHECKING
 
 import pytest
@@ -168,6 +170,25 @@ def test_a_recording_is_written_without_being_held(tmp_path: Path) -> None:
         return size
 
     assert bytes_a_row(most) < 600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_no_room_for_results_is_told() -> None:
+    """A full disk ends the run with a sentence that says what to do; nothing is lost silently."""
+    code = (
+        "import resource\n"
+        "from pytest_llmtune.completions.spool import Spool\n"
+        "from pytest_llmtune.errors import CacheError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n"
+        "spool = Spool()\n"
+        "try:\n"
+        "    for number in range(100): spool.put('x' * 10_000)\n"
+        "except CacheError as error: print(number, error)\n"
+    )
+    told = run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told.startswith(("59 ", "60 "))
+    assert "free the disk" in told
+    assert "TMPDIR" in told
 
 
 def test_results_on_disk_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import tempfile
 import weakref
 from array import array
 
+from pytest_llmtune.errors import CacheError
+
 __all__ = ["Spool"]
 
 _IN_MEMORY = 500_000
@@ -24,11 +26,18 @@ class Spool:
         """Keep a text; returns its number, counted from 0.
 
         Raises:
-            OSError: the disk is full.
+            CacheError: there is no room for temporary files.
         """
         data = text.encode("utf-8", "surrogatepass")
-        self._file.seek(self._ends[-1])
-        self._file.write(data)
+        try:
+            self._file.seek(self._ends[-1])
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise CacheError(
+                f"no temporary file can hold what was answered: {error.strerror or error}; free the disk, or name another "
+                "directory in the environment variable TMPDIR, and run again: what was paid for before is kept"
+            ) from None
         self._ends.append(self._ends[-1] + len(data))
         return len(self) - 1
 

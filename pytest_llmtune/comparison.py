@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune.lock import LockedExample, short_answer
 from pytest_llmtune.statistics import mcnemar_exact
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.lock import Lock
-    from pytest_llmtune.model import Evaluation, ExampleResult, Row
+    from pytest_llmtune.model import Evaluation, ExampleGrade, ExampleResult, Row
 
 __all__ = ["Comparison", "Flip", "Outcome", "compare", "excerpt"]
 
@@ -73,45 +73,40 @@ def compare(
     The p-value is exact McNemar's over the examples that changed; for metrics other than 0 and 1 that is the sign test.
     """
     locked = {example.id: example for example in baseline.examples}
-    pairs = [
-        (locked[result.example.id], result)
-        for result in evaluation.results
-        if result.grade and metric in result.grade.metrics and metric in _metrics(locked.get(result.example.id))
-    ]
-    if not pairs:
+    olds, news, found, today = [], [], [], set()
+    for result in evaluation.results:  # once: they may lie on disk
+        today.add(result.example.id)
+        example = locked.get(result.example.id)
+        if example and metric in example.metrics and result.grade and metric in result.grade.metrics:
+            olds.append(example.metrics[metric])
+            news.append(_value(result.grade, metric))
+            found.append(_flip(example, result, result.grade, metric, mode))
+    if not olds:
         return None
-    flips = [flip for before, result in pairs if (flip := _flip(before, result, metric, mode))]
+    flips = [flip for flip in found if flip]
     lost = sum(flip.direction == "lost" for flip in flips)
-    before = aggregate([pair[0].metrics[metric] for pair in pairs])
-    now = aggregate([_value(pair[1], metric) for pair in pairs])
-    today = {result.example.id for result in evaluation.results}
+    before, now = aggregate(olds), aggregate(news)
     return Comparison(
         before=before,
         now=now,
         drop=before - now if mode == "max" else now - before,
         flips=tuple(sorted(flips, key=lambda flip: (flip.direction != "lost", flip.index))),
         p_value=mcnemar_exact(lost, len(flips) - lost),
-        compared=len(pairs),
+        compared=len(olds),
         added=len(today - locked.keys()),
         gone=len(locked.keys() - today),
     )
 
 
-def _metrics(example: LockedExample | None) -> Any:
-    return example.metrics if example else ()
-
-
-def _value(result: ExampleResult, metric: str) -> float:
+def _value(grade: ExampleGrade, metric: str) -> float:
     """Rounded as in a lock file, so that an unchanged example compares equal."""
-    assert result.grade is not None  # noqa: S101 - compare() pairs only graded examples
-    return round(float(result.grade.metrics[metric]), 6)
+    return round(float(grade.metrics[metric]), 6)
 
 
-def _flip(before: LockedExample, result: ExampleResult, metric: str, mode: str) -> Flip | None:
-    old, new = before.metrics[metric], _value(result, metric)
-    if old == new or result.grade is None:
+def _flip(before: LockedExample, result: ExampleResult, grade: ExampleGrade, metric: str, mode: str) -> Flip | None:
+    old, new = before.metrics[metric], _value(grade, metric)
+    if old == new:
         return None
-    grade = result.grade
     return Flip(
         id=result.example.id,
         index=result.example.index,

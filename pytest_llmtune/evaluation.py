@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -22,8 +23,8 @@ from pytest_llmtune.model import (
     Interval,
     Usage,
 )
+from pytest_llmtune.results import Results
 from pytest_llmtune.statistics import bootstrap, bootstrap_mean, wilson
-from pytest_llmtune.texts import Texts
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import PriceBook
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Aggregate", "Asking", "Collector", "all_of", "evaluate", "evaluation_of", "mean", "requests_of"]
 
-_MANY = 10_000  # examples, past which their texts are kept small
+_MANY = 10_000  # examples, past which their results are kept on disk
 
 Aggregate = Callable[[Sequence[float]], float]
 PERCENTILES = (50, 90, 95, 99)
@@ -97,7 +98,6 @@ async def _evaluate_one(
     request: CompletionRequest,
     grader: Grader,
     meter: _Meter,
-    texts: Callable[[list[str]], Sequence[str]],
 ) -> ExampleResult:
     try:
         completion = await meter.ask(request)
@@ -111,7 +111,7 @@ async def _evaluate_one(
         example,
         "refused" if refused else "ok",
         grade,
-        texts([choice.text for choice in completion.choices]),
+        tuple(choice.text for choice in completion.choices),
         meter.usage,
         meter.cost,
         meter.latency,
@@ -127,23 +127,11 @@ def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
     return bootstrap_mean(values)
 
 
-def _values(results: Iterable[ExampleResult]) -> dict[str, list[float]]:
-    columns: dict[str, list[float]] = {}
-    for result in results:
-        if result.grade is not None:
-            for name, value in result.grade.metrics.items():
-                columns.setdefault(name, []).append(float(value))
-            columns.setdefault("latency", []).append(result.latency)
-            columns.setdefault("refused", []).append(float(result.status == "refused"))
-    return columns
+def _figures(result: ExampleResult, grade: ExampleGrade) -> dict[str, float]:
+    return {**grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
 
 
-def _of_costs(known: Sequence[ExampleResult]) -> dict[str, Interval]:
-    """The interval of ``inference_cost``."""
-    return {"inference_cost": bootstrap_mean([float(result.cost) for result in known])} if known else {}
-
-
-def _percentiles(latencies: list[float]) -> dict[str, float]:
+def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
     """Of the latency, by nearest rank: so much or less did so many of a hundred examples take."""
     ordered = sorted(latencies)
     return {f"latency_p{part}": ordered[-(-part * len(ordered) // 100) - 1] for part in PERCENTILES if ordered}
@@ -164,27 +152,34 @@ def evaluation_of(
         paid: USD really spent to get them.
         aggregate: from the values of one metric over examples to the suite's value.
     """
-    known = [result for result in results if result.grade is not None]
-    columns = _values(known)
+    columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    costs, cost = array("d"), Decimal(0)
+    for result in results:  # once: they may lie on disk
+        if result.grade is not None:
+            cost += result.cost
+            costs.append(float(result.cost))
+            for name, value in _figures(result, result.grade).items():
+                columns[name].append(value)
     return Evaluation(
         config=config,
-        results=tuple(results),
-        metrics={name: aggregate(values) for name, values in columns.items()}
-        | _percentiles(columns.get("latency", [])),
+        results=results if isinstance(results, Results) else tuple(results),
+        metrics={name: aggregate(values.tolist()) for name, values in columns.items()}
+        | _percentiles(columns.get("latency", ())),
         intervals={name: sure for name, values in columns.items() if (sure := _interval(values, aggregate))}
-        | _of_costs(known),
-        inference_cost=sum((r.cost for r in known), Decimal(0)) / len(known) if known else Decimal(0),
+        | ({"inference_cost": bootstrap_mean(costs)} if costs else {}),
+        inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,
     )
 
 
 def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:
     """One request for each example, in order; equal ones get draws of their own."""
-    draws: Counter[str] = Counter()
+    draws: Counter[bytes] = Counter()
     for example in examples:
         request = config.request(example.row)
-        yield replace(request, draw=draws[request.key])
-        draws[request.key] += 1
+        key = bytes.fromhex(request.key)  # half as large: all of them are remembered
+        yield replace(request, draw=draws[key])
+        draws[key] += 1
 
 
 async def evaluate(
@@ -210,23 +205,23 @@ async def evaluate(
         BudgetExhaustedError: the next request might pass a budget.
         StaleRecordingError: replaying, and an example has no recording.
     """
-    results: list[ExampleResult | None] = [None] * len(examples)
+    results: dict[int, ExampleResult] | Results = Results(examples) if len(examples) > _MANY else {}
     asked = requests_of(config, examples) if requests is None else requests
     todo = enumerate(zip(examples, asked, strict=True))
     paid, done = Decimal(0), 0
-    texts = Texts if len(examples) > _MANY else tuple
 
     async def work() -> None:
         nonlocal paid, done
         for index, (example, request) in todo:  # shared: each worker takes the next example
             meter = _Meter(source, prices)
-            results[index] = result = await _evaluate_one(example, request, grader, meter, texts)
+            results[index] = result = await _evaluate_one(example, request, grader, meter)
             paid, done = paid + meter.paid, done + 1
             if on_result is not None:
                 on_result(done, result, paid)
 
     await all_of(work() for _ in range(min(concurrency, len(examples))))
-    return evaluation_of(config.to_lock(), [r for r in results if r is not None], paid=paid, aggregate=aggregate)
+    found = results if isinstance(results, Results) else [results[index] for index in range(len(examples))]
+    return evaluation_of(config.to_lock(), found, paid=paid, aggregate=aggregate)
 
 
 async def all_of(jobs: Iterable[Awaitable[None]]) -> None:

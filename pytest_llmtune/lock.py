@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,8 +151,8 @@ class Lock:
             for name, value in sorted(figures.items())
             if not name.startswith("latency")
         }
-        examples = tuple(LockedExample.of(result) for result in sorted(evaluation.results, key=lambda r: r.example.id))
-        return cls(suite, evaluation.config, metrics, prices, fingerprints, study, examples)
+        examples = sorted(_shared(map(LockedExample.of, evaluation.results)), key=lambda example: example.id)
+        return cls(suite, evaluation.config, metrics, prices, fingerprints, study, tuple(examples))
 
     @classmethod
     def read(cls, path: Path) -> Lock:
@@ -163,10 +163,11 @@ class Lock:
         """
         text = _text(path)
         try:
-            data = _data(text)
+            data, lines = _divided(text)
             version = data.pop("version", None) if isinstance(data, dict) else None
             if version == VERSION:
-                return _shared(from_plain(cls, data))
+                lock = from_plain(cls, data)
+                return dataclasses.replace(lock, examples=tuple(_shared(_examples(lines) if lines else lock.examples)))
         except ValueError as error:
             raise LockError(f"{path}: the lock file is damaged: {error}. {_mend(path)}") from None
         if isinstance(version, int) and version > VERSION:
@@ -180,9 +181,9 @@ class Lock:
         """The file's content; equal locks give equal text."""
         from pytest_llmtune.lock_text import head
 
-        plain = to_plain(self)
-        examples = plain.pop("examples")
-        lines = [f"- {_json_line(example)}\n" for example in examples]
+        plain = to_plain(dataclasses.replace(self, examples=()))
+        del plain["examples"]
+        lines = [f"- {_json_line(to_plain(example))}\n" for example in self.examples]
         return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{''.join(lines)}"
 
     def write(self, path: Path) -> bool:
@@ -200,11 +201,11 @@ class Lock:
         return dataclasses.replace(self, study=study)
 
 
-def _shared(lock: Lock) -> Lock:
+def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
     """Examples that did alike share what they have in common: a lock file may hold hundreds of thousands."""
     known: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
-    examples = (
-        dataclasses.replace(
+    for example in examples:
+        yield dataclasses.replace(
             example,
             id=sys.intern(example.id),
             metrics=known.setdefault(tuple(example.metrics.items()), example.metrics),
@@ -212,9 +213,6 @@ def _shared(lock: Lock) -> Lock:
             if example.votes and example.votes[0][0] == example.voted_answer
             else example.voted_answer,
         )
-        for example in lock.examples
-    )
-    return dataclasses.replace(lock, examples=tuple(examples))
 
 
 def short_answer(answer: str) -> str:
@@ -248,18 +246,21 @@ def _text(path: Path) -> str:
     return text
 
 
-def _data(text: str) -> Any:
-    """The file's data; example lines as we write them are read as JSON, 100 times faster than as YAML."""
+def _divided(text: str) -> tuple[Any, list[str]]:
+    """The file's data, and its lines of examples apart: as JSON, 100 times faster than as YAML, and one at a time."""
     start, mark, rest = text.partition("\nexamples:\n")
     lines = rest.splitlines() if mark else []
     try:
-        examples = [_read_line(line) for line in lines]
+        for line in lines:
+            _read_line(line)
     except (ValueError, RecursionError):
-        return plain_yaml.load(text)  # edited by hand: still YAML
-    data = plain_yaml.load(start)
-    if examples and isinstance(data, dict):
-        data["examples"] = examples
-    return data
+        return plain_yaml.load(text), []  # edited by hand: still YAML
+    return plain_yaml.load(start), lines
+
+
+def _examples(lines: Iterable[str]) -> Iterator[LockedExample]:
+    for number, line in enumerate(lines):
+        yield from_plain(LockedExample, _read_line(line), f"examples[{number}]")
 
 
 def _read_line(line: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Literal
 
 __all__ = [
@@ -179,13 +180,14 @@ class Interval:
     confidence: float = 0.95
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """One configuration over a list of examples."""
 
     config: Mapping[str, Any]
     """OpenAI parameters by their own names, and ``prompt`` or ``messages``, as in the lock file."""
-    results: tuple[ExampleResult, ...]
+    results: Sequence[ExampleResult]
+    """One for each example; many of them lie on disk and are made anew whenever they are looked at."""
     metrics: Mapping[str, float]
     """Aggregated over the examples that are not unknown."""
     intervals: Mapping[str, Interval]
@@ -194,7 +196,7 @@ class Evaluation:
     cost: Decimal
     """USD really spent to get this evaluation; 0 in replay."""
 
-    @property
+    @cached_property
     def unknown(self) -> tuple[ExampleResult, ...]:
         return tuple(result for result in self.results if result.status == "unknown")
 

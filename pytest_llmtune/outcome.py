@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmtune.completions.parts import files_of
-from pytest_llmtune.completions.recording import Recording
+from pytest_llmtune.completions.stored import read_all
 from pytest_llmtune.regression import judge, unjudged
 from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
 from pytest_llmtune.settings import Mode, Settings
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_llmtune.completions.recording import Recording
     from pytest_llmtune.lock import Lock
     from pytest_llmtune.model import Evaluation
     from pytest_llmtune.sharding import ShardFacts
@@ -41,11 +42,10 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     """What there is to say of a suite's recording; None where the mode neither reads nor writes it."""
     if settings.mode is Mode.LIVE:
         return None
-    if settings.mode is Mode.RECORD_ALL:
-        recording = Recording.load(path)  # as it was written
+    written = settings.mode in (Mode.TUNE, Mode.RECORD_ALL)
     return RecordingFacts(
         path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.name,
-        len(recording.interactions),
+        sum(1 for _ in read_all(path)) if written else len(recording.interactions),
         sum(file.stat().st_size for file in files_of(path, torn=True)),
         missing,
         0 if missing or settings.mode.online else recording.unused_count,

@@ -16,7 +16,7 @@ from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
-from pytest_llmtune.evaluation import Collector, requests_of
+from pytest_llmtune.evaluation import Collector
 from pytest_llmtune.grading import check, judges_of, resolve
 from pytest_llmtune.lock import Lock, StudySummary
 from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
@@ -179,10 +179,7 @@ class SuiteRun:
         study, evaluation, compared = run_async(self._search())
         now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
         lock = self._write_lock(study.winner, evaluation, now, study.summary)
-        recording = Recording.load(self.recording_path, self.redactor)
-        for request in requests_of(study.winner, self.split.test):
-            recording.take(request)
-        facts = self._facts(recording)
+        facts = self._facts(Recording(self.recording_path))
         report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
         return replace(report, spent=study.paid)
 

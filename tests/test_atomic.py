@@ -41,6 +41,15 @@ def test_a_windows_checkout_is_the_same_text(tmp_path: Path) -> None:
     assert path.read_bytes() == b"a\nc\n"
 
 
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "a\nb\nc\n", "", "a\nB\n", "a\n\nb\n"])
+def test_any_other_text_is_written(tmp_path: Path, text: str) -> None:
+    """Shorter, longer, another letter, another end: nothing of it is taken for what the file holds."""
+    path = tmp_path / "file"
+    path.write_bytes(b"a\nb\n")
+    assert write_text(path, text)
+    assert path.read_bytes() == text.encode()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     """The umask decides, as for any file: a team can read what one member wrote."""

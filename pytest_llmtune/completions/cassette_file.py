@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["MAX_BYTES", "VERSION", "entries", "entry", "is_own", "lines_of", "render"]
+__all__ = ["MAX_BYTES", "VERSION", "entries", "entry", "is_own", "rendered"]
 
 VERSION = 1
 """The version of vcrpy's cassette format."""
@@ -26,16 +26,16 @@ _TAIL = "]}"
 _CONFLICT = ("<<<<<<< ", "||||||| ", ">>>>>>> ")
 
 
-def render(lines: Iterable[str]) -> str:
-    """The file's text, of the lines of its interactions, which stay in the order given."""
-    joined = ",\n".join(lines)
-    return f"{_HEAD}\n{joined}\n{_TAIL}\n" if joined else f"{_HEAD}\n{_TAIL}\n"
-
-
-def lines_of(text: str) -> Iterator[Interaction]:
-    """The interactions of a text that was rendered."""
-    for line in text.splitlines()[1:-1]:
-        yield Interaction.from_plain(json.loads(line.removesuffix(",")))
+def rendered(lines: Iterable[str]) -> Iterator[bytes]:
+    """The file line by line, of the lines of its interactions, which stay in the order given."""
+    yield f"{_HEAD}\n".encode()
+    ahead = iter(lines)
+    line = next(ahead, None)
+    while line is not None:
+        after = next(ahead, None)
+        yield f"{line}{'' if after is None else ','}\n".encode()
+        line = after
+    yield f"{_TAIL}\n".encode()
 
 
 def is_own(head: bytes) -> bool:

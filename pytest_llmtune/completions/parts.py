@@ -54,9 +54,9 @@ class Layout:
         return before if count < before and size * 4 > before * self.part_bytes else count
 
 
-def place(files: Sequence[Path], request: Sequence[str]) -> Path:
+def place(files: Sequence[Path], request: str) -> Path:
     """The file of a request, by its content alone."""
-    digest = hashlib.sha256("\0".join(request).encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(request.encode("utf-8", "surrogatepass")).digest()
     return files[int.from_bytes(digest[:8], "big") % len(files)]
 
 

@@ -6,7 +6,7 @@ import json
 from array import array
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions import stale, stored, storing
 from pytest_llmtune.completions.facts import parse_object
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gathered", "Recording"]
 
-Place = tuple[int, int]
+_KEY = 32  # bytes
 _ROUTE = "/chat/completions"
 
 
@@ -168,31 +168,42 @@ class Gathered:
     """What a run got, put in the order in which a recording must hold it, whatever came first."""
 
     _spool: Spool = field(default_factory=Spool)
-    _kept: dict[tuple[str, int], tuple[int, tuple[Place, ...]]] = field(default_factory=dict)
-    """By request and draw: answers, and where their exchanges are."""
+    """The exchanges of each completion that was added."""
+    _keys: bytearray = field(default_factory=bytearray)
+    """Of its request."""
+    _draws: array[int] = field(default_factory=lambda: array("L"))
+    _answers: array[int] = field(default_factory=lambda: array("L"))
 
     def add(self, request: CompletionRequest, completion: Completion) -> None:
         """A request was answered; of two answers for one draw of one request the longer counts."""
-        known, _ = self._kept.get((request.key, request.draw), (0, ()))
-        if known < len(completion.choices):
-            places = tuple(self._spool.put(_packed(exchange)) for exchange in completion.exchanges)
-            self._kept[request.key, request.draw] = len(completion.choices), places
+        self._spool.put(json.dumps([_packed(exchange) for exchange in completion.exchanges], default=dict))
+        self._keys += bytes.fromhex(request.key)
+        self._draws.append(request.draw)
+        self._answers.append(len(completion.choices))
 
     @property
     def exchanges(self) -> Iterator[Exchange]:
         """Each exchange once; those of one request in the order of its draws."""
-        for _, draws in groupby(sorted(self._kept.items()), key=lambda item: item[0][0]):
-            answers = 0
-            for (_, draw), (n, places) in draws:
-                shared = answers > draw * n  # the draw before ended in the middle of an exchange
-                for exchange in (_unpacked(self._spool.get(place)) for place in places[shared:]):
+        for _, draws in groupby(sorted(range(len(self._spool)), key=self._place), key=self._key):
+            answers, before = 0, -1
+            for number in draws:
+                if (draw := self._draws[number]) == before:
+                    continue
+                shared = answers > draw * self._answers[number]  # the draw before ended in the middle of an exchange
+                for exchange in self._exchanges(number)[shared:]:
                     answers += answers_in(exchange)
                     yield exchange
+                before = draw
+
+    def _key(self, number: int) -> bytes:
+        return bytes(self._keys[_KEY * number : _KEY * (number + 1)])
+
+    def _place(self, number: int) -> tuple[bytes, int, int]:
+        return self._key(number), self._draws[number], -self._answers[number]
+
+    def _exchanges(self, number: int) -> list[Exchange]:
+        return [Exchange(*packed) for packed in json.loads(self._spool.get(number))]
 
 
-def _packed(exchange: Exchange) -> str:
-    return json.dumps([getattr(exchange, each.name) for each in fields(exchange)], default=dict)
-
-
-def _unpacked(text: str) -> Exchange:
-    return Exchange(*json.loads(text))
+def _packed(exchange: Exchange) -> list[Any]:
+    return [getattr(exchange, each.name) for each in fields(exchange)]

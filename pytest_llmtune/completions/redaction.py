@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from pytest_llmtune.completions import event_stream
-from pytest_llmtune.completions.cassette_file import lines_of
 from pytest_llmtune.completions.facts import parse_object
 from pytest_llmtune.completions.interaction import KEPT_HEADERS, Interaction
 from pytest_llmtune.completions.request import safe_json
@@ -145,20 +144,19 @@ class Redactor:
             return [self.clean_json(item) for item in data]
         return data
 
-    def check(self, text: str, path: Path) -> None:
-        """The last look, before the text of a recording is written to ``path``.
+    def check(self, line: str, path: Path) -> None:
+        """The last look, before the line of an interaction is written to ``path``.
 
         Raises:
             RecordingError: a secret is left; the message names it without saying it.
         """
         for name, form in self.forms:
-            if form in text:
+            if form in line:
                 raise RecordingError(f"{path} was not written: the value of {name} is still in it; {_ADVICE}")
         for hint, pattern in KNOWN:
-            if hint in text and pattern.search(text):
+            if hint in line and pattern.search(line):
                 raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {_ADVICE}")
-        rules = replace(self, hooks=())
-        if self.patterns and any(rules.clean(interaction) != interaction for interaction in lines_of(text)):
+        if self.patterns and replace(self, hooks=()).clean(found := Interaction.from_plain(json.loads(line))) != found:
             raise RecordingError(f"{path} was not written: what llmtune_redact names is still in it; {_ADVICE}")
 
     def _clean_leaf(self, text: str) -> str:

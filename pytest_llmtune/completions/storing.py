@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from pytest_llmtune.completions.stable_ids import stable
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_llmtune.completions.interaction import Interaction
@@ -41,30 +41,35 @@ def write(
     """
     redactor = redactor or Redactor.from_environment()
     latencies, spool = _latencies(path), Spool()
-    placed, size = [], 0
+    places, size = [], 0
     for interaction in stable(redactor.clean(interaction) for interaction in interactions):
         known = latencies.get(_digest(interaction))
-        line = (replace(interaction, latency=known.popleft()) if known else interaction).line()
-        placed.append((_place(interaction), spool.put(line)))
+        line = (replace(interaction, latency=known.pop(0)) if known else interaction).line()
+        spool.put(line)
+        places.append(_place(interaction))
         size += len(line) + 2
-    placed.sort(key=lambda entry: entry[0])
     files = (layout or parts.Layout()).files(path, size)
-    divided: dict[Path, list[tuple[int, int]]] = {file: [] for file in files}
-    for place, where in placed:
-        divided[parts.place(files, place)].append(where)
-    for file, lines in divided.items():  # one at a time: a part is all of the text that is in memory
-        redactor.check(cassette_file.render(map(spool.get, lines)), file)
-    changed = [_write(file, cassette_file.render(map(spool.get, lines))) for file, lines in divided.items()]
+    divided: dict[Path, list[int]] = {file: [] for file in files}
+    for number in sorted(range(len(spool)), key=places.__getitem__):
+        divided[parts.place(files, places[number])].append(number)
+    for file, numbers in divided.items():
+        for number in numbers:  # one at a time: none of the text needs to be in memory
+            redactor.check(spool.get(number), file)
+    changed = [_write(file, spool, numbers) for file, numbers in divided.items()]
     gone = parts.leftovers(path, files)
     orphans.remove(gone)
     return any(changed) or bool(gone)
 
 
-def _write(file: Path, text: str) -> bool:
+def _write(file: Path, spool: Spool, numbers: Sequence[int]) -> bool:
+    def lines() -> Iterator[bytes]:
+        return cassette_file.rendered(map(spool.get, numbers))
+
     try:
         if file.suffix != parts.PACKED:
-            return atomic.write_text(file, text)
-        return not _holds(file, text.encode()) and atomic.write_bytes(file, packing.pack(text.encode()))
+            return atomic.write_lines(file, lines)
+        text = b"".join(lines())
+        return not _holds(file, text) and atomic.write_bytes(file, packing.pack(text))
     except OSError as error:
         raise RecordingError(f"the recording {file} cannot be written: {error.strerror or error}") from error
 
@@ -78,9 +83,9 @@ def _holds(file: Path, data: bytes) -> bool:
         return False
 
 
-def _place(interaction: Interaction) -> tuple[str, str, str]:
+def _place(interaction: Interaction) -> str:
     """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
-    return interaction.path, interaction.method, body_without_n(interaction)
+    return f"{interaction.path}\0{interaction.method}\0{body_without_n(interaction)}"
 
 
 def body_without_n(interaction: Interaction) -> str:
@@ -89,9 +94,9 @@ def body_without_n(interaction: Interaction) -> str:
     return interaction.body if body is None else canonical_json(without_n(body))
 
 
-def _latencies(path: Path) -> dict[bytes, deque[float]]:
+def _latencies(path: Path) -> dict[bytes, list[float]]:
     """An answer that did not change keeps its recorded latency, so that its line does not change either."""
-    latencies: defaultdict[bytes, deque[float]] = defaultdict(deque)
+    latencies: defaultdict[bytes, list[float]] = defaultdict(list)
     try:
         for interaction in stored.read_all(path):
             latencies[_digest(interaction)].append(interaction.latency)

@@ -106,8 +106,7 @@ class SuiteRun:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         with lock:
             report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
-        events_on_the_way = dict.fromkeys(note for source in self.means.asked_of for note in source.account.notes)
-        return replace(report, notes=(*report.notes, *events_on_the_way))
+        return replace(report, notes=(*report.notes, *self.means.account))
 
     @property
     def evaluation(self) -> Evaluation:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llmtune.completions.answers import answers_in, is_refusal
+from pytest_llmtune.completions.answers import answers_in, filtered_in, is_refusal
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.known import Known
@@ -43,6 +43,9 @@ class Reserving(Protocol):
 
 
 _FREE = Decimal(0)
+_COURTESY = 10.0
+"""Seconds that a server has to say which models there are."""
+_TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the suite)"
 
 
 @dataclass(slots=True, eq=False)
@@ -167,6 +170,8 @@ class Asking:
         async with self.slots.entered(), self.ledger.reserve(worst) as reservation:
             reservation.settle(_FREE)  # until it is sent
             async with lane.gate.entered():
+                if time.monotonic() + lane.pace > job.end:
+                    raise self._given_up(job)
                 await lane.keep_pace(self.billing.tokens(body, n))
                 async with lane.pilot(job.model).flight() as pilot:
                     await lane.connect()
@@ -200,10 +205,10 @@ class Asking:
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
         match failure.kind:
-            case Kind.BAD_KEY | Kind.NO_QUOTA:
+            case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
                 lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
             case Kind.NO_MODEL if lane.why_closed(job.model) is None:
-                names = await model_names(lane)
+                names = await model_names(lane, max(0.0, min(_COURTESY, job.end - time.monotonic())))
                 there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
                 self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
@@ -223,12 +228,13 @@ class Asking:
         self.account.answered += 1
         self.account.samples += answers_in(exchange)
         self.account.refused += is_refusal(exchange)
+        self.account.filtered += filtered_in(exchange)
         self.account.paid += cost
 
     def _retry_or_raise(self, lane: Lane, job: Job, failure: Failure) -> None:
         """Draw the consequences of a failure for this request: return, to try again."""
         match failure.kind:
-            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
+            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED | Kind.NO_MODEL:
                 return  # another lane may serve it
             case Kind.RATE_LIMIT:
                 self.account.retried[str(failure.kind)] += 1
@@ -248,10 +254,14 @@ class Asking:
         self.account.retried[str(failure.kind)] += 1
 
     def _given_up(self, job: Job) -> CompletionError:
-        last = job.failure.message if job.failure else "the time of the run is up"
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
+        why = _TIME_IS_UP if job.end >= self.patience.end else f"no turn within {self.patience.total:g} s"
+        if job.failure is None:
+            return CompletionError(f"{job.model}: not asked: {why}")
         seconds = time.monotonic() - (job.started or time.monotonic())
-        return CompletionError(f"{job.model}: given up after {seconds:.1f} s and {job.tries} faults; the last: {last}")
+        said = f"given up after {seconds:.1f} s and {job.tries} faults; the last: {job.failure.message}"
+        late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
+        return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
 
     def _limit(self, lane: Lane, request: CompletionRequest) -> int | None:
         known = self._largest.get(_place(lane, request))

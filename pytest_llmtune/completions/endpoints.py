@@ -66,7 +66,10 @@ class Endpoint:
         """A client of this server that never retries by itself: retries are counted and paid for elsewhere."""
         import openai
 
+        from pytest_llmtune.completions.bounded_client import BoundedClient
+
         limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
+        sender = BoundedClient(timeout=limits)
         if self.kind == "azure":
             return openai.AsyncAzureOpenAI(
                 azure_endpoint=self._root,
@@ -74,8 +77,11 @@ class Endpoint:
                 api_version=self.api_version,
                 max_retries=0,
                 timeout=limits,
+                http_client=sender,
             )
-        return openai.AsyncOpenAI(base_url=self.base_url, api_key=key.reveal(), max_retries=0, timeout=limits)
+        return openai.AsyncOpenAI(
+            base_url=self.base_url, api_key=key.reveal(), max_retries=0, timeout=limits, http_client=sender
+        )
 
     @property
     def _root(self) -> str:

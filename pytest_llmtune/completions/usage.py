@@ -112,6 +112,8 @@ def _read(exchange: Exchange) -> _Reading:
         return _Reading(refused, (0,) * len(refused), counted=True, prompt=unknown_prompt)
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
     total = None if usage is None else usage.completion_tokens
+    if total == 0 and any(map(written_bytes, choices)):
+        total = None  # a text has tokens: zero is what servers say that do not count
     if total is not None and not counts_one(exchange):
         known: Known = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
         tokens, counted = _shared(choices, known, total), True

@@ -71,7 +71,7 @@ def judge(
         baseline=comparison.before if comparison else None,
         compared=comparison.compared if comparison else 0,
         stale=tuple(stale),
-        notes=(*notes, *_notes(criteria, comparison, gates, baseline)),
+        notes=(*notes, *_notes(criteria, comparison, gates if known else [unknown], baseline)),
     )
 
 

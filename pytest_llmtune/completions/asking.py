@@ -68,8 +68,10 @@ class Asking:
     def of(cls, terms: Terms, ledger: Reserving, account: Account, hide: Hide) -> Asking:
         """Ready to ask on these terms; a deadline runs from now on."""
         batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
+        fleet = Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching)
+        fleet.lanes[0].client  # noqa: B018  # the first takes seconds, which are neither the server's nor the deadline's
         return cls(
-            Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
+            fleet,
             Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
             ledger,
             account,
@@ -180,6 +182,7 @@ class Asking:
                         return Failure(Kind.CLOSED, "")  # found out while this request waited
                     found = await self._send(lane, body, seconds, reservation)
                     if isinstance(found, Failure):
+                        pilot.landed |= found.kind is Kind.TIMEOUT  # else all would wait for it, one after another
                         await self._lost(lane, job, found, reservation)
                         return found
                     pilot.landed = True

@@ -87,7 +87,7 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
         return _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         unsent = type(error.__cause__).__name__ in _UNSENT
-        return Failure(Kind.TIMEOUT, "no answer in time", uncertain=not unsent)
+        return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         if type(cause).__name__ in _UNSENT:

@@ -68,10 +68,10 @@ class Asking:
     def of(cls, terms: Terms, ledger: Reserving, account: Account, hide: Hide) -> Asking:
         """Ready to ask on these terms; a deadline runs from now on."""
         batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
-        fleet = Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching)
-        fleet.lanes[0].client  # noqa: B018  # the first takes seconds, which are neither the server's nor the deadline's
+        from pytest_llmtune.completions import bounded_client  # noqa: F401  # seconds, and not the deadline's
+
         return cls(
-            fleet,
+            Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
             Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
             ledger,
             account,

@@ -13,7 +13,7 @@ from pytest_llmtune.completions.answers import answers_in, filtered_in, is_refus
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.known import Known
-from pytest_llmtune.completions.lanes import Fleet
+from pytest_llmtune.completions.lanes import ANY, Fleet
 from pytest_llmtune.completions.limits import Gate
 from pytest_llmtune.completions.patience import Job, Patience
 from pytest_llmtune.completions.sending import model_names, send
@@ -175,7 +175,7 @@ class Asking:
                 if time.monotonic() + lane.pace > job.end:
                     raise self._given_up(job)
                 await lane.keep_pace(self.billing.tokens(body, n))
-                async with lane.pilot(job.model).flight() as pilot:
+                async with lane.pilot(ANY).flight() as first, lane.pilot(job.model).flight() as pilot:
                     await lane.connect()
                     seconds = job.begin(self.patience)
                     if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
@@ -183,9 +183,10 @@ class Asking:
                     found = await self._send(lane, body, seconds, reservation)
                     if isinstance(found, Failure):
                         pilot.landed |= found.kind is Kind.TIMEOUT  # else all would wait for it, one after another
+                        first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
                         await self._lost(lane, job, found, reservation)
                         return found
-                    pilot.landed = True
+                    first.landed = pilot.landed = True
             lane.succeeded()
             await self._received(lane, found, reservation, keep)
         if answers_in(found) < n:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.secret import Secret
 
-__all__ = ["Fleet", "Lane"]
+__all__ = ["ANY", "Fleet", "Lane"]
+
+ANY = ""
+"""The pilot of all models: one request finds out whether the key is taken."""
 
 _CONNECTIONS = 60 / 0.004
 """New connections a minute: more at once than the queue of a small server takes are reset, or stand for a second."""

@@ -178,6 +178,18 @@ def test_a_revoked_key_leaves_the_others(live: Live) -> None:
     assert Counter(server.keys)["bad"] == 1
 
 
+def test_a_wrong_key_is_found_out_once_for_all_models(live: Live) -> None:
+    """Requests of three models wait for the one that finds out; the next endpoint then answers them all."""
+    with LLMServer(api_key="other", latency=0.05) as first, LLMServer("second") as second:
+        asked = [request(number, model=model) for number in range(4) for model in ("m", "dear", "dear-2")]
+        own = PriceBook(
+            {"m": {"input": 1, "output": 1}, "dear": {"input": 1, "output": 1}, "dear-2": {"input": 1, "output": 1}}
+        )
+        completions = live.run(live.source([at(first), at(second)], prices=own), *asked)
+    assert {answer_of(completion) for completion in completions} == {"second"}
+    assert first.count == 1
+
+
 def test_a_busy_key_rests_while_the_other_works(live: Live) -> None:
     """Rate limits are a key's, not the endpoint's."""
     with LLMServer() as server:

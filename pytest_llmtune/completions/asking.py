@@ -43,8 +43,7 @@ class Reserving(Protocol):
 
 
 _FREE = Decimal(0)
-_COURTESY = 10.0
-"""Seconds that a server has to say which models there are."""
+_COURTESY = 10.0  # seconds that a server has to say which models there are
 _TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the suite)"
 
 

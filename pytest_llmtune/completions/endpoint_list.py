@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune import plain_yaml
-from pytest_llmtune.completions.endpoints import OPENAI_URL, Endpoint
+from pytest_llmtune.completions.endpoints import OPENAI_URL, Endpoint, check_address
 from pytest_llmtune.completions.key_sources import KeySources, lines_of, secret, shown
 from pytest_llmtune.completions.pricing import parse_price
 from pytest_llmtune.completions.secret import Secret
@@ -117,14 +117,14 @@ def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[E
     azure, azure_keys = sources.value("AZURE_OPENAI_ENDPOINT"), sources.keys_in("AZURE_OPENAI_API_KEY")
     if address is None and not keys and azure and azure_keys:
         _check_dotenv("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", sources, trust)
-        _check_address(azure, "AZURE_OPENAI_ENDPOINT")
+        check_address(azure, "AZURE_OPENAI_ENDPOINT")
         return (
             Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
         )
     if base_url is None:
         _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     address = address or OPENAI_URL
-    _check_address(address, "base_url")
+    check_address(address, "base_url")
     if not keys and urlsplit(address).hostname in LOCAL:
         keys = (Secret("none", "no key"),)
     if not keys:
@@ -205,7 +205,7 @@ def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
                 "each key needs the address in the same line"
             )
         for base in bases:
-            _check_address(base, str(directory / "base_aoai.txt"))
+            check_address(base, str(directory / "base_aoai.txt"))
         found += [
             Endpoint(base, (key,), "azure", api_version=_AZURE_VERSION) for base, key in zip(bases, keys, strict=True)
         ]
@@ -228,7 +228,7 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
     if kind not in ("openai", "azure"):
         raise SuiteError(f"{where}: kind is {shown(kind)}; valid: openai, azure")
     address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
-    _check_address(address, where)
+    check_address(address, where)
     if not fields.get("base_url"):
         _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
@@ -242,19 +242,6 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
         api_version=version if kind == "azure" else None,
         **{name: _number(name, fields[name], where) for name in _NUMBERS if name in fields},
     )
-
-
-def _check_address(address: str, where: str) -> None:
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        usable = usable and address.isprintable() and " " not in address
-    except ValueError:  # a port that is no number, an unclosed bracket
-        usable = False
-    if usable and "@" in parts.netloc:
-        raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
-    if not usable:
-        raise SuiteError(f"{where}: the address is {shown(address)}; valid: http://... or https://...")
 
 
 def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:

@@ -29,6 +29,8 @@ class AskedRows:
     all: Sequence[Example]
     """Of the suite: a row's draw counts those before it, whatever shard they are of."""
     shard: Shard | None = None
+    unknown: frozenset[str] = frozenset()
+    """Rows, by id, that could not be completed when the baseline was made: they need no recording."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -45,13 +47,25 @@ class AskedRows:
         What other shards will take counts as used.
         """
         count, detail = 0, ""
+        excused = self.excused(recording)
         for mine, request in self._everything():
             if not mine:
                 recording.leave(request)
-            elif not recording.holds(request):
+            elif not recording.holds(request) and (request.key, request.draw) not in excused:
                 count += 1
                 detail = detail or recording.explain(request)
         return count, detail
+
+    def excused(self, recording: Recording) -> frozenset[tuple[str, int]]:
+        """The requests (key and draw) without a recording whose rows are unknown in the baseline too."""
+        if not self.unknown:
+            return frozenset()
+        asked = zip(self.all, requests_of(self.config, self.all), strict=True)
+        return frozenset(
+            (request.key, request.draw)
+            for example, request in asked
+            if example.id in self.unknown and not recording.holds(request)
+        )
 
     def facts(self, state: Mapping[str, str]) -> ShardFacts | None:
         """What the results of a shard say of themselves; None where the run is whole."""

@@ -3,6 +3,13 @@
 A message says what is wrong, what was got, the limit or the valid values, and the next command.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = [
     "BudgetExhaustedError",
     "CacheError",
@@ -14,7 +21,10 @@ __all__ = [
     "ReportError",
     "StaleRecordingError",
     "SuiteError",
+    "problem_of",
 ]
+
+T = TypeVar("T")
 
 
 class LLMTuneError(Exception):
@@ -55,3 +65,15 @@ class ReportError(LLMTuneError):
 
 class CacheError(LLMTuneError):
     """The cache of paid completions cannot be read or written: nothing more is paid for."""
+
+
+def problem_of(work: Callable[[], T]) -> T | LLMTuneError:
+    """What ``work`` gives, or what is wrong, to be raised anew: without the frames it went through.
+
+    Their locals hold keys, and ``pytest --showlocals`` shows them.
+    """
+    try:
+        return work()
+    except LLMTuneError as error:
+        error.__context__ = None
+        return error.with_traceback(None)

@@ -85,7 +85,7 @@ class _Meter:
 
 
 async def _grade(grader: Grader, completion: Completion, example: Example, meter: _Meter) -> ExampleGrade:
-    responses = [choice.text for choice in completion.choices]
+    responses = [choice.judged for choice in completion.choices]
     judge = getattr(grader, "agrade", None)
     if judge is not None:
         graded: ExampleGrade = await judge(responses, example.row, meter.ask)

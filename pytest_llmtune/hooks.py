@@ -237,7 +237,7 @@ class Session:
             return None
         if "report" in vars(run):
             return run.report
-        return error_of(run, self.errors[nodeid]) if nodeid in self.errors else None
+        return error_of(run, self.errors[nodeid], run.means.account) if nodeid in self.errors else None
 
     def receive(self, text: str) -> None:
         """A suite's result, from a worker of xdist."""

@@ -134,6 +134,11 @@ class Lock:
     study: StudySummary | None = None
     examples: tuple[LockedExample, ...] = field(default=(), repr=False)
 
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The examples, by id, that could not be completed."""
+        return frozenset(example.id for example in self.examples if example.status == "unknown")
+
     @classmethod
     def of(
         cls,

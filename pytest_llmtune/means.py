@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune import events
 from pytest_llmtune.asked_of import live_source
+from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.evaluation import evaluate
@@ -48,6 +50,8 @@ class Means:
     """Takes what is to be done when the whole run was told."""
     asked_of: list[LiveSource] = field(default_factory=list)
     """All sources so far."""
+    _began: float | None = None
+    """When the first source with a deadline was made, on the monotonic clock."""
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -86,6 +90,14 @@ class Means:
     def _requests(self) -> int:
         return int(self.settings.pick("concurrency", self.suite.concurrency))
 
+    @property
+    def account(self) -> tuple[str, ...]:
+        """What is to be said of the requests so far: events on the way; all counts where any request failed."""
+        whole = Account()
+        for source in self.asked_of:
+            whole.add(source.account)
+        return whole.lines() if whole.eventful else tuple(whole.notes)
+
     def grading(self, grader: Grader) -> Grader:
         """The grader, at work where this run's graders work."""
         return grader if self.engine is None else self.engine.grader(grader, self.settings.root)
@@ -106,6 +118,9 @@ class Means:
             listen=self.listen,
             engine=self.engine,
         )
+        if source.deadline is not None:  # for all sources together
+            self._began = self._began or time.monotonic()
+            source.deadline = max(0.0, source.deadline - (time.monotonic() - self._began))
         self.asked_of.append(source)
         return source
 

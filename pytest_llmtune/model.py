@@ -103,6 +103,11 @@ class Choice:
     tokens: int | None = None
     """Length in tokens where it is known exactly: the only choice of its response, or reported."""
 
+    @property
+    def judged(self) -> str:
+        """The text that a grader sees: nothing where a content filter stopped the answer, which counts as wrong."""
+        return "" if self.finish_reason == "content_filter" else self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

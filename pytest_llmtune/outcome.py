@@ -99,7 +99,7 @@ def report_of(
     )
 
 
-def error_of(run: Run, problem: str) -> SuiteReport:
+def error_of(run: Run, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
     """A suite that could not be judged: reports of the run tell of it too."""
     suite, place = run.suite, run.place
     return SuiteReport(
@@ -110,4 +110,5 @@ def error_of(run: Run, problem: str) -> SuiteReport:
         run.settings.mode.value,
         Verdict("error", suite.metric, problem=problem),
         criteria_of(suite, reused=False),
+        notes=notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions.key_sources import KeySources
@@ -28,8 +29,8 @@ def redactor_of(settings: Settings, hooks: Iterable[HookImpl] = ()) -> Redactor:
     Raises:
         SuiteError: ``llmtune_redact`` is no regular expression, or ``.env`` cannot be read.
     """
-    dotenv = KeySources.of(settings.root, {}).dotenv
-    return Redactor.from_environment(settings.redact, map(_called_directly, hooks), secrets_of(dotenv))
+    rules = Redactor.from_environment(settings.redact, map(_called_directly, hooks), environ={})
+    return rules.knowing(secrets_of(os.environ) | secrets_of(KeySources.of(settings.root, {}).dotenv))
 
 
 def _called_directly(hook: HookImpl) -> Callable[[str], str]:

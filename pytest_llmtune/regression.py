@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from pytest_llmtune.model import Evaluation
     from pytest_llmtune.sharding import ShardFacts
 
-__all__ = ["Criteria", "Gate", "Limit", "Stale", "Verdict", "criteria_of", "judge", "limits_of", "unjudged"]
+__all__ = [
+    "Criteria",
+    "Gate",
+    "Limit",
+    "Stale",
+    "Verdict",
+    "conclusive",
+    "criteria_of",
+    "judge",
+    "limits_of",
+    "unjudged",
+]
 
 _TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats
 
@@ -48,18 +59,18 @@ def judge(
     if evaluation is None:
         return Verdict("stale", criteria.metric, stale=tuple(stale), notes=tuple(notes))
     comparison = compare(evaluation, baseline, criteria.metric, criteria.mode, aggregate) if baseline else None
-    if criteria.judges_drops and baseline and not comparison:
+    known = len(evaluation.results) - len(evaluation.unknown)
+    if criteria.judges_drops and baseline and not comparison and conclusive(evaluation, criteria.max_unknown):
         stale = [
             *stale,
             Stale(f"the baseline has no example with {criteria.metric} in common with today", "--llm-accept"),
         ]
-    known = len(evaluation.results) - len(evaluation.unknown)
     gates = []
     if comparison and criteria.judges_drops:
         gates.append(_drop_gate(comparison, criteria))
     if known:
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
-    unknown = _unknown_gate(evaluation, criteria, known)
+    unknown = _unknown_gate(evaluation, criteria)
     return Verdict(
         status=_status(gates, unknown, stale),
         metric=criteria.metric,
@@ -71,7 +82,7 @@ def judge(
         baseline=comparison.before if comparison else None,
         compared=comparison.compared if comparison else 0,
         stale=tuple(stale),
-        notes=(*notes, *_notes(criteria, comparison, gates, baseline)),
+        notes=(*notes, *_notes(criteria, comparison, gates if unknown.passed else [unknown], baseline)),
     )
 
 
@@ -170,9 +181,14 @@ def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
     return Gate("max_drop", criteria.metric, not (over and significant), comparison.drop, allowed, sentence)
 
 
-def _unknown_gate(evaluation: Evaluation, criteria: Criteria, known: int) -> Gate:
+def conclusive(evaluation: Evaluation, max_unknown: int) -> bool:
+    """Whether enough examples were completed to judge by, and to be a baseline."""
+    return len(evaluation.unknown) <= max_unknown and len(evaluation.unknown) < len(evaluation.results)
+
+
+def _unknown_gate(evaluation: Evaluation, criteria: Criteria) -> Gate:
     count, total = len(evaluation.unknown), len(evaluation.results)
-    passed = known > 0 and count <= criteria.max_unknown
+    passed = conclusive(evaluation, criteria.max_unknown)
     sentence = f"{count} of {total} examples have no answer; max_unknown allows {criteria.max_unknown}"
     return Gate("max_unknown", "unknown", passed, count, criteria.max_unknown, sentence)
 

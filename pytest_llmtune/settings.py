@@ -51,7 +51,8 @@ class Settings:
     root: Path = field(default_factory=Path.cwd)
     """The project's root; the cache lives in ``<root>/.llmtune``."""
     base_url: str | None = None
-    endpoints: str | None = None
+    endpoints: str | None = field(default=None, repr=False)
+    """May hold keys."""
     concurrency: int = 32
     timeout: float = 60.0
     """Seconds for one request."""

@@ -23,6 +23,7 @@ from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
 from pytest_llmtune.means import Means
 from pytest_llmtune.merging import merged
 from pytest_llmtune.outcome import Place, recording_facts, report_of
+from pytest_llmtune.regression import conclusive
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
@@ -107,8 +108,7 @@ class SuiteRun:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         with lock:
             report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
-        events_on_the_way = dict.fromkeys(note for source in self.means.asked_of for note in source.account.notes)
-        return replace(report, notes=(*report.notes, *events_on_the_way))
+        return replace(report, notes=(*report.notes, *self.means.account))
 
     @property
     def evaluation(self) -> Evaluation:
@@ -147,7 +147,7 @@ class SuiteRun:
         locked = Locked.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
         now = fingerprints_of(self.suite, config, self.split, self.grader)
-        rows = self._rows(config)
+        rows = replace(self._rows(config), unknown=lock.unknown)
         state = state_of(now, self.lock_path, self.prices.price(config.model))
         if self.gather is not None:
             return self._merged(self.gather(self), locked, lock, now, state)
@@ -157,7 +157,8 @@ class SuiteRun:
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
         if mode is Mode.ACCEPT and evaluation is not None:
-            lock = self._write_lock(config, evaluation, now, lock.study)
+            lock = self._lock(config, evaluation, now, lock.study)
+            lock.write(self.lock_path)
             stale = locked.stale(self.suite, now, lock, 0, len(rows.examples))
         notes = () if stale else locked.notes(now, lock)
         facts, shard = self._facts(recording, missing), rows.facts(state)
@@ -178,9 +179,13 @@ class SuiteRun:
     def _tuned(self) -> SuiteReport:
         study, evaluation, compared = run_async(self._search())
         now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
-        lock = self._write_lock(study.winner, evaluation, now, study.summary)
-        facts = self._facts(Recording(self.recording_path))
-        report = report_of(self, evaluation, lock, facts, notes=study.notes, compared=compared)
+        lock, facts, notes = self._lock(study.winner, evaluation, now, study.summary), None, study.notes
+        if conclusive(evaluation, self.suite.max_unknown):
+            lock.write(self.lock_path)
+            facts = self._facts(Recording(self.recording_path))
+        else:
+            notes = (*notes, "neither lock file nor recording was written; what was paid for is kept for the next run")
+        report = report_of(self, evaluation, lock, facts, notes=notes, compared=compared)
         return replace(report, spent=study.paid)
 
     async def search(self, log: Path | None = None) -> Study:
@@ -229,7 +234,8 @@ class SuiteRun:
 
         try:
             study, judged = await affordable(study, self.suite.inference_budget, judge)
-            self._record(judged.gathered)
+            if conclusive(judged.evaluation, self.suite.max_unknown):
+                self._record(judged.gathered)
             compared, notes = await compare(
                 study,
                 self.suite,
@@ -248,13 +254,15 @@ class SuiteRun:
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
         mode = self.settings.mode
         if not mode.online:
-            return await self.means.evaluate(rows, self.grader, ReplaySource(recording))
+            source = ReplaySource(recording, excused=rows.excused(recording))
+            return await self.means.evaluate(rows, self.grader, source)
         live = self.means.live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
             return await self._asked(rows, live, "live")
         collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
         evaluation = await self._asked(rows, collector, "record")
-        if not evaluation.unknown:  # whole or not at all; what was paid for is in the cache
+        lost = {result.example.id for result in evaluation.unknown} - rows.unknown
+        if not lost and conclusive(evaluation, self.suite.max_unknown):  # else what was paid for is in the cache
             self._record(collector.gathered)
         return evaluation
 
@@ -288,12 +296,10 @@ class SuiteRun:
     def _rows(self, config: Config) -> AskedRows:
         return AskedRows(config, self.split.test, self.settings.shard)
 
-    def _write_lock(
+    def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
     ) -> Lock:
-        lock = lock_of(self.suite, evaluation, fingerprints, price=self.prices.price(config.model), study=study)
-        lock.write(self.lock_path)
-        return lock
+        return lock_of(self.suite, evaluation, fingerprints, price=self.prices.price(config.model), study=study)
 
     def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:
         return recording_facts(self.recording_path, self.settings, recording, missing)

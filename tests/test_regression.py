@@ -265,6 +265,15 @@ def test_nothing_known_is_inconclusive_whatever_is_allowed() -> None:
     assert judge(evaluation([]), Criteria()).status == "inconclusive"
 
 
+def test_an_outage_is_no_reason_to_accept() -> None:
+    """Nothing, or nothing that the baseline has, could be completed: inconclusive, and not a baseline to be replaced."""
+    baseline = lock(scores(1, None, 1))
+    for today in (scores(None, None, None), scores(None, 1, None)):
+        verdict = judge(today, Criteria(max_drop=0, max_unknown=1), baseline)
+        assert (verdict.status, verdict.stale) == ("inconclusive", ())
+        assert not any("no gate" in note for note in verdict.notes)
+
+
 def test_an_inconclusive_run_still_shows_what_failed() -> None:
     """The gates are judged over what is known."""
     verdict = judge(scores(0, 0, None), Criteria(limits=(at_least("0.5"),)))

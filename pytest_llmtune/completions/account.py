@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Account"]
 
 _COUNTED = (
-    "sent", "answered", "samples", "cached", "refused", "retried", "given_up", "waited", "paid", "uncertain", "notes",
+    "sent", "answered", "samples", "cached", "refused", "filtered", "retried", "given_up", "waited", "paid", "uncertain", "notes",
 )  # fmt: skip
 
 
@@ -32,6 +32,8 @@ class Account:
     """Answers taken from the cache."""
     refused: int = 0
     """Requests whose prompt a content filter stopped."""
+    filtered: int = 0
+    """Answers that a content filter stopped."""
     retried: Counter[str] = field(default_factory=Counter)
     """Faults by kind, after which the request was tried again."""
     given_up: Counter[str] = field(default_factory=Counter)
@@ -89,6 +91,11 @@ class Account:
         if text not in self.notes:
             self.notes.append(text)
 
+    @property
+    def eventful(self) -> bool:
+        """Whether anything did not go as it should."""
+        return bool(self.retried or self.given_up or self.refused or self.filtered or self.uncertain)
+
     def lines(self) -> tuple[str, ...]:
         """The account for people; empty where nothing was sent and nothing noteworthy happened."""
         lines = []
@@ -97,8 +104,8 @@ class Account:
         for title, counts in (("retried", self.retried), ("given up", self.given_up)):
             if counts:
                 lines.append(f"{title}: " + ", ".join(f"{number} x {kind}" for kind, number in counts.most_common()))
-        if self.refused:
-            lines.append(f"refused by a content filter: {self.refused}")
+        if self.refused or self.filtered:
+            lines.append(f"stopped by a content filter: {self.refused} prompts, {self.filtered} answers")
         if self.waited >= 1:
             lines.append(f"waited {self.waited:.0f} s in all before retries")
         if self.uncertain:

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from pytest_llmtune.model import Exchange
 
 __all__ = [
+    "FILTERED",
     "answer_bytes",
     "answers_in",
     "choices_of",
+    "filtered_in",
     "is_refusal",
     "size_of",
     "text_of",
@@ -22,6 +24,8 @@ __all__ = [
     "written_bytes",
 ]
 
+FILTERED = "content_filter"
+"""The finish reason of an answer that a content filter stopped."""
 _WRITTEN = ("content", "refusal", "reasoning_content", "tool_calls")
 
 
@@ -36,6 +40,11 @@ def answers_in(exchange: Exchange) -> int:
 def is_refusal(exchange: Exchange) -> bool:
     """Whether the prompt itself was stopped by a content filter (Azure: status 400)."""
     return exchange.status == 400
+
+
+def filtered_in(exchange: Exchange) -> int:
+    """How many of the answers a content filter stopped on their way."""
+    return sum(choice.get("finish_reason") == FILTERED for choice in choices_of(exchange))
 
 
 def choices_of(exchange: Exchange) -> list[Mapping[str, Any]]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llmtune.completions.answers import answers_in, is_refusal
+from pytest_llmtune.completions.answers import answers_in, filtered_in, is_refusal
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.faults import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.known import Known
-from pytest_llmtune.completions.lanes import Fleet
+from pytest_llmtune.completions.lanes import ANY, Fleet
 from pytest_llmtune.completions.limits import Gate
 from pytest_llmtune.completions.patience import Job, Patience
 from pytest_llmtune.completions.sending import model_names, send
@@ -43,6 +43,8 @@ class Reserving(Protocol):
 
 
 _FREE = Decimal(0)
+_COURTESY = 10.0  # seconds that a server has to say which models there are
+_TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the suite)"
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +67,8 @@ class Asking:
     def of(cls, terms: Terms, ledger: Reserving, account: Account, hide: Hide) -> Asking:
         """Ready to ask on these terms; a deadline runs from now on."""
         batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
+        from pytest_llmtune.completions import bounded_client  # noqa: F401  # seconds, and not the deadline's
+
         return cls(
             Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
             Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
@@ -167,17 +171,21 @@ class Asking:
         async with self.slots.entered(), self.ledger.reserve(worst) as reservation:
             reservation.settle(_FREE)  # until it is sent
             async with lane.gate.entered():
+                if time.monotonic() + lane.pace > job.end:
+                    raise self._given_up(job)
                 await lane.keep_pace(self.billing.tokens(body, n))
-                async with lane.pilot(job.model).flight() as pilot:
+                async with lane.pilot(ANY).flight() as first, lane.pilot(job.model).flight() as pilot:
                     await lane.connect()
                     seconds = job.begin(self.patience)
                     if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # found out while this request waited
                     found = await self._send(lane, body, seconds, reservation)
                     if isinstance(found, Failure):
+                        pilot.landed |= found.kind is Kind.TIMEOUT  # else all would wait for it, one after another
+                        first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
                         await self._lost(lane, job, found, reservation)
                         return found
-                    pilot.landed = True
+                    first.landed = pilot.landed = True
             lane.succeeded()
             await self._received(lane, found, reservation, keep)
         if answers_in(found) < n:
@@ -200,10 +208,10 @@ class Asking:
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
         match failure.kind:
-            case Kind.BAD_KEY | Kind.NO_QUOTA:
+            case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
                 lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
             case Kind.NO_MODEL if lane.why_closed(job.model) is None:
-                names = await model_names(lane)
+                names = await model_names(lane, max(0.0, min(_COURTESY, job.end - time.monotonic())))
                 there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
                 self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
@@ -223,12 +231,13 @@ class Asking:
         self.account.answered += 1
         self.account.samples += answers_in(exchange)
         self.account.refused += is_refusal(exchange)
+        self.account.filtered += filtered_in(exchange)
         self.account.paid += cost
 
     def _retry_or_raise(self, lane: Lane, job: Job, failure: Failure) -> None:
         """Draw the consequences of a failure for this request: return, to try again."""
         match failure.kind:
-            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
+            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED | Kind.NO_MODEL:
                 return  # another lane may serve it
             case Kind.RATE_LIMIT:
                 self.account.retried[str(failure.kind)] += 1
@@ -248,10 +257,14 @@ class Asking:
         self.account.retried[str(failure.kind)] += 1
 
     def _given_up(self, job: Job) -> CompletionError:
-        last = job.failure.message if job.failure else "the time of the run is up"
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
+        why = _TIME_IS_UP if job.end >= self.patience.end else f"no turn within {self.patience.total:g} s"
+        if job.failure is None:
+            return CompletionError(f"{job.model}: not asked: {why}")
         seconds = time.monotonic() - (job.started or time.monotonic())
-        return CompletionError(f"{job.model}: given up after {seconds:.1f} s and {job.tries} faults; the last: {last}")
+        said = f"given up after {seconds:.1f} s and {job.tries} faults; the last: {job.failure.message}"
+        late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
+        return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
 
     def _limit(self, lane: Lane, request: CompletionRequest) -> int | None:
         known = self._largest.get(_place(lane, request))

@@ -73,8 +73,11 @@ class Billing:
     def cost(self, lane: Lane, exchange: Exchange) -> Decimal:
         """USD for all answers of an exchange."""
         usage = completion_of([exchange], answers_in(exchange)).usage
-        if usage_of(exchange.response.get("usage")) is not None and not is_refusal(exchange):
+        reported = usage_of(exchange.response.get("usage"))
+        if reported is not None and reported.prompt_tokens and not is_refusal(exchange):
             self._prompts[_digest(exchange.request)] = usage.prompt_tokens
+        if usage.estimated and not is_refusal(exchange) and not (reported and reported.completion_tokens):
+            self.account.note(f"{lane.endpoint.label} reports no usable usage; tokens are estimated from the texts")
         return self.price(lane, str(exchange.request["model"])).cost(usage)
 
     @property

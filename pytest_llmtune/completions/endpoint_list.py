@@ -8,17 +8,18 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune import plain_yaml
-from pytest_llmtune.completions.endpoints import OPENAI_URL, Endpoint
-from pytest_llmtune.completions.key_sources import KeySources, lines_of
+from pytest_llmtune.completions.endpoints import OPENAI_URL, Endpoint, check_address
+from pytest_llmtune.completions.key_sources import KeySources, lines_of, secret, shown
 from pytest_llmtune.completions.pricing import parse_price
 from pytest_llmtune.completions.secret import Secret
 from pytest_llmtune.completions.trust import LOCAL, Trust
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.errors import LLMTuneError, SuiteError, problem_of
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import Price
@@ -73,6 +74,16 @@ def endpoints_of(
     """
     sources = KeySources.of(root or Path.cwd(), os.environ if environ is None else environ)
     known = trust or Trust()
+    found = problem_of(partial(_read, given, base_url, sources, known, strange=strange))
+    if isinstance(found, LLMTuneError):
+        del given, environ
+        raise found
+    return found
+
+
+def _read(
+    given: Any, base_url: str | None, sources: KeySources, known: Trust, *, strange: bool
+) -> tuple[Endpoint, ...]:
     if given is None or given in ("", []):
         found = _default(base_url, sources, known)
     else:
@@ -90,7 +101,8 @@ def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> 
     if isinstance(entries, Mapping):
         entries = [entries]
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
-        raise SuiteError(f"{where}: endpoints are {entries!r:.80}; valid: a list of mappings with {', '.join(FIELDS)}")
+        got = "a text" if isinstance(entries, str) else f"{entries!r:.80}"
+        raise SuiteError(f"{where}: endpoints are {got}; valid: a list of mappings with {', '.join(FIELDS)}")
     found = tuple(
         item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources, trust)
         for number, item in enumerate(entries)
@@ -105,13 +117,14 @@ def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[E
     azure, azure_keys = sources.value("AZURE_OPENAI_ENDPOINT"), sources.keys_in("AZURE_OPENAI_API_KEY")
     if address is None and not keys and azure and azure_keys:
         _check_dotenv("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", sources, trust)
+        check_address(azure, "AZURE_OPENAI_ENDPOINT")
         return (
             Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
         )
     if base_url is None:
         _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     address = address or OPENAI_URL
-    _check_address(address, "base_url")
+    check_address(address, "base_url")
     if not keys and urlsplit(address).hostname in LOCAL:
         keys = (Secret("none", "no key"),)
     if not keys:
@@ -144,7 +157,7 @@ def _entries(text: str, sources: KeySources, *, strange: bool) -> tuple[Any, str
             return *found, strange
         raise SuiteError(f"endpoints: the environment variable {text} holds neither JSON nor the name of a file")
     raise SuiteError(
-        f"endpoints are {text!r:.100}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
+        f"endpoints are {shown(text)}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
         "key_aoai.txt, or the name of an environment variable that holds one of these"
     )
 
@@ -191,6 +204,8 @@ def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
                 f"{directory}: key_aoai.txt has {len(keys)} keys, and base_aoai.txt has {len(bases)} addresses; "
                 "each key needs the address in the same line"
             )
+        for base in bases:
+            check_address(base, str(directory / "base_aoai.txt"))
         found += [
             Endpoint(base, (key,), "azure", api_version=_AZURE_VERSION) for base, key in zip(bases, keys, strict=True)
         ]
@@ -208,12 +223,12 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
         if name not in FIELDS:
             close = difflib.get_close_matches(name, [*FIELDS, *_ALIASES], 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise SuiteError(f"{where} has the unknown field {name!r}{hint}; valid: {', '.join(FIELDS)}")
+            raise SuiteError(f"{where} has the unknown field {shown(name)}{hint}; valid: {', '.join(FIELDS)}")
     kind = str(fields.get("kind", "openai")).lower().replace("open_ai", "openai")
     if kind not in ("openai", "azure"):
-        raise SuiteError(f"{where}: kind is {kind!r}; valid: openai, azure")
+        raise SuiteError(f"{where}: kind is {shown(kind)}; valid: openai, azure")
     address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
-    _check_address(address, where)
+    check_address(address, where)
     if not fields.get("base_url"):
         _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
@@ -229,25 +244,13 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
     )
 
 
-def _check_address(address: str, where: str) -> None:
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, an unclosed bracket
-        usable = False
-    if usable and "@" in parts.netloc:
-        raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
-    if not usable:
-        raise SuiteError(f"{where}: the address is {address!r:.200}; valid: http://... or https://...")
-
-
 def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
     """The keys of one entry: given, or named, or of the usual variable."""
     if (given := fields.get("api_key")) is not None:
         listed = [given] if isinstance(given, str) else given
         if not isinstance(listed, list) or not listed or not all(isinstance(key, str) and key for key in listed):
             raise SuiteError(f"{where}: api_key is no text and no list of texts")
-        return tuple(Secret(key, f"{where}.api_key") for key in listed)
+        return tuple(secret(key, f"{where}.api_key", where) for key in listed)
     if (variable := fields.get("api_key_env")) is not None:
         return sources.from_variable(str(variable), where)
     if (file := fields.get("api_key_file")) is not None:

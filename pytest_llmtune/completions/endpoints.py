@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
+from pytest_llmtune.completions.key_sources import shown
 from pytest_llmtune.completions.trust import OPENAI_URL
+from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.pricing import Price
     from pytest_llmtune.completions.secret import Secret
 
-__all__ = ["OPENAI_URL", "Endpoint"]
+__all__ = ["OPENAI_URL", "Endpoint", "check_address"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class Endpoint:
         """A client of this server that never retries by itself: retries are counted and paid for elsewhere."""
         import openai
 
+        from pytest_llmtune.completions.bounded_client import BoundedClient
+
         limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
+        sender = BoundedClient(timeout=limits)
         if self.kind == "azure":
             return openai.AsyncAzureOpenAI(
                 azure_endpoint=self._root,
@@ -74,10 +79,31 @@ class Endpoint:
                 api_version=self.api_version,
                 max_retries=0,
                 timeout=limits,
+                http_client=sender,
             )
-        return openai.AsyncOpenAI(base_url=self.base_url, api_key=key.reveal(), max_retries=0, timeout=limits)
+        return openai.AsyncOpenAI(
+            base_url=self.base_url, api_key=key.reveal(), max_retries=0, timeout=limits, http_client=sender
+        )
 
     @property
     def _root(self) -> str:
         """An Azure resource's address without the path that the client adds."""
         return self.base_url.rstrip("/").removesuffix("/openai")
+
+
+def check_address(address: str, where: str) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        SuiteError: says it, unless it looks like a key.
+    """
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and address.isprintable() and " " not in address
+    except ValueError:  # a port that is no number, an unclosed bracket
+        usable = False
+    if usable and "@" in parts.netloc:
+        raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
+    if not usable:
+        raise SuiteError(f"{where}: the address is {shown(address)}; valid: http://... or https://...")

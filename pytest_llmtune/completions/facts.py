@@ -37,6 +37,10 @@ class Facts:
         return plain
 
 
+_MOST_TOKENS = 1_000_000_000
+"""Of one response; a larger figure is an error of the server's."""
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
@@ -91,27 +95,40 @@ def _reasons(body: Mapping[str, Any]) -> dict[int, str]:
         status = body.get("status")
         return {0: status} if body.get("object") == "response" and isinstance(status, str) else {}
     return {
-        int(choice.get("index") or 0): str(choice["finish_reason"])
+        _index(choice): str(choice["finish_reason"])
         for choice in choices
         if isinstance(choice, dict) and choice.get("finish_reason")
     }
 
 
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
 def usage_of(data: Any) -> Usage | None:
-    """Read the ``usage`` of chat completions, embeddings (``prompt_tokens`` only) or the Responses API."""
+    """Read the ``usage`` of chat completions, embeddings (``prompt_tokens`` only) or the Responses API.
+
+    None where a count is missing, no whole number, negative or absurd: nobody is billed by such a figure.
+    """
     if not isinstance(data, dict):
         return None
     prompt = _count(data, "prompt_tokens", "input_tokens")
     if prompt is None:
         return None
+    completion = _count(data, "completion_tokens", "output_tokens")
+    if completion is None and any(data.get(name) is not None for name in ("completion_tokens", "output_tokens")):
+        return None  # it is said, and cannot be read
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
-    return Usage(prompt, _count(data, "completion_tokens", "output_tokens") or 0, cached or 0)
+    return Usage(prompt, completion or 0, min(cached or 0, prompt))
 
 
 def _count(data: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = data.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
             return value
     return None

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     NO_MODEL = "no such model"
     BAD_KEY = "key refused"
     NO_QUOTA = "no quota left"
+    MOVED = "redirected elsewhere"
     CLOSED = "closed"
     """Not sent: the endpoint turned out to be of no use while the request waited."""
 
@@ -86,12 +87,23 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
         return _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         unsent = type(error.__cause__).__name__ in _UNSENT
-        return Failure(Kind.TIMEOUT, "no answer in time", uncertain=not unsent)
+        return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         if type(cause).__name__ in _UNSENT:
             return Failure(Kind.CONNECT, _clean(f"{cause}", hide) or "connection refused")
         return Failure(Kind.BROKEN, _clean(f"{type(cause).__name__}: {cause}", hide), uncertain=True)
+    return _ours(error, hide)
+
+
+def _ours(error: Exception, hide: Hide) -> Failure:
+    """What our own HTTP client raises, or anything else."""
+    from pytest_llmtune.completions.bounded_client import ElsewhereError, TooLargeError
+
+    if isinstance(error, ElsewhereError):
+        return Failure(Kind.MOVED, _clean(f"{error}", hide))
+    if isinstance(error, TooLargeError):
+        return Failure(Kind.BROKEN, f"{error}", uncertain=True)
     return Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
 
 
@@ -124,6 +136,7 @@ def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
         (Kind.RATE_LIMIT, status == 429),
         (Kind.SERVER, status in (408, 409) or status >= 500),
         (Kind.BAD_KEY, status in (401, 403)),
+        (Kind.MOVED, status < 400),
         (Kind.FILTERED, code == "content_filter" or "content management policy" in message),
         (Kind.NO_MODEL, status == 404 or _MODEL.search(message)),
         (Kind.NO_N, body.get("param") == "n" or _ABOUT_N.search(message)),
@@ -148,18 +161,29 @@ def backoff(tries: int, base: float, longest: float = 30.0) -> float:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from ``retry-after-ms`` or ``retry-after`` (seconds or a date)."""
-    milliseconds, text = headers.get("retry-after-ms"), headers.get("retry-after") or ""
+    """Seconds, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None where neither can be read.
+
+    A date in the past, or no seconds at all, says nothing: clocks differ.
+    """
+    milliseconds, text = _seconds(headers.get("retry-after-ms") or ""), (headers.get("retry-after") or "").strip()
+    if milliseconds is not None:
+        return milliseconds / 1000 or None
+    if (seconds := _seconds(text)) is not None:
+        return seconds or None
     try:
-        if milliseconds is not None:
-            seconds = float(milliseconds) / 1000
-        elif re.fullmatch(r"[\d.]+", text):
-            seconds = float(text)
-        else:
-            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+        left = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError, IndexError):  # whatever stands there
         return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return left if left > 0 else None
+
+
+def _seconds(text: str) -> float | None:
+    """A number from 0; None where the text is none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions.secret import Secret
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["KeySources", "lines_of"]
+__all__ = ["KeySources", "lines_of", "secret", "shown"]
 
+_LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|key)[-_]\w|(?=\S*\d)(?=\S*[a-z])[A-Za-z0-9+/=_-]{24,}")
+_FILE_NAME = re.compile(r"\.(?:ya?ml|json|txt|env)$")
 _MAX_BYTES = 100_000
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
 _KEY_NAME = re.compile(r"[A-Z0-9_]*(?:API_?KEY|OPENAI|LLM)[A-Z0-9_]*", re.IGNORECASE)
@@ -25,8 +27,8 @@ class KeySources:
     """Looks up keys; a variable of the environment wins over the same one in ``.env``."""
 
     root: Path
-    environ: Mapping[str, str]
-    dotenv: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
+    dotenv: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def of(cls, root: Path, environ: Mapping[str, str]) -> KeySources:
@@ -52,7 +54,7 @@ class KeySources:
             SuiteError: the variable is unset, or not named like one that holds an API key.
         """
         if not _KEY_NAME.fullmatch(name):
-            raise SuiteError(f"{where}: api_key_env is {name!r}; valid: a name with API_KEY in it")
+            raise SuiteError(f"{where}: api_key_env is {shown(name)}; valid: a name with API_KEY in it")
         keys = self.keys_in(name)
         if not keys:
             raise SuiteError(f"{where}: the environment variable {name} holds no key; set it, or put it into .env")
@@ -71,13 +73,32 @@ class KeySources:
         """
         file = (self.root / path).resolve()
         if not file.is_relative_to(self.root.resolve()):
-            raise SuiteError(f"{where}: the key file {path} is outside the project {self.root}")
+            raise SuiteError(f"{where}: the key file {shown(path)} is outside the project {self.root}")
         if not file.is_file():
-            raise SuiteError(f"{where}: there is no key file {file}")
+            raise SuiteError(f"{where}: there is no key file {shown(path)} in {self.root}")
         keys = _named(lines_of(file), file.name, "line")
         if not keys:
             raise SuiteError(f"{where}: the key file {file} holds no key; valid: one key a line")
         return keys
+
+
+def secret(value: str, origin: str, where: str) -> Secret:
+    """One key, as a header can carry it.
+
+    Raises:
+        SuiteError: it holds a character that none can; the key is not in the message.
+    """
+    key = value.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise SuiteError(f"{where}: the key from {origin} is empty, or holds a character that no API key has")
+    return Secret(key, origin)
+
+
+def shown(text: str) -> str:
+    """A text for a message, unless it looks like a key that was put into the wrong place."""
+    if not _FILE_NAME.search(text) and _LIKE_A_KEY.search(text):
+        return "a text like a key"
+    return f"{text!r:.100}"
 
 
 def lines_of(file: Path) -> list[str]:
@@ -92,7 +113,10 @@ def lines_of(file: Path) -> list[str]:
 
 def _named(keys: list[str], origin: str, place: str) -> tuple[Secret, ...]:
     several = len(keys) > 1
-    return tuple(Secret(key, f"{origin} {place} {number}" if several else origin) for number, key in enumerate(keys, 1))
+    return tuple(
+        secret(key, f"{origin} {place} {number}" if several else origin, "endpoints")
+        for number, key in enumerate(keys, 1)
+    )
 
 
 def _text(file: Path) -> str:

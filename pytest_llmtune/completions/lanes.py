@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.secret import Secret
 
-__all__ = ["Fleet", "Lane"]
+__all__ = ["ANY", "Fleet", "Lane"]
+
+ANY = ""
+"""The pilot of all models: one request finds out whether the key is taken."""
 
 _CONNECTIONS = 60 / 0.004
 """New connections a minute: more at once than the queue of a small server takes are reset, or stand for a second."""
+_BELIEVED = 3
+"""Bursts of 429 in a row for which a wait shorter than the first retry's is kept to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +99,11 @@ class Lane:
             self.opened += 1
             await self.opening.take()
 
+    @property
+    def pace(self) -> float:
+        """Seconds until the endpoint's limits a minute let the next request go."""
+        return max((each.wait() for each in (self.requests, self.tokens) if each is not None), default=0.0)
+
     async def keep_pace(self, tokens: int) -> None:
         """Wait as long as the endpoint's limits a minute ask for."""
         if self.requests is not None:
@@ -102,9 +112,14 @@ class Lane:
             await self.tokens.take(tokens)
 
     def slow_down(self, sent: float, failure: Failure, pause: float) -> None:
-        """The server said 429 to what was ``sent`` then: rest as long as it asked for, and go on with fewer at once."""
+        """The server said 429 to what was ``sent`` then: rest as long as it asked for, and go on with fewer at once.
+
+        One that asks for next to no time again and again is not believed.
+        """
         self.strikes += self.gate.shrink(sent)
-        self.rest(backoff(max(1, self.strikes), pause) if failure.retry_after is None else failure.retry_after, failure)
+        least = pause if self.strikes > _BELIEVED else 0.0
+        asked = failure.retry_after
+        self.rest(backoff(max(1, self.strikes), pause) if asked is None else max(asked, least), failure)
 
     def succeeded(self) -> None:
         self.strikes = 0

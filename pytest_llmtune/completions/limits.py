@@ -88,6 +88,10 @@ class Pace:
     per_minute: float
     _next: float = 0.0
 
+    def wait(self) -> float:
+        """Seconds that the next caller waits."""
+        return max(0.0, self._next - time.monotonic())
+
     async def take(self, amount: float = 1.0) -> None:
         """Wait until ``amount`` more may go."""
         now = time.monotonic()

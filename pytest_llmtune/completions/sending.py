@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["model_names", "send"]
 
+_LONGEST_NAME = 100
 _HEADERS = {"content-type": "application/json"}
 
 
@@ -48,15 +49,16 @@ async def send(lane: Lane, body: Mapping[str, Any], seconds: float, hide: Hide =
     return replace(found, latency=time.perf_counter() - started)
 
 
-async def model_names(lane: Lane) -> tuple[str, ...]:
-    """The models that a server says it has; empty where it does not say."""
+async def model_names(lane: Lane, seconds: float) -> tuple[str, ...]:
+    """The models that a server says it has; empty where it does not say in time."""
     try:
-        listing = parse_object(str(await lane.client.get("/models", cast_to=str)))
+        async with asyncio.timeout(seconds):
+            listing = parse_object(str(await lane.client.get("/models", cast_to=str)))
     except Exception:  # noqa: BLE001  # as in ``send``; the list is a courtesy
         return ()
     entries = listing.get("data") if listing else None
     items = entries if isinstance(entries, list) else ()
-    return tuple(str(item["id"]) for item in items if isinstance(item, dict) and "id" in item)
+    return tuple(str(item["id"])[:_LONGEST_NAME] for item in items if isinstance(item, dict) and "id" in item)
 
 
 def _read(lane: Lane, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:

@@ -14,7 +14,7 @@ from pytest_llmtune.completions.asking import Asking
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.redaction import Redactor
 from pytest_llmtune.completions.usage import answers_in, completion_of
-from pytest_llmtune.errors import StaleRecordingError
+from pytest_llmtune.errors import CompletionError, StaleRecordingError
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.asking import Keep
@@ -63,14 +63,19 @@ class ReplaySource:
     recording: Recording
     command: str = "pytest --llm-record=missing"
     """What mends a missing recording."""
+    excused: frozenset[tuple[str, int]] = frozenset()
+    """Requests (key and draw) that could not be completed when the rest was recorded."""
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """The recorded answers.
 
         Raises:
+            CompletionError: it is excused, and unknown.
             StaleRecordingError: fewer than ``request.n`` are recorded.
         """
         completion = self.recording.take(request)
+        if completion is None and (request.key, request.draw) in self.excused:
+            raise CompletionError(f"not completed when the rest was recorded; ask again: {self.command}")
         if completion is None:
             raise StaleRecordingError(
                 f"no recording in {self.recording.path} of {request.n} answers of {request.body.get('model')!r} "

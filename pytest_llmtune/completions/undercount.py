@@ -45,6 +45,8 @@ def counts_one(exchange: Exchange) -> bool:
     reported = usage_of(usage)
     if reported is None or answers_in(exchange) < 2 or not isinstance(usage, dict):
         return False
+    if not reported.completion_tokens:
+        return False  # nothing was counted
     if COUNTED in usage:
         return bool(usage[COUNTED] == 1)
     return proven(exchange) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
@@ -57,7 +59,7 @@ def proven(exchange: Exchange) -> bool:
         token_limit(exchange.request),
         choices_of(exchange),
     )
-    if usage is None or len(choices) < 2:
+    if usage is None or not usage.completion_tokens or len(choices) < 2:
         return False
     if _stopwatch(exchange) == usage.completion_tokens:
         return True
@@ -68,7 +70,7 @@ def proven(exchange: Exchange) -> bool:
 def suspicious(exchange: Exchange) -> bool:
     """Whether one tiny request is worth it: several choices with more text than the reported tokens usually make."""
     usage = usage_of(exchange.response.get("usage"))
-    if answers_in(exchange) < 2 or usage is None:
+    if answers_in(exchange) < 2 or usage is None or not usage.completion_tokens:
         return False
     return _stopwatch(exchange) is not None or answer_bytes(exchange) > _USUAL * usage.completion_tokens
 

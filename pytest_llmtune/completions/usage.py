@@ -112,6 +112,8 @@ def _read(exchange: Exchange) -> _Reading:
         return _Reading(refused, (0,) * len(refused), counted=True, prompt=unknown_prompt)
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
     total = None if usage is None else usage.completion_tokens
+    if total == 0 and any(map(written_bytes, choices)):
+        total = None  # a text has tokens, and so has a prompt: zero is what servers say that do not count
     if total is not None and not counts_one(exchange):
         known: Known = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
         tokens, counted = _shared(choices, known, total), True
@@ -119,7 +121,7 @@ def _read(exchange: Exchange) -> _Reading:
         limit = token_limit(exchange.request)
         known = [_sure(choice, choices[0], total, limit) for choice in choices]
         tokens, counted = _guessed(choices, known, limit), False
-    prompt = unknown_prompt if usage is None else replace(usage, completion_tokens=0)
+    prompt = replace(usage, completion_tokens=0) if usage is not None and usage.prompt_tokens else unknown_prompt
     return _Reading(_named(choices, known), tokens, counted, prompt)
 
 

@@ -157,7 +157,7 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
             lines[index] = ink(lines[index], "red")
     for report in reports:
         lines += [*_search(report), *_compared(report, width)]
-        if report.verdict.passed:  # the others have said it in their failure
+        if report.verdict.passed or report.verdict.status == "error":  # the others have said it in their failure
             lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
     spent = sum(report.spent for report in reports)
     return "\n".join([*lines, *([f"spent {dollars(spent)}"] if spent else [])])

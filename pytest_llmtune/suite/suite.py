@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.errors import SuiteError, problem_of
 from pytest_llmtune.suite.aggregate import Aggregate, aggregator
 from pytest_llmtune.suite.baselines import read_baselines
 from pytest_llmtune.suite.checks import check_whole
@@ -85,10 +86,14 @@ class Suite:
 
     def __init__(self, *, base_dir: str | Path | None = None, **keys: Any) -> None:
         base = Path(base_dir) if base_dir is not None else Path.cwd()
-        _declare(self, keys, Declaration(f"Suite({shown(keys.get('name'))})", base))
+        where = Declaration(f"Suite({shown(keys.get('name'))})", base)
+        problem = problem_of(partial(_declare, self, keys, where))
+        if problem is not None:
+            del keys
+            raise problem
 
     def __repr__(self) -> str:
-        return f"Suite({self.name!r})"  # the rest may hold keys, and whole datasets
+        return f"Suite({getattr(self, 'name', None)!r})"  # the rest may hold keys, and whole datasets
 
     @classmethod
     def from_mapping(
@@ -114,7 +119,11 @@ class Suite:
             SuiteError: a key is unknown, missing, wrong or contradicts another; one line for each problem.
         """
         suite = cls.__new__(cls)
-        _declare(suite, mapping, Declaration(where, base_dir, root, default_name, places or {}))
+        declaration = Declaration(where, base_dir, root, default_name, places or {})
+        problem = problem_of(partial(_declare, suite, mapping, declaration))
+        if problem is not None:
+            del mapping
+            raise problem
         return suite
 
     @property

@@ -56,13 +56,13 @@ class Scorer:
 
     async def read(self, choices: Sequence[Choice], lengths: Sequence[int], row: Row, ask: Ask) -> tuple[Sample, ...]:
         """Samples of a completion's choices."""
-        texts = [choice.text for choice in choices]
+        texts = [choice.judged for choice in choices]
         answers: Sequence[Answer | None] = [None] * len(texts)
         if self.by_answer:
             answers = await self._answers(texts, row, ask)
         return tuple(
-            Sample(choice.text, tokens, choice.tokens is not None, answer)
-            for choice, tokens, answer in zip(choices, lengths, answers, strict=True)
+            Sample(text, tokens, choice.tokens is not None, answer)
+            for text, choice, tokens, answer in zip(texts, choices, lengths, answers, strict=True)
         )
 
     async def _answers(self, texts: Sequence[str], row: Row, ask: Ask) -> Sequence[Answer]:

@@ -272,6 +272,44 @@ def test_the_ancestor_s_key_files_are_read(tmp_path: Path) -> None:
         read("keys", tmp_path)
 
 
+def test_the_ancestor_s_config_lists_can_be_expressed(tmp_path: Path) -> None:
+    """config_list_openai_aoai, _from_json, _from_models, _gpt4_gpt35 and get_config_list, as docs/how-to/from-autogen.md says."""
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "key_openai.txt").write_text("sk-one\nsk-two\n")
+    (keys / "key_aoai.txt").write_text("az-one\n")
+    (keys / "base_aoai.txt").write_text("https://one.openai.azure.com\n")
+    both = read("keys", tmp_path)  # config_list_openai_aoai, and with any models config_list_gpt4_gpt35
+    assert [endpoint.kind for endpoint in both] == ["openai", "azure"]
+    assert all(endpoint.serves(model) for endpoint in both for model in ("gpt-4", "gpt-3.5-turbo"))
+    [openai] = read([{"api_key_file": "keys/key_openai.txt"}], tmp_path)  # exclude="aoai"
+    assert revealed(openai) == ["sk-one", "sk-two"]
+    azure_entry = {"kind": "azure", "base_url": "https://r.openai.azure.com", "api_key_env": "AZURE_OPENAI_API_KEY"}
+    from_variables = read(
+        [{"api_key_env": "OPENAI_API_KEY"}, azure_entry],
+        tmp_path,
+        OPENAI_API_KEY="sk-a\nsk-b",
+        AZURE_OPENAI_API_KEY="az",
+    )
+    assert [revealed(endpoint) for endpoint in from_variables] == [["sk-a", "sk-b"], ["az"]]
+    old = [
+        {"model": "gpt-4", "api_key": "k1"},
+        {"model": "gpt-3.5-turbo", "api_key": "k2", "api_base": "https://h.example/v1", "api_type": "open_ai"},
+        {"model": "gpt-4", "api_key": "k3", "api_base": "https://r.openai.azure.com", "api_type": "azure",
+         "api_version": "2023-06-01-preview"},
+    ]  # fmt: skip
+    (tmp_path / "OAI_CONFIG_LIST").write_text(json.dumps(old))
+    listed = read("OAI_CONFIG_LIST", tmp_path)  # config_list_from_json
+    assert listed == read("OAI_CONFIG_LIST", tmp_path / "keys", OAI_CONFIG_LIST=json.dumps(old))
+    assert [revealed(e) for e in listed if e.serves("gpt-4")] == [["k1"], ["k3"]]  # filter_dict={"model": ["gpt-4"]}
+    assert listed[2].api_version == "2023-06-01-preview"
+    pairs = [("k1", "https://a.example/v1"), ("k2", "https://b.example/v1")]
+    several = read([{"api_key": key, "base_url": base} for key, base in pairs], tmp_path)  # get_config_list
+    assert [(revealed(endpoint)[0], endpoint.base_url) for endpoint in several] == pairs
+    [fallback] = read([{"api_key": "k", "models": {"gpt-4": "gpt-3.5-turbo"}}], tmp_path)
+    assert (fallback.serves("gpt-4"), fallback.own_name("gpt-4")) == (True, "gpt-3.5-turbo")
+
+
 def test_key_files_are_named_in_a_list(tmp_path: Path) -> None:
     """api_key_file: one key a line."""
     (tmp_path / "key_openai.txt").write_text("sk-one\nsk-two")

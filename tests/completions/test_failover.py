@@ -51,6 +51,40 @@ def test_the_second_endpoint_takes_over(live: Live, fault: Fault) -> None:
         assert first.count == 1  # not asked again
 
 
+def test_a_busy_endpoint_is_not_waited_for_while_the_next_one_stumbles(live: Live) -> None:
+    """The first rests for an hour, the second fails twice: it is tried again, and nobody waits for the first."""
+    with (
+        LLMServer("first", fault=lambda _: Fault.busy(retry_after="3600")) as first,
+        LLMServer("second", faults=[Fault.http(500), Fault("reset")]) as second,
+    ):
+        start = time.monotonic()
+        [completion] = live.run(live.source([at(first), at(second)]), request())
+        assert time.monotonic() - start < 3
+    assert answer_of(completion) == "second"
+    assert (first.count, second.count) == (1, 3)
+
+
+def test_busy_endpoints_take_over_from_each_other(live: Live) -> None:
+    """Both say 429 again and again, each for a while: all is answered, by both."""
+    with LLMServer("first") as first, LLMServer("second") as second:
+        first.fault = lambda _: Fault.busy(retry_after_ms="40") if first.count % 3 == 1 else None
+        second.fault = lambda _: Fault.busy(retry_after_ms="60") if second.count % 3 == 1 else None
+        source = live.source([at(first), at(second)], concurrency=8)
+        completions = live.run(source, *(request(number) for number in range(60)))
+    assert {answer_of(completion) for completion in completions} == {"first", "second"}
+    assert len(first.answered) + len(second.answered) == 60
+    assert not source.account.given_up
+
+
+def test_an_endpoint_that_redirects_elsewhere_is_passed_over(live: Live) -> None:
+    """It is of no use, and the next one answers."""
+    elsewhere = Fault("status", 308, {"location": "https://elsewhere.example/v1"})
+    with LLMServer(fault=lambda _: elsewhere) as first, LLMServer("second") as second:
+        completions = live.run(live.source([at(first), at(second)]), *(request(number) for number in range(4)))
+    assert {answer_of(completion) for completion in completions} == {"second"}
+    assert first.count == 1
+
+
 def test_a_dead_host_fails_over(live: Live) -> None:
     """Nothing listens at the first address."""
     with LLMServer("second") as second:
@@ -142,6 +176,18 @@ def test_a_revoked_key_leaves_the_others(live: Live) -> None:
         completions = live.run(live.source([at(server, api_key=["bad", "good"])]), *(request(n) for n in range(10)))
     assert len(completions) == 10
     assert Counter(server.keys)["bad"] == 1
+
+
+def test_a_wrong_key_is_found_out_once_for_all_models(live: Live) -> None:
+    """Requests of three models wait for the one that finds out; the next endpoint then answers them all."""
+    with LLMServer(api_key="other", latency=0.05) as first, LLMServer("second") as second:
+        asked = [request(number, model=model) for number in range(4) for model in ("m", "dear", "dear-2")]
+        own = PriceBook(
+            {"m": {"input": 1, "output": 1}, "dear": {"input": 1, "output": 1}, "dear-2": {"input": 1, "output": 1}}
+        )
+        completions = live.run(live.source([at(first), at(second)], prices=own), *asked)
+    assert {answer_of(completion) for completion in completions} == {"second"}
+    assert first.count == 1
 
 
 def test_a_busy_key_rests_while_the_other_works(live: Live) -> None:

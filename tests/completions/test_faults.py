@@ -112,3 +112,44 @@ def test_a_date_says_when_to_come_back() -> None:
     assert busy({"retry-after-ms": "inf"}) is None
     assert busy({"retry-after": "9" * 400}) is None
     assert busy({}) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "0"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "1.2.3"}, None),
+        ({"retry-after": "1e3"}, 1000.0),
+        ({"retry-after": " 7 "}, 7.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2999999999999 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 99999999999999999999 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, None),
+        ({"retry-after-ms": "-1", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "x", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "nan", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "250", "retry-after": "3"}, 0.25),
+    ],
+    ids=str,
+)
+def test_a_wait_that_is_none_is_ours(headers: dict[str, str], seconds: float | None) -> None:
+    """Negative, past or garbage: None, so that the own, growing wait is taken; one header makes up for the other."""
+    assert _busy(headers) == seconds
+
+
+@given(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40))
+def test_no_wait_raises(text: str) -> None:
+    """Whatever stands in the header, it is a number of seconds from 0, or nothing."""
+    seconds = _busy({"retry-after": text, "retry-after-ms": text})
+    assert seconds is None or 0 < seconds < 1e300
+
+
+def _busy(headers: dict[str, str]) -> float | None:
+    import httpx2
+    import openai
+
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    response = httpx2.Response(429, headers=raw, request=httpx2.Request("POST", "http://h/"))
+    return failure_of(openai.RateLimitError("busy", response=response, body=None)).retry_after

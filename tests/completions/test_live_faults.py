@@ -163,6 +163,52 @@ def test_nobody_begins_to_wait_for_longer_than_patience_lasts(live: Live) -> Non
     assert server.count == 1
 
 
+@pytest.mark.parametrize("headers", [{"retry_after": "0"}, {"retry_after": "-3"}, {"retry_after_ms": "1"}], ids=str)
+def test_a_server_that_says_at_once_again_and_again_is_not_stormed(live: Live, headers: dict[str, str]) -> None:
+    """Waits of next to nothing are kept to three times; then they are ours."""
+    with LLMServer(fault=lambda _: Fault.busy(**headers)) as server:
+        results = live.results(live.source(server, patience=1.0, pause=0.1), *(request(n) for n in range(8)))
+    assert {type(result) for result in results} == {CompletionError}
+    assert server.count < 30
+
+
+@pytest.mark.parametrize("retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
+def test_an_hour_of_waiting_does_not_outlast_the_run(live: Live, retry_after: str) -> None:
+    """The deadline of the run is kept where the server wants an hour, with all the patience in the world."""
+    with LLMServer(fault=lambda _: Fault.busy(retry_after=retry_after)) as server:
+        start = time.monotonic()
+        results = live.results(live.source(server, patience=9000.0, deadline=1.0), *(request(n) for n in range(40)))
+        assert time.monotonic() - start < 3
+    assert server.count == 1
+    assert "Rate limit reached; the time of the run is up" in str(results[0])
+
+
+def test_a_limit_a_minute_does_not_outlast_the_run(live: Live) -> None:
+    """Two requests a minute and a deadline of a second: one is asked, the others are given up at once."""
+    with LLMServer() as server:
+        listed = [{"base_url": server.base_url, "requests_per_minute": 2}]
+        source = live.source(listed, deadline=1.0)
+        start = time.monotonic()
+        results = live.results(source, *(request(number) for number in range(20)))
+        assert time.monotonic() - start < 3
+    assert [type(result).__name__ for result in results].count("Completion") == 1
+    assert server.count == 1
+    assert "the time of the run is up (--llm-deadline" in str(results[-1])
+    assert source.account.given_up == {"deadline": 19}
+
+
+def test_a_silent_server_is_waited_for_together(live: Live) -> None:
+    """No answer at all: the requests wait side by side, and not each for the one before it."""
+    with LLMServer(fault=lambda _: Fault("stall")) as server:
+        start = time.monotonic()
+        results = live.results(
+            live.source(server, timeout=0.4, attempts=2, concurrency=16), *(request(number) for number in range(16))
+        )
+        assert time.monotonic() - start < 5
+    assert {type(result) for result in results} == {CompletionError}
+    assert server.peak > 8
+
+
 def test_rate_limits_do_not_use_up_the_attempts(live: Live) -> None:
     """Twenty refusals in a row are waited out where there is time."""
     with LLMServer(faults=[Fault.busy(retry_after_ms="2")] * 20) as server:

@@ -65,12 +65,16 @@ class Fault:
         "empty_choices",
         "no_usage",
         "content_filter",  # every choice stopped by the filter
+        "raw",  # what ``data`` makes of the proper answer's JSON, as it is, and the connection is closed
+        "flood",  # an answer that never ends, as fast as it is taken
     ]
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     message: str = "the server had an error"
     code: str | None = None
     seconds: float = 30.0
+    data: Callable[[bytes], bytes] = bytes
+    """Of ``raw``: from the JSON to the whole response, status line and headers included."""
 
     @classmethod
     def http(cls, status: int, message: str = "the server had an error", code: str | None = None) -> Fault:
@@ -455,6 +459,9 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 payload["choices"] = []
             if kind == "no_usage":
                 payload.pop("usage", None)
+            if kind in ("raw", "flood"):
+                self.pour(fault, json.dumps(payload).encode())
+                return
             if kind in ("reset_mid_body", "truncated", "not_json", "drip"):
                 self.garble(json.dumps(payload).encode(), str(kind))
                 return
@@ -493,6 +500,15 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 if kind == "drip":
                     self.drip()
                 self.reset()
+
+        def pour(self, fault: Fault, payload: bytes) -> None:
+            self.close_connection = True
+            if fault.kind == "raw":
+                self.wfile.write(fault.data(payload))
+                return
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{")
+            while not server.stopped:
+                self.wfile.write(b" " * 100_000)
 
         def drip(self) -> None:
             while not server.stopped and not self.gone():

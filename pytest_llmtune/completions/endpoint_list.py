@@ -204,8 +204,8 @@ def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
                 f"{directory}: key_aoai.txt has {len(keys)} keys, and base_aoai.txt has {len(bases)} addresses; "
                 "each key needs the address in the same line"
             )
-        for base in bases:
-            check_address(base, str(directory / "base_aoai.txt"))
+        for number, base in enumerate(bases, 1):  # the file may hold keys, mixed up with the other one
+            check_address(base, f"{directory / 'base_aoai.txt'} line {number}", quoted=False)
         found += [
             Endpoint(base, (key,), "azure", api_version=_AZURE_VERSION) for base, key in zip(bases, keys, strict=True)
         ]

@@ -91,11 +91,14 @@ class Endpoint:
         return self.base_url.rstrip("/").removesuffix("/openai")
 
 
-def check_address(address: str, where: str) -> None:
+def check_address(address: str, where: str, *, quoted: bool = True) -> None:
     """Refuse what is no address of a server.
 
+    Args:
+        quoted: whether the message may say it; what looks like a key it never says.
+
     Raises:
-        SuiteError: says it, unless it looks like a key.
+        SuiteError: it is none.
     """
     try:
         parts = urlsplit(address)
@@ -106,4 +109,5 @@ def check_address(address: str, where: str) -> None:
     if usable and "@" in parts.netloc:
         raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
     if not usable:
-        raise SuiteError(f"{where}: the address is {shown(address)}; valid: http://... or https://...")
+        got = shown(address) if quoted else "none"
+        raise SuiteError(f"{where}: the address is {got}; valid: http://... or https://...")

@@ -144,7 +144,9 @@ class Space:
             "templates": sorted(template.fingerprint for template in self.templates),
             "parameters": {model: _plain(self.for_model(model)) for model in self.models},
         }
-        return hashlib.sha256(json.dumps(plain, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(plain, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
+        ).hexdigest()
 
 
 def _plain(domains: Mapping[str, Domain]) -> dict[str, Any]:

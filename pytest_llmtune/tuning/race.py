@@ -43,6 +43,8 @@ _HOPE = -1.0
 """Standard errors of its cost that a candidate may be over the inference budget and still be asked."""
 _MOST_LOST = 0.5
 """Success that a limit of length may cost."""
+_BEATEN = 3.0
+"""Standard errors of its distance from the best that a candidate may lie behind it and still be asked."""
 _DEEPER = 3
 """Factor of answers a row from one step to the next."""
 
@@ -244,10 +246,9 @@ class Race:
         if not candidates:
             return
         belief = self.belief(candidates)
-        if len(candidates) > _AT_ONCE:
-            best = np.argsort(-(belief.mean + 2 * belief.spread), kind="stable")[:_AT_ONCE]
-            candidates = [candidates[int(index)] for index in best]
-            belief = Belief(belief.mean[best], belief.covariance[np.ix_(best, best)])
+        behind = belief.behind(_BEATEN)
+        best = np.argsort(behind, kind="stable")[: min(_AT_ONCE, int((behind <= 0).sum()))]
+        candidates, belief = [candidates[int(index)] for index in best], belief.take(best)
         busy: set[int] = set()
         planned = 0
         for values in belief.mean + curiosity * (belief.draws(_DRAWS, self.chance) - belief.mean):

@@ -65,14 +65,13 @@ def _doubtful(search: Search) -> Candidate | None:
 
 
 def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
-    """One answer to each test row; where all have it, as many as the leader gives."""
-    entrant, race = leader.entrant, search.race
-    for answers in (entrant.arm.family.counts[0], leader.n):
-        cells = {row: race.pool.cell(entrant.arm, row) for row in race.costs.guard}
-        found = [row for row, cell in cells.items() if len(cell.samples) < answers and cell.error is None]
-        if found:
-            return [(entrant, row, answers) for row in found]
-    return []
+    """As many answers as the leader gives, to each test row that has none.
+
+    In one request, as the guard asks: of two, the prompt would be billed twice.
+    """
+    entrant, pool = leader.entrant, search.race.pool
+    cells = {row: pool.cell(entrant.arm, row) for row in search.race.costs.guard}
+    return [(entrant, row, leader.n) for row, cell in cells.items() if not cell.samples and cell.error is None]
 
 
 def _affordable(search: Search, cells: Sequence[_Cell]) -> list[_Cell]:

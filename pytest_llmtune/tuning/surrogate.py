@@ -138,6 +138,16 @@ class Belief:
     def spread(self) -> Array:
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
+    def take(self, index: Integers) -> Belief:
+        return Belief(self.mean[index], self.covariance[np.ix_(index, index)])
+
+    def behind(self, errors: float) -> Array:
+        """How far each lies behind the best mean, less so many standard errors of that distance: above 0, it is beaten."""
+        best = int(np.argmax(self.mean))
+        variance = np.diag(self.covariance) + self.covariance[best, best] - 2 * self.covariance[best]
+        found: Array = self.mean[best] - self.mean - errors * np.sqrt(np.maximum(variance, 0.0))
+        return found
+
     def draws(self, count: int, chance: np.random.Generator) -> Array:
         """(count, configurations): scores as they may be."""
         jitter = 1e-9 * max(1e-12, float(np.trace(self.covariance))) + 1e-12

@@ -128,6 +128,7 @@ class Cache:
                 eviction_policy="none",  # what was paid for is never thrown away
                 cull_limit=0,
                 sqlite_auto_vacuum=0,
+                sqlite_cache_size=1024,  # pages, 4 MiB: eight times as many would fill with the rows
                 sqlite_mmap_size=0,  # a file cut short by someone else would kill the process
             )
         return self._store

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np  # noqa: F401  # pytester forgets what an inner run imported, and numpy cannot be imported twice
 import pytest
 from support.suites import SUMS
 

@@ -167,6 +167,24 @@ def test_dearer_is_believed_better_until_shown_otherwise() -> None:
     assert np.argmax(believe(seen(known, [0.8, 0.2]), known, 0.25, Kernel()).mean) == 0
 
 
+def test_who_is_beaten_is_known_by_the_distance_from_the_best() -> None:
+    """Four hundred rows put a bad model out of the race, two do not; the best is never beaten."""
+    known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
+    sure, unsure = (believe(seen(known, [0.9, 0.3], rows), known, 0.25, Kernel()) for rows in (400, 2))
+    assert sure.behind(3.0)[0] == unsure.behind(3.0)[0] == 0
+    assert sure.behind(3.0)[1] > 0 > unsure.behind(3.0)[1]
+    assert sure.take(np.array([1])).mean == sure.mean[1:]
+
+
+def test_the_luck_of_rows_is_shared_by_what_is_alike() -> None:
+    """Two temperatures on the same rows are hardly more than one of them; two models are."""
+    near, far = points((0, 0.1, 1, 1), (0, 0.2, 1, 1)), points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
+    kernel = Kernel()
+    own = kernel.luck(near, near)[0, 0]
+    assert 0.8 < kernel.luck(near, near)[0, 1] / own < 1
+    assert kernel.luck(far, far)[0, 1] / own < 0.6
+
+
 def test_draws_repeat_with_the_seed_and_spread_as_believed() -> None:
     """Thompson sampling asks for joint draws."""
     known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))

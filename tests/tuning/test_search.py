@@ -138,6 +138,18 @@ def test_a_winner_is_affordable_on_rows_it_was_not_tuned_on(tmp_path: Path) -> N
         assert evaluate(suite(**keys), config, settings=settings).inference_cost <= Decimal("0.00025")
 
 
+def test_who_cannot_win_is_not_asked_to_the_end(server: LLMServer, tmp_path: Path) -> None:
+    """With dollars to spare the best model sees every row, and the weak one stops early."""
+    rows = [{"q": f"Question {number}?", "answer": str(number)} for number in range(120)]
+    config, analysis = search(server, tmp_path, dataset=rows, tune_size=96, num_samples=6, optimization_budget=5)
+    assert config.model == "strong"
+    status: dict[str, set[str]] = {str(trial.config["model"]): set() for trial in analysis.trials}
+    for trial in analysis.trials:
+        status[str(trial.config["model"])].add(trial.status)
+    assert "done" in status["strong"]
+    assert status["weak"] == {"stopped"}
+
+
 def test_samples_serve_every_n(server: LLMServer, tmp_path: Path) -> None:
     """No request asks for a sample that is there: answers sent are those that the cache keeps, once each."""
     _, analysis = search(server, tmp_path, n=randint(1, 6), temperature=0.5, optimization_budget=1)

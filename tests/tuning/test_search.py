@@ -141,7 +141,16 @@ def test_a_winner_is_affordable_on_rows_it_was_not_tuned_on(tmp_path: Path) -> N
 def test_who_cannot_win_is_not_asked_to_the_end(server: LLMServer, tmp_path: Path) -> None:
     """With dollars to spare the best model sees every row, and the weak one stops early."""
     rows = [{"q": f"Question {number}?", "answer": str(number)} for number in range(120)]
-    config, analysis = search(server, tmp_path, dataset=rows, tune_size=96, num_samples=6, optimization_budget=5)
+    config, analysis = search(
+        server,
+        tmp_path,
+        dataset=rows,
+        tune_size=96,
+        num_samples=6,
+        optimization_budget=5,
+        model=["strong", "weak"],
+        n=3,
+    )
     assert config.model == "strong"
     status: dict[str, set[str]] = {str(trial.config["model"]): set() for trial in analysis.trials}
     for trial in analysis.trials:

@@ -47,8 +47,23 @@ def ranked(race: Race, z: float = SAFE, without: frozenset[int] = frozenset()) -
     for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
         candidates = race.candidates(margin, asked=asked)
         if candidates:
-            return by_belief(race, candidates, without)
+            return _fewest_first(race, by_belief(race, candidates, without), without)
     return []
+
+
+def _fewest_first(race: Race, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
+    """Fewer answers of the best arm go first where they did no worse on any row: its answers all say the same."""
+    best = found[0].candidate
+    rows = sorted(row for row in best.entrant.asked if row not in without)
+    goal = scores_of(race, best, rows)
+
+    def as_good(one: Ranked) -> bool:
+        scores = scores_of(race, one.candidate, rows)
+        return len(scores) == len(goal) and all(race.sign * (a - b) >= 0 for a, b in zip(scores, goal, strict=True))
+
+    own = [one for one in found if one.candidate.entrant is best.entrant and one.candidate.limit == best.limit]
+    least = min((one for one in own if as_good(one)), key=lambda one: one.candidate.n)
+    return [least, *(one for one in found if one is not least)]
 
 
 def by_belief(race: Race, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.figures import counted
 from pytest_llmtune.lock import StudySummary, TrialSummary
-from pytest_llmtune.tuning.choosing import Ranked, by_belief, cross_fitted, measured, ranked, scores_of
+from pytest_llmtune.tuning.choosing import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.pool import Pool
@@ -141,7 +141,9 @@ def _found(search: Search, stopped_by: str, split: Split) -> Study:
     best = ranked(search.race)
     if not best:
         raise LLMTuneError(_why_none(search))
-    first, *others = (_contender(search, found) for found in best[: 1 + _RUNNERS_UP])
+    less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # given up early, yet perhaps cheap
+    ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
+    first, *others = (_contender(search, found) for found in ranking)
     return Study(first.config, _summary(search, best, stopped_by, split), first.cost, tuple(others))
 
 

@@ -240,7 +240,7 @@ def test_ctrl_c_keeps_the_best_so_far(server: LLMServer, tmp_path: Path) -> None
 def test_requests_fill_the_concurrency(server: LLMServer, tmp_path: Path) -> None:
     """Across rows and trials: with 16 in flight the same search takes a small part of the time one by one."""
     server.latency = 0.2
-    search(server, tmp_path, concurrency=16, optimization_budget=1, n=1, num_samples=4)
+    search(server, tmp_path, concurrency=16, optimization_budget=1, n=1, num_samples=12)
     assert server.peak == 16
 
 

@@ -141,7 +141,7 @@ def test_a_dry_run_after_a_search_finds_all_of_it(project: Project) -> None:
     """Also where the budget ended it: what the search paid for counts in it again, as in a search that goes on."""
     budget = "optimization_budget=1,"
     path = project.pytester.path / "test_sums.py"
-    path.write_text(path.read_text(encoding="utf-8").replace(budget, "optimization_budget=0.003,"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(budget, "optimization_budget=0.0012,"), encoding="utf-8")
     project.run("--llm-tune").assert_outcomes(passed=1)
     assert "stopped_by: optimization_budget" in project.lock
     log = project.pytester.path / ".llmtune" / "studies" / "sums.jsonl"

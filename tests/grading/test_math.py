@@ -120,7 +120,7 @@ def test_math_verify_works_off_the_main_thread_and_under_asyncio(where: str) -> 
 
 def test_an_answer_that_takes_too_long_is_wrong() -> None:
     """And the next one is graded as ever."""
-    grader = Math(symbolic=True, time_limit=0.5)
+    grader = Math(symbolic=True, time_limit=2)
     assert (
         grader.grade([r"\boxed{\sum_{n=1}^{99999999} \frac{1}{n^{\pi}}}"], {"answer": r"\zeta(3)"}).metrics["success"]
         == 0

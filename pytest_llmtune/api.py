@@ -57,7 +57,8 @@ def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Set
     Raises:
         LLMTuneError: no configuration is within the inference budget, an endpoint refuses, a grader is vacuous.
     """
-    study = run_async(_run(suite, settings).search(None if log_file_name is None else Path(log_file_name)))
+    log = None if log_file_name is None else Path(log_file_name)
+    study = run_async(_run(suite, settings).searching(log).search())
     return Tuned(study.winner, study)
 
 

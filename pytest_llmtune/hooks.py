@@ -205,7 +205,7 @@ class Session:
     def check(self, run: SuiteRun) -> None:
         """Judge a suite; a verdict that does not pass fails the test with its whole text."""
         if self.settings.mode is Mode.DRY_RUN:
-            self.dry_runs.append(run.dry_run())
+            self.dry_runs.append(run.searching().dry_run())
             return
         if not run.report.verdict.passed:
             text = terminal.failure(run.report, width=self.width, color=False, verbosity=self.config.get_verbosity())

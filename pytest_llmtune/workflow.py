@@ -11,8 +11,6 @@ from pytest_llmtune import events
 from pytest_llmtune.asked_of import Layered, record_cache, recorded
 from pytest_llmtune.asked_rows import AskedRows, state_of
 from pytest_llmtune.completions.anew import Anew
-from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
@@ -26,14 +24,13 @@ from pytest_llmtune.outcome import Place, recording_facts, report_of
 from pytest_llmtune.regression import conclusive
 from pytest_llmtune.running import run_async
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
-from pytest_llmtune.tuning.beforehand import check_payable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.recording import Gathered
     from pytest_llmtune.completions.redaction import Redactor
@@ -41,7 +38,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.merging import Shards
     from pytest_llmtune.model import Evaluation
-    from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
+    from pytest_llmtune.report.suite_report import RecordingFacts, SuiteReport
+    from pytest_llmtune.searching import Searching
     from pytest_llmtune.suite import Config, Split, Suite
 
 __all__ = ["SuiteRun"]
@@ -132,12 +130,16 @@ class SuiteRun:
             self.evaluation  # noqa: B018  # tunes, and so writes the lock file
         return Locked.of(self.suite, Lock.read(self.lock_path)).config
 
-    def dry_run(self) -> str:
-        """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
-        cache = Cache(self.means.cache, seed=str(self.suite.seed)) if self.means.cache.is_dir() else None
-        check_payable(self.suite, self.split, self.grader, self.prices)
-        log = StudyLog.peek(self._log, study_digest(self.suite, self.split, self.grader))
-        return run_async(dry_run(self.suite, self.split, prices=self.prices, cache=cache, grader=self.grader, log=log))
+    def searching(self, log: Path | None = None) -> Searching:
+        """The search of this suite.
+
+        Args:
+            log: of the study, where it is not the project's own.
+        """
+        from pytest_llmtune.searching import Searching
+
+        log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
+        return Searching(self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log)
 
     # -- the modes
 
@@ -177,7 +179,7 @@ class SuiteRun:
         return replace(report, mode=whole.mode)
 
     def _tuned(self) -> SuiteReport:
-        study, evaluation, compared = run_async(self._search())
+        study, evaluation, compared = run_async(self.searching().tuned(self._rows, self._record))
         now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
         lock, facts, notes = self._lock(study.winner, evaluation, now, study.summary), None, study.notes
         if conclusive(evaluation, self.suite.max_unknown):
@@ -188,31 +190,6 @@ class SuiteRun:
         report = report_of(self, evaluation, lock, facts, notes=notes, compared=compared)
         return replace(report, spent=study.paid)
 
-    async def search(self, log: Path | None = None) -> Study:
-        """The search alone: nothing is written but the cache and the study's log."""
-        suite = self.suite
-        check_payable(self.suite, self.split, self.grader, self.prices)
-        search = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
-        source = self.means.live(search, cached=str(suite.seed))
-        study_log = StudyLog.open(log or self._log, study_digest(suite, self.split, self.grader))
-        source.journal = study_log.note
-        self.listen(events.Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
-        try:
-            return await tune(
-                suite,
-                self.split,
-                grader=self.means.grading(self.grader),
-                source=source,
-                prices=self.prices,
-                ledger=search,
-                listen=self.listen,
-                concurrency=self.means.together,
-                log=study_log,
-            )
-        finally:
-            await source.aclose()
-            self.listen(events.Finished(suite.name, search.spent - study_log.spent_earlier))
-
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
         self.prices.check([config.model, *judges_of(self.grader)])
@@ -221,35 +198,6 @@ class SuiteRun:
             return await self.means.evaluate(self._rows(config), self.grader, source)
         finally:
             await source.aclose()
-
-    async def _search(self) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
-        """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
-        study = await self.search()
-        source = self.means.live(self.ledger, cached=str(self.suite.seed))
-        self.listen(events.Started(self.suite.name, "record", len(self.split.test)))
-
-        async def judge(config: Config) -> Judged:
-            collector = Collector(source)
-            return Judged(await self.means.evaluate(self._rows(config), self.grader, collector), collector.gathered)
-
-        try:
-            study, judged = await affordable(study, self.suite.inference_budget, judge)
-            if conclusive(judged.evaluation, self.suite.max_unknown):
-                self._record(judged.gathered)
-            compared, notes = await compare(
-                study,
-                self.suite,
-                self.split.test,
-                grader=self.means.grading(self.grader),
-                source=source,
-                prices=self.prices,
-                concurrency=self.means.concurrency,
-            )
-        finally:
-            await source.aclose()
-            self.listen(events.Finished(self.suite.name, source.account.paid))
-        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + source.account.paid)
-        return study, judged.evaluation, compared
 
     async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
         mode = self.settings.mode
@@ -267,10 +215,6 @@ class SuiteRun:
         return evaluation
 
     # -- the steps
-
-    @property
-    def _log(self) -> Path:
-        return self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
 
     async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([rows.config.model])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -18,6 +19,10 @@ hypothesis.settings.register_profile("llmtune", deadline=None, derandomize=os.en
 hypothesis.settings.load_profile("llmtune")
 
 pytest_plugins = ["pytester"]
+
+# hundreds of inner runs: each would compile the whole package anew, which took a fifth of the time
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ def test_both_nodes_ask(engine: Engine, live: Live) -> None:
     assert len(nodes) >= 2
     assert engine.width >= 2
     with LLMServer(latency=0.8) as server:
-        Live.run(live.source(server, concurrency=engine.width, elsewhere=engine.asker), *questions(8 * engine.width))
+        Live.run(live.source(server, concurrency=engine.width, elsewhere=engine.asker), *questions(4 * engine.width))
         assert server.peak == engine.width
 
 
@@ -95,13 +95,13 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
         concurrency = 4 * engine.width
 
         def cut() -> None:
-            wait_for(server, 3 * concurrency)
+            wait_for(server, 4 * concurrency)
             cluster.kill(node)
 
         threading.Thread(target=cut, daemon=True).start()
         ledger = Ledger()
         source = live.source(server, ledger=ledger, concurrency=concurrency, elsewhere=engine.asker)
-        asked = questions(20 * concurrency)
+        asked = questions(12 * concurrency)
         answers = Live.run(source, *asked)
     assert all(len(each.choices) == 1 for each in answers)
     assert any("a machine of the cluster was lost" in note for note in source.account.notes)

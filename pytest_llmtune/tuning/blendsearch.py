@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class BlendSearch:
                 import flaml
                 import optuna
             optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets on standard error
+            logging.getLogger("flaml.tune.searcher").setLevel(logging.WARNING)  # its advice is nothing users can take
             self._search = flaml.BlendSearch(
                 metric="score",
                 mode=self.mode,

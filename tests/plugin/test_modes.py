@@ -29,6 +29,16 @@ def test_the_guard_replays_without_one_request(tuned: Project) -> None:
     assert tuned.server.count == before
 
 
+def test_a_guard_imports_nothing_heavy(tuned: Project) -> None:
+    """A replay needs no client, no search and no cache: each takes a second to import, or a part of one."""
+    heavy = {"diskcache", "flaml", "numpy", "openai", "pandas", "ray", "sympy", "vcr"}
+    text = f"import sys\n\ndef pytest_unconfigure():\n    print('heavy:', *sorted({heavy!r} & set(sys.modules)))\n"
+    tuned.pytester.makeconftest(text)
+    result = tuned.pytester.runpytest_subprocess("-s")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["heavy:"])
+
+
 def test_tuning_again_costs_nothing(tuned: Project) -> None:
     """Every paid answer is in the cache: the same search asks nothing and writes the same lock file apart from spend."""
     before, config = tuned.server.count, tuned.lock.split("metrics:")[0]

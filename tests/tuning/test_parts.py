@@ -230,6 +230,14 @@ def test_proposals_cover_models_and_prompts_first_and_repeat_with_the_seed() -> 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_flaml_gives_no_advice(caplog: pytest.LogCaptureFixture) -> None:
+    """Its log is not the user's: what is low in cost is our business."""
+    with caplog.at_level("INFO"):
+        source = Proposals(suite(temperature=uniform(0, 0.5)).space, "max")
+        assert [source.next() for _ in range(20)][-1] is not None
+    assert caplog.records == []
+
+
 def test_a_small_space_is_searched_through() -> None:
     """Where every arm was proposed there is none left."""
     small = suite(temperature=[0, 1], stop="x", prompt="{q}")

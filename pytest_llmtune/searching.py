@@ -15,7 +15,9 @@ from pytest_llmtune.evaluation import Collector
 from pytest_llmtune.regression import conclusive
 from pytest_llmtune.running import run_async
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
+from pytest_llmtune.tuning.arms import families_of
 from pytest_llmtune.tuning.beforehand import check_payable
+from pytest_llmtune.tuning.lending import Lender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +76,7 @@ class Searching:
                 listen=self.listen,
                 concurrency=self.means.together,
                 log=log,
+                lender=Lender.of(source.cache, families_of(suite.space).values()),
             )
         finally:
             await source.aclose()

@@ -73,6 +73,25 @@ class Cache:
 
         self._safely(write)
 
+    def recall(self, name: str) -> Any:
+        """What was remembered under a name, as JSON has it; None: nothing. It may come from a stranger.
+
+        Raises:
+            CacheError: as ``get``.
+        """
+        return self._safely(lambda store: store.get(f"{self.seed}/{name}"))
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keep a value that JSON can say beside the exchanges.
+
+        Args:
+            name: no request key, which are 64 hex digits.
+
+        Raises:
+            CacheError: as ``add``.
+        """
+        self._safely(lambda store: store.set(f"{self.seed}/{name}", value))
+
     def close(self) -> None:
         """Close the files; the next use opens them again."""
         if self._store is not None:

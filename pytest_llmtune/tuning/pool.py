@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.completions.usage import answers_in, completion_of, lengths_of
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
+from pytest_llmtune.tuning.lending import Lender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ class Pool:
     scorer: Scorer
     log: StudyLog
     seed: int = 0
+    lender: Lender = field(default_factory=Lender)
     cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
     """The most answers that one request brings, by model, where it was found out."""
@@ -69,7 +71,7 @@ class Pool:
         """
         meter = _Meter(self.source, self.prices, self.log)
         try:
-            completion = await meter.complete(arm.config(count).request(self.rows[row].row))
+            completion = await self._complete(arm, row, count, meter)
             self.cells[arm.key, row] = await self._cell(arm, row, completion, meter)
         except EndpointError:
             raise
@@ -85,6 +87,19 @@ class Pool:
         missing = count - len(self.cell(arm, row).samples)
         request = arm.config(missing).request(self.rows[row].row)
         return worst_case(self.prices.price(arm.model), request.body, missing)
+
+    async def _complete(self, arm: Arm, row: int, count: int, meter: _Meter) -> Completion:
+        """``count`` answers, first those that other limits of length lend."""
+        example = self.rows[row].row
+        request = arm.config(count).request(example)
+        lent = self.lender.lent(arm, example, request)
+        missing = count - sum(map(answers_in, lent))
+        if not lent or missing == count:
+            return await meter.complete(request)
+        if missing <= 0:
+            return completion_of(lent, count)
+        own = await meter.complete(arm.config(missing).request(example))
+        return replace(completion_of([*lent, *own.exchanges], count), paid=own.paid)
 
     async def _cell(self, arm: Arm, row: int, completion: Completion, meter: _Meter) -> Cell:
         self._learn_most(arm, completion)

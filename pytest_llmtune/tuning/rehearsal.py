@@ -15,8 +15,9 @@ from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.evaluation import requests_of
 from pytest_llmtune.figures import counted
 from pytest_llmtune.suite.domains import Choice, Constant, Range
-from pytest_llmtune.tuning.arms import LENGTHS
+from pytest_llmtune.tuning.arms import LENGTHS, families_of
 from pytest_llmtune.tuning.beside import MOST_JUDGED
+from pytest_llmtune.tuning.lending import Lender
 from pytest_llmtune.tuning.study import tune
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
     winner: Config | None = None
     ledger = Ledger(suite.optimization_budget, parent=source.allowance)
     with suppress(LLMTuneError):  # too few answers for an end
-        study = await tune(suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log)
+        lender = Lender.of(cache, families_of(suite.space).values(), writes=False)
+        study = await tune(
+            suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, lender=lender
+        )
         winner = study.winner
     rows = [] if winner is None else [source.holds(request) for request in requests_of(winner, split.test)]
     cache.close()

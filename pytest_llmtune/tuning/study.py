@@ -16,6 +16,7 @@ from pytest_llmtune.lock import StudySummary, TrialSummary
 from pytest_llmtune.tuning.choosing import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.encoding import Encoder
+from pytest_llmtune.tuning.lending import Lender
 from pytest_llmtune.tuning.pool import Pool
 from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.race import Race
@@ -97,6 +98,7 @@ async def tune(
     listen: events.Listener = lambda _: None,
     concurrency: int = 32,
     log: StudyLog | None = None,
+    lender: Lender | None = None,
 ) -> Study:
     """Search the suite's space on the split's tuning rows.
 
@@ -105,6 +107,7 @@ async def tune(
     Args:
         source: asks and pays; what it spends is reserved in ``ledger``, whose limit is the optimization budget.
         log: what a killed run of the same study paid for.
+        lender: has answers of other searches.
 
     Raises:
         LLMTuneError: no configuration is within the inference budget, or none could be judged.
@@ -122,6 +125,7 @@ async def tune(
         listen=listen,
         concurrency=concurrency,
         log=log,
+        lender=lender or Lender(),
     )
     notes: tuple[str, ...] = ()
     try:
@@ -174,12 +178,13 @@ def _search(
     listen: events.Listener,
     concurrency: int,
     log: StudyLog,
+    lender: Lender,
 ) -> Search:
     import numpy as np
 
     tuned = list(range(len(split.tune)))
     rows = list(split.tune) if split.reused else [*split.tune, *split.test]
-    pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, suite.seed)
+    pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, suite.seed, lender)
     costs = Costs(pool, tuned, range(len(tuned), len(rows)))
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
     race = Race(

@@ -49,7 +49,7 @@ class Lane:
     """Bursts of 429 since the last success."""
     opening: Pace = field(default_factory=lambda: Pace(_CONNECTIONS))
     opened: int = 0
-    """Connections, or a few less: each of the first requests has one of its own."""
+    """Connections, or a few less: as many as there were requests at once."""
     taken: int = 0
     """How often it was chosen; keys take turns by it."""
     rests_until: float = 0.0
@@ -94,8 +94,8 @@ class Lane:
         return [model for model, pilot in self.pilots.items() if pilot.landed]
 
     async def connect(self) -> None:
-        """Wait for the turn to open a connection, where there may be none yet."""
-        if self.batching is None and self.opened < self.gate.most:
+        """Wait for the turn to open a connection, where more requests go at once than ever before."""
+        if self.batching is None and self.opened < self.gate.inside:
             self.opened += 1
             await self.opening.take()
 

@@ -106,6 +106,11 @@ class Arm:
         """Model, prompt and stop, which together decide how long prompts and answers are (EcoOptiGen)."""
         return self.model, self.template.fingerprint, json.dumps(self.params.get("stop"))
 
+    @cached_property
+    def groups(self) -> tuple[str, str, str]:
+        """What arms share their lengths with, from the narrowest to the widest: itself, its region, its model."""
+        return self.key, repr(self.region), self.model
+
     def config(self, n: int | None = None, limit: int | None = None) -> Config:
         """The configuration with n answers (default: the fewest) of at most ``limit`` tokens (default: the longest)."""
         params = dict(self.params)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_llmtune.tuning.arms import Arm
-    from pytest_llmtune.tuning.pool import Pool
+    from pytest_llmtune.tuning.pool import Cell, Pool
 
 __all__ = ["Cost", "Costs"]
 
@@ -91,24 +91,28 @@ class Costs:
     """Rows that the winner is going to be judged on; empty: not known, as many as ``tune``."""
     _seen: dict[str, dict[tuple[str, int], Arm]] = field(default_factory=dict)
     """Group to its cells; dictionaries keep the order, so that equal searches add up equal figures."""
-    _known: dict[tuple[str, str, int | None], _Lengths] = field(default_factory=dict)
+    _known: dict[str, dict[tuple[str, str, int | None], _Lengths]] = field(default_factory=dict)
+    """By model: what is learnt of one tells nothing of another."""
+    _means: dict[tuple[str, int, int | None], tuple[Cell, float]] = field(default_factory=dict)
+    """Mean lengths, with the cell that each was taken from."""
     _sizes: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def note(self, arm: Arm, row: int) -> None:
         """The pool has (more) samples of this arm for this row."""
-        for group in _groups(arm):
+        for group in arm.groups:
             self._seen.setdefault(group, {})[arm.key, row] = arm
-        self._known.clear()
+        self._known.pop(arm.model, None)
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
         """Cost on the rows to be judged; None where nothing is known of the model."""
-        group = next((group for group in _groups(arm) if group in self._seen), None)
+        group = next((group for group in arm.groups if group in self._seen), None)
         if group is None:
             return None
         place = (group, arm.template.fingerprint, limit)
-        if place not in self._known:
-            self._known[place] = self._lengths(arm, group, limit)
-        lengths = self._known[place]
+        known = self._known.setdefault(arm.model, {})
+        if place not in known:
+            known[place] = self._lengths(arm, group, limit)
+        lengths = known[place]
         price = self.pool.prices.price(arm.model)
         asked, answered = float(price.input) / 1e6, n * float(price.output) / 1e6
         asked *= -(-n // self.pool.most.get(arm.model, n))
@@ -120,7 +124,7 @@ class Costs:
 
     def longest(self, arm: Arm) -> int:
         """The most tokens that an answer of the arm, or else of its relatives, took."""
-        group = next((group for group in _groups(arm) if group in self._seen), None)
+        group = next((group for group in arm.groups if group in self._seen), None)
         cells = [self.pool.cells[place] for place in self._seen[group]] if group else []
         return max((sample.tokens for cell in cells for sample in cell.samples), default=0)
 
@@ -155,10 +159,14 @@ class Costs:
     def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:
         """Mean length of an answer, in tokens of the price's output rate."""
         cell = self.pool.cells[key, row]
+        if (memo := self._means.get((key, row, limit))) is not None and memo[0] is cell:
+            return memo[1]
         samples = cell.samples if limit is None else ([s for s in cell.samples if s.exact] or cell.samples)
         tokens = [sample.tokens if limit is None else min(sample.tokens, limit) for sample in samples]
         rate = float(self.pool.prices.price(arm.model).output) / 1e6
-        return statistics.fmean(tokens) + (cell.extra / rate if rate else 0.0)
+        mean = statistics.fmean(tokens) + (cell.extra / rate if rate else 0.0)
+        self._means[key, row, limit] = cell, mean
+        return mean
 
     def _prompts(self, arm: Arm, group: str) -> list[float]:
         """Tokens of the prompt of every row to be judged, by a line in its bytes.
@@ -218,8 +226,3 @@ def _spread(values: Sequence[float]) -> float:
     mean = statistics.fmean(values)
     squares = math.fsum((value - mean) ** 2 for value in values) + _PRIOR_ROWS * (mean / 2) ** 2
     return math.sqrt(squares / (len(values) - 1 + _PRIOR_ROWS))
-
-
-def _groups(arm: Arm) -> tuple[str, str, str]:
-    """From the narrowest to the widest."""
-    return arm.key, repr(arm.region), arm.model

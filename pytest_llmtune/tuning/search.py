@@ -35,6 +35,8 @@ _ROUND = 32
 """Requests that are decided on together, at least."""
 TRICKLE = 2
 """Requests: where the budget pays for fewer at a time, the rest of it is not worth the waiting."""
+_WORTH = 64
+"""Nor for a part of all that were asked which is smaller than one in so many."""
 _LEAST = 0.1
 """Curiosity at the end."""
 _MOST = 200
@@ -57,6 +59,8 @@ class Search:
     """USD, those of a killed run before it included."""
     trials: list[Entrant] = field(default_factory=list)
     """In the order in which they were begun."""
+    _asked: int = 0
+    """Requests that were decided on."""
     _poor: bool = False
     """Whether something useful did not fit into the budget."""
     _told: set[int] = field(default_factory=set)
@@ -73,7 +77,7 @@ class Search:
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
             self._enter(min(_FRESH - fresh, self._room()))
             jobs = self._affordable_jobs()
-            if not jobs or (self._poor and len(jobs) < TRICKLE):
+            if not jobs or (self._poor and len(jobs) < max(TRICKLE, self._asked // _WORTH)):
                 return self._why_ended()
             if not await self._round(jobs):
                 return self.bound
@@ -158,6 +162,7 @@ class Search:
 
     async def _round(self, jobs: list[Job]) -> bool:
         """Ask for all of it together; returns whether anything came of it."""
+        self._asked += len(jobs)
         for job in jobs:
             if not job.entrant.number:
                 self.trials.append(job.entrant)

@@ -137,11 +137,21 @@ def complete(
         SuiteError: the template names a column that the row lacks, or a parameter is unknown.
         CompletionError: no endpoint could complete the last configuration; an ``EndpointError`` where none ever could.
     """
-    several = [config] if isinstance(config, (Config, Mapping)) else list(config)
+    several = [*config] if isinstance(config, (list, tuple)) else [config]
     if not several:
         raise SuiteError("complete takes a configuration, or a list of at least one; the list is empty")
-    configs = [_with(one if isinstance(one, Config) else Config.from_lock(one), params) for one in several]
+    configs = [_with(_config(one), params) for one in several]
     return run_async(_first_accepted(configs, row or {}, accept, cache_seed, settings or Settings()))
+
+
+def _config(given: object) -> Config:
+    if isinstance(given, Config):
+        return given
+    if not isinstance(given, Mapping):
+        raise SuiteError(
+            f"complete takes a configuration (a mapping of OpenAI parameters, or a Config), not {given!r:.60}"
+        )
+    return Config.from_lock(given)
 
 
 def _with(config: Config, params: Mapping[str, Any]) -> Config:

@@ -99,6 +99,8 @@ def test_the_first_that_can_be_completed_and_is_accepted_is_taken(server: LLMSer
     assert complete([WEAK, STRONG], ROW, settings=at).served_model == "strong"
     with pytest.raises(CompletionError, match="gone"):
         complete([STRONG, WEAK], ROW, accept=lambda *_: False, settings=at)
+    with pytest.raises(SuiteError, match=r"takes a configuration .* not 5"):
+        complete(5, ROW, settings=at)  # type: ignore[arg-type]
     with pytest.raises(SuiteError, match="the list is empty"):
         complete([], ROW, settings=at)
 

@@ -148,6 +148,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--port", type=int, default=8791)
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it, and so their children
     server = multiprocessing.Process(target=run_server, args=(options.port, options.latency_ms / 1000), daemon=True)
     server.start()
     try:

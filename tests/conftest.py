@@ -33,9 +33,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    """A real Ray cluster of two nodes."""
+    """A real Ray cluster of two nodes, whose many processes are gone when a module is done."""
     pytest.importorskip("ray", reason="needs the extra 'ray'")
     from support.ray_cluster import running
 

@@ -123,7 +123,7 @@ def replayed(
 
 def bytes_a_row(measured: Callable[[int], int]) -> float:
     """What a row more leaves, of which what does not grow is no part."""
-    few, many = 50, 150
+    few, many = 30, 90
     measured(few)  # for what is made once
     return (measured(many) - measured(few)) / (many - few)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from support.ray_cluster import RayCluster
 
 # a busy machine is no bug; what lands is decided on the same examples each time, new ones are searched for at a desk
-hypothesis.settings.register_profile("llmtune", deadline=None, derandomize=os.environ.get("CI") == "true")
+_LANDS = os.environ.get("CI") == "true"
+hypothesis.settings.register_profile("llmtune", deadline=None, derandomize=_LANDS, max_examples=50 if _LANDS else 100)
 hypothesis.settings.load_profile("llmtune")
 
 pytest_plugins = ["pytester"]

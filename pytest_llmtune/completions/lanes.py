@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ ANY = ""
 
 _CONNECTIONS = 60 / 0.004
 """New connections a minute: more at once than the queue of a small server takes are reset, or stand for a second."""
+_POOLED = 32
+"""Requests at once by one client: its pool looks at all its connections for each of them, and keeps but a hundred."""
 _BELIEVED = 3
 """Bursts of 429 in a row for which a wait shorter than the first retry's is kept to."""
 
@@ -59,30 +62,31 @@ class Lane:
     """Why it cannot be used any more: for one model, or (None) for all."""
     batching: Batching | None = None
     """Where requests go as batches instead of one by one."""
-    _client: openai.AsyncOpenAI | None = field(default=None, repr=False)
+    _clients: deque[openai.AsyncOpenAI] = field(default_factory=deque, repr=False)
     _batcher: Batcher | None = field(default=None, repr=False)
 
     async def post(self, model: str, body: Mapping[str, Any]) -> str:
         """The text of the answer to a chat completion; raises what the openai client raises."""
         wire = {**body, "model": self.endpoint.own_name(model)}
         if self.batching is not None:
-            self._batcher = self._batcher or Batcher(self.client, self.batching, self.endpoint.base_url)
+            self._batcher = self._batcher or Batcher(self.client(), self.batching, self.endpoint.base_url)
             return await self._batcher.post(wire)
-        return str(await self.client.post("/chat/completions", cast_to=str, body=wire))
+        return str(await self.client().post("/chat/completions", cast_to=str, body=wire))
 
-    @property
     def client(self) -> openai.AsyncOpenAI:
-        if self._client is None:
-            self._client = self.endpoint.client(self.key, self.timeout)
-        return self._client
+        """The next one; as many as it takes to have few connections in each take turns."""
+        if len(self._clients) * _POOLED < self.gate.most:
+            self._clients.appendleft(self.endpoint.client(self.key, self.timeout))
+        else:
+            self._clients.rotate()
+        return self._clients[0]
 
     async def aclose(self) -> None:
         if self._batcher is not None:
             await self._batcher.aclose()
             self._batcher = None
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        while self._clients:
+            await self._clients.pop().close()
 
     def pilot(self, model: str) -> Pilot:
         """Who goes first; in a batch all go together."""

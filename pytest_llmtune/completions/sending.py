@@ -53,7 +53,7 @@ async def model_names(lane: Lane, seconds: float) -> tuple[str, ...]:
     """The models that a server says it has; empty where it does not say in time."""
     try:
         async with asyncio.timeout(seconds):
-            listing = parse_object(str(await lane.client.get("/models", cast_to=str)))
+            listing = parse_object(str(await lane.client().get("/models", cast_to=str)))
     except Exception:  # noqa: BLE001  # as in ``send``; the list is a courtesy
         return ()
     entries = listing.get("data") if listing else None

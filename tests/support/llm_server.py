@@ -172,6 +172,8 @@ class LLMServer:
         self.billed = 0
         """Completion tokens over all choices of all proper answers, whatever ``usage`` reports."""
         self.in_flight = self.peak = 0
+        self.opened = 0
+        """Connections."""
         self.lock = threading.Lock()
         self._random = random.Random(seed)
         self._connections: set[socket.socket] = set()
@@ -337,6 +339,7 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             with server.lock:
                 server._connections.add(self.connection)
+                server.opened += 1
 
         def finish(self) -> None:
             with server.lock:

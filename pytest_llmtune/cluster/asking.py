@@ -80,18 +80,27 @@ class ClusterAsking:
             return
         if not self._batches:
             self._silent.set()
-        for task, _ in self._batches.values():
-            self.engine.ray.cancel(task, force=True)
+        if not self._waiting:
+            await self._last_words()
+        for task, numbers in self._batches.values():
+            if any(number in self._waiting for number in numbers):  # Ray aborts this process where a task just ends
+                self.engine.ray.cancel(task, force=True)
         await self._gathering.aclose()
         with suppress(TimeoutError, self.engine.ray.exceptions.RayError):
             async with asyncio.timeout(_GOODBYE):
                 for batch in list(self._batches):
                     await self._purse.end.remote(batch)
-                await self._silent.wait()
+            await self._last_words()
         self._hearing.cancel()
         await asyncio.gather(self._hearing, return_exceptions=True)
         self.engine.ray.kill(self._purse)
         self._gathering = None
+
+    async def _last_words(self) -> None:
+        """Wait until the purse has said that nothing is under way any more, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE):
+                await self._silent.wait()
 
     def _start(self) -> None:
         if self._gathering is not None:

@@ -100,6 +100,7 @@ def start(root: Path, options: argparse.Namespace, port: int) -> subprocess.Pope
     (root / "test_load.py").write_text(SUITE, encoding="utf-8")
     environment = {**os.environ, "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"}
     command = [sys.executable, "-m", "pytest", "-q", "--llm-tune", f"--llm-concurrency={options.concurrency}"]
+    command += ["-p", "no:hypothesispytest"]  # of our tests' environment: it imports itself at the end of every run
     log = (root / "out.txt").open("wb")
     return subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
 

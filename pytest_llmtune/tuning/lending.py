@@ -40,7 +40,6 @@ class Lender:
     """Whether what was taken is kept; a rehearsal leaves the cache as it is."""
     limits: list[Limit] = field(default_factory=list)
     """That searches drew with before."""
-    _taken: dict[str, tuple[Exchange, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> Lender:
@@ -57,17 +56,13 @@ class Lender:
         """Exchanges of other limits that answer the arm's request of a row, which come before its own."""
         if self.cache is None or len(self.limits) < 2:
             return ()
-        if request.key not in self._taken:
-            self._taken[request.key] = self._find(arm, row, request.key, self.cache)
-        return self._taken[request.key]
-
-    def _find(self, arm: Arm, row: Row, key: str, cache: Cache) -> tuple[Exchange, ...]:
-        taken = _read_taken(cache.recall(f"lent/{key}"))
-        if not taken and not cache.get(key):
+        cache, name = self.cache, f"lent/{request.key}"
+        taken = _read_taken(cache.recall(name))
+        if not taken and not cache.get(request.key):
             taken = self._new(arm, row, cache)
             if taken and self.writes:
-                cache.remember(f"lent/{key}", taken)
-        return tuple(exchange for other, count in taken for exchange in cache.get(other)[:count])
+                cache.remember(name, taken)
+        return tuple(exchange for key, count in taken for exchange in cache.get(key)[:count])
 
     def _new(self, arm: Arm, row: Row, cache: Cache) -> list[tuple[str, int]]:
         """Keys of requests that differ in the limit alone, and how many exchanges of each may be taken."""
@@ -110,8 +105,10 @@ def _read_taken(entry: Any) -> list[tuple[str, int]]:
 
 
 def _serves(exchange: Exchange, limit: int | None) -> bool:
-    """Whether all its answers ended by themselves, within the limit."""
-    choices = completion_of([exchange], answers_in(exchange)).choices
+    """Whether it has answers, and all ended by themselves, within the limit."""
+    if not (size := answers_in(exchange)):
+        return False
+    choices = completion_of([exchange], size).choices
     most = exchange.request.get("max_tokens", exchange.request.get("max_completion_tokens"))
     shorter = limit is None or (isinstance(most, int) and most <= limit)
     return all(

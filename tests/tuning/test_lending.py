@@ -14,6 +14,7 @@ from support.searches import answers, search, suite
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.grading import resolve
+from pytest_llmtune.model import Exchange
 from pytest_llmtune.tuning import StudyLog, dry_run
 from pytest_llmtune.tuning.arms import families_of
 from pytest_llmtune.tuning.lending import Lender
@@ -124,4 +125,19 @@ def test_any_value_may_stand_in_the_cache(tmp_path: Path, entry: Any) -> None:
     request = arm.config().request({"q": "1 plus 1"})
     cache.remember(f"lent/{request.key}", entry)
     assert Lender.of(cache, families_of(space).values()).lent(arm, {"q": "1 plus 1"}, request) == ()
+    cache.close()
+
+
+@pytest.mark.parametrize("response", [{}, {"choices": []}, {"choices": 5}, {"choices": [5]}, {"choices": [{}]}])
+def test_an_exchange_without_proper_answers_is_not_lent(tmp_path: Path, response: dict[str, Any]) -> None:
+    """A cache may hold anything; what the search needs it asks for."""
+    cache, row = Cache(tmp_path), {"q": "1 plus 1"}
+    other, own = (suite(max_tokens=limit).space for limit in (7, 40))
+    Lender.of(cache, families_of(other).values())
+    (arm, elsewhere) = (Proposals(space, "max").next() for space in (own, other))
+    assert arm is not None
+    assert elsewhere is not None
+    asked = elsewhere.config().request(row)
+    cache.add(asked.key, Exchange("POST", "http://x", dict(asked.body), response))
+    assert Lender.of(cache, families_of(own).values()).lent(arm, row, arm.config().request(row)) == ()
     cache.close()

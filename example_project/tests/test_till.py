@@ -16,7 +16,7 @@ from cornershop.prompts import TILL
     n=randint(1, 10),
     max_tokens=32,
     stop=["\n", "<|im_end|>"],
-    grader="math",
+    grader={"math": {"symbolic": False}},  # the same verdict with and without the extra math
     prices=PRICES,
     inference_budget=0.00015,
     optimization_budget=0.05,

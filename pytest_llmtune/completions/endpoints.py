@@ -11,6 +11,7 @@ from pytest_llmtune.completions.trust import OPENAI_URL
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     import openai
@@ -64,14 +65,18 @@ class Endpoint:
             return f"{self._root}/{path}?api-version={self.api_version}"
         return f"{self.base_url.rstrip('/')}/chat/completions"
 
-    def client(self, key: Secret, timeout: float) -> openai.AsyncOpenAI:
-        """A client of this server that never retries by itself: retries are counted and paid for elsewhere."""
+    def client(self, key: Secret, timeout: float, trusted: ssl.SSLContext) -> openai.AsyncOpenAI:
+        """A client of this server that never retries by itself: retries are counted and paid for elsewhere.
+
+        Args:
+            trusted: the certificates; clients share them, for reading them takes longer than a request.
+        """
         import openai
 
         from pytest_llmtune.completions.bounded_client import BoundedClient
 
         limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
-        sender = BoundedClient(timeout=limits)
+        sender = BoundedClient(timeout=limits, verify=trusted)
         if self.kind == "azure":
             return openai.AsyncAzureOpenAI(
                 azure_endpoint=self._root,

@@ -13,6 +13,7 @@ from pytest_llmtune.completions.limits import Gate, Pace, Pilot
 from pytest_llmtune.errors import EndpointError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable, Mapping
 
     import openai
@@ -28,7 +29,7 @@ ANY = ""
 
 _CONNECTIONS = 60 / 0.004
 """New connections a minute: more at once than the queue of a small server takes are reset, or stand for a second."""
-_POOLED = 32
+_POOLED = 8
 """Requests at once by one client: its pool looks at all its connections for each of them, and keeps but a hundred."""
 _BELIEVED = 3
 """Bursts of 429 in a row for which a wait shorter than the first retry's is kept to."""
@@ -63,6 +64,7 @@ class Lane:
     batching: Batching | None = None
     """Where requests go as batches instead of one by one."""
     _clients: deque[openai.AsyncOpenAI] = field(default_factory=deque, repr=False)
+    _trusted: ssl.SSLContext | None = field(default=None, repr=False)
     _batcher: Batcher | None = field(default=None, repr=False)
 
     async def post(self, model: str, body: Mapping[str, Any]) -> str:
@@ -76,7 +78,10 @@ class Lane:
     def client(self) -> openai.AsyncOpenAI:
         """The next one; as many as it takes to have few connections in each take turns."""
         if len(self._clients) * _POOLED < self.gate.most:
-            self._clients.appendleft(self.endpoint.client(self.key, self.timeout))
+            import httpx2
+
+            self._trusted = self._trusted or httpx2.create_ssl_context()
+            self._clients.appendleft(self.endpoint.client(self.key, self.timeout, self._trusted))
         else:
             self._clients.rotate()
         return self._clients[0]

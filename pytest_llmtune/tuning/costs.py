@@ -28,6 +28,8 @@ _WITHIN = 0.4
 """Of the spread of lengths, what is between the answers to one row."""
 _RESIDUAL = 0.25
 """Of the mean length: assumed spread of what relatives' answers to the same row do not tell."""
+_MARGIN = 0.03
+"""Of the inference budget, to stay below it: of many candidates near it, the one with the luckiest lengths looks cheap."""
 _BORROWED = 1.5
 """How much wider the error is where an arm has no samples of its own."""
 
@@ -45,6 +47,11 @@ class Cost:
 
     def low(self, z: float) -> float:
         return self.mean - z * self.error
+
+    def within(self, budget: float, z: float) -> bool:
+        """Whether ``z`` errors are left to the budget; where they are small, 3 % of it or twice as many errors."""
+        margin = z * self.error
+        return self.mean + (margin if z <= 0 else min(max(margin, _MARGIN * budget), 2 * margin)) <= budget
 
 
 @dataclass(frozen=True, slots=True)

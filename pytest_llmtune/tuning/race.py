@@ -210,7 +210,7 @@ class Race:
         return [shorter] if shorter else []
 
     def _affordable(self, cost: Cost | None, z: float) -> bool:
-        return self.budget is None or cost is None or cost.high(z) <= self.budget
+        return self.budget is None or cost is None or cost.within(self.budget, z)
 
     def _shorter(self, entrant: Entrant, z: float) -> Candidate | None:
         """One answer with the largest limit of length that makes it affordable."""

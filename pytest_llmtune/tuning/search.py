@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.arms import Arm
     from pytest_llmtune.tuning.proposals import Proposals
 
-__all__ = ["TRICKLE", "Search"]
+__all__ = ["Search"]
 
 _FRESH = 6
 """Arms that wait unasked: something new is always among the candidates."""
@@ -33,10 +33,10 @@ _PILOT_SHARE = Decimal("0.25")
 """Of the dollars, that the prompts' first rows may cost."""
 _ROUND = 32
 """Requests that are decided on together, at least."""
-TRICKLE = 2
-"""Requests: where the budget pays for fewer at a time, the rest of it is not worth the waiting."""
+_TRICKLE = 2
+"""Requests that are worth a round, whatever was asked."""
 _WORTH = 64
-"""Nor for a part of all that were asked which is smaller than one in so many."""
+"""So many that were asked make one more request needed for a round to be worth the waiting."""
 _LEAST = 0.1
 """Curiosity at the end."""
 _MOST = 200
@@ -77,11 +77,15 @@ class Search:
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
             self._enter(min(_FRESH - fresh, self._room()))
             jobs = self._affordable_jobs()
-            if not jobs or (self._poor and len(jobs) < max(TRICKLE, self._asked // _WORTH)):
+            if not jobs or (self._poor and len(jobs) < self.worthwhile(_WORTH)):
                 return self._why_ended()
             if not await self._round(jobs):
                 return self.bound
             self._tell()
+
+    def worthwhile(self, parts: int) -> int:
+        """Requests that a round must have, of those asked one in so many: the budget that pays for fewer is as good as used."""
+        return max(_TRICKLE, self._asked // parts)
 
     def _room(self) -> int:
         """New arms that may still enter."""

@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.tuning.choosing import ranked
-from pytest_llmtune.tuning.search import TRICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +28,9 @@ _CLEAR = 3.0
 _KEPT = Decimal("0.1")
 """Part of the optimization budget that the race leaves for it."""
 
+_WORTH = 128
+"""As the search's own, yet more patient: whether a winner is within its budget matters more than a few more rows."""
+
 
 def kept(suite: Suite, race: Race) -> Decimal:
     """USD of the optimization budget that the race does not get."""
@@ -42,7 +44,7 @@ async def settle(search: Search) -> None:
     while (leader := _doubtful(search)) is not None:
         wanted = _unasked(search, leader)[: search.concurrency]
         cells = _affordable(search, wanted)
-        if len(cells) < min(TRICKLE, len(wanted)):
+        if len(cells) < min(search.worthwhile(_WORTH), len(wanted)):
             return
         before = [len(search.race.pool.cell(entrant.arm, row).samples) for entrant, row, _ in cells]
         await search.ask(cells)

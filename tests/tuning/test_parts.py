@@ -17,6 +17,7 @@ from pytest_llmtune.grading import grade_answers
 from pytest_llmtune.model import Answer, Completion, CompletionRequest, Exchange, Usage
 from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
 from pytest_llmtune.tuning.arms import Arm, families_of
+from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.proposals import Proposals, arm_space
 from pytest_llmtune.tuning.race import blocks_of
@@ -283,3 +284,20 @@ def test_any_file_may_lie_where_the_log_is(tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("log") / "s.jsonl"
     path.write_bytes(b'{"study": "one"}\n' + content)
     assert StudyLog.open(path, "one").spent_earlier >= 0
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "z", "within"),
+    [
+        (0.96, 0.02, 1.0, True),
+        (0.975, 0.02, 1.0, False),  # one error would be left, yet not 3 % of the budget
+        (0.975, 0.01, 1.0, True),  # two errors are enough
+        (0.985, 0.01, 1.0, False),
+        (0.95, 0.06, 1.0, False),
+        (0.99, 0.02, 0.0, True),  # the race asks them still
+        (1.02, 0.03, -1.0, True),
+        (1.04, 0.03, -1.0, False),
+    ],
+)
+def test_a_cost_stays_below_its_budget_by_a_margin(mean: float, error: float, z: float, within: bool) -> None:
+    assert Cost(mean, error).within(1.0, z) is within

@@ -189,7 +189,7 @@ class Race:
     # -- candidates
 
     def candidates(self, z: float, *, asked: int = 0) -> list[Candidate]:
-        """What may win: entrants with every n (thinned out) whose cost plus ``z`` errors is within the budget.
+        """What may win: entrants with every n (thinned out) whose cost is ``within`` the budget by ``z`` errors.
 
         Args:
             asked: rows that an entrant must have been asked.

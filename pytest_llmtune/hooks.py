@@ -191,6 +191,12 @@ class Session:
         except LLMTuneError as error:
             self.errors[item.nodeid] = str(error)
             raise pytest.fail.Exception(str(error), pytrace=False) from None
+        except KeyboardInterrupt as stopped:
+            if not stopped.args:
+                raise
+            self.errors[item.nodeid] = str(stopped)  # what a search says of it is told as any result is
+            item.session.shouldstop = "the search was interrupted"
+            raise pytest.fail.Exception(str(stopped), pytrace=False) from None
 
     def run_of(self, item: pytest.Item) -> SuiteRun:
         """The suite that a test declares."""

@@ -20,6 +20,9 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, also where the calling thread already runs an event loop.
 
     What it asks is asked for a suite, and never belongs to the recording of a test's own client calls.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, which cancels the job; with what the job says of it in its ``CancelledError``.
     """
     results: list[T] = []
 
@@ -30,15 +33,14 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        interrupted = False
         try:
             with outside():
                 asyncio.run(keep())
-        except KeyboardInterrupt:
-            interrupted = True
-        if interrupted:  # raised anew, without the tracebacks of the cancelled requests, which pytest spells out
-            raise KeyboardInterrupt from None
-        return results[0]
+            return results[0]
+        except KeyboardInterrupt as error:
+            cancelled = error.__context__
+        # raised anew, without the tracebacks of the cancelled requests, which pytest spells out
+        raise KeyboardInterrupt(*(cancelled.args if isinstance(cancelled, asyncio.CancelledError) else ())) from None
     failures: list[BaseException] = []
 
     def work() -> None:

@@ -6,29 +6,52 @@ import asyncio
 import os
 import signal
 import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llmtune.running import run_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 
 async def forever() -> None:
     await asyncio.sleep(3600)
 
 
-def test_ctrl_c_comes_out_bare() -> None:
-    """Not with the tracebacks of all that was cancelled: there may be hundreds of requests."""
+def interrupted(job: Callable[[], Coroutine[Any, Any, None]]) -> pytest.ExceptionInfo[KeyboardInterrupt]:
+    """What comes out of a job that gets a SIGINT while it runs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt) as caught:
-            run_async(forever())
+            run_async(job())
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, before)
+    return caught
+
+
+def test_ctrl_c_comes_out_bare() -> None:
+    """Not with the tracebacks of all that was cancelled: there may be hundreds of requests."""
+    caught = interrupted(forever)
+    assert not caught.value.args
     assert caught.value.__suppress_context__
     assert [entry.name for entry in caught.traceback][1:] == ["run_async"]
+
+
+def test_what_a_cancelled_job_says_comes_out_with_ctrl_c() -> None:
+    """The one who cancels is told in the job's own words."""
+
+    async def speaking() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError("half of it is done") from None
+
+    assert str(interrupted(speaking).value) == "half of it is done"
 
 
 @pytest.mark.parametrize("inside_a_loop", [False, True])

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.figures import counted
+from pytest_llmtune.figures import counted, dollars
 from pytest_llmtune.lock import StudySummary, TrialSummary
 from pytest_llmtune.tuning.choosing import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
@@ -112,6 +112,7 @@ async def tune(
     Raises:
         LLMTuneError: no configuration is within the inference budget, or none could be judged.
         EndpointError: no request of a model can succeed.
+        CancelledError: with what to tell of it, where no configuration could be chosen yet; else the best so far is.
     """
     log = log or StudyLog()
     ledger.spent += log.spent_earlier
@@ -133,7 +134,7 @@ async def tune(
         await settle(search)
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
-            raise
+            raise asyncio.CancelledError(_nothing_yet(search, log)) from None
         stopped_by, notes = INTERRUPTED, (_KEPT,)
         _go_on(search)
     found = _found(search, stopped_by, split)
@@ -149,6 +150,16 @@ def _found(search: Search, stopped_by: str, split: Split) -> Study:
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     return Study(first.config, _summary(search, best, stopped_by, split), first.cost, tuple(others))
+
+
+def _nothing_yet(search: Search, log: StudyLog) -> str:
+    """What is told after Ctrl-C where there is nothing to choose from."""
+    paid = search.ledger.spent - search.ledger.uncertain - log.spent_earlier
+    kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
+    return (
+        f"{search.suite.name}: the search was interrupted before any configuration could be chosen, and nothing was "
+        f"written. {kept}pytest --llm-tune goes on"
+    )
 
 
 def _go_on(search: Search) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,10 +20,19 @@ if TYPE_CHECKING:
 IN_FLIGHT = 4
 
 
-def interrupted(project: Project, when: Callable[[], bool]) -> tuple[int, str]:
+def interrupted(project: Project, when: Callable[[], bool], *more: str) -> tuple[int, str]:
     """A search that gets a SIGINT as soon as something is so; its exit code and output."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--llm-tune", f"--llm-concurrency={IN_FLIGHT}"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--llm-tune",
+            f"--llm-concurrency={IN_FLIGHT}",
+            *more,
+        ],
         cwd=project.pytester.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -75,3 +87,38 @@ def test_what_the_first_round_answered_is_enough(project: Project) -> None:
     assert code == 2
     assert "sums: the search was interrupted; the best so far was taken" in output
     assert "model: good" in project.lock
+
+
+def test_before_any_answer_one_sentence_says_that_nothing_was_written(project: Project) -> None:
+    """No bare KeyboardInterrupt; results are written, and no other suite begins."""
+    suite = project.pytester.path / "test_sums.py"
+    other = project.pytester.path / "test_zeros.py"
+    other.write_text(suite.read_text(encoding="utf-8").replace("test_sums", "test_zeros"), encoding="utf-8")
+    project.server.latency = 30
+    code, output = interrupted(project, lambda: len(project.server.requests) >= 1, "--llm-json=results.json")
+    assert code == 2
+    sentence = "sums: the search was interrupted before any configuration could be chosen, and nothing was written. "
+    assert sentence + "pytest --llm-tune goes on" in output.replace("\n", " ")
+    assert "KeyboardInterrupt" not in output
+    assert "zeros: tuning" not in output
+    assert not (project.pytester.path / "llmtune").exists()
+    [suite_told] = json.loads((project.pytester.path / "results.json").read_text(encoding="utf-8"))["suites"]
+    assert suite_told["verdict"]["problem"].startswith(sentence)
+
+
+def test_what_was_paid_before_anything_could_be_chosen_is_told_and_kept(project: Project) -> None:
+    """Here no configuration that answered is within the inference budget; afterwards nothing is asked again."""
+    project.write_suite(more="inference_budget=0.0000001,")
+    server = project.server
+    server.latency = lambda body: 30 if body["model"] == "bad" else 0
+    code, output = interrupted(project, lambda: len(server.answered) >= 2)
+    assert code == 2
+    told = re.search(r"What was answered, for \$([\d.]+), is kept: pytest --llm-tune goes on", output)
+    assert told
+    assert Decimal(told[1]) <= Decimal("0.00004")  # what broke off in flight is not among it
+
+    began = len(server.requests)
+    code, output = interrupted(project, lambda: len(server.requests) > began)
+    assert code == 2
+    assert "nothing was written. pytest --llm-tune goes on" in output
+    assert all(body["model"] == "bad" for body in server.requests[began:])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.evaluation import evaluation_of
+from pytest_llmtune.grading import check_aggregated
 from pytest_llmtune.outcome import Place
 from pytest_llmtune.redacting import redactor_of
 from pytest_llmtune.running import run_async
@@ -83,6 +84,7 @@ def evaluate(
     """
     run = _run(suite, settings)
     aggregates = _aggregates(suite, aggregate)
+    check_aggregated(run.grader, run.split.test, filter(None, aggregates), where=suite.where_declared)
     if config is None:
         config = suite.space.first()
     if not isinstance(config, Config):

@@ -15,7 +15,7 @@ from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.completions.write_lock import exclusive
 from pytest_llmtune.evaluation import Collector
-from pytest_llmtune.grading import check, judges_of, resolve
+from pytest_llmtune.grading import check, check_named, judges_of, resolve
 from pytest_llmtune.lock import Lock, StudySummary
 from pytest_llmtune.locked import Locked, fingerprints_of, lock_of
 from pytest_llmtune.means import Means
@@ -82,6 +82,7 @@ class SuiteRun:
         )
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
         check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)
+        check_named(suite, grader, self.split)
         return grader
 
     @cached_property

@@ -180,3 +180,13 @@ def test_a_wrong_aggregate_is_named(at: Settings, aggregate: Any, says: str) -> 
     """With what there is instead."""
     with pytest.raises(LLMTuneError, match=says):
         evaluate(graded(), STRONG, aggregate=aggregate, settings=at)
+
+
+def test_an_aggregate_of_a_metric_that_will_not_be_costs_nothing(server: LLMServer, at: Settings) -> None:
+    """Where the grader can tell what it gives; what every suite has is there all the same."""
+    told = r"aggregate: the grader numeric gives no metric 'sucess' \(did you mean 'success'\?\); there are expected_"
+    with pytest.raises(SuiteError, match=told):
+        evaluate(suite(), STRONG, aggregate={"sucess": "median"}, settings=at)
+    assert server.count == 0
+    found = evaluate(suite(), STRONG, aggregate={"latency": "median", "success": "median"}, settings=at)
+    assert found.success == 1

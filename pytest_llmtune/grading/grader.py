@@ -15,18 +15,20 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.votes import Vote, grade_answers
 from pytest_llmtune.suite.functions import qualified_name, source_of
 from pytest_llmtune.suite.needs import REFERENCE_COLUMNS
+from pytest_llmtune.suite.threshold import SCORES
 
 if TYPE_CHECKING:
     from pytest_llmtune.model import Answer, ExampleGrade, Row
 
-__all__ = ["BuiltIn", "Grader", "digest", "reference_value"]
+__all__ = ["BuiltIn", "Grader", "digest", "metric_names", "reference_value"]
 
 
 class Grader(Protocol):
     """Turns the n responses of one example into metrics.
 
     A grader may also have ``async agrade(responses, row, ask) -> ExampleGrade`` and ``async aanswers(responses, row,
-    ask)``: they are preferred, and ``ask`` completes a request at the caller's expense.
+    ask)``: they are preferred, and ``ask`` completes a request at the caller's expense. And ``metric_names(rows) ->
+    frozenset[str] | None``: what it gives for these rows, so that a slip of the pen is told before anything is paid for.
     """
 
     @property
@@ -76,6 +78,10 @@ class BuiltIn(ABC):
         """On another machine there is nothing but the options: pools and caches are made anew."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
 
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:  # noqa: ARG002
+        """The metrics that some rows have, known without grading."""
+        return frozenset(SCORES)
+
     @abstractmethod
     def reference(self, row: Row) -> str: ...
 
@@ -92,6 +98,13 @@ class BuiltIn(ABC):
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
         """As ``grade``, without keeping the event loop from other examples."""
         return grade_answers(await self.aanswers(responses, row, ask), self.vote)
+
+
+def metric_names(grader: Grader, rows: Sequence[Row]) -> frozenset[str] | None:
+    """What a grader gives for some rows; None where only grading tells."""
+    tell = getattr(grader, "metric_names", None)
+    names: frozenset[str] | None = tell(rows) if callable(tell) else None
+    return names
 
 
 def reference_value(row: Row, column: str | None) -> Any:

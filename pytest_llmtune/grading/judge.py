@@ -125,11 +125,21 @@ class Judge(BuiltIn):
         more: dict[str, float] = {}
         if self.scale is not None and responses:
             more["score"] = statistics.fmean(marks.get(text, 0.0) for text in responses)
-        labelled = str(row.get(self.labelled_column) or "")
-        if labelled.strip() and row.get(self.label_column) not in (None, ""):
+        if self._is_labelled(row):
+            labelled = str(row[self.labelled_column])
             judged = (await self._marks([labelled], row, ask))[labelled]
             more["agreement"] = float((judged >= self._pass_mark) == self._label(row))
         return replace(grade, metrics={**grade.metrics, **more})
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:
+        own = [
+            *(["score"] if self.scale is not None else []),
+            *(["agreement"] if any(map(self._is_labelled, rows)) else []),
+        ]
+        return super().metric_names(rows).union(own)
+
+    def _is_labelled(self, row: Row) -> bool:
+        return bool(str(row.get(self.labelled_column) or "").strip()) and row.get(self.label_column) not in (None, "")
 
     @cached_property
     def _template(self) -> Template:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.grader import Grader, digest
+from pytest_llmtune.grading.grader import Grader, digest, metric_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,15 @@ class Several:
     @property
     def per_response(self) -> bool:
         return self.graders[0].per_response
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
+        """None where one of them cannot tell."""
+        found: set[str] = set()
+        for place, grader in enumerate(self.graders):
+            if (names := metric_names(grader, rows)) is None:
+                return None
+            found |= {f"{grader.name}_{name}" if place else name for name in names}
+        return frozenset(found)
 
     def reference(self, row: Row) -> str:
         references = [grader.reference(row) for grader in self.graders]  # each must be usable

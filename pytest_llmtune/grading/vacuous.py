@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.model import Example
 
-__all__ = ["PROBES", "check", "check_metric", "judges_of"]
+__all__ = ["PROBES", "check", "judges_of"]
 
 PROBES = {
     "an empty answer": "",
@@ -79,28 +78,6 @@ def judges_of(grader: Grader) -> tuple[str, ...]:
     """The models that the grader asks, at the caller's expense."""
     asked = (getattr(one, "model", None) for one in getattr(grader, "graders", (grader,)))
     return tuple(model for model in asked if isinstance(model, str))
-
-
-def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, where: str = "") -> None:
-    """Look for the tuned metric before anything is paid for; not where finding out would itself cost money.
-
-    Raises:
-        SuiteError: the grader does not give it; says what it gives.
-    """
-    if judges_of(grader) or not examples:
-        return
-    row = examples[0].row
-    column = getattr(grader, "reference_column", None)
-    texts = [PROBES['"I don\'t know"']]
-    with suppress(SuiteError):  # a function's rows may have no column that is known to be a reference
-        texts.append(str(reference_value(row, column)))
-    given = {name for text in texts for name in grader.grade([text], row).metrics}
-    if metric not in given:
-        prefix = f"{where}: " if where else ""
-        raise SuiteError(
-            f"{prefix}the grader {grader.name} gives no metric {metric!r}; it gives {', '.join(sorted(given))}: "
-            "name one of these with metric=..."
-        )
 
 
 def _listed(faults: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from support.llm_server import LLMServer
 
 from pytest_llmtune import Suite, evaluate
+from pytest_llmtune.grading import metric_names, resolve
 from pytest_llmtune.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,6 +65,26 @@ def test_its_agreement_with_hand_labels_is_reported(server: LLMServer, tmp_path:
     assert found.metrics["agreement"] == 1
     rude = {row["question"]: row for row in ROWS if row["polite"] == "no"}
     assert any(result.example.row["question"] in rude for result in found.results)
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, set()),
+        ({"label_column": "polite", "labelled_column": "sample"}, {"agreement"}),
+        ({"scale": 5, "pass_mark": 3}, {"score"}),
+    ],
+)
+def test_its_metrics_are_known_without_asking(
+    server: LLMServer, tmp_path: Path, options: dict[str, Any], more: set[str]
+) -> None:
+    """What it says beforehand that it gives is what it gives, so that gates on it are checked before it is paid."""
+    if "scale" in options:
+        server.answer = lambda body: "Hi!" if body["model"] == "writer" else "Score: 4"
+    found = judged(server, tmp_path, **options)
+    given = {name for result in found.results if result.grade for name in result.grade.metrics}
+    grader = resolve({"judge": {"model": "judge", "rubric": "Polite?", **options}})
+    assert metric_names(grader, ROWS) == given == {"expected_success", "success", "success_vote", *more}
 
 
 def test_a_judge_that_gives_no_verdict_leaves_examples_unknown(server: LLMServer, tmp_path: Path) -> None:

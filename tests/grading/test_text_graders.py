@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import metric_names
 from pytest_llmtune.grading.resolve import resolve
 
 
@@ -129,6 +131,20 @@ def test_a_list_of_graders_gives_several_metrics() -> None:
     metrics = grader.grade(["It is Paris."], {"answer": "Paris"}).metrics
     assert metrics["success_vote"] == 0
     assert metrics["mentions_success_vote"] == 1
+    assert metric_names(grader, []) == metrics.keys()
+
+
+def test_a_function_cannot_tell_its_metrics_beforehand() -> None:
+    """Nor can a list that it is in; a grader of a user's own class can."""
+    own = SimpleNamespace(name="own", fingerprint="0", grade=None, metric_names=lambda _: frozenset({"mine"}))
+    assert metric_names(resolve(len), []) is None
+    assert metric_names(resolve(["exact", len]), []) is None
+    assert metric_names(resolve([own, {"exact": {"name": "same"}}]), []) == {
+        "mine",
+        "same_success",
+        "same_success_vote",
+        "same_expected_success",
+    }
 
 
 def test_fingerprints_tell_options_apart() -> None:

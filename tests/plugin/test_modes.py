@@ -190,10 +190,12 @@ def test_two_modes_cannot_be_combined(project: Project) -> None:
         ("modle='x',", "*modle*"),
         ("min_success_vote=2,", "*min_success_vote*"),
         ("where='nonsense > 1',", "*nonsense*"),
+        ("metric='acuracy',", "*metric: the grader numeric gives no metric 'acuracy'*"),
+        ("min_acuracy=0.5,", "*min_acuracy: the grader numeric gives no metric 'acuracy'*"),
     ],
 )
 def test_a_wrong_suite_is_a_usage_error_at_collection(project: Project, more: str, message: str) -> None:
-    """Unknown keys, unusable thresholds and columns that are not there stop the run before any test."""
+    """Unknown keys and metrics, unusable thresholds and columns that are not there stop the run before any test."""
     project.write_suite(more=more)
     result = project.run()
     assert result.ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+JUDGE = {"judge": {"model": "strong", "rubric": "Right?", "question_column": "q"}}
 SENT_BY_US = {"model", "messages", "n"}
 
 
@@ -176,8 +177,22 @@ def test_every_score_is_tuned_in_both_directions(
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ({"metric": "acuracy"}, r"numeric gives no metric 'acuracy'; it gives expected_success, success, success_vote"),
-        ({"grader": lambda responses, **_: {"mine": len(responses) / 9}}, r"no metric 'success_vote'; it gives mine"),
+        (
+            {"metric": "acuracy"},
+            r"numeric gives no metric 'acuracy'; there are expected_success, success, success_vote:",
+        ),
+        ({"grader": lambda responses, **_: {"mine": len(responses) / 9}}, r"no metric 'success_vote'; there are mine"),
+        (
+            {"grader": JUDGE, "metric": "score"},
+            r"metric: the grader judge gives no metric 'score'; there are expected_",
+        ),
+        ({"grader": [JUDGE, "exact"], "metric": "exact"}, r"judge\+exact gives no metric 'exact'.*exact_success_vote"),
+        ({"min_acuracy": 0.5}, r"min_acuracy: the grader numeric gives no metric 'acuracy'.* inference_cost, latency"),
+        ({"grader": JUDGE, "min_agreement": 0.8}, r"min_agreement: the grader judge gives no metric 'agreement'"),
+        (
+            {"max_latency": {"1": 2}, "group_by": "answer"},
+            r"max_latency: .*gives no metric 'latency'.* expected_success, inference_cost, success, success_vote:",
+        ),
         (
             {"grader": {"judge": {"model": "unpriced", "rubric": "Right?", "question_column": "q"}}},
             r"price of model 'unpriced' is unknown",
@@ -192,7 +207,7 @@ def test_every_score_is_tuned_in_both_directions(
     ],
 )
 def test_what_cannot_end_well_costs_nothing(server: LLMServer, tmp_path: Path, keys: dict[str, Any], says: str) -> None:
-    """A metric that the grader does not give, and models without a price, are told before the first request."""
+    """Metrics that the grader does not give, tuned or gated on, and models without a price, are told before the first request."""
     with pytest.raises(LLMTuneError, match=says):
         search(server, tmp_path, **keys)
     assert server.count == 0

@@ -116,6 +116,8 @@ class StudySummary:
     """The winner's score on the rows the search saw; optimistic, since it was chosen for it."""
     heldout: Measured | None = None
     """The winner's score on rows held out of the search."""
+    note: str | None = None
+    """What to know before its scores are held beside the suite's own."""
 
 
 @dataclass(frozen=True, slots=True)

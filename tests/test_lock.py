@@ -34,6 +34,7 @@ STUDY = StudySummary(
     winner=1,
     tuning=Measured(0.8, 0.6, 0.9),
     heldout=Measured(0.7, 0.5, 0.8),
+    note="its scores are means",
 )
 LOCK = lock(scores(1, 0, 0.5, None), STUDY)
 

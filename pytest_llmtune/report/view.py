@@ -155,6 +155,8 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
             if figure:
                 score, sure = _measured(figure)
                 yield name, f"{score} (95 % interval {sure})" if sure else score
+        if study.note:
+            yield "note on the search", study.note
     if lock:
         yield from ((f"fingerprint of {name}", value) for name, value in lock.fingerprints.items())
         for model, price in lock.prices.items():

@@ -160,7 +160,7 @@ KEYS: tuple[Key, ...] = (
         ),
         "mean",
         "From the examples' values to the suite's: `mean`, `median`, `module:function`, "
-        "or a function of a list of numbers. The search compares means all the same.",
+        "or a function of a list of numbers. The search compares means all the same, and says so.",
     ),
     Key(
         "group_by",

@@ -11,8 +11,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.evaluation import mean
 from pytest_llmtune.figures import counted, dollars
 from pytest_llmtune.lock import StudySummary, TrialSummary
+from pytest_llmtune.suite.functions import qualified_name
 from pytest_llmtune.tuning.choosing import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.encoding import Encoder
@@ -139,6 +141,7 @@ async def tune(
         _go_on(search)
     found = _found(search, stopped_by, split)
     _write(log, found.summary)
+    notes += (found.summary.note,) if found.summary.note else ()
     return replace(found, notes=notes, paid=ledger.spent - log.spent_earlier)
 
 
@@ -254,6 +257,17 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
         winner.entrant.number,
         measured(scores_of(race, winner, sorted(winner.entrant.asked))),
         cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
+        _other_statistic(suite),
+    )
+
+
+def _other_statistic(suite: Suite) -> str | None:
+    """What is to be said where the suite's own score is no mean: beliefs about configurations are beliefs about means."""
+    if suite.aggregator is mean:
+        return None
+    own = qualified_name(suite.aggregate) if callable(suite.aggregate) else suite.aggregate
+    return (
+        f"the search compared means of {suite.metric}, and its scores are means; the suite is judged by aggregate={own}"
     )
 
 

@@ -233,6 +233,18 @@ def test_a_winner_too_dear_on_the_test_rows_gives_way(project: Project) -> None:
     project.run().assert_outcomes(passed=1)
 
 
+def test_a_search_says_that_its_scores_are_means_where_the_suites_is_not(project: Project) -> None:
+    """In the terminal and in the lock file, where they stand beside the median; a guard shows no score of the search."""
+    note = (
+        "the search compared means of success_vote, and its scores are means; the suite is judged by aggregate=median"
+    )
+    project.write_suite(more="aggregate='median',")
+    result = project.run("--llm-tune")
+    result.stdout.fnmatch_lines([f"note: sums: {note}"])
+    assert f"note: {note}\n" in project.lock
+    assert note not in project.run().stdout.str()
+
+
 def test_latency_has_percentiles_to_gate_on(tuned: Project) -> None:
     """Those of the recorded answers: a limit that they pass, and one that they do not."""
     tuned.write_suite(more="max_latency_p95=60, max_latency_p50=60,")

@@ -23,6 +23,7 @@ STUDY = StudySummary(
     tuning=Measured(0.9, 0.8, 1),
     heldout=Measured(0.7),
     winner=1,
+    note="its scores are means",
 )
 
 
@@ -88,6 +89,7 @@ def test_facts_hold_configuration_search_lock_and_recording() -> None:
     assert facts["search"] == "2 trials, $0.50 spent, ended by num_samples"
     assert facts["score on the tuning rows"] == "0.9 (95 % interval 0.8 to 1)"
     assert facts["score on held-out rows"] == "0.7"
+    assert facts["note on the search"] == "its scores are means"
     assert facts["fingerprint of grader"] == FINGERPRINTS["grader"]
     assert facts["price of gpt-4o-mini"] == "input $0.15 per 1M tokens, output $0.60 per 1M tokens"
     assert facts["recording"] == "tests/llmtune/algebra.cassette.json: 20 interactions, 12,345 bytes"

@@ -284,6 +284,16 @@ def test_a_callable_grader_of_the_ancestors_kind_is_tuned(server: LLMServer, tmp
     assert shown <= {1, 2, 3, 4, 5}
 
 
+@pytest.mark.parametrize(("aggregate", "own"), [("mean", None), ("median", "median"), (max, "builtins:max")])
+def test_the_note_names_what_the_suite_is_judged_by(
+    server: LLMServer, tmp_path: Path, aggregate: Any, own: str | None
+) -> None:
+    """Scores of a search are means; nothing is said where the suite's are too."""
+    _, analysis = search(server, tmp_path, aggregate=aggregate, model="weak", num_samples=1)
+    assert [note.split("aggregate=")[1] for note in analysis.notes] == ([own] if own else [])
+    assert analysis.summary.note == (analysis.notes[0] if own else None)
+
+
 def test_one_configuration_needs_no_search(server: LLMServer, tmp_path: Path) -> None:
     """A constant space is judged as it is."""
     config, analysis = search(server, tmp_path, model="middling", temperature=0, n=1, max_tokens=50)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import ssl
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -379,6 +381,22 @@ def test_the_reservation_covers_the_probe(live: Live) -> None:
     assert billing.worst(lane, one, 1) == price.worst(prompt_bound(one), 20)
     probe = price.worst(prompt_bound(probe_body(two)), 2)
     assert billing.worst(lane, two, 2) == price.worst(prompt_bound(two), 40) + probe
+
+
+def test_pools_of_connections_share_their_certificates(live: Live) -> None:
+    """Twenty requests at once go through several clients of one lane; reading certificates for each takes longer than a request."""
+    lane = Fleet.of(endpoints_of(base_url="https://127.0.0.1:9/v1", root=live.directory, environ={}), 20, 1.0).lanes[0]
+
+    def contexts() -> int:
+        gc.collect()
+        return sum(issubclass(type(found), ssl.SSLContext) for found in gc.get_objects())  # looks into no lazy proxy
+
+    clients = [lane.client()]  # with what its libraries make when they are imported
+    before = contexts()
+    clients += [lane.client() for _ in range(19)]
+    assert len(set(map(id, clients))) == 3
+    assert contexts() == before
+    asyncio.run(lane.aclose())
 
 
 def test_no_max_tokens_reserves_an_assumed_length(live: Live) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.pricing import Price
     from pytest_llmtune.grading import Grader
+    from pytest_llmtune.grading.grader import Elsewhere
     from pytest_llmtune.lock import StudySummary
     from pytest_llmtune.model import Evaluation
     from pytest_llmtune.suite import Split, Suite
@@ -87,7 +88,15 @@ class Locked:
         return [name for name in ("prompt", "dataset") if now[name] != lock.fingerprints.get(name)]
 
     def stale(
-        self, suite: Suite, now: Mapping[str, str], lock: Lock, missing: int, asked: int, *, detail: str = ""
+        self,
+        suite: Suite,
+        now: Mapping[str, str],
+        lock: Lock,
+        missing: int,
+        asked: int,
+        *,
+        grader: Grader,
+        detail: str = "",
     ) -> tuple[Stale, ...]:
         """Why the verdict is no fact yet, each with the one option that mends it; ``detail``: of a missing request."""
         found = []
@@ -97,7 +106,15 @@ class Locked:
             what = f"{what}: {missing} of {asked} requests have no recording"
             found.append(Stale(what, "--llm-record=missing", detail))
         elif now["grader"] != lock.fingerprints.get("grader"):
-            found.append(Stale(f"the grader changed: 0 of {asked} requests lack a recording", "--llm-accept"))
+            found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
         if (reason := suite.space.why_not(self.config)) is not None:
             found.append(Stale(f"the locked configuration lies outside the search space: {reason}", "--llm-tune"))
         return tuple(found)
+
+
+def _why(grader: Grader, lock: Lock, asked: int) -> str:
+    """What is known of a changed grader: that an extra makes the whole difference, or that nothing needs to be asked."""
+    other: Elsewhere | None = getattr(grader, "elsewhere", None)
+    if other is not None and other.fingerprint == lock.fingerprints.get("grader"):
+        return other.why
+    return f"0 of {asked} requests lack a recording"

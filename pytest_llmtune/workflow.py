@@ -156,13 +156,13 @@ class SuiteRun:
             return self._merged(self.gather(self), locked, lock, now, state)
         recording = recorded(mode, self.recording_path, self.redactor)
         missing, detail = (0, "") if mode.online else rows.missing(recording)
-        stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), detail=detail)
+        stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
         if mode is Mode.ACCEPT and evaluation is not None:
             lock = self._lock(config, evaluation, now, lock.study)
             lock.write(self.lock_path)
-            stale = locked.stale(self.suite, now, lock, 0, len(rows.examples))
+            stale = locked.stale(self.suite, now, lock, 0, len(rows.examples), grader=self.grader)
         notes = () if stale else locked.notes(now, lock)
         facts, shard = self._facts(recording, missing), rows.facts(state)
         return report_of(self, evaluation, lock, facts, stale=stale, notes=notes, shard=shard)
@@ -173,7 +173,7 @@ class SuiteRun:
         """The one verdict over all shards."""
         rows = self.split.test
         whole = merged(shards.of(self.suite.name), rows, state)
-        stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), detail=whole.detail)
+        stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), grader=self.grader, detail=whole.detail)
         evaluation = whole.evaluation(locked.config, self.suite.aggregator)
         notes = () if stale else locked.notes(now, lock)
         report = report_of(self, evaluation, lock, whole.facts, stale=stale, notes=notes)

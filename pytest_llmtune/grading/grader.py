@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.votes import Vote, grade_answers
@@ -20,7 +20,7 @@ from pytest_llmtune.suite.threshold import SCORES
 if TYPE_CHECKING:
     from pytest_llmtune.model import Answer, ExampleGrade, Row
 
-__all__ = ["BuiltIn", "Grader", "digest", "metric_names", "reference_value"]
+__all__ = ["BuiltIn", "Elsewhere", "Grader", "digest", "metric_names", "reference_value"]
 
 
 class Grader(Protocol):
@@ -51,6 +51,14 @@ class Grader(Protocol):
         """What was read from each response; only where ``per_response``."""
 
 
+class Elsewhere(NamedTuple):
+    """A grader as the same suite has it on a machine where an extra is installed that is not here, or the other way round."""
+
+    fingerprint: str
+    why: str
+    """What a baseline from there means here, and what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn(ABC):
     """A grader that judges each response by itself and lets them vote. Its dataclass fields are its options."""
@@ -71,8 +79,11 @@ class BuiltIn(ABC):
 
     @property
     def fingerprint(self) -> str:
+        return self._fingerprint()
+
+    def _fingerprint(self, **changed: Any) -> str:
         options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return digest({"kind": self.kind, **options})
+        return digest({"kind": self.kind, **options, **changed})
 
     def __getstate__(self) -> dict[str, Any]:
         """On another machine there is nothing but the options: pools and caches are made anew."""
@@ -81,6 +92,11 @@ class BuiltIn(ABC):
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:  # noqa: ARG002
         """The metrics that some rows have, known without grading."""
         return frozenset(SCORES)
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """None: it is the same with all extras and without."""
+        return None
 
     @abstractmethod
     def reference(self, row: Row) -> str: ...

@@ -10,7 +10,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.equality import equal, is_settled
 from pytest_llmtune.grading.extract import answer_in, check_forms, is_bare
 from pytest_llmtune.grading.forms import Form, parse
-from pytest_llmtune.grading.grader import BuiltIn, reference_value
+from pytest_llmtune.grading.grader import BuiltIn, Elsewhere, reference_value
 from pytest_llmtune.grading.symbolic import Algebra, is_installed
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.model import Answer, Row
@@ -38,6 +38,9 @@ class Math(BuiltIn):
     """Seconds math-verify may take for one answer, which is wrong past them."""
 
     kind: ClassVar[str] = "math"
+    _as_installed: ClassVar[bool] = (
+        False  # no field, for it is no option: of an instance, whether nobody has set `symbolic`
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extract", check_forms(self.extract))
@@ -45,8 +48,18 @@ class Math(BuiltIn):
             raise SuiteError("symbolic=True needs math-verify: pip install 'pytest-llmtune[math]'")
         if self.symbolic is None:  # decided now, so that the fingerprint tells with from without
             object.__setattr__(self, "symbolic", is_installed())
+            object.__setattr__(self, "_as_installed", True)
         if isinstance(self.time_limit, bool) or not isinstance(self.time_limit, (int, float)) or self.time_limit <= 0:
             raise SuiteError(f"time_limit={self.time_limit!r}; expected seconds, more than 0")
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        if not self._as_installed:
+            return None
+        why = "without the extra `math`, which is installed here; to leave it out everywhere: {math: {symbolic: false}}"
+        if not self.symbolic:
+            why = 'with the extra `math`, which is not installed here: pip install "pytest-llmtune[math]"'
+        return Elsewhere(self._fingerprint(symbolic=not self.symbolic), f"the baseline was graded {why}")
 
     @cached_property
     def _algebra(self) -> Algebra:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.grader import Grader, digest, metric_names
+from pytest_llmtune.grading.grader import Elsewhere, Grader, digest, metric_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,26 @@ class Several:
 
     @property
     def fingerprint(self) -> str:
-        return digest({"kind": "several", "graders": [grader.fingerprint for grader in self.graders]})
+        return self._fingerprint([grader.fingerprint for grader in self.graders])
+
+    def _fingerprint(self, graders: Sequence[str]) -> str:
+        return digest({"kind": "several", "graders": graders})
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        found: list[Elsewhere | None] = [getattr(grader, "elsewhere", None) for grader in self.graders]
+        why = next((other.why for other in found if other), None)
+        if why is None:
+            return None
+        return Elsewhere(
+            self._fingerprint(
+                [
+                    other.fingerprint if other else grader.fingerprint
+                    for grader, other in zip(self.graders, found, strict=True)
+                ]
+            ),
+            why,
+        )
 
     @property
     def per_response(self) -> bool:

@@ -118,6 +118,14 @@ def test_math_verify_works_off_the_main_thread_and_under_asyncio(where: str) -> 
     assert found[0].metrics["success"] == 1
 
 
+def test_it_is_another_grader_elsewhere_only_where_the_extra_decides() -> None:
+    """An option that is set holds on every machine."""
+    assert Math(symbolic=False).elsewhere is None
+    other = Math().elsewhere
+    assert other is not None
+    assert other.fingerprint != Math().fingerprint
+
+
 def test_an_answer_that_takes_too_long_is_wrong() -> None:
     """And the next one is graded as ever."""
     grader = Math(symbolic=True, time_limit=2)

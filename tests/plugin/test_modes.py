@@ -109,6 +109,37 @@ def test_accept_makes_today_the_baseline(tuned: Project) -> None:
     tuned.run().assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize(
+    ("grader", "there", "why"),
+    [
+        (
+            '"math"',
+            True,
+            '*graded with the extra `math`, which is not installed here: pip install "pytest-llmtune[[]math]"*',
+        ),
+        ('["math", "numeric"]', False, "*graded without the extra `math`, which is installed here; *symbolic: false*"),
+    ],
+)
+def test_a_grader_that_changed_by_an_extra_alone_names_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, grader: str, there: bool, why: str
+) -> None:
+    """And nothing of it where an option was edited besides."""
+    suite = project.pytester.path / "test_sums.py"
+    suite.write_text(suite.read_text(encoding="utf-8").replace('"numeric"', grader), encoding="utf-8")
+    monkeypatch.setattr("pytest_llmtune.grading.math.is_installed", lambda: there)
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    project.run().assert_outcomes(passed=1)
+    monkeypatch.setattr("pytest_llmtune.grading.math.is_installed", lambda: not there)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([why])
+
+    edited = suite.read_text(encoding="utf-8").replace('"math"', '{"math": {"time_limit": 9}}')
+    suite.write_text(edited, encoding="utf-8")
+    result = project.run()
+    result.stdout.fnmatch_lines(["*the grader changed: 0 of 18 requests lack a recording*"])
+
+
 def test_without_a_lock_file_the_failure_names_the_command(project: Project) -> None:
     """A suite that was never tuned says how to."""
     result = project.run()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.tuning.race import Candidate, Race
 
-__all__ = ["Ranked", "by_belief", "cross_fitted", "measured", "observed", "ranked", "scores_of"]
+__all__ = ["Ranked", "by_belief", "cross_fitted", "measured", "observed", "predicted", "ranked", "scores_of"]
 
 SAFE = 1.0
 """Standard errors of its cost that a winner must be below the inference budget."""
@@ -126,11 +126,23 @@ def cross_fitted(race: Race, guarded: int) -> Measured | None:
         inside = [row for row in places if row % _FOLDS == fold]
         best = ranked(race, without=frozenset(inside))
         scores += next(filter(None, (scores_of(race, found.candidate, inside) for found in best)), [])
+    return predicted(scores, guarded, race.scale())
+
+
+def predicted(scores: Sequence[float], rows: int, scale: float) -> Measured | None:
+    """The mean of the scores, and where that of so many other rows is going to lie; None of nothing.
+
+    To scores from 0 to 1 a row is added at each end (Laplace's rule): that all of twenty rows are right does not make
+    all of the next twenty right.
+
+    Args:
+        scale: variance of the metric over rows, as known from elsewhere.
+    """
     if not scores:
         return None
-    mean, count = statistics.fmean(scores), len(scores)
-    variance = (math.fsum((score - mean) ** 2 for score in scores) + 1.0 * race.scale()) / count
-    half = _Z * math.sqrt(variance * (1 / count + 1 / max(1, guarded)))
     rate = min(scores) >= 0 and max(scores) <= 1
-    low, high = mean - half, mean + half
-    return Measured(mean, max(0.0, low) if rate else low, min(1.0, high) if rate else high)
+    seen = [*scores, 0.0, 1.0] if rate else scores
+    variance = statistics.pvariance(seen) + (0.0 if rate else scale / len(scores))
+    half = _Z * math.sqrt(variance * (1 / len(scores) + 1 / max(1, rows)))
+    low, high = statistics.fmean(seen) - half, statistics.fmean(seen) + half
+    return Measured(statistics.fmean(scores), max(0.0, low) if rate else low, min(1.0, high) if rate else high)

@@ -17,6 +17,7 @@ from pytest_llmtune.grading import grade_answers
 from pytest_llmtune.model import Answer, Completion, CompletionRequest, Exchange, Usage
 from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
 from pytest_llmtune.tuning.arms import Arm, families_of
+from pytest_llmtune.tuning.choosing import predicted
 from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.proposals import Proposals, arm_space
@@ -301,3 +302,31 @@ def test_any_file_may_lie_where_the_log_is(tmp_path_factory: pytest.TempPathFact
 )
 def test_a_cost_stays_below_its_budget_by_a_margin(mean: float, error: float, z: float, within: bool) -> None:
     assert Cost(mean, error).within(1.0, z) is within
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("seen", "guarded"), [(12, 40), (20, 30), (100, 100)])
+def test_the_claim_holds_for_good_configurations_too(rate: float, seen: int, guarded: int) -> None:
+    """Of 400 claims from some rows, 19 in 20 hold the score of other rows, also where hardly a row is ever wrong."""
+    chance, held = random.Random(seen), 0
+    for _ in range(400):
+        claim = predicted([float(chance.random() < rate) for _ in range(seen)], guarded, scale=0.1)
+        assert claim is not None
+        assert claim.low is not None
+        assert claim.high is not None
+        assert claim.low <= claim.value <= claim.high
+        held += claim.low <= sum(chance.random() < rate for _ in range(guarded)) / guarded <= claim.high
+    assert held >= 0.95 * 400
+
+
+def test_the_claim_for_a_metric_without_bounds() -> None:
+    """It is centred on the mean, as wide as the rows differ, and narrower the more rows there are."""
+    few, many = predicted([3.0, 5.0, 7.0], 3, scale=4.0), predicted([3.0, 5.0, 7.0] * 9, 27, scale=4.0)
+    assert few is not None
+    assert many is not None
+    assert few.value == many.value == 5
+    assert few.low is not None
+    assert many.low is not None
+    assert few.high == pytest.approx(10 - few.low)
+    assert few.low < many.low < 5
+    assert predicted([], 3, scale=4.0) is None

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.evaluation import mean
-from pytest_llmtune.figures import counted, dollars
 from pytest_llmtune.lock import StudySummary, TrialSummary
 from pytest_llmtune.suite.functions import qualified_name
 from pytest_llmtune.tuning.choosing import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.lending import Lender
+from pytest_llmtune.tuning.no_winner import nothing_yet, why_none
 from pytest_llmtune.tuning.pool import Pool
 from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.race import Race
@@ -130,39 +130,34 @@ async def tune(
         log=log,
         lender=lender or Lender(),
     )
-    notes: tuple[str, ...] = ()
+    stopped_by = await _searched(search, log)
+    found = _found(search, stopped_by, split)
+    _write(log, found.summary)
+    notes = (_KEPT if stopped_by == INTERRUPTED else None, found.summary.note)
+    return replace(found, notes=tuple(filter(None, notes)), paid=ledger.spent - log.spent_earlier)
+
+
+async def _searched(search: Search, log: StudyLog) -> str:
+    """Race and settle; returns what ended it."""
     try:
         stopped_by = await search.run()
         await settle(search)
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
-            raise asyncio.CancelledError(_nothing_yet(search, log)) from None
-        stopped_by, notes = INTERRUPTED, (_KEPT,)
+            raise asyncio.CancelledError(nothing_yet(search, log)) from None
         _go_on(search)
-    found = _found(search, stopped_by, split)
-    _write(log, found.summary)
-    notes += (found.summary.note,) if found.summary.note else ()
-    return replace(found, notes=notes, paid=ledger.spent - log.spent_earlier)
+        return INTERRUPTED
+    return stopped_by
 
 
 def _found(search: Search, stopped_by: str, split: Split) -> Study:
     best = ranked(search.race)
     if not best:
-        raise LLMTuneError(_why_none(search))
+        raise LLMTuneError(why_none(search))
     less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # given up early, yet perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     return Study(first.config, _summary(search, best, stopped_by, split), first.cost, tuple(others))
-
-
-def _nothing_yet(search: Search, log: StudyLog) -> str:
-    """What is told after Ctrl-C where there is nothing to choose from."""
-    paid = search.ledger.spent - search.ledger.uncertain - log.spent_earlier
-    kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
-    return (
-        f"{search.suite.name}: the search was interrupted before any configuration could be chosen, and nothing was "
-        f"written. {kept}pytest --llm-tune goes on"
-    )
 
 
 def _go_on(search: Search) -> None:
@@ -213,31 +208,6 @@ def _search(
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
     proposals = Proposals(suite.space, suite.mode, suite.seed, budget)
     return Search(suite, race, proposals, ledger, listen, concurrency, kept(suite, race))
-
-
-def _why_none(search: Search) -> str:
-    suite, race = search.suite, search.race
-    if not any(entrant.asked for entrant in search.trials):
-        own = search.bound == "optimization_budget"
-        what = f"what is left of {search.bound}"
-        if own and suite.optimization_budget is not None:
-            what = f"the optimization budget of {suite.optimization_budget:f} USD"
-        arms = (entrant.arm for entrant in race.entrants)
-        least = min((race.pool.worst(arm, race.order[0], arm.family.counts[0]) for arm in arms), default=Decimal(0))
-        return (
-            f"{suite.name}: {what} does not pay for one request at its worst, {least:.6f} USD; raise it: "
-            f"{search.bound}=..., or allow shorter answers: max_tokens=..."
-        )
-    if all(entrant.out == "failed" for entrant in search.trials):
-        errors = (cell.error for cell in race.pool.cells.values() if cell.error)
-        return f"{suite.name}: no configuration could be completed; the first error: {next(errors, 'none')}"
-    costs = [race.costs.estimate(entrant.arm, entrant.arm.family.counts[0]) for entrant in search.trials]
-    cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
-    return (
-        f"{suite.name}: none of {counted(len(search.trials), 'configuration')} tried is within the inference budget of "
-        f"{suite.inference_budget:f} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
-        "widen the space"
-    )
 
 
 def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Split) -> StudySummary:

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 WINDOWS = {"desktop": (1280, 1480, False), "dark": (1280, 1480, True), "phone": (390, 844, False)}
 WIDTH = 100
-PARSER = "if label in text]", "if text == label]"
-"""The line of ``cornershop/answers.py`` that breaks: an answer with a full stop is no answer any more."""
+PARSER = "if label in text]", 'if f": {label}" in text]'
+"""The line of ``cornershop/answers.py`` that breaks, as the README breaks it."""
 
 sys.path.insert(0, str(ROOT / "tests"))
 from support.browser import chromium  # noqa: E402
@@ -81,6 +81,8 @@ def guard(project: Path) -> None:
     answers.write_text(answers.read_text(encoding="utf-8").replace(*PARSER), encoding="utf-8")
     page = project / "report.html"
     output = pytest_in(project, "tests/test_korean.py", f"--llm-report={page}")
+    if "1 failed" not in output:
+        raise SystemExit("the broken example does not fail: break another line")
     save("failure", session("tests/test_korean.py", printed(output)))
     photograph(page)
 

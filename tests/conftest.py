@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.ray_cluster import RayCluster
 
 # a busy machine is no bug; what lands is decided on the same examples each time, new ones are searched for at a desk
@@ -20,6 +19,11 @@ hypothesis.settings.register_profile("llmtune", deadline=None, derandomize=_LAND
 hypothesis.settings.load_profile("llmtune")
 
 pytest_plugins = ["pytester"]
+
+LIGHT = "-p no:hypothesispytest -p no:anyio"
+"""Options of pytest without what an inner run does not use: they import Hypothesis and Trio into every process."""
+
+CLUSTER = pytest.StashKey["tuple[RayCluster, ExitStack]"]()
 
 # hundreds of inner runs: each would compile the whole package anew, which took a fifth of the time
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -34,11 +38,38 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    """A real Ray cluster of two nodes, whose many processes are gone when a module is done."""
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Runs of pytest in processes of their own do without two plugins that are none of ours: half of each start."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", LIGHT)
+    return pytester
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> RayCluster:
+    """A real Ray cluster of two nodes, the same for all tests that ask for one."""
     pytest.importorskip("ray", reason="needs the extra 'ray'")
     from support.ray_cluster import running
 
-    with running() as started:
-        yield started
+    stash = request.config.stash
+    if CLUSTER not in stash:
+        stack = ExitStack()
+        stash[CLUSTER] = stack.enter_context(running()), stack
+    return stash[CLUSTER][0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that use a cluster come first, in one worker of xdist: two clusters at once are slower than one after another."""
+    items.sort(key=lambda item: not uses_cluster(item))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The many processes of a cluster are gone as soon as the next test uses none."""
+    if CLUSTER in item.config.stash and not (nextitem and uses_cluster(nextitem)):
+        item.config.stash[CLUSTER][1].close()
+        del item.config.stash[CLUSTER]
+
+
+def uses_cluster(item: pytest.Item) -> bool:
+    return "cluster" in getattr(item, "fixturenames", ())

@@ -95,13 +95,13 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
         concurrency = 4 * engine.width
 
         def cut() -> None:
-            wait_for(server, 4 * concurrency)
+            wait_for(server, 2 * concurrency)
             cluster.kill(node)
 
         threading.Thread(target=cut, daemon=True).start()
         ledger = Ledger()
         source = live.source(server, ledger=ledger, concurrency=concurrency, elsewhere=engine.asker)
-        asked = questions(12 * concurrency)
+        asked = questions(6 * concurrency)
         answers = Live.run(source, *asked)
     assert all(len(each.choices) == 1 for each in answers)
     assert any("a machine of the cluster was lost" in note for note in source.account.notes)

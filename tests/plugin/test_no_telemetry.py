@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pytest
     from conftest import Project
 
 HOOK = """
@@ -35,8 +36,11 @@ def reached(project: Project, *args: str) -> set[str]:
     return set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
 
 
-def test_a_search_reaches_the_endpoint_alone_and_the_guard_reaches_nothing(project: Project) -> None:
-    """Every connection and every look-up of a name is noted, from the first import on."""
+def test_a_search_reaches_the_endpoint_alone_and_the_guard_reaches_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection and every look-up of a name is noted, from the first import on, with every plugin there is."""
+    monkeypatch.delenv("PYTEST_ADDOPTS")
     project.pytester.makeconftest(HOOK)
     port = re.search(r":(\d+)/", project.server.base_url)
     assert port

@@ -22,6 +22,9 @@ _QUICK = {
 }
 """A node that is lost is noticed within seconds; by Ray's defaults it takes some twenty."""
 
+_SMALL = {"include_dashboard": False, "no_monitor": True}
+"""Neither a web page nor a scaler, each of which is a process that takes its time to start."""
+
 
 @dataclass(frozen=True, slots=True)
 class RayCluster:
@@ -66,7 +69,7 @@ def running() -> Iterator[RayCluster]:
         import ray
         from ray.cluster_utils import Cluster
 
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": _QUICK})
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": _QUICK} | _SMALL)
         cluster.add_node(num_cpus=1)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -28,6 +29,9 @@ CLUSTER = pytest.StashKey["tuple[RayCluster, ExitStack]"]()
 # hundreds of inner runs: each would compile the whole package anew, which took a fifth of the time
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# each client reads some 150 certificates, which takes as long as ten requests; here nobody speaks TLS
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "certificate.pem")
 
 
 @pytest.fixture(autouse=True)

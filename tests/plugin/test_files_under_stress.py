@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.llm_server import LLMServer
@@ -100,8 +101,13 @@ def tuned(project: Project, template: tuple[LLMServer, Path], monkeypatch: pytes
 
 def test_a_second_run_is_told_who_records(tuned: Project) -> None:
     """While one process records a suite another is refused with the first one's number; the first one's files are whole."""
-    tuned.server.latency = 0.1
-    before = tuned.server.count
+    refused, before = threading.Event(), tuned.server.count
+
+    def once_all_were_refused(body: dict[str, Any]) -> float:
+        refused.wait(60)
+        return 0
+
+    tuned.server.latency = once_all_were_refused
     first = subprocess.Popen(
         pytest_command("--llm-record=all", "--llm-concurrency=1"),
         cwd=tuned.pytester.path,
@@ -109,14 +115,20 @@ def test_a_second_run_is_told_who_records(tuned: Project) -> None:
         text=True,
     )
     with first:
-        while tuned.server.count == before:
+        try:
+            while tuned.server.count == before:
+                assert first.poll() is None
+                time.sleep(0.01)
+            for mode in ("--llm-record=all", "--llm-record=missing", "--llm-accept"):
+                result = tuned.run(mode)
+                result.assert_outcomes(failed=1)
+                result.stdout.fnmatch_lines(
+                    [f"*sums.cassette.json is being written by another run (process {first.pid})*"]
+                )
+            tuned.run().assert_outcomes(passed=1)  # replay needs no lock
             assert first.poll() is None
-            time.sleep(0.01)
-        for mode in ("--llm-record=all", "--llm-record=missing", "--llm-accept"):
-            result = tuned.run(mode)
-            result.assert_outcomes(failed=1)
-            result.stdout.fnmatch_lines([f"*sums.cassette.json is being written by another run (process {first.pid})*"])
-        tuned.run().assert_outcomes(passed=1)  # replay needs no lock
+        finally:
+            refused.set()
         said = first.communicate()[0]
     assert first.returncode == 0, said
     tuned.run().assert_outcomes(passed=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -98,24 +98,39 @@ def test_a_call_without_max_tokens_counts_with_a_long_answer(project: Project) -
 
 
 CRASH = """
-import os, threading
+import os, pathlib, threading, time
+
+def crash():
+    while not pathlib.Path("asked").exists():
+        time.sleep(0.01)
+    time.sleep(1)
+    os._exit(3)
 
 def test_crash(llm_client):
-    threading.Timer(4, lambda: os._exit(3)).start()
+    threading.Thread(target=crash, daemon=True).start()
     messages = [{"role": "user", "content": "What is 1 plus 2?"}]
     llm_client.chat.completions.create(model="good", messages=messages, max_tokens=80)
 """
+LATE = """
+    import pathlib, time
+    while not pathlib.Path("asked").exists():
+        time.sleep(0.01)
+    llmtune"""
 
 
 def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
     """What a crashed worker had reserved counts as spent: the other one is refused, instead of waiting for ever."""
-    late = SUITES.replace("def test_two", "def no_test").replace(
-        "    llmtune", "    import time; time.sleep(3); llmtune"
-    )
+    late = SUITES.replace("def test_two", "def no_test").replace("\n    llmtune", LATE)
     (two.pytester.path / "test_sums.py").write_text(late, encoding="utf-8")
     (two.pytester.path / "test_crash.py").write_text(CRASH, encoding="utf-8")
     (two.pytester.path / "pytest.ini").write_text("[pytest]\nllmtune_prices = good input=0 output=1000\n")
-    two.server.latency = 6
+
+    def unanswered(body: dict[str, Any]) -> float:
+        """The suite asks once the dollars of the other call are reserved; no answer gives them back before the crash."""
+        (two.pytester.path / "asked").touch()
+        return 60
+
+    two.server.latency = unanswered
     command = ("-p", "no:cacheprovider", "-n", "2", "--max-worker-restart=0", "--llm-live", "--llm-max-spend=0.085")
     result = two.pytester.runpytest_subprocess(*command, timeout=60)
     result.stdout.fnmatch_lines_random(["*worker 'gw?' crashed*", "*--llm-max-spend: $0.08* of $0.085 is spent*"])

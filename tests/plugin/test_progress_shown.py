@@ -20,7 +20,7 @@ WHOLE = re.compile(r"sums [━╸╺ ]+ trial [1-6] of 6, \$0\.\d+ of \$1\.00, b
 @pytest.fixture
 def slow(tuned: Project) -> Project:
     """A server that takes a moment, and a test that looks at what was captured."""
-    tuned.server.latency = 0.1
+    tuned.server.latency = 0.03
     path = tuned.pytester.path / "test_sums.py"
     text = path.read_text(encoding="utf-8").replace("def test_sums(llmtune):", "def test_sums(llmtune, capfd):")
     path.write_text(f"{text}    print('mine')\n    assert capfd.readouterr() == ('mine\\n', '')\n", encoding="utf-8")

@@ -55,6 +55,7 @@ def pytest_terminal_summary():
         os.kill(os.getpid(), signal.SIGKILL)
 """
 MODES = {"tune": "--llm-tune", "record": "--llm-record=all"}
+_LIGHT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
 _ENDED = re.compile(r"^=* ?1 passed", re.MULTILINE)
 
 
@@ -200,7 +201,7 @@ class Project:
 
     def _started(self, mode: str, output: Path) -> subprocess.Popen[bytes]:
         environment = os.environ | {"OPENAI_BASE_URL": self.server.url, "OPENAI_API_KEY": "sk-test-0123456789abcdef"}
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", MODES[mode]]
+        command = [sys.executable, "-m", "pytest", *_LIGHT, MODES[mode]]
         with output.open("wb") as out:
             return subprocess.Popen(command, cwd=self.path, env=environment, stdout=out, stderr=subprocess.STDOUT)
 

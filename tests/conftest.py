@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import ExitStack
@@ -65,6 +66,12 @@ def cluster(request: pytest.FixtureRequest) -> RayCluster:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that use a cluster come first, in one worker of xdist: two clusters at once are slower than one after another."""
     items.sort(key=lambda item: not uses_cluster(item))
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays to the end: no collection of garbage has to look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -56,11 +56,11 @@ class _Reading:
 def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n: int | None = None) -> Completion:
     """The n answers after the first ``skip``, and what asking for exactly these bills.
 
-    The prompt is billed once for each request that n answers need: one for each ``max_n``, which is the largest ``n``
-    among these exchanges where it is not given.
+    The prompt is billed once for each request that n answers need of this server: one for each ``max_n`` of them.
 
     Args:
         exchanges: all of one request, in order, with ``skip + n`` answers at least.
+        max_n: the most answers that one request brings; None: as the exchanges show it.
     """
     used: list[tuple[Exchange, _Reading, slice]] = []
     start = 0
@@ -70,7 +70,7 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
         if low < high:
             used.append((exchange, _read(exchange), slice(low, high)))
         start += size
-    most = max_n or max(len(reading.choices) for _, reading, _ in used)
+    most = max_n or _most([len(reading.choices) for _, reading, _ in used], n)
     prompts = sorted((reading.prompt for _, reading, _ in used), key=lambda usage: -usage.prompt_tokens)
     usage = sum(prompts[: -(-n // most)], Usage(0, 0))
     return Completion(
@@ -80,6 +80,14 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
         served_model=str(used[0][0].response.get("model") or ""),
         latency=max(exchange.latency for exchange, _, _ in used),
     )
+
+
+def _most(sizes: Sequence[int], n: int) -> int:
+    """The most answers that one request brings: a server with a limit gives as many at first, and then the rest.
+
+    Exchanges whose last is the largest show no limit: later on more answers were wanted (of a search's pool).
+    """
+    return n if sizes[-1] > max(sizes[:-1], default=0) else max(sizes)
 
 
 def metered(body: str, text: str) -> Usage | None:

@@ -112,14 +112,9 @@ class Costs:
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
         """Cost on the rows to be judged; None where nothing is known of the model."""
-        group = next((group for group in arm.groups if group in self._seen), None)
-        if group is None:
+        lengths = self._lengths_of(arm, limit)
+        if lengths is None:
             return None
-        place = (group, arm.template.fingerprint, limit)
-        known = self._known.setdefault(arm.model, {})
-        if place not in known:
-            known[place] = self._lengths(arm, group, limit)
-        lengths = known[place]
         price = self.pool.prices.price(arm.model)
         asked, answered = float(price.input) / 1e6, n * float(price.output) / 1e6
         asked *= -(-n // self.pool.most.get(arm.model, n))
@@ -129,11 +124,26 @@ class Costs:
         )
         return Cost(asked * lengths.prompt + answered * lengths.answer, error)
 
+    def prompt(self, arm: Arm) -> float:
+        """USD that sending the prompt costs once, on the mean of the rows to be judged; 0 where nothing is known."""
+        lengths = self._lengths_of(arm, None)
+        return 0.0 if lengths is None else float(self.pool.prices.price(arm.model).input) / 1e6 * lengths.prompt
+
     def longest(self, arm: Arm) -> int:
         """The most tokens that an answer of the arm, or else of its relatives, took."""
         group = next((group for group in arm.groups if group in self._seen), None)
         cells = [self.pool.cells[place] for place in self._seen[group]] if group else []
         return max((sample.tokens for cell in cells for sample in cell.samples), default=0)
+
+    def _lengths_of(self, arm: Arm, limit: int | None) -> _Lengths | None:
+        group = next((group for group in arm.groups if group in self._seen), None)
+        if group is None:
+            return None
+        place = (group, arm.template.fingerprint, limit)
+        known = self._known.setdefault(arm.model, {})
+        if place not in known:
+            known[place] = self._lengths(arm, group, limit)
+        return known[place]
 
     def _lengths(self, arm: Arm, group: str, limit: int | None) -> _Lengths:
         """Combine prompts, known or predicted for every row, and answers, known for some."""

@@ -87,7 +87,7 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
         winner = study.winner
     rows = [] if winner is None else [source.holds(request) for request in requests_of(winner, split.test)]
     cache.close()
-    worth = sum((prices.price(str(r.body["model"])).cost(c.usage) for r, c in source.held.values()), Decimal(0))
+    worth = sum((_paid(request, completion, prices) for request, completion in source.held.values()), Decimal(0))
     held = f"{len(source.held)} requests of the search ({worth:.6f} USD) are cached and cost nothing"
     if source.missed or winner is None:
         return f"the first {held}; what comes after them has to be asked."
@@ -115,6 +115,12 @@ class _Cached:
 
     def holds(self, request: CompletionRequest) -> bool:
         return sum(map(answers_in, self.cache.get(request.key))) >= (request.draw + 1) * request.n
+
+
+def _paid(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:
+    """USD of all requests that the answers came from: each was billed its prompt."""
+    price = prices.price(str(request.body["model"]))
+    return sum((price.cost(completion_of([one], answers_in(one)).usage) for one in completion.exchanges), Decimal(0))
 
 
 def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:

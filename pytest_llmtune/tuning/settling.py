@@ -1,7 +1,7 @@
-"""Whether the leader is within the inference budget: asked of the rows that it is going to be judged on.
+"""Whether the winner is within the inference budget: asked of the rows that it is going to be judged on.
 
-Costs of the tuning rows say too little where the leader is about as dear as is allowed. So a part of the optimization
-budget is kept for some answers to the test rows; of these the lengths alone are looked at. A recording asks for them anyway.
+Costs of the tuning rows say too little where it is about as dear as is allowed. So a part of the optimization budget is
+kept for some answers to the test rows; of these the lengths alone are looked at. A recording asks for them anyway.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.tuning.choosing import ranked
+from pytest_llmtune.tuning.choosing import SAFE, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,8 @@ _CLEAR = 3.0
 _KEPT = Decimal("0.1")
 """Part of the optimization budget that the race leaves for it."""
 
+_BILLED_TWICE = 1 / 3
+"""Part of a row's cost that the prompt may be, for one answer alone to be asked now and the others by the guard."""
 _WORTH = 128
 """As the search's own, yet more patient: whether a winner is within its budget matters more than a few more rows."""
 
@@ -41,8 +43,7 @@ def kept(suite: Suite, race: Race) -> Decimal:
 async def settle(search: Search) -> None:
     """Ask test rows until the likely winner is surely within the inference budget, or surely not, or money ends."""
     search.kept = Decimal(0)
-    while (leader := _doubtful(search)) is not None:
-        wanted = _unasked(search, leader)[: search.concurrency]
+    while wanted := _wanted(search)[: search.concurrency]:
         cells = _affordable(search, wanted)
         if len(cells) < min(search.worthwhile(_WORTH), len(wanted)):
             return
@@ -57,23 +58,31 @@ async def settle(search: Search) -> None:
             return
 
 
-def _doubtful(search: Search) -> Candidate | None:
-    """The best candidate that is probably within the inference budget, where that is not sure."""
-    best = ranked(search.race, 0.0)
-    budget = search.race.budget
-    if budget is None or not best or (cost := best[0].candidate.cost) is None or cost.high(_CLEAR) <= budget:
+def _wanted(search: Search) -> list[_Cell]:
+    """Test rows to ask: of the best candidate that is probably within the budget, else of the one that would win now."""
+    leaders = (_doubtful(search.race, errors) for errors in (0.0, SAFE))
+    return next(filter(None, (_unasked(search, leader) for leader in leaders if leader)), [])
+
+
+def _doubtful(race: Race, errors: float) -> Candidate | None:
+    """The best candidate that is within the inference budget by so many errors, where that is not sure."""
+    best = ranked(race, errors)
+    if race.budget is None or not best or (cost := best[0].candidate.cost) is None or cost.high(_CLEAR) <= race.budget:
         return None
     return best[0].candidate
 
 
 def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
-    """As many answers as the leader gives, to each test row that has none.
+    """Every test row that has no answer of the leader's.
 
-    In one request, as the guard asks: of two, the prompt would be billed twice.
+    One answer tells nearly as much of a row's lengths as all that the leader gives, and more rows can be asked. Where the
+    prompt is much of the cost all are asked in one request, as the guard asks: of two, it would be billed twice.
     """
-    entrant, pool = leader.entrant, search.race.pool
-    cells = {row: pool.cell(entrant.arm, row) for row in search.race.costs.guard}
-    return [(entrant, row, leader.n) for row, cell in cells.items() if not cell.samples and cell.error is None]
+    entrant, race = leader.entrant, search.race
+    cheap = leader.cost is not None and race.costs.prompt(entrant.arm) <= _BILLED_TWICE * leader.cost.mean
+    answers = 1 if cheap else leader.n
+    cells = {row: race.pool.cell(entrant.arm, row) for row in race.costs.guard}
+    return [(entrant, row, answers) for row, cell in cells.items() if not cell.samples and cell.error is None]
 
 
 def _affordable(search: Search, cells: Sequence[_Cell]) -> list[_Cell]:

@@ -98,6 +98,15 @@ def test_the_prompt_is_billed_once_a_request() -> None:
     assert completion_of(pieces, 10, max_n=1).usage.prompt_tokens == 30  # no more than was ever billed
 
 
+def test_answers_that_were_wanted_later_show_no_limit() -> None:
+    """One answer and then three more are what one request for four brings; four and then one may be a server's limit."""
+    one, three = answered("a", completion=1), answered(*"bcd", completion=3)
+    assert completion_of([one, three], 4).usage == Usage(10, 4)
+    assert completion_of([three, one], 4).usage == Usage(20, 4)
+    assert completion_of([one, one], 2).usage == Usage(20, 2)
+    assert completion_of([one, three, answered(*"efghi", completion=5)], 9).usage == Usage(10, 9)
+
+
 def test_a_server_that_counts_one_short_answer_is_seen() -> None:
     """Eight non-empty answers cannot have two tokens together; equal answers have equally many."""
     exchange = answered(*["yes"] * 8, completion=2)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.llm_server import LLMServer
+from support.llm_server import LLMServer, prompt_tokens
 
 from pytest_llmtune import Suite, tune
 from pytest_llmtune.settings import Settings
@@ -53,3 +53,29 @@ def test_settling_ends_where_the_budget_pays_for_few_requests(tmp_path: Path, ro
     left = (budget * 1_000_000 - asked * TOKENS) / MOST
     assert worth - 1 <= left < worth
     assert study.summary.spent == Decimal(asked * TOKENS) / 1_000_000
+
+
+@pytest.mark.parametrize(("prompt_usd", "together"), [(0.01, 1), (10, 4)])
+def test_one_answer_a_row_tells_its_length(tmp_path: Path, prompt_usd: float, together: int) -> None:
+    """Test rows are asked once each; for all answers of the vote only where the prompt, billed again, is much of the cost."""
+    suite = Suite(
+        name="doubtful",
+        dataset=[{"q": f"{number}?", "answer": str(number)} for number in range(100, 140)],
+        prompt="{q}",
+        model="m",
+        temperature=0,
+        n=4,
+        max_tokens=MOST,
+        grader="numeric",
+        prices={"m": {"input": prompt_usd, "output": 1}},
+        tune_size=20,
+        inference_budget=(prompt_usd * prompt_tokens([{"content": "100?"}]) + 4 * TOKENS) * 1.000001 / 1_000_000,
+        optimization_budget=0.1,
+    )
+    with LLMServer(answer) as server:
+        tune(suite, settings=Settings(root=tmp_path, base_url=server.base_url, concurrency=16))
+        asked = [(body["messages"][-1]["content"], body.get("n") or 1) for body in server.answered]
+        test = {example.row["q"] for example in suite.load().test}
+    guarded = [n for prompt, n in asked if prompt in test]
+    assert len(guarded) == len(test)
+    assert set(guarded) == {together}

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune.completions.facts import facts_of, parse_object
 from pytest_llmtune.completions.request import canonical_json, safe_json
+from pytest_llmtune.completions.undercount import annotated, counts_one
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.model import Exchange
 
@@ -55,6 +56,8 @@ class Interaction:
     @classmethod
     def of(cls, exchange: Exchange) -> Interaction:
         """The line for an exchange of a suite's; what says nothing in its response (null, empty, 0) is left out."""
+        if counts_one(exchange):
+            exchange = annotated(exchange, True)
         return cls(
             method=exchange.method.upper(),
             uri=exchange.uri,

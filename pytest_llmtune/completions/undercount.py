@@ -112,9 +112,14 @@ def verdict(response: Mapping[str, Any]) -> bool | None:
 
 
 def annotated(exchange: Exchange, counts_only_one: bool) -> Exchange:
-    """The exchange with what is known about its usage written beside it, so that a replay counts the same way."""
+    """The exchange with what is known about its usage written beside it, so that a replay counts the same way.
+
+    That one choice is counted is written also where it can be seen: a recording leaves out the stopwatch.
+    """
     usage = exchange.response.get("usage")
-    if not isinstance(usage, dict) or answers_in(exchange) < 2 or counts_one(exchange) == counts_only_one:
+    if not isinstance(usage, dict) or answers_in(exchange) < 2 or COUNTED in usage:
+        return exchange
+    if not counts_only_one and not counts_one(exchange):
         return exchange
     known = usage | {COUNTED: 1 if counts_only_one else answers_in(exchange)}
     return replace(exchange, response={**exchange.response, "usage": known})

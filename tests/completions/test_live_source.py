@@ -257,6 +257,19 @@ def test_an_undercounting_server_is_noticed(live: Live, answer: str) -> None:
     assert ledger.spent == sum(completion.paid for completion in completions)
 
 
+@pytest.mark.parametrize("answer", ["It is 42.", "no", "Yes, it is 42, as everybody knows who has read the book."])
+def test_a_recording_counts_as_the_live_run_did(live: Live, tmp_path: Path, answer: str) -> None:
+    """Where the server's stopwatch, which no recording keeps, was the only proof that one choice of n was counted."""
+    n = max(2, tokens(answer))  # as many tokens reported as there are choices: what a server says that counts all
+    with LLMServer(answer=answer, usage="llama.cpp") as server:
+        [completion] = live.run(live.source(server), request(1, n))
+    Recording.write(tmp_path / "s.cassette.json", completion.exchanges)
+    replayed = Recording.load(tmp_path / "s.cassette.json").take(request(1, n))
+    assert replayed is not None
+    assert replayed.usage == completion.usage
+    assert replayed.usage.completion_tokens == n * tokens(answer)
+
+
 def test_a_doubtful_server_is_asked_once(live: Live) -> None:
     """Different long answers prove nothing: one tiny probe does, and it is paid for within the reservation."""
     words = ["Yes, it is 42, as everybody knows.", "Certainly forty-two; there is no doubt.", "42", "The answer: 42!"]

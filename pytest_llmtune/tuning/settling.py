@@ -30,6 +30,8 @@ _KEPT = Decimal("0.1")
 
 _BILLED_TWICE = 1 / 3
 """Part of a row's cost that the prompt may be, for one answer alone to be asked now and the others by the guard."""
+_TWO = 2
+"""Answers that are asked together all the same: one and one look like a server's limit, and the prompt would count twice."""
 _WORTH = 128
 """As the search's own, yet more patient: whether a winner is within its budget matters more than a few more rows."""
 
@@ -80,7 +82,7 @@ def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
     """
     entrant, race = leader.entrant, search.race
     cheap = leader.cost is not None and race.costs.prompt(entrant.arm) <= _BILLED_TWICE * leader.cost.mean
-    answers = 1 if cheap else leader.n
+    answers = 1 if cheap and leader.n > _TWO else leader.n
     cells = {row: race.pool.cell(entrant.arm, row) for row in race.costs.guard}
     return [(entrant, row, answers) for row, cell in cells.items() if not cell.samples and cell.error is None]
 

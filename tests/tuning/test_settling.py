@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.llm_server import LLMServer, prompt_tokens
 
-from pytest_llmtune import Suite, tune
+from pytest_llmtune import Suite, evaluate, tune
 from pytest_llmtune.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,27 +55,33 @@ def test_settling_ends_where_the_budget_pays_for_few_requests(tmp_path: Path, ro
     assert study.summary.spent == Decimal(asked * TOKENS) / 1_000_000
 
 
-@pytest.mark.parametrize(("prompt_usd", "together"), [(0.01, 1), (10, 4)])
-def test_one_answer_a_row_tells_its_length(tmp_path: Path, prompt_usd: float, together: int) -> None:
-    """Test rows are asked once each; for all answers of the vote only where the prompt, billed again, is much of the cost."""
+@pytest.mark.parametrize(("n", "prompt_usd", "together"), [(4, 0.01, 1), (4, 10, 4), (2, 0.01, 2)])
+def test_one_answer_a_row_tells_its_length(tmp_path: Path, n: int, prompt_usd: float, together: int) -> None:
+    """Test rows are asked once each; for all answers only where the prompt, billed again, is much of the cost, or of two."""
+    cost = (prompt_usd * prompt_tokens([{"content": "100?"}]) + n * TOKENS) / 1_000_000
     suite = Suite(
         name="doubtful",
         dataset=[{"q": f"{number}?", "answer": str(number)} for number in range(100, 140)],
         prompt="{q}",
         model="m",
         temperature=0,
-        n=4,
+        n=n,
         max_tokens=MOST,
         grader="numeric",
         prices={"m": {"input": prompt_usd, "output": 1}},
         tune_size=20,
-        inference_budget=(prompt_usd * prompt_tokens([{"content": "100?"}]) + 4 * TOKENS) * 1.000001 / 1_000_000,
+        inference_budget=cost * 1.000001,
         optimization_budget=0.1,
     )
     with LLMServer(answer) as server:
-        tune(suite, settings=Settings(root=tmp_path, base_url=server.base_url, concurrency=16))
+        settings = Settings(root=tmp_path, base_url=server.base_url, concurrency=16)
+        config, _ = tune(suite, settings=settings)
         asked = [(body["messages"][-1]["content"], body.get("n") or 1) for body in server.answered]
-        test = {example.row["q"] for example in suite.load().test}
+        judged = evaluate(suite, config, settings=settings)
+    test = {example.row["q"] for example in suite.load().test}
     guarded = [n for prompt, n in asked if prompt in test]
     assert len(guarded) == len(test)
     assert set(guarded) == {together}
+    assert float(judged.inference_cost) == pytest.approx(
+        cost
+    )  # the prompt counts once, however the answers were asked for

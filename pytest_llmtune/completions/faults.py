@@ -90,21 +90,23 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
         return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
+        if (ours := _ours(cause, hide)) is not None:  # as openai 3.0 wraps them
+            return ours
         if type(cause).__name__ in _UNSENT:
             return Failure(Kind.CONNECT, _clean(f"{cause}", hide) or "connection refused")
         return Failure(Kind.BROKEN, _clean(f"{type(cause).__name__}: {cause}", hide), uncertain=True)
-    return _ours(error, hide)
+    return _ours(error, hide) or Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
 
 
-def _ours(error: Exception, hide: Hide) -> Failure:
-    """What our own HTTP client raises, or anything else."""
+def _ours(error: BaseException | None, hide: Hide) -> Failure | None:
+    """What our own HTTP client raises."""
     from pytest_llmtune.completions.bounded_client import ElsewhereError, TooLargeError
 
     if isinstance(error, ElsewhereError):
         return Failure(Kind.MOVED, _clean(f"{error}", hide))
     if isinstance(error, TooLargeError):
         return Failure(Kind.BROKEN, f"{error}", uncertain=True)
-    return Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
+    return None
 
 
 def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:

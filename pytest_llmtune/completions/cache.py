@@ -134,16 +134,13 @@ class Cache:
 
     def _opened(self) -> diskcache.Cache:
         if self._store is None:
-            import diskcache
-
-            from pytest_llmtune.completions.data_disk import DataDisk
+            from pytest_llmtune.completions.data_disk import DataCache
 
             if os.path.expandvars(self.path) != str(self.path):  # diskcache would write elsewhere
                 raise OSError("its path holds the name of an environment variable")
             _prepare(self.path)
-            self._store = diskcache.Cache(
+            self._store = DataCache(
                 str(self.path),
-                disk=DataDisk,
                 eviction_policy="none",  # what was paid for is never thrown away
                 cull_limit=0,
                 sqlite_auto_vacuum=0,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import diskcache
 
-__all__ = ["MAX_BYTES", "DataDisk", "RefusedRowError"]
+__all__ = ["MAX_BYTES", "DataCache", "DataDisk", "RefusedRowError"]
 
 MAX_BYTES = 64 * 2**20
 """A value that is larger when decompressed is refused: a small file must not exhaust the memory."""
@@ -23,6 +23,17 @@ _RAW = 1  # diskcache's name for a value that stands in the row itself
 
 class RefusedRowError(ValueError):
     """A row of the cache is not one that we write."""
+
+
+class DataCache(diskcache.Cache):  # type: ignore[misc]
+    """A cache of data, whose database is closed also where opening it found it damaged."""
+
+    def __init__(self, directory: str, **settings: Any) -> None:
+        try:
+            super().__init__(directory, disk=DataDisk, **settings)
+        except BaseException:
+            self.close()
+            raise
 
 
 class DataDisk(diskcache.Disk):  # type: ignore[misc]

@@ -91,10 +91,7 @@ def noted(body: str, text: str) -> str:
     if request is None or response is None or not isinstance(response.get("choices"), list):
         return text
     exchange = Exchange("POST", "", request, response)
-    if not proven(exchange):
-        return text
-    usage = response["usage"] | {COUNTED: 1}
-    return safe_json({**response, "usage": usage})
+    return safe_json(annotated(exchange, True).response) if proven(exchange) else text
 
 
 def probe_body(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,8 @@ class Math(BuiltIn):
     """Seconds math-verify may take for one answer, which is wrong past them."""
 
     kind: ClassVar[str] = "math"
-    _as_installed: ClassVar[bool] = (
-        False  # no field, for it is no option: of an instance, whether nobody has set `symbolic`
-    )
+    # whether nobody has set `symbolic`; no field, for it is no option
+    _as_installed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extract", check_forms(self.extract))

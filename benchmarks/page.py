@@ -14,7 +14,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 from support.browser import chromium  # noqa: E402
 from support.results import evaluation, lock, report, result  # noqa: E402
 
-from pytest_llmtune.report import html  # noqa: E402
+from pytest_llmtune.report import html  # noqa: E402  # noqa: E402
 
 _TEXT = "The quick brown fox jumps over the lazy dog and thinks step by step. " * 8
 _TIMED = """

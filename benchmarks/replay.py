@@ -132,8 +132,8 @@ def record(directory: Path, sizes: list[int], words: int = WORDS_EACH, vocabular
     from vcr.request import Request
     from vcr.serializers import yamlserializer
 
-    from pytest_llmtune.completions.recording import Recording
-    from pytest_llmtune.model import Exchange
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.types import Exchange
 
     taken: list[tuple[Any, dict[str, Any]]] = []
     exchanges: list[Exchange] = []
@@ -179,15 +179,15 @@ def stock(directory: Path, size: int) -> None:
 
 
 def recording_of(directory: Path, size: int) -> Any:
-    from pytest_llmtune.completions.recording import Recording
-    from pytest_llmtune.completions.redaction import Redactor
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.redaction.redactor import Redactor
 
     return Recording.load(directory / f"{size}.cassette.json", Redactor.from_environment())
 
 
 def ours(directory: Path, size: int) -> None:
     """The evaluator's own replay."""
-    from pytest_llmtune.completions.request import build
+    from pytest_llmtune._util.jsonhash import build
 
     recording = recording_of(directory, size)
     for index in range(size):
@@ -198,11 +198,12 @@ def ours(directory: Path, size: int) -> None:
 
 def verdict(directory: Path, size: int) -> None:
     """From the recording to the verdict: rows, prompts, replay, grading by ``math``, votes, costs, intervals, gates."""
-    from pytest_llmtune.completions.pricing import PriceBook
     from pytest_llmtune.completions.source import ReplaySource
-    from pytest_llmtune.evaluation import evaluate
     from pytest_llmtune.grading import check, resolve
-    from pytest_llmtune.regression import criteria_of, judge
+    from pytest_llmtune.guard.evaluation import evaluate
+    from pytest_llmtune.guard.gates import judge
+    from pytest_llmtune.guard.verdict import criteria_of
+    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config, Suite, Template
 
     rows = [{"problem": question(index), "answer": f"\\boxed{{{index % 9}}}"} for index in range(size)]
@@ -229,8 +230,8 @@ def verdict(directory: Path, size: int) -> None:
 
 
 def _replay(directory: Path, size: int) -> Any:
-    from pytest_llmtune.completions.redaction import Redactor
-    from pytest_llmtune.completions.replay import Replay
+    from pytest_llmtune.capture.session import Replay
+    from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Mode
 
     return Replay(directory / f"{size}.cassette.json", Mode.REPLAY, "pytest", Redactor.from_environment())
@@ -238,7 +239,7 @@ def _replay(directory: Path, size: int) -> Any:
 
 def fixture(directory: Path, size: int) -> None:
     """An app's own calls through the fixture ``llm_client``."""
-    from pytest_llmtune.completions.openai_client import client
+    from pytest_llmtune.capture.client import client
 
     with _replay(directory, size) as replay, client(replay, base_url=(directory / "url").read_text()) as asking:
         for index in range(size):
@@ -249,7 +250,7 @@ def marker(directory: Path, size: int) -> None:
     """An app's own openai client under the marker ``llm_replay``."""
     import openai
 
-    from pytest_llmtune.completions.patching import recorded
+    from pytest_llmtune.capture.patching import recorded
 
     with recorded(_replay(directory, size)):
         asking = openai.OpenAI(api_key="any", base_url=(directory / "url").read_text())

@@ -89,9 +89,9 @@ class Measured:
 
 def make(kind: Kind, directory: Path, rows: int) -> None:
     """A suite of so many rows with its recording and a lock file, accepted as the baseline."""
-    from pytest_llmtune.completions.recording import Recording
-    from pytest_llmtune.lock import Lock
-    from pytest_llmtune.model import Exchange
+    from pytest_llmtune.guard.lockfile import Lock
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.types import Exchange
 
     def exchange(row: int) -> Exchange:
         body = body_of(row)

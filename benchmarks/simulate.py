@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 from arena import TASKS, TUNED, Bank, bank_of
 
 from pytest_llmtune.completions.billing import worst_case
-from pytest_llmtune.completions.ledger import Ledger, closing
-from pytest_llmtune.completions.pricing import PriceBook
-from pytest_llmtune.completions.usage import answers_in, completion_of
-from pytest_llmtune.grading.resolve import resolve
-from pytest_llmtune.model import Completion, CompletionRequest, Example, Exchange
-from pytest_llmtune.suite import Split
+from pytest_llmtune.data.split import Split
+from pytest_llmtune.grading.registry import resolve
+from pytest_llmtune.money.ledger import Ledger, closing
+from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.tuning import tune
+from pytest_llmtune.types import Completion, CompletionRequest, Example, Exchange
+from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from pytest_llmtune import plugin
-from pytest_llmtune.completions.endpoint_list import FIELDS
-from pytest_llmtune.options import MARKERS, OPTIONS
+from pytest_llmtune.completions.endpoint_files import FIELDS
+from pytest_llmtune.plugin.options import MARKERS, OPTIONS
 from pytest_llmtune.suite import keys
 from pytest_llmtune.suite.keys import KEYS, PARAMETER_KEYS, REQUIRED
 

@@ -28,6 +28,7 @@ __all__ = [
     "uniform",
 ]
 
+
 _HOMES = {"complete": "api", "evaluate": "api", "tune": "api", "LLMTuneError": "errors"}
 
 

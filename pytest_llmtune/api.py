@@ -8,27 +8,27 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune._util.aio import run_async
+from pytest_llmtune._util.invalid import meant
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.evaluation import evaluation_of
 from pytest_llmtune.grading import check_aggregated
-from pytest_llmtune.outcome import Place
-from pytest_llmtune.redacting import redactor_of
-from pytest_llmtune.running import run_async
+from pytest_llmtune.guard.evaluation import evaluation_of
+from pytest_llmtune.guard.outcome import Place
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.redaction.redacting import redactor_of
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.aggregate import aggregator
-from pytest_llmtune.suite.invalid import meant
 from pytest_llmtune.suite.parameters import PARAMETERS
-from pytest_llmtune.workflow import SuiteRun
+from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.completions.source import LiveSource
-    from pytest_llmtune.evaluation import Aggregate
-    from pytest_llmtune.model import Completion, Evaluation
+    from pytest_llmtune.guard.evaluation import Aggregate
     from pytest_llmtune.tuning import Study
+    from pytest_llmtune.types import Completion, Evaluation
 
 __all__ = ["Tuned", "complete", "evaluate", "tune"]
 
@@ -193,10 +193,10 @@ async def _first_accepted(
 
 def _source(settings: Settings, cache_seed: int | None) -> LiveSource:
     from pytest_llmtune.completions.cache import Cache
-    from pytest_llmtune.completions.endpoint_list import endpoints_of
-    from pytest_llmtune.completions.pricing import PriceBook
+    from pytest_llmtune.completions.endpoint_files import endpoints_of
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.completions.trust import Trust
+    from pytest_llmtune.money.prices import PriceBook
 
     trust = Trust.of(hosts=settings.trust_hosts)
     return LiveSource(

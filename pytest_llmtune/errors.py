@@ -24,6 +24,7 @@ __all__ = [
     "problem_of",
 ]
 
+
 T = TypeVar("T")
 
 

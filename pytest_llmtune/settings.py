@@ -8,12 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.completions.parts import Layout
+from pytest_llmtune.recording.parts import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.sharding import Shard
+    from pytest_llmtune.guard.sharding import Shard
 
 __all__ = ["Mode", "Settings"]
 

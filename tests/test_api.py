@@ -11,16 +11,16 @@ from support.llm_server import Fault, LLMServer, prompt_tokens, tokens
 from support.searches import answers, settings, suite
 
 from pytest_llmtune import complete, evaluate
-from pytest_llmtune.completions.usage import completion_of
 from pytest_llmtune.errors import CompletionError, LLMTuneError, SuiteError
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.types import Exchange
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_llmtune.model import Completion
     from pytest_llmtune.settings import Settings
+    from pytest_llmtune.types import Completion
 
 WEAK, STRONG = ({"model": model, "prompt": "{q}", "n": 2, "max_tokens": 40} for model in ("weak", "strong"))
 ROW = {"q": "What is 3 plus 4?"}

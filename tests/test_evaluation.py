@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from support.results import result
 
-from pytest_llmtune.evaluation import evaluation_of
+from pytest_llmtune.guard.evaluation import evaluation_of
 
 
 @pytest.mark.parametrize(

@@ -17,18 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.llm_server import LLMServer
 
-from pytest_llmtune import plain_yaml
-from pytest_llmtune.completions.endpoint_list import endpoints_of
-from pytest_llmtune.completions.key_sources import KeySources
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune._util import plain_yaml
+from pytest_llmtune.completions.endpoint_files import endpoints_of
+from pytest_llmtune.data.dataset import load
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.merging import Shards
-from pytest_llmtune.outcome import Place
+from pytest_llmtune.guard.outcome import Place
+from pytest_llmtune.guard.shards import Shards
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.redaction.keys import KeySources
+from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.suite.dataset import load
-from pytest_llmtune.suite.yaml_file import read_suites
-from pytest_llmtune.workflow import SuiteRun
+from pytest_llmtune.suite.yaml import read_suites
+from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,7 +238,7 @@ def test_a_parquet_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    from pytest_llmtune.suite import formats
+    from pytest_llmtune.data import formats
 
     parquet.write_table(pyarrow.table({"q": ["x" * 10_000] * 20_000}), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
@@ -293,7 +293,7 @@ def test_files_of_endpoints(tmp_path: Path, data: st.DataObject, name: str, stra
 @given(st.data())
 def test_results_of_shards(project: Project, tmp_path: Path, data: st.DataObject) -> None:
     """The files that --llm-merge reads: any value of one changed."""
-    from pytest_llmtune.report import json as report_json
+    from pytest_llmtune.guard import results_file as report_json
 
     project.write("rows.jsonl", project.read("rows.jsonl"))
     text = report_json.dumps([replace(project.run().report, spent=Decimal(1))])

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
 from pytest_llmtune.errors import LockError
-from pytest_llmtune.lock import VERSION, Lock, LockedExample, Measured, StudySummary, TrialSummary
-from pytest_llmtune.model import Interval
+from pytest_llmtune.guard.lockfile import VERSION, Lock, LockedExample, Measured, StudySummary, TrialSummary
+from pytest_llmtune.types import Interval
 
 STUDY = StudySummary(
     trials=(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.plain import from_plain, to_plain
+from pytest_llmtune._util.serialize import from_plain, to_plain
 
 
 @dataclass(frozen=True, slots=True)

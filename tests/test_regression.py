@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.results import evaluation, lock, result, scores
 
-from pytest_llmtune.comparison import Outcome, excerpt
+from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.model import Interval
-from pytest_llmtune.plain import from_plain, to_plain
-from pytest_llmtune.regression import Criteria, Limit, Stale, Verdict, criteria_of, judge, limits_of
+from pytest_llmtune.guard.comparison import Outcome, excerpt
+from pytest_llmtune.guard.gates import judge
+from pytest_llmtune.guard.verdict import Criteria, Limit, Stale, Verdict, criteria_of, limits_of
 from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.threshold import parse
+from pytest_llmtune.types import Interval
 
 
 def at_least(limit: str, metric: str = "success_vote", group: str | None = None) -> Limit:

@@ -17,23 +17,23 @@ from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 from support.results import evaluation, lock, result
 
-from pytest_llmtune import evaluation as evaluating
-from pytest_llmtune.completions import spool
-from pytest_llmtune.completions.pricing import PriceBook
-from pytest_llmtune.completions.recording import Recording
+from pytest_llmtune._util import spool
+from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune.completions.source import ReplaySource
-from pytest_llmtune.evaluation import Collector, evaluate
 from pytest_llmtune.grading import resolve
-from pytest_llmtune.model import Answer, Example, ExampleGrade, ExampleResult, Usage
-from pytest_llmtune.plain import to_plain
-from pytest_llmtune.results import Results
+from pytest_llmtune.guard import evaluation as evaluating
+from pytest_llmtune.guard.evaluation import Collector, evaluate
+from pytest_llmtune.guard.results import Results
+from pytest_llmtune.money.prices import PriceBook
+from pytest_llmtune.recording import Recording
 from pytest_llmtune.suite import Config, Template
+from pytest_llmtune.types import Answer, Example, ExampleGrade, ExampleResult, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_llmtune.model import Evaluation
+    from pytest_llmtune.types import Evaluation
 
 _TEXT = st.text(st.characters(exclude_categories=()))
 _GRADES = st.builds(
@@ -177,7 +177,7 @@ def test_no_room_for_results_is_told() -> None:
     """A full disk ends the run with a sentence that says what to do; nothing is lost silently."""
     code = (
         "import resource\n"
-        "from pytest_llmtune.completions.spool import Spool\n"
+        "from pytest_llmtune._util.spool import Spool\n"
         "from pytest_llmtune.errors import CacheError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n"
         "spool = Spool()\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune.running import run_async
+from pytest_llmtune._util.aio import run_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.cluster import node
-from pytest_llmtune.cluster.asking import ClusterAsking
+from pytest_llmtune.cluster.budget_actor import Purse
 from pytest_llmtune.cluster.grading import ClusterGrader, ClusterReader, Crew, stays
-from pytest_llmtune.cluster.order import installed
-from pytest_llmtune.cluster.purse import Purse
+from pytest_llmtune.cluster.job_spec import installed
+from pytest_llmtune.cluster.requester import ClusterAsking
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.grading.several import Several
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_llmtune.cluster.order import Item, Order
+    from pytest_llmtune.cluster.job_spec import Item, Order
     from pytest_llmtune.completions.known import Known
-    from pytest_llmtune.completions.ledger import Ledger
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.model import Row
+    from pytest_llmtune.money.ledger import Ledger
+    from pytest_llmtune.types import Row
 
 __all__ = ["Engine"]
+
 
 _CALLS = 100_000
 """Requests that may wait for dollars at once: Ray runs so many calls of an actor side by side."""

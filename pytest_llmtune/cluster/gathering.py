@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gathering"]
 
+
 T = TypeVar("T")
 _QUIET = 0.005
 """Seconds without another call that end the gathering."""

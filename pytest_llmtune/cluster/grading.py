@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.cluster.engine import Engine
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.model import Answer, ExampleGrade, Row
+    from pytest_llmtune.types import Answer, ExampleGrade, Row
 
 __all__ = ["ClusterGrader", "ClusterReader", "Crew", "stays"]
+
 
 _MOST = 64
 """Rows in a task."""

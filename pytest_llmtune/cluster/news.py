@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from pytest_llmtune.completions.account import Account
+    from pytest_llmtune.completions.stats import Account
     from pytest_llmtune.errors import LLMTuneError
-    from pytest_llmtune.model import Exchange
+    from pytest_llmtune.types import Exchange
 
 __all__ = ["Closed", "Counted", "Done", "Ended", "Kept", "News"]
 

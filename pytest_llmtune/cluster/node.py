@@ -11,25 +11,26 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.cluster.job_spec import installed
 from pytest_llmtune.cluster.news import Closed, Counted, Done, Kept
-from pytest_llmtune.cluster.order import installed
-from pytest_llmtune.completions.account import Account
-from pytest_llmtune.completions.asking import Asking
-from pytest_llmtune.completions.ledger import Reservation, closing
-from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.completions.requester import Asking
+from pytest_llmtune.completions.stats import Account
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
+from pytest_llmtune.money.ledger import Reservation, closing
+from pytest_llmtune.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from decimal import Decimal
 
+    from pytest_llmtune.cluster.job_spec import Item, Order
     from pytest_llmtune.cluster.news import News
-    from pytest_llmtune.cluster.order import Item, Order
     from pytest_llmtune.completions.known import Known
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.model import Exchange, Row
+    from pytest_llmtune.types import Exchange, Row
 
 __all__ = ["ask_batch", "grade_batch"]
+
 
 _AT_ONCE = 16
 """Answers of graders of which one waits for the other's process."""

@@ -8,14 +8,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.atomic import write_text
-from pytest_llmtune.completions.facts import parse_object
+from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
 __all__ = ["BatchNote", "BatchNotes"]
+
 
 _OLDEST = 2 * 86_400.0
 """Seconds after which a note counts no more: batches end after a day."""

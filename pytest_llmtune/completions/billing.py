@@ -9,20 +9,21 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.completions import undercount
-from pytest_llmtune.completions.answers import answers_in, is_refusal, token_limit
-from pytest_llmtune.completions.facts import usage_of
-from pytest_llmtune.completions.request import safe_json
+from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.completions.sending import send
-from pytest_llmtune.completions.usage import completion_of
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.types import Exchange
+from pytest_llmtune.wire import undercount
+from pytest_llmtune.wire.answers import answers_in, is_refusal, token_limit
+from pytest_llmtune.wire.response import usage_of
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
-    from pytest_llmtune.completions.account import Account
-    from pytest_llmtune.completions.lanes import Lane
-    from pytest_llmtune.completions.pricing import Price, PriceBook
+    from pytest_llmtune.completions.routing import Lane
+    from pytest_llmtune.completions.stats import Account
+    from pytest_llmtune.money.prices import Price, PriceBook
 
 __all__ = ["ASSUMED_ANSWER", "Billing", "prompt_bound", "worst_case"]
+
 
 ASSUMED_ANSWER = 16_384
 """Tokens that an answer is reserved with where the request does not limit it."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_llmtune.errors import CacheError
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.types import Exchange
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import diskcache
 
 __all__ = ["VERSION", "Cache"]
+
 
 VERSION = 1
 _APPLICATION = 0x6C6C6D74  # "llmt" in the header of the SQLite file says that it is ours
@@ -111,7 +112,7 @@ class Cache:
         """Do it; where the files turn out not to be ours, set them aside and do it with new ones."""
         import diskcache
 
-        from pytest_llmtune.completions.data_disk import RefusedRowError
+        from pytest_llmtune.completions.disk import RefusedRowError
 
         try:
             try:
@@ -134,7 +135,7 @@ class Cache:
 
     def _opened(self) -> diskcache.Cache:
         if self._store is None:
-            from pytest_llmtune.completions.data_disk import DataCache
+            from pytest_llmtune.completions.disk import DataCache
 
             if os.path.expandvars(self.path) != str(self.path):  # diskcache would write elsewhere
                 raise OSError("its path holds the name of an environment variable")

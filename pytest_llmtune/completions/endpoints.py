@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
-from pytest_llmtune.completions.key_sources import shown
 from pytest_llmtune.completions.trust import OPENAI_URL
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.redaction.keys import shown
 
 if TYPE_CHECKING:
     import ssl
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import openai
 
-    from pytest_llmtune.completions.pricing import Price
-    from pytest_llmtune.completions.secret import Secret
+    from pytest_llmtune.money.prices import Price
+    from pytest_llmtune.redaction.secret import Secret
 
 __all__ = ["OPENAI_URL", "Endpoint", "check_address"]
 
@@ -73,7 +73,7 @@ class Endpoint:
         """
         import openai
 
-        from pytest_llmtune.completions.bounded_client import BoundedClient
+        from pytest_llmtune.completions.http_client import BoundedClient
 
         limits = openai.Timeout(timeout, connect=min(timeout, 10.0))
         sender = BoundedClient(timeout=limits, verify=trusted)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_llmtune.completions.faults import Failure
-    from pytest_llmtune.completions.lanes import Lane
-    from pytest_llmtune.model import CompletionRequest
+    from pytest_llmtune.completions.failures import Failure
+    from pytest_llmtune.completions.routing import Lane
+    from pytest_llmtune.types import CompletionRequest
 
 __all__ = ["Job", "Patience"]
 

@@ -7,16 +7,17 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.completions.facts import parse_object
-from pytest_llmtune.completions.faults import Failure, Hide, Kind, failure_in, failure_of
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.completions.failures import Failure, Hide, Kind, failure_in, failure_of
+from pytest_llmtune.types import Exchange
+from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.completions.lanes import Lane
+    from pytest_llmtune.completions.routing import Lane
 
 __all__ = ["model_names", "send"]
+
 
 _LONGEST_NAME = 100
 _HEADERS = {"content-type": "application/json"}

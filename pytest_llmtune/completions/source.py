@@ -9,21 +9,22 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
-from pytest_llmtune.completions.account import Account
-from pytest_llmtune.completions.asking import Asking
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.usage import answers_in, completion_of
+from pytest_llmtune.completions.requester import Asking
+from pytest_llmtune.completions.stats import Account
 from pytest_llmtune.errors import CompletionError, StaleRecordingError
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
-    from pytest_llmtune.completions.asking import Keep
-    from pytest_llmtune.completions.batches import Batching
+    from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.pricing import PriceBook
-    from pytest_llmtune.completions.recording import Recording
-    from pytest_llmtune.model import Completion, CompletionRequest, Exchange
+    from pytest_llmtune.completions.requester import Keep
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.types import Completion, CompletionRequest, Exchange
 
 __all__ = ["Asker", "Journal", "LiveSource", "ReplaySource", "Source"]
 

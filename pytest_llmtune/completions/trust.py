@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCAL", "OPENAI_URL", "Trust"]
 
+
 OPENAI_URL = "https://api.openai.com/v1"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """This machine."""

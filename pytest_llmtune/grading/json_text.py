@@ -11,6 +11,7 @@ from pytest_llmtune.errors import SuiteError
 
 __all__ = ["NOTHING", "canonical", "check_path", "pick", "read_last"]
 
+
 NOTHING = object()
 """No JSON was found; None is JSON's null."""
 

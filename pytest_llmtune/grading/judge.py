@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from pytest_llmtune.completions.request import build
+from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading.grader import BuiltIn
+from pytest_llmtune.grading.base import BuiltIn
 from pytest_llmtune.grading.votes import grade_answers
-from pytest_llmtune.model import Answer, Completion, CompletionRequest, ExampleGrade, Row
-from pytest_llmtune.suite.needs import REFERENCE_COLUMNS
-from pytest_llmtune.suite.prompt import Template
+from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
+from pytest_llmtune.suite.prompts import Template
+from pytest_llmtune.types import Answer, Completion, CompletionRequest, ExampleGrade, Row
 
 __all__ = ["Ask", "Judge"]
+
 
 Ask = Callable[[CompletionRequest], Awaitable[Completion]]
 """Completes a request, recorded, priced and budgeted like any other."""

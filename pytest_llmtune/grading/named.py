@@ -5,19 +5,21 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.invalid import meant
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.grader import Grader, metric_names, reference_value
-from pytest_llmtune.grading.vacuous import PROBES, judges_of
-from pytest_llmtune.suite.invalid import meant
+from pytest_llmtune.grading.base import Grader, metric_names, reference_value
+from pytest_llmtune.grading.preflight import PROBES, judges_of
 from pytest_llmtune.suite.threshold import METRICS, SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_llmtune.model import Example
-    from pytest_llmtune.suite import Split, Suite
+    from pytest_llmtune.data.split import Split
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.types import Example
 
 __all__ = ["check_aggregated", "check_metric", "check_named"]
+
 
 _MEASURED = tuple(name for name in METRICS if name not in SCORES)
 """Metrics of every suite that no grader gives."""

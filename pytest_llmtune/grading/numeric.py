@@ -8,14 +8,15 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.extract import answer_in
-from pytest_llmtune.grading.grader import BuiltIn, reference_value
-from pytest_llmtune.model import Answer, Row
+from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.grading.math.extract import answer_in
+from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Numeric"]
+
 
 _LONGEST = 100  # characters; a longer numeral is no answer, and costs time
 _NUMBER = re.compile(

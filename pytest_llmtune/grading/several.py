@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.grader import Elsewhere, Grader, digest, metric_names
+from pytest_llmtune.grading.base import Elsewhere, Grader, digest, metric_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmtune.model import Answer, ExampleGrade, Row
+    from pytest_llmtune.types import Answer, ExampleGrade, Row
 
 __all__ = ["Several", "grade_with"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.grader import BuiltIn, reference_value
-from pytest_llmtune.model import Answer, Row
+from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import Literal
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.model import Answer, ExampleGrade
+from pytest_llmtune.types import Answer, ExampleGrade
 
 __all__ = ["VOTES", "Vote", "check_vote", "grade_answers"]
+
 
 Vote = Literal["equivalence", "medoid"] | Callable[[Sequence[str]], int]
 """``equivalence``: the most frequent answer; ``medoid``: the text most like all others; or a function that is given the

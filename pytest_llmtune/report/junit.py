@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.figures import interval, number
-from pytest_llmtune.report.text import one_line
+from pytest_llmtune._util.figures import interval, number
+from pytest_llmtune._util.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_llmtune.report.suite_report import SuiteReport
+    from pytest_llmtune.guard.result import SuiteReport
 
 __all__ = ["properties"]
 

@@ -7,9 +7,9 @@ from decimal import Decimal
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pytest_llmtune._util.figures import dollars, number
+from pytest_llmtune._util.text import cell_cut, one_line
 from pytest_llmtune.events import Asked, Finished, InFlight, Started, TrialDone
-from pytest_llmtune.figures import dollars, number
-from pytest_llmtune.report.text import cell_cut, one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.events import Event
 
 __all__ = ["Progress"]
+
 
 _VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}
 _PAUSE = 10.0  # seconds between two plain lines about examples

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bar", "fit"]
 
+
 _EARLY = 0.05
 """The share that must be done before a guess at the rest is worth a word."""
 

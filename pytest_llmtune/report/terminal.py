@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.figures import counted, dollars, interval, number
-from pytest_llmtune.lock import Measured
-from pytest_llmtune.report.charts import label
-from pytest_llmtune.report.text import cell_cut, clean, columns, one_line
+from pytest_llmtune._util.figures import counted, dollars, interval, number
+from pytest_llmtune._util.text import cell_cut, clean, columns, one_line
+from pytest_llmtune.guard.lockfile import Measured
+from pytest_llmtune.report.html.charts import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_llmtune.comparison import Flip, Outcome
-    from pytest_llmtune.report.suite_report import SuiteReport
+    from pytest_llmtune.guard.comparison import Flip, Outcome
+    from pytest_llmtune.guard.result import SuiteReport
 
 __all__ = ["failure", "summary"]
+
 
 _FLIPS = 5
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}

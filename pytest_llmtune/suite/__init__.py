@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pytest_llmtune.data.dataset import Dataset, load
+from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.suite.config import Config
-from pytest_llmtune.suite.dataset import Dataset, load
 from pytest_llmtune.suite.domains import (
     Choice,
     Constant,
@@ -23,10 +24,9 @@ from pytest_llmtune.suite.domains import (
     uniform,
 )
 from pytest_llmtune.suite.parameters import parse_domain
-from pytest_llmtune.suite.prompt import Template
+from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.suite.space import Space
 from pytest_llmtune.suite.space_keys import SuiteWarning
-from pytest_llmtune.suite.split import Split, split
 from pytest_llmtune.suite.suite import Suite
 from pytest_llmtune.suite.threshold import Threshold
 

@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.functions import is_function_path, load_function
-from pytest_llmtune.suite.invalid import InvalidError, meant, shown
+from pytest_llmtune._util.functions import is_function_path, load_function
+from pytest_llmtune._util.invalid import InvalidError, meant, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["AGGREGATES", "Aggregate", "aggregator"]
+
 
 Aggregate = Callable[[Sequence[float]], float]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.invalid import InvalidError, shown
 from pytest_llmtune.suite.config import Config
 from pytest_llmtune.suite.domains import Constant
-from pytest_llmtune.suite.invalid import InvalidError, shown
 from pytest_llmtune.suite.parameters import LISTS, check_name, parse_domain
 from pytest_llmtune.suite.space import Space, overlaid
 from pytest_llmtune.suite.templates import one_template
@@ -14,7 +14,7 @@ from pytest_llmtune.suite.templates import one_template
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.suite.reading import Declaration, Problems
+    from pytest_llmtune.suite.declaration import Declaration, Problems
 
 __all__ = ["read_baselines"]
 

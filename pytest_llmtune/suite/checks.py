@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.invalid import meant
+from pytest_llmtune._util.invalid import meant
 from pytest_llmtune.suite.threshold import COSTS, METRICS, SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.suite.reading import Problems
+    from pytest_llmtune.suite.declaration import Problems
     from pytest_llmtune.suite.threshold import Threshold
 
 __all__ = ["check_whole"]

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.completions.request import build
+from pytest_llmtune._util.invalid import listed, shown
+from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.invalid import listed, shown
-from pytest_llmtune.suite.prompt import Template
+from pytest_llmtune.suite.prompts import Template
 
 if TYPE_CHECKING:
-    from pytest_llmtune.model import CompletionRequest, Row
+    from pytest_llmtune.types import CompletionRequest, Row
 
 __all__ = ["Config"]
+
 
 _MOST_ANSWERS = 10_000
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_llmtune.suite.functions import is_function_path
+from pytest_llmtune._util.functions import is_function_path
 
 __all__ = ["code_in"]
+
 
 _TEMPLATES = ("prompt", "messages", "baselines")
 _RUNS_CODE = "python"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pytest_llmtune.suite.invalid import InvalidError, shown
+from pytest_llmtune._util.invalid import InvalidError, shown
 
 __all__ = [
     "Choice",

@@ -8,13 +8,14 @@ from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.invalid import InvalidError, listed, meant, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.invalid import InvalidError, listed, meant, shown
 
 if TYPE_CHECKING:
-    from pytest_llmtune.model import Row
+    from pytest_llmtune.types import Row
 
 __all__ = ["escape", "fields", "fill"]
+
 
 _MAX_WIDTH = 1_000
 _MAX_FILLED = 16_000_000

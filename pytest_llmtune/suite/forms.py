@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.invalid import InvalidError, meant, shown
+from pytest_llmtune._util.invalid import InvalidError, meant, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

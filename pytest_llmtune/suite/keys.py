@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmtune.money.prices_part import PRICES
 from pytest_llmtune.suite import forms, shapes
 from pytest_llmtune.suite.forms import Form
 from pytest_llmtune.suite.names import check_name
 from pytest_llmtune.suite.parameters import PARAMETERS, TEMPERATURE_OR_TOP_P
-from pytest_llmtune.suite.prices import PRICES
 
 __all__ = ["GATE", "KEYS", "PARAMETER_KEYS", "REQUIRED", "Key"]
+
 
 REQUIRED = object()
 """The default of a key without one."""

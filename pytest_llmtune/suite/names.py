@@ -6,9 +6,10 @@ import re
 import unicodedata
 from typing import Any
 
-from pytest_llmtune.suite.invalid import InvalidError, shown
+from pytest_llmtune._util.invalid import InvalidError, shown
 
 __all__ = ["check_name"]
+
 
 _MAX = 200
 """Bytes; with the longest ending a file name stays below the 255 that file systems take."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmtune._util.invalid import InvalidError, meant, shown
 from pytest_llmtune.suite.domains import (
     Choice,
     Constant,
@@ -19,7 +20,6 @@ from pytest_llmtune.suite.domains import (
     Range,
     Uniform,
 )
-from pytest_llmtune.suite.invalid import InvalidError, meant, shown
 
 __all__ = [
     "LISTS",
@@ -31,6 +31,7 @@ __all__ = [
     "parse_branches",
     "parse_domain",
 ]
+
 
 TEMPERATURE_OR_TOP_P = "temperature_or_top_p"
 

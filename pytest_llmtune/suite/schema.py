@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PATH", "schema", "text"]
 
+
 PATH = Path(__file__).with_name("llmtune.schema.json")
 
 _NUMBER = {"type": "number"}

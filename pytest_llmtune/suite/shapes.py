@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_llmtune.suite.expression import compile_condition
-from pytest_llmtune.suite.invalid import InvalidError, shown
+from pytest_llmtune._util.invalid import InvalidError, shown
+from pytest_llmtune.data.where import compile_condition
 
 __all__ = ["baselines", "condition", "endpoints", "grader", "mapping"]
 

@@ -7,18 +7,19 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.invalid import listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.config import Config
 from pytest_llmtune.suite.domains import Choice, Constant, Domain, LogRandInt, OneOf, RandInt, Range, Uniform
-from pytest_llmtune.suite.invalid import listed, shown
 from pytest_llmtune.suite.parameters import TEMPERATURE_OR_TOP_P
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_llmtune.suite.prompt import Template
+    from pytest_llmtune.suite.prompts import Template
 
 __all__ = ["DEFAULTS", "Space", "overlaid"]
+
 
 DEFAULTS: Mapping[str, Domain] = {
     TEMPERATURE_OR_TOP_P: OneOf(({"temperature": Uniform(0, 2)}, {"top_p": Uniform(0, 1)})),

@@ -6,18 +6,19 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.invalid import shown
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.suite.domains import Constant, Domain
-from pytest_llmtune.suite.invalid import shown
 from pytest_llmtune.suite.keys import PARAMETER_KEYS
 from pytest_llmtune.suite.parameters import PARAMETERS, TEMPERATURE_OR_TOP_P, check_name, parse_branches, parse_domain
 from pytest_llmtune.suite.space import DEFAULTS, Space, overlaid
 from pytest_llmtune.suite.templates import read_templates, several
 
 if TYPE_CHECKING:
-    from pytest_llmtune.suite.reading import Declaration, Problems
+    from pytest_llmtune.suite.declaration import Declaration, Problems
 
 __all__ = ["SuiteWarning", "read_space"]
+
 
 _NOT_SENT = Constant(None)
 _OWN = frozenset({"model", "messages", "stream", "stream_options", *PARAMETERS})

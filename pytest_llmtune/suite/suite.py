@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_llmtune._util.invalid import listed, meant, shown
+from pytest_llmtune.data.dataset import Dataset, check_source, load
+from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.errors import SuiteError, problem_of
 from pytest_llmtune.suite.aggregate import Aggregate, aggregator
 from pytest_llmtune.suite.baselines import read_baselines
 from pytest_llmtune.suite.checks import check_whole
-from pytest_llmtune.suite.dataset import Dataset, check_source, load
-from pytest_llmtune.suite.invalid import listed, meant, shown
+from pytest_llmtune.suite.columns import reference_columns
+from pytest_llmtune.suite.declaration import Declaration, Problems, read_keys, read_thresholds
 from pytest_llmtune.suite.names import check_name
-from pytest_llmtune.suite.needs import reference_columns
-from pytest_llmtune.suite.reading import Declaration, Problems, read_keys, read_thresholds
 from pytest_llmtune.suite.space_keys import read_space
-from pytest_llmtune.suite.split import Split, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.invalid import shown
 from pytest_llmtune.suite.domains import Choice
-from pytest_llmtune.suite.invalid import shown
-from pytest_llmtune.suite.prompt import Template
+from pytest_llmtune.suite.prompts import Template
 
 if TYPE_CHECKING:
-    from pytest_llmtune.suite.reading import Declaration, Problems
+    from pytest_llmtune.suite.declaration import Declaration, Problems
 
 __all__ = ["one_template", "read_templates", "several"]
 

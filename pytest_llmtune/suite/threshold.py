@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_llmtune._util.invalid import InvalidError, meant, shown
 from pytest_llmtune.suite.forms import number
-from pytest_llmtune.suite.invalid import InvalidError, meant, shown
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
 __all__ = ["COSTS", "METRICS", "RATES", "SCORES", "Threshold", "parse"]
+
 
 SCORES = ("success_vote", "success", "expected_success")
 """Metrics that every built-in grader gives."""

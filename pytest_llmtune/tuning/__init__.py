@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_llmtune.tuning.beside import Judged, affordable, compare
-from pytest_llmtune.tuning.rehearsal import dry_run
+from pytest_llmtune.tuning.dry_run import dry_run
+from pytest_llmtune.tuning.final import Judged, affordable, compare
+from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.study import INTERRUPTED, Study, study_digest, tune
-from pytest_llmtune.tuning.study_log import StudyLog
 
 __all__ = [
     "INTERRUPTED",

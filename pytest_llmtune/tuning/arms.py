@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LENGTHS", "Arm", "Family", "families_of"]
 
+
 LENGTHS = ("max_completion_tokens", "max_tokens")
 """Parameters that limit an answer's length, in tokens."""
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.grading import check_metric, judges_of
 
 if TYPE_CHECKING:
-    from pytest_llmtune.completions.pricing import PriceBook
+    from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.suite import Split, Suite
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.suite import Suite
 
 __all__ = ["check_payable"]
 

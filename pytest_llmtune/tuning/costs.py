@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "Costs"]
 
+
 _SLOPE, _SLOPE_WEIGHT = 0.25, 1 / 0.1**2
 """Tokens for a byte of a prompt, and how sure that is: one over its variance."""
 _PRIOR_ROWS = 3.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.figures import counted, dollars
+from pytest_llmtune._util.figures import counted, dollars
 
 if TYPE_CHECKING:
-    from pytest_llmtune.tuning.search import Search
-    from pytest_llmtune.tuning.study_log import StudyLog
+    from pytest_llmtune.tuning.journal import StudyLog
+    from pytest_llmtune.tuning.loop import Search
 
 __all__ = ["nothing_yet", "why_none"]
 

@@ -8,19 +8,20 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions.billing import worst_case
-from pytest_llmtune.completions.usage import answers_in, completion_of, lengths_of
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
-from pytest_llmtune.tuning.lending import Lender
+from pytest_llmtune.tuning.reuse import Lender
+from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.tokens import completion_of, lengths_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llmtune.completions.pricing import PriceBook
-    from pytest_llmtune.evaluation import Asking
-    from pytest_llmtune.model import Completion, CompletionRequest, Example
+    from pytest_llmtune.guard.evaluation import Asking
+    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.tuning.arms import Arm
-    from pytest_llmtune.tuning.scoring import Sample, Scorer
-    from pytest_llmtune.tuning.study_log import StudyLog
+    from pytest_llmtune.tuning.journal import StudyLog
+    from pytest_llmtune.tuning.samples import Sample, Scorer
+    from pytest_llmtune.types import Completion, CompletionRequest, Example
 
 __all__ = ["Cell", "Pool"]
 

@@ -1,130 +1,138 @@
-"""Which arms to try: every model with every prompt first, then what FLAML's BlendSearch suggests."""
+"""FLAML's BlendSearch behind two verbs: suggest a configuration, tell how it did."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
-import random
-from dataclasses import dataclass, field, replace
+import warnings
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.domains import Choice, Constant, OneOf, QUniform, Range
-from pytest_llmtune.tuning.arms import LENGTHS, Arm, families_of
-from pytest_llmtune.tuning.blendsearch import BlendSearch, coarse
+from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from pytest_llmtune.suite import Config, Space
-    from pytest_llmtune.suite.domains import Domain
-    from pytest_llmtune.tuning.arms import Family
 
-__all__ = ["Proposals", "arm_space"]
-
-_POOLED = ("n", *LENGTHS)
-"""What an arm's samples serve all values of."""
-_FIRST = 60
-"""Pairs of model and prompt to begin with, at most."""
-_PATIENCE = 30
-"""Proposals in a row that may be known already before the space counts as searched through."""
-_WARM = 1.0
-"""The highest temperature to begin with: beyond it answers soon turn to noise."""
+__all__ = ["BlendSearch", "coarse"]
 
 
-def arm_space(space: Space) -> Space:
-    """The space without the choices that need no samples of their own."""
-
-    def kept(domains: Mapping[str, Domain]) -> dict[str, Domain]:
-        return {name: domain for name, domain in domains.items() if name not in _POOLED}
-
-    return replace(
-        space,
-        parameters=kept(space.parameters),
-        conditions={model: kept(domains) for model, domains in space.conditions.items()},
-    )
+_PATIENCE = 50
+"""Suggestions in a row that may be none (known already) before the space counts as searched through."""
+_WORST = 1e6
+"""Worse than any metric, yet a number: FLAML's search threads cannot reckon with infinity."""
+_COARSE = {"temperature": 0.1, "top_p": 0.1}
 
 
 @dataclass(slots=True)
-class Proposals:
-    """New arms, none twice."""
+class BlendSearch:
+    """Proposes configurations of a space.
+
+    Values are rounded (``coarse``), because equal sampling parameters share their samples.
+    """
 
     space: Space
     mode: str
     seed: int = 0
     budget: float | None = None
     """USD for the search."""
-    _families: Mapping[str, Family] = field(init=False)
-    _first: Iterator[Config] = field(init=False)
-    _seen: set[str] = field(default_factory=set)
-    _search: BlendSearch | None = None
-    _open: dict[str, str] = field(default_factory=dict)
-    """Arm to FLAML's name of the suggestion."""
-    _told: dict[str, tuple[float | None, float]] = field(default_factory=dict)
-    _done: bool = False
+    _search: Any = None
+    _points: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What was drawn and not yet told of, in FLAML's own words."""
+    _ids: Any = field(default_factory=itertools.count)
 
-    def __post_init__(self) -> None:
-        self._families = families_of(self.space)
-        small = arm_space(self.space)
-        self._first = _first_ones(small, random.Random(self.seed))  # noqa: S311  # repeatable, no secret
-        if not small.is_constant:
-            self._search = BlendSearch(small, self.mode, self.seed, self.budget)
-
-    def next(self) -> Arm | None:
-        """An arm that was not proposed yet; None: there is none left."""
-        for config in self._first:
-            if (arm := self._new(config)) is not None:
-                return arm
-        misses = 0
-        while self._search is not None and not self._done:
-            suggested = self._search.suggest()
-            if suggested is None or misses >= _PATIENCE:
-                self._done = True
-                break
-            name, config = suggested
-            if (arm := self._new(config)) is not None:
-                self._open[arm.key] = name
-                return arm
-            self._search.tell(name, *self._told.get(self._arm(config).key, (None, 0.0)))
-            misses += 1
+    def suggest(self) -> tuple[str, Config] | None:
+        """A trial's id and its configuration; None: the space is searched through."""
+        search = self._started()
+        for _ in range(_PATIENCE):
+            trial = f"t{next(self._ids)}"
+            point = search.suggest(trial)
+            if point is not None:
+                self._points[trial] = point
+                return trial, self._config(point)
         return None
 
-    def tell(self, arm: Arm, score: float | None, spent: float) -> None:
-        """How an arm did; a score of None stands for one that must not win."""
-        self._told[arm.key] = score, spent
-        if self._search is not None and arm.key in self._open:
-            self._search.tell(self._open.pop(arm.key), score, spent)
+    def tell(self, trial: str, score: float | None, cost: float) -> None:
+        """How a trial did; a score of None stands for a configuration that must not win, in either mode."""
+        worst = -_WORST if self.mode == "max" else _WORST
+        result = {"score": worst if score is None else score, "cost": cost, "config": self._points.pop(trial)}
+        self._search.on_trial_complete(trial, result)
 
-    def _arm(self, config: Config) -> Arm:
-        return Arm(config.params, config.template, self._families[config.model])
+    def _started(self) -> Any:
+        if self._search is None:
+            with warnings.catch_warnings():
+                # flaml complains, when it is imported, about its automl extra, which we do not use
+                warnings.filterwarnings("ignore", message=".*automl.*")
+                import flaml
+                import optuna
+            optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets on standard error
+            logging.getLogger("flaml.tune.searcher").setLevel(logging.WARNING)  # its advice is nothing users can take
+            self._search = flaml.BlendSearch(
+                metric="score",
+                mode=self.mode,
+                space=self._flaml_space(),
+                cost_attr="cost",
+                cost_budget=self.budget,
+                seed=20 + self.seed,
+            )
+        return self._search
 
-    def _new(self, config: Config) -> Arm | None:
-        arm = self._arm(config)
-        if arm.key in self._seen:
-            return None
-        self._seen.add(arm.key)
-        return arm
+    def _flaml_space(self) -> dict[str, Any]:
+        from flaml import tune
+
+        branches = [
+            {"model": model, **{name: _flaml(domain) for name, domain in self.space.for_model(model).items()}}
+            for model in self.space.models
+        ]
+        space: dict[str, Any] = {"template": tune.choice(list(range(len(self.space.templates))))}
+        return space | ({"params": tune.choice(branches)} if len(branches) > 1 else branches[0])
+
+    def _config(self, point: Mapping[str, Any]) -> Config:
+        drawn = {**point}
+        template = self.space.templates[drawn.pop("template")]
+        drawn |= drawn.pop("params", {})
+        domains = self.space.for_model(drawn["model"])
+        values = {name: _value(name, domain, drawn[name]) for name, domain in domains.items()}
+        return self.space.config({"model": drawn["model"], **values}, template)
 
 
-def _first_ones(space: Space, chance: random.Random) -> Iterator[Config]:
-    pairs = [(model, template) for template in space.templates for model in space.models]
-    for model, template in pairs[:_FIRST]:
-        drawn = {name: _draw(name, domain, chance) for name, domain in space.for_model(model).items()}
-        yield space.config({"model": model, **drawn}, template)
+def _flaml(domain: Domain) -> Any:
+    from flaml import tune
 
-
-def _draw(name: str, domain: Domain, chance: random.Random) -> Any:
-    if isinstance(domain, OneOf):
-        branch = chance.choice(domain.branches)
-        return {inner: _draw(inner, other, chance) for inner, other in branch.items()}
     if isinstance(domain, Choice):
-        return chance.choice(domain.options)
+        return tune.choice(list(range(len(domain.options))))  # an option may be a list, which FLAML cannot hash
+    if isinstance(domain, OneOf):
+        return tune.choice([{name: _flaml(inner) for name, inner in branch.items()} for branch in domain.branches])
+    if isinstance(domain, Constant):
+        return 0
+    assert isinstance(domain, Range)  # noqa: S101  # the domains are these four
+    plain = domain.to_plain()
+    [(word, bounds)] = plain.items()
+    return getattr(tune, word)(*bounds)
+
+
+def _value(name: str, domain: Domain, drawn: Any) -> Any:
     if isinstance(domain, Constant):
         return domain.value
+    if isinstance(domain, Choice):
+        return domain.options[int(drawn)]
+    if isinstance(domain, OneOf):
+        inner = next(branch for branch in domain.branches if branch.keys() == drawn.keys())
+        return {key: _value(key, inner[key], value) for key, value in drawn.items()}
     assert isinstance(domain, Range)  # noqa: S101  # the domains are these four
-    top = min(domain.top, max(_WARM, domain.low)) if name == "temperature" else domain.top
-    if domain.logarithmic:
-        value = math.exp(chance.uniform(math.log(domain.low), math.log(top)))
+    return coarse(name, domain, drawn)
+
+
+def coarse(name: str, domain: Range, value: float) -> float:
+    """A value as fine as the scores of some ten rows can tell apart: equal sampling parameters share their samples."""
+    if domain.whole:
+        found: float = int(value)
+        if domain.logarithmic and value > 16:
+            found = round(2 ** (round(math.log2(value) * 2) / 2))
+    elif name in _COARSE:
+        found = round(round(value / _COARSE[name]) * _COARSE[name], 6)
     else:
-        value = chance.uniform(domain.low, top)
-    if isinstance(domain, QUniform):
-        value = round(value / domain.q) * domain.q
-    return coarse(name, domain, value)
+        found = float(value)
+    return found if domain.contains(found) else value

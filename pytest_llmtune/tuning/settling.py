@@ -9,16 +9,17 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.tuning.choosing import SAFE, ranked
+from pytest_llmtune.tuning.selection import SAFE, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.tuning.race import Candidate, Entrant, Race
-    from pytest_llmtune.tuning.search import Search
+    from pytest_llmtune.tuning.allocation import Candidate, Entrant, Race
+    from pytest_llmtune.tuning.loop import Search
 
 __all__ = ["kept", "settle"]
+
 
 _Cell = tuple["Entrant", int, int]
 """Of the pool: entrant, row and how many answers there shall be."""

@@ -10,35 +10,37 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.functions import qualified_name
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.evaluation import mean
-from pytest_llmtune.lock import StudySummary, TrialSummary
-from pytest_llmtune.suite.functions import qualified_name
-from pytest_llmtune.tuning.choosing import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
+from pytest_llmtune.guard.evaluation import mean
+from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
+from pytest_llmtune.tuning.allocation import Race
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.encoding import Encoder
-from pytest_llmtune.tuning.lending import Lender
+from pytest_llmtune.tuning.journal import StudyLog
+from pytest_llmtune.tuning.loop import Search
 from pytest_llmtune.tuning.no_winner import nothing_yet, why_none
 from pytest_llmtune.tuning.pool import Pool
-from pytest_llmtune.tuning.proposals import Proposals
-from pytest_llmtune.tuning.race import Race
-from pytest_llmtune.tuning.scoring import Scorer
-from pytest_llmtune.tuning.search import Search
+from pytest_llmtune.tuning.proposals_part import Proposals
+from pytest_llmtune.tuning.reuse import Lender
+from pytest_llmtune.tuning.samples import Scorer
+from pytest_llmtune.tuning.selection import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.settling import kept, settle
-from pytest_llmtune.tuning.study_log import StudyLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune import events
-    from pytest_llmtune.completions.ledger import Ledger
-    from pytest_llmtune.completions.pricing import PriceBook
-    from pytest_llmtune.evaluation import Asking
+    from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.suite import Config, Split, Suite
-    from pytest_llmtune.tuning.race import Entrant
+    from pytest_llmtune.guard.evaluation import Asking
+    from pytest_llmtune.money.ledger import Ledger
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.tuning.allocation import Entrant
 
 __all__ = ["INTERRUPTED", "Study", "study_digest", "tune"]
+
 
 _RUNNERS_UP = 50
 INTERRUPTED = "interrupted"

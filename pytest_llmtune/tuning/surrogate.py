@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Belief", "Kernel", "Points", "Scored", "believe"]
 
+
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 

@@ -12,8 +12,8 @@ import pytest
 from support.live import PRICES, Live, request
 from support.llm_server import Fault, LLMServer
 
-from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, LLMTuneError
+from pytest_llmtune.money.ledger import Ledger
 
 if TYPE_CHECKING:
     from support.ray_cluster import RayCluster
@@ -158,7 +158,7 @@ def test_a_limit_a_minute_is_shared_among_the_nodes(engine: Engine, live: Live) 
 
 def test_another_version_on_a_node_is_named(engine: Engine, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install where is said."""
-    monkeypatch.setattr("pytest_llmtune.cluster.order.version", lambda _: "9.9")
+    monkeypatch.setattr("pytest_llmtune.cluster.job_spec.version", lambda _: "9.9")
     with LLMServer() as server, pytest.raises(LLMTuneError, match=r"pytest runs 9\.9; install the same version"):
         Live.run(live.source(server, elsewhere=engine.asker), *questions(2))
 

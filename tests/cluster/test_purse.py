@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
+from pytest_llmtune.cluster.budget_actor import Purse
 from pytest_llmtune.cluster.news import Closed, Done, Ended
-from pytest_llmtune.cluster.purse import Purse
-from pytest_llmtune.completions.ledger import Ledger
+from pytest_llmtune.money.ledger import Ledger
 
 
 def test_what_a_lost_batch_held_is_spent() -> None:

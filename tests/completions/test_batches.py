@@ -10,7 +10,7 @@ import pytest
 from support.live import Live, request
 from support.llm_server import LLMServer
 
-from pytest_llmtune.completions.batches import Batching
+from pytest_llmtune.completions.batch_api import Batching
 from pytest_llmtune.errors import CompletionError
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.data_disk import MAX_BYTES, DataDisk, RefusedRowError
+from pytest_llmtune.completions.disk import MAX_BYTES, DataDisk, RefusedRowError
 from pytest_llmtune.errors import CacheError
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.types import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_is_on_disk_when_add_returns(tmp_path: Path) -> None:
     """A process killed right after ``add`` has lost nothing."""
     script = (
         "import os, signal, sys; from pathlib import Path; from pytest_llmtune.completions.cache import Cache\n"
-        "from pytest_llmtune.model import Exchange\n"
+        "from pytest_llmtune.types import Exchange\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "for i in range(5): cache.add(f'key{i}', Exchange('POST', 'u', {}, {'i': i}))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -124,7 +124,7 @@ def test_several_processes_add_at_once(tmp_path: Path) -> None:
     """Four processes make the cache and fill the same keys together: every exchange is there once."""
     script = (
         "import sys; from pathlib import Path; from pytest_llmtune.completions.cache import Cache\n"
-        "from pytest_llmtune.model import Exchange\n"
+        "from pytest_llmtune.types import Exchange\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "for i in range(30): cache.add(f'key{i % 3}', Exchange('POST', 'u', {}, {'who': sys.argv[2], 'i': i}))\n"
         "assert cache.notes == []"
@@ -377,7 +377,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from pytest_llmtune.completions.cache import Cache; from pytest_llmtune.errors import CacheError\n"
-        "from pytest_llmtune.model import Exchange\n"
+        "from pytest_llmtune.types import Exchange\n"
         "import os\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "cache = Cache(Path(sys.argv[1])); cache.add('first', Exchange('POST', 'u', {}, {}))\n"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pytest_llmtune.completions.client_spend import ClientSpend
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.pricing import PriceBook
+from pytest_llmtune.capture.client_spend import ClientSpend
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.prices import PriceBook
 
 PRICES = PriceBook({"m": {"input": 0, "output": 1_000_000}})
 """A dollar for each completion token."""

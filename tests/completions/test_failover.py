@@ -12,13 +12,13 @@ import pytest
 from support.live import PRICES, request
 from support.llm_server import Fault, LLMServer, prompt_tokens, refused_url
 
-from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.errors import EndpointError
+from pytest_llmtune.money.prices import PriceBook
 
 if TYPE_CHECKING:
     from support.live import Live
 
-    from pytest_llmtune.model import Completion
+    from pytest_llmtune.types import Completion
 
 
 def at(server: LLMServer, **fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.faults import Kind, backoff, failure_in, failure_of, n_limit
+from pytest_llmtune.completions.failures import Kind, backoff, failure_in, failure_of, n_limit
 
 REFUSALS_OF_N = [
     ("Invalid 'n': integer above maximum value. Expected a value <= 128, but got 200 instead.", 200, 128),

@@ -13,15 +13,15 @@ import pytest
 from support.live import PRICES, Live, request
 from support.llm_server import Fault, LLMServer, tokens
 
-from pytest_llmtune.completions.bounded_client import BoundedClient
-from pytest_llmtune.completions.pricing import PriceBook
-from pytest_llmtune.completions.usage import completion_of
+from pytest_llmtune.completions.http_client import BoundedClient
 from pytest_llmtune.errors import CompletionError, EndpointError
+from pytest_llmtune.money.prices import PriceBook
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_llmtune.model import Completion
+    from pytest_llmtune.types import Completion
 
 TEXT = "The answer is 42, as everybody knows."
 
@@ -317,7 +317,7 @@ def test_a_filtered_answer_is_nothing_to_judge(live: Live) -> None:
 
 def test_a_list_of_models_has_its_time_and_its_size(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that says the model is gone and then never lists the others holds nobody up."""
-    monkeypatch.setattr("pytest_llmtune.completions.asking._COURTESY", 0.3)
+    monkeypatch.setattr("pytest_llmtune.completions.requester._COURTESY", 0.3)
     with LLMServer(models=["x" * 5000]) as server:
         [error] = live.results(live.source(server), request())
     assert len(str(error)) < 600
@@ -344,7 +344,7 @@ class _Slow(list):  # type: ignore[type-arg]
 
 def test_figures_of_a_stranger_s_recording_are_read_alike() -> None:
     """What a recording says of its usage is believed no more than what a server says."""
-    from pytest_llmtune.model import Exchange
+    from pytest_llmtune.types import Exchange
 
     body = {"model": "m", "messages": [{"role": "user", "content": "q"}], "n": 1}
     choice = {"finish_reason": "stop", "message": {"role": "assistant", "content": TEXT}}

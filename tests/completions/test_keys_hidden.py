@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmtune import Suite
-from pytest_llmtune.completions.endpoint_list import endpoints_of
-from pytest_llmtune.completions.key_sources import shown
+from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.redacting import redactor_of
+from pytest_llmtune.redaction.keys import shown
+from pytest_llmtune.redaction.redacting import redactor_of
 from pytest_llmtune.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.ledger import Ledger
 from pytest_llmtune.errors import BudgetExhaustedError
+from pytest_llmtune.money.ledger import Ledger
 
 ONE = Decimal(1)
 

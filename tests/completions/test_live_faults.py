@@ -13,9 +13,9 @@ import pytest
 from support.live import Live, request
 from support.llm_server import Fault, LLMServer, prompt_tokens, refused_url
 
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.recording import Recording
 from pytest_llmtune.errors import CompletionError, EndpointError
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.recording import Recording
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,18 +14,18 @@ import pytest
 from support.live import PRICES, Live, request
 from support.llm_server import Answer, LLMServer, prompt_tokens, tokens
 
-from pytest_llmtune.completions.account import Account
 from pytest_llmtune.completions.billing import Billing, prompt_bound
-from pytest_llmtune.completions.endpoint_list import endpoints_of
-from pytest_llmtune.completions.lanes import Fleet
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.pricing import PriceBook
-from pytest_llmtune.completions.recording import Recording
+from pytest_llmtune.completions.endpoint_files import endpoints_of
+from pytest_llmtune.completions.routing import Fleet
 from pytest_llmtune.completions.source import ReplaySource
-from pytest_llmtune.completions.undercount import probe_body
-from pytest_llmtune.completions.usage import completion_of
+from pytest_llmtune.completions.stats import Account
 from pytest_llmtune.errors import BudgetExhaustedError, CacheError, StaleRecordingError, SuiteError
-from pytest_llmtune.model import Usage
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.prices import PriceBook
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.types import Usage
+from pytest_llmtune.wire.tokens import completion_of
+from pytest_llmtune.wire.undercount import probe_body
 
 if TYPE_CHECKING:
     from pathlib import Path

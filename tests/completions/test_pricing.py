@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.pricing import Price, PriceBook, parse_price
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.model import Usage
+from pytest_llmtune.money.prices import Price, PriceBook, parse_price
+from pytest_llmtune.types import Usage
 
 TOKENS = st.integers(0, 10**7)
 PRICE = Price(Decimal(2), Decimal(8), Decimal("0.5"))

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
-from pytest_llmtune.completions.recording import Gathered, Recording
-from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.request import build
-from pytest_llmtune.completions.usage import completion_of
+from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording import Gathered, Recording
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     import random

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
-from pytest_llmtune.completions import cassette_file
-from pytest_llmtune.completions.recording import Recording
-from pytest_llmtune.completions.request import build
+from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording import Recording, cassette_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.interaction import Interaction
-from pytest_llmtune.completions.stable_ids import stable
+from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.recording.writer import stable
 
 CHAT, RESPONSES = "https://api.example.com/v1/chat/completions", "https://api.example.com/v1/responses"
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmtune.completions.orphans import orphans, remove
-from pytest_llmtune.completions.write_lock import exclusive
+from pytest_llmtune._util.files import exclusive
 from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording.orphans import orphans, remove
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOLD = """
 import sys, time
 from pathlib import Path
-from pytest_llmtune.completions.write_lock import exclusive
+from pytest_llmtune._util.files import exclusive
 with exclusive(Path(sys.argv[1]), Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)

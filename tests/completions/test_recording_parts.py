@@ -17,15 +17,14 @@ from support.exchanges import body_of, exchange
 from vcr.persisters.filesystem import FilesystemPersister
 from vcr.serializers import jsonserializer
 
-from pytest_llmtune.completions import cassette_file, packing
-from pytest_llmtune.completions.orphans import orphans
-from pytest_llmtune.completions.parts import Layout, files_of
-from pytest_llmtune.completions.recording import Recording
-from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.replay import Replay
-from pytest_llmtune.completions.request import build
-from pytest_llmtune.completions.stored import Stored
+from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune.capture.session import Replay
 from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording import Recording, cassette_file, packing
+from pytest_llmtune.recording.orphans import orphans
+from pytest_llmtune.recording.parts import Layout, files_of
+from pytest_llmtune.recording.storage import Stored
+from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
@@ -228,9 +227,9 @@ def test_calls_of_an_app_are_played_from_parts(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from pytest_llmtune.completions.parts import Layout
-from pytest_llmtune.completions.recording import Recording
-from pytest_llmtune.completions.redaction import Redactor
+from pytest_llmtune.recording.parts import Layout
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.redaction.redactor import Redactor
 sys.path.insert(0, sys.argv[2])
 from support.exchanges import exchange
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
-from pytest_llmtune.completions.interaction import Interaction
-from pytest_llmtune.completions.request import canonical_json
-from pytest_llmtune.completions.stale import difference, explain, nearest
+from pytest_llmtune._util.jsonhash import canonical_json
+from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.recording.mismatch import difference, explain, nearest
 
 
 def recorded(*questions: str) -> list[Interaction]:

@@ -14,11 +14,11 @@ import vcr
 from support.exchanges import body_of, exchange
 from support.llm_server import LLMServer
 
-from pytest_llmtune.completions.openai_client import client
-from pytest_llmtune.completions.recording import Recording
-from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.replay import Replay
-from pytest_llmtune.completions.request import build
+from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune.capture.client import client
+from pytest_llmtune.capture.session import Replay
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:

@@ -17,15 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
-from pytest_llmtune.completions import storing
-from pytest_llmtune.completions.interaction import Interaction
-from pytest_llmtune.completions.patching import recorded
-from pytest_llmtune.completions.recording import Recording
-from pytest_llmtune.completions.redaction import PLACEHOLDER, Redactor
-from pytest_llmtune.completions.replay import Replay
-from pytest_llmtune.completions.request import build
-from pytest_llmtune.completions.secret_forms import secrets_of
+from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune.capture.patching import recorded
+from pytest_llmtune.capture.session import Replay
 from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.recording import Recording, storing
+from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.redaction.patterns import secrets_of
+from pytest_llmtune.redaction.redactor import PLACEHOLDER, Redactor
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ import pytest
 from support.llm_server import Answer, Fault, LLMServer
 from support.replaying import COMMAND, chat, replay_of
 
-from pytest_llmtune.completions.matching import Matching
-from pytest_llmtune.completions.offline import Offline
-from pytest_llmtune.completions.openai_client import async_client, client
-from pytest_llmtune.completions.replay import CallRefusedError, Replay
+from pytest_llmtune.capture.client import async_client, client
+from pytest_llmtune.capture.matching import Matching
+from pytest_llmtune.capture.offline import Offline
+from pytest_llmtune.capture.session import CallRefusedError, Replay
 from pytest_llmtune.errors import RecordingError, StaleRecordingError, SuiteError
 from pytest_llmtune.settings import Mode
 
@@ -306,7 +306,7 @@ def test_a_broken_recording_is_one_clear_error(path: Path) -> None:
 
 def test_a_binary_answer_is_refused_with_its_name(path: Path) -> None:
     """What JSON cannot hold is told when it is recorded, not when it is missed."""
-    from pytest_llmtune.completions.matching import Asked
+    from pytest_llmtune.capture.matching import Asked
 
     with pytest.raises(RecordingError, match=r"the response to POST /v1/audio/speech is binary"):  # noqa: SIM117
         with replay_of(path, Mode.RECORD_ALL) as replay:
@@ -464,7 +464,7 @@ def test_a_refused_answer_is_an_answer(path: Path) -> None:
 
 def test_conversations_with_tools_replay(path: Path) -> None:
     """The id of a tool call differs in every answer, and the next request sends it back: it is found again."""
-    from pytest_llmtune.completions.matching import Asked
+    from pytest_llmtune.capture.matching import Asked
 
     def converse(answers: Callable[[Asked], dict[str, Any]]) -> str:
         first = answers(Asked.of("POST", "https://h/v1/chat/completions", json.dumps({"messages": ["q"]})))

@@ -22,12 +22,12 @@ import urllib3
 from support.llm_server import LLMServer
 from support.replaying import COMMAND, chat, replay_of
 
-from pytest_llmtune.completions.belonging import outside
-from pytest_llmtune.completions.matching import Matching
-from pytest_llmtune.completions.offline import Offline
-from pytest_llmtune.completions.open_hosts import OpenHosts
-from pytest_llmtune.completions.openai_client import client
-from pytest_llmtune.completions.patching import recorded
+from pytest_llmtune.capture.belonging import outside
+from pytest_llmtune.capture.client import client
+from pytest_llmtune.capture.matching import Matching
+from pytest_llmtune.capture.offline import Offline
+from pytest_llmtune.capture.open_hosts import OpenHosts
+from pytest_llmtune.capture.patching import recorded
 from pytest_llmtune.errors import RecordingError, StaleRecordingError
 from pytest_llmtune.settings import Mode
 
@@ -394,9 +394,9 @@ def test_works_beside_the_mark_of_pytest_recording(pytester: pytest.Pytester, se
         f"""
         import pytest, requests
         from pathlib import Path
-        from pytest_llmtune.completions.patching import recorded
-        from pytest_llmtune.completions.redaction import Redactor
-        from pytest_llmtune.completions.replay import Replay
+        from pytest_llmtune.capture.patching import recorded
+        from pytest_llmtune.redaction.redactor import Redactor
+        from pytest_llmtune.capture.session import Replay
         from pytest_llmtune.settings import Mode
 
         def ask(question):

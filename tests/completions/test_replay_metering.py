@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from support.llm_server import LLMServer
 from support.replaying import chat, replay_of
 
-from pytest_llmtune.completions.facts import Facts, facts_of
-from pytest_llmtune.completions.metering import Limits, Meter
-from pytest_llmtune.completions.openai_client import client
-from pytest_llmtune.completions.pricing import PriceBook
+from pytest_llmtune.capture.client import client
+from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
-from pytest_llmtune.model import Usage
+from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.settings import Mode
+from pytest_llmtune.types import Usage
+from pytest_llmtune.wire.response import Facts, facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.request import build, canonical_json, request_key, safe_json, without_n
+from pytest_llmtune._util.jsonhash import build, canonical_json, request_key, safe_json, without_n
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:

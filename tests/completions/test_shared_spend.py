@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.shared_spend import SharedSpend
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.shared_spend import SharedSpend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,8 +117,8 @@ SPENDER = """
 import sys
 from decimal import Decimal
 from pathlib import Path
-from pytest_llmtune.completions.ledger import Ledger
-from pytest_llmtune.completions.shared_spend import SharedSpend
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.shared_spend import SharedSpend
 from pytest_llmtune.errors import BudgetExhaustedError
 
 ledger = Ledger(Decimal(1), shared=SharedSpend(Path(sys.argv[1]), sys.argv[2]))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.undercount import COUNTED, annotated, counts_one, noted, suspicious, verdict
-from pytest_llmtune.completions.usage import answers_in, completion_of, estimated_prompt
-from pytest_llmtune.model import Choice, Exchange, Usage
+from pytest_llmtune.types import Choice, Exchange, Usage
+from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.tokens import completion_of, estimated_prompt
+from pytest_llmtune.wire.undercount import COUNTED, annotated, counts_one, noted, suspicious, verdict
 
 SHORT = "yes"
 LONG = "The quick brown fox jumps over the lazy dog and runs back to its den in the old forest. "  # 88 bytes

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_llmtune.model import Evaluation
+    from pytest_llmtune.types import Evaluation
 
 ROWS = [
     {"question": f"Greet guest {n}.", "sample": "Hi!" if n % 2 else "Go away.", "polite": "yes" if n % 2 else "no"}

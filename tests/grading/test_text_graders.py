@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import metric_names
-from pytest_llmtune.grading.resolve import resolve
+from pytest_llmtune.grading.registry import resolve
 
 
 def right(grader: Any, reference: Any, response: str) -> bool:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from pytest_llmtune import options
+from pytest_llmtune.plugin import options
 
 if TYPE_CHECKING:
     from conftest import Project

@@ -15,9 +15,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmtune import starter
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.suite.yaml_file import read_suites
+from pytest_llmtune.plugin import init as starter
+from pytest_llmtune.suite.yaml import read_suites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -126,10 +126,10 @@ def test_a_grader_that_changed_by_an_extra_alone_names_it(
     """And nothing of it where an option was edited besides."""
     suite = project.pytester.path / "test_sums.py"
     suite.write_text(suite.read_text(encoding="utf-8").replace('"numeric"', grader), encoding="utf-8")
-    monkeypatch.setattr("pytest_llmtune.grading.math.is_installed", lambda: there)
+    monkeypatch.setattr("pytest_llmtune.grading.math.symbolic.is_installed", lambda: there)
     project.run("--llm-tune").assert_outcomes(passed=1)
     project.run().assert_outcomes(passed=1)
-    monkeypatch.setattr("pytest_llmtune.grading.math.is_installed", lambda: not there)
+    monkeypatch.setattr("pytest_llmtune.grading.math.symbolic.is_installed", lambda: not there)
     result = project.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([why])

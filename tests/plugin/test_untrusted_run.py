@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from support.browser import chromium
 from support.llm_server import LLMServer
 
-from pytest_llmtune.report.text import clean
+from pytest_llmtune._util.text import clean
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 from support.results import evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.regression import Criteria, Stale, limits_of
-from pytest_llmtune.report.github import append_summary, error_annotations, markdown
+from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
+from pytest_llmtune.report.ci import append_summary, error_annotations, markdown
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,14 +15,14 @@ from support.browser import Browser, chromium
 from support.results import compared, evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.lock import Measured, StudySummary, TrialSummary
-from pytest_llmtune.regression import Criteria, Limit, Stale
+from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
+from pytest_llmtune.guard.verdict import Criteria, Limit, Stale
 from pytest_llmtune.report import html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_llmtune.report.suite_report import SuiteReport
+    from pytest_llmtune.guard.result import SuiteReport
 
 STUDY = StudySummary(
     tuple(

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from support.results import compared, evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.lock import Measured, StudySummary, TrialSummary
-from pytest_llmtune.model import Interval
-from pytest_llmtune.regression import Criteria, Limit, Stale, judge
+from pytest_llmtune.guard.gates import judge
+from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
+from pytest_llmtune.guard.result import SuiteReport
+from pytest_llmtune.guard.results_file import dumps, loads, read, write
+from pytest_llmtune.guard.verdict import Criteria, Limit, Stale
 from pytest_llmtune.report import html
-from pytest_llmtune.report.json import dumps, loads, read, write
-from pytest_llmtune.report.suite_report import SuiteReport
+from pytest_llmtune.types import Interval
 
 STUDY = StudySummary(
     (TrialSummary(1, {"model": "m"}, Measured(0.5, 0.1, 0.9), Decimal("0.1"), Decimal(1), "done"),),

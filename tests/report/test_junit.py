@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 
 from support.results import lock, report, scores
 
-from pytest_llmtune.regression import Criteria, Stale, limits_of
+from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
 from pytest_llmtune.report.junit import properties
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_llmtune.report.suite_report import SuiteReport
+    from pytest_llmtune.guard.result import SuiteReport
 
 FAILED = report(
     scores(1, 0, None),

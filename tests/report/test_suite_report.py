@@ -9,8 +9,8 @@ import pytest
 from support.results import evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.regression import Criteria, Stale
-from pytest_llmtune.report.suite_report import SuiteReport
+from pytest_llmtune.guard.result import SuiteReport
+from pytest_llmtune.guard.verdict import Criteria, Stale
 
 
 def test_it_crosses_processes_as_plain_data() -> None:

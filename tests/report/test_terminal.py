@@ -9,9 +9,9 @@ import pytest
 from rich.cells import cell_len
 from support.results import compared, evaluation, lock, report, result, scores
 
-from pytest_llmtune.lock import Measured, StudySummary
-from pytest_llmtune.regression import Criteria, Stale, limits_of
-from pytest_llmtune.report.suite_report import RecordingFacts
+from pytest_llmtune.guard.lockfile import Measured, StudySummary
+from pytest_llmtune.guard.result import RecordingFacts
+from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
 from pytest_llmtune.report.terminal import failure, summary
 
 FAILED = report(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pytest_llmtune.report.text import cell_cut, cell_pad, clean, one_line
+from pytest_llmtune._util.text import cell_cut, cell_pad, clean, one_line
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ from decimal import Decimal
 import pytest
 from support.results import evaluation, lock, report, result, scores
 
-from pytest_llmtune.lock import StudySummary
-from pytest_llmtune.model import Interval
-from pytest_llmtune.regression import Criteria, Limit, Stale
-from pytest_llmtune.report.tiles import band, tiles
-from pytest_llmtune.verdict import Verdict
+from pytest_llmtune.guard.lockfile import StudySummary
+from pytest_llmtune.guard.verdict import Criteria, Limit, Stale, Verdict
+from pytest_llmtune.report.html.tiles import band, tiles
+from pytest_llmtune.types import Interval
 
 
 def shown(one: object) -> dict[str, tuple[str, str]]:

@@ -16,14 +16,15 @@ from markdown_it import MarkdownIt
 from support.browser import chromium
 from support.results import evaluation, lock, report, result
 
+from pytest_llmtune._util.text import clean
 from pytest_llmtune.events import Finished, Started, TrialDone
-from pytest_llmtune.lock import Lock, Measured, StudySummary, TrialSummary
-from pytest_llmtune.regression import Stale
-from pytest_llmtune.report import github, html, junit, terminal
-from pytest_llmtune.report import json as results
+from pytest_llmtune.guard import results_file as results
+from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary, TrialSummary
+from pytest_llmtune.guard.result import Compared, SuiteReport
+from pytest_llmtune.guard.verdict import Stale
+from pytest_llmtune.report import ci as github
+from pytest_llmtune.report import html, junit, terminal
 from pytest_llmtune.report.progress import Progress
-from pytest_llmtune.report.suite_report import Compared, SuiteReport
-from pytest_llmtune.report.text import clean
 
 ATTACKS = {
     "script": "</script></textarea><script>window.pwned=1</script>",
@@ -168,7 +169,7 @@ def test_xdist_and_pytest_html(pytester: pytest.Pytester) -> None:
         """
         import json, pathlib, pytest
         from pytest_llmtune.report import html
-        from pytest_llmtune.report import json as results
+        from pytest_llmtune.guard import results_file as results
 
         REPORTS = results.read(pathlib.Path(__file__).with_name("data.json"))
         ARRIVED = []

@@ -7,11 +7,11 @@ from decimal import Decimal
 import pytest
 from support.results import FINGERPRINTS, compared, evaluation, lock, report, result, scores
 
-from pytest_llmtune.lock import Measured, StudySummary, TrialSummary
-from pytest_llmtune.model import Example, ExampleGrade, ExampleResult, Interval
-from pytest_llmtune.regression import Criteria
-from pytest_llmtune.report import examples, view
-from pytest_llmtune.report.suite_report import Compared
+from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
+from pytest_llmtune.guard.result import Compared
+from pytest_llmtune.guard.verdict import Criteria
+from pytest_llmtune.report.html import examples, view
+from pytest_llmtune.types import Example, ExampleGrade, ExampleResult, Interval
 
 STUDY = StudySummary(
     (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import yaml_file
+from pytest_llmtune.suite import yaml as yaml_file
 from pytest_llmtune.suite.consent import code_in
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.suites import write_jsonl
 
+from pytest_llmtune.data.dataset import check_source, load
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import load
-from pytest_llmtune.suite.dataset import check_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -226,7 +225,7 @@ def test_files_without_header(tmp_path: Path) -> None:
 
 def test_the_limit_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that never ends is stopped."""
-    monkeypatch.setattr("pytest_llmtune.suite.rows.MAX_ROWS", 10)
+    monkeypatch.setattr("pytest_llmtune.data.rows.MAX_ROWS", 10)
 
     def endless() -> Iterator[dict[str, int]]:
         number = 0
@@ -238,7 +237,7 @@ def test_the_limit_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_limit_of_bytes_holds_for_all_files_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A glob of many files is no way around it."""
-    monkeypatch.setattr("pytest_llmtune.suite.files.MAX_BYTES", 50)
+    monkeypatch.setattr("pytest_llmtune.data.readers.MAX_BYTES", 50)
     for name in "abc":
         write_jsonl(tmp_path / f"{name}.jsonl", [{"text": "x" * 10}])
     assert "larger than the limit" in complaint("*.jsonl", tmp_path)

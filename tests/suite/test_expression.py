@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.suite.expression import compile_condition
 
 ROW = {
     "level": 3,

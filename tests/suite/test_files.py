@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmtune.data import readers as files
+from pytest_llmtune.data.readers import DataFile, find
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import files
-from pytest_llmtune.suite.files import DataFile, find
 
 if TYPE_CHECKING:
     from pathlib import Path

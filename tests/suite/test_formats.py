@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.suites import refusal
 
+from pytest_llmtune.data.formats import FORMATS, format_of
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.formats import FORMATS, format_of
 
 ROWS = [
     {"구분": "감정", "유저": '안녕, "친구"\n둘째 줄', "챗봇": "네"},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name, source_of
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.functions import is_function_path, load_function, qualified_name, source_of
 
 
 class Callable_:  # noqa: N801

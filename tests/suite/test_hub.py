@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmtune.data.dataset import load
+from pytest_llmtune.data.huggingface import parse_name
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import load
-from pytest_llmtune.suite.hub import parse_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +112,7 @@ def test_without_the_library(tmp_path: Path) -> None:
     """The error names the extra; run in a process where the import fails."""
     script = (
         "import sys; sys.modules['datasets'] = None\n"
-        "from pytest_llmtune.suite import load\n"
+        "from pytest_llmtune.data.dataset import load\n"
         "try:\n    load('hf:x/y')\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -122,7 +122,7 @@ def test_without_the_library(tmp_path: Path) -> None:
 def test_importing_the_room_imports_nothing_heavy(tmp_path: Path) -> None:
     """Neither the data libraries nor yaml, until they are used."""
     script = (
-        "import sys; import pytest_llmtune.suite, pytest_llmtune.suite.yaml_file\n"
+        "import sys; import pytest_llmtune.suite, pytest_llmtune.suite.yaml\n"
         "heavy = {'datasets', 'pyarrow', 'yaml', 'numpy', 'pandas', 'openai', 'flaml', 'pydantic', 'vcr', 'pytest'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -15,7 +15,7 @@ from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.keys import KEYS, PARAMETER_KEYS, REQUIRED
 from pytest_llmtune.suite.parameters import PARAMETERS, WORDS
 from pytest_llmtune.suite.schema import schema
-from pytest_llmtune.suite.yaml_file import read_suites
+from pytest_llmtune.suite.yaml import read_suites
 
 if TYPE_CHECKING:
     from pathlib import Path

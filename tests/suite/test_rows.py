@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmtune.data.rows import clean_row, content_id, fingerprint, with_ids
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.rows import clean_row, content_id, fingerprint, with_ids
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

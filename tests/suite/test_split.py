@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmtune.data.dataset import Dataset, load
+from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import Dataset, Split, load, split
 
 if TYPE_CHECKING:
     import random

@@ -16,8 +16,8 @@ from support.suites import SUMS, WHERE, complaint, keys, load_complaint, suite, 
 from pytest_llmtune import Suite as PublicSuite
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite import Suite, Template, Threshold
+from pytest_llmtune.suite.declaration import Declaration
 from pytest_llmtune.suite.keys import KEYS, PARAMETER_KEYS, REQUIRED
-from pytest_llmtune.suite.reading import Declaration
 
 
 def grade(responses: list[str], answer: str, question: str = "", **row: Any) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.types import Exchange
 
 __all__ = ["body_of", "exchange"]
 

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from support.llm_server import LLMServer
 
-from pytest_llmtune.completions.answers import answers_in
+from pytest_llmtune._util.jsonhash import request_key
 from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.request import request_key
+from pytest_llmtune.wire.answers import answers_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from support.llm_server import LLMServer
 
+from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.endpoint_list import endpoints_of
-from pytest_llmtune.completions.pricing import PriceBook
-from pytest_llmtune.completions.request import build
+from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.source import LiveSource
+from pytest_llmtune.money.prices import PriceBook
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_llmtune.model import Completion, CompletionRequest
+    from pytest_llmtune.types import Completion, CompletionRequest
 
 __all__ = ["PRICES", "Live", "request"]
 

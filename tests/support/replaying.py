@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.completions.redaction import Redactor
-from pytest_llmtune.completions.replay import Replay
+from pytest_llmtune.capture.session import Replay
+from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:

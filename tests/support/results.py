@@ -6,10 +6,11 @@ import statistics
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.lock import Lock, StudySummary
-from pytest_llmtune.model import Answer, Evaluation, Example, ExampleGrade, ExampleResult, Interval, Usage
-from pytest_llmtune.regression import Criteria, judge
-from pytest_llmtune.report.suite_report import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.guard.gates import judge
+from pytest_llmtune.guard.lockfile import Lock, StudySummary
+from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.guard.verdict import Criteria
+from pytest_llmtune.types import Answer, Evaluation, Example, ExampleGrade, ExampleResult, Interval, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,6 +101,6 @@ def report(
 
 
 def compared(label: str, score: float, cost: str) -> Compared:
-    from pytest_llmtune.lock import Measured
+    from pytest_llmtune.guard.lockfile import Measured
 
     return Compared(label, {"model": "gpt-4o-mini", "n": 1}, Measured(score, score - 0.1, score + 0.1), Decimal(cost))

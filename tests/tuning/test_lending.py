@@ -12,13 +12,13 @@ from support.llm_server import LLMServer, tokens
 from support.searches import answers, search, suite
 
 from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.grading import resolve
-from pytest_llmtune.model import Exchange
+from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.tuning import StudyLog, dry_run
 from pytest_llmtune.tuning.arms import families_of
-from pytest_llmtune.tuning.lending import Lender
-from pytest_llmtune.tuning.proposals import Proposals
+from pytest_llmtune.tuning.proposals_part import Proposals
+from pytest_llmtune.tuning.reuse import Lender
+from pytest_llmtune.types import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmtune.grading import grade_answers
-from pytest_llmtune.model import Answer, Completion, CompletionRequest, Exchange, Usage
 from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
 from pytest_llmtune.tuning.arms import Arm, families_of
-from pytest_llmtune.tuning.choosing import predicted
 from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.encoding import Encoder
-from pytest_llmtune.tuning.proposals import Proposals, arm_space
-from pytest_llmtune.tuning.race import blocks_of
-from pytest_llmtune.tuning.scoring import Sample, voted
-from pytest_llmtune.tuning.study_log import StudyLog
+from pytest_llmtune.tuning.journal import StudyLog
+from pytest_llmtune.tuning.proposals_part import Proposals, arm_space
+from pytest_llmtune.tuning.samples import Sample, voted
+from pytest_llmtune.tuning.selection import predicted
+from pytest_llmtune.tuning.spread import blocks_of
 from pytest_llmtune.tuning.surrogate import Kernel, Points, Scored, believe
+from pytest_llmtune.types import Answer, Completion, CompletionRequest, Exchange, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path

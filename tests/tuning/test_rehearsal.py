@@ -11,8 +11,8 @@ import pytest
 from support.llm_server import LLMServer, prompt_tokens, tokens
 
 from pytest_llmtune import Suite, evaluate, randint, tune
-from pytest_llmtune.completions.pricing import PriceBook
 from pytest_llmtune.grading import resolve
+from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.tuning import StudyLog, dry_run
 

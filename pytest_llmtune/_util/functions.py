@@ -1,0 +1,120 @@
+"""Functions that a suite names: found by "module:function", told apart by qualified name and source text."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.invalid import meant
+from pytest_llmtune.errors import SuiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+__all__ = ["is_function_path", "load_function", "qualified_name", "source_of"]
+
+
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_function_path(text: str) -> bool:
+    """Whether a text has the form ``module:function``."""
+    return _PATH.fullmatch(text) is not None
+
+
+def qualified_name(function: Callable[..., Any]) -> str:
+    """``module:qualname`` of a function, or of the class of a callable object."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Its source text; a digest of its byte code where there is none (a REPL); else the empty text (a builtin)."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        return inspect.getsource(named)
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest() if code else ""
+
+
+def load_function(path: str, base_dir: Path, root: Path | None = None) -> Callable[..., Any]:
+    """The function named ``"module:function"``: from a file in ``base_dir``, else from an importable module.
+
+    Args:
+        root: where given, only modules whose file lies in this directory are run: a YAML suite may come from a
+            stranger, and must not reach ``os:system``.
+
+    Raises:
+        SuiteError: no such module or function, outside ``root``, or the module fails to import.
+    """
+    if not is_function_path(path):
+        raise SuiteError(f"{path!r} is not of the form 'module:function'")
+    module_name, _, names = path.partition(":")
+    found: Any = _module(module_name, base_dir, root)
+    module = found
+    for part in names.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        there = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
+        raise SuiteError(
+            f"{module_name} has no function {names!r}{meant(names, there)}; it has: {', '.join(there):.200}"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _module(name: str, base_dir: Path, root: Path | None) -> ModuleType:
+    file = base_dir.joinpath(*name.split(".")).with_suffix(".py")
+    try:
+        if file.is_file():
+            _inside(file, root, name)
+            return _from_file(name, file)
+        if root is not None:
+            _inside(_file_of(name), root, name)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.startswith(error.name):
+            raise SuiteError(f"no module {name!r}: neither importable nor the file {file}") from None
+        raise SuiteError(f"importing {name!r} failed: {error}") from error
+    except SuiteError:
+        raise
+    except Exception as error:
+        raise SuiteError(f"importing {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _file_of(name: str) -> Path | None:
+    """Where a module's outermost package lies, found without running any of its code."""
+    top = name.partition(".")[0]
+    known = sys.modules.get(top)
+    spec = known.__spec__ if known is not None else importlib.util.find_spec(top)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
+    return Path(places[0]) if places and places[0] else None
+
+
+def _inside(file: Path | None, root: Path | None, name: str) -> None:
+    if root is not None and (file is None or not file.resolve().is_relative_to(root.resolve())):
+        raise SuiteError(
+            f"the module {name!r} lies outside the project {root}; a YAML suite runs only the project's own code"
+        )
+
+
+def _from_file(name: str, file: Path) -> ModuleType:
+    """The module of this very file: another of its name may be imported already (two suites' ``graders.py``)."""
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) and Path(str(known.__file__)).resolve() == file.resolve():
+        return known
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"{file} cannot be imported", name=name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,88 @@
+"""The canonical form of a request: what makes two requests the same one, whoever spelled them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.types import CompletionRequest
+
+__all__ = ["build", "canonical_json", "request_key", "safe_json", "without_n"]
+
+
+# Characters that JSON may hold raw, but that break lines or deceive the reader of a diff (line separators, C1 and
+# bidirectional controls), and lone surrogates, which no file can hold.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def safe_json(value: Any) -> str:
+    """Compact JSON on one line with sorted keys, readable in any script; unsafe characters are escaped."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of JSON data: sorted keys, no spaces, and ``1``, ``1.0`` and ``1e0`` are the same number.
+
+    Raises:
+        SuiteError: the value holds what JSON cannot say (NaN, a foreign object, a key that is no text, itself).
+    """
+    try:
+        return safe_json(_plain(value, ""))
+    except RecursionError:
+        raise SuiteError("the request's body is nested too deeply, or holds itself") from None
+
+
+def _plain(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        return {_name(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    raise SuiteError(
+        f"the request parameter {where.lstrip('.') or 'body'} is {value!r:.80} ({type(value).__name__}), "
+        "which JSON cannot say; valid: text, finite numbers, true, false, null, lists and mappings of these"
+    )
+
+
+def _name(key: Any, where: str) -> str:
+    if isinstance(key, str):
+        return key
+    raise SuiteError(f"the request parameter {where.lstrip('.') or 'body'} has the key {key!r:.80}, which is no text")
+
+
+def without_n(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without the number of answers wanted: requests that differ only in ``n`` share their recording."""
+    return {name: value for name, value in body.items() if name != "n"}
+
+
+def request_key(body: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the canonical JSON of a chat completion's body without ``n``.
+
+    Raises:
+        SuiteError: the body holds what JSON cannot say.
+    """
+    return hashlib.sha256(canonical_json(without_n(body)).encode()).hexdigest()
+
+
+def build(body: Mapping[str, Any], n: int) -> CompletionRequest:
+    """A request for ``n`` answers; an ``n`` inside ``body`` is left out.
+
+    Raises:
+        SuiteError: the body holds what JSON cannot say, or ``n`` is no positive whole number.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise SuiteError(f"n is {n!r}; valid: a whole number of answers from 1")
+    return CompletionRequest(body=without_n(body), n=n, key=request_key(body))

@@ -1,0 +1,197 @@
+"""Frozen values to JSON data and back, led by their type annotations; unknown fields and wrong types are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import Any, Literal, TypeVar, Union
+
+__all__ = ["from_plain", "to_plain"]
+
+
+T = TypeVar("T")
+Place = str | None
+"""Where in the document something stands; None: nobody asks, which spares naming every place of a large one."""
+Reader = Callable[[Any, Place], Any]
+
+
+def to_plain(value: Any) -> Any:
+    """JSON data for a value: dataclasses become mappings, tuples lists, ``Decimal`` strings.
+
+    What JSON cannot say (dates, NaN, bytes, foreign objects) becomes its ``str``; keys of mappings become strings.
+    """
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if names := _field_names(type(value)):  # type: ignore[arg-type]  # mypy: a type is no Hashable
+        return {name: to_plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [to_plain(item) for item in value]
+    return str(value)
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    """Of a dataclass; of any other type none."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+
+
+def from_plain(kind: type[T], data: Any, where: str = "") -> T:
+    """The value of type ``kind`` that ``to_plain`` made ``data`` from.
+
+    Raises:
+        ValueError: data of another shape; the message starts with the place, such as ``examples[3].votes``.
+    """
+    reader: Reader = _reader(kind)  # type: ignore[arg-type]  # mypy: a type is no Hashable
+    value: T
+    try:
+        value = reader(data, None)
+    except ValueError:
+        value = reader(data, where)  # once more, for the place of what is wrong
+    return value
+
+
+def _fail(where: Place, wanted: str, data: Any) -> typing.NoReturn:
+    shown = repr(data)
+    raise ValueError(f"{where or 'the document'} is {shown[:80]}{'...' * (len(shown) > 80)}, not {wanted}")
+
+
+@cache
+def _reader(kind: Any) -> Reader:
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return _literal(arguments)
+    if origin in (Union, types.UnionType):
+        return _union(arguments)
+    if origin in (tuple, Sequence):
+        return _tuple(arguments if origin is tuple else (*arguments, Ellipsis))
+    if origin is Mapping:
+        return _mapping(arguments[1])
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass(kind)
+    raise TypeError(f"no plain form for {kind!r}")
+
+
+def _anything(data: Any, _: Place) -> Any:
+    return data
+
+
+def _exactly(kind: type, wanted: str) -> Reader:
+    def read(data: Any, where: Place) -> Any:
+        return data if type(data) is kind else _fail(where, wanted, data)
+
+    return read
+
+
+def _float(data: Any, where: Place) -> float:
+    if isinstance(data, bool) or not isinstance(data, (int, float, str)):
+        _fail(where, "a number", data)
+    try:
+        return float(data)
+    except (ValueError, OverflowError):
+        _fail(where, "a number", data)
+
+
+def _decimal(data: Any, where: Place) -> Decimal:
+    if isinstance(data, bool) or not isinstance(data, (int, float, str)):
+        _fail(where, "an amount", data)
+    try:
+        amount = Decimal(str(data))
+    except (InvalidOperation, ValueError):
+        _fail(where, "an amount", data)
+    return amount if amount.is_finite() else _fail(where, "an amount", data)
+
+
+_SCALARS: dict[Any, Reader] = {
+    Any: _anything,
+    str: _exactly(str, "text"),
+    int: _exactly(int, "a whole number"),
+    bool: _exactly(bool, "true or false"),
+    float: _float,
+    Decimal: _decimal,
+}
+
+
+def _literal(values: tuple[Any, ...]) -> Reader:
+    def read(data: Any, where: Place) -> Any:
+        return data if data in values else _fail(where, f"one of {', '.join(map(str, values))}", data)
+
+    return read
+
+
+def _union(kinds: tuple[Any, ...]) -> Reader:
+    """``X | None``; other unions have no plain form of their own."""
+    (kind,) = (kind for kind in kinds if kind is not type(None))
+    inner = _reader(kind)
+
+    def read(data: Any, where: Place) -> Any:
+        return None if data is None else inner(data, where)
+
+    return read
+
+
+def _tuple(kinds: tuple[Any, ...]) -> Reader:
+    readers = [_reader(kind) for kind in kinds if kind is not Ellipsis]
+    fixed = Ellipsis not in kinds
+
+    def read(data: Any, where: Place) -> tuple[Any, ...]:
+        if not isinstance(data, list) or (fixed and len(data) != len(readers)):
+            _fail(where, f"a list of {len(readers)}" if fixed else "a list", data)
+        if where is None and not fixed:
+            (reader,) = readers
+            return tuple([reader(item, None) for item in data])
+        each = readers if fixed else readers * len(data)
+        return tuple(
+            reader(item, None if where is None else f"{where}[{index}]")
+            for index, (reader, item) in enumerate(zip(each, data, strict=True))
+        )
+
+    return read
+
+
+def _mapping(kind: Any) -> Reader:
+    inner = _reader(kind)
+
+    def read(data: Any, where: Place) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            _fail(where, "a mapping", data)
+        if where is None:
+            return {str(key): inner(item, None) for key, item in data.items()}
+        return {str(key): inner(item, f"{where}.{key}".lstrip(".")) for key, item in data.items()}
+
+    return read
+
+
+def _dataclass(kind: type) -> Reader:
+    hints = typing.get_type_hints(kind)
+    readers = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(kind) if field.init}
+    needed = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+
+    def read(data: Any, where: Place) -> Any:
+        if not isinstance(data, dict):
+            _fail(where, "a mapping", data)
+        if not needed <= data.keys():
+            raise ValueError(f"{where or 'the document'} lacks {', '.join(sorted(needed - data.keys()))}")
+        if not data.keys() <= readers.keys():
+            unknown = ", ".join(sorted(map(str, data.keys() - readers.keys())))
+            raise ValueError(f"{where or 'the document'} has the unknown {unknown}")
+        if where is None:
+            return kind(**{name: readers[name](item, None) for name, item in data.items()})
+        prefix = f"{where}." if where else ""
+        return kind(**{name: readers[name](item, prefix + name) for name, item in data.items()})
+
+    return read

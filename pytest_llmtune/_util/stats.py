@@ -1,0 +1,158 @@
+"""Intervals and tests for small numbers of examples, in plain Python: no numpy in an idle plugin."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.types import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["bootstrap", "bootstrap_mean", "bootstrap_nested", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
+
+
+_DRAWS = 200_000
+"""Values drawn for one bootstrap at most: about 50 ms."""
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a rate (Wilson 1927), which stays within 0..1 and holds at 0 of n and n of n too.
+
+    Raises:
+        ValueError: not ``0 <= successes <= n``.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n")
+    if n == 0:
+        return Interval(0.0, 1.0, confidence)
+    z = _z(confidence)
+    rate = successes / n
+    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else max(0.0, middle - half)  # exact at the ends, whatever the rounding
+    high = 1.0 if successes == n else min(1.0, middle + half)
+    return Interval(low, high, confidence)
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0.95) -> Interval:
+    """Interval of a mean over examples: the bias-corrected percentile bootstrap, or its large-sample limit.
+
+    Up to 400 values are resampled (Efron 1981). Past that a mean is normal enough for the skewness-corrected interval of
+    Johnson (1978), which costs one pass. The seed makes the resampled interval repeatable.
+
+    Raises:
+        ValueError: no value.
+    """
+    return bootstrap_nested([(value,) for value in values], seed, confidence)
+
+
+def bootstrap_nested(groups: Sequence[Sequence[float]], seed: int = 0, confidence: float = 0.95) -> Interval:
+    """Interval of the mean over examples of the mean over their samples, resampling both.
+
+    Args:
+        groups: one for each example: the values of its samples, at least one.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no value.
+    """
+    means = [statistics.fmean(group) for group in groups]
+    if not means:
+        raise ValueError("the mean of no value has no interval")
+    if min(means) == max(means):  # resampling examples cannot move it
+        return Interval(means[0], means[0], confidence)
+    size = sum(map(len, groups))
+    resamples = _DRAWS // size
+    if resamples < 500:
+        return _johnson(means, confidence)
+    chance = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
+    draw = _draw_means if size == len(groups) else _draw_nested
+    return _percentiles(statistics.fmean(means), draw(groups, means, min(resamples, 2000), chance), confidence)
+
+
+def _draw_means(
+    groups: Sequence[Sequence[float]], means: Sequence[float], resamples: int, chance: random.Random
+) -> list[float]:
+    size = len(groups)
+    return [sum(chance.choices(means, k=size)) / size for _ in range(resamples)]
+
+
+def _draw_nested(
+    groups: Sequence[Sequence[float]], means: Sequence[float], resamples: int, chance: random.Random
+) -> list[float]:
+    size = len(means)
+    return [
+        sum(sum(chance.choices(group, k=len(group))) / len(group) for group in chance.choices(groups, k=size)) / size
+        for _ in range(resamples)
+    ]
+
+
+def _percentiles(point: float, drawn: list[float], confidence: float) -> Interval:
+    """Bias-corrected percentiles: shifted by how far the point lies from the middle of the draws."""
+    drawn.sort()
+    below = sum(value < point for value in drawn) + sum(value == point for value in drawn) / 2
+    normal = statistics.NormalDist()
+    bias = normal.inv_cdf(min(max(below / len(drawn), 0.001), 0.999))
+    z = _z(confidence)
+    ends = (normal.cdf(2 * bias - z), normal.cdf(2 * bias + z))
+    low, high = (drawn[min(int(end * len(drawn)), len(drawn) - 1)] for end in ends)
+    return Interval(min(low, point), max(high, point), confidence)
+
+
+def _johnson(values: Sequence[float], confidence: float) -> Interval:
+    size = len(values)
+    middle = statistics.fmean(values)
+    spread = statistics.stdev(values, middle)
+    third = math.fsum((value - middle) ** 3 for value in values) / size
+    shift = third / (6 * spread * spread * size)
+    half = _z(confidence) * spread / math.sqrt(size)
+    return Interval(max(middle + shift - half, min(values)), min(middle + shift + half, max(values)), confidence)
+
+
+def bootstrap(
+    values: Sequence[float], aggregate: Callable[[Sequence[float]], float], seed: int = 0, confidence: float = 0.95
+) -> Interval | None:
+    """Interval of any aggregate over examples, a median say, by bias-corrected percentiles; None: too many values."""
+    resamples = min(1000, _DRAWS // max(1, len(values)))
+    if not values or resamples < 200:
+        return None
+    chance = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
+    drawn = [float(aggregate(chance.choices(values, k=len(values)))) for _ in range(resamples)]
+    return _percentiles(float(aggregate(values)), drawn, confidence)
+
+
+def mcnemar_exact(lost: int, gained: int) -> float:
+    """Two-sided p-value of ``lost`` against ``gained`` flips under an even chance: the exact test of McNemar (1947).
+
+    No flip at all is no evidence: 1.0.
+    """
+    flips = lost + gained
+    term, total = 1, 0
+    for k in range(min(lost, gained) + 1):
+        total += term
+        term = term * (flips - k) // (k + 1)
+    return min(1.0, 2 * _ratio(total, flips))
+
+
+def _ratio(numerator: int, power_of_two: int) -> float:
+    """``numerator / 2**power_of_two`` where both are too large for a float."""
+    surplus = max(0, numerator.bit_length() - 64)
+    return math.ldexp(float(numerator >> surplus), surplus - power_of_two)
+
+
+def minimum_detectable_drop(n: int, alpha: float = 0.05) -> float:
+    """The smallest drop of a rate over ``n`` paired examples that can be significant at all.
+
+    The best case for telling it: every flip is a loss. Then ``k`` flips have the p-value ``2 / 2**k``; so at alpha 0.05 it
+    takes 6 examples, a drop of ``6 / n``. Past 1 means that no drop can be told.
+    """
+    flips = math.ceil(math.log2(2 / alpha))
+    return flips / n if n else math.inf
+
+
+def _z(confidence: float) -> float:
+    return statistics.NormalDist().inv_cdf((1 + confidence) / 2)

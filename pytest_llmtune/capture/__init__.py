@@ -1,0 +1,1 @@
+"""An app's own model calls: record, replay, meter, and shut the network."""

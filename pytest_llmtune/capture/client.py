@@ -1,0 +1,145 @@
+"""An OpenAI client whose calls are played from, or added to, the recording of one test, by a transport of its own."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.capture.belonging import outside
+from pytest_llmtune.capture.matching import Asked
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from openai import AsyncOpenAI, OpenAI
+
+    from pytest_llmtune.capture.session import Call, Replay
+    from pytest_llmtune.recording.format import Interaction
+
+__all__ = ["async_client", "client"]
+
+
+# A server's answer is passed on decoded and whole: these headers spoke of how it came over the wire.
+_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
+_NO_KEY = "replayed"
+
+
+def client(replay: Replay, *, base_url: str | None = None, api_key: str | None = None) -> OpenAI:
+    """A synchronous client for the calls of one test.
+
+    Args:
+        base_url: else ``OPENAI_BASE_URL``, else OpenAI's own.
+        api_key: else ``OPENAI_API_KEY``; replay needs none.
+    """
+    import openai
+
+    transport: Any = _Transport(replay, _http())  # it is what the library of whichever name calls a transport
+    http = openai.DefaultHttpxClient(transport=transport)
+    return openai.OpenAI(api_key=_key(replay, api_key), base_url=base_url, http_client=http)
+
+
+def async_client(replay: Replay, *, base_url: str | None = None, api_key: str | None = None) -> AsyncOpenAI:
+    """The asynchronous twin of ``client``."""
+    import openai
+
+    transport: Any = _AsyncTransport(replay, _http())
+    http = openai.DefaultAsyncHttpxClient(transport=transport)
+    return openai.AsyncOpenAI(api_key=_key(replay, api_key), base_url=base_url, http_client=http)
+
+
+def _key(replay: Replay, given: str | None) -> str | None:
+    """None lets openai look into the environment, and say what is missing."""
+    return given or os.environ.get("OPENAI_API_KEY") or (None if replay.mode.online else _NO_KEY)
+
+
+def _http() -> ModuleType:
+    """The HTTP library under this version of openai: httpx, or its fork httpx2."""
+    import openai
+
+    base = next(base for base in openai.DefaultHttpxClient.__mro__ if base.__name__ == "Client")
+    return import_module(base.__module__.partition(".")[0])
+
+
+def _asked(request: Any, body: bytes) -> Asked:
+    return Asked.of(request.method, str(request.url), body, request.headers.items())
+
+
+def _played(http: ModuleType, interaction: Interaction) -> Any:
+    return http.Response(
+        interaction.status, headers=dict(interaction.headers), stream=http.ByteStream(interaction.text.encode())
+    )
+
+
+def _answered(replay: Replay, http: ModuleType, call: Call, response: Any) -> Any:
+    headers = {name.lower(): value for name, value in response.headers.items() if name.lower() not in _OF_THE_WIRE}
+    replay.answer(call, response.status_code, response.reason_phrase, headers, response.content)
+    kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_WIRE]
+    return http.Response(response.status_code, headers=kept, stream=http.ByteStream(response.content))
+
+
+class _Transport:
+    """Where the client's requests come out; one to be sent goes on through an ordinary client of its own."""
+
+    def __init__(self, replay: Replay, http: ModuleType) -> None:
+        self._replay = replay
+        self._http = http
+        self._verify: Any = None  # certificates are read once, for the first request that is sent
+
+    def handle_request(self, request: Any) -> Any:
+        import openai
+
+        call = self._replay.ask(_asked(request, request.read()))
+        if call.interaction is not None:
+            return _played(self._http, call.interaction)
+        self._verify = self._verify or self._http.create_ssl_context()
+        try:
+            with outside(), openai.DefaultHttpxClient(verify=self._verify) as sender:
+                response = sender.send(request)
+        except BaseException:
+            self._replay.drop(call)
+            raise
+        return _answered(self._replay, self._http, call, response)
+
+    def __enter__(self) -> _Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is ever left open, so that no client and no event loop has to be outlived."""
+
+
+class _AsyncTransport:
+    """The asynchronous twin of ``_Transport``."""
+
+    def __init__(self, replay: Replay, http: ModuleType) -> None:
+        self._replay = replay
+        self._http = http
+        self._verify: Any = None  # certificates are read once, for the first request that is sent
+
+    async def handle_async_request(self, request: Any) -> Any:
+        import openai
+
+        call = self._replay.ask(_asked(request, await request.aread()))
+        if call.interaction is not None:
+            return _played(self._http, call.interaction)
+        self._verify = self._verify or self._http.create_ssl_context()
+        try:
+            with outside():
+                async with openai.DefaultAsyncHttpxClient(verify=self._verify) as sender:
+                    response = await sender.send(request)
+        except BaseException:
+            self._replay.drop(call)
+            raise
+        return _answered(self._replay, self._http, call, response)
+
+    async def __aenter__(self) -> _AsyncTransport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Nothing is ever left open."""

@@ -1,0 +1,94 @@
+"""Which recorded request a client's request is: by method, URL path and canonical body, or as the user says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.recording.format import Interaction, canonical_body, path_of
+from pytest_llmtune.redaction.patterns import HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["DEFAULT", "Asked", "Key", "Matching"]
+
+
+Key: TypeAlias = tuple[object, ...]
+DEFAULT = ("method", "path", "body")
+_BOUNDARY = re.compile(r'boundary="?([^";]+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that a client makes, whichever client it is."""
+
+    method: str
+    uri: str
+    body: str = ""
+    """Canonical where it is JSON."""
+    content_type: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Keys and cookies of its headers, by the header's name: a server may say them back."""
+
+    @classmethod
+    def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> Asked:
+        """The request as it goes over the wire; the boundary of a form is no part of it."""
+        given = {name.lower(): value for name, value in headers}
+        content_type = given.get("content-type", "")
+        secrets = {name: value.rpartition(" ")[2] for name, value in given.items() if HEADERS.search(name)}
+        data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+        if boundary := _BOUNDARY.search(content_type):
+            data = data.replace(boundary[1].encode(), b"boundary")
+            content_type = content_type.replace(boundary[1], "boundary")
+        return cls(method.upper(), uri, canonical_body(_text(data)), content_type, secrets)
+
+
+def _text(data: bytes) -> str:
+    """The body as text; one that is no text by its fingerprint."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return f"{len(data)} bytes with SHA-256 {hashlib.sha256(data).hexdigest()}"
+
+
+_PARTS: dict[str, Callable[[Asked | Interaction], object]] = {
+    "method": lambda item: item.method,
+    "path": lambda item: path_of(item.uri),
+    "body": lambda item: canonical_body(item.body) if isinstance(item, Interaction) else item.body,
+    "uri": lambda item: item.uri,
+    "scheme": lambda item: urlsplit(item.uri).scheme,
+    "host": lambda item: urlsplit(item.uri).hostname,
+    "port": lambda item: urlsplit(item.uri).port,
+    "query": lambda item: tuple(sorted(parse_qsl(urlsplit(item.uri).query))),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Two requests with equal keys are the same request."""
+
+    parts: tuple[str, ...] = DEFAULT
+
+    @classmethod
+    def on(cls, match_on: Iterable[str] | None) -> Matching:
+        """From a marker's ``match_on``.
+
+        Raises:
+            SuiteError: a name is unknown, or there is none.
+        """
+        if match_on is None:
+            return cls()
+        names = (match_on,) if isinstance(match_on, str) else tuple(match_on)
+        unknown = [name for name in names if name not in _PARTS]
+        if unknown or not names:
+            raise SuiteError(f"llm_replay: match_on has {unknown or 'no name'}; valid: {', '.join(_PARTS)}")
+        return cls(names)
+
+    def key(self, item: Asked | Interaction) -> Key:
+        """What is compared."""
+        return tuple(_PARTS[name](item) for name in self.parts)

@@ -1,0 +1,274 @@
+"""What client code asks during one test: played from a recording or added to it, counted, and told where missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from pytest_llmtune._util import files as write_lock
+from pytest_llmtune.capture.matching import Asked, Key, Matching
+from pytest_llmtune.capture.meter import Meter
+from pytest_llmtune.capture.open_hosts import OpenHosts
+from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
+from pytest_llmtune.recording import mismatch as stale
+from pytest_llmtune.recording import orphans, parts, storing
+from pytest_llmtune.recording import storage as stored
+from pytest_llmtune.recording.format import Interaction, path_of
+from pytest_llmtune.settings import Mode
+from pytest_llmtune.wire import wire
+from pytest_llmtune.wire.undercount import noted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from pytest_llmtune.capture.client_spend import ClientSpend
+    from pytest_llmtune.money.ledger import Reservation
+    from pytest_llmtune.redaction.redactor import Redactor
+
+__all__ = ["Call", "CallRefusedError", "Replay"]
+
+
+_PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
+_WRITING = (Mode.RECORD_MISSING, Mode.TUNE, Mode.RECORD_ALL)
+_SHOWN = 3
+
+
+class CallRefusedError(BaseException):
+    """A call that must not be made. No ``Exception``: clients would retry it, and tests would swallow it.
+
+    It does not leave the ``Replay`` context, which raises the error behind it.
+    """
+
+    def __init__(self, error: LLMTuneError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request of a client, on its way to an answer."""
+
+    asked: Asked
+    interaction: Interaction | None = None
+    """The answer, once there is one that may be recorded."""
+    played: bool = False
+    """Whether the answer is from the recording."""
+    reservation: Reservation | None = None
+    """Of the run's money, while it is on its way."""
+    started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(slots=True, eq=False)
+class Replay:
+    """The calls of one test, from any number of threads: a context that reads the recording, and in the end writes it.
+
+    Raises, on leaving:
+        StaleRecordingError: a call had no recording; shows what differs, and the mending command.
+        BudgetExhaustedError: the calls passed ``max_calls`` or ``max_cost``.
+        RecordingError: the recording cannot be read or written, or a response cannot be recorded.
+    """
+
+    path: Path
+    mode: Mode
+    command: str
+    """What mends a missing recording: ``pytest NODEID --llm-record=missing``."""
+    redactor: Redactor
+    matching: Matching = field(default_factory=Matching)
+    meter: Meter = field(default_factory=Meter)
+    open_hosts: OpenHosts = field(default_factory=OpenHosts)
+    """Hosts whose requests are nobody's business here."""
+    layout: parts.Layout = field(default_factory=parts.Layout)
+    """How a recording that has grown large is laid out."""
+    lock_directory: Path | None = None
+    """Where a recording run locks the file; None: it does not."""
+    spend: ClientSpend | None = None
+    """What limits the run's money; None: nothing does."""
+    missing: list[Asked] = field(default_factory=list)
+    """Calls without a recording."""
+    _recorded: list[Interaction] = field(default_factory=list)
+    _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
+    _calls: list[Call] = field(default_factory=list)
+    _errors: list[LLMTuneError] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stack: ExitStack | None = None
+    """What is held while it is open."""
+
+    def __enter__(self) -> Replay:
+        with self._lock:
+            self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for call in self._calls:
+            self._lost(call)
+        with self._stack or ExitStack():
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                return
+            if self.mode in _WRITING:
+                self._write(complete=error is None and not self._errors)
+        if error is None and not self._errors:
+            self.meter.check()
+        if self.missing:
+            raise StaleRecordingError(self._stale()) from _cause(error)
+        if self._errors:
+            raise self._errors[0] from _cause(error)
+
+    @property
+    def unused(self) -> tuple[Interaction, ...]:
+        """Recorded interactions that no call has played so far."""
+        return tuple(item for waiting in self._waiting.values() for item in waiting)
+
+    def ignores(self, uri: str) -> bool:
+        """Whether a request goes to a host that the user left open."""
+        parts = urlsplit(uri)
+        return bool(self.open_hosts.entries) and self.open_hosts.allows(parts.hostname or "", parts.port)
+
+    def ask(self, asked: Asked) -> Call:
+        """A client makes a request.
+
+        Returns:
+            A call with its ``interaction`` played from the recording; without one, the client is to send the request
+            and to tell ``answer`` or ``drop`` what became of it.
+
+        Raises:
+            CallRefusedError: nothing is recorded for it and the network is shut, or a limit is reached.
+        """
+        call = Call(asked)
+        with self._lock:
+            self._open()
+            try:
+                self.meter.before(asked.body)
+            except LLMTuneError as error:
+                self._refuse(error)
+            waiting = self._waiting.get(self.matching.key(self._clean(asked)))
+            if waiting:
+                call.interaction, call.played = waiting.popleft(), True
+                self.meter.after(asked.body, call.interaction.text)
+            elif not self.mode.online:
+                self.missing.append(asked)
+                self._refuse(StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}"))
+            else:
+                call.reservation = self._reserved(asked)
+            self._calls.append(call)
+        return call
+
+    def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
+        """The server answered a call; ``body`` has come to its end, ``headers`` are in lower case."""
+        latency = time.perf_counter() - call.started
+        content_type = headers.get("content-type", "")
+        try:
+            text = noted(call.asked.body, wire.text_of(body, headers.get("content-encoding", "")))
+        except ValueError as error:
+            self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
+            return
+        self._settle(call, status, text)
+        if wire.why_incomplete(path_of(call.asked.uri), status, text, content_type):
+            self.drop(call)
+            return
+        asked = call.asked
+        interaction = Interaction(
+            asked.method,
+            asked.uri,
+            asked.body,
+            status,
+            replace(self.redactor, hooks=()).knowing(asked.secrets).clean_body(text, content_type),
+            reason,
+            {"content-type": asked.content_type} if asked.content_type else {},
+            headers,
+            latency,
+        )
+        with self._lock:
+            self.meter.after(asked.body, text)
+            call.interaction = interaction
+
+    def drop(self, call: Call) -> None:
+        """A call got no answer, or none that may be recorded; it does not count."""
+        with self._lock:
+            self._lost(call)
+            self._calls.remove(call)
+
+    def _open(self) -> None:
+        """Lock and read the file, once: at the start, or when a fixture asks before the test."""
+        if self._stack is not None:
+            return
+        with ExitStack() as stack:
+            if self.mode in _WRITING and self.lock_directory is not None:
+                stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
+            if self.mode in _PLAYING:
+                self._recorded = list(stored.read_all(self.path, torn=self.mode in _WRITING))
+            self._stack = stack.pop_all()
+        for interaction in self._recorded:
+            self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
+
+    def _reserved(self, asked: Asked) -> Reservation | None:
+        try:
+            return None if self.spend is None else self.spend.reserve(asked.body)
+        except LLMTuneError as error:
+            self._refuse(error)
+
+    def _settle(self, call: Call, status: int, text: str) -> None:
+        with self._lock:
+            if self.spend is not None and call.reservation is not None:
+                self.spend.answered(call.reservation, call.asked.body, status, text)
+                call.reservation = None
+
+    def _lost(self, call: Call) -> None:
+        if self.spend is not None and call.reservation is not None:
+            self.spend.lost(call.reservation)
+            call.reservation = None
+
+    def _unrecordable(self, call: Call, what: str) -> None:
+        self.drop(call)
+        if self.mode in _WRITING:
+            self._errors.append(RecordingError(f"{what}; {self.path} was not written with it"))
+
+    def _refuse(self, error: LLMTuneError) -> NoReturn:
+        self._errors.append(error)
+        raise CallRefusedError(error)
+
+    def _clean(self, asked: Asked) -> Asked:
+        uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type)
+        return replace(asked, uri=uri, body=body)
+
+    def _write(self, *, complete: bool) -> None:
+        """Whole or not at all: a run that did not come to its end removes nothing that was recorded before."""
+        answered = [call for call in self._calls if call.interaction is not None]
+        new = [call.interaction for call in answered if call.interaction is not None and not call.played]
+        if complete:
+            kept = [call.interaction for call in answered if call.interaction is not None]
+        elif not new or (self.mode is Mode.RECORD_ALL and self.path.exists()):
+            return
+        else:
+            kept = [*self._recorded, *new]
+        if kept:
+            storing.write(self.path, kept, self.redactor, self.layout)
+        else:
+            orphans.remove(parts.leftovers(self.path, ()))
+
+    def _stale(self) -> str:
+        first = self._clean(self.missing[0])
+        names = ", ".join(dict.fromkeys(map(_name, self.missing[:_SHOWN])))
+        count = len(self.missing)
+        calls = "1 call of the test has" if count == 1 else f"{count} calls of the test have"
+        lines = [f"{calls} no recording in {self.path}: {names}"]
+        same = sum(self.matching.key(item) == self.matching.key(first) for item in self._recorded)
+        if same:
+            lines.append(f"the request was recorded {same} time{'s' * (same > 1)}, and is now made once more")
+        elif difference := stale.explain(first.body, self._recorded):
+            lines.append(difference)
+        return "\n".join([*lines, f"record what it asks: {self.command}"])
+
+
+def _name(asked: Asked) -> str:
+    return f"{asked.method} {urlsplit(asked.uri).path}"
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    return None if isinstance(error, CallRefusedError) else error

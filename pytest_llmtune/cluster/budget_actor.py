@@ -1,0 +1,82 @@
+"""The actor that holds the dollars: whoever asks, on whatever machine, reserves here, and delivers here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.cluster.news import Closed, Ended
+from pytest_llmtune.errors import BudgetExhaustedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from pytest_llmtune.cluster.news import News
+    from pytest_llmtune.money.ledger import Ledger, Reservation
+
+__all__ = ["Purse"]
+
+
+class Purse:
+    """One for each source; it lives beside the process that asked, so that no lost machine takes it along.
+
+    What arrives waits here until it is heard: the machine that paid for it may be gone by then.
+
+    Args:
+        ledger: the budget, with those around it, as far as it is spent.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._held: dict[int, dict[int, Reservation]] = {}
+        """By batch and number."""
+        self._news: list[News] = []
+        self._any = asyncio.Event()
+
+    async def open(self, batch: int) -> None:
+        """A batch begins: until its end it may reserve."""
+        self._held[batch] = {}
+
+    async def reserve(self, batch: int, number: int, amount: Decimal) -> str:
+        """Set aside USD, waiting as ``Ledger.reserve``; empty, or why it cannot be."""
+        try:
+            reservation = await self._ledger.hold(amount)
+        except BudgetExhaustedError as error:
+            return str(error)
+        if batch not in self._held:  # its machine was given up meanwhile, and must not spend any more
+            reservation.settle(reservation.amount * 0)
+            self._ledger.close(reservation)
+            return "the machine was given up for lost"
+        self._held[batch][number] = reservation
+        return ""
+
+    async def report(self, batch: int, news: Sequence[News]) -> None:
+        """What a batch did; of one that has ended nothing is taken any more: somebody else is asking for it."""
+        if batch not in self._held:
+            return
+        for each in news:
+            if isinstance(each, Closed):
+                reservation = self._held[batch].pop(each.number)
+                reservation.settle(each.cost, uncertain=each.uncertain)
+                self._ledger.close(reservation)
+        self._tell(news)
+
+    async def end(self, batch: int) -> None:
+        """Nothing more will come of a batch: what it still holds may have been billed, and nobody will ever say."""
+        held = self._held.pop(batch, {})
+        for reservation in held.values():
+            reservation.settle(reservation.amount, uncertain=True)
+            self._ledger.close(reservation)
+        self._tell([*(Closed(number, each.amount, uncertain=True) for number, each in held.items()), Ended(batch)])
+
+    async def hear(self) -> tuple[list[News], int]:
+        """All news since the last time, once there are any, and how many requests are in flight."""
+        await self._any.wait()
+        self._any.clear()
+        news, self._news = self._news, []
+        return news, sum(map(len, self._held.values()))
+
+    def _tell(self, news: Sequence[News]) -> None:
+        self._news.extend(news)
+        self._any.set()

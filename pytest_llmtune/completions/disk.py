@@ -1,0 +1,81 @@
+"""A diskcache ``Disk`` for which a cache file is data, never code (CVE-2025-69872).
+
+diskcache's own disks unpickle a stored row when the row says so, ``JSONDisk`` too; they read, write and delete whatever
+file a row names. Here keys are text, values are compressed JSON inside the database, and every other row is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from typing import Any, NoReturn
+
+import diskcache
+
+__all__ = ["MAX_BYTES", "DataCache", "DataDisk", "RefusedRowError"]
+
+
+MAX_BYTES = 64 * 2**20
+"""A value that is larger when decompressed is refused: a small file must not exhaust the memory."""
+
+_RAW = 1  # diskcache's name for a value that stands in the row itself
+
+
+class RefusedRowError(ValueError):
+    """A row of the cache is not one that we write."""
+
+
+class DataCache(diskcache.Cache):  # type: ignore[misc]
+    """A cache of data, whose database is closed also where opening it found it damaged."""
+
+    def __init__(self, directory: str, **settings: Any) -> None:
+        try:
+            super().__init__(directory, disk=DataDisk, **settings)
+        except BaseException:
+            self.close()
+            raise
+
+
+class DataDisk(diskcache.Disk):  # type: ignore[misc]
+    """Text keys and JSON values in SQLite; nothing else is read or written."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        """The key as the database holds it."""
+        if not isinstance(key, str):
+            raise RefusedRowError(f"a key of the cache is {type(key).__name__}, not text")
+        return key, True
+
+    def get(self, key: Any, raw: Any) -> str:
+        """The key of a row."""
+        if not raw or not isinstance(key, str):
+            raise RefusedRowError("a key of the cache is pickled or no text")
+        return key
+
+    def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, sqlite3.Binary]:  # noqa: ARG002
+        """(size, mode, file name, value) of a row."""
+        if read:
+            raise RefusedRowError("the cache keeps no files")
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return 0, _RAW, None, sqlite3.Binary(zlib.compress(text.encode("utf-8", "surrogatepass"), 1))
+
+    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> Any:
+        """The value of a row.
+
+        Raises:
+            RefusedRowError: the row is pickled, names a file, is too large, or is no JSON.
+        """
+        if mode != _RAW or filename is not None or read or not isinstance(value, bytes):
+            raise RefusedRowError("a row of the cache is pickled, or stands in a file")
+        unzip = zlib.decompressobj()
+        try:
+            data = unzip.decompress(value, MAX_BYTES)
+            if unzip.unconsumed_tail or not unzip.eof:
+                raise RefusedRowError(f"a row of the cache is truncated, or larger than {MAX_BYTES} bytes")
+            return json.loads(data.decode("utf-8", "surrogatepass"))
+        except (zlib.error, ValueError, RecursionError) as error:
+            raise RefusedRowError(f"a row of the cache is corrupt: {error}") from None
+
+    def remove(self, file_path: Any) -> NoReturn:
+        """Called for a row that names a file; ours never do, and a foreign one must not delete anything."""
+        raise RefusedRowError(f"a row of the cache names the file {file_path!r:.100}")

@@ -1,0 +1,295 @@
+"""Reading lists of endpoints: a suite's or an ini file's, a YAML or JSON file, an environment variable, key files."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_llmtune._util import plain_yaml
+from pytest_llmtune.completions.endpoints import Endpoint, check_address
+from pytest_llmtune.completions.trust import LOCAL, OPENAI_URL, Trust
+from pytest_llmtune.errors import LLMTuneError, SuiteError, problem_of
+from pytest_llmtune.money.prices import parse_price
+from pytest_llmtune.redaction.keys import KeySources, lines_of, secret, shown
+from pytest_llmtune.redaction.secret import Secret
+
+if TYPE_CHECKING:
+    from pytest_llmtune.money.prices import Price
+
+__all__ = ["FIELDS", "endpoints_of"]
+
+
+FIELDS = {
+    "name": "what to call it",
+    "kind": "openai or azure",
+    "base_url": "its address",
+    "api_key": "a key, or a list of keys",
+    "api_key_env": "the name of an environment variable, or of an entry of .env, that holds the key",
+    "api_key_file": "a file inside the project with one key a line",
+    "api_version": "azure only",
+    "models": "a list of models, or a mapping of the suite's name to the server's",
+    "prices": "by model, USD per 1M tokens",
+    "max_n": "the largest n it takes",
+    "requests_per_minute": "for each key",
+    "tokens_per_minute": "for each key",
+    "concurrency": "requests in flight for each key",
+}
+_ALIASES = {"api_base": "base_url", "api_type": "kind", "model": "models", "azure_endpoint": "base_url"}
+_NUMBERS = ("max_n", "requests_per_minute", "tokens_per_minute", "concurrency")
+_MAX_BYTES = 1_000_000
+_AZURE_VERSION = "2024-10-21"
+_LIST_NAME = re.compile(r"\w*(?:OAI|OPENAI|LLM|ENDPOINT)\w*", re.IGNORECASE)
+
+
+def endpoints_of(
+    given: Any = None,
+    *,
+    base_url: str | None = None,
+    root: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    trust: Trust | None = None,
+    strange: bool = False,
+) -> tuple[Endpoint, ...]:
+    """The endpoints to ask, in order of failover.
+
+    Args:
+        given: a list of mappings; or a text: JSON, a YAML or JSON file, a directory with ``key_openai.txt``,
+            ``key_aoai.txt`` and ``base_aoai.txt``, or the name of an environment variable that holds one of these.
+            None: one endpoint at ``base_url`` (else OpenAI's, or Azure's where only its variables are set).
+        root: the project's directory, where ``.env`` and relative paths are looked for.
+        environ: instead of the process's environment.
+        trust: what an address in ``.env``, and where ``strange`` any address, must be among.
+        strange: ``given`` or ``base_url`` stands in a suite's YAML, which may be a stranger's.
+
+    Raises:
+        SuiteError: a field is unknown or unusable, a file or a key is missing, an address is not trusted; keys are
+            never in the message.
+    """
+    sources = KeySources.of(root or Path.cwd(), os.environ if environ is None else environ)
+    known = trust or Trust()
+    found = problem_of(partial(_read, given, base_url, sources, known, strange=strange))
+    if isinstance(found, LLMTuneError):
+        del given, environ
+        raise found
+    return found
+
+
+def _read(
+    given: Any, base_url: str | None, sources: KeySources, known: Trust, *, strange: bool
+) -> tuple[Endpoint, ...]:
+    if given is None or given in ("", []):
+        found = _default(base_url, sources, known)
+    else:
+        found, strange = _listed(given, sources, known, strange=strange)
+    for endpoint in found if strange else ():
+        known.check(endpoint.base_url, "endpoints" if given else "base_url")
+    return found
+
+
+def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> tuple[tuple[Endpoint, ...], bool]:
+    """The endpoints of a list, and whether they may be a stranger's."""
+    entries, where = given, "endpoints"
+    if isinstance(given, str):
+        entries, where, strange = _entries(given, sources, strange=strange)
+    if isinstance(entries, Mapping):
+        entries = [entries]
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        got = "a text" if isinstance(entries, str) else f"{entries!r:.80}"
+        raise SuiteError(f"{where}: endpoints are {got}; valid: a list of mappings with {', '.join(FIELDS)}")
+    found = tuple(
+        item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources, trust)
+        for number, item in enumerate(entries)
+    )
+    return found, strange
+
+
+def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[Endpoint, ...]:
+    """One endpoint from the usual variables."""
+    address = base_url or sources.value("OPENAI_BASE_URL")
+    keys = sources.keys_in("OPENAI_API_KEY")
+    azure, azure_keys = sources.value("AZURE_OPENAI_ENDPOINT"), sources.keys_in("AZURE_OPENAI_API_KEY")
+    if address is None and not keys and azure and azure_keys:
+        _check_dotenv("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", sources, trust)
+        check_address(azure, "AZURE_OPENAI_ENDPOINT")
+        return (
+            Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
+        )
+    if base_url is None:
+        _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
+    address = address or OPENAI_URL
+    check_address(address, "base_url")
+    if not keys and urlsplit(address).hostname in LOCAL:
+        keys = (Secret("none", "no key"),)
+    if not keys:
+        raise SuiteError(
+            f"there is no API key for {address}; set OPENAI_API_KEY, put it into {sources.root / '.env'}, "
+            "or list endpoints with their keys (llmtune_endpoints)"
+        )
+    return (Endpoint(address, keys),)
+
+
+def _check_dotenv(address: str, key: str, sources: KeySources, trust: Trust) -> None:
+    """A ``.env`` that came with a checkout must not lead a key of the environment away; its own key may go with it."""
+    if sources.only_in_dotenv(address) and not sources.only_in_dotenv(key):
+        trust.check(sources.value(address) or "", f"{sources.root / '.env'}: {address}")
+
+
+def _entries(text: str, sources: KeySources, *, strange: bool) -> tuple[Any, str, bool]:
+    """(data, where it stands, whether it may be a stranger's) of a list given as text."""
+    text = text.strip()
+    if text.startswith(("[", "{")):
+        return _parsed(text, "endpoints"), "endpoints", strange
+    if (found := _from_files(text, sources, inside=strange)) is not None:
+        return *found, strange
+    usable = _LIST_NAME.fullmatch(text) or not strange  # any other variable is no stranger's business
+    if usable and (content := (sources.value(text) or "").strip()):
+        strange = sources.only_in_dotenv(text)
+        if content.startswith(("[", "{")):
+            return _parsed(content, text), text, strange
+        if (found := _from_files(content, sources, inside=strange)) is not None:
+            return *found, strange
+        raise SuiteError(f"endpoints: the environment variable {text} holds neither JSON nor the name of a file")
+    raise SuiteError(
+        f"endpoints are {shown(text)}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
+        "key_aoai.txt, or the name of an environment variable that holds one of these"
+    )
+
+
+def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tuple[Any, str] | None:
+    """(data, path) of a file or directory; None where there is none."""
+    path = sources.root / name
+    try:
+        if inside and path.exists() and not path.resolve().is_relative_to(sources.root.resolve()):
+            raise SuiteError(f"endpoints: {name!r:.100} lies outside the project {sources.root}")
+        if path.is_dir():
+            return _from_key_files(path, sources), str(path)
+        if not path.is_file():
+            return None
+        if path.stat().st_size > _MAX_BYTES:
+            raise SuiteError(f"{path} is larger than {_MAX_BYTES} bytes")
+        return _parsed(path.read_text("utf-8-sig"), str(path)), str(path)
+    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it, no UTF-8
+        raise SuiteError(f"endpoints: {name!r:.100} cannot be read: {type(error).__name__}") from None
+
+
+def _parsed(text: str, where: str) -> Any:
+    """JSON or YAML; a message about it never quotes it, because it may hold keys."""
+    try:
+        return json.loads(text) if text.lstrip().startswith(("[", "{")) else plain_yaml.load(text)
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise SuiteError(f"{where}: {reason}")
+
+
+def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
+    """OpenAI with all keys of ``key_openai.txt``, then each line of ``base_aoai.txt`` with that line's key."""
+    here = replace(sources, root=directory)
+    found = []
+    if (directory / "key_openai.txt").is_file():
+        found.append(Endpoint(OPENAI_URL, here.from_file("key_openai.txt", str(directory))))
+    if (directory / "key_aoai.txt").is_file():
+        keys = here.from_file("key_aoai.txt", str(directory))
+        bases = lines_of(directory / "base_aoai.txt") if (directory / "base_aoai.txt").is_file() else []
+        if len(bases) != len(keys):
+            raise SuiteError(
+                f"{directory}: key_aoai.txt has {len(keys)} keys, and base_aoai.txt has {len(bases)} addresses; "
+                "each key needs the address in the same line"
+            )
+        for number, base in enumerate(bases, 1):  # the file may hold keys, mixed up with the other one
+            check_address(base, f"{directory / 'base_aoai.txt'} line {number}", quoted=False)
+        found += [
+            Endpoint(base, (key,), "azure", api_version=_AZURE_VERSION) for base, key in zip(bases, keys, strict=True)
+        ]
+    if not found:
+        raise SuiteError(f"{directory} has no key_openai.txt and no key_aoai.txt")
+    return found
+
+
+def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpoint:
+    """One entry of a list."""
+    if not isinstance(item, Mapping):
+        raise SuiteError(f"{where} is {type(item).__name__}; valid: a mapping with {', '.join(FIELDS)}")
+    fields = {_ALIASES.get(str(name), str(name)): value for name, value in item.items() if value is not None}
+    for name in fields:
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name, [*FIELDS, *_ALIASES], 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise SuiteError(f"{where} has the unknown field {shown(name)}{hint}; valid: {', '.join(FIELDS)}")
+    kind = str(fields.get("kind", "openai")).lower().replace("open_ai", "openai")
+    if kind not in ("openai", "azure"):
+        raise SuiteError(f"{where}: kind is {shown(kind)}; valid: openai, azure")
+    address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
+    check_address(address, where)
+    if not fields.get("base_url"):
+        _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
+    version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
+    return Endpoint(
+        address,
+        _keys(fields, kind, address, where, sources),
+        "azure" if kind == "azure" else "openai",
+        name=str(fields.get("name", "")),
+        models=_models(fields.get("models"), where),
+        prices=_prices(fields.get("prices"), where),
+        api_version=version if kind == "azure" else None,
+        **{name: _number(name, fields[name], where) for name in _NUMBERS if name in fields},
+    )
+
+
+def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
+    """The keys of one entry: given, or named, or of the usual variable."""
+    if (given := fields.get("api_key")) is not None:
+        listed = [given] if isinstance(given, str) else given
+        if not isinstance(listed, list) or not listed or not all(isinstance(key, str) and key for key in listed):
+            raise SuiteError(f"{where}: api_key is no text and no list of texts")
+        return tuple(secret(key, f"{where}.api_key", where) for key in listed)
+    if (variable := fields.get("api_key_env")) is not None:
+        return sources.from_variable(str(variable), where)
+    if (file := fields.get("api_key_file")) is not None:
+        return sources.from_file(str(file), where)
+    usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
+    if urlsplit(address).hostname in LOCAL and not sources.keys_in(usual):
+        return (Secret("none", "no key"),)
+    return sources.from_variable(usual, where)
+
+
+def _models(given: Any, where: str) -> dict[str, str] | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = [given]
+    pairs = (
+        given.items()
+        if isinstance(given, Mapping)
+        else zip(given, given, strict=True)
+        if isinstance(given, list)
+        else ()
+    )
+    models = {str(ours): str(theirs) for ours, theirs in pairs}
+    if not models:
+        raise SuiteError(f"{where}: models is {given!r:.100}; valid: {FIELDS['models']}")
+    return models
+
+
+def _prices(given: Any, where: str) -> dict[str, Price]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise SuiteError(f"{where}: prices is {given!r:.100}; valid: {FIELDS['prices']}")
+    return {str(model): parse_price(str(model), price, f"{where}.prices") for model, price in given.items()}
+
+
+def _number(name: str, given: Any, where: str) -> Any:
+    whole = name in ("max_n", "concurrency")
+    if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)) or not 1 <= given < 1e12:
+        raise SuiteError(f"{where}: {name} is {given!r:.60}; valid: a {'whole ' if whole else ''}number from 1")
+    return given

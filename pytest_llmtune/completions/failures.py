@@ -1,0 +1,198 @@
+"""What went wrong with a request, whether it may be tried again, and whether it may have been billed."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+__all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
+
+
+Hide: TypeAlias = Callable[[str], str]
+
+
+class Kind(StrEnum):
+    """Kinds of failure, in the words of the final account."""
+
+    RATE_LIMIT = "rate limit (429)"
+    SERVER = "server error"
+    TIMEOUT = "timeout"
+    CONNECT = "no connection"
+    BROKEN = "broken response"
+    EMPTY = "response without choices"
+    NO_N = "n refused"
+    FILTERED = "content filter"
+    BAD_REQUEST = "bad request"
+    NO_MODEL = "no such model"
+    BAD_KEY = "key refused"
+    NO_QUOTA = "no quota left"
+    MOVED = "redirected elsewhere"
+    CLOSED = "closed"
+    """Not sent: the endpoint turned out to be of no use while the request waited."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self in (Kind.RATE_LIMIT, Kind.SERVER, Kind.TIMEOUT, Kind.CONNECT, Kind.BROKEN, Kind.EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed request."""
+
+    kind: Kind
+    message: str
+    """The server's own words, or the client's; cut, and without a key."""
+    uncertain: bool = False
+    """Whether the provider may have done, and billed, the work."""
+    retry_after: float | None = None
+    """Seconds the server asked us to wait."""
+    body: Mapping[str, Any] | None = None
+    """The server's error document."""
+
+
+_UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
+_MAYBE_BILLED = frozenset({408, 409, 502, 504, 524})
+_KEY = re.compile(r"\b(?:sk|key|gsk|xai|pplx)-[\w*.-]{4,}|\b[A-Za-z0-9_-]{40,}\b")
+_MODEL = re.compile(
+    r"\b(?:model|deployment)\b.*\b(?:not (?:exist|found|supported|available)|unknown|invalid)|"
+    r"\b(?:not found|unknown|invalid|no such)\b.*\b(?:model|deployment)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ABOUT_N = re.compile(r"\bn\b|completion choice|number of (?:choices|completions)|multiple (?:choices|completions)")
+_LIMITS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?:<=|≤|at most|up to|no more than|less than or equal to|maximum(?: value)?(?: of| is|:)?)\s*(\d+)",
+        r"between\s+1\s+and\s+(\d+)",
+        r"n['`\"]?\s*(?:must be|=|==|should be)\s*(\d+)",
+        r"\[1,\s*(\d+)\]",
+    )
+)
+
+
+def failure_of(error: Exception, hide: Hide = str) -> Failure:
+    """Read an exception of the openai client; ``hide`` takes keys out of what the server says."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        body = error.body if isinstance(error.body, Mapping) else {}
+        return _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
+    if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+        unsent = type(error.__cause__).__name__ in _UNSENT
+        return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
+    if isinstance(error, openai.APIConnectionError):
+        cause = error.__cause__
+        if (ours := _ours(cause, hide)) is not None:  # as openai 3.0 wraps them
+            return ours
+        if type(cause).__name__ in _UNSENT:
+            return Failure(Kind.CONNECT, _clean(f"{cause}", hide) or "connection refused")
+        return Failure(Kind.BROKEN, _clean(f"{type(cause).__name__}: {cause}", hide), uncertain=True)
+    return _ours(error, hide) or Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
+
+
+def _ours(error: BaseException | None, hide: Hide) -> Failure | None:
+    """What our own HTTP client raises."""
+    from pytest_llmtune.completions.http_client import ElsewhereError, TooLargeError
+
+    if isinstance(error, ElsewhereError):
+        return Failure(Kind.MOVED, _clean(f"{error}", hide))
+    if isinstance(error, TooLargeError):
+        return Failure(Kind.BROKEN, f"{error}", uncertain=True)
+    return None
+
+
+def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
+    """The error that a router put into a response of status 200, if there is one."""
+    error = response.get("error")
+    if not isinstance(error, Mapping) or response.get("choices"):
+        return None
+    code = error.get("code")
+    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+    return _status(status, error, {}, _said(error, "the answer is an error", hide))
+
+
+def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], message: str) -> Failure:
+    kind = _kind(status, body, message)
+    return Failure(
+        kind,
+        f"HTTP {status}: {message}",
+        uncertain=status in _MAYBE_BILLED,
+        retry_after=_retry_after(headers) if kind.passing else None,
+        body=body if kind is Kind.FILTERED else None,
+    )
+
+
+def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
+    code = str(body.get("code") or "")
+    rules = (
+        (Kind.NO_MODEL, code in ("model_not_found", "DeploymentNotFound")),
+        (Kind.NO_QUOTA, status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached")),
+        (Kind.RATE_LIMIT, status == 429),
+        (Kind.SERVER, status in (408, 409) or status >= 500),
+        (Kind.BAD_KEY, status in (401, 403)),
+        (Kind.MOVED, status < 400),
+        (Kind.FILTERED, code == "content_filter" or "content management policy" in message),
+        (Kind.NO_MODEL, status == 404 or _MODEL.search(message)),
+        (Kind.NO_N, body.get("param") == "n" or _ABOUT_N.search(message)),
+    )
+    return next((kind for kind, holds in rules if holds), Kind.BAD_REQUEST)
+
+
+def n_limit(message: str, refused: int) -> int:
+    """The largest n that a server takes, read from its refusal of ``refused`` (2 or more), else half of that."""
+    for pattern in _LIMITS:
+        found = [int(number) for number in pattern.findall(message)]
+        if fitting := [number for number in found if 1 <= number < refused]:
+            return max(fitting)
+    if re.search(r"\b(?:only|one|single|multiple|not supported|unsupported)\b", message, re.IGNORECASE):
+        return 1
+    return refused // 2
+
+
+def backoff(tries: int, base: float, longest: float = 30.0) -> float:
+    """Seconds to wait after the ``tries``-th failure: doubled each time, and spread at random."""
+    return float(min(longest, base * 2 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None where neither can be read.
+
+    A date in the past, or no seconds at all, says nothing: clocks differ.
+    """
+    milliseconds, text = _seconds(headers.get("retry-after-ms") or ""), (headers.get("retry-after") or "").strip()
+    if milliseconds is not None:
+        return milliseconds / 1000 or None
+    if (seconds := _seconds(text)) is not None:
+        return seconds or None
+    try:
+        left = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError, IndexError):  # whatever stands there
+        return None
+    return left if left > 0 else None
+
+
+def _seconds(text: str) -> float | None:
+    """A number from 0; None where the text is none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:
+    message = body.get("message")
+    return _clean(message if isinstance(message, str) and message else otherwise, hide)
+
+
+def _clean(text: str, hide: Hide) -> str:
+    """One short line; servers repeat a refused key, or parts of it."""
+    return _KEY.sub("[key]", " ".join(hide(text).split()))[:300]

@@ -1,0 +1,80 @@
+"""The HTTP client towards endpoints: it reads no more than an answer can have, and follows nobody elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import openai
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["MOST_BYTES", "BoundedClient", "ElsewhereError", "TooLargeError"]
+
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Of one response, decompressed; a hundred answers of a thousand tokens with their logprobs have a third of it."""
+_MOST_OF_FILES = 1024 * 1024 * 1024
+"""Of a batch's results, which are one file."""
+_HOPS = 5
+_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+class TooLargeError(Exception):
+    """A response went on past the limit."""
+
+
+class ElsewhereError(Exception):
+    """A server sends requests on to another one, which nobody has named."""
+
+
+class BoundedClient(openai.DefaultAsyncHttpxClient):
+    """Reads every response whole before anybody sees it, errors too: what was read is then in bounds.
+
+    A redirect is followed within the same scheme, host and port, and where the request stays as it is. Elsewhere would
+    go the prompts, and with them a key in a header that HTTP libraries do not know to take out, as Azure's.
+    """
+
+    most: int | None = None
+    """Bytes of a response; None: as its address asks for."""
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:  # noqa: ARG002
+        """Send it and read the answer, also where a ``stream`` was asked for.
+
+        Raises:
+            TooLargeError: the answer has more bytes than any proper one.
+            ElsewhereError: the server redirects to another one.
+        """
+        options["follow_redirects"] = False
+        for _ in range(_HOPS):
+            response = await super().send(request, stream=True, **options)
+            try:
+                following = response.next_request
+                if following is None:
+                    return await self._read(response)
+                _check(request, response, following)
+            finally:
+                await response.aclose()
+            request = following
+        raise ElsewhereError(f"it redirects more than {_HOPS} times")
+
+    async def _read(self, response: httpx2.Response) -> httpx2.Response:
+        """The response with its body read and decompressed."""
+        path = response.request.url.path
+        most = self.most or (_MOST_OF_FILES if path.endswith("/content") else MOST_BYTES)
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > most:
+                raise TooLargeError(f"the answer is larger than {most // 1024 // 1024} MiB")
+            parts.append(part)
+        kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_WIRE]
+        return type(response)(response.status_code, headers=kept, content=b"".join(parts), request=response.request)
+
+
+def _check(request: httpx2.Request, response: httpx2.Response, following: httpx2.Request) -> None:
+    url, target = request.url, following.url
+    same = (url.scheme, url.host, url.port) == (target.scheme, target.host, target.port)
+    if not same or following.method != request.method:
+        shown = target.copy_with(query=None, fragment=None, username=None, password=None)
+        raise ElsewhereError(f"HTTP {response.status_code}: it sends requests on to {shown}; is base_url right?")

@@ -1,0 +1,301 @@
+"""One request to the endpoints: reserved, sent, tried again where that helps, kept, and paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_llmtune.completions.billing import Billing
+from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
+from pytest_llmtune.completions.known import Known
+from pytest_llmtune.completions.limits import Gate
+from pytest_llmtune.completions.patience import Job, Patience
+from pytest_llmtune.completions.routing import ANY, Fleet
+from pytest_llmtune.completions.sending import model_names, send
+from pytest_llmtune.errors import CompletionError
+from pytest_llmtune.types import Exchange
+from pytest_llmtune.wire.answers import answers_in, filtered_in, is_refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from pytest_llmtune.completions.routing import Lane
+    from pytest_llmtune.completions.source_settings import Terms
+    from pytest_llmtune.completions.stats import Account
+    from pytest_llmtune.money.ledger import Reservation
+    from pytest_llmtune.types import CompletionRequest
+
+__all__ = ["Asking", "Keep", "Reserving"]
+
+
+Keep = Callable[[Exchange, Decimal], None]
+"""Stores an exchange that cost so many USD; it is called before the dollars are counted."""
+
+
+class Reserving(Protocol):
+    """Where dollars are reserved before they are spent: a ledger, here or elsewhere."""
+
+    def reserve(self, amount: Decimal) -> AbstractAsyncContextManager[Reservation]: ...
+
+
+_FREE = Decimal(0)
+_COURTESY = 10.0  # seconds that a server has to say which models there are
+_TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the suite)"
+
+
+@dataclass(slots=True, eq=False)
+class Asking:
+    """The live side of a source."""
+
+    fleet: Fleet
+    billing: Billing
+    ledger: Reserving
+    account: Account
+    patience: Patience
+    slots: Gate
+    """HTTP requests in flight, over all lanes."""
+    hide: Hide = str
+    """Takes keys out of what servers say."""
+    _largest: dict[tuple[int, str, bool], int] = field(default_factory=dict)
+    """The largest n that an endpoint takes for a model, greedy or not, where it refused more."""
+
+    @classmethod
+    def of(cls, terms: Terms, ledger: Reserving, account: Account, hide: Hide) -> Asking:
+        """Ready to ask on these terms; a deadline runs from now on."""
+        batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
+        from pytest_llmtune.completions import http_client as bounded_client  # noqa: F401  # seconds, and not the deadline's
+
+        return cls(
+            Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
+            Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
+            ledger,
+            account,
+            Patience(
+                timeout,
+                terms.patience or 10 * timeout,
+                terms.attempts,
+                terms.pause,
+                float("inf") if terms.deadline is None else time.monotonic() + terms.deadline,
+            ),
+            Gate(terms.concurrency),
+            hide,
+        )
+
+    async def fill(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+        """Get n answers and keep them, in as many requests as the server wants it in.
+
+        Raises:
+            CompletionError: given up; what was answered is kept.
+            EndpointError: no endpoint can serve the model.
+            BudgetExhaustedError: it does not fit into the ledger.
+        """
+        missing = n
+
+        def counted(exchange: Exchange, cost: Decimal) -> None:
+            nonlocal missing
+            keep(exchange, cost)
+            missing -= answers_in(exchange)
+
+        while missing > 0:
+            await _all(self.ask(request, size, counted) for size in _split(missing, self._most_at_once(request)))
+
+    async def aclose(self) -> None:
+        """Close the clients."""
+        await self.fleet.aclose()
+
+    @property
+    def known(self) -> Known:
+        """What was learned of the servers so far."""
+        landed = ((at, model) for at, lane in enumerate(self.fleet.lanes) for model in lane.landed)
+        return Known(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
+
+    def recall(self, known: Known) -> None:
+        """Take over what another one learned of the same servers."""
+        self._largest.update(known.largest)
+        self.billing.recall(known.counts_one)
+        for at, model in known.landed:
+            self.fleet.lanes[at].pilot(model).landed = True
+
+    def _most_at_once(self, request: CompletionRequest) -> int | None:
+        """The largest n to ask for in one request, as far as it is known."""
+        return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
+
+    async def ask(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+        """Get n answers and keep them; fewer, but one at least, where the server gives no n at once.
+
+        Raises:
+            CompletionError: given up.
+            EndpointError: no endpoint can serve the model.
+            BudgetExhaustedError: it does not fit into the ledger.
+        """
+        job = Job(request, self.patience.end)
+        while True:
+            lane = await self._lane(job)
+            size = min(n, self._limit(lane, request) or n)
+            failure = await self._attempt(lane, job, size, keep)
+            if failure is None:
+                return
+            job.failure = job.failure if failure.kind is Kind.CLOSED else failure
+            if failure.kind is Kind.NO_N and size > 1:
+                self._learn(lane, job, n_limit(failure.message, size))
+            else:
+                self._retry_or_raise(lane, job, failure)
+
+    async def _lane(self, job: Job) -> Lane:
+        """The lane for the next try, waiting where all of them rest."""
+        while True:
+            if time.monotonic() > job.end:
+                raise self._given_up(job)
+            lane, seconds = self.fleet.choose(job.model, job.avoid)
+            if lane is not None:
+                return lane
+            if seconds == 0.0:  # every lane has failed this request: begin again, later
+                job.avoid.clear()
+                seconds = backoff(max(1, job.tries), self.patience.pause)
+            else:
+                job.begin(self.patience)
+                job.failure = job.failure or self.fleet.why_resting(job.model)
+            if time.monotonic() + seconds > job.end:
+                raise self._given_up(job)
+            self.account.waited += seconds
+            await asyncio.sleep(seconds)
+
+    async def _attempt(self, lane: Lane, job: Job, n: int, keep: Keep) -> Failure | None:
+        """Send it once; None where answers were kept."""
+        body = {**job.request.body, "n": n}
+        worst = self.billing.worst(lane, body, n)
+        async with self.slots.entered(), self.ledger.reserve(worst) as reservation:
+            reservation.settle(_FREE)  # until it is sent
+            async with lane.gate.entered():
+                if time.monotonic() + lane.pace > job.end:
+                    raise self._given_up(job)
+                await lane.keep_pace(self.billing.tokens(body, n))
+                async with lane.pilot(ANY).flight() as first, lane.pilot(job.model).flight() as pilot:
+                    await lane.connect()
+                    seconds = job.begin(self.patience)
+                    if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
+                        return Failure(Kind.CLOSED, "")  # found out while this request waited
+                    found = await self._send(lane, body, seconds, reservation)
+                    if isinstance(found, Failure):
+                        pilot.landed |= found.kind is Kind.TIMEOUT  # else all would wait for it, one after another
+                        first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
+                        await self._lost(lane, job, found, reservation)
+                        return found
+                    first.landed = pilot.landed = True
+            lane.succeeded()
+            await self._received(lane, found, reservation, keep)
+        if answers_in(found) < n:
+            self._learn(lane, job, answers_in(found))
+        return None
+
+    async def _send(
+        self, lane: Lane, body: Mapping[str, Any], seconds: float, reservation: Reservation
+    ) -> Exchange | Failure:
+        reservation.settle(reservation.amount, uncertain=True)  # until it is answered
+        try:
+            with self.account.flight():
+                return await send(lane, body, seconds, self.hide)
+        except asyncio.CancelledError:
+            self.account.uncertain += reservation.amount
+            raise
+
+    async def _lost(self, lane: Lane, job: Job, failure: Failure, reservation: Reservation) -> None:
+        """Draw the consequences for the ledger and the lane, before another request goes the same way."""
+        reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
+        self.account.uncertain += reservation.cost or _FREE
+        match failure.kind:
+            case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
+                lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
+            case Kind.NO_MODEL if lane.why_closed(job.model) is None:
+                names = await model_names(lane, max(0.0, min(_COURTESY, job.end - time.monotonic())))
+                there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
+                self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
+            case Kind.RATE_LIMIT:
+                lane.slow_down(job.sent, failure, self.patience.pause)
+
+    async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
+        exchange, extra = found, _FREE
+        try:
+            exchange, extra = await self.billing.counted(lane, found)
+        finally:  # also when cancelled: it is paid for
+            cost = self.billing.cost(lane, exchange) + extra
+            reservation.settle(cost)
+            self._keep(exchange, cost, keep)
+
+    def _keep(self, exchange: Exchange, cost: Decimal, keep: Keep) -> None:
+        keep(exchange, cost)
+        self.account.answered += 1
+        self.account.samples += answers_in(exchange)
+        self.account.refused += is_refusal(exchange)
+        self.account.filtered += filtered_in(exchange)
+        self.account.paid += cost
+
+    def _retry_or_raise(self, lane: Lane, job: Job, failure: Failure) -> None:
+        """Draw the consequences of a failure for this request: return, to try again."""
+        match failure.kind:
+            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED | Kind.NO_MODEL:
+                return  # another lane may serve it
+            case Kind.RATE_LIMIT:
+                self.account.retried[str(failure.kind)] += 1
+            case kind if kind.passing:
+                self._again(lane, job, failure)
+            case kind:
+                self.account.given_up[str(kind)] += 1
+                raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
+
+    def _again(self, lane: Lane, job: Job, failure: Failure) -> None:
+        job.tries += 1
+        if job.tries >= self.patience.attempts:
+            raise self._given_up(job)
+        if failure.retry_after:
+            lane.rest(failure.retry_after, failure)
+        job.avoid.add(lane)
+        self.account.retried[str(failure.kind)] += 1
+
+    def _given_up(self, job: Job) -> CompletionError:
+        self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
+        why = _TIME_IS_UP if job.end >= self.patience.end else f"no turn within {self.patience.total:g} s"
+        if job.failure is None:
+            return CompletionError(f"{job.model}: not asked: {why}")
+        seconds = time.monotonic() - (job.started or time.monotonic())
+        said = f"given up after {seconds:.1f} s and {job.tries} faults; the last: {job.failure.message}"
+        late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
+        return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
+
+    def _limit(self, lane: Lane, request: CompletionRequest) -> int | None:
+        known = self._largest.get(_place(lane, request))
+        return min((most for most in (known, lane.endpoint.max_n) if most), default=None)
+
+    def _learn(self, lane: Lane, job: Job, limit: int) -> None:
+        """Remember the largest n."""
+        place = _place(lane, job.request)
+        self._largest[place] = min(limit, self._largest.get(place, limit))
+        self.account.note(
+            f"{lane.endpoint.label} gives at most {self._largest[place]} answers a request for {job.model}"
+        )
+
+
+def _place(lane: Lane, request: CompletionRequest) -> tuple[int, str, bool]:
+    """Where a limit of n holds; some servers take n > 1 only where they sample."""
+    return lane.order, str(request.body.get("model")), request.body.get("temperature") == 0
+
+
+def _split(missing: int, most: int | None) -> list[int]:
+    """Requests of at most ``most`` answers each."""
+    if most is None or missing <= most:
+        return [missing]
+    full, rest = divmod(missing, most)
+    return [most] * full + ([rest] if rest else [])
+
+
+async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run the parts of one completion to their ends, so that paid answers are kept; then raise the gravest error."""
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if errors:
+        raise min(errors, key=lambda error: type(error) is CompletionError)

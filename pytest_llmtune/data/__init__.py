@@ -1,0 +1,1 @@
+"""Rows of a data set: reading, filtering, splitting."""

@@ -1,0 +1,239 @@
+"""A suite's data: found, read, filtered, freed of rows that lack what is needed, and given identities by content."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
+from pytest_llmtune._util.invalid import InvalidError, listed, meant, shown
+from pytest_llmtune.data import huggingface as hub
+from pytest_llmtune.data import readers as files
+from pytest_llmtune.data import rows
+from pytest_llmtune.data.formats import FORMATS
+from pytest_llmtune.data.where import Condition, compile_condition
+from pytest_llmtune.errors import LLMTuneError, SuiteError
+
+if TYPE_CHECKING:
+    from pytest_llmtune.types import Example, Row
+
+__all__ = ["Dataset", "check_source", "load"]
+
+
+Raw = Iterator[tuple[str, Any]]
+"""(place for messages, raw row)"""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The usable rows of a source."""
+
+    examples: tuple[Example, ...]
+    dropped: int = 0
+    """Rows left out because a column that is needed was missing in them."""
+    source: str = ""
+    columns: tuple[str, ...] = ()
+    filtered: int = 0
+    """Rows that ``where`` left out."""
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    """Column to the number of rows dropped for want of it."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the rows by content, whatever their order."""
+        return rows.fingerprint(self.examples)
+
+
+def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
+    """Whether a dataset is there at all, without reading it.
+
+    Raises:
+        SuiteError: no file, no rows, no such kind of source.
+    """
+    if isinstance(source, str):
+        if source.startswith("hf:"):
+            hub.parse_name(source)
+        elif not is_function_path(source):
+            for file in files.find(source, base_dir, root):
+                _ = file.format
+    elif isinstance(source, Path):
+        check_source(str(source), base_dir, root)
+    elif not isinstance(source, (list, tuple)) and not callable(source):
+        raise InvalidError(
+            f"is {shown(source)}; valid: a path ({', '.join(FORMATS)}; globs and zip members too), 'hf:NAME', "
+            "'module:function', a list of rows, a function"
+        )
+    elif isinstance(source, (list, tuple)) and not source:
+        raise InvalidError("is an empty list; a suite needs rows")
+
+
+def load(
+    source: Any,
+    *,
+    base_dir: Path | None = None,
+    root: Path | None = None,
+    where: str | Condition | None = None,
+    needed: Iterable[str] | Callable[[Sequence[str]], Iterable[str]] = (),
+    columns: Sequence[str] | None = None,
+    offline: bool = False,
+) -> Dataset:
+    """Read a dataset.
+
+    Args:
+        source: a path, a glob, ``archive.zip/member``, ``hf:NAME``, ``module:function``, a list of rows, or a function.
+        base_dir: what paths are relative to (default: the current directory).
+        root: where given, nothing outside this directory is read or run.
+        where: which rows to keep; an expression (see ``expression``) or a function of the row.
+        needed: columns without which a row is dropped; or a function that tells them from the columns there are.
+        columns: names for the columns of CSV and TSV files that have no header line.
+        offline: ``hf:`` uses local copies only.
+
+    Raises:
+        SuiteError: the source is not there or not readable, ``where`` or ``needed`` names a column that no row has, or
+            no row is left.
+    """
+    base = base_dir or Path.cwd()
+    label = source_label(source)
+    everything = _clean_rows(_raw(source, base, root, columns, offline), label)
+    there = tuple(dict.fromkeys(column for row in everything for column in row))
+    kept = _filtered(everything, where, there)
+    wanted = tuple(sorted(needed(there) if callable(needed) else needed))
+    _require(wanted, there, label)
+    complete, lacking = _complete(kept, wanted)
+    if not complete:
+        raise SuiteError(_nothing_left(label, len(everything), len(everything) - len(kept), where, lacking))
+    return Dataset(
+        examples=rows.with_ids(complete),
+        dropped=len(kept) - len(complete),
+        source=label,
+        columns=there,
+        filtered=len(everything) - len(kept),
+        lacking=lacking,
+    )
+
+
+def source_label(source: Any) -> str:
+    """The source on one line, for messages."""
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return qualified_name(source) if callable(source) else "the list of rows"
+
+
+def _raw(source: Any, base: Path, root: Path | None, columns: Sequence[str] | None, offline: bool) -> Raw:
+    check_source(source, base, root)
+    if isinstance(source, Path):
+        source = str(source)
+    if not isinstance(source, str):
+        return _of_rows(_called(source) if callable(source) else source, source_label(source))
+    if source.startswith("hf:"):
+        return _numbered(hub.open_rows(source, base, root, offline=offline), source)
+    if is_function_path(source):
+        return _of_rows(_called(load_function(source, base, root)), source)
+    return _of_files(files.find(source, base, root), columns)
+
+
+def _of_files(found: Sequence[files.DataFile], columns: Sequence[str] | None) -> Raw:
+    left = files.MAX_BYTES
+    for file in found:
+        content = file.read(left)
+        left -= len(content)
+        yield from FORMATS[file.format](content, file.shown, columns)
+
+
+def _called(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except LLMTuneError:
+        raise
+    except Exception as error:
+        raise SuiteError(
+            f"the dataset function {qualified_name(function)} raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _of_rows(data: Any, label: str) -> Raw:
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a pandas table
+        data = data.to_dict("records")
+    if isinstance(data, (str, bytes, Mapping)) or not hasattr(data, "__iter__"):
+        raise SuiteError(f"{label} gave {shown(data)}; valid: a list of rows, each a mapping of column to value")
+    return _numbered(data, label)
+
+
+def _numbered(data: Iterable[Any], label: str) -> Raw:
+    """Rows with their places; what goes wrong between two rows is told as ours."""
+    number = 0
+    try:
+        for row in data:
+            number += 1
+            yield f"{label}: row {number}", row
+    except LLMTuneError:
+        raise
+    except Exception as error:
+        raise SuiteError(f"{label} raised {type(error).__name__} after row {number}: {error}") from error
+
+
+def _clean_rows(raw: Raw, label: str) -> list[dict[str, Any]]:
+    everything: list[dict[str, Any]] = []
+    for place, row in raw:
+        if len(everything) >= rows.MAX_ROWS:
+            raise SuiteError(f"{label}: more than the limit of {rows.MAX_ROWS:,} rows")
+        everything.append(rows.clean_row(row, place))
+    if not everything:
+        raise SuiteError(f"{label} holds no row")
+    return everything
+
+
+def _filtered(
+    everything: list[dict[str, Any]], where: str | Condition | None, there: Sequence[str]
+) -> list[tuple[int, dict[str, Any]]]:
+    if where is None:
+        return list(enumerate(everything))
+    condition = where if callable(where) else _compiled(where, there)
+    return [(index, row) for index, row in enumerate(everything) if _holds(condition, row, index)]
+
+
+def _compiled(where: str, there: Sequence[str]) -> Condition:
+    condition, asked = compile_condition(where)
+    missing = sorted(asked - set(there))
+    if missing:
+        raise SuiteError(
+            f"where={where!r} names {missing[0]!r}{meant(missing[0], there)}, but the columns are {listed(there)}"
+        )
+    return condition
+
+
+def _holds(condition: Condition, row: Row, index: int) -> bool:
+    try:
+        return bool(condition(row))
+    except Exception as error:
+        what = str(error) if isinstance(error, LLMTuneError) else f"where raised {type(error).__name__}: {error}"
+        raise SuiteError(f"{what}; in row {index + 1}: {shown(dict(row))}") from error
+
+
+def _require(wanted: Iterable[str], there: Sequence[str], label: str) -> None:
+    for name in wanted:
+        if name not in there:
+            raise SuiteError(f"{label} has no column {name!r}{meant(name, there)}; the columns are {listed(there)}")
+
+
+def _complete(
+    kept: list[tuple[int, dict[str, Any]]], wanted: Sequence[str]
+) -> tuple[list[tuple[int, dict[str, Any]]], Counter[str]]:
+    """The rows that have every column wanted, and how many lack which."""
+    complete, lacking = [], Counter[str]()
+    for index, row in kept:
+        missing = [name for name in wanted if row.get(name) is None]
+        lacking.update(missing)
+        if not missing:
+            complete.append((index, row))
+    return complete, lacking
+
+
+def _nothing_left(label: str, total: int, filtered: int, where: Any, lacking: Mapping[str, int]) -> str:
+    reasons = [f"{filtered} left out by where={where!r}"] if filtered else []
+    reasons += [f"{count} without {name!r}" for name, count in lacking.items()]
+    return f"{label}: no row of {total} is left: {', '.join(reasons)}"

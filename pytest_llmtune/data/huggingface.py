@@ -1,0 +1,117 @@
+"""``hf:NAME``: data sets of the Hugging Face hub and their local copies, read by the optional library ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from pytest_llmtune._util.invalid import listed, meant, shown
+from pytest_llmtune.errors import SuiteError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["HubName", "open_rows", "parse_name"]
+
+
+_OPTIONS = ("name", "split", "revision")
+
+
+class HubName(dict[str, str]):
+    """``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``, taken apart; PATH is a hub name or a local directory."""
+
+    @property
+    def path(self) -> str:
+        return self["path"]
+
+
+def parse_name(source: str) -> HubName:
+    """Take ``hf:...`` apart.
+
+    Raises:
+        SuiteError: no name, or an option that does not exist.
+    """
+    path, _, query = source.removeprefix("hf:").partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for option in options:
+        if option not in _OPTIONS:
+            raise SuiteError(
+                f"{shown(source)}: no option {option!r}{meant(option, _OPTIONS)}; valid: {', '.join(_OPTIONS)}"
+            )
+    if not path.strip("/"):
+        raise SuiteError(
+            f"{shown(source)} names no data set; valid: hf:openai/gsm8k?name=main&split=test, hf:./saved_copy"
+        )
+    return HubName(path=path, **options)
+
+
+def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline: bool = False) -> Iterable[Any]:
+    """The rows of ``hf:NAME``, in order; reading them may fail in the library's own ways.
+
+    Args:
+        offline: use local copies only: a directory (``save_to_disk``, or files), or the library's cache.
+
+    Raises:
+        SuiteError: the extra is missing, there is no such data set or split, or (offline) no local copy.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise SuiteError(f"{source} needs the library datasets: pip install 'pytest-llmtune[hf]'") from None
+    name = parse_name(source)
+    directory = base_dir / name.path
+    if root is not None and directory.exists() and not directory.resolve().is_relative_to(root.resolve()):
+        raise SuiteError(
+            f"{shown(source)} lies outside the project {root}; a YAML suite reads only the project's own files"
+        )
+    try:
+        with _quiet(datasets, offline=offline or directory.is_dir()):
+            data = _load(datasets, name, directory)
+    except SuiteError:
+        raise
+    except Exception as error:
+        shut = offline and not directory.is_dir()
+        hint = "; the network is shut here: load it once with --llm-tune or --llm-record=missing" if shut else ""
+        raise SuiteError(
+            f"{source} cannot be loaded: {type(error).__name__}: {shown(str(error), 300)}{hint}"
+        ) from error
+    rows: Iterable[Any] = _split(data, name, source)
+    return rows
+
+
+def _load(datasets: Any, name: HubName, directory: Path) -> Any:
+    if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
+        return datasets.load_from_disk(str(directory))
+    path = str(directory) if directory.is_dir() else name.path
+    return datasets.load_dataset(path, name.get("name"), split=name.get("split"), revision=name.get("revision"))
+
+
+def _split(data: Any, name: HubName, source: str) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    splits = sorted(data)
+    wanted = name.get("split") or (splits[0] if len(splits) == 1 else "")
+    if wanted not in data:
+        what = f"no split {wanted!r}{meant(wanted, splits)}" if wanted else "name a split, as in ?split=test"
+        raise SuiteError(f"{shown(source)}: {what}; there are {listed(splits)}")
+    return data[wanted]
+
+
+@contextmanager
+def _quiet(datasets: Any, *, offline: bool) -> Iterator[None]:
+    """No progress bars in a test's output; offline, the library looks at its cache alone."""
+    from huggingface_hub import constants
+
+    bars = datasets.are_progress_bars_disabled()
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.disable_progress_bars()
+    if offline:
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+        if not bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,184 @@
+"""Which rows to tune on and which to guard on: seeded, by content rather than by position, and without leaks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from pytest_llmtune._util.invalid import listed, meant, shown
+from pytest_llmtune.data.rows import digest
+from pytest_llmtune.errors import SuiteError
+
+if TYPE_CHECKING:
+    from pytest_llmtune.data.dataset import Dataset
+    from pytest_llmtune.types import Example
+
+__all__ = ["Split", "split"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The rows of a suite, in the order in which they are used."""
+
+    tune: tuple[Example, ...]
+    test: tuple[Example, ...]
+    reused: bool = False
+    """No row was left for the test, so that it holds the tuning rows."""
+    dataset: Dataset | None = None
+    """Where the rows came from, with the count of those left out."""
+    doubled: int = 0
+    """Rows left out because an earlier one asks the same."""
+
+
+Identity = Mapping[str, str]
+"""Example id to the digest of what a model is asked about it: rows that differ elsewhere are duplicates too."""
+
+
+def split(
+    dataset: Dataset,
+    tune_size: int | float = 20,
+    test_size: int | None = None,
+    *,
+    method: Literal["random", "hash"] = "random",
+    shuffle: bool = True,
+    seed: int = 0,
+    stratify: str | None = None,
+    asked: Iterable[str] = (),
+    duplicates: Literal["refuse", "drop", "allow"] = "refuse",
+) -> Split:
+    """Divide a dataset.
+
+    Args:
+        tune_size: rows to tune on; below 1, a fraction of all rows.
+        test_size: at most so many rows to test on; None: all the rest.
+        method: ``random``: the first ``tune_size`` rows tune. ``hash``: a row's own content decides its side, so that
+            no row changes sides when others are appended (or, where ``tune_size`` is a fraction, moved or removed).
+        shuffle: put the rows into an order by content and seed, which re-ordering the file does not change.
+        stratify: a column whose values are to be as frequent in both parts as in the whole.
+        asked: the columns that make up what a model is asked; two rows that agree in them are duplicates. Default: all.
+        duplicates: what to do with a row that is on both sides: ``refuse``, ``drop`` every second one, ``allow``.
+
+    Raises:
+        SuiteError: duplicates on both sides, a stratum column that is not there, a combination that cannot be.
+    """
+    identity = _identities(dataset.examples, tuple(asked))
+    examples = _distinct(dataset.examples, identity) if duplicates == "drop" else dataset.examples
+    ordered = sorted(examples, key=lambda e: (_hash(seed, identity[e.id]), e.id)) if shuffle else list(examples)
+    if stratify is not None and stratify not in dataset.columns:
+        raise SuiteError(
+            f"stratify={stratify!r}{meant(stratify, dataset.columns)}: the columns are {listed(dataset.columns)}"
+        )
+    if method == "hash":
+        tune, rest = _by_hash(examples, tune_size, seed, stratify, identity)
+    else:
+        tune, rest = _first(ordered, _count(tune_size, len(ordered)), stratify)
+    test = rest if test_size is None else _first(rest, test_size, stratify)[0]
+    if duplicates == "refuse":
+        _refuse_leaks(tune, test, identity)
+    rank = {example.id: place for place, example in enumerate(ordered)}
+    tuned, tested = (tuple(sorted(part, key=lambda e: rank[e.id])) for part in (tune, test))
+    doubled = len(dataset.examples) - len(examples)
+    return Split(tuned, tested or tuned, not tested, replace(dataset, examples=tuple(examples)), doubled)
+
+
+def _identities(examples: Iterable[Example], asked: Sequence[str]) -> Identity:
+    def identity(example: Example) -> str:
+        return digest({name: example.row.get(name) for name in asked} if asked else example.row)
+
+    return {example.id: identity(example) for example in examples}
+
+
+def _distinct(examples: Iterable[Example], identity: Identity) -> tuple[Example, ...]:
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(identity[example.id], example)
+    return tuple(first.values())
+
+
+def _hash(seed: int, *parts: object) -> float:
+    """A number in [0, 1) that depends on seed and parts alone."""
+    text = "\0".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / (1 << 56)
+
+
+def _count(size: int | float, total: int) -> int:
+    return min(total, max(1, round(size * total)) if isinstance(size, float) else size)
+
+
+def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tuple[list[Example], list[Example]]:
+    """The first ``count`` rows and the rest; each stratum in proportion, the largest remainders rounded up."""
+    if stratify is None or count >= len(ordered):
+        return list(ordered[:count]), list(ordered[count:])
+    strata: dict[str, list[Example]] = defaultdict(list)
+    for example in ordered:
+        strata[_stratum(example, stratify)].append(example)
+    exact = {name: count * len(members) / len(ordered) for name, members in strata.items()}
+    quota = {name: math.floor(share) for name, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (quota[name] - exact[name], name))
+    for name in by_remainder[: count - sum(quota.values())]:
+        quota[name] += 1
+    chosen = {example.id for name, members in strata.items() for example in members[: quota[name]]}
+    return [e for e in ordered if e.id in chosen], [e for e in ordered if e.id not in chosen]
+
+
+def _stratum(example: Example, column: str) -> str:
+    return str(example.row.get(column))
+
+
+def _by_hash(
+    examples: Sequence[Example],
+    tune_size: int | float,
+    seed: int,
+    stratify: str | None,
+    identity: Identity,
+) -> tuple[list[Example], list[Example]]:
+    """Sides that do not depend on how many rows there are.
+
+    A fraction: each row by its own hash. A count: the first so many, in the order of the file, of the half of the rows
+    whose hash is below 1/2; rows that are appended come later, and move nobody.
+    """
+    fraction = tune_size if isinstance(tune_size, float) else 0.5
+    if stratify is None:
+        side = {e.id for e in examples if _hash(seed, "side", identity[e.id]) < fraction}
+    elif isinstance(tune_size, float):
+        side = _stratified_side(examples, fraction, seed, stratify)
+    else:
+        raise SuiteError(
+            "split='hash' with stratify= takes tune_size as a fraction, as in tune_size=0.2: a count cannot stay fair"
+        )
+    if not isinstance(tune_size, float):
+        side = set([e.id for e in examples if e.id in side][:tune_size])
+    return [e for e in examples if e.id in side], [e for e in examples if e.id not in side]
+
+
+def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, stratify: str) -> set[str]:
+    """In each stratum, in the order of the file, the same share of every few rows; the seed draws which of them."""
+    size = max(1, round(1 / fraction))
+    strata: dict[str, list[str]] = defaultdict(list)
+    for example in examples:
+        strata[_stratum(example, stratify)].append(example.id)
+    side = set()
+    for name, members in strata.items():
+        start = _hash(seed, "start", name)
+        for block in range(math.ceil(len(members) / size)):
+            share = math.floor((block + 1) * size * fraction + start) - math.floor(block * size * fraction + start)
+            places = sorted(range(size), key=lambda place: _hash(seed, "place", name, block, place))[:share]
+            side |= {members[block * size + place] for place in places if block * size + place < len(members)}
+    return side
+
+
+def _refuse_leaks(tune: Iterable[Example], test: Iterable[Example], identity: Identity) -> None:
+    seen = {identity[example.id]: example for example in tune}
+    leaks = [(seen[identity[example.id]], example) for example in test if identity[example.id] in seen]
+    if leaks:
+        pairs = ", ".join(f"{one.index + 1} = {other.index + 1}" for one, other in leaks[:5])
+        more = f" and {len(leaks) - 5} more" if len(leaks) > 5 else ""
+        raise SuiteError(
+            f"{len(leaks)} of the test rows are asked in tuning too (rows {pairs}{more}; "
+            f"the first: {shown(dict(leaks[0][0].row))}); "
+            "remove them, or set duplicates='drop' (keep the first of each) or duplicates='allow'"
+        )

@@ -1,0 +1,161 @@
+"""What a grader is, and what the built-in graders have in common: a reference column, options, a fingerprint, a vote."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from pytest_llmtune._util.functions import qualified_name, source_of
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.votes import Vote, grade_answers
+from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
+from pytest_llmtune.suite.threshold import SCORES
+
+if TYPE_CHECKING:
+    from pytest_llmtune.types import Answer, ExampleGrade, Row
+
+__all__ = ["BuiltIn", "Elsewhere", "Grader", "digest", "metric_names", "reference_value"]
+
+
+class Grader(Protocol):
+    """Turns the n responses of one example into metrics.
+
+    A grader may also have ``async agrade(responses, row, ask) -> ExampleGrade`` and ``async aanswers(responses, row,
+    ask)``: they are preferred, and ``ask`` completes a request at the caller's expense. And ``metric_names(rows) ->
+    frozenset[str] | None``: what it gives for these rows, so that a slip of the pen is told before anything is paid for.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 hex of what the grades depend on: kind, options, source text of callables."""
+
+    @property
+    def per_response(self) -> bool:
+        """Whether each response is judged by itself, so that ``answers`` can be voted over any subset of them."""
+
+    def reference(self, row: Row) -> str:
+        """The row's reference as the grader reads it, for people; SuiteError where it is unusable."""
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade: ...
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        """What was read from each response; only where ``per_response``."""
+
+
+class Elsewhere(NamedTuple):
+    """A grader as the same suite has it on a machine where an extra is installed that is not here, or the other way round."""
+
+    fingerprint: str
+    why: str
+    """What a baseline from there means here, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltIn(ABC):
+    """A grader that judges each response by itself and lets them vote. Its dataclass fields are its options."""
+
+    kind: ClassVar[str]
+    reference_column: str | None = None
+    alias: str | None = None
+    """Another name, for the metrics of the second and later graders of a list."""
+    vote: Vote = "equivalence"
+
+    @property
+    def name(self) -> str:
+        return self.alias or self.kind
+
+    @property
+    def per_response(self) -> bool:
+        return True
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint()
+
+    def _fingerprint(self, **changed: Any) -> str:
+        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return digest({"kind": self.kind, **options, **changed})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """On another machine there is nothing but the options: pools and caches are made anew."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:  # noqa: ARG002
+        """The metrics that some rows have, known without grading."""
+        return frozenset(SCORES)
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """None: it is the same with all extras and without."""
+        return None
+
+    @abstractmethod
+    def reference(self, row: Row) -> str: ...
+
+    @abstractmethod
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]: ...
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return grade_answers(self.answers(responses, row), self.vote)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        """As ``answers``, without keeping the event loop from other examples."""
+        return self.answers(responses, row)
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        """As ``grade``, without keeping the event loop from other examples."""
+        return grade_answers(await self.aanswers(responses, row, ask), self.vote)
+
+
+def metric_names(grader: Grader, rows: Sequence[Row]) -> frozenset[str] | None:
+    """What a grader gives for some rows; None where only grading tells."""
+    tell = getattr(grader, "metric_names", None)
+    names: frozenset[str] | None = tell(rows) if callable(tell) else None
+    return names
+
+
+def reference_value(row: Row, column: str | None) -> Any:
+    """The cell that holds the reference.
+
+    Raises:
+        SuiteError: the row has no such column, or the cell is empty.
+    """
+    names = REFERENCE_COLUMNS if column is None else (column,)
+    found = next((name for name in names if name in row), None)
+    if found is None:
+        wanted = f"no column {column!r}" if column is not None else f"no reference column ({', '.join(names)})"
+        there = ", ".join(repr(name) for name in row) or "none"
+        raise SuiteError(f"{wanted}; the columns are {there}; name one with the grader's option `reference`")
+    value = row[found]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise SuiteError(f"the reference in column {found!r} is empty")
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 hex of a value's plain form; callables count by qualified name and source text."""
+    text = json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, Path):
+        return value.as_posix()
+    return {"callable": qualified_name(value), "source": source_of(value)}

@@ -1,0 +1,110 @@
+r"""The `math` grader: answers in ``\boxed{}`` and other forms, equal as mathematics and not as strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.base import BuiltIn, Elsewhere, reference_value
+from pytest_llmtune.grading.math.equality import equal, is_settled
+from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare
+from pytest_llmtune.grading.math.parse import Form, parse
+from pytest_llmtune.grading.math.symbolic import Algebra, is_installed
+from pytest_llmtune.grading.workers import off_thread
+from pytest_llmtune.types import Answer, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Math"]
+
+
+_REFERENCE_FORMS = ("boxed", "hash", "phrase")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Math(BuiltIn):
+    """In tiers: the MATH benchmark's string normalisation, then numbers and structure, then math-verify.
+
+    The last tier needs the extra `math`, runs in worker processes, and is asked only where the others cannot tell.
+    """
+
+    extract: Sequence[str] = ("boxed", "hash", "phrase", "short")
+    """Where answers may stand, out of boxed, hash, phrase, short and last."""
+    symbolic: bool | None = None
+    """Whether math-verify is asked; None: where it is installed."""
+    time_limit: float = 5.0
+    """Seconds math-verify may take for one answer, which is wrong past them."""
+
+    kind: ClassVar[str] = "math"
+    # whether nobody has set `symbolic`; no field, for it is no option
+    _as_installed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extract", check_forms(self.extract))
+        if self.symbolic and not is_installed():
+            raise SuiteError("symbolic=True needs math-verify: pip install 'pytest-llmtune[math]'")
+        if self.symbolic is None:  # decided now, so that the fingerprint tells with from without
+            object.__setattr__(self, "symbolic", is_installed())
+            object.__setattr__(self, "_as_installed", True)
+        if isinstance(self.time_limit, bool) or not isinstance(self.time_limit, (int, float)) or self.time_limit <= 0:
+            raise SuiteError(f"time_limit={self.time_limit!r}; expected seconds, more than 0")
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        if not self._as_installed:
+            return None
+        why = "without the extra `math`, which is installed here; to leave it out everywhere: {math: {symbolic: false}}"
+        if not self.symbolic:
+            why = 'with the extra `math`, which is not installed here: pip install "pytest-llmtune[math]"'
+        return Elsewhere(self._fingerprint(symbolic=not self.symbolic), f"the baseline was graded {why}")
+
+    @cached_property
+    def _algebra(self) -> Algebra:
+        return Algebra(self.time_limit)
+
+    def reference(self, row: Row) -> str:
+        return _read(self._reference(row)).text
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        reference = self._reference(row)
+        return tuple(self._answer(answer_in(text, self.extract), reference) for text in responses)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        reference = self._reference(row)
+        found = (answer_in(text, self.extract) for text in responses)
+        if any(self._needs_algebra(reference, answer) for answer in found if answer):
+            return await off_thread(self.answers, responses, row)
+        return self.answers(responses, row)
+
+    def _reference(self, row: Row) -> str:
+        text = str(reference_value(row, self.reference_column)).strip()
+        found = answer_in(text, _REFERENCE_FORMS) or (text if is_bare(text) else None)
+        if found is None or not _read(found).text:
+            raise SuiteError(rf"the reference {text!r:.60} holds no \boxed answer, no #### line, and is no formula")
+        return found
+
+    def _answer(self, found: str | None, reference: str) -> Answer:
+        form = _read(found) if found else None
+        if not found or form is None or not form.text:
+            return Answer(None, "", correct=False)
+        known = _read(reference)
+        correct, key = equal(known, form), form.key
+        if self._needs_algebra(reference, found):
+            finding = self._algebra.compare(reference, found)
+            correct, key = finding.equal, finding.key or key
+        if correct:
+            return Answer(known.key, form.text, correct=True)
+        # never the reference's key: y = 5 is not x = 5, though both are 5
+        return Answer(key if key != known.key else f"{form.name or form.text} = {key}", form.text, correct=False)
+
+    def _needs_algebra(self, reference: str, answer: str) -> bool:
+        one, other = _read(reference), _read(answer)
+        return bool(self.symbolic) and not equal(one, other) and not is_settled(one, other)
+
+
+@lru_cache(maxsize=50_000)
+def _read(text: str) -> Form:
+    return parse(text)

@@ -1,0 +1,98 @@
+"""Whether two answers that were read are equal: by key, by value, part by part."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.grading.math.values import close, constant, value_key
+
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.math.parse import Form
+
+__all__ = ["equal", "is_settled"]
+
+
+_MOST_PARTS = 60
+_SURE_DECIMALS = 6  # fewer decimal places do not tell 1/3 from its neighbours
+_DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
+_COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
+_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
+
+
+def equal(reference: Form, answer: Form) -> bool:
+    """Equality as people read it, without algebra. ``28%`` is 28 and 0.28, though 28 is not 0.28."""
+    if reference.name and answer.name and reference.name != answer.name:
+        return False
+    if reference.kind == answer.kind == "atom":
+        return _atoms_equal(reference, answer)
+    if reference.key == answer.key and reference.is_constant:
+        return not _names_differ(reference, answer)
+    if "atom" in (reference.kind, answer.kind):
+        return _decimal_comma(reference, answer) or _decimal_comma(answer, reference)
+    return _parts_equal(reference, answer)
+
+
+def is_settled(reference: Form, answer: Form) -> bool:
+    """Whether both were read to the last part, so that being unequal is final and algebra could only err."""
+    return (reference.is_constant or _is_words(reference)) and (answer.is_constant or _is_words(answer))
+
+
+def _is_words(form: Form) -> bool:
+    return form.kind == "atom" and _WORDS.fullmatch(form.text) is not None
+
+
+def _atoms_equal(reference: Form, answer: Form) -> bool:
+    one, other = reference.value, answer.value
+    if one is None or other is None:
+        return one is other and reference.key == answer.key
+    if value_key(one) == value_key(other) or _rounded(reference, answer) or _rounded(answer, reference):
+        return True
+    if reference.percent == answer.percent:
+        return False
+    return one == other * 100 if reference.percent else other == one * 100
+
+
+def _rounded(decimal: Form, exact: Form) -> bool:
+    """Whether ``decimal`` is the other value written with six decimal places or more."""
+    written = _DECIMAL.fullmatch(decimal.text)
+    if written is None or len(written[1]) < _SURE_DECIMALS or decimal.value is None or exact.value is None:
+        return False
+    return close(decimal.value, exact.value, len(written[1]))
+
+
+def _decimal_comma(form: Form, atom: Form) -> bool:
+    """``1,22`` may be a decimal; it is one where the other side is that decimal."""
+    text = form.text.replace(" ", "\0")
+    if atom.kind != "atom" or not isinstance(atom.value, Fraction) or not _COMMA_DECIMAL.fullmatch(text):
+        return False
+    return constant(text.replace(",", ".")) == atom.value
+
+
+def _names_differ(reference: Form, answer: Form) -> bool:
+    one, other = ({item.name for item in form.items if item.name} for form in (reference, answer))
+    return bool(one and other and one != other)
+
+
+def _parts_equal(reference: Form, answer: Form) -> bool:
+    if max(len(reference.items), len(answer.items)) > _MOST_PARTS:
+        return False
+    names = [[item.name for item in form.items] for form in (reference, answer)]
+    if all(all(listed) and len(set(listed)) == len(listed) for listed in names):  # k = 45, n = 2
+        found = {item.name: item for item in answer.items}
+        return set(names[0]) == set(names[1]) and all(equal(item, found[item.name]) for item in reference.items)
+    if "set" in (reference.kind, answer.kind):
+        return {reference.kind, answer.kind} <= {"set", "list"} and _same_members(reference, answer)
+    if reference.kind != answer.kind and {reference.kind, answer.kind} != {"list", "()"}:
+        return False
+    return len(reference.items) == len(answer.items) and all(map(equal, reference.items, answer.items))
+
+
+def _same_members(reference: Form, answer: Form) -> bool:
+    """Whether each part of one side has its equal on the other."""
+    return _all_found(reference.items, answer.items) and _all_found(answer.items, reference.items)
+
+
+def _all_found(parts: tuple[Form, ...], others: tuple[Form, ...]) -> bool:
+    return all(any(equal(part, other) for other in others) for part in parts)

@@ -1,0 +1,180 @@
+"""The structure of a mathematical answer: a value, a list, a tuple, a set; its key for votes.
+
+Reading is cheap: nothing here calls a computer algebra system.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from pytest_llmtune.grading.math.latex import clean, squeeze, without_unit
+from pytest_llmtune.grading.math.values import Value, constant, value_key
+
+__all__ = ["Form", "parse"]
+
+
+_DEEPEST = 6
+_LETTER = r"(?:[a-zA-Z]|\\(?!frac|sqrt|pm|infty)[a-zA-Z]+)"
+_SUBSCRIPT = r"(?:\s*_\s*(?:\{\s*\w+\s*\}|\w))?"
+_NAME = re.compile(
+    rf"{_LETTER}{_SUBSCRIPT}'*(?:\s*\(\s*(?:{_LETTER}|-?\d+)\s*\))?|"  # x, x_1, f(x), f(2)
+    rf"\|?[A-Z]{{2,3}}\|?|"  # AB, |AB|
+    rf"\(\s*{_LETTER}(?:\s*,\s*{_LETTER}){{1,3}}\s*\)|"  # (x, y)
+    rf"[A-Z]{_SUBSCRIPT}\s*:\s*[A-Z]{_SUBSCRIPT}"  # A : B
+)
+_MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
+_RELATION = re.compile(r"(?<![<>!=\\])=(?!=)")
+_AND = re.compile(r"(?<![a-zA-Z\\])(?:and|or|그리고|또는)(?![a-zA-Z])|(?<=[\d)\]}])(?:and|or)(?=[a-zA-Z])")
+_GROUPED = re.compile(r"[-+]?\s?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One answer, read."""
+
+    text: str
+    """Cleaned, for people."""
+    kind: str
+    """``atom``; ``list``: in order; ``set``: in any order; or a pair of brackets such as ``(]``: a tuple or an interval."""
+    items: tuple[Form, ...] = ()
+    value: Value | None = None
+    """Of an atom that is a constant."""
+    percent: bool = False
+    name: str = ""
+    """What the answer calls its value: the x of ``x = 5``."""
+
+    @property
+    def key(self) -> str:
+        """Answers with equal keys are equal; not every two equal answers have equal keys."""
+        if self.kind == "atom":
+            return value_key(self.value) if self.value is not None else squeeze(self.text)
+        keys = [item.key for item in self.items]
+        if self.kind == "set":
+            return "{" + " | ".join(sorted(set(keys))) + "}"
+        ends = "()" if self.kind == "list" else self.kind
+        return ends[0] + " | ".join(keys) + ends[1]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every part was read as a number, so that a difference is final."""
+        return self.value is not None if self.kind == "atom" else all(item.is_constant for item in self.items)
+
+
+def parse(text: str) -> Form:
+    """Read an answer; what is not understood is an atom without a value."""
+    return _form(clean(text), _DEEPEST)
+
+
+def _form(text: str, depth: int) -> Form:
+    text = _MEMBER.sub("", text, count=1) if _MEMBER.match(text) else text
+    if depth and not _GROUPED.fullmatch(text):
+        parts, any_order = _parts(text)
+        if len(parts) > 1:
+            return _list(text, [_form(part, depth - 1) for part in parts], any_order=any_order)
+        for read in (_named, _either, _bracketed, _union):
+            form = read(text, depth - 1)
+            if form is not None:
+                return form
+    return _atom(text)
+
+
+def _atom(text: str) -> Form:
+    bare, percent = without_unit(text)
+    value = constant(bare.replace(" ", "") if _GROUPED.fullmatch(bare) else bare)
+    return Form(text, "atom", value=None if bare == "e" else value, percent=percent)
+
+
+def _list(text: str, items: list[Form], *, any_order: bool) -> Form:
+    """Solutions stand in any order: points, and what is joined by "and" or named; bare numbers in commas stand in theirs."""
+    names = {item.name for item in items if item.name}
+    points = all(len(item.items) > 1 and item.kind != "list" for item in items)
+    return Form(text, "set" if any_order or points or len(names) == 1 else "list", tuple(items))
+
+
+def _named(text: str, depth: int) -> Form | None:
+    r"""``x = 5``, also after a chain (``x = 2+3 = 5``) and before an approximation (``x = 1/3 \approx 0.33``)."""
+    exact, _, rough = text.partition(r"\approx")
+    if rough and _NAME.fullmatch(exact.strip()):
+        return replace(_form(rough.strip(), depth), name=squeeze(exact.strip()))
+    if rough:
+        return _form(exact.strip(), depth)
+    name, *chain = _RELATION.split(text)
+    if not chain or not _NAME.fullmatch(name.strip()):
+        return None
+    return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
+
+
+def _either(text: str, _depth: int) -> Form | None:
+    r"""``1 \pm 2`` is the set of 3 and -1."""
+    if text.count(r"\pm") != 1 or _parts(text)[0] != [text]:
+        return None
+    both = [_atom(text.replace(r"\pm", sign)) for sign in "+-"]
+    if any(one.value is None for one in both):
+        return None
+    return Form(text, "set", tuple(both))
+
+
+def _bracketed(text: str, depth: int) -> Form | None:
+    r"""``(1, 2)``, ``[0, 1)``, ``\{1, 2\}``; brackets around one thing are nothing, braces and square ones apart."""
+    inside, ends = text[1:-1], text[:1] + text[-1:]
+    if text.startswith(r"\{") and text.endswith(r"\}"):
+        inside, ends = text[2:-2], "{}"
+    elif ends[:1] not in ("(", "[") or ends[1:] not in (")", "]"):
+        return None
+    if not _balanced(inside):
+        return None
+    parts, _ = _parts(inside)
+    items = tuple(_form(part, depth) for part in parts)
+    if ends == "{}":
+        return Form(text, "set", items[0].items if len(items) == 1 and items[0].kind == "set" else items)
+    if len(items) == 1:
+        return items[0] if ends == "()" else None
+    return Form(text, ends, items)
+
+
+def _union(text: str, depth: int) -> Form | None:
+    parts = [part.strip() for part in re.split(r"\\cup(?![a-zA-Z])", text)]
+    if len(parts) < 2 or not all(_balanced(part) for part in parts):
+        return None
+    return Form(text, "set", tuple(_form(part, depth) for part in parts))
+
+
+def _parts(text: str) -> tuple[list[str], bool]:
+    """Split at the outermost semicolons, else at commas and the word "and"; and whether that word was there."""
+    semicolons, commas, words = [], [], []
+    depth = 0
+    for place, char in enumerate(text):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif depth == 0:
+            if char == ";":
+                semicolons.append((place, place + 1))
+            elif char == ",":
+                commas.append((place, place + 1))
+            elif char in "ao그또" and (word := _AND.match(text, place)):
+                words.append(word.span())
+    if semicolons:
+        return _cut(text, semicolons), False
+    if len(words) + len(commas) > 1 and any(text[end : end + 1] == " " for _, end in commas):
+        commas = [span for span in commas if not _THOUSANDS.match(text, span[0])]
+    return _cut(text, sorted(commas + words)), bool(words)
+
+
+def _cut(text: str, spans: list[tuple[int, int]]) -> list[str]:
+    starts = [0, *(end for _, end in spans)]
+    ends = [*(start for start, _ in spans), len(text)]
+    parts = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+    return [part for part in parts if part]
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        if depth < 0:
+            return False
+    return depth == 0

@@ -1,0 +1,62 @@
+"""Equality by computer algebra: math-verify (the extra `math`) in worker processes, each answer within a time limit."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pytest_llmtune.grading.workers import WorkerPool
+
+__all__ = ["Algebra", "Finding", "is_installed"]
+
+
+_LONGEST = 500  # characters; longer answers are not worth sympy's time
+_REMEMBERED = 50_000
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("math_verify") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What algebra says of one answer."""
+
+    equal: bool
+    key: str | None
+    """The same for wrong answers that are equal to each other; None where it could not be read in time."""
+
+
+_NOTHING = Finding(equal=False, key=None)
+
+
+class Algebra:
+    """Compares answers; remembers what it found. May be used from several threads.
+
+    Args:
+        limit: seconds of CPU for one comparison; past it the answers are not equal.
+        workers: processes; default: see WorkerPool.
+    """
+
+    def __init__(self, limit: float, workers: int | None = None) -> None:
+        self._limit = limit
+        self._pool = WorkerPool(Path(__file__).parents[1] / "workers" / "math_job.py", workers)
+        self.compare = lru_cache(maxsize=_REMEMBERED)(self._compare)
+
+    def _compare(self, reference: str, answer: str) -> Finding:
+        """Both as extracted, in LaTeX."""
+        texts = _spelled(reference), _spelled(answer)
+        if max(map(len, texts)) > _LONGEST:
+            return _NOTHING
+        found = self._pool.call({"gold": texts[0], "answer": texts[1]}, self._limit)
+        return Finding(found["equal"], found["key"]) if found else _NOTHING
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def _spelled(text: str) -> str:
+    return re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\", text.replace("$", " ")).strip().rstrip(".")

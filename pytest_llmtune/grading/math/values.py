@@ -1,0 +1,262 @@
+r"""Values of constant expressions in LaTeX or plain notation: exact fractions, else decimals of 40 digits.
+
+Covers numbers, + - * / ^ !, brackets, ``\frac``, ``\sqrt[n]{}``, ``\pi`` and ``e``: what most answers are made of,
+without sympy. Everything else is no constant (None). Bounds on length, powers and factorials keep hostile texts cheap.
+"""
+
+from __future__ import annotations
+
+import decimal
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+__all__ = ["Value", "close", "constant", "value_key"]
+
+
+Value = Fraction | Decimal
+
+_LONGEST = 200  # characters
+_DEEPEST = 30  # brackets
+_LARGEST = 2000  # bits of a power's or a factorial's result, roughly
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
+    r"|(?P<name>\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√]))"
+)
+_SAME = {
+    "**": "^",
+    r"\cdot": "*",
+    r"\times": "*",
+    "×": "*",
+    "·": "*",
+    r"\div": "/",
+    "÷": "/",
+    "π": r"\pi",
+    "√": r"\sqrt",
+}
+_CONTEXT = decimal.Context(prec=50, Emax=10_000, Emin=-10_000)
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+_E = Decimal("2.71828182845904523536028747135266249775724709369995957496696763")
+
+
+class _NoConstantError(Exception):
+    """The text is something else."""
+
+
+def constant(text: str) -> Value | None:
+    """The value of ``text``; None where it is no constant expression."""
+    if len(text) > _LONGEST or not re.search(r"[\dπe]|\\pi", text):
+        return None
+    try:
+        with decimal.localcontext(_CONTEXT):
+            return _exact(_Parser(_tokens(text)).whole())
+    except (_NoConstantError, decimal.DecimalException, ZeroDivisionError, OverflowError):
+        return None
+
+
+def _exact(value: Value) -> Value:
+    r"""A decimal within rounding of a simple fraction is that fraction: ``\sqrt2 \sqrt2`` is 2."""
+    if isinstance(value, Fraction):
+        return value
+    simple = Fraction(value).limit_denominator(10**6)
+    return simple if abs(_decimal(simple) - value) <= abs(value).scaleb(-40) else value
+
+
+def value_key(value: Value) -> str:
+    """Equal for equal values: ``1/4``, or the first 30 significant digits of what is not rational."""
+    if isinstance(value, Fraction):
+        return str(value)
+    with decimal.localcontext(_CONTEXT) as context:
+        context.prec = 30
+        return f"~{(+value).normalize()}"
+
+
+def close(one: Value, other: Value, decimals: int) -> bool:
+    """Whether two values differ by no more than rounding to that many decimal places makes them differ."""
+    with decimal.localcontext(_CONTEXT):
+        return abs(_decimal(one) - _decimal(other)) <= Decimal(6).scaleb(-decimals - 1)
+
+
+def _tokens(text: str) -> list[str]:
+    tokens: list[str] = []
+    place = 0
+    text = text.rstrip()
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise _NoConstantError
+        tokens.append(_SAME.get(match[0].strip(), match[0].strip()))
+        place = match.end()
+    return tokens
+
+
+class _Parser:
+    """Recursive descent over the words of one expression."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+        self._place = 0
+        self._depth = 0
+
+    def whole(self) -> Value:
+        value = self._sum()
+        if self._place < len(self._tokens):
+            raise _NoConstantError
+        return value
+
+    def _peek(self) -> str:
+        return self._tokens[self._place] if self._place < len(self._tokens) else ""
+
+    def _take(self, wanted: str = "") -> str:
+        word = self._peek()
+        if not word or (wanted and word != wanted):
+            raise _NoConstantError
+        self._place += 1
+        return word
+
+    def _sum(self) -> Value:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise _NoConstantError
+        value = self._product()
+        while self._peek() in ("+", "-"):
+            sign = 1 if self._take() == "+" else -1
+            value = _add(value, _times(Fraction(sign), self._product()))
+        self._depth -= 1
+        return value
+
+    def _product(self) -> Value:
+        value = self._signed()
+        while (word := self._peek()) and word not in "+-)}]^!":
+            if word == "/":
+                self._take()
+                value = _over(value, self._signed())
+            elif word == "*":
+                self._take()
+                value = _times(value, self._signed())
+            else:
+                value = self._beside(value)
+        return value
+
+    def _beside(self, value: Value) -> Value:
+        r"""What stands beside a factor without a sign: ``3\frac{1}{2}`` is a mixed number, two numerals are nothing."""
+        before, word = self._tokens[self._place - 1], self._peek()
+        if word[0].isdigit() or word[0] == ".":
+            raise _NoConstantError
+        factor = self._power()
+        mixed = word == r"\frac" and before.isdigit() and isinstance(factor, Fraction) and 0 < factor < 1
+        return _add(value, factor) if mixed else _times(value, factor)
+
+    def _signed(self) -> Value:
+        sign = 1
+        while self._peek() in ("+", "-"):
+            sign *= 1 if self._take() == "+" else -1
+        return _times(Fraction(sign), self._power())
+
+    def _power(self) -> Value:
+        base = self._atom()
+        while self._peek() == "!":
+            self._take()
+            base = _factorial(base)
+        if self._peek() != "^":
+            return base
+        self._take()
+        return _raise(base, self._argument() if self._peek() == "{" else self._signed())
+
+    def _atom(self) -> Value:
+        word = self._take()
+        if word[0].isdigit() or word[0] == ".":
+            return Fraction(word.replace(",", ""))
+        if word in ("(", "{", "["):
+            value = self._sum()
+            self._take({"(": ")", "{": "}", "[": "]"}[word])
+            return value
+        if word == r"\frac":
+            return _over(self._argument(), self._argument())
+        if word == r"\sqrt":
+            return self._root()
+        if word == r"\pi":
+            return _PI
+        if word == "e":
+            return _E
+        raise _NoConstantError
+
+    def _root(self) -> Value:
+        degree: Value = Fraction(2)
+        if self._peek() == "[":
+            self._take()
+            degree = self._sum()
+            self._take("]")
+        return _raise(self._argument(), _over(Fraction(1), degree))
+
+    def _argument(self) -> Value:
+        r"""Braces, or one character: ``\frac12`` is a half."""
+        if self._peek() in ("{", "("):
+            return self._atom()
+        word = self._take()
+        if not word.isdigit():
+            self._place -= 1
+            return self._atom()
+        if len(word) > 1:
+            self._tokens[self._place - 1 : self._place] = [word[0], word[1:]]
+        return Fraction(int(word[0]))
+
+
+def _decimal(value: Value) -> Decimal:
+    return Decimal(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def _add(one: Value, other: Value) -> Value:
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one + other
+    return _decimal(one) + _decimal(other)
+
+
+def _times(one: Value, other: Value) -> Value:
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one * other
+    return _decimal(one) * _decimal(other)
+
+
+def _over(one: Value, other: Value) -> Value:
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one / other
+    return _decimal(one) / _decimal(other)
+
+
+def _factorial(value: Value) -> Value:
+    if not isinstance(value, Fraction) or value.denominator > 1 or not 0 <= value <= 200:
+        raise _NoConstantError
+    product = 1
+    for factor in range(2, int(value) + 1):
+        product *= factor
+    return Fraction(product)
+
+
+def _raise(base: Value, exponent: Value) -> Value:
+    if not isinstance(exponent, Fraction) or abs(exponent) > _LARGEST:
+        raise _NoConstantError
+    if isinstance(base, Fraction):
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if bits * abs(exponent) > _LARGEST:
+            raise _NoConstantError
+        if exponent.denominator == 1:
+            return base ** int(exponent)
+        root = _exact_root(base, exponent.denominator)
+        if root is not None:
+            return root**exponent.numerator
+    if _decimal(base) <= 0:
+        raise _NoConstantError  # complex, or a matter of convention
+    return _decimal(base) ** _decimal(exponent)
+
+
+def _exact_root(base: Fraction, degree: int) -> Fraction | None:
+    parts = []
+    for number in (base.numerator, base.denominator):
+        if number < 0:
+            return None
+        root = round(Decimal(number) ** (Decimal(1) / degree))
+        if root**degree != number:
+            return None
+        parts.append(root)
+    return Fraction(*parts)

@@ -1,0 +1,141 @@
+"""Refuses graders that answers without content can satisfy, before anything is paid for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.base import Grader, reference_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.types import Example
+
+__all__ = ["PROBES", "check", "judges_of"]
+
+
+PROBES = {
+    "an empty answer": "",
+    "white space": " \n\t ",
+    '"I don\'t know"': "I don't know.",
+    "nonsense": "Lorem ipsum xyzzy; quux frobnicate?",
+}
+"""Answers that say nothing about any question."""
+
+_SUCCESS = ("success", "success_vote", "expected_success")
+_ROWS = 50
+"""Rows that are probed, spread over the data; a grader may ask for fewer with ``probe_rows``."""
+_OTHERS = 3
+_LISTED = 5
+
+
+def check(
+    grader: Grader,
+    examples: Sequence[Example],
+    *,
+    allow_vacuous: bool = False,
+    metric: str = "success_vote",
+    where: str = "",
+) -> None:
+    """Check every row's reference, and that answers without content fail.
+
+    A probe counts as a success where the grader gives it any of success, success_vote, expected_success, or the full 1.0 of
+    ``metric``. References of other rows are tried too: a row on which three different ones all succeed has a vacuous grader.
+
+    Args:
+        grader: as resolved; each of a list of graders is checked by itself.
+        examples: all rows, tuning and test.
+        allow_vacuous: leave out the probes. Unusable references are refused all the same: they cannot be graded.
+        metric: the tuned metric.
+        where: put before messages.
+
+    Raises:
+        SuiteError: lists the rows and what is wrong with each.
+    """
+    prefix = f"{where}: " if where else ""
+    examples = sorted(examples, key=lambda example: example.index)
+    for one in getattr(grader, "graders", (grader,)):
+        faults = [fault for example in examples if (fault := _reference_fault(one, example))]
+        if faults:
+            raise SuiteError(
+                f"{prefix}the grader {one.name} cannot use the reference of {len(faults)} of {len(examples)} rows:\n"
+                f"{_listed(faults)}\nmend the data, name the right column with the grader's option `reference`, "
+                f"or drop the rows with `where`"
+            )
+        if allow_vacuous:
+            continue
+        faults = [
+            fault for example in _spread(examples, one) if (fault := _probe_fault(one, example, examples, metric))
+        ]
+        if faults:
+            raise SuiteError(
+                f"{prefix}the grader {one.name} is vacuous: answers that say nothing count as success:\n{_listed(faults)}\n"
+                f"mend the grader, or say allow_vacuous=True where this is meant"
+            )
+
+
+def judges_of(grader: Grader) -> tuple[str, ...]:
+    """The models that the grader asks, at the caller's expense."""
+    asked = (getattr(one, "model", None) for one in getattr(grader, "graders", (grader,)))
+    return tuple(model for model in asked if isinstance(model, str))
+
+
+def _listed(faults: Sequence[str]) -> str:
+    more = [f"  ... and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
+    return "\n".join([*(f"  {fault}" for fault in faults[:_LISTED]), *more])
+
+
+def _reference_fault(grader: Grader, example: Example) -> str:
+    try:
+        grader.reference(example.row)
+    except SuiteError as error:
+        return f"row {example.index + 1}: {error}"
+    return ""
+
+
+def _spread(examples: Sequence[Example], grader: Grader) -> Sequence[Example]:
+    most = getattr(grader, "probe_rows", _ROWS)
+    if len(examples) <= most:
+        return examples
+    return [examples[place * len(examples) // most] for place in range(most)]
+
+
+def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], metric: str) -> str:
+    reference = " ".join(grader.reference(example.row).casefold().strip(" .").split())
+    for what, text in PROBES.items():
+        if reference != text.casefold().strip(" .") and (metric_hit := _succeeds(grader, text, example, metric)):
+            return f"row {example.index + 1}: {what} has {metric_hit}"
+    others = list(_other_references(grader, example, examples))
+    if others and all(_succeeds(grader, text, example, metric) for text in others):
+        return f"row {example.index + 1}: the reference of another row, {others[0]!r:.60}, is a success"
+    return ""
+
+
+def _succeeds(grader: Grader, text: str, example: Example, metric: str) -> str:
+    """The metric that counts ``text`` as a success, with its value; empty where none does."""
+    metrics = grader.grade([text], example.row).metrics
+    for name in _SUCCESS:
+        if metrics.get(name, 0.0) > 0:
+            return f"{name} {metrics[name]:g}"
+    return f"{metric} 1" if metrics.get(metric) == 1.0 else ""
+
+
+def _other_references(grader: Grader, example: Example, examples: Sequence[Example]) -> Iterator[str]:
+    """Up to three different references of other rows, as raw text."""
+    try:
+        column = getattr(grader, "reference_column", None)
+        seen = {str(reference_value(example.row, column)), grader.reference(example.row)}
+        places = range(1, min(len(examples), 200))
+        found = 0
+        for place in places:
+            row = examples[(example.index + place) % len(examples)].row
+            text, read = str(reference_value(row, column)), grader.reference(row)
+            if text not in seen and (read not in seen or not read):
+                seen |= {text, read}
+                yield text
+                found += 1
+                if found == _OTHERS:
+                    return
+    except SuiteError:
+        return  # a function whose rows have no column that is known to be a reference

@@ -1,0 +1,121 @@
+"""From what a suite says about its grader to a grader: a name, a name with options, a function, or a list of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.functions import load_function
+from pytest_llmtune._util.invalid import meant, shown
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.choice_part import Choice
+from pytest_llmtune.grading.code import PythonCode
+from pytest_llmtune.grading.custom import Function
+from pytest_llmtune.grading.json_match import JsonAnswer
+from pytest_llmtune.grading.judge import Judge
+from pytest_llmtune.grading.math import Math
+from pytest_llmtune.grading.numeric import Numeric
+from pytest_llmtune.grading.several import Several
+from pytest_llmtune.grading.text import Contains, Exact, Regex
+from pytest_llmtune.grading.votes import Vote, check_vote
+
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.base import BuiltIn, Grader
+
+__all__ = ["BUILT_IN", "resolve"]
+
+
+BUILT_IN: Mapping[str, type[BuiltIn]] = {
+    "math": Math,
+    "exact": Exact,
+    "choice": Choice,
+    "numeric": Numeric,
+    "contains": Contains,
+    "regex": Regex,
+    "json": JsonAnswer,
+    "python": PythonCode,
+    "judge": Judge,
+}
+
+
+def resolve(
+    spec: Any, *, base_dir: Path | None = None, root: Path | None = None, vote: Any = "equivalence", where: str = ""
+) -> Grader:
+    """The grader that a suite asks for.
+
+    Args:
+        spec: ``"math"``, ``{"math": {option: value}}``, ``"module:function"``, a function, an object like Grader, or a list of
+            these: the first names the metrics, those of the others are called ``<name>_<metric>``.
+        base_dir: where "module:function" looks for ``module.py`` first; default: the current directory.
+        root: where given, "module:function" runs no code from outside this directory.
+        vote: how the built-in graders elect an answer; see ``votes``.
+        where: put before messages, for example ``"suite algebra: grader"``.
+
+    Raises:
+        SuiteError: no such grader or option, an option's value that does not fit.
+    """
+    try:
+        one = partial(_one, base_dir=base_dir or Path.cwd(), root=root, vote=check_vote(vote))
+        if isinstance(spec, (list, tuple)):
+            return Several(tuple(map(one, spec)))
+        return one(spec)
+    except SuiteError as error:
+        raise SuiteError(f"{where}: {error}" if where else str(error)) from error.__cause__
+
+
+def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
+    if isinstance(spec, str):
+        return Function(load_function(spec, base_dir, root)) if ":" in spec else _built_in(spec, {}, vote)
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        [(name, options)] = spec.items()
+        if not isinstance(options, Mapping) and options is not None:
+            raise SuiteError(f"{name}: expected a mapping of options, got {shown(options)}")
+        return _built_in(str(name), options or {}, vote)
+    if hasattr(spec, "fingerprint") and hasattr(spec, "grade"):
+        return spec  # type: ignore[no-any-return]  # the user's own, by its shape
+    if callable(spec):
+        return Function(spec)
+    raise SuiteError(
+        f"{shown(spec)}; expected one of {', '.join(BUILT_IN)}, {{name: {{option: value}}}}, 'module:function', "
+        f"a function, or a list of these"
+    )
+
+
+def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> BuiltIn:
+    kind = BUILT_IN.get(name)
+    if kind is None:
+        raise SuiteError(f"no grader {name!r}{meant(name, BUILT_IN)}; valid: {', '.join(BUILT_IN)}, 'module:function'")
+    fields = {_OPTION.get(item.name, item.name): item for item in dataclasses.fields(kind) if item.name != "vote"}
+    for option, value in options.items():
+        if option not in fields:
+            raise SuiteError(f"{name}: no option {option!r}{meant(option, fields)}; valid: {', '.join(sorted(fields))}")
+        _check_type(f"{name}: {option}", value, str(fields[option].type))
+    try:
+        return kind(vote=vote, **{fields[option].name: value for option, value in options.items()})
+    except SuiteError as error:
+        raise SuiteError(f"{name}: {error}") from error.__cause__
+
+
+def _check_type(what: str, value: Any, annotation: str) -> None:
+    """Scalars by their annotation: YAML's ``"no"`` must not pass for a truth."""
+    expected, said = _SCALARS.get(annotation, ((object,), ""))
+    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected and said):
+        raise SuiteError(f"{what}={shown(value)}; expected {said}")
+
+
+_NONE = type(None)
+_SCALARS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "bool | None": ((bool, _NONE), "true or false"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, _NONE), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, _NONE), "a number"),
+    "str": ((str,), "text"),
+    "str | None": ((str, _NONE), "text"),
+}
+_OPTION = {"reference_column": "reference", "alias": "name"}
+"""Fields whose option goes by another name: ``reference`` is a method and ``name`` a property."""

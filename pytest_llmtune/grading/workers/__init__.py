@@ -1,0 +1,190 @@
+"""A pool of worker processes that answer one JSON line with one JSON line, each within a time limit that really holds.
+
+Standard library only. A worker that is late is killed and replaced: no signal in this process, so it works in any thread and
+under asyncio. (math-verify's own limit is SIGALRM, which only the main thread may use.) The limit is of CPU time, so that an
+answer that is in time on an idle machine is in time on a busy one, however many workers share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+from queue import LifoQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["PATIENCE", "WorkerPool", "clean_environment", "off_thread", "workers_each"]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = 4
+"""Seconds on the clock for each second of CPU that an answer may take: for answers that sleep, and busy machines."""
+
+_LOOP = Path(__file__).with_name("loop.py")
+_STARTUP = 120.0  # seconds; imports only
+_RECYCLE = 5_000  # requests, after which a worker is replaced: sympy's caches grow
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC", "LD_LIBRARY_PATH")
+
+
+class WorkerPool:
+    """Up to ``size`` processes of one script, started when they are first needed, stopped when the pool is garbage.
+
+    Args:
+        script: a Python file with ``prepare()`` and ``answer(request) -> dict``; see ``worker_loop``.
+        size: processes; default: ``workers_each(4)``.
+    """
+
+    def __init__(self, script: Path, size: int | None = None) -> None:
+        self._script = script
+        self._idle: LifoQueue[_Worker | None] = LifoQueue()
+        for _ in range(size or workers_each(4)):
+            self._idle.put(None)
+        self._running: list[_Worker] = []  # also those at work, for close()
+        weakref.finalize(self, _stop_all, self._running)
+
+    def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any] | None:
+        """The worker's answer; None where it took more than ``limit`` seconds of CPU, crashed, or ran out of memory.
+
+        May be called from any thread; waits for a free worker without counting that time.
+        """
+        worker = self._idle.get()
+        try:
+            if worker is None or not worker.is_fresh:
+                self._drop(worker)
+                worker = self._start()
+            answer = worker.call(request, limit)
+            if answer is None:
+                self._drop(worker)
+                worker = None
+        except BaseException:
+            self._drop(worker)
+            worker = None
+            raise
+        finally:
+            self._idle.put(worker)
+        return answer
+
+    def close(self) -> None:
+        """Stop all workers; calls under way return None, later calls start new ones."""
+        _stop_all(self._running)
+
+    def _start(self) -> _Worker:
+        new = _Worker(self._script)
+        self._running.append(new)
+        return new
+
+    def _drop(self, worker: _Worker | None) -> None:
+        if worker is not None:
+            worker.stop()
+            if worker in self._running:
+                self._running.remove(worker)
+
+
+def _stop_all(workers: Sequence[_Worker]) -> None:
+    for worker in list(workers):
+        worker.stop()
+
+
+class _Worker:
+    """One process. Raises OSError where it cannot be started."""
+
+    def __init__(self, script: Path) -> None:
+        self._calls = 0
+        self._process = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-I", str(_LOOP), json.dumps(sys.path), str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=clean_environment(),
+            text=True,
+            encoding="utf-8",
+        )
+        if self._read(_STARTUP) is None:
+            self.stop()
+            raise OSError(f"the grading worker {script.name} did not start (exit code {self._process.returncode})")
+
+    @property
+    def is_fresh(self) -> bool:
+        return self._process.poll() is None and self._calls < _RECYCLE
+
+    def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any] | None:
+        self._calls += 1
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+        try:
+            self._process.stdin.write(json.dumps({**request, "limit": limit}) + "\n")
+            self._process.stdin.flush()
+        except OSError:  # it has died
+            return None
+        return self._read(limit * PATIENCE)
+
+    def _read(self, limit: float) -> dict[str, Any] | None:
+        """The next line within ``limit`` seconds; None where the process ended before it."""
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
+        timer = threading.Timer(limit, self._process.kill)  # killing it ends the read below, on every platform
+        timer.daemon = True
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # a line that it never read
+                    continue
+
+
+def workers_each(most: int) -> int:
+    """Processes for one pool: one a processor that this process may use; xdist's workers divide them."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    return max(1, min(most, usable // max(1, int(shared) if shared.isdecimal() else 1)))
+
+
+def clean_environment() -> dict[str, str]:
+    """What a grading process may see of the environment: no keys, no settings."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {"PYTHONUTF8": "1"}
+
+
+async def off_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking function in a thread of its own, which is abandoned when the caller is cancelled.
+
+    Unlike ``asyncio.to_thread``, the event loop does not wait for it when it closes: Ctrl-C stays quick.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as caught:  # noqa: BLE001 - handed over to the awaiting task
+            error = caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name="llmtune-grading", daemon=True).start()
+    return await future

@@ -1,0 +1,65 @@
+"""Run as a script in a process of its own: answers JSON lines by the functions of a file that a pool names.
+
+Its arguments: ``sys.path`` as JSON, and the file, which has ``prepare()`` and ``answer(request) -> dict``. It says ``{}`` once it
+is ready. Each request comes with ``limit``, the seconds of CPU that it may take: past them the kernel ends this process,
+whatever it computes; a slow or busy machine makes no difference. Where the platform has no such timer, and for an answer
+that sleeps, the pool's own clock ends it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+_MEMORY = 4 * 2**30  # bytes of address space
+
+
+def main() -> None:
+    sys.path[:] = json.loads(sys.argv[1])
+    work = _module(sys.argv[2])
+    work.prepare()
+    _limit_memory()
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    print("{}", file=out, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        _limit_cpu(request["limit"])
+        answer = work.answer(request)
+        _limit_cpu(0)
+        print(json.dumps(answer), file=out, flush=True)
+
+
+def _module(path: str) -> ModuleType:
+    """The file alone, without its package: importing that would cost more than most answers."""
+    spec = importlib.util.spec_from_file_location("work", path)
+    assert spec is not None  # noqa: S101 - the file is there
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _limit_cpu(seconds: float) -> None:
+    """SIGPROF ends a process that does not handle it; 0: no limit."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+
+
+if __name__ == "__main__":
+    main()

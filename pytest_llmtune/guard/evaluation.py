@@ -1,0 +1,236 @@
+"""One configuration over a list of examples: ask, grade, price and add up."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
+from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
+from pytest_llmtune.guard.results import Results
+from pytest_llmtune.recording import Gathered
+from pytest_llmtune.types import (
+    Completion,
+    CompletionRequest,
+    Evaluation,
+    Example,
+    ExampleGrade,
+    ExampleResult,
+    Interval,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from pytest_llmtune.completions.source import Source
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.suite import Config
+
+__all__ = ["Aggregate", "Asking", "Collector", "all_of", "evaluate", "evaluation_of", "mean", "requests_of"]
+
+
+_MANY = 10_000  # examples, past which their results are kept on disk
+
+Aggregate = Callable[[Sequence[float]], float]
+PERCENTILES = (50, 90, 95, 99)
+"""Of the latency, which are metrics: ``latency_p95``."""
+mean: Aggregate = statistics.fmean
+
+
+@dataclass(slots=True)
+class Collector:
+    """A source that remembers every completion it passed on: what a recording is written from."""
+
+    source: Source
+    gathered: Gathered = field(default_factory=Gathered)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        completion = await self.source.complete(request)
+        self.gathered.add(request, completion)
+        return completion
+
+    async def aclose(self) -> None:
+        await self.source.aclose()
+
+
+class Asking(Protocol):
+    """The half of a ``Source`` that evaluation needs."""
+
+    async def complete(self, request: CompletionRequest) -> Completion: ...
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Adds up what one example asks: its own completion and those of a judge."""
+
+    source: Asking
+    prices: PriceBook
+    cost: Decimal = Decimal(0)
+    paid: Decimal = Decimal(0)
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    latency: float = 0.0
+
+    async def ask(self, request: CompletionRequest) -> Completion:
+        completion = await self.source.complete(request)
+        self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
+        self.paid += completion.paid
+        self.usage += completion.usage
+        self.latency += completion.latency
+        return completion
+
+
+async def _grade(grader: Grader, completion: Completion, example: Example, meter: _Meter) -> ExampleGrade:
+    responses = [choice.judged for choice in completion.choices]
+    judge = getattr(grader, "agrade", None)
+    if judge is not None:
+        graded: ExampleGrade = await judge(responses, example.row, meter.ask)
+        return graded
+    return grader.grade(responses, example.row)
+
+
+async def _evaluate_one(
+    example: Example,
+    request: CompletionRequest,
+    grader: Grader,
+    meter: _Meter,
+) -> ExampleResult:
+    try:
+        completion = await meter.ask(request)
+        grade = await _grade(grader, completion, example, meter)
+    except (EndpointError, BudgetExhaustedError):
+        raise  # no other example can fare better
+    except CompletionError as error:
+        return ExampleResult(example, "unknown", None, cost=meter.cost, error=str(error))
+    refused = all(choice.finish_reason == "content_filter" for choice in completion.choices)
+    return ExampleResult(
+        example,
+        "refused" if refused else "ok",
+        grade,
+        tuple(choice.text for choice in completion.choices),
+        meter.usage,
+        meter.cost,
+        meter.latency,
+    )
+
+
+def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
+    """Of a mean Wilson's for outcomes of 0 and 1, else a bootstrap over examples; of another aggregate its own."""
+    if aggregate is not mean:
+        return bootstrap(values, aggregate)
+    if all(value in (0.0, 1.0) for value in values):
+        return wilson(round(sum(values)), len(values))
+    return bootstrap_mean(values)
+
+
+def _figures(result: ExampleResult, grade: ExampleGrade) -> dict[str, float]:
+    return {**grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
+
+
+def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
+    """Of the latency, by nearest rank: so much or less did so many of a hundred examples take."""
+    ordered = sorted(latencies)
+    return {f"latency_p{part}": ordered[-(-part * len(ordered) // 100) - 1] for part in PERCENTILES if ordered}
+
+
+def evaluation_of(
+    config: Mapping[str, object],
+    results: Sequence[ExampleResult],
+    *,
+    paid: Decimal = Decimal(0),
+    aggregate: Aggregate = mean,
+) -> Evaluation:
+    """Add up per-example results.
+
+    Args:
+        config: OpenAI parameters and prompt, as in the lock file.
+        results: one for each example.
+        paid: USD really spent to get them.
+        aggregate: from the values of one metric over examples to the suite's value.
+    """
+    columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    costs, cost = array("d"), Decimal(0)
+    for result in results:  # once: they may lie on disk
+        if result.grade is not None:
+            cost += result.cost
+            costs.append(float(result.cost))
+            for name, value in _figures(result, result.grade).items():
+                columns[name].append(value)
+    return Evaluation(
+        config=config,
+        results=results if isinstance(results, Results) else tuple(results),
+        metrics={name: aggregate(values.tolist()) for name, values in columns.items()}
+        | _percentiles(columns.get("latency", ())),
+        intervals={name: sure for name, values in columns.items() if (sure := _interval(values, aggregate))}
+        | ({"inference_cost": bootstrap_mean(costs)} if costs else {}),
+        inference_cost=cost / len(costs) if costs else Decimal(0),
+        cost=paid,
+    )
+
+
+def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:
+    """One request for each example, in order; equal ones get draws of their own."""
+    draws: Counter[bytes] = Counter()
+    for example in examples:
+        request = config.request(example.row)
+        key = bytes.fromhex(request.key)  # half as large: all of them are remembered
+        yield replace(request, draw=draws[key])
+        draws[key] += 1
+
+
+async def evaluate(
+    config: Config,
+    examples: Sequence[Example],
+    *,
+    grader: Grader,
+    source: Asking,
+    prices: PriceBook,
+    concurrency: int = 32,
+    aggregate: Aggregate = mean,
+    on_result: Callable[[int, ExampleResult, Decimal], None] | None = None,
+    requests: Iterable[CompletionRequest] | None = None,
+) -> Evaluation:
+    """Ask and grade every example, with ``concurrency`` examples in flight.
+
+    Args:
+        on_result: told (number done so far, the result, USD spent so far) as each example is finished.
+        requests: one for each example, where these are only some of the rows; default: ``requests_of`` the examples.
+
+    Raises:
+        EndpointError: no request can succeed (wrong key, unknown model).
+        BudgetExhaustedError: the next request might pass a budget.
+        StaleRecordingError: replaying, and an example has no recording.
+    """
+    results: dict[int, ExampleResult] | Results = Results(examples) if len(examples) > _MANY else {}
+    asked = requests_of(config, examples) if requests is None else requests
+    todo = enumerate(zip(examples, asked, strict=True))
+    paid, done = Decimal(0), 0
+
+    async def work() -> None:
+        nonlocal paid, done
+        for index, (example, request) in todo:  # shared: each worker takes the next example
+            meter = _Meter(source, prices)
+            results[index] = result = await _evaluate_one(example, request, grader, meter)
+            paid, done = paid + meter.paid, done + 1
+            if on_result is not None:
+                on_result(done, result, paid)
+
+    await all_of(work() for _ in range(min(concurrency, len(examples))))
+    found = results if isinstance(results, Results) else [results[index] for index in range(len(examples))]
+    return evaluation_of(config.to_lock(), found, paid=paid, aggregate=aggregate)
+
+
+async def all_of(jobs: Iterable[Awaitable[None]]) -> None:
+    """Run jobs together; the first error cancels the others, waits for them, and is raised as it is."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

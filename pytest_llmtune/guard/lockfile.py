@@ -1,0 +1,282 @@
+"""The lock file: a suite's chosen configuration and its baseline, committed to git, one example a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_llmtune._util import plain_yaml
+from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune.errors import LockError
+from pytest_llmtune.types import Evaluation, ExampleResult, Interval
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["VERSION", "Lock", "LockedExample", "Measured", "StudySummary", "TrialSummary", "short_answer"]
+
+
+VERSION = 1
+MAX_BYTES = 64_000_000
+_SHOWN_ANSWER, _SHOWN_VOTES = 200, 5
+_HEADER = (
+    "# Written by `pytest --llm-tune` or `--llm-accept` (pytest-llmtune); commit it.\n"
+    "# Plain `pytest` holds today's result against this baseline.\n"
+)
+_CONFLICT = re.compile(r"^(<{7}|>{7}|\|{7})( |$)|^={7}$", re.MULTILINE)
+# what YAML may not hold raw, and what turns text around when a diff is read
+_ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, value: float | Decimal, interval: Interval | None = None) -> Measured:
+        """Rounded to 12 digits: beyond them floats differ between machines, and the file would change for nothing."""
+        bounds = (interval.low, interval.high) if interval else ()
+        return cls(*(float(f"{float(number):.12g}") for number in (value, *bounds)))
+
+    @property
+    def interval(self) -> Interval | None:
+        return None if self.low is None or self.high is None else Interval(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedExample:
+    """The outcome of one example in the baseline; long answers are cut."""
+
+    id: str
+    index: int
+    status: Literal["ok", "refused", "unknown"]
+    metrics: Mapping[str, float]
+    responses: int
+    """How many answers were asked for and got."""
+    votes: tuple[tuple[str, int], ...] = ()
+    """The most frequent answers with their counts."""
+    voted_answer: str | None = None
+
+    @classmethod
+    def of(cls, result: ExampleResult) -> LockedExample:
+        grade = result.grade
+        return cls(
+            result.example.id,
+            result.example.index,
+            result.status,
+            {name: round(float(value), 6) for name, value in sorted(grade.metrics.items())} if grade else {},
+            len(result.responses),
+            tuple((short_answer(answer), count) for answer, count in grade.votes[:_SHOWN_VOTES]) if grade else (),
+            None if grade is None or grade.voted_answer is None else short_answer(grade.voted_answer),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSummary:
+    """One configuration that a search tried."""
+
+    number: int
+    """From 1."""
+    config: Mapping[str, Any]
+    score: Measured | None
+    """The tuned metric on the tuning rows; None where the trial has none."""
+    inference_cost: Decimal | None
+    """Mean USD per instance."""
+    spent: Decimal
+    """USD of this trial."""
+    status: str
+    """``done``, ``pruned``, ``over_budget``, ``failed``; as the tuner says."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """How the configuration was found."""
+
+    trials: tuple[TrialSummary, ...]
+    spent: Decimal
+    """USD of the whole search."""
+    stopped_by: str
+    optimization_budget: Decimal | None = None
+    inference_budget: Decimal | None = None
+    num_samples: int | None = None
+    seed: int = 0
+    winner: int | None = None
+    """The number of the winning trial."""
+    tuning: Measured | None = None
+    """The winner's score on the rows the search saw; optimistic, since it was chosen for it."""
+    heldout: Measured | None = None
+    """The winner's score on rows held out of the search."""
+    note: str | None = None
+    """What to know before its scores are held beside the suite's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """One lock file's content (DESIGN sections 2 and 4)."""
+
+    suite: str
+    config: Mapping[str, Any]
+    """OpenAI parameters by their own names, and ``prompt`` or ``messages``."""
+    metrics: Mapping[str, Measured]
+    """Baseline of every metric, ``inference_cost`` (USD per instance) among them."""
+    prices: Mapping[str, Mapping[str, Decimal]]
+    """Model to USD per 1M tokens: ``input``, ``output``, ``cached_input``."""
+    fingerprints: Mapping[str, str]
+    """Of ``dataset``, ``prompt``, ``grader``, ...: what the baseline was measured with."""
+    study: StudySummary | None = None
+    examples: tuple[LockedExample, ...] = field(default=(), repr=False)
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The examples, by id, that could not be completed."""
+        return frozenset(example.id for example in self.examples if example.status == "unknown")
+
+    @classmethod
+    def of(
+        cls,
+        suite: str,
+        evaluation: Evaluation,
+        *,
+        prices: Mapping[str, Mapping[str, Decimal]],
+        fingerprints: Mapping[str, str],
+        study: StudySummary | None = None,
+    ) -> Lock:
+        """Today's evaluation as the baseline; wall-clock figures are left out, since they differ with every run."""
+        figures: dict[str, float | Decimal] = {**evaluation.metrics, "inference_cost": evaluation.inference_cost}
+        metrics = {
+            name: Measured.of(value, evaluation.intervals.get(name))
+            for name, value in sorted(figures.items())
+            if not name.startswith("latency")
+        }
+        examples = sorted(_shared(map(LockedExample.of, evaluation.results)), key=lambda example: example.id)
+        return cls(suite, evaluation.config, metrics, prices, fingerprints, study, tuple(examples))
+
+    @classmethod
+    def read(cls, path: Path) -> Lock:
+        """The lock at ``path``.
+
+        Raises:
+            LockError: missing, too large, not UTF-8, corrupt, with git conflict markers, or of a later version.
+        """
+        text = _text(path)
+        try:
+            data, lines = _divided(text)
+            version = data.pop("version", None) if isinstance(data, dict) else None
+            if version == VERSION:
+                lock = from_plain(cls, data)
+                return dataclasses.replace(lock, examples=tuple(_shared(_examples(lines) if lines else lock.examples)))
+        except ValueError as error:
+            raise LockError(f"{path}: the lock file is damaged: {error}. {_mend(path)}") from None
+        if isinstance(version, int) and version > VERSION:
+            raise LockError(
+                f"{path}: lock file version {version} was written by a later pytest-llmtune; this one reads up to "
+                f"version {VERSION}. Upgrade: pip install -U pytest-llmtune"
+            )
+        raise LockError(f"{path}: no lock file: 'version' is {version!r}, valid is {VERSION}. {_mend(path)}")
+
+    def text(self) -> str:
+        """The file's content; equal locks give equal text."""
+        from pytest_llmtune.guard.lock_text import head
+
+        plain = to_plain(dataclasses.replace(self, examples=()))
+        del plain["examples"]
+        lines = [f"- {_json_line(to_plain(example))}\n" for example in self.examples]
+        return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{''.join(lines)}"
+
+    def write(self, path: Path) -> bool:
+        """Write atomically; False where the file already says exactly this.
+
+        Raises:
+            LockError: the file cannot be written.
+        """
+        try:
+            return write_text(path, self.text())
+        except OSError as error:
+            raise LockError(f"{path}: the lock file cannot be written: {error.strerror or error}") from error
+
+    def with_study(self, study: StudySummary | None) -> Lock:
+        return dataclasses.replace(self, study=study)
+
+
+def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
+    """Examples that did alike share what they have in common: a lock file may hold hundreds of thousands."""
+    known: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
+    for example in examples:
+        yield dataclasses.replace(
+            example,
+            id=sys.intern(example.id),
+            metrics=known.setdefault(tuple(example.metrics.items()), example.metrics),
+            voted_answer=example.votes[0][0]
+            if example.votes and example.votes[0][0] == example.voted_answer
+            else example.voted_answer,
+        )
+
+
+def short_answer(answer: str) -> str:
+    """An answer as the lock file keeps it: at most 200 characters, and such as UTF-8 can say."""
+    cut = answer if len(answer) <= _SHOWN_ANSWER else answer[: _SHOWN_ANSWER - 3] + "..."
+    return cut.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
+
+
+def _mend(path: Path) -> str:
+    return f"Restore it (git checkout -- {path.name}), or search again: pytest --llm-tune"
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise LockError(f"{path}: the lock file has {size:,} bytes, more than the limit of {MAX_BYTES:,}")
+        text = path.read_bytes().decode().replace("\r\n", "\n").removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise LockError(f"{path}: no lock file. Write it: pytest --llm-tune") from None
+    except OSError as error:
+        raise LockError(f"{path}: the lock file cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise LockError(f"{path}: the lock file is no UTF-8 text (byte {error.start}). {_mend(path)}") from None
+    if conflict := _CONFLICT.search(text):
+        line = text.count("\n", 0, conflict.start()) + 1
+        raise LockError(
+            f"{path}, line {line}: git conflict markers in the lock file. Take one side "
+            f"(git checkout --ours -- {path.name}, or --theirs), then run: pytest --llm-accept"
+        )
+    return text
+
+
+def _divided(text: str) -> tuple[Any, list[str]]:
+    """The file's data, and its lines of examples apart: as JSON, 100 times faster than as YAML, and one at a time."""
+    start, mark, rest = text.partition("\nexamples:\n")
+    lines = rest.splitlines() if mark else []
+    try:
+        for line in lines:
+            _read_line(line)
+    except (ValueError, RecursionError):
+        return plain_yaml.load(text), []  # edited by hand: still YAML
+    return plain_yaml.load(start), lines
+
+
+def _examples(lines: Iterable[str]) -> Iterator[LockedExample]:
+    for number, line in enumerate(lines):
+        yield from_plain(LockedExample, _read_line(line), f"examples[{number}]")
+
+
+def _read_line(line: str) -> Any:
+    if not line.startswith("- {"):
+        raise ValueError("not an example as we write it")
+    return json.loads(line[2:])
+
+
+def _json_line(example: Sequence[Any]) -> str:
+    line = json.dumps(example, ensure_ascii=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", line)

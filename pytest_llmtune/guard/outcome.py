@@ -1,0 +1,115 @@
+"""What came of a suite, as the one value that every report is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_llmtune.guard.gates import judge, unjudged
+from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.guard.verdict import Stale, Verdict, criteria_of
+from pytest_llmtune.recording.parts import files_of
+from pytest_llmtune.recording.storage import read_all
+from pytest_llmtune.settings import Mode, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.data.split import Split
+    from pytest_llmtune.guard.lockfile import Lock
+    from pytest_llmtune.guard.sharding import ShardFacts
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.types import Evaluation
+
+__all__ = ["Place", "error_of", "recording_facts", "report_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a suite stands and where its files go."""
+
+    nodeid: str
+    path: str
+    """The declaring file, relative to the project's root, with forward slashes."""
+    line: int
+    directory: Path
+    """``<tests>/llmtune``."""
+
+
+def recording_facts(path: Path, settings: Settings, recording: Recording, missing: int) -> RecordingFacts | None:
+    """What there is to say of a suite's recording; None where the mode neither reads nor writes it."""
+    if settings.mode is Mode.LIVE:
+        return None
+    written = settings.mode in (Mode.TUNE, Mode.RECORD_ALL)
+    return RecordingFacts(
+        path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.name,
+        sum(1 for _ in read_all(path)) if written else len(recording.interactions),
+        sum(file.stat().st_size for file in files_of(path, torn=True)),
+        missing,
+        0 if missing or settings.mode.online else recording.unused_count,
+    )
+
+
+class Run(Protocol):
+    """A suite in a run, as far as a report tells of it."""
+
+    suite: Suite
+    settings: Settings
+    place: Place
+
+    @property
+    def split(self) -> Split: ...
+
+
+def report_of(
+    run: Run,
+    evaluation: Evaluation | None,
+    baseline: Lock,
+    facts: RecordingFacts | None,
+    *,
+    stale: Sequence[Stale] = (),
+    notes: Sequence[str] = (),
+    compared: tuple[Compared, ...] = (),
+    shard: ShardFacts | None = None,
+) -> SuiteReport:
+    """Judge an evaluation against the suite's criteria and the baseline; a shard's is not judged."""
+    suite, place = run.suite, run.place
+    criteria = criteria_of(suite, reused=run.split.reused)
+    if shard is None:
+        verdict = judge(evaluation, criteria, baseline, stale=stale, notes=notes, aggregate=suite.aggregator)
+    else:
+        verdict = unjudged(evaluation, criteria, stale, shard)
+    return SuiteReport(
+        suite.name,
+        place.nodeid,
+        place.path,
+        place.line,
+        run.settings.mode.value,
+        verdict,
+        criteria,
+        evaluation,
+        baseline if shard is None else None,  # the merging run has its own
+        baseline.study if shard is None else None,
+        compared,
+        facts,
+        spent=evaluation.cost if evaluation else Decimal(0),
+        shard=shard,
+    )
+
+
+def error_of(run: Run, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
+    """A suite that could not be judged: reports of the run tell of it too."""
+    suite, place = run.suite, run.place
+    return SuiteReport(
+        suite.name,
+        place.nodeid,
+        place.path,
+        place.line,
+        run.settings.mode.value,
+        Verdict("error", suite.metric, problem=problem),
+        criteria_of(suite, reused=False),
+        notes=notes,
+    )

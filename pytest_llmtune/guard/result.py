@@ -1,0 +1,134 @@
+"""All that is known about one suite of a run, as one frozen value that every report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune.errors import ReportError
+from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
+from pytest_llmtune.guard.sharding import ShardFacts
+from pytest_llmtune.guard.verdict import Criteria, Verdict
+from pytest_llmtune.types import Evaluation, Interval
+
+__all__ = ["Compared", "RecordingFacts", "SuiteReport"]
+
+
+_MEANING = {
+    "--llm-accept": "if today's result is meant: makes it the baseline",
+    "--llm-tune": "searches a better configuration; this costs money",
+    "--llm-record=missing": "asks only what has no recording",
+    "--llm-live": "asks again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One configuration evaluated beside the chosen one, over the same rows."""
+
+    label: str
+    config: Mapping[str, Any]
+    score: Measured
+    """The tuned metric."""
+    inference_cost: Decimal
+    """Mean USD per instance."""
+    cost_interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFacts:
+    """The recording that was replayed or written."""
+
+    path: str
+    """Relative to the project's root, with forward slashes."""
+    interactions: int
+    size: int
+    """Bytes."""
+    missing: int = 0
+    """Requests of the suite that have no recording."""
+    unused: int = 0
+    """Interactions that no request of the suite uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """One suite in one run."""
+
+    name: str
+    nodeid: str
+    path: str
+    """The file that declares the suite, relative to the project's root, with forward slashes."""
+    line: int
+    """The line in ``path`` that declares it, from 1."""
+    mode: str
+    """``replay``, ``record=missing``, ``record=all``, ``live``, ``tune`` or ``accept``."""
+    verdict: Verdict
+    criteria: Criteria
+    evaluation: Evaluation | None = None
+    """None where nothing could be measured."""
+    baseline: Lock | None = None
+    study: StudySummary | None = None
+    """The search of this run, else the one the lock file tells of."""
+    compared: tuple[Compared, ...] = ()
+    recording: RecordingFacts | None = None
+    notes: tuple[str, ...] = ()
+    spent: Decimal = Decimal(0)
+    """USD this suite cost in this run."""
+    shard: ShardFacts | None = None
+    """Which part of the suite's rows this is; None: all of them."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know beside the figures: of the verdict, of the run, of the recording."""
+        unused = self.recording.unused if self.recording else 0
+        mending = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
+        return (*self.verdict.notes, *self.notes, *([mending] if unused else []))
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the search of this run."""
+        return self.mode == "tune" and self.study is not None and self.study.stopped_by == "interrupted"
+
+    @property
+    def commands(self) -> tuple[tuple[str, str], ...]:
+        """What to run next and what it does, the most likely first; empty where all is well."""
+        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or self._mending()
+        return tuple((f"pytest {option} {_quoted(self.nodeid)}", _MEANING.get(option, "")) for option in options)
+
+    def _mending(self) -> tuple[str, ...]:
+        verdict = self.verdict
+        if verdict.passed or verdict.status == "error":  # an error's own text says what to do
+            return ()
+        if verdict.status == "inconclusive":
+            return (f"--llm-{self.mode}" if self.mode in ("live", "tune") else "--llm-record=missing",)
+        only_drop = all(gate.name == "max_drop" for gate in verdict.failed_gates)
+        return ("--llm-accept", "--llm-tune") if only_drop else ("--llm-tune",)
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON data: numbers, text, lists and mappings; USD as text with all its digits.
+
+        To cross processes, send ``report.json.dumps``: its ASCII survives transports that choke on lone surrogates.
+        """
+        data: dict[str, Any] = to_plain(self)
+        return data
+
+    @classmethod
+    def from_data(cls, data: Any) -> SuiteReport:
+        """The report that ``to_data`` made ``data`` from.
+
+        Raises:
+            ReportError: the data have another shape; the message names the place.
+        """
+        try:
+            return from_plain(cls, data)
+        except ValueError as error:
+            raise ReportError(f"no report of a suite: {error}") from None
+
+
+def _quoted(nodeid: str) -> str:
+    """For a POSIX shell and for cmd.exe alike, as far as they agree."""
+    plain = all(character.isalnum() or character in "/._-:=+,@%" for character in nodeid)
+    return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'

@@ -1,0 +1,86 @@
+"""The results of a run as one JSON document, and back; the schema is ``docs/json.md``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from decimal import Decimal
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune.errors import ReportError
+from pytest_llmtune.guard.result import SuiteReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["FORMAT", "VERSION", "dumps", "loads", "read", "write"]
+
+
+FORMAT = "pytest-llmtune results"
+VERSION = 1
+MAX_BYTES = 1_000_000_000
+
+
+def dumps(reports: Sequence[SuiteReport]) -> str:
+    """The document, one suite a line, in ASCII: no control character or direction mark of a model is left."""
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "generator": f"pytest-llmtune {version('pytest-llmtune')}",
+        "verdicts": dict(sorted(Counter(report.verdict.status for report in reports).items())),
+        "spent": to_plain(sum((report.spent for report in reports), Decimal(0))),
+    }
+    suites = ",\n".join(json.dumps(report.to_data(), allow_nan=False) for report in reports)
+    return f'{json.dumps(head)[:-1]}, "suites": [\n{suites}\n]}}\n'
+
+
+def write(path: Path, reports: Sequence[SuiteReport]) -> None:
+    """Write the document atomically.
+
+    Raises:
+        ReportError: the file cannot be written.
+    """
+    try:
+        write_text(path, dumps(reports))
+    except OSError as error:
+        raise ReportError(f"{path}: the results cannot be written: {error.strerror or error}") from error
+
+
+def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
+    """The reports in a document.
+
+    Raises:
+        ReportError: no such document, or of a later version.
+    """
+    try:
+        data: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{where}: no JSON document: {error}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("suites"), list):
+        raise ReportError(f"{where}: no results of pytest-llmtune; write them with pytest --llm-json=FILE")
+    if data.get("version") != VERSION:
+        raise ReportError(f"{where}: results of version {data.get('version')!r}; this pytest-llmtune reads {VERSION}")
+    try:
+        return from_plain(tuple[SuiteReport, ...], data["suites"], "suites")
+    except ValueError as error:
+        raise ReportError(f"{where}: {error}") from None
+
+
+def read(path: Path) -> tuple[SuiteReport, ...]:
+    """The reports in a file.
+
+    Raises:
+        ReportError: as ``loads``, or the file cannot be read.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ReportError(f"{path}: more than the limit of {MAX_BYTES:,} bytes")
+        return loads(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ReportError(f"{path}: the results cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise ReportError(f"{path}: no UTF-8 text") from None

@@ -1,0 +1,160 @@
+"""The results of shards put together: the evaluation that a run of all rows makes, to the digit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.errors import ReportError
+from pytest_llmtune.guard import results_file as report_json
+from pytest_llmtune.guard.evaluation import evaluation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.guard.evaluation import Aggregate
+    from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
+    from pytest_llmtune.suite import Config
+    from pytest_llmtune.types import Evaluation, Example, ExampleResult
+
+__all__ = ["Merged", "Shards", "merged"]
+
+
+_ADVICE = (
+    "run every shard once, on the same commit, into a directory of its own: pytest --llm-shard=K/N --llm-json=FILE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The results in a directory: of every suite all shards, each once."""
+
+    directory: Path
+    suites: Mapping[str, tuple[SuiteReport, ...]]
+
+    @classmethod
+    def read(cls, directory: Path) -> Shards:
+        """Read every JSON file below a directory.
+
+        Raises:
+            ReportError: no results are there, a file is something else, or shards are missing or there twice; one
+                message names all of them.
+        """
+        files = sorted(directory.rglob("*.json"))
+        found: defaultdict[str, list[tuple[Path, SuiteReport]]] = defaultdict(list)
+        for file in files:
+            for report in _results(file):
+                found[report.name].append((file.relative_to(directory), report))
+        if not found:
+            raise ReportError(f"{directory} holds no results of shards; {_ADVICE}")
+        wrong = [f"{name}: {what}" for name, parts in sorted(found.items()) if (what := _incomplete(parts))]
+        if wrong:
+            raise ReportError("\n".join([f"{directory} cannot be merged:", *wrong, _ADVICE]))
+        return cls(directory, {name: _ordered(report for _, report in parts) for name, parts in found.items()})
+
+    def of(self, suite: str) -> tuple[SuiteReport, ...]:
+        """All shards of one suite, in order.
+
+        Raises:
+            ReportError: there is none.
+        """
+        if suite not in self.suites:
+            raise ReportError(f"{suite}: {self.directory} holds no results of this suite; {_ADVICE}")
+        return self.suites[suite]
+
+
+def _results(file: Path) -> tuple[SuiteReport, ...]:
+    try:
+        return report_json.read(file)
+    except ReportError as error:
+        raise ReportError(f"{error}; {_ADVICE}") from None
+
+
+def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
+    """Why these are not all shards of a suite, each once; empty where they are."""
+    where: defaultdict[str, list[str]] = defaultdict(list)
+    counts = set()
+    for file, report in parts:
+        if report.verdict.status == "error":
+            return f"the shard in {file} could not be judged: {report.verdict.problem}"
+        if report.shard is None:
+            return f"{file} is of a run without --llm-shard"
+        where[report.shard.name].append(str(file))
+        counts.add(report.shard.count)
+    if len(counts) > 1:
+        names = ", ".join(f"{name} in {files[0]}" for name, files in sorted(where.items()))
+        return f"shards of different divisions: {names}"
+    if twice := [f"{name} in {' and '.join(files)}" for name, files in where.items() if len(files) > 1]:
+        return f"there twice: shard {', '.join(twice)}"
+    (count,) = counts
+    lacking = [name for index in range(1, count + 1) if (name := f"{index}/{count}") not in where]
+    return f"missing: shard {', '.join(lacking)}" if lacking else ""
+
+
+def _ordered(parts: Iterable[SuiteReport]) -> tuple[SuiteReport, ...]:
+    return tuple(sorted(parts, key=lambda report: report.shard.index if report.shard else 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What all shards of a suite found."""
+
+    results: tuple[ExampleResult, ...]
+    """One for each row, in the order of the rows; empty where requests had no recording."""
+    cost: Decimal
+    missing: int
+    """Requests without a recording."""
+    detail: str
+    """How the first of them differs from what is recorded."""
+    mode: str
+    facts: RecordingFacts | None
+
+    def evaluation(self, config: Config, aggregate: Aggregate) -> Evaluation | None:
+        """As one run over all rows makes it; None where requests had no recording."""
+        if self.missing:
+            return None
+        return evaluation_of(config.to_lock(), self.results, paid=self.cost, aggregate=aggregate)
+
+
+def merged(parts: Sequence[SuiteReport], examples: Sequence[Example], state: Mapping[str, str]) -> Merged:
+    """Put the shards of one suite together.
+
+    Args:
+        parts: all of them, as ``Shards.of`` gives them.
+        examples: the suite's rows of today.
+        state: the fingerprints of today, as in ``ShardFacts``.
+
+    Raises:
+        ReportError: a shard is of another state of the suite, or holds other rows.
+    """
+    name = parts[0].name
+    for part in parts:
+        _same_state(part, parts[0], state)
+    missing = sum(part.recording.missing for part in parts if part.recording)
+    facts = parts[0].recording and replace(parts[0].recording, missing=missing)
+    details = [reason.detail for part in parts for reason in part.verdict.stale if reason.detail]
+    cost = sum((part.evaluation.cost for part in parts if part.evaluation), Decimal(0))
+    results: tuple[ExampleResult, ...] = ()
+    if not missing:
+        found = {result.example.id: result for part in parts if part.evaluation for result in part.evaluation.results}
+        if found.keys() != {example.id for example in examples}:
+            odd = len(found.keys() ^ {example.id for example in examples})
+            raise ReportError(f"{name}: the shards and the suite differ in {odd} rows; {_ADVICE}")
+        results = tuple(replace(found[example.id], example=example) for example in examples)
+    return Merged(results, cost, missing, details[0] if details else "", parts[0].mode, facts)
+
+
+def _same_state(part: SuiteReport, first: SuiteReport, state: Mapping[str, str]) -> None:
+    assert part.shard is not None  # noqa: S101 - Shards.read has refused it
+    other = sorted(key for key in {*state, *part.shard.state} if state.get(key) != part.shard.state.get(key))
+    if (part.recording and (part.recording.interactions, part.recording.size)) != (
+        first.recording and (first.recording.interactions, first.recording.size)
+    ):
+        other.append("recording")
+    if part.mode != first.mode:
+        other.append(f"mode ({part.mode}, not {first.mode})")
+    if other:
+        raise ReportError(f"{part.name}: shard {part.shard.name} was run with another {', '.join(other)}; {_ADVICE}")

@@ -1,0 +1,192 @@
+"""The pytest skin: hooks and fixtures, each a few lines; what they do is in ``hooks`` and ``fixtures``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune.plugin import hookspecs, options
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+    from openai import AsyncOpenAI, OpenAI
+
+    from pytest_llmtune.plugin.fixtures import SuiteHandle
+    from pytest_llmtune.plugin.session import Session
+
+
+_SESSION = pytest.StashKey["Session"]()
+_RUN = pytest.StashKey[str]()
+"""What xdist calls the run, in its controller."""
+
+
+def session_of(config: pytest.Config) -> Session:
+    """What this run needs, made when it is first asked for: an idle run makes nothing.
+
+    Raises:
+        pytest.UsageError: an option is invalid.
+    """
+    if _SESSION not in config.stash:
+        from pytest_llmtune.plugin.session import Session
+
+        config.stash[_SESSION] = Session(config)
+    return config.stash[_SESSION]
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.declare(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if (name := options.value_of("init", config)) is None:
+        return None
+    from pytest_llmtune.errors import LLMTuneError
+    from pytest_llmtune.plugin.init.starting import start
+
+    try:
+        start(config, name)
+    except (LLMTuneError, OSError) as error:
+        raise pytest.UsageError(str(error)) from None
+    return pytest.ExitCode.OK
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in options.MARKERS:
+        config.addinivalue_line("markers", marker)
+    if options.any_given(config):
+        session_of(config)  # an invalid option is an error even where no suite is
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if not file_path.name.endswith((".llmtune.yaml", ".llmtune.yml")):
+        return None
+    from pytest_llmtune.plugin.yaml_items import SuiteFile
+
+    return SuiteFile.from_parent(parent, path=file_path)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if options.value_of("tune", config):  # tests of the app use what the suites are about to choose
+        items.sort(key=lambda item: item.get_closest_marker("llmtune") is None)
+    if hasattr(config, "workerinput") and any(map(options.uses_llmtune, items)):
+        from pytest_llmtune.plugin.xdist import share
+
+        share(session_of(config), items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    using = [item for item in session.items if options.uses_llmtune(item)]
+    if using:
+        session_of(session.config).declare(using)
+    if options.value_of("prune", session.config):
+        pytest.exit(session_of(session.config).prune(using), returncode=0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    if not options.uses_llmtune(item):
+        return (yield)
+    with session_of(item.config).guarding(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if call.when == "call" and _SESSION in item.config.stash:
+        session_of(item.config).attach(item, report)
+    return report
+
+
+class _Results:
+    """Registered with the run, so that results of xdist's workers are seen by the controller."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if text := getattr(report, "llmtune", None):
+            session_of(self.config).receive(text)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_Results(session.config), "llmtune-results")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _SESSION in session.config.stash:
+        written = session_of(session.config).write_reports()
+        if not written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _SESSION in config.stash:
+        session_of(config).close()
+    if _RUN in config.stash and _SESSION in config.stash:
+        from pytest_llmtune.plugin.xdist import tidy
+
+        tidy(config.stash[_RUN])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if _SESSION in config.stash and (text := session_of(config).summary()):
+        terminalreporter.section("llmtune")
+        terminalreporter.line(text)
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_configure_node(node: Any) -> None:
+    node.config.stash[_RUN] = node.workerinput["testrunuid"]
+    node.workerinput["llmtune_width"] = node.config.get_terminal_writer().fullwidth
+    if _SESSION in node.config.stash and (workers := session_of(node.config).workers):
+        workers.starts(node)
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_testnodedown(node: Any, error: object) -> None:
+    if error and _SESSION in node.config.stash and (workers := session_of(node.config).workers):
+        workers.died(node)
+
+
+@pytest.fixture
+def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
+    """The suite that the test's ``llmtune`` marker declares: ``.config``, ``.evaluate()``, ``.check()``."""
+    from pytest_llmtune.plugin.fixtures import handle
+
+    return handle(session_of(request.config), request.node)
+
+
+@pytest.fixture
+def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The locked configuration of the test's suite: OpenAI parameters, and ``prompt`` or ``messages``."""
+    from pytest_llmtune.plugin.fixtures import tuned
+
+    return tuned(request.node)
+
+
+@pytest.fixture
+def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
+    """An OpenAI client that records or replays what this test asks, and is metered."""
+    from pytest_llmtune.plugin.fixtures import client
+
+    with client(session_of(request.config), request.node) as made:
+        yield made
+
+
+@pytest.fixture
+def async_llm_client(request: pytest.FixtureRequest) -> AsyncOpenAI:
+    """The asynchronous twin of ``llm_client``."""
+    from pytest_llmtune.plugin.fixtures import async_client
+
+    return async_client(session_of(request.config), request.node)

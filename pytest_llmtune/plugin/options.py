@@ -1,0 +1,236 @@
+"""Every option, ini key, environment variable and marker, declared once, with one precedence rule.
+
+An option ``--llm-x`` has the ini key ``llmtune_x`` and the environment variable ``LLMTUNE_X``:
+command line > environment > marker or YAML > ini > default.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from pytest_llmtune.plugin.option_values import (
+    boolean,
+    dollars,
+    engine,
+    lines,
+    names,
+    number,
+    one_of,
+    part,
+    prices,
+    shard,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_llmtune.settings import Mode, Settings
+
+__all__ = ["MARKERS", "OPTIONS", "Option", "any_given", "declare", "settings_of", "uses_llmtune", "value_of"]
+
+
+_FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_client"})
+
+
+class Option(NamedTuple):
+    """One option under its three names; ``parse`` raises ValueError with the valid values."""
+
+    name: str
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str | None = None
+    """None for a flag."""
+    many: bool = False
+    """Whether the ini key holds one value a line; elsewhere values are separated by commas."""
+
+    @property
+    def flag(self) -> str:
+        return f"--llm-{self.name}"
+
+    @property
+    def key(self) -> str:
+        return f"llmtune_{self.name.replace('-', '_')}"
+
+    @property
+    def variable(self) -> str:
+        return self.key.upper()
+
+
+OPTIONS = (
+    Option("tune", boolean, "search the best configuration of the selected suites; write lock file and recording"),
+    Option("tune-dry-run", boolean, "print what a search may cost at most and what is cached; no request is sent"),
+    Option(
+        "record",
+        one_of("missing", "all"),
+        "missing: record what the suites ask and no recording holds, drop what is stale; all: record everything anew",
+        "missing|all",
+    ),
+    Option("live", boolean, "ask today's models, read and write no recording, and gate against the baseline"),
+    Option("accept", boolean, "make today's replayed result the baseline"),
+    Option("concurrency", number(int, "requests"), "requests in flight (default 32)", "N"),
+    Option("base-url", str, "the OpenAI-compatible server to ask (else OPENAI_BASE_URL)", "URL"),
+    Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
+    Option("timeout", number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
+    Option("deadline", number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
+    Option("batch", boolean, "ask by OpenAI's Batch API, at its price: cheaper, and answered within a day"),
+    Option("batch-price", part, "what a batch costs, as a part of the ordinary price (default 0.5)", "PART"),
+    Option(
+        "engine", engine, "what asks and grades: this process, or a Ray cluster (extra 'ray')", "local|ray[://ADDRESS]"
+    ),
+    Option("max-spend", dollars, "USD that the whole run may spend, in every paid mode", "USD"),
+    Option("prices", prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
+    Option("redact", lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
+    Option("allow-hosts", lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
+    Option("trust-hosts", names, "hosts that suites in YAML and .env may send requests and keys to", "HOST", many=True),
+    Option(
+        "allow-code",
+        names,
+        "suites in YAML that may run code: functions of the project that they name, and the python grader",
+        "SUITE",
+        many=True,
+    ),
+    Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
+    Option("json", str, "write the results of all suites as JSON", "FILE"),
+    Option("part-size", number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
+    Option("compress", boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
+    Option("share-rows", number(int, "rows"), "under -n, workers share suites of more rows (default 10000)", "N"),
+    Option("shard", shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
+    Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
+    Option(
+        "init",
+        str,
+        "write a commented starter suite, in YAML and in Python, for a data file: pytest --llm-init NAME FILE",
+        "NAME",
+    ),
+    Option(
+        "prune",
+        boolean,
+        "remove recordings and lock files whose suite is gone (runs no test; give no paths, -k or -m)",
+    ),
+)
+
+MARKERS = (
+    "llmtune(dataset=..., prompt=..., model=..., grader=..., **keys): declare a suite; "
+    "the test uses the fixture 'llmtune'",
+    "llm_replay(max_cost=None, max_calls=None, match_on=None): record and replay every LLM call of the test, "
+    "whatever client makes it, and gate its cost",
+    "llm_suite(name): the suite whose locked configuration the fixture 'tuned_config' gives",
+)
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Declare every option to pytest, under its command-line and its ini name."""
+    group = parser.getgroup("llmtune", "LLM inference configuration (pytest-llmtune)")
+    for option in OPTIONS:
+        if option.metavar is None:
+            group.addoption(option.flag, dest=option.key, action="store_const", const="true", help=option.help)
+        else:
+            group.addoption(option.flag, dest=option.key, metavar=option.metavar, help=option.help)
+        if option.many:
+            parser.addini(option.key, option.help, type="linelist", default=None)
+        else:
+            parser.addini(option.key, option.help, type="string", default=None)
+
+
+def _given(option: Option, config: pytest.Config) -> tuple[str, str, bool] | None:
+    """Where the option was set (as people name it), its text, and whether it wins over a suite's keys."""
+    if (text := config.getoption(option.key)) is not None:
+        return option.flag, text, True
+    if (text := os.environ.get(option.variable)) is not None:
+        return f"the environment variable {option.variable}", text, True
+    if ini := config.getini(option.key):
+        return f"the ini key {option.key}", "\n".join(ini) if isinstance(ini, list) else str(ini), False
+    return None
+
+
+def value_of(name: str, config: pytest.Config) -> Any:
+    """The settled value of one option, or None.
+
+    Raises:
+        pytest.UsageError: the text is not a valid value; names the place, the text and the valid values.
+    """
+    option = next(option for option in OPTIONS if option.name == name)
+    given = _given(option, config)
+    if given is None:
+        return None
+    where, text, _ = given
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"{where} {error}") from None
+
+
+def _mode(config: pytest.Config) -> Mode:
+    from pytest_llmtune.settings import Mode as Modes
+
+    chosen = [mode for mode in Modes if mode.value in _asked_modes(config)]
+    if len(chosen) > 1:
+        raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
+    mode = chosen[0] if chosen else Modes.REPLAY
+    _check_engine(config)
+    _check_shards(config, mode)
+    return mode
+
+
+def _check_shards(config: pytest.Config, mode: Mode) -> None:
+    """A part of the rows can be replayed or asked live, and results be judged; what is written is of all rows."""
+    given = [name for name in ("shard", "merge") if value_of(name, config) is not None]
+    if given and mode.option and (given[0] == "merge" or mode.value != "live"):
+        given.append(mode.option.removeprefix("--llm-"))
+    if len(given) > 1:
+        raise pytest.UsageError(
+            f"--llm-{given[0]} and --llm-{given[1]} cannot be combined: a shard is replayed, or asked with --llm-live; "
+            "shards are then merged, and lock files and recordings are written, by a run without --llm-shard"
+        )
+
+
+def _check_engine(config: pytest.Config) -> None:
+    """A cluster spreads the work by itself, and asks at once."""
+    if value_of("engine", config) is None:
+        return
+    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "--llm-engine=ray and -n cannot be combined: the cluster spreads the work; leave out -n"
+        )
+    if value_of("batch", config):
+        raise pytest.UsageError("--llm-engine=ray and --llm-batch cannot be combined: a batch has no work to spread")
+
+
+def _asked_modes(config: pytest.Config) -> set[str]:
+    asked = {name for name in ("tune", "live", "accept", "tune-dry-run") if value_of(name, config)}
+    record = value_of("record", config)
+    return asked | ({f"record={record}"} if record else set())
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """All options as one frozen value.
+
+    Raises:
+        pytest.UsageError: a value is invalid, or two modes were chosen.
+    """
+    from pytest_llmtune.settings import Settings
+
+    values: Mapping[str, Any] = {option.name.replace("-", "_"): value_of(option.name, config) for option in OPTIONS}
+    fields = {name: value for name, value in values.items() if name in Settings.__slots__ and value is not None}
+    fields.setdefault("base_url", os.environ.get("OPENAI_BASE_URL") or None)
+    forced = {
+        option.name.replace("-", "_")
+        for option in OPTIONS
+        if (given := _given(option, config)) is not None and given[2]
+    }
+    return Settings(mode=_mode(config), root=config.rootpath, forced=frozenset(forced), **fields)
+
+
+def any_given(config: pytest.Config) -> bool:
+    """Whether any option is set anywhere: what is wrong with it is then said, even where no suite is."""
+    return any(_given(option, config) is not None for option in OPTIONS)
+
+
+def uses_llmtune(item: pytest.Item) -> bool:
+    """Whether a test is ours to guard: it has one of our markers or asks for one of our fixtures."""
+    if any(item.get_closest_marker(name) for name in ("llmtune", "llm_replay")):
+        return True
+    return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

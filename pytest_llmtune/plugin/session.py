@@ -1,0 +1,299 @@
+"""What the hooks delegate to: one ``Session`` a run, which knows the suites, the settings and the results."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune._util.links import refuse_links
+from pytest_llmtune.capture.replaying import replay_of
+from pytest_llmtune.errors import LLMTuneError, ReportError
+from pytest_llmtune.guard import results_file as report_json
+from pytest_llmtune.guard.outcome import Place, error_of
+from pytest_llmtune.guard.shards import Shards
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.plugin import options, workers
+from pytest_llmtune.recording.orphans import orphans, remove
+from pytest_llmtune.redaction.redacting import redactor_of
+from pytest_llmtune.report import ci as github
+from pytest_llmtune.report import html, junit, terminal
+from pytest_llmtune.report.progress import Progress
+from pytest_llmtune.report.writers import write_all
+from pytest_llmtune.settings import Mode
+from pytest_llmtune.workflow.modes import SuiteRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.capture.session import Replay
+    from pytest_llmtune.guard.result import SuiteReport
+    from pytest_llmtune.redaction.redactor import Redactor
+    from pytest_llmtune.suite import Suite
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One run: its settings, its suites by node id, and the reports that came of them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.settings = options.settings_of(config)
+        self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=workers.shared_spend(config))
+        self.runs: dict[str, SuiteRun] = {}
+        self.replays: dict[str, Replay] = {}
+        self.reports: list[SuiteReport] = []
+        self.errors: dict[str, str] = {}
+        self.dry_runs: list[str] = []
+        self.unwritten: list[str] = []
+        self._open = ExitStack()
+        self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
+        if self._path("report"):
+            try:
+                html.check_installed()
+            except LLMTuneError as error:
+                raise pytest.UsageError(str(error)) from None
+
+    @cached_property
+    def width(self) -> int:
+        """Of the terminal; a worker of xdist is told."""
+        shown = self.config.pluginmanager.hasplugin("terminalreporter")
+        return workers.width_told(self.config) or (self.config.get_terminal_writer().fullwidth if shown else 80)
+
+    @cached_property
+    def shards(self) -> Shards | None:
+        """The results that ``--llm-merge`` names.
+
+        Raises:
+            pytest.UsageError: they are not all shards, each once.
+        """
+        try:
+            return None if self.settings.merge is None else Shards.read(Path(self.settings.merge))
+        except ReportError as error:
+            raise pytest.UsageError(f"--llm-merge: {error}") from None
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        return redactor_of(self.settings, self.config.hook.pytest_llmtune_redact.get_hookimpls())
+
+    @cached_property
+    def progress(self) -> Progress:
+        """On the real standard output, beside pytest's capture; silent under -q and in xdist's workers."""
+        quiet = self.config.get_verbosity() < 0 or hasattr(self.config, "workerinput")
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else ExitStack():
+            file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        self._open.enter_context(file)
+        terminal = file.isatty() and os.environ.get("TERM") != "dumb"
+        shown = self.config.pluginmanager.hasplugin("terminalreporter")
+        color = terminal and shown and self.config.get_terminal_writer().hasmarkup
+        return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet))
+
+    def close(self) -> None:
+        """Close what the run opened."""
+        self._open.close()
+
+    # -- collection
+
+    def declare(self, items: Sequence[pytest.Item]) -> None:
+        """Turn markers into suites, before any test runs.
+
+        Raises:
+            pytest.UsageError: every suite that is declared wrongly, each with its own line.
+        """
+        self.width  # noqa: B018  # looked up now: once output is captured, there is no terminal any more
+        wrong = []
+        self._refuse_links(items)
+        for item in items:
+            try:
+                self._declare(item)
+                if item.nodeid in self.runs:
+                    self.runs[item.nodeid].means.engine  # noqa: B018  # joined while the network is open
+            except LLMTuneError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
+
+    def _refuse_links(self, items: Sequence[pytest.Item]) -> None:
+        root = self.config.rootpath
+        ours = {item.path.parent / "llmtune" for item in items if options.uses_llmtune(item)}
+        try:
+            refuse_links(sorted(ours) + ([root / ".llmtune"] if self.settings.mode is not Mode.REPLAY else []), root)
+        except LLMTuneError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def _declare(self, item: pytest.Item) -> None:
+        if item.get_closest_marker("llm_replay") is not None:
+            self.replay(item)  # what is wrong with the marker is said now
+        suite = None if item.nodeid in self.runs else _suite_of(item)
+        if suite is None:
+            return
+        same = suite.name.casefold()  # on some file systems Sums.lock.yaml and sums.lock.yaml are one file
+        twin = next((run for run in self.runs.values() if run.suite.name.casefold() == same), None)
+        if twin is not None and twin.place.nodeid != item.nodeid:
+            raise LLMTuneError(
+                f"{suite.where_declared}: the suite {suite.name!r} is also declared at {twin.suite.where_declared}; "
+                "names are unique in a run: give one of them name=..."
+            )
+        path, line, _ = item.location
+        place = Place(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
+        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
+        run.at_end = self._open.callback
+        if (shards := self.shards) is not None:
+            shards.of(suite.name)  # that there are none is said now
+            run.gather = lambda _: shards
+        if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
+            run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
+        self.runs[item.nodeid] = run
+
+    def prune(self, items: Sequence[pytest.Item]) -> str:
+        """Remove the files of suites and tests that are gone; returns what to say of it.
+
+        Raises:
+            pytest.UsageError: only some tests are selected, so that the files of the others would look like orphans.
+        """
+        config = self.config
+        chosen = config.args_source is pytest.Config.ArgsSource.ARGS
+        if chosen or config.getoption("keyword") or config.getoption("markexpr"):
+            raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k and no -m")
+        used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
+        used += [replay_of(item, self).path for item in items]
+        gone = orphans(config.rootpath, used)
+        remove(gone)
+        return "\n".join(f"removed {path.relative_to(config.rootpath)}" for path in gone) or "nothing to remove"
+
+    def _listen(self, event: Any) -> None:
+        self.progress(event)
+
+    # -- running
+
+    @contextmanager
+    def guarding(self, item: pytest.Item) -> Iterator[None]:
+        """One test: the network shut where the mode is offline, its client calls recorded or replayed."""
+        from pytest_llmtune.capture.offline import Offline
+        from pytest_llmtune.capture.patching import recorded
+
+        command = f"pytest {item.nodeid} --llm-record=missing"
+        try:
+            with ExitStack() as stack:
+                if not self.settings.mode.online:
+                    stack.enter_context(Offline(command, self.settings.allow_hosts))
+                replay = self.replays.get(item.nodeid)
+                if replay is not None:
+                    marked = item.get_closest_marker("llm_replay") is not None
+                    stack.enter_context(recorded(replay) if marked else replay)
+                yield
+        except LLMTuneError as error:
+            self.errors[item.nodeid] = str(error)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
+        except KeyboardInterrupt as stopped:
+            if not stopped.args:
+                raise
+            self.errors[item.nodeid] = str(stopped)  # what a search says of it is told as any result is
+            item.session.shouldstop = "the search was interrupted"
+            raise pytest.fail.Exception(str(stopped), pytrace=False) from None
+
+    def run_of(self, item: pytest.Item) -> SuiteRun:
+        """The suite that a test declares."""
+        return self.runs[item.nodeid]
+
+    def replay(self, item: pytest.Item) -> Replay:
+        """The one recording of client calls of a test."""
+        if item.nodeid not in self.replays:
+            self.replays[item.nodeid] = replay_of(item, self)
+        return self.replays[item.nodeid]
+
+    def check(self, run: SuiteRun) -> None:
+        """Judge a suite; a verdict that does not pass fails the test with its whole text."""
+        if self.settings.mode is Mode.DRY_RUN:
+            self.dry_runs.append(run.searching().dry_run())
+            return
+        if not run.report.verdict.passed:
+            text = terminal.failure(run.report, width=self.width, color=False, verbosity=self.config.get_verbosity())
+            pytest.fail(text, pytrace=False)
+
+    # -- reporting
+
+    def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Keep what came of a suite; a worker of xdist sends it along with the test's report, as text."""
+        if (made := self._report_of(item.nodeid)) is not None:
+            if hasattr(self.config, "workerinput"):
+                report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
+            else:
+                self.reports.append(made)
+            if made.interrupted:  # nobody who stops one search wants the next to begin
+                item.session.shouldstop = f"{made.name}: the search was interrupted; its best so far is kept"
+            item.user_properties.extend(properties := junit.properties(made))  # JUnit reads the teardown's
+            report.user_properties.extend(properties)
+            if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
+                from pytest_llmtune.report.html.html_row import extras
+
+                row = extras(made, self.config.invocation_params.dir / row_in, self._path("report"))
+                report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
+
+    def _report_of(self, nodeid: str) -> SuiteReport | None:
+        """What came of a test's suite: a verdict, or why there is none; None where it was not asked for."""
+        run = self.runs.get(nodeid)
+        if run is None:
+            return None
+        if "report" in vars(run):
+            return run.report
+        return error_of(run, self.errors[nodeid], run.means.account) if nodeid in self.errors else None
+
+    def receive(self, text: str) -> None:
+        """A suite's result, from a worker of xdist."""
+        self.reports.extend(report_json.loads(text))
+
+    def summary(self) -> str:
+        """The terminal summary; empty where there is nothing to say."""
+        lines = [*self.dry_runs]
+        if self.reports:
+            color = self.config.get_terminal_writer().hasmarkup
+            verbosity = self.config.get_verbosity()
+            lines.append(terminal.summary(self.reports, width=self.width, color=color, verbosity=verbosity))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            within = github.project_within(self.config.rootpath, os.environ.get("GITHUB_WORKSPACE"))
+            lines.extend(github.error_annotations(self.reports, within=within))
+        lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
+        return "\n".join(filter(None, lines))
+
+    def write_reports(self) -> bool:
+        """The files that were asked for; False where one of them could not be written, which the summary tells."""
+        if hasattr(self.config, "workerinput"):
+            return True
+        step = os.environ.get("GITHUB_STEP_SUMMARY")
+        self.unwritten = write_all(
+            self.reports,
+            results=self._path("json"),
+            page=self._path("report"),
+            step_summary=Path(step) if step else None,
+        )
+        return not self.unwritten
+
+    def _path(self, option: str) -> Path | None:
+        """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
+        given = options.value_of(option, self.config)
+        return self.config.invocation_params.dir / given if given else None
+
+
+def _suite_of(item: pytest.Item) -> Suite | None:
+    marker = item.get_closest_marker("llmtune")
+    if marker is None or hasattr(item, "suite"):
+        declared: Suite | None = getattr(item, "suite", None)
+        return declared
+    path, line, name = item.location
+    where = f"{path}:{(line or 0) + 1} ({name})"
+    if marker.args:
+        raise LLMTuneError(f"{where}: the marker llmtune takes keyword arguments only, got {marker.args[0]!r}")
+    if "llmtune" not in getattr(item, "fixturenames", ()):
+        raise LLMTuneError(f"{where}: a test marked llmtune uses the fixture 'llmtune': def {item.name}(llmtune): ...")
+    from pytest_llmtune.suite import Suite
+
+    default_name = re.sub(r"\W+", "_", name.removeprefix("test_")).strip("_")
+    return Suite.from_mapping(marker.kwargs, where=where, base_dir=item.path.parent, default_name=default_name)

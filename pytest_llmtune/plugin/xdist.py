@@ -1,0 +1,94 @@
+"""Under xdist a large suite is shared by the workers: tests of their own bring them to its parts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune.plugin import options
+from pytest_llmtune.plugin.shared import Shared
+from pytest_llmtune.settings import Mode
+
+if TYPE_CHECKING:
+    from pytest_llmtune.plugin.session import Session
+    from pytest_llmtune.workflow.modes import SuiteRun
+
+__all__ = ["Helper", "share", "tidy"]
+
+
+class Helper(pytest.Item):
+    """Does parts of a suite that stands in another test, which alone gives the verdict."""
+
+    def __init__(self, *, helped: pytest.Item, run: SuiteRun, shared: Shared, number: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._helped, self._run, self._shared, self._number = helped, run, shared, number
+
+    def runtest(self) -> None:
+        self._shared.help(self._run, self._number)
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        path, line, _ = self._helped.reportinfo()
+        return path, line, self.name
+
+
+def share(session: Session, items: list[pytest.Item]) -> None:
+    """Share every suite that is larger than a worker should take; all workers collect the same tests.
+
+    Only suites whose rows are read at collection can be: not those of a function or a hub.
+    """
+    settings, told = session.settings, session.config.workerinput  # type: ignore[attr-defined]  # xdist's
+    workers = int(told["workercount"])
+    whole = settings.shard is None and settings.merge is None and settings.mode is Mode.REPLAY
+    if not whole or workers < 2:
+        return
+    session.declare([item for item in items if options.uses_llmtune(item)])
+    groups = []
+    for item in items:
+        run = session.runs.get(item.nodeid)
+        if (
+            item.parent is not None
+            and run is not None
+            and "split" in vars(run)
+            and len(run.split.test) > settings.share_rows
+        ):
+            shared = Shared(_directory(told["testrunuid"]) / run.suite.name, workers)
+            run.gather = shared.gather
+            helpers = [
+                Helper.from_parent(
+                    item.parent, name=f"{item.name}[part {number}]", helped=item, run=run, shared=shared, number=number
+                )
+                for number in range(2, workers + 1)
+            ]
+            groups.append([item, *helpers])
+    items[:] = _spread(items, groups, workers)
+
+
+def _directory(run: str) -> Path:
+    """Where the workers of a run of xdist share suites; its name, a UUID, is known to them alone."""
+    return Path(tempfile.gettempdir()) / f"llmtune-{run}"
+
+
+def tidy(run: str) -> None:
+    """Remove what the workers of a run shared, if they did; in the controller, at the end."""
+    shutil.rmtree(_directory(run), ignore_errors=True)
+
+
+def _spread(items: list[pytest.Item], groups: list[list[pytest.Item]], workers: int) -> list[pytest.Item]:
+    """An order in which xdist's first round brings each worker to one test of each group."""
+    grouped = {item for group in groups for item in group}
+    rest = [item for item in items if item not in grouped]
+    total = len(rest) + len(grouped)
+    if total < 2 * workers:  # dealt out one by one
+        return [*(item for group in groups for item in group), *rest]
+    chunk = max(2, total // workers // 4)  # dealt out in chunks
+    ordered = []
+    for worker in range(workers):
+        mine = [group[(worker + place) % workers] for place, group in enumerate(groups)]
+        size = max(0, chunk - len(mine))
+        ordered += [*mine, *rest[:size]]
+        rest = rest[size:]
+    return [*ordered, *rest]

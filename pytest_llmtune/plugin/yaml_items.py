@@ -1,0 +1,54 @@
+"""``*.llmtune.yaml`` as test items: one document, one suite, one item, without any Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.plugin import options
+from pytest_llmtune.suite.yaml import read_suites
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_llmtune.suite import Suite
+
+__all__ = ["SuiteFile", "SuiteItem"]
+
+
+class SuiteFile(pytest.File):
+    """One YAML file of suites."""
+
+    def collect(self) -> Iterator[SuiteItem]:
+        try:
+            allowed = options.value_of("allow-code", self.config) or ()
+            suites = read_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
+        except LLMTuneError as error:
+            raise pytest.UsageError(str(error)) from None
+        for suite, line in suites:
+            yield SuiteItem.from_parent(self, name=suite.name, suite=suite, line=line)
+
+
+class SuiteItem(pytest.Item):
+    """One suite: running it is ``llmtune.check()``."""
+
+    def __init__(self, *, suite: Suite, line: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.suite = suite
+        self.line = line
+        """From 1."""
+        self.add_marker("llmtune")
+
+    def runtest(self) -> None:
+        session = self.config.pluginmanager.getplugin("llmtune").session_of(self.config)  # plugin.py imports this file
+        session.check(session.run_of(self))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, self.line - 1, self.name
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        # a verdict is text for people: the frames that led to it say nothing
+        return str(excinfo.value) if isinstance(excinfo.value, LLMTuneError) else super().repr_failure(excinfo, style)

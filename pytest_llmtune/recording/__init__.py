@@ -1,0 +1,213 @@
+"""The recording of a suite: which request was answered how; looked up in O(1), written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.jsonhash import canonical_json, request_key
+from pytest_llmtune._util.spool import Spool
+from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording import mismatch as stale
+from pytest_llmtune.recording import storage as stored
+from pytest_llmtune.recording import storing
+from pytest_llmtune.recording.format import Interaction, MalformedError
+from pytest_llmtune.recording.storing import body_without_n
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.types import Exchange
+from pytest_llmtune.wire.answers import answers_in, is_refusal
+from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.tokens import completion_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.recording.parts import Layout
+    from pytest_llmtune.types import Completion, CompletionRequest
+
+__all__ = ["Gathered", "Recording"]
+
+
+_KEY = 32  # bytes
+_ROUTE = "/chat/completions"
+
+
+@dataclass(slots=True)
+class Recording:
+    """A recording in memory. It counts what was taken, and so it also knows what no request uses any more."""
+
+    path: Path
+    interactions: Sequence[Interaction] = ()
+    redactor: Redactor | None = None
+    """What was redacted when it was written is redacted in the requests that are looked up."""
+    _index: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    """The positions of each request, by its key."""
+    _counts: array[int] = field(default_factory=lambda: array("L"))
+    """Answers of each interaction, as the file says; 0 where it does not."""
+    _taken: set[int] = field(default_factory=set)
+
+    @classmethod
+    def load(cls, path: Path, redactor: Redactor | None = None, *, torn: bool = False) -> Recording:
+        """Read and index a recording; where there is no file, it is empty.
+
+        Args:
+            torn: whether the parts that are there will do where others are missing.
+
+        Raises:
+            RecordingError: the file cannot be trusted; the message names the line.
+        """
+        recording = cls(path, (), redactor)
+        recording.interactions = stored.load(path, recording._see, torn=torn)
+        return recording
+
+    def _see(self, position: int, interaction: Interaction) -> None:
+        self._counts.append(interaction.answers)
+        body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
+        if body is not None:
+            key = bytes.fromhex(request_key(body))
+            self._index[key] = (*self._index.get(key, ()), position)
+
+    def take(self, request: CompletionRequest) -> Completion | None:
+        """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
+
+        The recorded exchanges are joined in order until there are enough; asked again, the answer is the same.
+        A request whose ``draw`` is 1 takes the ``n`` answers after those, and so on.
+
+        Raises:
+            RecordingError: a recorded body is no chat completion.
+        """
+        exchanges: list[Exchange] = []
+        answers, skip = 0, request.draw * request.n
+        positions = self._index.get(self._key(request), ())
+        for count, position in enumerate(positions, 1):
+            exchange = self._exchange(position)
+            exchanges.append(exchange)
+            answers += answers_in(exchange)
+            if answers >= skip + request.n:
+                self._taken.update(positions[:count])
+                return completion_of(exchanges, request.n, skip=skip)
+        return None
+
+    def holds(self, request: CompletionRequest) -> bool:
+        """Whether ``take`` would find enough answers, by what the file says of itself; nothing is taken."""
+        positions = self._index.get(self._key(request), ())
+        return sum(map(self._answers, positions)) >= (request.draw + 1) * request.n
+
+    def leave(self, request: CompletionRequest) -> None:
+        """Somebody else takes the answers to this request: they count as used."""
+        positions, answers = self._index.get(self._key(request), ()), 0
+        for position in positions:
+            self._taken.add(position)
+            answers += self._answers(position)
+            if answers >= (request.draw + 1) * request.n:
+                return
+
+    def explain(self, request: CompletionRequest) -> str:
+        """How a request without a recording differs from the nearest recorded one; empty where nothing is recorded."""
+        if positions := self._index.get(self._key(request)):
+            answers = sum(answers_in(self._exchange(position)) for position in positions)
+            return f"{answers} of the {(request.draw + 1) * request.n} answers asked for are recorded"
+        _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
+        recorded = (self.interactions[positions[0]] for positions in self._index.values())
+        return stale.explain(body, (replace(item, body=body_without_n(item)) for item in recorded))
+
+    @property
+    def unused_count(self) -> int:
+        """How many interactions nothing has taken so far."""
+        return len(self.interactions) - len(self._taken)
+
+    @property
+    def unused(self) -> tuple[Interaction, ...]:
+        """The interactions that nothing has taken so far."""
+        return tuple(item for position, item in enumerate(self.interactions) if position not in self._taken)
+
+    def _key(self, request: CompletionRequest) -> bytes:
+        key = request.key
+        if self.redactor is not None:
+            text = canonical_json(request.body)
+            _, clean = self.redactor.clean_request("", text)
+            key = key if clean == text else request_key(parse_object(clean) or {})
+        return bytes.fromhex(key)
+
+    def _answers(self, position: int) -> int:
+        return self._counts[position] or answers_in(self._exchange(position))
+
+    def _exchange(self, position: int) -> Exchange:
+        try:
+            exchange = self.interactions[position].exchange()
+        except MalformedError as error:
+            raise self._corrupt(position, str(error)) from None
+        if not is_refusal(exchange) and not isinstance(exchange.response.get("choices"), list):
+            raise self._corrupt(position, "the response has no list of 'choices'")
+        return exchange
+
+    def _corrupt(self, position: int, what: str) -> RecordingError:
+        return RecordingError(
+            f"{self.path}: interaction {position + 1} is corrupt: {what}; record anew: pytest --llm-record=all"
+        )
+
+    @staticmethod
+    def write(
+        path: Path, exchanges: Iterable[Exchange], redactor: Redactor | None = None, layout: Layout | None = None
+    ) -> bool:
+        """Write exactly these exchanges, in canonical order, secrets removed.
+
+        Exchanges of one request keep the order given.
+
+        Returns:
+            False where the file already held exactly this.
+
+        Raises:
+            RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
+        """
+        return storing.write(path, map(Interaction.of, exchanges), redactor, layout)
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a run got, put in the order in which a recording must hold it, whatever came first."""
+
+    _spool: Spool = field(default_factory=Spool)
+    """The exchanges of each completion that was added."""
+    _keys: bytearray = field(default_factory=bytearray)
+    """Of its request."""
+    _draws: array[int] = field(default_factory=lambda: array("L"))
+    _answers: array[int] = field(default_factory=lambda: array("L"))
+
+    def add(self, request: CompletionRequest, completion: Completion) -> None:
+        """A request was answered; of two answers for one draw of one request the longer counts."""
+        self._spool.put(json.dumps([_packed(exchange) for exchange in completion.exchanges], default=dict))
+        self._keys += bytes.fromhex(request.key)
+        self._draws.append(request.draw)
+        self._answers.append(len(completion.choices))
+
+    @property
+    def exchanges(self) -> Iterator[Exchange]:
+        """Each exchange once; those of one request in the order of its draws."""
+        for _, draws in groupby(sorted(range(len(self._spool)), key=self._place), key=self._key):
+            answers, before = 0, -1
+            for number in draws:
+                if (draw := self._draws[number]) == before:
+                    continue
+                shared = answers > draw * self._answers[number]  # the draw before ended in the middle of an exchange
+                for exchange in self._exchanges(number)[shared:]:
+                    answers += answers_in(exchange)
+                    yield exchange
+                before = draw
+
+    def _key(self, number: int) -> bytes:
+        return bytes(self._keys[_KEY * number : _KEY * (number + 1)])
+
+    def _place(self, number: int) -> tuple[bytes, int, int]:
+        return self._key(number), self._draws[number], -self._answers[number]
+
+    def _exchanges(self, number: int) -> list[Exchange]:
+        return [Exchange(*packed) for packed in json.loads(self._spool.get(number))]
+
+
+def _packed(exchange: Exchange) -> list[Any]:
+    return [getattr(exchange, each.name) for each in fields(exchange)]

@@ -1,0 +1,76 @@
+"""A request without a recording, explained: the recorded request nearest to it, and what differs."""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune.wire.response import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytest_llmtune.recording.format import Interaction
+
+__all__ = ["difference", "explain", "nearest"]
+
+
+_LINES, _WIDTH = 24, 160
+_CANDIDATES = 5
+
+
+def explain(body: str, recorded: Iterable[Interaction]) -> str:
+    """What differs between a request's body and the nearest recorded one; empty where nothing is recorded."""
+    near = nearest(body, recorded)
+    return "" if near is None else difference(near.body, body)
+
+
+def nearest(body: str, recorded: Iterable[Interaction]) -> Interaction | None:
+    """The recorded interaction whose request is most like this body."""
+    words = _words(body)
+    likely = heapq.nlargest(_CANDIDATES, recorded, key=lambda item: _overlap(words, _words(item.body)))
+    return max(likely, key=lambda item: difflib.SequenceMatcher(None, item.body, body).quick_ratio(), default=None)
+
+
+def difference(recorded: str, asked: str) -> str:
+    """A unified diff of two request bodies, field by field; at most 24 lines of 160 characters."""
+    before, after = list(_fields(recorded)), list(_fields(asked))
+    lines = list(difflib.unified_diff(before, after, "recorded", "asked now", n=0, lineterm=""))
+    shown = [line if len(line) <= _WIDTH else line[:_WIDTH] + "..." for line in lines if not line.startswith("@@")]
+    more = len(shown) - _LINES
+    return "\n".join(shown[:_LINES] + [f"... {more} more lines"] * (more > 0))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text))
+
+
+def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / (len(one | other) or 1)
+
+
+def _fields(text: str) -> Iterator[str]:
+    data = parse_object(text)
+    if data is None:
+        yield from (safe_json(line)[1:-1] for line in text.splitlines())
+        return
+    yield from _paths(data, "")
+
+
+def _paths(data: Any, place: str) -> Iterator[str]:
+    """``messages[0].content: "..."``, one line for each value, and one for each line of a text."""
+    if isinstance(data, dict) and data:
+        for name in sorted(data):
+            yield from _paths(data[name], f"{place}.{name}".lstrip("."))
+    elif isinstance(data, list) and data:
+        for index, item in enumerate(data):
+            yield from _paths(item, f"{place}[{index}]")
+    elif isinstance(data, str):
+        for line in data.split("\n"):
+            yield f"{place}: {safe_json(line)}"
+    else:
+        yield f"{place}: {json.dumps(data)}"

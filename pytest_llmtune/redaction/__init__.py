@@ -1,0 +1,1 @@
+"""Keeps keys and secrets out of files and reports."""

@@ -1,0 +1,254 @@
+"""Nothing secret reaches a file: what is removed from an interaction, and the last look before writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
+
+from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.recording.format import KEPT_HEADERS, Interaction
+from pytest_llmtune.redaction.patterns import FIELD, KNOWN, PARAMETER, SHORTEST, names_a_secret, secrets_of, spellings
+from pytest_llmtune.wire import body as event_stream
+from pytest_llmtune.wire.response import parse_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_llmtune.types import Exchange
+
+__all__ = ["PLACEHOLDER", "Redactor"]
+
+
+PLACEHOLDER = "[REDACTED]"
+_IN_URI = "REDACTED"  # brackets would make it an IPv6 address
+
+
+@dataclass(frozen=True, slots=True)
+class Redactor:
+    """Removes secrets from interactions; the same rules serve recording and looking up."""
+
+    forms: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """(what to call it in a message, one spelling of the text that must not be kept)."""
+    patterns: tuple[re.Pattern[str], ...] = ()
+    """The user's own; they are looked for in every text, one at a time."""
+    hooks: tuple[Callable[[str], str], ...] = ()
+    """Functions from text to text that the user supplies, applied last."""
+
+    @classmethod
+    def from_environment(
+        cls,
+        patterns: Iterable[str] = (),
+        hooks: Iterable[Callable[[str], str]] = (),
+        secrets: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Redactor:
+        """The redactor for a run.
+
+        Args:
+            patterns: regular expressions whose matches are removed.
+            hooks: functions from text to text, applied to every URL, header value and text of a body.
+            secrets: more texts to remove, by what to call them.
+            environ: instead of the process's environment.
+
+        Raises:
+            SuiteError: a pattern is no regular expression, or matches the empty text.
+        """
+        rules = cls(patterns=tuple(map(_pattern, patterns)), hooks=tuple(hooks))
+        return rules.knowing(secrets_of(os.environ if environ is None else environ) | dict(secrets or {}))
+
+    def knowing(self, secrets: Mapping[str, str]) -> Redactor:
+        """These rules, and more texts to remove, by what to call them; short ones are left alone."""
+        long = {name: value for name, value in secrets.items() if len(value) >= SHORTEST and PLACEHOLDER not in value}
+        forms = tuple((name, form) for name, value in long.items() for form in spellings(value))
+        return replace(self, forms=self.forms + forms) if forms else self
+
+    def clean(self, interaction: Interaction) -> Interaction:
+        """The interaction without anything secret, and with allow-listed headers only.
+
+        What a field or parameter such as ``api_key`` holds is removed from all of it, where a server says it back.
+        """
+        rules = self.knowing(_named_secrets(interaction.uri, interaction.body))
+        return replace(
+            interaction,
+            uri=rules.clean_uri(interaction.uri),
+            body=rules.clean_body(interaction.body, interaction.request_headers.get("content-type", "")),
+            text=rules.clean_body(interaction.text, interaction.headers.get("content-type", "")),
+            reason=rules.clean_text(interaction.reason),
+            request_headers=rules.clean_headers(interaction.request_headers),
+            headers=rules.clean_headers(interaction.headers),
+        )
+
+    def clean_exchange(self, exchange: Exchange) -> Exchange:
+        """The exchange with a response in which nothing is secret."""
+        text = safe_json(exchange.response)
+        clean = self.clean_body(text, "application/json")
+        return exchange if clean == text else replace(exchange, response=parse_object(clean) or {})
+
+    def clean_request(self, uri: str, body: str, content_type: str = "application/json") -> tuple[str, str]:
+        """A request's URL and body as ``clean`` leaves them, to look it up."""
+        rules = self.knowing(_named_secrets(uri, body))
+        return rules.clean_uri(uri), rules.clean_body(body, content_type)
+
+    def clean_text(self, text: str) -> str:
+        """The text with every secret replaced by ``[REDACTED]``."""
+        for start, end in reversed(self._spans(text)):
+            text = text[:start] + PLACEHOLDER + text[end:]
+        for hook in self.hooks:
+            text = hook(text)
+        return text
+
+    def clean_uri(self, uri: str) -> str:
+        """The URL without user and password, and without the values of key-like parameters."""
+        parts = urlsplit(uri)
+        host = parts.netloc.rpartition("@")[2]
+        clean = self.clean_text(urlunsplit((parts.scheme, host, parts.path, _clean_query(parts.query), "")))
+        return clean.replace(PLACEHOLDER, _IN_URI)
+
+    def clean_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The allow-listed headers."""
+        kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+        return {
+            name: (self.clean_uri if name == "location" else self.clean_text)(value) for name, value in kept.items()
+        }
+
+    def clean_body(self, text: str, content_type: str = "") -> str:
+        """A request's or response's body: JSON, an event stream, a form, or plain text."""
+        data = parse_object(text) if self._may_touch(text, content_type) else {}
+        if data is not None:
+            clean = self.clean_json(data)
+            return text if clean == data else safe_json(_without_logprobs(clean))
+        if "event-stream" in content_type or event_stream.is_stream(text):
+            return event_stream.rewrite(text, self.clean_json, self._clean_together)
+        return self.clean_text(_clean_query(text) if "urlencoded" in content_type else text)
+
+    def clean_json(self, data: Any) -> Any:
+        """JSON data without secrets in texts and names, and without the values of fields such as ``api_key``."""
+        if isinstance(data, str):
+            return self._clean_leaf(data)
+        if isinstance(data, Mapping):
+            return {self.clean_text(name): self._field(name, value) for name, value in data.items()}
+        if isinstance(data, (list, tuple)):
+            return [self.clean_json(item) for item in data]
+        return data
+
+    def check(self, line: str, path: Path) -> None:
+        """The last look, before the line of an interaction is written to ``path``.
+
+        Raises:
+            RecordingError: a secret is left; the message names it without saying it.
+        """
+        for name, form in self.forms:
+            if form in line:
+                raise RecordingError(f"{path} was not written: the value of {name} is still in it; {_ADVICE}")
+        for hint, pattern in KNOWN:
+            if hint in line and pattern.search(line):
+                raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {_ADVICE}")
+        if self.patterns and replace(self, hooks=()).clean(found := Interaction.from_plain(json.loads(line))) != found:
+            raise RecordingError(f"{path} was not written: what llmtune_redact names is still in it; {_ADVICE}")
+
+    def _clean_leaf(self, text: str) -> str:
+        """A text of a body; one that is JSON itself, as the arguments of a tool are, is cleaned as JSON."""
+        data = parse_object(text)
+        if data is not None and (clean := self.clean_json(data)) != data:
+            return json.dumps(clean, ensure_ascii=False)
+        return self.clean_text(text)
+
+    def _clean_together(self, documents: list[Any]) -> None:
+        if event_stream.clean_pieces(documents, self._spans, PLACEHOLDER):
+            documents[:] = map(_without_logprobs, documents)
+
+    def _may_touch(self, text: str, content_type: str) -> bool:
+        """Whether a body is worth taking apart; most hold nothing secret, and this look is cheap."""
+        if self.patterns or self.hooks or "\\u" in text or not content_type.startswith("application/json"):
+            return True
+        hints = any(hint in text for hint, _ in KNOWN) or any(form in text for _, form in self.forms)
+        return hints or names_a_secret(text)
+
+    def _field(self, name: str, value: Any) -> Any:
+        secret = isinstance(value, str) and value and FIELD.fullmatch(name)
+        return PLACEHOLDER if secret else self.clean_json(value)
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where secrets stand in a text: (start, end), in order, without overlap; never a part of a placeholder."""
+        found = [span for _, form in self.forms if form in text for span in _places(form, text)]
+        found += [match.span() for hint, pattern in KNOWN if hint in text for match in pattern.finditer(text)]
+        found += [match.span() for pattern in self.patterns for match in pattern.finditer(text) if match[0]]
+        done = list(_places(PLACEHOLDER, text)) if found else []
+        return _merged([span for span in found if not any(low <= span[0] and span[1] <= high for low, high in done)])
+
+
+_ADVICE = "name it in the ini key llmtune_redact as a regular expression, and record again"
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise SuiteError(f"llmtune_redact: {text!r} is no regular expression: {error}") from None
+    if pattern.search("") is not None:
+        raise SuiteError(f"llmtune_redact: {text!r} matches the empty text; it must match what is secret only")
+    return pattern
+
+
+def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
+    start = text.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = text.find(form, start + len(form))
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _without_logprobs(data: Any) -> Any:
+    """Token by token, and byte by byte, they spell out again what was removed."""
+    if isinstance(data, dict):
+        return {name: None if name == "logprobs" else _without_logprobs(value) for name, value in data.items()}
+    return [_without_logprobs(item) for item in data] if isinstance(data, list) else data
+
+
+def _named_secrets(uri: str, body: str) -> dict[str, str]:
+    """What a request's URL and body hold under names such as ``api_key``."""
+    parts = urlsplit(uri)
+    pairs = [pair.partition("=") for pair in parts.query.split("&")]
+    found = [(unquote_plus(n), unquote_plus(v)) for n, _, v in pairs if PARAMETER.search(unquote_plus(n))]
+    found += [("the URL's password", unquote(parts.password or ""))]
+    if names_a_secret(body):
+        found += _secret_fields(parse_object(body))
+    return {name: value for name, value in found if value not in (PLACEHOLDER, _IN_URI)}
+
+
+def _secret_fields(data: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(data, dict):
+        for name, value in data.items():
+            if isinstance(value, str) and FIELD.fullmatch(name):
+                yield name, value
+            else:
+                yield from _secret_fields(value)
+    elif isinstance(data, list):
+        for item in data:
+            yield from _secret_fields(item)
+
+
+def _clean_query(query: str) -> str:
+    return "&".join(map(_clean_pair, query.split("&"))) if "=" in query else query
+
+
+def _clean_pair(pair: str) -> str:
+    name, separator, value = pair.partition("=")
+    if value and PARAMETER.search(unquote_plus(name)):
+        value = _IN_URI
+    return name + separator + value

@@ -1,0 +1,154 @@
+"""GitHub Actions: annotations on the lines that declare failing suites, and a Markdown summary of the job.
+
+Workflow commands: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.figures import counted, dollars, interval, number
+from pytest_llmtune._util.text import one_line
+from pytest_llmtune.errors import ReportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.guard.comparison import Flip, Outcome
+    from pytest_llmtune.guard.result import SuiteReport
+
+__all__ = ["append_summary", "error_annotations", "markdown", "project_within"]
+
+
+_FLIPS = 20
+_MAX_BYTES = 900_000  # GitHub drops a step's summary of more than 1 MiB
+
+
+def error_annotations(reports: Sequence[SuiteReport], *, within: str = "") -> list[str]:
+    """One ``::error`` line for each suite that did not pass; to be printed as a line of its own.
+
+    Args:
+        within: where the project lies in its repository: ``packages/app``.
+    """
+    return [_annotation(report, within) for report in reports if not report.verdict.passed]
+
+
+def project_within(root: Path, workspace: str | None) -> str:
+    """Where a project lies in the checkout, which GitHub calls ``$GITHUB_WORKSPACE``; empty at its top or outside."""
+    if not workspace or not root.resolve().is_relative_to(Path(workspace).resolve()):
+        return ""
+    return root.resolve().relative_to(Path(workspace).resolve()).as_posix().removeprefix(".")
+
+
+def _annotation(report: SuiteReport, within: str) -> str:
+    verdict = report.verdict
+    reasons = [stale.what for stale in verdict.stale] or [gate.sentence for gate in verdict.failed_gates]
+    reasons += [verdict.problem] if verdict.problem else []
+    message = "; ".join(map(one_line, reasons)) or "no example could be measured"
+    following = "".join(f"\nnext: {command}" for command, _ in report.commands[:1])
+    title = _property(f"llmtune: {one_line(report.name, 100)} {verdict.status}")
+    path = f"{within}/{report.path}" if within else report.path
+    return f"::error file={_property(path)},line={report.line},title={title}::{_data(message + following)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def markdown(reports: Sequence[SuiteReport]) -> str:
+    """The job's summary: a table of all suites, then what failed; at most 900 kB."""
+    failed = [report for report in reports if not report.verdict.passed]
+    outcome = f"{len(failed)} of {len(reports)} failed" if failed else f"all {len(reports)} passed"
+    parts = [f"## LLM suites: {outcome}", "", *_table(reports), ""]
+    size = sum(len(part.encode()) + 1 for part in parts)
+    for number_, report in enumerate(failed):
+        section = "\n".join(_section(report))
+        size += len(section.encode()) + 1
+        if size > _MAX_BYTES:
+            parts.append(f"... and {len(failed) - number_} more")
+            break
+        parts.append(section)
+    return "\n".join(parts) + "\n"
+
+
+def _table(reports: Sequence[SuiteReport]) -> Iterator[str]:
+    yield "| suite | verdict | metric | value | baseline | 95 % interval | cost per instance | examples |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|"
+    for report in reports:
+        verdict, evaluation = report.verdict, report.evaluation
+        sure = verdict.interval
+        cells = (
+            _escaped(report.name),
+            verdict.status if verdict.passed else f"**{verdict.status}**",
+            _escaped(verdict.metric),
+            "" if verdict.value is None else number(verdict.value),
+            "" if verdict.baseline is None else number(verdict.baseline),
+            "" if sure is None else interval(sure.low, sure.high),
+            "" if evaluation is None else dollars(evaluation.inference_cost),
+            "" if evaluation is None else str(len(evaluation.results)),
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _section(report: SuiteReport) -> Iterator[str]:
+    verdict = report.verdict
+    yield f"### {_escaped(report.name)}: {verdict.status}"
+    yield ""
+    yield from (f"* {_escaped(reason)}" for reason in [verdict.problem] if reason)
+    yield from (f"* {_escaped(stale.what)}" for stale in verdict.stale)
+    yield from (f"* {'ok' if gate.passed else '**FAIL**'}: {_escaped(gate.sentence)}" for gate in verdict.gates)
+    yield from (f"* note: {_escaped(note)}" for note in report.remarks)
+    if verdict.flips:
+        yield from _flips(verdict.flips, verdict.p_value)
+    for command, meaning in report.commands:
+        yield f"\nNext: {_code(command)}" + (f" ({_escaped(meaning)})" if meaning else "")
+    yield ""
+
+
+def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
+    lost = sum(flip.direction == "lost" for flip in flips)
+    chance = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
+    yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{chance}\n"
+    for flip in flips[:_FLIPS]:
+        asked = f": {_code(flip.question)}" if flip.question else ""
+        yield f"* {flip.direction} row {flip.index}{asked}<br>before {_outcome(flip.before)}, now {_outcome(flip.now)}"
+    if len(flips) > _FLIPS:
+        yield f"* ... and {len(flips) - _FLIPS} more"
+
+
+def _outcome(outcome: Outcome) -> str:
+    if outcome.voted_answer is None:
+        return "no answer"
+    votes = f" ({outcome.votes} of {outcome.responses} votes)" if outcome.responses > 1 else ""
+    return f"{_code(outcome.voted_answer)}{votes}"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown and HTML leave as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+\-!|~@&:$])", r"\\\1", one_line(text, 500)).replace("\\<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """A code span: nothing in it is read as Markdown, HTML or a mention."""
+    shown = one_line(text, 200)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}" if shown else "(nothing)"
+
+
+def append_summary(path: Path, reports: Sequence[SuiteReport]) -> None:
+    """Append the summary to the file that ``$GITHUB_STEP_SUMMARY`` names.
+
+    Raises:
+        ReportError: the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(markdown(reports))
+    except OSError as error:
+        raise ReportError(f"{path}: the summary cannot be written: {error.strerror or error}") from error

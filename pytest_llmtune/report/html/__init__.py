@@ -1,0 +1,142 @@
+"""The report page: one file that opens offline, with nothing in it that a model could make run."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.figures import dollars
+from pytest_llmtune._util.serialize import to_plain
+from pytest_llmtune.errors import ReportError
+from pytest_llmtune.report.html import view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmtune.guard.result import SuiteReport
+
+__all__ = ["anchor", "check_installed", "fragment", "page", "target_of", "write"]
+
+
+_PAGE = Path(__file__).parent / "page"
+
+
+def page(reports: Sequence[SuiteReport]) -> str:
+    """The whole page as HTML.
+
+    Raises:
+        ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
+    """
+    environment = _environment()
+    suites = [view.suite(report) | {"anchor": anchor(report)} for report in reports]
+    for shown in suites:
+        for name in ("quality", "spending", "examples"):
+            shown[name] = _data(shown[name])
+    figures = any(shown["quality"] or shown["spending"] for shown in suites)
+    scripts = {"js": (_PAGE / "page.js").read_text(encoding="utf-8"), "plotly": _plotly() if figures else ""}
+    spent = sum(report.spent for report in reports)
+    text: str = environment.get_template("page.html.j2").render(
+        suites=suites,
+        columns=view.COLUMNS,
+        headline=view.headline(reports),
+        generator=f"pytest-llmtune {version('pytest-llmtune')}",
+        spent=dollars(spent) if spent else "",
+        css=_markup((_PAGE / "page.css").read_text(encoding="utf-8")),
+        script_hashes=_markup(" ".join(_hash(script) for script in scripts.values() if script)),
+        **{name: _markup(script) for name, script in scripts.items()},
+    )
+    return text
+
+
+def fragment(report: SuiteReport) -> str:
+    """A piece of HTML for the suite's row in pytest-html: verdict, gates and flips.
+
+    Raises:
+        ReportError: Jinja2, which pytest-html needs too, is not installed.
+    """
+    text: str = (
+        _environment().get_template("fragment.html.j2").render(suite=view.suite(report), flips=view.flips(report))
+    )
+    return text
+
+
+def check_installed() -> None:
+    """Know before the run, and before anything is paid for, that its page can be written.
+
+    Raises:
+        ReportError: the extra ``report`` is not installed.
+    """
+    for name in ("jinja2", "plotly"):
+        if find_spec(name) is None:
+            raise _missing(name)
+
+
+def anchor(report: SuiteReport) -> str:
+    """The id of a suite's section on the page."""
+    return f"suite-{sha256(report.nodeid.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def target_of(path: Path) -> Path:
+    """The file that the page is written to."""
+    return path if path.suffix.lower() in (".html", ".htm") else path / "index.html"
+
+
+def write(path: Path, reports: Sequence[SuiteReport]) -> Path:
+    """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; gives the file.
+
+    Raises:
+        ReportError: the extra is missing, or the file cannot be written.
+    """
+    target = target_of(path)
+    try:
+        write_text(target, page(reports))
+    except OSError as error:
+        raise ReportError(f"{target}: the report cannot be written: {error.strerror or error}") from error
+    return target
+
+
+def _environment() -> Any:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise _missing("jinja2") from None
+    return Environment(loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise _missing("plotly") from None
+    source: str = get_plotlyjs()
+    return source
+
+
+def _missing(name: str) -> ReportError:
+    return ReportError(f"the HTML report needs {name}, which is not installed: pip install 'pytest-llmtune[report]'")
+
+
+def _markup(text: str) -> Any:
+    """Our own code, which must not be escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - files of this package and plotly's, and their hashes; nothing of a run
+
+
+def _hash(script: str) -> str:
+    """The only scripts that the page's content security policy lets run."""
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
+
+
+def _data(value: Any) -> Any:
+    """JSON inside of a script element: ASCII, and no character that could end the element. Empty for nothing."""
+    if not value:
+        return ""
+    text = json.dumps(to_plain(value), allow_nan=False)
+    return _markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))

@@ -1,0 +1,191 @@
+"""The two figures of a search as plotly data: cost against quality, and dollars over trials.
+
+Colours are names of the page's CSS variables (``--good``), so that both follow light and dark mode.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.figures import dollars, number
+from pytest_llmtune._util.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
+    from pytest_llmtune.guard.result import Compared, SuiteReport
+
+__all__ = ["label", "pareto", "quality", "spending"]
+
+
+Figure = dict[str, Any]
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """A configuration on one line, the model first and the prompt's beginning last."""
+    parts = [str(config["model"])] if "model" in config else []
+    texts = ("model", "prompt", "messages")
+    parts += [f"{name}={value}" for name, value in config.items() if name not in texts]
+    parts += [f"{name}: {config[name]}" for name in texts[1:] if name in config]
+    return ", ".join(one_line(part, 120) for part in parts)
+
+
+def _hover(title: str, config: Mapping[str, Any], score: Measured, cost: object) -> str:
+    """Lines for plotly, which reads a little HTML: everything is escaped."""
+    sure = f" ({number(score.low, 3)} to {number(score.high or 0, 3)})" if score.low is not None else ""
+    lines = [title, f"{number(score.value)}{sure} at {dollars(str(cost))}"]  # type: ignore[arg-type]
+    lines += [f"{name}: {one_line(str(value), 80)}" for name, value in config.items()]
+    return "<br>".join(escape(line) for line in lines)
+
+
+def pareto(trials: Sequence[TrialSummary], mode: str) -> list[TrialSummary]:
+    """The trials that no other one beats in both cost and score, by rising cost."""
+    sign = 1 if mode == "max" else -1
+    known = [trial for trial in trials if trial.score and trial.inference_cost is not None]
+    front: list[TrialSummary] = []
+    for trial in sorted(known, key=lambda t: (t.inference_cost, -sign * t.score.value if t.score else 0)):
+        if not front or sign * _value(trial) > sign * _value(front[-1]):
+            front.append(trial)
+    return front
+
+
+def _value(trial: TrialSummary) -> float:
+    return trial.score.value if trial.score else 0.0
+
+
+def _error_bars(scores: Sequence[Measured]) -> Figure:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [(score.high if score.high is not None else score.value) - score.value for score in scores],
+        "arrayminus": [score.value - (score.low if score.low is not None else score.value) for score in scores],
+        "thickness": 1,
+        "width": 3,
+        "color": "--line",
+    }
+
+
+def _points(name: str, trials: Sequence[TrialSummary], marker: Figure) -> Figure:
+    scores = [trial.score for trial in trials if trial.score]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [float(trial.inference_cost or 0) for trial in trials],
+        "y": [score.value for score in scores],
+        "error_y": _error_bars(scores),
+        "marker": marker,
+        "hoverinfo": "text",
+        "text": [
+            _hover(f"trial {trial.number} ({trial.status})", trial.config, score, trial.inference_cost)
+            for trial, score in zip(trials, scores, strict=True)
+        ],
+    }
+
+
+def _beside(compared: Sequence[Compared]) -> Figure:
+    scores = [one.score for one in compared]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "baselines",
+        "x": [float(one.inference_cost) for one in compared],
+        "y": [score.value for score in scores],
+        "error_y": _error_bars(scores),
+        "marker": {"symbol": "diamond", "size": 10, "color": "--warn"},
+        "hoverinfo": "text",
+        "text": [_hover(one.label, one.config, one.score, one.inference_cost) for one in compared],
+    }
+
+
+def quality(report: SuiteReport) -> Figure | None:
+    """Score against USD per instance: trials, Pareto front, winner, baselines and the inference budget."""
+    study = report.study
+    known = [t for t in study.trials if t.score and t.inference_cost is not None] if study else []
+    if not study or not known:
+        return None
+    winner = [trial for trial in known if trial.number == study.winner]
+    front = pareto(known, report.criteria.mode)
+    data: list[Figure] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "Pareto front",
+            "x": [float(trial.inference_cost or 0) for trial in front],
+            "y": [_value(trial) for trial in front],
+            "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "--text"},
+            "hoverinfo": "skip",
+        },
+        _points("trials", [t for t in known if t not in winner], {"size": 8, "color": "--accent"}),
+    ]
+    data += [_beside(report.compared)] if report.compared else []
+    data += [_points("winner", winner, {"symbol": "star", "size": 16, "color": "--good"})] if winner else []
+    costs = [float(trial.inference_cost or 0) for trial in known]
+    layout: Figure = {
+        "xaxis": {"title": {"text": "USD per instance"}, "tickprefix": "$", "type": _scale(costs)},
+        "yaxis": {"title": {"text": one_line(report.criteria.metric)}},
+    }
+    if study.inference_budget is not None:
+        layout |= _bound("x", float(study.inference_budget), f"inference budget {dollars(study.inference_budget)}")
+        if layout["xaxis"]["type"] == "log":
+            layout["annotations"][0]["x"] = _log10(float(study.inference_budget))
+    return {"data": data, "layout": layout}
+
+
+def _scale(values: Sequence[float]) -> str:
+    return "log" if min(values) > 0 and max(values) > 30 * min(values) else "linear"
+
+
+def _log10(value: float) -> float:
+    from math import log10
+
+    return log10(value)
+
+
+def _bound(axis: str, value: float, text: str) -> Figure:
+    """A dashed line across the figure at ``value`` of one axis, with its name."""
+    other = "y" if axis == "x" else "x"
+    line = {
+        "type": "line",
+        f"{axis}0": value,
+        f"{axis}1": value,
+        f"{other}0": 0,
+        f"{other}1": 1,
+        f"{other}ref": "paper",
+    }
+    corner = {"x": {"y": 1, "xanchor": "right"}, "y": {"x": 0, "xanchor": "left"}}[axis]  # where points are rare
+    place = {axis: value, f"{other}ref": "paper", "yanchor": "bottom", "showarrow": False} | corner
+    return {
+        "shapes": [line | {"line": {"dash": "dash", "width": 1, "color": "--bad"}}],
+        "annotations": [place | {"text": text, "font": {"size": 11, "color": "--bad"}}],
+    }
+
+
+def spending(study: StudySummary | None) -> Figure | None:
+    """USD spent after each trial, with the optimization budget."""
+    if not study or not study.trials:
+        return None
+    total, sums = 0.0, []
+    for trial in study.trials:
+        total += float(trial.spent)
+        sums.append(total)
+    data = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "spent",
+        "x": [trial.number for trial in study.trials],
+        "y": sums,
+        "line": {"shape": "hv", "color": "--accent"},
+        "hovertemplate": "after trial %{x}: $%{y:.4f}<extra></extra>",
+    }
+    layout: Figure = {
+        "xaxis": {"title": {"text": "trial"}},
+        "yaxis": {"title": {"text": "USD spent"}, "tickprefix": "$", "rangemode": "tozero"},
+    }
+    if study.optimization_budget is not None:
+        layout |= _bound(
+            "y", float(study.optimization_budget), f"optimization budget {dollars(study.optimization_budget)}"
+        )
+    return {"data": [data], "layout": layout}

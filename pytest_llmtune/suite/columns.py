@@ -1,0 +1,45 @@
+"""Which columns a suite cannot do without: those its templates name, and the one that holds the reference."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["REFERENCE_COLUMNS", "reference_columns"]
+
+
+REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
+"""Where a reference is looked for when the grader does not name a column: the first that the data have."""
+
+_WITHOUT = ("judge", "python")
+"""Graders that can do without a reference."""
+
+
+def reference_columns(grader: Any, columns: Sequence[str]) -> frozenset[str]:
+    """The columns that a grader reads its reference from, as far as its declaration tells."""
+    if isinstance(grader, (list, tuple)):
+        return frozenset(name for item in grader for name in reference_columns(item, columns))
+    if isinstance(grader, Mapping) and len(grader) == 1:
+        [(word, options)] = grader.items()
+        named = options.get("reference") if isinstance(options, Mapping) else None
+        if isinstance(named, str):
+            return frozenset({named})
+        return frozenset() if word in _WITHOUT else _first(columns)
+    if callable(grader):
+        asked = _asked(grader)
+        return frozenset(name for name in asked if name in columns) if asked else _first(columns)
+    return frozenset() if grader in _WITHOUT else _first(columns)
+
+
+def _first(columns: Sequence[str]) -> frozenset[str]:
+    return frozenset([name for name in REFERENCE_COLUMNS if name in columns][:1])
+
+
+def _asked(function: Callable[..., Any]) -> Iterable[str]:
+    """The columns that a grading function cannot be called without; the first argument is the responses."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+    except (TypeError, ValueError):  # a builtin without a signature
+        return ()
+    return [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

@@ -1,0 +1,128 @@
+"""From the mapping that a marker, a YAML document or ``Suite(...)`` gives to values, and a list of what is wrong."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.invalid import InvalidError, meant
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite import threshold
+from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pytest_llmtune.suite.threshold import Threshold
+
+__all__ = ["Declaration", "Problems", "read_keys", "read_thresholds"]
+
+
+_NAMES = tuple(key.name for key in KEYS)
+_KNOWN = (*_NAMES, *PARAMETER_KEYS)
+_SAMPLING = ("min_p", "min_tokens", "max_new_tokens")
+"""Parameters of other servers that look like thresholds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """Where a suite is declared."""
+
+    where: str
+    """For messages: ``tests/test_algebra.py:12 (test_algebra)``."""
+    base_dir: Path
+    """What its paths are relative to."""
+    root: Path | None = None
+    """Where given, nothing outside this directory is read or run."""
+    default_name: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+    """A value's path (``model[1].stop``) to its ``file:line:column``, where the declaration is a file."""
+
+    def at(self, problem: InvalidError) -> str:
+        """Where a problem stands: the nearest place known."""
+        for length in range(len(problem.path), 0, -1):
+            spot = InvalidError("", *problem.path[:length]).spot
+            if spot in self.places:
+                return self.places[spot]
+        return self.where
+
+
+@dataclass(slots=True)
+class Problems:
+    """What is wrong with a declaration; all of it is told at once."""
+
+    found: list[InvalidError] = field(default_factory=list)
+
+    def add(self, message: str, *path: str | int) -> None:
+        self.found.append(InvalidError(message, *path))
+
+    def attempt(
+        self, parse: Callable[..., Any], *arguments: Any, path: tuple[str | int, ...], default: Any = None
+    ) -> Any:
+        """What ``parse`` gives, or ``default`` and one problem more."""
+        try:
+            return parse(*arguments)
+        except InvalidError as problem:
+            self.found.append(problem.inside(*path))
+        except SuiteError as error:
+            self.add(str(error), *path)
+        return default
+
+    def raise_any(self, declaration: Declaration) -> None:
+        """One error for all of them.
+
+        Raises:
+            SuiteError: there is any.
+        """
+        if self.found:
+            raise SuiteError(
+                "\n".join(dict.fromkeys(f"{declaration.at(problem)}: {_sentence(problem)}" for problem in self.found))
+            )
+
+
+def _sentence(problem: InvalidError) -> str:
+    text = str(problem)
+    if not problem.path:
+        return text
+    return f"{problem.spot} {text}" if text.startswith(("is ", "has ", "names ")) else f"{problem.spot}: {text}"
+
+
+def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
+    """The values of the table's keys, given or by default, as their forms read them."""
+    for name in mapping:
+        _check_known(name, problems)
+    values: dict[str, Any] = {}
+    for key in KEYS:
+        given = mapping.get(key.name)
+        if given is None:
+            values[key.name] = None if key.default is REQUIRED else key.default
+            if key.default is REQUIRED:
+                problems.add("is missing; a suite needs dataset, prompt or messages, model and grader", key.name)
+        else:
+            values[key.name] = problems.attempt(key.form.parse, given, path=(key.name,), default=key.default)
+    return values
+
+
+def _check_known(name: Any, problems: Problems) -> None:
+    if not isinstance(name, str):
+        problems.add(f"the key {name!r} is no text")
+    elif name not in _KNOWN and not _is_gate(name):
+        valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
+        rest = "and OpenAI's parameters (what only your server knows goes into extra_body)"
+        problems.add(f"unknown key{meant(name, _KNOWN)}; valid: {valid}, {rest}", name)
+
+
+def _is_gate(name: str) -> bool:
+    """A threshold, and not a slip of the pen for a key such as ``max_tokens``."""
+    if name in _KNOWN or name in _SAMPLING:
+        return False
+    return re.match(GATE, name) is not None and not meant(name, _KNOWN, cutoff=0.85)
+
+
+def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:
+    """Every ``min_<metric>`` and ``max_<metric>``; None switches one off."""
+    gates = [name for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name) and raw is not None]
+    read = [problems.attempt(threshold.parse, name, mapping[name], path=(name,)) for name in gates]
+    return tuple(gate for gate in read if gate is not None)

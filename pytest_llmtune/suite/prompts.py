@@ -1,0 +1,215 @@
+"""Prompts: format strings over a row's columns, functions of a row, and lists of chat messages made of these.
+
+A format string reaches columns only: no attribute, no index, no widths that fill the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_llmtune._util.functions import load_function, qualified_name, source_of
+from pytest_llmtune._util.invalid import InvalidError, listed, meant, shown
+from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.suite import format_string
+from pytest_llmtune.types import Row
+
+__all__ = ["ROLES", "Template", "TemplateFunction"]
+
+
+TemplateFunction = Callable[[Row], Any]
+"""From a row to the text of the user's message; as a whole prompt also to a list of chat messages."""
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One prompt, or one list of chat messages, to be filled with a row."""
+
+    kind: Literal["prompt", "messages"]
+    source: Any
+    """``prompt``: a format string or a function. ``messages``: a tuple of mappings, or a function."""
+
+    @classmethod
+    def prompt(
+        cls, raw: Any, *, system: str | None = None, base_dir: Path | None = None, root: Path | None = None
+    ) -> Template:
+        """A format string, a function, or ``{"callable": "module:function"}``; ``system`` is sent as it stands.
+
+        Raises:
+            SuiteError: neither of these, or a format string that reaches further than columns.
+        """
+        source = _source(raw, base_dir, root)
+        if system is None:
+            return cls("prompt", source)
+        first = {"role": "system", "content": format_string.escape(system)}
+        return cls("messages", (first, {"role": "user", "content": source}))
+
+    @classmethod
+    def messages(cls, raw: Any, *, base_dir: Path | None = None, root: Path | None = None) -> Template:
+        """A list of ``{"role": ..., "content": ...}``, whose contents are format strings, functions, or lists of parts.
+
+        Raises:
+            SuiteError: not such a list.
+        """
+        if _is_function(raw):
+            return cls("messages", _source(raw, base_dir, root))
+        if not isinstance(raw, (list, tuple)) or not raw:
+            raise InvalidError(f"is {shown(raw)}; valid: a list of {{'role': ..., 'content': ...}}")
+        return cls("messages", tuple(_message(item, index, base_dir, root) for index, item in enumerate(raw)))
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the columns it needs cannot be known before it runs."""
+        return any(not isinstance(leaf, str) for leaf in _leaves(self.source))
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The columns that its format strings name."""
+        texts = [leaf for leaf in _leaves(self.source) if isinstance(leaf, str)]
+        return frozenset(name for text in texts for name in format_string.fields(text))
+
+    def render(self, row: Row) -> tuple[dict[str, Any], ...]:
+        """The chat messages for a row.
+
+        Raises:
+            SuiteError: the row lacks a column, a value does not fit its format, a function fails.
+        """
+        if isinstance(self.source, tuple):
+            return tuple(_rendered(message, row) for message in self.source)
+        content = _fill(self.source, row)
+        if isinstance(content, str):
+            return ({"role": "user", "content": content},)
+        return _checked_messages(content, self.source)
+
+    def check(self, columns: Sequence[str], where: str = "") -> None:
+        """Hold the fields against the data's columns.
+
+        Raises:
+            SuiteError: names the fields that are no column, and the columns.
+        """
+        missing = sorted(self.fields - set(columns))
+        if missing:
+            fields = ", ".join(f"{{{name}}}{meant(name, columns)}" for name in missing)
+            raise SuiteError(
+                f"{where}{': ' if where else ''}the {self.kind} {shown(self.label, 60)} names {fields}, "
+                f"but the columns are {listed(columns)}; literal braces are written {{{{ }}}}"
+            )
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        first = next(iter(_leaves(self.source)), "")
+        return " ".join(first.split()) if isinstance(first, str) else qualified_name(first)
+
+    def to_lock(self) -> Any:
+        """As the lock file keeps it: text, a list of messages, or ``{"callable": "module:name"}``."""
+        return _locked(self.source)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the template; functions count by name and source text."""
+        sources = [source_of(leaf) for leaf in _leaves(self.source) if not isinstance(leaf, str)]
+        text = json.dumps([self.kind, self.to_lock(), sources], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_function(raw: Any) -> bool:
+    return callable(raw) or (isinstance(raw, Mapping) and raw.keys() == {"callable"})
+
+
+def _source(raw: Any, base_dir: Path | None, root: Path | None) -> Any:
+    """A format string, checked, or a function."""
+    if isinstance(raw, str):
+        if not raw.strip():
+            raise InvalidError("is empty")
+        format_string.fields(raw)
+        return raw
+    if callable(raw):
+        return raw
+    if _is_function(raw) and isinstance(raw["callable"], str):
+        return load_function(raw["callable"], base_dir or Path.cwd(), root)
+    raise InvalidError(f"is {shown(raw)}; valid: a format string such as '{{question}}', or a function of the row")
+
+
+def _message(raw: Any, index: int, base_dir: Path | None, root: Path | None) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping) or not {"role", "content"} <= raw.keys():
+        raise InvalidError(f"is {shown(raw)}; valid: {{'role': ..., 'content': ...}}", index)
+    if raw["role"] not in ROLES:
+        raise InvalidError(
+            f"is {shown(raw['role'])}{meant(raw['role'], ROLES)}; valid: {', '.join(ROLES)}", index, "role"
+        )
+    try:
+        return {**raw, "content": _content(raw["content"], base_dir, root)}
+    except InvalidError as problem:
+        raise problem.inside(index, "content") from None
+
+
+def _content(raw: Any, base_dir: Path | None, root: Path | None) -> Any:
+    """Text, a function, or a list of parts whose every text is a format string."""
+    if isinstance(raw, (list, tuple)):
+        return tuple(_content(part, base_dir, root) for part in raw)
+    if isinstance(raw, Mapping) and not _is_function(raw):
+        return {key: _content(value, base_dir, root) for key, value in raw.items()}
+    return _source(raw, base_dir, root)
+
+
+def _leaves(source: Any) -> list[Any]:
+    """Every format string and function in it."""
+    if isinstance(source, Mapping):
+        items: Any = [source["content"]] if "role" in source else source.values()
+        return [leaf for item in items for leaf in _leaves(item)]
+    return [leaf for item in source for leaf in _leaves(item)] if isinstance(source, tuple) else [source]
+
+
+def _locked(source: Any) -> Any:
+    if isinstance(source, Mapping):
+        return {key: _locked(value) for key, value in source.items()}
+    if isinstance(source, tuple):
+        return [_locked(item) for item in source]
+    return {"callable": qualified_name(source)} if callable(source) else source
+
+
+def _fill(source: Any, row: Row) -> Any:
+    if isinstance(source, str):
+        return format_string.fill(source, row)
+    if isinstance(source, tuple):
+        return [_fill(item, row) for item in source]
+    if isinstance(source, Mapping):
+        return {key: _fill(value, row) for key, value in source.items()}
+    try:
+        return source(row)
+    except LLMTuneError:
+        raise
+    except Exception as error:
+        raise SuiteError(
+            f"the prompt function {qualified_name(source)} raised {type(error).__name__}: {error}; "
+            f"on the row {shown(dict(row))}"
+        ) from error
+
+
+def _rendered(message: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    content = _fill(message["content"], row)
+    if not isinstance(content, (str, list)):
+        name = qualified_name(message["content"])
+        raise SuiteError(f"the prompt function {name} returned {shown(content)}; within messages it returns text")
+    return {**message, "content": content}
+
+
+def _checked_messages(content: Any, source: Any) -> tuple[dict[str, Any], ...]:
+    if (
+        isinstance(content, (list, tuple))
+        and content
+        and all(isinstance(message, Mapping) and message.get("role") in ROLES for message in content)
+    ):
+        return tuple(dict(message) for message in content)
+    raise SuiteError(
+        f"the prompt function {qualified_name(source)} returned {shown(content)}; "
+        "valid: the prompt's text, or a list of {'role': ..., 'content': ...}"
+    )

@@ -1,0 +1,218 @@
+"""``*.llmtune.yaml``: one document is one suite; ``extends`` takes shared keys from another file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.functions import is_function_path
+from pytest_llmtune._util.invalid import InvalidError, listed, shown
+from pytest_llmtune._util.yaml import Document, YamlError, documents
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.consent import code_in
+from pytest_llmtune.suite.names import check_name
+from pytest_llmtune.suite.suite import Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["project_root", "read_suites"]
+
+
+_SUFFIXES = (".llmtune.yaml", ".llmtune.yml")
+_MAX_BYTES = 4_000_000
+_MAX_CHAIN = 10
+_ROOT_MARKS = (".git", "pyproject.toml", "pytest.ini", "pytest.toml", ".pytest.ini", "tox.ini", "setup.cfg", "setup.py")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file being read, and those that led to it by ``extends``."""
+
+    path: Path
+    name: str
+    """For messages."""
+    root: Path
+    allow_code: Collection[str] | None = None
+    chain: tuple[Path, ...] = ()
+
+    def problem(self, message: str, line: int = 1, column: int = 1) -> SuiteError:
+        return SuiteError(f"{self.name}:{line}:{column}: {message}")
+
+
+@dataclass(slots=True)
+class _Keys:
+    """The keys of one document with all that it extends."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def overlay(self, other: Mapping[str, Any], places: Mapping[str, str]) -> None:
+        """Take the other's keys, whole: a mapping replaces a mapping."""
+        for key in other:
+            self.places = {spot: place for spot, place in self.places.items() if not _under(spot, key)}
+        self.data |= other
+        self.places |= places
+
+
+def _under(spot: str, key: str) -> bool:
+    return spot == key or spot.startswith((f"{key}.", f"{key}["))
+
+
+def project_root(path: Path) -> Path:
+    """The nearest directory above a file that looks like a project's; else the file's own."""
+    for directory in path.resolve().parents:
+        if any((directory / mark).exists() for mark in _ROOT_MARKS):
+            return directory
+    return path.resolve().parent
+
+
+def read_suites(
+    path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
+) -> list[tuple[Suite, int]]:
+    """The suites of a file, each with the line, from 1, where its document begins.
+
+    Args:
+        shown_as: the file's name for messages; default: its path.
+        root: the project; no data, no code and no other YAML outside of it is touched. Default: see ``project_root``.
+        allow_code: names of the suites that may run code; None: all may.
+
+    Raises:
+        SuiteError: the file is no YAML, a suite is declared wrongly or would run code without leave; with file, line
+            and column.
+    """
+    source = _Source(path, shown_as or str(path), (root or project_root(path)).resolve(), allow_code)
+    found = _documents(source)
+    if not found:
+        raise source.problem("holds no suite; a suite needs dataset, prompt or messages, model and grader")
+    suites, wrong = [], []
+    for document in found:
+        try:
+            suites.append((_suite(document, source, alone=len(found) == 1), document.line))
+        except SuiteError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SuiteError("\n".join(wrong))
+    _refuse_namesakes(suites, source)
+    return suites
+
+
+def _documents(source: _Source) -> list[Document]:
+    try:
+        with source.path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise source.problem(f"larger than the limit of {_MAX_BYTES:,} bytes")
+        return documents(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise SuiteError(f"{source.name}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise source.problem(f"byte 0x{content[error.start]:02x} is not UTF-8", line) from None
+    except YamlError as problem:
+        raise source.problem(str(problem), problem.line, problem.column) from None
+
+
+def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
+    keys = _keys(document, source)
+    default = _stem(source.path) if alone else None
+    name = keys.data.get("name") or default
+    if name is None:
+        raise source.problem("a document among several needs a name, as in `name: algebra`", document.line)
+    if source.allow_code is not None and name not in source.allow_code:
+        _refuse_code(keys, str(name), source)
+    return Suite.from_mapping(
+        keys.data,
+        where=f"{source.name}:{document.line} ({name if isinstance(name, str) else default})",
+        base_dir=source.path.parent,
+        default_name=default,
+        root=source.root,
+        places=keys.places,
+    )
+
+
+def _refuse_code(keys: _Keys, name: str, source: _Source) -> None:
+    """A file of data runs no code by itself, not even the project's own: somebody who may write Python says so."""
+    for key, what in code_in(keys.data):
+        place = keys.places.get(key, source.name)
+        raise SuiteError(
+            f"{place}: {key} is {shown(what)}, which runs code; a suite in YAML may do so where pytest's ini file (or "
+            f"LLMTUNE_ALLOW_CODE) says llmtune_allow_code = {name}"
+        )
+
+
+def _stem(path: Path) -> str | None:
+    name = path.name
+    for suffix in (*_SUFFIXES, path.suffix):
+        name = name.removesuffix(suffix)
+    try:
+        return check_name(name)
+    except InvalidError:
+        return None
+
+
+def _keys(document: Document, source: _Source) -> _Keys:
+    """The document's own keys over those that it extends."""
+    if not isinstance(document.data, dict):
+        raise source.problem(f"a suite is a mapping of keys, got {shown(document.data)}", document.line)
+    places = {spot: f"{source.name}:{line}:{column}" for spot, (line, column) in document.places.items() if spot}
+    own = {key: value for key, value in document.data.items() if not str(key).startswith("x-")}  # a place for anchors
+    extended = own.pop("extends", None)
+    keys = _Keys()
+    for parent in extended if isinstance(extended, list) else [] if extended is None else [extended]:
+        line, column = document.places["extends"]
+        inherited = _extended(parent, source, line, column)
+        keys.overlay(inherited.data, inherited.places)
+    keys.overlay(own, places)
+    return keys
+
+
+def _extended(parent: Any, source: _Source, line: int, column: int) -> _Keys:
+    if not isinstance(parent, str) or not parent.strip():
+        raise source.problem(f"extends is {shown(parent)}; valid: another YAML file, or a list of them", line, column)
+    path = (source.path.parent / parent).resolve()
+    if not path.is_relative_to(source.root):
+        raise source.problem(f"extends {shown(parent)} leads out of the project {source.root}", line, column)
+    chain = (*source.chain, source.path.resolve())
+    if path in chain:
+        raise source.problem(f"extends {shown(parent)}, which extends this file: a circle", line, column)
+    if len(chain) > _MAX_CHAIN:
+        raise source.problem(
+            f"extends {shown(parent)}: more than the limit of {_MAX_CHAIN} files in a chain", line, column
+        )
+    if not path.is_file():
+        raise source.problem(f"extends {shown(parent)}: no file {path}", line, column)
+    name = Path(relpath(path, Path(source.path.resolve()).parent)).as_posix()
+    inner = _Source(path, name, source.root, source.allow_code, chain)
+    found = _documents(inner)
+    if len(found) != 1:
+        names = listed([_name_of(document) for document in found])
+        raise source.problem(
+            f"extends {shown(parent)}, which holds {len(found)} documents ({names}); one is needed", line, column
+        )
+    keys = _keys(found[0], inner)
+    keys.data.pop("name", None)  # a name is one suite's own
+    return _moved(keys, path.parent, source.path.parent)
+
+
+def _name_of(document: Document) -> Any:
+    return document.data.get("name") if isinstance(document.data, dict) else None
+
+
+def _moved(keys: _Keys, home: Path, here: Path) -> _Keys:
+    """Paths are relative to the file that gives them."""
+    for key in ("dataset", "endpoints"):
+        value = keys.data.get(key)
+        if isinstance(value, str) and not value.startswith("hf:") and not is_function_path(value):
+            keys.data[key] = Path(relpath(home / value, here.resolve())).as_posix()
+    return keys
+
+
+def _refuse_namesakes(suites: list[tuple[Suite, int]], source: _Source) -> None:
+    lines: dict[str, int] = {}
+    for suite, line in suites:
+        if suite.name in lines:
+            raise source.problem(f"the suite {suite.name!r} is also declared in line {lines[suite.name]}", line)
+        lines[suite.name] = line

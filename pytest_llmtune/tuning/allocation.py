@@ -1,0 +1,291 @@
+"""The race: arms are asked where an answer tells most about which configuration is best, many requests at a time.
+
+Thompson sampling (Thompson 1933; Russo et al. 2018) over the surrogate's joint belief: a configuration is given as much
+as it is likely to be the best. What it gets is the smallest useful step: more rows, then more answers a row, or back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_llmtune.tuning.spread import blocks_of, thin
+from pytest_llmtune.tuning.surrogate import Belief, Kernel, Points, Scored, believe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_llmtune.suite import Config
+    from pytest_llmtune.tuning.arms import Arm
+    from pytest_llmtune.tuning.costs import Cost, Costs
+    from pytest_llmtune.tuning.encoding import Encoder
+    from pytest_llmtune.tuning.pool import Pool
+
+__all__ = ["Candidate", "Entrant", "Job", "Race"]
+
+
+_DRAWS = 64
+"""Draws from the belief for one plan."""
+_TRIED = 12
+"""Best candidates of a draw that are asked for a step."""
+_AT_ONCE = 300
+"""Candidates that a plan looks at."""
+_SIZES = 10
+"""Numbers of answers that an arm is a candidate with."""
+_LEVELS = 3
+"""Numbers of answers that an arm is scored with."""
+_SURE = 2.0
+"""Standard errors over the inference budget that put an arm out."""
+_HOPE = -1.0
+"""Standard errors of its cost that a candidate may be over the inference budget and still be asked."""
+_MOST_LOST = 0.5
+"""Success that a limit of length may cost."""
+_BEATEN = 3.0
+"""Standard errors of its distance from the best that a candidate may lie behind it and still be asked."""
+_DEEPER = 3
+"""Factor of answers a row from one step to the next."""
+
+
+@dataclass(slots=True, eq=False)
+class Entrant:
+    """An arm in the race."""
+
+    arm: Arm
+    cell: tuple[int, ...]
+    heat: tuple[float, ...]
+    place: int
+    """In the race's list."""
+    number: int = 0
+    """Of its trial, from 1; 0: not asked yet."""
+    asked: dict[int, int] = field(default_factory=dict)
+    """Row (place in the race's order) to answers that are there."""
+    out: str = ""
+    """Why it takes no part any more."""
+    spent: Decimal = Decimal(0)
+    """USD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration that might win."""
+
+    entrant: Entrant
+    n: int
+    cost: Cost | None
+    limit: int | None = None
+    """Of the length, below the longest: it makes an arm affordable."""
+    loss: float = 0.0
+    """Of score, by the answers that the limit cuts."""
+
+    @property
+    def config(self) -> Config:
+        return self.entrant.arm.config(self.n, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One cell to fill."""
+
+    entrant: Entrant
+    row: int
+    """Place in the race's order."""
+    answers: int
+    """How many there shall be."""
+
+
+@dataclass(slots=True)
+class Race:
+    """Entrants, what is known of them, and what to ask next."""
+
+    pool: Pool
+    costs: Costs
+    encoder: Encoder
+    order: Sequence[int]
+    """Tuning rows in the order in which they are asked."""
+    sign: float
+    """1: more is better; -1: less is."""
+    budget: float | None
+    """USD per instance."""
+    chance: np.random.Generator
+    kernel: Kernel = field(default_factory=Kernel)
+    entrants: list[Entrant] = field(default_factory=list)
+    blocks: list[range] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.blocks = blocks_of(len(self.order))
+
+    def enter(self, arm: Arm) -> Entrant:
+        """A new arm."""
+        entrant = Entrant(arm, self.encoder.cell(arm), self.encoder.heat(arm), len(self.entrants))
+        self.entrants.append(entrant)
+        return entrant
+
+    # -- beliefs
+
+    def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Belief:
+        """What is believed of the candidates' scores, more being better.
+
+        Args:
+            without: rows (places in the order) to leave out of account.
+        """
+        seen = self._scored(without)
+        wanted = self._points([(c.entrant, c.n, c.cost) for c in candidates])
+        found = believe(seen, wanted, self.scale(), self.kernel)
+        return Belief(found.mean - np.array([c.loss for c in candidates]), found.covariance)
+
+    def _points(self, configs: Sequence[tuple[Entrant, int, Cost | None]]) -> Points:
+        cells, heats = len(self.entrants[0].cell), len(self.entrants[0].heat)  # also where there are no configs yet
+        return Points(
+            np.array([entrant.cell for entrant, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
+            np.array([entrant.heat for entrant, _, _ in configs], dtype=float).reshape(len(configs), heats),
+            np.array([math.log2(n) for _, n, _ in configs], dtype=float),
+            np.array([entrant.place for entrant, _, _ in configs], dtype=np.int64),
+            np.array([self._log_cost(cost) for _, _, cost in configs], dtype=float),
+        )
+
+    def _log_cost(self, cost: Cost | None) -> float:
+        """log2 of the cost as a part of the inference budget, or of a cent."""
+        return 0.0 if cost is None or cost.mean <= 0 else math.log2(cost.mean / (self.budget or 0.01))
+
+    def _scored(self, without: frozenset[int]) -> Scored:
+        configs, block, rows, repeats, means = [], [], [], [], []
+        for entrant in self.entrants:
+            for place, span in enumerate(self.blocks):
+                cells = [
+                    cell
+                    for row in span
+                    if row not in without and (cell := self.pool.cell(entrant.arm, self.order[row])).scores
+                ]
+                if not cells:
+                    continue
+                for n in thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
+                    configs.append((entrant, n, self.costs.estimate(entrant.arm, n)))
+                    block.append(place)
+                    rows.append(len(cells))
+                    repeats.append(max(1.0, sum(len(cell.samples) for cell in cells) / len(cells) / n))
+                    means.append(self.sign * sum(cell.scores[n] for cell in cells) / len(cells))
+        return Scored(
+            self._points(configs),
+            np.array(block, dtype=np.int64),
+            np.array(rows, dtype=float),
+            np.array(repeats, dtype=float),
+            np.array(means, dtype=float),
+        )
+
+    def scale(self) -> float:
+        """Variance of the metric over rows, from all cells at the smallest n."""
+        cells = [self.pool.cell(entrant.arm, self.order[row]) for entrant in self.entrants for row in entrant.asked]
+        values = [cell.scores[min(cell.scores)] for cell in cells if cell.scores]
+        if not values:
+            return 0.25
+        mean, rate = float(np.mean(values)), min(values) >= 0 and max(values) <= 1
+        floor = 0.05 if rate else 1e-6 * mean * mean + 1e-12
+        few = 0.25 if rate else mean * mean  # as for a rate of one half, while the cells are few
+        return max((float(np.var(values)) * len(values) + 4 * few) / (len(values) + 4), floor)
+
+    # -- candidates
+
+    def candidates(self, z: float, *, asked: int = 0) -> list[Candidate]:
+        """What may win: entrants with every n (thinned out) whose cost is ``within`` the budget by ``z`` errors.
+
+        Args:
+            asked: rows that an entrant must have been asked.
+        """
+        found = []
+        for entrant in self.entrants:
+            if not entrant.out and len(entrant.asked) >= asked:
+                found += self._of(entrant, z)
+        return found
+
+    def _of(self, entrant: Entrant, z: float) -> list[Candidate]:
+        arm = entrant.arm
+        sizes = [Candidate(entrant, n, self.costs.estimate(arm, n)) for n in thin(arm.family.counts, _SIZES)]
+        fit = [size for size in sizes if self._affordable(size.cost, z)]
+        if fit or not entrant.asked or arm.family.counts[0] != 1 or self.sign < 0:
+            return fit
+        shorter = self._shorter(entrant, z)
+        return [shorter] if shorter else []
+
+    def _affordable(self, cost: Cost | None, z: float) -> bool:
+        return self.budget is None or cost is None or cost.within(self.budget, z)
+
+    def _shorter(self, entrant: Entrant, z: float) -> Candidate | None:
+        """One answer with the largest limit of length that makes it affordable."""
+        cells = [self.pool.cell(entrant.arm, self.order[row]) for row in entrant.asked]
+        longest = self.costs.longest(entrant.arm)
+        for limit in entrant.arm.family.shorter:
+            cost = self.costs.estimate(entrant.arm, 1, limit)
+            if limit < longest and self._affordable(cost, z):
+                cut = [self.pool.scorer.cut(cell.samples, limit) for cell in cells]
+                losses = [cell.scores[1] - s for cell, s in zip(cells, cut, strict=True) if s is not None]
+                loss = sum(losses) / len(losses) if losses else math.inf
+                return Candidate(entrant, 1, cost, limit, loss) if loss < _MOST_LOST else None
+        return None
+
+    def drop_dear(self) -> list[Entrant]:
+        """Put out entrants that are over the inference budget with the fewest and shortest answers."""
+        gone = []
+        for entrant in self.entrants:
+            if not entrant.out and self.budget is not None and not self._of(entrant, -_SURE):
+                entrant.out = "over_budget"
+                gone.append(entrant)
+        return gone
+
+    # -- what to ask next
+
+    def plan(self, size: int, curiosity: float = 1.0) -> Iterable[list[Job]]:
+        """Steps to take now, the most useful first; as many as are worth it, of ``size`` requests in all at most.
+
+        Args:
+            curiosity: from 1, each candidate by its chance to be the best, to 0, the best as far as is known.
+        """
+        candidates = self.candidates(_HOPE)
+        if not candidates:
+            return
+        belief = self.belief(candidates)
+        behind = belief.behind(_BEATEN)
+        best = np.argsort(behind, kind="stable")[: min(_AT_ONCE, int((behind <= 0).sum()))]
+        candidates, belief = [candidates[int(index)] for index in best], belief.take(best)
+        busy: set[int] = set()
+        planned = 0
+        for values in belief.mean + curiosity * (belief.draws(_DRAWS, self.chance) - belief.mean):
+            for index in np.argsort(-values, kind="stable")[:_TRIED]:
+                candidate = candidates[int(index)]
+                if candidate.entrant.place in busy:
+                    continue
+                if jobs := self._step(candidate):
+                    if planned and planned + len(jobs) > size:
+                        return
+                    busy.add(candidate.entrant.place)
+                    planned += len(jobs)
+                    yield jobs
+                    break
+            if planned >= size:
+                return
+
+    def _step(self, candidate: Candidate) -> list[Job]:
+        """The smallest useful piece of work on a candidate: deeper on the rows seen, or on to the next block."""
+        entrant = candidate.entrant
+        if not entrant.asked:
+            return [Job(entrant, row, entrant.arm.family.counts[0]) for row in self.blocks[0]]
+        depth, seen = max(entrant.asked.values()), len(entrant.asked)
+        wanted = self._depth(candidate.n, depth, seen)
+        if min(entrant.asked.values()) < wanted:
+            return [Job(entrant, row, wanted) for row, have in entrant.asked.items() if have < wanted]
+        return self._further(entrant, depth) if seen < len(self.order) else []
+
+    def _depth(self, n: int, depth: int, seen: int) -> int:
+        """Answers that the rows seen shall have before another row is asked: in the end the n of the vote, no more.
+
+        More draws would tell the vote of n from luck, but most of the luck is in the rows.
+        """
+        early = seen < self.blocks[min(1, len(self.blocks) - 1)].stop
+        return depth if early else max(depth, min(n, depth * _DEEPER))
+
+    def _further(self, entrant: Entrant, depth: int) -> list[Job]:
+        block = next(block for block in self.blocks if block.stop > len(entrant.asked))
+        return [Job(entrant, row, depth) for row in block if row not in entrant.asked]

@@ -1,0 +1,159 @@
+"""What a search may cost at most, and what of it the cache holds: the search itself, but nothing is asked."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.figures import counted
+from pytest_llmtune._util.jsonhash import build, safe_json
+from pytest_llmtune.completions.billing import prompt_bound, worst_case
+from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
+from pytest_llmtune.guard.evaluation import requests_of
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.suite.domains import Choice, Constant, Range
+from pytest_llmtune.tuning.arms import LENGTHS, families_of
+from pytest_llmtune.tuning.final import MOST_JUDGED
+from pytest_llmtune.tuning.reuse import Lender
+from pytest_llmtune.tuning.study import tune
+from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.tokens import completion_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.data.split import Split
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.suite.domains import Domain
+    from pytest_llmtune.tuning.journal import StudyLog
+    from pytest_llmtune.types import Completion, CompletionRequest, Example
+
+__all__ = ["dry_run"]
+
+
+async def dry_run(
+    suite: Suite, split: Split, *, prices: PriceBook, cache: Cache | None, grader: Grader, log: StudyLog
+) -> str:
+    """What a search may cost at most, in USD, and how far the cache reaches, in two lines.
+
+    Args:
+        cache: None: there is none yet.
+        log: of the search that this one would go on with.
+    """
+    cached = "there is no cache yet: all of it has to be asked."
+    if cache is not None:
+        cached = await _cached(suite, split, prices=prices, cache=cache, grader=grader, log=log)
+    return f"{suite.name}: {_bounds(suite, split, prices, grader)}\n{suite.name}: {cached}"
+
+
+def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> str:
+    """The search, the winner on the test rows, and the baselines there."""
+    dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
+    trials = suite.num_samples if suite.num_samples > 0 else None
+    doubt = suite.inference_budget is not None and not split.reused  # then test rows are asked for what they cost
+    rows = len(split.tune) + (len(split.test) if doubt else 0)
+    bounds = [bound for bound in (suite.optimization_budget, trials and trials * rows * dearest) if bound]
+    winner = len(split.test) * dearest
+    costs = sum(
+        (_worst(request, prices) for each in suite.baselines for request in requests_of(each, split.test)), Decimal(0)
+    )
+    further = f"; {counted(len(suite.baselines), 'baseline')} at most {costs:.6f} USD" if suite.baselines else ""
+    if suite.inference_budget is not None:
+        further += (
+            f"; up to {MOST_JUDGED - 1} runners-up as much as the winner each, should it be over its budget there"
+        )
+    asks = any(getattr(one, "probe_rows", 1) == 0 for one in getattr(grader, "graders", (grader,)))
+    judging = ", whose own requests only a budget of the search counts in" if asks else ""
+    return (
+        f"{'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
+        f"cost at most {min(bounds):.6f} USD; then the winner on {len(split.test)} rows costs at most "
+        f"{winner:.6f} USD{further} (grader: {grader.name}{judging})."
+    )
+
+
+async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache, grader: Grader, log: StudyLog) -> str:
+    """The search asks what it would ask, until the first answer that is not there."""
+    source = _Cached(cache)
+    winner: Config | None = None
+    ledger = Ledger(suite.optimization_budget, parent=source.allowance)
+    with suppress(LLMTuneError):  # too few answers for an end
+        lender = Lender.of(cache, families_of(suite.space).values(), writes=False)
+        study = await tune(
+            suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, lender=lender
+        )
+        winner = study.winner
+    rows = [] if winner is None else [source.holds(request) for request in requests_of(winner, split.test)]
+    cache.close()
+    worth = sum((_paid(request, completion, prices) for request, completion in source.held.values()), Decimal(0))
+    held = f"{len(source.held)} requests of the search ({worth:.6f} USD) are cached and cost nothing"
+    if source.missed or winner is None:
+        return f"the first {held}; what comes after them has to be asked."
+    return f"all {held}; it chooses {winner.label}, and {sum(rows)} of {len(rows)} test rows are cached."
+
+
+@dataclass(slots=True, eq=False)
+class _Cached:
+    """Answers from the cache alone; after the first one that is not there, the search has no money any more."""
+
+    cache: Cache
+    allowance: Ledger = field(default_factory=Ledger)
+    held: dict[str, tuple[CompletionRequest, Completion]] = field(default_factory=dict)
+    """By key, the most answers that were wanted."""
+    missed: bool = False
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        exchanges = self.cache.get(request.key)
+        if sum(map(answers_in, exchanges)) < (request.draw + 1) * request.n:
+            self.missed, self.allowance.limit = True, Decimal(0)
+            raise BudgetExhaustedError("it is not cached")
+        found = completion_of(exchanges, request.n, skip=request.draw * request.n)
+        self.held[request.key] = request, found
+        return found
+
+    def holds(self, request: CompletionRequest) -> bool:
+        return sum(map(answers_in, self.cache.get(request.key))) >= (request.draw + 1) * request.n
+
+
+def _paid(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:
+    """USD of all requests that the answers came from: each was billed its prompt."""
+    price = prices.price(str(request.body["model"]))
+    return sum((price.cost(completion_of([one], answers_in(one)).usage) for one in completion.exchanges), Decimal(0))
+
+
+def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
+    """USD of one instance at worst: the longest prompt, the most answers, each of the greatest length."""
+    domains = suite.space.for_model(model)
+    n = int(max(value or 1 for value in _options(domains.get("n"))))
+    body: dict[str, Any] = {"model": model}
+    for name, domain in domains.items():
+        options = _options(domain)
+        if name in LENGTHS:
+            body |= {} if None in options else {name: int(max(options))}
+        elif name != "n":
+            body[name] = max(options, key=_size)
+    prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
+    return _worst(build({**body, "messages": max(prompts, key=_size, default=[])}, n), prices)
+
+
+def _worst(request: CompletionRequest, prices: PriceBook) -> Decimal:
+    """USD that the answers to a request cost at most, though each of them be asked for by itself."""
+    price, n = prices.price(str(request.body["model"])), request.n
+    return worst_case(price, request.body, n) + (n - 1) * price.worst(prompt_bound(request.body), 0)
+
+
+def _options(domain: Domain | None) -> tuple[Any, ...]:
+    """What a parameter may be, of a range the largest value; None: not sent, or nothing that matters here."""
+    if isinstance(domain, Choice):
+        return domain.options
+    if isinstance(domain, Range):
+        return (domain.top,)
+    return (domain.value if isinstance(domain, Constant) else None,)
+
+
+def _size(value: object) -> int:
+    return len(safe_json(value).encode())

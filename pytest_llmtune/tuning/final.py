@@ -1,0 +1,129 @@
+"""Beside the search: baselines over the same rows as the winner, and a winner that is within its budget there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.invalid import shown
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.guard.evaluation import evaluate
+from pytest_llmtune.guard.lockfile import Measured
+from pytest_llmtune.guard.result import Compared
+from pytest_llmtune.tuning.study import INTERRUPTED, Study
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from decimal import Decimal
+
+    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.recording import Gathered
+    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.types import Evaluation, Example
+
+__all__ = ["MOST_JUDGED", "Judged", "affordable", "compare"]
+
+
+MOST_JUDGED = 5
+"""Configurations that are judged on the test rows for one within the inference budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A configuration over the test rows."""
+
+    evaluation: Evaluation
+    gathered: Gathered
+    """What its recording is written from."""
+
+
+async def affordable(
+    study: Study, budget: Decimal | None, judge: Callable[[Config], Awaitable[Judged]]
+) -> tuple[Study, Judged]:
+    """The winner over the test rows, or the best runner-up where it is over the inference budget there.
+
+    Only costs decide: to choose by the scores of the test rows would make them worthless as a test. What was found out
+    about one configuration corrects what is expected of others with the same model and prompt. Where no runner-up that
+    is judged is within the budget the winner stays, and the guard fails.
+    """
+    first = judged = await judge(study.winner)
+    found, tried = study, 1
+    longer: dict[tuple[str, str], float] = {}
+    for other in study.others:
+        cost = judged.evaluation.inference_cost
+        if budget is None or cost <= budget:
+            return found, judged
+        if found.cost:
+            longer[_region(found.winner)] = float(cost) / found.cost
+        if other.cost is not None and other.cost * longer.get(_region(other.config), 1.0) > budget:
+            continue
+        if tried == MOST_JUDGED:
+            break
+        why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
+        found = found.won_by(other, why)
+        judged = await judge(found.winner)
+        tried += 1
+    return (found, judged) if budget is None or judged.evaluation.inference_cost <= budget else (study, first)
+
+
+def _region(config: Config) -> tuple[str, str]:
+    return config.model, config.template.fingerprint
+
+
+async def compare(
+    study: Study,
+    suite: Suite,
+    rows: Sequence[Example],
+    *,
+    grader: Grader,
+    source: LiveSource,
+    prices: PriceBook,
+    concurrency: int,
+) -> tuple[tuple[Compared, ...], tuple[str, ...]]:
+    """Every baseline of the suite over the rows that the winner was judged on, and what is to be said of them.
+
+    A baseline that cannot be evaluated is told and left out: what the search found is not lost for it.
+    """
+    if suite.baselines and study.summary.stopped_by == INTERRUPTED:
+        return (), ("the baselines were not evaluated",)
+    found, notes = [], []
+    for baseline in suite.baselines:
+        label = _label(baseline, suite.space.first())
+        try:
+            evaluation = await evaluate(
+                baseline,
+                rows,
+                grader=grader,
+                source=source,
+                prices=prices,
+                concurrency=concurrency,
+                aggregate=suite.aggregator,
+            )
+        except LLMTuneError as error:
+            notes.append(f"the baseline {label} was not evaluated: {error}")
+            continue
+        if unknown := evaluation.unknown:
+            missing = f"{len(unknown)} of {len(rows)} examples have no answer; the first: {unknown[0].error}"
+            notes.append(f"the baseline {label}: {missing}")
+        if len(unknown) < len(rows):
+            found.append(_compared(label, evaluation, suite.metric))
+    return tuple(found), tuple(notes)
+
+
+def _label(baseline: Config, untuned: Config) -> str:
+    """What of a baseline is not as in the untuned configuration."""
+    params = {name: value for name, value in baseline.params.items() if untuned.params.get(name) != value}
+    left_out = [f"no {name}" for name in untuned.params if name not in baseline.params]
+    other = baseline.template.fingerprint != untuned.template.fingerprint
+    prompt = [f"{baseline.template.kind}={shown(baseline.template.label, 40)}"] if other else []
+    given = [f"{name}={shown(value, 40) if name != 'model' else value}" for name, value in params.items()]
+    return ", ".join([*given, *left_out, *prompt]) or "untuned"
+
+
+def _compared(label: str, evaluation: Evaluation, metric: str) -> Compared:
+    score = Measured.of(evaluation.metrics[metric], evaluation.intervals.get(metric))
+    return Compared(
+        label, evaluation.config, score, evaluation.inference_cost, evaluation.intervals.get("inference_cost")
+    )

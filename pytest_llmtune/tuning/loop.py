@@ -1,0 +1,245 @@
+"""The search: rounds of requests until a bound is reached.
+
+A round is decided as a whole and then asked for with all the concurrency there is. So what is asked next depends on
+answers alone, never on which of them came first: the same seed repeats the same search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune import events
+from pytest_llmtune.guard.evaluation import all_of
+from pytest_llmtune.tuning.allocation import Entrant, Job, Race
+from pytest_llmtune.tuning.selection import Ranked, observed, ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+    from pytest_llmtune.money.ledger import Ledger
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.tuning.arms import Arm
+    from pytest_llmtune.tuning.proposals_part import Proposals
+
+__all__ = ["Search"]
+
+
+_FRESH = 6
+"""Arms that wait unasked: something new is always among the candidates."""
+_PILOT = 2
+"""Rows that every model is asked first, then every model with every prompt, to learn their costs."""
+_PILOT_SHARE = Decimal("0.25")
+"""Of the dollars, that the prompts' first rows may cost."""
+_ROUND = 32
+"""Requests that are decided on together, at least."""
+_TRICKLE = 2
+"""Requests that are worth a round, whatever was asked."""
+_WORTH = 64
+"""So many that were asked make one more request needed for a round to be worth the waiting."""
+_LEAST = 0.1
+"""Curiosity at the end."""
+_MOST = 200
+"""Arms in a race: what is believed of them is computed with matrices."""
+
+
+@dataclass(slots=True)
+class Search:
+    """One search, and how far it has come."""
+
+    suite: Suite
+    race: Race
+    proposals: Proposals
+    ledger: Ledger
+    listen: events.Listener
+    concurrency: int
+    kept: Decimal = Decimal(0)
+    """USD of the optimization budget that are not for the race."""
+    spent: Decimal = Decimal(0)
+    """USD, those of a killed run before it included."""
+    trials: list[Entrant] = field(default_factory=list)
+    """In the order in which they were begun."""
+    _asked: int = 0
+    """Requests that were decided on."""
+    _poor: bool = False
+    """Whether something useful did not fit into the budget."""
+    _told: set[int] = field(default_factory=set)
+
+    async def run(self) -> str:
+        """Rounds until a bound is reached; returns which."""
+        self._enter(self._room())
+        await self._round(self._pilot(lambda arm: arm.model, self.left()))
+        self.race.drop_dear()
+        left = self.left()
+        await self._round(self._pilot(lambda arm: arm.region, left and left * _PILOT_SHARE))
+        while True:
+            self.race.drop_dear()
+            fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
+            self._enter(min(_FRESH - fresh, self._room()))
+            jobs = self._affordable_jobs()
+            if not jobs or (self._poor and len(jobs) < self.worthwhile(_WORTH)):
+                return self._why_ended()
+            if not await self._round(jobs):
+                return self.bound
+            self._tell()
+
+    def worthwhile(self, parts: int) -> int:
+        """Requests that a round must have, of those asked one in so many: the budget that pays for fewer is as good as used."""
+        return max(_TRICKLE, self._asked // parts)
+
+    def _room(self) -> int:
+        """New arms that may still enter."""
+        most = min(_MOST, self.suite.num_samples) if self.suite.num_samples >= 0 else _MOST
+        return max(0, most - len(self.race.entrants))
+
+    def _enter(self, count: int) -> None:
+        for _ in range(count):
+            if (arm := self.proposals.next()) is None:
+                return
+            self.race.enter(arm)
+            if len(self.race.entrants) >= len(self.suite.space.models) * len(self.suite.space.templates) + _FRESH:
+                return
+
+    def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[Job]:
+        """The first arm of each kind on its first rows, as far as so many USD reach."""
+        first: dict[Hashable, Entrant] = {}
+        for entrant in self.race.entrants:
+            if not entrant.out:
+                first.setdefault(kind(entrant.arm), entrant)
+        rows = range(min(_PILOT, len(self.race.order)))
+        jobs = [Job(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
+        return self._fitting(jobs, left)
+
+    def _affordable_jobs(self) -> list[Job]:
+        """The next round: what the plan holds, as far as its worst case fits into the budget."""
+        found: list[Job] = []
+        left = self.left()
+        self._poor = False
+        for step in self.race.plan(max(_ROUND, self.concurrency), self._curiosity()):
+            fitting = self._fitting(step, left)
+            self._poor = self._poor or len(fitting) < len(step)
+            found += fitting
+            if left is not None:
+                left -= sum((self._worst(job) for job in fitting), Decimal(0))
+        return found
+
+    def _curiosity(self) -> float:
+        """What is left of the budget is spent more and more on telling the leaders apart."""
+        budget = self.suite.optimization_budget
+        return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
+
+    def _fitting(self, jobs: Iterable[Job], left: Decimal | None) -> list[Job]:
+        """As many of the jobs, from the first on, as are paid for whatever they cost."""
+        found = []
+        for job in jobs:
+            if left is not None and (left := left - self._worst(job)) < 0:
+                break
+            found.append(job)
+        return found
+
+    def left(self) -> Decimal | None:
+        """USD that may still be spent."""
+        return min((value for value in (self._own, self._above) if value is not None), default=None)
+
+    @property
+    def bound(self) -> str:
+        """Whose dollars end first: the suite's or the run's."""
+        run = self.ledger.parent
+        if run is None or self._above is None or (self._own is not None and self._own <= self._above):
+            return "optimization_budget"
+        return run.chain()[-1].name
+
+    @property
+    def _own(self) -> Decimal | None:
+        """USD that are left of the suite's budget; what requests that broke off may have cost is not."""
+        budget = self.suite.optimization_budget
+        return None if budget is None else budget - self.kept - self.spent - self.ledger.uncertain
+
+    @property
+    def _above(self) -> Decimal | None:
+        """USD that are left of the run's."""
+        return None if self.ledger.parent is None else self.ledger.parent.left
+
+    def _worst(self, job: Job) -> Decimal:
+        """USD that a job may cost at most."""
+        return self.race.pool.worst(job.entrant.arm, self.race.order[job.row], job.answers)
+
+    async def _round(self, jobs: list[Job]) -> bool:
+        """Ask for all of it together; returns whether anything came of it."""
+        self._asked += len(jobs)
+        for job in jobs:
+            if not job.entrant.number:
+                self.trials.append(job.entrant)
+                job.entrant.number = len(self.trials)
+        try:
+            await self.ask([(job.entrant, self.race.order[job.row], job.answers) for job in jobs])
+        finally:  # interrupted, it leaves what was answered
+            noted = [self._note(job) for job in jobs]
+        return any(noted)
+
+    async def ask(self, cells: Iterable[tuple[Entrant, int, int]]) -> None:
+        """Bring cells (entrant, row of the pool) to a number of answers, with all the concurrency there is."""
+        todo = iter(cells)
+
+        async def work() -> None:
+            for entrant, row, answers in todo:  # shared: each worker takes the next
+                paid = await self.race.pool.fill(entrant.arm, row, answers)
+                self.spent += paid
+                entrant.spent += paid
+
+        await all_of(work() for _ in range(self.concurrency))
+
+    def _note(self, job: Job) -> bool:
+        """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""
+        entrant, pool = job.entrant, self.race.pool
+        cell = pool.cell(entrant.arm, self.race.order[job.row])
+        before = entrant.asked.get(job.row, 0)
+        if cell.samples:
+            entrant.asked[job.row] = len(cell.samples)
+            self.race.costs.note(entrant.arm, self.race.order[job.row])
+        elif cell.error:
+            entrant.asked[job.row] = job.answers
+            failed = sum(pool.cell(entrant.arm, self.race.order[row]).error is not None for row in entrant.asked)
+            if failed > len(entrant.asked) / 2:
+                entrant.out = entrant.out or "failed"
+        return entrant.asked.get(job.row, 0) > before
+
+    def _tell(self) -> None:
+        """BlendSearch and the listener hear of every trial that was asked about a quarter of the rows."""
+        quarter = self.race.blocks[min(1, len(self.race.blocks) - 1)].stop
+        new = [
+            entrant
+            for entrant in self.trials
+            if entrant.place not in self._told and (entrant.out or len(entrant.asked) >= quarter)
+        ]
+        if not new:
+            return
+        best = ranked(self.race, 0.0)
+        for entrant in new:
+            self._told.add(entrant.place)
+            own = next((found for found in best if found.candidate.entrant is entrant), None)
+            self.proposals.tell(entrant.arm, own.score if own else None, float(entrant.spent))
+            self._announce(entrant, own, best[0] if best else None)
+
+    def _announce(self, entrant: Entrant, own: Ranked | None, best: Ranked | None) -> None:
+        cost = own.candidate.cost if own else None
+        self.listen(
+            events.TrialDone(
+                self.suite.name,
+                entrant.number,
+                (own.candidate.config if own else entrant.arm.config()).label,
+                observed(self.race, own.candidate) if own else None,
+                None if cost is None else Decimal(f"{cost.mean:.8g}"),
+                self.spent,
+                observed(self.race, best.candidate) if best else None,
+                entrant.out or "done",
+            )
+        )
+
+    def _why_ended(self) -> str:
+        if self._poor:
+            return self.bound
+        if len(self.trials) == self.suite.num_samples:
+            return "num_samples"
+        return "constant space" if self.suite.space.is_constant else "converged"

@@ -1,0 +1,120 @@
+"""Answers that earlier searches paid for with another limit of length, where that limit did not matter.
+
+An answer that ended by itself within both limits is what the same request would have got with either. A row's answers
+are taken all or none: to leave out the long ones alone would make a limit look better than it is. What was taken is
+kept in the cache, so that the same search takes the same again, whatever other searches ask in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.tuning.arms import LENGTHS
+from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.tokens import completion_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.tuning.arms import Arm, Family
+    from pytest_llmtune.types import CompletionRequest, Exchange, Row
+
+__all__ = ["Lender", "Limit"]
+
+
+Limit = tuple[str, int | None]
+"""Of the length of an answer: the parameter's name, and tokens; None: none was sent."""
+_LIMITS = "limits"
+"""The cache's entry of all limits that searches drew answers with."""
+_MOST = 50
+"""Limits that are looked for: each is a look into the cache for every row of an arm."""
+
+
+@dataclass(slots=True)
+class Lender:
+    """What the cache holds for a search beside its own answers."""
+
+    cache: Cache | None = None
+    """None: nothing."""
+    writes: bool = True
+    """Whether what was taken is kept; a rehearsal leaves the cache as it is."""
+    limits: list[Limit] = field(default_factory=list)
+    """That searches drew with before."""
+
+    @classmethod
+    def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> Lender:
+        """For a search over such families, whose limits later searches are told of."""
+        if cache is None:
+            return cls()
+        own: set[Limit] = {_limit_of(family) for family in families}
+        known = set(_read_limits(cache.recall(_LIMITS)))
+        if writes and own - known:
+            cache.remember(_LIMITS, sorted(own | known, key=str))
+        return cls(cache, writes, sorted(known | own, key=str))
+
+    def lent(self, arm: Arm, row: Row, request: CompletionRequest) -> tuple[Exchange, ...]:
+        """Exchanges of other limits that answer the arm's request of a row, which come before its own."""
+        if self.cache is None or len(self.limits) < 2:
+            return ()
+        cache, name = self.cache, f"lent/{request.key}"
+        taken = _read_taken(cache.recall(name))
+        if not taken and not cache.get(request.key):
+            taken = self._new(arm, row, cache)
+            if taken and self.writes:
+                cache.remember(name, taken)
+        return tuple(exchange for key, count in taken for exchange in cache.get(key)[:count])
+
+    def _new(self, arm: Arm, row: Row, cache: Cache) -> list[tuple[str, int]]:
+        """Keys of requests that differ in the limit alone, and how many exchanges of each may be taken."""
+        own, found = _limit_of(arm.family), []
+        for limit in self.limits:
+            if limit != own:
+                key = replace(arm.config(), params=_limited(arm, limit)).request(row).key
+                exchanges = cache.get(key)
+                if exchanges and all(_serves(exchange, own[1]) for exchange in exchanges):
+                    found.append((key, len(exchanges)))
+        return found
+
+
+def _limit_of(family: Family) -> Limit:
+    return family.limit_name or "", family.longest
+
+
+def _limited(arm: Arm, limit: Limit) -> dict[str, Any]:
+    params = {name: value for name, value in arm.config().params.items() if name not in LENGTHS}
+    return params | ({} if limit[1] is None else {limit[0]: limit[1]})
+
+
+def _read_limits(entry: Any) -> list[Limit]:
+    """As the cache, which may come from a stranger, holds them."""
+    found: list[Limit] = []
+    for each in entry if isinstance(entry, list) else ():
+        match each:
+            case [("" | "max_tokens" | "max_completion_tokens") as name, None | int() as tokens]:
+                found.append((name, tokens))
+    return found[:_MOST]
+
+
+def _read_taken(entry: Any) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for each in entry if isinstance(entry, list) else ():
+        match each:
+            case [str(key), int(count)] if count > 0:
+                found.append((key, count))
+    return found[:_MOST]
+
+
+def _serves(exchange: Exchange, limit: int | None) -> bool:
+    """Whether it has answers, and all ended by themselves, within the limit."""
+    if not (size := answers_in(exchange)):
+        return False
+    choices = completion_of([exchange], size).choices
+    most = exchange.request.get("max_tokens", exchange.request.get("max_completion_tokens"))
+    shorter = limit is None or (isinstance(most, int) and most <= limit)
+    return all(
+        choice.finish_reason == "stop"
+        and (shorter or (choice.tokens is not None and limit is not None and choice.tokens < limit))
+        for choice in choices
+    )

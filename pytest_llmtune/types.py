@@ -1,0 +1,216 @@
+"""The frozen values that travel between rooms.
+
+Money is ``Decimal`` USD, lengths are tokens, times are seconds. Nothing here imports another room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+
+__all__ = [
+    "Answer",
+    "Choice",
+    "Completion",
+    "CompletionRequest",
+    "Evaluation",
+    "Example",
+    "ExampleGrade",
+    "ExampleResult",
+    "Exchange",
+    "Interval",
+    "Row",
+    "Usage",
+]
+
+
+Row = Mapping[str, Any]
+"""One record of a dataset: column name to value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a dataset, with an identity that survives re-ordering."""
+
+    id: str
+    """First 16 hex digits of the SHA-256 of the row's canonical JSON; ``-2``, ``-3`` for repeated rows."""
+    index: int
+    """Position in the dataset as loaded, from 0; for messages only."""
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens billed for one or more responses."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    """Over all choices."""
+    cached_tokens: int = 0
+    """The part of ``prompt_tokens`` billed at the cached price."""
+    estimated: bool = False
+    """True where the server reported nothing usable and the tokens were estimated from text."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.estimated or other.estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """What one example asks under one configuration."""
+
+    body: Mapping[str, Any]
+    """The JSON body of ``POST /chat/completions`` without ``n``: model, messages, sampling parameters."""
+    n: int
+    """How many answers are wanted."""
+    key: str
+    """SHA-256 hex of the canonical JSON of ``body``; see ``completions.request``."""
+    draw: int = 0
+    """0 for the first answers to this request, 1 for the next ``n``, ...: equal rows get samples of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One complete, successful request and its response, as they went over the wire, secrets removed."""
+
+    method: str
+    uri: str
+    request: Mapping[str, Any]
+    """The request's JSON body, ``n`` included."""
+    response: Mapping[str, Any]
+    """The response's JSON body."""
+    status: int = 200
+    latency: float = 0.0
+    """Seconds from sending to the last byte."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Allow-listed response headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer of a model."""
+
+    text: str
+    finish_reason: str
+    """``stop``, ``length``, ``content_filter``, ``tool_calls``; as served."""
+    tokens: int | None = None
+    """Length in tokens where it is known exactly: the only choice of its response, or reported."""
+
+    @property
+    def judged(self) -> str:
+        """The text that a grader sees: nothing where a content filter stopped the answer, which counts as wrong."""
+        return "" if self.finish_reason == "content_filter" else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The n answers to one request, from wherever they came."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    """What asking for exactly these answers bills."""
+    exchanges: tuple[Exchange, ...]
+    """The wire exchanges the answers were taken from."""
+    served_model: str = ""
+    latency: float = 0.0
+    """Seconds, of the slowest exchange."""
+    paid: Decimal = Decimal(0)
+    """USD spent now to get them: 0 from a recording or the cache."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each answer, as graders see it; calls of tools, where there is no text, as JSON."""
+        return tuple(choice.text for choice in self.choices)
+
+    @property
+    def text(self) -> str:
+        """The text of the first answer."""
+        return self.choices[0].text
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a grader read from one response."""
+
+    key: str | None
+    """Normal form: equal keys vote together. None: no answer could be read; it never gets a vote."""
+    text: str
+    """The answer as shown to people."""
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleGrade:
+    """How the n responses of one example did."""
+
+    metrics: Mapping[str, float]
+    """At least expected_success, success and success_vote, each 0..1 (DESIGN section 5)."""
+    votes: tuple[tuple[str, int], ...] = ()
+    """(answer, count), most frequent first; ties in order of appearance."""
+    voted_answer: str | None = None
+    answers: tuple[Answer, ...] = ()
+    """One for each response; empty where the grader is a plain callable."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleResult:
+    """One example under one configuration."""
+
+    example: Example
+    status: Literal["ok", "refused", "unknown"]
+    """``refused``: every choice was stopped by a content filter (counts as wrong); ``unknown``: not completed."""
+    grade: ExampleGrade | None
+    """None exactly where the status is ``unknown``."""
+    responses: Sequence[str] = ()
+    usage: Usage = Usage(0, 0)
+    cost: Decimal = Decimal(0)
+    """USD of this instance at the prices in force."""
+    latency: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided confidence interval."""
+
+    low: float
+    high: float
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One configuration over a list of examples."""
+
+    config: Mapping[str, Any]
+    """OpenAI parameters by their own names, and ``prompt`` or ``messages``, as in the lock file."""
+    results: Sequence[ExampleResult]
+    """One for each example; many of them lie on disk and are made anew whenever they are looked at."""
+    metrics: Mapping[str, float]
+    """Aggregated over the examples that are not unknown."""
+    intervals: Mapping[str, Interval]
+    inference_cost: Decimal
+    """Mean USD per instance at the prices in force."""
+    cost: Decimal
+    """USD really spent to get this evaluation; 0 in replay."""
+
+    @cached_property
+    def unknown(self) -> tuple[ExampleResult, ...]:
+        return tuple(result for result in self.results if result.status == "unknown")
+
+    def __getattr__(self, name: str) -> float:
+        # result.success_vote reads better in an assert than result.metrics["success_vote"]
+        if name == "metrics" or name.startswith("__"):  # not set yet, while copying or unpickling
+            raise AttributeError(name)
+        try:
+            return self.metrics[name]
+        except KeyError:
+            raise AttributeError(f"no metric {name!r}; there are: {', '.join(sorted(self.metrics))}") from None

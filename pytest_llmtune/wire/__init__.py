@@ -1,0 +1,1 @@
+"""Reads what servers say: bodies, usage, tokens."""

@@ -1,0 +1,1 @@
+"""What one suite does in each mode."""

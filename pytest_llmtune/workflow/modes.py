@@ -1,0 +1,251 @@
+"""What one suite does in each mode (DESIGN section 3): find, ask, judge, write."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_llmtune import events
+from pytest_llmtune._util.aio import run_async
+from pytest_llmtune._util.files import exclusive
+from pytest_llmtune.completions.source import ReplaySource
+from pytest_llmtune.grading import check, check_named, judges_of, resolve
+from pytest_llmtune.guard.asked_rows import AskedRows, state_of
+from pytest_llmtune.guard.evaluation import Collector
+from pytest_llmtune.guard.gates import conclusive
+from pytest_llmtune.guard.lockfile import Lock, StudySummary
+from pytest_llmtune.guard.outcome import Place, recording_facts, report_of
+from pytest_llmtune.guard.shards import merged
+from pytest_llmtune.guard.staleness import Locked, fingerprints_of, lock_of
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.recording.housekeeping import Anew
+from pytest_llmtune.settings import Mode, Settings
+from pytest_llmtune.workflow.asked_of import Layered, record_cache, recorded
+from pytest_llmtune.workflow.services import Means
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.data.split import Split
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
+    from pytest_llmtune.guard.shards import Shards
+    from pytest_llmtune.money.ledger import Ledger
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.recording import Gathered
+    from pytest_llmtune.redaction.redactor import Redactor
+    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.types import Evaluation
+    from pytest_llmtune.workflow.searching import Searching
+
+__all__ = ["SuiteRun"]
+
+
+@dataclass(eq=False)
+class SuiteRun:
+    """One suite in one run. Everything is done once, when it is first asked for."""
+
+    suite: Suite
+    settings: Settings
+    place: Place
+    ledger: Ledger
+    """The run's, which ``--llm-max-spend`` limits."""
+    redactor: Redactor
+    listen: events.Listener = field(default=lambda _: None)
+    gather: Callable[[SuiteRun], Shards] | None = None
+    """Where results come from that are judged together, instead of replaying."""
+    at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
+    """Takes what is to be done when the whole run was told."""
+
+    @property
+    def lock_path(self) -> Path:
+        return self.place.directory / f"{self.suite.name}.lock.yaml"
+
+    @property
+    def recording_path(self) -> Path:
+        return self.place.directory / f"{self.suite.name}.cassette.json"
+
+    @cached_property
+    def split(self) -> Split:
+        return self.suite.load(offline=not self.settings.mode.online)
+
+    @cached_property
+    def grader(self) -> Grader:
+        """The suite's grader, held against every row before anything is paid for (issue 5.1)."""
+        suite = self.suite
+        grader = resolve(
+            suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, where=suite.where_declared
+        )
+        rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
+        check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)
+        check_named(suite, grader, self.split)
+        return grader
+
+    @cached_property
+    def means(self) -> Means:
+        """How it is asked and graded."""
+        return Means(self.suite, self.settings, self.redactor, self.listen, self.at_end)
+
+    @property
+    def prices(self) -> PriceBook:
+        return self.means.prices
+
+    @cached_property
+    def report(self) -> SuiteReport:
+        """What came of the suite in this run's mode.
+
+        Raises:
+            LLMTuneError: it could not be done; says what to do next.
+        """
+        writes = self.settings.mode in (Mode.TUNE, Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.ACCEPT)
+        lock: AbstractContextManager[object] = nullcontext()
+        if writes:
+            lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
+        with lock:
+            report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
+        return replace(report, notes=(*report.notes, *self.means.account))
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The configuration in force over the test rows.
+
+        Raises:
+            StaleRecordingError: requests have no recording.
+        """
+        from pytest_llmtune.errors import StaleRecordingError
+
+        if self.report.evaluation is None:
+            what = "; ".join(stale.what for stale in self.report.verdict.stale)
+            command = self.report.commands[0] if self.report.commands else ""
+            raise StaleRecordingError(f"{self.suite.name}: {what}. Run: {command}")
+        return self.report.evaluation
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration in force: just tuned, or locked."""
+        if self.settings.mode is Mode.TUNE:
+            self.evaluation  # noqa: B018  # tunes, and so writes the lock file
+        return Locked.of(self.suite, Lock.read(self.lock_path)).config
+
+    def searching(self, log: Path | None = None) -> Searching:
+        """The search of this suite.
+
+        Args:
+            log: of the study, where it is not the project's own.
+        """
+        from pytest_llmtune.workflow.searching import Searching
+
+        log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
+        return Searching(self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log)
+
+    # -- the modes
+
+    def _guarded(self) -> SuiteReport:
+        """Every mode that starts from a lock file."""
+        lock = Lock.read(self.lock_path)
+        locked = Locked.of(self.suite, lock)
+        config, mode = locked.config, self.settings.mode
+        now = fingerprints_of(self.suite, config, self.split, self.grader)
+        rows = replace(self._rows(config), unknown=lock.unknown)
+        state = state_of(now, self.lock_path, self.prices.price(config.model))
+        if self.gather is not None:
+            return self._merged(self.gather(self), locked, lock, now, state)
+        recording = recorded(mode, self.recording_path, self.redactor)
+        missing, detail = (0, "") if mode.online else rows.missing(recording)
+        stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
+        void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
+        evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
+        if mode is Mode.ACCEPT and evaluation is not None:
+            lock = self._lock(config, evaluation, now, lock.study)
+            lock.write(self.lock_path)
+            stale = locked.stale(self.suite, now, lock, 0, len(rows.examples), grader=self.grader)
+        notes = () if stale else locked.notes(now, lock)
+        facts, shard = self._facts(recording, missing), rows.facts(state)
+        return report_of(self, evaluation, lock, facts, stale=stale, notes=notes, shard=shard)
+
+    def _merged(
+        self, shards: Shards, locked: Locked, lock: Lock, now: dict[str, str], state: dict[str, str]
+    ) -> SuiteReport:
+        """The one verdict over all shards."""
+        rows = self.split.test
+        whole = merged(shards.of(self.suite.name), rows, state)
+        stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), grader=self.grader, detail=whole.detail)
+        evaluation = whole.evaluation(locked.config, self.suite.aggregator)
+        notes = () if stale else locked.notes(now, lock)
+        report = report_of(self, evaluation, lock, whole.facts, stale=stale, notes=notes)
+        return replace(report, mode=whole.mode)
+
+    def _tuned(self) -> SuiteReport:
+        study, evaluation, compared = run_async(self.searching().tuned(self._rows, self._record))
+        now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
+        lock, facts, notes = self._lock(study.winner, evaluation, now, study.summary), None, study.notes
+        if conclusive(evaluation, self.suite.max_unknown):
+            lock.write(self.lock_path)
+            facts = self._facts(Recording(self.recording_path))
+        else:
+            notes = (*notes, "neither lock file nor recording was written; what was paid for is kept for the next run")
+        report = report_of(self, evaluation, lock, facts, notes=notes, compared=compared)
+        return replace(report, spent=study.paid)
+
+    async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
+        """One configuration over the test rows, asked of the endpoints, or from the cache."""
+        self.prices.check([config.model, *judges_of(self.grader)])
+        source = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
+        try:
+            return await self.means.evaluate(self._rows(config), self.grader, source)
+        finally:
+            await source.aclose()
+
+    async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
+        mode = self.settings.mode
+        if not mode.online:
+            source = ReplaySource(recording, excused=rows.excused(recording))
+            return await self.means.evaluate(rows, self.grader, source)
+        live = self.means.live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
+        if mode is Mode.LIVE:
+            return await self._asked(rows, live, "live")
+        collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
+        evaluation = await self._asked(rows, collector, "record")
+        lost = {result.example.id for result in evaluation.unknown} - rows.unknown
+        if not lost and conclusive(evaluation, self.suite.max_unknown):  # else what was paid for is in the cache
+            self._record(collector.gathered)
+        return evaluation
+
+    # -- the steps
+
+    async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
+        self.prices.check([rows.config.model])
+        self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
+        before = self.ledger.spent
+        try:
+            return await self.means.evaluate(rows, self.grader, source)
+        finally:
+            await source.aclose()
+            self.listen(events.Finished(self.suite.name, self.ledger.spent - before))
+
+    def _record(self, gathered: Gathered) -> None:
+        Recording.write(self.recording_path, gathered.exchanges, self.redactor, self.settings.layout)
+        if self.settings.mode is Mode.RECORD_ALL:
+            self.at_end(self._anew.end)
+        else:
+            self._anew.end()
+
+    @property
+    def _anew(self) -> Anew:
+        return Anew.of(self.recording_path, self.settings.root)
+
+    def _rows(self, config: Config) -> AskedRows:
+        return AskedRows(config, self.split.test, self.settings.shard)
+
+    def _lock(
+        self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
+    ) -> Lock:
+        return lock_of(self.suite, evaluation, fingerprints, price=self.prices.price(config.model), study=study)
+
+    def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:
+        return recording_facts(self.recording_path, self.settings, recording, missing)

@@ -14,7 +14,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 from support.browser import chromium  # noqa: E402
 from support.results import evaluation, lock, report, result  # noqa: E402
 
-from pytest_llmtune.report import html  # noqa: E402  # noqa: E402
+from pytest_llmtune.report.html import write  # noqa: E402  # noqa: E402  # noqa: E402  # noqa: E402
 
 _TEXT = "The quick brown fox jumps over the lazy dog and thinks step by step. " * 8
 _TIMED = """
@@ -35,7 +35,7 @@ def main(examples: int = 5_000, responses: int = 5) -> None:
     before = evaluation([result(i, float(i % 5 > 0)) for i in range(examples)])
     with tempfile.TemporaryDirectory() as directory, chromium() as browser:
         begun = time.perf_counter()
-        page = html.write(Path(directory), [report(today, lock(before))])
+        page = write(Path(directory), [report(today, lock(before))])
         print(f"{examples} examples of {responses} answers: {page.stat().st_size / 1e6:.1f} MB, ", end="")
         print(f"written in {time.perf_counter() - begun:.1f} s")
         browser.open(page)

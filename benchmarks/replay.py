@@ -250,7 +250,7 @@ def marker(directory: Path, size: int) -> None:
     """An app's own openai client under the marker ``llm_replay``."""
     import openai
 
-    from pytest_llmtune.capture.patching import recorded
+    from pytest_llmtune.capture.patches import recorded
 
     with recorded(_replay(directory, size)):
         asking = openai.OpenAI(api_key="any", base_url=(directory / "url").read_text())

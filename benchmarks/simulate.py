@@ -23,11 +23,11 @@ from arena import TASKS, TUNED, Bank, bank_of
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.data.split import Split
 from pytest_llmtune.grading.registry import resolve
-from pytest_llmtune.money.ledger import Ledger, closing
+from pytest_llmtune.money.ledger import Ledger, closing_reservation
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.tuning import tune
 from pytest_llmtune.types import Completion, CompletionRequest, Example, Exchange
-from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Simulated:
         if missing := request.n - sum(map(answers_in, held)):
             price = self.prices.price(str(request.body["model"]))
             reserved = self.ledger.reserve_now(worst_case(price, request.body, missing))
-            with closing(reserved, self.ledger.close) as reservation:
+            with closing_reservation(reserved, self.ledger.close) as reservation:
                 body = {**request.body, "n": missing}
                 _, reply = self.arena.complete(body)
                 exchange = Exchange("POST", "", body, reply)

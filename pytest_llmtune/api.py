@@ -1,4 +1,4 @@
-"""The same core without pytest: for scripts and notebooks."""
+"""Without pytest: ``tune``, ``evaluate`` and ``complete``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.invalid import meant
+from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading import check_aggregated
 from pytest_llmtune.guard.evaluation import evaluation_of
-from pytest_llmtune.guard.outcome import Place
+from pytest_llmtune.guard.outcome import SuiteLocation
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.redaction.redacting import redactor_of
+from pytest_llmtune.redaction.redactor import redactor_of
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
-from pytest_llmtune.suite.aggregate import aggregator
-from pytest_llmtune.suite.parameters import PARAMETERS
+from pytest_llmtune.suite.domains import PARAMETERS
+from pytest_llmtune.suite.keys import aggregator
 from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = ["Tuned", "complete", "evaluate", "tune"]
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
     settings = settings or Settings()
-    place = Place(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
+    place = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
     return SuiteRun(suite, settings, place, Ledger(), redactor_of(settings))
 
 
@@ -194,8 +194,8 @@ async def _first_accepted(
 def _source(settings: Settings, cache_seed: int | None) -> LiveSource:
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoint_files import endpoints_of
+    from pytest_llmtune.completions.endpoints import Trust
     from pytest_llmtune.completions.source import LiveSource
-    from pytest_llmtune.completions.trust import Trust
     from pytest_llmtune.money.prices import PriceBook
 
     trust = Trust.of(hosts=settings.trust_hosts)

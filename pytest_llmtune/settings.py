@@ -1,4 +1,4 @@
-"""What a run was asked to do: the settled values of every option, as the core needs them."""
+"""The options in force for a run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.recording.parts import Layout
+from pytest_llmtune.recording.storage import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.guard.sharding import Shard
+    from pytest_llmtune.guard.shards import Shard
 
 __all__ = ["Mode", "Settings"]
 

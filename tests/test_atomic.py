@@ -10,7 +10,7 @@ from subprocess import run
 
 import pytest
 
-from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.files import write_text
 
 
 def test_a_new_file_is_written_with_its_directory(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_any_other_text_is_written(tmp_path: Path, text: str) -> None:
 def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     """The umask decides, as for any file: a team can read what one member wrote."""
     code = (
-        "import os, sys; from pathlib import Path; from pytest_llmtune._util.atomic import write_text\n"
+        "import os, sys; from pathlib import Path; from pytest_llmtune._util.files import write_text\n"
         "os.umask(0o027); write_text(Path(sys.argv[1]), 'x')"
     )
     run([sys.executable, "-c", code, str(tmp_path / "file")], check=True)
@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
     code = (
-        "import resource, signal; from pathlib import Path; from pytest_llmtune._util.atomic import write_text\n"
+        "import resource, signal; from pathlib import Path; from pytest_llmtune._util.files import write_text\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "import sys; write_text(Path(sys.argv[1]), 'new' * 1000)"
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune._util.figures import apart, counted, dollars, interval, number
+from pytest_llmtune._util.text import apart, counted, dollars, interval, number
 
 
 @pytest.mark.parametrize(

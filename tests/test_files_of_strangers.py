@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.llm_server import LLMServer
 
-from pytest_llmtune._util import plain_yaml
+from pytest_llmtune._util import yaml as plain_yaml
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.data.dataset import load
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.guard.outcome import Place
+from pytest_llmtune.guard.outcome import SuiteLocation
 from pytest_llmtune.guard.shards import Shards
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.redaction.keys import KeySources
@@ -74,7 +74,7 @@ class Project:
 
     def run(self, mode: Mode = Mode.REPLAY) -> SuiteRun:
         [(suite, line)] = read_suites(self.root / "sums.llmtune.yaml", root=self.root, allow_code=())
-        place = Place("sums", "sums.llmtune.yaml", line, self.root / "llmtune")
+        place = SuiteLocation("sums", "sums.llmtune.yaml", line, self.root / "llmtune")
         return SuiteRun(suite, Settings(mode=mode, root=self.root), place, Ledger(), Redactor())
 
     def harmless(self) -> bool:
@@ -238,7 +238,7 @@ def test_a_parquet_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    from pytest_llmtune.data import formats
+    from pytest_llmtune.data import readers as formats
 
     parquet.write_table(pyarrow.table({"q": ["x" * 10_000] * 20_000}), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 100_000

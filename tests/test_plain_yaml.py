@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune._util.plain_yaml import load
+from pytest_llmtune._util.yaml import load
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
@@ -71,5 +71,5 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 def test_yaml_is_imported_only_when_it_is_read() -> None:
     """Importing the module costs no yaml."""
-    code = "import sys, pytest_llmtune._util.plain_yaml, pytest_llmtune.guard.lockfile; sys.exit('yaml' in sys.modules)"
+    code = "import sys, pytest_llmtune._util.yaml, pytest_llmtune.guard.lockfile; sys.exit('yaml' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

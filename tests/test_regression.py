@@ -15,11 +15,10 @@ from support.results import evaluation, lock, result, scores
 
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.guard.comparison import Outcome, excerpt
 from pytest_llmtune.guard.gates import judge
-from pytest_llmtune.guard.verdict import Criteria, Limit, Stale, Verdict, criteria_of, limits_of
+from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, Verdict, criteria_of, excerpt, limits_of
 from pytest_llmtune.suite import Suite
-from pytest_llmtune.suite.threshold import parse
+from pytest_llmtune.suite.keys import parse
 from pytest_llmtune.types import Interval
 
 

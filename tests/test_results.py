@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 from support.results import evaluation, lock, result
 
-from pytest_llmtune._util import spool
+from pytest_llmtune._util import files as spool
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.guard import evaluation as evaluating
-from pytest_llmtune.guard.evaluation import Collector, evaluate
-from pytest_llmtune.guard.results import Results
+from pytest_llmtune.guard.evaluation import Collector, SpilledResults, evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.suite import Config, Template
@@ -56,9 +55,9 @@ _FOUND = st.builds(
 )
 
 
-def kept(results: Sequence[ExampleResult]) -> Results:
+def kept(results: Sequence[ExampleResult]) -> SpilledResults:
     """On disk; the last one is put there first."""
-    found = Results([each.example for each in results])
+    found = SpilledResults([each.example for each in results])
     for place in reversed(range(len(results))):
         found[place] = results[place]
     return found
@@ -177,7 +176,7 @@ def test_no_room_for_results_is_told() -> None:
     """A full disk ends the run with a sentence that says what to do; nothing is lost silently."""
     code = (
         "import resource\n"
-        "from pytest_llmtune._util.spool import Spool\n"
+        "from pytest_llmtune._util.files import Spool\n"
         "from pytest_llmtune.errors import CacheError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n"
         "spool = Spool()\n"
@@ -197,7 +196,7 @@ def test_results_on_disk_change_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     usual = replayed(recording, rows(30))
     monkeypatch.setattr(evaluating, "_MANY", 29)
     found = replayed(recording, rows(30))
-    assert isinstance(found.results, Results)
+    assert isinstance(found.results, SpilledResults)
     assert isinstance(usual.results, tuple)
     assert found.results == usual.results
     assert found == usual

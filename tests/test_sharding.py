@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pytest_llmtune.data.rows import with_ids
-from pytest_llmtune.guard.sharding import Shard
+from pytest_llmtune.data.dataset import with_ids
+from pytest_llmtune.guard.shards import Shard
 
 ROWS = [{"question": f"What is {number}?"} for number in range(2000)]
 

@@ -1,4 +1,4 @@
-"""From synchronous to asynchronous code."""
+"""Run coroutines from synchronous code, inside or outside a running event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_llmtune.capture.belonging import outside
+from pytest_llmtune.capture.patches import outside
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

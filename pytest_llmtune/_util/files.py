@@ -1,20 +1,122 @@
-"""One writer for each file: a lock that the operating system gives back when its holder ends, however it ends."""
+"""Atomic writes, regular files only, spooled temporary data and file locks."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import secrets
 import sys
+import tempfile
+import weakref
+from array import array
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import IO, TYPE_CHECKING
 
-from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.errors import CacheError, RecordingError, SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["claimed", "exclusive"]
+__all__ = ["Spool", "claimed", "exclusive", "refuse_links", "write_bytes", "write_lines", "write_text"]
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Replace ``path`` by ``text`` (UTF-8, line ends as given) in one step; a crash or a full disk leaves the old file.
+
+    Returns:
+        False where the file already held this text, be it with the line ends of a Windows checkout, and nothing was
+        written.
+
+    Raises:
+        OSError: the directory cannot be written to, or the disk is full.
+    """
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> bool:
+    """As ``write_text``."""
+    return write_lines(path, lambda: io.BytesIO(data))
+
+
+def write_lines(path: Path, lines: Callable[[], Iterable[bytes]]) -> bool:
+    """As ``write_text``, of lines with their ends, which are gone through twice: they need not be in memory."""
+    if path.is_file() and _holds(path, lines()):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".llmtune-{secrets.token_hex(8)}.tmp")  # short: the name itself may be at the limit
+    try:
+        with temporary.open("xb") as file:  # created with the umask's permissions, as any new file
+            file.writelines(lines())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _holds(path: Path, lines: Iterable[bytes]) -> bool:
+    with path.open("rb") as file:
+        pairs = zip_longest(file, lines)
+        return all(old is not None and new in (old, old.replace(b"\r\n", b"\n")) for old, new in pairs)
+
+
+def refuse_links(directories: Iterable[Path], root: Path) -> None:
+    """Look at directories of ours and everything in them; one that is not there is fine.
+
+    Raises:
+        SuiteError: one of them is a link that leads out of the project, and out of the directory that holds it.
+    """
+    for directory in directories:
+        allowed = (root.resolve(), directory.parent.resolve())
+        for path in (directory, *directory.rglob("*")):
+            if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
+                raise SuiteError(f"{path} is a symbolic link that leads out of the project {root}; remove it")
+
+
+_IN_MEMORY = 500_000
+"""Bytes, past which they go to disk, into a file without a name, gone with this process."""
+
+
+class Spool:
+    """Texts by the number under which they were put: memory does not grow with them, but by eight bytes for each."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="llmtune-")  # noqa: SIM115  # as long as this is
+        self._ends = array("Q", [0])
+        weakref.finalize(self, self._file.close)
+
+    def put(self, text: str) -> int:
+        """Keep a text; returns its number, counted from 0.
+
+        Raises:
+            CacheError: there is no room for temporary files.
+        """
+        data = text.encode("utf-8", "surrogatepass")
+        try:
+            self._file.seek(self._ends[-1])
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise CacheError(
+                f"no temporary file can hold what was answered: {error.strerror or error}; free the disk, or name another "
+                "directory in the environment variable TMPDIR, and run again: what was paid for before is kept"
+            ) from None
+        self._ends.append(self._ends[-1] + len(data))
+        return len(self) - 1
+
+    def get(self, number: int) -> str:
+        """The text that was put under a number."""
+        start, end = self._ends[number : number + 2]
+        self._file.seek(start)
+        return self._file.read(end - start).decode("utf-8", "surrogatepass")
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Functions that a suite names: found by "module:function", told apart by qualified name and source text."""
+"""Load functions by ``module:name`` and fingerprint their source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.invalid import meant
+from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The canonical form of a request: what makes two requests the same one, whoever spelled them."""
+"""Canonical JSON and the key of a completion request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen values to JSON data and back, led by their type annotations; unknown fields and wrong types are refused."""
+"""Dataclasses to plain JSON values and back, strictly."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["from_plain", "to_plain"]
 
 
 T = TypeVar("T")
-Place = str | None
+Where = str | None
 """Where in the document something stands; None: nobody asks, which spares naming every place of a large one."""
-Reader = Callable[[Any, Place], Any]
+Reader = Callable[[Any, Where], Any]
 
 
 def to_plain(value: Any) -> Any:
@@ -59,7 +59,7 @@ def from_plain(kind: type[T], data: Any, where: str = "") -> T:
     return value
 
 
-def _fail(where: Place, wanted: str, data: Any) -> typing.NoReturn:
+def _fail(where: Where, wanted: str, data: Any) -> typing.NoReturn:
     shown = repr(data)
     raise ValueError(f"{where or 'the document'} is {shown[:80]}{'...' * (len(shown) > 80)}, not {wanted}")
 
@@ -82,18 +82,18 @@ def _reader(kind: Any) -> Reader:
     raise TypeError(f"no plain form for {kind!r}")
 
 
-def _anything(data: Any, _: Place) -> Any:
+def _anything(data: Any, _: Where) -> Any:
     return data
 
 
 def _exactly(kind: type, wanted: str) -> Reader:
-    def read(data: Any, where: Place) -> Any:
+    def read(data: Any, where: Where) -> Any:
         return data if type(data) is kind else _fail(where, wanted, data)
 
     return read
 
 
-def _float(data: Any, where: Place) -> float:
+def _float(data: Any, where: Where) -> float:
     if isinstance(data, bool) or not isinstance(data, (int, float, str)):
         _fail(where, "a number", data)
     try:
@@ -102,7 +102,7 @@ def _float(data: Any, where: Place) -> float:
         _fail(where, "a number", data)
 
 
-def _decimal(data: Any, where: Place) -> Decimal:
+def _decimal(data: Any, where: Where) -> Decimal:
     if isinstance(data, bool) or not isinstance(data, (int, float, str)):
         _fail(where, "an amount", data)
     try:
@@ -123,7 +123,7 @@ _SCALARS: dict[Any, Reader] = {
 
 
 def _literal(values: tuple[Any, ...]) -> Reader:
-    def read(data: Any, where: Place) -> Any:
+    def read(data: Any, where: Where) -> Any:
         return data if data in values else _fail(where, f"one of {', '.join(map(str, values))}", data)
 
     return read
@@ -134,7 +134,7 @@ def _union(kinds: tuple[Any, ...]) -> Reader:
     (kind,) = (kind for kind in kinds if kind is not type(None))
     inner = _reader(kind)
 
-    def read(data: Any, where: Place) -> Any:
+    def read(data: Any, where: Where) -> Any:
         return None if data is None else inner(data, where)
 
     return read
@@ -144,7 +144,7 @@ def _tuple(kinds: tuple[Any, ...]) -> Reader:
     readers = [_reader(kind) for kind in kinds if kind is not Ellipsis]
     fixed = Ellipsis not in kinds
 
-    def read(data: Any, where: Place) -> tuple[Any, ...]:
+    def read(data: Any, where: Where) -> tuple[Any, ...]:
         if not isinstance(data, list) or (fixed and len(data) != len(readers)):
             _fail(where, f"a list of {len(readers)}" if fixed else "a list", data)
         if where is None and not fixed:
@@ -162,7 +162,7 @@ def _tuple(kinds: tuple[Any, ...]) -> Reader:
 def _mapping(kind: Any) -> Reader:
     inner = _reader(kind)
 
-    def read(data: Any, where: Place) -> dict[str, Any]:
+    def read(data: Any, where: Where) -> dict[str, Any]:
         if not isinstance(data, dict):
             _fail(where, "a mapping", data)
         if where is None:
@@ -181,7 +181,7 @@ def _dataclass(kind: type) -> Reader:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
 
-    def read(data: Any, where: Place) -> Any:
+    def read(data: Any, where: Where) -> Any:
         if not isinstance(data, dict):
             _fail(where, "a mapping", data)
         if not needed <= data.keys():

@@ -1,4 +1,4 @@
-"""Intervals and tests for small numbers of examples, in plain Python: no numpy in an idle plugin."""
+"""Statistics: Wilson intervals, the bootstrap, McNemar's exact test, detectable drops."""
 
 from __future__ import annotations
 

@@ -1,14 +1,33 @@
-"""Untrusted text made harmless: what a model says may reach a terminal, a log of a CI system or a file."""
+"""Wording shared by messages and reports: counts, dollars, quoting, did-you-mean."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from pytest_llmtune.errors import SuiteError
 
-__all__ = ["cell_cut", "cell_pad", "clean", "columns", "one_line"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "InvalidError",
+    "apart",
+    "cell_cut",
+    "cell_pad",
+    "clean",
+    "columns",
+    "counted",
+    "dollars",
+    "interval",
+    "listed",
+    "meant",
+    "number",
+    "one_line",
+    "shown",
+]
 
 
 # C0 and C1 controls, DEL, marks that turn the reading direction, invisible tags, line separators, lone surrogates
@@ -76,3 +95,85 @@ def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
         )
         for row in rows
     ]
+
+
+def number(value: float | Decimal, digits: int = 4) -> str:
+    """``value`` with at most ``digits`` decimals; tiny values keep two digits that count."""
+    value = float(value)
+    if value and abs(value) < 10**-digits:
+        return f"{value:.2g}"
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def dollars(amount: float | Decimal, digits: int = 4) -> str:
+    """USD with at least cents and at most ``digits`` digits that count: ``$0.0003125``, ``$12.40``."""
+    value = Decimal(str(amount))
+    if not value:
+        return "$0"
+    places = max(2, digits - 1 - value.adjusted())
+    whole, _, fraction = f"{value:.{places}f}".partition(".")
+    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def apart(first: float | Decimal, second: float | Decimal, *, money: bool = False) -> tuple[str, str]:
+    """Both numbers with as many digits as it takes to see that they differ."""
+    show = dollars if money else number
+    for digits in (4, 6, 9, 12):
+        shown = show(first, digits), show(second, digits)
+        if shown[0] != shown[1] or float(first) == float(second):
+            break
+    return shown
+
+
+def interval(low: float, high: float) -> str:
+    """``0.58 to 0.92``."""
+    return f"{number(low, 3)} to {number(high, 3)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 example``, ``2 examples``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+class InvalidError(SuiteError):
+    """One value of a suite is wrong; ``path`` leads to it from the top of the declaration: ``("model", 1, "stop")``."""
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def inside(self, *path: str | int) -> InvalidError:
+        """The same problem, seen from further out."""
+        return InvalidError(str(self), *path, *self.path)
+
+    @property
+    def spot(self) -> str:
+        """The path for people: ``model[1].stop``."""
+        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return text.removeprefix(".")
+
+
+def shown(value: object, width: int = 80) -> str:
+    """A value for a message: its repr on one line, cut to ``width``."""
+    text = repr(value)
+    if not isinstance(value, str):  # a foreign repr may hold anything
+        text = "".join(character if character.isprintable() else " " for character in text)
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Names for a message: ``'a', 'b' and 3 more``."""
+    every = [shown(name, 40) for name in names]
+    rest = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest if every else "none"
+
+
+def meant(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str:
+    """`` (did you mean 'x'?)`` where one of the valid words is close, else nothing."""
+    words = list(valid)
+    swapped = [
+        name for name in words if name != word and sorted(name) == sorted(str(word))
+    ]  # two letters in each other's place
+    close = swapped or difflib.get_close_matches(str(word), words, n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,7 +1,4 @@
-"""YAML from strangers, with the line and column of every value: safe tags, and limits on size, depth and aliases.
-
-Plain values are read as YAML 1.2 has them: ``no`` and ``on`` are texts, ``1e-3`` is a number, dates are texts.
-"""
+"""YAML 1.2 as data: no tags, no aliases, line numbers for messages."""
 
 from __future__ import annotations
 
@@ -10,14 +7,78 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.invalid import shown
+from pytest_llmtune._util.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     import yaml
 
-__all__ = ["Document", "YamlError", "documents"]
+__all__ = ["Document", "YamlError", "documents", "load"]
+
+
+def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50) -> Any:
+    """Read plain data.
+
+    Raises:
+        ValueError: the text is no such YAML; the message starts with ``line N: `` where a line is to blame.
+    """
+    import yaml
+
+    if len(text) > max_chars:
+        raise ValueError(f"{len(text):,} characters are more than the limit of {max_chars:,}")
+    try:
+        loader = _plain_loader_class()(text)
+        loader.max_depth = max_depth
+        return loader.get_single_data()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"line {line}: the character #x{error.character:02x} is not allowed") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem or error.context}") from None
+    except (ValueError, OverflowError, RecursionError) as error:  # 5,000 digits, a date of month 99, ...
+        raise ValueError(f"a value cannot be read: {error}") from None
+
+
+@cache
+def _plain_loader_class() -> Any:
+    """A safe loader with our refusals; made on first use, because yaml must not be imported before."""
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        max_depth = 50
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise yaml.composer.ComposerError(
+                    None, None, "anchors and aliases are not allowed here", event.start_mark
+                )
+            if getattr(event, "tag", None):
+                raise yaml.composer.ComposerError(None, None, "tags are not allowed here", event.start_mark)
+            self.depth += 1
+            if self.depth > self.max_depth:
+                raise yaml.composer.ComposerError(None, None, "nested too deeply", event.start_mark)
+            try:
+                return super().compose_node(parent, index)
+            finally:
+                self.depth -= 1
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            seen: set[Any] = set()
+            for key, _ in node.value:
+                if key.value in seen if isinstance(key.value, str) else True:
+                    problem = (
+                        f"the key {key.value!r} stands twice" if isinstance(key.value, str) else "a key is no text"
+                    )
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return PlainLoader
 
 
 _MAX_CHARS, _MAX_DEPTH, _MAX_NODES, _MAX_DOCUMENTS = 4_000_000, 50, 200_000, 1_000

@@ -1,4 +1,4 @@
-"""An OpenAI client whose calls are played from, or added to, the recording of one test, by a transport of its own."""
+"""The OpenAI client behind the ``llm_client`` fixture."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.belonging import outside
 from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.patches import outside
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -1,4 +1,4 @@
-"""Which recorded request a client's request is: by method, URL path and canonical body, or as the user says."""
+"""Match a request of an app to a recorded interaction."""
 
 from __future__ import annotations
 

@@ -1,28 +1,93 @@
-"""Requests of ``http.client``, urllib3, requests and httplib2, recorded and played beneath their connections.
-
-vcrpy replaces these libraries' connection classes, and gives the real ones back to the whole process while one thread
-sends a request: other threads' requests then escape. Here connections keep their class and get another socket.
-"""
+"""Patch HTTP clients so that an app's calls reach the active recording."""
 
 from __future__ import annotations
 
 import functools
 import http.client
 import io
-from contextlib import contextmanager
+import threading
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.belonging import outside
+from pytest_llmtune._util.jsonhash import canonical_json
 from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.session import CallRefusedError, Replay
+from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pytest_llmtune.capture.session import Call, Replay
+    from vcr.request import Request
 
-__all__ = ["patched"]
+    from pytest_llmtune.capture.session import Call
+
+__all__ = ["ActiveRecordings", "outside", "patched", "recorded"]
+
+
+_CURRENT: ContextVar[tuple[Replay | None] | None] = ContextVar("llmtune_replay", default=None)
+"""What a context belongs to, as a tuple of one; None where nobody said."""
+
+
+@contextmanager
+def _inside(replay: Replay | None) -> Iterator[None]:
+    token = _CURRENT.set((replay,))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def outside() -> AbstractContextManager[None]:
+    """Requests made in this context go straight to the network, whatever is being recorded around it."""
+    return _inside(None)
+
+
+class ActiveRecordings:
+    """The recordings that are open in this process, and the one that a piece of running code belongs to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: tuple[Replay, ...] = ()
+
+    @property
+    def any_open(self) -> bool:
+        """Whether any recording is open."""
+        return bool(self._open)
+
+    @contextmanager
+    def opened(self, replay: Replay) -> Iterator[None]:
+        """The recording is open, and this context belongs to it."""
+        with self._lock:
+            self._open = (*self._open, replay)
+        try:
+            with _inside(replay):
+                yield
+        finally:
+            with self._lock:
+                self._open = tuple(other for other in self._open if other is not replay)
+
+    def replay(self) -> Replay | None:
+        """The recording that a request made here belongs to; None: it is nobody's.
+
+        A thread that was started without its parent's context belongs to the only recording there is.
+
+        Raises:
+            CallRefusedError: such a thread, while several recordings are open.
+        """
+        if (belongs := _CURRENT.get()) is not None:
+            return belongs[0]
+        opened = self._open
+        if len(opened) > 1:
+            raise CallRefusedError(
+                RecordingError(
+                    f"a thread makes a request while {len(opened)} recordings are open, and belongs to none of them; "
+                    "start it with its parent's context: contextvars.copy_context().run"
+                )
+            )
+        return opened[0] if opened else None
 
 
 _CLASSES = (
@@ -116,7 +181,7 @@ class _Socket:
 
     def _response(self) -> IO[bytes]:
         sent, self._sent = bytes(self._sent), bytearray()
-        asked = _asked(self._connection, sent)
+        asked = _asked_of_connection(self._connection, sent)
         call = self.replay.ask(asked)
         played = call.interaction
         if played is None:
@@ -167,7 +232,7 @@ class _Failed(io.BytesIO):
         raise self._error
 
 
-def _asked(connection: Any, sent: bytes) -> Asked:
+def _asked_of_connection(connection: Any, sent: bytes) -> Asked:
     head, _, body = sent.partition(b"\r\n\r\n")
     first, _, rest = head.partition(b"\r\n")
     method, target, _ = first.decode("latin-1").split(" ", 2)
@@ -190,3 +255,111 @@ def _raw(status: int, reason: str, headers: Iterable[tuple[str, str]], body: byt
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in kept)]
     lines += [f"content-length: {len(body)}", "connection: close", "", ""]
     return io.BytesIO("\r\n".join(lines).encode("latin-1", "replace") + body)
+
+
+# vcrpy's patches of these are not thread-safe; http_patch takes their place
+_OURS = ("httplib", "requests", "boto3", "urllib3", "httplib2")
+
+
+@contextmanager
+def recorded(replay: Replay) -> Iterator[Replay]:
+    """Every HTTP request made in this context belongs to the recording, whatever client makes it.
+
+    Several may be open at once, in threads of their own: each keeps to itself what its context, and the tasks and
+    threads that inherit it, ask.
+    """
+    with replay, _PATCHES.for_one(replay):
+        yield replay
+
+
+class _Patches:
+    """The libraries of this process are patched once, while any recording is open."""
+
+    def __init__(self) -> None:
+        self._belonging = ActiveRecordings()
+        self._lock = threading.Lock()
+        self._users = 0
+        self._stack = ExitStack()
+
+    @contextmanager
+    def for_one(self, replay: Replay) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._install()
+            self._users += 1
+        try:
+            with self._belonging.opened(replay):
+                yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._stack.close()
+
+    def _install(self) -> None:
+        from vcr.patch import CassettePatcherBuilder
+
+        with ExitStack() as stack:
+            for patcher in CassettePatcherBuilder(_Cassette(self._belonging)).build():
+                stack.enter_context(patcher)
+            stack.enter_context(patched(self._belonging.replay))
+            self._stack = stack.pop_all()
+
+
+class _Cassette:
+    """What vcrpy's stubs talk to instead of a cassette: it finds the recording that a request belongs to."""
+
+    _path = "llmtune"
+    skip_patchers = _OURS
+    custom_patches = ()
+    write_protected = False  # a request without a recording is refused by ``Replay.ask``
+
+    def __init__(self, belonging: ActiveRecordings) -> None:
+        self._belonging = belonging
+
+    def filter_request(self, request: Request) -> Request:
+        return request
+
+    def can_play_response_for(self, request: Request) -> bool:
+        """The first thing that a stub asks; the call is kept on the request until its end."""
+        replay = self._belonging.replay()
+        if replay is None or replay.ignores(request.uri):
+            return False
+        call = replay.ask(_asked(request))
+        request.llmtune = replay, call
+        return call.interaction is not None
+
+    def play_response(self, request: Request) -> dict[str, Any]:
+        _, call = request.llmtune
+        response: dict[str, Any] = call.interaction.to_plain()["response"]
+        response["body"]["string"] = call.interaction.text.encode()
+        return response
+
+    def append(self, request: Request, response: dict[str, Any]) -> None:
+        """A real response came; one that aiohttp was redirected to was not asked about before."""
+        if not hasattr(request, "llmtune") and self.can_play_response_for(request):
+            return
+        if not hasattr(request, "llmtune"):
+            return
+        replay, call = request.llmtune
+        headers = {name.lower(): ", ".join(values) for name, values in response["headers"].items()}
+        status = response["status"]
+        replay.answer(call, status["code"], status["message"] or "", headers, response["body"].get("string") or b"")
+
+    def find_requests_with_most_matches(self, request: Request) -> list[tuple[Request]]:
+        """aiohttp's stub looks for the target of a redirect: it is the request itself."""
+        return [(request,)]
+
+
+def _asked(request: Request) -> Asked:
+    body = request.body
+    if hasattr(body, "read"):
+        body = body.read()
+    if isinstance(body, dict):  # aiohttp's json=
+        body = canonical_json(body)
+    if not isinstance(body, (bytes, str, type(None))):
+        body = b"".join(part if isinstance(part, bytes) else str(part).encode() for part in body)
+    return Asked.of(request.method, request.uri, body or b"", request.headers.items())
+
+
+_PATCHES = _Patches()

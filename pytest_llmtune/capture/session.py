@@ -1,38 +1,43 @@
-"""What client code asks during one test: played from a recording or added to it, counted, and told where missing."""
+"""Replay or record the calls of one test."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 import threading
 import time
+import unicodedata
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from pytest_llmtune._util import files as write_lock
+from pytest_llmtune._util.files import exclusive
 from pytest_llmtune.capture.matching import Asked, Key, Matching
-from pytest_llmtune.capture.meter import Meter
-from pytest_llmtune.capture.open_hosts import OpenHosts
-from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
+from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.capture.netguard import OpenHosts
+from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError, SuiteError
+from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import mismatch as stale
-from pytest_llmtune.recording import orphans, parts, storing
-from pytest_llmtune.recording import storage as stored
 from pytest_llmtune.recording.format import Interaction, path_of
+from pytest_llmtune.recording.housekeeping import remove
+from pytest_llmtune.recording.storage import Layout, leftovers, read_all
+from pytest_llmtune.recording.writer import write
 from pytest_llmtune.settings import Mode
-from pytest_llmtune.wire import wire
-from pytest_llmtune.wire.undercount import noted
+from pytest_llmtune.wire.body import text_of, why_incomplete
+from pytest_llmtune.wire.tokens import noted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from pytest_llmtune.capture.client_spend import ClientSpend
-    from pytest_llmtune.money.ledger import Reservation
+    from pytest_llmtune.money.ledger import Ledger, Reservation
     from pytest_llmtune.redaction.redactor import Redactor
+    from pytest_llmtune.settings import Settings
 
-__all__ = ["Call", "CallRefusedError", "Replay"]
+__all__ = ["Call", "CallRefusedError", "Replay", "locked_config", "replay_of"]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
@@ -84,7 +89,7 @@ class Replay:
     meter: Meter = field(default_factory=Meter)
     open_hosts: OpenHosts = field(default_factory=OpenHosts)
     """Hosts whose requests are nobody's business here."""
-    layout: parts.Layout = field(default_factory=parts.Layout)
+    layout: Layout = field(default_factory=Layout)
     """How a recording that has grown large is laid out."""
     lock_directory: Path | None = None
     """Where a recording run locks the file; None: it does not."""
@@ -164,12 +169,12 @@ class Replay:
         latency = time.perf_counter() - call.started
         content_type = headers.get("content-type", "")
         try:
-            text = noted(call.asked.body, wire.text_of(body, headers.get("content-encoding", "")))
+            text = noted(call.asked.body, text_of(body, headers.get("content-encoding", "")))
         except ValueError as error:
             self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
             return
         self._settle(call, status, text)
-        if wire.why_incomplete(path_of(call.asked.uri), status, text, content_type):
+        if why_incomplete(path_of(call.asked.uri), status, text, content_type):
             self.drop(call)
             return
         asked = call.asked
@@ -200,9 +205,9 @@ class Replay:
             return
         with ExitStack() as stack:
             if self.mode in _WRITING and self.lock_directory is not None:
-                stack.enter_context(write_lock.exclusive(self.path, self.lock_directory))
+                stack.enter_context(exclusive(self.path, self.lock_directory))
             if self.mode in _PLAYING:
-                self._recorded = list(stored.read_all(self.path, torn=self.mode in _WRITING))
+                self._recorded = list(read_all(self.path, torn=self.mode in _WRITING))
             self._stack = stack.pop_all()
         for interaction in self._recorded:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
@@ -248,9 +253,9 @@ class Replay:
         else:
             kept = [*self._recorded, *new]
         if kept:
-            storing.write(self.path, kept, self.redactor, self.layout)
+            write(self.path, kept, self.redactor, self.layout)
         else:
-            orphans.remove(parts.leftovers(self.path, ()))
+            remove(leftovers(self.path, ()))
 
     def _stale(self) -> str:
         first = self._clean(self.missing[0])
@@ -272,3 +277,72 @@ def _name(asked: Asked) -> str:
 
 def _cause(error: BaseException | None) -> BaseException | None:
     return None if isinstance(error, CallRefusedError) else error
+
+
+_LONGEST = 120
+"""Bytes of a file's name before its endings; the whole path has to fit into Windows' 260 too."""
+_KEYS = ("match_on", "max_calls", "max_cost")
+
+
+class _Run(Protocol):
+    settings: Settings
+    ledger: Ledger
+
+    @property
+    def redactor(self) -> Redactor: ...
+
+
+def replay_of(test: Any, run: _Run) -> Replay:
+    """The recording of a test's client calls: ``<tests>/llmtune/<module>.<class>.<test>.cassette.json``.
+
+    Args:
+        test: a pytest item; only its name, path and markers are read.
+
+    Raises:
+        SuiteError: the marker ``llm_replay`` has an unknown key or an unusable limit.
+    """
+    marker = test.get_closest_marker("llm_replay")
+    keys = dict(marker.kwargs) if marker else {}
+    if (marker and marker.args) or not keys.keys() <= set(_KEYS):
+        wrong = [*map(repr, marker.args), *sorted(keys.keys() - set(_KEYS))]
+        raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
+    settings, prices = run.settings, PriceBook(run.settings.prices)
+    return Replay(
+        test.path.parent / "llmtune" / f"{_file_stem(test)}.cassette.json",
+        settings.mode,
+        f"pytest {test.nodeid} --llm-record=missing",
+        run.redactor,
+        matching=Matching.on(keys.get("match_on")),
+        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), prices),
+        spend=ClientSpend(run.ledger, prices),
+        layout=settings.layout,
+        open_hosts=OpenHosts.of(settings.allow_hosts),
+        lock_directory=settings.root / ".llmtune" / "locks",
+    )
+
+
+def _file_stem(test: Any) -> str:
+    """A name that every file system takes, and that no other test's file has, whatever the case of its letters."""
+    parts = [part for part in test.nodeid.partition("::")[2].split("::") if part != "()"]
+    said = ".".join([test.path.stem, *parts])
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", said)).strip("_")
+    if name == said and name == name.lower() and len(name.encode()) <= _LONGEST:
+        return name
+    cut = name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
+    return f"{cut}-{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def locked_config(directory: Path, name: str | None) -> dict[str, Any]:
+    """The configuration in the lock file of a suite: by its name, else the only one there is.
+
+    Raises:
+        SuiteError: no lock file, or several and no name.
+        LockError: the lock file cannot be read.
+    """
+    from pytest_llmtune.guard.lockfile import Lock
+
+    found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
+    if name is None and len(found) != 1:
+        there = f"there are {', '.join(found)}; choose: @pytest.mark.llm_suite(NAME)" if found else "there is none"
+        raise SuiteError(f"tuned_config needs one lock file in {directory}; {there}. Write one: pytest --llm-tune")
+    return dict(Lock.read(directory / f"{name or found[0]}.lock.yaml").config)

@@ -3,22 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llmtune.cluster.news import Closed, Ended
 from pytest_llmtune.errors import BudgetExhaustedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
-    from pytest_llmtune.cluster.news import News
+    from pytest_llmtune.completions.stats import RequestStats
+    from pytest_llmtune.errors import LLMTuneError
     from pytest_llmtune.money.ledger import Ledger, Reservation
+    from pytest_llmtune.types import Exchange
 
-__all__ = ["Purse"]
+__all__ = ["BudgetActor", "Closed", "Counted", "Done", "Ended", "Kept", "News"]
 
 
-class Purse:
+class Kept(NamedTuple):
+    """Answers to an item arrived, for so many USD."""
+
+    item: int
+    exchange: Exchange
+    cost: Decimal
+
+
+class Closed(NamedTuple):
+    """What was reserved under a number became what it cost, in USD."""
+
+    number: int
+    cost: Decimal
+    uncertain: bool
+
+
+class Done(NamedTuple):
+    """An item has all its answers, or never will."""
+
+    item: int
+    error: LLMTuneError | None
+
+
+class Counted(NamedTuple):
+    """What happened on the way, since the last time."""
+
+    account: RequestStats
+
+
+class Ended(NamedTuple):
+    """Nothing more will be heard of a batch: it is done, or its machine is lost."""
+
+    batch: int
+
+
+News = Kept | Closed | Done | Counted | Ended
+
+
+class BudgetActor:
     """One for each source; it lives beside the process that asked, so that no lost machine takes it along.
 
     What arrives waits here until it is heard: the machine that paid for it may be gone by then.

@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.cluster import node
-from pytest_llmtune.cluster.budget_actor import Purse
-from pytest_llmtune.cluster.grading import ClusterGrader, ClusterReader, Crew, stays
+from pytest_llmtune.cluster.budget_actor import BudgetActor
+from pytest_llmtune.cluster.grading import ClusterGrader, ClusterReader, RemoteGrading, stays
 from pytest_llmtune.cluster.job_spec import installed
-from pytest_llmtune.cluster.requester import ClusterAsking
+from pytest_llmtune.cluster.requester import ClusterRequester
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.grading.several import Several
+from pytest_llmtune.grading.custom import CompositeGrader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_llmtune.cluster.job_spec import Item, Order
-    from pytest_llmtune.completions.known import Known
+    from pytest_llmtune.cluster.job_spec import Item, JobSpec
+    from pytest_llmtune.completions.routing import ServerFacts
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.money.ledger import Ledger
@@ -87,7 +87,7 @@ class Engine:
             cluster,
             max(1, int(cluster.cluster_resources().get("CPU", 1))),
             own,
-            cluster.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(Purse),
+            cluster.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(BudgetActor),
             # Ray must not repeat what had answers that are paid for; grading again costs nothing
             cluster.remote(max_retries=0, scheduling_strategy="SPREAD")(node.ask_batch),
             cluster.remote(max_retries=3, scheduling_strategy="SPREAD")(node.grade_batch),
@@ -98,9 +98,9 @@ class Engine:
         if self.own:
             self.ray.shutdown()
 
-    def asker(self, source: LiveSource) -> ClusterAsking:
+    def asker(self, source: LiveSource) -> ClusterRequester:
         """Who asks in a source's place."""
-        return ClusterAsking(self, source)
+        return ClusterRequester(self, source)
 
     def grader(self, grader: Grader, root: Path) -> Grader:
         """The grader at work on the cluster; a judge stays here: it asks, and what it asks is asked on the cluster.
@@ -108,18 +108,18 @@ class Engine:
         Args:
             root: the project's: its own modules are sent along.
         """
-        if isinstance(grader, Several):
+        if isinstance(grader, CompositeGrader):
             return replace(grader, graders=tuple(self.grader(each, root) for each in grader.graders))
         if stays(grader):
             return grader
-        crew = Crew(self, grader, root)
+        crew = RemoteGrading(self, grader, root)
         return (ClusterReader if hasattr(grader, "aanswers") else ClusterGrader)(grader, crew)
 
     def purse(self, ledger: Ledger) -> Any:
         """A purse with what is left of a ledger."""
         return self._purse.remote(_alone(ledger))
 
-    def ask_batch(self, order: Order, purse: Any, batch: int, items: Sequence[Item], known: Known) -> Any:
+    def ask_batch(self, order: JobSpec, purse: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
         """A batch of requests as a task."""
         return self._ask.remote(order, purse, batch, items, known)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.cluster.gathering import Gathering
+from pytest_llmtune.cluster.requester import Gathering
 from pytest_llmtune.grading.judge import Judge
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
-__all__ = ["ClusterGrader", "ClusterReader", "Crew", "stays"]
+__all__ = ["ClusterGrader", "ClusterReader", "RemoteGrading", "stays"]
 
 
 _MOST = 64
@@ -41,7 +41,7 @@ class _Call:
 
 
 @dataclass(slots=True, eq=False)
-class Crew:
+class RemoteGrading:
     """Sends the calls of one grader out, as tasks."""
 
     engine: Engine
@@ -85,7 +85,7 @@ class ClusterGrader:
     """A grader of all responses together, at work on the cluster."""
 
     local: Grader
-    crew: Crew
+    crew: RemoteGrading
 
     @property
     def name(self) -> str:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmtune.redaction.secret import Secret
+from pytest_llmtune.redaction.keys import Secret
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.source_settings import Terms
+    from pytest_llmtune.completions.source_settings import SourceSettings
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["Item", "Order", "installed"]
+__all__ = ["Item", "JobSpec", "installed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class JobSpec:
     """The terms for one of ``width`` batches at a time: its share of every limit.
 
     The keys travel in it from process to process, and are in no file.
@@ -49,7 +49,7 @@ class Order:
     batching: ClassVar[None] = None
 
     @classmethod
-    def of(cls, terms: Terms, width: int, deadline: float | None) -> Order:
+    def of(cls, terms: SourceSettings, width: int, deadline: float | None) -> JobSpec:
         """A share of somebody's terms.
 
         Args:

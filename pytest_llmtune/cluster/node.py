@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Kept
 from pytest_llmtune.cluster.job_spec import installed
-from pytest_llmtune.cluster.news import Closed, Counted, Done, Kept
-from pytest_llmtune.completions.requester import Asking
-from pytest_llmtune.completions.stats import Account
+from pytest_llmtune.completions.requester import HttpRequester
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
-from pytest_llmtune.money.ledger import Reservation, closing
+from pytest_llmtune.money.ledger import Reservation, closing_reservation
 from pytest_llmtune.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from decimal import Decimal
 
-    from pytest_llmtune.cluster.job_spec import Item, Order
-    from pytest_llmtune.cluster.news import News
-    from pytest_llmtune.completions.known import Known
+    from pytest_llmtune.cluster.budget_actor import News
+    from pytest_llmtune.cluster.job_spec import Item, JobSpec
+    from pytest_llmtune.completions.routing import ServerFacts
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.types import Exchange, Row
 
@@ -36,7 +36,7 @@ _AT_ONCE = 16
 """Answers of graders of which one waits for the other's process."""
 
 
-def ask_batch(order: Order, purse: Any, batch: int, items: Sequence[Item], known: Known) -> Known:
+def ask_batch(order: JobSpec, purse: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
     """Ask for a batch; answers go to the purse as they arrive. Returns what was learned of the servers.
 
     Raises:
@@ -46,9 +46,9 @@ def ask_batch(order: Order, purse: Any, batch: int, items: Sequence[Item], known
     return asyncio.run(_ask_batch(order, _Post(purse, batch), items, known))
 
 
-async def _ask_batch(order: Order, post: _Post, items: Sequence[Item], known: Known) -> Known:
+async def _ask_batch(order: JobSpec, post: _Post, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
     redactor = Redactor().knowing({key.origin: key.reveal() for each in order.endpoints for key in each.keys})
-    asking = Asking.of(order, post, post.account, redactor.clean_text)
+    asking = HttpRequester.of(order, post, post.account, redactor.clean_text)
     asking.recall(known)
 
     async def one(item: Item) -> None:
@@ -76,7 +76,7 @@ class _Post:
 
     purse: Any
     batch: int
-    account: Account = field(default_factory=Account)
+    account: RequestStats = field(default_factory=RequestStats)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _news: list[News] = field(default_factory=list)
     _sending: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class _Post:
         def close(done: Reservation) -> None:
             self.tell(Closed(number, done.price, done.uncertain))
 
-        with closing(Reservation(amount), close) as reservation:
+        with closing_reservation(Reservation(amount), close) as reservation:
             yield reservation
 
     def tell(self, news: News) -> None:

@@ -8,26 +8,81 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pytest_llmtune.cluster.gathering import Gathering
-from pytest_llmtune.cluster.job_spec import Item, Order
-from pytest_llmtune.cluster.news import Closed, Counted, Done, Ended, Kept
-from pytest_llmtune.completions.known import Known
+from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept
+from pytest_llmtune.cluster.job_spec import Item, JobSpec
+from pytest_llmtune.completions.routing import ServerFacts
 from pytest_llmtune.errors import CompletionError, LLMTuneError
 from pytest_llmtune.money.ledger import Reservation
-from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.response import answers_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
+    from pytest_llmtune.cluster.budget_actor import News
     from pytest_llmtune.cluster.engine import Engine
-    from pytest_llmtune.cluster.news import News
-    from pytest_llmtune.completions.requester import Keep
+    from pytest_llmtune.completions.requester import OnExchange
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["ClusterAsking"]
+__all__ = ["ClusterRequester", "Gathering"]
+
+
+T = TypeVar("T")
+_QUIET = 0.005
+"""Seconds without another call that end the gathering."""
+
+
+@dataclass(slots=True, eq=False)
+class Gathering(Generic[T]):
+    """What waits to be sent."""
+
+    run: Callable[[list[T]], Awaitable[None]]
+    """Sends one batch, and returns when it is done; it raises nothing."""
+    width: int
+    """Batches at once."""
+    most: int
+    """Calls in a batch."""
+    _waiting: list[T] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _gathering: asyncio.Task[None] | None = None
+
+    def add(self, call: T) -> None:
+        self._waiting.append(call)
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().create_task(self._gather())
+
+    async def aclose(self) -> None:
+        """Send nothing more, and let go of what is under way."""
+        tasks = [*self._tasks, *([self._gathering] if self._gathering else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _gather(self) -> None:
+        seen = 0
+        while seen < len(self._waiting):
+            seen = len(self._waiting)
+            await asyncio.sleep(_QUIET)
+        self._gathering = None
+        self._fill()
+
+    def _fill(self) -> None:
+        """As many batches as are free, of even size: none waits for a long one at the end."""
+        while self._waiting and (free := self.width - len(self._tasks)) > 0:
+            size = min(self.most, -(-len(self._waiting) // free))
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            task = asyncio.get_running_loop().create_task(self._one(batch))
+            self._tasks.add(task)
+
+    async def _one(self, batch: list[T]) -> None:
+        try:
+            await self.run(batch)
+        finally:
+            if (task := asyncio.current_task()) is not None:
+                self._tasks.discard(task)
+            self._fill()
 
 
 _EACH = 8
@@ -41,14 +96,14 @@ _GOODBYE = 1.0
 @dataclass(slots=True, eq=False)
 class _Waiting:
     item: Item
-    keep: Keep
+    keep: OnExchange
     done: asyncio.Future[None]
     lost: int = 0
     """Machines that were lost under it."""
 
 
 @dataclass(slots=True, eq=False)
-class ClusterAsking:
+class ClusterRequester:
     """Asks for one source. The ledger of the source follows what the purse says."""
 
     engine: Engine
@@ -63,10 +118,10 @@ class ClusterAsking:
     """Under way: the task, and the numbers of its items."""
     _silent: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether nothing is under way."""
-    _known: Known = field(default_factory=Known)
+    _known: ServerFacts = field(default_factory=ServerFacts)
     _end: float | None = None
 
-    async def fill(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+    async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
         self._start()
         assert self._gathering is not None  # noqa: S101  # started
         number = next(self._numbers)
@@ -119,7 +174,7 @@ class ClusterAsking:
         try:
             await self._purse.open.remote(batch)
             left = None if self._end is None else self._end - time.monotonic()
-            order = Order.of(self.source, min(self.engine.width, self.source.concurrency), left)
+            order = JobSpec.of(self.source, min(self.engine.width, self.source.concurrency), left)
             task = self.engine.ask_batch(order, self._purse, batch, [each.item for each in waiting], self._known)
             self._silent.clear()
             self._batches[batch] = task, [each.item.number for each in waiting]

@@ -1,4 +1,4 @@
-"""What a request may cost at most, and what it did cost, with the tokens counted honestly."""
+"""Worst-case cost before a request is sent, and what its answer was billed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.completions.sending import send
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire import undercount
-from pytest_llmtune.wire.answers import answers_in, is_refusal, token_limit
-from pytest_llmtune.wire.response import usage_of
-from pytest_llmtune.wire.tokens import completion_of
+from pytest_llmtune.wire.response import answers_in, is_refusal, token_limit, usage_of
+from pytest_llmtune.wire.tokens import annotated, completion_of, probe_body, proven, suspicious, verdict
 
 if TYPE_CHECKING:
-    from pytest_llmtune.completions.routing import Lane
-    from pytest_llmtune.completions.stats import Account
+    from pytest_llmtune.completions.routing import KeyChannel
+    from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.prices import Price, PriceBook
 
 __all__ = ["ASSUMED_ANSWER", "Billing", "prompt_bound", "worst_case"]
@@ -37,7 +35,7 @@ class Billing:
     """Prices and the tokens they are applied to, over the life of one source."""
 
     prices: PriceBook
-    account: Account
+    account: RequestStats
     timeout: float
     share: Decimal = Decimal(1)
     """What is paid of the price: less for batches."""
@@ -46,12 +44,12 @@ class Billing:
     _counting: dict[tuple[int, str], asyncio.Future[bool | None]] = field(default_factory=dict)
     """Whether an endpoint counts one choice only, by its place and the model; None: it cannot be found out."""
 
-    def price(self, lane: Lane, model: str) -> Price:
+    def price(self, lane: KeyChannel, model: str) -> Price:
         """The endpoint's own price, else the price book's; the batches' part of it."""
         found = lane.endpoint.prices.get(model) or self.prices.price(model)
         return found if self.share == 1 else found.times(self.share)
 
-    def worst(self, lane: Lane, body: Mapping[str, Any], n: int) -> Decimal:
+    def worst(self, lane: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:
         """USD that a request for n answers may cost at most, a probe of the server's counting included.
 
         Its prompt counts with the tokens billed for the same prompt before, else with an upper bound.
@@ -63,15 +61,15 @@ class Billing:
         prompt = self._prompts.get(_digest(body)) or prompt_bound(body) // 3
         return prompt + n * (token_limit(body) or 1024)
 
-    async def counted(self, lane: Lane, exchange: Exchange) -> tuple[Exchange, Decimal]:
+    async def counted(self, lane: KeyChannel, exchange: Exchange) -> tuple[Exchange, Decimal]:
         """The exchange with what is known of the server's way of counting, and USD that finding out took."""
         model = str(exchange.request["model"])
         counts_one, extra = await self._counts_one(lane, model, exchange)
         if counts_one is not None:
-            exchange = undercount.annotated(exchange, counts_one)
+            exchange = annotated(exchange, counts_one)
         return exchange, extra
 
-    def cost(self, lane: Lane, exchange: Exchange) -> Decimal:
+    def cost(self, lane: KeyChannel, exchange: Exchange) -> Decimal:
         """USD for all answers of an exchange."""
         usage = completion_of([exchange], answers_in(exchange)).usage
         reported = usage_of(exchange.response.get("usage"))
@@ -92,31 +90,31 @@ class Billing:
             self._counting[place] = asyncio.get_running_loop().create_future()
             self._counting[place].set_result(ways[place])
 
-    async def _counts_one(self, lane: Lane, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
+    async def _counts_one(self, lane: KeyChannel, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
         """What is known of the server's way of counting; the first suspicious response finds out, others wait."""
         place = lane.order, model
         if place in self._counting:
             return await asyncio.shield(self._counting[place]), _FREE  # one who gives up waiting cancels no other
-        if not undercount.suspicious(exchange):
+        if not suspicious(exchange):
             return None, _FREE
         found = self._counting[place] = asyncio.get_running_loop().create_future()
         one, cost = None, _FREE
         try:
-            one, cost = (True, _FREE) if undercount.proven(exchange) else await self._probe(lane, exchange.request)
+            one, cost = (True, _FREE) if proven(exchange) else await self._probe(lane, exchange.request)
         finally:
             found.set_result(one)
         if one:
             self.account.note(f"{lane.endpoint.label} reports the tokens of one choice only; all are counted here")
         return one, cost
 
-    async def _probe(self, lane: Lane, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
+    async def _probe(self, lane: KeyChannel, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
         """Ask the server how it counts; the answer, and USD that it took."""
-        question = undercount.probe_body(body)
+        question = probe_body(body)
         self.account.sent += 1
         answer = await send(lane, question, self.timeout)
         if not isinstance(answer, Exchange) or is_refusal(answer):
             return None, self.price(lane, str(body["model"])).worst(prompt_bound(question), 2)
-        return undercount.verdict(answer.response), self.cost(lane, answer)
+        return verdict(answer.response), self.cost(lane, answer)
 
 
 def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None = None) -> Decimal:
@@ -126,7 +124,7 @@ def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None
         prompt: its tokens, where they are known.
     """
     most = price.worst(prompt or prompt_bound(body), n * (token_limit(body) or ASSUMED_ANSWER))
-    return most if n == 1 else most + price.worst(prompt_bound(undercount.probe_body(body)), 2)
+    return most if n == 1 else most + price.worst(prompt_bound(probe_body(body)), 2)
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:

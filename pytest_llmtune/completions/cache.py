@@ -1,7 +1,4 @@
-"""Every paid completion, kept on disk the moment it arrives: asked again, it costs nothing.
-
-A cache that is corrupt, foreign, or of a later version is set aside and reported; a new one takes its place.
-"""
+"""The cache of paid completions, keyed by seed and request."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A diskcache ``Disk`` for which a cache file is data, never code (CVE-2025-69872).
-
-diskcache's own disks unpickle a stored row when the row says so, ``JSONDisk`` too; they read, write and delete whatever
-file a row names. Here keys are text, values are compressed JSON inside the database, and every other row is refused.
-"""
+"""A diskcache disk that never unpickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading lists of endpoints: a suite's or an ini file's, a YAML or JSON file, an environment variable, key files."""
+"""Read lists of endpoints and their keys."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pytest_llmtune._util import plain_yaml
-from pytest_llmtune.completions.endpoints import Endpoint, check_address
-from pytest_llmtune.completions.trust import LOCAL, OPENAI_URL, Trust
+from pytest_llmtune._util.yaml import load
+from pytest_llmtune.completions.endpoints import LOCAL, OPENAI_URL, Endpoint, Trust, check_address
 from pytest_llmtune.errors import LLMTuneError, SuiteError, problem_of
 from pytest_llmtune.money.prices import parse_price
-from pytest_llmtune.redaction.keys import KeySources, lines_of, secret, shown
-from pytest_llmtune.redaction.secret import Secret
+from pytest_llmtune.redaction.keys import KeySources, Secret, lines_of, secret, shown
 
 if TYPE_CHECKING:
     from pytest_llmtune.money.prices import Price
@@ -183,7 +181,7 @@ def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tupl
 def _parsed(text: str, where: str) -> Any:
     """JSON or YAML; a message about it never quotes it, because it may hold keys."""
     try:
-        return json.loads(text) if text.lstrip().startswith(("[", "{")) else plain_yaml.load(text)
+        return json.loads(text) if text.lstrip().startswith(("[", "{")) else load(text)
     except json.JSONDecodeError as error:
         reason = f"line {error.lineno}: {error.msg}"
     except (ValueError, RecursionError) as error:

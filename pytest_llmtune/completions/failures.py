@@ -1,4 +1,4 @@
-"""What went wrong with a request, whether it may be tried again, and whether it may have been billed."""
+"""Classify failed requests: retry, give up on the request, the key or the endpoint."""
 
 from __future__ import annotations
 

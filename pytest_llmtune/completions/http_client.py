@@ -1,4 +1,4 @@
-"""The HTTP client towards endpoints: it reads no more than an answer can have, and follows nobody elsewhere."""
+"""An OpenAI client whose responses are limited in size and never follow redirects to other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request to the endpoints: reserved, sent, tried again where that helps, kept, and paid for."""
+"""Ask endpoints for n answers: split, retry, reserve, keep each exchange as it arrives."""
 
 from __future__ import annotations
 
@@ -11,29 +11,68 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
-from pytest_llmtune.completions.known import Known
-from pytest_llmtune.completions.limits import Gate
-from pytest_llmtune.completions.patience import Job, Patience
-from pytest_llmtune.completions.routing import ANY, Fleet
+from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, ServerFacts
 from pytest_llmtune.completions.sending import model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.answers import answers_in, filtered_in, is_refusal
+from pytest_llmtune.wire.response import answers_in, filtered_in, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from pytest_llmtune.completions.routing import Lane
-    from pytest_llmtune.completions.source_settings import Terms
-    from pytest_llmtune.completions.stats import Account
+    from pytest_llmtune.completions.routing import KeyChannel
+    from pytest_llmtune.completions.source_settings import SourceSettings
+    from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.ledger import Reservation
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["Asking", "Keep", "Reserving"]
+__all__ = ["Attempts", "HttpRequester", "OnExchange", "Reserving", "RetryPolicy"]
 
 
-Keep = Callable[[Exchange, Decimal], None]
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long and how often to try."""
+
+    timeout: float
+    """Seconds for one HTTP request."""
+    total: float
+    """Seconds for one completion with all its retries."""
+    attempts: int
+    """HTTP requests for the same answers, waiting out of rate limits not counted."""
+    pause: float
+    """Seconds before the first retry; doubled for each further one."""
+    end: float = float("inf")
+    """When the run's time is up, on the monotonic clock."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempts:
+    """How far one request has come."""
+
+    request: CompletionRequest
+    end: float
+    """When its time is up, on the monotonic clock; the run's end until it is sent for the first time."""
+    started: float | None = None
+    sent: float = 0.0
+    """When it was sent for the last time."""
+    tries: int = 0
+    failure: Failure | None = None
+    avoid: set[KeyChannel] = field(default_factory=set)
+
+    @property
+    def model(self) -> str:
+        return str(self.request.body.get("model"))
+
+    def begin(self, patience: RetryPolicy) -> float:
+        """The clock runs from the first sending or rest on, not while the request queues; seconds for sending now."""
+        self.sent = now = time.monotonic()
+        if self.started is None:
+            self.started, self.end = now, min(now + patience.total, self.end)
+        return min(patience.timeout, self.end - now)
+
+
+OnExchange = Callable[[Exchange, Decimal], None]
 """Stores an exchange that cost so many USD; it is called before the dollars are counted."""
 
 
@@ -49,15 +88,15 @@ _TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the sui
 
 
 @dataclass(slots=True, eq=False)
-class Asking:
+class HttpRequester:
     """The live side of a source."""
 
-    fleet: Fleet
+    fleet: EndpointPool
     billing: Billing
     ledger: Reserving
-    account: Account
-    patience: Patience
-    slots: Gate
+    account: RequestStats
+    patience: RetryPolicy
+    slots: AdaptiveLimiter
     """HTTP requests in flight, over all lanes."""
     hide: Hide = str
     """Takes keys out of what servers say."""
@@ -65,28 +104,28 @@ class Asking:
     """The largest n that an endpoint takes for a model, greedy or not, where it refused more."""
 
     @classmethod
-    def of(cls, terms: Terms, ledger: Reserving, account: Account, hide: Hide) -> Asking:
+    def of(cls, terms: SourceSettings, ledger: Reserving, account: RequestStats, hide: Hide) -> HttpRequester:
         """Ready to ask on these terms; a deadline runs from now on."""
         batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
         from pytest_llmtune.completions import http_client as bounded_client  # noqa: F401  # seconds, and not the deadline's
 
         return cls(
-            Fleet.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
+            EndpointPool.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
             Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
             ledger,
             account,
-            Patience(
+            RetryPolicy(
                 timeout,
                 terms.patience or 10 * timeout,
                 terms.attempts,
                 terms.pause,
                 float("inf") if terms.deadline is None else time.monotonic() + terms.deadline,
             ),
-            Gate(terms.concurrency),
+            AdaptiveLimiter(terms.concurrency),
             hide,
         )
 
-    async def fill(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+    async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
         """Get n answers and keep them, in as many requests as the server wants it in.
 
         Raises:
@@ -109,12 +148,12 @@ class Asking:
         await self.fleet.aclose()
 
     @property
-    def known(self) -> Known:
+    def known(self) -> ServerFacts:
         """What was learned of the servers so far."""
         landed = ((at, model) for at, lane in enumerate(self.fleet.lanes) for model in lane.landed)
-        return Known(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
+        return ServerFacts(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
 
-    def recall(self, known: Known) -> None:
+    def recall(self, known: ServerFacts) -> None:
         """Take over what another one learned of the same servers."""
         self._largest.update(known.largest)
         self.billing.recall(known.counts_one)
@@ -125,7 +164,7 @@ class Asking:
         """The largest n to ask for in one request, as far as it is known."""
         return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
 
-    async def ask(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+    async def ask(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
         """Get n answers and keep them; fewer, but one at least, where the server gives no n at once.
 
         Raises:
@@ -133,7 +172,7 @@ class Asking:
             EndpointError: no endpoint can serve the model.
             BudgetExhaustedError: it does not fit into the ledger.
         """
-        job = Job(request, self.patience.end)
+        job = Attempts(request, self.patience.end)
         while True:
             lane = await self._lane(job)
             size = min(n, self._limit(lane, request) or n)
@@ -146,7 +185,7 @@ class Asking:
             else:
                 self._retry_or_raise(lane, job, failure)
 
-    async def _lane(self, job: Job) -> Lane:
+    async def _lane(self, job: Attempts) -> KeyChannel:
         """The lane for the next try, waiting where all of them rest."""
         while True:
             if time.monotonic() > job.end:
@@ -165,7 +204,7 @@ class Asking:
             self.account.waited += seconds
             await asyncio.sleep(seconds)
 
-    async def _attempt(self, lane: Lane, job: Job, n: int, keep: Keep) -> Failure | None:
+    async def _attempt(self, lane: KeyChannel, job: Attempts, n: int, keep: OnExchange) -> Failure | None:
         """Send it once; None where answers were kept."""
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(lane, body, n)
@@ -194,7 +233,7 @@ class Asking:
         return None
 
     async def _send(
-        self, lane: Lane, body: Mapping[str, Any], seconds: float, reservation: Reservation
+        self, lane: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation
     ) -> Exchange | Failure:
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
         try:
@@ -204,7 +243,7 @@ class Asking:
             self.account.uncertain += reservation.amount
             raise
 
-    async def _lost(self, lane: Lane, job: Job, failure: Failure, reservation: Reservation) -> None:
+    async def _lost(self, lane: KeyChannel, job: Attempts, failure: Failure, reservation: Reservation) -> None:
         """Draw the consequences for the ledger and the lane, before another request goes the same way."""
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
@@ -218,7 +257,7 @@ class Asking:
             case Kind.RATE_LIMIT:
                 lane.slow_down(job.sent, failure, self.patience.pause)
 
-    async def _received(self, lane: Lane, found: Exchange, reservation: Reservation, keep: Keep) -> None:
+    async def _received(self, lane: KeyChannel, found: Exchange, reservation: Reservation, keep: OnExchange) -> None:
         exchange, extra = found, _FREE
         try:
             exchange, extra = await self.billing.counted(lane, found)
@@ -227,7 +266,7 @@ class Asking:
             reservation.settle(cost)
             self._keep(exchange, cost, keep)
 
-    def _keep(self, exchange: Exchange, cost: Decimal, keep: Keep) -> None:
+    def _keep(self, exchange: Exchange, cost: Decimal, keep: OnExchange) -> None:
         keep(exchange, cost)
         self.account.answered += 1
         self.account.samples += answers_in(exchange)
@@ -235,7 +274,7 @@ class Asking:
         self.account.filtered += filtered_in(exchange)
         self.account.paid += cost
 
-    def _retry_or_raise(self, lane: Lane, job: Job, failure: Failure) -> None:
+    def _retry_or_raise(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
         """Draw the consequences of a failure for this request: return, to try again."""
         match failure.kind:
             case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED | Kind.NO_MODEL:
@@ -248,7 +287,7 @@ class Asking:
                 self.account.given_up[str(kind)] += 1
                 raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
 
-    def _again(self, lane: Lane, job: Job, failure: Failure) -> None:
+    def _again(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
         job.tries += 1
         if job.tries >= self.patience.attempts:
             raise self._given_up(job)
@@ -257,7 +296,7 @@ class Asking:
         job.avoid.add(lane)
         self.account.retried[str(failure.kind)] += 1
 
-    def _given_up(self, job: Job) -> CompletionError:
+    def _given_up(self, job: Attempts) -> CompletionError:
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
         why = _TIME_IS_UP if job.end >= self.patience.end else f"no turn within {self.patience.total:g} s"
         if job.failure is None:
@@ -267,11 +306,11 @@ class Asking:
         late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
         return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
 
-    def _limit(self, lane: Lane, request: CompletionRequest) -> int | None:
+    def _limit(self, lane: KeyChannel, request: CompletionRequest) -> int | None:
         known = self._largest.get(_place(lane, request))
         return min((most for most in (known, lane.endpoint.max_n) if most), default=None)
 
-    def _learn(self, lane: Lane, job: Job, limit: int) -> None:
+    def _learn(self, lane: KeyChannel, job: Attempts, limit: int) -> None:
         """Remember the largest n."""
         place = _place(lane, job.request)
         self._largest[place] = min(limit, self._largest.get(place, limit))
@@ -280,7 +319,7 @@ class Asking:
         )
 
 
-def _place(lane: Lane, request: CompletionRequest) -> tuple[int, str, bool]:
+def _place(lane: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
     """Where a limit of n holds; some servers take n > 1 only where they sample."""
     return lane.order, str(request.body.get("model")), request.body.get("temperature") == 0
 

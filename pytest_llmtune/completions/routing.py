@@ -1,28 +1,133 @@
-"""Lanes to the models: each key of each endpoint, with its client, its limits, and whether it can be used right now."""
+"""Spread requests over endpoints and keys within their limits."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.batch_api import Batcher
 from pytest_llmtune.completions.failures import Failure, backoff
-from pytest_llmtune.completions.limits import Gate, Pace, Pilot
 from pytest_llmtune.errors import EndpointError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     import openai
 
     from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.redaction.secret import Secret
+    from pytest_llmtune.redaction.keys import Secret
 
-__all__ = ["ANY", "Fleet", "Lane"]
+__all__ = ["ANY", "AdaptiveLimiter", "Canary", "EndpointPool", "KeyChannel", "RateLimiter", "ServerFacts"]
+
+
+@dataclass(slots=True, eq=False)
+class AdaptiveLimiter:
+    """At most ``most`` at once; fewer after a server said that it is too many, and slowly more again.
+
+    Additive increase, multiplicative decrease, as TCP does it.
+    """
+
+    most: int
+    allowed: float = 0.0
+    inside: int = 0
+    _shrunk: float = 0.0
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.allowed = float(self.most)
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncIterator[None]:
+        """Be one of those inside."""
+        if self.inside >= int(self.allowed) or self._waiting:
+            await self._wait()
+        else:
+            self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            self._admit()
+
+    def shrink(self, sent: float) -> bool:
+        """Too many: allow 30 % fewer; of the refusals of one burst only the first counts, and gives True.
+
+        Args:
+            sent: when the refused request was sent, on the monotonic clock.
+        """
+        if sent < self._shrunk:
+            return False
+        self._shrunk = time.monotonic()
+        self.allowed = max(1.0, min(self.allowed, self.inside) * 0.7)
+        return True
+
+    def grow(self) -> None:
+        """It went well: allow one more after as many successes as are allowed at once."""
+        if self.allowed < self.most:
+            self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
+            self._admit()
+
+    async def _wait(self) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # admitted in the same moment
+                self.inside -= 1
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and self.inside < int(self.allowed):
+            place = self._waiting.popleft()
+            if not place.done():
+                self.inside += 1
+                place.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class RateLimiter:
+    """So many units a minute, evenly: each caller waits for its place on the time line (a leaky bucket)."""
+
+    per_minute: float
+    _next: float = 0.0
+
+    def wait(self) -> float:
+        """Seconds that the next caller waits."""
+        return max(0.0, self._next - time.monotonic())
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Wait until ``amount`` more may go."""
+        now = time.monotonic()
+        start = max(now, self._next)
+        self._next = start + amount * 60.0 / self.per_minute
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+@dataclass(slots=True, eq=False)
+class Canary:
+    """The first request goes alone: a wrong key or a model that is gone is then found out once, not sixteen times."""
+
+    landed: bool = False
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def flight(self) -> AsyncIterator[Canary]:
+        """Alone until one has ``landed``, then together."""
+        if not self.landed:
+            async with self._lock:
+                if not self.landed:
+                    yield self
+                    return
+        yield self
 
 
 ANY = ""
@@ -37,7 +142,7 @@ _BELIEVED = 3
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class KeyChannel:
     """One key of one endpoint."""
 
     endpoint: Endpoint
@@ -45,14 +150,14 @@ class Lane:
     order: int
     """The endpoint's place in the list."""
     timeout: float
-    gate: Gate
-    requests: Pace | None = None
-    tokens: Pace | None = None
-    pilots: dict[str, Pilot] = field(default_factory=dict)
+    gate: AdaptiveLimiter
+    requests: RateLimiter | None = None
+    tokens: RateLimiter | None = None
+    pilots: dict[str, Canary] = field(default_factory=dict)
     """By model."""
     strikes: int = 0
     """Bursts of 429 since the last success."""
-    opening: Pace = field(default_factory=lambda: Pace(_CONNECTIONS))
+    opening: RateLimiter = field(default_factory=lambda: RateLimiter(_CONNECTIONS))
     opened: int = 0
     """Connections, or a few less: as many as there were requests at once."""
     taken: int = 0
@@ -94,9 +199,9 @@ class Lane:
         while self._clients:
             await self._clients.pop().close()
 
-    def pilot(self, model: str) -> Pilot:
+    def pilot(self, model: str) -> Canary:
         """Who goes first; in a batch all go together."""
-        return self.pilots.setdefault(model, Pilot(landed=self.batching is not None))
+        return self.pilots.setdefault(model, Canary(landed=self.batching is not None))
 
     @property
     def landed(self) -> list[str]:
@@ -149,25 +254,27 @@ class Lane:
 
 
 @dataclass(slots=True, eq=False)
-class Fleet:
+class EndpointPool:
     """All lanes, in the order of failover."""
 
-    lanes: tuple[Lane, ...]
+    lanes: tuple[KeyChannel, ...]
 
     @classmethod
     def of(
         cls, endpoints: Iterable[Endpoint], concurrency: int, timeout: float, batching: Batching | None = None
-    ) -> Fleet:
+    ) -> EndpointPool:
         return cls(
             tuple(
-                Lane(
+                KeyChannel(
                     endpoint,
                     key,
                     order,
                     timeout,
-                    Gate(concurrency if batching else min(concurrency, endpoint.concurrency or concurrency)),
-                    Pace(endpoint.requests_per_minute) if endpoint.requests_per_minute and not batching else None,
-                    Pace(endpoint.tokens_per_minute) if endpoint.tokens_per_minute and not batching else None,
+                    AdaptiveLimiter(concurrency if batching else min(concurrency, endpoint.concurrency or concurrency)),
+                    RateLimiter(endpoint.requests_per_minute)
+                    if endpoint.requests_per_minute and not batching
+                    else None,
+                    RateLimiter(endpoint.tokens_per_minute) if endpoint.tokens_per_minute and not batching else None,
                     batching=batching,
                 )
                 for order, endpoint in enumerate(endpoints)
@@ -175,7 +282,7 @@ class Fleet:
             )
         )
 
-    def open_for(self, model: str) -> list[Lane]:
+    def open_for(self, model: str) -> list[KeyChannel]:
         """The lanes that may still serve a model.
 
         Raises:
@@ -199,7 +306,7 @@ class Fleet:
             if lane.endpoint is endpoint:
                 lane.closed.setdefault(model, reason)
 
-    def choose(self, model: str, avoid: Iterable[Lane]) -> tuple[Lane | None, float]:
+    def choose(self, model: str, avoid: Iterable[KeyChannel]) -> tuple[KeyChannel | None, float]:
         """The lane to take now: the first endpoint in order that is neither resting nor among ``avoid``.
 
         Of its keys the one that was chosen least. None with 0 seconds: all that are rested are among ``avoid``; None
@@ -223,3 +330,22 @@ class Fleet:
     async def aclose(self) -> None:
         for lane in self.lanes:
             await lane.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """Places are of the list of endpoints and keys, which must be the same for whoever is told."""
+
+    largest: Mapping[tuple[int, str, bool], int] = field(default_factory=dict)
+    """The largest n that an endpoint takes for a model, greedy or not."""
+    counts_one: Mapping[tuple[int, str], bool | None] = field(default_factory=dict)
+    """Whether an endpoint counts the tokens of one choice only, by model; None: it cannot be found out."""
+    landed: frozenset[tuple[int, str]] = frozenset()
+    """Lanes and models that have answered: nobody needs to go first any more."""
+
+    def __or__(self, other: ServerFacts) -> ServerFacts:
+        return ServerFacts(
+            {**self.largest, **other.largest},
+            {**self.counts_one, **other.counts_one},
+            self.landed | other.landed,
+        )

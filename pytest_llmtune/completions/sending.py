@@ -1,4 +1,4 @@
-"""One HTTP request for completions, and what came of it: an exchange, or a failure."""
+"""Send one HTTP request to one endpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_llmtune.wire.response import parse_object
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.completions.routing import Lane
+    from pytest_llmtune.completions.routing import KeyChannel
 
 __all__ = ["model_names", "send"]
 
@@ -23,7 +23,7 @@ _LONGEST_NAME = 100
 _HEADERS = {"content-type": "application/json"}
 
 
-async def send(lane: Lane, body: Mapping[str, Any], seconds: float, hide: Hide = str) -> Exchange | Failure:
+async def send(lane: KeyChannel, body: Mapping[str, Any], seconds: float, hide: Hide = str) -> Exchange | Failure:
     """Post a body and read the answer whole.
 
     A prompt stopped by a content filter (Azure: status 400) is an answer too, and becomes an exchange of that status.
@@ -50,7 +50,7 @@ async def send(lane: Lane, body: Mapping[str, Any], seconds: float, hide: Hide =
     return replace(found, latency=time.perf_counter() - started)
 
 
-async def model_names(lane: Lane, seconds: float) -> tuple[str, ...]:
+async def model_names(lane: KeyChannel, seconds: float) -> tuple[str, ...]:
     """The models that a server says it has; empty where it does not say in time."""
     try:
         async with asyncio.timeout(seconds):
@@ -62,7 +62,7 @@ async def model_names(lane: Lane, seconds: float) -> tuple[str, ...]:
     return tuple(str(item["id"])[:_LONGEST_NAME] for item in items if isinstance(item, dict) and "id" in item)
 
 
-def _read(lane: Lane, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:
+def _read(lane: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:
     response = parse_object(text)
     if response is None:
         said = " ".join(hide(text[:100_000]).split())[:80]

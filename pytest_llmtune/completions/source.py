@@ -1,4 +1,4 @@
-"""Where completions come from: a recording, or live endpoints behind the cache."""
+"""Sources of completions: replay from a recording, or live with cache and ledger."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
-from pytest_llmtune.completions.requester import Asking
-from pytest_llmtune.completions.stats import Account
+from pytest_llmtune.completions.requester import HttpRequester
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, StaleRecordingError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.redaction.redactor import Redactor
-from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.requester import Keep
+    from pytest_llmtune.completions.requester import OnExchange
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.types import Completion, CompletionRequest, Exchange
 
-__all__ = ["Asker", "Journal", "LiveSource", "ReplaySource", "Source"]
+__all__ = ["Journal", "LiveSource", "ReplaySource", "Requester", "Source"]
 
 
 Journal = Callable[[str, int, Decimal], None]
 """Told of what is paid for before it is stored: a request's key, how many of its exchanges are stored, USD."""
 
 
-class Asker(Protocol):
+class Requester(Protocol):
     """Who gets answers from endpoints: ``completions.asking``, or somebody on other machines."""
 
-    async def fill(self, request: CompletionRequest, n: int, keep: Keep) -> None:
+    async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
         """Get n answers and keep each exchange as it arrives; raises as ``LiveSource.complete``."""
         ...
 
@@ -118,13 +118,13 @@ class LiveSource:
     """Seconds before the first retry; doubled for each further one."""
     batching: Batching | None = None
     """Ask by the Batch API; None: one by one."""
-    account: Account = field(default_factory=Account)
+    account: RequestStats = field(default_factory=RequestStats)
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
     journal: Journal | None = None
-    elsewhere: Callable[[LiveSource], Asker] | None = None
+    elsewhere: Callable[[LiveSource], Requester] | None = None
     """Who asks in this source's place; None: this process does."""
-    _asking: Asker | None = None
+    _asking: Requester | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -182,7 +182,7 @@ class LiveSource:
             await self._asking.fill(request, missing, keep)
         return sum(costs, Decimal(0))
 
-    def _asker(self) -> Asker:
+    def _asker(self) -> Requester:
         if self.elsewhere is not None:
             return self.elsewhere(self)
-        return Asking.of(self, self.ledger, self.account, self.redactor.clean_text)
+        return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text)

@@ -1,4 +1,4 @@
-"""On what terms somebody asks: whom, at what prices, how many at once, how long and how often."""
+"""What a requester needs to know of the source it works for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.money.prices import PriceBook
 
-__all__ = ["Terms"]
+__all__ = ["SourceSettings"]
 
 
-class Terms(Protocol):
+class SourceSettings(Protocol):
     """A live source has them, and what is sent to a node of a cluster."""
 
     @property

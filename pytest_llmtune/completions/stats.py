@@ -1,4 +1,4 @@
-"""What happened on the way to the completions: sent, retried, given up; reports print it at the end."""
+"""Counts of requests, retries and failures of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Account"]
+__all__ = ["RequestStats"]
 
 
 _COUNTED = (
@@ -20,7 +20,7 @@ _COUNTED = (
 
 
 @dataclass(slots=True)
-class Account:
+class RequestStats:
     """Counts over the life of one or several sources."""
 
     sent: int = 0
@@ -50,7 +50,7 @@ class Account:
 
     in_flight: int = 0
     """Requests sent and not yet answered."""
-    listen: Callable[[Account], None] | None = None
+    listen: Callable[[RequestStats], None] | None = None
     """Told whenever a request is sent or has come back."""
 
     @contextmanager
@@ -72,15 +72,15 @@ class Account:
         if self.listen is not None:
             self.listen(self)
 
-    def take(self) -> Account:
+    def take(self) -> RequestStats:
         """What was counted since the last time; counting begins anew."""
-        taken, fresh = Account(), Account()
+        taken, fresh = RequestStats(), RequestStats()
         for name in _COUNTED:
             setattr(taken, name, getattr(self, name))
             setattr(self, name, getattr(fresh, name))
         return taken
 
-    def add(self, other: Account) -> None:
+    def add(self, other: RequestStats) -> None:
         """Count what another one counted."""
         for name in _COUNTED[:-1]:
             setattr(self, name, getattr(self, name) + getattr(other, name))

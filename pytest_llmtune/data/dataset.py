@@ -1,27 +1,112 @@
-"""A suite's data: found, read, filtered, freed of rows that lack what is needed, and given identities by content."""
+"""Load the rows of a data set, whatever they are stored in."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
-from pytest_llmtune._util.invalid import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune.data import huggingface as hub
-from pytest_llmtune.data import readers as files
-from pytest_llmtune.data import rows
-from pytest_llmtune.data.formats import FORMATS
+from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, find
 from pytest_llmtune.data.where import Condition, compile_condition
 from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
-    from pytest_llmtune.types import Example, Row
+    from pytest_llmtune.types import Row
 
-__all__ = ["Dataset", "check_source", "load"]
+__all__ = [
+    "MAX_ROWS",
+    "Dataset",
+    "check_source",
+    "clean_row",
+    "content_id",
+    "digest",
+    "fingerprint",
+    "load",
+    "with_ids",
+]
+
+
+MAX_ROWS = 5_000_000
+
+
+def clean_row(raw: Any, where: str) -> dict[str, Any]:
+    """One row as a dict of plain values; NaN, which tables use for it, becomes None: missing.
+
+    Raises:
+        SuiteError: no mapping, a column whose name is no text or stands twice, a value that is no data.
+    """
+    if not isinstance(raw, Mapping):
+        raise SuiteError(f"{where}: a row is a mapping of column to value, got {shown(raw)}")
+    row: dict[str, Any] = {}
+    for name, value in raw.items():
+        if not isinstance(name, str):
+            raise SuiteError(f"{where}: the column name {shown(name)} is no text")
+        column = unicodedata.normalize("NFC", name)
+        if column in row:
+            raise SuiteError(f"{where}: the column {shown(column)} stands twice")
+        row[column] = _clean(value, where, column)
+    return row
+
+
+def _clean(value: Any, where: str, column: str) -> Any:
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item, where, column) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, where, column) for item in value]
+    if isinstance(value, (date, datetime, time, Decimal)):
+        return value
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return _clean(value.tolist(), where, column)
+    raise SuiteError(
+        f"{where}: column {shown(column)} holds {shown(value)} ({type(value).__name__}); "
+        "valid: text, numbers, true, false, dates, lists and mappings of these"
+    )
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of data, whatever the order of its keys."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def content_id(row: Mapping[str, Any]) -> str:
+    """16 hex digits of the SHA-256 of the row."""
+    return digest(row)[:16]
+
+
+def with_ids(numbered: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Example, ...]:
+    """Examples from (position, row); the second of two equal rows is ``<id>-2``."""
+    seen: Counter[str] = Counter()
+    examples = []
+    for index, row in numbered:
+        identity = content_id(row)
+        seen[identity] += 1
+        count = seen[identity]
+        examples.append(Example(sys.intern(identity if count == 1 else f"{identity}-{count}"), index, row))
+    return tuple(examples)
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """SHA-256 (hex) of a set of examples by content, whatever their order."""
+    return digest(sorted(example.id for example in examples))
 
 
 Raw = Iterator[tuple[str, Any]]
@@ -45,7 +130,7 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the rows by content, whatever their order."""
-        return rows.fingerprint(self.examples)
+        return fingerprint(self.examples)
 
 
 def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
@@ -58,7 +143,7 @@ def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
         if source.startswith("hf:"):
             hub.parse_name(source)
         elif not is_function_path(source):
-            for file in files.find(source, base_dir, root):
+            for file in find(source, base_dir, root):
                 _ = file.format
     elif isinstance(source, Path):
         check_source(str(source), base_dir, root)
@@ -107,7 +192,7 @@ def load(
     if not complete:
         raise SuiteError(_nothing_left(label, len(everything), len(everything) - len(kept), where, lacking))
     return Dataset(
-        examples=rows.with_ids(complete),
+        examples=with_ids(complete),
         dropped=len(kept) - len(complete),
         source=label,
         columns=there,
@@ -133,11 +218,11 @@ def _raw(source: Any, base: Path, root: Path | None, columns: Sequence[str] | No
         return _numbered(hub.open_rows(source, base, root, offline=offline), source)
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
-    return _of_files(files.find(source, base, root), columns)
+    return _of_files(find(source, base, root), columns)
 
 
-def _of_files(found: Sequence[files.DataFile], columns: Sequence[str] | None) -> Raw:
-    left = files.MAX_BYTES
+def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None) -> Raw:
+    left = MAX_BYTES
     for file in found:
         content = file.read(left)
         left -= len(content)
@@ -179,9 +264,9 @@ def _numbered(data: Iterable[Any], label: str) -> Raw:
 def _clean_rows(raw: Raw, label: str) -> list[dict[str, Any]]:
     everything: list[dict[str, Any]] = []
     for place, row in raw:
-        if len(everything) >= rows.MAX_ROWS:
-            raise SuiteError(f"{label}: more than the limit of {rows.MAX_ROWS:,} rows")
-        everything.append(rows.clean_row(row, place))
+        if len(everything) >= MAX_ROWS:
+            raise SuiteError(f"{label}: more than the limit of {MAX_ROWS:,} rows")
+        everything.append(clean_row(row, place))
     if not everything:
         raise SuiteError(f"{label} holds no row")
     return everything

@@ -1,4 +1,4 @@
-"""``hf:NAME``: data sets of the Hugging Face hub and their local copies, read by the optional library ``datasets``."""
+"""Read data sets from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pytest_llmtune._util.invalid import listed, meant, shown
+from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which rows to tune on and which to guard on: seeded, by content rather than by position, and without leaks."""
+"""Split rows into tuning and test rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmtune._util.invalid import listed, meant, shown
-from pytest_llmtune.data.rows import digest
+from pytest_llmtune._util.text import listed, meant, shown
+from pytest_llmtune.data.dataset import digest
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:

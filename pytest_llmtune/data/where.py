@@ -1,7 +1,4 @@
-"""The language of ``where=``: comparisons of columns and constants, and, or, not, in. Parsed and walked, never run.
-
-level >= 3 and subject in ["Algebra", "Geometry"] and row["two words"] is not None
-"""
+"""Row filters: a small expression language, parsed and never evaluated as Python."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_llmtune._util.invalid import InvalidError, shown
+from pytest_llmtune._util.text import InvalidError, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.forms import number
+from pytest_llmtune.suite.keys import number
 from pytest_llmtune.types import Row
 
 __all__ = ["Condition", "compile_condition"]

@@ -1,4 +1,4 @@
-"""The `judge` grader: a model grades open answers against a rubric, at the caller's expense, and is itself held against labels."""
+"""The ``judge`` grader: a model decides whether an answer is right."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading.base import BuiltIn
-from pytest_llmtune.grading.votes import grade_answers
+from pytest_llmtune.grading.base import BuiltIn, grade_answers
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, ExampleGrade, Row

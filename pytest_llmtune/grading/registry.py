@@ -1,4 +1,4 @@
-"""From what a suite says about its grader to a grader: a name, a name with options, a function, or a list of these."""
+"""Resolve what a suite calls its grader."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.functions import load_function
-from pytest_llmtune._util.invalid import meant, shown
+from pytest_llmtune._util.text import meant, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.choice_part import Choice
+from pytest_llmtune.grading.base import Vote, check_vote
+from pytest_llmtune.grading.choice import ChoiceGrader
 from pytest_llmtune.grading.code import PythonCode
-from pytest_llmtune.grading.custom import Function
+from pytest_llmtune.grading.custom import CompositeGrader, Function
 from pytest_llmtune.grading.json_match import JsonAnswer
 from pytest_llmtune.grading.judge import Judge
 from pytest_llmtune.grading.math import Math
-from pytest_llmtune.grading.numeric import Numeric
-from pytest_llmtune.grading.several import Several
-from pytest_llmtune.grading.text import Contains, Exact, Regex
-from pytest_llmtune.grading.votes import Vote, check_vote
+from pytest_llmtune.grading.text import Contains, Exact, Numeric, Regex
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.base import BuiltIn, Grader
@@ -31,7 +29,7 @@ __all__ = ["BUILT_IN", "resolve"]
 BUILT_IN: Mapping[str, type[BuiltIn]] = {
     "math": Math,
     "exact": Exact,
-    "choice": Choice,
+    "choice": ChoiceGrader,
     "numeric": Numeric,
     "contains": Contains,
     "regex": Regex,
@@ -60,7 +58,7 @@ def resolve(
     try:
         one = partial(_one, base_dir=base_dir or Path.cwd(), root=root, vote=check_vote(vote))
         if isinstance(spec, (list, tuple)):
-            return Several(tuple(map(one, spec)))
+            return CompositeGrader(tuple(map(one, spec)))
         return one(spec)
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}" if where else str(error)) from error.__cause__

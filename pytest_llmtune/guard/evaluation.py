@@ -1,21 +1,23 @@
-"""One configuration over a list of examples: ask, grade, price and add up."""
+"""Evaluate a configuration on examples: request, grade, aggregate."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
-from pytest_llmtune.guard.results import Results
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.types import (
+    Answer,
     Completion,
     CompletionRequest,
     Evaluation,
@@ -32,7 +34,87 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config
 
-__all__ = ["Aggregate", "Asking", "Collector", "all_of", "evaluate", "evaluation_of", "mean", "requests_of"]
+__all__ = [
+    "Aggregate",
+    "Collector",
+    "Completer",
+    "SpilledResults",
+    "all_of",
+    "evaluate",
+    "evaluation_of",
+    "mean",
+    "requests_of",
+]
+
+
+_write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # ASCII: lone surrogates are kept
+_read = json.JSONDecoder().decode
+
+
+class SpilledResults(Sequence[ExampleResult]):
+    """As a tuple of results, one for each example; each is made anew, of what is on disk, when it is looked at."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+        self._numbers = array("L", [0]) * len(examples)
+        self._spool = Spool()
+
+    def __setitem__(self, place: int, result: ExampleResult) -> None:
+        """The result of the example at this place; each is set before it is looked at."""
+        self._numbers[place] = self._spool.put(_write(_plain(result)))
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, place: int) -> ExampleResult: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[ExampleResult, ...]: ...
+    def __getitem__(self, place: int | slice) -> ExampleResult | tuple[ExampleResult, ...]:
+        if isinstance(place, slice):
+            return tuple(self[each] for each in range(*place.indices(len(self))))
+        return _result(self._examples[place], _read(self._spool.get(self._numbers[place])))
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, (tuple, SpilledResults)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as its rows
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
+def _plain(result: ExampleResult) -> tuple[Any, ...]:
+    grade, usage = result.grade, result.usage
+    return (
+        result.status,
+        grade and (grade.metrics, grade.votes, grade.voted_answer, [(a.key, a.text, a.correct) for a in grade.answers]),
+        tuple(result.responses),
+        (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.estimated),
+        str(result.cost),
+        result.latency,
+        result.error,
+    )
+
+
+def _result(example: Example, data: Any) -> ExampleResult:
+    status, grade, responses, usage, cost, latency, error = data
+    return ExampleResult(
+        example,
+        status,
+        grade and _grade_line(*grade),
+        tuple(responses),
+        Usage(*usage),
+        Decimal(cost),
+        latency,
+        error,
+    )
+
+
+def _grade_line(metrics: dict[str, float], votes: Any, voted_answer: str | None, answers: Any) -> ExampleGrade:
+    return ExampleGrade(
+        metrics, tuple(map(tuple, votes)), voted_answer, tuple(Answer(key, text, right) for key, text, right in answers)
+    )
 
 
 _MANY = 10_000  # examples, past which their results are kept on disk
@@ -59,7 +141,7 @@ class Collector:
         await self.source.aclose()
 
 
-class Asking(Protocol):
+class Completer(Protocol):
     """The half of a ``Source`` that evaluation needs."""
 
     async def complete(self, request: CompletionRequest) -> Completion: ...
@@ -69,7 +151,7 @@ class Asking(Protocol):
 class _Meter:
     """Adds up what one example asks: its own completion and those of a judge."""
 
-    source: Asking
+    source: Completer
     prices: PriceBook
     cost: Decimal = Decimal(0)
     paid: Decimal = Decimal(0)
@@ -163,7 +245,7 @@ def evaluation_of(
                 columns[name].append(value)
     return Evaluation(
         config=config,
-        results=results if isinstance(results, Results) else tuple(results),
+        results=results if isinstance(results, SpilledResults) else tuple(results),
         metrics={name: aggregate(values.tolist()) for name, values in columns.items()}
         | _percentiles(columns.get("latency", ())),
         intervals={name: sure for name, values in columns.items() if (sure := _interval(values, aggregate))}
@@ -188,7 +270,7 @@ async def evaluate(
     examples: Sequence[Example],
     *,
     grader: Grader,
-    source: Asking,
+    source: Completer,
     prices: PriceBook,
     concurrency: int = 32,
     aggregate: Aggregate = mean,
@@ -206,7 +288,7 @@ async def evaluate(
         BudgetExhaustedError: the next request might pass a budget.
         StaleRecordingError: replaying, and an example has no recording.
     """
-    results: dict[int, ExampleResult] | Results = Results(examples) if len(examples) > _MANY else {}
+    results: dict[int, ExampleResult] | SpilledResults = SpilledResults(examples) if len(examples) > _MANY else {}
     asked = requests_of(config, examples) if requests is None else requests
     todo = enumerate(zip(examples, asked, strict=True))
     paid, done = Decimal(0), 0
@@ -221,7 +303,7 @@ async def evaluate(
                 on_result(done, result, paid)
 
     await all_of(work() for _ in range(min(concurrency, len(examples))))
-    found = results if isinstance(results, Results) else [results[index] for index in range(len(examples))]
+    found = results if isinstance(results, SpilledResults) else [results[index] for index in range(len(examples))]
     return evaluation_of(config.to_lock(), found, paid=paid, aggregate=aggregate)
 
 

@@ -1,4 +1,4 @@
-"""Today's evaluation against thresholds, limits and the baseline: the verdict."""
+"""Judge an evaluation against thresholds and the baseline."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import statistics
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmtune._util.figures import apart, counted, number
 from pytest_llmtune._util.stats import minimum_detectable_drop
+from pytest_llmtune._util.text import apart, counted, number
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.guard.comparison import compare
-from pytest_llmtune.guard.verdict import Criteria, Gate, Limit, Stale, Verdict, criteria_of, limits_of
-from pytest_llmtune.suite.threshold import COSTS
+from pytest_llmtune.guard.verdict import Criteria, Gate, Limit, Stale, Verdict, compare, criteria_of, limits_of
+from pytest_llmtune.suite.keys import COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_llmtune.guard.comparison import Comparison
     from pytest_llmtune.guard.lockfile import Lock
-    from pytest_llmtune.guard.sharding import ShardFacts
+    from pytest_llmtune.guard.shards import ShardFacts
+    from pytest_llmtune.guard.verdict import Comparison
     from pytest_llmtune.types import Evaluation
 
 __all__ = [

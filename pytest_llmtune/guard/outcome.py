@@ -1,4 +1,4 @@
-"""What came of a suite, as the one value that every report is made from."""
+"""Make the report of a suite from its evaluation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
 from pytest_llmtune.guard.verdict import Stale, Verdict, criteria_of
-from pytest_llmtune.recording.parts import files_of
-from pytest_llmtune.recording.storage import read_all
+from pytest_llmtune.recording.storage import files_of, read_all
 from pytest_llmtune.settings import Mode, Settings
 
 if TYPE_CHECKING:
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.guard.lockfile import Lock
-    from pytest_llmtune.guard.sharding import ShardFacts
+    from pytest_llmtune.guard.shards import ShardFacts
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Evaluation
 
-__all__ = ["Place", "error_of", "recording_facts", "report_of"]
+__all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SuiteLocation:
     """Where a suite stands and where its files go."""
 
     nodeid: str
@@ -53,19 +52,19 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     )
 
 
-class Run(Protocol):
+class ReportedRun(Protocol):
     """A suite in a run, as far as a report tells of it."""
 
     suite: Suite
     settings: Settings
-    place: Place
+    place: SuiteLocation
 
     @property
     def split(self) -> Split: ...
 
 
 def report_of(
-    run: Run,
+    run: ReportedRun,
     evaluation: Evaluation | None,
     baseline: Lock,
     facts: RecordingFacts | None,
@@ -100,7 +99,7 @@ def report_of(
     )
 
 
-def error_of(run: Run, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
+def error_of(run: ReportedRun, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
     """A suite that could not be judged: reports of the run tell of it too."""
     suite, place = run.suite, run.place
     return SuiteReport(

@@ -1,4 +1,4 @@
-"""All that is known about one suite of a run, as one frozen value that every report is made from."""
+"""The result of a suite, the one value that every report is made from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
-from pytest_llmtune.guard.sharding import ShardFacts
+from pytest_llmtune.guard.shards import ShardFacts
 from pytest_llmtune.guard.verdict import Criteria, Verdict
 from pytest_llmtune.types import Evaluation, Interval
 

@@ -1,4 +1,4 @@
-"""The results of a run as one JSON document, and back; the schema is ``docs/json.md``."""
+"""The results file of ``--llm-json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.result import SuiteReport

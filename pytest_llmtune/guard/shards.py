@@ -1,8 +1,10 @@
-"""The results of shards put together: the evaluation that a run of all rows makes, to the digit."""
+"""Split a suite over CI jobs and merge their results."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.evaluation import evaluation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from pytest_llmtune.guard.evaluation import Aggregate
@@ -20,7 +22,56 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config
     from pytest_llmtune.types import Evaluation, Example, ExampleResult
 
-__all__ = ["Merged", "Shards", "merged"]
+__all__ = ["Merged", "Shard", "ShardFacts", "Shards", "merged"]
+
+
+_MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` of ``count``. A row's own content decides where it goes: rows that are appended move no other."""
+
+    index: int
+    """From 1."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From ``2/5``.
+
+        Raises:
+            ValueError: no such part; says what is valid.
+        """
+        match = re.fullmatch(r"\s*(\d{1,5})\s*/\s*(\d{1,5})\s*", text)
+        index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= index <= count <= _MOST:
+            raise ValueError(f"is {text!r}; valid: K/N, with K from 1 to N, such as 2/5")
+        return cls(index, count)
+
+    def holds(self, example: Example) -> bool:
+        """Whether a row is of this part; equal rows are of the same."""
+        return int(example.id[:16], 16) % self.count == self.index - 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What the results of a shard say of themselves, so that only what belongs together is merged."""
+
+    index: int
+    count: int
+    rows: int
+    """Of the suite, over all shards."""
+    state: Mapping[str, str]
+    """Fingerprints of all that the results depend on: ``dataset``, ``grader``, ``prompt``, ``lock``, ``prices``, ..."""
+
+    @property
+    def name(self) -> str:
+        """As the option says it."""
+        return f"{self.index}/{self.count}"
 
 
 _ADVICE = (

@@ -1,4 +1,4 @@
-"""What tokens cost: a user's own prices first, then genai-prices' table, offline; an unknown model is an error."""
+"""Prices of models in USD per million tokens, and parsers for ``prices``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.text import InvalidError, meant, shown
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.keys import ValueForm, number
 
 if TYPE_CHECKING:
     from pytest_llmtune.types import Usage
 
-__all__ = ["Price", "PriceBook", "parse_price"]
+__all__ = ["PRICES", "Price", "PriceBook", "parse_price"]
 
 
 _MILLION = Decimal(1_000_000)
@@ -163,3 +165,45 @@ def _at(rates: Mapping[str, Any], start: int) -> Price:
         reached = [tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start]
         found[name] = reached[-1] if reached else getattr(rate, "base", rate)
     return Price(found["input"], found["output"], found["cached_input"])
+
+
+_RATES = ("input", "output", "cached_input")
+
+
+def _parse(raw: Any) -> dict[str, dict[str, Decimal]]:
+    if not isinstance(raw, Mapping):
+        raise InvalidError(f"is {shown(raw)}; valid: {{model: {{'input': USD per 1M tokens, 'output': ...}}}}")
+    return {str(model): _price(str(model), rates) for model, rates in raw.items()}
+
+
+def _price(model: str, raw: Any) -> dict[str, Decimal]:
+    if not isinstance(raw, Mapping) or not {"input", "output"} <= raw.keys():
+        raise InvalidError(
+            f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}", model
+        )
+    for rate in raw:
+        if rate not in _RATES:
+            raise InvalidError(f"has {shown(rate)}{meant(rate, _RATES)}; valid: {', '.join(_RATES)}", model)
+    prices = {}
+    for rate, value in raw.items():
+        dollars = number(value)
+        if dollars is None or dollars < 0:
+            raise InvalidError(f"is {shown(value)}; valid: USD per 1M tokens, from 0", model, rate)
+        prices[rate] = dollars
+    return prices
+
+
+_DOLLARS = {"type": ["number", "string"], "minimum": 0}
+
+PRICES = ValueForm(
+    _parse,
+    {
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": dict.fromkeys(_RATES, _DOLLARS),
+            "required": ["input", "output"],
+            "additionalProperties": False,
+        },
+    },
+)

@@ -1,4 +1,4 @@
-"""The pytest skin: hooks and fixtures, each a few lines; what they do is in ``hooks`` and ``fixtures``."""
+"""The pytest plugin: hooks and fixtures; each delegates to the session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune.plugin import hookspecs, options
+from pytest_llmtune.plugin import hookspecs
+from pytest_llmtune.plugin.options import MARKERS, any_given, declare, uses_llmtune, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI, OpenAI
 
-    from pytest_llmtune.plugin.fixtures import SuiteHandle
-    from pytest_llmtune.plugin.session import Session
+    from pytest_llmtune.plugin.session import Session, SuiteHandle
 
 
 _SESSION = pytest.StashKey["Session"]()
@@ -41,15 +41,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.declare(parser)
+    declare(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    if (name := options.value_of("init", config)) is None:
+    if (name := value_of("init", config)) is None:
         return None
     from pytest_llmtune.errors import LLMTuneError
-    from pytest_llmtune.plugin.init.starting import start
+    from pytest_llmtune.plugin.init import start
 
     try:
         start(config, name)
@@ -59,9 +59,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for marker in options.MARKERS:
+    for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if options.any_given(config):
+    if any_given(config):
         session_of(config)  # an invalid option is an error even where no suite is
 
 
@@ -75,25 +75,25 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if options.value_of("tune", config):  # tests of the app use what the suites are about to choose
+    if value_of("tune", config):  # tests of the app use what the suites are about to choose
         items.sort(key=lambda item: item.get_closest_marker("llmtune") is None)
-    if hasattr(config, "workerinput") and any(map(options.uses_llmtune, items)):
+    if hasattr(config, "workerinput") and any(map(uses_llmtune, items)):
         from pytest_llmtune.plugin.xdist import share
 
         share(session_of(config), items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    using = [item for item in session.items if options.uses_llmtune(item)]
+    using = [item for item in session.items if uses_llmtune(item)]
     if using:
         session_of(session.config).declare(using)
-    if options.value_of("prune", session.config):
+    if value_of("prune", session.config):
         pytest.exit(session_of(session.config).prune(using), returncode=0)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    if not options.uses_llmtune(item):
+    if not uses_llmtune(item):
         return (yield)
     with session_of(item.config).guarding(item):
         return (yield)
@@ -162,7 +162,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 @pytest.fixture
 def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
     """The suite that the test's ``llmtune`` marker declares: ``.config``, ``.evaluate()``, ``.check()``."""
-    from pytest_llmtune.plugin.fixtures import handle
+    from pytest_llmtune.plugin.session import handle
 
     return handle(session_of(request.config), request.node)
 
@@ -170,7 +170,7 @@ def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
 @pytest.fixture
 def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The locked configuration of the test's suite: OpenAI parameters, and ``prompt`` or ``messages``."""
-    from pytest_llmtune.plugin.fixtures import tuned
+    from pytest_llmtune.plugin.session import tuned
 
     return tuned(request.node)
 
@@ -178,7 +178,7 @@ def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture
 def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
     """An OpenAI client that records or replays what this test asks, and is metered."""
-    from pytest_llmtune.plugin.fixtures import client
+    from pytest_llmtune.plugin.session import client
 
     with client(session_of(request.config), request.node) as made:
         yield made
@@ -187,6 +187,6 @@ def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
 @pytest.fixture
 def async_llm_client(request: pytest.FixtureRequest) -> AsyncOpenAI:
     """The asynchronous twin of ``llm_client``."""
-    from pytest_llmtune.plugin.fixtures import async_client
+    from pytest_llmtune.plugin.session import async_client
 
     return async_client(session_of(request.config), request.node)

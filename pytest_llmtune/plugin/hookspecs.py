@@ -1,4 +1,4 @@
-"""The hook that a project's ``conftest.py`` may implement."""
+"""Hooks that this plugin offers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Every option, ini key, environment variable and marker, declared once, with one precedence rule.
-
-An option ``--llm-x`` has the ini key ``llmtune_x`` and the environment variable ``LLMTUNE_X``:
-command line > environment > marker or YAML > ini > default.
-"""
+"""Command-line options, ini keys and environment variables."""
 
 from __future__ import annotations
 
@@ -11,25 +7,117 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_llmtune.plugin.option_values import (
-    boolean,
-    dollars,
-    engine,
-    lines,
-    names,
-    number,
-    one_of,
-    part,
-    prices,
-    shard,
-)
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_llmtune.settings import Mode, Settings
 
-__all__ = ["MARKERS", "OPTIONS", "Option", "any_given", "declare", "settings_of", "uses_llmtune", "value_of"]
+__all__ = [
+    "MARKERS",
+    "OPTIONS",
+    "Option",
+    "any_given",
+    "boolean",
+    "declare",
+    "dollars",
+    "engine",
+    "lines",
+    "names",
+    "number",
+    "one_of",
+    "part",
+    "prices",
+    "settings_of",
+    "shard",
+    "uses_llmtune",
+    "value_of",
+]
+
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def boolean(text: str) -> bool:
+    if text.strip().lower() in _TRUE:
+        return True
+    if text.strip().lower() in _FALSE:
+        return False
+    raise ValueError(f"is {text!r}; valid: {', '.join(_TRUE)}, {', '.join(_FALSE[1:])}")
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"is {text!r}; valid: {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def number(kind: Callable[[str], Any], unit: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except (ValueError, ArithmeticError):
+            value = None
+        if value is None or not 0 < value < 1e12:
+            raise ValueError(f"is {text!r}; valid: a number of {unit} above 0")
+        return value
+
+    return parse
+
+
+def dollars(text: str) -> Any:
+    from decimal import Decimal
+
+    return number(Decimal, "USD")(text)
+
+
+def part(text: str) -> Any:
+    from decimal import Decimal
+
+    found = number(Decimal, "parts")(text)
+    if found > 1:
+        raise ValueError(f"is {text!r}; valid: a number above 0, at most 1")
+    return found
+
+
+def shard(text: str) -> Any:
+    from pytest_llmtune.guard.shards import Shard
+
+    return Shard.parse(text)
+
+
+def engine(text: str) -> str | None:
+    """The address of a Ray cluster, empty for Ray's own choice; None for this process."""
+    kind, _, address = text.partition("://")
+    if text == "local":
+        return None
+    if kind != "ray" or text.endswith("://"):
+        raise ValueError(f"is {text!r}; valid: local, ray, ray://HOST:PORT")
+    return address
+
+
+def prices(lines: str) -> dict[str, dict[str, str]]:
+    """One model a line: ``MODEL input=USD output=USD [cached_input=USD]``, per 1M tokens."""
+    prices: dict[str, dict[str, str]] = {}
+    for line in filter(None, (line.strip() for line in lines.splitlines())):
+        model, *pairs = line.split()
+        price = dict(pair.partition("=")[::2] for pair in pairs)
+        if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input"}:
+            raise ValueError(
+                f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] per 1M tokens"
+            )
+        prices[model] = price
+    return prices
+
+
+def lines(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.splitlines())))
+
+
+def names(text: str) -> tuple[str, ...]:
+    return lines(text.replace(",", "\n"))
 
 
 _FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_client"})

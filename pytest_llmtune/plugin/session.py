@@ -1,28 +1,31 @@
-"""What the hooks delegate to: one ``Session`` a run, which knows the suites, the settings and the results."""
+"""What one pytest session holds: suites, ledger, reports, guards."""
 
 from __future__ import annotations
 
 import os
 import re
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune._util.links import refuse_links
-from pytest_llmtune.capture.replaying import replay_of
+from pytest_llmtune._util.files import refuse_links
+from pytest_llmtune.capture.session import replay_of
 from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.guard import results_file as report_json
-from pytest_llmtune.guard.outcome import Place, error_of
+from pytest_llmtune.guard.outcome import SuiteLocation, error_of
 from pytest_llmtune.guard.shards import Shards
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.plugin import options, workers
-from pytest_llmtune.recording.orphans import orphans, remove
-from pytest_llmtune.redaction.redacting import redactor_of
-from pytest_llmtune.report import ci as github
-from pytest_llmtune.report import html, junit, terminal
+from pytest_llmtune.plugin import workers
+from pytest_llmtune.plugin.options import settings_of, uses_llmtune, value_of
+from pytest_llmtune.recording.housekeeping import orphans, remove
+from pytest_llmtune.redaction.redactor import redactor_of
+from pytest_llmtune.report import terminal
+from pytest_llmtune.report.ci import error_annotations, junit_properties, project_within
+from pytest_llmtune.report.html import check_installed
 from pytest_llmtune.report.progress import Progress
 from pytest_llmtune.report.writers import write_all
 from pytest_llmtune.settings import Mode
@@ -31,12 +34,15 @@ from pytest_llmtune.workflow.modes import SuiteRun
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from openai import AsyncOpenAI, OpenAI
+
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Suite
+    from pytest_llmtune.types import Evaluation
 
-__all__ = ["Session"]
+__all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "tuned"]
 
 
 class Session:
@@ -44,7 +50,7 @@ class Session:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.settings = options.settings_of(config)
+        self.settings = settings_of(config)
         self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=workers.shared_spend(config))
         self.runs: dict[str, SuiteRun] = {}
         self.replays: dict[str, Replay] = {}
@@ -56,7 +62,7 @@ class Session:
         self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
         if self._path("report"):
             try:
-                html.check_installed()
+                check_installed()
             except LLMTuneError as error:
                 raise pytest.UsageError(str(error)) from None
 
@@ -122,7 +128,7 @@ class Session:
 
     def _refuse_links(self, items: Sequence[pytest.Item]) -> None:
         root = self.config.rootpath
-        ours = {item.path.parent / "llmtune" for item in items if options.uses_llmtune(item)}
+        ours = {item.path.parent / "llmtune" for item in items if uses_llmtune(item)}
         try:
             refuse_links(sorted(ours) + ([root / ".llmtune"] if self.settings.mode is not Mode.REPLAY else []), root)
         except LLMTuneError as error:
@@ -142,7 +148,7 @@ class Session:
                 "names are unique in a run: give one of them name=..."
             )
         path, line, _ = item.location
-        place = Place(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
+        place = SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
         run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
         run.at_end = self._open.callback
         if (shards := self.shards) is not None:
@@ -176,8 +182,8 @@ class Session:
     @contextmanager
     def guarding(self, item: pytest.Item) -> Iterator[None]:
         """One test: the network shut where the mode is offline, its client calls recorded or replayed."""
-        from pytest_llmtune.capture.offline import Offline
-        from pytest_llmtune.capture.patching import recorded
+        from pytest_llmtune.capture.netguard import Offline
+        from pytest_llmtune.capture.patches import recorded
 
         command = f"pytest {item.nodeid} --llm-record=missing"
         try:
@@ -229,10 +235,10 @@ class Session:
                 self.reports.append(made)
             if made.interrupted:  # nobody who stops one search wants the next to begin
                 item.session.shouldstop = f"{made.name}: the search was interrupted; its best so far is kept"
-            item.user_properties.extend(properties := junit.properties(made))  # JUnit reads the teardown's
+            item.user_properties.extend(properties := junit_properties(made))  # JUnit reads the teardown's
             report.user_properties.extend(properties)
             if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
-                from pytest_llmtune.report.html.html_row import extras
+                from pytest_llmtune.report.html import extras
 
                 row = extras(made, self.config.invocation_params.dir / row_in, self._path("report"))
                 report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
@@ -258,8 +264,8 @@ class Session:
             verbosity = self.config.get_verbosity()
             lines.append(terminal.summary(self.reports, width=self.width, color=color, verbosity=verbosity))
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            within = github.project_within(self.config.rootpath, os.environ.get("GITHUB_WORKSPACE"))
-            lines.extend(github.error_annotations(self.reports, within=within))
+            within = project_within(self.config.rootpath, os.environ.get("GITHUB_WORKSPACE"))
+            lines.extend(error_annotations(self.reports, within=within))
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
         return "\n".join(filter(None, lines))
 
@@ -278,7 +284,7 @@ class Session:
 
     def _path(self, option: str) -> Path | None:
         """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
-        given = options.value_of(option, self.config)
+        given = value_of(option, self.config)
         return self.config.invocation_params.dir / given if given else None
 
 
@@ -297,3 +303,67 @@ def _suite_of(item: pytest.Item) -> Suite | None:
 
     default_name = re.sub(r"\W+", "_", name.removeprefix("test_")).strip("_")
     return Suite.from_mapping(marker.kwargs, where=where, base_dir=item.path.parent, default_name=default_name)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteHandle:
+    """The suite of a test."""
+
+    _run: SuiteRun
+    _session: Session
+
+    @property
+    def suite(self) -> Suite:
+        return self._run.suite
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The locked (under ``--llm-tune``: the just tuned) configuration, as in the lock file."""
+        return self._run.config.to_lock()
+
+    def evaluate(self) -> Evaluation:
+        """The configuration over the suite's test rows: from the recording, or live in the online modes.
+
+        Raises:
+            LLMTuneError: no lock file, or requests without a recording; names the mending command.
+        """
+        if self._session.settings.mode is Mode.DRY_RUN:
+            self._session.check(self._run)
+            pytest.skip("--llm-tune-dry-run asks nothing")
+        evaluation = self._run.evaluation
+        if self._session.settings.shard is not None:
+            pytest.skip(f"--llm-shard={self._session.settings.shard}: what follows is meant for all rows (--llm-merge)")
+        return evaluation
+
+    def check(self) -> None:
+        """Fail the test unless the verdict passes: thresholds, costs, and the baseline."""
+        self._session.check(self._run)
+
+
+def handle(session: Session, item: pytest.Item) -> SuiteHandle:
+    """What the fixture ``llmtune`` gives; a suite in YAML has the same."""
+    if item.nodeid not in session.runs:
+        raise pytest.UsageError(f"{item.nodeid}: the fixture 'llmtune' needs @pytest.mark.llmtune(dataset=..., ...)")
+    return SuiteHandle(session.run_of(item), session)
+
+
+def tuned(item: pytest.Item) -> dict[str, Any]:
+    """What the fixture ``tuned_config`` gives."""
+    from pytest_llmtune.capture.session import locked_config
+
+    marker = item.get_closest_marker("llm_suite")
+    return locked_config(item.path.parent / "llmtune", marker.args[0] if marker and marker.args else None)
+
+
+def client(session: Session, item: pytest.Item) -> OpenAI:
+    """What the fixture ``llm_client`` gives."""
+    from pytest_llmtune.capture import client as openai_client
+
+    return openai_client.client(session.replay(item), base_url=session.settings.base_url)
+
+
+def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
+    """What the fixture ``async_llm_client`` gives; it shares the test's recording with ``llm_client``."""
+    from pytest_llmtune.capture import client as openai_client
+
+    return openai_client.async_client(session.replay(item), base_url=session.settings.base_url)

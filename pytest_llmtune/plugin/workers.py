@@ -1,4 +1,4 @@
-"""xdist's workers: what they are told, and the limit of dollars that they share."""
+"""What the controller of an xdist run keeps for its workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.money.shared_spend import SharedSpend
+from pytest_llmtune.money.ledger import SharedSpend
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""``*.llmtune.yaml`` as test items: one document, one suite, one item, without any Python."""
+"""Collect ``*.llmtune.yaml`` files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.plugin import options
+from pytest_llmtune.plugin.options import value_of
 from pytest_llmtune.suite.yaml import read_suites
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class SuiteFile(pytest.File):
 
     def collect(self) -> Iterator[SuiteItem]:
         try:
-            allowed = options.value_of("allow-code", self.config) or ()
+            allowed = value_of("allow-code", self.config) or ()
             suites = read_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
         except LLMTuneError as error:
             raise pytest.UsageError(str(error)) from None

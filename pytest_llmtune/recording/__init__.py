@@ -1,4 +1,4 @@
-"""The recording of a suite: which request was answered how; looked up in O(1), written whole or not at all."""
+"""The recording of a suite: look up requests in O(1), write it whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.jsonhash import canonical_json, request_key
-from pytest_llmtune._util.spool import Spool
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording import mismatch as stale
-from pytest_llmtune.recording import storage as stored
-from pytest_llmtune.recording import storing
 from pytest_llmtune.recording.format import Interaction, MalformedError
-from pytest_llmtune.recording.storing import body_without_n
+from pytest_llmtune.recording.storage import load_interactions
+from pytest_llmtune.recording.writer import body_without_n, write
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.answers import answers_in, is_refusal
-from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.response import answers_in, is_refusal, parse_object
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from pytest_llmtune.recording.parts import Layout
+    from pytest_llmtune.recording.storage import Layout
     from pytest_llmtune.types import Completion, CompletionRequest
 
 __all__ = ["Gathered", "Recording"]
@@ -61,7 +59,7 @@ class Recording:
             RecordingError: the file cannot be trusted; the message names the line.
         """
         recording = cls(path, (), redactor)
-        recording.interactions = stored.load(path, recording._see, torn=torn)
+        recording.interactions = load_interactions(path, recording._see, torn=torn)
         return recording
 
     def _see(self, position: int, interaction: Interaction) -> None:
@@ -164,7 +162,7 @@ class Recording:
         Raises:
             RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
         """
-        return storing.write(path, map(Interaction.of, exchanges), redactor, layout)
+        return write(path, map(Interaction.of, exchanges), redactor, layout)
 
 
 @dataclass(slots=True)

@@ -1,37 +1,80 @@
-"""``--llm-record=all`` asks everything anew, once: a run of it that was killed is gone on with, for nothing.
-
-What such a run pays for is kept in the cache under a name of its own. The name stands in a small file from the run's
-start until its result was written and told; a run that finds it there goes on with what the killed one has paid for.
-"""
+"""Remove recordings that nothing uses, and sessions that re-record."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.files import write_text
 from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording.storage import whole
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Collection, Iterable, Iterator
 
-__all__ = ["Anew"]
+__all__ = ["RerecordSession", "orphans", "remove"]
+
+
+_DIRECTORY = "llmtune"
+_SUFFIXES = (".cassette.json", ".cassette.json.zst", ".lock.yaml")
+
+
+def orphans(root: Path, in_use: Collection[Path]) -> list[Path]:
+    """The files of suites below ``root`` that no suite uses.
+
+    Only files named as ours, in directories named ``llmtune``, are looked at; hidden directories and virtual
+    environments are not entered.
+
+    Args:
+        in_use: the lock files and recordings of every suite that there is, collected without any selection.
+    """
+    used = {path.resolve() for path in in_use}
+    return sorted(path for path in _files(root) if whole(path).resolve() not in used)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove the files, where they are, and directories that they leave empty.
+
+    Raises:
+        RecordingError: one cannot be removed.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir() and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be removed: {error.strerror or error}") from error
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for name, directories, files in os.walk(root):
+        directory = Path(name)
+        directories[:] = [
+            child
+            for child in directories
+            if not child.startswith(".") and child != "node_modules" and not (directory / child / "pyvenv.cfg").exists()
+        ]
+        if directory.name == _DIRECTORY:
+            yield from (directory / file for file in files if file.endswith(_SUFFIXES))
 
 
 _NAME = re.compile(r"record-[0-9a-f]{16}\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Anew:
+class RerecordSession:
     """The file of one recording; only who holds the recording's lock touches it."""
 
     file: Path
 
     @classmethod
-    def of(cls, recording: Path, root: Path) -> Anew:
+    def of(cls, recording: Path, root: Path) -> RerecordSession:
         """The file for a recording of the project at ``root``."""
         digest = hashlib.sha256(str(recording.resolve()).encode()).hexdigest()[:32]
         return cls(root / ".llmtune" / "anew" / f"{digest}.txt")

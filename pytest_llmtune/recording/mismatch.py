@@ -1,4 +1,4 @@
-"""A request without a recording, explained: the recorded request nearest to it, and what differs."""
+"""Explain why a request has no recording: the nearest one, and the difference."""
 
 from __future__ import annotations
 

@@ -1,23 +1,200 @@
-"""The interactions of a recording: a small one's in memory, a large one's in their files, read when they are asked for."""
+"""Read recordings: in memory, packed, or in parts."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import re
+import shutil
+import sys
+import tempfile
 import weakref
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import IO, TYPE_CHECKING, overload
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, overload
 
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording import cassette_file, packing, parts
-from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.recording.format import MAX_BYTES, Interaction, entries, entry, is_own_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["IN_MEMORY", "Stored", "load", "read_all"]
+__all__ = [
+    "IN_MEMORY",
+    "PACKED",
+    "Layout",
+    "Stored",
+    "files_of",
+    "leftovers",
+    "load_interactions",
+    "pack",
+    "place",
+    "read_all",
+    "unpacked",
+    "whole",
+]
+
+
+PACKED = ".zst"
+"""What the name of a compressed part ends with."""
+_SUFFIX = ".cassette.json"
+_PART = re.compile(r"(?P<stem>.+)\.(?P<number>\d{1,5})-of-(?P<count>\d{1,5})\.cassette\.json(\.zst)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How recordings are laid out on disk."""
+
+    part_bytes: int = 20_000_000
+    """A recording of more bytes is split into parts that have less, on average."""
+    compressed: bool = False
+    """Whether parts are compressed by zstd."""
+
+    def files(self, path: Path, size: int) -> tuple[Path, ...]:
+        """Where a recording of so many bytes goes: one file, or its parts in order."""
+        count = self._count(size, len(_in_force(path)))
+        if count == 1:
+            return (path,)
+        stem, width = path.name.removesuffix(_SUFFIX), len(str(count))
+        packed = PACKED if self.compressed else ""
+        return tuple(
+            path.with_name(f"{stem}.{number:0{width}}-of-{count}{_SUFFIX}{packed}") for number in range(1, count + 1)
+        )
+
+    def _count(self, size: int, before: int) -> int:
+        """The least power of two that will do; while a quarter would do, fewer than there are do not pay the move."""
+        count = 1
+        while size > count * self.part_bytes:
+            count *= 2
+        return before if count < before and size * 4 > before * self.part_bytes else count
+
+
+def place(files: Sequence[Path], request: str) -> Path:
+    """The file of a request, by its content alone."""
+    digest = hashlib.sha256(request.encode("utf-8", "surrogatepass")).digest()
+    return files[int.from_bytes(digest[:8], "big") % len(files)]
+
+
+def files_of(path: Path, *, torn: bool = False) -> tuple[Path, ...]:
+    """The files that a recording lies in, in order; none where there is no recording.
+
+    While a recording changes its layout, old and new parts stand side by side: of complete sets, that with the most
+    parts is in force, so that a run that was killed leaves one whole recording.
+
+    Args:
+        torn: whether the parts that are there will do where others are missing.
+
+    Raises:
+        RecordingError: parts are missing.
+    """
+    found = _in_force(path)
+    if found or not (sets := _sets(path)):
+        return found
+    count, parts = max(sets.items())
+    if torn:
+        return tuple(parts[number][0] for number in sorted(parts))
+    lacking = [number for number in range(1, count + 1) if number not in parts]
+    raise RecordingError(
+        f"{path.with_name(path.name.removesuffix(_SUFFIX))}.*{_SUFFIX}: of {count} parts of the recording "
+        f"{len(lacking)} are missing, the first is number {lacking[0]}; restore them from git, or record what is missing: "
+        "pytest --llm-record=missing"
+    )
+
+
+def leftovers(path: Path, files: Sequence[Path]) -> list[Path]:
+    """Files of the recording other than these: of another layout, or of none."""
+    every = [file for parts in _sets(path).values() for both in parts.values() for file in both]
+    return sorted({*every, *([path] if path.exists() else [])} - set(files))
+
+
+def whole(file: Path) -> Path:
+    """The recording that a file is of: the name it would have as one file."""
+    match = _PART.fullmatch(file.name)
+    return file.with_name(match["stem"] + _SUFFIX) if match else file
+
+
+def _in_force(path: Path) -> tuple[Path, ...]:
+    complete = [(count, parts) for count, parts in _sets(path).items() if len(parts) == count]
+    if not complete:
+        return (path,) if path.exists() else ()
+    count, parts = max(complete)
+    return tuple(parts[number][0] for number in range(1, count + 1))
+
+
+def _sets(path: Path) -> dict[int, dict[int, list[Path]]]:
+    """Number of parts to the parts that are there; each plain, compressed, or both, the plain one first."""
+    sets: defaultdict[int, defaultdict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    stem = path.name.removesuffix(_SUFFIX)
+    for file in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
+        match = _PART.fullmatch(file.name) if file.name.startswith(stem) else None
+        if match and match["stem"] == stem and 1 <= (number := int(match["number"])) <= (count := int(match["count"])):
+            sets[count][number].append(file)
+    return {count: dict(parts) for count, parts in sets.items()}
+
+
+_LEVEL = 10
+
+
+def pack(text: bytes) -> bytes:
+    """The text compressed.
+
+    Raises:
+        RecordingError: no zstd is installed.
+    """
+    packed: bytes = _zstd().compress(text, _LEVEL)
+    return packed
+
+
+def unpacked(path: Path, most: int) -> IO[bytes]:
+    """A temporary file with what a compressed one holds, at its start.
+
+    Raises:
+        RecordingError: no zstd is installed, it is damaged, or holds more than ``most`` bytes.
+        OSError: it cannot be read.
+    """
+    zstd, file = _zstd(), tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        with zstd.open(path, "rb") as source:
+            shutil.copyfileobj(_Limited(source, path, most), file)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, (getattr(zstd, "ZstdError", EOFError), EOFError)):
+            raise RecordingError(f"the recording {path} is damaged: {error}; restore it from git") from None
+        raise
+    file.seek(0)
+    return file
+
+
+class _Limited(io.RawIOBase):
+    """A few bytes may hold terabytes: stops in time."""
+
+    def __init__(self, source: Any, path: Path, most: int) -> None:
+        self._source, self._path, self._most, self._left = source, path, most, most
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._source.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise RecordingError(f"the recording {self._path} unpacks to more than the limit of {self._most:,} bytes")
+        return data
+
+
+def _zstd() -> Any:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            import zstandard as zstd
+    except ImportError:
+        raise RecordingError(
+            "a part of a recording is compressed by zstd, which is not installed: pip install 'pytest-llmtune[zstd]'"
+        ) from None
+    return zstd
 
 
 IN_MEMORY = 20_000_000
@@ -36,18 +213,20 @@ def read_all(path: Path, *, torn: bool = False) -> Iterator[Interaction]:
         RecordingError: a file is corrupt, truncated, too large, of an unknown version, or holds git conflict markers,
             and the message names the line; or parts are missing.
     """
-    for file in parts.files_of(path, torn=torn):
+    for file in files_of(path, torn=torn):
         for _, interaction in _Part(file).scan():
             yield interaction
 
 
-def load(path: Path, seen: Callable[[int, Interaction], None], *, torn: bool = False) -> Sequence[Interaction]:
+def load_interactions(
+    path: Path, seen: Callable[[int, Interaction], None], *, torn: bool = False
+) -> Sequence[Interaction]:
     """A recording's interactions; each is shown once, with its position, while the files are read.
 
     Raises:
         RecordingError: as ``read_all``.
     """
-    files = [_Part(file) for file in parts.files_of(path, torn=torn)]
+    files = [_Part(file) for file in files_of(path, torn=torn)]
     large = len(files) > 1 or sum(file.size for file in files) > IN_MEMORY
     kept: list[Interaction] = []
     stored = Stored()
@@ -104,12 +283,12 @@ class _Part:
     @property
     def is_own(self) -> bool:
         with self._open() as file:
-            return cassette_file.is_own(file.readline())
+            return is_own_format(file.readline())
 
     def scan(self) -> Iterator[tuple[int, Interaction]]:
         """Every interaction with the byte where its line begins."""
         with self._open() as file:
-            yield from cassette_file.entries(self._path, file)
+            yield from entries(self._path, file)
 
     def at(self, offset: int) -> Interaction:
         """The interaction whose line begins there.
@@ -121,15 +300,15 @@ class _Part:
             raise RecordingError(f"the recording {self._path} was changed while it was replayed; run again")
         with self._open() as file:
             file.seek(offset)
-            return cassette_file.entry(self._path, file.readline())
+            return entry(self._path, file.readline())
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
         try:
-            if self._path.suffix != parts.PACKED:
+            if self._path.suffix != PACKED:
                 return self._path.open("rb")
             if self._unpacked is None:
-                most = min(cassette_file.MAX_BYTES, _DENSEST * self.size)
-                self._unpacked = packing.unpacked(self._path, most)
+                most = min(MAX_BYTES, _DENSEST * self.size)
+                self._unpacked = unpacked(self._path, most)
                 weakref.finalize(self, self._unpacked.close)
             self._unpacked.seek(0)
             return nullcontext(self._unpacked)

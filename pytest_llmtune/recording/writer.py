@@ -1,28 +1,30 @@
-"""What servers make up anew for every response (ids, times, padding), put in a form that every recording shares.
-
-Without this, recording the same answers again would change every line. An id that a client sends back later (of a tool
-call, of a response) is the same in the later request.
-"""
+"""Write recordings in a canonical order with stable ids."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.files import Spool, write_bytes, write_lines
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json, without_n
-from pytest_llmtune.recording.format import canonical_body
-from pytest_llmtune.wire import body as event_stream
+from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.recording.format import canonical_body, rendered
+from pytest_llmtune.recording.housekeeping import remove
+from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, place, read_all, unpacked
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.wire.body import is_stream, rewrite
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["stable"]
+__all__ = ["body_without_n", "stable", "write"]
 
 
 _OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response"})
@@ -58,7 +60,7 @@ def _text(text: str, naming: _Naming) -> str:
     if whole is not None:
         new = naming.change(whole)
         return text if new == whole else safe_json(new)
-    return event_stream.rewrite(text, naming.change) if event_stream.is_stream(text) else text
+    return rewrite(text, naming.change) if is_stream(text) else text
 
 
 @dataclass(slots=True)
@@ -117,3 +119,87 @@ def _lasting(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(kept.get("response"), dict):
         kept["response"] = _lasting(kept["response"])
     return kept
+
+
+def write(
+    path: Path,
+    interactions: Iterable[Interaction],
+    redactor: Redactor | None = None,
+    layout: Layout | None = None,
+) -> bool:
+    """Write exactly these interactions, in canonical order, secrets removed; past the layout's limit in parts.
+
+    Returns:
+        False where the files already held exactly this.
+
+    Raises:
+        RecordingError: a secret is left in the text, or a file cannot be written; what was there before is whole.
+    """
+    redactor = redactor or Redactor.from_environment()
+    latencies, spool = _latencies(path), Spool()
+    places, size = [], 0
+    for interaction in stable(redactor.clean(interaction) for interaction in interactions):
+        known = latencies.get(_digest(interaction))
+        line = (replace(interaction, latency=known.pop(0)) if known else interaction).line()
+        spool.put(line)
+        places.append(_place(interaction))
+        size += len(line) + 2
+    files = (layout or Layout()).files(path, size)
+    divided: dict[Path, list[int]] = {file: [] for file in files}
+    for number in sorted(range(len(spool)), key=places.__getitem__):
+        divided[place(files, places[number])].append(number)
+    for file, numbers in divided.items():
+        for number in numbers:  # one at a time: none of the text needs to be in memory
+            redactor.check(spool.get(number), file)
+    changed = [_write(file, spool, numbers) for file, numbers in divided.items()]
+    gone = leftovers(path, files)
+    remove(gone)
+    return any(changed) or bool(gone)
+
+
+def _write(file: Path, spool: Spool, numbers: Sequence[int]) -> bool:
+    def lines() -> Iterator[bytes]:
+        return rendered(map(spool.get, numbers))
+
+    try:
+        if file.suffix != PACKED:
+            return write_lines(file, lines)
+        text = b"".join(lines())
+        return not _holds(file, text) and write_bytes(file, pack(text))
+    except OSError as error:
+        raise RecordingError(f"the recording {file} cannot be written: {error.strerror or error}") from error
+
+
+def _holds(file: Path, data: bytes) -> bool:
+    """Whether a compressed file already says this; another version of zstd may spell it otherwise."""
+    try:
+        with unpacked(file, len(data)) as known:
+            return known.read() == data
+    except (OSError, RecordingError):  # it is not there, or is to be replaced anyway
+        return False
+
+
+def _place(interaction: Interaction) -> str:
+    """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
+    return f"{interaction.path}\0{interaction.method}\0{body_without_n(interaction)}"
+
+
+def body_without_n(interaction: Interaction) -> str:
+    """The canonical body; for requests that differ in ``n`` alone it is the same."""
+    body = parse_object(interaction.body)
+    return interaction.body if body is None else canonical_json(without_n(body))
+
+
+def _latencies(path: Path) -> dict[bytes, list[float]]:
+    """An answer that did not change keeps its recorded latency, so that its line does not change either."""
+    latencies: defaultdict[bytes, list[float]] = defaultdict(list)
+    try:
+        for interaction in read_all(path):
+            latencies[_digest(interaction)].append(interaction.latency)
+    except RecordingError:  # the file to be replaced may be broken
+        return {}
+    return latencies
+
+
+def _digest(interaction: Interaction) -> bytes:
+    return hashlib.sha256(safe_json(interaction.to_plain()).encode("utf-8", "surrogatepass")).digest()

@@ -1,19 +1,46 @@
-"""Where keys come from: environment variables, a ``.env`` file, and key files with one key a line."""
+"""API keys: where they come from, and a type that never shows them."""
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.redaction.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["KeySources", "lines_of", "secret", "shown"]
+__all__ = ["KeySources", "Secret", "lines_of", "secret", "shown"]
+
+
+class Secret:
+    """A key and where it came from, which is all that is ever shown."""
+
+    __slots__ = ("_value", "origin")
+
+    def __init__(self, value: str, origin: str) -> None:
+        self._value = value
+        self.origin = origin
+        """What people know it by: ``OPENAI_API_KEY``, ``key_openai.txt line 2``."""
+
+    def reveal(self) -> str:
+        """The key itself, for the one call that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({self.origin})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self.origin))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"the key from {self.origin} is not written to any file or process")
 
 
 _LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|key)[-_]\w|(?=\S*\d)(?=\S*[a-z])[A-Za-z0-9+/=_-]{24,}")

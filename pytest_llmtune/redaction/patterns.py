@@ -1,4 +1,4 @@
-"""What secrets look like: names that hold them, keys of well-known services, and the spellings of one value."""
+"""Patterns of secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing secret reaches a file: what is removed from an interaction, and the last look before writing."""
+"""Remove secrets from texts, headers and JSON."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.recording.format import KEPT_HEADERS, Interaction
+from pytest_llmtune.redaction.keys import KeySources
 from pytest_llmtune.redaction.patterns import FIELD, KNOWN, PARAMETER, SHORTEST, names_a_secret, secrets_of, spellings
-from pytest_llmtune.wire import body as event_stream
+from pytest_llmtune.wire.body import clean_pieces, is_stream, rewrite
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pluggy import HookImpl
+
+    from pytest_llmtune.settings import Settings
     from pytest_llmtune.types import Exchange
 
-__all__ = ["PLACEHOLDER", "Redactor"]
+__all__ = ["PLACEHOLDER", "Redactor", "redactor_of"]
 
 
 PLACEHOLDER = "[REDACTED]"
@@ -123,8 +127,8 @@ class Redactor:
         if data is not None:
             clean = self.clean_json(data)
             return text if clean == data else safe_json(_without_logprobs(clean))
-        if "event-stream" in content_type or event_stream.is_stream(text):
-            return event_stream.rewrite(text, self.clean_json, self._clean_together)
+        if "event-stream" in content_type or is_stream(text):
+            return rewrite(text, self.clean_json, self._clean_together)
         return self.clean_text(_clean_query(text) if "urlencoded" in content_type else text)
 
     def clean_json(self, data: Any) -> Any:
@@ -160,7 +164,7 @@ class Redactor:
         return self.clean_text(text)
 
     def _clean_together(self, documents: list[Any]) -> None:
-        if event_stream.clean_pieces(documents, self._spans, PLACEHOLDER):
+        if clean_pieces(documents, self._spans, PLACEHOLDER):
             documents[:] = map(_without_logprobs, documents)
 
     def _may_touch(self, text: str, content_type: str) -> bool:
@@ -252,3 +256,30 @@ def _clean_pair(pair: str) -> str:
     if value and PARAMETER.search(unquote_plus(name)):
         value = _IN_URI
     return name + separator + value
+
+
+def redactor_of(settings: Settings, hooks: Iterable[HookImpl] = ()) -> Redactor:
+    """The redactor of a run.
+
+    Args:
+        hooks: implementations of ``pytest_llmtune_redact``.
+
+    Raises:
+        SuiteError: ``llmtune_redact`` is no regular expression, or ``.env`` cannot be read.
+    """
+    rules = Redactor.from_environment(settings.redact, map(_called_directly, hooks), environ={})
+    return rules.knowing(secrets_of(os.environ) | secrets_of(KeySources.of(settings.root, {}).dotenv))
+
+
+def _called_directly(hook: HookImpl) -> Callable[[str], str]:
+    """Without pluggy's machinery, which is not made for several threads, nor for a call for each text."""
+
+    def redact(text: str) -> str:
+        given = hook.function(text)
+        if given is not None and not isinstance(given, str):
+            raise SuiteError(
+                f"pytest_llmtune_redact in {hook.plugin_name} gave {type(given).__name__}; valid: text, None"
+            )
+        return text if given is None else given
+
+    return redact

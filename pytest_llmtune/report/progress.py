@@ -1,4 +1,4 @@
-"""Progress of a search or a recording: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress of a search or a recording: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from decimal import Decimal
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pytest_llmtune._util.figures import dollars, number
-from pytest_llmtune._util.text import cell_cut, one_line
-from pytest_llmtune.events import Asked, Finished, InFlight, Started, TrialDone
+from pytest_llmtune._util.text import cell_cut, dollars, number, one_line
+from pytest_llmtune.types import Asked, Finished, InFlight, Started, TrialDone
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pytest_llmtune.events import Event
+    from pytest_llmtune.types import Event
 
 __all__ = ["Progress"]
 

@@ -1,4 +1,4 @@
-"""The bar on a terminal, made of rich; imported where a bar is drawn, and nowhere else."""
+"""The progress bar, drawn with rich."""
 
 from __future__ import annotations
 

@@ -1,20 +1,19 @@
-"""A failure's text and the summary at the end of a run, for the terminal; no I/O here."""
+"""Verdicts and summaries on the terminal."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._util.figures import counted, dollars, interval, number
-from pytest_llmtune._util.text import cell_cut, clean, columns, one_line
+from pytest_llmtune._util.text import cell_cut, clean, columns, counted, dollars, interval, number, one_line
 from pytest_llmtune.guard.lockfile import Measured
 from pytest_llmtune.report.html.charts import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_llmtune.guard.comparison import Flip, Outcome
     from pytest_llmtune.guard.result import SuiteReport
+    from pytest_llmtune.guard.verdict import Flip, Outcome
 
 __all__ = ["failure", "summary"]
 

@@ -1,4 +1,4 @@
-"""The files that a run leaves: each is tried, whatever becomes of the others."""
+"""Write the requested report files at the end of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard import results_file as report_json
-from pytest_llmtune.report import ci as github
+from pytest_llmtune.report.ci import append_summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,11 +32,11 @@ def write_all(
     if results is not None:
         jobs.append(partial(report_json.write, results, reports))
     if page is not None:
-        from pytest_llmtune.report import html
+        from pytest_llmtune.report.html import write
 
-        jobs.append(partial(html.write, page, reports))
+        jobs.append(partial(write, page, reports))
     if step_summary is not None and reports:
-        jobs.append(partial(github.append_summary, step_summary, reports))
+        jobs.append(partial(append_summary, step_summary, reports))
     return [problem for job in jobs if (problem := _problem(job))]
 
 

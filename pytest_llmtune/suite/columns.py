@@ -1,4 +1,4 @@
-"""Which columns a suite cannot do without: those its templates name, and the one that holds the reference."""
+"""Which columns of a row a suite needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the mapping that a marker, a YAML document or ``Suite(...)`` gives to values, and a list of what is wrong."""
+"""Read declared keys, collecting every problem instead of stopping at the first."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.invalid import InvalidError, meant
+from pytest_llmtune._util.text import InvalidError, meant
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import threshold
-from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED
+from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from pytest_llmtune.suite.threshold import Threshold
+    from pytest_llmtune.suite.keys import Threshold
 
 __all__ = ["Declaration", "Problems", "read_keys", "read_thresholds"]
 
@@ -124,5 +123,5 @@ def _is_gate(name: str) -> bool:
 def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:
     """Every ``min_<metric>`` and ``max_<metric>``; None switches one off."""
     gates = [name for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name) and raw is not None]
-    read = [problems.attempt(threshold.parse, name, mapping[name], path=(name,)) for name in gates]
+    read = [problems.attempt(parse, name, mapping[name], path=(name,)) for name in gates]
     return tuple(gate for gate in read if gate is not None)

@@ -1,17 +1,309 @@
-"""The keys of a suite, in one table: it drives validation, YAML, the editors' schema and the reference in the docs."""
+"""The table of a suite's keys: each declared once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+import re
+import statistics
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_llmtune.money.prices_part import PRICES
-from pytest_llmtune.suite import forms, shapes
-from pytest_llmtune.suite.forms import Form
-from pytest_llmtune.suite.names import check_name
-from pytest_llmtune.suite.parameters import PARAMETERS, TEMPERATURE_OR_TOP_P
+from pytest_llmtune._util.functions import is_function_path, load_function
+from pytest_llmtune._util.text import InvalidError, meant, shown
+from pytest_llmtune.data.where import compile_condition
+from pytest_llmtune.money.prices import PRICES
+from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P
 
-__all__ = ["GATE", "KEYS", "PARAMETER_KEYS", "REQUIRED", "Key"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "AGGREGATES",
+    "COSTS",
+    "GATE",
+    "KEYS",
+    "METRICS",
+    "PARAMETER_KEYS",
+    "RATES",
+    "REQUIRED",
+    "SCORES",
+    "Aggregate",
+    "Key",
+    "Threshold",
+    "ValueForm",
+    "aggregator",
+    "anything",
+    "baselines",
+    "check_name",
+    "condition",
+    "dollars",
+    "endpoints",
+    "flag",
+    "fraction",
+    "grader",
+    "mapping",
+    "number",
+    "one_of",
+    "or_callable",
+    "parse",
+    "positive",
+    "rows_or_share",
+    "text",
+    "texts",
+    "whole",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueForm:
+    """How one kind of value is read."""
+
+    parse: Callable[[Any], Any]
+    """Raises ``InvalidError``."""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    """What an editor checks; may allow more than ``parse``, never less."""
+
+
+def number(raw: Any) -> Decimal | None:
+    """A finite number exactly as written (0.1 is 0.1), or None."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, Decimal, str)):
+        return None
+    try:
+        value = Decimal(str(raw).strip())
+    except (InvalidOperation, ValueError):
+        return None
+    return value if value.is_finite() else None
+
+
+def _real(raw: Any) -> float | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, Decimal)) or not math.isfinite(raw):
+        return None
+    return float(raw)
+
+
+def _whole(raw: Any) -> int | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw) or raw != int(raw):
+        return None
+    return int(raw)
+
+
+def text(wanted: str = "a text") -> ValueForm:
+    """Text that is not blank."""
+
+    def parse(raw: Any) -> str:
+        if not isinstance(raw, str) or not raw.strip():
+            raise InvalidError(f"is {shown(raw)}; valid: {wanted}")
+        return raw
+
+    return ValueForm(parse, {"type": "string", "minLength": 1})
+
+
+def texts(wanted: str) -> ValueForm:
+    """A list of texts."""
+
+    def parse(raw: Any) -> tuple[str, ...]:
+        if (
+            not isinstance(raw, (list, tuple))
+            or not raw
+            or not all(isinstance(item, str) and item.strip() for item in raw)
+        ):
+            raise InvalidError(f"is {shown(raw)}; valid: {wanted}")
+        return tuple(raw)
+
+    return ValueForm(parse, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1})
+
+
+def flag() -> ValueForm:
+    """True or false."""
+
+    def parse(raw: Any) -> bool:
+        if not isinstance(raw, bool):
+            raise InvalidError(f"is {shown(raw)}; valid: true, false")
+        return raw
+
+    return ValueForm(parse, {"type": "boolean"})
+
+
+def whole(low: int, what: str, *, also: int | None = None) -> ValueForm:
+    """A whole number from ``low``, or the one value ``also``."""
+    extra = "" if also is None else f", or {also}"
+
+    def parse(raw: Any) -> int:
+        value = _whole(raw)
+        if value is None or (value < low and value != also):
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a whole number from {low}{extra}")
+        return value
+
+    bounded = {"type": "integer", "minimum": low}
+    return ValueForm(parse, bounded if also is None else {"anyOf": [bounded, {"const": also}]})
+
+
+def rows_or_share(low: int) -> ValueForm:
+    """A count of rows, or a share of them between 0 and 1."""
+
+    def parse(raw: Any) -> int | float:
+        share = _real(raw)
+        if isinstance(raw, float) and share is not None and 0 < share < 1:
+            return share
+        value = _whole(raw)
+        if value is None or value < low:
+            raise InvalidError(
+                f"is {shown(raw)}; valid: rows, a whole number from {low}, or a share of them between 0 and 1"
+            )
+        return value
+
+    share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    return ValueForm(parse, {"anyOf": [{"type": "integer", "minimum": low}, share]})
+
+
+def fraction(what: str) -> ValueForm:
+    """A number between 0 and 1."""
+
+    def parse(raw: Any) -> float:
+        value = _real(raw)
+        if value is None or not 0 <= value <= 1:
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number from 0 to 1")
+        return value
+
+    return ValueForm(parse, {"type": "number", "minimum": 0, "maximum": 1})
+
+
+def positive(what: str) -> ValueForm:
+    """A number above 0."""
+
+    def parse(raw: Any) -> float:
+        value = _real(raw)
+        if value is None or value <= 0:
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number above 0")
+        return value
+
+    return ValueForm(parse, {"type": "number", "exclusiveMinimum": 0})
+
+
+def dollars(what: str) -> ValueForm:
+    """USD, above 0, exact."""
+
+    def parse(raw: Any) -> Decimal:
+        value = number(raw)
+        if value is None or value <= 0:
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, above 0")
+        return value
+
+    return ValueForm(parse, {"type": ["number", "string"], "exclusiveMinimum": 0})
+
+
+def one_of(*words: str) -> ValueForm:
+    """One of some words."""
+
+    def parse(raw: Any) -> str:
+        if raw not in words or not isinstance(raw, str):
+            raise InvalidError(f"is {shown(raw)}{meant(raw, words)}; valid: {', '.join(words)}")
+        return raw
+
+    return ValueForm(parse, {"enum": list(words)})
+
+
+def or_callable(form: ValueForm, wanted: str) -> ValueForm:
+    """What ``form`` reads, or a function."""
+
+    def parse(raw: Any) -> Any:
+        if callable(raw):
+            return raw
+        try:
+            return form.parse(raw)
+        except InvalidError as problem:
+            raise InvalidError(f"{problem}, {wanted}") from None
+
+    return ValueForm(parse, form.schema)
+
+
+def anything(schema: Mapping[str, Any] | None = None) -> ValueForm:
+    """Whatever it is; read where its meaning is known."""
+    return ValueForm(lambda raw: raw, schema or {})
+
+
+def condition(raw: Any) -> Any:
+    """A function, or an expression that compiles."""
+    if callable(raw):
+        return raw
+    if isinstance(raw, str) and raw.strip():
+        compile_condition(raw)
+        return raw
+    example = "level >= 3 and topic == 'algebra'"
+    raise InvalidError(f"is {shown(raw)}; valid: an expression such as {example!r}, or a function of the row")
+
+
+def mapping(raw: Any) -> Mapping[str, Any]:
+    """Names to values."""
+    if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
+        raise InvalidError(f"is {shown(raw)}; valid: a mapping of names to values")
+    return raw
+
+
+def grader(raw: Any) -> Any:
+    """Only its shape; which graders and options there are, the graders know."""
+    several = raw if isinstance(raw, (list, tuple)) else [raw]
+    for index, one in enumerate(several):
+        named = isinstance(one, str) and one.strip()
+        with_options = isinstance(one, Mapping) and len(one) == 1 and all(isinstance(name, str) for name in one)
+        if not (named or with_options or callable(one) or hasattr(one, "grade")):
+            raise InvalidError(
+                f"is {shown(one)}; valid: a grader's name, {{name: {{option: value}}}}, 'module:function', a function",
+                *([index] if several is raw else []),
+            )
+    if not several:
+        raise InvalidError("is an empty list; valid: a grader, or a list of graders")
+    return raw
+
+
+def endpoints(raw: Any) -> Any:
+    """Its entries may hold keys, and are shown to nobody."""
+    if isinstance(raw, str) and raw.strip():
+        return raw
+    if isinstance(raw, (list, tuple)) and raw and all(isinstance(item, Mapping) for item in raw):
+        return tuple(raw)
+    raise InvalidError("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one an endpoint")
+
+
+def baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
+    """One configuration or a list of them."""
+    several = [raw] if isinstance(raw, Mapping) else raw
+    if not isinstance(several, (list, tuple)) or not all(isinstance(item, Mapping) for item in several):
+        raise InvalidError(
+            f"is {shown(raw)}; valid: a list of configurations, as in [{{'model': 'gpt-4o', 'temperature': 1, 'n': 1}}]"
+        )
+    return tuple(several)
+
+
+_MAX = 200
+"""Bytes; with the longest ending a file name stays below the 255 that file systems take."""
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def check_name(raw: Any) -> str:
+    """A suite's name in NFC.
+
+    Raises:
+        SuiteError: no text, too long, or no file may be called so.
+    """
+    if not isinstance(raw, str) or not raw.strip():
+        raise InvalidError(f"is {shown(raw)}; valid: a text that can be part of a file's name")
+    name = unicodedata.normalize("NFC", raw.strip())
+    found = _FORBIDDEN.search(name) or next(
+        (c for c in name if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")), None
+    )
+    if found:
+        bad = found if isinstance(found, str) else found[0]
+        raise InvalidError(f"is {shown(raw)}; {bad!r} cannot be part of a file's name")
+    if name.startswith(".") or name.endswith(".") or _RESERVED.fullmatch(name):
+        raise InvalidError(f"is {shown(raw)}; no file may be called so everywhere")
+    if len(name.encode()) > _MAX:
+        raise InvalidError(f"is {shown(raw)}, {len(name.encode())} bytes long; the limit is {_MAX}")
+    return name
 
 
 REQUIRED = object()
@@ -26,7 +318,7 @@ class Key:
     """One key of a suite."""
 
     name: str
-    form: Form
+    form: ValueForm
     default: Any
     doc: str
     """One sentence or two, in Markdown."""
@@ -40,13 +332,13 @@ _MODEL = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/model"
 KEYS: tuple[Key, ...] = (
     Key(
         "name",
-        Form(check_name, {"type": "string", "maxLength": 100}),
+        ValueForm(check_name, {"type": "string", "maxLength": 100}),
         None,
         "Unique in the run; names the files. Default: from the test or file.",
     ),
     Key(
         "dataset",
-        forms.anything(
+        anything(
             {
                 "anyOf": [
                     {"type": "string", "minLength": 1},
@@ -60,102 +352,102 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "columns",
-        forms.texts("a list of column names"),
+        texts("a list of column names"),
         None,
         "The names of the columns of a CSV or TSV file that has no header line.",
     ),
     Key(
         "where",
-        Form(shapes.condition, {"type": "string", "minLength": 1}),
+        ValueForm(condition, {"type": "string", "minLength": 1}),
         None,
         "Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row.",
     ),
     Key(
         "shuffle",
-        forms.flag(),
+        flag(),
         True,
         "Put the rows into an order by content and seed; re-ordering the file does not change it.",
     ),
-    Key("seed", forms.whole(0, "a seed"), 0, "Orders the rows, keeps caches apart, and seeds the search."),
-    Key("tune_size", forms.rows_or_share(0), 20, "Rows to tune on; below 1, a share of all rows."),
+    Key("seed", whole(0, "a seed"), 0, "Orders the rows, keeps caches apart, and seeds the search."),
+    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a share of all rows."),
     Key(
         "test_size",
-        forms.whole(1, "rows"),
+        whole(1, "rows"),
         None,
         "At most so many rows to guard on. Default: all the rest; where none is left, the tuning rows.",
     ),
     Key(
         "split",
-        forms.one_of("random", "hash"),
+        one_of("random", "hash"),
         "random",
         "`random`: the first `tune_size` rows tune. "
         "`hash`: a row's own content decides, so that none changes sides when rows are appended.",
     ),
     Key(
         "stratify",
-        forms.text("a column's name"),
+        text("a column's name"),
         None,
         "A column whose values are to be as frequent in both parts as in the whole.",
     ),
     Key(
         "duplicates",
-        forms.one_of("refuse", "drop", "allow"),
+        one_of("refuse", "drop", "allow"),
         "refuse",
         "What to do with a test row that asks the same as a tuning row.",
     ),
     Key(
         "prompt",
-        forms.anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}]}),
+        anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}]}),
         None,
         "One template or a list to choose from: format strings over the columns, or functions of the row. "
         "This or `messages`.",
     ),
     Key(
         "messages",
-        forms.anything({"$ref": "#/$defs/messages_choice"}),
+        anything({"$ref": "#/$defs/messages_choice"}),
         None,
         "A list of chat messages whose contents are templates, or a list of such lists to choose from.",
     ),
-    Key("system", forms.text("the system message"), None, "A fixed system message before `prompt`; sent as it stands."),
+    Key("system", text("the system message"), None, "A fixed system message before `prompt`; sent as it stands."),
     Key(
         "model",
-        forms.anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
+        anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
         REQUIRED,
         "One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: "
         "what differs for this model.",
     ),
     Key(
         "extra_body",
-        Form(shapes.mapping, {"type": "object"}),
+        ValueForm(mapping, {"type": "object"}),
         {},
         "Parameters that only your server knows (`top_k`, `min_p`, ...), each a constant, a list or a range.",
     ),
     Key(
         "grader",
-        Form(shapes.grader, {"$ref": "#/$defs/grader"}),
+        ValueForm(grader, {"$ref": "#/$defs/grader"}),
         REQUIRED,
         "A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, "
         "or a list of these.",
     ),
     Key(
         "vote",
-        forms.or_callable(forms.one_of("equivalence", "medoid"), "or a function"),
+        or_callable(one_of("equivalence", "medoid"), "or a function"),
         "equivalence",
         "How an answer is elected from several.",
     ),
     Key(
         "allow_vacuous",
-        forms.flag(),
+        flag(),
         False,
         "Accept a grader that calls an empty or a foreign answer right; every report says so.",
     ),
-    Key("metric", forms.text("a metric's name"), "success_vote", "What is tuned."),
-    Key("mode", forms.one_of("max", "min"), "max", "Whether more of the metric is better, or less."),
+    Key("metric", text("a metric's name"), "success_vote", "What is tuned."),
+    Key("mode", one_of("max", "min"), "max", "Whether more of the metric is better, or less."),
     Key(
         "aggregate",
-        forms.or_callable(
-            Form(
-                forms.text("mean, median, module:function").parse, {"anyOf": [{"enum": ["mean", "median"]}, _FUNCTION]}
+        or_callable(
+            ValueForm(
+                text("mean, median, module:function").parse, {"anyOf": [{"enum": ["mean", "median"]}, _FUNCTION]}
             ),
             "or a function",
         ),
@@ -165,23 +457,23 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "group_by",
-        forms.text("a column's name"),
+        text("a column's name"),
         None,
         "A column by which results are reported, and thresholds may be given.",
     ),
     Key(
         "inference_budget",
-        forms.dollars("USD per instance"),
+        dollars("USD per instance"),
         None,
         "USD per instance, mean; also the guard's limit of cost unless `max_inference_cost` is given.",
     ),
     Key(
         "optimization_budget",
-        forms.dollars("USD for the whole search"),
+        dollars("USD for the whole search"),
         None,
         "USD for the whole search; never passed.",
     ),
-    Key("num_samples", forms.whole(1, "trials", also=-1), 20, "Trials; -1: only `optimization_budget` decides."),
+    Key("num_samples", whole(1, "trials", also=-1), 20, "Trials; -1: only `optimization_budget` decides."),
     Key(
         "prices",
         PRICES,
@@ -190,38 +482,38 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "max_drop",
-        forms.fraction("a drop of the metric"),
+        fraction("a drop of the metric"),
         None,
         "How far the metric may fall below the baseline; absolute.",
     ),
     Key(
         "alpha",
-        forms.fraction("a significance level"),
+        fraction("a significance level"),
         None,
         "A drop counts only where the exact McNemar p-value is below this.",
     ),
     Key(
         "max_unknown",
-        forms.whole(0, "examples"),
+        whole(0, "examples"),
         0,
         "How many examples may stay without an answer; more is inconclusive, and fails.",
     ),
     Key(
         "baselines",
-        Form(shapes.baselines, {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
+        ValueForm(baselines, {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
         (),
         "Configurations evaluated beside the winner; what one leaves out is the untuned configuration's.",
     ),
     Key(
         "base_url",
-        forms.text("a URL"),
+        text("a URL"),
         None,
         "The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`.",
     ),
     Key(
         "endpoints",
-        Form(
-            shapes.endpoints,
+        ValueForm(
+            endpoints,
             {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]},
         ),
         None,
@@ -229,19 +521,19 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "concurrency",
-        forms.whole(1, "requests in flight"),
+        whole(1, "requests in flight"),
         None,
         "Requests in flight. Default: `--llm-concurrency`, 32.",
     ),
     Key(
         "timeout",
-        forms.positive("seconds for one request"),
+        positive("seconds for one request"),
         None,
         "Seconds for one request. Default: `--llm-timeout`, 60.",
     ),
     Key(
         "deadline",
-        forms.positive("seconds for all requests"),
+        positive("seconds for all requests"),
         None,
         "Seconds for everything the suite asks in a run. Default: none.",
     ),
@@ -250,3 +542,106 @@ KEYS: tuple[Key, ...] = (
 
 PARAMETER_KEYS: tuple[str, ...] = (TEMPERATURE_OR_TOP_P, *PARAMETERS)
 """Keys that are OpenAI parameters: a constant, a list (choice) or a range."""
+
+
+Aggregate = Callable[[Sequence[float]], float]
+
+AGGREGATES: Mapping[str, Aggregate] = {"mean": statistics.fmean, "median": statistics.median}
+
+
+def aggregator(raw: Any, base_dir: Path, root: Path | None = None) -> Aggregate:
+    """The function that ``aggregate`` names.
+
+    Raises:
+        SuiteError: no such function.
+    """
+    if callable(raw):
+        return raw  # type: ignore[no-any-return]
+    if raw in AGGREGATES:
+        return AGGREGATES[raw]
+    if is_function_path(str(raw)):
+        return load_function(str(raw), base_dir, root)
+    raise InvalidError(
+        f"is {shown(raw)}{meant(raw, AGGREGATES)}; valid: {', '.join(AGGREGATES)}, 'module:function', a function"
+    )
+
+
+SCORES = ("success_vote", "success", "expected_success")
+"""Metrics that every built-in grader gives."""
+RATES = (*SCORES, "refused")
+"""Metrics between 0 and 1."""
+COSTS = ("inference_cost", "cost")
+"""Metrics in USD: of an instance, of the run."""
+METRICS = (*RATES, *COSTS, "latency", "latency_p50", "latency_p90", "latency_p95", "latency_p99")
+"""What every suite has; graders may add more."""
+
+_KEY = re.compile(r"(min|max)_([^\W\d]\w*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One gate: a metric must not be below, or above, its limit."""
+
+    metric: str
+    direction: Literal["min", "max"]
+    limit: Decimal | Mapping[str, Decimal]
+    """A mapping gives a limit for each group named in it."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.direction}_{self.metric}"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that have a limit of their own."""
+        return tuple(self.limit) if isinstance(self.limit, Mapping) else ()
+
+    def of_group(self, group: str | None) -> Decimal | None:
+        """The limit for one group, or (None) for the whole suite; None where there is none."""
+        if isinstance(self.limit, Mapping):
+            return self.limit.get(group) if group is not None else None
+        return self.limit if group is None else None
+
+
+def parse(key: str, raw: Any) -> Threshold:
+    """The threshold that ``min_success_vote=0.85`` or ``min_success_vote={"geometry": 0.7}`` declares.
+
+    Raises:
+        SuiteError: the metric's name is nearly a known one, or the limit is no number that the metric can have.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise InvalidError(f"{key!r} is no threshold; valid: min_<metric> or max_<metric>")
+    direction, metric = match[1], match[2]
+    if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
+        raise InvalidError(f"no metric {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns")
+    if not isinstance(raw, Mapping):
+        return Threshold(metric, _direction(direction), _limit(metric, raw))
+    if not raw:
+        raise InvalidError("has no group; valid: a number, or {group: number, ...}")
+    return Threshold(
+        metric, _direction(direction), {str(group): _in_group(metric, group, limit) for group, limit in raw.items()}
+    )
+
+
+def _direction(word: str) -> Literal["min", "max"]:
+    return "min" if word == "min" else "max"
+
+
+def _in_group(metric: str, group: Any, raw: Any) -> Decimal:
+    try:
+        return _limit(metric, raw)
+    except InvalidError as problem:
+        raise problem.inside(str(group)) from None
+
+
+def _limit(metric: str, raw: Any) -> Decimal:
+    limit = number(raw)
+    if limit is None:
+        raise InvalidError(f"is {shown(raw)}; valid: a number")
+    if metric in RATES and not 0 <= limit <= 1:
+        hint = f" (did you mean {(limit / 100).normalize():f}?)" if 1 < limit <= 100 else ""
+        raise InvalidError(f"is {shown(raw)}{hint}; {metric} lies between 0 and 1")
+    if metric in COSTS and limit < 0:
+        raise InvalidError(f"is {shown(raw)}; {metric} is in USD, from 0")
+    return limit

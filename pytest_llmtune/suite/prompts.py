@@ -1,25 +1,125 @@
-"""Prompts: format strings over a row's columns, functions of a row, and lists of chat messages made of these.
-
-A format string reaches columns only: no attribute, no index, no widths that fill the memory.
-"""
+"""Prompt templates."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from string import Formatter
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._util.functions import load_function, qualified_name, source_of
-from pytest_llmtune._util.invalid import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.suite import format_string
+from pytest_llmtune.suite.domains import Choice
 from pytest_llmtune.types import Row
 
-__all__ = ["ROLES", "Template", "TemplateFunction"]
+if TYPE_CHECKING:
+    from pytest_llmtune.suite.declaration import Declaration, Problems
+
+__all__ = [
+    "ROLES",
+    "Template",
+    "TemplateFunction",
+    "escape",
+    "fill",
+    "format_fields",
+    "one_template",
+    "read_templates",
+    "several",
+]
+
+
+_MAX_WIDTH = 1_000
+_MAX_FILLED = 16_000_000
+"""A width or precision beyond it is an attack on the memory."""
+
+Part = tuple[str, str | None, str, str]
+"""Literal text, then a column, its format and its conversion."""
+
+
+@lru_cache(maxsize=1024)
+def _parts(text: str) -> tuple[Part, ...]:
+    try:
+        parsed = list(Formatter().parse(text))
+    except ValueError as error:
+        raise InvalidError(f"{shown(text, 60)}: {error}; literal braces are written {{{{ }}}}") from None
+    return tuple(
+        (literal, _column(text, name), spec or "", how or "") for literal, name, spec, how in map(_checked, parsed)
+    )
+
+
+def _checked(part: tuple[str, str | None, str | None, str | None]) -> tuple[str, str | None, str | None, str | None]:
+    _, name, spec, how = part
+    if spec and ("{" in spec or any(int(number) > _MAX_WIDTH for number in re.findall(r"\d+", spec))):
+        raise InvalidError(f"the field {{{name}:{spec}}}: a format takes no braces, and no width above {_MAX_WIDTH}")
+    if how not in (None, "s", "r", "a"):
+        raise InvalidError(f"the field {{{name}!{how}}}: valid conversions are !s, !r and !a")
+    return part
+
+
+def _column(text: str, name: str | None) -> str | None:
+    if name is None:
+        return None
+    if not name or name.isdecimal():
+        raise InvalidError(
+            f"{shown(text, 60)}: the field {{{name}}} names no column; "
+            "a field is {column}, literal braces are written {{ }}"
+        )
+    if re.search(r"[.\[\]]", name):
+        raise InvalidError(
+            f"the field {{{name}}} reaches into a value; "
+            "a field is a column's name alone (for more, use a function of the row)"
+        )
+    return unicodedata.normalize("NFC", name)  # as the data's columns are
+
+
+def format_fields(text: str) -> frozenset[str]:
+    """The columns that a format string names.
+
+    Raises:
+        SuiteError: it is malformed, or reaches further than columns.
+    """
+    return frozenset(name for _, name, _, _ in _parts(text) if name is not None)
+
+
+def fill(text: str, row: Row) -> str:
+    """The text with a row's values.
+
+    Raises:
+        SuiteError: the row lacks a column, a value does not fit its format, or the text gets too long: a column may hold
+            megabytes, and a template may name it a million times.
+    """
+    parts, length = [], 0
+    for literal, name, spec, how in _parts(text):
+        part = literal + (_value(name, spec, how, row) if name is not None else "")
+        if (length := length + len(part)) > _MAX_FILLED:
+            raise SuiteError(f"the prompt {shown(text, 60)} gets longer than the limit of {_MAX_FILLED:,} characters")
+        parts.append(part)
+    return "".join(parts)
+
+
+def _value(name: str, spec: str, how: str, row: Row) -> str:
+    if name not in row:
+        raise SuiteError(f"the prompt names {{{name}}}{meant(name, row)}, but the row has {listed(row)}")
+    value = row[name]
+    try:
+        converted = repr(value) if how == "r" else ascii(value) if how == "a" else str(value) if how == "s" else value
+        return format(converted, spec)
+    except (ValueError, TypeError) as error:
+        raise SuiteError(
+            f"the prompt's field {{{name}:{spec}}} does not fit the value {shown(value)}: {error}"
+        ) from None
+
+
+def escape(text: str) -> str:
+    """The format string that gives exactly this text."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 TemplateFunction = Callable[[Row], Any]
@@ -48,7 +148,7 @@ class Template:
         source = _source(raw, base_dir, root)
         if system is None:
             return cls("prompt", source)
-        first = {"role": "system", "content": format_string.escape(system)}
+        first = {"role": "system", "content": escape(system)}
         return cls("messages", (first, {"role": "user", "content": source}))
 
     @classmethod
@@ -73,7 +173,7 @@ class Template:
     def fields(self) -> frozenset[str]:
         """The columns that its format strings name."""
         texts = [leaf for leaf in _leaves(self.source) if isinstance(leaf, str)]
-        return frozenset(name for text in texts for name in format_string.fields(text))
+        return frozenset(name for text in texts for name in format_fields(text))
 
     def render(self, row: Row) -> tuple[dict[str, Any], ...]:
         """The chat messages for a row.
@@ -129,7 +229,7 @@ def _source(raw: Any, base_dir: Path | None, root: Path | None) -> Any:
     if isinstance(raw, str):
         if not raw.strip():
             raise InvalidError("is empty")
-        format_string.fields(raw)
+        format_fields(raw)
         return raw
     if callable(raw):
         return raw
@@ -178,7 +278,7 @@ def _locked(source: Any) -> Any:
 
 def _fill(source: Any, row: Row) -> Any:
     if isinstance(source, str):
-        return format_string.fill(source, row)
+        return fill(source, row)
     if isinstance(source, tuple):
         return [_fill(item, row) for item in source]
     if isinstance(source, Mapping):
@@ -213,3 +313,60 @@ def _checked_messages(content: Any, source: Any) -> tuple[dict[str, Any], ...]:
         f"the prompt function {qualified_name(source)} returned {shown(content)}; "
         "valid: the prompt's text, or a list of {'role': ..., 'content': ...}"
     )
+
+
+def several(raw: Any) -> tuple[Sequence[Any], bool]:
+    """The choices that a value holds, and whether it was a list."""
+    if isinstance(raw, Choice):
+        return raw.options, True
+    if isinstance(raw, Mapping) and raw.keys() == {"choice"} and isinstance(raw["choice"], (list, tuple)):
+        return raw["choice"], True
+    return (raw, True) if isinstance(raw, (list, tuple)) else ([raw], False)
+
+
+def one_template(key: str, raw: Any, system: str | None, declaration: Declaration) -> Template:
+    """A template from one value of ``prompt`` or ``messages``.
+
+    Raises:
+        SuiteError: it is none.
+    """
+    if key == "messages":
+        return Template.messages(raw, base_dir=declaration.base_dir, root=declaration.root)
+    return Template.prompt(raw, system=system, base_dir=declaration.base_dir, root=declaration.root)
+
+
+def read_templates(values: Mapping[str, Any], declaration: Declaration, problems: Problems) -> tuple[Template, ...]:
+    """All templates to choose from."""
+    prompt, messages, system = values["prompt"], values["messages"], values["system"]
+    if (prompt is None) == (messages is None):
+        problems.add("give either prompt or messages" + ("" if prompt is None else ", not both"), "prompt")
+        return ()
+    if messages is not None and system is not None:
+        problems.add("goes with prompt; in messages, write {'role': 'system', 'content': ...}", "system")
+    key = "prompt" if messages is None else "messages"
+    entries, is_list = several(prompt) if messages is None else _message_lists(messages)
+    if not entries:
+        problems.add("is an empty list; valid: a template, or a list of templates", key)
+    templates: list[Template] = []
+    for index, raw in enumerate(entries):
+        path = (key, index) if is_list else (key,)
+        template = problems.attempt(one_template, key, raw, system, declaration, path=path)
+        if template is not None:
+            _refuse_twin(template, templates, problems.add, path)
+            templates.append(template)
+    return tuple(templates)
+
+
+def _message_lists(raw: Any) -> tuple[Sequence[Any], bool]:
+    """A list of messages is one template; a list that holds lists or functions is a choice of templates."""
+    entries, is_list = several(raw)
+    is_one = entries is raw and any(isinstance(item, Mapping) and "callable" not in item for item in entries)
+    return ([raw], False) if is_one else (entries, is_list)
+
+
+def _refuse_twin(
+    template: Template, others: Sequence[Template], add: Callable[..., None], path: Sequence[str | int]
+) -> None:
+    if any(template.to_lock() == other.to_lock() for other in others):
+        why = "; functions are told apart by name: define them with def" if template.is_function else ""
+        add(f"is {shown(template.label, 60)}, which stands twice{why}", *path)

@@ -1,7 +1,4 @@
-"""The JSON Schema of ``*.llmtune.yaml`` for editors, made from the table of keys.
-
-``python -m pytest_llmtune.suite.schema`` writes it anew; a test holds the shipped file against the table.
-"""
+"""JSON Schema of suite files."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, WORDS, Bounds
 from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED, Key
-from pytest_llmtune.suite.parameters import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, WORDS, Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,24 +1,130 @@
-"""The search space of a suite: models, templates, a domain for every parameter, and what differs for a model."""
+"""The search space of a suite."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.invalid import listed, shown
-from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.config import Config
-from pytest_llmtune.suite.domains import Choice, Constant, Domain, LogRandInt, OneOf, RandInt, Range, Uniform
-from pytest_llmtune.suite.parameters import TEMPERATURE_OR_TOP_P
+from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune._util.text import InvalidError, listed, shown
+from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.suite.domains import (
+    LISTS,
+    PARAMETERS,
+    TEMPERATURE_OR_TOP_P,
+    Choice,
+    Constant,
+    Domain,
+    LogRandInt,
+    OneOf,
+    RandInt,
+    Range,
+    Uniform,
+    check_name,
+    parse_branches,
+    parse_domain,
+)
+from pytest_llmtune.suite.keys import PARAMETER_KEYS
+from pytest_llmtune.suite.prompts import Template, one_template, read_templates, several
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from pytest_llmtune.suite.prompts import Template
+    from pytest_llmtune.suite.declaration import Declaration, Problems
+    from pytest_llmtune.types import CompletionRequest, Row
 
-__all__ = ["DEFAULTS", "Space", "overlaid"]
+__all__ = ["DEFAULTS", "Config", "Space", "SuiteWarning", "overlaid", "read_baselines", "read_space"]
+
+
+_MOST_ANSWERS = 10_000
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a request depends on beside the row.
+
+    Raises:
+        SuiteError: ``n`` is no number of answers; it may come from a lock file that somebody edited.
+    """
+
+    params: Mapping[str, Any]
+    """OpenAI parameters by their own names, ``model`` and ``n`` among them; None values are left out."""
+    template: Template
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", {name: value for name, value in self.params.items() if value is not None})
+        n = self.params.get("n", 1)
+        if isinstance(n, bool) or not isinstance(n, (int, float)) or n != n // 1 or not 1 <= n <= _MOST_ANSWERS:
+            raise SuiteError(f"n is {shown(n)}; valid: a whole number from 1 to {_MOST_ANSWERS:,}")
+
+    @property
+    def model(self) -> str:
+        return str(self.params["model"])
+
+    @property
+    def n(self) -> int:
+        """Answers asked for, for each example."""
+        return int(self.params.get("n", 1))
+
+    def request(self, row: Row) -> CompletionRequest:
+        """What to ask for a row.
+
+        Raises:
+            SuiteError: the template does not fit the row, or JSON cannot say a parameter.
+        """
+        body = {**self.params, "messages": list(self.template.render(row))}
+        return build(body, self.n)
+
+    def to_lock(self) -> dict[str, Any]:
+        """Parameters by their own names, and ``prompt`` or ``messages``: the template itself."""
+        return {**self.params, self.template.kind: self.template.to_lock()}
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex): equal for configurations that ask the same of every row."""
+        text = json.dumps([self.params, self.template.fingerprint], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return ", ".join(f"{name}={shown(value, 40)}" for name, value in self.params.items())
+
+    @classmethod
+    def from_lock(cls, mapping: Mapping[str, Any], templates: Sequence[Template] = ()) -> Config:
+        """What ``to_lock`` wrote. A function is looked up among ``templates``, never imported by name.
+
+        Raises:
+            SuiteError: no model, not exactly one of prompt and messages, or a function that the suite does not have.
+        """
+        kinds = mapping.keys() & {"prompt", "messages"}
+        if len(kinds) != 1 or not isinstance(mapping.get("model"), str):
+            raise SuiteError(
+                f"a configuration has a model, and one of prompt and messages; this one has {listed(mapping)}"
+            )
+        [kind] = kinds
+        params = {name: value for name, value in mapping.items() if name != kind}
+        return cls(params, _template(kind, mapping[kind], templates))
+
+
+def _template(kind: str, locked: Any, templates: Sequence[Template]) -> Template:
+    for template in templates:
+        if template.kind == kind and template.to_lock() == locked:
+            return template
+    if _holds_function(locked):
+        raise SuiteError(f"the locked {kind} is the function {shown(locked)}, which the suite does not have (any more)")
+    return Template.prompt(locked) if kind == "prompt" else Template.messages(locked)
+
+
+def _holds_function(locked: Any) -> bool:
+    if isinstance(locked, Mapping):
+        return locked.keys() == {"callable"} or any(_holds_function(value) for value in locked.values())
+    return isinstance(locked, (list, tuple)) and any(_holds_function(item) for item in locked)
 
 
 DEFAULTS: Mapping[str, Domain] = {
@@ -165,3 +271,128 @@ def _constant(domain: Domain) -> Any:
     if isinstance(domain, OneOf):
         return {name: _constant(inner) for name, inner in domain.branches[0].items()}
     return plain["choice"][0] if not isinstance(domain, Constant) else plain
+
+
+_NOT_SENT = Constant(None)
+_OWN = frozenset({"model", "messages", "stream", "stream_options", *PARAMETERS})
+"""Parameters with a place of their own, so that ``extra_body`` may not hold them."""
+
+
+class SuiteWarning(LLMTuneError, UserWarning):  # noqa: N818  # an error only under -W error
+    """A suite is declared in a way that is allowed, but rarely meant."""
+
+
+def read_space(
+    mapping: Mapping[str, Any], values: Mapping[str, Any], declaration: Declaration, problems: Problems
+) -> Space | None:
+    """The search space, or None where the problems leave none."""
+    extra = values["extra_body"] or {}
+    given = _parameters({name: mapping[name] for name in PARAMETER_KEYS if name in mapping}, problems, ())
+    for name in extra:
+        if name in _OWN:
+            problems.add("has a key of its own in a suite; give it there", "extra_body", name)
+    given |= _parameters(extra, problems, ("extra_body",))
+    _check_pairs(given, problems, ())
+    models, conditions = _models(values["model"], frozenset(extra), problems)
+    templates = read_templates(values, declaration, problems)
+    if problems.found:
+        return None
+    if all(given.get(name, _NOT_SENT) != _NOT_SENT for name in ("temperature", "top_p")):
+        message = (
+            f"{declaration.where}: both temperature and top_p are given; it is usual to vary one (temperature_or_top_p)"
+        )
+        warnings.warn(message, SuiteWarning, stacklevel=2)
+    return Space(models, templates, overlaid(DEFAULTS, given), conditions)
+
+
+def _parameters(given: Mapping[str, Any], problems: Problems, path: tuple[str | int, ...]) -> dict[str, Domain]:
+    domains = {name: problems.attempt(_parameter, name, raw, path=(*path, name)) for name, raw in given.items()}
+    return {name: domain for name, domain in domains.items() if domain is not None}
+
+
+def _parameter(name: str, raw: Any) -> Domain:
+    return parse_branches(raw) if name == TEMPERATURE_OR_TOP_P else parse_domain(name, raw)
+
+
+def _check_pairs(given: Mapping[str, Domain], problems: Problems, path: tuple[str | int, ...]) -> None:
+    sent = {name for name, domain in given.items() if domain != _NOT_SENT}
+    if TEMPERATURE_OR_TOP_P in sent and sent & {"temperature", "top_p"}:
+        problems.add("cannot be given together with temperature or top_p; choose one way", *path, TEMPERATURE_OR_TOP_P)
+    if {"max_tokens", "max_completion_tokens"} <= sent:
+        problems.add("cannot be given together with max_completion_tokens; servers refuse both", *path, "max_tokens")
+
+
+def _models(
+    raw: Any, extra: frozenset[str], problems: Problems
+) -> tuple[tuple[str, ...], dict[str, dict[str, Domain]]]:
+    if raw is None:
+        return (), {}
+    entries, listed = several(raw)
+    if not entries:
+        problems.add("is an empty list; valid: a model's name, or a list of names", "model")
+    names: list[str] = []
+    conditions: dict[str, dict[str, Domain]] = {}
+    for index, entry in enumerate(entries):
+        path: tuple[str | int, ...] = ("model", index) if listed else ("model",)
+        given = dict(entry) if isinstance(entry, Mapping) else {"model": entry}
+        name = given.pop("model", None)
+        if not isinstance(name, str) or not name.strip():
+            problems.add(
+                f"is {shown(entry)}; valid: a model's name, or {{'model': name, parameter: value, ...}}", *path
+            )
+        elif name in names:
+            problems.add(f"is {shown(name)}, which stands twice", *path)
+        else:
+            names.append(name)
+            conditions |= _condition(name, given, extra, problems, path)
+    return tuple(names), conditions
+
+
+def _condition(
+    name: str, differing: Mapping[str, Any], extra: frozenset[str], problems: Problems, path: tuple[str | int, ...]
+) -> dict[str, dict[str, Domain]]:
+    for parameter in differing:
+        problems.attempt(check_name, parameter, extra, path=path)
+    known = {parameter: raw for parameter, raw in differing.items() if parameter in (*PARAMETER_KEYS, *extra)}
+    domains = _parameters(known, problems, path)
+    _check_pairs(domains, problems, path)
+    return {name: domains} if domains else {}
+
+
+def read_baselines(
+    values: Mapping[str, Any], space: Space, declaration: Declaration, problems: Problems
+) -> tuple[Config, ...]:
+    """The configurations to evaluate beside the winner."""
+    read = [
+        problems.attempt(_baseline, raw, values, space, declaration, path=("baselines", index))
+        for index, raw in enumerate(values["baselines"] or ())
+    ]
+    return tuple(config for config in read if config is not None)
+
+
+def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, declaration: Declaration) -> Config:
+    model = raw.get("model", space.models[0])
+    if not isinstance(model, str) or not model.strip():
+        raise InvalidError(f"is {shown(model)}; valid: a model's name", "model")
+    untuned = space.first(model)
+    template = untuned.template
+    given: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name in ("prompt", "messages"):
+            template = one_template(name, value, values["system"], declaration)
+        elif name != "model":
+            check_name(name, values["extra_body"])
+            given[name] = _constant_space(name, value)
+    params = overlaid({name: Constant(value) for name, value in untuned.params.items()}, given)
+    return Config({name: domain.to_plain() for name, domain in params.items()} | {"model": model}, template)
+
+
+def _constant_space(name: str, raw: Any) -> Constant:
+    """One value; a list is one too where the parameter takes lists."""
+    try:
+        domain = Constant(raw) if isinstance(raw, list) and name in {"stop", *LISTS} else parse_domain(name, raw)
+    except InvalidError as problem:
+        raise problem.inside(name) from None
+    if not isinstance(domain, Constant):
+        raise InvalidError(f"is {shown(raw)}; a baseline has one value for each parameter", name)
+    return domain

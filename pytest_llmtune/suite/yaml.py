@@ -1,24 +1,66 @@
-"""``*.llmtune.yaml``: one document is one suite; ``extends`` takes shared keys from another file."""
+"""Suites in YAML files, and consent to code they name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.functions import is_function_path
-from pytest_llmtune._util.invalid import InvalidError, listed, shown
+from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune._util.yaml import Document, YamlError, documents
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.consent import code_in
-from pytest_llmtune.suite.names import check_name
+from pytest_llmtune.suite.keys import check_name
 from pytest_llmtune.suite.suite import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
-__all__ = ["project_root", "read_suites"]
+__all__ = ["code_in", "project_root", "read_suites"]
+
+
+_TEMPLATES = ("prompt", "messages", "baselines")
+_RUNS_CODE = "python"
+
+
+def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(key, what it says) of everything in a YAML suite that would run code.
+
+    Whatever looks like a function counts: what is no such thing after all is refused by its own key.
+    """
+    for key in ("dataset", "aggregate"):
+        if is_function_path(str(keys.get(key))):
+            yield key, keys[key]
+    for key in _TEMPLATES:
+        for function in _callables(keys.get(key)):
+            yield key, function
+    for grader in _graders(keys.get("grader")):
+        if ":" in grader or grader == _RUNS_CODE:
+            yield "grader", grader
+
+
+def _callables(data: Any) -> Iterator[Any]:
+    if isinstance(data, Mapping):
+        if "callable" in data:
+            yield data["callable"]
+        for value in data.values():
+            yield from _callables(value)
+    elif isinstance(data, list):
+        for item in data:
+            yield from _callables(item)
+
+
+def _graders(data: Any) -> Iterator[str]:
+    """The names of graders: of one, or of each in a list, with options or without."""
+    if isinstance(data, list):
+        for item in data:
+            yield from _graders(item)
+    elif isinstance(data, Mapping):
+        yield from map(str, data)
+    elif data is not None:
+        yield str(data)
 
 
 _SUFFIXES = (".llmtune.yaml", ".llmtune.yml")

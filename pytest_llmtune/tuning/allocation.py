@@ -1,11 +1,8 @@
-"""The race: arms are asked where an answer tells most about which configuration is best, many requests at a time.
-
-Thompson sampling (Thompson 1933; Russo et al. 2018) over the surrogate's joint belief: a configuration is given as much
-as it is likely to be the best. What it gets is the smallest useful step: more rows, then more answers a row, or back.
-"""
+"""Allocate the next requests among trials (posterior sampling within two budgets)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,19 +10,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_llmtune.tuning.spread import blocks_of, thin
-from pytest_llmtune.tuning.surrogate import Belief, Kernel, Points, Scored, believe
+from pytest_llmtune.tuning.surrogate import Kernel, Points, Posterior, Scored, posterior_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pytest_llmtune.suite import Config
-    from pytest_llmtune.tuning.arms import Arm
     from pytest_llmtune.tuning.costs import Cost, Costs
-    from pytest_llmtune.tuning.encoding import Encoder
-    from pytest_llmtune.tuning.pool import Pool
+    from pytest_llmtune.tuning.proposals import Arm
+    from pytest_llmtune.tuning.samples import Pool
+    from pytest_llmtune.tuning.surrogate import Encoder
 
-__all__ = ["Candidate", "Entrant", "Job", "Race"]
+__all__ = ["Allocator", "Candidate", "CellRequest", "Trial", "blocks_of", "thin"]
+
+
+def blocks_of(rows: int) -> list[range]:
+    """Rows in blocks of growing size: each about doubles what was seen."""
+    edges = sorted({0, *(math.ceil(rows / part) for part in (8, 4, 2, 1))})
+    return [range(low, high) for low, high in itertools.pairwise(edges)]
+
+
+def thin(counts: Sequence[int], most: int) -> list[int]:
+    """At most so many of the counts, the ends among them, spread by factors."""
+    if len(counts) <= most:
+        return list(counts)
+    low, high = math.log(counts[0]), math.log(counts[-1])
+    targets = [math.exp(low + (high - low) * step / (most - 1)) for step in range(most)]
+    return sorted({min(counts, key=lambda n: abs(math.log(n / target))) for target in targets})
 
 
 _DRAWS = 64
@@ -51,7 +62,7 @@ _DEEPER = 3
 
 
 @dataclass(slots=True, eq=False)
-class Entrant:
+class Trial:
     """An arm in the race."""
 
     arm: Arm
@@ -73,7 +84,7 @@ class Entrant:
 class Candidate:
     """A configuration that might win."""
 
-    entrant: Entrant
+    entrant: Trial
     n: int
     cost: Cost | None
     limit: int | None = None
@@ -87,10 +98,10 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CellRequest:
     """One cell to fill."""
 
-    entrant: Entrant
+    entrant: Trial
     row: int
     """Place in the race's order."""
     answers: int
@@ -98,7 +109,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Race:
+class Allocator:
     """Entrants, what is known of them, and what to ask next."""
 
     pool: Pool
@@ -112,21 +123,21 @@ class Race:
     """USD per instance."""
     chance: np.random.Generator
     kernel: Kernel = field(default_factory=Kernel)
-    entrants: list[Entrant] = field(default_factory=list)
+    entrants: list[Trial] = field(default_factory=list)
     blocks: list[range] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.blocks = blocks_of(len(self.order))
 
-    def enter(self, arm: Arm) -> Entrant:
+    def enter(self, arm: Arm) -> Trial:
         """A new arm."""
-        entrant = Entrant(arm, self.encoder.cell(arm), self.encoder.heat(arm), len(self.entrants))
+        entrant = Trial(arm, self.encoder.cell(arm), self.encoder.heat(arm), len(self.entrants))
         self.entrants.append(entrant)
         return entrant
 
     # -- beliefs
 
-    def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Belief:
+    def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
         """What is believed of the candidates' scores, more being better.
 
         Args:
@@ -134,10 +145,10 @@ class Race:
         """
         seen = self._scored(without)
         wanted = self._points([(c.entrant, c.n, c.cost) for c in candidates])
-        found = believe(seen, wanted, self.scale(), self.kernel)
-        return Belief(found.mean - np.array([c.loss for c in candidates]), found.covariance)
+        found = posterior_of(seen, wanted, self.scale(), self.kernel)
+        return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
-    def _points(self, configs: Sequence[tuple[Entrant, int, Cost | None]]) -> Points:
+    def _points(self, configs: Sequence[tuple[Trial, int, Cost | None]]) -> Points:
         cells, heats = len(self.entrants[0].cell), len(self.entrants[0].heat)  # also where there are no configs yet
         return Points(
             np.array([entrant.cell for entrant, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
@@ -201,7 +212,7 @@ class Race:
                 found += self._of(entrant, z)
         return found
 
-    def _of(self, entrant: Entrant, z: float) -> list[Candidate]:
+    def _of(self, entrant: Trial, z: float) -> list[Candidate]:
         arm = entrant.arm
         sizes = [Candidate(entrant, n, self.costs.estimate(arm, n)) for n in thin(arm.family.counts, _SIZES)]
         fit = [size for size in sizes if self._affordable(size.cost, z)]
@@ -213,7 +224,7 @@ class Race:
     def _affordable(self, cost: Cost | None, z: float) -> bool:
         return self.budget is None or cost is None or cost.within(self.budget, z)
 
-    def _shorter(self, entrant: Entrant, z: float) -> Candidate | None:
+    def _shorter(self, entrant: Trial, z: float) -> Candidate | None:
         """One answer with the largest limit of length that makes it affordable."""
         cells = [self.pool.cell(entrant.arm, self.order[row]) for row in entrant.asked]
         longest = self.costs.longest(entrant.arm)
@@ -226,7 +237,7 @@ class Race:
                 return Candidate(entrant, 1, cost, limit, loss) if loss < _MOST_LOST else None
         return None
 
-    def drop_dear(self) -> list[Entrant]:
+    def drop_dear(self) -> list[Trial]:
         """Put out entrants that are over the inference budget with the fewest and shortest answers."""
         gone = []
         for entrant in self.entrants:
@@ -237,7 +248,7 @@ class Race:
 
     # -- what to ask next
 
-    def plan(self, size: int, curiosity: float = 1.0) -> Iterable[list[Job]]:
+    def plan(self, size: int, curiosity: float = 1.0) -> Iterable[list[CellRequest]]:
         """Steps to take now, the most useful first; as many as are worth it, of ``size`` requests in all at most.
 
         Args:
@@ -267,15 +278,15 @@ class Race:
             if planned >= size:
                 return
 
-    def _step(self, candidate: Candidate) -> list[Job]:
+    def _step(self, candidate: Candidate) -> list[CellRequest]:
         """The smallest useful piece of work on a candidate: deeper on the rows seen, or on to the next block."""
         entrant = candidate.entrant
         if not entrant.asked:
-            return [Job(entrant, row, entrant.arm.family.counts[0]) for row in self.blocks[0]]
+            return [CellRequest(entrant, row, entrant.arm.family.counts[0]) for row in self.blocks[0]]
         depth, seen = max(entrant.asked.values()), len(entrant.asked)
         wanted = self._depth(candidate.n, depth, seen)
         if min(entrant.asked.values()) < wanted:
-            return [Job(entrant, row, wanted) for row, have in entrant.asked.items() if have < wanted]
+            return [CellRequest(entrant, row, wanted) for row, have in entrant.asked.items() if have < wanted]
         return self._further(entrant, depth) if seen < len(self.order) else []
 
     def _depth(self, n: int, depth: int, seen: int) -> int:
@@ -286,6 +297,6 @@ class Race:
         early = seen < self.blocks[min(1, len(self.blocks) - 1)].stop
         return depth if early else max(depth, min(n, depth * _DEEPER))
 
-    def _further(self, entrant: Entrant, depth: int) -> list[Job]:
+    def _further(self, entrant: Trial, depth: int) -> list[CellRequest]:
         block = next(block for block in self.blocks if block.stop > len(entrant.asked))
-        return [Job(entrant, row, depth) for row in block if row not in entrant.asked]
+        return [CellRequest(entrant, row, depth) for row in block if row not in entrant.asked]

@@ -1,9 +1,4 @@
-"""What a configuration costs per instance on the rows it is going to be judged on: an estimate and its standard error.
-
-This is EcoOptiGen's pruning (valid and invalid ``n`` by model, prompt, stop and ``max_tokens``), with estimates in place
-of bounds: lengths of answers are pooled over all arms of a region, so that what was learnt with one temperature and one
-``n`` decides about the others. Where a region has no samples yet, those of the model stand in, with a wider error.
-"""
+"""Estimate the cost per instance of a trial."""
 
 from __future__ import annotations
 
@@ -15,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llmtune.tuning.arms import Arm
-    from pytest_llmtune.tuning.pool import Cell, Pool
+    from pytest_llmtune.tuning.proposals import Arm
+    from pytest_llmtune.tuning.samples import Cell, Pool
 
 __all__ = ["Cost", "Costs"]
 

@@ -1,4 +1,4 @@
-"""What a search may cost at most, and what of it the cache holds: the search itself, but nothing is asked."""
+"""``--llm-tune-dry-run``: what a search may cost."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.figures import counted
 from pytest_llmtune._util.jsonhash import build, safe_json
+from pytest_llmtune._util.text import counted
 from pytest_llmtune.completions.billing import prompt_bound, worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.suite.domains import Choice, Constant, Range
-from pytest_llmtune.tuning.arms import LENGTHS, families_of
 from pytest_llmtune.tuning.final import MOST_JUDGED
-from pytest_llmtune.tuning.reuse import Lender
+from pytest_llmtune.tuning.proposals import LENGTHS, families_of
+from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import tune
-from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
     winner: Config | None = None
     ledger = Ledger(suite.optimization_budget, parent=source.allowance)
     with suppress(LLMTuneError):  # too few answers for an end
-        lender = Lender.of(cache, families_of(suite.space).values(), writes=False)
+        lender = AnswerReuse.of(cache, families_of(suite.space).values(), writes=False)
         study = await tune(
             suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, lender=lender
         )

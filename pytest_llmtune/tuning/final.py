@@ -1,11 +1,11 @@
-"""Beside the search: baselines over the same rows as the winner, and a winner that is within its budget there."""
+"""Evaluate the winner and its baselines on the test rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._util.invalid import shown
+from pytest_llmtune._util.text import shown
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.guard.lockfile import Measured

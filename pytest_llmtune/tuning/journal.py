@@ -1,4 +1,4 @@
-"""The log of a study: what it paid for, one JSON line an answered request, so that a killed search goes on as it was."""
+"""The log of a study, kept so that an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.atomic import write_text
+from pytest_llmtune._util.files import write_text
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:

@@ -1,8 +1,4 @@
-"""The search: rounds of requests until a bound is reached.
-
-A round is decided as a whole and then asked for with all the concurrency there is. So what is asked next depends on
-answers alone, never on which of them came first: the same seed repeats the same search.
-"""
+"""The search loop: rounds of requests, then confirming the winner's cost."""
 
 from __future__ import annotations
 
@@ -10,20 +6,20 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune import events
 from pytest_llmtune.guard.evaluation import all_of
-from pytest_llmtune.tuning.allocation import Entrant, Job, Race
-from pytest_llmtune.tuning.selection import Ranked, observed, ranked
+from pytest_llmtune.tuning.allocation import Allocator, CellRequest, Trial
+from pytest_llmtune.tuning.selection import SAFE, Ranked, observed, ranked
+from pytest_llmtune.types import Listener, TrialDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.tuning.arms import Arm
-    from pytest_llmtune.tuning.proposals_part import Proposals
+    from pytest_llmtune.tuning.allocation import Candidate
+    from pytest_llmtune.tuning.proposals import Arm, Proposals
 
-__all__ = ["Search"]
+__all__ = ["Search", "kept", "settle"]
 
 
 _FRESH = 6
@@ -49,16 +45,16 @@ class Search:
     """One search, and how far it has come."""
 
     suite: Suite
-    race: Race
+    race: Allocator
     proposals: Proposals
     ledger: Ledger
-    listen: events.Listener
+    listen: Listener
     concurrency: int
     kept: Decimal = Decimal(0)
     """USD of the optimization budget that are not for the race."""
     spent: Decimal = Decimal(0)
     """USD, those of a killed run before it included."""
-    trials: list[Entrant] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     """In the order in which they were begun."""
     _asked: int = 0
     """Requests that were decided on."""
@@ -101,19 +97,19 @@ class Search:
             if len(self.race.entrants) >= len(self.suite.space.models) * len(self.suite.space.templates) + _FRESH:
                 return
 
-    def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[Job]:
+    def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[CellRequest]:
         """The first arm of each kind on its first rows, as far as so many USD reach."""
-        first: dict[Hashable, Entrant] = {}
+        first: dict[Hashable, Trial] = {}
         for entrant in self.race.entrants:
             if not entrant.out:
                 first.setdefault(kind(entrant.arm), entrant)
         rows = range(min(_PILOT, len(self.race.order)))
-        jobs = [Job(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
+        jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
         return self._fitting(jobs, left)
 
-    def _affordable_jobs(self) -> list[Job]:
+    def _affordable_jobs(self) -> list[CellRequest]:
         """The next round: what the plan holds, as far as its worst case fits into the budget."""
-        found: list[Job] = []
+        found: list[CellRequest] = []
         left = self.left()
         self._poor = False
         for step in self.race.plan(max(_ROUND, self.concurrency), self._curiosity()):
@@ -129,7 +125,7 @@ class Search:
         budget = self.suite.optimization_budget
         return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
 
-    def _fitting(self, jobs: Iterable[Job], left: Decimal | None) -> list[Job]:
+    def _fitting(self, jobs: Iterable[CellRequest], left: Decimal | None) -> list[CellRequest]:
         """As many of the jobs, from the first on, as are paid for whatever they cost."""
         found = []
         for job in jobs:
@@ -161,11 +157,11 @@ class Search:
         """USD that are left of the run's."""
         return None if self.ledger.parent is None else self.ledger.parent.left
 
-    def _worst(self, job: Job) -> Decimal:
+    def _worst(self, job: CellRequest) -> Decimal:
         """USD that a job may cost at most."""
         return self.race.pool.worst(job.entrant.arm, self.race.order[job.row], job.answers)
 
-    async def _round(self, jobs: list[Job]) -> bool:
+    async def _round(self, jobs: list[CellRequest]) -> bool:
         """Ask for all of it together; returns whether anything came of it."""
         self._asked += len(jobs)
         for job in jobs:
@@ -178,7 +174,7 @@ class Search:
             noted = [self._note(job) for job in jobs]
         return any(noted)
 
-    async def ask(self, cells: Iterable[tuple[Entrant, int, int]]) -> None:
+    async def ask(self, cells: Iterable[tuple[Trial, int, int]]) -> None:
         """Bring cells (entrant, row of the pool) to a number of answers, with all the concurrency there is."""
         todo = iter(cells)
 
@@ -190,7 +186,7 @@ class Search:
 
         await all_of(work() for _ in range(self.concurrency))
 
-    def _note(self, job: Job) -> bool:
+    def _note(self, job: CellRequest) -> bool:
         """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""
         entrant, pool = job.entrant, self.race.pool
         cell = pool.cell(entrant.arm, self.race.order[job.row])
@@ -222,10 +218,10 @@ class Search:
             self.proposals.tell(entrant.arm, own.score if own else None, float(entrant.spent))
             self._announce(entrant, own, best[0] if best else None)
 
-    def _announce(self, entrant: Entrant, own: Ranked | None, best: Ranked | None) -> None:
+    def _announce(self, entrant: Trial, own: Ranked | None, best: Ranked | None) -> None:
         cost = own.candidate.cost if own else None
         self.listen(
-            events.TrialDone(
+            TrialDone(
                 self.suite.name,
                 entrant.number,
                 (own.candidate.config if own else entrant.arm.config()).label,
@@ -243,3 +239,79 @@ class Search:
         if len(self.trials) == self.suite.num_samples:
             return "num_samples"
         return "constant space" if self.suite.space.is_constant else "converged"
+
+
+_Cell = tuple["Trial", int, int]
+"""Of the pool: entrant, row and how many answers there shall be."""
+
+_CLEAR = 3.0
+"""Standard errors of its cost below the inference budget that leave no doubt."""
+_KEPT = Decimal("0.1")
+"""Part of the optimization budget that the race leaves for it."""
+
+_BILLED_TWICE = 1 / 3
+"""Part of a row's cost that the prompt may be, for one answer alone to be asked now and the others by the guard."""
+_TWO = 2
+"""Answers that are asked together all the same: one and one look like a server's limit, and the prompt would count twice."""
+_CONFIRM_WORTH = 128
+"""As the search's own, yet more patient: whether a winner is within its budget matters more than a few more rows."""
+
+
+def kept(suite: Suite, race: Allocator) -> Decimal:
+    """USD of the optimization budget that the race does not get."""
+    doubt = suite.inference_budget is not None and race.costs.guard
+    return _KEPT * suite.optimization_budget if doubt and suite.optimization_budget else Decimal(0)
+
+
+async def settle(search: Search) -> None:
+    """Ask test rows until the likely winner is surely within the inference budget, or surely not, or money ends."""
+    search.kept = Decimal(0)
+    while wanted := _wanted(search)[: search.concurrency]:
+        cells = _affordable(search, wanted)
+        if len(cells) < min(search.worthwhile(_CONFIRM_WORTH), len(wanted)):
+            return
+        before = [len(search.race.pool.cell(entrant.arm, row).samples) for entrant, row, _ in cells]
+        await search.ask(cells)
+        after = []
+        for entrant, row, _ in cells:
+            if samples := search.race.pool.cell(entrant.arm, row).samples:
+                search.race.costs.note(entrant.arm, row)
+            after.append(len(samples))
+        if before == after:
+            return
+
+
+def _wanted(search: Search) -> list[_Cell]:
+    """Test rows to ask: of the best candidate that is probably within the budget, else of the one that would win now."""
+    leaders = (_doubtful(search.race, errors) for errors in (0.0, SAFE))
+    return next(filter(None, (_unasked(search, leader) for leader in leaders if leader)), [])
+
+
+def _doubtful(race: Allocator, errors: float) -> Candidate | None:
+    """The best candidate that is within the inference budget by so many errors, where that is not sure."""
+    best = ranked(race, errors)
+    if race.budget is None or not best or (cost := best[0].candidate.cost) is None or cost.high(_CLEAR) <= race.budget:
+        return None
+    return best[0].candidate
+
+
+def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
+    """Every test row that has no answer of the leader's.
+
+    One answer tells nearly as much of a row's lengths as all that the leader gives, and more rows can be asked. Where the
+    prompt is much of the cost all are asked in one request, as the guard asks: of two, it would be billed twice.
+    """
+    entrant, race = leader.entrant, search.race
+    cheap = leader.cost is not None and race.costs.prompt(entrant.arm) <= _BILLED_TWICE * leader.cost.mean
+    answers = 1 if cheap and leader.n > _TWO else leader.n
+    cells = {row: race.pool.cell(entrant.arm, row) for row in race.costs.guard}
+    return [(entrant, row, answers) for row, cell in cells.items() if not cell.samples and cell.error is None]
+
+
+def _affordable(search: Search, cells: Sequence[_Cell]) -> list[_Cell]:
+    left, found = search.left(), []
+    for entrant, row, answers in cells:
+        if left is not None and (left := left - search.race.pool.worst(entrant.arm, row, answers)) < 0:
+            break
+        found.append((entrant, row, answers))
+    return found

@@ -1,25 +1,30 @@
-"""FLAML's BlendSearch behind two verbs: suggest a configuration, tell how it did."""
+"""Propose configurations: BlendSearch from flaml, and a first design."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import logging
 import math
+import random
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, Range
+from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, QUniform, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from pytest_llmtune.suite import Config, Space
+    from pytest_llmtune.suite import Space, Template
 
-__all__ = ["BlendSearch", "coarse"]
+__all__ = ["LENGTHS", "Arm", "BlendSearch", "Family", "Proposals", "arm_space", "coarse", "families_of"]
 
 
-_PATIENCE = 50
+_FLAML_PATIENCE = 50
 """Suggestions in a row that may be none (known already) before the space counts as searched through."""
 _WORST = 1e6
 """Worse than any metric, yet a number: FLAML's search threads cannot reckon with infinity."""
@@ -46,7 +51,7 @@ class BlendSearch:
     def suggest(self) -> tuple[str, Config] | None:
         """A trial's id and its configuration; None: the space is searched through."""
         search = self._started()
-        for _ in range(_PATIENCE):
+        for _ in range(_FLAML_PATIENCE):
             trial = f"t{next(self._ids)}"
             point = search.suggest(trial)
             if point is not None:
@@ -136,3 +141,214 @@ def coarse(name: str, domain: Range, value: float) -> float:
     else:
         found = float(value)
     return found if domain.contains(found) else value
+
+
+LENGTHS = ("max_completion_tokens", "max_tokens")
+"""Parameters that limit an answer's length, in tokens."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all arms of one model share: the choices that cost no samples to compare."""
+
+    model: str
+    n: Domain | None
+    """None: not sent, one answer."""
+    limit_name: str | None
+    limit: Domain | None
+    """Of the length of an answer; None: not sent."""
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of answers worth telling apart: all small ones, then in steps of about a fifth."""
+        if not isinstance(self.n, Range):
+            return tuple(sorted({1 if value is None else int(value) for value in _options(self.n)}))
+        low, top = max(1, math.ceil(self.n.low)), int(self.n.top)
+        found = [low]
+        while found[-1] < top:
+            found.append(min(top, max(found[-1] + 1, round(found[-1] * 1.2))))
+        return tuple(value for value in found if self.n.contains(value)) or (top,)
+
+    @cached_property
+    def longest(self) -> int | None:
+        """The largest limit, which samples are drawn with; None: unlimited."""
+        if isinstance(self.limit, Range):
+            return int(self.limit.top)
+        values = _options(self.limit)
+        return None if None in values else max(values)
+
+    @cached_property
+    def shorter(self) -> tuple[int, ...]:
+        """Limits below the longest that are worth telling apart, in steps of half an octave, the longest first."""
+        if not isinstance(self.limit, Range):
+            return tuple(sorted((v for v in _options(self.limit) if v is not None and v != self.longest), reverse=True))
+        steps = (int(self.limit.top / 2 ** (step / 2)) for step in range(1, 24))
+        return tuple(value for value in steps if self.limit.contains(value))
+
+
+def _options(domain: Domain | None) -> tuple[Any, ...]:
+    if domain is None:
+        return (None,)
+    if isinstance(domain, Choice):
+        return domain.options
+    assert isinstance(domain, Constant)  # noqa: S101  # n and the limits are ranges, choices and constants
+    return (domain.value,)
+
+
+def families_of(space: Space) -> dict[str, Family]:
+    """Model to its family."""
+    found = {}
+    for model in space.models:
+        domains = space.for_model(model)
+        name = next((name for name in LENGTHS if name in domains), None)
+        found[model] = Family(model, domains.get("n"), name, domains[name] if name else None)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One way to sample; equal arms have equal keys."""
+
+    params: Mapping[str, Any]
+    """OpenAI parameters, without ``n`` and the family's limit."""
+    template: Template
+    family: Family
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits: equal for arms that draw from the same distribution."""
+        text = json.dumps([self.params, self.template.fingerprint], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def model(self) -> str:
+        return self.family.model
+
+    @cached_property
+    def region(self) -> tuple[str, str, str]:
+        """Model, prompt and stop, which together decide how long prompts and answers are (EcoOptiGen)."""
+        return self.model, self.template.fingerprint, json.dumps(self.params.get("stop"))
+
+    @cached_property
+    def groups(self) -> tuple[str, str, str]:
+        """What arms share their lengths with, from the narrowest to the widest: itself, its region, its model."""
+        return self.key, repr(self.region), self.model
+
+    def config(self, n: int | None = None, limit: int | None = None) -> Config:
+        """The configuration with n answers (default: the fewest) of at most ``limit`` tokens (default: the longest)."""
+        params = dict(self.params)
+        if self.family.n is not None:
+            params["n"] = self.family.counts[0] if n is None else n
+        if self.family.limit_name is not None:
+            params[self.family.limit_name] = self.family.longest if limit is None else limit
+        return Config(params, self.template)
+
+
+_POOLED = ("n", *LENGTHS)
+"""What an arm's samples serve all values of."""
+_FIRST = 60
+"""Pairs of model and prompt to begin with, at most."""
+_PATIENCE = 30
+"""Proposals in a row that may be known already before the space counts as searched through."""
+_WARM = 1.0
+"""The highest temperature to begin with: beyond it answers soon turn to noise."""
+
+
+def arm_space(space: Space) -> Space:
+    """The space without the choices that need no samples of their own."""
+
+    def kept(domains: Mapping[str, Domain]) -> dict[str, Domain]:
+        return {name: domain for name, domain in domains.items() if name not in _POOLED}
+
+    return replace(
+        space,
+        parameters=kept(space.parameters),
+        conditions={model: kept(domains) for model, domains in space.conditions.items()},
+    )
+
+
+@dataclass(slots=True)
+class Proposals:
+    """New arms, none twice."""
+
+    space: Space
+    mode: str
+    seed: int = 0
+    budget: float | None = None
+    """USD for the search."""
+    _families: Mapping[str, Family] = field(init=False)
+    _first: Iterator[Config] = field(init=False)
+    _seen: set[str] = field(default_factory=set)
+    _search: BlendSearch | None = None
+    _open: dict[str, str] = field(default_factory=dict)
+    """Arm to FLAML's name of the suggestion."""
+    _told: dict[str, tuple[float | None, float]] = field(default_factory=dict)
+    _done: bool = False
+
+    def __post_init__(self) -> None:
+        self._families = families_of(self.space)
+        small = arm_space(self.space)
+        self._first = _first_ones(small, random.Random(self.seed))  # noqa: S311  # repeatable, no secret
+        if not small.is_constant:
+            self._search = BlendSearch(small, self.mode, self.seed, self.budget)
+
+    def next(self) -> Arm | None:
+        """An arm that was not proposed yet; None: there is none left."""
+        for config in self._first:
+            if (arm := self._new(config)) is not None:
+                return arm
+        misses = 0
+        while self._search is not None and not self._done:
+            suggested = self._search.suggest()
+            if suggested is None or misses >= _PATIENCE:
+                self._done = True
+                break
+            name, config = suggested
+            if (arm := self._new(config)) is not None:
+                self._open[arm.key] = name
+                return arm
+            self._search.tell(name, *self._told.get(self._arm(config).key, (None, 0.0)))
+            misses += 1
+        return None
+
+    def tell(self, arm: Arm, score: float | None, spent: float) -> None:
+        """How an arm did; a score of None stands for one that must not win."""
+        self._told[arm.key] = score, spent
+        if self._search is not None and arm.key in self._open:
+            self._search.tell(self._open.pop(arm.key), score, spent)
+
+    def _arm(self, config: Config) -> Arm:
+        return Arm(config.params, config.template, self._families[config.model])
+
+    def _new(self, config: Config) -> Arm | None:
+        arm = self._arm(config)
+        if arm.key in self._seen:
+            return None
+        self._seen.add(arm.key)
+        return arm
+
+
+def _first_ones(space: Space, chance: random.Random) -> Iterator[Config]:
+    pairs = [(model, template) for template in space.templates for model in space.models]
+    for model, template in pairs[:_FIRST]:
+        drawn = {name: _draw(name, domain, chance) for name, domain in space.for_model(model).items()}
+        yield space.config({"model": model, **drawn}, template)
+
+
+def _draw(name: str, domain: Domain, chance: random.Random) -> Any:
+    if isinstance(domain, OneOf):
+        branch = chance.choice(domain.branches)
+        return {inner: _draw(inner, other, chance) for inner, other in branch.items()}
+    if isinstance(domain, Choice):
+        return chance.choice(domain.options)
+    if isinstance(domain, Constant):
+        return domain.value
+    assert isinstance(domain, Range)  # noqa: S101  # the domains are these four
+    top = min(domain.top, max(_WARM, domain.low)) if name == "temperature" else domain.top
+    if domain.logarithmic:
+        value = math.exp(chance.uniform(math.log(domain.low), math.log(top)))
+    else:
+        value = chance.uniform(domain.low, top)
+    if isinstance(domain, QUniform):
+        value = round(value / domain.q) * domain.q
+    return coarse(name, domain, value)

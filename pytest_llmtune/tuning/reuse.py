@@ -1,27 +1,22 @@
-"""Answers that earlier searches paid for with another limit of length, where that limit did not matter.
-
-An answer that ended by itself within both limits is what the same request would have got with either. A row's answers
-are taken all or none: to leave out the long ones alone would make a limit look better than it is. What was taken is
-kept in the cache, so that the same search takes the same again, whatever other searches ask in between.
-"""
+"""Reuse answers that were paid for under another ``max_tokens``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.tuning.arms import LENGTHS
-from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.tuning.proposals import LENGTHS
+from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_llmtune.completions.cache import Cache
-    from pytest_llmtune.tuning.arms import Arm, Family
+    from pytest_llmtune.tuning.proposals import Arm, Family
     from pytest_llmtune.types import CompletionRequest, Exchange, Row
 
-__all__ = ["Lender", "Limit"]
+__all__ = ["AnswerReuse", "Limit"]
 
 
 Limit = tuple[str, int | None]
@@ -33,7 +28,7 @@ _MOST = 50
 
 
 @dataclass(slots=True)
-class Lender:
+class AnswerReuse:
     """What the cache holds for a search beside its own answers."""
 
     cache: Cache | None = None
@@ -44,7 +39,7 @@ class Lender:
     """That searches drew with before."""
 
     @classmethod
-    def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> Lender:
+    def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> AnswerReuse:
         """For a search over such families, whose limits later searches are told of."""
         if cache is None:
             return cls()

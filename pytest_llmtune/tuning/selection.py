@@ -1,4 +1,4 @@
-"""The winner is chosen honestly: by belief shared between neighbours, and its score is claimed by cross-fitting."""
+"""Choose the winner, with an interval that holds after choosing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_llmtune.guard.lockfile import Measured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmtune.tuning.allocation import Candidate, Race
+    from pytest_llmtune.tuning.allocation import Allocator, Candidate
 
 __all__ = ["Ranked", "by_belief", "cross_fitted", "measured", "observed", "predicted", "ranked", "scores_of"]
 
@@ -39,7 +39,7 @@ class Ranked:
     error: float
 
 
-def ranked(race: Race, z: float = SAFE, without: frozenset[int] = frozenset()) -> list[Ranked]:
+def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset()) -> list[Ranked]:
     """Candidates that may win, the best first: within the inference budget by ``z`` errors, and asked enough rows.
 
     Where none is so surely affordable, those that are probably.
@@ -52,7 +52,7 @@ def ranked(race: Race, z: float = SAFE, without: frozenset[int] = frozenset()) -
     return []
 
 
-def _fewest_first(race: Race, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
+def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
     """Fewer answers of the best arm go first where they did no worse on any row: its answers all say the same."""
     best = found[0].candidate
     rows = sorted(row for row in best.entrant.asked if row not in without)
@@ -67,7 +67,7 @@ def _fewest_first(race: Race, found: list[Ranked], without: frozenset[int]) -> l
     return [least, *(one for one in found if one is not least)]
 
 
-def by_belief(race: Race, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:
+def by_belief(race: Allocator, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:
     """The best first; of those that cannot be told apart, the cheapest."""
     if not candidates:
         return []
@@ -83,7 +83,7 @@ def by_belief(race: Race, candidates: Sequence[Candidate], without: frozenset[in
     return [Ranked(candidates[i], race.sign * float(belief.mean[i]), float(belief.spread[i])) for i in order]
 
 
-def scores_of(race: Race, candidate: Candidate, rows: Sequence[int]) -> list[float]:
+def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> list[float]:
     """The metric of each of the rows (places in the order) that the candidate's arm was asked with n answers or more."""
     found = []
     for row in rows:
@@ -97,7 +97,7 @@ def scores_of(race: Race, candidate: Candidate, rows: Sequence[int]) -> list[flo
     return found
 
 
-def observed(race: Race, candidate: Candidate) -> float | None:
+def observed(race: Allocator, candidate: Candidate) -> float | None:
     """The mean of the metric over the rows that the candidate's arm was asked."""
     scores = scores_of(race, candidate, sorted(candidate.entrant.asked))
     return statistics.fmean(scores) if scores else None
@@ -112,7 +112,7 @@ def measured(scores: Sequence[float]) -> Measured | None:
     return Measured.of(statistics.fmean(scores), interval)
 
 
-def cross_fitted(race: Race, guarded: int) -> Measured | None:
+def cross_fitted(race: Allocator, guarded: int) -> Measured | None:
     """What the winner is going to score on the guard's rows, with a 95 % prediction interval.
 
     Each fifth of the rows is scored with the configuration that wins on the other four fifths (Stone 1974): the luck

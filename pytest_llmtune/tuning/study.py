@@ -1,4 +1,4 @@
-"""The search as a whole: a race within two budgets, then the winner and what it is worth."""
+"""A study: tune a suite and say what was found."""
 
 from __future__ import annotations
 
@@ -11,35 +11,70 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.functions import qualified_name
+from pytest_llmtune._util.text import counted, dollars
 from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.grading import check_metric, judges_of
 from pytest_llmtune.guard.evaluation import mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
-from pytest_llmtune.tuning.allocation import Race
+from pytest_llmtune.tuning.allocation import Allocator
 from pytest_llmtune.tuning.costs import Costs
-from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.journal import StudyLog
-from pytest_llmtune.tuning.loop import Search
-from pytest_llmtune.tuning.no_winner import nothing_yet, why_none
-from pytest_llmtune.tuning.pool import Pool
-from pytest_llmtune.tuning.proposals_part import Proposals
-from pytest_llmtune.tuning.reuse import Lender
-from pytest_llmtune.tuning.samples import Scorer
+from pytest_llmtune.tuning.loop import Search, kept, settle
+from pytest_llmtune.tuning.proposals import Proposals
+from pytest_llmtune.tuning.reuse import AnswerReuse
+from pytest_llmtune.tuning.samples import Pool, Scorer
 from pytest_llmtune.tuning.selection import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
-from pytest_llmtune.tuning.settling import kept, settle
+from pytest_llmtune.tuning.surrogate import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmtune import events
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.evaluation import Asking
+    from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.tuning.allocation import Entrant
+    from pytest_llmtune.tuning.allocation import Trial
+    from pytest_llmtune.types import Listener
 
-__all__ = ["INTERRUPTED", "Study", "study_digest", "tune"]
+__all__ = ["INTERRUPTED", "Study", "check_payable", "nothing_yet", "study_digest", "tune", "why_none"]
+
+
+def nothing_yet(search: Search, log: StudyLog) -> str:
+    """What is told after Ctrl-C where there is nothing to choose from."""
+    paid = search.ledger.spent - search.ledger.uncertain - log.spent_earlier
+    kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
+    return (
+        f"{search.suite.name}: the search was interrupted before any configuration could be chosen, and nothing was "
+        f"written. {kept}pytest --llm-tune goes on"
+    )
+
+
+def why_none(search: Search) -> str:
+    """Why no configuration can win, and what to change."""
+    suite, race = search.suite, search.race
+    if not any(entrant.asked for entrant in search.trials):
+        own = search.bound == "optimization_budget"
+        what = f"what is left of {search.bound}"
+        if own and suite.optimization_budget is not None:
+            what = f"the optimization budget of {suite.optimization_budget:f} USD"
+        arms = (entrant.arm for entrant in race.entrants)
+        least = min((race.pool.worst(arm, race.order[0], arm.family.counts[0]) for arm in arms), default=Decimal(0))
+        return (
+            f"{suite.name}: {what} does not pay for one request at its worst, {least:.6f} USD; raise it: "
+            f"{search.bound}=..., or allow shorter answers: max_tokens=..."
+        )
+    if all(entrant.out == "failed" for entrant in search.trials):
+        errors = (cell.error for cell in race.pool.cells.values() if cell.error)
+        return f"{suite.name}: no configuration could be completed; the first error: {next(errors, 'none')}"
+    costs = [race.costs.estimate(entrant.arm, entrant.arm.family.counts[0]) for entrant in search.trials]
+    cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
+    return (
+        f"{suite.name}: none of {counted(len(search.trials), 'configuration')} tried is within the inference budget of "
+        f"{suite.inference_budget:f} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
+        "widen the space"
+    )
 
 
 _RUNNERS_UP = 50
@@ -96,13 +131,13 @@ async def tune(
     split: Split,
     *,
     grader: Grader,
-    source: Asking,
+    source: Completer,
     prices: PriceBook,
     ledger: Ledger,
-    listen: events.Listener = lambda _: None,
+    listen: Listener = lambda _: None,
     concurrency: int = 32,
     log: StudyLog | None = None,
-    lender: Lender | None = None,
+    lender: AnswerReuse | None = None,
 ) -> Study:
     """Search the suite's space on the split's tuning rows.
 
@@ -130,7 +165,7 @@ async def tune(
         listen=listen,
         concurrency=concurrency,
         log=log,
-        lender=lender or Lender(),
+        lender=lender or AnswerReuse(),
     )
     stopped_by = await _searched(search, log)
     found = _found(search, stopped_by, split)
@@ -183,13 +218,13 @@ def _search(
     split: Split,
     *,
     grader: Grader,
-    source: Asking,
+    source: Completer,
     prices: PriceBook,
     ledger: Ledger,
-    listen: events.Listener,
+    listen: Listener,
     concurrency: int,
     log: StudyLog,
-    lender: Lender,
+    lender: AnswerReuse,
 ) -> Search:
     import numpy as np
 
@@ -198,7 +233,7 @@ def _search(
     pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, suite.seed, lender)
     costs = Costs(pool, tuned, range(len(tuned), len(rows)))
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
-    race = Race(
+    race = Allocator(
         pool,
         costs,
         Encoder(suite.space),
@@ -250,7 +285,7 @@ def _contender(search: Search, found: Ranked) -> Contender:
     return Contender(found.candidate.config, entrant.number, tuple(scores), cost.mean if cost else None)
 
 
-def _trial(search: Search, entrant: Entrant, found: Ranked | None) -> TrialSummary:
+def _trial(search: Search, entrant: Trial, found: Ranked | None) -> TrialSummary:
     race = search.race
     n = entrant.arm.family.counts[0]
     cost = found.candidate.cost if found else race.costs.estimate(entrant.arm, n)
@@ -273,3 +308,14 @@ def study_digest(suite: Suite, split: Split, grader: Grader) -> str:
     budgets = (str(suite.inference_budget), str(suite.optimization_budget))
     parts = [suite.name, suite.space.fingerprint, rows, grader.fingerprint, figures, budgets]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook) -> None:
+    """Every model that will be asked has a price, judges and baselines included, and the grader gives the tuned metric.
+
+    Raises:
+        SuiteError: one of these is missing.
+    """
+    baselines = (baseline.model for baseline in suite.baselines)
+    prices.check([*suite.space.models, *baselines, *judges_of(grader)])
+    check_metric(grader, split.tune or split.test, suite.metric, where=suite.where_declared)

@@ -1,25 +1,26 @@
-"""What is believed of every configuration, from the scores of all: a Gaussian process with shared strength.
-
-Configurations that are alike (same model, same prompt, near temperature, near ``n``) have like scores, and a hard row is
-hard for all of them. So the score of a configuration on a block of rows is modelled as
-
-    score = level + slope x log2(cost) + configuration
-            + (block + block x model + block x cell + block x arm) + noise,
-
-all Gaussian: the first three are what is asked for, the fourth is the luck of the rows, which most of all is shared by
-the configurations that are alike (a cell: the same choices, whatever the temperature), the last that of sampling
-(Rasmussen and Williams 2006, chapter 2; the row effects make comparisons paired). The slope says what everybody knows
-before the first answer: dearer models and more answers are rather better.
-"""
+"""A Gaussian-process surrogate of success and cost."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Belief", "Kernel", "Points", "Scored", "believe"]
+from pytest_llmtune.suite.domains import OneOf, Range
+from pytest_llmtune.tuning.proposals import LENGTHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_llmtune.suite import Space
+    from pytest_llmtune.suite.domains import Domain
+    from pytest_llmtune.tuning.proposals import Arm
+
+__all__ = ["Encoder", "Kernel", "Points", "Posterior", "Scored", "posterior_of"]
 
 
 Array = NDArray[np.float64]
@@ -129,7 +130,7 @@ def _near(a: Array, b: Array, reach: float) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class Posterior:
     """Joint normal belief of the true scores of some configurations, in the metric's own unit."""
 
     mean: Array
@@ -139,8 +140,8 @@ class Belief:
     def spread(self) -> Array:
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
-    def take(self, index: Integers) -> Belief:
-        return Belief(self.mean[index], self.covariance[np.ix_(index, index)])
+    def take(self, index: Integers) -> Posterior:
+        return Posterior(self.mean[index], self.covariance[np.ix_(index, index)])
 
     def behind(self, errors: float) -> Array:
         """How far each lies behind the best mean, less so many standard errors of that distance: above 0, it is beaten."""
@@ -157,7 +158,7 @@ class Belief:
         return drawn
 
 
-def believe(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> Belief:
+def posterior_of(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> Posterior:
     """Posterior of the true mean scores of ``wanted``.
 
     Args:
@@ -174,4 +175,65 @@ def believe(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> Belie
     lower = np.linalg.cholesky(within)
     half = np.linalg.solve(lower, kernel.signal(wanted, points).T)
     mean = middle + gain * wanted.cost + half.T @ np.linalg.solve(lower, above - middle)
-    return Belief(mean, scale * (kernel.signal(wanted, wanted) - half.T @ half))
+    return Posterior(mean, scale * (kernel.signal(wanted, wanted) - half.T @ half))
+
+
+_NONE = float("nan")
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Every arm of one space gets vectors of equal lengths."""
+
+    space: Space
+    ranges: dict[str, Range] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    """Parameters that are chosen from a list, or sent by some models only."""
+    _codes: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for model in self.space.models:
+            for name, domain in _flat(self.space.for_model(model)):
+                if name == "n" or name in LENGTHS:
+                    continue
+                if isinstance(domain, Range):
+                    self.ranges[name] = _wider(self.ranges.get(name), domain)
+                elif name not in self.names:
+                    self.names.append(name)
+        self.names = [name for name in self.names if name not in self.ranges]
+
+    def cell(self, arm: Arm) -> tuple[int, ...]:
+        """Category numbers: model, prompt, which continuous parameters are sent, and every chosen parameter."""
+        sent = " ".join(name for name in self.ranges if name in arm.params)
+        chosen = [(name, _text(arm.params.get(name))) for name in self.names]
+        named = [("model", arm.model), ("prompt", arm.template.fingerprint), ("sent", sent), *chosen]
+        return tuple(self._codes.setdefault(item, len(self._codes)) for item in named)
+
+    def heat(self, arm: Arm) -> tuple[float, ...]:
+        """Each continuous parameter, from 0 to 1; NaN where it is not sent, or not as a number."""
+        return tuple(_scaled(domain, arm.params.get(name)) for name, domain in self.ranges.items())
+
+
+def _flat(domains: Mapping[str, Domain]) -> Iterator[tuple[str, Domain]]:
+    for name, domain in domains.items():
+        if isinstance(domain, OneOf):
+            for branch in domain.branches:
+                yield from _flat(branch)
+        else:
+            yield name, domain
+
+
+def _wider(one: Range | None, other: Range) -> Range:
+    return other if one is None or other.high - other.low > one.high - one.low else one
+
+
+def _scaled(domain: Range, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return _NONE
+    if domain.logarithmic:
+        return math.log(max(value, domain.low) / domain.low) / math.log(domain.high / domain.low)
+    return (value - domain.low) / (domain.high - domain.low)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

@@ -1,9 +1,4 @@
-"""From wire exchanges to the n answers of a request and what they bill, counted honestly.
-
-Where a server counted one choice only (``completions.undercount``) or nothing, the tokens of a choice are exact where
-they can be (the same text as the counted one, cut at ``max_tokens``, ``logprobs``) and else estimated from its bytes,
-rather too many than too few; the usage then says ``estimated``. The same holds for a part of an exchange's answers.
-"""
+"""Token counts of responses, and servers that count one choice of n."""
 
 from __future__ import annotations
 
@@ -11,28 +6,136 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.types import Choice, Completion, Exchange, Usage
-from pytest_llmtune.wire.answers import (
+from pytest_llmtune.wire.response import (
+    answer_bytes,
     answers_in,
     choices_of,
+    facts_of,
     is_refusal,
+    parse_object,
     size_of,
     text_of,
     token_limit,
+    usage_of,
     was_cut,
     written_bytes,
 )
-from pytest_llmtune.wire.response import facts_of, parse_object, usage_of
-from pytest_llmtune.wire.undercount import counts_one
 
-__all__ = ["answers_in", "completion_of", "estimated_prompt", "is_refusal", "lengths_of", "metered"]
+__all__ = [
+    "COUNTED",
+    "annotated",
+    "answers_in",
+    "completion_of",
+    "estimated_prompt",
+    "is_refusal",
+    "lengths_of",
+    "metered",
+    "noted",
+    "probe_body",
+    "proven",
+    "reports_one_choice_only",
+    "suspicious",
+    "verdict",
+]
+
+
+COUNTED = "llmtune_choices_counted"
+"""In a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
+
+_USUAL = 4  # bytes for each token, in English
+_IMPLAUSIBLE = 12
+
+
+def reports_one_choice_only(exchange: Exchange) -> bool:
+    """Whether ``usage.completion_tokens`` counts only one of several choices."""
+    usage = exchange.response.get("usage")
+    reported = usage_of(usage)
+    if reported is None or answers_in(exchange) < 2 or not isinstance(usage, dict):
+        return False
+    if not reported.completion_tokens:
+        return False  # nothing was counted
+    if COUNTED in usage:
+        return bool(usage[COUNTED] == 1)
+    return proven(exchange) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
+
+
+def proven(exchange: Exchange) -> bool:
+    """Whether the texts must have had more tokens than are reported, and the reported ones fit into one choice."""
+    usage, limit, choices = (
+        usage_of(exchange.response.get("usage")),
+        token_limit(exchange.request),
+        choices_of(exchange),
+    )
+    if usage is None or not usage.completion_tokens or len(choices) < 2:
+        return False
+    if _stopwatch(exchange) == usage.completion_tokens:
+        return True
+    least = sum(limit if limit and was_cut(choice) else min(1, written_bytes(choice)) for choice in choices)
+    return usage.completion_tokens < least and (limit is None or usage.completion_tokens <= limit)
+
+
+def suspicious(exchange: Exchange) -> bool:
+    """Whether one tiny request is worth it: several choices with more text than the reported tokens usually make."""
+    usage = usage_of(exchange.response.get("usage"))
+    if answers_in(exchange) < 2 or usage is None or not usage.completion_tokens:
+        return False
+    return _stopwatch(exchange) is not None or answer_bytes(exchange) > _USUAL * usage.completion_tokens
+
+
+def _stopwatch(exchange: Exchange) -> int | None:
+    """Tokens that llama.cpp timed, which it does choice by choice; None where there is no such figure."""
+    timings = exchange.response.get("timings")
+    timed = timings.get("predicted_n") if isinstance(timings, dict) else None
+    return timed if isinstance(timed, int) else None
+
+
+def noted(body: str, text: str) -> str:
+    """The text of a response with ``COUNTED`` in it where it proves that only one choice was counted.
+
+    A recording leaves out the stopwatch that may be the proof.
+    """
+    request, response = parse_object(body), parse_object(text)
+    if request is None or response is None or not isinstance(response.get("choices"), list):
+        return text
+    exchange = Exchange("POST", "", request, response)
+    return safe_json(annotated(exchange, True).response) if proven(exchange) else text
+
+
+def probe_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Two choices of one token each, in the words of the request: a server that counts all reports two or more."""
+    limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+    return {"model": body["model"], "messages": [{"role": "user", "content": "Hi"}], "n": 2, limit: 1}
+
+
+def verdict(response: Mapping[str, Any]) -> bool | None:
+    """Whether the server counts one choice only, from its answer to the probe; None where that does not tell."""
+    usage, choices = usage_of(response.get("usage")), response.get("choices")
+    if usage is None or not isinstance(choices, list) or len(choices) < 2 or usage.completion_tokens < 1:
+        return None
+    return usage.completion_tokens == 1
+
+
+def annotated(exchange: Exchange, counts_only_one: bool) -> Exchange:
+    """The exchange with what is known about its usage written beside it, so that a replay counts the same way.
+
+    That one choice is counted is written also where it can be seen: a recording leaves out the stopwatch.
+    """
+    usage = exchange.response.get("usage")
+    if not isinstance(usage, dict) or answers_in(exchange) < 2 or COUNTED in usage:
+        return exchange
+    if not counts_only_one and not reports_one_choice_only(exchange):
+        return exchange
+    known = usage | {COUNTED: 1 if counts_only_one else answers_in(exchange)}
+    return replace(exchange, response={**exchange.response, "usage": known})
 
 
 _BYTES_PER_TOKEN = 3  # in estimates; English has 4 to 5
 _ENOUGH = 64  # bytes of text from which a text's own rate of tokens is taken
 
 Choices = Sequence[Mapping[str, Any]]
-Known = Sequence[int | None]
+KnownLengths = Sequence[int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +200,7 @@ def metered(body: str, text: str) -> Usage | None:
     if usage is None or request is None or response is None:
         return usage
     exchange = Exchange("POST", "", request, response)
-    return completion_of([exchange], answers_in(exchange)).usage if counts_one(exchange) else usage
+    return completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange) else usage
 
 
 def lengths_of(exchanges: Sequence[Exchange]) -> tuple[int, ...]:
@@ -123,8 +226,8 @@ def _read(exchange: Exchange) -> _Reading:
     total = None if usage is None else usage.completion_tokens
     if total == 0 and any(map(written_bytes, choices)):
         total = None  # a text has tokens, and so has a prompt: zero is what servers say that do not count
-    if total is not None and not counts_one(exchange):
-        known: Known = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
+    if total is not None and not reports_one_choice_only(exchange):
+        known: KnownLengths = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
         tokens, counted = _shared(choices, known, total), True
     else:
         limit = token_limit(exchange.request)
@@ -148,14 +251,14 @@ def _sure(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | None
     return total if total is not None and text_of(choice) == text_of(first) else _logged(choice)
 
 
-def _named(choices: Choices, known: Known) -> tuple[Choice, ...]:
+def _named(choices: Choices, known: KnownLengths) -> tuple[Choice, ...]:
     return tuple(
         Choice(text_of(choice), str(choice.get("finish_reason") or ""), tokens)
         for choice, tokens in zip(choices, known, strict=True)
     )
 
 
-def _shared(choices: Choices, known: Known, total: int) -> tuple[int, ...]:
+def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...]:
     """Each choice's tokens: those that are known, and of the rest of the total a share by the bytes of the text."""
     rest = max(0, total - sum(tokens or 0 for tokens in known))
     weights = [
@@ -171,7 +274,7 @@ def _shared(choices: Choices, known: Known, total: int) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def _guessed(choices: Choices, known: Known, limit: int | None) -> tuple[int, ...]:
+def _guessed(choices: Choices, known: KnownLengths, limit: int | None) -> tuple[int, ...]:
     """Each choice's tokens: those that are known, else from its bytes, and one that ends it.
 
     The rate is that of the choice with the most tokens a byte, of those that are known and long enough.

@@ -1,4 +1,4 @@
-"""What one suite does in each mode (DESIGN section 3): find, ask, judge, write."""
+"""What one suite does in each mode: tune, record, replay, accept."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_llmtune import events
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import exclusive
+from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.grading import check, check_named, judges_of, resolve
-from pytest_llmtune.guard.asked_rows import AskedRows, state_of
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
-from pytest_llmtune.guard.outcome import Place, recording_facts, report_of
+from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
 from pytest_llmtune.guard.shards import merged
-from pytest_llmtune.guard.staleness import Locked, fingerprints_of, lock_of
+from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerprints_of, lock_of, state_of
+from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Recording
-from pytest_llmtune.recording.housekeeping import Anew
+from pytest_llmtune.recording.housekeeping import RerecordSession
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.workflow.asked_of import Layered, record_cache, recorded
-from pytest_llmtune.workflow.services import Means
+from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
+from pytest_llmtune.tuning.proposals import families_of
+from pytest_llmtune.tuning.reuse import AnswerReuse
+from pytest_llmtune.tuning.study import check_payable
+from pytest_llmtune.types import Finished, Listener, Started
+from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,17 +37,15 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
+    from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
     from pytest_llmtune.guard.shards import Shards
-    from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Gathered
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation
-    from pytest_llmtune.workflow.searching import Searching
 
-__all__ = ["SuiteRun"]
+__all__ = ["SuiteRun", "TuneMode"]
 
 
 @dataclass(eq=False)
@@ -52,11 +54,11 @@ class SuiteRun:
 
     suite: Suite
     settings: Settings
-    place: Place
+    place: SuiteLocation
     ledger: Ledger
     """The run's, which ``--llm-max-spend`` limits."""
     redactor: Redactor
-    listen: events.Listener = field(default=lambda _: None)
+    listen: Listener = field(default=lambda _: None)
     gather: Callable[[SuiteRun], Shards] | None = None
     """Where results come from that are judged together, instead of replaying."""
     at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
@@ -87,9 +89,9 @@ class SuiteRun:
         return grader
 
     @cached_property
-    def means(self) -> Means:
+    def means(self) -> SuiteServices:
         """How it is asked and graded."""
-        return Means(self.suite, self.settings, self.redactor, self.listen, self.at_end)
+        return SuiteServices(self.suite, self.settings, self.redactor, self.listen, self.at_end)
 
     @property
     def prices(self) -> PriceBook:
@@ -130,25 +132,24 @@ class SuiteRun:
         """The configuration in force: just tuned, or locked."""
         if self.settings.mode is Mode.TUNE:
             self.evaluation  # noqa: B018  # tunes, and so writes the lock file
-        return Locked.of(self.suite, Lock.read(self.lock_path)).config
+        return BaselineConfig.of(self.suite, Lock.read(self.lock_path)).config
 
-    def searching(self, log: Path | None = None) -> Searching:
+    def searching(self, log: Path | None = None) -> TuneMode:
         """The search of this suite.
 
         Args:
             log: of the study, where it is not the project's own.
         """
-        from pytest_llmtune.workflow.searching import Searching
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
-        return Searching(self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log)
+        return TuneMode(self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log)
 
     # -- the modes
 
     def _guarded(self) -> SuiteReport:
         """Every mode that starts from a lock file."""
         lock = Lock.read(self.lock_path)
-        locked = Locked.of(self.suite, lock)
+        locked = BaselineConfig.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
         now = fingerprints_of(self.suite, config, self.split, self.grader)
         rows = replace(self._rows(config), unknown=lock.unknown)
@@ -169,7 +170,7 @@ class SuiteRun:
         return report_of(self, evaluation, lock, facts, stale=stale, notes=notes, shard=shard)
 
     def _merged(
-        self, shards: Shards, locked: Locked, lock: Lock, now: dict[str, str], state: dict[str, str]
+        self, shards: Shards, locked: BaselineConfig, lock: Lock, now: dict[str, str], state: dict[str, str]
     ) -> SuiteReport:
         """The one verdict over all shards."""
         rows = self.split.test
@@ -201,7 +202,7 @@ class SuiteRun:
         finally:
             await source.aclose()
 
-    async def _evaluated(self, rows: AskedRows, recording: Recording) -> Evaluation:
+    async def _evaluated(self, rows: RequestPlan, recording: Recording) -> Evaluation:
         mode = self.settings.mode
         if not mode.online:
             source = ReplaySource(recording, excused=rows.excused(recording))
@@ -209,7 +210,7 @@ class SuiteRun:
         live = self.means.live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
             return await self._asked(rows, live, "live")
-        collector = Collector(Layered(recording, live) if mode is Mode.RECORD_MISSING else live)
+        collector = Collector(RecordedFirst(recording, live) if mode is Mode.RECORD_MISSING else live)
         evaluation = await self._asked(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
         if not lost and conclusive(evaluation, self.suite.max_unknown):  # else what was paid for is in the cache
@@ -218,15 +219,15 @@ class SuiteRun:
 
     # -- the steps
 
-    async def _asked(self, rows: AskedRows, source: LiveSource | Collector, task: str) -> Evaluation:
+    async def _asked(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([rows.config.model])
-        self.listen(events.Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
+        self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         before = self.ledger.spent
         try:
             return await self.means.evaluate(rows, self.grader, source)
         finally:
             await source.aclose()
-            self.listen(events.Finished(self.suite.name, self.ledger.spent - before))
+            self.listen(Finished(self.suite.name, self.ledger.spent - before))
 
     def _record(self, gathered: Gathered) -> None:
         Recording.write(self.recording_path, gathered.exchanges, self.redactor, self.settings.layout)
@@ -236,11 +237,11 @@ class SuiteRun:
             self._anew.end()
 
     @property
-    def _anew(self) -> Anew:
-        return Anew.of(self.recording_path, self.settings.root)
+    def _anew(self) -> RerecordSession:
+        return RerecordSession.of(self.recording_path, self.settings.root)
 
-    def _rows(self, config: Config) -> AskedRows:
-        return AskedRows(config, self.split.test, self.settings.shard)
+    def _rows(self, config: Config) -> RequestPlan:
+        return RequestPlan(config, self.split.test, self.settings.shard)
 
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
@@ -249,3 +250,87 @@ class SuiteRun:
 
     def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:
         return recording_facts(self.recording_path, self.settings, recording, missing)
+
+
+@dataclass(frozen=True, slots=True)
+class TuneMode:
+    """The search of one suite, before it is begun."""
+
+    suite: Suite
+    split: Split
+    grader: Grader
+    means: SuiteServices
+    ledger: Ledger
+    """The run's, which ``--llm-max-spend`` limits."""
+    listen: Listener
+    log: Path
+    """Of the study, which a killed run goes on from."""
+
+    def dry_run(self) -> str:
+        """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
+        suite, prices = self.suite, self.means.prices
+        check_payable(suite, self.split, self.grader, prices)
+        cache = Cache(self.means.cache, seed=str(suite.seed)) if self.means.cache.is_dir() else None
+        log = StudyLog.peek(self.log, self._digest)
+        return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
+
+    async def search(self) -> Study:
+        """The search alone: nothing is written but the cache and the study's log."""
+        suite, prices = self.suite, self.means.prices
+        check_payable(suite, self.split, self.grader, prices)
+        own = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
+        source = self.means.live(own, cached=str(suite.seed))
+        log = StudyLog.open(self.log, self._digest)
+        source.journal = log.note
+        self.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
+        try:
+            return await tune(
+                suite,
+                self.split,
+                grader=self.means.grading(self.grader),
+                source=source,
+                prices=prices,
+                ledger=own,
+                listen=self.listen,
+                concurrency=self.means.together,
+                log=log,
+                lender=AnswerReuse.of(source.cache, families_of(suite.space).values()),
+            )
+        finally:
+            await source.aclose()
+            self.listen(Finished(suite.name, own.spent - log.spent_earlier))
+
+    async def tuned(
+        self, rows: Callable[[Config], RequestPlan], record: Callable[[Gathered], None]
+    ) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
+        """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
+        suite, study = self.suite, await self.search()
+        source = self.means.live(self.ledger, cached=str(suite.seed))
+        self.listen(Started(suite.name, "record", len(self.split.test)))
+
+        async def judge(config: Config) -> Judged:
+            collector = Collector(source)
+            return Judged(await self.means.evaluate(rows(config), self.grader, collector), collector.gathered)
+
+        try:
+            study, judged = await affordable(study, suite.inference_budget, judge)
+            if conclusive(judged.evaluation, suite.max_unknown):
+                record(judged.gathered)
+            compared, notes = await compare(
+                study,
+                suite,
+                self.split.test,
+                grader=self.means.grading(self.grader),
+                source=source,
+                prices=self.means.prices,
+                concurrency=self.means.concurrency,
+            )
+        finally:
+            await source.aclose()
+            self.listen(Finished(suite.name, source.account.paid))
+        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + source.account.paid)
+        return study, judged.evaluation, compared
+
+    @property
+    def _digest(self) -> str:
+        return study_digest(self.suite, self.split, self.grader)

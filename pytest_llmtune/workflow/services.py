@@ -1,18 +1,24 @@
-"""How a suite's examples are asked and graded in a run: by whom, at what prices, how many at once."""
+"""Builds what a suite needs in a run: completion source, grader, prices."""
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_llmtune import events
+from pytest_llmtune.completions.batch_api import Batching
 from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.stats import Account
+from pytest_llmtune.completions.endpoint_files import endpoints_of
+from pytest_llmtune.completions.endpoints import Trust
+from pytest_llmtune.completions.source import LiveSource
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
-from pytest_llmtune.workflow.asked_of import live_source
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.settings import Mode, Settings
+from pytest_llmtune.types import Asked, InFlight, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,17 +26,114 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmtune.cluster import Engine
-    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.asked_rows import AskedRows
-    from pytest_llmtune.guard.evaluation import Asking
+    from pytest_llmtune.guard.evaluation import Completer
+    from pytest_llmtune.guard.staleness import RequestPlan
     from pytest_llmtune.money.ledger import Ledger
+    from pytest_llmtune.recording.housekeeping import RerecordSession
     from pytest_llmtune.redaction.redactor import Redactor
-    from pytest_llmtune.settings import Settings
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Evaluation, ExampleResult
+    from pytest_llmtune.types import Completion, CompletionRequest, Evaluation, ExampleResult
 
-__all__ = ["Means"]
+__all__ = ["RecordedFirst", "SuiteServices", "live_source", "record_cache", "recorded"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFirst:
+    """Answers from a recording where it holds them, else from elsewhere."""
+
+    recording: Recording
+    beyond: LiveSource
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        return self.recording.take(request) or await self.beyond.complete(request)
+
+    async def aclose(self) -> None:
+        await self.beyond.aclose()
+
+
+def live_source(
+    suite: Suite,
+    settings: Settings,
+    prices: PriceBook,
+    ledger: Ledger,
+    cache: Cache | None,
+    *,
+    redactor: Redactor,
+    listen: Listener,
+    engine: Engine | None = None,
+) -> LiveSource:
+    """The endpoints in force for a suite: command line > environment > suite > ini > default.
+
+    What they answer is redacted before anybody sees it, their own keys included: a replay judges the same text.
+
+    Every request that is sent or comes back is told to ``listen``.
+
+    Raises:
+        SuiteError: an endpoint is declared wrongly, no key is found, or a suite in YAML names an address that the user
+            never named.
+    """
+
+    def in_flight(account: RequestStats) -> None:
+        listen(InFlight(suite.name, account.in_flight, account.paid))
+
+    pick = settings.pick
+    batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None
+    return LiveSource(
+        _endpoints(suite, settings),
+        prices,
+        ledger=ledger,
+        cache=cache,
+        concurrency=batching.most if batching else int(pick("concurrency", suite.concurrency)),
+        timeout=pick("timeout", suite.timeout),
+        deadline=pick("deadline", suite.deadline),
+        batching=batching,
+        account=RequestStats(listen=in_flight),
+        redactor=redactor,
+        elsewhere=None if engine is None else engine.asker,
+    )
+
+
+def _endpoints(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:
+    pick = settings.pick
+    own = [name for name in ("endpoints", "base_url") if getattr(suite, name) and name not in settings.forced]
+    strange = suite.root is not None and bool(own)
+    listed = endpoints_of(settings.endpoints, root=settings.root) if strange and settings.endpoints else ()
+    known = [settings.base_url, os.environ.get("AZURE_OPENAI_ENDPOINT"), *(each.base_url for each in listed)]
+    return endpoints_of(
+        pick("endpoints", suite.endpoints),
+        base_url=pick("base_url", suite.base_url),
+        root=settings.root,
+        trust=Trust.of(known, settings.trust_hosts),
+        strange=strange,
+    )
+
+
+def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
+    """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer.
+
+    Raises:
+        RecordingError: the directory of caches cannot be written to.
+    """
+    match mode:
+        case Mode.RECORD_MISSING:
+            return str(suite.seed)
+        case Mode.RECORD_ALL:
+            return anew.begin()
+        case _:
+            return None
+
+
+def recorded(mode: Mode, path: Path, redactor: Redactor) -> Recording:
+    """What a mode reads of a recording: what asks everything anew must not stumble over a damaged one.
+
+    Raises:
+        RecordingError: it is read, and damaged.
+    """
+    if mode in (Mode.LIVE, Mode.RECORD_ALL):
+        return Recording(path, (), redactor)
+    return Recording.load(path, redactor, torn=mode is Mode.RECORD_MISSING)
 
 
 _BATCHED = 10_000
@@ -40,13 +143,13 @@ _ROUND = 512
 
 
 @dataclass(eq=False)
-class Means:
+class SuiteServices:
     """Those of one suite in one run."""
 
     suite: Suite
     settings: Settings
     redactor: Redactor
-    listen: events.Listener
+    listen: Listener
     at_end: Callable[[Callable[[], None]], object]
     """Takes what is to be done when the whole run was told."""
     asked_of: list[LiveSource] = field(default_factory=list)
@@ -94,7 +197,7 @@ class Means:
     @property
     def account(self) -> tuple[str, ...]:
         """What is to be said of the requests so far: events on the way; all counts where any request failed."""
-        whole = Account()
+        whole = RequestStats()
         for source in self.asked_of:
             whole.add(source.account)
         return whole.lines() if whole.eventful else tuple(whole.notes)
@@ -125,12 +228,12 @@ class Means:
         self.asked_of.append(source)
         return source
 
-    async def evaluate(self, rows: AskedRows, grader: Grader, source: Asking) -> Evaluation:
+    async def evaluate(self, rows: RequestPlan, grader: Grader, source: Completer) -> Evaluation:
         """A configuration over rows; raises as ``evaluation.evaluate``."""
         examples = rows.examples
 
         def on_result(done: int, _: ExampleResult, paid: Decimal) -> None:
-            self.listen(events.Asked(self.suite.name, done, len(examples), paid))
+            self.listen(Asked(self.suite.name, done, len(examples), paid))
 
         return await evaluate(
             rows.config,

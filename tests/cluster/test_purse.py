@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from pytest_llmtune.cluster.budget_actor import Purse
-from pytest_llmtune.cluster.news import Closed, Done, Ended
+from pytest_llmtune.cluster.budget_actor import BudgetActor, Closed, Done, Ended
 from pytest_llmtune.money.ledger import Ledger
 
 
@@ -15,7 +14,7 @@ def test_what_a_lost_batch_held_is_spent() -> None:
 
     async def work() -> None:
         ledger = Ledger(Decimal(10))
-        purse = Purse(ledger)
+        purse = BudgetActor(ledger)
         await purse.open(1)
         assert await purse.reserve(1, 0, Decimal(4)) == ""
         assert await purse.reserve(1, 1, Decimal(2)) == ""
@@ -37,7 +36,7 @@ def test_a_batch_waits_for_the_settlements_of_another() -> None:
     """What does not fit now may fit when others turn out to be cheaper; what never can is refused at once."""
 
     async def work() -> None:
-        purse = Purse(Ledger(Decimal(10), name="optimization_budget"))
+        purse = BudgetActor(Ledger(Decimal(10), name="optimization_budget"))
         await purse.open(1)
         await purse.open(2)
         await purse.reserve(1, 0, Decimal(8))
@@ -56,7 +55,7 @@ def test_who_is_lost_while_waiting_gets_nothing() -> None:
 
     async def work() -> None:
         ledger = Ledger(Decimal(10))
-        purse = Purse(ledger)
+        purse = BudgetActor(ledger)
         await purse.open(1)
         await purse.open(2)
         await purse.reserve(1, 0, Decimal(8))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmtune.capture.client_spend import ClientSpend
+from pytest_llmtune.capture.meter import ClientSpend
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook

@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.completions.endpoint_files import endpoints_of
-from pytest_llmtune.completions.endpoints import Endpoint
-from pytest_llmtune.completions.trust import Trust
+from pytest_llmtune.completions.endpoints import Endpoint, Trust
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.money.prices import Price
-from pytest_llmtune.redaction.keys import KeySources
-from pytest_llmtune.redaction.secret import Secret
+from pytest_llmtune.redaction.keys import KeySources, Secret
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from pytest_llmtune import Suite
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.redaction.keys import shown
-from pytest_llmtune.redaction.redacting import redactor_of
+from pytest_llmtune.redaction.redactor import redactor_of
 from pytest_llmtune.settings import Settings
 
 if TYPE_CHECKING:

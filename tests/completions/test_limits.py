@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.completions.limits import Gate, Pace, Pilot
+from pytest_llmtune.completions.routing import AdaptiveLimiter, Canary, RateLimiter
 
 
-async def visit(gate: Gate, log: list[int], number: int, steps: int = 1) -> None:
+async def visit(gate: AdaptiveLimiter, log: list[int], number: int, steps: int = 1) -> None:
     async with gate.entered():
         assert gate.inside <= gate.most
         log.append(number)
@@ -24,7 +24,7 @@ def test_the_gate_lets_in_so_many_and_in_order() -> None:
     """Two at once, in order of arrival."""
 
     async def work() -> list[int]:
-        gate, log = Gate(2), []
+        gate, log = AdaptiveLimiter(2), []
         await asyncio.gather(*(visit(gate, log, number, steps=3) for number in range(9)))
         assert gate.inside == 0
         return log
@@ -34,7 +34,7 @@ def test_the_gate_lets_in_so_many_and_in_order() -> None:
 
 def test_the_gate_shrinks_once_a_burst_and_grows_back() -> None:
     """Of ten refusals of requests sent before the first refusal came, one counts; successes open it again."""
-    gate = Gate(10)
+    gate = AdaptiveLimiter(10)
     gate.inside = 10
     sent = time.monotonic()
     assert [gate.shrink(sent) for _ in range(10)] == [True] + [False] * 9
@@ -49,7 +49,7 @@ def test_the_gate_shrinks_once_a_burst_and_grows_back() -> None:
 
 def test_the_gate_never_shuts() -> None:
     """Whatever is refused, one request may go."""
-    gate = Gate(4)
+    gate = AdaptiveLimiter(4)
     gate.inside = 4
     for _ in range(20):
         gate.shrink(time.monotonic())
@@ -61,7 +61,7 @@ def test_cancelling_loses_no_place(visits: list[tuple[int, int]], most: int) -> 
     """Whoever is cancelled at whatever moment, the others get in and the gate is empty in the end."""
 
     async def work() -> None:
-        gate, log = Gate(most), []
+        gate, log = AdaptiveLimiter(most), []
         jobs = [asyncio.create_task(visit(gate, log, n, steps)) for n, (steps, _) in enumerate(visits)]
         for moment in range(10):
             await asyncio.sleep(0)
@@ -81,7 +81,7 @@ def test_the_pace_spreads_evenly() -> None:
     """At 1200 a minute each has its place 50 ms after the one before; what is larger takes longer."""
 
     async def work() -> list[float]:
-        pace, start, times = Pace(1200), time.monotonic(), []
+        pace, start, times = RateLimiter(1200), time.monotonic(), []
 
         async def take(amount: float) -> None:
             await pace.take(amount)
@@ -100,7 +100,7 @@ def test_the_pilot_flies_alone_until_it_lands() -> None:
     """While nothing has landed, one at a time; then all together."""
 
     async def work() -> list[int]:
-        pilot, together, seen = Pilot(), 0, []
+        pilot, together, seen = Canary(), 0, []
 
         async def fly(lands: bool) -> None:
             nonlocal together
@@ -124,7 +124,7 @@ def test_a_failing_pilot_leaves_the_way_to_the_next() -> None:
     """An error in flight does not lock the others out."""
 
     async def work() -> None:
-        pilot = Pilot()
+        pilot = Canary()
         with pytest.raises(ConnectionError):
             async with pilot.flight():
                 raise ConnectionError

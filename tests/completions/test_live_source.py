@@ -16,16 +16,15 @@ from support.llm_server import Answer, LLMServer, prompt_tokens, tokens
 
 from pytest_llmtune.completions.billing import Billing, prompt_bound
 from pytest_llmtune.completions.endpoint_files import endpoints_of
-from pytest_llmtune.completions.routing import Fleet
+from pytest_llmtune.completions.routing import EndpointPool
 from pytest_llmtune.completions.source import ReplaySource
-from pytest_llmtune.completions.stats import Account
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import BudgetExhaustedError, CacheError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.types import Usage
-from pytest_llmtune.wire.tokens import completion_of
-from pytest_llmtune.wire.undercount import probe_body
+from pytest_llmtune.wire.tokens import completion_of, probe_body
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +112,7 @@ def test_compressed_answers_are_read(live: Live) -> None:
 )
 def test_a_refusal_of_n_is_split_and_remembered(live: Live, words: str, refused: int) -> None:
     """The limit is read from the refusal, else halved; later requests know it."""
-    account = Account()
+    account = RequestStats()
     with LLMServer(answer=numbered, max_n=8, n_message=words) as server:
         source = live.source(server, account=account, concurrency=1)
         first, second = live.run(source, request("a", 20), request("b", 20))
@@ -163,7 +162,7 @@ def test_asked_again_it_costs_nothing(live: Live) -> None:
     """Every answer is in the cache before it is counted; another source, another n, and the same answers come back."""
     with LLMServer(answer=numbered) as server:
         [first] = live.run(live.source(server), request(n=5))
-        account = Account()
+        account = RequestStats()
         [again, fewer] = live.run(live.source(server, account=account), request(n=5), request(n=2))
     assert server.count == 1
     assert texts(again) == texts(first)
@@ -244,7 +243,7 @@ def test_an_answer_that_cannot_be_stored_stops_the_run(live: Live) -> None:
 @pytest.mark.parametrize("answer", ["Yes, it is 42, as everybody knows who has read the book.", "no"])
 def test_an_undercounting_server_is_noticed(live: Live, answer: str) -> None:
     """llama.cpp counts one of n choices: all are counted here, and a replay counts the same."""
-    account, ledger = Account(), Ledger()
+    account, ledger = RequestStats(), Ledger()
     with LLMServer(answer=answer, usage="one_choice") as server:
         source = live.source(server, account=account, ledger=ledger)
         completions = live.run(source, *(request(number, 4) for number in range(5)))
@@ -273,7 +272,7 @@ def test_a_recording_counts_as_the_live_run_did(live: Live, tmp_path: Path, answ
 def test_a_doubtful_server_is_asked_once(live: Live) -> None:
     """Different long answers prove nothing: one tiny probe does, and it is paid for within the reservation."""
     words = ["Yes, it is 42, as everybody knows.", "Certainly forty-two; there is no doubt.", "42", "The answer: 42!"]
-    account, ledger = Account(), Ledger(Decimal("0.01"))
+    account, ledger = RequestStats(), Ledger(Decimal("0.01"))
     with LLMServer(answer=words, usage="one_choice") as server:
         source = live.source(server, account=account, ledger=ledger)
         completions = live.run(source, *(request(number, 4) for number in range(6)))
@@ -388,8 +387,10 @@ def test_a_known_prompt_is_reserved_exactly(live: Live) -> None:
 
 def test_the_reservation_covers_the_probe(live: Live) -> None:
     """Asking a server how it counts is reserved together with the request that may raise the question."""
-    lane = Fleet.of(endpoints_of(base_url="http://127.0.0.1:9/v1", root=live.directory, environ={}), 1, 1.0).lanes[0]
-    billing, price = Billing(PRICES, Account(), 1.0), PRICES.price("m")
+    lane = EndpointPool.of(
+        endpoints_of(base_url="http://127.0.0.1:9/v1", root=live.directory, environ={}), 1, 1.0
+    ).lanes[0]
+    billing, price = Billing(PRICES, RequestStats(), 1.0), PRICES.price("m")
     one, two = ({**request().body, "n": n} for n in (1, 2))
     assert billing.worst(lane, one, 1) == price.worst(prompt_bound(one), 20)
     probe = price.worst(prompt_bound(probe_body(two)), 2)
@@ -398,7 +399,9 @@ def test_the_reservation_covers_the_probe(live: Live) -> None:
 
 def test_pools_of_connections_share_their_certificates(live: Live) -> None:
     """Twenty requests at once go through several clients of one lane; reading certificates for each takes longer than a request."""
-    lane = Fleet.of(endpoints_of(base_url="https://127.0.0.1:9/v1", root=live.directory, environ={}), 20, 1.0).lanes[0]
+    lane = EndpointPool.of(
+        endpoints_of(base_url="https://127.0.0.1:9/v1", root=live.directory, environ={}), 20, 1.0
+    ).lanes[0]
 
     def contexts() -> int:
         gc.collect()
@@ -466,7 +469,7 @@ def test_cancelled_at_once_and_accounted(live: Live) -> None:
 
 def test_the_account_is_readable(live: Live) -> None:
     """What was sent, answered and cached, in lines for people; nothing where nothing happened."""
-    assert Account().lines() == ()
+    assert RequestStats().lines() == ()
     with LLMServer(faults=[None, *[_fault(503)] * 2]) as server:
         source = live.source(server, concurrency=1)
         live.run(source, request("a", 3), request("b", 3))

@@ -20,8 +20,7 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.capture.offline import NetworkShutError, Offline
-from pytest_llmtune.capture.open_hosts import OpenHosts
+from pytest_llmtune.capture.netguard import NetworkShutError, Offline, OpenHosts
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:

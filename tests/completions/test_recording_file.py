@@ -12,7 +12,8 @@ from support.exchanges import body_of, exchange
 
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording import Recording, cassette_file
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.recording import format as cassette_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llmtune._util.files import exclusive
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording.orphans import orphans, remove
+from pytest_llmtune.recording.housekeeping import orphans, remove
 
 if TYPE_CHECKING:
     from pathlib import Path

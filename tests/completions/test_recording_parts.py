@@ -20,10 +20,10 @@ from vcr.serializers import jsonserializer
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.capture.session import Replay
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording import Recording, cassette_file, packing
-from pytest_llmtune.recording.orphans import orphans
-from pytest_llmtune.recording.parts import Layout, files_of
-from pytest_llmtune.recording.storage import Stored
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.recording import format as cassette_file
+from pytest_llmtune.recording.housekeeping import orphans
+from pytest_llmtune.recording.storage import Layout, Stored, files_of, pack
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode
 
@@ -180,14 +180,14 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(path: Path, monkeypa
     """The limit holds for what comes out."""
     monkeypatch.setattr(cassette_file, "MAX_BYTES", 1_000_000)
     write(path, layout=PACKED)
-    files_of(path)[0].write_bytes(packing.pack(b" " * 50_000_000))
+    files_of(path)[0].write_bytes(pack(b" " * 50_000_000))
     with pytest.raises(RecordingError, match=r"unpacks to more than the limit of 1,000,000 bytes"):
         Recording.load(path)
 
 
 def test_small_parts_do_not_fill_the_disk_together(tmp_path: Path) -> None:
     """A part that unpacks to more than a thousand times its size is refused, long before the limit of a single file."""
-    packed = packing.pack(b'{"version": 1, "interactions": [\n' + b" " * 20_000_000)
+    packed = pack(b'{"version": 1, "interactions": [\n' + b" " * 20_000_000)
     assert len(packed) < 5_000
     path = tmp_path / "suite.cassette.json"
     (tmp_path / "suite.1-of-2.cassette.json.zst").write_bytes(packed)
@@ -227,7 +227,7 @@ def test_calls_of_an_app_are_played_from_parts(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from pytest_llmtune.recording.parts import Layout
+from pytest_llmtune.recording.storage import Layout
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.redaction.redactor import Redactor
 sys.path.insert(0, sys.argv[2])

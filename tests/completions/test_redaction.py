@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from support.exchanges import body_of, exchange
 
 from pytest_llmtune._util.jsonhash import build
-from pytest_llmtune.capture.patching import recorded
+from pytest_llmtune.capture.patches import recorded
 from pytest_llmtune.capture.session import Replay
 from pytest_llmtune.errors import RecordingError, SuiteError
-from pytest_llmtune.recording import Recording, storing
+from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.recording.writer import write
 from pytest_llmtune.redaction.patterns import secrets_of
 from pytest_llmtune.redaction.redactor import PLACEHOLDER, Redactor
 from pytest_llmtune.settings import Mode
@@ -92,7 +93,7 @@ places = {
 def test_value_of_an_environment_variable_is_found_in_every_place(planted: Interaction, tmp_path: Path) -> None:
     """Wherever the value stands, in whatever spelling, the written file does not hold it."""
     path = tmp_path / "x.cassette.json"
-    storing.write(path, [planted], redactor)
+    write(path, [planted], redactor)
     text = path.read_text(encoding="utf-8")
     for secret in (SECRET, AWKWARD, quote(SECRET, safe=""), "battery", "한글", "lines and"):
         assert secret not in text

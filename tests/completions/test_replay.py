@@ -19,7 +19,7 @@ from support.replaying import COMMAND, chat, replay_of
 
 from pytest_llmtune.capture.client import async_client, client
 from pytest_llmtune.capture.matching import Matching
-from pytest_llmtune.capture.offline import Offline
+from pytest_llmtune.capture.netguard import Offline
 from pytest_llmtune.capture.session import CallRefusedError, Replay
 from pytest_llmtune.errors import RecordingError, StaleRecordingError, SuiteError
 from pytest_llmtune.settings import Mode

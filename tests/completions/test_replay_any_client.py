@@ -22,12 +22,10 @@ import urllib3
 from support.llm_server import LLMServer
 from support.replaying import COMMAND, chat, replay_of
 
-from pytest_llmtune.capture.belonging import outside
 from pytest_llmtune.capture.client import client
 from pytest_llmtune.capture.matching import Matching
-from pytest_llmtune.capture.offline import Offline
-from pytest_llmtune.capture.open_hosts import OpenHosts
-from pytest_llmtune.capture.patching import recorded
+from pytest_llmtune.capture.netguard import Offline, OpenHosts
+from pytest_llmtune.capture.patches import outside, recorded
 from pytest_llmtune.errors import RecordingError, StaleRecordingError
 from pytest_llmtune.settings import Mode
 
@@ -394,7 +392,7 @@ def test_works_beside_the_mark_of_pytest_recording(pytester: pytest.Pytester, se
         f"""
         import pytest, requests
         from pathlib import Path
-        from pytest_llmtune.capture.patching import recorded
+        from pytest_llmtune.capture.patches import recorded
         from pytest_llmtune.redaction.redactor import Redactor
         from pytest_llmtune.capture.session import Replay
         from pytest_llmtune.settings import Mode

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
-from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.money.shared_spend import SharedSpend
+from pytest_llmtune.money.ledger import Ledger, SharedSpend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +117,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.money.shared_spend import SharedSpend
+from pytest_llmtune.money.ledger import SharedSpend
 from pytest_llmtune.errors import BudgetExhaustedError
 
 ledger = Ledger(Decimal(1), shared=SharedSpend(Path(sys.argv[1]), sys.argv[2]))

@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.types import Choice, Exchange, Usage
-from pytest_llmtune.wire.answers import answers_in
-from pytest_llmtune.wire.tokens import completion_of, estimated_prompt
-from pytest_llmtune.wire.undercount import COUNTED, annotated, counts_one, noted, suspicious, verdict
+from pytest_llmtune.wire.response import answers_in
+from pytest_llmtune.wire.tokens import (
+    COUNTED,
+    annotated,
+    completion_of,
+    estimated_prompt,
+    noted,
+    reports_one_choice_only,
+    suspicious,
+    verdict,
+)
 
 SHORT = "yes"
 LONG = "The quick brown fox jumps over the lazy dog and runs back to its den in the old forest. "  # 88 bytes
@@ -111,7 +119,7 @@ def test_answers_that_were_wanted_later_show_no_limit() -> None:
 def test_a_server_that_counts_one_short_answer_is_seen() -> None:
     """Eight non-empty answers cannot have two tokens together; equal answers have equally many."""
     exchange = answered(*["yes"] * 8, completion=2)
-    assert counts_one(exchange)
+    assert reports_one_choice_only(exchange)
     assert completion_of([exchange], 8).usage == Usage(10, 16)
     assert [choice.tokens for choice in completion_of([exchange], 8).choices] == [2] * 8
 
@@ -126,12 +134,12 @@ def test_a_stopwatch_of_one_choice_is_a_proof() -> None:
     """llama.cpp times each choice by itself: as many tokens timed as reported for two choices means one was counted."""
     exchange = answered(LONG, LONG, completion=22)
     timed = replace(exchange, response={**exchange.response, "timings": {"predicted_n": 22}})
-    assert not counts_one(exchange)  # 8 bytes a token: possible
-    assert counts_one(timed)
+    assert not reports_one_choice_only(exchange)  # 8 bytes a token: possible
+    assert reports_one_choice_only(timed)
     assert suspicious(timed)
     assert completion_of([timed], 2).usage == Usage(10, 44)
     summed = replace(exchange, response={**exchange.response, "timings": {"predicted_n": 11}})
-    assert not counts_one(summed)
+    assert not reports_one_choice_only(summed)
     text = noted(json.dumps(exchange.request), json.dumps(timed.response))
     assert json.loads(text)["usage"][COUNTED] == 1
     assert noted(json.dumps(exchange.request), json.dumps(summed.response)) == json.dumps(summed.response)
@@ -154,7 +162,7 @@ def test_a_short_answer_says_nothing_about_the_rate() -> None:
 def test_long_texts_with_implausibly_few_tokens_are_seen() -> None:
     """Without any other proof, more than twelve bytes a token mean that one choice was counted."""
     exchange = answered(*[LONG] * 3 + [LONG + "Indeed."], completion=20)
-    assert counts_one(exchange)
+    assert reports_one_choice_only(exchange)
     usage = completion_of([exchange], 4).usage
     assert usage.estimated
     assert 80 <= usage.completion_tokens <= 84
@@ -183,21 +191,21 @@ def test_long_texts_with_implausibly_few_tokens_are_seen() -> None:
 )
 def test_honest_servers_are_believed(exchange: Exchange) -> None:
     """No honest report is taken for an undercount."""
-    assert not counts_one(exchange)
+    assert not reports_one_choice_only(exchange)
 
 
 def test_a_note_beside_the_usage_decides() -> None:
     """What the live source found out is kept in the exchange and read again; the server's own numbers stay."""
     plain = answered(LONG, LONG + LONG, completion=22)
     noted = annotated(plain, counts_only_one=True)
-    assert not counts_one(plain)
-    assert counts_one(noted)
+    assert not reports_one_choice_only(plain)
+    assert reports_one_choice_only(noted)
     assert noted.response["usage"]["completion_tokens"] == 22
     assert completion_of([noted], 2).usage == Usage(10, 22 + 45, estimated=True)
     assert annotated(plain, counts_only_one=False) is plain
     art = answered(*["=" * 400] * 2, completion=20)
-    assert counts_one(art)
-    assert not counts_one(annotated(art, counts_only_one=False))
+    assert reports_one_choice_only(art)
+    assert not reports_one_choice_only(annotated(art, counts_only_one=False))
 
 
 def test_only_doubtful_responses_are_worth_a_probe() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.votes import grade_answers
+from pytest_llmtune.grading.base import grade_answers
 from pytest_llmtune.types import Answer
 
 KEYS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=12)

@@ -14,7 +14,7 @@ import requests  # noqa: F401
 import vcr.patch  # noqa: F401
 from support.llm_server import LLMServer
 
-import pytest_llmtune.capture.patching  # noqa: F401
+import pytest_llmtune.capture.patches  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

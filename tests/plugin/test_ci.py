@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from pytest_llmtune.plugin import options
+from pytest_llmtune.plugin.options import OPTIONS
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -69,7 +69,7 @@ def test_every_option_that_is_told_exists() -> None:
     """In the page on CI and in the workflows."""
     texts = [path.read_text(encoding="utf-8") for path in (DOCS / "ci.md", *(DOCS / "ci").iterdir())]
     told = set(re.findall(r"--llm-[a-z-]*[a-z]", "".join(texts)))
-    assert told <= {option.flag for option in options.OPTIONS}
+    assert told <= {option.flag for option in OPTIONS}
 
 
 STALE = "Please: {question}"

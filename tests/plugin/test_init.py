@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.plugin import init as starter
+from pytest_llmtune.plugin.init import write_starter
 from pytest_llmtune.suite.yaml import read_suites
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def test_any_data_make_a_suite_or_one_error(rows: list[Mapping[str, Any]]) -> No
         here = Path(directory)
         (here / "x.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         try:
-            written, python = starter.write("x.jsonl", [], here=here, tests=here, root=here)
+            written, python = write_starter("x.jsonl", [], here=here, tests=here, root=here)
         except LLMTuneError:
             assert [path.name for path in here.iterdir()] == ["x.jsonl"]
             return

@@ -20,7 +20,7 @@ from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import SuiteReport
 from pytest_llmtune.guard.results_file import dumps, loads, read, write
 from pytest_llmtune.guard.verdict import Criteria, Limit, Stale
-from pytest_llmtune.report import html
+from pytest_llmtune.report.html import page
 from pytest_llmtune.types import Interval
 
 STUDY = StudySummary(
@@ -61,7 +61,7 @@ def test_figures_that_are_no_numbers_are_written() -> None:
     today = evaluation([result(0, metrics={"share": float("nan"), "loss": float("inf")})])
     (read_back,) = loads(dumps([report(today, lock(today), criteria=Criteria(metric="share"))]))
     assert str(read_back.evaluation.metrics) == str(today.metrics)  # type: ignore[union-attr]
-    assert "nan" in html.page([read_back])
+    assert "nan" in page([read_back])
 
 
 def test_a_verdict_can_be_judged_again_from_the_document() -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from support.results import lock, report, scores
 
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
-from pytest_llmtune.report.junit import properties
+from pytest_llmtune.report.ci import junit_properties
 
 if TYPE_CHECKING:
     import pytest
@@ -26,7 +26,7 @@ FAILED = report(
 
 def test_every_figure_is_a_property() -> None:
     """Metric, cost, baseline, verdict and every gate, with names of our own."""
-    assert dict(properties(FAILED)) == {
+    assert dict(junit_properties(FAILED)) == {
         "llmtune.suite": "algebra",
         "llmtune.mode": "replay",
         "llmtune.verdict": "failed",
@@ -50,14 +50,14 @@ def test_every_figure_is_a_property() -> None:
 def test_a_stale_suite_says_why() -> None:
     """Where nothing was measured, the reasons are the properties."""
     stale: SuiteReport = report(None, stale=[Stale("the prompt changed", "--llm-accept")])
-    assert ("llmtune.stale", "the prompt changed") in properties(stale)
-    assert "llmtune.value" not in dict(properties(stale))
+    assert ("llmtune.stale", "the prompt changed") in junit_properties(stale)
+    assert "llmtune.value" not in dict(junit_properties(stale))
 
 
 def test_pytest_writes_them_as_valid_xml(pytester: pytest.Pytester) -> None:
     """Through pytest's own writer, properties of a suite with a hostile name parse as XML."""
     nasty = report(scores(1), name='a"<b>&\x00\x1b]]>\ud800')
-    pytester.makepyfile(f"def test_it(request): request.node.user_properties.extend({properties(nasty)!r})")
+    pytester.makepyfile(f"def test_it(request): request.node.user_properties.extend({junit_properties(nasty)!r})")
     pytester.runpytest("-p", "no:llmtune", "--junitxml=out.xml")
     found = {
         element.get("name"): element.get("value")

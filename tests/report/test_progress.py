@@ -11,9 +11,9 @@ from decimal import Decimal
 
 import pytest
 
-from pytest_llmtune.events import Asked, Event, Finished, InFlight, Started, TrialDone
 from pytest_llmtune.report import progress
 from pytest_llmtune.report.progress import Progress
+from pytest_llmtune.types import Asked, Event, Finished, InFlight, Started, TrialDone
 
 SEARCH: tuple[Event, ...] = (
     Started("algebra", "tune", 3, Decimal(1)),

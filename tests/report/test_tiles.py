@@ -9,7 +9,7 @@ from support.results import evaluation, lock, report, result, scores
 
 from pytest_llmtune.guard.lockfile import StudySummary
 from pytest_llmtune.guard.verdict import Criteria, Limit, Stale, Verdict
-from pytest_llmtune.report.html.tiles import band, tiles
+from pytest_llmtune.report.html.view import band, tiles
 from pytest_llmtune.types import Interval
 
 

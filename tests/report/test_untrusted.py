@@ -17,14 +17,15 @@ from support.browser import chromium
 from support.results import evaluation, lock, report, result
 
 from pytest_llmtune._util.text import clean
-from pytest_llmtune.events import Finished, Started, TrialDone
 from pytest_llmtune.guard import results_file as results
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import Compared, SuiteReport
 from pytest_llmtune.guard.verdict import Stale
-from pytest_llmtune.report import ci as github
-from pytest_llmtune.report import html, junit, terminal
+from pytest_llmtune.report import terminal
+from pytest_llmtune.report.ci import error_annotations, junit_properties, markdown
+from pytest_llmtune.report.html import fragment, write
 from pytest_llmtune.report.progress import Progress
+from pytest_llmtune.types import Finished, Started, TrialDone
 
 ATTACKS = {
     "script": "</script></textarea><script>window.pwned=1</script>",
@@ -121,7 +122,7 @@ def test_progress(attack: str) -> None:
 
 def test_github_annotations(attack: str) -> None:
     """An annotation is one line with one command, whatever the answer."""
-    (line,) = github.error_annotations([suite(attack)])
+    (line,) = error_annotations([suite(attack)])
     assert "\n" not in line
     assert_harmless(line.removeprefix("::error "), 5_000)
     properties, _, _ = line.removeprefix("::error ").partition("::")
@@ -130,7 +131,7 @@ def test_github_annotations(attack: str) -> None:
 
 def test_github_summary(attack: str) -> None:
     """Rendered by a real Markdown parser with HTML allowed, the summary has no tag, link or picture but our own."""
-    text = github.markdown([suite(attack)])
+    text = markdown([suite(attack)])
     assert_harmless(text, 20_000)
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
     inline = [child for token in tokens for child in token.children or ()]
@@ -151,7 +152,7 @@ def test_junit(pytester: pytest.Pytester) -> None:
         "    request.node.user_properties.extend(map(tuple, DATA[index]['properties']))\n"
         "    pytest.fail(DATA[index]['failure'], pytrace=False)\n"
     )
-    data = [{"properties": junit.properties(one), "failure": terminal.failure(one)} for one in reports]
+    data = [{"properties": junit_properties(one), "failure": terminal.failure(one)} for one in reports]
     (pytester.path / "data.json").write_text(json.dumps(data))
     outcome = pytester.runpytest("-p", "no:llmtune", "--junitxml=out.xml")
     cases = list(ElementTree.parse(pytester.path / "out.xml").iter("testcase"))  # noqa: S314 - our own file
@@ -236,7 +237,7 @@ def test_lock_file(attack: str) -> None:
 
 def test_page(tmp_path_factory: pytest.TempPathFactory) -> None:
     """In a real browser nothing of it runs, asks the network, or ends an element; every answer is shown as text."""
-    target = html.write(tmp_path_factory.mktemp("page"), [suite(attack) for attack in ATTACKS.values()])
+    target = write(tmp_path_factory.mktemp("page"), [suite(attack) for attack in ATTACKS.values()])
     with chromium() as browser:
         browser.open(target)
         for index in range(len(ATTACKS)):
@@ -257,7 +258,7 @@ def test_page(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def test_the_page_lets_no_other_script_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Should an injection ever get past the escaping, the page's policy stops it: a planted script does not run."""
-    target = html.write(tmp_path_factory.mktemp("page"), [suite("x")])
+    target = write(tmp_path_factory.mktemp("page"), [suite("x")])
     text = target.read_text(encoding="utf-8")
     planted = "<script>window.pwned=1</script><img src=x onerror='window.pwned=1'><img src='https://evil.example/x'>"
     target.write_text(text.replace("</main>", f"{planted}</main>"), encoding="utf-8")
@@ -270,6 +271,6 @@ def test_the_page_lets_no_other_script_run(tmp_path_factory: pytest.TempPathFact
 
 def test_the_fragment_for_pytest_html(attack: str) -> None:
     """What stands in pytest-html's row is escaped and short."""
-    text = html.fragment(suite(attack))
+    text = fragment(suite(attack))
     assert_harmless(text, 30_000)
     assert re.findall(r"<(?!/?(div|p|b|ul|li|table|caption|thead|tbody|tr|th|td)[ >])", text) == []

@@ -10,7 +10,8 @@ from support.results import FINGERPRINTS, compared, evaluation, lock, report, re
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import Compared
 from pytest_llmtune.guard.verdict import Criteria
-from pytest_llmtune.report.html import examples, view
+from pytest_llmtune.report.html import view as examples
+from pytest_llmtune.report.html.view import headline, suite
 from pytest_llmtune.types import Example, ExampleGrade, ExampleResult, Interval
 
 STUDY = StudySummary(
@@ -54,7 +55,7 @@ def test_an_example_is_right_wrong_refused_or_unknown(one: ExampleResult, criter
 def test_a_row_of_the_table_has_both_sides() -> None:
     """Answer and votes of today and of the baseline, score, dollars and flip stand in one row."""
     today = evaluation([result(0, 0.0, answer="41", votes=3), result(1, None)])
-    (flipped, unknown) = view.suite(report(today, lock(scores(1, 1))))["examples"]
+    (flipped, unknown) = suite(report(today, lock(scores(1, 1))))["examples"]
     assert (flipped["answer"], flipped["before"], flipped["flip"]) == ("41 (3 of 5)", "42 (4 of 5)", "lost")
     assert (flipped["score"], flipped["cost"], flipped["right"]) == (0, "$0.00003", [False] * 5)
     assert flipped["votes"] == [["41", 3], ["7", 2]]
@@ -83,7 +84,7 @@ def test_many_long_answers_share_the_room() -> None:
 
 def test_facts_hold_configuration_search_lock_and_recording() -> None:
     """Everything a reviewer asks for stands behind one button."""
-    facts = dict(view.suite(report(scores(1), lock(scores(1)), study=STUDY))["facts"])
+    facts = dict(suite(report(scores(1), lock(scores(1)), study=STUDY))["facts"])
     assert facts["model"] == "gpt-4o-mini"
     assert facts["temperature"] == "0.7"
     assert facts["search"] == "2 trials, $0.50 spent, ended by num_samples"
@@ -97,13 +98,13 @@ def test_facts_hold_configuration_search_lock_and_recording() -> None:
 
 def test_a_stale_suite_shows_the_locked_configuration() -> None:
     """Where nothing was measured, the configuration is the lock file's."""
-    facts = dict(view.suite(report(None, lock(scores(1))))["facts"])
+    facts = dict(suite(report(None, lock(scores(1))))["facts"])
     assert facts["model"] == "gpt-4o-mini"
 
 
 def test_trials_are_a_table_too() -> None:
     """What the figure shows can be read without it: each trial with score, cost, dollars and configuration."""
-    winner, failed = view.suite(report(scores(1), study=STUDY))["trials"]
+    winner, failed = suite(report(scores(1), study=STUDY))["trials"]
     assert (winner["winner"], winner["score"], winner["cost"], winner["spent"]) == (True, "0.5", "$0.001", "$0.50")
     assert (failed["winner"], failed["score"], failed["cost"], failed["status"]) == (False, "", "", "failed")
     assert failed["config"] == "m, n=2"
@@ -112,16 +113,14 @@ def test_trials_are_a_table_too() -> None:
 def test_baselines_are_side_by_side_with_the_choice() -> None:
     """The chosen configuration comes first; intervals of costs are shown where they are known."""
     sure = Compared("n=5", {"n": 5}, Measured(0.7), Decimal("0.002"), Interval(0.001, 0.003))
-    chosen, untuned, five = view.suite(report(scores(1, 0), compared=(compared("untuned", 0.5, "0.001"), sure)))[
-        "compared"
-    ]
+    chosen, untuned, five = suite(report(scores(1, 0), compared=(compared("untuned", 0.5, "0.001"), sure)))["compared"]
     assert (chosen["label"], chosen["winner"], chosen["score"]) == ("chosen", True, "0.5")
     assert (untuned["interval"], untuned["cost_interval"]) == ("0.4 to 0.6", "")
     assert five["cost_interval"] == "$0.001 to $0.003"
-    assert view.suite(report(None, compared=(sure,)))["compared"] == []
+    assert suite(report(None, compared=(sure,)))["compared"] == []
 
 
 def test_the_headline_counts() -> None:
     """The page's title says at once whether all is well."""
-    assert view.headline([report(scores(1))]) == "LLM suites: all 1 passed"
-    assert view.headline([report(scores(1)), report(None)]) == "LLM suites: 1 of 2 failed"
+    assert headline([report(scores(1))]) == "LLM suites: all 1 passed"
+    assert headline([report(scores(1)), report(None)]) == "LLM suites: 1 of 2 failed"

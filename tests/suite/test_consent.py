@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import yaml as yaml_file
-from pytest_llmtune.suite.consent import code_in
+from pytest_llmtune.suite.yaml import code_in, read_suites
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +63,7 @@ def test_without_leave_no_suite_runs_anything(tmp_path_factory: pytest.TempPathF
     path = directory / "a.llmtune.yaml"
     path.write_text(json.dumps(usual | keys))
     try:
-        for suite, _ in yaml_file.read_suites(path, root=directory, allow_code=()):
+        for suite, _ in read_suites(path, root=directory, allow_code=()):
             suite.load()
     except SuiteError:
         pass
@@ -81,6 +80,6 @@ def test_with_leave_it_does_run(tmp_path: Path) -> None:
     with pytest.raises(
         SuiteError, match=r"a\.llmtune\.yaml:1:2: dataset is 'trap:f', which runs code; .*_allow_code = a"
     ):
-        yaml_file.read_suites(path, root=tmp_path, allow_code=("b",))
-    [(suite, _)] = yaml_file.read_suites(path, root=tmp_path, allow_code=("a",))
+        read_suites(path, root=tmp_path, allow_code=("b",))
+    [(suite, _)] = read_suites(path, root=tmp_path, allow_code=("a",))
     assert len(suite.load().tune) == 2

@@ -225,7 +225,7 @@ def test_files_without_header(tmp_path: Path) -> None:
 
 def test_the_limit_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that never ends is stopped."""
-    monkeypatch.setattr("pytest_llmtune.data.rows.MAX_ROWS", 10)
+    monkeypatch.setattr("pytest_llmtune.data.dataset.MAX_ROWS", 10)
 
     def endless() -> Iterator[dict[str, int]]:
         number = 0

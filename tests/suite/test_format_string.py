@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.suites import refusal
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.format_string import escape, fields, fill
+from pytest_llmtune.suite.prompts import escape, fill, format_fields
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,15 @@ def test_a_value_is_never_a_template() -> None:
 
 def test_fields() -> None:
     """The columns a text names, each once."""
-    assert fields("{a} {b!r} {a:>3} {{c}}") == {"a", "b"}
-    assert fields("none") == frozenset()
+    assert format_fields("{a} {b!r} {a:>3} {{c}}") == {"a", "b"}
+    assert format_fields("none") == frozenset()
 
 
 def test_decomposed_names_are_composed_ones() -> None:
     """A Mac writes 유저 in parts; it is the same column."""
     decomposed = unicodedata.normalize("NFD", "유저")
     assert decomposed != "유저"
-    assert fields(f"{{{decomposed}}}") == {"유저"}
+    assert format_fields(f"{{{decomposed}}}") == {"유저"}
     assert fill(f"{{{decomposed}}}", {"유저": "x"}) == "x"
 
 
@@ -84,7 +84,7 @@ def test_decomposed_names_are_composed_ones() -> None:
 def test_what_reaches_further_is_refused(text: str, says: str) -> None:
     """Refused when the suite is declared, not when it is filled."""
     with pytest.raises(SuiteError) as caught:
-        fields(text)
+        format_fields(text)
     assert says in str(caught.value)
 
 
@@ -114,7 +114,7 @@ def test_a_template_that_repeats_a_long_value_is_stopped() -> None:
 def test_escape_gives_exactly_the_text(text: str) -> None:
     """A fixed system message is sent as it stands, whatever it holds."""
     assert fill(escape(text), {}) == text
-    assert fields(escape(text)) == frozenset()
+    assert format_fields(escape(text)) == frozenset()
 
 
 @given(st.text(alphabet="{}ab.[]!:0<> \\'\"", max_size=20))

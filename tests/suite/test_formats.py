@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.suites import refusal
 
-from pytest_llmtune.data.formats import FORMATS, format_of
+from pytest_llmtune.data.readers import FORMATS, format_of
 from pytest_llmtune.errors import SuiteError
 
 ROWS = [

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Choice, Constant, Domain, LogRandInt, OneOf, QUniform, RandInt, Uniform, parse_domain
-from pytest_llmtune.suite.parameters import PARAMETERS, check_name, parse_branches
+from pytest_llmtune.suite.domains import PARAMETERS, check_name, parse_branches
 
 
 @pytest.mark.parametrize(

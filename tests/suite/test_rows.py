@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.data.rows import clean_row, content_id, fingerprint, with_ids
+from pytest_llmtune.data.dataset import clean_row, content_id, fingerprint, with_ids
 from pytest_llmtune.errors import SuiteError
 
 PLAIN = st.recursive(

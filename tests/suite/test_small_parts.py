@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune._util.invalid import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.columns import reference_columns
-from pytest_llmtune.suite.names import check_name
+from pytest_llmtune.suite.keys import check_name
 
 COLUMNS = ("question", "solution", "answer", "챗봇", "hint")
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Threshold
-from pytest_llmtune.suite.forms import number
-from pytest_llmtune.suite.threshold import parse
+from pytest_llmtune.suite.keys import number, parse
 
 
 @pytest.mark.parametrize(

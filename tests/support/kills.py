@@ -27,7 +27,7 @@ from support.llm_server import LLMServer
 
 from pytest_llmtune._util.jsonhash import request_key
 from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.wire.answers import answers_in
+from pytest_llmtune.wire.response import answers_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

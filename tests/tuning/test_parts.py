@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 
 from pytest_llmtune.grading import grade_answers
 from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
-from pytest_llmtune.tuning.arms import Arm, families_of
+from pytest_llmtune.tuning.allocation import blocks_of
 from pytest_llmtune.tuning.costs import Cost
-from pytest_llmtune.tuning.encoding import Encoder
 from pytest_llmtune.tuning.journal import StudyLog
-from pytest_llmtune.tuning.proposals_part import Proposals, arm_space
+from pytest_llmtune.tuning.proposals import Arm, Proposals, arm_space, families_of
 from pytest_llmtune.tuning.samples import Sample, voted
 from pytest_llmtune.tuning.selection import predicted
-from pytest_llmtune.tuning.spread import blocks_of
-from pytest_llmtune.tuning.surrogate import Kernel, Points, Scored, believe
+from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Scored, posterior_of
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, Exchange, Usage
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def test_belief_is_shared_between_neighbours() -> None:
     known = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.3, 1, 1), (1, 0.1, 1, 1), (1, 0.2, 1, 1))
     scored = seen(known, [0.5, 0.9, 0.5, 0.3, 0.3])
     wanted = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.25, 1, 1), (1, 0.25, 1, 1))
-    belief = believe(scored, wanted, 0.25, Kernel())
+    belief = posterior_of(scored, wanted, 0.25, Kernel())
     assert 0.5 < belief.mean[0] < belief.mean[1] < 0.9
     assert belief.mean[2] > belief.mean[3] + 0.05
     assert belief.spread[1] < belief.spread[2]
@@ -163,16 +161,16 @@ def test_belief_is_shared_between_neighbours() -> None:
 
 def test_dearer_is_believed_better_until_shown_otherwise() -> None:
     """The slope orders what is unseen; twenty rows turn it around."""
-    nothing = believe(seen(points((0, 0.1, 1, 1)), [0.5]), points((1, 0.1, 1, 1), (2, 0.1, 1, 4)), 0.25, Kernel())
+    nothing = posterior_of(seen(points((0, 0.1, 1, 1)), [0.5]), points((1, 0.1, 1, 1), (2, 0.1, 1, 4)), 0.25, Kernel())
     assert nothing.mean[1] > nothing.mean[0]
     known = points((1, 0.1, 1, 1), (2, 0.1, 1, 4))
-    assert np.argmax(believe(seen(known, [0.8, 0.2]), known, 0.25, Kernel()).mean) == 0
+    assert np.argmax(posterior_of(seen(known, [0.8, 0.2]), known, 0.25, Kernel()).mean) == 0
 
 
 def test_who_is_beaten_is_known_by_the_distance_from_the_best() -> None:
     """Four hundred rows put a bad model out of the race, two do not; the best is never beaten."""
     known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
-    sure, unsure = (believe(seen(known, [0.9, 0.3], rows), known, 0.25, Kernel()) for rows in (400, 2))
+    sure, unsure = (posterior_of(seen(known, [0.9, 0.3], rows), known, 0.25, Kernel()) for rows in (400, 2))
     assert sure.behind(3.0)[0] == unsure.behind(3.0)[0] == 0
     assert sure.behind(3.0)[1] > 0 > unsure.behind(3.0)[1]
     assert sure.take(np.array([1])).mean == sure.mean[1:]
@@ -190,7 +188,7 @@ def test_the_luck_of_rows_is_shared_by_what_is_alike() -> None:
 def test_draws_repeat_with_the_seed_and_spread_as_believed() -> None:
     """Thompson sampling asks for joint draws."""
     known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
-    belief = believe(seen(known, [0.6, 0.4]), known, 0.25, Kernel())
+    belief = posterior_of(seen(known, [0.6, 0.4]), known, 0.25, Kernel())
     one, two = (belief.draws(4000, np.random.default_rng(5)) for _ in range(2))
     assert (one == two).all()
     assert one.std(axis=0) == pytest.approx(belief.spread, rel=0.1)

@@ -1,4 +1,4 @@
-"""The `python` grader: the code of a response passes the row's tests, in a process with limits and without network."""
+"""The ``python`` grader: run the code of an answer against tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""The `math` grader: answers in ``\boxed{}`` and other forms, equal as mathematics and not as strings."""
+"""The ``math`` grader: is the final answer mathematically equal to the reference?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, Elsewhere, reference_value
 from pytest_llmtune.grading.math.equality import equal, is_settled
 from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare
-from pytest_llmtune.grading.math.parse import Form, parse
+from pytest_llmtune.grading.math.parse import ParsedAnswer, parse
 from pytest_llmtune.grading.math.symbolic import Algebra, is_installed
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.types import Answer, Row
@@ -106,5 +106,5 @@ class Math(BuiltIn):
 
 
 @lru_cache(maxsize=50_000)
-def _read(text: str) -> Form:
+def _read(text: str) -> ParsedAnswer:
     return parse(text)

@@ -1,4 +1,4 @@
-"""Whether two answers that were read are equal: by key, by value, part by part."""
+"""Decide whether two parsed answers are equal, without sympy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.grading.math.values import close, constant, value_key
 
 if TYPE_CHECKING:
-    from pytest_llmtune.grading.math.parse import Form
+    from pytest_llmtune.grading.math.parse import ParsedAnswer
 
 __all__ = ["equal", "is_settled"]
 
@@ -21,7 +21,7 @@ _COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
 
 
-def equal(reference: Form, answer: Form) -> bool:
+def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     """Equality as people read it, without algebra. ``28%`` is 28 and 0.28, though 28 is not 0.28."""
     if reference.name and answer.name and reference.name != answer.name:
         return False
@@ -34,16 +34,16 @@ def equal(reference: Form, answer: Form) -> bool:
     return _parts_equal(reference, answer)
 
 
-def is_settled(reference: Form, answer: Form) -> bool:
+def is_settled(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     """Whether both were read to the last part, so that being unequal is final and algebra could only err."""
     return (reference.is_constant or _is_words(reference)) and (answer.is_constant or _is_words(answer))
 
 
-def _is_words(form: Form) -> bool:
+def _is_words(form: ParsedAnswer) -> bool:
     return form.kind == "atom" and _WORDS.fullmatch(form.text) is not None
 
 
-def _atoms_equal(reference: Form, answer: Form) -> bool:
+def _atoms_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     one, other = reference.value, answer.value
     if one is None or other is None:
         return one is other and reference.key == answer.key
@@ -54,7 +54,7 @@ def _atoms_equal(reference: Form, answer: Form) -> bool:
     return one == other * 100 if reference.percent else other == one * 100
 
 
-def _rounded(decimal: Form, exact: Form) -> bool:
+def _rounded(decimal: ParsedAnswer, exact: ParsedAnswer) -> bool:
     """Whether ``decimal`` is the other value written with six decimal places or more."""
     written = _DECIMAL.fullmatch(decimal.text)
     if written is None or len(written[1]) < _SURE_DECIMALS or decimal.value is None or exact.value is None:
@@ -62,7 +62,7 @@ def _rounded(decimal: Form, exact: Form) -> bool:
     return close(decimal.value, exact.value, len(written[1]))
 
 
-def _decimal_comma(form: Form, atom: Form) -> bool:
+def _decimal_comma(form: ParsedAnswer, atom: ParsedAnswer) -> bool:
     """``1,22`` may be a decimal; it is one where the other side is that decimal."""
     text = form.text.replace(" ", "\0")
     if atom.kind != "atom" or not isinstance(atom.value, Fraction) or not _COMMA_DECIMAL.fullmatch(text):
@@ -70,12 +70,12 @@ def _decimal_comma(form: Form, atom: Form) -> bool:
     return constant(text.replace(",", ".")) == atom.value
 
 
-def _names_differ(reference: Form, answer: Form) -> bool:
+def _names_differ(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     one, other = ({item.name for item in form.items if item.name} for form in (reference, answer))
     return bool(one and other and one != other)
 
 
-def _parts_equal(reference: Form, answer: Form) -> bool:
+def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     if max(len(reference.items), len(answer.items)) > _MOST_PARTS:
         return False
     names = [[item.name for item in form.items] for form in (reference, answer)]
@@ -89,10 +89,10 @@ def _parts_equal(reference: Form, answer: Form) -> bool:
     return len(reference.items) == len(answer.items) and all(map(equal, reference.items, answer.items))
 
 
-def _same_members(reference: Form, answer: Form) -> bool:
+def _same_members(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     """Whether each part of one side has its equal on the other."""
     return _all_found(reference.items, answer.items) and _all_found(answer.items, reference.items)
 
 
-def _all_found(parts: tuple[Form, ...], others: tuple[Form, ...]) -> bool:
+def _all_found(parts: tuple[ParsedAnswer, ...], others: tuple[ParsedAnswer, ...]) -> bool:
     return all(any(equal(part, other) for other in others) for part in parts)

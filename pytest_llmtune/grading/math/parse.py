@@ -1,17 +1,105 @@
-"""The structure of a mathematical answer: a value, a list, a tuple, a set; its key for votes.
-
-Reading is cheap: nothing here calls a computer algebra system.
-"""
+"""Parse an answer: atoms, lists, sets, tuples and intervals, from LaTeX or plain text."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 
-from pytest_llmtune.grading.math.latex import clean, squeeze, without_unit
 from pytest_llmtune.grading.math.values import Value, constant, value_key
 
-__all__ = ["Form", "parse"]
+__all__ = ["ParsedAnswer", "clean", "parse", "squeeze", "without_unit"]
+
+
+_TEXT_NAMES = r"text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|rm|bf"
+_WRAPPED = re.compile(rf"\\(?:{_TEXT_NAMES})\s*\{{([^{{}}]*)\}}")
+_STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\"),  # doubled by a careless escape
+        (r",\s*\\!\s*|\s*\{\s*,\s*\}\s*|,\\,(?=\d{3}(?!\d))", ","),  # thousands: 1,\!000 and 1{,}000
+        (r"\\[td]frac(?![a-zA-Z])|\\cfrac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
+        (r"\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])|\\!", ""),
+        (r"\\q?quad|(?<!\\)\\[,;:> ]|~|[\s\u00a0\u2009\u202f]+", " "),
+        (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])", ""),
+        (r"\\\$|[$€£¥₩]", ""),
+        (r"\\%|％", "%"),
+        (r"\\(?:lt)(?![a-zA-Z])", "<"),
+        (r"\\(?:gt)(?![a-zA-Z])", ">"),
+        (r"\\leq?(?:slant)?(?![a-zA-Z])|≤|<=", r"\\le "),
+        (r"\\geq?(?:slant)?(?![a-zA-Z])|≥|>=", r"\\ge "),
+        (r"\\neq?(?![a-zA-Z])|≠|!=", r"\\ne "),
+        (r"\\infin(?:ty)?(?![a-zA-Z])|∞", r"\\infty "),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"[\u2212\u2013]", "-"),
+        (r" {2,}", " "),
+    )
+)
+_NUMERAL = r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\frac\s*\d\s*\d|\d+\s*/\s*\d+|[\d.]*\s*\\(?:sqrt\s*\{[^{}]*\}|pi))"
+_PERCENT = re.compile(r"\s*(?:%|\b(?:percent(?:age)?(?: points?)?|pct)\b\.?)\s*$", re.IGNORECASE)
+_UNIT = re.compile(
+    rf"^({_NUMERAL}(?:\s*\\pi)?)\s*(?:[^\W\d_]{{2,}}|(?<=\s)[^\W\d_](?=\s|$|/)|[mk]?[mgsLlh](?=\s*[²³]|$))[^\d=<>\\(){{}}+*]*(?:\s*\^\s*\{{?[23]\}}?|[²³])?\s*$"
+)
+_SINGLE_BRACES = re.compile(r"([_^])\{(\w)\}")
+_ASCII = str.maketrans(
+    {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")"}
+)
+
+
+def clean(text: str) -> str:
+    """Layout commands, currency signs and degrees taken away; words in ``\\text{}`` stand bare; one space at most."""
+    text = text.translate(_ASCII)
+    for pattern, replacement in _STEPS:
+        text = pattern.sub(replacement, text)
+    text = _WRAPPED.sub(_unwrapped, text)
+    text = re.sub(r" {2,}", " ", text).strip().rstrip(".;,:").strip()
+    while len(text) > 1 and text[0] == "{" and _closing(text) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+def _unwrapped(match: re.Match[str]) -> str:
+    """The words, set apart from what stands beside them."""
+    return f" {match[1]} "
+
+
+def _closing(text: str) -> int:
+    """Where the bracket that opens at 0 closes; -1 where it does not."""
+    depth = 0
+    for place, char in enumerate(text):
+        if place and text[place - 1] == "\\" and char in "{}":
+            continue
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+            if not depth:
+                return place
+    return -1
+
+
+def without_unit(text: str) -> tuple[str, bool]:
+    """A number without the unit behind it, and whether it is a percentage: ``12 cm^2`` is 12, ``28 percent`` 28."""
+    percent = _PERCENT.search(text)
+    if percent:
+        return text[: percent.start()].strip(), True
+    unit = _UNIT.match(text)
+    return (unit[1].strip() if unit else text), False
+
+
+def squeeze(text: str) -> str:
+    r"""The string of a cleaned answer that is compared: no spaces, ``\frac12`` and ``1/2`` as ``\frac{1}{2}``."""
+    if re.fullmatch(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*", text):
+        return text.casefold()  # words
+    text = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])", "*", text)
+    text = text.replace(" ", "")
+    text = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", text)
+    text = re.sub(r"\\frac(\w)(\w)", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\\frac(\w)\{", r"\\frac{\1}{", text)
+    text = re.sub(r"^(-?\w+)/(\w+)$", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
+    return _SINGLE_BRACES.sub(r"\1\2", text)
 
 
 _DEEPEST = 6
@@ -31,14 +119,14 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ParsedAnswer:
     """One answer, read."""
 
     text: str
     """Cleaned, for people."""
     kind: str
     """``atom``; ``list``: in order; ``set``: in any order; or a pair of brackets such as ``(]``: a tuple or an interval."""
-    items: tuple[Form, ...] = ()
+    items: tuple[ParsedAnswer, ...] = ()
     value: Value | None = None
     """Of an atom that is a constant."""
     percent: bool = False
@@ -62,12 +150,12 @@ class Form:
         return self.value is not None if self.kind == "atom" else all(item.is_constant for item in self.items)
 
 
-def parse(text: str) -> Form:
+def parse(text: str) -> ParsedAnswer:
     """Read an answer; what is not understood is an atom without a value."""
     return _form(clean(text), _DEEPEST)
 
 
-def _form(text: str, depth: int) -> Form:
+def _form(text: str, depth: int) -> ParsedAnswer:
     text = _MEMBER.sub("", text, count=1) if _MEMBER.match(text) else text
     if depth and not _GROUPED.fullmatch(text):
         parts, any_order = _parts(text)
@@ -80,20 +168,20 @@ def _form(text: str, depth: int) -> Form:
     return _atom(text)
 
 
-def _atom(text: str) -> Form:
+def _atom(text: str) -> ParsedAnswer:
     bare, percent = without_unit(text)
     value = constant(bare.replace(" ", "") if _GROUPED.fullmatch(bare) else bare)
-    return Form(text, "atom", value=None if bare == "e" else value, percent=percent)
+    return ParsedAnswer(text, "atom", value=None if bare == "e" else value, percent=percent)
 
 
-def _list(text: str, items: list[Form], *, any_order: bool) -> Form:
+def _list(text: str, items: list[ParsedAnswer], *, any_order: bool) -> ParsedAnswer:
     """Solutions stand in any order: points, and what is joined by "and" or named; bare numbers in commas stand in theirs."""
     names = {item.name for item in items if item.name}
     points = all(len(item.items) > 1 and item.kind != "list" for item in items)
-    return Form(text, "set" if any_order or points or len(names) == 1 else "list", tuple(items))
+    return ParsedAnswer(text, "set" if any_order or points or len(names) == 1 else "list", tuple(items))
 
 
-def _named(text: str, depth: int) -> Form | None:
+def _named(text: str, depth: int) -> ParsedAnswer | None:
     r"""``x = 5``, also after a chain (``x = 2+3 = 5``) and before an approximation (``x = 1/3 \approx 0.33``)."""
     exact, _, rough = text.partition(r"\approx")
     if rough and _NAME.fullmatch(exact.strip()):
@@ -106,17 +194,17 @@ def _named(text: str, depth: int) -> Form | None:
     return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
 
 
-def _either(text: str, _depth: int) -> Form | None:
+def _either(text: str, _depth: int) -> ParsedAnswer | None:
     r"""``1 \pm 2`` is the set of 3 and -1."""
     if text.count(r"\pm") != 1 or _parts(text)[0] != [text]:
         return None
     both = [_atom(text.replace(r"\pm", sign)) for sign in "+-"]
     if any(one.value is None for one in both):
         return None
-    return Form(text, "set", tuple(both))
+    return ParsedAnswer(text, "set", tuple(both))
 
 
-def _bracketed(text: str, depth: int) -> Form | None:
+def _bracketed(text: str, depth: int) -> ParsedAnswer | None:
     r"""``(1, 2)``, ``[0, 1)``, ``\{1, 2\}``; brackets around one thing are nothing, braces and square ones apart."""
     inside, ends = text[1:-1], text[:1] + text[-1:]
     if text.startswith(r"\{") and text.endswith(r"\}"):
@@ -128,17 +216,17 @@ def _bracketed(text: str, depth: int) -> Form | None:
     parts, _ = _parts(inside)
     items = tuple(_form(part, depth) for part in parts)
     if ends == "{}":
-        return Form(text, "set", items[0].items if len(items) == 1 and items[0].kind == "set" else items)
+        return ParsedAnswer(text, "set", items[0].items if len(items) == 1 and items[0].kind == "set" else items)
     if len(items) == 1:
         return items[0] if ends == "()" else None
-    return Form(text, ends, items)
+    return ParsedAnswer(text, ends, items)
 
 
-def _union(text: str, depth: int) -> Form | None:
+def _union(text: str, depth: int) -> ParsedAnswer | None:
     parts = [part.strip() for part in re.split(r"\\cup(?![a-zA-Z])", text)]
     if len(parts) < 2 or not all(_balanced(part) for part in parts):
         return None
-    return Form(text, "set", tuple(_form(part, depth) for part in parts))
+    return ParsedAnswer(text, "set", tuple(_form(part, depth) for part in parts))
 
 
 def _parts(text: str) -> tuple[list[str], bool]:

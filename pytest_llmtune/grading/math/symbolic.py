@@ -1,4 +1,4 @@
-"""Equality by computer algebra: math-verify (the extra `math`) in worker processes, each answer within a time limit."""
+"""Compare answers with math-verify and sympy, in worker processes with a time limit."""
 
 from __future__ import annotations
 

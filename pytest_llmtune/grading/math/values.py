@@ -1,8 +1,4 @@
-r"""Values of constant expressions in LaTeX or plain notation: exact fractions, else decimals of 40 digits.
-
-Covers numbers, + - * / ^ !, brackets, ``\frac``, ``\sqrt[n]{}``, ``\pi`` and ``e``: what most answers are made of,
-without sympy. Everything else is no constant (None). Bounds on length, powers and factorials keep hostile texts cheap.
-"""
+"""Evaluate constant expressions exactly, without sympy."""
 
 from __future__ import annotations
 

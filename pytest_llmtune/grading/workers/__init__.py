@@ -1,9 +1,4 @@
-"""A pool of worker processes that answer one JSON line with one JSON line, each within a time limit that really holds.
-
-Standard library only. A worker that is late is killed and replaced: no signal in this process, so it works in any thread and
-under asyncio. (math-verify's own limit is SIGALRM, which only the main thread may use.) The limit is of CPU time, so that an
-answer that is in time on an idle machine is in time on a busy one, however many workers share it.
-"""
+"""Worker processes with a time limit for each request."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What a worker process of the `json` grader does: holds JSON values against a JSON schema.
-
-``{"schema": ..., "value": ...}`` in, ``{"error": null}`` or ``{"error": "$.a: ..."}`` out. A schema's regular
-expressions can take for ever on a hostile value.
-"""
+"""Job of a worker: validate a document against a JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""Run as a script in a process of its own: answers JSON lines by the functions of a file that a pool names.
-
-Its arguments: ``sys.path`` as JSON, and the file, which has ``prepare()`` and ``answer(request) -> dict``. It says ``{}`` once it
-is ready. Each request comes with ``limit``, the seconds of CPU that it may take: past them the kernel ends this process,
-whatever it computes; a slow or busy machine makes no difference. Where the platform has no such timer, and for an answer
-that sleeps, the pool's own clock ends it.
-"""
+"""The loop of a worker process: one JSON request a line, one answer a line."""
 
 from __future__ import annotations
 

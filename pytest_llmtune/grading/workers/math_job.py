@@ -1,8 +1,4 @@
-"""What a worker process of the `math` grader does: compares answers with math-verify, without any time limit of its own.
-
-``{"gold": "...", "answer": "..."}`` in, ``{"equal": true, "key": "..."}`` out; the key is the same for answers that sympy
-brings to the same form.
-"""
+"""Job of a worker: compare two answers with math-verify."""
 
 from __future__ import annotations
 

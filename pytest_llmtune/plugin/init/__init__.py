@@ -1,7 +1,132 @@
-"""``--llm-init``: a starter suite for a data file, in YAML and in Python."""
+"""``--llm-init``: write a starter suite for a data file."""
 
 from __future__ import annotations
 
-from pytest_llmtune.plugin.init.files import write
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["write"]
+from pytest_llmtune.data.dataset import load
+from pytest_llmtune.data.readers import FORMATS, format_of
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import check, resolve
+from pytest_llmtune.plugin.init.guess import Guess, asking, guess, reference
+from pytest_llmtune.plugin.init.text import keys, python_form, yaml_form
+from pytest_llmtune.suite import Suite
+from pytest_llmtune.suite.keys import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["start", "write_starter"]
+
+
+_ENDING = re.compile(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)
+"""Of a data file, and of the files that are written, for who names these."""
+_PLACES = (".", "data", "tests", "tests/data")
+
+
+def write_starter(name: str, given: Sequence[str], *, here: Path, tests: Path, root: Path) -> tuple[Path, ...]:
+    """Write ``NAME.llmtune.yaml`` and ``test_NAME.py`` for a data file; gives both.
+
+    Args:
+        name: of the suite, with a directory if it is to go elsewhere; or the data file itself.
+        given: the data file, if it is not the name.
+        here: where the user is; what paths are relative to.
+        tests: where suites go.
+        root: of the project, which a YAML suite must not reach out of.
+
+    Raises:
+        SuiteError: no data file, one that no suite can use, or a file that is there already.
+    """
+    data = _data_file(name, given, here)
+    named = Path(name if given or format_of(name) is None else data.name)
+    stem = check_name(_ENDING.sub("", named.name).removeprefix("test_"))
+    directory = (here / named.parent) if named.parent != Path() else tests
+    slug = re.sub(r"\W+", "_", stem).strip("_").lower() or "suite"
+    yaml_path, python_path = directory / f"{stem}.llmtune.yaml", directory / f"test_{slug}.py"
+    _refuse_existing(yaml_path, python_path)
+    found, known = _suite(stem, data, directory, root)
+    texts = {
+        yaml_path: yaml_form(stem, known, found, twin=python_path.name),
+        python_path: python_form(f"test_{slug}_in_python", known, found, twin=yaml_path.name),
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    return tuple(texts)
+
+
+def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
+    """The file that was pointed at: given, the name itself, or ``NAME.jsonl`` and the like in the usual places."""
+    if len(given) > 1:
+        raise SuiteError(f"--llm-init {name}: one data file, not {len(given)}: {', '.join(given)}")
+    if given or format_of(name):
+        path = here / (given[0] if given else name)
+        if not path.is_file():
+            raise SuiteError(f"--llm-init {name}: {given[0] if given else name}: there is no such file")
+        return path
+    files = [path for place in _PLACES for path in sorted((here / place).glob("*")) if format_of(path.name)]
+    nearby = [path for path in files if ".llmtune." not in path.name]
+    same = [path for path in nearby if path.name.partition(".")[0] == name]
+    if len(same) == 1:
+        return same[0]
+    there = ", ".join(path.relative_to(here).as_posix() for path in (same or nearby)[:5])
+    raise SuiteError(
+        f"--llm-init {name}: which data? pytest --llm-init {name} FILE, ending in {', '.join(FORMATS)}"
+        + (f"; there is {there}" if there else "")
+    )
+
+
+def _refuse_existing(*paths: Path) -> None:
+    there = [str(path) for path in paths if path.exists()]
+    if there:
+        raise SuiteError(
+            f"--llm-init overwrites nothing: {' and '.join(there)} {'are' if len(there) > 1 else 'is'} there already; "
+            "choose another name, or remove what you no longer need"
+        )
+
+
+def _suite(name: str, data: Path, directory: Path, root: Path) -> tuple[dict[str, Any], Guess]:
+    """The suite's keys, proven: it loads, and its grader can use every row."""
+    rows = load(str(data), base_dir=directory, root=root)
+    answer = reference(rows)
+    fields = asking(rows, answer)
+    rows = load(str(data), base_dir=directory, root=root, needed=(*fields, answer))  # as the suite will
+    known = guess(rows, fields, answer)
+    dataset = Path(os.path.relpath(data.resolve(), directory.resolve())).as_posix()
+    found = keys(known, dataset, len(rows.examples))
+    try:
+        _prove(name, found | {"dataset": str(data.resolve())}, directory, root)
+    except SuiteError:  # most often rows that ask the same
+        found = keys(known, dataset, len(rows.examples), drop=True)
+        _prove(name, found | {"dataset": str(data.resolve())}, directory, root)
+    return found, known
+
+
+def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> None:
+    where = f"--llm-init {name}"
+    suite = Suite.from_mapping(found, where=where, base_dir=directory, root=root, default_name=name)
+    split = suite.load(offline=True)
+    grader = resolve(suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, where=where)
+    check(grader, (*split.tune, *split.test), where=where)
+
+
+def start(config: Any, name: str) -> None:
+    """Write a starter suite, and say so.
+
+    Raises:
+        LLMTuneError: it cannot be written.
+        OSError: the disk says no.
+    """
+    here = config.invocation_params.dir
+    given = config.args if config.args_source.name == "ARGS" else []
+    places = [config.rootpath / place for place in config.getini("testpaths")] or [here / "tests"]
+    tests = next((place for place in places if place.is_dir()), here)
+    written = write_starter(name, given, here=here, tests=tests, root=config.rootpath)
+    shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
+    lines = [f"wrote {path}" for path in shown]
+    sys.stdout.write("\n".join([*lines, f"next: pytest --llm-tune-dry-run {shown[0]}", ""]))

@@ -1,4 +1,4 @@
-"""The starter suite's two forms, with a comment for each decision that is the reader's."""
+"""The text of a starter suite, in YAML and in Python."""
 
 from __future__ import annotations
 

@@ -1,27 +1,29 @@
-"""The report page: one file that opens offline, with nothing in it that a model could make run."""
+"""The HTML report: one file, offline."""
 
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64encode
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from pytest_llmtune._util.atomic import write_text
-from pytest_llmtune._util.figures import dollars
+from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import to_plain
+from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.report.html import view
+from pytest_llmtune.report.html.view import COLUMNS, flips, headline, suite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
 
-__all__ = ["anchor", "check_installed", "fragment", "page", "target_of", "write"]
+__all__ = ["anchor", "check_installed", "extras", "fragment", "page", "target_of", "write"]
 
 
 _PAGE = Path(__file__).parent / "page"
@@ -34,7 +36,7 @@ def page(reports: Sequence[SuiteReport]) -> str:
         ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
     """
     environment = _environment()
-    suites = [view.suite(report) | {"anchor": anchor(report)} for report in reports]
+    suites = [suite(report) | {"anchor": anchor(report)} for report in reports]
     for shown in suites:
         for name in ("quality", "spending", "examples"):
             shown[name] = _data(shown[name])
@@ -43,8 +45,8 @@ def page(reports: Sequence[SuiteReport]) -> str:
     spent = sum(report.spent for report in reports)
     text: str = environment.get_template("page.html.j2").render(
         suites=suites,
-        columns=view.COLUMNS,
-        headline=view.headline(reports),
+        columns=COLUMNS,
+        headline=headline(reports),
         generator=f"pytest-llmtune {version('pytest-llmtune')}",
         spent=dollars(spent) if spent else "",
         css=_markup((_PAGE / "page.css").read_text(encoding="utf-8")),
@@ -60,9 +62,7 @@ def fragment(report: SuiteReport) -> str:
     Raises:
         ReportError: Jinja2, which pytest-html needs too, is not installed.
     """
-    text: str = (
-        _environment().get_template("fragment.html.j2").render(suite=view.suite(report), flips=view.flips(report))
-    )
+    text: str = _environment().get_template("fragment.html.j2").render(suite=suite(report), flips=flips(report))
     return text
 
 
@@ -140,3 +140,20 @@ def _data(value: Any) -> Any:
         return ""
     text = json.dumps(to_plain(value), allow_nan=False)
     return _markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def extras(report: SuiteReport, row_in: Path, page: Path | None) -> list[dict[str, Any]]:
+    """For ``report.extras`` of the test's report.
+
+    Args:
+        row_in: the file that pytest-html writes.
+        page: our own page of this run, as ``--llm-report`` says it; None: there is none.
+    """
+    from pytest_html import extras as kinds
+
+    found: list[dict[str, Any]] = [kinds.html(fragment(report))]
+    if page is not None:
+        # from one file to the other, so that both can be moved or served together
+        path = Path(os.path.relpath(target_of(page), row_in.parent)).as_posix()
+        found.append(kinds.url(f"{quote(path)}#{anchor(report)}", name="llmtune report"))
+    return found

@@ -1,15 +1,11 @@
-"""The two figures of a search as plotly data: cost against quality, and dollars over trials.
-
-Colours are names of the page's CSS variables (``--good``), so that both follow light and dark mode.
-"""
+"""Charts of the HTML report."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.figures import dollars, number
-from pytest_llmtune._util.text import one_line
+from pytest_llmtune._util.text import dollars, number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

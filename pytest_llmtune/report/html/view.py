@@ -1,23 +1,134 @@
-"""A suite report as the words and tables of the HTML page."""
+"""What the HTML report shows: tiles, tables, examples."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.figures import counted, dollars, interval, number
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, one_line
-from pytest_llmtune.report.html import charts, examples, tiles
+from pytest_llmtune._util.text import clean, counted, dollars, interval, number, one_line
+from pytest_llmtune.guard.verdict import excerpt
+from pytest_llmtune.report.html import charts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_llmtune.guard.lockfile import Measured
+    from pytest_llmtune.guard.lockfile import LockedExample, Measured
     from pytest_llmtune.guard.result import SuiteReport
-    from pytest_llmtune.types import Interval
+    from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict
+    from pytest_llmtune.types import ExampleResult, Interval
 
-__all__ = ["COLUMNS", "flips", "headline", "suite"]
+__all__ = ["COLUMNS", "band", "cut", "flips", "headline", "outcome", "suite", "table", "tiles"]
+
+
+_TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser opens that
+_LONGEST, _SHORTEST = 20_000, 500
+_VOTES = 20
+
+
+def table(report: SuiteReport) -> list[dict[str, Any]]:
+    """One mapping an example; long responses are cut, so that the page of a huge run still opens."""
+    results = report.evaluation.results if report.evaluation else ()
+    responses = sum(len(result.responses) for result in results)
+    limit = max(_SHORTEST, min(_LONGEST, _TEXT_BUDGET // max(1, responses)))
+    flips = {flip.id: flip for flip in report.verdict.flips}
+    locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
+    return [
+        _example(result, report.criteria, flips.get(result.example.id), locked.get(result.example.id), limit)
+        for result in results
+    ]
+
+
+def _example(
+    result: ExampleResult, criteria: Criteria, flip: Flip | None, before: LockedExample | None, limit: int
+) -> dict[str, Any]:
+    grade = result.grade
+    return {
+        "index": result.example.index,
+        "id": result.example.id,
+        "outcome": outcome(result, criteria),
+        "flip": flip.direction if flip else None,
+        "question": one_line(excerpt(result.example.row), 200),
+        "answer": _answer(grade.voted_answer, grade.votes, len(result.responses)) if grade else "",
+        "before": _answer(before.voted_answer, before.votes, before.responses) if before else "",
+        "score": round(grade.metrics[criteria.metric], 6) if grade and criteria.metric in grade.metrics else None,
+        "cost": dollars(result.cost, 3),
+        "error": clean(result.error) if result.error else "",
+        "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES] if count] if grade else [],
+        "right": [answer.correct for answer in grade.answers] if grade else [],
+        "responses": [cut(response, limit) for response in result.responses],
+        "row": {one_line(str(name), 100): cut(str(value), limit) for name, value in result.example.row.items()},
+    }
+
+
+def outcome(result: ExampleResult, criteria: Criteria) -> str:
+    """``right``, ``wrong``, ``refused`` or ``unknown``; a share of right answers counts as wrong."""
+    if result.grade is None:
+        return "unknown"
+    if result.status == "refused":
+        return "refused"
+    metrics = result.grade.metrics
+    if "success_vote" in metrics:
+        return "right" if metrics["success_vote"] >= 1 else "wrong"
+    score = metrics.get(criteria.metric, 0.0)
+    return "right" if (score >= 1 if criteria.mode == "max" else score <= 0) else "wrong"
+
+
+def _answer(answer: str | None, votes: tuple[tuple[str, int], ...], responses: int) -> str:
+    if answer is None:
+        return "no answer"
+    tally = f" ({votes[0][1]} of {responses})" if votes and responses > 1 else ""
+    return f"{one_line(answer, 200)}{tally}"
+
+
+def cut(text: str, limit: int) -> str:
+    """Cleaned text of several lines, with a word about what is missing."""
+    if len(text) <= limit:
+        return clean(text)
+    return f"{clean(text[:limit])}\n... cut, {len(text) - limit:,} more characters"
+
+
+Tile = dict[str, str]
+
+
+def tiles(report: SuiteReport) -> Iterator[Tile]:
+    """Score, baseline, cost and examples, as far as they are known; each with a word beneath."""
+    verdict, evaluation = report.verdict, report.evaluation
+    if verdict.value is not None:
+        sure = verdict.interval
+        note = f"95 % interval {interval(sure.low, sure.high)}" if sure else ""
+        yield _tile(one_line(verdict.metric), number(verdict.value), note)
+    if verdict.baseline is not None:
+        lost = sum(flip.direction == "lost" for flip in verdict.flips)
+        yield _tile("baseline", number(verdict.baseline), f"{lost} lost, {len(verdict.flips) - lost} gained since")
+    if evaluation is not None:
+        limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
+        allowed = "" if limit is None else f"at most {dollars(limit)}"
+        yield _tile("cost per instance", dollars(evaluation.inference_cost, 3), allowed)
+        counts = Counter(outcome(result, report.criteria) for result in evaluation.results)
+        told = ", ".join(
+            f"{count} {name}" for name in ("right", "wrong", "refused", "unknown") if (count := counts[name])
+        )
+        yield _tile("examples", f"{len(evaluation.results):,}", told)
+    if report.study is not None:
+        trials = counted(len(report.study.trials), "trial")
+        yield _tile("search", dollars(report.study.spent, 3), f"spent on {trials}")
+
+
+def _tile(label: str, value: str, note: str) -> Tile:
+    return {"label": label, "value": value, "note": note}
+
+
+def band(verdict: Verdict) -> dict[str, float] | None:
+    """Where score, interval and baseline lie between 0 and 1, in per cent; None where they do not."""
+    sure, value, baseline = verdict.interval, verdict.value, verdict.baseline
+    if sure is None or value is None or not 0 <= sure.low <= value <= sure.high <= 1:
+        return None
+    shown = {"low": sure.low, "width": sure.high - sure.low, "value": value}
+    if baseline is not None and 0 <= baseline <= 1:
+        shown["baseline"] = baseline
+    return {name: round(100 * share, 2) for name, share in shown.items()}
 
 
 _FACT = 20_000  # characters of a prompt
@@ -48,8 +159,8 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "interval": _interval(verdict.interval),
         "baseline": "" if verdict.baseline is None else number(verdict.baseline),
         "cost": "" if evaluation is None else dollars(evaluation.inference_cost),
-        "tiles": list(tiles.tiles(report)),
-        "range": tiles.band(verdict),
+        "tiles": list(tiles(report)),
+        "range": band(verdict),
         "count": "" if evaluation is None else len(evaluation.results),
         "place": one_line(f"{report.path}, line {report.line}; mode: {report.mode}"),
         "problem": [one_line(line) for line in verdict.problem[:_FACT].splitlines() if line.strip()],
@@ -64,8 +175,8 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "spending_text": f"{dollars(study.spent)} spent over {len(study.trials)} trials" if study else "",
         "trials": list(_trials(report)),
         "compared": list(_compared(report)),
-        "examples": examples.table(report),
-        "facts": [(one_line(name), examples.cut(value, _FACT)) for name, value in _facts(report)],
+        "examples": table(report),
+        "facts": [(one_line(name), cut(value, _FACT)) for name, value in _facts(report)],
     }
 
 

@@ -8,18 +8,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.recording.storage import Layout
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_llmtune.guard.shards import Shard
+    from pytest_llmtune.types import Shard
 
 __all__ = ["Mode", "Settings"]
 
 
 class Mode(StrEnum):
-    """DESIGN section 3: what may touch the network, the lock file and the recording."""
+    """What a run does: what may touch the network, the lock file and the recording."""
 
     REPLAY = "replay"
     RECORD_MISSING = "record=missing"
@@ -86,11 +84,6 @@ class Settings:
     """The Ray cluster that asks and grades: the ``HOST:PORT`` of its head, or empty for Ray's own choice; None: here."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
-
-    @property
-    def layout(self) -> Layout:
-        """How large recordings are laid out."""
-        return Layout(int(self.part_size * 1_000_000), self.compress)
 
     def pick(self, name: str, suite_value: Any) -> Any:
         """The value in force for one suite, of a field that a suite may also set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,6 +26,8 @@ __all__ = [
     "Interval",
     "Listener",
     "Row",
+    "Shard",
+    "ShardFacts",
     "Started",
     "TrialDone",
     "Usage",
@@ -287,3 +290,52 @@ class Finished:
 
 Event = Started | TrialDone | Asked | InFlight | Finished
 Listener = Callable[[Event], None]
+
+
+_MOST_SHARDS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` of ``count``. A row's own content decides where it goes: rows that are appended move no other."""
+
+    index: int
+    """From 1."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From ``2/5``.
+
+        Raises:
+            ValueError: no such part; says what is valid.
+        """
+        match = re.fullmatch(r"\s*(\d{1,5})\s*/\s*(\d{1,5})\s*", text)
+        index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= index <= count <= _MOST_SHARDS:
+            raise ValueError(f"is {text!r}; valid: K/N, with K from 1 to N, such as 2/5")
+        return cls(index, count)
+
+    def holds(self, example: Example) -> bool:
+        """Whether a row is of this part; equal rows are of the same."""
+        return int(example.id[:16], 16) % self.count == self.index - 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What the results of a shard say of themselves, so that only what belongs together is merged."""
+
+    index: int
+    count: int
+    rows: int
+    """Of the suite, over all shards."""
+    state: Mapping[str, str]
+    """Fingerprints of all that the results depend on: ``dataset``, ``grader``, ``prompt``, ``lock``, ``prices``, ..."""
+
+    @property
+    def name(self) -> str:
+        """As the option says it."""
+        return f"{self.index}/{self.count}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pytest_llmtune.data.dataset import with_ids
-from pytest_llmtune.guard.shards import Shard
+from pytest_llmtune.types import Shard
 
 ROWS = [{"question": f"What is {number}?"} for number in range(2000)]
 

@@ -5,12 +5,14 @@ Each function takes an OpenAI client, and the configuration that tuning chose fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openai import OpenAI
 
 from cornershop.answers import boxed_number, elect, stated_label
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["KOREAN_LABELS", "MOODS", "ask", "korean_label", "mood", "needs_a_person", "total"]
 

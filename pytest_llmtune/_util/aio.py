@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_llmtune.capture.patches import outside
-
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["run_async"]
+__all__ = ["CURRENT", "inside", "outside", "run_async"]
 
 
 T = TypeVar("T")
+
+CURRENT: ContextVar[tuple[Any] | None] = ContextVar("llmtune_replay", default=None)
+"""What a context belongs to, as a tuple of one; None where nobody said."""
+
+
+@contextmanager
+def inside(replay: object | None) -> Iterator[None]:
+    token = CURRENT.set((replay,))
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+def outside() -> AbstractContextManager[None]:
+    """Requests made in this context go straight to the network, whatever is being recorded around it."""
+    return inside(None)
 
 
 def run_async(job: Coroutine[Any, Any, T]) -> T:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from decimal import Decimal
-from typing import TYPE_CHECKING
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.errors import SuiteError
 
@@ -26,6 +26,7 @@ __all__ = [
     "meant",
     "number",
     "one_line",
+    "parse_number",
     "shown",
 ]
 
@@ -177,3 +178,14 @@ def meant(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str:
     ]  # two letters in each other's place
     close = swapped or difflib.get_close_matches(str(word), words, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def parse_number(raw: Any) -> Decimal | None:
+    """A finite number exactly as written (0.1 is 0.1), or None."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, Decimal, str)):
+        return None
+    try:
+        value = Decimal(str(raw).strip())
+    except (InvalidOperation, ValueError):
+        return None
+    return value if value.is_finite() else None

@@ -6,8 +6,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.aio import outside
 from pytest_llmtune.capture.matching import Asked
-from pytest_llmtune.capture.patches import outside
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llmtune.completions.billing import ASSUMED_ANSWER, prompt_bound
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.types import Usage
 from pytest_llmtune.wire.response import facts_of, parse_object, token_limit
-from pytest_llmtune.wire.tokens import metered
+from pytest_llmtune.wire.tokens import ASSUMED_ANSWER, metered, prompt_bound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

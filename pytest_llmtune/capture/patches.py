@@ -6,12 +6,12 @@ import functools
 import http.client
 import io
 import threading
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from pytest_llmtune._util.aio import CURRENT, inside, outside
 from pytest_llmtune._util.jsonhash import canonical_json
 from pytest_llmtune.capture.matching import Asked
 from pytest_llmtune.capture.session import CallRefusedError, Replay
@@ -24,25 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.session import Call
 
-__all__ = ["ActiveRecordings", "outside", "patched", "recorded"]
-
-
-_CURRENT: ContextVar[tuple[Replay | None] | None] = ContextVar("llmtune_replay", default=None)
-"""What a context belongs to, as a tuple of one; None where nobody said."""
-
-
-@contextmanager
-def _inside(replay: Replay | None) -> Iterator[None]:
-    token = _CURRENT.set((replay,))
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
-
-
-def outside() -> AbstractContextManager[None]:
-    """Requests made in this context go straight to the network, whatever is being recorded around it."""
-    return _inside(None)
+__all__ = ["ActiveRecordings", "patched", "recorded"]
 
 
 class ActiveRecordings:
@@ -63,7 +45,7 @@ class ActiveRecordings:
         with self._lock:
             self._open = (*self._open, replay)
         try:
-            with _inside(replay):
+            with inside(replay):
                 yield
         finally:
             with self._lock:
@@ -77,8 +59,8 @@ class ActiveRecordings:
         Raises:
             CallRefusedError: such a thread, while several recordings are open.
         """
-        if (belongs := _CURRENT.get()) is not None:
-            return belongs[0]
+        if (belongs := CURRENT.get()) is not None:
+            return cast("Replay | None", belongs[0])
         opened = self._open
         if len(opened) > 1:
             raise CallRefusedError(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = ["Call", "CallRefusedError", "Replay", "locked_config", "replay_of"]
+__all__ = ["Call", "CallRefusedError", "Replay", "replay_of"]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
@@ -315,7 +315,7 @@ def replay_of(test: Any, run: _Run) -> Replay:
         matching=Matching.on(keys.get("match_on")),
         meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), prices),
         spend=ClientSpend(run.ledger, prices),
-        layout=settings.layout,
+        layout=Layout.of(settings),
         open_hosts=OpenHosts.of(settings.allow_hosts),
         lock_directory=settings.root / ".llmtune" / "locks",
     )
@@ -330,19 +330,3 @@ def _file_stem(test: Any) -> str:
         return name
     cut = name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
     return f"{cut}-{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-
-
-def locked_config(directory: Path, name: str | None) -> dict[str, Any]:
-    """The configuration in the lock file of a suite: by its name, else the only one there is.
-
-    Raises:
-        SuiteError: no lock file, or several and no name.
-        LockError: the lock file cannot be read.
-    """
-    from pytest_llmtune.guard.lockfile import Lock
-
-    found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
-    if name is None and len(found) != 1:
-        there = f"there are {', '.join(found)}; choose: @pytest.mark.llm_suite(NAME)" if found else "there is none"
-        raise SuiteError(f"tuned_config needs one lock file in {directory}; {there}. Write one: pytest --llm-tune")
-    return dict(Lock.read(directory / f"{name or found[0]}.lock.yaml").config)

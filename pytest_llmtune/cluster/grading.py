@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
-    from pytest_llmtune.cluster.engine import Engine
+    from pytest_llmtune.cluster.connection import Connection
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
@@ -44,7 +44,7 @@ class _Call:
 class RemoteGrading:
     """Sends the calls of one grader out, as tasks."""
 
-    engine: Engine
+    engine: Connection
     grader: Grader
     root: Path
     _sent: Any = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from pytest_llmtune.cluster.budget_actor import News
-    from pytest_llmtune.cluster.engine import Engine
+    from pytest_llmtune.cluster.connection import Connection
     from pytest_llmtune.completions.requester import OnExchange
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.types import CompletionRequest
@@ -106,7 +106,7 @@ class _Waiting:
 class ClusterRequester:
     """Asks for one source. The ledger of the source follows what the purse says."""
 
-    engine: Engine
+    engine: Connection
     source: LiveSource
     _purse: Any = None
     _hearing: asyncio.Task[None] | None = None

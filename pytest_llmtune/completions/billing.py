@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,20 +12,27 @@ from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.completions.sending import send
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import answers_in, is_refusal, token_limit, usage_of
-from pytest_llmtune.wire.tokens import annotated, completion_of, probe_body, proven, suspicious, verdict
+from pytest_llmtune.wire.tokens import (
+    ASSUMED_ANSWER,
+    annotated,
+    completion_of,
+    probe_body,
+    prompt_bound,
+    proven,
+    suspicious,
+    verdict,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_llmtune.completions.routing import KeyChannel
     from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.prices import Price, PriceBook
 
-__all__ = ["ASSUMED_ANSWER", "Billing", "prompt_bound", "worst_case"]
+__all__ = ["Billing", "worst_case"]
 
 
-ASSUMED_ANSWER = 16_384
-"""Tokens that an answer is reserved with where the request does not limit it."""
-
-_IMAGE = 4096  # tokens that an image given by its address is reserved with
 _FREE = Decimal(0)
 
 
@@ -125,17 +131,6 @@ def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None
     """
     most = price.worst(prompt or prompt_bound(body), n * (token_limit(body) or ASSUMED_ANSWER))
     return most if n == 1 else most + price.worst(prompt_bound(probe_body(body)), 2)
-
-
-def prompt_bound(body: Mapping[str, Any]) -> int:
-    """An upper bound of a prompt's tokens: one for each byte of the request, and what a chat template adds around it.
-
-    No tokenizer in use makes more tokens than bytes. Images given by an address count with a fixed number.
-    """
-    messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
-    lists = [message["content"] for message in messages if isinstance(message.get("content"), (list, tuple))]
-    images = sum(1 for parts in lists for part in parts if isinstance(part, Mapping) and part.get("type") != "text")
-    return len(safe_json(body).encode()) + 16 * len(messages) + 64 + _IMAGE * images
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:

@@ -8,9 +8,8 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_llmtune._util.text import InvalidError, shown
+from pytest_llmtune._util.text import InvalidError, parse_number, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.keys import number
 from pytest_llmtune.types import Row
 
 __all__ = ["Condition", "compile_condition"]
@@ -162,7 +161,7 @@ def _alike(left: Any, right: Any) -> tuple[Any, Any]:
     """A text beside a number is read as a number, if it is one."""
     for text, other in ((left, right), (right, left)):
         if isinstance(text, str) and isinstance(other, (int, float)) and not isinstance(other, bool):
-            value = number(text)
+            value = parse_number(text)
             if value is not None:
                 exact = float(value) if isinstance(other, float) else value
                 return (exact, other) if text is left else (other, exact)

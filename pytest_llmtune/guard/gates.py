@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.guard.lockfile import Lock
-    from pytest_llmtune.guard.shards import ShardFacts
     from pytest_llmtune.guard.verdict import Comparison
-    from pytest_llmtune.types import Evaluation
+    from pytest_llmtune.types import Evaluation, ShardFacts
 
 __all__ = [
     "Criteria",

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.guard.lockfile import Lock
-    from pytest_llmtune.guard.shards import ShardFacts
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Evaluation
+    from pytest_llmtune.types import Evaluation, ShardFacts
 
 __all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of"]
 

@@ -10,9 +10,8 @@ from typing import Any
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
-from pytest_llmtune.guard.shards import ShardFacts
 from pytest_llmtune.guard.verdict import Criteria, Verdict
-from pytest_llmtune.types import Evaluation, Interval
+from pytest_llmtune.types import Evaluation, Interval, ShardFacts
 
 __all__ = ["Compared", "RecordingFacts", "SuiteReport"]
 

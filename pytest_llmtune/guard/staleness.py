@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.guard.lockfile import Lock
-from pytest_llmtune.guard.shards import Shard, ShardFacts
 from pytest_llmtune.guard.verdict import Stale
 from pytest_llmtune.suite import Config
+from pytest_llmtune.types import Shard, ShardFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

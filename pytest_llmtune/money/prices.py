@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.text import InvalidError, meant, shown
+from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.keys import ValueForm, number
 
 if TYPE_CHECKING:
     from pytest_llmtune.types import Usage
 
-__all__ = ["PRICES", "Price", "PriceBook", "parse_price"]
+__all__ = ["PRICES_SCHEMA", "Price", "PriceBook", "parse_price", "parse_prices"]
 
 
 _MILLION = Decimal(1_000_000)
@@ -170,7 +169,12 @@ def _at(rates: Mapping[str, Any], start: int) -> Price:
 _RATES = ("input", "output", "cached_input")
 
 
-def _parse(raw: Any) -> dict[str, dict[str, Decimal]]:
+def parse_prices(raw: Any) -> dict[str, dict[str, Decimal]]:
+    """The suite key ``prices``: USD per million tokens, by model.
+
+    Raises:
+        InvalidError: it has another shape, or a rate is no number from 0.
+    """
     if not isinstance(raw, Mapping):
         raise InvalidError(f"is {shown(raw)}; valid: {{model: {{'input': USD per 1M tokens, 'output': ...}}}}")
     return {str(model): _price(str(model), rates) for model, rates in raw.items()}
@@ -186,7 +190,7 @@ def _price(model: str, raw: Any) -> dict[str, Decimal]:
             raise InvalidError(f"has {shown(rate)}{meant(rate, _RATES)}; valid: {', '.join(_RATES)}", model)
     prices = {}
     for rate, value in raw.items():
-        dollars = number(value)
+        dollars = parse_number(value)
         if dollars is None or dollars < 0:
             raise InvalidError(f"is {shown(value)}; valid: USD per 1M tokens, from 0", model, rate)
         prices[rate] = dollars
@@ -195,15 +199,12 @@ def _price(model: str, raw: Any) -> dict[str, Decimal]:
 
 _DOLLARS = {"type": ["number", "string"], "minimum": 0}
 
-PRICES = ValueForm(
-    _parse,
-    {
+PRICES_SCHEMA = {
+    "type": "object",
+    "additionalProperties": {
         "type": "object",
-        "additionalProperties": {
-            "type": "object",
-            "properties": dict.fromkeys(_RATES, _DOLLARS),
-            "required": ["input", "output"],
-            "additionalProperties": False,
-        },
+        "properties": dict.fromkeys(_RATES, _DOLLARS),
+        "required": ["input", "output"],
+        "additionalProperties": False,
     },
-)
+}

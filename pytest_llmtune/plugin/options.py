@@ -83,7 +83,7 @@ def part(text: str) -> Any:
 
 
 def shard(text: str) -> Any:
-    from pytest_llmtune.guard.shards import Shard
+    from pytest_llmtune.types import Shard
 
     return Shard.parse(text)
 

@@ -349,8 +349,6 @@ def handle(session: Session, item: pytest.Item) -> SuiteHandle:
 
 def tuned(item: pytest.Item) -> dict[str, Any]:
     """What the fixture ``tuned_config`` gives."""
-    from pytest_llmtune.capture.session import locked_config
-
     marker = item.get_closest_marker("llm_suite")
     return locked_config(item.path.parent / "llmtune", marker.args[0] if marker and marker.args else None)
 
@@ -367,3 +365,20 @@ def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
     from pytest_llmtune.capture import client as openai_client
 
     return openai_client.async_client(session.replay(item), base_url=session.settings.base_url)
+
+
+def locked_config(directory: Path, name: str | None) -> dict[str, Any]:
+    """The configuration in the lock file of a suite: by its name, else the only one there is.
+
+    Raises:
+        SuiteError: no lock file, or several and no name.
+        LockError: the lock file cannot be read.
+    """
+    from pytest_llmtune.errors import SuiteError
+    from pytest_llmtune.guard.lockfile import Lock
+
+    found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
+    if name is None and len(found) != 1:
+        there = f"there are {', '.join(found)}; choose: @pytest.mark.llm_suite(NAME)" if found else "there is none"
+        raise SuiteError(f"tuned_config needs one lock file in {directory}; {there}. Write one: pytest --llm-tune")
+    return dict(Lock.read(directory / f"{name or found[0]}.lock.yaml").config)

@@ -13,9 +13,10 @@ import pytest
 
 from pytest_llmtune._util.files import claimed
 from pytest_llmtune.guard import results_file as report_json
-from pytest_llmtune.guard.shards import Shard, Shards
+from pytest_llmtune.guard.shards import Shards
 from pytest_llmtune.plugin.options import uses_llmtune
 from pytest_llmtune.settings import Mode
+from pytest_llmtune.types import Shard
 
 if TYPE_CHECKING:
     from pytest_llmtune.guard.result import SuiteReport

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from codecs import BOM_UTF8
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
 from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.redaction.redactor import KEPT_HEADERS, named_secrets
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import facts_of, parse_object
 from pytest_llmtune.wire.tokens import annotated, reports_one_choice_only
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from pytest_llmtune.redaction.redactor import Redactor
+
 __all__ = [
-    "KEPT_HEADERS",
     "MAX_BYTES",
     "VERSION",
     "Interaction",
@@ -31,11 +33,11 @@ __all__ = [
     "entry",
     "is_own_format",
     "path_of",
+    "redacted",
     "rendered",
 ]
 
 
-KEPT_HEADERS = frozenset({"content-type", "location"})
 """The only headers of requests and responses that a recording keeps; lower case."""
 
 _ALWAYS = frozenset({"choices", "content", "finish_reason"})
@@ -178,6 +180,23 @@ def canonical_body(text: str) -> str:
 def path_of(uri: str) -> str:
     """The path of a URL; ``/`` where it has none."""
     return urlsplit(uri).path or "/"
+
+
+def redacted(redactor: Redactor, interaction: Interaction) -> Interaction:
+    """The interaction without secrets, and with allow-listed headers only.
+
+    The value of a field or parameter such as ``api_key`` is removed everywhere, also where a server echoes it.
+    """
+    rules = redactor.knowing(named_secrets(interaction.uri, interaction.body))
+    return replace(
+        interaction,
+        uri=rules.clean_uri(interaction.uri),
+        body=rules.clean_body(interaction.body, interaction.request_headers.get("content-type", "")),
+        text=rules.clean_body(interaction.text, interaction.headers.get("content-type", "")),
+        reason=rules.clean_text(interaction.reason),
+        request_headers=rules.clean_headers(interaction.request_headers),
+        headers=rules.clean_headers(interaction.headers),
+    )
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pytest_llmtune.settings import Settings
+
 __all__ = [
     "IN_MEMORY",
     "PACKED",
@@ -54,6 +56,11 @@ class Layout:
     """A recording of more bytes is split into parts that have less, on average."""
     compressed: bool = False
     """Whether parts are compressed by zstd."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Layout:
+        """The layout that the options ask for."""
+        return cls(int(settings.part_size * 1_000_000), settings.compress)
 
     def files(self, path: Path, size: int) -> tuple[Path, ...]:
         """Where a recording of so many bytes goes: one file, or its parts in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._util.files import Spool, write_bytes, write_lines
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json, without_n
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording.format import canonical_body, rendered
+from pytest_llmtune.recording.format import Interaction, canonical_body, redacted, rendered
 from pytest_llmtune.recording.housekeeping import remove
 from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, place, read_all, unpacked
-from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.redaction.redactor import ADVICE, Redactor
 from pytest_llmtune.wire.body import is_stream, rewrite
 from pytest_llmtune.wire.response import parse_object
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from pytest_llmtune.recording.format import Interaction
 
 __all__ = ["body_without_n", "stable", "write"]
 
@@ -138,7 +138,7 @@ def write(
     redactor = redactor or Redactor.from_environment()
     latencies, spool = _latencies(path), Spool()
     places, size = [], 0
-    for interaction in stable(redactor.clean(interaction) for interaction in interactions):
+    for interaction in stable(redacted(redactor, interaction) for interaction in interactions):
         known = latencies.get(_digest(interaction))
         line = (replace(interaction, latency=known.pop(0)) if known else interaction).line()
         spool.put(line)
@@ -150,11 +150,20 @@ def write(
         divided[place(files, places[number])].append(number)
     for file, numbers in divided.items():
         for number in numbers:  # one at a time: none of the text needs to be in memory
-            redactor.check(spool.get(number), file)
+            _check(spool.get(number), redactor, file)
     changed = [_write(file, spool, numbers) for file, numbers in divided.items()]
     gone = leftovers(path, files)
     remove(gone)
     return any(changed) or bool(gone)
+
+
+def _check(line: str, redactor: Redactor, file: Path) -> None:
+    """The last look before a line is written: no known secret, and nothing that the user's patterns name."""
+    redactor.check(line, file)
+    if redactor.patterns:
+        found, patterns_only = Interaction.from_plain(json.loads(line)), replace(redactor, hooks=())
+        if redacted(patterns_only, found) != found:
+            raise RecordingError(f"{file} was not written: what llmtune_redact names is still in it; {ADVICE}")
 
 
 def _write(file: Path, spool: Spool, numbers: Sequence[int]) -> bool:

@@ -12,7 +12,6 @@ from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.errors import RecordingError, SuiteError
-from pytest_llmtune.recording.format import KEPT_HEADERS, Interaction
 from pytest_llmtune.redaction.keys import KeySources
 from pytest_llmtune.redaction.patterns import FIELD, KNOWN, PARAMETER, SHORTEST, names_a_secret, secrets_of, spellings
 from pytest_llmtune.wire.body import clean_pieces, is_stream, rewrite
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
     from pytest_llmtune.settings import Settings
     from pytest_llmtune.types import Exchange
 
-__all__ = ["PLACEHOLDER", "Redactor", "redactor_of"]
+__all__ = ["ADVICE", "KEPT_HEADERS", "PLACEHOLDER", "Redactor", "named_secrets", "redactor_of"]
 
 
 PLACEHOLDER = "[REDACTED]"
+KEPT_HEADERS = frozenset({"content-type", "location"})
 _IN_URI = "REDACTED"  # brackets would make it an IPv6 address
 
 
@@ -72,22 +72,6 @@ class Redactor:
         forms = tuple((name, form) for name, value in long.items() for form in spellings(value))
         return replace(self, forms=self.forms + forms) if forms else self
 
-    def clean(self, interaction: Interaction) -> Interaction:
-        """The interaction without anything secret, and with allow-listed headers only.
-
-        What a field or parameter such as ``api_key`` holds is removed from all of it, where a server says it back.
-        """
-        rules = self.knowing(_named_secrets(interaction.uri, interaction.body))
-        return replace(
-            interaction,
-            uri=rules.clean_uri(interaction.uri),
-            body=rules.clean_body(interaction.body, interaction.request_headers.get("content-type", "")),
-            text=rules.clean_body(interaction.text, interaction.headers.get("content-type", "")),
-            reason=rules.clean_text(interaction.reason),
-            request_headers=rules.clean_headers(interaction.request_headers),
-            headers=rules.clean_headers(interaction.headers),
-        )
-
     def clean_exchange(self, exchange: Exchange) -> Exchange:
         """The exchange with a response in which nothing is secret."""
         text = safe_json(exchange.response)
@@ -95,8 +79,8 @@ class Redactor:
         return exchange if clean == text else replace(exchange, response=parse_object(clean) or {})
 
     def clean_request(self, uri: str, body: str, content_type: str = "application/json") -> tuple[str, str]:
-        """A request's URL and body as ``clean`` leaves them, to look it up."""
-        rules = self.knowing(_named_secrets(uri, body))
+        """A request's URL and body without secrets, to look it up."""
+        rules = self.knowing(named_secrets(uri, body))
         return rules.clean_uri(uri), rules.clean_body(body, content_type)
 
     def clean_text(self, text: str) -> str:
@@ -149,12 +133,10 @@ class Redactor:
         """
         for name, form in self.forms:
             if form in line:
-                raise RecordingError(f"{path} was not written: the value of {name} is still in it; {_ADVICE}")
+                raise RecordingError(f"{path} was not written: the value of {name} is still in it; {ADVICE}")
         for hint, pattern in KNOWN:
             if hint in line and pattern.search(line):
-                raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {_ADVICE}")
-        if self.patterns and replace(self, hooks=()).clean(found := Interaction.from_plain(json.loads(line))) != found:
-            raise RecordingError(f"{path} was not written: what llmtune_redact names is still in it; {_ADVICE}")
+                raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {ADVICE}")
 
     def _clean_leaf(self, text: str) -> str:
         """A text of a body; one that is JSON itself, as the arguments of a tool are, is cleaned as JSON."""
@@ -187,7 +169,7 @@ class Redactor:
         return _merged([span for span in found if not any(low <= span[0] and span[1] <= high for low, high in done)])
 
 
-_ADVICE = "name it in the ini key llmtune_redact as a regular expression, and record again"
+ADVICE = "name it in the ini key llmtune_redact as a regular expression, and record again"
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -224,7 +206,7 @@ def _without_logprobs(data: Any) -> Any:
     return [_without_logprobs(item) for item in data] if isinstance(data, list) else data
 
 
-def _named_secrets(uri: str, body: str) -> dict[str, str]:
+def named_secrets(uri: str, body: str) -> dict[str, str]:
     """What a request's URL and body hold under names such as ``api_key``."""
     parts = urlsplit(uri)
     pairs = [pair.partition("=") for pair in parts.query.split("&")]

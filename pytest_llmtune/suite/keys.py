@@ -8,13 +8,13 @@ import statistics
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._util.functions import is_function_path, load_function
-from pytest_llmtune._util.text import InvalidError, meant, shown
+from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
-from pytest_llmtune.money.prices import PRICES
+from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
 from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ __all__ = [
     "fraction",
     "grader",
     "mapping",
-    "number",
     "one_of",
     "or_callable",
     "parse",
@@ -65,17 +64,6 @@ class ValueForm:
     """Raises ``InvalidError``."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """What an editor checks; may allow more than ``parse``, never less."""
-
-
-def number(raw: Any) -> Decimal | None:
-    """A finite number exactly as written (0.1 is 0.1), or None."""
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, Decimal, str)):
-        return None
-    try:
-        value = Decimal(str(raw).strip())
-    except (InvalidOperation, ValueError):
-        return None
-    return value if value.is_finite() else None
 
 
 def _real(raw: Any) -> float | None:
@@ -187,7 +175,7 @@ def dollars(what: str) -> ValueForm:
     """USD, above 0, exact."""
 
     def parse(raw: Any) -> Decimal:
-        value = number(raw)
+        value = parse_number(raw)
         if value is None or value <= 0:
             raise InvalidError(f"is {shown(raw)}; valid: {what}, above 0")
         return value
@@ -476,7 +464,7 @@ KEYS: tuple[Key, ...] = (
     Key("num_samples", whole(1, "trials", also=-1), 20, "Trials; -1: only `optimization_budget` decides."),
     Key(
         "prices",
-        PRICES,
+        ValueForm(parse_prices, PRICES_SCHEMA),
         {},
         "`{model: {input: USD per 1M tokens, output: ..., cached_input: ...}}`. Default: genai-prices.",
     ),
@@ -636,7 +624,7 @@ def _in_group(metric: str, group: Any, raw: Any) -> Decimal:
 
 
 def _limit(metric: str, raw: Any) -> Decimal:
-    limit = number(raw)
+    limit = parse_number(raw)
     if limit is None:
         raise InvalidError(f"is {shown(raw)}; valid: a number")
     if metric in RATES and not 0 <= limit <= 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import build, safe_json
 from pytest_llmtune._util.text import counted
-from pytest_llmtune.completions.billing import prompt_bound, worst_case
+from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.money.ledger import Ledger
@@ -19,7 +19,7 @@ from pytest_llmtune.tuning.proposals import LENGTHS, families_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import tune
 from pytest_llmtune.wire.response import answers_in
-from pytest_llmtune.wire.tokens import completion_of
+from pytest_llmtune.wire.tokens import completion_of, prompt_bound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -289,3 +289,20 @@ def _guessed(choices: Choices, known: KnownLengths, limit: int | None) -> tuple[
         tokens if tokens is not None else guess if limit is None else min(guess, limit)
         for tokens, guess in zip(known, guesses, strict=True)
     )
+
+
+ASSUMED_ANSWER = 16_384
+"""Tokens that an answer is reserved with where the request does not limit it."""
+
+_IMAGE = 4096  # tokens that an image given by its address is reserved with
+
+
+def prompt_bound(body: Mapping[str, Any]) -> int:
+    """An upper bound of a prompt's tokens: one for each byte of the request, and what a chat template adds around it.
+
+    No tokenizer in use makes more tokens than bytes. Images given by an address count with a fixed number.
+    """
+    messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
+    lists = [message["content"] for message in messages if isinstance(message.get("content"), (list, tuple))]
+    images = sum(1 for parts in lists for part in parts if isinstance(part, Mapping) and part.get("type") != "text")
+    return len(safe_json(body).encode()) + 16 * len(messages) + 64 + _IMAGE * images

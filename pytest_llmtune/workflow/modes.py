@@ -21,6 +21,7 @@ from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerpr
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.housekeeping import RerecordSession
+from pytest_llmtune.recording.storage import Layout
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
 from pytest_llmtune.tuning.proposals import families_of
@@ -230,7 +231,7 @@ class SuiteRun:
             self.listen(Finished(self.suite.name, self.ledger.spent - before))
 
     def _record(self, gathered: Gathered) -> None:
-        Recording.write(self.recording_path, gathered.exchanges, self.redactor, self.settings.layout)
+        Recording.write(self.recording_path, gathered.exchanges, self.redactor, Layout.of(self.settings))
         if self.settings.mode is Mode.RECORD_ALL:
             self.at_end(self._anew.end)
         else:

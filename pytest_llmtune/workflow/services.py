@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmtune.completions.batch_api import Batching
 from pytest_llmtune.completions.cache import Cache
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from pytest_llmtune.cluster import Engine
     from pytest_llmtune.completions.endpoints import Endpoint
+    from pytest_llmtune.completions.source import Requester
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.guard.staleness import RequestPlan
@@ -51,6 +51,31 @@ class RecordedFirst:
 
     async def aclose(self) -> None:
         await self.beyond.aclose()
+
+
+class Engine(Protocol):
+    """Asks and grades in place of this process; found by name in the entry-point group ``pytest_llmtune.engines``."""
+
+    @classmethod
+    def connect(cls, address: str) -> Engine:
+        """Join the machines at an address, or the engine's default where it is empty.
+
+        Raises:
+            LLMTuneError: they cannot be joined.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave them."""
+        ...
+
+    def asker(self, source: LiveSource) -> Requester:
+        """Sends the requests of a source."""
+        ...
+
+    def grader(self, grader: Grader, root: Path) -> Grader:
+        """The same grader, at work there; ``root`` is the project's, whose modules it may need."""
+        ...
 
 
 def live_source(
@@ -170,9 +195,10 @@ class SuiteServices:
         """
         if self.settings.engine is None:
             return None
-        from pytest_llmtune.cluster import Engine
+        from importlib.metadata import entry_points
 
-        engine = Engine.connect(self.settings.engine)
+        (entry,) = entry_points(group="pytest_llmtune.engines", name="ray")
+        engine: Engine = entry.load().connect(self.settings.engine)
         self.at_end(engine.close)
         return engine
 

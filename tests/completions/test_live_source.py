@@ -14,7 +14,7 @@ import pytest
 from support.live import PRICES, Live, request
 from support.llm_server import Answer, LLMServer, prompt_tokens, tokens
 
-from pytest_llmtune.completions.billing import Billing, prompt_bound
+from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.routing import EndpointPool
 from pytest_llmtune.completions.source import ReplaySource
@@ -24,7 +24,7 @@ from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.types import Usage
-from pytest_llmtune.wire.tokens import completion_of, probe_body
+from pytest_llmtune.wire.tokens import completion_of, probe_body, prompt_bound
 
 if TYPE_CHECKING:
     from pathlib import Path

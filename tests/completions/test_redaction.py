@@ -22,7 +22,7 @@ from pytest_llmtune.capture.patches import recorded
 from pytest_llmtune.capture.session import Replay
 from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.recording import Recording
-from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.recording.format import Interaction, redacted
 from pytest_llmtune.recording.writer import write
 from pytest_llmtune.redaction.patterns import secrets_of
 from pytest_llmtune.redaction.redactor import PLACEHOLDER, Redactor
@@ -105,7 +105,7 @@ def test_a_stream_keeps_its_words_around_what_is_removed() -> None:
     """What is spelled over events goes, a placeholder stands once, the rest stays in its events."""
     words = ["it is ", SECRET[:4], SECRET[4:9], SECRET[9:] + ".", " Bye"]
     text = "\n\n".join(event(content=word) for word in words) + "\n\ndata: [DONE]\n\n"
-    clean = redactor.clean(interaction({}, text, headers=STREAM)).text
+    clean = redacted(redactor, interaction({}, text, headers=STREAM)).text
     deltas = [json.loads(line[5:])["choices"][0] for line in clean.split("\n") if line.startswith("data: {")]
     assert [choice["delta"]["content"] for choice in deltas] == ["it is ", PLACEHOLDER, "", ".", " Bye"]
     assert clean.endswith("\n\ndata: [DONE]\n\n")
@@ -116,10 +116,10 @@ def test_token_probabilities_spell_nothing_out() -> None:
     """Where an answer was redacted, its log probabilities go too: token by token they would say it again."""
     tokens = [{"token": letter, "bytes": [ord(letter)]} for letter in SECRET]
     choice = {"message": {"content": SECRET}, "logprobs": {"content": tokens}}
-    clean = json.loads(redactor.clean(interaction({}, {"choices": [choice]})).text)["choices"][0]
+    clean = json.loads(redacted(redactor, interaction({}, {"choices": [choice]})).text)["choices"][0]
     assert clean == {"message": {"content": PLACEHOLDER}, "logprobs": None}
     innocent = interaction({}, {"choices": [{"message": {"content": "x"}, "logprobs": {"content": tokens[:1]}}]})
-    assert redactor.clean(innocent).text == innocent.text
+    assert redacted(redactor, innocent).text == innocent.text
 
 
 class _Leaky(BaseHTTPRequestHandler):
@@ -216,7 +216,7 @@ def test_keys_of_well_known_services_are_found_without_being_told(key: str) -> N
     """A key that stands in no environment variable is known by its form."""
     clean = Redactor.from_environment(environ={})
     assert clean.clean_text(f"it is '{key}'.") == f"it is '{PLACEHOLDER}'."
-    assert clean.clean(interaction({"q": f"x {key}"})).body == json.dumps(
+    assert redacted(clean, interaction({"q": f"x {key}"})).body == json.dumps(
         {"q": f"x {PLACEHOLDER}"}, separators=(",", ":")
     )
 
@@ -312,8 +312,8 @@ def test_key_like_fields_lose_their_values() -> None:
 def test_patterns_of_the_user_are_removed_everywhere() -> None:
     """``llmtune_redact``: in requests, responses and URLs, inside words, several times."""
     own = Redactor.from_environment([r"\b\d{3}-\d{4}\b", "ACME"], environ={})
-    clean = own.clean(
-        interaction({"q": "call 555-1234 or 555-9876"}, {"a": "the ACMEcorp"}, uri="https://acme.ACME/555-1234")
+    clean = redacted(
+        own, interaction({"q": "call 555-1234 or 555-9876"}, {"a": "the ACMEcorp"}, uri="https://acme.ACME/555-1234")
     )
     assert clean.uri == "https://acme.REDACTED/REDACTED"
     assert json.loads(clean.body) == {"q": f"call {PLACEHOLDER} or {PLACEHOLDER}"}
@@ -388,8 +388,8 @@ def test_any_secret_is_removed_from_any_text(secret: str, data: st.DataObject) -
     planted = interaction(
         {"x": f"{before}{value}{after}", "y": json.dumps([value])}, {"choices": [{"message": {"content": value}}]}
     )
-    clean = own.clean(planted)
+    clean = redacted(own, planted)
     assert value not in json.loads(clean.body)["x"].replace(PLACEHOLDER, "\x00")
     assert json.dumps([value], ensure_ascii=False)[2:-2] not in json.loads(clean.body)["y"].replace(PLACEHOLDER, "\x00")
     assert json.loads(clean.text)["choices"][0]["message"]["content"] == PLACEHOLDER
-    assert own.clean(clean) == clean
+    assert redacted(own, clean) == clean

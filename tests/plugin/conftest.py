@@ -20,12 +20,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import flaml  # noqa: F401
     import genai_prices.data_snapshot  # noqa: F401  # this and what follows: so that no inner run takes the time again
-    import pytest_llmtune.completions.patching
-    import pytest_llmtune.hooks
-    import pytest_llmtune.starter
-    import pytest_llmtune.yaml_suites  # noqa: F401
     import vcr.patch  # noqa: F401
     import yaml  # noqa: F401
+
+    import pytest_llmtune.capture.patches
+    import pytest_llmtune.plugin.init
+    import pytest_llmtune.plugin.session
+    import pytest_llmtune.plugin.yaml_items  # noqa: F401
 
     openai.OpenAI(api_key="unused").close()
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmtune._util.text import parse_number
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Threshold
-from pytest_llmtune.suite.keys import number, parse
+from pytest_llmtune.suite.keys import parse
 
 
 @pytest.mark.parametrize(
@@ -105,12 +106,12 @@ def test_limits_of_groups() -> None:
 )
 def test_numbers_are_exact(raw: Any, value: Decimal | None) -> None:
     """A number means what is written, not its nearest binary fraction."""
-    assert number(raw) == value
+    assert parse_number(raw) == value
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
 def test_every_finite_number_is_one(raw: float) -> None:
     """And keeps its value."""
-    value = number(raw)
+    value = parse_number(raw)
     assert value is not None
     assert type(raw)(value) == raw

@@ -80,7 +80,7 @@ def test_reports_import_what_they_need_when_they_need_it() -> None:
     """Lock, verdict and report modules cost no third-party import before a report is made."""
     code = (
         "import sys, importlib\n"
-        "names = 'lock regression report.terminal report.html report.json report.github report.junit report.progress'\n"
+        "names = 'guard.lockfile guard.gates report.terminal report.html guard.results_file report.ci report.progress'\n"
         "[importlib.import_module(f'pytest_llmtune.{name}') for name in names.split()]\n"
         "heavy = {'rich', 'jinja2', 'plotly', 'yaml', 'numpy', 'openai', 'vcr', 'diskcache', 'flaml', 'pydantic'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"

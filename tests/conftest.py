@@ -13,6 +13,9 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.live import Live
     from support.ray_cluster import RayCluster
 
 # a busy machine is no bug; what lands is decided on the same examples each time, new ones are searched for at a desk
@@ -33,6 +36,16 @@ sys.dont_write_bytecode = False
 
 # each client reads some 150 certificates, which takes as long as ten requests; here nobody speaks TLS
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "certificate.pem")
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Live]:
+    """Makes live sources on the loopback server, with a cache in a directory of its own."""
+    from support.live import Live
+
+    maker = Live(tmp_path)
+    yield maker
+    maker.close()
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.live import Live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from support.ray_cluster import RayCluster
 
     from pytest_llmtune.cluster import Engine
@@ -22,11 +18,3 @@ def engine(cluster: RayCluster) -> Engine:
     from pytest_llmtune.cluster import Engine
 
     return Engine.connect(cluster.address)
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    """Makes live sources with a cache in a directory of its own."""
-    maker = Live(tmp_path)
-    yield maker
-    maker.close()

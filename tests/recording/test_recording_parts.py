@@ -178,7 +178,7 @@ def test_a_damaged_part_is_one_clear_error(path: Path, spoil: bytes | str) -> No
 
 def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit holds for what comes out."""
-    monkeypatch.setattr(cassette_file, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr("pytest_llmtune.recording.storage.MAX_BYTES", 1_000_000)
     write(path, layout=PACKED)
     files_of(path)[0].write_bytes(pack(b" " * 50_000_000))
     with pytest.raises(RecordingError, match=r"unpacks to more than the limit of 1,000,000 bytes"):

@@ -1,1 +1,1 @@
-"""The regression check: evaluation, lock file, gates and verdict."""
+

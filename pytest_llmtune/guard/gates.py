@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._util.stats import minimum_detectable_drop
-from pytest_llmtune._util.text import apart, counted, number
+from pytest_llmtune._util.text import apart, counted, dollars, number
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.guard.verdict import Criteria, Gate, Limit, Stale, Verdict, compare, criteria_of, limits_of
+from pytest_llmtune.guard.verdict import (
+    ALPHA,
+    Criteria,
+    Gate,
+    Limit,
+    Stale,
+    Verdict,
+    compare,
+    criteria_of,
+    limits_of,
+    match,
+)
 from pytest_llmtune.suite.keys import COSTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_llmtune.guard.lockfile import Lock
-    from pytest_llmtune.guard.verdict import Comparison
+    from pytest_llmtune.guard.rows import RowColumns
+    from pytest_llmtune.guard.verdict import Comparison, Paired, Population
     from pytest_llmtune.types import Evaluation, ShardFacts
 
 __all__ = [
@@ -44,45 +57,91 @@ def judge(
     stale: Sequence[Stale] = (),
     notes: Sequence[str] = (),
     aggregate: Callable[[Sequence[float]], float] = statistics.fmean,
+    population: Population | None = None,
+    columns: RowColumns | None = None,
+    fresh: bool = False,
+    prices: Mapping[str, Mapping[str, Decimal]] | None = None,
+    accepted: bool = False,
 ) -> Verdict:
     """Hold an evaluation against its criteria.
 
     Args:
         evaluation: None where nothing could be measured, which needs a reason in ``stale``.
-        baseline: None before the first tuning: ``max_drop`` is then not judged.
+        baseline: None before the first tuning: what depends on it is then not judged.
         aggregate: from the values of a metric over examples to the suite's value.
+        population: which row of the baseline each of today's is; None: rows are matched by their ids.
+        columns: what to show of a row.
+        fresh: whether answers are new where the baseline does not say which answers it saw.
+        prices: today's, as in the baseline: what changed is named beside a risen cost.
+        accepted: today becomes the baseline: what was the baseline is shown, and not held against it.
 
     Raises:
         SuiteError: a gate names a metric that the grader does not give.
     """
+    if baseline and population is None and evaluation:
+        population = match((result.example for result in evaluation.results), baseline)
+    if baseline and population and not population.is_same and not accepted:
+        stale = [*stale, Stale(f"the rows changed since the baseline: {population.changes()}", "--llm-accept")]
     if evaluation is None:
         return Verdict("stale", criteria.metric, stale=tuple(stale), notes=tuple(notes))
-    comparison = compare(evaluation, baseline, criteria.metric, criteria.mode, aggregate) if baseline else None
+    comparison = None
+    if baseline and population:
+        comparison = compare(
+            evaluation,
+            population,
+            metric=criteria.metric,
+            mode=criteria.mode,
+            aggregate=aggregate,
+            columns=columns,
+            fresh=fresh,
+        )
     known = len(evaluation.results) - len(evaluation.unknown)
-    if criteria.judges_drops and baseline and not comparison and conclusive(evaluation, criteria.max_unknown):
-        stale = [
-            *stale,
-            Stale(f"the baseline has no example with {criteria.metric} in common with today", "--llm-accept"),
-        ]
     gates = []
-    if comparison and criteria.judges_drops:
-        gates.append(_drop_gate(comparison, criteria))
+    if baseline and known and criteria.judges_drops and not accepted:
+        gates.append(_drop_gate(comparison, criteria, baseline, known))
     if known:
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
+    if baseline and comparison and criteria.judges_cost and not accepted:
+        gates += _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
     unknown = _unknown_gate(evaluation, criteria)
     return Verdict(
         status=_status(gates, unknown, stale),
         metric=criteria.metric,
         gates=(*gates, *([unknown] if evaluation.unknown else [])),
         flips=comparison.flips if comparison else (),
-        p_value=comparison.p_value if comparison else None,
+        p_value=comparison.shared.p_value if comparison else None,
         value=float(_metric(evaluation, criteria.metric)) if known else None,
         interval=evaluation.intervals.get(criteria.metric),
-        baseline=comparison.before if comparison else None,
-        compared=comparison.compared if comparison else 0,
+        baseline=comparison.shared.before if comparison and comparison.whole else None,
+        compared=comparison.shared.rows if comparison else 0,
+        before=comparison.shared.before if comparison else None,
+        now=comparison.shared.now if comparison else None,
         stale=tuple(stale),
-        notes=(*notes, *_notes(criteria, comparison, gates if unknown.passed else [unknown], baseline)),
+        notes=(
+            *notes,
+            *([_accepted(evaluation, comparison, criteria, baseline)] if accepted and baseline else []),
+            *_notes(criteria, comparison, bool(gates) or accepted or not unknown.passed, baseline),
+        ),
     )
+
+
+def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: Criteria, baseline: Lock) -> str:
+    """Both scores and both costs, side by side."""
+    metric = criteria.metric
+    was, rows = baseline.metrics.get(metric), _measured(baseline)
+    known = len(evaluation.results) - len(evaluation.unknown)
+    old = f"{number(was.value)} over {counted(rows, 'row')}" if was else "unknown"
+    said = f"accepted: {metric} was {old}, and is {number(evaluation.metrics[metric])} over {counted(known, 'row')}"
+    if comparison:
+        said += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
+    if cost := baseline.metrics.get("inference_cost"):
+        before, now = apart(Decimal(repr(cost.value)), evaluation.inference_cost, money=True)
+        said += f"; inference_cost was {before} per instance" + (
+            f", and is {now}" if before != now else " and still is"
+        )
+    if comparison and (changes := comparison.population.changes()):
+        said += f"; {changes}"
+    return said
 
 
 def unjudged(evaluation: Evaluation | None, criteria: Criteria, stale: Sequence[Stale], shard: ShardFacts) -> Verdict:
@@ -106,7 +165,10 @@ def _status(
         return "stale"
     if not unknown.passed:
         return "inconclusive"
-    return "passed" if all(gate.passed for gate in gates) else "failed"
+    failed = [gate for gate in gates if not gate.passed]
+    if failed and not any(gate.conclusive for gate in failed):
+        return "inconclusive"
+    return "failed" if failed else "passed"
 
 
 def _metric(evaluation: Evaluation, name: str) -> float | Decimal:
@@ -164,20 +226,112 @@ def _within(value: float | Decimal, limit: Decimal, *, low: bool) -> bool:
     return value >= float(limit) - _TOLERANCE if low else value <= float(limit) + _TOLERANCE
 
 
-def _drop_gate(comparison: Comparison, criteria: Criteria) -> Gate:
+def _drop_gate(comparison: Comparison | None, criteria: Criteria, baseline: Lock, known: int) -> Gate:
+    """Today against the baseline over the rows that both have.
+
+    A row whose answers are the recorded ones of the baseline is lost by a change of code, prompt, data or grader, never by
+    luck; chance is looked at only where answers are new.
+    """
+    rows = comparison.shared.rows if comparison else 0
     allowed = criteria.max_drop or 0.0
-    over = not comparison.drop <= allowed + _TOLERANCE  # so that a NaN does not pass
-    significant = criteria.alpha is None or comparison.p_value < criteria.alpha
-    shown, limit = apart(comparison.drop, allowed)
-    before, now = apart(comparison.before, comparison.now)
-    verb = "did not change:" if before == now else "fell from" if comparison.now < comparison.before else "rose from"
-    moved = f"{criteria.metric} {verb} {before}" + (f" to {now}" if before != now else "")
-    size = f", a drop of {shown}" if comparison.drop > _TOLERANCE else ""
-    sentence = f"{moved}{size}; max_drop allows {limit}"
-    if over and criteria.alpha is not None:
-        relation = "below" if significant else "not below"
-        sentence += f" (exact McNemar p = {number(comparison.p_value)}, {relation} alpha = {number(criteria.alpha)})"
-    return Gate("max_drop", criteria.metric, not (over and significant), comparison.drop, allowed, sentence)
+    if comparison is None or 2 * rows < max(known, _measured(baseline)):
+        sentence = (
+            f"{criteria.metric} cannot be held against the baseline: today has {known} measured rows, "
+            f"and {rows} of them are in the baseline too"
+        )
+        return Gate("max_drop", criteria.metric, False, float("nan"), allowed, sentence, conclusive=False)
+    shared, recorded, fresh = comparison.shared, comparison.recorded, comparison.fresh
+    strict = shared if criteria.max_drop is not None else recorded if criteria.strict else None
+    over = strict is not None and not strict.drop <= allowed + _TOLERANCE  # so that a NaN does not pass
+    chance = ""
+    significant = False
+    if fresh and criteria.alpha is not None and fresh.drop > _TOLERANCE:
+        significant = fresh.p_value < criteria.alpha
+        shown, alpha = apart(fresh.p_value, criteria.alpha)
+        chance = f"(exact McNemar p = {shown}, {'' if significant else 'not '}below alpha = {alpha})"
+    sentence = _moved(shared, criteria, allowed) + _allowance(criteria, allowed, chance, over, significant)
+    passed = not over and not significant and not math.isnan(shared.drop)
+    return Gate("max_drop", criteria.metric, passed, shared.drop, allowed, sentence)
+
+
+def _measured(baseline: Lock) -> int:
+    """How many rows of the baseline have an outcome."""
+    return sum(1 for example in baseline.examples if example.metrics)
+
+
+def _moved(shared: Paired, criteria: Criteria, allowed: float) -> str:
+    before, now = apart(shared.before, shared.now)
+    if before == now:
+        return f"{criteria.metric} did not change: {before}"
+    moved = f"{criteria.metric} {'fell' if shared.now < shared.before else 'rose'} from {before} to {now}"
+    if not shared.drop > _TOLERANCE:
+        return moved
+    size = apart(shared.drop, allowed)[0]
+    return f"{moved}, {'a drop of' if criteria.mode == 'max' else 'worse by'} {size}"
+
+
+def _allowance(criteria: Criteria, allowed: float, chance: str, over: bool, significant: bool) -> str:
+    """What would be allowed, and which of the two rules was broken."""
+    if not chance:
+        if criteria.max_drop is not None:
+            return f"; max_drop allows {number(allowed)}"
+        return "; by default no drop is allowed where the answers are the recorded ones" if criteria.strict else ""
+    beyond_chance = f"more than chance {chance}"
+    if criteria.max_drop is None:
+        broken = "though the answers to some rows did not change, " if over else ""
+        return f": {broken}{beyond_chance if significant else f'not {beyond_chance}'}"
+    if over:
+        return f": more than max_drop {number(allowed)}, {'and' if significant else 'though not'} {beyond_chance}"
+    if significant:
+        return f": {beyond_chance}, though max_drop allows {number(allowed)}"
+    return f"; max_drop allows {number(allowed)}; not {beyond_chance}"
+
+
+def _cost_gates(
+    comparison: Comparison,
+    criteria: Criteria,
+    baseline: Lock,
+    evaluation: Evaluation,
+    prices: Mapping[str, Mapping[str, Decimal]],
+) -> list[Gate]:
+    """Today's cost per instance against the baseline's, over the same rows; none where they cannot be told."""
+    before, now = comparison.cost_before, comparison.cost_now
+    if before is None:  # written before rows had costs of their own
+        locked = baseline.metrics.get("inference_cost")
+        if locked is None or not comparison.whole or comparison.shared.rows != _measured(baseline):
+            return []
+        before, now = Decimal(repr(locked.value)), evaluation.inference_cost
+    allowed = (criteria.max_new_cost_rise if comparison.fresh else criteria.max_cost_rise) or 0.0
+    limit = float(before) * (1 + allowed)
+    passed = float(now) <= limit * (1 + _TOLERANCE)
+    old, new = apart(before, now, money=True)
+    share = f" ({100 * (float(now) / float(before) - 1):+.3g} %)" if before else ""
+    verb = "did not change:" if old == new else "rose from" if now > before else "fell from"
+    moved = f"inference_cost {verb} {old}" + (f" to {new} per instance{share}" if old != new else " per instance")
+    sentence = f"{moved}; max_cost_rise allows {number(100 * allowed)} %"
+    if now > before and not passed:
+        sentence += f": {_why_dearer(comparison, baseline, evaluation, prices)}"
+    return [Gate("max_cost_rise", "inference_cost", passed, float(now), limit, sentence)]
+
+
+def _why_dearer(
+    comparison: Comparison, baseline: Lock, evaluation: Evaluation, prices: Mapping[str, Mapping[str, Decimal]]
+) -> str:
+    """What makes the same rows dearer: a price, by model and with both numbers; the prompt; or other answers."""
+    reasons = []
+    for model, today in prices.items():
+        old = baseline.prices.get(model, {})
+        reasons += [
+            f"the {kind} price of {model} changed from {dollars(old[kind])} to {dollars(today[kind])} per 1M tokens"
+            for kind in today
+            if kind in old and old[kind] != today[kind]
+        ]
+    asked = {kind: evaluation.config.get(kind) for kind in ("prompt", "messages")}
+    if asked != {kind: baseline.config.get(kind) for kind in asked}:
+        reasons.append("the prompt changed")
+    if comparison.fresh:
+        reasons.append("the answers are new")
+    return " and ".join(reasons) or "the usage that the recording reports changed"
 
 
 def conclusive(evaluation: Evaluation, max_unknown: int) -> bool:
@@ -192,9 +346,7 @@ def _unknown_gate(evaluation: Evaluation, criteria: Criteria) -> Gate:
     return Gate("max_unknown", "unknown", passed, count, criteria.max_unknown, sentence)
 
 
-def _notes(
-    criteria: Criteria, comparison: Comparison | None, gates: Sequence[Gate], baseline: Lock | None
-) -> list[str]:
+def _notes(criteria: Criteria, comparison: Comparison | None, gated: bool, baseline: Lock | None) -> list[str]:
     notes = []
     if criteria.reused:
         notes.append(
@@ -202,22 +354,25 @@ def _notes(
         )
     if criteria.allow_vacuous:
         notes.append("allow_vacuous: the grader accepts answers that say nothing")
-    if not gates:
+    if not criteria.judges_drops:
+        notes.append(f"not gated against the baseline (max_drop=None): a drop of {criteria.metric} cannot fail")
+    if not gated:
         notes.append("no gate: nothing can fail; set min_<metric>, max_drop or inference_budget")
     if baseline is None and criteria.judges_drops:
         notes.append("no baseline yet: max_drop was not judged")
-    return notes + (_comparison_notes(criteria, comparison) if comparison else [])
+    if comparison:
+        notes += _comparison_notes(criteria, comparison)
+    if not criteria.judges_cost:
+        notes.append("cost not gated against the baseline (max_cost_rise=None)")
+    return notes
 
 
 def _comparison_notes(criteria: Criteria, comparison: Comparison) -> list[str]:
     notes = []
-    if comparison.added or comparison.gone:
-        notes.append(
-            f"since the baseline {counted(comparison.added, 'example')} came and {comparison.gone} went; "
-            f"compared over the {comparison.compared} that both have"
-        )
+    if comparison.population.relabelled and comparison.population.is_same:
+        notes.append(f"since the baseline {comparison.population.changes()}; each is compared with its former self")
     if criteria.max_drop is not None:
-        notes += _power_note(comparison.compared, criteria.max_drop, criteria.alpha or 0.05)
+        notes += _power_note(comparison.shared.rows, criteria.max_drop, criteria.alpha or ALPHA)
     return notes
 
 
@@ -225,5 +380,5 @@ def _power_note(compared: int, max_drop: float, alpha: float) -> list[str]:
     smallest = minimum_detectable_drop(compared, alpha)
     if smallest <= max_drop + _TOLERANCE:
         return []
-    can = "no drop can" if smallest > 1 else f"the smallest that can is {number(smallest)}"
+    can = "no drop can" if smallest > 1 else f"the smallest detectable drop is {number(smallest)}"
     return [f"{counted(compared, 'example')}: too few to tell a drop of {number(max_drop)} from chance; {can}"]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -16,7 +16,8 @@ from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
-from pytest_llmtune.types import Evaluation, ExampleResult, Interval
+from pytest_llmtune.guard.rows import answers_digest
+from pytest_llmtune.types import Evaluation, ExampleResult, Interval, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,9 +69,15 @@ class LockedExample:
     votes: tuple[tuple[str, int], ...] = ()
     """The most frequent answers with their counts."""
     voted_answer: str | None = None
+    asked: str = ""
+    """16 hex digits of what the row asks; empty in files of earlier versions."""
+    answers: str = ""
+    """8 hex digits of the answers that were graded: others are new answers. Empty in files of earlier versions."""
+    cost: Decimal | None = None
+    """USD of this instance; None in files of earlier versions."""
 
     @classmethod
-    def of(cls, result: ExampleResult) -> LockedExample:
+    def of(cls, result: ExampleResult, asked: str = "") -> LockedExample:
         grade = result.grade
         return cls(
             result.example.id,
@@ -80,6 +87,9 @@ class LockedExample:
             len(result.responses),
             tuple((short_answer(answer), count) for answer, count in grade.votes[:_SHOWN_VOTES]) if grade else (),
             None if grade is None or grade.voted_answer is None else short_answer(grade.voted_answer),
+            asked,
+            answers_digest(result.responses) if grade else "",
+            result.cost.normalize() if grade else None,
         )
 
 
@@ -124,7 +134,7 @@ class StudySummary:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One lock file's content (DESIGN sections 2 and 4)."""
+    """One lock file's content."""
 
     suite: str
     config: Mapping[str, Any]
@@ -134,7 +144,7 @@ class Lock:
     prices: Mapping[str, Mapping[str, Decimal]]
     """Model to USD per 1M tokens: ``input``, ``output``, ``cached_input``."""
     fingerprints: Mapping[str, str]
-    """Of ``dataset``, ``prompt``, ``grader``, ...: what the baseline was measured with."""
+    """Of ``dataset``, ``prompt``, ``grader``, ...: what the baseline was measured with; ``rows`` are counts, in words."""
     study: StudySummary | None = None
     examples: tuple[LockedExample, ...] = field(default=(), repr=False)
 
@@ -152,15 +162,21 @@ class Lock:
         prices: Mapping[str, Mapping[str, Decimal]],
         fingerprints: Mapping[str, str],
         study: StudySummary | None = None,
+        key: Callable[[Row], str] | None = None,
     ) -> Lock:
-        """Today's evaluation as the baseline; wall-clock figures are left out, since they differ with every run."""
+        """Today's evaluation as the baseline; wall-clock figures are left out, since they differ with every run.
+
+        Args:
+            key: equal for rows that ask the same.
+        """
         figures: dict[str, float | Decimal] = {**evaluation.metrics, "inference_cost": evaluation.inference_cost}
         metrics = {
             name: Measured.of(value, evaluation.intervals.get(name))
             for name, value in sorted(figures.items())
             if not name.startswith("latency")
         }
-        examples = sorted(_shared(map(LockedExample.of, evaluation.results)), key=lambda example: example.id)
+        found = (LockedExample.of(each, key(each.example.row) if key else "") for each in evaluation.results)
+        examples = sorted(_shared(found), key=lambda example: example.id)
         return cls(suite, evaluation.config, metrics, prices, fingerprints, study, tuple(examples))
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
-from pytest_llmtune.guard.verdict import Stale, Verdict, criteria_of
+from pytest_llmtune.guard.verdict import Stale, Verdict, criteria_of, match
 from pytest_llmtune.recording.storage import files_of, read_all
 from pytest_llmtune.settings import Mode, Settings
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.guard.lockfile import Lock
+    from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.recording import Recording
-    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation, ShardFacts
 
 __all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of"]
@@ -51,15 +52,23 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     )
 
 
-class ReportedRun(Protocol):
-    """A suite in a run, as far as a report tells of it."""
+class Declared(Protocol):
+    """A suite in a run, before it is loaded."""
 
     suite: Suite
     settings: Settings
     place: SuiteLocation
 
+
+class ReportedRun(Declared, Protocol):
+    """A suite in a run, as far as a report tells of it."""
+
     @property
     def split(self) -> Split: ...
+
+    def columns(self, config: Config) -> RowColumns: ...
+
+    def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]: ...
 
 
 def report_of(
@@ -68,16 +77,36 @@ def report_of(
     baseline: Lock,
     facts: RecordingFacts | None,
     *,
+    config: Config,
     stale: Sequence[Stale] = (),
     notes: Sequence[str] = (),
     compared: tuple[Compared, ...] = (),
     shard: ShardFacts | None = None,
+    accepted: bool = False,
 ) -> SuiteReport:
-    """Judge an evaluation against the suite's criteria and the baseline; a shard's is not judged."""
+    """Judge an evaluation against the suite's criteria and the baseline; a shard's is not judged.
+
+    Args:
+        config: the configuration that was evaluated.
+        accepted: the baseline is being replaced: it is shown, and not held against today.
+    """
     suite, place = run.suite, run.place
     criteria = criteria_of(suite, reused=run.split.reused)
+    columns = run.columns(config)
     if shard is None:
-        verdict = judge(evaluation, criteria, baseline, stale=stale, notes=notes, aggregate=suite.aggregator)
+        verdict = judge(
+            evaluation,
+            criteria,
+            baseline,
+            stale=stale,
+            notes=(*notes, *_left_out(run.split)),
+            aggregate=suite.aggregator,
+            population=match(run.split.test, baseline, columns.key),
+            columns=columns,
+            fresh=run.settings.mode in (Mode.LIVE, Mode.RECORD_ALL),
+            prices=run.prices_now(config),
+            accepted=accepted,
+        )
     else:
         verdict = unjudged(evaluation, criteria, stale, shard)
     return SuiteReport(
@@ -95,10 +124,21 @@ def report_of(
         facts,
         spent=evaluation.cost if evaluation else Decimal(0),
         shard=shard,
+        columns=columns,
     )
 
 
-def error_of(run: ReportedRun, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
+def _left_out(split: Split) -> tuple[str, ...]:
+    """Rows that were dropped without anybody asking for it."""
+    dataset = split.dataset
+    if dataset is None or not dataset.dropped:
+        return ()
+    total = len(dataset.examples) + dataset.dropped + split.doubled
+    lacking = ", ".join(f"{count} without {column!r}" for column, count in dataset.lacking.items())
+    return (f"{dataset.dropped} of {total} rows were dropped for empty cells: {lacking}",)
+
+
+def error_of(run: Declared, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
     """A suite that could not be judged: reports of the run tell of it too."""
     suite, place = run.suite, run.place
     return SuiteReport(

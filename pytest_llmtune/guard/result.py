@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
+from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Verdict
 from pytest_llmtune.types import Evaluation, Interval, ShardFacts
 
@@ -78,6 +79,14 @@ class SuiteReport:
     """USD this suite cost in this run."""
     shard: ShardFacts | None = None
     """Which part of the suite's rows this is; None: all of them."""
+    columns: RowColumns = field(default_factory=RowColumns)
+    """What a row asks and expects, for showing it."""
+
+    @property
+    def status(self) -> str:
+        """The verdict in one word, and whether nothing of its quality could have failed."""
+        gated = self.criteria.judges_drops or any(gate.metric == self.criteria.metric for gate in self.verdict.gates)
+        return self.verdict.status if gated or not self.verdict.passed else "passed, not gated"
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -101,10 +110,12 @@ class SuiteReport:
         verdict = self.verdict
         if verdict.passed or verdict.status == "error":  # an error's own text says what to do
             return ()
+        if any(gate.name == "max_drop" and not gate.conclusive for gate in verdict.gates):
+            return ("--llm-accept",)
         if verdict.status == "inconclusive":
             return (f"--llm-{self.mode}" if self.mode in ("live", "tune") else "--llm-record=missing",)
-        only_drop = all(gate.name == "max_drop" for gate in verdict.failed_gates)
-        return ("--llm-accept", "--llm-tune") if only_drop else ("--llm-tune",)
+        only_baseline = all(gate.name in ("max_drop", "max_cost_rise") for gate in verdict.failed_gates)
+        return ("--llm-accept", "--llm-tune") if only_baseline else ("--llm-tune",)
 
     def to_data(self) -> dict[str, Any]:
         """JSON data: numbers, text, lists and mappings; USD as text with all its digits.

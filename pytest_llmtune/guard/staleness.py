@@ -15,19 +15,20 @@ from pytest_llmtune.suite import Config
 from pytest_llmtune.types import Shard, ShardFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.grading.base import Elsewhere
     from pytest_llmtune.guard.lockfile import StudySummary
-    from pytest_llmtune.money.prices import Price
+    from pytest_llmtune.guard.rows import RowColumns
+    from pytest_llmtune.money.prices import Price, PriceBook
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import CompletionRequest, Evaluation, Example
 
-__all__ = ["BaselineConfig", "RequestPlan", "fingerprints_of", "lock_of", "state_of"]
+__all__ = ["BaselineConfig", "RequestPlan", "fingerprints_of", "lock_of", "prices_of", "state_of"]
 
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
@@ -40,16 +41,34 @@ def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) 
         "prompt": mine,
         "prompt_index": str(known.index(mine)) if mine in known else "0",
         "space": suite.space.fingerprint,
+        "rows": _counts(split),
     }
 
 
+def _counts(split: Split) -> str:
+    """Every row of the data is in one of these counts."""
+    counts = {"tune": 0 if split.reused else len(split.tune), "test": len(split.test), "repeated": split.doubled}
+    if split.dataset:
+        counts |= {"filtered": split.dataset.filtered, "dropped for empty cells": split.dataset.dropped}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
 def lock_of(
-    suite: Suite, evaluation: Evaluation, fingerprints: Mapping[str, str], *, price: Price, study: StudySummary | None
+    suite: Suite,
+    evaluation: Evaluation,
+    fingerprints: Mapping[str, str],
+    *,
+    prices: Mapping[str, Mapping[str, Decimal]],
+    study: StudySummary | None,
+    columns: RowColumns,
 ) -> Lock:
-    """Today's result as the suite's baseline; the price is that of its model."""
-    model = str(evaluation.config["model"])
-    prices = {model: {name: Decimal(usd) for name, usd in price.to_plain().items()}}
-    return Lock.of(suite.name, evaluation, prices=prices, fingerprints=fingerprints, study=study)
+    """Today's result as the suite's baseline."""
+    return Lock.of(suite.name, evaluation, prices=prices, fingerprints=fingerprints, study=study, key=columns.key)
+
+
+def prices_of(book: PriceBook, models: Iterable[str]) -> dict[str, dict[str, Decimal]]:
+    """Model to USD per 1M tokens, as the lock file keeps them."""
+    return {model: {kind: Decimal(usd) for kind, usd in book.price(model).to_plain().items()} for model in models}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +100,11 @@ class BaselineConfig:
 
     def notes(self, now: Mapping[str, str], lock: Lock) -> tuple[str, ...]:
         """What a reader of the verdict should know of changes that need no new recording."""
-        changed = self.changed(now, lock)
-        if not changed:
+        if now["dataset"] == lock.fingerprints.get("dataset"):
             return ()
         return (
-            f"{' and '.join(changed)} changed since the baseline; "
-            "--llm-accept makes today's result the baseline, --llm-tune searches anew",
+            "the dataset changed since the baseline; --llm-accept makes today's result the baseline, "
+            "--llm-tune searches again",
         )
 
     def changed(self, now: Mapping[str, str], lock: Lock) -> list[str]:
@@ -111,8 +129,14 @@ class BaselineConfig:
             what = f"the {' and the '.join(changed)} changed" if changed else "the recording is incomplete"
             what = f"{what}: {missing} of {asked} requests have no recording"
             found.append(Stale(what, "--llm-record=missing", detail))
-        elif now["grader"] != lock.fingerprints.get("grader"):
-            found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
+        else:
+            if now["prompt"] != lock.fingerprints.get("prompt"):
+                what = (
+                    "the prompt changed: this is the score of the new one, and tuned_config still gives the locked one"
+                )
+                found.append(Stale(what, "--llm-accept"))
+            if now["grader"] != lock.fingerprints.get("grader"):
+                found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
         if (reason := suite.space.why_not(self.config)) is not None:
             found.append(Stale(f"the locked configuration lies outside the search space: {reason}", "--llm-tune"))
         return tuple(found)

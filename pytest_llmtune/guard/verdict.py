@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._util.stats import mcnemar_exact
-from pytest_llmtune.guard.lockfile import LockedExample, short_answer
+from pytest_llmtune.guard.lockfile import Lock, LockedExample, short_answer
+from pytest_llmtune.guard.rows import RowColumns, answers_digest
 from pytest_llmtune.suite.keys import Threshold
 from pytest_llmtune.types import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_llmtune.guard.lockfile import Lock
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Evaluation, ExampleGrade, ExampleResult, Row
+    from pytest_llmtune.types import Evaluation, Example, ExampleGrade, ExampleResult, Row
 
 __all__ = [
+    "ALPHA",
+    "NEW_COST_RISE",
     "Comparison",
     "Criteria",
     "Flip",
     "Gate",
     "Limit",
     "Outcome",
+    "Paired",
+    "Population",
     "Stale",
     "Verdict",
     "compare",
     "criteria_of",
-    "excerpt",
     "limits_of",
+    "match",
 ]
 
-
-_QUESTION_COLUMNS = ("problem", "question", "input", "prompt", "text", "query", "instruction", "sentence", "message")
-_EXCERPT = 300
+_NAMED = 5
+"""Rows that a message names before it only counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,63 +62,186 @@ class Flip:
     id: str
     index: int
     question: str
-    """The beginning of what was asked."""
+    """The beginning of what was asked: the columns that the prompt uses."""
     direction: Literal["lost", "gained"]
+    """``lost``: the metric got worse, whichever way is worse."""
     before: Outcome
     now: Outcome
+    expected: str = ""
+    """The beginning of the reference; empty where the grader needs none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The baseline and today over the examples that both know."""
+class Population:
+    """How today's rows stand to the baseline's. Rows are matched by what they ask, so that a new label makes no new row."""
+
+    pairs: Mapping[str, LockedExample]
+    """Today's id to the same row in the baseline."""
+    added: tuple[int, ...] = ()
+    """Indexes of today's rows that the baseline does not have."""
+    removed: tuple[int, ...] = ()
+    """Indexes, in the baseline's data, of rows that are gone."""
+    relabelled: tuple[int, ...] = ()
+    """Indexes of today's rows that ask the same as in the baseline, but changed in other columns."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both sides have the same rows, so that their scores can be compared."""
+        return not self.added and not self.removed
+
+    def changes(self) -> str:
+        """``2 added (rows 31, 32), 1 removed (row 4)``; empty where every row is the same."""
+        kinds = (("added", self.added), ("removed", self.removed), ("relabelled", self.relabelled))
+        return ", ".join(f"{len(rows)} {kind} ({_named(rows)})" for kind, rows in kinds if rows)
+
+
+def _named(rows: Sequence[int]) -> str:
+    shown = ", ".join(str(row) for row in sorted(rows)[:_NAMED])
+    more = ", ..." if len(rows) > _NAMED else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"
+
+
+def match(examples: Iterable[Example], baseline: Lock, key: Callable[[Row], str] | None = None) -> Population:
+    """Find each row of today in the baseline: the identical row, else one that asks the same.
+
+    Args:
+        key: equal for rows that ask the same; None: only identical rows match.
+    """
+    locked = {example.id: example for example in baseline.examples}
+    pairs: dict[str, LockedExample] = {}
+    changed = []
+    for example in examples:
+        if example.id in locked:
+            pairs[example.id] = locked.pop(example.id)
+        else:
+            changed.append(example)
+    asking = defaultdict(list)
+    for old in locked.values():
+        asking[old.asked].append(old)
+    added, relabelled = [], []
+    for example in changed:
+        same = asking[key(example.row)] if key is not None else []
+        if same:
+            old = same.pop(0)
+            pairs[example.id] = old
+            del locked[old.id]
+            relabelled.append(example.index)
+        else:
+            added.append(example.index)
+    removed = tuple(old.index for old in locked.values())
+    return Population(pairs, tuple(added), removed, tuple(relabelled))
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The tuned metric of some rows on both sides."""
 
     before: float
     now: float
     drop: float
     """How much worse; negative where it got better."""
+    lost: int
+    gained: int
+    rows: int
+
+    @property
+    def p_value(self) -> float:
+        """Exact McNemar, two-sided; for metrics other than 0 and 1 that is the sign test."""
+        return mcnemar_exact(self.lost, self.gained)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The baseline and today over the rows that both have measured."""
+
+    shared: Paired
+    recorded: Paired | None
+    """Rows whose answers are those of the baseline: what flipped there, flipped by a change of code or data alone."""
+    fresh: Paired | None
+    """Rows with other answers than the baseline's, in which chance has a part."""
     flips: tuple[Flip, ...]
-    p_value: float
-    compared: int
-    added: int
-    """Examples of today that the baseline does not know."""
-    gone: int
+    population: Population
+    whole: bool
+    """Whether the shared rows are all that today has measured."""
+    cost_before: Decimal | None
+    """Mean USD per instance over the shared rows; None where the baseline's rows have no costs of their own."""
+    cost_now: Decimal
+
+
+@dataclass(slots=True)
+class _Sides:
+    """Values of the same rows, gathered one by one."""
+
+    before: list[float] = field(default_factory=list)
+    now: list[float] = field(default_factory=list)
+    lost: int = 0
+    gained: int = 0
+
+    def add(self, before: float, now: float, mode: str) -> None:
+        self.before.append(before)
+        self.now.append(now)
+        if before != now:
+            worse = (now < before) == (mode == "max")
+            self.lost, self.gained = self.lost + worse, self.gained + (not worse)
+
+    def paired(self, mode: str, aggregate: Callable[[Sequence[float]], float]) -> Paired | None:
+        if not self.before:
+            return None
+        before, now = aggregate(self.before), aggregate(self.now)
+        drop = before - now if mode == "max" else now - before
+        return Paired(before, now, drop, self.lost, self.gained, len(self.before))
 
 
 def compare(
     evaluation: Evaluation,
-    baseline: Lock,
+    population: Population,
+    *,
     metric: str,
     mode: Literal["max", "min"],
     aggregate: Callable[[Sequence[float]], float],
+    columns: RowColumns | None = None,
+    fresh: bool = False,
 ) -> Comparison | None:
-    """Compare by example; None where no example has the metric on both sides.
+    """Compare row by row; None where no row has the metric on both sides.
 
-    The p-value is exact McNemar's over the examples that changed; for metrics other than 0 and 1 that is the sign test.
+    Args:
+        population: which row of the baseline each of today's is.
+        columns: what to show of a row.
+        fresh: whether answers are new where the baseline does not say which answers it saw.
     """
-    locked = {example.id: example for example in baseline.examples}
-    olds, news, found, today = [], [], [], set()
+    columns = columns or RowColumns()
+    shared, recorded, new = _Sides(), _Sides(), _Sides()
+    flips, measured, old_costs, costs = [], 0, [], []
     for result in evaluation.results:  # once: they may lie on disk
-        today.add(result.example.id)
-        example = locked.get(result.example.id)
-        if example and metric in example.metrics and result.grade and metric in result.grade.metrics:
-            olds.append(example.metrics[metric])
-            news.append(_value(result.grade, metric))
-            found.append(_flip(example, result, result.grade, metric, mode))
-    if not olds:
+        example, grade = population.pairs.get(result.example.id), result.grade
+        measured += grade is not None
+        if example is None or grade is None or metric not in grade.metrics or metric not in example.metrics:
+            continue
+        old, now = example.metrics[metric], _value(grade, metric)
+        is_fresh = answers_digest(result.responses) != example.answers if example.answers else fresh
+        for sides in (shared, new if is_fresh else recorded):
+            sides.add(old, now, mode)
+        costs.append(result.cost)
+        old_costs.append(example.cost)
+        if old != now:
+            flips.append(_flip(example, result, grade, old=old, now=now, mode=mode, columns=columns))
+    found = shared.paired(mode, aggregate)
+    if found is None:
         return None
-    flips = [flip for flip in found if flip]
-    lost = sum(flip.direction == "lost" for flip in flips)
-    before, now = aggregate(olds), aggregate(news)
     return Comparison(
-        before=before,
-        now=now,
-        drop=before - now if mode == "max" else now - before,
+        shared=found,
+        recorded=recorded.paired(mode, aggregate),
+        fresh=new.paired(mode, aggregate),
         flips=tuple(sorted(flips, key=lambda flip: (flip.direction != "lost", flip.index))),
-        p_value=mcnemar_exact(lost, len(flips) - lost),
-        compared=len(olds),
-        added=len(today - locked.keys()),
-        gone=len(locked.keys() - today),
+        population=population,
+        whole=found.rows == measured,
+        cost_before=_mean([cost for cost in old_costs if cost is not None]) if None not in old_costs else None,
+        cost_now=_mean(costs),
     )
+
+
+def _mean(amounts: Sequence[Decimal]) -> Decimal:
+    return sum(amounts, Decimal(0)) / len(amounts)
 
 
 def _value(grade: ExampleGrade, metric: str) -> float:
@@ -122,31 +249,30 @@ def _value(grade: ExampleGrade, metric: str) -> float:
     return round(float(grade.metrics[metric]), 6)
 
 
-def _flip(before: LockedExample, result: ExampleResult, grade: ExampleGrade, metric: str, mode: str) -> Flip | None:
-    old, new = before.metrics[metric], _value(grade, metric)
-    if old == new:
-        return None
+def _flip(
+    before: LockedExample,
+    result: ExampleResult,
+    grade: ExampleGrade,
+    *,
+    old: float,
+    now: float,
+    mode: str,
+    columns: RowColumns,
+) -> Flip:
     return Flip(
         id=result.example.id,
         index=result.example.index,
-        question=excerpt(result.example.row),
-        direction="lost" if (new < old) == (mode == "max") else "gained",
+        question=columns.question(result.example.row),
+        direction="lost" if (now < old) == (mode == "max") else "gained",
         before=Outcome(old, before.voted_answer, before.votes[0][1] if before.votes else 0, before.responses),
         now=Outcome(
-            new,
+            now,
             None if grade.voted_answer is None else short_answer(grade.voted_answer),
             grade.votes[0][1] if grade.votes else 0,
             len(result.responses),
         ),
+        expected=columns.expected(result.example.row),
     )
-
-
-def excerpt(row: Row) -> str:
-    """The beginning of what a row asks: the column that usually holds it, else the longest text."""
-    texts = {name: value for name, value in row.items() if isinstance(value, str) and value.strip()}
-    known = next((texts[name] for name in _QUESTION_COLUMNS if name in texts), None)
-    text = known or max(texts.values(), key=len, default="")
-    return " ".join(text[: 4 * _EXCERPT].split())[:_EXCERPT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +318,15 @@ class Criteria:
     mode: Literal["max", "min"] = "max"
     limits: tuple[Limit, ...] = ()
     max_drop: float | None = None
-    """Absolute; compared over the examples that both sides know."""
+    """How far the metric may get worse; absolute, over the rows that both sides have. None: no such limit."""
+    strict: bool = False
+    """Without a ``max_drop``: whether any drop over recorded answers fails, since chance has no part in them."""
     alpha: float | None = None
-    """A drop counts only where the exact McNemar p-value is below this."""
+    """A drop over new answers fails where the exact McNemar p-value is below this; None: chance is not looked at."""
+    max_cost_rise: float | None = None
+    """How much the cost per instance may rise, as a share of the baseline's, with recorded answers. None: not gated."""
+    max_new_cost_rise: float | None = None
+    """The same where answers are new, and so are their lengths."""
     max_unknown: int = 0
     """How many examples may stay without an answer."""
     group_by: str | None = None
@@ -205,17 +337,38 @@ class Criteria:
     @property
     def judges_drops(self) -> bool:
         """Whether a worse result than the baseline's can fail."""
-        return self.max_drop is not None or self.alpha is not None
+        return self.strict or self.max_drop is not None or self.alpha is not None
+
+    @property
+    def judges_cost(self) -> bool:
+        """Whether a higher cost than the baseline's can fail."""
+        return self.max_cost_rise is not None
+
+    def against_nothing(self) -> Criteria:
+        """The same criteria without the baseline's part."""
+        return replace(self, max_drop=None, strict=False, alpha=None, max_cost_rise=None, max_new_cost_rise=None)
+
+
+ALPHA = 0.05
+"""The default of ``alpha``."""
+NEW_COST_RISE = 0.1
+"""The default of ``max_cost_rise`` where answers are new: answers of other lengths cost otherwise."""
 
 
 def criteria_of(suite: Suite, *, reused: bool) -> Criteria:
     """What a suite's keys ask of its guard; ``reused``: it has no rows of its own and guards on the tuning rows."""
+    drop, alpha, rise = suite.max_drop, suite.alpha, suite.max_cost_rise
+    if alpha == "auto":
+        alpha = None if drop is None else ALPHA
     return Criteria(
         metric=suite.metric,
         mode=suite.mode,
         limits=limits_of(suite.thresholds, suite.inference_budget),
-        max_drop=suite.max_drop,
-        alpha=suite.alpha,
+        max_drop=None if drop == "auto" else drop,
+        strict=drop == "auto",
+        alpha=alpha,
+        max_cost_rise=0.0 if rise == "auto" else rise,
+        max_new_cost_rise=NEW_COST_RISE if rise == "auto" else rise,
         max_unknown=suite.max_unknown,
         group_by=suite.group_by,
         reused=reused,
@@ -246,6 +399,12 @@ class Gate:
     limit: float
     sentence: str
     """Holds both numbers."""
+    conclusive: bool = True
+    """False: too little is known to say, which does not pass either."""
+
+    @property
+    def word(self) -> str:
+        return "ok" if self.passed else "FAIL" if self.conclusive else "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +424,13 @@ class Verdict:
     interval: Interval | None = None
     """95 %, of ``value``."""
     baseline: float | None = None
-    """The tuned metric of the baseline, over the examples compared."""
+    """The tuned metric of the baseline; None unless it is over the same rows as ``value``."""
     compared: int = 0
-    """How many examples both sides know."""
+    """How many rows both sides have measured."""
+    before: float | None = None
+    """The tuned metric of the baseline over the rows compared, whether or not they are all."""
+    now: float | None = None
+    """The tuned metric today over the rows compared."""
     stale: tuple[Stale, ...] = ()
     notes: tuple[str, ...] = ()
     problem: str = ""

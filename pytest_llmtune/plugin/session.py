@@ -57,6 +57,8 @@ class Session:
         self.reports: list[SuiteReport] = []
         self.errors: dict[str, str] = {}
         self.dry_runs: list[str] = []
+        self.judged: dict[str, bool] = {}
+        """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
         self._open = ExitStack()
         self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
@@ -195,6 +197,7 @@ class Session:
                     marked = item.get_closest_marker("llm_replay") is not None
                     stack.enter_context(recorded(replay) if marked else replay)
                 yield
+                self._judged(item)
         except LLMTuneError as error:
             self.errors[item.nodeid] = str(error)
             raise pytest.fail.Exception(str(error), pytrace=False) from None
@@ -204,6 +207,19 @@ class Session:
             self.errors[item.nodeid] = str(stopped)  # what a search says of it is told as any result is
             item.session.shouldstop = "the search was interrupted"
             raise pytest.fail.Exception(str(stopped), pytrace=False) from None
+
+    def _judged(self, item: pytest.Item) -> None:
+        """A test that passed has judged its suite: what it declares is guarded, not only mentioned."""
+        if item.nodeid not in self.runs or "llmtune" not in getattr(item, "fixturenames", ()):
+            return
+        by_verdict = self.judged.get(item.nodeid)
+        if by_verdict is None:
+            raise LLMTuneError(
+                f"{item.nodeid} declares the suite {self.runs[item.nodeid].suite.name!r} and never judges it: "
+                "the line llmtune.check() is missing (or assert something about llmtune.evaluate())"
+            )
+        if not by_verdict:  # the test was content with the figures; the baseline has its say too
+            self.check(self.runs[item.nodeid])
 
     def run_of(self, item: pytest.Item) -> SuiteRun:
         """The suite that a test declares."""
@@ -311,6 +327,7 @@ class SuiteHandle:
 
     _run: SuiteRun
     _session: Session
+    _nodeid: str
 
     @property
     def suite(self) -> Suite:
@@ -324,12 +341,18 @@ class SuiteHandle:
     def evaluate(self) -> Evaluation:
         """The configuration over the suite's test rows: from the recording, or live in the online modes.
 
+        Figures that are no fact (stale, or with too many unknown rows) fail the test here. The suite's gates are judged when
+        the test has passed: ``max_drop=None`` and ``max_cost_rise=None`` leave the judging to the test.
+
         Raises:
-            LLMTuneError: no lock file, or requests without a recording; names the mending command.
+            LLMTuneError: no lock file; names the command that writes it.
         """
+        self._session.judged.setdefault(self._nodeid, False)
         if self._session.settings.mode is Mode.DRY_RUN:
             self._session.check(self._run)
             pytest.skip("--llm-tune-dry-run asks nothing")
+        if self._run.report.verdict.status in ("stale", "inconclusive"):
+            self._session.check(self._run)
         evaluation = self._run.evaluation
         if self._session.settings.shard is not None:
             pytest.skip(f"--llm-shard={self._session.settings.shard}: what follows is meant for all rows (--llm-merge)")
@@ -337,6 +360,7 @@ class SuiteHandle:
 
     def check(self) -> None:
         """Fail the test unless the verdict passes: thresholds, costs, and the baseline."""
+        self._session.judged[self._nodeid] = True
         self._session.check(self._run)
 
 
@@ -344,7 +368,7 @@ def handle(session: Session, item: pytest.Item) -> SuiteHandle:
     """What the fixture ``llmtune`` gives; a suite in YAML has the same."""
     if item.nodeid not in session.runs:
         raise pytest.UsageError(f"{item.nodeid}: the fixture 'llmtune' needs @pytest.mark.llmtune(dataset=..., ...)")
-    return SuiteHandle(session.run_of(item), session)
+    return SuiteHandle(session.run_of(item), session, item.nodeid)
 
 
 def tuned(item: pytest.Item) -> dict[str, Any]:

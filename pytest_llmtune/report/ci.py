@@ -19,6 +19,7 @@ __all__ = ["append_summary", "error_annotations", "junit_properties", "markdown"
 
 
 _FLIPS = 20
+_NOTES = 200
 _MAX_BYTES = 900_000  # GitHub drops a step's summary of more than 1 MiB
 
 
@@ -61,7 +62,13 @@ def markdown(reports: Sequence[SuiteReport]) -> str:
     """The job's summary: a table of all suites, then what failed; at most 900 kB."""
     failed = [report for report in reports if not report.verdict.passed]
     outcome = f"{len(failed)} of {len(reports)} failed" if failed else f"all {len(reports)} passed"
-    parts = [f"## LLM suites: {outcome}", "", *_table(reports), ""]
+    notes = [
+        f"* {_escaped(report.name)}: {_escaped(note)}"
+        for report in reports
+        if report.verdict.passed
+        for note in report.remarks
+    ]
+    parts = [f"## LLM suites: {outcome}", "", *_table(reports), "", *notes[:_NOTES]]
     size = sum(len(part.encode()) + 1 for part in parts)
     for number_, report in enumerate(failed):
         section = "\n".join(_section(report))
@@ -81,7 +88,7 @@ def _table(reports: Sequence[SuiteReport]) -> Iterator[str]:
         sure = verdict.interval
         cells = (
             _escaped(report.name),
-            verdict.status if verdict.passed else f"**{verdict.status}**",
+            report.status if verdict.passed else f"**{verdict.status}**",
             _escaped(verdict.metric),
             "" if verdict.value is None else number(verdict.value),
             "" if verdict.baseline is None else number(verdict.baseline),
@@ -98,7 +105,9 @@ def _section(report: SuiteReport) -> Iterator[str]:
     yield ""
     yield from (f"* {_escaped(reason)}" for reason in [verdict.problem] if reason)
     yield from (f"* {_escaped(stale.what)}" for stale in verdict.stale)
-    yield from (f"* {'ok' if gate.passed else '**FAIL**'}: {_escaped(gate.sentence)}" for gate in verdict.gates)
+    yield from (
+        f"* {gate.word if gate.passed else f'**{gate.word}**'}: {_escaped(gate.sentence)}" for gate in verdict.gates
+    )
     yield from (f"* note: {_escaped(note)}" for note in report.remarks)
     if verdict.flips:
         yield from _flips(verdict.flips, verdict.p_value)
@@ -113,7 +122,8 @@ def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
     yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{chance}\n"
     for flip in flips[:_FLIPS]:
         asked = f": {_code(flip.question)}" if flip.question else ""
-        yield f"* {flip.direction} row {flip.index}{asked}<br>before {_outcome(flip.before)}, now {_outcome(flip.now)}"
+        expected = f"<br>expected {_code(flip.expected)}" if flip.expected else ""
+        yield f"* {flip.direction} row {flip.index}{asked}{expected}<br>before {_outcome(flip.before)}, now {_outcome(flip.now)}"
     if len(flips) > _FLIPS:
         yield f"* ... and {len(flips) - _FLIPS} more"
 
@@ -178,9 +188,11 @@ def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
     yield "spent", f"{report.spent:f}"
     yield from _search(report)
     for gate in verdict.gates:
-        yield f"gate.{gate.name}", f"{'ok' if gate.passed else 'FAIL'}: {gate.sentence}"
+        yield f"gate.{gate.name}", f"{gate.word}: {gate.sentence}"
     for stale in verdict.stale:
         yield "stale", stale.what
+    for note in report.remarks:
+        yield "note", note
     if verdict.problem:
         yield "problem", verdict.problem
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._util.text import cell_cut, clean, columns, counted, dollars, interval, number, one_line
+from pytest_llmtune._util.text import apart, cell_cut, clean, columns, counted, dollars, interval, number, one_line
 from pytest_llmtune.guard.lockfile import Measured
 from pytest_llmtune.report.html.charts import label
 
@@ -64,11 +64,25 @@ def _headline(report: SuiteReport) -> str:
     if verdict.status == "error":
         return f"{name}: {one_line(verdict.problem)}"
     if verdict.status == "stale":
-        return f"{name} is stale: {one_line(verdict.stale[0].what) if verdict.stale else 'its recording does not fit'}"
+        reason = one_line(verdict.stale[0].what) if verdict.stale else "its recording does not fit"
+        return f"{name} is stale: {reason}{_moved(report)}"
     failed = [gate.sentence for gate in verdict.failed_gates] or ["no example could be measured"]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     word = "is inconclusive" if verdict.status == "inconclusive" else "failed"
     return f"{name} {word}: {one_line(failed[-1 if verdict.status == 'inconclusive' else 0])}{more}"
+
+
+def _moved(report: SuiteReport) -> str:
+    """What a stale suite's score did in the meantime: it must not hide behind the reason."""
+    verdict = report.verdict
+    if verdict.before is None or verdict.now is None:
+        return ""
+    before, now = apart(verdict.before, verdict.now)
+    verb = "is still" if before == now else f"{'fell' if verdict.now < verdict.before else 'rose'} from {before} to"
+    shared = "" if verdict.baseline is not None else f" over the {counted(verdict.compared, 'row')} that both have"
+    failed = len(verdict.failed_gates)
+    gates = f", and {counted(failed, 'gate')} {'fails' if failed == 1 else 'fail'}" if failed else ""
+    return f"; {one_line(verdict.metric)} {verb} {now}{shared}{gates}"
 
 
 def _stale(report: SuiteReport) -> list[str]:
@@ -78,8 +92,9 @@ def _stale(report: SuiteReport) -> list[str]:
 
 
 def _gates(report: SuiteReport, ink: _Ink) -> list[str]:
+    words = {True: ink("ok  ", "green"), False: ink("FAIL", "bold", "red")}
     return [
-        f"  {ink('ok  ', 'green') if gate.passed else ink('FAIL', 'bold', 'red')}  {one_line(gate.sentence)}"
+        f"  {words[gate.passed] if gate.conclusive else ink('?   ', 'bold', 'yellow')}  {one_line(gate.sentence)}"
         for gate in report.verdict.gates
     ]
 
@@ -93,6 +108,9 @@ def _figures(report: SuiteReport) -> list[str]:
     text = f"{one_line(verdict.metric)} {number(verdict.value)}{sure} over {counted(known, 'example')}"
     if verdict.baseline is not None:
         text += f"; baseline {number(verdict.baseline)} over {verdict.compared}"
+    elif verdict.before is not None and verdict.now is not None:
+        before, now = apart(verdict.before, verdict.now)
+        text += f"; over the {verdict.compared} in the baseline too {now}, where the baseline has {before}"
     return [text, f"inference_cost {dollars(evaluation.inference_cost)} per instance"]
 
 
@@ -124,6 +142,8 @@ def _flip(flip: Flip, ink: _Ink, width: int) -> Iterator[str]:
     word = ink("lost  ", "red") if flip.direction == "lost" else ink("gained", "green")
     head = f"row {flip.index} [{flip.id}]"
     yield f"  {word}  {cell_cut(f'{head}  {one_line(flip.question)}', width - 10)}"
+    if flip.expected:
+        yield f"          expected {cell_cut(one_line(flip.expected), width - 20)}"
     room = (width - len("          before   ->  now ")) // 2
     yield f"          before {_outcome(flip.before, room)}  ->  now {_outcome(flip.now, room)}"
 
@@ -146,9 +166,14 @@ def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
 
 
 def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:
-    """A table with one line a suite, what a search found, and notes; empty under ``-q`` where all is well."""
-    if not reports or (verbosity < 0 and all(report.verdict.passed for report in reports)):
+    """A table with one line a suite, what a search found, and notes.
+
+    Under ``-q``, where all is well, one line for each suite of which more must be known than that it passed.
+    """
+    if not reports:
         return ""
+    if verbosity < 0 and all(report.verdict.passed for report in reports):
+        return "\n".join(filter(None, map(_quiet, reports)))
     ink = _Ink(color)
     lines = columns([_HEAD, *map(_row, reports)], width)
     lines[0] = ink(lines[0], "bold")
@@ -161,6 +186,22 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
             lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
     spent = sum(report.spent for report in reports)
     return "\n".join([*lines, *([f"spent {dollars(spent)}"] if spent else [])])
+
+
+_WEAKENING = ("not gated", "cost not gated", "no gate", "allow_vacuous", "accepted:", "the guard uses the rows")
+"""How notes begin that change what *passed* means."""
+
+
+def _quiet(report: SuiteReport) -> str:
+    """One line, or nothing: what was chosen, what was spent, and what weakens the verdict."""
+    verdict = report.verdict
+    notes = [remark for remark in report.remarks if remark.startswith(_WEAKENING)]
+    chosen = [f"chose {label(report.evaluation.config)}"] if report.mode == "tune" and report.evaluation else []
+    spent = [f"spent {dollars(report.spent)}"] if report.spent else []
+    if not (parts := [*chosen, *spent, *notes]):
+        return ""
+    score = [] if verdict.value is None else [f"{verdict.metric} {number(verdict.value)}"]
+    return f"{one_line(report.name)} {verdict.status}: {one_line('; '.join([*score, *parts]))}"
 
 
 _HEAD = ("suite", "score", "baseline", "95 % interval", "cost", "limit", "n", "verdict")
@@ -177,7 +218,7 @@ def _row(report: SuiteReport) -> tuple[str, ...]:
         "-" if evaluation is None else dollars(evaluation.inference_cost, 3),
         "-" if limit is None else dollars(limit, 3),
         "-" if evaluation is None else str(len(evaluation.results)),
-        verdict.status,
+        report.status,
     )
 
 

@@ -95,7 +95,9 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key in KEYS:
         given = mapping.get(key.name)
-        if given is None:
+        if given is None and key.off and key.name in mapping:
+            values[key.name] = None
+        elif given is None:
             values[key.name] = None if key.default is REQUIRED else key.default
             if key.default is REQUIRED:
                 problems.add("is missing; a suite needs dataset, prompt or messages, model and grader", key.name)

@@ -46,9 +46,11 @@ __all__ = [
     "grader",
     "mapping",
     "one_of",
+    "or_auto",
     "or_callable",
     "parse",
     "positive",
+    "ratio",
     "rows_or_share",
     "text",
     "texts",
@@ -157,6 +159,27 @@ def fraction(what: str) -> ValueForm:
         return value
 
     return ValueForm(parse, {"type": "number", "minimum": 0, "maximum": 1})
+
+
+def ratio(what: str) -> ValueForm:
+    """A number from 0, such as 0.1 for a tenth."""
+
+    def parse(raw: Any) -> float:
+        value = _real(raw)
+        if value is None or value < 0:
+            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number from 0")
+        return value
+
+    return ValueForm(parse, {"type": "number", "minimum": 0})
+
+
+def or_auto(form: ValueForm) -> ValueForm:
+    """What ``form`` reads, or ``auto``, the default; an explicit None switches it off (see ``Key.off``)."""
+
+    def parse(raw: Any) -> Any:
+        return raw if raw == "auto" else form.parse(raw)
+
+    return ValueForm(parse, {"anyOf": [form.schema, {"const": "auto"}]})
 
 
 def positive(what: str) -> ValueForm:
@@ -310,6 +333,8 @@ class Key:
     default: Any
     doc: str
     """One sentence or two, in Markdown."""
+    off: bool = False
+    """Whether an explicit None switches it off; elsewhere None stands for the default."""
 
 
 _TEMPLATE = {"$ref": "#/$defs/template"}
@@ -470,15 +495,27 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "max_drop",
-        fraction("a drop of the metric"),
-        None,
-        "How far the metric may fall below the baseline; absolute.",
+        or_auto(fraction("a drop of the metric")),
+        "auto",
+        "How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the "
+        "recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated.",
+        off=True,
     ),
     Key(
         "alpha",
-        fraction("a significance level"),
-        None,
-        "A drop counts only where the exact McNemar p-value is below this.",
+        or_auto(fraction("a significance level")),
+        "auto",
+        "Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. "
+        "`None`: only `max_drop` counts.",
+        off=True,
+    ),
+    Key(
+        "max_cost_rise",
+        or_auto(ratio("a share of the baseline's cost")),
+        "auto",
+        "How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where "
+        "the answers are the recorded ones, 0.1 where they are new. `None`: not gated.",
+        off=True,
     ),
     Key(
         "max_unknown",

@@ -116,8 +116,9 @@ class Suite:
     prices: Mapping[str, Mapping[str, Decimal]]
     """Model to USD per 1M tokens."""
     thresholds: tuple[Threshold, ...]
-    max_drop: float | None
-    alpha: float | None
+    max_drop: float | Literal["auto"] | None
+    alpha: float | Literal["auto"] | None
+    max_cost_rise: float | Literal["auto"] | None
     max_unknown: int
     baselines: tuple[Config, ...]
     base_url: str | None

@@ -16,8 +16,9 @@ from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
 from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
+from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.shards import merged
-from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerprints_of, lock_of, state_of
+from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerprints_of, lock_of, prices_of, state_of
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.housekeeping import RerecordSession
@@ -33,6 +34,7 @@ from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, recor
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from decimal import Decimal
     from pathlib import Path
 
     from pytest_llmtune.completions.source import LiveSource
@@ -79,7 +81,7 @@ class SuiteRun:
 
     @cached_property
     def grader(self) -> Grader:
-        """The suite's grader, held against every row before anything is paid for (issue 5.1)."""
+        """The suite's grader, held against every row before anything is paid for."""
         suite = self.suite
         grader = resolve(
             suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, where=suite.where_declared
@@ -162,13 +164,15 @@ class SuiteRun:
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
-        if mode is Mode.ACCEPT and evaluation is not None:
-            lock = self._lock(config, evaluation, now, lock.study)
-            lock.write(self.lock_path)
-            stale = locked.stale(self.suite, now, lock, 0, len(rows.examples), grader=self.grader)
-        notes = () if stale else locked.notes(now, lock)
         facts, shard = self._facts(recording, missing), rows.facts(state)
-        return report_of(self, evaluation, lock, facts, stale=stale, notes=notes, shard=shard)
+        if mode is Mode.ACCEPT and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
+            accepted = self._lock(config, evaluation, now, lock.study)
+            accepted.write(self.lock_path)
+            stale = locked.stale(self.suite, now, accepted, 0, len(rows.examples), grader=self.grader)
+            report = report_of(self, evaluation, lock, facts, config=config, stale=stale, accepted=True)
+            return replace(report, baseline=accepted)
+        notes = () if stale else locked.notes(now, lock)
+        return report_of(self, evaluation, lock, facts, config=config, stale=stale, notes=notes, shard=shard)
 
     def _merged(
         self, shards: Shards, locked: BaselineConfig, lock: Lock, now: dict[str, str], state: dict[str, str]
@@ -179,7 +183,7 @@ class SuiteRun:
         stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), grader=self.grader, detail=whole.detail)
         evaluation = whole.evaluation(locked.config, self.suite.aggregator)
         notes = () if stale else locked.notes(now, lock)
-        report = report_of(self, evaluation, lock, whole.facts, stale=stale, notes=notes)
+        report = report_of(self, evaluation, lock, whole.facts, config=locked.config, stale=stale, notes=notes)
         return replace(report, mode=whole.mode)
 
     def _tuned(self) -> SuiteReport:
@@ -191,7 +195,7 @@ class SuiteRun:
             facts = self._facts(Recording(self.recording_path))
         else:
             notes = (*notes, "neither lock file nor recording was written; what was paid for is kept for the next run")
-        report = report_of(self, evaluation, lock, facts, notes=notes, compared=compared)
+        report = report_of(self, evaluation, lock, facts, config=study.winner, notes=notes, compared=compared)
         return replace(report, spent=study.paid)
 
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
@@ -244,10 +248,26 @@ class SuiteRun:
     def _rows(self, config: Config) -> RequestPlan:
         return RequestPlan(config, self.split.test, self.settings.shard)
 
+    def columns(self, config: Config) -> RowColumns:
+        """What the rows are matched by and shown with."""
+        dataset = self.split.dataset
+        return RowColumns.of(self.suite, config.template, dataset.columns if dataset else ())
+
+    def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]:
+        """Today's prices of every model that the suite pays for."""
+        return prices_of(self.prices, dict.fromkeys([config.model, *judges_of(self.grader)]))
+
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
     ) -> Lock:
-        return lock_of(self.suite, evaluation, fingerprints, price=self.prices.price(config.model), study=study)
+        return lock_of(
+            self.suite,
+            evaluation,
+            fingerprints,
+            prices=self.prices_now(config),
+            study=study,
+            columns=self.columns(config),
+        )
 
     def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:
         return recording_facts(self.recording_path, self.settings, recording, missing)

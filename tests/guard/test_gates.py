@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.results import evaluation, lock, result, scores
+from support.results import COLUMNS, evaluation, lock, result, scores
 
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.gates import judge
-from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, Verdict, criteria_of, excerpt, limits_of
+from pytest_llmtune.guard.rows import RowColumns
+from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, Verdict, criteria_of, limits_of, match
 from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.keys import parse
-from pytest_llmtune.types import Interval
+from pytest_llmtune.types import Evaluation, ExampleResult, Interval
 
 
 def at_least(limit: str, metric: str = "success_vote", group: str | None = None) -> Limit:
@@ -92,14 +93,43 @@ def test_a_suites_keys_become_criteria() -> None:
         min_success=0.5,
         max_drop=0.02,
         alpha=0.01,
+        max_cost_rise=0.25,
         max_unknown=3,
         group_by="problem",
         allow_vacuous=True,
     )
     limits = (at_least("0.5", "success"), Limit("inference_cost", "max", Decimal("0.004"), key="inference_budget"))
     assert criteria_of(suite, reused=True) == Criteria(
-        "success", "min", limits, 0.02, 0.01, 3, "problem", reused=True, allow_vacuous=True
+        "success",
+        "min",
+        limits,
+        max_drop=0.02,
+        alpha=0.01,
+        max_cost_rise=0.25,
+        max_new_cost_rise=0.25,
+        max_unknown=3,
+        group_by="problem",
+        reused=True,
+        allow_vacuous=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, Criteria(strict=True, alpha=0.05, max_cost_rise=0.0, max_new_cost_rise=0.1)),
+        ({"max_drop": None}, Criteria(max_cost_rise=0.0, max_new_cost_rise=0.1)),
+        ({"max_drop": None, "alpha": 0.01}, Criteria(alpha=0.01, max_cost_rise=0.0, max_new_cost_rise=0.1)),
+        ({"max_drop": 0.1}, Criteria(max_drop=0.1, alpha=0.05, max_cost_rise=0.0, max_new_cost_rise=0.1)),
+        ({"max_drop": 0.1, "alpha": None}, Criteria(max_drop=0.1, max_cost_rise=0.0, max_new_cost_rise=0.1)),
+        ({"max_cost_rise": None}, Criteria(strict=True, alpha=0.05)),
+        ({"max_cost_rise": 0}, Criteria(strict=True, alpha=0.05, max_cost_rise=0.0, max_new_cost_rise=0.0)),
+    ],
+)
+def test_a_suite_is_gated_unless_it_opts_out(keys: dict[str, Any], expected: Criteria) -> None:
+    """What is not given has a default that can fail; an explicit None is the only way around it."""
+    suite = Suite(name="s", dataset=[{"q": "1", "answer": "2"}], prompt="{q}", model="m", grader="exact", **keys)
+    assert criteria_of(suite, reused=False) == expected
 
 
 def test_dollars_are_compared_exactly() -> None:
@@ -165,22 +195,76 @@ def test_a_metric_to_be_minimised_drops_upwards() -> None:
     few = evaluation([result(i, metrics={"errors": value}) for i, value in enumerate((0.0, 2.0, 1.0))])
     many = evaluation([result(i, metrics={"errors": value}) for i, value in enumerate((1.0, 1.0, 4.0))])
     worse = judge(many, criteria, lock(few))
-    assert sentence(worse, "max_drop") == "errors rose from 1 to 2, a drop of 1; max_drop allows 0.1"
+    assert sentence(worse, "max_drop") == "errors rose from 1 to 2, worse by 1; max_drop allows 0.1"
     assert [(flip.index, flip.direction) for flip in worse.flips] == [(0, "lost"), (2, "lost"), (1, "gained")]
     assert judge(few, criteria, lock(many)).passed
 
 
-def test_with_alpha_a_drop_counts_only_when_it_is_significant() -> None:
-    """Three losses of three are p = 0.25, which may be chance; eight of eight are not."""
-    baseline = lock(scores(*[1] * 20))
-    criteria = Criteria(max_drop=0.02, alpha=0.05)
-    chance = judge(scores(*[0] * 3, *[1] * 17), criteria, baseline)
-    assert chance.passed
-    assert chance.p_value == pytest.approx(0.25)
-    assert sentence(chance, "max_drop").endswith("(exact McNemar p = 0.25, not below alpha = 0.05)")
-    real = judge(scores(*[0] * 8, *[1] * 12), criteria, baseline)
-    assert real.status == "failed"
-    assert sentence(real, "max_drop").endswith("(exact McNemar p = 0.0078, below alpha = 0.05)")
+@pytest.mark.parametrize(
+    ("lost", "max_drop", "passed", "ending"),
+    [
+        (3, None, True, ": not more than chance (exact McNemar p = 0.25, not below alpha = 0.05)"),
+        (8, None, False, ": more than chance (exact McNemar p = 0.0078, below alpha = 0.05)"),
+        (
+            3,
+            0.02,
+            False,
+            ": more than max_drop 0.02, though not more than chance (exact McNemar p = 0.25, not below alpha",
+        ),
+        (8, 0.02, False, ": more than max_drop 0.02, and more than chance (exact McNemar p = 0.0078, below alpha"),
+        (
+            8,
+            0.5,
+            False,
+            ": more than chance (exact McNemar p = 0.0078, below alpha = 0.05), though max_drop allows 0.5",
+        ),
+        (3, 0.5, True, "; max_drop allows 0.5; not more than chance (exact McNemar p = 0.25, not below alpha = 0.05)"),
+    ],
+)
+def test_a_drop_over_new_answers_is_chance_or_is_not(
+    lost: int, max_drop: float | None, passed: bool, ending: str
+) -> None:
+    """Three losses of three are p = 0.25, which may be chance; eight of eight are not. Which rule was broken is said."""
+    criteria = Criteria(max_drop=max_drop, strict=max_drop is None, alpha=0.05)
+    verdict = judge(scores(*[0] * lost, *[1] * (20 - lost)), criteria, lock(scores(*[1] * 20)))
+    assert verdict.passed is passed
+    assert ending in sentence(verdict, "max_drop")
+    assert verdict.p_value == pytest.approx(2 * 0.5**lost)
+
+
+def test_over_recorded_answers_one_lost_row_is_no_chance() -> None:
+    """The answers did not change, so something else did: a code change fails by default, however few rows it costs."""
+    same = ["So it is \\boxed{42}."] * 5
+    before, now = scores(*[1] * 20, responses=same), scores(0, *[1] * 19, responses=same)
+    verdict = judge(now, Criteria(strict=True, alpha=0.05), lock(before))
+    assert verdict.status == "failed"
+    assert sentence(verdict, "max_drop") == (
+        "success_vote fell from 1 to 0.95, a drop of 0.05; "
+        "by default no drop is allowed where the answers are the recorded ones"
+    )
+    assert judge(now, Criteria(max_drop=0.05, alpha=0.05), lock(before)).passed
+    opted_out = judge(now, Criteria(), lock(before))
+    assert opted_out.passed
+    assert "not gated against the baseline (max_drop=None): a drop of success_vote cannot fail" in opted_out.notes
+
+
+def test_new_answers_to_some_rows_do_not_excuse_the_others() -> None:
+    """One row was recorded again; a row whose answers are the old ones was lost by the grader."""
+    same = ["So it is \\boxed{42}."] * 5
+    before = evaluation([result(i, responses=same) for i in range(20)])
+    now = evaluation([result(0, 0, responses=["I refuse."]), result(1, 0, responses=same), *before.results[2:]])
+    verdict = judge(now, Criteria(strict=True, alpha=0.05), lock(before))
+    assert verdict.status == "failed"
+    assert "though the answers to some rows did not change" in sentence(verdict, "max_drop")
+
+
+def test_a_baseline_of_an_earlier_version_does_not_say_which_answers_it_saw() -> None:
+    """Then the mode says it: replayed answers are taken for the same, answers from an endpoint for new ones."""
+    old = lock(scores(*[1] * 20))
+    old = dataclasses.replace(old, examples=tuple(dataclasses.replace(each, answers="") for each in old.examples))
+    criteria, now = Criteria(strict=True, alpha=0.05), scores(0, *[1] * 19)
+    assert judge(now, criteria, old).status == "failed"
+    assert judge(now, criteria, old, fresh=True).passed
 
 
 def test_alpha_alone_allows_no_significant_drop() -> None:
@@ -189,11 +273,37 @@ def test_alpha_alone_allows_no_significant_drop() -> None:
     assert [gate.name for gate in verdict.failed_gates] == ["max_drop"]
 
 
+def test_a_rise_of_the_cost_fails_and_names_the_price() -> None:
+    """The same answers at a higher price: the model and both prices are named; a new length of answers is given room."""
+    before, criteria = scores(1, 1), Criteria(max_cost_rise=0.0, max_new_cost_rise=0.1)
+
+    def dearer(share: str, **keys: Any) -> Evaluation:
+        found = scores(1, 1, **keys)
+        results = tuple(dataclasses.replace(one, cost=one.cost * Decimal(share)) for one in found.results)
+        return dataclasses.replace(found, results=results, inference_cost=found.inference_cost * Decimal(share))
+
+    prices = {"gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.9")}}
+    verdict = judge(dearer("1.5"), criteria, lock(before), prices=prices)
+    assert verdict.status == "failed"
+    assert sentence(verdict, "max_cost_rise") == (
+        "inference_cost rose from $0.00003 to $0.000045 per instance (+50 %); max_cost_rise allows 0 %: "
+        "the output price of gpt-4o-mini changed from $0.60 to $0.90 per 1M tokens"
+    )
+    assert judge(dearer("1"), criteria, lock(before), prices=prices).passed
+    assert judge(dearer("0.5"), criteria, lock(before), prices=prices).passed
+    assert not judge(dearer("1.0001"), criteria, lock(before)).passed
+    new = {"responses": ["Well, 42."]}
+    assert judge(dearer("1.05", **new), criteria, lock(before)).passed
+    too_much = judge(dearer("1.2", **new), criteria, lock(before))
+    assert sentence(too_much, "max_cost_rise").endswith("max_cost_rise allows 10 %: the answers are new")
+    assert judge(dearer("9"), Criteria(), lock(before)).passed
+
+
 def test_flips_tell_both_directions_with_votes_and_answers() -> None:
     """A flip holds question, vote counts and voted answers of both sides; what was lost comes first."""
     before = evaluation([result(0, 0, answer="41", votes=3), result(1, 1, answer="42", votes=5), result(2, 1)])
     now = evaluation([result(0, 1, answer="42", votes=4), result(1, 0, answer="9", votes=2), result(2, 1)])
-    verdict = judge(now, Criteria(), lock(before))
+    verdict = judge(now, Criteria(), lock(before), columns=COLUMNS)
     lost, gained = verdict.flips
     assert (lost.direction, lost.index, lost.question) == ("lost", 1, "What is 1 + 1?")
     assert (lost.before, lost.now) == (Outcome(1, "42", 5, 5), Outcome(0, "9", 2, 5))
@@ -214,27 +324,74 @@ def test_unchanged_results_flip_nothing() -> None:
     assert (verdict.flips, verdict.passed, verdict.p_value) == ((), True, 1.0)
 
 
-def test_changed_rows_are_compared_where_both_sides_know_them() -> None:
-    """New and vanished rows cannot make a drop; the note says what was compared."""
+def test_added_and_removed_rows_make_the_baseline_stale() -> None:
+    """Another population has another score: it must be accepted; the rows that both have are compared all the same."""
     before = evaluation([result(i, 1) for i in range(4)])
     now = evaluation([result(i, 1) for i in range(1, 4)] + [result(i, 0) for i in range(10, 13)])
     verdict = judge(now, Criteria(max_drop=0.02), lock(before))
-    assert verdict.passed
-    assert (verdict.baseline, verdict.compared, verdict.value) == (1.0, 3, 0.5)
-    assert "since the baseline 3 examples came and 1 went; compared over the 3 that both have" in verdict.notes
+    reason = "the rows changed since the baseline: 3 added (rows 10, 11, 12), 1 removed (row 0)"
+    assert (verdict.status, verdict.stale) == ("stale", (Stale(reason, "--llm-accept"),))
+    assert (verdict.value, verdict.compared, verdict.before, verdict.now) == (0.5, 3, 1.0, 1.0)
+    assert verdict.baseline is None  # it would stand beside a value over other rows
+    assert [(gate.name, gate.passed) for gate in verdict.gates] == [("max_drop", True)]
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "note"),
+    ("before", "now", "reason"),
     [
-        (range(3), range(4), "since the baseline 1 example came and 0 went"),
-        (range(4), range(3), "since the baseline 0 examples came"),
+        (range(3), range(4), "1 added (row 3)"),
+        (range(4), range(3), "1 removed (row 3)"),
+        (range(20), range(10), "10 removed (rows 10, 11, 12, 13, 14, ...)"),
     ],
 )
-def test_rows_only_added_or_only_gone_are_said_too(before: range, now: range, note: str) -> None:
-    """One kind of change is enough for the note."""
+def test_rows_only_added_or_only_gone_are_said_too(before: range, now: range, reason: str) -> None:
+    """One kind of change is enough, with or without a gate."""
     verdict = judge(evaluation(list(map(result, now))), Criteria(), lock(evaluation(list(map(result, before)))))
-    assert any(text.startswith(note) for text in verdict.notes)
+    assert verdict.stale == (Stale(f"the rows changed since the baseline: {reason}", "--llm-accept"),)
+
+
+def relabelled(index: int, score: float) -> ExampleResult:
+    """The same question with another reference, and so with another id."""
+    made = result(index, score, row={"problem": f"What is {index} + {index}?", "answer": "other"})
+    return dataclasses.replace(made, example=dataclasses.replace(made.example, id=f"f{index:015x}"))
+
+
+def test_a_new_label_makes_no_new_row() -> None:
+    """Rows are matched by what they ask: however many labels are edited, the fall of the score is seen."""
+    baseline = lock(scores(*[1] * 20))
+    now = evaluation([*(relabelled(i, 0) for i in range(18)), *(result(i) for i in range(18, 20))])
+    population = match([one.example for one in now.results], baseline, COLUMNS.key)
+    verdict = judge(now, Criteria(max_drop=0.05), baseline, population=population, columns=COLUMNS)
+    assert (verdict.status, verdict.baseline, verdict.compared) == ("failed", 1.0, 20)
+    assert sentence(verdict, "max_drop").startswith("success_vote fell from 1 to 0.1")
+    assert any("18 relabelled (rows 0, 1, 2, 3, 4, ...)" in note for note in verdict.notes)
+    assert (verdict.flips[0].question, verdict.flips[0].expected) == ("What is 0 + 0?", "other")
+
+
+def test_rows_that_ask_the_same_are_matched_one_to_one() -> None:
+    """Two rows may ask the same: each is paired once, the identical one first."""
+    rows = [result(index, row={"problem": "?", "answer": str(index)}) for index in range(3)]
+    baseline = lock(evaluation(rows[:2]))
+    population = match([one.example for one in (rows[2], rows[1])], baseline, COLUMNS.key)
+    assert {today: old.id for today, old in population.pairs.items()} == {
+        rows[1].example.id: rows[1].example.id,
+        rows[2].example.id: rows[0].example.id,
+    }
+    assert (population.added, population.removed, population.relabelled) == ((), (), (2,))
+
+
+def test_too_few_shared_rows_are_inconclusive() -> None:
+    """A comparison of two rows says nothing about forty: the gate is never ok, and the suite is stale anyway."""
+    before = evaluation([result(i, 1) for i in range(40)])
+    now = evaluation([result(i, 1) for i in range(38, 78)])
+    verdict = judge(now, Criteria(max_drop=0.5), lock(before))
+    (gate,) = verdict.gates
+    assert (gate.passed, gate.conclusive, verdict.status) == (False, False, "stale")
+    assert gate.sentence == (
+        "success_vote cannot be held against the baseline: today has 40 measured rows, and 2 of them are in the baseline too"
+    )
+    allowed = judge(scores(None, None, None, 1), Criteria(max_drop=0.5, max_unknown=3), lock(scores(1, 1, 1, 1)))
+    assert (allowed.status, [gate.conclusive for gate in allowed.gates]) == ("inconclusive", [False, True])
 
 
 def test_a_baseline_that_shares_no_row_is_stale() -> None:
@@ -242,10 +399,8 @@ def test_a_baseline_that_shares_no_row_is_stale() -> None:
     baseline = lock(scores(1, 1))
     verdict = judge(evaluation([result(9, 0)]), Criteria(max_drop=0.02), baseline)
     assert (verdict.status, verdict.baseline, verdict.p_value, verdict.flips) == ("stale", None, None, ())
-    assert verdict.stale == (
-        Stale("the baseline has no example with success_vote in common with today", "--llm-accept"),
-    )
-    assert judge(evaluation([result(9, 0)]), Criteria(), baseline).passed
+    assert [reason.option for reason in verdict.stale] == ["--llm-accept"]
+    assert judge(evaluation([result(9, 0)]), Criteria(), baseline).status == "stale"
 
 
 def test_unknown_examples_are_neither_right_nor_wrong() -> None:
@@ -344,8 +499,18 @@ def test_what_weakens_a_verdict_is_said(criteria: Criteria, note: str) -> None:
 @pytest.mark.parametrize(
     ("examples", "max_drop", "alpha", "note"),
     [
-        (20, 0.02, None, "20 examples: too few to tell a drop of 0.02 from chance; the smallest that can is 0.3"),
-        (20, 0.02, 0.001, "20 examples: too few to tell a drop of 0.02 from chance; the smallest that can is 0.55"),
+        (
+            20,
+            0.02,
+            None,
+            "20 examples: too few to tell a drop of 0.02 from chance; the smallest detectable drop is 0.3",
+        ),
+        (
+            20,
+            0.02,
+            0.001,
+            "20 examples: too few to tell a drop of 0.02 from chance; the smallest detectable drop is 0.55",
+        ),
         (1, 0.5, None, "1 example: too few to tell a drop of 0.5 from chance; no drop can"),
         (20, 0.3, None, None),
         (400, 0.02, None, None),
@@ -356,7 +521,7 @@ def test_too_few_data_to_tell_the_drop_is_said(
 ) -> None:
     """Where even losses alone could not be told from chance, a plain sentence says which drop could."""
     same = scores(*[1] * examples)
-    verdict = judge(same, Criteria(max_drop=max_drop, alpha=alpha), lock(same))
+    verdict = judge(same, Criteria(max_drop=max_drop, alpha=alpha, max_cost_rise=0), lock(same))
     assert verdict.notes == ((note,) if note else ())
 
 
@@ -391,7 +556,7 @@ def test_a_verdict_agrees_with_its_own_flips(pairs: list[tuple[Any, Any]], max_d
     gained = len(verdict.flips) - lost
     assert (lost, gained) == (sum(o > n for o, n in both), sum(o < n for o, n in both))
     assert verdict.compared == len(both)
-    if both:
+    if 2 * len(both) >= max(sum(side is not None for side in sides) for sides in (before, now)) > 0:
         assert verdict.passed is ((lost - gained) / len(both) <= max_drop + 1e-9)
 
 
@@ -407,16 +572,29 @@ def test_a_verdict_crosses_processes_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "text"),
+    ("asked", "row", "text"),
     [
-        ({"id": "7", "question": "Why?\n  So."}, "Why? So."),
-        ({"answer": 3, "frage": "Warum?"}, "Warum?"),
-        ({"answer": 3}, ""),
-        ({"text": "  ", "title": "T"}, "T"),
-        ({"번호": "1", "문의": "컵이 깨졌어요", "분류": "불만"}, "컵이 깨졌어요"),
-        ({"text": "x" * 1_000_000}, "x" * 300),
+        (("question",), {"id": "7", "question": "Why?\n  So.", "answer": "because it is so"}, "Why? So."),
+        (("frage", "art"), {"answer": 3, "frage": "Warum?", "art": "W"}, "frage: Warum?; art: W"),
+        (("text",), {"text": None, "title": "T"}, ""),
+        (("문의",), {"번호": "1", "문의": "컵이 깨졌어요", "분류": "불만"}, "컵이 깨졌어요"),
+        (("text",), {"text": "x" * 1_000_000}, "x" * 300),
+        ((), {"n": 3}, "3"),
     ],
 )
-def test_an_excerpt_is_what_was_asked(row: dict[str, Any], text: str) -> None:
-    """The column that usually holds the question, else the longest text; on one line, cut."""
-    assert excerpt(row) == text
+def test_a_question_is_what_the_prompt_uses(asked: tuple[str, ...], row: dict[str, Any], text: str) -> None:
+    """The columns that the prompt names, however long the others are; on one line, cut."""
+    assert RowColumns(asked).question(row) == text
+
+
+def test_a_row_is_shown_with_the_columns_of_prompt_and_grader() -> None:
+    """For a prompt that is a function, everything but the reference is asked."""
+    columns, rows = ("q", "hint", "answer"), [{"q": "1", "hint": "h", "answer": "2"}]
+
+    def found(prompt: Any) -> RowColumns:
+        suite = Suite(name="s", dataset=rows, prompt=prompt, model="m", grader="exact")
+        return RowColumns.of(suite, suite.space.templates[0], columns)
+
+    assert found("{q}") == RowColumns(("q",), ("answer",))
+    assert found("{hint}: {q}") == RowColumns(("q", "hint"), ("answer",))
+    assert found(lambda row: row["q"]) == RowColumns(("q", "hint"), ("answer",))

@@ -67,7 +67,7 @@ def test_figures_that_are_no_numbers_are_written() -> None:
 def test_a_verdict_can_be_judged_again_from_the_document() -> None:
     """Criteria, results and baseline are all there: judging what was read gives the very same verdict."""
     (again,) = loads(dumps([REPORT]))
-    assert judge(again.evaluation, again.criteria, again.baseline) == REPORT.verdict
+    assert judge(again.evaluation, again.criteria, again.baseline, columns=again.columns) == REPORT.verdict
 
 
 def test_the_head_counts_verdicts_and_dollars() -> None:

@@ -53,7 +53,10 @@ def test_an_edited_prompt_is_stale_and_one_command_mends_it(tuned: Project) -> N
     result = tuned.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*prompt changed: 18 of 18 requests have no recording*", "*--llm-record=missing*"])
-    tuned.run("--llm-record=missing").assert_outcomes(passed=1)
+    recorded = tuned.run("--llm-record=missing")
+    recorded.assert_outcomes(failed=1)
+    recorded.stdout.fnmatch_lines(["*prompt changed*success_vote is still 1*", "next: pytest --llm-accept *"])
+    tuned.run("--llm-accept").assert_outcomes(passed=1)
     tuned.run().assert_outcomes(passed=1)
 
 

@@ -46,7 +46,10 @@ def test_the_summary_shows_every_suite_and_explains_failures() -> None:
     assert "* **FAIL**: success\\_vote fell from 1 to 0.5, a drop of 0.5; max\\_drop allows 0.02" in text
     assert "* note: 50% of it" in text
     assert "\n1 example lost, 0 gained since the baseline; exact McNemar p = 1\n" in text
-    assert "* lost row 1: ` What is 1 + 1? `<br>before ` 42 ` (4 of 5 votes), now ` 41 ` (4 of 5 votes)" in text
+    assert (
+        "* lost row 1: ` What is 1 + 1? `<br>expected ` 42 `<br>before ` 42 ` (4 of 5 votes), now ` 41 ` (4 of 5 votes)"
+        in text
+    )
     command = "Next: ` pytest --llm-tune tests/test_math.py::test_algebra `"
     assert f"{command} (searches a better configuration; this costs money)" in text
     assert "### intent" not in text

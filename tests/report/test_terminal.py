@@ -44,11 +44,14 @@ def test_a_failure_tells_the_whole_story() -> None:
         "",
         "flipped since the baseline: 1 lost, 1 gained; exact McNemar p = 1",
         "  lost    row 1 [0000000000000001]  What is 1 + 1?",
+        "          expected 42",
         "          before 42 (4 of 5 votes)  ->  now 41 (4 of 5 votes)",
         "  gained  row 2 [0000000000000002]  What is 2 + 2?",
+        "          expected 42",
         "          before 41 (4 of 5 votes)  ->  now 42 (4 of 5 votes)",
         "",
         FAILED.verdict.notes[0].join(["note: ", ""]),
+        "note: cost not gated against the baseline (max_cost_rise=None)",
         "note: the prompt differs from the baseline's",
         "next: pytest --llm-tune tests/test_math.py::test_algebra",
         "      searches a better configuration; this costs money",
@@ -187,6 +190,7 @@ def test_the_summary_has_one_line_a_suite() -> None:
         "intent       1         1       0.9 to 1  $0.00003         -  2  passed",
         "감정         -         -              -         -         -  -  stale",
         f"note: intent: {good.verdict.notes[0]}",
+        "note: intent: cost not gated against the baseline (max_cost_rise=None)",
         "spent $0.125",
     ]
 
@@ -246,5 +250,44 @@ def test_what_weakens_a_passed_verdict_is_said() -> None:
 def test_nothing_is_said_where_nothing_is_to_say() -> None:
     """No suites, or -q and all is well: silence. A failure is shown under -q too."""
     assert summary([]) == ""
-    assert summary([report(scores(1))], verbosity=-1) == ""
+    gated = Criteria(strict=True, max_cost_rise=0.0)
+    assert summary([report(scores(1), lock(scores(1)), gated)], verbosity=-1) == ""
     assert "failed" in summary([FAILED], verbosity=-1)
+
+
+def test_a_quiet_run_still_says_what_changes_the_meaning_of_passed() -> None:
+    """One line a suite where a winner was chosen, money was spent, or nothing could have failed."""
+    assert summary([report(scores(1), lock(scores(1)), Criteria(), spent=Decimal("0.125"))], verbosity=-1) == (
+        "algebra passed: success_vote 1; spent $0.13; "
+        "not gated against the baseline (max_drop=None): a drop of success_vote cannot fail; "
+        "no gate: nothing can fail; set min_<metric>, max_drop or inference_budget; "
+        "cost not gated against the baseline (max_cost_rise=None)"
+    ).replace("$0.13", "$0.125")
+    gated = Criteria(strict=True, max_cost_rise=0.0)
+    tuned = summary([report(scores(1), lock(scores(1)), gated, mode="tune")], verbosity=-1)
+    assert tuned.startswith("algebra passed: success_vote 1; chose gpt-4o-mini, temperature=0.7, n=5")
+
+
+def test_what_cannot_fail_is_called_so_in_the_table() -> None:
+    """A suite that opted out of every gate on its quality does not stand beside the others as if it had been guarded."""
+    row = summary([report(scores(0), lock(scores(1)), Criteria())]).splitlines()[1]
+    assert row.endswith("passed, not gated")
+
+
+def test_a_stale_suite_shows_what_its_score_did() -> None:
+    """A regression does not hide behind the reason for staleness: both scores, the gates and the flips are there."""
+    reasons = [Stale("the grader changed: 0 of 2 requests lack a recording", "--llm-accept")]
+    text = failure(report(scores(0, 1), lock(scores(1, 1)), Criteria(max_drop=0.1), stale=reasons))
+    assert text.splitlines()[0] == (
+        "algebra is stale: the grader changed: 0 of 2 requests lack a recording; success_vote fell from 1 to 0.5, "
+        "and 1 gate fails"
+    )
+    assert "FAIL  success_vote fell from 1 to 0.5" in text
+    assert "lost    row 0" in text
+
+
+def test_a_baseline_over_other_rows_does_not_stand_beside_the_score() -> None:
+    """The table has no figure of another population; the text says over which rows the two were compared."""
+    one = report(scores(1, 0, 0, 0), lock(scores(1, 1, 1)), Criteria(max_drop=0.1))
+    assert summary([one]).splitlines()[1].split()[:3] == ["algebra", "0.25", "-"]
+    assert "over the 3 in the baseline too 0.3333, where the baseline has 1" in failure(one)

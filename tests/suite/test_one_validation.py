@@ -129,6 +129,7 @@ SAMPLES: dict[str, Any] = {
     "prices": {"m": {"input": 1, "output": 2}},
     "max_drop": 0.5,
     "alpha": 0.25,
+    "max_cost_rise": 0.5,
     "max_unknown": 4,
     "baselines": [{"n": 2}],
     "base_url": "http://localhost/v1",

@@ -58,8 +58,9 @@ def test_defaults() -> None:
         "num_samples": 20,
         "prices": {},
         "thresholds": (),
-        "max_drop": None,
-        "alpha": None,
+        "max_drop": "auto",
+        "alpha": "auto",
+        "max_cost_rise": "auto",
         "max_unknown": 0,
         "baselines": (),
         "base_url": None,
@@ -95,6 +96,7 @@ def test_every_key_given() -> None:
         prices={"m": {"input": 0.1, "output": "0.4", "cached_input": 0}},
         max_drop=0.02,
         alpha=0.05,
+        max_cost_rise=2,
         max_unknown=2,
         min_success=0.5,
         max_inference_cost=0.01,
@@ -110,7 +112,7 @@ def test_every_key_given() -> None:
     assert (made.inference_budget, made.optimization_budget) == (Decimal("0.004"), Decimal("1.50"))
     assert (made.num_samples, type(made.num_samples)) == (5, int)
     assert made.prices == {"m": {"input": Decimal("0.1"), "output": Decimal("0.4"), "cached_input": Decimal(0)}}
-    assert (made.max_drop, made.alpha, made.max_unknown) == (0.02, 0.05, 2)
+    assert (made.max_drop, made.alpha, made.max_cost_rise, made.max_unknown) == (0.02, 0.05, 2.0, 2)
     assert made.thresholds == (
         Threshold("success", "min", Decimal("0.5")),
         Threshold("inference_cost", "max", Decimal("0.01")),
@@ -119,10 +121,15 @@ def test_every_key_given() -> None:
 
 
 def test_none_is_as_if_not_given() -> None:
-    """A marker may pass None, and YAML null, for any key."""
-    optional = {key.name: None for key in KEYS if key.name not in ("name", "dataset", "prompt", "model", "grader")}
+    """A marker may pass None, and YAML null, for any key, apart from those that None switches off."""
+    needed = ("name", "dataset", "prompt", "model", "grader")
+    optional = {key.name: None for key in KEYS if key.name not in needed and not key.off}
     made, plain = suite(**optional, min_success=None), suite()
     assert made == plain
+    off = [key.name for key in KEYS if key.off]
+    assert off == ["max_drop", "alpha", "max_cost_rise"]
+    assert all(getattr(suite(**{name: None}), name) is None for name in off)
+    assert all(getattr(suite(**{name: "auto"}), name) == "auto" for name in off)
 
 
 def test_suites_are_frozen_values() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune.guard.gates import judge
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
 from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria
 from pytest_llmtune.types import Answer, Evaluation, Example, ExampleGrade, ExampleResult, Interval, Usage
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 CONFIG = {"model": "gpt-4o-mini", "temperature": 0.7, "n": 5, "prompt": "{problem} Put the answer in \\boxed{{}}."}
 PRICES = {"gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.6")}}
+COLUMNS = RowColumns(("problem",), ("answer",))
 FINGERPRINTS = {"dataset": "d" * 64, "grader": "e" * 64, "prompt": "f" * 64}
 
 
@@ -73,7 +75,7 @@ def scores(*values: float | None, **keys: Any) -> Evaluation:
 
 
 def lock(of: Evaluation, study: StudySummary | None = None) -> Lock:
-    return Lock.of("algebra", of, prices=PRICES, fingerprints=FINGERPRINTS, study=study)
+    return Lock.of("algebra", of, prices=PRICES, fingerprints=FINGERPRINTS, study=study, key=COLUMNS.key)
 
 
 def report(
@@ -82,6 +84,7 @@ def report(
     """A suite report with a verdict that is really judged."""
     criteria = criteria or Criteria(max_drop=0.02)
     judging = {name: keys.pop(name) for name in ("stale",) if name in keys}
+    columns = keys.pop("columns", COLUMNS)
     facts: dict[str, Any] = {
         "name": "algebra",
         "nodeid": "tests/test_math.py::test_algebra",
@@ -92,7 +95,8 @@ def report(
         **keys,
     }
     return SuiteReport(
-        verdict=judge(today, criteria, baseline, **judging),
+        verdict=judge(today, criteria, baseline, columns=columns, **judging),
+        columns=columns,
         criteria=criteria,
         evaluation=today,
         baseline=baseline,

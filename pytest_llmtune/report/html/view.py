@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import clean, counted, dollars, interval, number, one_line
-from pytest_llmtune.guard.verdict import excerpt
 from pytest_llmtune.report.html import charts
 
 if TYPE_CHECKING:
@@ -35,21 +34,22 @@ def table(report: SuiteReport) -> list[dict[str, Any]]:
     flips = {flip.id: flip for flip in report.verdict.flips}
     locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
     return [
-        _example(result, report.criteria, flips.get(result.example.id), locked.get(result.example.id), limit)
+        _example(result, report, flips.get(result.example.id), locked.get(result.example.id), limit)
         for result in results
     ]
 
 
 def _example(
-    result: ExampleResult, criteria: Criteria, flip: Flip | None, before: LockedExample | None, limit: int
+    result: ExampleResult, report: SuiteReport, flip: Flip | None, before: LockedExample | None, limit: int
 ) -> dict[str, Any]:
-    grade = result.grade
+    grade, criteria, columns = result.grade, report.criteria, report.columns
     return {
         "index": result.example.index,
         "id": result.example.id,
         "outcome": outcome(result, criteria),
         "flip": flip.direction if flip else None,
-        "question": one_line(excerpt(result.example.row), 200),
+        "question": one_line(columns.question(result.example.row), 200),
+        "expected": one_line(columns.expected(result.example.row), 200),
         "answer": _answer(grade.voted_answer, grade.votes, len(result.responses)) if grade else "",
         "before": _answer(before.voted_answer, before.votes, before.responses) if before else "",
         "score": round(grade.metrics[criteria.metric], 6) if grade and criteria.metric in grade.metrics else None,
@@ -136,6 +136,7 @@ COLUMNS = (
     ("index", "Row"),
     ("outcome", "Outcome"),
     ("question", "Question"),
+    ("expected", "Expected"),
     ("answer", "Answer (votes)"),
     ("before", "Baseline (votes)"),
     ("score", "Score"),
@@ -165,7 +166,9 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "place": one_line(f"{report.path}, line {report.line}; mode: {report.mode}"),
         "problem": [one_line(line) for line in verdict.problem[:_FACT].splitlines() if line.strip()],
         "stale": [one_line(stale.what) for stale in verdict.stale],
-        "gates": [{"passed": gate.passed, "sentence": one_line(gate.sentence)} for gate in verdict.gates],
+        "gates": [
+            {"passed": gate.passed, "word": gate.word, "sentence": one_line(gate.sentence)} for gate in verdict.gates
+        ],
         "flips": _flips_text(report),
         "notes": [one_line(note) for note in report.remarks],
         "commands": [(clean(command), meaning) for command, meaning in report.commands],
@@ -289,6 +292,7 @@ def flips(report: SuiteReport, limit: int = 20) -> list[dict[str, str]]:
             "direction": flip.direction,
             "row": str(flip.index),
             "question": one_line(flip.question, 120),
+            "expected": one_line(flip.expected, 80),
             "before": one_line(flip.before.voted_answer or "no answer", 80),
             "now": one_line(flip.now.voted_answer or "no answer", 80),
         }

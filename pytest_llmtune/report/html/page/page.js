@@ -100,6 +100,7 @@
       cell("Row", one.index, "n");
       cell("Outcome", one.flip ? `${one.outcome} (${one.flip})` : one.outcome, one.flip || one.outcome);
       cell("Question", one.question);
+      cell("Expected", one.expected);
       cell("Answer", one.answer);
       cell("Baseline", one.before);
       cell("Score", one.score ?? "", "n");
@@ -126,7 +127,7 @@
     detail(one) {
       const row = element("tr", undefined, "detail");
       const cell = element("td");
-      cell.colSpan = 8;
+      cell.colSpan = 9;
       cell.append(blocks(Object.entries(one.row).map(([name, value]) => block(name, value))));
       if (one.error) cell.append(block("Error", one.error));
       if (one.votes.length) cell.append(element("h4", "Votes"), this.votes(one));

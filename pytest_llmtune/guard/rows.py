@@ -1,0 +1,64 @@
+"""What a row asks and what it expects, for matching rows and for showing them to people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.data.dataset import digest
+from pytest_llmtune.suite.columns import REFERENCE_COLUMNS, reference_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.suite.prompts import Template
+    from pytest_llmtune.types import Row
+
+__all__ = ["RowColumns", "answers_digest"]
+
+
+_EXCERPT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """The columns of a suite's rows by what they are for."""
+
+    asked: tuple[str, ...] = ()
+    """What the prompt uses; for a prompt that is a function, all that is no reference."""
+    reference: tuple[str, ...] = ()
+    """What the grader compares answers with; empty where it needs none."""
+
+    @classmethod
+    def of(cls, suite: Suite, template: Template, columns: Sequence[str]) -> RowColumns:
+        """The columns as ``template`` and the suite's grader use them, in the order of the data."""
+        read = reference_columns(suite.grader, columns) - template.fields
+        expected = read & frozenset(REFERENCE_COLUMNS) or read  # a grading function may read the question too
+        by_name = template.fields and not template.is_function
+        asked = template.fields if by_name else (frozenset(columns) - expected or frozenset(columns))
+        return cls(*(tuple(name for name in columns if name in part) for part in (asked, expected)))
+
+    def key(self, row: Row) -> str:
+        """16 hex digits, equal for rows that ask the same, whatever their reference says."""
+        return digest({name: row.get(name) for name in self.asked})[:16]
+
+    def question(self, row: Row) -> str:
+        """The beginning of what a row asks, on one line."""
+        return _shown(row, self.asked or tuple(row))
+
+    def expected(self, row: Row) -> str:
+        """The beginning of a row's reference, on one line; empty where the grader needs none."""
+        return _shown(row, self.reference)
+
+
+def _shown(row: Row, columns: Sequence[str]) -> str:
+    cells = {name: row[name] for name in columns if row.get(name) is not None}
+    texts = {name: " ".join(str(value)[: 4 * _EXCERPT].split()) for name, value in cells.items()}
+    parts = texts.values() if len(texts) == 1 else (f"{name}: {text}" for name, text in texts.items() if text)
+    return "; ".join(parts)[:_EXCERPT]
+
+
+def answers_digest(responses: Iterable[str]) -> str:
+    """8 hex digits, equal for the same answers in any order."""
+    return digest(sorted(responses))[:8]

@@ -1,0 +1,238 @@
+"""A verdict that cannot lie: plain ``pytest`` is never green where quality or cost fell, whatever changed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+
+def rows_of(project: Project) -> list[dict[str, str]]:
+    return [
+        json.loads(line) for line in (project.pytester.path / "data.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def guarded(project: Project) -> set[str]:
+    """The questions of the rows that the guard uses."""
+    return set(re.findall(r"What is \d plus \d\?", json.dumps(project.recording)))
+
+
+def relabel(project: Project, count: int) -> None:
+    """Wrong references for so many of the guarded rows."""
+    rows, left = rows_of(project), count
+    for row in rows:
+        if left and row["question"] in guarded(project):
+            row["answer"], left = "77", left - 1
+    project.write_data(rows)
+
+
+def verdict_of(project: Project, *args: str) -> dict[str, Any]:
+    """What ``--llm-json`` says of the one suite."""
+    project.run(*args, "--llm-json=out.json")
+    [suite] = json.loads((project.pytester.path / "out.json").read_text(encoding="utf-8"))["suites"]
+    found: dict[str, Any] = suite["verdict"]
+    return found
+
+
+# -- edited labels
+
+
+@pytest.mark.parametrize("more", ["", "max_drop=0.05,", "min_success_vote=0.05, max_drop=0.05,"])
+@pytest.mark.parametrize("count", [1, 17, 18])
+def test_edited_labels_fail(tuned: Project, more: str, count: int) -> None:
+    """A row is known by what it asks: its new label is another outcome of the same row, and no row of its own."""
+    tuned.write_suite(more=more)
+    relabel(tuned, count)
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*success_vote fell from 1 to {round(1 - count / 18, 4):g}*", "*lost *What is*"])
+    assert f"{count} relabelled" in result.stdout.str()
+    found = verdict_of(tuned)
+    assert (found["compared"], found["baseline"]) == (18, 1.0)
+    result = tuned.run("--llm-accept")
+    result.stdout.fnmatch_lines([f"*accepted: success_vote was 1 over 18 rows, and is {round(1 - count / 18, 4):g} *"])
+
+
+def test_added_and_removed_rows_are_stale_until_they_are_accepted(tuned: Project) -> None:
+    """Another population: named by count and row; the offline command that accepts shows both scores."""
+    rows, gone = rows_of(tuned), min(guarded(tuned))
+    tuned.write_data([row for row in rows if row["question"] != gone])
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["sums is stale: the rows changed since the baseline: *1 removed (row *"])
+    result.stdout.fnmatch_lines(["next: pytest --llm-accept test_sums.py::test_sums"])
+    accepted = tuned.run("--llm-accept")
+    accepted.assert_outcomes(passed=1)
+    accepted.stdout.fnmatch_lines(
+        ["note: sums: accepted: success_vote was 1 over 18 rows, and is 1 over 17 rows*1 removed*"]
+    )
+    tuned.run().assert_outcomes(passed=1)
+
+
+# -- a grader that changed
+
+
+def test_a_changed_grader_does_not_hide_a_regression(tuned: Project) -> None:
+    """Stale, with the gates, both scores and the flips, before anybody accepts; and accepting shows them once more."""
+    path = tuned.pytester.path / "test_sums.py"
+    path.write_text(path.read_text(encoding="utf-8").replace('"numeric"', '"exact"'), encoding="utf-8")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["sums is stale: the grader changed: *; success_vote fell from 1 to 0, and 2 gates fail", "*FAIL*", "*lost *"]
+    )
+    result = tuned.run("--llm-accept")
+    result.stdout.fnmatch_lines(["*accepted: success_vote was 1 over 18 rows, and is 0 *18 lost, 0 gained*"])
+
+
+# -- suites without a gate
+
+
+def test_a_suite_without_a_gate_fails_on_any_drop(tuned: Project) -> None:
+    """The answers are the recorded ones, so that a lost row is no luck; ``max_drop`` allows it, None opts out, and it is said."""
+    tuned.write_suite(more="")
+    tuned.run().assert_outcomes(passed=1)
+    relabel(tuned, 1)
+    tuned.run().assert_outcomes(failed=1)
+    tuned.write_suite(more="max_drop=0.1,")
+    tuned.run().assert_outcomes(passed=1)
+    tuned.write_suite(more="max_drop=None,")
+    result = tuned.run("--junitxml=out.xml")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["sums *passed, not gated", "note: sums: not gated against the baseline (max_drop=None)*"]
+    )
+    assert "not gated" in (tuned.pytester.path / "out.xml").read_text(encoding="utf-8")
+    assert "not gated" in tuned.run("-q").stdout.str()
+
+
+def test_new_answers_fail_where_the_drop_is_more_than_chance(tuned: Project) -> None:
+    """One row less may be luck where the model was asked again; all rows less are not. Which rule it was is said."""
+    tuned.write_suite(more="")
+    good = tuned.server.answer
+    unlucky = min(guarded(tuned))
+    tuned.server.answer = lambda body: "999" if unlucky in str(body["messages"]) else good(body)
+    tuned.run("--llm-live").assert_outcomes(passed=1)
+    tuned.server.answer = lambda _: "The answer is 999."
+    result = tuned.run("--llm-live")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*more than chance (exact McNemar p = 7.6e-06, below alpha = 0.05)*"])
+    tuned.write_suite(more="max_drop=0.05,")
+    tuned.server.answer = lambda body: "999" if unlucky in str(body["messages"]) else good(body)
+    result = tuned.run("--llm-live")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*more than max_drop 0.05, though not more than chance*"])
+
+
+def test_a_recording_made_again_is_judged_as_new_answers(tuned: Project) -> None:
+    """What passed as chance when it was recorded still passes when it is replayed; a broken parser does not."""
+    tuned.write_suite(more="")
+    good, unlucky = tuned.server.answer, min(guarded(tuned))
+    tuned.server.answer = lambda body: "999" if unlucky in str(body["messages"]) else good(body)
+    tuned.run("--llm-record=all").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
+    relabel(tuned, 2)
+    tuned.run().assert_outcomes(failed=1)
+
+
+# -- the cost
+
+
+def test_a_risen_price_fails_by_itself_and_is_named(tuned: Project) -> None:
+    """Without any budget: the cost per instance is held against the baseline; which price rose, and from what to what."""
+    path = tuned.pytester.path / "test_sums.py"
+    tuned.write_suite(more="")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace('"good": {"input": 1, "output": 2}', '"good": {"input": 1, "output": 3}'), encoding="utf-8"
+    )
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*inference_cost rose from *max_cost_rise allows 0 %: the output price of good changed from $2.00 to $3.00*"]
+    )
+    result.stdout.fnmatch_lines(["next: pytest --llm-accept *"])
+    tuned.run("--llm-accept").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_a_rise_of_the_cost_can_be_allowed(tuned: Project) -> None:
+    """As a share of the baseline's; None opts out, and it is said."""
+    path = tuned.pytester.path / "test_sums.py"
+    for more, passes in (("max_cost_rise=0.6,", True), ("max_cost_rise=0.05,", False), ("max_cost_rise=None,", True)):
+        tuned.write_suite(more=more)
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('"output": 2', '"output": 3'), encoding="utf-8")
+        result = tuned.run()
+        result.assert_outcomes(passed=int(passes), failed=int(not passes))
+    result.stdout.fnmatch_lines(["note: sums: cost not gated against the baseline (max_cost_rise=None)"])
+
+
+# -- the prompt that is tested
+
+
+def test_a_new_prompt_is_stale_until_it_is_the_apps(tuned: Project) -> None:
+    """Recording it shows its score; only accepting it hands it to the app, and only then the guard is green."""
+    tuned.pytester.makepyfile(test_app="def test_app(tuned_config):\n    print('prompt:', tuned_config['prompt'])\n")
+    tuned.write_suite(prompt="Please: {question}")
+    tuned.run("test_sums.py").assert_outcomes(failed=1)
+    for args in (["--llm-record=missing"], []):
+        result = tuned.run("test_sums.py", *args)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["sums is stale: the prompt changed: *; success_vote is still 1*"])
+        result.stdout.fnmatch_lines(["next: pytest --llm-accept test_sums.py::test_sums"])
+    assert "prompt: {question}\n" in tuned.run("-s", "test_app.py").stdout.str()
+    tuned.run("test_sums.py", "--llm-accept").assert_outcomes(passed=1)
+    tuned.run("test_sums.py").assert_outcomes(passed=1)
+    assert "prompt: Please: {question}\n" in tuned.run("-s", "test_app.py").stdout.str()
+
+
+# -- tests that forget to judge
+
+
+@pytest.mark.parametrize(
+    "body", ["pass", "assert llmtune.config['model'] == 'good'", "assert llmtune.suite.name == 'sums'"]
+)
+def test_a_test_that_judges_nothing_fails(tuned: Project, body: str) -> None:
+    """It is told which line is missing, also under ``--llm-tune``; the other test of the file runs."""
+    path = tuned.pytester.path / "test_sums.py"
+    text = path.read_text(encoding="utf-8").replace("llmtune.check()", body)
+    path.write_text(f"{text}\n\ndef test_other():\n    pass\n", encoding="utf-8")
+    for args in ([], ["--llm-tune"]):
+        result = tuned.run(*args)
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines(["*never judges it: the line llmtune.check() is missing*"])
+
+
+@pytest.mark.parametrize(
+    ("body", "passes"),
+    [
+        ("assert llmtune.evaluate().success_vote >= 0.5", True),
+        ("llmtune.check()", True),
+        ("assert llmtune.evaluate().success_vote > 1", False),
+    ],
+)
+def test_figures_are_a_judgement_too(tuned: Project, body: str, passes: bool) -> None:
+    """A test may judge by the figures; where the suite's own gates fail, it fails all the same, as its report says."""
+    path = tuned.pytester.path / "test_sums.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("llmtune.check()", body), encoding="utf-8")
+    tuned.run().assert_outcomes(passed=int(passes), failed=int(not passes))
+    relabel(tuned, 5)
+    tuned.run().assert_outcomes(failed=1)
+    assert verdict_of(tuned)["status"] == "failed"
+
+
+def test_figures_of_a_stale_suite_are_no_fact(tuned: Project) -> None:
+    """``evaluate()`` gives none, whatever would be asserted about them."""
+    path = tuned.pytester.path / "test_sums.py"
+    text = path.read_text(encoding="utf-8").replace("llmtune.check()", "llmtune.evaluate()")
+    path.write_text(text.replace('"numeric"', '"contains"'), encoding="utf-8")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["sums is stale: the grader changed*"])

@@ -135,7 +135,7 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
     if comparison:
         said += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
     if cost := baseline.metrics.get("inference_cost"):
-        before, now = apart(Decimal(repr(cost.value)), evaluation.inference_cost, money=True)
+        before, now = _dollars_apart(Decimal(repr(cost.value)), evaluation.inference_cost)
         said += f"; inference_cost was {before} per instance" + (
             f", and is {now}" if before != now else " and still is"
         )
@@ -304,7 +304,7 @@ def _cost_gates(
     allowed = (criteria.max_new_cost_rise if comparison.fresh else criteria.max_cost_rise) or 0.0
     limit = float(before) * (1 + allowed)
     passed = float(now) <= limit * (1 + _TOLERANCE)
-    old, new = apart(before, now, money=True)
+    old, new = _dollars_apart(before, now)
     share = f" ({100 * (float(now) / float(before) - 1):+.3g} %)" if before else ""
     verb = "did not change:" if old == new else "rose from" if now > before else "fell from"
     moved = f"inference_cost {verb} {old}" + (f" to {new} per instance{share}" if old != new else " per instance")
@@ -312,6 +312,13 @@ def _cost_gates(
     if now > before and not passed:
         sentence += f": {_why_dearer(comparison, baseline, evaluation, prices)}"
     return [Gate("max_cost_rise", "inference_cost", passed, float(now), limit, sentence)]
+
+
+def _dollars_apart(before: Decimal, now: Decimal) -> tuple[str, str]:
+    """Two costs, shown alike where they differ by no more than the rounding of floats."""
+    if math.isclose(before, now, rel_tol=_TOLERANCE):
+        return dollars(now), dollars(now)
+    return apart(before, now, money=True)
 
 
 def _why_dearer(

@@ -17,6 +17,7 @@ __all__ = [
     "EndpointError",
     "LLMTuneError",
     "LockError",
+    "MissingToolError",
     "RecordingError",
     "ReportError",
     "StaleRecordingError",
@@ -34,6 +35,10 @@ class LLMTuneError(Exception):
 
 class SuiteError(LLMTuneError):
     """A suite is declared wrongly: unknown key, missing data, unusable threshold, vacuous grader."""
+
+
+class MissingToolError(SuiteError):
+    """This machine lacks what one suite needs, such as a sandbox. That suite fails; others run."""
 
 
 class RecordingError(LLMTuneError):

@@ -1,13 +1,14 @@
 """Graders turn the n responses of an example into metrics."""
 
 from pytest_llmtune.grading.base import VOTES, Grader, check_vote, grade_answers, metric_names
-from pytest_llmtune.grading.preflight import check, check_aggregated, check_metric, check_named, judges_of
+from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of
 from pytest_llmtune.grading.registry import BUILT_IN, resolve
 
 __all__ = [
     "BUILT_IN",
     "VOTES",
     "Grader",
+    "cautions_of",
     "check",
     "check_aggregated",
     "check_metric",

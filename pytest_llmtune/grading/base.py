@@ -188,6 +188,9 @@ class BuiltIn(ABC):
         """The metrics that some rows have, known without grading."""
         return frozenset(SCORES)
 
+    def ready(self) -> None:  # noqa: B027 - most graders need nothing
+        """Raises MissingToolError where this machine lacks what the grader needs; says how to get it."""
+
     @property
     def elsewhere(self) -> Elsewhere | None:
         """None: it is the same with all extras and without."""

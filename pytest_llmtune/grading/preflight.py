@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.text import meant
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.errors import MissingToolError, SuiteError
 from pytest_llmtune.grading.base import Grader, metric_names, reference_value
 from pytest_llmtune.suite.keys import METRICS, SCORES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Example
 
-__all__ = ["PROBES", "check", "check_aggregated", "check_metric", "check_named", "judges_of"]
+__all__ = ["PROBES", "cautions_of", "check", "check_aggregated", "check_metric", "check_named", "judges_of"]
 
 
 PROBES = {
@@ -56,11 +56,16 @@ def check(
         where: put before messages.
 
     Raises:
+        MissingToolError: this machine lacks what a grader needs.
         SuiteError: lists the rows and what is wrong with each.
     """
     prefix = f"{where}: " if where else ""
     examples = sorted(examples, key=lambda example: example.index)
     for one in getattr(grader, "graders", (grader,)):
+        try:
+            getattr(one, "ready", tuple)()
+        except MissingToolError as error:
+            raise MissingToolError(f"{prefix}the grader {one.name}: {error}") from None
         faults = [fault for example in examples if (fault := _reference_fault(one, example))]
         if faults:
             raise SuiteError(
@@ -84,6 +89,12 @@ def judges_of(grader: Grader) -> tuple[str, ...]:
     """The models that the grader asks, at the caller's expense."""
     asked = (getattr(one, "model", None) for one in getattr(grader, "graders", (grader,)))
     return tuple(model for model in asked if isinstance(model, str))
+
+
+def cautions_of(grader: Grader) -> tuple[str, ...]:
+    """What every report must say of how answers are graded."""
+    said = (getattr(one, "caution", "") for one in getattr(grader, "graders", (grader,)))
+    return tuple(text for text in said if text)
 
 
 def _listed(faults: Sequence[str]) -> str:

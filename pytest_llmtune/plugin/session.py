@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 
 from pytest_llmtune._util.files import refuse_links
 from pytest_llmtune.capture.session import replay_of
-from pytest_llmtune.errors import LLMTuneError, ReportError
+from pytest_llmtune.errors import LLMTuneError, MissingToolError, ReportError
 from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.outcome import SuiteLocation, error_of
 from pytest_llmtune.guard.shards import Shards
@@ -157,7 +157,8 @@ class Session:
             shards.of(suite.name)  # that there are none is said now
             run.gather = lambda _: shards
         if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
-            run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
+            with suppress(MissingToolError):  # that suite's test fails, when it is run
+                run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
         self.runs[item.nodeid] = run
 
     def prune(self, items: Sequence[pytest.Item]) -> str:

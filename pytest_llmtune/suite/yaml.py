@@ -18,7 +18,7 @@ from pytest_llmtune.suite.suite import Suite
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["code_in", "project_root", "read_suites"]
+__all__ = ["code_in", "isolation_in", "project_root", "read_suites"]
 
 
 _TEMPLATES = ("prompt", "messages", "baselines")
@@ -39,6 +39,14 @@ def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for grader in _graders(keys.get("grader")):
         if ":" in grader or grader == _RUNS_CODE:
             yield "grader", grader
+
+
+def isolation_in(grader: Any) -> Any:
+    """The option ``isolation`` of a grader in YAML, or of one in a list; None where there is none."""
+    if isinstance(grader, list):
+        return next((found for one in grader if (found := isolation_in(one)) is not None), None)
+    options = grader.get(_RUNS_CODE) if isinstance(grader, Mapping) else None
+    return options.get("isolation") if isinstance(options, Mapping) else None
 
 
 def _callables(data: Any) -> Iterator[Any]:
@@ -165,6 +173,11 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
         raise source.problem("a document among several needs a name, as in `name: algebra`", document.line)
     if source.allow_code is not None and name not in source.allow_code:
         _refuse_code(keys, str(name), source)
+    if (isolation := isolation_in(keys.data.get("grader"))) is not None:
+        raise SuiteError(
+            f"{keys.places.get('grader', source.name)}: grader: isolation is {shown(isolation)}, which a suite in YAML cannot "
+            "choose; leave it out, or declare the suite in Python"
+        )
     return Suite.from_mapping(
         keys.data,
         where=f"{source.name}:{document.line} ({name if isinstance(name, str) else default})",

@@ -11,7 +11,7 @@ from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import exclusive
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource
-from pytest_llmtune.grading import check, check_named, judges_of, resolve
+from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
@@ -113,7 +113,7 @@ class SuiteRun:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         with lock:
             report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
-        return replace(report, notes=(*report.notes, *self.means.account))
+        return replace(report, notes=(*report.notes, *cautions_of(self.grader), *self.means.account))
 
     @property
     def evaluation(self) -> Evaluation:

@@ -1,4 +1,4 @@
-"""What a model's code may do in the walls of the `python` grader: compute, and nothing else."""
+"""Attacks on the sandbox of the `python` grader: an answer computes, and reaches nothing."""
 
 from __future__ import annotations
 
@@ -6,52 +6,94 @@ import os
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading import resolve
+from pytest_llmtune.grading import cautions_of, check, resolve
+from pytest_llmtune.grading.code import sandbox as sandboxes
+from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the grader needs POSIX limits")
 
 GRADER = {"python": {"allow_code_execution": True, "time_limit": 5.0, "memory_mb": 512}}
 ROW = {"question": "add", "tests": "assert add(1, 2) == 3"}
+EXAMPLES = [Example("1", 0, ROW)]
 GOOD = "def add(a, b):\n    return a + b\n"
+LIBC = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
 
 
-def passed(*codes: str) -> list[bool]:
+def _refusal() -> str:
+    try:
+        sandboxes.sandbox_for(None)
+    except SuiteError as error:
+        return str(error)
+    return ""
+
+
+sandboxed = pytest.mark.skipif(bool(_refusal()), reason=f"no sandbox here: {_refusal()}")
+
+
+def passed(*codes: str, **options: object) -> list[bool]:
     """Whether each code passes the row's tests; each is a right answer that first does something else."""
-    grader = resolve(GRADER)
+    grader = resolve({"python": {**GRADER["python"], **options}})
     return [bool(answer.correct) for answer in grader.answers([f"```python\n{code}\n```" for code in codes], ROW)]  # type: ignore[attr-defined]
 
 
+def outcome(code: str, **options: object) -> str:
+    """What came of one answer."""
+    grader = resolve({"python": {**GRADER["python"], **options}})
+    return grader.answers([f"```python\n{code}\n{GOOD}```"], ROW)[0].text  # type: ignore[attr-defined]
+
+
+def named(what: str) -> str:
+    """Code by which an answer gives its process a name that is seen from outside."""
+    return f"{LIBC}libc.prctl(15, b'{what}-{os.getpid()}', 0, 0, 0)\n"
+
+
+def processes_named(what: str) -> list[Path]:
+    """The processes of this machine with such a name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "comm").read_text() == f"{what}-{os.getpid()}\n":
+                found.append(path)
+    return found
+
+
 @pytest.fixture
-def listener() -> Iterator[tuple[int, list[object]]]:
-    """A port, and who came."""
+def listener() -> Iterator[tuple[int, str, list[object]]]:
+    """A port, the name of an abstract socket, and who came."""
     came: list[object] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.1)
-        done = threading.Event()
+    name = f"\0llmtune-{os.getpid()}"
+    done = threading.Event()
 
-        def accept() -> None:
-            while not done.is_set():
-                try:
-                    came.append(server.accept())
-                except TimeoutError:
-                    continue
+    def accept(server: socket.socket) -> None:
+        while not done.is_set():
+            try:
+                came.append(server.accept())
+            except TimeoutError:
+                continue
 
-        thread = threading.Thread(target=accept)
-        thread.start()
-        yield server.getsockname()[1], came
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(name)
+        local.listen()
+        threads = [threading.Thread(target=accept, args=(each,)) for each in (server, local)]
+        for each, thread in zip((server, local), threads, strict=True):
+            each.settimeout(0.1)
+            thread.start()
+        yield server.getsockname()[1], name, came
         done.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
+@sandboxed
 def test_consent_is_needed() -> None:
     """Nothing runs without the option, and nothing but True is consent."""
     for options in ({}, {"allow_code_execution": False}, {"allow_code_execution": "yes"}, {"allow_code_execution": 1}):
@@ -60,12 +102,12 @@ def test_consent_is_needed() -> None:
     assert passed(GOOD) == [True]
 
 
-def test_code_reaches_nothing_outside(tmp_path: Path, listener: tuple[int, list[object]]) -> None:
+@sandboxed
+def test_code_reaches_nothing_outside(tmp_path: Path, listener: tuple[int, str, list[object]]) -> None:
     """Files, network, processes, signals, the environment: an answer that tries is no right answer, and leaves no trace."""
-    port, came = listener
+    port, name, came = listener
     secret, trace = tmp_path / "secret.txt", tmp_path / "trace"
     secret.write_text("x")
-    os.environ["A_SECRET_KEY"] = "the-value"
     tries = [
         f"open({str(secret)!r}).read()",
         f"open({str(trace)!r}, 'w')",
@@ -74,23 +116,104 @@ def test_code_reaches_nothing_outside(tmp_path: Path, listener: tuple[int, list[
         f"import os; os.listdir({str(tmp_path)!r})",
         f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)",
         f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}')",
+        f"import socket; socket.socket(socket.AF_UNIX).connect({name!r})",
         f"import subprocess; subprocess.run(['touch', {str(trace)!r}])",
-        f"import os; os.system('touch {trace}')",
+        f"import os; assert os.system('touch {trace}') == 0",
         "import os; os.fork()",
         f"import os; os.kill({os.getpid()}, 0)",
-        "import ctypes; ctypes.CDLL(None).getpid()",
+        f"{LIBC}assert libc.kill({os.getpid()}, 0) == 0",
         "import os; assert 'the-value' in os.environ.values()",
         f"import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'open({str(trace)!r}, chr(119))'])",
+        # without Python's own hooks in the way
+        f"{LIBC}assert libc.open({str(trace).encode()!r}, 0o101, 0o644) >= 0",
+        f"import os; os.mkfifo({str(trace)!r})",
+        f"import os; os.setxattr({str(secret)!r}, 'user.x', b'x')",
+        f"import sqlite3; sqlite3.connect({str(trace)!r}).execute('create table t (a)')",
+        f"import readline; readline.write_history_file({str(trace)!r})",
+        f"import dbm.dumb; dbm.dumb.open({str(trace)!r}, 'c')",
+        "import mmap, os; os.open('/dev/mem', os.O_RDWR)",
     ]
+    os.environ["A_SECRET_KEY"] = "the-value"
     try:
         found = passed(*(f"{attempt}\n{GOOD}" for attempt in tries))
     finally:
         del os.environ["A_SECRET_KEY"]
-    assert found == [False] * len(tries)
+    assert [attempt for attempt, right in zip(tries, found, strict=True) if right] == []
     assert not trace.exists()
+    assert secret.read_text() == "x"
+    assert os.listxattr(secret) == [] if hasattr(os, "listxattr") else True
     assert came == []
 
 
+@sandboxed
+def test_a_native_module_writes_no_conftest(tmp_path: Path) -> None:
+    """An answer unpacks a native module into its directory, imports it, and calls the kernel directly."""
+    project = Path(__file__).parents[2]
+    planted = [tmp_path / "conftest.py", project / "conftest.py"]
+    code = f"""
+import importlib.util, shutil, sys, _ctypes
+native = shutil.copy(_ctypes.__file__, '/tmp/' + _ctypes.__file__.rpartition('/')[2])
+sys.modules.pop('_ctypes')
+spec = importlib.util.spec_from_file_location('_ctypes', native)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+assert module.__file__ == native
+sys.modules['_ctypes'] = module
+{LIBC}
+for path in {[str(path).encode() for path in planted]!r}:
+    for steps in (b'', b'/proc/1/root', b'/proc/self/root', b'../../..'):
+        assert libc.open(steps + path, 0o101, 0o644) < 0
+{GOOD}"""
+    assert passed(code) == [True]
+    assert not any(path.exists() for path in planted)
+
+
+@sandboxed
+def test_nothing_of_the_machine_is_seen() -> None:
+    """The environment, other processes, open descriptors, the file system: what there is, is Python."""
+    code = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+assert set(os.environ) <= {'HOME', 'TMPDIR', 'PATH', 'PWD', 'LC_ALL', 'LC_CTYPE', 'OPENBLAS_NUM_THREADS'}, os.environ
+assert not os.path.exists('/proc/self'), 'proc'
+assert not any(os.path.exists(path) for path in ('/etc/passwd', '/etc/ssl', '/home', '/var', '/sys', '/run', '/usr/bin/env'))
+assert os.listdir('/tmp') == []
+assert os.getuid() == os.geteuid() == 65534 or os.getuid() >= 1000, os.getuid()
+for number in range(3, 64):
+    try:
+        assert not os.path.isdir(f'/dev/fd/{number}') and os.fstat(number).st_mode & 0o170000 != 0o040000, number
+    except OSError:
+        pass
+for call in ('unshare', 'setns'):
+    assert getattr(libc, call)(0x10000000, 0) != 0, call  # a user namespace of its own
+assert libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) != 0
+assert libc.chroot(b'/tmp') != 0
+assert libc.setuid(0) != 0 or os.getuid() == 0
+try:
+    open('/tmp/x', 'w').close()
+    os.chmod('/tmp/x', 0o4755)
+    import sys
+    open(sys.executable, 'r+b')
+    raise AssertionError('the interpreter can be changed')
+except OSError:
+    pass
+"""
+    assert outcome(code) == "passes"
+
+
+@sandboxed
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has somebody to become")
+def test_root_becomes_nobody() -> None:
+    """On the machine, not only inside: what only root may read cannot be read, even where it is bound."""
+    answer = threading.Thread(target=passed, args=(f"{named('somebody')}while True: pass",), kwargs={"time_limit": 1.0})
+    answer.start()
+    while not (seen := processes_named("somebody")):
+        assert answer.is_alive()
+    assert {path.stat().st_uid for path in seen if path.exists()} <= {65534}
+    answer.join()
+
+
+@sandboxed
 def test_code_takes_no_more_than_it_is_given(tmp_path: Path) -> None:
     """Memory, time and disk end, and the verdict cannot be forged by leaving early or by printing it."""
     tries = [
@@ -101,6 +224,127 @@ def test_code_takes_no_more_than_it_is_given(tmp_path: Path) -> None:
         "import os; os._exit(0)",
         'import os; os.write(1, b\'{"outcome": "passes", "token": ""}\\n\'); os._exit(0)',
         'import os\nfor fd in range(3, 64):\n    try: os.write(fd, b\'{"outcome": "passes"}\\n\')\n    except OSError: pass\nos._exit(0)',
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b' passes\\n')\n    except OSError: pass\nos._exit(0)",
+        "import os\nwhile True: os.write(3, b'x' * 65536)",
+        "import threading\nfor _ in range(100): threading.Thread(target=threading.Event().wait).start()",
     ]
-    assert passed(*(f"{attempt}\n{GOOD}" for attempt in tries)) == [False] * len(tries)
+    assert passed(*(f"{attempt}\n{GOOD}" for attempt in tries), time_limit=1.0) == [False] * len(tries)
     assert list(tmp_path.iterdir()) == []
+
+
+@sandboxed
+def test_the_disk_is_small() -> None:
+    """3 GB in many small files: the sandbox has 16 MiB, wherever it can write."""
+    code = """
+written = 0
+for place in ('/tmp', '/dev/shm', '/dev', '/', '/usr', '/dev/mqueue', '/var/tmp'):
+    for number in range(300):
+        try:
+            with open(f'{place}/{number}', 'wb') as file:
+                written += file.write(b'x' * 2**20)
+        except OSError as error:
+            break
+raise AssertionError(written // 2**20)
+"""
+    assert 10 <= int(outcome(code).removeprefix("AssertionError: ")) <= 18
+
+
+@sandboxed
+def test_processes_are_counted() -> None:
+    """A fork bomb stops at once; a suite may allow some, and all are gone when the answer has ended."""
+    assert outcome("import os\nwhile True: os.fork()").startswith("BlockingIOError")
+    workers = (
+        named("left")
+        + """
+import os, time
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os.setsid(), time.sleep(600), os._exit(0)
+    children.append(child)
+try:
+    os.fork()
+    raise AssertionError('a fourth')
+except BlockingIOError:
+    pass
+"""
+    )
+    assert outcome(workers, processes=4) == "passes"
+    deadline = time.monotonic() + 10  # the kernel ends a namespace soon after its first process
+    while left := processes_named("left"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+@sandboxed
+def test_answers_do_not_meet() -> None:
+    """Each answer has a process and a directory of its own: nothing of one is left for the next."""
+    leave = "import builtins, os\nbuiltins.left = 1\nopen('/tmp/left', 'w').close()\nopen('/dev/shm/left', 'w').close()"
+    look = "import builtins, os\nassert not hasattr(builtins, 'left') and not os.path.exists('/tmp/left')\nassert not os.listdir('/dev/shm')"
+    assert [outcome(code) for code in (leave, look, leave, look)] == ["passes"] * 4
+
+
+def test_without_bubblewrap_a_suite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing installed, or no user namespaces: an error with the next command; nothing is run without walls instead."""
+    monkeypatch.delenv("LLMTUNE_ISOLATION", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SuiteError, match="bubblewrap, which is not installed: sudo apt-get install bubblewrap"):
+        check(resolve(GRADER), EXAMPLES)
+    for name in ("bwrap", "setpriv"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(
+        SuiteError, match=r"cannot start here: bwrap: No permissions to create new namespace\. It needs user namespaces"
+    ):
+        check(resolve(GRADER), EXAMPLES)
+
+
+def test_a_container_runtime_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment variable or the option; without network, read-only, as nobody, and removed when it is late."""
+    log = tmp_path / "log"
+    (tmp_path / "podman").write_text(
+        f'#!/bin/sh\necho "$@" >>{log}\n[ "$1" = run ] && exec {sys.executable} -I -S {sandboxes._RUNNER}\n'
+    )
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert passed(GOOD, isolation="podman:python:3.13-slim") == [True]
+    monkeypatch.setenv("LLMTUNE_ISOLATION", "podman:python:3.13-slim")
+    assert passed("import time; time.sleep(60)", time_limit=0.1) == [False]
+    run, end, *_ = log.read_text().splitlines()
+    for part in (
+        "--network=none",
+        "--read-only",
+        "--cap-drop=ALL",
+        "--user=65534:65534",
+        "--pull=never",
+        "--pids-limit=2",
+    ):
+        assert part in run.split()
+    assert run.split()[run.split().index("python3") - 1] == "python:3.13-slim"
+    name = next(part for part in run.split() if part.startswith("--name=")).removeprefix("--name=")
+    assert end == f"rm --force {name}"
+
+
+@pytest.mark.parametrize("said", ["docker", "docker:", "podman:--privileged", "chroot", "bubblewrap:x", "None"])
+def test_an_isolation_that_there_is_not(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip is no leave to run without walls, in Python or in the environment; neither is ``none`` in the environment."""
+    with pytest.raises(SuiteError, match=r"isolation='.*'; expected bubblewrap, podman:IMAGE or docker:IMAGE"):
+        resolve({"python": {**GRADER["python"], "isolation": said}})
+    for value in (said, "none"):
+        monkeypatch.setenv("LLMTUNE_ISOLATION", value)
+        with pytest.raises(SuiteError, match=r"LLMTUNE_ISOLATION='.*'; expected"):
+            check(resolve(GRADER), EXAMPLES)
+
+
+def test_without_walls_every_report_says_so() -> None:
+    """``isolation='none'`` runs answers as the user, within limits of time and memory; it is a caution, and no other suite."""
+    free = resolve({"python": {**GRADER["python"], "isolation": "none"}})
+    assert "without a sandbox" in cautions_of(free)[0]
+    assert (
+        "without a sandbox" in cautions_of(resolve(["exact", {"python": {**GRADER["python"], "isolation": "none"}}]))[0]
+    )
+    assert passed(GOOD, "while True: pass", isolation="none", time_limit=1.0) == [True, False]
+    if not _refusal():
+        assert cautions_of(resolve(GRADER)) == ()
+        assert free.fingerprint == resolve(GRADER).fingerprint

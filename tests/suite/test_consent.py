@@ -83,3 +83,16 @@ def test_with_leave_it_does_run(tmp_path: Path) -> None:
         read_suites(path, root=tmp_path, allow_code=("b",))
     [(suite, _)] = read_suites(path, root=tmp_path, allow_code=("a",))
     assert len(suite.load().tune) == 2
+
+
+@pytest.mark.parametrize("said", ["none", "bubblewrap", "docker:evil/image", 3])
+@pytest.mark.parametrize("grader", ["{{python: {}}}", "[exact, {{python: {}}}]"])
+def test_no_yaml_chooses_how_code_is_isolated(tmp_path: Path, grader: str, said: object) -> None:
+    """Not even a suite that may run code: neither to have no walls, nor to name an image."""
+    options = json.dumps({"allow_code_execution": True, "isolation": said})
+    path = tmp_path / "a.llmtune.yaml"
+    path.write_text(
+        f"{{dataset: [{{q: '1', answer: '1'}}], prompt: '{{q}}', model: m, grader: {grader.format(options)}}}"
+    )
+    with pytest.raises(SuiteError, match=r"a\.llmtune\.yaml:1:\d+: grader: isolation is .*declare the suite in Python"):
+        read_suites(path, root=tmp_path, allow_code=("a",))

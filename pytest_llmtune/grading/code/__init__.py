@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
-import importlib.util
-import json
+import marshal
 import os
 import re
 import secrets
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.grading.base import BuiltIn, digest, reference_value
+from pytest_llmtune.grading.code.sandbox import DISK, UNCONFINED, Bubblewrap, Sandbox, check_isolation, sandbox_for
 from pytest_llmtune.grading.workers import PATIENCE, clean_environment, off_thread, workers_each
 from pytest_llmtune.types import Answer, Row
 
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["PythonCode", "code_in"]
 
 
-_RUNNER = Path(__file__).with_name("runner.py")
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _LONGEST_REPLY = 4096  # bytes
+_STARTUP = 60.0  # seconds on the clock
+_STARTING = 4
+"""Sandboxes that are being prepared for each that works: the kernel makes namespaces slowly, with hardly any CPU."""
 _PASSES = "passes"
 
 
@@ -42,17 +44,23 @@ class PythonCode(BuiltIn):
     """Right where code, then tests, run to their end. Wrong answers that fail in the same way vote together.
 
     The tests are Python text or a list of statements; where the row has an ``entry_point``, they define
-    ``check(candidate)``, as in HumanEval. The code sees no environment variable, no network, no other process and no file but
-    Python's own; it gets a directory of its own that is removed afterwards.
+    ``check(candidate)``, as in HumanEval. Each answer runs in a new process of a new sandbox: no environment, no network,
+    no other process, no file but Python and its installed packages, and an empty directory of 16 MiB.
     """
 
     allow_code_execution: bool = False
     """The consent that this grader needs: it runs what a model writes."""
     time_limit: float = 10.0
-    """Seconds of CPU for one answer, the start of Python included; code that sleeps may take four times as many."""
+    """Seconds of CPU for one answer; code that sleeps may take four times as many on the clock."""
     memory_mb: int = 1024
+    """For each process of an answer."""
+    processes: int = 1
+    """Processes and threads that an answer may have at a time."""
     setup_column: str | None = None
     """A column with code to run before the answer."""
+    isolation: str | None = None
+    """``bubblewrap``, ``podman:IMAGE``, ``docker:IMAGE``, or ``none`` for no walls at all; refused in YAML. Default: what the
+    environment variable LLMTUNE_ISOLATION names, else bubblewrap."""
 
     kind: ClassVar[str] = "python"
     probe_rows: ClassVar[int] = 3
@@ -62,12 +70,31 @@ class PythonCode(BuiltIn):
             raise SuiteError(
                 "this grader runs code that a model wrote; say allow_code_execution=True in its options if this is meant"
             )
-        if importlib.util.find_spec("resource") is None:
-            raise SuiteError("this grader needs Linux or macOS: this platform cannot limit a process's memory")
-        for name in ("time_limit", "memory_mb"):
+        for name in ("time_limit", "memory_mb", "processes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
                 raise SuiteError(f"{name}={value!r}; expected a number more than 0")
+        if self.isolation not in (None, UNCONFINED):
+            check_isolation(self.isolation, "isolation")
+
+    @property
+    def fingerprint(self) -> str:
+        """Without ``isolation``: where an answer runs does not change what is right."""
+        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "isolation"}
+        if self.processes == 1:
+            del options["processes"]
+        return digest({"kind": self.kind, **options})
+
+    def ready(self) -> None:
+        """Start a sandbox once. Raises MissingToolError where this machine has none; says how to get it."""
+        sandbox_for(self.isolation)
+
+    @property
+    def caution(self) -> str:
+        """What every report of the suite says; empty where answers are isolated."""
+        return "isolation='none': answers ran without a sandbox, with the rights of the user" * (
+            self.isolation == UNCONFINED
+        )
 
     def reference(self, row: Row) -> str:
         column = self.reference_column or next((name for name in ("tests", "test", "test_list") if name in row), None)
@@ -88,10 +115,14 @@ class PythonCode(BuiltIn):
             "entry_point": str(row.get("entry_point") or ""),
             "memory": int(self.memory_mb) * 2**20,
             "seconds": self.time_limit,
+            "disk": DISK,
+            # elsewhere the runtime counts them, or nobody: without a namespace the kernel counts all of the user's
+            "processes": int(self.processes) if isinstance(self._sandbox, Bubblewrap) else 0,
+            "search_path": list(self._sandbox.search_path()),
         }
         codes = [code_in(text) for text in responses]
         distinct = list(dict.fromkeys(code for code in codes if code is not None))
-        with ThreadPoolExecutor(workers_each(8)) as threads:
+        with ThreadPoolExecutor(_STARTING * workers_each(8)) as threads:
             outcomes = dict(
                 zip(distinct, threads.map(lambda code: self._run({**request, "code": code}), distinct), strict=True)
             )
@@ -105,15 +136,36 @@ class PythonCode(BuiltIn):
         """As many processes as processors, over all examples that are graded at once."""
         return threading.BoundedSemaphore(workers_each(8))
 
+    @cached_property
+    def _sandboxes(self) -> threading.BoundedSemaphore:
+        """Those at work and those that start meanwhile."""
+        return threading.BoundedSemaphore(_STARTING * workers_each(8))
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        return sandbox_for(self.isolation)
+
     def _run(self, request: dict[str, Any]) -> str:
         token = secrets.token_hex(16)
-        with self._slots, tempfile.TemporaryDirectory(prefix="llmtune-", ignore_cleanup_errors=True) as directory:
-            reply = _reply({**request, "token": token}, directory, self.time_limit * PATIENCE)
-        try:
-            said = json.loads(reply)
-            return str(said["outcome"]) if said["token"] == token else "left before its tests ended"
-        except (ValueError, TypeError, KeyError):
-            return "stopped: out of time or memory, or left before its tests ended"
+        command = self._sandbox.command(request["memory"], int(self.processes))
+        with (
+            self._sandboxes,
+            tempfile.TemporaryDirectory(prefix="llmtune-", ignore_cleanup_errors=True) as directory,
+        ):
+            process = _Process(command, directory)
+            try:
+                if process.line(_STARTUP) != b"ready\n":
+                    raise SuiteError(f"the sandbox of the grader did not start (exit code {process.exit_code()})")
+                with self._slots:
+                    process.send(marshal.dumps({**request, "token": token}, 2))
+                    reply = process.line(self.time_limit * PATIENCE)
+            finally:
+                process.end()
+                self._sandbox.after_kill(command)
+        said, _, outcome = reply.decode(errors="replace").partition(" ")
+        if said == token and outcome.endswith("\n"):
+            return outcome.removesuffix("\n")
+        return "stopped: out of time or memory, or left before its tests ended"
 
 
 def code_in(response: str) -> str | None:
@@ -129,40 +181,51 @@ def code_in(response: str) -> str | None:
     return response if any(not isinstance(node, ast.Expr) for node in tree.body) else None
 
 
-def _reply(request: dict[str, Any], directory: str, seconds: float) -> bytes:
-    """The first line the process writes; less where it had to be killed."""
-    process = subprocess.Popen(  # noqa: S603 - the command is ours; what it runs is the point, and has consent
-        [sys.executable, "-I", str(_RUNNER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=directory,
-        env=clean_environment() | {"PATH": "", "HOME": directory, "TMPDIR": directory, "OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    timer = threading.Timer(seconds, _kill, [process])
-    timer.start()
-    assert process.stdin is not None  # noqa: S101 - pipes, as asked for
-    assert process.stdout is not None  # noqa: S101
-    try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.close()
-        return process.stdout.readline(_LONGEST_REPLY)
-    except OSError:  # it died before it read
-        return b""
-    finally:
-        timer.cancel()
-        _kill(process)
-        process.wait()
-        process.stdout.close()
+class _Process:
+    """A sandbox for one answer. It is killed with all that it started."""
 
+    def __init__(self, command: Sequence[str], directory: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - the command is ours; what it runs is the point, and has consent
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=directory,
+            env=clean_environment() | {"HOME": directory, "TMPDIR": directory, "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:
+    def send(self, request: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+        with suppress(OSError):  # it has died
+            self._process.stdin.write(request)
+            self._process.stdin.close()
+
+    def line(self, seconds: float) -> bytes:
+        """The next line that it writes; less where it ended before, or had to be killed."""
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
+        timer = threading.Timer(seconds, self._kill)
+        timer.start()
         try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+            return self._process.stdout.readline(_LONGEST_REPLY)
+        finally:
+            timer.cancel()
+
+    def exit_code(self) -> int:
+        self._kill()
+        return self._process.wait()
+
+    def end(self) -> None:
+        self._kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # a request that it never read
+                pipe and pipe.close()
+        self._process.wait()
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _answer(outcome: str | None) -> Answer:

@@ -1,52 +1,65 @@
-"""Run as a script in a process of its own: executes a model's code and then the tests of one row, behind walls.
+"""The script inside the sandbox: executes a model's code and then the tests of one row, within resource limits.
 
-Reads one JSON line (code, tests, setup, entry_point, memory in bytes, seconds, and a token) from standard input, and
-writes one JSON line: the token with the outcome. Code that leaves early, by ``os._exit`` or a crash, never says the
-token.
+Says that it is ready, reads one value from standard input, written by ``marshal`` (tests, setup, code, entry_point,
+search_path, memory in bytes, seconds of CPU, processes, disk in bytes, and a token), and writes one line: the token, a blank
+and the outcome. Code that leaves early, by ``os._exit`` or a crash, never says the token. Imports next to nothing: each
+answer has a new process.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import marshal
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
+from typing import Any
 
 _LONGEST_MESSAGE = 200
+_MOST_FILES = 64
+_OTHER_PROCESSES = 1  # bwrap's own, the first of the namespace
 
 
 def main() -> None:
-    request = json.loads(sys.stdin.readline())
+    os.write(1, b"ready\n")
+    request = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 - from our own process
     out = os.dup(1)
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)
-    sandbox = _sandbox()
-    sandbox.limit(request["memory"], request["seconds"])
-    sandbox.refuse_system_calls()
-    for name in ("ctypes", "_ctypes"):
-        sys.modules.pop(name, None)
-    sandbox.refuse_in_python(Path.cwd())
+    os.closerange(max(out, silent) + 1, 1024)
+    sys.path += request.pop("search_path") or _packages()
     token = request.pop("token")
+    _limit(request)
     outcome = run(request)
-    os.write(out, json.dumps({"token": token, "outcome": outcome}).encode() + b"\n")
+    os.write(out, f"{token} {outcome}\n".encode(errors="backslashreplace"))
     os._exit(0)  # whatever threads the code has started
 
 
-def _sandbox() -> ModuleType:
-    """The module beside this file, without its package: importing that would cost more than most tests."""
-    spec = importlib.util.spec_from_file_location("sandbox", Path(__file__).with_name("sandbox.py"))
-    assert spec is not None  # noqa: S101 - the file is there
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _packages() -> list[str]:
+    """The installed packages of a container's image: Python was started without looking for them."""
+    import sysconfig
+
+    return list({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+def _limit(request: dict[str, Any]) -> None:
+    """Cap this process for good; an answer's processes each have these limits."""
+    try:
+        import resource
+    except ImportError:  # Windows, without a sandbox
+        return
+    limits = {
+        resource.RLIMIT_AS: request["memory"],
+        resource.RLIMIT_CPU: max(1, int(request["seconds"]) + 1),
+        resource.RLIMIT_FSIZE: request["disk"],
+        resource.RLIMIT_NOFILE: _MOST_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    if request["processes"] and hasattr(resource, "RLIMIT_NPROC"):
+        limits[resource.RLIMIT_NPROC] = request["processes"] + _OTHER_PROCESSES
+    for what, most in limits.items():
+        _, hard = resource.getrlimit(what)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (allowed, allowed))
 
 
 def run(request: dict[str, Any]) -> str:
@@ -63,18 +76,14 @@ def run(request: dict[str, Any]) -> str:
 
 
 def _described(error: BaseException) -> str:
-    line = _line_of_tests(error)
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' if message else ''}{message}{line}"[:_LONGEST_MESSAGE]
-
-
-def _line_of_tests(error: BaseException) -> str:
-    trace = error.__traceback__
+    line, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<tests>":
-            return f" (line {trace.tb_lineno} of the tests)"
+            line = f" (line {trace.tb_lineno} of the tests)"
+            break
         trace = trace.tb_next
-    return ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if message else ''}{message}{line}"[:_LONGEST_MESSAGE]
 
 
 if __name__ == "__main__":

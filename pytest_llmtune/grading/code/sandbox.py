@@ -1,151 +1,264 @@
-"""Walls around one process that runs a model's code: limits, no network, no other process, no file outside its directory.
+"""Isolation for code that a model wrote: bubblewrap, or a container runtime that the user names.
 
-Stands alone (standard library only): ``code_runner.py`` loads it by path, in the process that is walled in. Three layers:
-the kernel's resource limits; on Linux a seccomp filter that refuses sockets, signals, new processes and programs; and
-everywhere CPython's audit hooks, which refuse the same, and files, in Python's terms. The hooks alone stop accidents, not
-an attacker.
+The walls are theirs: namespaces for mounts, processes, network and IPC, a read-only interpreter, an empty environment, a
+small tmpfs. This module only writes their command lines. Inside, ``code_runner.py`` sets the resource limits.
 """
 
 from __future__ import annotations
 
-import errno
-import platform
-import struct
+import os
+import secrets
+import shutil
+import subprocess
 import sys
+import sysconfig
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_llmtune.errors import MissingToolError, SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["limit", "refuse_in_python", "refuse_system_calls"]
+__all__ = [
+    "DISK",
+    "UNCONFINED",
+    "VARIABLE",
+    "Bubblewrap",
+    "Container",
+    "Sandbox",
+    "Unconfined",
+    "check_isolation",
+    "sandbox_for",
+]
 
 
-_LARGEST_FILE = 16 * 2**20
-_MOST_FILES = 64
+VARIABLE = "LLMTUNE_ISOLATION"
+"""The environment variable that names a container runtime and an image for suites that do not."""
+UNCONFINED = "none"
+_BUBBLEWRAP = "bubblewrap"
+DISK = 16 * 2**20
+"""Bytes that an answer may write, in all its files."""
 
-_SYSTEM_CALLS: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
-    # machine: (architecture's audit number, clone, clone3, refused)
-    "x86_64": (0xC000003E, 56, 435, (41, 42, 44, 46, 53, 57, 58, 59, 62, 101, 200, 234, 302, 310, 311, 322, 424, 425)),
-    "aarch64": (0xC00000B7, 220, 435, (198, 199, 203, 206, 211, 221, 117, 129, 130, 131, 261, 270, 271, 281, 424, 425)),
-}
-"""Refused: socket, socketpair, connect, sendto, sendmsg, (v)fork, execve(at), (t)kill, tgkill, pidfd_send_signal, prlimit64,
-ptrace, process_vm_readv and _writev, io_uring_setup."""
-_CLONE_THREAD = 0x00010000
-_OTHER_ABI = 0x40000000  # x32's calls have the same architecture and other numbers
-_NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2  # of prctl
-
-_REFUSED_EVENTS = (
-    "socket.",
-    "subprocess.",
-    "os.fork",
-    "os.forkpty",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.system",
-    "os.startfile",
-    "os.kill",
-    "pty.",
-    "ctypes.",
-    "winreg.",
-    "webbrowser.",
-    "urllib.",
-    "http.",
-    "ftplib.",
-    "smtplib.",
-    "sys.addaudithook",
+_RUNNER = Path(__file__).with_name("code_runner.py")
+_HOME = "/tmp"  # noqa: S108 - inside the sandbox: a tmpfs of its own
+_SHARED_MEMORY = 2**20
+_NOBODY = 65534
+_PYTHON = ("-I", "-S", "-B", "-X", "utf8")  # without site: no .pth file runs, and Python starts in a fifth of the time
+_INSTALL = (
+    "sudo apt-get install bubblewrap (or dnf, pacman, apk add), or name a container image: "
+    f"{VARIABLE}=podman:python:3.13-slim. A Python suite may say isolation='none' to run answers without any walls"
 )
-_REFUSED_MODULES = {"ctypes", "_ctypes", "cffi", "_cffi_backend", "_posixsubprocess", "_winapi"}
-_WRITING_EVENTS = {
-    "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
-    "os.utime", "shutil.rmtree", "shutil.move", "os.chdir", "os.listdir", "os.scandir",
-}  # fmt: skip
 
 
-def limit(memory: int, seconds: float) -> None:
-    """Cap address space (bytes), CPU time, file size and open files of this process, for good."""
-    import resource
+class Sandbox(Protocol):
+    """A way to start the runner."""
 
-    for what, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, max(1, int(seconds) + 1)),
-        (resource.RLIMIT_FSIZE, _LARGEST_FILE),
-        (resource.RLIMIT_NOFILE, _MOST_FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(what)
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (allowed, allowed))
+    def command(self, memory: int, processes: int) -> Sequence[str]:
+        """What to start for one answer; ``memory`` in bytes."""
+
+    def search_path(self) -> Sequence[str]:
+        """Directories of installed packages, for ``sys.path`` inside."""
+
+    def after_kill(self, command: Sequence[str]) -> None:
+        """End what killing the started process leaves running."""
 
 
-def refuse_system_calls() -> bool:
-    """Install the seccomp filter; False where the platform or the kernel has none."""
-    known = _SYSTEM_CALLS.get(platform.machine())
-    if sys.platform != "linux" or known is None:
-        return False
-    import ctypes
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """bwrap with its own user, mount, process, network, IPC and host name namespaces.
 
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+    Root first becomes *nobody*: the kernel does not count the processes of root. What only root can read is bound
+    by an outer bwrap, so that an interpreter below ``/root`` can be used.
+    """
 
-    code = _filter(*known)
-    program = Program(len(code) // 8, code)
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    return not prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) and not prctl(_SECCOMP, _FILTER, ctypes.byref(program), 0, 0)
+    program: str
+    setpriv: str | None = None
+    """The program that gives up root; None where this process is not root."""
 
+    def command(self, memory: int, processes: int) -> list[str]:  # noqa: ARG002 - the runner limits itself
+        interpreter = _interpreter()
+        shared = [*_bound([*_system_libraries(), *interpreter, str(_RUNNER)])]
+        inner = [
+            *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+            *("--new-session", "--die-with-parent", "--clearenv", "--hostname", "sandbox"),
+            *(part for name, value in _environment().items() for part in ("--setenv", name, value)),
+            *("--size", str(DISK), "--tmpfs", _HOME),
+            *shared,
+            *("--dev", "/dev", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
+            *("--remount-ro", "/", "--chdir", _HOME),
+            *("--", interpreter[0], *_PYTHON, str(_RUNNER)),
+        ]
+        if self.setpriv is None:
+            return [self.program, *inner]
+        return [
+            *(self.program, "--die-with-parent", "--clearenv", "--tmpfs", _HOME, *shared),
+            *_bound([self.program, self.setpriv]),
+            # the inner bwrap writes its user map there, and leaves the directory behind
+            *("--dev", "/dev", "--bind", "/proc", "/proc", "--chdir", "/"),
+            *("--", self.setpriv, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"),
+            *("--", self.program, *inner),
+        ]
 
-def _filter(architecture: int, clone: int, clone3: int, refused: Sequence[int]) -> bytes:
-    """Classic BPF over ``struct seccomp_data``: the call's number at 0, the architecture at 4, the arguments from 16."""
-    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, refuse, missing = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
-    count = len(refused)
-    program = [
-        # (operation, lines to skip if true, lines to skip if false, operand)
-        (load, 0, 0, 4),
-        (equal, 1, 0, architecture),
-        (give, 0, 0, refuse),
-        (load, 0, 0, 0),
-        (at_least, 0, 1, _OTHER_ABI),
-        (give, 0, 0, refuse),
-        (equal, 0, 1, clone3),
-        (give, 0, 0, missing),  # its flags are out of sight; libc then falls back to clone
-        (equal, 0, 2, clone),
-        (load, 0, 0, 16),
-        (any_bit, count, count + 1, _CLONE_THREAD),  # a thread is no process
-        *((equal, count - place, 0, number) for place, number in enumerate(refused)),
-        (give, 0, 0, allow),
-        (give, 0, 0, refuse),
-    ]
-    return b"".join(struct.pack("HBBI", *line) for line in program)
+    def search_path(self) -> list[str]:
+        return _installed()
 
-
-def refuse_in_python(directory: Path) -> None:
-    """Install audit hooks that cannot be taken off: nothing is written outside ``directory``, nothing private is read."""
-    home = str(directory.resolve())
-    code = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(str(Path(entry).resolve()) for entry in sys.path if entry)}
-    readable = tuple({home, *code, "/dev/null", "/dev/urandom", "/usr/share/zoneinfo", "/etc/localtime"})
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event.startswith(_REFUSED_EVENTS):
-            raise PermissionError(f"not allowed here: {event}")
-        if event == "import" and arguments[0] in _REFUSED_MODULES:
-            raise ImportError(f"not allowed here: import {arguments[0]}")
-        if event == "open":
-            path, mode, flags = arguments
-            writes = bool((flags or 0) & 0o3) or (isinstance(mode, str) and any(char in mode for char in "wax+"))
-            _within(path, (home,) if writes else readable)
-        elif event in _WRITING_EVENTS:
-            for path in arguments[:2]:
-                if isinstance(path, (str, bytes)):
-                    _within(path, readable if event in ("os.listdir", "os.scandir") else (home,))
-
-    sys.addaudithook(hook)
+    def after_kill(self, command: Sequence[str]) -> None:
+        """Nothing: ``--die-with-parent``, and a process namespace ends with its first process."""
 
 
-def _within(path: Any, roots: Sequence[str]) -> None:
-    if isinstance(path, int):  # a file that is open already
-        return
-    real = str(Path(path.decode() if isinstance(path, bytes) else path).resolve())
-    if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots):
-        raise PermissionError(f"not allowed here: {real}")
+@dataclass(frozen=True, slots=True)
+class Container:
+    """``podman run`` or ``docker run`` of an image that is already there and has Python."""
+
+    program: str
+    image: str
+
+    def command(self, memory: int, processes: int) -> list[str]:
+        return [
+            *(self.program, "run", "--rm", "--interactive", "--pull=never"),
+            f"--name=llmtune-{secrets.token_hex(8)}",
+            *("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+            *(f"--user={_NOBODY}:{_NOBODY}", "--ipc=none", "--ulimit=core=0", f"--pids-limit={processes + 1}"),
+            *(
+                f"--memory={memory}",
+                f"--memory-swap={memory}",
+                f"--tmpfs={_HOME}:rw,size={DISK},mode=1777,nr_inodes=4096",
+            ),
+            *(f"--env={name}={value}" for name, value in _environment().items()),
+            *(f"--volume={_RUNNER}:/code_runner.py:ro", f"--workdir={_HOME}"),
+            *(self.image, "python3", *_PYTHON, "/code_runner.py"),
+        ]
+
+    def search_path(self) -> list[str]:
+        return []  # the image's own, which the runner finds
+
+    def after_kill(self, command: Sequence[str]) -> None:
+        name = next(part for part in command if part.startswith("--name=")).removeprefix("--name=")
+        subprocess.run(  # noqa: S603 - the runtime that the user named
+            [self.program, "rm", "--force", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfined:
+    """No walls: the answer may do what the user may do. Only the resource limits hold."""
+
+    def command(self, memory: int, processes: int) -> list[str]:  # noqa: ARG002 - the runner limits itself
+        return [sys.executable, *_PYTHON, str(_RUNNER)]
+
+    def search_path(self) -> list[str]:
+        return _installed()
+
+    def after_kill(self, command: Sequence[str]) -> None:
+        """Nothing: the process group was killed."""
+
+
+def sandbox_for(isolation: str | None) -> Sandbox:
+    """The sandbox of a suite.
+
+    Args:
+        isolation: ``"bubblewrap"``, ``"podman:IMAGE"``, ``"docker:IMAGE"`` or ``"none"``; None: what the environment
+            variable ``LLMTUNE_ISOLATION`` names (never none), else bubblewrap.
+
+    Raises:
+        MissingToolError: it is not installed or cannot start here; says how to install it.
+    """
+    if isolation == UNCONFINED:
+        return Unconfined()
+    said = isolation or os.environ.get(VARIABLE) or _BUBBLEWRAP
+    check_isolation(said, "isolation" if isolation else VARIABLE)
+    if said != _BUBBLEWRAP:
+        runtime, _, image = said.partition(":")
+        if (program := shutil.which(runtime)) is None:
+            raise MissingToolError(f"{runtime} is not installed; this grader needs a sandbox: {_INSTALL}")
+        return Container(program, image)
+    if (program := shutil.which("bwrap")) is None:
+        raise MissingToolError(f"this grader runs answers in bubblewrap, which is not installed: {_INSTALL}")
+    return _bubblewrap(program)
+
+
+def check_isolation(said: str, where: str) -> None:
+    """Raises SuiteError where it is neither bubblewrap nor a container image."""
+    runtime, _, image = said.partition(":")
+    if said != _BUBBLEWRAP and (runtime not in ("podman", "docker") or not image or image.startswith("-")):
+        raise SuiteError(f"{where}={said!r}; expected {_BUBBLEWRAP}, podman:IMAGE or docker:IMAGE")
+
+
+@cache
+def _bubblewrap(program: str) -> Bubblewrap:
+    """Started once, so that a machine that does not allow it is known before anything is paid for."""
+    setpriv = None
+    if os.geteuid() == 0 and (setpriv := shutil.which("setpriv")) is None:
+        raise MissingToolError(
+            "as root this grader also needs setpriv to become nobody: install util-linux, or run as a user"
+        )
+    sandbox = Bubblewrap(str(Path(program).resolve()), setpriv and str(Path(setpriv).resolve()))
+    *start, _ = sandbox.command(0, 1)
+    tried = subprocess.run(  # noqa: S603 - our own command
+        [*start, "-c", "print(6 * 7)"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=False,
+        env={},
+        cwd="/",
+    )
+    if tried.stdout.strip() != "42":
+        raise MissingToolError(
+            f"bubblewrap cannot start here: {' '.join(tried.stderr.split())[-300:] or f'exit code {tried.returncode}'}. "
+            "It needs user namespaces: on Ubuntu 24.04 sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, "
+            "on Debian kernel.unprivileged_userns_clone=1, in a container --security-opt seccomp=unconfined; "
+            f"else {_INSTALL.partition(', or ')[2]}"
+        )
+    return sandbox
+
+
+def _environment() -> dict[str, str]:
+    """The whole environment of an answer."""
+    return {"HOME": _HOME, "TMPDIR": _HOME, "PATH": "", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@cache
+def _interpreter() -> tuple[str, ...]:
+    """The interpreter below any virtual environment, its standard library, and the installed packages; nothing of the project."""
+    program = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    shared = (f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64")  # libpython, and what extension modules link to
+    return program, *(path for path in (sysconfig.get_path("stdlib"), *shared, *_installed()) if Path(path).is_dir())
+
+
+@cache
+def _installed() -> list[str]:
+    known = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    found = (entry for entry in sys.path if entry in known or Path(entry).name in ("site-packages", "dist-packages"))
+    return [entry for entry in dict.fromkeys(found) if Path(entry).is_dir()]
+
+
+def _system_libraries() -> list[str]:
+    """Where the dynamic loader looks; on a merged ``/usr`` the short names are links."""
+    return [path for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(path).exists()]
+
+
+def _bound(paths: Iterable[str]) -> Iterable[str]:
+    """Arguments that bind each path read-only under its own name, in directories that everybody may pass."""
+    made: set[Path] = set()
+    bound: set[Path] = set()
+    for path in sorted(set(paths), key=lambda path: (path.count("/"), path)):
+        if bound.intersection(Path(path).parents):
+            continue
+        bound.add(Path(path))
+        if path in ("/lib", "/lib64") and Path(path).is_symlink():
+            yield from ("--symlink", str(Path(path).readlink()), path)
+            continue
+        for parent in reversed(Path(path).parents[:-1]):
+            if parent not in made and str(parent) != _HOME:
+                made.add(parent)
+                yield from ("--perms", "0755", "--dir", str(parent))
+        yield from ("--ro-bind", path, path)

@@ -31,17 +31,25 @@ def write(path: Path, options: str) -> None:
     (path / "test_it.py").write_text(SUITE % options, encoding="utf-8")
 
 
-def test_each_report_says_that_nothing_was_isolated(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search, the guard and the page; a sandboxed guard over the same files says nothing, and needs no new search."""
+@pytest.fixture
+def searched(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> tuple[pytest.Pytester, str]:
+    """A suite after a search without walls, and what the search said."""
     write(pytester.path, '"isolation": "none"')
-    run = ("-p", "no:cacheprovider")
     with LLMServer(
         answer=lambda body: f"```python\nvalue = {body['messages'][-1]['content'].split()[-1]}\n```", models=["m"]
     ) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-        found = pytester.runpytest_inprocess(*run, "--llm-tune")
-    assert NOTE in found.stdout.str()
+        found = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--llm-tune")
+    found.assert_outcomes(passed=1)
+    return pytester, found.stdout.str()
+
+
+def test_each_report_says_that_nothing_was_isolated(searched: tuple[pytest.Pytester, str]) -> None:
+    """The search, the guard and the page; a sandboxed guard over the same files says nothing, and needs no new search."""
+    pytester, said = searched
+    run = ("-p", "no:cacheprovider")
+    assert NOTE in said
     found = pytester.runpytest_inprocess(*run, "--llm-report=page.html", "--llm-json=results.json")
     found.assert_outcomes(passed=1)
     assert NOTE in found.stdout.str()
@@ -56,11 +64,13 @@ def test_each_report_says_that_nothing_was_isolated(pytester: pytest.Pytester, m
 
 
 def test_a_machine_without_bubblewrap_fails_the_suite(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    searched: tuple[pytest.Pytester, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a skip nor a pass: a failed test that says what to install."""
+    """Neither a skip nor a pass: a failed test that says what to install. Other tests run."""
+    pytester, _ = searched
     write(pytester.path, "")
+    pytester.makepyfile(test_other="def test_other(): pass")
     monkeypatch.setenv("PATH", "")
     found = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    assert found.ret == pytest.ExitCode.TESTS_FAILED
+    found.assert_outcomes(passed=1, failed=1)
     found.stdout.fnmatch_lines(["*which is not installed: sudo apt-get install bubblewrap*"])

@@ -72,6 +72,8 @@ class Settings:
     """The directory with the results of shards, taken instead of replaying."""
     part_size: float = 20.0
     """Megabytes past which a recording is split into parts."""
+    max_data: float = 50.0
+    """Megabytes that the data files of a suite may unpack to."""
     compress: bool = False
     """Whether such parts are compressed."""
     trust_hosts: tuple[str, ...] = ()

@@ -233,20 +233,6 @@ def test_archives_of_data(tmp_path: Path, kind: str, name: str, content: bytes, 
         assert "a." in str(error)  # noqa: PT017
 
 
-def test_a_parquet_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small file whose cells repeat one long text is stopped while it is read."""
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    from pytest_llmtune.data import readers as formats
-
-    parquet.write_table(pyarrow.table({"q": ["x" * 10_000] * 20_000}), tmp_path / "a.parquet")
-    assert (tmp_path / "a.parquet").stat().st_size < 100_000
-    monkeypatch.setattr(formats, "_SWOLLEN", 50_000_000)
-    with pytest.raises(LLMTuneError, match=r"a\.parquet: unpacks to more than the limit of 50,000,000 bytes"):
-        load("a.parquet", base_dir=tmp_path)
-
-
 @quick
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_dotenv_and_key_files(tmp_path: Path, content: bytes) -> None:

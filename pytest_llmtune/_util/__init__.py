@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of language models."""
+"""Helpers that know nothing of LLMs."""

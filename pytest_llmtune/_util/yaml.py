@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["Document", "YamlError", "documents", "load"]
 
 
-def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50) -> Any:
+def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_nodes: int = 200_000) -> Any:
     """Read plain data.
+
+    Args:
+        max_nodes: keys and values, which take some 700 bytes each while they are read.
 
     Raises:
         ValueError: the text is no such YAML; the message starts with ``line N: `` where a line is to blame.
@@ -29,7 +32,7 @@ def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50) -> Any:
         raise ValueError(f"{len(text):,} characters are more than the limit of {max_chars:,}")
     try:
         loader = _plain_loader_class()(text)
-        loader.max_depth = max_depth
+        loader.max_depth, loader.max_nodes = max_depth, max_nodes
         return loader.get_single_data()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -50,6 +53,8 @@ def _plain_loader_class() -> Any:
     class PlainLoader(yaml.SafeLoader):
         max_depth = 50
         depth = 0
+        max_nodes = 200_000
+        nodes = 0
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -59,6 +64,11 @@ def _plain_loader_class() -> Any:
                 )
             if getattr(event, "tag", None):
                 raise yaml.composer.ComposerError(None, None, "tags are not allowed here", event.start_mark)
+            self.nodes += 1
+            if self.nodes > self.max_nodes:
+                raise yaml.composer.ComposerError(
+                    None, None, f"more than the limit of {self.max_nodes:,} values", event.start_mark
+                )
             self.depth += 1
             if self.depth > self.max_depth:
                 raise yaml.composer.ComposerError(None, None, "nested too deeply", event.start_mark)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
 from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune._util.weight import weight_of
 from pytest_llmtune.data import huggingface as hub
-from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, find
+from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, find, too_large
 from pytest_llmtune.data.where import Condition, compile_condition
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.types import Example
@@ -156,6 +157,10 @@ def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
         raise InvalidError("is an empty list; a suite needs rows")
 
 
+_SWELLS = 4
+"""Bytes of memory for each byte of a file that is allowed."""
+
+
 def load(
     source: Any,
     *,
@@ -165,6 +170,7 @@ def load(
     needed: Iterable[str] | Callable[[Sequence[str]], Iterable[str]] = (),
     columns: Sequence[str] | None = None,
     offline: bool = False,
+    max_bytes: int | None = None,
 ) -> Dataset:
     """Read a dataset.
 
@@ -176,6 +182,7 @@ def load(
         needed: columns without which a row is dropped; or a function that tells them from the columns there are.
         columns: names for the columns of CSV and TSV files that have no header line.
         offline: ``hf:`` uses local copies only.
+        max_bytes: of files, unpacked; their rows may take four times as much memory. Default: 50 MB.
 
     Raises:
         SuiteError: the source is not there or not readable, ``where`` or ``needed`` names a column that no row has, or
@@ -183,7 +190,7 @@ def load(
     """
     base = base_dir or Path.cwd()
     label = source_label(source)
-    everything = _clean_rows(_raw(source, base, root, columns, offline), label)
+    everything = _clean_rows(_raw(source, base, root, columns, offline=offline, max_bytes=max_bytes), label)
     there = tuple(dict.fromkeys(column for row in everything for column in row))
     kept = _filtered(everything, where, there)
     wanted = tuple(sorted(needed(there) if callable(needed) else needed))
@@ -208,7 +215,9 @@ def source_label(source: Any) -> str:
     return qualified_name(source) if callable(source) else "the list of rows"
 
 
-def _raw(source: Any, base: Path, root: Path | None, columns: Sequence[str] | None, offline: bool) -> Raw:
+def _raw(
+    source: Any, base: Path, root: Path | None, columns: Sequence[str] | None, *, offline: bool, max_bytes: int | None
+) -> Raw:
     check_source(source, base, root)
     if isinstance(source, Path):
         source = str(source)
@@ -218,15 +227,21 @@ def _raw(source: Any, base: Path, root: Path | None, columns: Sequence[str] | No
         return _numbered(hub.open_rows(source, base, root, offline=offline), source)
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
-    return _of_files(find(source, base, root), columns)
+    most = MAX_BYTES if max_bytes is None else max_bytes
+    return _of_files(find(source, base, root, most), columns, most)
 
 
-def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None) -> Raw:
-    left = MAX_BYTES
+def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None, max_bytes: int) -> Raw:
+    """Rows of files, which may be a stranger's: what they unpack to and become is counted while they are read."""
+    left, memory = max_bytes, _SWELLS * max_bytes
     for file in found:
         content = file.read(left)
         left -= len(content)
-        yield from FORMATS[file.format](content, file.shown, columns)
+        for place, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes):
+            memory -= weight_of(row)
+            if memory < 0:
+                raise too_large(place, _SWELLS * max_bytes)
+            yield place, row
 
 
 def _called(function: Callable[[], Any]) -> Any:

@@ -20,25 +20,30 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_llmtune._util.text import listed, meant, shown
+from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "find", "format_of"]
+__all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "find", "format_of", "too_large"]
 
 
-Reader = Callable[[bytes, str, Sequence[str] | None], Iterator[tuple[str, Any]]]
-"""(content, name for messages, columns of a file without a header) to (place, raw row)."""
+Reader = Callable[..., Iterator[tuple[str, Any]]]
+"""(content, name for messages, columns of a file without a header, bytes of memory that may come of it) to (place, raw row)."""
 
 _LISTS = ("data", "rows", "examples", "instances", "questions")
 """Where a JSON document that is no list keeps its rows."""
-_CELL = 64 * 1024 * 1024
+_CELL = 16 * 1024 * 1024
+_MOST_COLUMNS = 10_000
 _BATCH = 1024
-"""Rows of a parquet file that are in memory at once."""
-_SWOLLEN = 4 << 30
-"""Bytes of a parquet file's cells, repeated ones counted as often as they stand there."""
+"""Rows of a parquet file that are in memory at once, at most."""
+_MOST = 200_000_000
+_YAML_NODE = 700
+"""Bytes of memory of a value while a YAML document is read."""
+_PER_VALUE = 16
+"""Bytes of a value in memory beside its text, which parquet's own figures leave out."""
 
 
 def format_of(name: str) -> str | None:
@@ -61,7 +66,16 @@ def _text(content: bytes, name: str) -> str:
         ) from None
 
 
-def _parse_json(text: str, place: str) -> Any:
+def too_large(place: str, most: int) -> SuiteError:
+    """What is said of data that become more than ``most`` bytes of memory."""
+    return SuiteError(
+        f"{place}: unpacks to more than the limit of {most:,} bytes of memory; to allow more: --llm-max-data=MB (default 50)"
+    )
+
+
+def _parse_json(text: str, place: str, most: int) -> Any:
+    if json_weight(text) > most:
+        raise too_large(place, most)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -70,16 +84,18 @@ def _parse_json(text: str, place: str) -> Any:
         raise SuiteError(f"{place}: not usable JSON: {error}") from None
 
 
-def _jsonl(content: bytes, name: str, _: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _jsonl(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
     # by \n alone: JSON strings may hold U+2028 and other ends of lines
     for number, line in enumerate(_text(content, name).split("\n"), 1):
         if line.strip():
             place = f"{name}:{number}"
-            yield place, _parse_json(line, place)
+            yield place, _parse_json(line, place, most)
 
 
-def _json(content: bytes, name: str, _: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _json(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
     text = _text(content, name)
+    if json_weight(text) > most:
+        raise too_large(name, most)
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -100,9 +116,9 @@ def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield f"{name}: row {number}", row
 
 
-def _yaml(content: bytes, name: str, _: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _yaml(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
     try:
-        data = load(_text(content, name), max_chars=64_000_000)
+        data = load(_text(content, name), max_chars=64_000_000, max_nodes=most // _YAML_NODE)
     except ValueError as error:
         raise SuiteError(f"{name}: not YAML: {error}") from None
     yield from _entries(data, name)
@@ -118,32 +134,45 @@ def _large_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _table(text: str, name: str, **dialect: Any) -> list[tuple[int, list[str]]]:
+def _table(text: str, name: str, **dialect: Any) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
-    with _large_cells():
-        try:
-            return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-        except csv.Error as error:
-            raise SuiteError(f"{name}:{reader.line_num}: no table: {error}") from None
+    while True:
+        with _large_cells():  # for one row only: between two rows others may read tables too
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise SuiteError(f"{name}:{reader.line_num}: no table: {error}") from None
+        if cells is None:
+            return
+        if len(cells) > _MOST_COLUMNS:
+            raise SuiteError(
+                f"{name}:{reader.line_num}: {len(cells):,} cells are more than the limit of {_MOST_COLUMNS:,} columns"
+            )
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
 
 
-def _csv(content: bytes, name: str, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _csv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:
     return _records(_table(_text(content, name), name), name, columns)
 
 
-def _tsv(content: bytes, name: str, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _tsv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:
     """Spreadsheets quote cells in TSV too; other programs write a lone quotation mark as it is."""
     text = _text(content, name)
+    quoting = csv.QUOTE_MINIMAL
     try:
-        lines = _table(text, name, delimiter="\t")
+        for _line in _table(text, name, delimiter="\t"):
+            pass
     except SuiteError:
-        lines = _table(text, name, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return _records(lines, name, columns)
+        quoting = csv.QUOTE_NONE
+    return _records(_table(text, name, delimiter="\t", quoting=quoting), name, columns)
 
 
-def _records(lines: list[tuple[int, list[str]]], name: str, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
-    header = list(columns) if columns is not None else lines.pop(0)[1] if lines else []
+def _records(
+    lines: Iterator[tuple[int, list[str]]], name: str, columns: Sequence[str] | None
+) -> Iterator[tuple[str, Any]]:
+    header = list(columns) if columns is not None else next(lines, (0, []))[1]
     header = [column.strip() for column in header]
     named = [column for column in header if column]
     if len(set(named)) < len(named):
@@ -165,7 +194,7 @@ def _refuse_unnamed(cell: str, column: str, place: str, header: Sequence[str]) -
         raise SuiteError(f"{place}: the cell {shown(cell, 40)} is in no named column; the header is {listed(header)}")
 
 
-def _parquet(content: bytes, name: str, _: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -173,16 +202,29 @@ def _parquet(content: bytes, name: str, _: Sequence[str] | None) -> Iterator[tup
         raise SuiteError(f"{name}: reading parquet needs pyarrow: pip install 'pytest-llmtune[parquet]'") from None
     try:
         with parquet.ParquetFile(io.BytesIO(content)) as file:
-            number, size = 0, 0
-            for batch in file.iter_batches(_BATCH):
-                size += batch.nbytes
-                if size > _SWOLLEN:  # a few bytes may stand for a long text in every row
-                    raise SuiteError(f"{name}: unpacks to more than the limit of {_SWOLLEN:,} bytes")
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{name}: row {number}", row
+            number = 0
+            for group in range(file.metadata.num_row_groups):
+                largest = _largest_row(file.metadata.row_group(group))
+                if largest > most:
+                    raise too_large(f"{name}: row {number + 1}", most)
+                batch_rows = max(1, min(_BATCH, most // 8 // largest))
+                for batch in file.iter_batches(batch_rows, row_groups=[group]):
+                    if batch.nbytes > most:
+                        raise too_large(f"{name}: row {number + 1}", most)
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield f"{name}: row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise SuiteError(f"{name}: not usable parquet: {error}") from None
+
+
+def _largest_row(group: Any) -> int:
+    """Bytes of memory that one row of a row group may have, from above: a few bytes may stand for a long text in every row.
+
+    A text stands in its column's data at least once, and a list has at most all of its column's values.
+    """
+    columns = (group.column(index) for index in range(group.num_columns))
+    return 1 + sum(int(column.total_uncompressed_size + _PER_VALUE * column.num_values) for column in columns)
 
 
 FORMATS: Mapping[str, Reader] = {
@@ -197,9 +239,10 @@ FORMATS: Mapping[str, Reader] = {
 }
 
 
-MAX_BYTES = 1 << 30
-"""Of one file, unpacked, and of all members of an archive together."""
+MAX_BYTES = 50_000_000
+"""Of all files of a dataset together, unpacked; `--llm-max-data` sets another limit."""
 MAX_FILES = 100_000
+_ALLOW = "; to allow more: --llm-max-data=MB"
 _BROKEN_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
 
 
@@ -238,7 +281,7 @@ class DataFile:
             reason = getattr(error, "strerror", None) or error
             raise SuiteError(f"{self.shown}: cannot be read: {reason}") from None
         if len(content) > limit:
-            raise SuiteError(f"{self.shown}: larger than the limit of {limit:,} bytes")
+            raise SuiteError(f"{self.shown}: larger than the limit of {limit:,} bytes{_ALLOW}")
         return content
 
     @contextmanager
@@ -255,20 +298,22 @@ class DataFile:
             yield stream
 
 
-def find(source: str, base_dir: Path, root: Path | None = None) -> tuple[DataFile, ...]:
+def find(source: str, base_dir: Path, root: Path | None = None, limit: int | None = None) -> tuple[DataFile, ...]:
     """The files that a dataset's path names, in order of their names.
 
     Args:
         source: relative to ``base_dir``; a file, a glob (``data/*.jsonl``), or a zip followed by nothing, a member, or
             a glob of members (``exam.zip/test/*.jsonl``).
         root: where given, every file must lie in this directory.
+        limit: bytes of all members of an archive; default: ``MAX_BYTES``.
 
     Raises:
-        SuiteError: nothing is there, or it lies outside ``root``.
+        SuiteError: nothing is there, it lies outside ``root``, or is too large.
     """
+    most = MAX_BYTES if limit is None else limit
     archive, member = _archive(source)
     if archive is not None:
-        files = tuple(_members(path, member, source) for path in _paths(archive, base_dir, root, source))
+        files = tuple(_members(path, member, source, most) for path in _paths(archive, base_dir, root, source))
         return tuple(file for found in files for file in found)
     return tuple(DataFile(path, shown=_relative(path, base_dir)) for path in _paths(source, base_dir, root, source))
 
@@ -335,7 +380,7 @@ def _relative(path: Path, base_dir: Path) -> str:
     return path.relative_to(base_dir).as_posix() if path.is_relative_to(base_dir) else str(path)
 
 
-def _members(path: Path, pattern: str, source: str) -> list[DataFile]:
+def _members(path: Path, pattern: str, source: str, most: int) -> list[DataFile]:
     """Members are read from the archive, never unpacked to disk: their names lead nowhere."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -359,8 +404,8 @@ def _members(path: Path, pattern: str, source: str) -> list[DataFile]:
                 f"{path.name} holds the member {shown(info.filename)}, whose name leads out of the archive"
             )
     total = sum(info.file_size for info in chosen)
-    if total > MAX_BYTES or len(chosen) > MAX_FILES:
+    if total > most or len(chosen) > MAX_FILES:
         raise SuiteError(
-            f"{path.name}: {total:,} bytes in {len(chosen):,} members are more than the limit of {MAX_BYTES:,} bytes"
+            f"{path.name}: {total:,} bytes in {len(chosen):,} members are more than the limit of {most:,} bytes{_ALLOW}"
         )
     return [DataFile(path, info.filename, f"{path.name}/{info.filename}") for info in chosen]

@@ -183,6 +183,7 @@ OPTIONS = (
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option("part-size", number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
+    Option("max-data", number(float, "megabytes"), "what a suite's data files may unpack to (default 50)", "MB"),
     Option("compress", boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
     Option("share-rows", number(int, "rows"), "under -n, workers share suites of more rows (default 10000)", "N"),
     Option("shard", shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),

@@ -197,11 +197,12 @@ class Suite:
         """Where a key is declared: ``file:line:column`` in YAML, else where the suite is."""
         return self.declaration.places.get(key, self.declaration.where)
 
-    def load(self, *, offline: bool = False) -> Split:
+    def load(self, *, offline: bool = False, max_bytes: int | None = None) -> Split:
         """Read the data, hold the templates against its columns, and divide it.
 
         Args:
             offline: ``hf:`` data sets come from local copies only.
+            max_bytes: of data files, unpacked; default: 50 MB.
 
         Raises:
             SuiteError: the data cannot be read, lack a column, or are the same in tuning and test.
@@ -215,6 +216,7 @@ class Suite:
                 needed=self._needed,
                 columns=self.columns,
                 offline=offline,
+                max_bytes=max_bytes,
             )
             self._check_groups(dataset)
             return split(

@@ -77,7 +77,7 @@ class SuiteRun:
 
     @cached_property
     def split(self) -> Split:
-        return self.suite.load(offline=not self.settings.mode.online)
+        return self.suite.load(offline=not self.settings.mode.online, max_bytes=int(self.settings.max_data * 1_000_000))
 
     @cached_property
     def grader(self) -> Grader:

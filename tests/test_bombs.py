@@ -1,0 +1,116 @@
+"""Small files that become gigabytes: refused in time and in memory, with the option that allows more."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmtune.data.dataset import load
+from pytest_llmtune.errors import SuiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MOST_MEMORY = 1_000  # MB, of the whole process
+READ = """
+import resource, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from pytest_llmtune.errors import LLMTuneError
+{work}
+try:
+    work(Path({directory!r}))
+    print("read")
+except LLMTuneError as error:
+    print(str(error)[:2000])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000, "MB", resource.getrusage(resource.RUSAGE_SELF).ru_utime, "s")
+"""
+DATA = """
+from pytest_llmtune.data.dataset import load
+def work(directory):
+    load({name!r}, base_dir=directory, root=directory)
+"""
+
+
+def read_apart(directory: Path, work: str) -> str:
+    """What comes of the work in a process of its own; it took less than 1 GB and a minute of CPU."""
+    code = READ.format(path=sys.path, work=work, directory=str(directory))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    said, figures = done.stdout.rstrip().rsplit("\n", 1)
+    memory, _, seconds, _ = figures.split()
+    print(f"{said[:100]} | {memory} MB | {float(seconds):.1f} s")  # noqa: T201 - the table of docs/security.md
+    assert int(memory) < MOST_MEMORY
+    assert float(seconds) < 60
+    return said
+
+
+def _gz(unit: bytes, count: int, head: bytes = b"", tail: bytes = b"") -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            file.write(head)
+            block = unit * (1_000_000 // len(unit) + 1)
+            for _ in range(count * len(unit) // len(block) + 1):
+                file.write(block)
+            file.write(tail)
+
+    return write
+
+
+def _parquet(make: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(make(pyarrow), path, compression="zstd")
+
+    return write
+
+
+BOMBS = {
+    "rows.jsonl.gz": _gz(b'{"q":1}\n', 100_000_000),
+    "wide.jsonl.gz": _gz(b"x", 200_000_000, '{"q": "\U0001f600'.encode(), b'"}\n'),
+    "blank.jsonl.gz": _gz(b"\n", 1_000_000_000),
+    "lists.json.gz": _gz(b"[],", 300_000_000, b"[", b"[]]"),
+    "mappings.json.gz": _gz(b'{"a":{}},', 6_000_000, b"[", b"{}]"),
+    "escapes.json.gz": _gz(b"x", 45_000_000, b'["\\ud83d\\ude00', b'"]'),
+    "line.jsonl.gz": _gz(b"[],", 15_000_000, b'{"q":[', b"[]]}\n"),
+    "cell.csv.gz": _gz(b"x", 1_000_000_000, b'q\n"', b'"\n'),
+    "cells.csv.gz": _gz(b",", 45_000_000, b"q\n"),
+    "rows.csv.gz": _gz(b"a\n", 24_000_000, b"q\n"),
+    "rows.tsv.gz": _gz(b'a"\n', 16_000_000, b"q\n"),
+    "nodes.yaml.gz": _gz(b"a,", 20_000_000, b"[", b"a]"),
+    "pairs.yaml.gz": _gz(b"- {a: 1}\n", 5_000_000),
+    "text.parquet": _parquet(lambda arrow: arrow.table({"q": ["x" * 10_000_000] * 1_000})),
+    "cell.parquet": _parquet(lambda arrow: arrow.table({"q": ["x" * 400_000_000]})),
+    "lists.parquet": _parquet(lambda arrow: arrow.table({"q": [[[]] * 3_000_000] * 20})),
+    "nulls.parquet": _parquet(lambda arrow: arrow.table({"q": arrow.nulls(30_000_000)})),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_data(tmp_path: Path, name: str) -> None:
+    """A few megabytes at most on disk; unpacked, or as Python's objects, more than a machine has."""
+    BOMBS[name](tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 12_000_000
+    said = read_apart(tmp_path, DATA.format(name=name))
+    assert "limit of" in said
+    assert name in said
+
+
+def test_the_limit_is_raised_by_its_option(tmp_path: Path) -> None:
+    """Megabytes of files, unpacked; rows may take four times as much memory."""
+    rows = [{"q": str(number), "answer": "1"} for number in range(3_000)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(load("a.jsonl", base_dir=tmp_path, max_bytes=1_000_000).examples) == 3_000
+    with pytest.raises(SuiteError, match=r"a\.jsonl: larger than the limit of 50,000 bytes; .*--llm-max-data=MB"):
+        load("a.jsonl", base_dir=tmp_path, max_bytes=50_000)
+    with pytest.raises(
+        SuiteError, match=r"a\.jsonl:\d+: unpacks to more than the limit of 400,000 bytes of memory; .*--llm-max-data"
+    ):
+        load("a.jsonl", base_dir=tmp_path, max_bytes=100_000)

@@ -237,9 +237,9 @@ def test_the_limit_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_limit_of_bytes_holds_for_all_files_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A glob of many files is no way around it."""
-    monkeypatch.setattr("pytest_llmtune.data.dataset.MAX_BYTES", 50)
+    monkeypatch.setattr("pytest_llmtune.data.dataset.MAX_BYTES", 2_500)
     for name in "abc":
-        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": "x" * 10}])
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": "x" * 1_000}])
     assert "larger than the limit" in complaint("*.jsonl", tmp_path)
     assert len(load("[ab].jsonl", base_dir=tmp_path).examples) == 2
 

@@ -1,7 +1,7 @@
 """Isolation for code that a model wrote: bubblewrap, or a container runtime that the user names.
 
 The walls are theirs: namespaces for mounts, processes, network and IPC, a read-only interpreter, an empty environment, a
-small tmpfs. This module only writes their command lines. Inside, ``code_runner.py`` sets the resource limits.
+small tmpfs. This module only writes their command lines. Inside, ``runner.py`` sets the resource limits.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BUBBLEWRAP = "bubblewrap"
 DISK = 16 * 2**20
 """Bytes that an answer may write, in all its files."""
 
-_RUNNER = Path(__file__).with_name("code_runner.py")
+_RUNNER = Path(__file__).with_name("runner.py")
 _HOME = "/tmp"  # noqa: S108 - inside the sandbox: a tmpfs of its own
 _SHARED_MEMORY = 2**20
 _NOBODY = 65534
@@ -128,8 +128,8 @@ class Container:
                 f"--tmpfs={_HOME}:rw,size={DISK},mode=1777,nr_inodes=4096",
             ),
             *(f"--env={name}={value}" for name, value in _environment().items()),
-            *(f"--volume={_RUNNER}:/code_runner.py:ro", f"--workdir={_HOME}"),
-            *(self.image, "python3", *_PYTHON, "/code_runner.py"),
+            *(f"--volume={_RUNNER}:/runner.py:ro", f"--workdir={_HOME}"),
+            *(self.image, "python3", *_PYTHON, "/runner.py"),
         ]
 
     def search_path(self) -> list[str]:

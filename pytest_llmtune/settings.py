@@ -59,7 +59,7 @@ class Settings:
     max_spend: Decimal | None = None
     """USD the whole run may spend, in every paid mode."""
     prices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Model name to USD per 1M tokens (``input``, ``output``, ``cached_input``), from the ini file."""
+    """Model name to USD per 1M tokens (``input``, ``output``, ``cached_input``, ``cache_write``), from the ini file."""
     redact: tuple[str, ...] = ()
     """Regular expressions whose matches never reach a file."""
     allow_hosts: tuple[str, ...] = ()

@@ -54,19 +54,35 @@ class Usage:
     """Tokens billed for one or more responses."""
 
     prompt_tokens: int
+    """All input, read from or written to the provider's cache included."""
     completion_tokens: int
-    """Over all choices."""
+    """All output, over all choices, hidden reasoning included."""
     cached_tokens: int = 0
-    """The part of ``prompt_tokens`` billed at the cached price."""
+    """The part of ``prompt_tokens`` that was read from the provider's cache."""
     estimated: bool = False
     """True where the server reported nothing usable and the tokens were estimated from text."""
+    cache_write_tokens: int = 0
+    """The part of ``prompt_tokens`` that was written to the provider's cache."""
+    units: tuple[tuple[str, float], ...] = ()
+    """Other billed units by genai-prices' names, sorted: ``input_audio_tokens``, ``web_searches``, ``audio_seconds``."""
+    tier: str = ""
+    """The service tier as served, where the response names one: ``flex``, ``priority``."""
+    requests: int = field(default=0, compare=False)
+    """HTTP requests behind it, for prices by the request; 0 counts as one."""
 
     def __add__(self, other: Usage) -> Usage:
+        units = dict(self.units)
+        for name, count in other.units:
+            units[name] = units.get(name, 0) + count
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
             self.estimated or other.estimated,
+            self.cache_write_tokens + other.cache_write_tokens,
+            tuple(sorted(units.items())),
+            self.tier or other.tier,
+            self.requests + other.requests,
         )
 
 

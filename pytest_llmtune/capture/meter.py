@@ -5,29 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
-from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
+from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
 from pytest_llmtune.types import Usage
-from pytest_llmtune.wire.response import facts_of, parse_object, token_limit
-from pytest_llmtune.wire.tokens import ASSUMED_ANSWER, metered, prompt_bound
+from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
+from pytest_llmtune.wire.bounds import most_tokens
+from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
+    from pytest_llmtune.capture.matching import Asked
     from pytest_llmtune.money.ledger import Ledger, Reservation
-    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.money.prices import Price, PriceBook
+    from pytest_llmtune.wire.billing import Bill
 
-__all__ = ["ClientSpend", "Limits", "Meter", "Prices"]
+__all__ = ["ClientSpend", "Hold", "Limits", "Meter", "Prices"]
 
 
-class _Price(Protocol):
-    def cost(self, usage: Usage) -> Decimal: ...
+_ZERO = Decimal(0)
+_LEAST = Decimal("0.000001")
+"""Reserved of nothing: it does not fit, and says so."""
 
 
 class Prices(Protocol):
-    """Gives the price of a model; SuiteError where it is unknown."""
+    """Gives the price of a call; SuiteError where it is unknown."""
 
-    def price(self, model: str) -> _Price: ...
+    def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price: ...
+
+    def has_own(self, models: Iterable[str]) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,82 +67,194 @@ def _dollars(value: Any) -> Decimal:
     return amount
 
 
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One call on its way: it counts against the limits until it is answered or lost."""
+
+    asked: Asked
+    amount: Decimal = _ZERO
+    """USD of ``max_cost`` that are set aside for it."""
+    answer: str | bytes = ""
+    bounded: bool = True
+    """Whether it can cost no more than ``amount``, by what its request says."""
+
+
 @dataclass(slots=True)
 class Meter:
-    """Counts the calls of one test; not thread-safe, its owner locks."""
+    """Counts the calls of one test; not thread-safe, its owner locks.
+
+    An answer is read and priced when its cost is asked for: where nothing limits or shows it, nothing is.
+    """
 
     limits: Limits = field(default_factory=Limits)
     prices: Prices | None = None
     calls: int = 0
     """Calls that were answered."""
-    usage: dict[str, Usage] = field(default_factory=dict)
-    """Tokens by model, as asked for."""
-    unmetered: list[str] = field(default_factory=list)
-    """Models whose response gave no usage."""
+    _usage: dict[str, Usage] = field(default_factory=dict)
+    _flying: list[Hold] = field(default_factory=list)
+    _answered: list[Hold] = field(default_factory=list)
+    """Answers that are not read yet."""
+    _cost: Decimal = _ZERO
+    _lost: Decimal = _ZERO
+    """USD that calls without an answer may have cost."""
+    _dearest: dict[str, Decimal] = field(default_factory=dict)
+    """USD of the dearest call so far, by model as asked for."""
+    _unjudged: list[LLMTuneError] = field(default_factory=list)
 
-    def before(self, body: str) -> None:
-        """A call with this body is about to be made.
+    def enter(self, asked: Asked) -> Hold:
+        """A call is about to be made, from a recording or not.
 
         Raises:
-            BudgetExhaustedError: a limit leaves no room for one more call.
-            SuiteError: ``max_cost`` is asked for, and the model has no price.
+            BudgetExhaustedError: a limit leaves no room for one more call, those in flight counted.
+            SuiteError: ``max_cost`` is asked for, and the calls so far cannot be judged.
         """
-        limits = self.limits
-        if limits.max_calls is not None and self.calls >= limits.max_calls:
-            raise BudgetExhaustedError(f"call {self.calls + 1} passes max_calls={limits.max_calls}")
-        if limits.max_cost is not None:
-            if model := _model(body):
-                self._price(model)
+        most, made = self.limits.max_calls, self.calls + len(self._flying)
+        if most is not None and made >= most:
+            flying = f" ({len(self._flying)} in flight)" if self._flying else ""
+            raise BudgetExhaustedError(f"call {made + 1} passes max_calls={most}{flying}")
+        if self.limits.max_cost is not None:
             self.check()
+        hold = Hold(asked)
+        self._flying.append(hold)
+        return hold
 
-    def after(self, body: str, response: str) -> None:
-        """A call was answered."""
+    def reserve(self, hold: Hold) -> None:
+        """Before a call is sent: set aside what it may cost at most.
+
+        A request that sets no limit counts as one of 16,384 tokens for each answer, or as what is left where that is
+        less; once its model has answered in this test, as its dearest bill, or twice that beside calls in flight. So it
+        can pass ``max_cost`` by no more than its own bill.
+
+        Raises:
+            BudgetExhaustedError: what it may cost does not fit; nothing is to be sent.
+            SuiteError: nobody knows the price of its model.
+        """
+        limit = self.limits.max_cost
+        if limit is None or not asks_a_model(hold.asked.method, hold.asked.uri, hold.asked.body):
+            return
+        left = limit - self._cost - self._lost - sum((other.amount for other in self._flying), _ZERO)
+        worst, hold.bounded = self._worst(hold, left)
+        if worst > left:
+            self._flying.remove(hold)
+            number = self.calls + len(self._flying) + 1
+            flying = f", {len(self._flying)} calls in flight counted" if self._flying else ""
+            raise BudgetExhaustedError(
+                f"call {number} may cost up to ${worst:.6f}, and ${max(left, _ZERO):.6f} of max_cost={limit} is "
+                f"left{flying}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
+            )
+        hold.amount = worst
+
+    def answered(self, hold: Hold, status: int, answer: str | bytes) -> None:
+        """A call was answered; an error is no call, and costs nothing.
+
+        Args:
+            answer: the response's body as text; bytes where it is none.
+        """
+        self._flying.remove(hold)
+        if status >= 400:
+            return
         self.calls += 1
-        model, usage = _model(body) or facts_of(response).model, metered(body, response)
-        if usage is not None:
-            self.usage[model] = self.usage.get(model, Usage(0, 0)) + usage
-        elif model:
-            self.unmetered.append(model)
+        hold.answer, hold.amount = answer, _ZERO
+        self._answered.append(hold)
+
+    def lost(self, hold: Hold) -> None:
+        """A call got no answer: it does not count, but a provider may have billed what was reserved for it."""
+        if hold in self._flying:
+            self._flying.remove(hold)
+            self._lost += hold.amount if hold.bounded else _ZERO
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        """Tokens by model, as asked for; of answers that say them."""
+        self.read()
+        return self._usage
 
     @property
     def cost(self) -> Decimal:
         """USD so far.
 
         Raises:
-            SuiteError: a model has no price.
+            SuiteError: a model has no price, or an answer does not say what it bills.
         """
-        return sum((self._price(model).cost(usage) for model, usage in self.usage.items()), Decimal(0))
+        self.read()
+        if self._unjudged:
+            raise self._unjudged[0]
+        return self._cost
+
+    def read(self) -> None:
+        """Read and price what was answered since the last time."""
+        answered, self._answered = self._answered, []
+        for hold in answered:
+            own = self.prices is not None and self.prices.has_own([model_asked(hold.asked.uri, hold.asked.body)])
+            bill = read_bill(hold.asked.method, hold.asked.uri, hold.asked.body, hold.answer, listed=not own)
+            if bill is None:
+                continue
+            if bill.usage is not None:
+                self._usage[bill.model] = self._usage.get(bill.model, Usage(0, 0)) + bill.usage
+            try:
+                cost = self._priced(hold, bill)
+            except LLMTuneError as error:
+                self._unjudged.append(error)
+            else:
+                self._cost += cost
+                self._dearest[bill.model] = max(cost, self._dearest.get(bill.model, _ZERO))
 
     def check(self) -> None:
         """Hold the calls so far against the limits.
 
         Raises:
             BudgetExhaustedError: they are more, or cost more.
-            SuiteError: they cannot be priced: an unknown model, or a response without ``usage``.
+            SuiteError: they cannot be judged: an unknown model, or an answer that does not say what it bills.
         """
         limit = self.limits.max_cost
         if self.limits.max_calls is not None and self.calls > self.limits.max_calls:
             raise BudgetExhaustedError(f"{self.calls} calls were made, more than max_calls={self.limits.max_calls}")
         if limit is None:
             return
-        if self.unmetered:
-            raise SuiteError(
-                f"max_cost={limit} cannot be judged: a response of {self.unmetered[0]} gives no usage; "
-                'for a stream of chat completions ask for it: stream_options={"include_usage": True}'
-            )
-        if (cost := self.cost) > limit:
+        try:
+            cost = self.cost
+        except SuiteError as error:
+            raise SuiteError(f"max_cost={limit} cannot be judged: {error}") from None
+        if cost > limit:
             calls = "1 call costs" if self.calls == 1 else f"{self.calls} calls cost"
             raise BudgetExhaustedError(f"{calls} {cost} USD, more than max_cost={limit}")
 
-    def _price(self, model: str) -> _Price:
+    def _priced(self, hold: Hold, bill: Bill) -> Decimal:
         if self.prices is None:
-            raise SuiteError(f"the price of {model} is not known; give it with llmtune_prices")
-        return self.prices.price(model)
+            raise SuiteError(f"the price of {bill.model} is not known; give it with llmtune_prices")
+        usage = bill.usage
+        if usage is None and (not bill.models or not self._price(hold, bill).free):
+            path = urlsplit(hold.asked.uri).path
+            raise SuiteError(
+                f"an answer of {bill.model or 'the model'} at {path} gives no usage that can be read; for a stream of "
+                'chat completions ask for it: stream_options={"include_usage": True}'
+            )
+        return self._price(hold, bill).cost(usage or Usage(0, 0))
 
+    def _price(self, hold: Hold, bill: Bill) -> Price:
+        if self.prices is None:  # pragma: no cover  # asked before
+            raise SuiteError("no prices")
+        return self.prices.price_at(hold.asked.uri, bill.models, bill.providers)
 
-def _model(body: str) -> str:
-    data: Mapping[str, Any] = parse_object(body) or {}
-    return str(data.get("model") or "")
+    def _worst(self, hold: Hold, left: Decimal) -> tuple[Decimal, bool]:
+        """USD that a call may cost, and whether its request makes sure of it."""
+        asked, uri = model_asked(hold.asked.uri, hold.asked.body), hold.asked.uri
+        if self.prices is None:
+            raise SuiteError(f"the price of {asked} is not known; give it with llmtune_prices")
+        most, worst = most_tokens(uri, hold.asked.body), max(left, _LEAST)
+        try:
+            price = self.prices.price_at(uri, [asked])
+        except SuiteError:
+            if not names_a_deployment(uri):
+                raise
+        else:
+            if price.free or (price.bounded and most.answer is not None):
+                return price.worst(most.prompt, most.answer or 0, most.tier), True
+            if price.bounded:
+                worst = min(worst, price.worst(most.prompt, most.choices * ASSUMED_ANSWER, most.tier))
+        if asked in self._dearest:
+            worst = self._dearest[asked] * (2 if len(self._flying) > 1 else 1)
+        return worst, False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,39 +264,51 @@ class ClientSpend:
     ledger: Ledger
     prices: PriceBook
 
-    def reserve(self, body: str) -> Reservation | None:
+    def reserve(self, asked: Asked) -> Reservation | None:
         """Before a call is sent: the most it may cost; None where nothing limits it, or it asks no model.
 
-        A request that does not limit its answer counts with 16,384 tokens for each.
+        A request that does not limit its answer counts with 16,384 tokens. One whose model only the answer names (a
+        deployment at Azure), or that is billed by the second, takes all that is left: one such call goes out at a time.
 
         Raises:
             BudgetExhaustedError: it does not fit.
             SuiteError: nobody knows the model's price.
         """
-        asked: Mapping[str, Any] = parse_object(body) or {}
-        if self.ledger.limit is None or not asked.get("model"):
+        left = self.ledger.left
+        if left is None or not asks_a_model(asked.method, asked.uri, asked.body):
             return None
-        most = token_limit(asked) or asked.get("max_output_tokens")
-        tokens = _whole(asked.get("n"), 1) * _whole(most, ASSUMED_ANSWER)
-        return self.ledger.reserve_now(self.prices.price(str(asked["model"])).worst(prompt_bound(asked), tokens))
+        most = most_tokens(asked.uri, asked.body)
+        answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
+        try:
+            price: Price | None = self.prices.price_at(asked.uri, [model_asked(asked.uri, asked.body)])
+        except SuiteError:
+            if not names_a_deployment(asked.uri):
+                raise
+            price = None
+        if price is None or not price.bounded:
+            return self.ledger.reserve_now(max(left, _LEAST))
+        model = model_asked(asked.uri, asked.body)
+        return self.ledger.reserve_now(price.worst(most.prompt, answer, most.tier), model)
 
-    def answered(self, reservation: Reservation, body: str, status: int, text: str) -> None:
-        """A call was answered: an error is free; an answer without ``usage`` may have cost what was reserved."""
-        usage = metered(body, text)
-        if status >= 400:
-            reservation.settle(Decimal(0))
-        elif usage is not None:
-            reservation.settle(self.prices.price(str((parse_object(body) or {})["model"])).cost(usage))
-        else:
+    def answered(self, reservation: Reservation, asked: Asked, status: int, answer: str | bytes) -> None:
+        """A call was answered: an error is free.
+
+        Raises:
+            SuiteError: the answer cannot be priced; what was reserved may have been billed, and counts.
+        """
+        try:
+            if status >= 400:
+                reservation.settle(Decimal(0))
+                return
             reservation.settle(reservation.amount, uncertain=True)
-        self.ledger.close(reservation)
+            own = self.prices.has_own([model_asked(asked.uri, asked.body)])
+            bill = read_bill(asked.method, asked.uri, asked.body, answer, listed=not own)
+            if bill is not None and bill.usage is not None:
+                reservation.settle(self.prices.price_at(asked.uri, bill.models, bill.providers).cost(bill.usage))
+        finally:
+            self.ledger.close(reservation)
 
     def lost(self, reservation: Reservation) -> None:
         """A call was never answered; the provider may have billed it."""
         reservation.settle(reservation.amount, uncertain=True)
         self.ledger.close(reservation)
-
-
-def _whole(value: Any, otherwise: int) -> int:
-    """A number of a request as it was meant; what is none, or below one, lowers no worst case."""
-    return value if isinstance(value, int) and value > 0 else otherwise

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from pytest_llmtune.capture.meter import Hold
     from pytest_llmtune.money.ledger import Ledger, Reservation
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
@@ -65,6 +66,8 @@ class Call:
     """The answer, once there is one that may be recorded."""
     played: bool = False
     """Whether the answer is from the recording."""
+    hold: Hold | None = None
+    """Of the test's limits, while it is on its way."""
     reservation: Reservation | None = None
     """Of the run's money, while it is on its way."""
     started: float = field(default_factory=time.perf_counter)
@@ -149,18 +152,19 @@ class Replay:
         with self._lock:
             self._open()
             try:
-                self.meter.before(asked.body)
+                call.hold = self.meter.enter(asked)
             except LLMTuneError as error:
                 self._refuse(error)
             waiting = self._waiting.get(self.matching.key(self._clean(asked)))
             if waiting:
                 call.interaction, call.played = waiting.popleft(), True
-                self.meter.after(asked.body, call.interaction.text)
+                self.meter.answered(call.hold, call.interaction.status, call.interaction.text)
             elif not self.mode.online:
+                self.meter.lost(call.hold)
                 self.missing.append(asked)
                 self._refuse(StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}"))
             else:
-                call.reservation = self._reserved(asked)
+                self._reserve(call)
             self._calls.append(call)
         return call
 
@@ -190,7 +194,8 @@ class Replay:
             latency,
         )
         with self._lock:
-            self.meter.after(asked.body, text)
+            if call.hold is not None:
+                self.meter.answered(call.hold, status, text)
             call.interaction = interaction
 
     def drop(self, call: Call) -> None:
@@ -212,19 +217,32 @@ class Replay:
         for interaction in self._recorded:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
 
-    def _reserved(self, asked: Asked) -> Reservation | None:
+    def _reserve(self, call: Call) -> None:
+        """Set aside what the call may cost, of the test's limit and the run's."""
+        asked = call.asked
         try:
-            return None if self.spend is None else self.spend.reserve(asked.body)
+            if call.hold is not None:
+                self.meter.reserve(call.hold)
+            if self.spend is not None:
+                call.reservation = self.spend.reserve(asked)
         except LLMTuneError as error:
+            if call.hold is not None:
+                self.meter.lost(call.hold)
             self._refuse(error)
 
     def _settle(self, call: Call, status: int, text: str) -> None:
+        asked = call.asked
         with self._lock:
             if self.spend is not None and call.reservation is not None:
-                self.spend.answered(call.reservation, call.asked.body, status, text)
-                call.reservation = None
+                reservation, call.reservation = call.reservation, None
+                try:
+                    self.spend.answered(reservation, asked, status, text)
+                except LLMTuneError as error:
+                    self._errors.append(error)
 
     def _lost(self, call: Call) -> None:
+        if call.hold is not None and call.interaction is None:
+            self.meter.lost(call.hold)
         if self.spend is not None and call.reservation is not None:
             self.spend.lost(call.reservation)
             call.reservation = None

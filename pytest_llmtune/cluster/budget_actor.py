@@ -77,10 +77,10 @@ class BudgetActor:
         """A batch begins: until its end it may reserve."""
         self._held[batch] = {}
 
-    async def reserve(self, batch: int, number: int, amount: Decimal) -> str:
+    async def reserve(self, batch: int, number: int, amount: Decimal, model: str = "") -> str:
         """Set aside USD, waiting as ``Ledger.reserve``; empty, or why it cannot be."""
         try:
-            reservation = await self._ledger.hold(amount)
+            reservation = await self._ledger.hold(amount, model)
         except BudgetExhaustedError as error:
             return str(error)
         if batch not in self._held:  # its machine was given up meanwhile, and must not spend any more
@@ -97,7 +97,8 @@ class BudgetActor:
         for each in news:
             if isinstance(each, Closed):
                 reservation = self._held[batch].pop(each.number)
-                reservation.settle(each.cost, uncertain=each.uncertain)
+                cost = max(each.cost, reservation.amount) if each.uncertain else each.cost
+                reservation.settle(cost, uncertain=each.uncertain)
                 self._ledger.close(reservation)
         self._tell(news)
 

@@ -82,15 +82,15 @@ class _Post:
     _sending: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def reserve(self, amount: Decimal) -> AsyncIterator[Reservation]:
+    async def reserve(self, amount: Decimal, model: str = "") -> AsyncIterator[Reservation]:
         number = next(self._numbers)
-        if refusal := await self.purse.reserve.remote(self.batch, number, amount):
+        if refusal := await self.purse.reserve.remote(self.batch, number, amount, model):
             raise BudgetExhaustedError(refusal)
 
         def close(done: Reservation) -> None:
             self.tell(Closed(number, done.price, done.uncertain))
 
-        with closing_reservation(Reservation(amount), close) as reservation:
+        with closing_reservation(Reservation(amount, model=model, asked=amount), close) as reservation:
             yield reservation
 
     def tell(self, news: News) -> None:

@@ -79,7 +79,7 @@ OnExchange = Callable[[Exchange, Decimal], None]
 class Reserving(Protocol):
     """Where dollars are reserved before they are spent: a ledger, here or elsewhere."""
 
-    def reserve(self, amount: Decimal) -> AbstractAsyncContextManager[Reservation]: ...
+    def reserve(self, amount: Decimal, model: str = "") -> AbstractAsyncContextManager[Reservation]: ...
 
 
 _FREE = Decimal(0)
@@ -208,7 +208,7 @@ class HttpRequester:
         """Send it once; None where answers were kept."""
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(lane, body, n)
-        async with self.slots.entered(), self.ledger.reserve(worst) as reservation:
+        async with self.slots.entered(), self.ledger.reserve(worst, job.model) as reservation:
             reservation.settle(_FREE)  # until it is sent
             async with lane.gate.entered():
                 if time.monotonic() + lane.pace > job.end:
@@ -217,7 +217,8 @@ class HttpRequester:
                 async with lane.pilot(ANY).flight() as first, lane.pilot(job.model).flight() as pilot:
                     await lane.connect()
                     seconds = job.begin(self.patience)
-                    if seconds <= 0 or n > (self._limit(lane, job.request) or n) or not lane.usable(job.model):
+                    too_many = n > (self._limit(lane, job.request) or n)
+                    if seconds <= 0 or too_many or reservation.overdrawn or not lane.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # found out while this request waited
                     found = await self._send(lane, body, seconds, reservation)
                     if isinstance(found, Failure):
@@ -225,6 +226,7 @@ class HttpRequester:
                         first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
                         await self._lost(lane, job, found, reservation)
                         return found
+                    self._billed(lane, found, reservation)  # known before others follow
                     first.landed = pilot.landed = True
             lane.succeeded()
             await self._received(lane, found, reservation, keep)
@@ -256,6 +258,15 @@ class HttpRequester:
                 self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
                 lane.slow_down(job.sent, failure, self.patience.pause)
+
+    def _billed(self, lane: KeyChannel, found: Exchange, reservation: Reservation) -> None:
+        """What an answer costs, as far as it says itself; one that costs more than was asked for makes others count so."""
+        cost = self.billing.cost(lane, found)
+        if reservation.billed(cost):
+            self.account.note(
+                f"{lane.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} where "
+                f"${reservation.asked:.6f} is the most): what is asked of it counts with what it billed"
+            )
 
     async def _received(self, lane: KeyChannel, found: Exchange, reservation: Reservation, keep: OnExchange) -> None:
         exchange, extra = found, _FREE

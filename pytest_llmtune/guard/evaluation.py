@@ -90,7 +90,7 @@ def _plain(result: ExampleResult) -> tuple[Any, ...]:
         result.status,
         grade and (grade.metrics, grade.votes, grade.voted_answer, [(a.key, a.text, a.correct) for a in grade.answers]),
         tuple(result.responses),
-        (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.estimated),
+        (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.estimated, usage.cache_write_tokens),
         str(result.cost),
         result.latency,
         result.error,

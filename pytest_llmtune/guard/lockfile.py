@@ -142,7 +142,7 @@ class Lock:
     metrics: Mapping[str, Measured]
     """Baseline of every metric, ``inference_cost`` (USD per instance) among them."""
     prices: Mapping[str, Mapping[str, Decimal]]
-    """Model to USD per 1M tokens: ``input``, ``output``, ``cached_input``."""
+    """Model to USD per 1M tokens: ``input``, ``output``, ``cached_input``, ``cache_write``."""
     fingerprints: Mapping[str, str]
     """Of ``dataset``, ``prompt``, ``grader``, ...: what the baseline was measured with; ``rows`` are counts, in words."""
     study: StudySummary | None = None

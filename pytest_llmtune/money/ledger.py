@@ -7,7 +7,7 @@ import sqlite3
 from collections import deque
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
@@ -20,6 +20,7 @@ __all__ = ["Ledger", "Reservation", "SharedSpend", "closing_reservation"]
 
 
 _ZERO = Decimal(0)
+_HUNDREDTH = Decimal("0.01")
 _PAUSE = 0.05  # seconds between two looks at what other processes have settled
 
 
@@ -30,15 +31,37 @@ class Reservation:
     amount: Decimal
     cost: Decimal | None = None
     uncertain: bool = False
+    model: str = ""
+    """What is learned of one model's bills counts for its other requests."""
+    asked: Decimal = _ZERO
+    """USD that the request should cost at most, by what it says itself."""
+    ledger: Ledger | None = None
+    """Where it was made."""
+    grown: bool = False
+    """Whether another bill of its model was larger than asked for while this one was under way."""
 
     def settle(self, cost: Decimal, *, uncertain: bool = False) -> None:
         """The request cost this many USD; ``uncertain``: it may have, nobody can tell."""
         self.cost, self.uncertain = cost, uncertain
 
+    def billed(self, cost: Decimal) -> bool:
+        """As ``settle``; where it is more than was asked for, all that is under way counts so at once, and True."""
+        self.settle(cost)
+        if not self.asked or cost <= self.asked:
+            return False
+        if self.ledger is not None and cost > self.amount:
+            self.ledger.chain()[-1].learn(self.model, cost / self.asked)
+        return True
+
     @property
     def price(self) -> Decimal:
         """USD that it counts with: the whole amount, where ``settle`` said nothing else."""
         return self.amount if self.cost is None else self.cost
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether it was granted for less than its model turned out to bill, and the limit does not hold that."""
+        return self.grown and self.ledger is not None and self.ledger.overdrawn
 
 
 @contextmanager
@@ -57,8 +80,9 @@ def closing_reservation(reservation: Reservation, close: Callable[[Reservation],
 @dataclass(slots=True, eq=False)
 class _Waiting:
     ledger: Ledger
-    amount: Decimal
-    granted: asyncio.Future[None]
+    asked: Decimal
+    model: str
+    granted: asyncio.Future[Reservation]
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +91,10 @@ class Ledger:
 
     One event loop uses it at a time; several, one after the other. A ledger inside another (a suite's budget inside
     the run's) reserves in both.
+
+    A bill that is larger than its reservation (hidden reasoning, a server that ignores ``max_tokens``) makes all
+    reservations of its model larger by the same factor, those in flight included: what is then sent fits, and the limit
+    is passed by no more than what was under way.
     """
 
     limit: Decimal | None = None
@@ -82,6 +110,10 @@ class Ledger:
     """Who waits for settlements; that of the outermost ledger serves all inside it."""
     shared: SharedSpend | None = None
     """Of the outermost ledger, where the limit is that of several processes: what the others spend of it."""
+    growth: dict[str, Decimal] = field(default_factory=dict)
+    """Of the outermost ledger: how many times what was asked for a model has billed at most, where that is over 1."""
+    under_way: set[Reservation] = field(default_factory=set, repr=False)
+    """Of the outermost ledger: what is granted and not closed."""
 
     @property
     def left(self) -> Decimal | None:
@@ -90,68 +122,87 @@ class Ledger:
         above = None if self.parent is None else self.parent.left
         return min((value for value in (own, above) if value is not None), default=None)
 
+    @property
+    def overdrawn(self) -> bool:
+        """Whether more is spent and reserved, here or around, than the limit allows: reservations have grown."""
+        return any(
+            ledger.limit is not None and sum(ledger.elsewhere(), ledger.spent + ledger.reserved) > ledger.limit
+            for ledger in self.chain()
+        )
+
     @asynccontextmanager
-    async def reserve(self, amount: Decimal) -> AsyncIterator[Reservation]:
+    async def reserve(self, amount: Decimal, model: str = "") -> AsyncIterator[Reservation]:
         """Set aside what a request may cost at most; wait where requests in flight must be settled first.
 
         Left by an exception without ``settle`` (cancelled in flight, say), the whole amount counts as uncertain spend.
 
+        Args:
+            model: whose bills it is like.
+
         Raises:
             BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
         """
-        with closing_reservation(await self.hold(amount), self.close) as reservation:
+        with closing_reservation(await self.hold(amount, model), self.close) as reservation:
             yield reservation
 
-    async def hold(self, amount: Decimal) -> Reservation:
+    async def hold(self, amount: Decimal, model: str = "") -> Reservation:
         """As ``reserve``; whoever takes it settles it, and gives it to ``close``.
 
         Raises:
             BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
         """
-        await self._wait_for(amount)
-        return Reservation(amount)
+        return await self._wait_for(amount, model)
 
-    def reserve_now(self, amount: Decimal) -> Reservation:
+    def reserve_now(self, amount: Decimal, model: str = "") -> Reservation:
         """Set aside an amount without waiting; whoever takes it settles it, and gives it to ``close``.
 
         Raises:
             BudgetExhaustedError: it does not fit now.
         """
-        self.check(amount)
-        if not self.take(amount):
+        self.check(amount, model)
+        reservation = self.grant(amount, model)
+        if reservation is None:
             outermost = self.chain()[-1]
             raise BudgetExhaustedError(
                 f"{outermost.name}: what is left of ${outermost.limit} is reserved for requests in flight, and the "
-                f"next one may cost up to ${amount:.6f}; give a larger budget, or a smaller max_tokens or n"
+                f"next one may cost up to ${self._grown(amount, model):.6f}; give a larger budget, or a smaller "
+                "max_tokens or n"
             )
-        return Reservation(amount)
+        return reservation
 
     def close(self, reservation: Reservation) -> None:
         """What was set aside becomes what it cost: the whole amount, where ``settle`` said nothing else."""
         chain = self.chain()
+        outermost = chain[-1]
+        outermost.under_way.discard(reservation)
         for ledger in chain:
             ledger.reserved -= reservation.amount
             ledger.spent += reservation.price
             ledger.uncertain += reservation.price if reservation.uncertain else _ZERO
-        outermost = chain[-1]
+        if reservation.asked and reservation.price > reservation.amount and not reservation.uncertain:
+            outermost.learn(reservation.model, reservation.price / reservation.asked)
         if outermost.shared is not None:
             outermost.shared.publish(outermost.spent, outermost.reserved)
         self._serve(outermost.queue)
 
-    def check(self, amount: Decimal) -> None:
+    def check(self, amount: Decimal, model: str = "") -> None:
         """Fail where an amount cannot be reserved, now or later.
 
         Raises:
             BudgetExhaustedError: even if everything in flight turns out to cost nothing.
         """
+        amount = self._grown(amount, model)
         for ledger in self.chain():
             if ledger.limit is None:
                 continue
             spent = ledger.spent + ledger.elsewhere()[0]
             if spent + amount > ledger.limit:
+                factor = self.chain()[-1].growth.get(model)
+                dishonest = f" ({model} has billed {factor:.1f} times what its requests allow)" if factor else ""
+                over = f", ${spent - ledger.limit:.6f} more than allowed," if spent > ledger.limit else ""
                 raise BudgetExhaustedError(
-                    f"{ledger.name}: ${spent:.6f} of ${ledger.limit} is spent, and the next request may cost up "
-                    f"to ${amount:.6f}; give a larger budget, or a smaller max_tokens or n"
+                    f"{ledger.name}: ${spent:.6f} of ${ledger.limit} is spent{over}{',' if not over else ''} and the next request may cost up "
+                    f"to ${amount:.6f}{dishonest}; give a larger budget, or a smaller max_tokens or n"
                 )
 
     def chain(self) -> list[Ledger]:
@@ -181,11 +232,36 @@ class Ledger:
             ledger.reserved -= amount
         return False
 
-    async def _wait_for(self, amount: Decimal) -> None:
-        self.check(amount)
+    def grant(self, asked: Decimal, model: str) -> Reservation | None:
+        """Reserve an amount if it fits right now, as large as its model's bills make it; else None."""
+        amount = self._grown(asked, model)
+        if not self.take(amount):
+            return None
+        reservation = Reservation(amount, model=model, asked=asked, ledger=self)
+        self.chain()[-1].under_way.add(reservation)
+        return reservation
+
+    def _grown(self, asked: Decimal, model: str) -> Decimal:
+        return asked * self.chain()[-1].growth.get(model, Decimal(1))
+
+    def learn(self, model: str, factor: Decimal) -> None:
+        """A bill of the model was so many times what its request allows: expect that of the others too."""
+        factor = factor.quantize(_HUNDREDTH, ROUND_CEILING)  # products stay exact
+        self.growth[model] = factor
+        for reservation in self.under_way:
+            more = reservation.asked * factor - reservation.amount
+            if reservation.model != model or more <= 0 or reservation.ledger is None:
+                continue
+            reservation.amount += more
+            reservation.grown = True
+            for ledger in reservation.ledger.chain():
+                ledger.reserved += more
+
+    async def _wait_for(self, asked: Decimal, model: str) -> Reservation:
+        self.check(asked, model)
         outermost = self.chain()[-1]
         queue = outermost.queue
-        waiting = _Waiting(self, amount, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(self, asked, model, asyncio.get_running_loop().create_future())
         queue.append(waiting)
         self._serve(queue)
         try:
@@ -193,12 +269,14 @@ class Ledger:
                 await asyncio.wait([waiting.granted], timeout=_PAUSE)  # other processes settle without a word
                 if queue and queue[0] is waiting:
                     self._serve(queue)
-            await waiting.granted
+            return await waiting.granted
         except asyncio.CancelledError:
             if waiting in queue:
                 queue.remove(waiting)
             elif not waiting.granted.cancelled() and waiting.granted.exception() is None:
-                self.close(Reservation(amount, _ZERO))  # granted in the same moment, and never used
+                reservation = waiting.granted.result()  # granted in the same moment, and never used
+                reservation.settle(_ZERO)
+                self.close(reservation)
             self._serve(queue)
             raise
 
@@ -208,13 +286,14 @@ class Ledger:
             first = queue[0]
             if not first.granted.done():  # else cancelled
                 try:
-                    first.ledger.check(first.amount)
+                    first.ledger.check(first.asked, first.model)
                 except BudgetExhaustedError as error:
                     first.granted.set_exception(error)
                 else:
-                    if not first.ledger.take(first.amount):
+                    reservation = first.ledger.grant(first.asked, first.model)
+                    if reservation is None:
                         return
-                    first.granted.set_result(None)
+                    first.granted.set_result(reservation)
             queue.popleft()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -12,13 +13,32 @@ from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
+
     from pytest_llmtune.types import Usage
 
-__all__ = ["PRICES_SCHEMA", "Price", "PriceBook", "parse_price", "parse_prices"]
+__all__ = ["PRICES_SCHEMA", "RATES", "Price", "PriceBook", "parse_price", "parse_prices"]
 
+
+RATES = ("input", "output", "cached_input", "cache_write")
+"""What a price names; the last two are optional."""
 
 _MILLION = Decimal(1_000_000)
-_FIELDS = ("input", "output", "cached_input")
+_ZERO = Decimal(0)
+_LISTED = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cached_input": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+}
+_MAKERS = (
+    "openai", "anthropic", "google", "mistral", "cohere", "deepseek", "x-ai", "perplexity", "voyageai", "moonshotai", "aws",
+)  # fmt: skip
+"""Providers whose price a model has where neither its address nor genai-prices' rules say who serves it."""
+_UNMEASURED = frozenset({"web_searches", "social_searches", "storage_searches", "code_executions"})
+"""Units that some models bill by the request or with the tokens: no price of their own is no gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,56 +48,149 @@ class Price:
     input: Decimal
     output: Decimal
     cached_input: Decimal | None = None
-    """For prompt tokens served from the provider's own cache; None: as ``input``."""
+    """For prompt tokens read from the provider's own cache; None: as ``input``."""
     tiers: tuple[tuple[int, Price], ...] = ()
     """(prompt tokens, price): a prompt longer than this bills *all* its tokens at that price; shortest first."""
+    cache_write: Decimal | None = None
+    """For prompt tokens written to the provider's own cache; None: as ``input``."""
+    listed: ModelPrice | None = field(default=None, compare=False, repr=False)
+    """genai-prices' own price; None: the user's."""
+    service: tuple[tuple[str, Price], ...] = field(default=(), compare=False, repr=False)
+    """Prices of other service tiers (``flex``, ``priority``, ``batch``, ``fast``), by the name as served."""
+    share: Decimal = field(default=Decimal(1), compare=False, repr=False)
+    """What is paid of ``listed``; the rates have it in them."""
 
     def cost(self, usage: Usage) -> Decimal:
-        """USD for these tokens."""
-        price = next((tier for start, tier in reversed(self.tiers) if usage.prompt_tokens > start), self)
-        cached = price.input if price.cached_input is None else price.cached_input
+        """USD for this usage; of what genai-prices lists, by its own calculation.
+
+        Raises:
+            SuiteError: a part of the usage has no price.
+        """
+        price = dict(self.service).get(usage.tier, self)
+        if gap := _gap(price, usage):
+            raise SuiteError(f"{gap}; give a price of your own: prices, or llmtune_prices in the ini file")
+        if price.listed is not None and not _rates(price.listed) <= _SIMPLE:
+            return _calculated(price.listed, usage) * price.share
+        rate = next((tier for start, tier in reversed(price.tiers) if usage.prompt_tokens > start), price)
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
         return (
-            price.input * (usage.prompt_tokens - usage.cached_tokens)
-            + cached * usage.cached_tokens
-            + price.output * usage.completion_tokens
+            rate.input * (usage.prompt_tokens - cached - written)
+            + (rate.input if rate.cached_input is None else rate.cached_input) * cached
+            + (rate.input if rate.cache_write is None else rate.cache_write) * written
+            + rate.output * usage.completion_tokens
         ) / _MILLION
 
-    def worst(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
-        """USD that a request may cost at most; nothing of it cached."""
-        dearest = max(self.input, self.cached_input or Decimal(0))  # a price for cached tokens may be the higher one
-        own = (dearest * prompt_tokens + self.output * completion_tokens) / _MILLION
+    def worst(self, prompt_tokens: int, completion_tokens: int, tier: str = "") -> Decimal:
+        """USD that a request may cost at most, whatever part of its prompt is read from or written to a cache.
+
+        Args:
+            tier: the service tier that the request names.
+        """
+        price = dict(self.service).get(tier, self)
+        dearest = max(price.input, price.cached_input or _ZERO, price.cache_write or _ZERO)
+        own = (dearest * prompt_tokens + price.output * completion_tokens) / _MILLION
+        others: Mapping[str, Any] = {} if price.listed is None else price.listed.__dict__
+        request = (others.get("requests_kcount") or _ZERO) / 1000
+        letters = (others.get("input_mchars") or _ZERO) * prompt_tokens / _MILLION  # no text has more than it has bytes
         return max(
-            [own, *(p.worst(prompt_tokens, completion_tokens) for start, p in self.tiers if start < prompt_tokens)]
+            [
+                own + self.share * (request + letters),
+                *(p.worst(prompt_tokens, completion_tokens) for start, p in price.tiers if start < prompt_tokens),
+            ]
         )
 
     def times(self, share: Decimal) -> Price:
         """A part of the price."""
-        cached = None if self.cached_input is None else self.cached_input * share
-        tiers = tuple((start, price.times(share)) for start, price in self.tiers)
-        return Price(self.input * share, self.output * share, cached, tiers)
+        return replace(
+            self,
+            input=self.input * share,
+            output=self.output * share,
+            cached_input=None if self.cached_input is None else self.cached_input * share,
+            cache_write=None if self.cache_write is None else self.cache_write * share,
+            tiers=tuple((start, price.times(share)) for start, price in self.tiers),
+            service=tuple((name, price.times(share)) for name, price in self.service),
+            share=self.share * share,
+        )
 
     def to_plain(self) -> dict[str, str]:
         """As a suite or a lock file gives it (without tiers, which only genai-prices knows)."""
-        plain = {"input": str(self.input), "output": str(self.output)}
-        return plain if self.cached_input is None else plain | {"cached_input": str(self.cached_input)}
+        rates = {name: getattr(self, name) for name in RATES}
+        return {name: str(rate) for name, rate in rates.items() if rate is not None}
+
+    @property
+    def bounded(self) -> bool:
+        """Whether ``worst`` says what a request may cost: by its tokens or letters, and not by seconds or pages."""
+        return self.listed is None or not _rates(self.listed).isdisjoint(("input_mtok", "input_mchars"))
+
+    @property
+    def free(self) -> bool:
+        """Whether it costs nothing, whatever is asked."""
+        return self.listed is None and not any(getattr(self, name) for name in RATES)
+
+
+_SIMPLE = frozenset(_LISTED.values())
+
+
+def _rates(listed: ModelPrice) -> frozenset[str]:
+    return frozenset(key for key, rate in listed.__dict__.items() if rate is not None)
+
+
+def _gap(price: Price, usage: Usage) -> str:
+    """What of the usage has no price, in words; else the empty text."""
+    if price.free:
+        return ""
+    units = {name for name, count in usage.units if count}
+    if price.listed is None:
+        counted = usage.prompt_tokens or usage.completion_tokens or not units
+        return "" if counted else f"tokens have a price, and {', '.join(sorted(units))} have none"
+    from genai_prices.data_units import unit_data
+
+    rates = _rates(price.listed)
+    for way, count in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+        if count and not any(key.startswith(way) and key.endswith("_mtok") for key in rates):
+            return f"genai-prices has no price for the model's {way} tokens"
+    others = {name for name in units - _UNMEASURED if unit_data[name]["dimensions"]["family"] != "tokens"}
+    if others and not any(unit_data[name]["price_key"] in rates for name in others):
+        return f"genai-prices has no price for the model's {', '.join(sorted(others))}"
+    return ""
+
+
+def _calculated(listed: ModelPrice, usage: Usage) -> Decimal:
+    """USD by genai-prices' own calculation."""
+    from genai_prices.types import Usage as Listed
+
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    tokens: dict[str, float] = {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.completion_tokens,
+        "cache_read_tokens": cached,
+        "cache_write_tokens": min(usage.cache_write_tokens, usage.prompt_tokens - cached),
+    }
+    try:
+        found = listed.calc_price(Listed(**tokens, **dict(usage.units)))["total_price"]
+    except ValueError:  # its parts contradict each other, or are those of only some of the answers
+        found = listed.calc_price(Listed(**tokens))["total_price"]
+    again = max(0, usage.requests - 1)  # the calculation counts one request
+    return found + again * Decimal(str(listed.__dict__.get("requests_kcount") or 0)) / 1000
 
 
 def parse_price(model: str, raw: Any, where: str = "prices") -> Price:
-    """Read ``{"input": USD per 1M tokens, "output": ..., "cached_input": ...}``.
+    """Read ``{"input": USD per 1M tokens, "output": ..., "cached_input": ..., "cache_write": ...}``.
 
     Raises:
         SuiteError: a field is missing, unknown, negative or no number.
     """
     if isinstance(raw, Price):
         return raw
-    if not isinstance(raw, Mapping) or not {"input", "output"} <= set(raw) <= set(_FIELDS):
+    if not isinstance(raw, Mapping) or not {"input", "output"} <= set(raw) <= set(RATES):
         got = sorted(map(str, raw)) if isinstance(raw, Mapping) else repr(raw)
         raise SuiteError(
             f"{where}: the price of {model!r} has {got}; valid: "
-            '{"input": USD per 1M tokens, "output": USD per 1M tokens}, and "cached_input" if it has one'
+            '{"input": USD per 1M tokens, "output": USD per 1M tokens}, and "cached_input" and "cache_write" if it has them'
         )
-    rates = {name: _dollars(model, name, raw[name], where) for name in _FIELDS if name in raw}
-    return Price(rates["input"], rates["output"], rates.get("cached_input"))
+    rates = {name: _dollars(model, name, raw[name], where) for name in RATES if name in raw}
+    return Price(rates["input"], rates["output"], rates.get("cached_input"), cache_write=rates.get("cache_write"))
 
 
 def _dollars(model: str, name: str, raw: Any, where: str) -> Decimal:
@@ -104,14 +217,34 @@ class PriceBook:
     _known: dict[str, Price] = field(default_factory=dict, compare=False)
 
     def price(self, model: str) -> Price:
-        """USD per 1M tokens of a model.
+        """USD per 1M tokens of a model that answers in tokens.
 
         Raises:
             SuiteError: nobody knows the price; the message says how to give one.
         """
         if model not in self._known:
-            self._known[model] = self._look_up(model)
+            price = self._look_up([model], [*self.base_urls, None], ())
+            if price.listed is not None and not {"input_mtok", "output_mtok"} <= price.listed.__dict__.keys():
+                raise self._unknown(model)  # billed by other units: images, minutes, requests
+            self._known[model] = price
         return self._known[model]
+
+    def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price:
+        """The price of one call.
+
+        Args:
+            uri: where it went; a provider's own address decides.
+            models: names of its model, the surest first: as served, as asked, as its URL has it.
+            providers: genai-prices' ids of who may have answered, by the shape of the answer.
+
+        Raises:
+            SuiteError: nobody knows the price.
+        """
+        names, ids = [name for name in dict.fromkeys(models) if name], tuple(providers)
+        key = repr((uri.partition("?")[0], names, ids))
+        if key not in self._known:
+            self._known[key] = self._look_up(names, [uri, *self.base_urls, None], ids)
+        return self._known[key]
 
     def check(self, models: Iterable[str]) -> None:
         """Know the price of every model before the first request.
@@ -122,51 +255,79 @@ class PriceBook:
         for model in models:
             self.price(model)
 
-    def _look_up(self, model: str) -> Price:
-        if model in self.own:
-            return parse_price(model, self.own[model])
-        for base_url in (*self.base_urls, None):
-            if (price := _listed(model, base_url)) is not None:
-                return price
+    def has_own(self, models: Iterable[str]) -> bool:
+        """Whether the user gave a price for one of these names."""
+        return any(model in self.own for model in models)
+
+    def _look_up(self, models: list[str], urls: Iterable[str | None], providers: Iterable[str]) -> Price:
+        for model in reversed(models):  # as asked before as served: the user knows the name in the code
+            if model in self.own:
+                return parse_price(model, self.own[model])
+        for model in models:
+            for provider, info in _found(model, urls, providers):
+                if (price := _listed(provider, info)) is not None:
+                    return price
+        raise self._unknown(models[-1] if models else "")
+
+    def _unknown(self, model: str) -> SuiteError:
         own = f" (own prices are given for: {', '.join(sorted(self.own))})" if self.own else ""
-        raise SuiteError(
+        return SuiteError(
             f"the price of model {model!r} is unknown{own}; give it in USD per 1M tokens, in the suite: "
             f'prices={{"{model}": {{"input": 0.15, "output": 0.60}}}}, '
             f"or in the ini file: llmtune_prices = {model} input=0.15 output=0.60"
         )
 
 
-def _listed(model: str, base_url: str | None) -> Price | None:
-    """From genai-prices' own table, without any request; None where it does not know the model."""
+def _found(model: str, urls: Iterable[str | None], providers: Iterable[str]) -> Iterator[tuple[Provider, ModelInfo]]:
+    """Who may have served the model, and genai-prices' entry for it: the surest first."""
     from genai_prices import data_snapshot
 
+    table = data_snapshot.get_snapshot()
+    places: list[tuple[str | None, str | None]] = [(None, url) for url in urls if url]
+    places += [(provider, None) for provider in providers]
+    if any(url is None for url in urls):
+        # ``litellm``: by the provider that the name begins with, as in openai/gpt-4o
+        places += [(None, None), ("litellm", None), *((maker, None) for maker in _MAKERS)]
+    for provider_id, url in places:
+        with suppress(LookupError):
+            yield table.find_provider_model(model, None, provider_id, url)
+    sellers = [(provider, info) for provider in table.providers for info in provider.models if info.id == model.lower()]
+    if len(sellers) == 1:  # a name that only one provider uses
+        yield sellers[0]
+
+
+def _listed(provider: Provider, info: ModelInfo) -> Price | None:
+    """genai-prices' price as it is today; None where there is none."""
     noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
-    try:
-        _, info = data_snapshot.get_snapshot().find_provider_model(model, None, None, base_url)
-    except LookupError:
+    price = _as_listed(info.get_prices(noon))
+    if price is None:
         return None
-    listed = info.get_prices(noon).__dict__
-    if listed.get("input_mtok") is None or listed.get("output_mtok") is None:
-        return None  # billed by other units: images, minutes, requests
-    rates = {
-        "input": listed["input_mtok"],
-        "output": listed["output_mtok"],
-        "cached_input": listed.get("cache_read_mtok"),
-    }
+    whens = {next(iter(variant.when.items())) for variant in info.price_variants or () if len(variant.when) == 1}
+    service = [
+        (value, _as_listed(info.get_prices(noon, {name: value})))
+        for name, value in sorted(whens)
+        if name in ("service_tier", "speed", "processing") and value != "default" and info in provider.models
+    ]
+    return replace(price, service=tuple((name, other) for name, other in service if other is not None))
+
+
+def _as_listed(listed: ModelPrice) -> Price | None:
+    rates = {name: listed.__dict__.get(key) for name, key in _LISTED.items()}
+    if not any(rate is not None for rate in listed.__dict__.values()):
+        return None
     starts = sorted({tier.start for rate in rates.values() for tier in getattr(rate, "tiers", ())})
-    return replace(_at(rates, 0), tiers=tuple((start, _at(rates, start)) for start in starts))
+    return replace(_at(rates, 0), listed=listed, tiers=tuple((start, _at(rates, start)) for start in starts))
 
 
 def _at(rates: Mapping[str, Any], start: int) -> Price:
-    """Each rate in the tier that begins at ``start`` tokens."""
+    """Each rate in the tier that begins at ``start`` tokens; one that is not listed is never used (``Price._gap``)."""
     found = {}
     for name, rate in rates.items():
         reached = [tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start]
         found[name] = reached[-1] if reached else getattr(rate, "base", rate)
-    return Price(found["input"], found["output"], found["cached_input"])
-
-
-_RATES = ("input", "output", "cached_input")
+    return Price(
+        found["input"] or _ZERO, found["output"] or _ZERO, found["cached_input"], cache_write=found["cache_write"]
+    )
 
 
 def parse_prices(raw: Any) -> dict[str, dict[str, Decimal]]:
@@ -186,8 +347,8 @@ def _price(model: str, raw: Any) -> dict[str, Decimal]:
             f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}", model
         )
     for rate in raw:
-        if rate not in _RATES:
-            raise InvalidError(f"has {shown(rate)}{meant(rate, _RATES)}; valid: {', '.join(_RATES)}", model)
+        if rate not in RATES:
+            raise InvalidError(f"has {shown(rate)}{meant(rate, RATES)}; valid: {', '.join(RATES)}", model)
     prices = {}
     for rate, value in raw.items():
         dollars = parse_number(value)
@@ -203,7 +364,7 @@ PRICES_SCHEMA = {
     "type": "object",
     "additionalProperties": {
         "type": "object",
-        "properties": dict.fromkeys(_RATES, _DOLLARS),
+        "properties": dict.fromkeys(RATES, _DOLLARS),
         "required": ["input", "output"],
         "additionalProperties": False,
     },

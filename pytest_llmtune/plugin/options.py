@@ -99,14 +99,15 @@ def engine(text: str) -> str | None:
 
 
 def prices(lines: str) -> dict[str, dict[str, str]]:
-    """One model a line: ``MODEL input=USD output=USD [cached_input=USD]``, per 1M tokens."""
+    """One model a line: ``MODEL input=USD output=USD [cached_input=USD] [cache_write=USD]``, per 1M tokens."""
     prices: dict[str, dict[str, str]] = {}
     for line in filter(None, (line.strip() for line in lines.splitlines())):
         model, *pairs = line.split()
         price = dict(pair.partition("=")[::2] for pair in pairs)
-        if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input"}:
+        if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input", "cache_write"}:
             raise ValueError(
-                f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] per 1M tokens"
+                f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] [cache_write=USD] "
+                "per 1M tokens"
             )
         prices[model] = price
     return prices

@@ -491,7 +491,7 @@ KEYS: tuple[Key, ...] = (
         "prices",
         ValueForm(parse_prices, PRICES_SCHEMA),
         {},
-        "`{model: {input: USD per 1M tokens, output: ..., cached_input: ...}}`. Default: genai-prices.",
+        "`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices.",
     ),
     Key(
         "max_drop",

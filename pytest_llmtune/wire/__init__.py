@@ -1,1 +1,1 @@
-"""Reads what servers say: bodies, usage, tokens."""
+"""Reading what servers say: bodies, answers, tokens."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_llmtune.types import Exchange
 
 __all__ = [
     "FILTERED",
+    "MOST_TOKENS",
     "Facts",
     "answer_bytes",
     "answers_in",
@@ -22,10 +23,12 @@ __all__ = [
     "documents_of",
     "facts_of",
     "filtered_in",
+    "folded",
     "is_refusal",
     "parse_object",
     "size_of",
     "text_of",
+    "tier_in",
     "token_limit",
     "usage_of",
     "was_cut",
@@ -52,11 +55,12 @@ class Facts:
             plain["finish_reasons"] = list(self.finish_reasons)
         if self.usage is not None:
             tokens = {"prompt_tokens": self.usage.prompt_tokens, "completion_tokens": self.usage.completion_tokens}
-            plain["usage"] = tokens | ({"cached_tokens": self.usage.cached_tokens} if self.usage.cached_tokens else {})
+            parts = {"cached_tokens": self.usage.cached_tokens, "cache_write_tokens": self.usage.cache_write_tokens}
+            plain["usage"] = tokens | {name: count for name, count in parts.items() if count}
         return plain
 
 
-_MOST_TOKENS = 1_000_000_000
+MOST_TOKENS = 1_000_000_000
 """Of one response; a larger figure is an error of the server's."""
 
 
@@ -65,47 +69,90 @@ def _no_constant(name: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # Python's own accepts NaN and Infinity
+_BOM = "\ufeff"  # some servers write it before their JSON
+_WRAPPED = ("response", "message", "delta", "x_groq")
+"""Where an event holds the part of it that names model and usage: of the Responses API, Anthropic, Cohere, Groq."""
+_TOLD = (
+    "model", "modelVersion", "usage", "usageMetadata", "meta", "service_tier", "prompt_eval_count", "eval_count",
+    "amazon-bedrock-invocationMetrics",
+)  # fmt: skip
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
     """The JSON object that the text is, or None."""
+    text = text.lstrip(_BOM)
     if not text.lstrip().startswith("{"):
         return None
-    try:
-        data = _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return None
+    data = _json(text)
     return data if isinstance(data, dict) else None
 
 
+def _json(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def documents_of(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a response: the body itself, or the ``data:`` lines of an event stream."""
+    """The JSON objects of a response: the body, an array's items, an object a line, or an event stream's ``data:``."""
+    text = text.lstrip(_BOM)
     if (whole := parse_object(text)) is not None:
         yield whole
         return
+    if text.lstrip().startswith("["):  # Gemini's stream where no events were asked for
+        listed = _json(text)
+        yield from (item for item in listed or () if isinstance(item, dict))
+        return
     for line in text.splitlines():
-        if line.startswith("data:") and (event := parse_object(line[5:])) is not None:
-            yield event
+        document = parse_object(line.removeprefix("data:"))
+        if document is not None:
+            yield document
+
+
+def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the documents of one response say of model and usage, as one document; what comes later wins, key by key.
+
+    Anthropic's stream tells the prompt in its first event and the answer in one of its last.
+    """
+    told: dict[str, Any] = {}
+    for document in documents:
+        wrapped = [document[name] for name in _WRAPPED if isinstance(document.get(name), dict)]
+        for part in (document, *wrapped):
+            for name in _TOLD:
+                value = part.get(name)
+                if isinstance(value, dict):
+                    before = told.get(name)
+                    said = {key: item for key, item in value.items() if item is not None}
+                    told[name] = {**before, **said} if isinstance(before, dict) else said
+                elif value is not None:
+                    told[name] = value
+    return told
 
 
 def facts_of(text: str) -> Facts:
-    """Read a response's body; in an event stream what comes later wins.
+    """Read a response's body.
 
     llama.cpp ends a stream of n choices with n events of usage, one for each choice: together they are the call's.
     """
-    model, usage, reasons = "", None, dict[int, str]()
+    reasons = dict[int, str]()
     closing: list[Usage] = []
-    for document in documents_of(text):
+    documents = list(documents_of(text))
+    for document in documents:
         inner = document.get("response")  # an event of the Responses API wraps the whole response
         body = inner if isinstance(inner, dict) else document
-        model = str(body.get("model") or model)
         found = usage_of(body.get("usage"))
-        usage = found or usage
         closing += [found] if found and body.get("choices") == [] else []
         reasons |= _reasons(body)
+    told = folded(documents)
+    usage = usage_of(told.get("usage"), told.get("service_tier"))
     if len(closing) == len(reasons) > 1:
         usage = replace(closing[0], completion_tokens=sum(each.completion_tokens for each in closing))
-    return Facts(model, usage, tuple(reasons[index] for index in sorted(reasons)))
+    return Facts(
+        str(told.get("model") or told.get("modelVersion") or ""),
+        usage,
+        tuple(reasons[index] for index in sorted(reasons)),
+    )
 
 
 def _reasons(body: Mapping[str, Any]) -> dict[int, str]:
@@ -125,22 +172,83 @@ def _index(choice: Mapping[str, Any]) -> int:
     return index if isinstance(index, int) else 0
 
 
-def usage_of(data: Any) -> Usage | None:
-    """Read the ``usage`` of chat completions, embeddings (``prompt_tokens`` only) or the Responses API.
+def usage_of(data: Any, tier: Any = None) -> Usage | None:
+    """Read the ``usage`` of chat completions, embeddings, the Responses API or Anthropic's messages.
 
-    None where a count is missing, no whole number, negative or absurd: nobody is billed by such a figure.
+    Tokens that ``total_tokens`` counts and neither part explains are output: xAI, and Gemini behind OpenAI's routes,
+    bill reasoning outside ``completion_tokens``. DeepSeek and Moonshot name cached tokens beside the details.
+    Perplexity counts reasoning and citations beside the completion, and outside the total.
+
+    Args:
+        tier: the response's ``service_tier``.
+
+    Returns:
+        None where a count is missing, no whole number, negative or absurd: nobody is billed by such a figure.
     """
     if not isinstance(data, dict):
         return None
+    total = _count(data, "total_tokens")
     prompt = _count(data, "prompt_tokens", "input_tokens")
+    if prompt is None and total and not any(data.get(name) is not None for name in _PARTS):
+        prompt = total  # embeddings of Voyage and Jina name nothing else
     if prompt is None:
         return None
     completion = _count(data, "completion_tokens", "output_tokens")
     if completion is None and any(data.get(name) is not None for name in ("completion_tokens", "output_tokens")):
         return None  # it is said, and cannot be read
-    details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
-    return Usage(prompt, completion or 0, min(cached or 0, prompt))
+    asked, answered = _details(data, "prompt", "input"), _details(data, "completion", "output")
+    cached = _count(asked, "cached_tokens") or _count(data, "prompt_cache_hit_tokens", "cached_tokens") or 0
+    written = _count(asked, "cache_write_tokens") or 0
+    if "prompt_tokens" not in data:  # Anthropic counts what its cache reads and writes beside the input
+        read, created = (_count(data, f"cache_{name}_input_tokens") or 0 for name in ("read", "creation"))
+        prompt, cached, written = prompt + read + created, cached + read, written + created
+    completion = max(completion or 0, (total or 0) - prompt)
+    units = {
+        "input_audio_tokens": _count(asked, "audio_tokens"),
+        "output_audio_tokens": _count(answered, "audio_tokens"),
+    }
+    if "citation_tokens" in data or "num_search_queries" in data:
+        reasoning, citations = _count(data, "reasoning_tokens") or 0, _count(data, "citation_tokens") or 0
+        completion += reasoning + citations
+        units |= {
+            "output_reasoning_tokens": reasoning,
+            "output_citation_tokens": citations,
+            "web_searches": _count(data, "num_search_queries"),
+        }
+    cached = min(cached, prompt)
+    return Usage(
+        prompt,
+        completion,
+        cached,
+        cache_write_tokens=min(written, prompt - cached),
+        units=tuple(sorted((name, count) for name, count in units.items() if count)),
+        tier=tier_in(data, tier),
+    )
+
+
+def tier_in(usage: Mapping[str, Any], tier: Any = None) -> str:
+    """The service tier that has a price of its own, by its name as served; empty for the ordinary one.
+
+    Args:
+        tier: the response's ``service_tier``; some name it in their usage.
+    """
+    for said in (usage.get("speed"), tier, usage.get("service_tier")):
+        if isinstance(said, str) and said not in _ORDINARY:
+            return said
+    return ""
+
+
+_PARTS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
+_ORDINARY = ("auto", "default", "standard", "on_demand")
+
+
+def _details(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    for name in names:
+        for form in (f"{name}_tokens_details", f"{name}_token_details"):
+            if isinstance(data.get(form), dict):
+                details: Mapping[str, Any] = data[form]
+                return details
+    return {}
 
 
 def _count(data: Mapping[str, Any], *names: str) -> int | None:
@@ -148,14 +256,15 @@ def _count(data: Mapping[str, Any], *names: str) -> int | None:
         value = data.get(name)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
             return value
     return None
 
 
 FILTERED = "content_filter"
 """The finish reason of an answer that a content filter stopped."""
-_WRITTEN = ("content", "refusal", "reasoning_content", "tool_calls")
+_WRITTEN = ("content", "refusal", "tool_calls")
+_THOUGHT = ("reasoning_content", "reasoning")  # two names of one text; some servers send it under both
 
 
 def answers_in(exchange: Exchange) -> int:
@@ -210,7 +319,8 @@ def token_limit(body: Mapping[str, Any]) -> int | None:
 def written_bytes(choice: Mapping[str, Any]) -> int:
     """UTF-8 bytes of all that the model wrote: the text, its reasoning where it is shown, calls of tools."""
     message = _message(choice)
-    return sum(size_of(message.get(name)) for name in _WRITTEN)
+    thought = max(size_of(message.get(name)) for name in _THOUGHT)
+    return thought + sum(size_of(message.get(name)) for name in _WRITTEN)
 
 
 def answer_bytes(exchange: Exchange) -> int:

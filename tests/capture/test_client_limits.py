@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_llmtune.capture.matching import Asked
 from pytest_llmtune.capture.meter import ClientSpend
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
@@ -17,8 +18,12 @@ PRICES = PriceBook({"m": {"input": 0, "output": 1_000_000}})
 """A dollar for each completion token."""
 
 
-def asked(**more: Any) -> str:
-    return json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]} | more)
+def asked(**more: Any) -> Asked:
+    return sent(json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]} | more))
+
+
+def sent(body: str) -> Asked:
+    return Asked.of("POST", "http://127.0.0.1:1/v1/x", body)
 
 
 def spend(limit: int | None = 100_000) -> ClientSpend:
@@ -37,7 +42,7 @@ def spend(limit: int | None = 100_000) -> ClientSpend:
         (asked(max_output_tokens=-9), 16_384),
     ],
 )
-def test_the_worst_case_is_reserved(body: str, worst: int) -> None:
+def test_the_worst_case_is_reserved(body: Asked, worst: int) -> None:
     """By the request's own limits, of chat completions and responses; nonsense makes nothing cheaper."""
     one = spend()
     reservation = one.reserve(body)
@@ -75,8 +80,8 @@ def test_a_call_that_broke_off_may_have_been_billed() -> None:
 def test_what_needs_no_reservation() -> None:
     """Without a limit nothing is reserved, nor for requests that ask no model."""
     assert spend(None).reserve(asked()) is None
-    assert spend().reserve('{"url": "x"}') is None
-    assert spend().reserve("no JSON") is None
+    assert spend().reserve(sent('{"url": "x"}')) is None
+    assert spend().reserve(sent("no JSON")) is None
 
 
 def test_what_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,8 @@ from hypothesis import strategies as st
 from support.llm_server import LLMServer
 from support.replaying import chat, replay_of
 
-from pytest_llmtune.capture.client import client
+from pytest_llmtune.capture.client import async_client, client
+from pytest_llmtune.capture.matching import Asked
 from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.prices import PriceBook
@@ -22,6 +26,8 @@ from pytest_llmtune.wire.response import Facts, facts_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pytest_llmtune.capture.session import Replay
 
 PRICES = PriceBook({"small": {"input": "1", "output": "10", "cached_input": "0.5"}})
 # "12345678" as question: 3 + 4 + 2 prompt tokens; the answer "12345678" 2 tokens
@@ -73,15 +79,69 @@ def test_the_call_past_max_calls_is_not_made(path: Path, server: LLMServer, mode
     assert server.count == (5 if mode is Mode.RECORD_ALL else 3)
 
 
-@pytest.mark.parametrize("mode", [Mode.RECORD_ALL, Mode.REPLAY])
-def test_cost_past_max_cost_fails(path: Path, server: LLMServer, mode: Mode) -> None:
+def test_cost_past_max_cost_fails(path: Path, server: LLMServer) -> None:
     """Both numbers are in the message; a call after the limit was passed is not made."""
     calls(path, server, Mode.RECORD_ALL, 3, meter())
     with pytest.raises(BudgetExhaustedError, match=r"2 calls cost 0\.000058 USD, more than max_cost=0\.00005"):
-        calls(path, server, mode, 2, meter(max_cost="0.00005"))
-    calls(path, server, Mode.RECORD_ALL, 3, meter())
+        calls(path, server, Mode.REPLAY, 2, meter(max_cost="0.00005"))
     with pytest.raises(BudgetExhaustedError, match="2 calls cost"):
-        calls(path, server, mode, 3, meter(max_cost=0.00005))
+        calls(path, server, Mode.REPLAY, 3, meter(max_cost=0.00005))
+
+
+def test_a_call_that_would_pass_max_cost_is_not_sent(path: Path, server: LLMServer) -> None:
+    """One that does not limit its answer is expected to cost what its model cost before; nothing passes the limit."""
+    counted = meter(max_cost="0.00005")
+    with pytest.raises(
+        BudgetExhaustedError, match=r"call 2 may cost up to \$0\.000029, and \$0\.000021 of max_cost=0\.00005"
+    ):
+        calls(path, server, Mode.RECORD_ALL, 3, counted)
+    assert (server.count, counted.cost) == (1, EACH)
+
+
+def test_a_dear_call_is_not_sent(path: Path, server: LLMServer) -> None:
+    """By what its request allows: n answers of max_tokens each."""
+    with pytest.raises(
+        BudgetExhaustedError, match=r"call 1 may cost up to \$8\.00.*it was not sent: give a smaller max_tokens"
+    ):
+        calls(path, server, Mode.RECORD_ALL, 1, meter(max_cost="0.001"), n=50, max_tokens=16000)
+    assert server.count == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "sent"),
+    [
+        ({"max_calls": 3}, None, 3),
+        ({"max_cost": "0.00005"}, None, 1),  # the first one takes all that is left
+        ({"max_cost": "0.001"}, 20, 2),  # the prompt's bytes and 20 tokens: $0.0003 to $0.0005
+        ({"max_cost": "0.01", "max_calls": 20}, 20, 20),
+    ],
+)
+@pytest.mark.parametrize("how", ["tasks", "threads"])
+def test_limits_hold_for_calls_at_once(
+    path: Path, limits: dict[str, Any], most: int | None, sent: int, how: str
+) -> None:
+    """Of twenty calls in flight together as many are sent as fit, whether tasks or threads make them."""
+    counted, parameters = meter(**limits), {} if most is None else {"max_tokens": most}
+
+    async def many(replay: Replay) -> None:
+        async with async_client(replay, base_url=server.base_url, api_key="any") as asking:
+            made = (asking.chat.completions.create(**chat(f"1234567{i}", **parameters)) for i in range(20))
+            await asyncio.gather(*made, return_exceptions=True)
+
+    with (
+        LLMServer(answer="12345678", latency=0.3) as server,
+        suppress(BudgetExhaustedError),
+        replay_of(path, Mode.RECORD_ALL, meter=counted) as replay,
+    ):
+        if how == "tasks":
+            asyncio.run(many(replay))
+        else:
+            with client(replay, base_url=server.base_url, api_key="any") as asking, ThreadPoolExecutor(20) as pool:
+                made = [
+                    pool.submit(asking.chat.completions.create, **chat(f"1234567{i}", **parameters)) for i in range(20)
+                ]
+                wait(made)
+    assert (server.count, counted.calls) == (sent, sent)
 
 
 def test_limits_that_are_met_exactly_pass(path: Path, server: LLMServer) -> None:
@@ -224,11 +284,12 @@ json_values = st.recursive(
 
 @given(json_values, st.booleans())
 def test_no_response_breaks_the_meter(value: Any, streamed: bool) -> None:
-    """Whatever JSON a server sends, counting it raises nothing."""
+    """Whatever JSON a server sends, it is counted, or said to be unreadable: never free."""
     import json
 
     text = ("data: " if streamed else "") + json.dumps(value)
     counted = meter()
-    counted.after('{"model": "small"}', text)
+    counted.answered(counted.enter(Asked.of("POST", "http://h/v1/chat/completions", '{"model": "small"}')), 200, text)
     assert counted.calls == 1
-    assert counted.cost >= 0
+    with suppress(SuiteError):  # it cannot be judged
+        assert counted.cost > 0

@@ -219,3 +219,76 @@ def test_an_amount_is_reserved_at_once_or_not_at_all() -> None:
     assert (ledger.spent, ledger.reserved) == (Decimal("0.6"), 0)
     with pytest.raises(BudgetExhaustedError, match=r"\$0.600000 of \$1 is spent"):
         ledger.reserve_now(Decimal("0.5"))
+
+
+def test_a_bill_over_its_reservation_counts_for_all_of_its_model() -> None:
+    """At once: what is under way grows by the same factor, what comes later is reserved so, other models are not."""
+    run, suite = Ledger(Decimal(100), name="--llm-max-spend"), Ledger(Decimal(50))
+    suite.parent = run
+    first, second, other = (suite.reserve_now(ONE, model) for model in ("m", "m", "other"))
+    assert first.billed(Decimal(5))
+    assert (second.amount, other.amount, run.reserved) == (5, 1, 11)
+    suite.close(first)
+    assert suite.reserve_now(ONE, "m").amount == 5
+    assert (suite.spent, suite.reserved) == (5, 11)
+    assert not suite.reserve_now(ONE, "other").billed(ONE)
+    suite.close(second)  # nobody said what it cost: all that it counts with
+    assert (suite.spent, run.spent) == (10, 10)
+
+
+def test_what_has_grown_over_the_limit_is_not_sent() -> None:
+    """Until enough of it is given back; the message tells of the factor."""
+    ledger = Ledger(Decimal(10), name="optimization_budget")
+    held = [ledger.reserve_now(ONE, "m") for _ in range(4)]
+    held[0].billed(Decimal(4))
+    ledger.close(held[0])
+    assert [each.overdrawn for each in held[1:]] == [True] * 3
+    for each in held[1:3]:
+        each.settle(Decimal(0))
+        ledger.close(each)
+    assert not held[3].overdrawn
+    assert (ledger.spent, ledger.reserved) == (4, 4)
+    ledger.close(held[3])
+    with pytest.raises(
+        BudgetExhaustedError, match=r"\$8.000000 of \$10 is spent.*m has billed 4.0 times what its requests allow"
+    ):
+        ledger.check(ONE, "m")
+
+
+def test_an_overrun_is_told() -> None:
+    """How much more than the limit was spent."""
+    ledger = Ledger(ONE, name="--llm-max-spend")
+    first = ledger.reserve_now(ONE, "m")
+    first.billed(Decimal("2.5"))
+    ledger.close(first)
+    with pytest.raises(BudgetExhaustedError, match=r"\$2.500000 of \$1 is spent, \$1.500000 more than allowed"):
+        ledger.check(Decimal("0.1"), "m")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(0, 100)), min_size=1, max_size=30),
+    st.integers(20, 400),
+    st.integers(1, 6),
+)
+def test_an_overrun_is_at_most_what_was_under_way(requests: list[tuple[int, int]], limit: int, at_once: int) -> None:
+    """Whatever a server bills: the first request goes alone, and what is sent later was granted at the dearest rate seen."""
+    ledger, flying, under_way = Ledger(Decimal(limit)), [], Decimal(0)
+    for number, (asked, billed) in enumerate(requests):
+        try:
+            flying.append((ledger.reserve_now(Decimal(asked), "m"), Decimal(billed)))
+        except BudgetExhaustedError:
+            if not flying:
+                break
+        if number and len(flying) < at_once:
+            continue
+        under_way = max(under_way, sum((bill for _, bill in flying), Decimal(0)))
+        for reservation, bill in flying:
+            reservation.billed(bill)
+            ledger.close(reservation)
+        flying = []
+    for reservation, bill in flying:
+        under_way = max(under_way, sum((each for _, each in flying), Decimal(0)))
+        reservation.billed(bill)
+        ledger.close(reservation)
+    assert ledger.reserved == 0
+    assert ledger.spent <= limit + under_way

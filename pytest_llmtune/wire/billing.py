@@ -1,0 +1,342 @@
+"""What one call bills, read from its request and its answer in the shape of whichever provider.
+
+Tokens are read by genai-prices' own extractors, by provider and flavour of its API; what they do not know (Ollama,
+Bedrock's models beside Anthropic's, audio by the second, speech by the character) is read here. An answer that cannot
+be read has no usage: the caller says so, and never counts zero.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from pytest_llmtune.types import Exchange, Usage
+from pytest_llmtune.wire.response import (
+    MOST_TOKENS,
+    answer_bytes,
+    answers_in,
+    documents_of,
+    facts_of,
+    folded,
+    parse_object,
+    tier_in,
+    usage_of,
+)
+from pytest_llmtune.wire.tokens import completion_of, reports_one_choice_only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import Provider
+
+__all__ = ["Bill", "asks_a_model", "model_asked", "names_a_deployment", "read_bill"]
+
+
+_MODEL_IN_PATH = re.compile(r"/(?:models?|deployments|engines)/([^/]+)|/ai/run/(.+)")
+_VERB = re.compile(r":[a-zA-Z]+$")  # Gemini's, behind the model
+_MODEL_IN_FORM = re.compile(r'name="model"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]+)')
+_FREE = re.compile(
+    r"(?:count_tokens|:countTokens|/tokenize|/detokenize|/moderations|/files|/uploads(?:/.*)?|/vector_stores(?:/.*)?"
+    r"|/assistants(?:/[^/]+)?|/threads(?:/[^/]+(?:/messages)?)?|/conversations(?:/.*)?|/cancel|/api/(?:show|pull|tags))$"
+)
+"""Routes that name a model, or lie among those that do, and are billed by nobody."""
+_ROUTES = re.compile(
+    r"(?:/chat/completions|/completions|/responses|/messages|/embeddings|/embed|/rerank|/batches|/audio/\w+|/images/\w+"
+    r"|/converse(?:-stream)?|/runs(?:/stream)?|/invoke(?:-with-response-stream)?|/generate|/v[12]/chat|/api/chat|/videos|/realtime\S*"
+    r"|:(?:stream)?generateContent|:(?:batch)?[eE]mbedContents?|:(?:rawP|streamRawP|p)redict)$"
+)
+_PROMPTS = frozenset({"messages", "prompt", "contents", "inputs", "chat_history"})
+"""Words of a request that only a model answers."""
+_FLAVOURS = (
+    ("/embeddings", ("embeddings", "default", "chat")),
+    ("/responses", ("responses", "default")),
+    ("/messages", ("anthropic", "default")),
+    ("/chat/completions", ("chat", "default")),
+    ("/images/", ("images",)),
+)
+_ELSEWHERE = frozenset({"decisions", "systemone", "realtime", "live", "usage-event", "images", "embeddings"})
+"""Flavours that are tried only where the route names them."""
+_SECONDS = ("audio_seconds", "input_audio_seconds")
+_SEARCHES = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one answered call bills."""
+
+    models: tuple[str, ...]
+    """Names of its model, the surest first: as served, as its request names it, as its URL does."""
+    usage: Usage | None
+    """None: the answer does not say, or not in a way that can be read."""
+    providers: tuple[str, ...] = ()
+    """genai-prices' ids of who answered, as far as the shape of the answer tells."""
+
+    @property
+    def model(self) -> str:
+        """The name that people know: as asked, else as served."""
+        return self.models[-1] if self.models else ""
+
+
+def asks_a_model(method: str, uri: str, body: str) -> bool:
+    """Whether a request is one that a provider may bill."""
+    path = urlsplit(uri).path
+    if method.upper() not in ("POST", "PUT") or _FREE.search(path):
+        return False
+    if model_asked(uri, body) or _ROUTES.search(path):
+        return True
+    return not _PROMPTS.isdisjoint(parse_object(body) or {})
+
+
+def model_asked(uri: str, body: str) -> str:
+    """The model that a request names: in its JSON, its form or its URL; else the empty text."""
+    named = (parse_object(body) or {}).get("model")
+    if isinstance(named, str) and named:
+        return named
+    if form := _MODEL_IN_FORM.search(body[:100_000]):
+        return form[1].strip()
+    found = _MODEL_IN_PATH.search(urlsplit(uri).path)
+    return _VERB.sub("", unquote(found[1] or found[2])) if found else ""
+
+
+def names_a_deployment(uri: str) -> bool:
+    """Whether a URL is Azure's, where the request names a deployment and only the answer names the model."""
+    parts = urlsplit(uri)
+    return "/deployments/" in parts.path or "/openai/v1/" in parts.path or (parts.hostname or "").endswith(".azure.com")
+
+
+def read_bill(method: str, uri: str, body: str, answer: str | bytes, *, listed: bool = True) -> Bill | None:
+    """What an answered call bills; None where nobody bills it.
+
+    Args:
+        body: of the request, as text.
+        answer: the response's body as text; bytes where it is none, as Bedrock's streams.
+        listed: read by genai-prices' extractors first; else only where our own reading knows nothing.
+    """
+    documents = list(_frames(answer) if isinstance(answer, bytes) else documents_of(answer))
+    document = {**folded(documents), **(documents[0] if len(documents) == 1 else {})}
+    told = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
+    if not asks_a_model(method, uri, body) and not (told and method.upper() == "POST"):
+        return None
+    request, path, asked = parse_object(body) or {}, urlsplit(uri).path, model_asked(uri, body)
+    served = document.get("model") or document.get("modelVersion")
+    models = tuple(dict.fromkeys(name for name in (served, asked) if isinstance(name, str) and name))
+    providers = _by_shape(path, document)
+    usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
+    if listed or own is None:
+        usage = _extracted(uri, path, document, models, providers)
+        usage = own if usage is None else usage if own is None else _mended(usage, own, document)
+    if usage is None or not _counts(usage) or _uncounted(request, document):
+        return Bill(models, None, providers)
+    return Bill(models, replace(usage, units=_with_searches(usage, documents), requests=1), providers)
+
+
+def _counts(usage: Usage) -> bool:
+    """Whether anything is counted: every model reads or hears something."""
+    return bool(usage.prompt_tokens or usage.units)
+
+
+def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    """Whether a text came for which no tokens are counted: zero is what servers say that do not count."""
+    found = usage_of(document.get("usage"))
+    return (
+        found is not None and not found.completion_tokens and answer_bytes(Exchange("POST", "", request, document)) > 0
+    )
+
+
+def _by_shape(path: str, document: Mapping[str, Any]) -> tuple[str, ...]:
+    """genai-prices' ids of providers whose API has this shape."""
+    usage, meta = document.get("usage"), document.get("meta")
+    if "usageMetadata" in document or ":generateContent" in path or ":streamGenerateContent" in path:
+        return ("google",)
+    if (isinstance(usage, dict) and "inputTokens" in usage) or re.search(r"/model/[^/]+/(?:converse|invoke)", path):
+        return ("aws",)
+    if any(isinstance(part, dict) and "billed_units" in part for part in (usage, meta)):
+        return ("cohere",)
+    if "/publishers/" in path:
+        return ("google",)
+    return ("anthropic",) if path.endswith("/messages") else ()
+
+
+def _extracted(
+    uri: str, path: str, document: Mapping[str, Any], models: tuple[str, ...], providers: tuple[str, ...]
+) -> Usage | None:
+    """By the first of genai-prices' extractors that fits: the address's, the shape's, the model's, OpenAI's."""
+    from genai_prices import data_snapshot
+
+    table = data_snapshot.get_snapshot()
+    for provider in _candidates(table, uri, models, providers):
+        for flavour in _flavours(path, provider):
+            try:
+                _, found = provider.extract_usage(document, api_flavor=flavour)
+            except ValueError:  # another shape, or no usage
+                continue
+            return _usage(vars(found), document)
+    return None
+
+
+def _candidates(
+    table: DataSnapshot, uri: str, models: tuple[str, ...], providers: tuple[str, ...]
+) -> Iterator[Provider]:
+    places: list[tuple[str | None, str | None, str | None]] = [(None, None, uri)]
+    places += [(None, provider, None) for provider in providers]
+    places += [(model, None, None) for model in models]
+    for model, provider, url in [*places, (None, "openai", None), (None, "anthropic", None)]:
+        try:
+            yield table.find_provider(model and model.lower(), provider, url)
+        except LookupError:
+            continue
+
+
+def _flavours(path: str, provider: Provider) -> list[str]:
+    known = [extractor.api_flavor for extractor in provider.extractors or ()]
+    wanted = next((names for route, names in _FLAVOURS if route in path), ())
+    rest = [name for name in known if name not in _ELSEWHERE]
+    return [name for name in dict.fromkeys([*wanted, *rest]) if name in known]
+
+
+def _usage(values: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:
+    """From genai-prices' units to ours; None where tokens are no whole number, or absurdly many."""
+    tokens = [count for name, count in values.items() if name.endswith("_tokens")]
+    if any(count != int(count) or count > MOST_TOKENS for count in tokens):
+        return None
+    prompt, completion, cached, written = (int(values.get(name, 0)) for name in _TOKENS)
+    total = next((count for count in _totals(document) if isinstance(count, int)), 0)
+    usage = document.get("usage")
+    return Usage(
+        prompt,
+        max(completion, total - prompt),
+        min(cached, prompt),
+        cache_write_tokens=written,
+        units=tuple(sorted((name, count) for name, count in values.items() if count and name not in _TOKENS)),
+        tier=tier_in(usage if isinstance(usage, dict) else {}, document.get("service_tier")),
+    )
+
+
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+
+
+def _totals(document: Mapping[str, Any]) -> Iterator[Any]:
+    for holder, name in (("usage", "total_tokens"), ("usage", "totalTokens"), ("usageMetadata", "totalTokenCount")):
+        part = document.get(holder)
+        if isinstance(part, dict):
+            yield part.get(name)
+
+
+def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
+    """What an extractor read, with what our own reading knows besides.
+
+    xAI's extractor adds reasoning to the completion, as xAI bills it; where the total says that it is in there already
+    (a router in front of the model), it is not added twice.
+    """
+    if own.prompt_tokens != usage.prompt_tokens:
+        return usage
+    details = (document.get("usage") or {}).get("completion_tokens_details")
+    reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    twice = (
+        bool(reasoning)
+        and next(_totals(document), None)
+        and usage.completion_tokens - own.completion_tokens == reasoning
+    )
+    return replace(
+        usage,
+        completion_tokens=own.completion_tokens if twice else max(usage.completion_tokens, own.completion_tokens),
+        cached_tokens=max(usage.cached_tokens, own.cached_tokens),
+        cache_write_tokens=max(usage.cache_write_tokens, own.cache_write_tokens),
+        estimated=own.estimated,
+        units=tuple(sorted({**dict(own.units), **dict(usage.units)}.items())),
+    )
+
+
+def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], text: str) -> Usage | None:
+    """Our own reading, where the shape is known to it."""
+    usage = document.get("usage")
+    if isinstance(document.get("choices"), list) and isinstance(usage, dict):
+        return _of_choices(request, document)
+    if (found := usage_of(usage, document.get("service_tier"))) is not None:
+        streamed = facts_of(text).usage if "choices" not in document and text else None
+        return streamed or found
+    if isinstance(usage, dict) and isinstance(usage.get("seconds"), (int, float)):  # a transcription's
+        return Usage(0, 0, units=tuple((name, usage["seconds"]) for name in _SECONDS))
+    if path.endswith("/audio/speech") and str(request.get("model", "")).startswith("tts-"):
+        return Usage(0, 0, units=(("input_characters", len(str(request.get("input", "")))),))
+    return _beside_usage(document)
+
+
+def _beside_usage(document: Mapping[str, Any]) -> Usage | None:
+    """Of an answer that names its tokens elsewhere than in ``usage``."""
+    for names in _PAIRS:
+        counts = [_at(document, name) for name in names]
+        if counts[0] is not None:
+            return Usage(counts[0], counts[1] or 0)
+    meta = document.get("meta")
+    units = meta.get("billed_units") if isinstance(meta, dict) else None
+    if isinstance(units, dict):
+        searches = units.get("search_units")
+        counted = tuple([("rerank_searches", searches)] if isinstance(searches, (int, float)) and searches else [])
+        return Usage(int(units.get("input_tokens") or 0), int(units.get("output_tokens") or 0), units=counted)
+    return None
+
+
+_PAIRS = (
+    ("prompt_eval_count", "eval_count"),  # Ollama
+    ("prompt_token_count", "generation_token_count"),  # Llama at Bedrock
+    ("inputTextTokenCount", "outputTextTokenCount"),  # Titan
+    ("amazon-bedrock-invocationMetrics.inputTokenCount", "amazon-bedrock-invocationMetrics.outputTokenCount"),
+)
+
+
+def _at(document: Mapping[str, Any], name: str) -> int | None:
+    *holders, last = name.split(".")
+    found: Any = document
+    for holder in holders:
+        found = found.get(holder) if isinstance(found, dict) else None
+    value = found.get(last) if isinstance(found, dict) else None
+    if last == "outputTextTokenCount" and isinstance(document.get("results"), list):
+        value = sum(item.get("tokenCount") or 0 for item in document["results"] if isinstance(item, dict))
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _of_choices(request: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:
+    """Of a chat completion; all choices are counted where the server counted one only."""
+    exchange = Exchange("POST", "", request, document)
+    if reports_one_choice_only(exchange):
+        return completion_of([exchange], answers_in(exchange)).usage
+    return usage_of(document["usage"], document.get("service_tier"))
+
+
+def _with_searches(usage: Usage, documents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
+    """The units with the searches that OpenAI's Responses API made itself: they are billed by the call."""
+    units = dict(usage.units)
+    for document in documents:
+        inner = document.get("response")
+        output = (inner if isinstance(inner, dict) else document).get("output")
+        kinds = (
+            [_SEARCHES.get(str(item.get("type"))) for item in output or () if isinstance(item, dict)]
+            if isinstance(output, list)
+            else []
+        )
+        units |= {kind: float(kinds.count(kind)) for kind in kinds if kind}  # later events tell of all, again
+    return tuple(sorted(units.items()))
+
+
+def _frames(data: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON payloads of AWS' event stream, those inside of ``bytes`` unpacked; nothing where it is none."""
+    position = 0
+    while position + 16 <= len(data):
+        length, headers = struct.unpack_from(">II", data, position)
+        if not 16 <= length <= len(data) - position or headers > length - 16:
+            return
+        payload = parse_object(data[position + 12 + headers : position + length - 4].decode("utf-8", "replace"))
+        position += length
+        if payload is None:
+            continue
+        if isinstance(payload.get("bytes"), str):
+            with suppress(ValueError):
+                payload = parse_object(base64.b64decode(payload["bytes"]).decode("utf-8", "replace")) or payload
+        yield payload

@@ -1,0 +1,63 @@
+"""The most tokens that a request can be billed for, by what it says itself, in the words of whichever provider."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_llmtune.wire.response import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MostTokens", "most_tokens"]
+
+
+_LIMITS = (
+    "max_completion_tokens", "max_tokens", "max_output_tokens", "max_tokens_to_sample", "max_gen_len", "max_new_tokens",
+    "generationConfig.maxOutputTokens", "inferenceConfig.maxTokens", "options.num_predict",
+    "textGenerationConfig.maxTokenCount", "parameters.max_new_tokens", "parameters.maxOutputTokens",
+)  # fmt: skip
+_CHOICES = ("n", "best_of", "num_generations", "generationConfig.candidateCount")
+_NO_ANSWER = re.compile(r"(?:/embeddings|/embed|/rerank|:(?:batch)?[eE]mbedContents?)$")
+_BLOB = re.compile(r'"(?:data:[^",]{0,100},)?[A-Za-z0-9+/=_-]{2000,}"')
+"""An image, a sound or a file within the request, in base64."""
+_BLOB_TOKENS = 50_000
+"""What an image bills at most at today's providers; a longer one counts a token more for each 32 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class MostTokens:
+    """Upper bounds of one call."""
+
+    prompt: int
+    answer: int | None
+    """Over all choices; None: the request sets no limit."""
+    choices: int = 1
+    tier: str = ""
+    """The service tier that it asks for."""
+
+
+def most_tokens(uri: str, body: str) -> MostTokens:
+    """Of one call: a token for each byte of its request, since no tokenizer makes more, and what it allows to answer."""
+    asked = parse_object(body) or {}
+    blobs = [len(blob) for blob in _BLOB.findall(body)]
+    text = len(body.encode("utf-8", "surrogatepass")) - sum(blobs)
+    prompt = text + 16 * body.count('"role"') + 64 + sum(min(size, _BLOB_TOKENS + size // 32) for size in blobs)
+    tier = asked.get("service_tier")
+    tier = tier if isinstance(tier, str) else ""
+    if _NO_ANSWER.search(urlsplit(uri).path):
+        return MostTokens(prompt, 0, tier=tier)
+    limits = [limit for name in _LIMITS if (limit := _whole(asked, name)) is not None]
+    choices = max([1, *(number for name in _CHOICES if (number := _whole(asked, name)) is not None)])
+    return MostTokens(prompt, choices * max(limits) if limits else None, choices, tier)
+
+
+def _whole(data: Mapping[str, Any], name: str) -> int | None:
+    """A number of the request as it was meant; what is none, or below one, lowers no bound."""
+    found: Any = data
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None

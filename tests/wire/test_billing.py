@@ -1,0 +1,274 @@
+"""What a call bills, in the shape of whichever provider; an answer that cannot be read is never free."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from genai_prices import data_snapshot
+from hypothesis import given
+from hypothesis import strategies as st
+from support.provider_bodies import ASK, CASES, CHAT, Case, chat, chunks, plain
+
+from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.meter import Limits, Meter
+from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
+from pytest_llmtune.money.prices import Price, PriceBook
+from pytest_llmtune.types import Usage
+from pytest_llmtune.wire.billing import asks_a_model, read_bill
+from pytest_llmtune.wire.response import usage_of
+
+HOST = "http://127.0.0.1:8080"
+PER = {"audio_hours": 3600, "web_searches_kcount": 1000}
+
+
+def asked(case: Case) -> Asked:
+    body = case.request if f"/{case.model}" in case.path else {**case.request, "model": case.model}
+    return Asked.of("POST", HOST + case.path, json.dumps(body))
+
+
+def expected(case: Case) -> Decimal:
+    """USD by genai-prices' rates, multiplied here."""
+    table = data_snapshot.get_snapshot()
+    model = {"azure chat": "gpt-4o-2024-08-06", "openrouter chat": "gpt-4o-mini"}.get(case.name, case.model)
+    _, info = table.find_provider_model(model, None, case.provider, None)
+    rates = vars(info.get_prices(datetime.now(UTC).replace(hour=12)))
+
+    def rate(name: str) -> Decimal:
+        found = rates[name]
+        return found if isinstance(found, Decimal) else found.base
+
+    return sum(
+        (rate(name) * Decimal(str(count)) / PER.get(name, 10**6) for name, count in case.billed.items()), Decimal(0)
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_provider_is_metered_at_what_it_bills(case: Case) -> None:
+    """Tokens and dollars of a call whose address says nothing, by the shape of its answer and the model's name."""
+    meter = Meter(Limits.of(max_cost=10), PriceBook())
+    meter.answered(meter.enter(asked(case)), 200, case.answer)
+    assert meter.cost == expected(case) > 0
+    usage = sum(meter.usage.values(), Usage(0, 0))
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cache_write_tokens) == case.tokens
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_limit_just_below_the_bill_is_passed(case: Case) -> None:
+    """And the bill itself is within its limit."""
+    for limit, passes in ((expected(case), True), (expected(case) - Decimal("1e-12"), False)):
+        meter = Meter(Limits.of(max_cost=limit), PriceBook())
+        meter.answered(meter.enter(asked(case)), 200, case.answer)
+        if passes:
+            meter.check()
+        else:
+            with pytest.raises(BudgetExhaustedError, match="1 call costs"):
+                meter.check()
+
+
+UNREADABLE = {
+    "no JSON": "<html>",
+    "nothing": "",
+    "no usage": json.dumps({"id": "x", "choices": [{"message": {"content": "hello"}}]}),
+    "a stream without usage": chunks("gpt-4o-mini", {}),
+    "zeros": chat("gpt-4o-mini", plain(0, 0)),
+    "no completion for a text": chat("gpt-4o-mini", plain(10, 0)),
+    "negative": chat("gpt-4o-mini", plain(-5, 10)),
+    "absurd": chat("gpt-4o-mini", plain(10**15, 10)),
+    "text": chat("gpt-4o-mini", {"prompt_tokens": "10", "completion_tokens": "3"}),
+    "fractions": chat("gpt-4o-mini", {"prompt_tokens": 10.5, "completion_tokens": 3}),
+    "a list": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_what_cannot_be_read_cannot_be_judged(answer: str) -> None:
+    """The limit is not met by default: the message names the model and the route."""
+    meter = Meter(Limits.of(max_cost=10), PriceBook())
+    meter.answered(meter.enter(Asked.of("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}))), 200, answer)
+    with pytest.raises(SuiteError, match=r"max_cost=10 cannot be judged: .*gpt-4o-mini at /v1/chat/completions"):
+        meter.check()
+    with pytest.raises(SuiteError, match="cannot be judged"):  # nor is anything more sent
+        meter.enter(Asked.of("POST", HOST + CHAT, "{}"))
+
+
+@pytest.mark.parametrize(
+    ("path", "request_body"),
+    [
+        ("/v1beta/models/gemini-2.5-flash:generateContent", {"contents": []}),
+        ("/model/amazon.nova-lite-v1:0/converse", ASK),
+        ("/v1/messages", {**ASK, "model": "claude-sonnet-4-5"}),
+        ("/v2/chat", {**ASK, "model": "command-a-03-2025"}),
+        ("/api/chat", {**ASK, "model": "llama3.2"}),
+        ("/v1/images/generations", {"model": "dall-e-3", "prompt": "a cat"}),
+        ("/v1/audio/speech", {"model": "gpt-4o-mini-tts", "input": "hello"}),
+        ("/generate", {"inputs": "Hi"}),
+        ("/v1/batches", {"input_file_id": "file-1", "endpoint": "/v1/chat/completions"}),
+        ("/v1/threads/t/runs", {"assistant_id": "a"}),
+        ("/some/new/api", {"messages": []}),
+    ],
+)
+def test_no_provider_is_free(path: str, request_body: dict[str, Any]) -> None:
+    """An answer that says nothing fails the limit, whoever gave it."""
+    meter = Meter(Limits.of(max_cost=10), PriceBook())
+    meter.answered(meter.enter(Asked.of("POST", HOST + path, json.dumps(request_body))), 200, '{"ok": true}')
+    with pytest.raises(SuiteError, match="cannot be judged"):
+        meter.check()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models", ""),
+        ("GET", "/v1/responses/resp_1", ""),
+        ("POST", "/v1/messages/count_tokens", '{"model": "claude-sonnet-4-5", "messages": []}'),
+        ("POST", "/v1/models/gemini-2.5-flash:countTokens", '{"contents": []}'),
+        ("POST", "/v1/moderations", '{"model": "omni-moderation-latest", "input": "x"}'),
+        ("POST", "/v1/files", "--boundary"),
+        ("POST", "/hooks/chat", '{"text": "done"}'),
+        ("DELETE", "/v1/files/f", ""),
+    ],
+)
+def test_what_nobody_bills_costs_nothing(method: str, path: str, body: str) -> None:
+    """Lists, counts, files, and calls that ask no model."""
+    assert not asks_a_model(method, HOST + path, body)
+    meter = Meter(Limits.of(max_cost=0), PriceBook())
+    meter.answered(meter.enter(Asked.of(method, HOST + path, body)), 200, '{"object": "list", "data": []}')
+    meter.check()
+    assert meter.cost == 0
+
+
+def test_an_error_is_free() -> None:
+    """And no call: whether recorded or live, a refused request was not served."""
+    meter = Meter(Limits.of(max_cost=0, max_calls=1), PriceBook())
+    meter.answered(meter.enter(Asked.of("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}))), 429, "{}")
+    meter.check()
+    assert meter.calls == 0
+
+
+def test_own_prices_need_no_table() -> None:
+    """A model of one's own, cache writes included, in any provider's shape."""
+    own = PriceBook({"mine": {"input": 1, "output": 10, "cached_input": "0.1", "cache_write": 2}})
+    usage = {
+        "input_tokens": 20,
+        "cache_creation_input_tokens": 300,
+        "cache_read_input_tokens": 5000,
+        "output_tokens": 70,
+    }
+    answer = json.dumps({"type": "message", "model": "mine", "content": [], "usage": usage})
+    meter = Meter(Limits.of(max_cost=10), own)
+    meter.answered(
+        meter.enter(Asked.of("POST", HOST + "/v1/messages", json.dumps({**ASK, "model": "mine"}))), 200, answer
+    )
+    assert meter.cost == (Decimal(20) + 2 * 300 + Decimal("0.1") * 5000 + 10 * 70) / 10**6
+
+
+def test_a_model_that_costs_nothing_needs_no_usage() -> None:
+    """As Ollama's, which leaves out the tokens of a prompt that it has cached."""
+    free = PriceBook({"llama3.2": {"input": 0, "output": 0}})
+    meter = Meter(Limits.of(max_cost=0), free)
+    meter.answered(
+        meter.enter(Asked.of("POST", HOST + "/api/chat", json.dumps({**ASK, "model": "llama3.2"}))), 200, "{}"
+    )
+    assert meter.cost == 0
+    counted = Meter(Limits.of(max_cost=1), PriceBook({"llama3.2": {"input": 1, "output": 10}}))
+    lines = [{"message": {"content": "hi"}, "done": False}, {"done": True, "prompt_eval_count": 26, "eval_count": 298}]
+    answer = "".join(json.dumps({"model": "llama3.2", **line}) + "\n" for line in lines)
+    body = json.dumps({**ASK, "model": "llama3.2"})
+    counted.answered(counted.enter(Asked.of("POST", HOST + "/api/chat", body)), 200, answer)
+    assert counted.cost == Decimal(26 + 10 * 298) / 10**6
+
+
+def test_a_service_tier_has_its_own_price() -> None:
+    """As served: OpenAI's priority costs more, and its flex less, than the default."""
+    costs = {}
+    for tier in ("default", "priority", "flex"):
+        meter = Meter(Limits.of(), PriceBook())
+        body = json.dumps({**ASK, "model": "gpt-5-mini"})
+        meter.answered(
+            meter.enter(Asked.of("POST", HOST + CHAT, body)), 200, chat("gpt-5-mini", plain(800, 40), service_tier=tier)
+        )
+        costs[tier] = meter.cost
+    assert costs["flex"] < costs["default"] < costs["priority"]
+
+
+def test_searches_are_billed_by_the_call() -> None:
+    """Those that OpenAI's Responses API made itself."""
+    answer = {"object": "response", "model": "gpt-5-mini", "usage": {"input_tokens": 10, "output_tokens": 5}}
+    bills = [
+        read_bill("POST", HOST + "/v1/responses", '{"model": "gpt-5-mini"}', json.dumps(answer | {"output": output}))
+        for output in ([], [{"type": "web_search_call"}, {"type": "web_search_call"}])
+    ]
+    price = PriceBook().price("gpt-5-mini")
+    costs = [price.cost(bill.usage) for bill in bills if bill is not None and bill.usage is not None]
+    assert costs[1] - costs[0] == 2 * Decimal(10) / 1000
+
+
+def test_a_part_without_a_price_is_an_error() -> None:
+    """Answered tokens of a model that is listed with its input only, seconds of one that is billed by tokens."""
+    embedding = PriceBook().price_at(HOST, ["text-embedding-3-small"])
+    assert embedding.cost(Usage(10, 0)) > 0
+    with pytest.raises(SuiteError, match="no price for the model's output tokens"):
+        embedding.cost(Usage(10, 1))
+    with pytest.raises(SuiteError, match="input_audio_seconds"):
+        PriceBook().price("gpt-4o-mini").cost(Usage(0, 0, units=(("input_audio_seconds", 9),)))
+    with pytest.raises(SuiteError, match="input_characters have none"):
+        Price(Decimal(1), Decimal(1)).cost(Usage(0, 0, units=(("input_characters", 9),)))
+    with pytest.raises(SuiteError, match="unknown"):  # a suite needs answers, in tokens
+        PriceBook().price("text-embedding-3-small")
+
+
+def test_our_own_reading_agrees_with_genai_prices() -> None:
+    """Suites read chat completions without it: each extractor of that shape finds the same tokens in the same body."""
+    table, seen = data_snapshot.get_snapshot(), 0
+    for provider in table.providers:
+        for extractor in provider.extractors or ():
+            paths = [mapping.path for mapping in extractor.mappings]
+            if extractor.root != "usage" or "completion_tokens" not in paths or "cache_read_input_tokens" in paths:
+                continue
+            usage: dict[str, Any] = {"prompt_tokens": 900, "completion_tokens": 400}
+            for number, mapping in enumerate(extractor.mappings, 1):
+                holder, *rest = [mapping.path] if isinstance(mapping.path, str) else list(mapping.path)
+                if rest and all(isinstance(part, str) for part in rest):
+                    usage.setdefault(holder, {})[rest[0]] = 10 * number
+                elif not rest and holder not in usage and holder != "cached_prompt_text_tokens":
+                    usage[holder] = 10 * number
+            _, found = provider.extract_usage({"model": "m", "usage": usage}, api_flavor=extractor.api_flavor)
+            values = vars(found)
+            usage["total_tokens"] = values["input_tokens"] + values["output_tokens"]
+            if "citation_tokens" in usage:
+                usage["total_tokens"] = 1300  # Perplexity's leaves these out
+            own = usage_of(usage)
+            assert own is not None
+            assert own.prompt_tokens == values["input_tokens"]
+            assert own.completion_tokens == values["output_tokens"], provider.id
+            if "cache_read_tokens" in values and "cached_prompt_text_tokens" not in paths:
+                assert own.cached_tokens == values["cache_read_tokens"], provider.id
+            seen += 1
+    assert seen > 30
+
+
+@given(
+    st.integers(1, 10**6), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1),
+    st.sampled_from(["gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-pro", "gpt-5-mini", "sonar"]),
+)  # fmt: skip
+def test_our_arithmetic_is_genai_prices(
+    prompt: int, completion: int, cached: float, written: float, model: str
+) -> None:
+    """To the digit, tiers, cached parts and requests included."""
+    from genai_prices.types import Usage as Listed
+
+    price = PriceBook().price(model)
+    usage = Usage(prompt, completion, int(prompt * cached), cache_write_tokens=int(prompt * (1 - cached) * written))
+    assert price.listed is not None
+    listed = Listed(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    assert price.cost(usage) == price.listed.calc_price(listed)["total_price"]
+    assert price.cost(usage) <= price.worst(prompt, completion)

@@ -12,7 +12,7 @@ from pytest_llmtune.types import Interval
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["bootstrap", "bootstrap_mean", "bootstrap_nested", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
+__all__ = ["bootstrap", "bootstrap_mean", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
 
 
 _DRAWS = 200_000
@@ -45,50 +45,19 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0
     Johnson (1978), which costs one pass. The seed makes the resampled interval repeatable.
 
     Raises:
-        ValueError: no value.
+        ValueError: no values.
     """
-    return bootstrap_nested([(value,) for value in values], seed, confidence)
-
-
-def bootstrap_nested(groups: Sequence[Sequence[float]], seed: int = 0, confidence: float = 0.95) -> Interval:
-    """Interval of the mean over examples of the mean over their samples, resampling both.
-
-    Args:
-        groups: one for each example: the values of its samples, at least one.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: no value.
-    """
-    means = [statistics.fmean(group) for group in groups]
-    if not means:
-        raise ValueError("the mean of no value has no interval")
-    if min(means) == max(means):  # resampling examples cannot move it
-        return Interval(means[0], means[0], confidence)
-    size = sum(map(len, groups))
+    if not values:
+        raise ValueError("the mean of no values has no interval")
+    if min(values) == max(values):  # resampling cannot move it
+        return Interval(float(values[0]), float(values[0]), confidence)
+    size = len(values)
     resamples = _DRAWS // size
     if resamples < 500:
-        return _johnson(means, confidence)
-    chance = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
-    draw = _draw_means if size == len(groups) else _draw_nested
-    return _percentiles(statistics.fmean(means), draw(groups, means, min(resamples, 2000), chance), confidence)
-
-
-def _draw_means(
-    groups: Sequence[Sequence[float]], means: Sequence[float], resamples: int, chance: random.Random
-) -> list[float]:
-    size = len(groups)
-    return [sum(chance.choices(means, k=size)) / size for _ in range(resamples)]
-
-
-def _draw_nested(
-    groups: Sequence[Sequence[float]], means: Sequence[float], resamples: int, chance: random.Random
-) -> list[float]:
-    size = len(means)
-    return [
-        sum(sum(chance.choices(group, k=len(group))) / len(group) for group in chance.choices(groups, k=size)) / size
-        for _ in range(resamples)
-    ]
+        return _johnson(values, confidence)
+    rng = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
+    drawn = [sum(rng.choices(values, k=size)) / size for _ in range(min(resamples, 2000))]
+    return _percentiles(statistics.fmean(values), drawn, confidence)
 
 
 def _percentiles(point: float, drawn: list[float], confidence: float) -> Interval:
@@ -120,8 +89,8 @@ def bootstrap(
     resamples = min(1000, _DRAWS // max(1, len(values)))
     if not values or resamples < 200:
         return None
-    chance = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
-    drawn = [float(aggregate(chance.choices(values, k=len(values)))) for _ in range(resamples)]
+    rng = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
+    drawn = [float(aggregate(rng.choices(values, k=len(values)))) for _ in range(resamples)]
     return _percentiles(float(aggregate(values)), drawn, confidence)
 
 
@@ -150,7 +119,7 @@ def minimum_detectable_drop(n: int, alpha: float = 0.05) -> float:
     The best case for telling it: every flip is a loss. Then ``k`` flips have the p-value ``2 / 2**k``; so at alpha 0.05 it
     takes 6 examples, a drop of ``6 / n``. Past 1 means that no drop can be told.
     """
-    flips = math.ceil(math.log2(2 / alpha))
+    flips = math.floor(math.log2(2 / alpha)) + 1
     return flips / n if n else math.inf
 
 

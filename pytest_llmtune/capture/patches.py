@@ -34,11 +34,6 @@ class ActiveRecordings:
         self._lock = threading.Lock()
         self._open: tuple[Replay, ...] = ()
 
-    @property
-    def any_open(self) -> bool:
-        """Whether any recording is open."""
-        return bool(self._open)
-
     @contextmanager
     def opened(self, replay: Replay) -> Iterator[None]:
         """The recording is open, and this context belongs to it."""

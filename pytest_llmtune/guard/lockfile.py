@@ -221,9 +221,6 @@ class Lock:
         except OSError as error:
             raise LockError(f"{path}: the lock file cannot be written: {error.strerror or error}") from error
 
-    def with_study(self, study: StudySummary | None) -> Lock:
-        return dataclasses.replace(self, study=study)
-
 
 def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
     """Examples that did alike share what they have in common: a lock file may hold hundreds of thousands."""

@@ -76,7 +76,6 @@ class BaselineConfig:
     """The configuration in force, and how today's suite differs from the baseline's."""
 
     config: Config
-    prompt_changed: bool
 
     @classmethod
     def of(cls, suite: Suite, lock: Lock) -> BaselineConfig:
@@ -95,8 +94,8 @@ class BaselineConfig:
             params = {name: value for name, value in lock.config.items() if name not in ("prompt", "messages")}
             if not isinstance(params.get("model"), str):
                 raise SuiteError(f"the lock file of {suite.name!r} names no model; search again: pytest --llm-tune")
-            return cls(Config(params, template), True)
-        return cls(Config.from_lock({**lock.config}, [template, *templates]), False)
+            return cls(Config(params, template))
+        return cls(Config.from_lock({**lock.config}, [template, *templates]))
 
     def notes(self, now: Mapping[str, str], lock: Lock) -> tuple[str, ...]:
         """What a reader of the verdict should know of changes that need no new recording."""

@@ -7,15 +7,4 @@ from pytest_llmtune.tuning.final import Judged, affordable, compare
 from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.study import INTERRUPTED, Study, study_digest, tune
 
-__all__ = [
-    "INTERRUPTED",
-    "Judged",
-    "Study",
-    "StudyLog",
-    "affordable",
-    "check_payable",
-    "compare",
-    "dry_run",
-    "study_digest",
-    "tune",
-]
+__all__ = ["INTERRUPTED", "Judged", "Study", "StudyLog", "affordable", "compare", "dry_run", "study_digest", "tune"]

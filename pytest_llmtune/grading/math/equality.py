@@ -27,6 +27,9 @@ def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
         return False
     if reference.kind == answer.kind == "atom":
         return _atoms_equal(reference, answer)
+    parts, others = _by_name(reference), _by_name(answer)
+    if parts and others:  # before the keys, which know no names: y = 45, x = 2 is not x = 45, y = 2
+        return parts.keys() == others.keys() and all(equal(part, others[name]) for name, part in parts.items())
     if reference.key == answer.key and reference.is_constant:
         return not _names_differ(reference, answer)
     if "atom" in (reference.kind, answer.kind):
@@ -70,6 +73,12 @@ def _decimal_comma(form: ParsedAnswer, atom: ParsedAnswer) -> bool:
     return constant(text.replace(",", ".")) == atom.value
 
 
+def _by_name(form: ParsedAnswer) -> dict[str, ParsedAnswer]:
+    """The parts of ``k = 45, n = 2`` by their names; empty where a part has no name, or two have the same."""
+    parts = {item.name: item for item in form.items}
+    return parts if len(parts) == len(form.items) and "" not in parts else {}
+
+
 def _names_differ(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     one, other = ({item.name for item in form.items if item.name} for form in (reference, answer))
     return bool(one and other and one != other)
@@ -78,10 +87,6 @@ def _names_differ(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     if max(len(reference.items), len(answer.items)) > _MOST_PARTS:
         return False
-    names = [[item.name for item in form.items] for form in (reference, answer)]
-    if all(all(listed) and len(set(listed)) == len(listed) for listed in names):  # k = 45, n = 2
-        found = {item.name: item for item in answer.items}
-        return set(names[0]) == set(names[1]) and all(equal(item, found[item.name]) for item in reference.items)
     if "set" in (reference.kind, answer.kind):
         return {reference.kind, answer.kind} <= {"set", "list"} and _same_members(reference, answer)
     if reference.kind != answer.kind and {reference.kind, answer.kind} != {"list", "()"}:

@@ -1,0 +1,132 @@
+"""When the `math` grader takes an answer for the reference, without algebra: by value, by name, part by part."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_llmtune.grading.math import Math
+
+
+def right(reference: str, response: str) -> bool:
+    """Whether a boxed response is graded as right."""
+    grade = Math(symbolic=False).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
+    return grade.metrics["success_vote"] == 1
+
+
+LETTERS = [f"a_{i}" for i in range(61)]
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "equal"),
+    [
+        # names
+        ("x = 5", "x = 5", True),
+        ("x = 5", "5", True),
+        ("5", "y = 5", True),
+        ("x = 5", "y = 5", False),
+        ("x = a", "y = a", False),
+        ("(x, y) = (1, 2)", "(1, 2)", True),
+        ("(x, y) = (1, 2)", "(a, b) = (1, 2)", False),
+        ("x = 1, y = 2", "y = 2, x = 1", True),
+        ("x = 1, y = 2", "y = 1, x = 2", False),
+        ("x = 1, y = 2", "x = 2, y = 1", False),
+        ("x = 1, y = 2", "x = 1, z = 2", False),
+        ("x = 1, y = 2", "a = 1, b = 2", False),
+        ("x = 1, y = 2", "x = 1, y = 2, z = 3", False),
+        ("x = 1, y = 2, z = 3", "x = 1, y = 2", False),
+        ("x = 1, y = 2", "1, 2", True),
+        ("x = 1, y = 2", "2, 1", False),
+        ("x = a, y = b", "y = b, x = a", True),
+        ("x = a, y = b", "y = a, x = b", False),
+        ("x = 1, x = 2", "x = 2, x = 1", True),
+        ("x = 1 and x = 2", "x = 2 and x = 1", True),
+        ("x = 1 and x = 2", "1 and 2", True),
+        ("x = 1 and x = 2", "y = 1 and y = 2", False),
+        ("x = 1 and x = 2", "y = 2 and y = 1", False),
+        # percent: a reader takes 28 % for either number, but no number for another
+        (r"28\%", "28", True),
+        (r"28\%", "0.28", True),
+        ("28", r"28\%", True),
+        ("0.28", r"28\%", True),
+        (r"28\%", r"28\%", True),
+        (r"28\%", r"0.28\%", False),
+        (r"28\%", "2800", False),
+        ("28", r"0.28\%", False),
+        (r"0.28\%", "28", False),
+        ("28", "0.28", False),
+        ("0.28", "28", False),
+        # a decimal of six places or more may be rounded
+        (r"\frac{1}{3}", "0.333333", True),
+        ("0.333333", r"\frac{1}{3}", True),
+        (r"\frac{1}{3}", "-0.333333", False),
+        (r"-\frac{1}{3}", "-0.333333", True),
+        (r"-\frac{1}{3}", "-.3333333", True),
+        (r"\frac{1}{3}", "0.33333", False),
+        (r"\frac{1}{3}", "0.333334", False),
+        (r"\frac{2}{3}", "0.666667", True),
+        (r"\frac{2}{3}", "0.666666", False),
+        (r"(a, \frac{1}{3})", "(a, 0.333333)", True),
+        # a decimal comma, where the other side is that decimal
+        ("1,22", "1.22", True),
+        ("1.22", "1,22", True),
+        ("-1,5", "-1.5", True),
+        ("1,22", "1.23", False),
+        ("1.23", "1,22", False),
+        ("1, 22", "1.22", False),
+        ("(1,22)", "1.22", False),
+        # sets, lists, tuples, intervals
+        (r"\{1, 2\}", r"\{2, 1\}", True),
+        (r"\{1, 2\}", r"\{2, 1, 1\}", True),
+        (r"\{1, 2\}", "2, 1", True),
+        ("2, 1", r"\{1, 2\}", True),
+        (r"\{1, 2\}", "(1, 2)", False),
+        ("(1, 2)", r"\{1, 2\}", False),
+        (r"\{a, 1\}", "(a, 1)", False),
+        ("(a, 1)", r"\{a, 1\}", False),
+        (r"\{1, 2\}", r"\{1, 2, 3\}", False),
+        (r"\{1, 2, 3\}", r"\{1, 2\}", False),
+        (r"\{a, b\}", r"\{b, a\}", True),
+        (r"\{a, b\}", r"\{b, a, c\}", False),
+        (r"\{a, b, c\}", r"\{b, a\}", False),
+        ("(1, 2)", "1, 2", True),
+        ("(a, b)", "(a, b)", True),
+        ("(a, b)", "a, b", True),
+        ("a, b", "(a, b)", True),
+        ("(a, b)", "(b, a)", False),
+        ("(a, b)", "(a, b, c)", False),
+        ("(a, b, c)", "(a, b)", False),
+        ("[a, b]", "(a, b)", False),
+        ("[a, b]", "a, b", False),
+        ("[1, 2)", "[1, 2]", False),
+        ("(a, 1)", "(a, 2)", False),
+        ("(a, 5)", "a", False),
+        ("a", "(a, 5)", False),
+        # words and numbers
+        ("east", "east", True),
+        ("east", "west", False),
+        ("east", "5", False),
+        ("5", "east", False),
+    ],
+)
+def test_two_answers_are_equal_as_people_read_them(reference: str, response: str, equal: bool) -> None:
+    """The response is graded right where it is the reference, and nowhere else."""
+    assert right(reference, response) is equal
+
+
+@pytest.mark.parametrize(("parts", "equal"), [(60, True), (61, False)])
+def test_long_lists_without_values_are_not_compared_part_by_part(parts: int, equal: bool) -> None:
+    """Sixty parts are; more would take too long in a set."""
+    members = LETTERS[:parts]
+    assert right(rf"\{{{', '.join(members)}\}}", rf"\{{{', '.join(reversed(members))}\}}") is equal
+    assert right(rf"\{{{', '.join(members[:60])}\}}", rf"\{{{', '.join(members)}\}}") is equal
+
+
+@pytest.mark.parametrize(
+    ("reference", "response"), [("x = 5", "y = 5"), ("x = 1, y = 2", "y = 1, x = 2"), ("(1, 2)", "[1, 2]")]
+)
+def test_an_answer_that_is_not_the_reference_never_votes_with_it(reference: str, response: str) -> None:
+    """Two wrong answers of the same value outvote one right answer, and the vote is wrong."""
+    responses = [rf"\boxed{{{reference}}}", rf"\boxed{{{response}}}", rf"\boxed{{{response}}}"]
+    grade = Math(symbolic=False).grade(responses, {"answer": reference})
+    assert [count for _, count in grade.votes] == [2, 1]
+    assert (grade.metrics["success"], grade.metrics["success_vote"]) == (1, 0)

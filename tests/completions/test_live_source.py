@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
+import threading
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -291,13 +292,22 @@ def test_a_doubtful_server_is_asked_once(live: Live) -> None:
 def test_one_who_gives_up_waiting_for_the_probe_cancels_no_other(live: Live) -> None:
     """While the probe is under way a waiting request is cancelled: the others are counted all the same."""
     words = ["Yes, it is 42, as everybody knows.", "Certainly forty-two; there is no doubt."]
-    with LLMServer(words, usage="one_choice", latency=lambda body: 0.3 * (body["n"] == 2)) as server:
-        source = live.source(server)
+    all_wait, cancelled = asyncio.Event(), threading.Event()
+    # sent: 5 requests and the probe; none of the 5 is in flight any more: all were answered
+    account = RequestStats(listen=lambda now: all_wait.set() if (now.sent, now.in_flight) == (6, 0) else None)
+
+    def until_one_gave_up(body: dict[str, object]) -> float:
+        return 0.0 if body["n"] == 4 or cancelled.wait(20) else 1.0
+
+    with LLMServer(words, usage="one_choice", latency=until_one_gave_up) as server:
+        source = live.source(server, account=account)
 
         async def work() -> list[object]:
             jobs = [asyncio.create_task(source.complete(request(number, 4))) for number in range(5)]
-            await asyncio.sleep(0.2)  # all are answered, and wait for the probe
+            await asyncio.wait_for(all_wait.wait(), 20)
             jobs[3].cancel()
+            await asyncio.wait(jobs[3:4])
+            cancelled.set()
             found = await asyncio.gather(*jobs, return_exceptions=True)
             await source.aclose()
             return [getattr(one, "usage", one) for one in found]

@@ -130,3 +130,21 @@ def test_an_answer_that_is_not_the_reference_never_votes_with_it(reference: str,
     grade = Math(symbolic=False).grade(responses, {"answer": reference})
     assert [count for _, count in grade.votes] == [2, 1]
     assert (grade.metrics["success"], grade.metrics["success_vote"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "equal"),
+    [
+        ("east", "seat", False),
+        ("east", r"2 e^2 st a", False),
+        (r"\{east, west\}", r"\{seat, west\}", False),
+        ("(east, 1)", "(seat, 1)", False),
+        ("New York", "York New", False),
+        ("a b", "b a", True),
+        (r"\{a b, 1\}", r"\{1, b a\}", True),
+    ],
+)
+def test_words_are_no_products_of_letters(reference: str, response: str, equal: bool) -> None:
+    """Algebra is asked only where one of the two was not read to the end."""
+    grade = Math(symbolic=True).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
+    assert (grade.metrics["success_vote"] == 1) is equal

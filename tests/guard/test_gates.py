@@ -158,6 +158,20 @@ def test_groups_can_have_cost_limits() -> None:
     )
 
 
+def test_a_groups_cost_is_a_mean_over_the_rows_that_are_known() -> None:
+    """An example that could not be completed cost nothing that is known: it does not make the others cheaper."""
+    rows = [("a", 1.0, "0.00004"), ("a", 0.0, "0.00002"), ("a", None, "0"), ("b", 1.0, "0.00009"), ("b", None, "0")]
+    today = evaluation(
+        [
+            dataclasses.replace(result(i, score, row={"t": group, "q": str(i)}), cost=Decimal(cost))
+            for i, (group, score, cost) in enumerate(rows)
+        ]
+    )
+    limits = tuple(Limit("inference_cost", "max", Decimal("0.000025"), group) for group in "ab")
+    verdict = judge(today, Criteria(limits=limits, group_by="t", max_unknown=2))
+    assert [(gate.value, gate.passed) for gate in verdict.gates[:2]] == [(0.00003, False), (0.00009, False)]
+
+
 def test_a_failing_gate_hides_no_other() -> None:
     """Every gate is judged and listed, whatever failed before it."""
     criteria = Criteria(

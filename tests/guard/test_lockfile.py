@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -80,6 +81,20 @@ def test_one_example_is_one_line_and_the_order_is_stable(path: Path) -> None:
     different = [new for old, new in zip(before, changed, strict=True) if old != new]
     assert [line.split('"')[3] for line in different if line.startswith("- ")] == [f"{1:016x}"]
     assert all(line.startswith(("- ", "  success", "  expected")) for line in different)
+
+
+def test_examples_stand_in_the_order_of_their_ids() -> None:
+    """An id is that of the row's content, an index its place in the file: a row put in front moves no line but its own."""
+    named = [
+        dataclasses.replace(result(i), example=dataclasses.replace(result(i).example, id=letter * 16))
+        for i, letter in enumerate("bdac")
+    ]
+    assert [(example.id, example.index) for example in lock(evaluation(named)).examples] == [
+        ("a" * 16, 2),
+        ("b" * 16, 0),
+        ("c" * 16, 3),
+        ("d" * 16, 1),
+    ]
 
 
 def test_prompts_of_several_lines_are_readable(path: Path) -> None:

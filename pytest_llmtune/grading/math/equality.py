@@ -38,12 +38,17 @@ def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
 
 def is_settled(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Whether both were read to the last part, so that being unequal is final and algebra could only err."""
-    return (reference.is_constant or _is_words(reference)) and (answer.is_constant or _is_words(answer))
+    """Whether both were read to the last part, so that being unequal is final and algebra could only err.
+
+    To algebra, ``east`` is a product of four letters, and equal to ``seat``.
+    """
+    return _is_read(reference) and _is_read(answer)
 
 
-def _is_words(form: ParsedAnswer) -> bool:
-    return form.kind == "atom" and _WORDS.fullmatch(form.text) is not None
+def _is_read(form: ParsedAnswer) -> bool:
+    if form.kind == "atom":
+        return form.value is not None or _WORDS.fullmatch(form.text) is not None
+    return all(map(_is_read, form.items))
 
 
 def _atoms_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:

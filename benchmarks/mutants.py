@@ -133,7 +133,7 @@ def replacements(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST | None]:  #
                 yield ast.Call(node.func, node.args, [other for other in node.keywords if other is not keyword])
         case ast.Expr(value=ast.Call() | ast.Await()):
             yield ast.Pass()
-        case ast.Return(value=ast.expr()) if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        case ast.Return(value=ast.expr()) if not (isinstance(node.value, ast.Constant) and not node.value.value):
             yield ast.Return(ast.Constant(None))
         case ast.Continue():
             yield ast.Break()

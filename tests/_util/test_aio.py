@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,19 +16,18 @@ if TYPE_CHECKING:
 
 
 async def forever() -> None:
-    await asyncio.sleep(3600)
+    """Gets a SIGINT as soon as it waits."""
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+    await asyncio.Event().wait()
 
 
 def interrupted(job: Callable[[], Coroutine[Any, Any, None]]) -> pytest.ExceptionInfo[KeyboardInterrupt]:
-    """What comes out of a job that gets a SIGINT while it runs."""
+    """What comes out of a job that is interrupted while it runs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    timer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
-    timer.start()
     try:
         with pytest.raises(KeyboardInterrupt) as caught:
             run_async(job())
     finally:
-        timer.cancel()
         signal.signal(signal.SIGINT, before)
     return caught
 

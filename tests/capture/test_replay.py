@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -82,13 +81,6 @@ def test_samples_of_one_request_keep_their_order(path: Path, server: LLMServer) 
         assert ask(replay, None, "q", "q", "q") == ["#1: q", "#2: q", "#3: q"]
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so, for five seconds at most."""
-    end = time.monotonic() + 5
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-
-
 def test_samples_keep_the_order_of_asking_not_of_answering(path: Path) -> None:
     """Asked together and answered in reverse, they are recorded in the order in which they were asked."""
     release = [threading.Event() for _ in range(3)]
@@ -107,7 +99,7 @@ def test_samples_keep_the_order_of_asking_not_of_answering(path: Path) -> None:
             for arrived in (1, 2, 3):
                 jobs.append(asyncio.ensure_future(asking.chat.completions.create(**chat("q"))))
                 if replay.mode is Mode.RECORD_ALL:
-                    await asyncio.to_thread(wait_for, lambda wanted=arrived: server.count >= wanted)
+                    await asyncio.to_thread(server.until, lambda wanted=arrived: server.count >= wanted)
             return [completion.choices[0].message.content for completion in await asyncio.gather(*jobs)]
 
     with LLMServer(answer=slow) as server:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
+from support.loops import turns
+
 from pytest_llmtune.cluster.budget_actor import BudgetActor, Closed, Done, Ended
 from pytest_llmtune.money.ledger import Ledger
 
@@ -41,7 +43,7 @@ def test_a_batch_waits_for_the_settlements_of_another() -> None:
         await purse.open(2)
         await purse.reserve(1, 0, Decimal(8))
         waiting = asyncio.create_task(purse.reserve(2, 0, Decimal(5)))
-        await asyncio.sleep(0.01)
+        await turns(9)
         assert not waiting.done()
         await purse.report(1, [Closed(0, Decimal(3), uncertain=False)])
         assert await waiting == ""
@@ -60,7 +62,7 @@ def test_who_is_lost_while_waiting_gets_nothing() -> None:
         await purse.open(2)
         await purse.reserve(1, 0, Decimal(8))
         waiting = asyncio.create_task(purse.reserve(2, 0, Decimal(5)))
-        await asyncio.sleep(0.01)
+        await turns(9)
         await purse.end(2)
         await purse.report(1, [Closed(0, Decimal(1), uncertain=False)])
         assert await waiting != ""

@@ -30,12 +30,6 @@ def questions(count: int, n: int = 1) -> list[object]:
     return [request(number, n) for number in range(count)]
 
 
-def wait_for(server: LLMServer, requests: int) -> None:
-    """Until so many have arrived."""
-    while server.count < requests:
-        time.sleep(0.01)
-
-
 def test_the_same_answers_as_without_a_cluster(engine: Engine, live: Live) -> None:
     """Texts, usage, dollars and what is in the cache; requests run side by side on both nodes."""
     with LLMServer(answer=lambda body: body["messages"][0]["content"] * 3, latency=0.05, max_n=2) as server:
@@ -95,7 +89,7 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
         concurrency = 4 * engine.width
 
         def cut() -> None:
-            wait_for(server, 2 * concurrency)
+            server.until(lambda: server.count >= 2 * concurrency)
             cluster.kill(node)
 
         threading.Thread(target=cut, daemon=True).start()
@@ -173,7 +167,7 @@ def test_a_cancelled_run_leaves_no_reservation(engine: Engine, live: Live) -> No
 
         async def work() -> None:
             jobs = [asyncio.ensure_future(source.complete(each)) for each in questions(4)]  # type: ignore[arg-type]
-            await asyncio.to_thread(wait_for, server, 2)
+            await asyncio.to_thread(server.until, lambda: server.count >= 2)
             start = time.monotonic()
             for job in jobs:
                 job.cancel()

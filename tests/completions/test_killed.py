@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,9 @@ def test_killed_at_random_moments_nothing_stored_is_paid_twice(tmp_path: Path) -
         for _ in range(KILLS):
             enough = len(server.answered) + moments.randint(1, 8)
             with subprocess.Popen(command) as process:
-                while len(server.answered) < enough and process.poll() is None:
-                    time.sleep(0.001)
+                server.until(lambda enough=enough: len(server.answered) >= enough, process)
                 process.kill()
-            time.sleep(0.05)  # the server notices
+            server.until(lambda: not server.in_flight)
             stored = {number for number in range(QUESTIONS) if live.cache().get(request(number).key)}
             live.close()
             seen = server.count

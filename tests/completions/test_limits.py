@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.loops import turns
 
 from pytest_llmtune.completions.routing import AdaptiveLimiter, Canary, RateLimiter
 
@@ -16,8 +17,7 @@ async def visit(gate: AdaptiveLimiter, log: list[int], number: int, steps: int =
     async with gate.entered():
         assert gate.inside <= gate.most
         log.append(number)
-        for _ in range(steps):
-            await asyncio.sleep(0)
+        await turns(steps)
 
 
 def test_the_gate_lets_in_so_many_and_in_order() -> None:
@@ -64,7 +64,7 @@ def test_cancelling_loses_no_place(visits: list[tuple[int, int]], most: int) -> 
         gate, log = AdaptiveLimiter(most), []
         jobs = [asyncio.create_task(visit(gate, log, n, steps)) for n, (steps, _) in enumerate(visits)]
         for moment in range(10):
-            await asyncio.sleep(0)
+            await turns()
             for job, (_, end) in zip(jobs, visits, strict=True):
                 if end == moment:
                     job.cancel()
@@ -107,9 +107,9 @@ def test_the_pilot_flies_alone_until_it_lands() -> None:
             async with pilot.flight():
                 together += 1
                 seen.append(together)
-                await asyncio.sleep(0)
+                await turns()
                 pilot.landed = pilot.landed or lands
-                await asyncio.sleep(0)
+                await turns()
                 together -= 1
 
         await asyncio.gather(*(fly(lands=number == 2) for number in range(8)))

@@ -464,7 +464,7 @@ def test_cancelled_at_once_and_accounted(live: Live) -> None:
 
         async def work() -> float:
             job = asyncio.gather(*(source.complete(request(number)) for number in range(20)), return_exceptions=True)
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(server.until, lambda: server.in_flight > 0)
             start = time.monotonic()
             job.cancel()
             with pytest.raises(asyncio.CancelledError):

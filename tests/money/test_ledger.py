@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.loops import turns
 
 from pytest_llmtune.errors import BudgetExhaustedError
 from pytest_llmtune.money.ledger import Ledger
@@ -17,14 +18,8 @@ ONE = Decimal(1)
 
 async def spend(ledger: Ledger, worst: Decimal, cost: Decimal, steps: int = 1) -> None:
     async with ledger.reserve(worst) as reservation:
-        for _ in range(steps):
-            await asyncio.sleep(0)
+        await turns(steps)
         reservation.settle(cost)
-
-
-async def until_idle() -> None:
-    for _ in range(9):
-        await asyncio.sleep(0)
 
 
 def test_settling_frees_what_was_not_needed() -> None:
@@ -59,7 +54,7 @@ def test_waits_for_requests_in_flight() -> None:
                 reservation.settle(Decimal("0.8"))
 
         jobs = [asyncio.create_task(first()), asyncio.create_task(second())]
-        await until_idle()
+        await turns(9)
         assert order == []
         hold.set()
         await asyncio.gather(*jobs)
@@ -77,7 +72,7 @@ def test_fails_when_it_can_never_fit() -> None:
         with pytest.raises(BudgetExhaustedError, match=r"optimization_budget: \$0.000000 of \$1 .* up to \$1.100000"):
             await spend(ledger, Decimal("1.1"), ONE)
         gone = asyncio.create_task(spend(ledger, Decimal("0.9"), Decimal("0.9"), steps=3))
-        await asyncio.sleep(0)
+        await turns()
         with pytest.raises(BudgetExhaustedError, match=r"\$0.900000 of \$1 is spent"):
             await spend(ledger, Decimal("0.5"), ONE)
         await gone
@@ -128,10 +123,10 @@ def test_a_cancelled_wait_costs_nothing() -> None:
 
         jobs = [asyncio.create_task(holder())]
         jobs += [asyncio.create_task(spend(ledger, ONE, Decimal("0.1"))) for _ in range(3)]
-        await until_idle()
+        await turns(9)
         jobs[1].cancel()
         hold.set()
-        await asyncio.sleep(0)
+        await turns()
         jobs[2].cancel()  # perhaps granted in this very moment
         results = await asyncio.gather(*jobs, return_exceptions=True)
         assert results[0] is None
@@ -186,14 +181,13 @@ def test_no_interleaving_passes_the_limit(requests: list[tuple[Decimal, Decimal,
         async def one(worst: Decimal, cost: Decimal, steps: int) -> None:
             async with ledger.reserve(worst) as reservation:
                 assert ledger.spent + ledger.reserved <= ONE
-                for _ in range(steps):
-                    await asyncio.sleep(0)
+                await turns(steps)
                 reservation.settle(min(cost, worst))
             assert ledger.spent + ledger.reserved <= ONE
 
         jobs = [asyncio.create_task(one(worst, cost, steps)) for worst, cost, steps, _ in requests]
         for moment in range(12):
-            await asyncio.sleep(0)
+            await turns()
             for job, (_, _, _, end) in zip(jobs, requests, strict=True):
                 if end == moment and end % 2:
                     job.cancel()

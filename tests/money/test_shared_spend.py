@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+from support.loops import turns
 
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.money.ledger import Ledger, SharedSpend
@@ -52,7 +53,9 @@ def test_a_request_waits_for_what_the_other_has_in_flight(pair: tuple[Ledger, Le
 
     async def run() -> None:
         waiting = [asyncio.create_task(ask(Decimal(cost))) for cost in ("0.5", "0.1")]
-        await asyncio.sleep(0.1)
+        while len(second.queue) < 2:
+            await turns()
+        await turns(9)
         assert not any(task.done() for task in waiting)
         held.settle(Decimal("0.4"))
         first.close(held)

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,9 +117,8 @@ def test_a_second_run_is_told_who_records(tuned: Project) -> None:
     )
     with first:
         try:
-            while tuned.server.count == before:
-                assert first.poll() is None
-                time.sleep(0.01)
+            tuned.server.until(lambda: tuned.server.count > before, first)
+            assert first.poll() is None
             for mode in ("--llm-record=all", "--llm-record=missing", "--llm-accept"):
                 result = tuned.run(mode)
                 result.assert_outcomes(failed=1)

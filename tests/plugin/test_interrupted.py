@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -40,10 +39,7 @@ def interrupted(project: Project, when: Callable[[], bool], *more: str) -> tuple
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # as in a terminal
     )
     try:
-        end = time.monotonic() + 60
-        while not when():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        project.server.until(when)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from support.llm_server import refused_url
@@ -41,13 +41,6 @@ def forget(project: Project) -> None:
 
 def asked_on(cluster: RayCluster) -> str:
     return f"--llm-engine=ray://{cluster.address}"
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_search_gives_the_same_files(project: Project, cluster: RayCluster) -> None:
@@ -116,7 +109,7 @@ def test_a_node_is_lost_in_a_search(project: Project, cluster: RayCluster) -> No
     with cluster.one_more() as node:
 
         def cut() -> None:
-            wait_for(lambda: project.server.count > before + 80 and project.server.in_flight > 8)
+            project.server.until(lambda: project.server.count > before + 80 and project.server.in_flight > 8)
             cluster.kill(node)
 
         thread = threading.Thread(target=cut)
@@ -153,15 +146,15 @@ def test_ctrl_c_keeps_the_best_so_far(project: Project, cluster: RayCluster) -> 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     try:
-        wait_for(lambda: project.server.count > 80)
+        project.server.until(lambda: project.server.count > 80)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert "interrupted" in output
-    time.sleep(0.5)
+    project.server.until(lambda: not project.server.in_flight)
     count = project.server.count
-    time.sleep(0.5)
+    time.sleep(0.5)  # that nothing comes any more is told by the clock alone
     assert project.server.count == count
 
 

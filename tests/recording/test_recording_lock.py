@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from pytest_llmtune._util.files import exclusive
 with exclusive(Path(sys.argv[1]), Path(sys.argv[2])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -35,7 +35,9 @@ def locks(tmp_path: Path) -> Path:
 def test_another_process_is_told_who_holds_it(tmp_path: Path, locks: Path) -> None:
     """The message names file and process; when that process is killed, the lock is free at once."""
     path = tmp_path / "a.cassette.json"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(locks)], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), str(locks)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with (

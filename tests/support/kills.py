@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,8 +106,8 @@ def serve(latency: float) -> None:
         print(server.base_url, flush=True)  # noqa: T201
         for line in sys.stdin:
             command = json.loads(line)
-            while command != "peek" and server.in_flight:  # a client that is gone is noticed when its answer is due
-                time.sleep(0.002)
+            if command != "peek":  # a client that is gone is noticed when its answer is due
+                server.until(lambda: not server.in_flight)
             if isinstance(command, dict):
                 answers.take_back(command)
             found = [dict(answers.given), answers.lost, server.count, len(server.answered)]
@@ -190,7 +190,8 @@ class Project:
                 if late or (enough is not None and self.server.counts("peek").requests >= enough):
                     process.kill()
                     break
-                time.sleep(0.002)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.002)
         text = output.read_text(encoding="utf-8", errors="replace")
         if process.returncode == -signal.SIGKILL:
             self.kills += 1

@@ -22,13 +22,15 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import subprocess
 
 if __package__:
     from support.batch_api import Batches
@@ -174,7 +176,8 @@ class LLMServer:
         self.in_flight = self.peak = 0
         self.opened = 0
         """Connections."""
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
+        """Held where counts change; whoever waits on it is told of each change."""
         self._random = random.Random(seed)
         self._connections: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -214,6 +217,29 @@ class LLMServer:
     @property
     def stopped(self) -> bool:
         return self._stopping.is_set()
+
+    def until(
+        self, condition: Callable[[], bool], process: subprocess.Popen[Any] | None = None, seconds: float = 60
+    ) -> None:
+        """Wait until a condition on what the server saw holds, or until a process has ended.
+
+        Raises:
+            AssertionError: neither came true in time.
+        """
+
+        def ended() -> bool:
+            return process is not None and process.returncode is not None
+
+        def tell() -> None:
+            assert process is not None
+            process.wait()
+            with self.lock:
+                self.lock.notify_all()
+
+        if process is not None:
+            threading.Thread(target=tell, daemon=True).start()
+        with self.lock:
+            assert self.lock.wait_for(lambda: condition() or ended(), seconds), "the server never came to see it"
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not past the end of the server."""
@@ -407,11 +433,13 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 server.paths.append(self.path)
                 server.in_flight += 1
                 server.peak = max(server.peak, server.in_flight)
+                server.lock.notify_all()
             try:
                 self.serve(body, path, key)
             finally:
                 with server.lock:
                     server.in_flight -= 1
+                    server.lock.notify_all()
 
         def serve(self, body: Body, path: str, key: str) -> None:
             delay = server.latency(body) if callable(server.latency) else server.latency
@@ -478,6 +506,7 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             with server.lock:
                 server.answered.append(body)
                 server.billed += sum(tokens(answer.text) for answer in answers)
+                server.lock.notify_all()
 
         def respond(self, body: Body) -> None:
             answers = server.choices(body | {"n": 1})
@@ -608,8 +637,7 @@ def main() -> None:
     with server:
         print(f"ready: {server.base_url}", flush=True)  # noqa: T201
         try:
-            while True:
-                time.sleep(3600)
+            threading.Event().wait()
         except KeyboardInterrupt:
             return
 

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 TESTS = {
-    "verdict": "test_regression.py",
-    "regression": "test_regression.py",
+    "verdict": "test_gates.py test_regression.py",
+    "regression": "test_gates.py test_regression.py",
     "statistics": "test_statistics.py",
-    "comparison": "test_regression.py",
+    "comparison": "test_gates.py test_regression.py",
     "completions/billing": "completions/test_billing.py completions/test_live_source.py",
     "completions/ledger": "completions/test_ledger.py completions/test_shared_spend.py",
     "tuning/choosing": "tuning/test_choosing.py tuning/test_parts.py tuning/test_search.py",

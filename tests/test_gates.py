@@ -12,7 +12,7 @@ from support.results import evaluation, lock, result, scores
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.shards import ShardFacts
-from pytest_llmtune.guard.verdict import Criteria, Limit, Stale, excerpt
+from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, excerpt
 
 if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Verdict
@@ -136,6 +136,15 @@ def test_six_examples_can_tell_a_drop_to_nothing() -> None:
     [note] = judge(scores(*[1] * 6), Criteria(max_drop=0.5), lock(scores(*[1] * 6))).notes
     assert "no drop can" not in note
     assert note.endswith(" 1")
+
+
+# flips
+
+
+def test_a_baseline_without_an_answer_had_no_votes() -> None:
+    """Where no answer could be read then, a flip shows none."""
+    verdict = judge(scores(1), Criteria(), lock(evaluation([result(0, 0, answer=None)])))
+    assert verdict.flips[0].before == Outcome(0, None, 0, 5)
 
 
 # what was asked

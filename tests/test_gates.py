@@ -108,6 +108,15 @@ def test_a_shard_that_is_stale_says_so() -> None:
     assert verdict.notes[0].startswith("shard 2/5, 0 of 40 rows")
 
 
+def test_what_is_not_said_is_empty() -> None:
+    """A reason without detail, a verdict without a problem, a limit under its usual key."""
+    assert Stale("the grader changed", "--llm-accept").detail == ""
+    assert (judge(scores(1), Criteria()).problem, judge(scores(1), Criteria()).notes[0][:7]) == ("", "no gate")
+    assert Limit("success", "min", Decimal(1)).name == "min_success"
+    assert Limit("success", "max", Decimal(1), "a").name == "max_success[a]"
+    assert Limit("inference_cost", "max", Decimal(1), key="inference_budget").name == "inference_budget"
+
+
 # notes
 
 

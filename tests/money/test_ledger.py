@@ -286,3 +286,90 @@ def test_an_overrun_is_at_most_what_was_under_way(requests: list[tuple[int, int]
         ledger.close(reservation)
     assert ledger.reserved == 0
     assert ledger.spent <= limit + under_way
+
+
+def test_a_ledger_without_a_limit_inside_one_that_has_it_is_bound_by_it() -> None:
+    """A suite without a budget of its own still spends the run's."""
+    whole = Ledger(ONE, name="--llm-max-spend")
+    suite = Ledger(None, whole, "optimization_budget")
+    assert (suite.left, Ledger(None, Ledger()).left) == (ONE, None)
+    with pytest.raises(BudgetExhaustedError, match=r"^--llm-max-spend: \$0.000000 of \$1 is spent"):
+        suite.check(Decimal("1.1"))
+    suite.check(ONE)
+    held = suite.reserve_now(Decimal("0.75"))
+    assert (suite.left, whole.left, suite.fits(Decimal("0.25")), suite.fits(Decimal("0.26"))) == (
+        Decimal("0.25"),
+        Decimal("0.25"),
+        True,
+        False,
+    )
+    held.settle(Decimal("0.5"), uncertain=True)
+    suite.close(held)
+    for ledger in (suite, whole):
+        assert (ledger.spent, ledger.uncertain, ledger.reserved) == (Decimal("0.5"), Decimal("0.5"), 0)
+
+
+def test_a_reservation_that_nobody_settled_cost_all_of_it() -> None:
+    """Closed without a word: the worst case is spent, and it is certain."""
+    ledger = Ledger(ONE)
+    ledger.close(ledger.reserve_now(Decimal("0.4")))
+    assert (ledger.spent, ledger.uncertain, ledger.reserved) == (Decimal("0.4"), 0, 0)
+
+
+def test_what_is_left_is_reserved_to_the_last_cent() -> None:
+    """Just the limit fits, a cent more does not, and nothing is taken where it does not."""
+    ledger = Ledger(ONE)
+    assert not ledger.take(Decimal("1.01"))
+    assert ledger.reserved == 0
+    assert ledger.take(ONE)
+    assert (ledger.left, ledger.fits(Decimal(0)), ledger.fits(Decimal("0.01"))) == (0, True, False)
+
+
+def test_one_that_can_never_fit_lets_those_behind_it_go_on() -> None:
+    """First come, first served: a large request that waits is not overtaken, and does not block once it is refused."""
+
+    async def run() -> None:
+        ledger, order = Ledger(ONE), []
+
+        async def take(name: str, worst: str, cost: str) -> None:
+            try:
+                async with ledger.reserve(Decimal(worst)) as reservation:
+                    order.append(name)
+                    reservation.settle(Decimal(cost))
+            except BudgetExhaustedError:
+                order.append(f"{name} refused")
+
+        held = await ledger.hold(Decimal("0.6"))
+        jobs = [
+            asyncio.create_task(take("large", "0.9", "0.9")),
+            asyncio.create_task(take("small", "0.1", "0.05")),
+        ]
+        await turns(9)
+        assert order == []
+        held.settle(Decimal("0.6"))
+        ledger.close(held)
+        await asyncio.gather(*jobs)
+        assert order == ["large refused", "small"]
+        assert (ledger.spent, ledger.reserved, list(ledger.queue)) == (Decimal("0.65"), 0, [])
+
+    asyncio.run(run())
+
+
+def test_a_grant_that_comes_with_the_cancellation_is_given_back() -> None:
+    """Cancelled in the very turn in which it was granted: reserved and spent are as if it had never asked."""
+
+    async def run() -> None:
+        ledger = Ledger(ONE)
+        held = await ledger.hold(ONE)
+        waiting = asyncio.create_task(ledger.hold(Decimal("0.5")))
+        behind = asyncio.create_task(ledger.hold(Decimal("0.8")))
+        await turns(9)
+        held.settle(Decimal("0.1"))
+        ledger.close(held)  # grants it
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert (await asyncio.wait_for(behind, 5)).amount == Decimal("0.8")
+        assert (ledger.spent, ledger.reserved, ledger.uncertain) == (Decimal("0.1"), Decimal("0.8"), 0)
+
+    asyncio.run(run())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_llmtune._util.text import parse_number
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Threshold
-from pytest_llmtune.suite.keys import parse
+from pytest_llmtune.suite.keys import COSTS, METRICS, RATES, parse
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,33 @@ def test_unusable_thresholds(key: str, raw: Any, says: str) -> None:
     with pytest.raises(SuiteError) as caught:
         parse(key, raw)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_slip_in_any_metric_that_every_suite_has_is_told(metric: str) -> None:
+    """As it is, it is known; with a letter too much, it is what is meant."""
+    assert parse(f"max_{metric}", 0.5).metric == metric
+    with pytest.raises(
+        SuiteError, match=rf"no metric '{metric}x' \(did you mean '{metric}'\?\); there are success_vote, "
+    ):
+        parse(f"max_{metric}x", 0.5)
+
+
+@pytest.mark.parametrize("metric", RATES)
+def test_a_rate_lies_between_0_and_1_and_a_cost_from_0(metric: str) -> None:
+    """Both ends are legal; other metrics have no ends."""
+    for limit in (0, 1, Decimal("0.5")):
+        assert parse(f"min_{metric}", limit).limit == limit
+    for limit in (Decimal("-0.0001"), Decimal("1.0001")):
+        with pytest.raises(SuiteError, match="lies between 0 and 1"):
+            parse(f"min_{metric}", limit)
+    for cost in COSTS:
+        assert parse(f"max_{cost}", 0).limit == 0
+        assert parse(f"max_{cost}", 1000).limit == 1000
+        with pytest.raises(SuiteError, match="from 0"):
+            parse(f"max_{cost}", Decimal("-0.0001"))
+    assert parse("max_latency_p99", 100).limit == 100
+    assert parse("min_own", -5).limit == -5
 
 
 def test_a_wrong_group_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,8 @@ CRASH = """
 import os, pathlib, threading, time
 
 def crash():
-    while not pathlib.Path("asked").exists():
-        time.sleep(0.01)
-    time.sleep(1)
+    pathlib.Path("asked-for-the-call").read_text()
+    time.sleep(1)  # the suite begins to wait, of which nothing is seen
     os._exit(3)
 
 def test_crash(llm_client):
@@ -112,9 +112,8 @@ def test_crash(llm_client):
     llm_client.chat.completions.create(model="good", messages=messages, max_tokens=80)
 """
 LATE = """
-    import pathlib, time
-    while not pathlib.Path("asked").exists():
-        time.sleep(0.01)
+    import pathlib
+    pathlib.Path("asked-for-the-suite").read_text()
     llmtune"""
 
 
@@ -125,9 +124,14 @@ def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
     (two.pytester.path / "test_crash.py").write_text(CRASH, encoding="utf-8")
     (two.pytester.path / "pytest.ini").write_text("[pytest]\nllmtune_prices = good input=0 output=1000\n")
 
+    pipes = [two.pytester.path / f"asked-for-the-{reader}" for reader in ("call", "suite")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+
     def unanswered(body: dict[str, Any]) -> float:
         """The suite asks once the dollars of the other call are reserved; no answer gives them back before the crash."""
-        (two.pytester.path / "asked").touch()
+        for pipe in pipes:
+            pipe.write_text("now")  # once somebody reads
         return 60
 
     two.server.latency = unanswered

@@ -30,20 +30,36 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TESTS = {
-    "verdict": "test_gates.py test_regression.py",
-    "regression": "test_gates.py test_regression.py",
-    "statistics": "test_statistics.py",
-    "comparison": "test_gates.py test_regression.py",
-    "completions/billing": "completions/test_billing.py completions/test_live_source.py",
-    "completions/ledger": "completions/test_ledger.py completions/test_shared_spend.py",
-    "tuning/choosing": "tuning/test_choosing.py tuning/test_parts.py tuning/test_search.py",
-    "grading/votes": "grading/test_votes.py",
-    "grading/equality": "grading/test_equality.py grading/test_math.py",
-    "suite/threshold": "suite/test_threshold.py",
-    "lock": "test_lock.py",
-}
-"""Each module and the tests that hold it, the quickest first."""
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A module, or some of its definitions, and the tests that hold it: the quickest first."""
+
+    module: str
+    tests: str
+    only: str = ""
+    """Names of the definitions; empty: all."""
+
+
+TARGETS = (
+    Target("guard/verdict", "guard/test_verdict.py guard/test_gates.py"),
+    Target("guard/gates", "guard/test_verdict.py guard/test_gates.py"),
+    Target("guard/lockfile", "guard/test_lockfile.py"),
+    Target("_util/stats", "_util/test_stats.py"),
+    Target("completions/billing", "completions/test_billing.py completions/test_live_source.py"),
+    Target("money/ledger", "money/test_ledger.py money/test_shared_spend.py"),
+    Target("tuning/selection", "tuning/test_selection.py tuning/test_parts.py"),
+    Target(
+        "grading/base", "grading/test_votes.py", "VOTES _WORD check_vote grade_answers _metrics _groups _elect _medoid"
+    ),
+    Target("grading/math/equality", "grading/test_equality.py"),
+    Target(
+        "suite/keys",
+        "suite/test_thresholds.py",
+        "SCORES RATES COSTS METRICS _KEY Threshold parse _direction _in_group _limit",
+    ),
+)
+
 
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -78,7 +94,6 @@ _NOT_LOGIC = {"annotation", "returns", "decorator_list", "type_params"}
 class Mutant:
     """One module with one fault."""
 
-    module: str
     line: int
     what: str
     source: str
@@ -158,18 +173,31 @@ def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
                 yield from places(child)
 
 
-def mutants(module: str, source: str) -> list[Mutant]:
-    """All mutants of a module."""
+def mutants(target: Target, source: str) -> list[Mutant]:
+    """All mutants of a module, or of some of its definitions."""
     tree = ast.parse(source)
+    chosen = set(target.only.split())
     found = []
-    for parent, field, index, node in places(tree):
-        line = getattr(node, "lineno", getattr(parent, "lineno", 0))
-        for new in replacements(node, parent):
-            put(parent, field, index, new)
-            what = f"{shorter(ast.unparse(node))}  ->  {shorter(ast.unparse(new)) if new else 'nothing'}"
-            found.append(Mutant(module, line, what, ast.unparse(ast.fix_missing_locations(tree))))
-            put(parent, field, index, node)
+    for position, statement in enumerate(tree.body):
+        if chosen and not chosen & names_of(statement):
+            continue
+        shell = ast.Module([statement])
+        for above, field, within, node in places(shell):
+            parent, index = (tree, position) if above is shell else (above, within)
+            line = getattr(node, "lineno", getattr(parent, "lineno", 0))
+            for new in replacements(node, parent):
+                put(parent, field, index, new)
+                what = f"{shorter(ast.unparse(node))}  ->  {shorter(ast.unparse(new)) if new else 'nothing'}"
+                found.append(Mutant(line, what, ast.unparse(ast.fix_missing_locations(tree))))
+                put(parent, field, index, node)
     return found
+
+
+def names_of(statement: ast.stmt) -> set[str]:
+    """What a statement at the top of a module defines."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {statement.name}
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def put(parent: ast.AST, field: str, index: int | None, node: ast.AST | None) -> None:
@@ -234,7 +262,7 @@ def preload() -> None:
 
     assert all((numpy, openai, pytest, scipy, statsmodels, vcr, yaml))
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a failure is enough: it need not be made small
-    hypothesis.settings.register_profile("mutants", phases=phases, database=None, derandomize=True)
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None, derandomize=True, deadline=None)
     assert "pytest_llmtune" not in sys.modules
 
 
@@ -265,36 +293,33 @@ def main() -> None:
     noticed = total = 0
     with tempfile.TemporaryDirectory() as directory:
         project = Project(Path(directory))
-        for module, tests in TESTS.items():
+        for target in TARGETS:
+            module = target.module
             if options.only not in module:
                 continue
             source = (ROOT / "pytest_llmtune" / f"{module}.py").read_text(encoding="utf-8")
-            every = mutants(module, source)
-            chosen = random.Random(f"{options.seed} {module}").sample(
-                every, min(options.per_module or 10**9, len(every))
-            )
+            every = mutants(target, source)
+            size = min(options.per_module or len(every), len(every))
+            chosen = random.Random(f"{options.seed} {module}").sample(every, size)
             chosen.sort(key=lambda mutant: mutant.line)
             if options.list:
-                print(*(f"{mutant.module}:{mutant.line}  {mutant.what}" for mutant in chosen), sep="\n")
+                print(*(f"{module}:{mutant.line}  {mutant.what}" for mutant in chosen), sep="\n")
                 continue
             start = time.monotonic()
-            if project.run(tests, 600) != "survived":
-                sys.exit(
-                    f"{module}: its tests fail without a mutant:\n{project.output.read_text(errors='replace')[-3000:]}"
-                )
-            bound = 10 + 5 * (time.monotonic() - start)
+            if project.run(target.tests, 600) != "survived":
+                output = project.output.read_text(errors="replace")[-3000:]
+                sys.exit(f"{module}: its tests fail without a mutant:\n{output}")
+            bound = 20 + 10 * (time.monotonic() - start)
             found = 0
             for mutant in chosen:
                 project.write(module, mutant.source)
-                outcome = project.run(tests, bound)
+                outcome = project.run(target.tests, bound)
                 found += outcome != "survived"
                 if options.verbose or outcome == "survived":
                     print(f"{outcome:9}  {module}:{mutant.line}  {mutant.what}", flush=True)
             project.write(module, source)
-            print(
-                f"{module}: {found} of {len(chosen)} noticed ({len(every)} in all; {time.monotonic() - start:.0f} s)",
-                flush=True,
-            )
+            seconds = time.monotonic() - start
+            print(f"{module}: {found} of {len(chosen)} noticed ({len(every)} in all; {seconds:.0f} s)", flush=True)
             noticed, total = noticed + found, total + len(chosen)
     if total:
         print(f"noticed: {noticed} of {total}, {100 * noticed / total:.1f} %")

@@ -11,8 +11,8 @@ from support.results import evaluation, lock, result, scores
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.gates import judge, unjudged
-from pytest_llmtune.guard.shards import ShardFacts
 from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, excerpt
+from pytest_llmtune.types import ShardFacts
 
 if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Verdict

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
-from pytest_llmtune.guard.verdict import Stale, Verdict, criteria_of, match
+from pytest_llmtune.guard.verdict import Criteria, Stale, Verdict, criteria_of, match
 from pytest_llmtune.recording.storage import files_of, read_all
 from pytest_llmtune.settings import Mode, Settings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation, ShardFacts
 
-__all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of"]
+__all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of", "undeclared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +151,9 @@ def error_of(run: Declared, problem: str, notes: tuple[str, ...] = ()) -> SuiteR
         criteria_of(suite, reused=False),
         notes=notes,
     )
+
+
+def undeclared(place: SuiteLocation, name: str, mode: Mode, problem: str) -> SuiteReport:
+    """A suite whose declaration is wrong: it has no keys yet to report by."""
+    verdict = Verdict("error", Criteria().metric, problem=problem)
+    return SuiteReport(name, place.nodeid, place.path, place.line, mode.value, verdict, Criteria())

@@ -91,6 +91,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit(session_of(session.config).prune(using), returncode=0)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _SESSION in item.config.stash:
+        session_of(item.config).refuse(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if not uses_llmtune(item):
@@ -102,8 +107,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
-    if call.when == "call" and _SESSION in item.config.stash:
-        session_of(item.config).attach(item, report)
+    if _SESSION in item.config.stash:
+        ours = session_of(item.config)
+        wrong = call.when == "setup" and report.failed and item.nodeid in ours.wrong
+        if wrong:
+            report.llmtune_wrong = True
+        if wrong or call.when == "call":
+            ours.attach(item, report)
     return report
 
 
@@ -116,6 +126,8 @@ class _Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if text := getattr(report, "llmtune", None):
             session_of(self.config).receive(text)
+        if getattr(report, "llmtune_wrong", False):
+            session_of(self.config).misused = True
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -125,8 +137,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _SESSION in session.config.stash:
-        written = session_of(session.config).write_reports()
-        if not written and session.exitstatus == pytest.ExitCode.OK:
+        ours = session_of(session.config)
+        written = ours.write_reports()
+        wrong = ours.misused or (ours.wrong and session.config.getoption("collectonly"))
+        if (wrong and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)) or (
+            not written and session.exitstatus == pytest.ExitCode.OK
+        ):
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 

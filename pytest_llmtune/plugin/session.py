@@ -16,11 +16,11 @@ from pytest_llmtune._util.files import refuse_links
 from pytest_llmtune.capture.session import replay_of
 from pytest_llmtune.errors import LLMTuneError, MissingToolError, ReportError
 from pytest_llmtune.guard import results_file as report_json
-from pytest_llmtune.guard.outcome import SuiteLocation, error_of
+from pytest_llmtune.guard.outcome import SuiteLocation, error_of, undeclared
 from pytest_llmtune.guard.shards import Shards
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.plugin import workers
-from pytest_llmtune.plugin.options import settings_of, uses_llmtune, value_of
+from pytest_llmtune.plugin.options import settings_of, value_of
 from pytest_llmtune.recording.housekeeping import orphans, remove
 from pytest_llmtune.redaction.redactor import redactor_of
 from pytest_llmtune.report import terminal
@@ -57,11 +57,17 @@ class Session:
         self.reports: list[SuiteReport] = []
         self.errors: dict[str, str] = {}
         self.dry_runs: list[str] = []
+        self.wrong: dict[str, str] = {}
+        """What is wrong with the declaration of a test, by node id: that test alone fails."""
+        self.misused = False
+        """Whether such a test was run, here or in a worker of xdist."""
         self.judged: dict[str, bool] = {}
         """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
         self._open = ExitStack()
         self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
+        if not hasattr(config, "workerinput"):
+            self.shards  # noqa: B018  # what is wrong with them is said once, by the process that the user started
         if self._path("report"):
             try:
                 check_installed()
@@ -110,33 +116,29 @@ class Session:
     # -- collection
 
     def declare(self, items: Sequence[pytest.Item]) -> None:
-        """Turn markers into suites, before any test runs.
-
-        Raises:
-            pytest.UsageError: every suite that is declared wrongly, each with its own line.
-        """
+        """Turn markers into suites, before any test runs; what is wrong with one is kept in ``wrong``."""
         self.width  # noqa: B018  # looked up now: once output is captured, there is no terminal any more
-        wrong = []
-        self._refuse_links(items)
         for item in items:
+            if item.nodeid in self.wrong:
+                continue
             try:
                 self._declare(item)
                 if item.nodeid in self.runs:
                     self.runs[item.nodeid].means.engine  # noqa: B018  # joined while the network is open
             except LLMTuneError as error:
-                wrong.append(str(error))
-        if wrong:
-            raise pytest.UsageError("\n".join(dict.fromkeys(wrong)))
+                self.runs.pop(item.nodeid, None)
+                self.wrong[item.nodeid] = str(error)
 
-    def _refuse_links(self, items: Sequence[pytest.Item]) -> None:
-        root = self.config.rootpath
-        ours = {item.path.parent / "llmtune" for item in items if uses_llmtune(item)}
-        try:
-            refuse_links(sorted(ours) + ([root / ".llmtune"] if self.settings.mode is not Mode.REPLAY else []), root)
-        except LLMTuneError as error:
-            raise pytest.UsageError(str(error)) from None
+    def refuse(self, item: pytest.Item) -> None:
+        """Fail a test that is declared wrongly, before anything of it runs."""
+        if item.nodeid in self.wrong:
+            pytest.fail(self.wrong[item.nodeid], pytrace=False)
 
     def _declare(self, item: pytest.Item) -> None:
+        if problem := getattr(item, "problem", ""):  # of a document in a YAML file
+            raise LLMTuneError(problem)
+        written = [] if self.settings.mode is Mode.REPLAY else [self.config.rootpath / ".llmtune"]
+        refuse_links([item.path.parent / "llmtune", *written], self.config.rootpath)
         if item.get_closest_marker("llm_replay") is not None:
             self.replay(item)  # what is wrong with the marker is said now
         suite = None if item.nodeid in self.runs else _suite_of(item)
@@ -149,9 +151,7 @@ class Session:
                 f"{suite.where_declared}: the suite {suite.name!r} is also declared at {twin.suite.where_declared}; "
                 "names are unique in a run: give one of them name=..."
             )
-        path, line, _ = item.location
-        place = SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
-        run = SuiteRun(suite, self.settings, place, self.ledger, self.redactor, self._listen)
+        run = SuiteRun(suite, self.settings, self._location(item), self.ledger, self.redactor, self._listen)
         run.at_end = self._open.callback
         if (shards := self.shards) is not None:
             shards.of(suite.name)  # that there are none is said now
@@ -160,6 +160,11 @@ class Session:
             with suppress(MissingToolError):  # that suite's test fails, when it is run
                 run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
         self.runs[item.nodeid] = run
+
+    @staticmethod
+    def _location(item: pytest.Item) -> SuiteLocation:
+        path, line, _ = item.location
+        return SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
 
     def prune(self, items: Sequence[pytest.Item]) -> str:
         """Remove the files of suites and tests that are gone; returns what to say of it.
@@ -245,7 +250,7 @@ class Session:
 
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Keep what came of a suite; a worker of xdist sends it along with the test's report, as text."""
-        if (made := self._report_of(item.nodeid)) is not None:
+        if (made := self._report_of(item)) is not None:
             if hasattr(self.config, "workerinput"):
                 report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
@@ -260,8 +265,11 @@ class Session:
                 row = extras(made, self.config.invocation_params.dir / row_in, self._path("report"))
                 report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
 
-    def _report_of(self, nodeid: str) -> SuiteReport | None:
+    def _report_of(self, item: pytest.Item) -> SuiteReport | None:
         """What came of a test's suite: a verdict, or why there is none; None where it was not asked for."""
+        nodeid = item.nodeid
+        if nodeid in self.wrong and item.get_closest_marker("llmtune") is not None:
+            return undeclared(self._location(item), item.name, self.settings.mode, self.wrong[nodeid])
         run = self.runs.get(nodeid)
         if run is None:
             return None
@@ -283,6 +291,8 @@ class Session:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             within = project_within(self.config.rootpath, os.environ.get("GITHUB_WORKSPACE"))
             lines.extend(error_annotations(self.reports, within=within))
+        if self.config.getoption("collectonly"):
+            lines.extend(f"ERROR: {problem}" for problem in dict.fromkeys(self.wrong.values()))
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
         return "\n".join(filter(None, lines))
 
@@ -368,7 +378,7 @@ class SuiteHandle:
 def handle(session: Session, item: pytest.Item) -> SuiteHandle:
     """What the fixture ``llmtune`` gives; a suite in YAML has the same."""
     if item.nodeid not in session.runs:
-        raise pytest.UsageError(f"{item.nodeid}: the fixture 'llmtune' needs @pytest.mark.llmtune(dataset=..., ...)")
+        pytest.fail(f"{item.nodeid}: the fixture 'llmtune' needs @pytest.mark.llmtune(dataset=..., ...)", pytrace=False)
     return SuiteHandle(session.run_of(item), session, item.nodeid)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.plugin.options import value_of
-from pytest_llmtune.suite.yaml import read_suites
+from pytest_llmtune.suite.yaml import declared_suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,21 +25,25 @@ class SuiteFile(pytest.File):
     def collect(self) -> Iterator[SuiteItem]:
         try:
             allowed = value_of("allow-code", self.config) or ()
-            suites = read_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
-        except LLMTuneError as error:
-            raise pytest.UsageError(str(error)) from None
-        for suite, line in suites:
-            yield SuiteItem.from_parent(self, name=suite.name, suite=suite, line=line)
+            found = declared_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
+        except LLMTuneError as error:  # a collector that fails would stop the tests of all other files
+            name = self.path.name.partition(".")[0]
+            yield SuiteItem.from_parent(self, name=name, suite=None, line=1, problem=str(error))
+            return
+        for each in found:
+            yield SuiteItem.from_parent(self, name=each.name, suite=each.suite, line=each.line, problem=each.problem)
 
 
 class SuiteItem(pytest.Item):
     """One suite: running it is ``llmtune.check()``."""
 
-    def __init__(self, *, suite: Suite, line: int, **rest: Any) -> None:
+    def __init__(self, *, suite: Suite | None, line: int, problem: str = "", **rest: Any) -> None:
         super().__init__(**rest)
         self.suite = suite
+        """None where it is declared wrongly."""
         self.line = line
         """From 1."""
+        self.problem = problem
         self.add_marker("llmtune")
 
     def runtest(self) -> None:

@@ -18,7 +18,7 @@ from pytest_llmtune.suite.suite import Suite
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["code_in", "isolation_in", "project_root", "read_suites"]
+__all__ = ["Declared", "code_in", "declared_suites", "isolation_in", "project_root", "read_suites"]
 
 
 _TEMPLATES = ("prompt", "messages", "baselines")
@@ -119,6 +119,48 @@ def project_root(path: Path) -> Path:
     return path.resolve().parent
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One document of a file: a suite, or what is wrong with it."""
+
+    name: str
+    """The suite's, else the document's place; unique in the file."""
+    line: int
+    """Where the document begins, from 1."""
+    suite: Suite | None
+    problem: str = ""
+
+
+def declared_suites(
+    path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
+) -> list[Declared]:
+    """The suites of a file; one that is declared wrongly spoils no other. Arguments as of ``read_suites``.
+
+    Raises:
+        SuiteError: the file cannot be read, is no YAML, or holds no suite.
+    """
+    source = _Source(path, shown_as or str(path), (root or project_root(path)).resolve(), allow_code)
+    documents_found = _documents(source)
+    if not documents_found:
+        raise source.problem("holds no suite; a suite needs dataset, prompt or messages, model and grader")
+    found: list[Declared] = []
+    lines: dict[str, int] = {}
+    for document in documents_found:
+        try:
+            suite = _suite(document, source, alone=len(documents_found) == 1)
+            if suite.name in lines:
+                raise source.problem(
+                    f"the suite {suite.name!r} is also declared in line {lines[suite.name]}", document.line
+                )
+        except SuiteError as error:
+            alone = _stem(path) if len(documents_found) == 1 else None
+            found.append(Declared(alone or f"line {document.line}", document.line, None, str(error)))
+        else:
+            lines[suite.name] = document.line
+            found.append(Declared(suite.name, document.line, suite))
+    return found
+
+
 def read_suites(
     path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
 ) -> list[tuple[Suite, int]]:
@@ -133,20 +175,10 @@ def read_suites(
         SuiteError: the file is no YAML, a suite is declared wrongly or would run code without leave; with file, line
             and column.
     """
-    source = _Source(path, shown_as or str(path), (root or project_root(path)).resolve(), allow_code)
-    found = _documents(source)
-    if not found:
-        raise source.problem("holds no suite; a suite needs dataset, prompt or messages, model and grader")
-    suites, wrong = [], []
-    for document in found:
-        try:
-            suites.append((_suite(document, source, alone=len(found) == 1), document.line))
-        except SuiteError as error:
-            wrong.append(str(error))
-    if wrong:
+    found = declared_suites(path, shown_as=shown_as, root=root, allow_code=allow_code)
+    if wrong := [each.problem for each in found if each.problem]:
         raise SuiteError("\n".join(wrong))
-    _refuse_namesakes(suites, source)
-    return suites
+    return [(each.suite, each.line) for each in found if each.suite]
 
 
 def _documents(source: _Source) -> list[Document]:
@@ -263,11 +295,3 @@ def _moved(keys: _Keys, home: Path, here: Path) -> _Keys:
         if isinstance(value, str) and not value.startswith("hf:") and not is_function_path(value):
             keys.data[key] = Path(relpath(home / value, here.resolve())).as_posix()
     return keys
-
-
-def _refuse_namesakes(suites: list[tuple[Suite, int]], source: _Source) -> None:
-    lines: dict[str, int] = {}
-    for suite, line in suites:
-        if suite.name in lines:
-            raise source.problem(f"the suite {suite.name!r} is also declared in line {lines[suite.name]}", line)
-        lines[suite.name] = line

@@ -76,15 +76,18 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
 
 
 def test_every_wrong_suite_is_said_in_one_run(project: pytest.Pytester) -> None:
-    """Each with file, line and test, before any test runs, as a usage error."""
+    """Each is the error of its own test, with file, line and test; the others run, and the run is a wrong usage."""
     python(project, **{name: changes for name, (changes, _) in WRONG.items()})
-    result = run(project)
+    (project.path / "test_other.py").write_text("def test_other():\n    pass\n", encoding="utf-8")
+    result = project.runpytest_inprocess("-p", "no:cacheprovider", "--llm-json=out.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    lines = [line for line in said(result).splitlines() if "test_sums.py" in line]
+    result.assert_outcomes(passed=1, errors=len(WRONG))
+    lines = said(result).splitlines()
     for number, (name, (_, says)) in enumerate(WRONG.items()):
-        [line] = [line for line in lines if f"(test_{name})" in line]
-        assert f"test_sums.py:{2 + 3 * number} (test_{name}): " in line
+        line = next(line for line in lines if line.startswith(f"test_sums.py:{2 + 3 * number} (test_{name}): "))
         assert says in line
+    found = json.loads((project.path / "out.json").read_text(encoding="utf-8"))
+    assert found["verdicts"] == {"error": len(WRONG)}
 
 
 def test_a_wrong_suite_that_is_not_selected_is_no_error(project: pytest.Pytester) -> None:
@@ -273,3 +276,61 @@ def test_a_suite_of_the_data_of_published_files(project: pytest.Pytester) -> Non
     result = run(project)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "the columns are '구분', '유저', '챗봇'" in said(result)
+
+
+FAULTS: dict[str, tuple[dict[str, object], str]] = {
+    "labels": ({"grader": {"choice": {"labels": ["yes", "no"]}}}, "cannot use the reference of"),
+    "grader": ({"grader": "nosuch"}, "nosuch"),
+    "column": ({"prompt": "{qestion}"}, "names {qestion} (did you mean 'question'?)"),
+    "twin": ({"name": "good"}, "the suite 'good' is also declared at test_a.py:2"),
+    "empty": ({"dataset": []}, "dataset is an empty list; a suite needs rows"),
+    "module": ({"grader": "nosuch_module:grade"}, "nosuch_module"),
+}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_one_wrong_suite_stops_no_other(project: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    """Wherever the fault is found, it is the error of its own test, in one style, with and without workers."""
+    python(project, good={})
+    (project.path / "test_sums.py").rename(project.path / "test_a.py")
+    python(project, **{name: changes for name, (changes, _) in FAULTS.items()})
+    (project.path / "bad.llmtune.yaml").write_text(YAML + "modle: x\n", encoding="utf-8")
+    (project.path / "worse.llmtune.yaml").write_text("a: [\n", encoding="utf-8")
+    (project.path / "none.llmtune.yaml").write_text("", encoding="utf-8")
+    several = f"name: fine\n{YAML}---\nname: fine\n{YAML}---\nseed: -1\n"
+    (project.path / "several.llmtune.yaml").write_text(several, encoding="utf-8")
+    keys = ", ".join(f"{key}={value!r}" for key, value in GOOD.items())
+    (project.path / "test_marked.py").write_text(
+        f"import pytest\npytestmark = pytest.mark.llmtune({keys})\n\n"
+        "def test_marked(llmtune):\n    llmtune.check()\n\ndef test_plain():\n    pass\n\n",
+        encoding="utf-8",
+    )
+    (project.path / "test_other.py").write_text("def test_other():\n    pass\n", encoding="utf-8")
+    result = project.runpytest_subprocess("-p", "no:cacheprovider", "-rE", *workers)
+    text = said(result)
+    # three good suites that have no lock file yet fail as they should
+    result.assert_outcomes(passed=1, failed=3, errors=len(FAULTS) + 6)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    for _, message in FAULTS.values():
+        assert message in text
+    for message in (
+        "bad.llmtune.yaml:9:1: modle: unknown key (did you mean 'model'?)",
+        "worse.llmtune.yaml:2:1: while parsing a flow node",
+        "none.llmtune.yaml:1:1: holds no suite",
+        "the suite 'fine' is also declared in line 1",
+        "a document among several needs a name, as in `name: algebra`",
+        "a test marked llmtune uses the fixture 'llmtune': def test_plain(llmtune): ...",
+    ):
+        assert message in text
+
+
+def test_a_wrong_suite_that_is_skipped_is_skipped(project: pytest.Pytester) -> None:
+    """A skip mark comes first, as for any test."""
+    python(project, bad={"promt": "x"})
+    path = project.path / "test_sums.py"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("@pytest.mark.llmtune", "@pytest.mark.skip\n@pytest.mark.llmtune")
+    )
+    result = run(project)
+    result.assert_outcomes(skipped=1)
+    assert result.ret == pytest.ExitCode.OK

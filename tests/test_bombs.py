@@ -117,3 +117,90 @@ def test_the_limit_is_raised_by_its_option(tmp_path: Path) -> None:
         SuiteError, match=r"a\.jsonl:\d+: unpacks to more than the limit of 400,000 bytes of memory; .*--llm-max-data"
     ):
         load("a.jsonl", base_dir=tmp_path, max_bytes=100_000)
+
+
+RECORDED = """
+from pytest_llmtune._util.jsonhash import request_key
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.types import CompletionRequest
+def work(directory):
+    recording = Recording.load(directory / "a.cassette.json")
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    request = CompletionRequest(body, {n}, request_key(body))
+    recording.holds(request)
+    taken = recording.take(request)
+    print(len(taken.choices) if taken else "too few")
+"""
+LOCKED = """
+from pytest_llmtune.guard.lockfile import Lock
+def work(directory):
+    Lock.read(directory / "a.lock.yaml")
+"""
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+ANSWER = {"choices": [{"message": {"content": "ok"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+
+
+def _interaction(asked: Any = ASKED, text: str = json.dumps(ANSWER), status: int = 200, **facts: Any) -> str:
+    return json.dumps(
+        {
+            "request": {
+                "method": "POST",
+                "uri": "http://h/v1/chat/completions",
+                "body": json.dumps(asked),
+                "headers": {},
+            },
+            "response": {"status": {"code": status, "message": ""}, "headers": {}, "body": {"string": text}},
+            "llmtune": facts,
+        }
+    )
+
+
+def _cassette(*lines: str, head: str = '{"version": 1, "interactions": [\n', tail: str = "\n]}\n") -> str:
+    return head + ",\n".join(lines) + tail
+
+
+CASSETTES = {
+    "refusals": (_cassette(_interaction(ASKED | {"n": 10**9}, '{"error": {}}', 400)), "too few"),
+    "facts": (_cassette(_interaction(answers=10**30)), "a.cassette.json:2: the recording is corrupt: 'answers'"),
+    "latency": (
+        _cassette(_interaction(latency=float("nan"))),
+        "a.cassette.json:2: the recording is corrupt: 'latency'",
+    ),
+    "same request": (_cassette(*[_interaction()] * 100_000), "1000"),
+    "line": (_cassette("[" + "[]," * 15_000_000 + "[]]"), "a.cassette.json:2: the recording unpacks to more than"),
+    "foreign": (
+        _cassette("[]," * 15_000_000 + "[]", head='{"interactions": ['),
+        "a.cassette.json:1: the recording unpacks",
+    ),
+    "long line": (
+        _cassette('"' + "x" * 70_000_000 + '"'),
+        "a.cassette.json:2: the recording has more than the limit of",
+    ),
+    "answer": (
+        _cassette(_interaction(text='{"choices": [' + "[]," * 15_000_000 + "[]]}")),
+        "a.cassette.json:2: the recording unpacks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASSETTES)
+def test_recordings(tmp_path: Path, name: str) -> None:
+    """Numbers multiply nothing, one request is looked up as fast as many, and JSON is weighed before it is read."""
+    text, said = CASSETTES[name]
+    (tmp_path / "a.cassette.json").write_text(text)
+    work = RECORDED.replace("{n}", "10**9" if name == "refusals" else "1000" if name == "same request" else "1")
+    assert said in read_apart(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("examples", "said"),
+    [
+        ('- {"id": ' + "[" + "[]," * 10_000_000 + "[]]}\n", "limit of 4,000,000"),
+        ("- {}\n" * 600_000, "600,000 examples, more than the limit of 500,000"),
+        ("- {" + '"a": {}, ' * 300_000 + '"b": {}}\n', "more than the limit of 200,000 values"),
+    ],
+)
+def test_lock_files(tmp_path: Path, examples: str, said: str) -> None:
+    """Its examples are weighed one by one, and counted."""
+    (tmp_path / "a.lock.yaml").write_text(f"version: 1\nsuite: a\nexamples:\n{examples}")
+    assert said in read_apart(tmp_path, LOCKED)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard.rows import answers_digest
@@ -27,6 +28,8 @@ __all__ = ["VERSION", "Lock", "LockedExample", "Measured", "StudySummary", "Tria
 
 VERSION = 1
 MAX_BYTES = 64_000_000
+_MOST_EXAMPLES = 500_000
+_HEAVIEST = 1_000_000  # bytes of memory of one example
 _SHOWN_ANSWER, _SHOWN_VOTES = 200, 5
 _HEADER = (
     "# Written by `pytest --llm-tune` or `--llm-accept` (pytest-llmtune); commit it.\n"
@@ -271,6 +274,8 @@ def _divided(text: str) -> tuple[Any, list[str]]:
     """The file's data, and its lines of examples apart: as JSON, 100 times faster than as YAML, and one at a time."""
     start, mark, rest = text.partition("\nexamples:\n")
     lines = rest.splitlines() if mark else []
+    if len(lines) > _MOST_EXAMPLES:
+        raise ValueError(f"it has {len(lines):,} examples, more than the limit of {_MOST_EXAMPLES:,}")
     try:
         for line in lines:
             _read_line(line)
@@ -287,6 +292,8 @@ def _examples(lines: Iterable[str]) -> Iterator[LockedExample]:
 def _read_line(line: str) -> Any:
     if not line.startswith("- {"):
         raise ValueError("not an example as we write it")
+    if json_weight(line) > _HEAVIEST:
+        raise ValueError("an example of more than a megabyte")
     return json.loads(line[2:])
 
 

@@ -31,6 +31,8 @@ __all__ = ["Gathered", "Recording"]
 
 
 _KEY = 32  # bytes
+_MOST_INTERACTIONS = 1_000_000
+_NOWHERE: array[int] = array("L")
 _ROUTE = "/chat/completions"
 
 
@@ -42,7 +44,7 @@ class Recording:
     interactions: Sequence[Interaction] = ()
     redactor: Redactor | None = None
     """What was redacted when it was written is redacted in the requests that are looked up."""
-    _index: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    _index: dict[bytes, array[int]] = field(default_factory=dict)
     """The positions of each request, by its key."""
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Answers of each interaction, as the file says; 0 where it does not."""
@@ -63,11 +65,15 @@ class Recording:
         return recording
 
     def _see(self, position: int, interaction: Interaction) -> None:
+        if position >= _MOST_INTERACTIONS:
+            raise RecordingError(
+                f"the recording {self.path} has more than the limit of {_MOST_INTERACTIONS:,} interactions"
+            )
         self._counts.append(interaction.answers)
         body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
         if body is not None:
             key = bytes.fromhex(request_key(body))
-            self._index[key] = (*self._index.get(key, ()), position)
+            self._index.setdefault(key, array("L")).append(position)
 
     def take(self, request: CompletionRequest) -> Completion | None:
         """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
@@ -80,7 +86,7 @@ class Recording:
         """
         exchanges: list[Exchange] = []
         answers, skip = 0, request.draw * request.n
-        positions = self._index.get(self._key(request), ())
+        positions = self._index.get(self._key(request), _NOWHERE)
         for count, position in enumerate(positions, 1):
             exchange = self._exchange(position)
             exchanges.append(exchange)
@@ -92,12 +98,12 @@ class Recording:
 
     def holds(self, request: CompletionRequest) -> bool:
         """Whether ``take`` would find enough answers, by what the file says of itself; nothing is taken."""
-        positions = self._index.get(self._key(request), ())
+        positions = self._index.get(self._key(request), _NOWHERE)
         return sum(map(self._answers, positions)) >= (request.draw + 1) * request.n
 
     def leave(self, request: CompletionRequest) -> None:
         """Somebody else takes the answers to this request: they count as used."""
-        positions, answers = self._index.get(self._key(request), ()), 0
+        positions, answers = self._index.get(self._key(request), _NOWHERE), 0
         for position in positions:
             self._taken.add(position)
             answers += self._answers(position)
@@ -122,6 +128,33 @@ class Recording:
     def unused(self) -> tuple[Interaction, ...]:
         """The interactions that nothing has taken so far."""
         return tuple(item for position, item in enumerate(self.interactions) if position not in self._taken)
+
+    def refuse_conflicts(self) -> None:
+        """After all requests were taken: none is left whose request, in the same words, was answered otherwise.
+
+        git's union merge puts both sides' lines into one file.
+
+        Raises:
+            RecordingError: names both lines.
+        """
+        for positions in self._index.values():
+            taken = [position for position in positions if position in self._taken]
+            for position in positions if taken and len(taken) < len(positions) else ():
+                if position in self._taken:
+                    continue
+                extra = self.interactions[position]
+                for other in taken:
+                    known = self.interactions[other]
+                    if known.body == extra.body and known.text != extra.text:
+                        raise RecordingError(
+                            f"{self.path}: {self._line(other)} and {self._line(position)} answer the same request "
+                            "differently, as after a union merge; keep one of the lines, or keep the first of each: "
+                            "pytest --llm-record=missing"
+                        )
+
+    def _line(self, position: int) -> str:
+        """Where an interaction stands, for people; in our layout each has a line, after a first line of its own."""
+        return f"line {position + 2}" if isinstance(self.interactions, tuple) else f"interaction {position + 1}"
 
     def _key(self, request: CompletionRequest) -> bytes:
         key = request.key

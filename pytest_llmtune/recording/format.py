@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
+from pytest_llmtune._util.weight import MAX_JSON, json_weight
 from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.redaction.redactor import KEPT_HEADERS, named_secrets
 from pytest_llmtune.types import Exchange
@@ -138,7 +139,11 @@ class Interaction:
         request, response = _mapping(data, "request"), _mapping(data, "response")
         status, body = _mapping(response, "status"), _mapping(response, "body")
         facts = data.get("llmtune") if isinstance(data.get("llmtune"), dict) else {}
-        latency, answers = facts.get("latency"), facts.get("answers")
+        latency, answers = facts.get("latency", 0.0), facts.get("answers", 0)
+        if not isinstance(latency, (int, float)) or not 0 <= latency < _LONGEST:
+            raise MalformedError(f"'latency' of the interaction is {latency!r:.60}, not seconds")
+        if not isinstance(answers, int) or not 0 <= answers <= _MOST_ANSWERS:
+            raise MalformedError(f"'answers' of the interaction is {answers!r:.60}, not a number of choices")
         return cls(
             method=_text(request, "method"),
             uri=_uri(request),
@@ -148,8 +153,8 @@ class Interaction:
             reason=_text(status, "message", default=""),
             request_headers=_unlisted(request.get("headers")),
             headers=_unlisted(response.get("headers")),
-            latency=float(latency) if isinstance(latency, (int, float)) else 0.0,
-            answers=answers if isinstance(answers, int) and answers > 0 else 0,
+            latency=float(latency),
+            answers=answers,
         )
 
 
@@ -252,6 +257,11 @@ VERSION = 1
 """The version of vcrpy's cassette format."""
 MAX_BYTES = 512 * 2**20
 """Larger files are refused: a recording may come from a stranger's pull request."""
+MAX_LINE = 64 * 2**20
+"""Bytes of one interaction, and of a whole file in another layout than ours."""
+_LONGEST = 1e9  # seconds
+_MOST_ANSWERS = 100_000
+"""Of one interaction."""
 
 _HEAD = '{"version": 1, "interactions": ['
 _TAIL = "]}"
@@ -285,12 +295,29 @@ def entries(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Interaction]]:
     try:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise RecordingError(f"the recording {path} is larger than {MAX_BYTES // 2**20} MiB")
-        head = file.readline()
-        found = _own(path, file, len(head)) if is_own_format(head) else _foreign(path, head + file.read())
+        head = file.readline(MAX_LINE)
+        if is_own_format(head):
+            found = _own(path, _bounded(path, file), len(head))
+        else:
+            found = _foreign(path, _limited(path, 1, head + file.read(MAX_LINE)))
         for line, offset, data in found:
             yield offset, _interaction(path, line, data)
     except OSError as error:
         raise RecordingError(f"the recording {path} cannot be read: {error.strerror or error}") from error
+
+
+def _bounded(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file; one that would fill the memory is refused."""
+    number = 1
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        yield _limited(path, number, line)
+
+
+def _limited(path: Path, line: int, content: bytes) -> bytes:
+    if len(content) > MAX_LINE:
+        raise _fault(path, line, f"has more than the limit of {MAX_LINE:,} bytes for one interaction")
+    return content
 
 
 def entry(path: Path, line: bytes) -> Interaction:
@@ -350,6 +377,8 @@ def _numbered(path: Path, lines: Iterable[bytes], offset: int) -> Iterator[tuple
 
 
 def _parse(path: Path, number: int, text: str) -> Any:
+    if json_weight(text) > MAX_JSON:
+        raise _fault(path, number, f"unpacks to more than the limit of {MAX_JSON:,} bytes of memory")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.weight import MAX_JSON, json_weight
 from pytest_llmtune.types import Usage
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Facts:
 
 MOST_TOKENS = 1_000_000_000
 """Of one response; a larger figure is an error of the server's."""
+_MOST_ANSWERS = 10_000
+"""Of one refused request: a file's ``n`` is no reason to fill the memory."""
 
 
 def _no_constant(name: str) -> None:
@@ -79,7 +82,7 @@ _TOLD = (
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that the text is, or None."""
+    """The JSON object that the text is, or None; also where it would take more than 256 MB of memory."""
     text = text.lstrip(_BOM)
     if not text.lstrip().startswith("{"):
         return None
@@ -88,6 +91,8 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 
 def _json(text: str) -> Any:
+    if json_weight(text) > MAX_JSON:
+        return None
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -271,7 +276,7 @@ def answers_in(exchange: Exchange) -> int:
     """How many answers an exchange holds; a refused prompt is answered by as many refusals as were asked for."""
     if is_refusal(exchange):
         n = exchange.request.get("n")
-        return n if isinstance(n, int) and n > 0 else 1
+        return n if isinstance(n, int) and 0 < n <= _MOST_ANSWERS else 1
     return len(choices_of(exchange))
 
 

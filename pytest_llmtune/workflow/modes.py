@@ -164,6 +164,8 @@ class SuiteRun:
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
+        if evaluation is not None and not mode.online:
+            recording.refuse_conflicts()
         facts, shard = self._facts(recording, missing), rows.facts(state)
         if mode is Mode.ACCEPT and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
             accepted = self._lock(config, evaluation, now, lock.study)

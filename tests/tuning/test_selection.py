@@ -1,0 +1,345 @@
+"""The choice of the winner and the claim of its score, over a race whose beliefs and scores are given."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmtune._util.stats import bootstrap_mean, wilson
+from pytest_llmtune.tuning.allocation import Candidate, Trial
+from pytest_llmtune.tuning.costs import Cost
+from pytest_llmtune.tuning.samples import Cell
+from pytest_llmtune.tuning.selection import (
+    Ranked,
+    by_belief,
+    cross_fitted,
+    measured,
+    observed,
+    predicted,
+    ranked,
+    scores_of,
+)
+from pytest_llmtune.tuning.surrogate import Posterior
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass
+class Race:
+    """What selection asks of a race: rows, cells, candidates and beliefs, all as told."""
+
+    rows: int = 20
+    sign: float = 1.0
+    variance: float = 0.25
+    budget: float = 1.0
+    all: list[Candidate] = field(default_factory=list)
+    cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
+    trials: dict[str, Trial] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        mean: float = 0.5,
+        *,
+        n: int = 1,
+        cost: float | None = 0.1,
+        error: float = 0.0,
+        limit: int | None = None,
+    ) -> Candidate:
+        """A candidate; those of one name are of one arm."""
+        trial = self.trials.setdefault(name, Trial(name, (), (), len(self.trials)))
+        candidate = Candidate(trial, n, None if cost is None else Cost(cost, error), limit)
+        self.all.append(candidate)
+        self.beliefs[candidate] = mean
+        return candidate
+
+    def __post_init__(self) -> None:
+        self.beliefs: dict[Candidate, float] = {}
+        self.means: Callable[[Candidate, frozenset[int]], float] = lambda candidate, _: self.beliefs[candidate]
+
+    def ask(self, name: str, scores: Mapping[int, Mapping[int, float]]) -> None:
+        """Row (place in the order) to the scores by n."""
+        for place, by_n in scores.items():
+            self.trials[name].asked[place] = max(by_n, default=1)
+            self.cells[name, self.order[place]] = Cell(scores=by_n)
+
+    # what selection uses
+
+    @property
+    def order(self) -> Sequence[int]:
+        return range(self.rows)[::-1]
+
+    @property
+    def pool(self) -> Race:
+        return self
+
+    @property
+    def scorer(self) -> Race:
+        return self
+
+    def cut(self, samples: Any, limit: int) -> float | None:
+        return None if samples[0] is None else float(samples[0] >= limit)
+
+    def cell(self, arm: Any, row: int) -> Cell:
+        return self.cells.get((arm, row), Cell())
+
+    def scale(self) -> float:
+        return self.variance
+
+    def shortlist(self, candidates: list[Candidate]) -> list[Candidate]:
+        return candidates
+
+    def candidates(self, z: float, *, asked: int = 0) -> list[Candidate]:
+        return [
+            one
+            for one in self.all
+            if len(one.entrant.asked) >= asked and (one.cost is None or one.cost.within(self.budget, z))
+        ]
+
+    def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
+        means = np.array([self.sign * self.means(one, without) for one in candidates])
+        return Posterior(means, np.diag([0.01 * (place + 1) ** 2 for place in range(len(candidates))]))
+
+
+def names(found: Sequence[Ranked]) -> list[tuple[Any, int]]:
+    return [(one.candidate.entrant.arm, one.candidate.n) for one in found]
+
+
+# by belief
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_best_comes_first_whichever_way_is_better(sign: float) -> None:
+    """With the score in the metric's own unit, and the error of the belief."""
+    race = Race(sign=sign)
+    for name, score in (("middling", 0.5), ("high", 0.9), ("low", 0.1)):
+        race.add(name, score)
+    found = by_belief(race, race.all)
+    assert [one.score for one in found] == ([0.9, 0.5, 0.1] if sign > 0 else [0.1, 0.5, 0.9])
+    assert {one.candidate.entrant.arm: one.error for one in found} == pytest.approx(
+        {"middling": 0.1, "high": 0.2, "low": 0.3}
+    )
+    assert by_belief(race, []) == []
+
+
+def test_the_cheapest_wins_of_those_that_cannot_be_told_apart() -> None:
+    """Closer than a hundredth of the metric's deviation: here 0.005. What is unpriced costs nothing."""
+    race = Race(variance=0.25)
+    race.add("best", 0.8, cost=0.3)
+    race.add("alike", 0.7951, cost=0.1)
+    race.add("as alike, dearer", 0.7999, cost=0.2)
+    race.add("told apart", 0.7949, cost=0.01)
+    assert [arm for arm, _ in names(by_belief(race, race.all))] == ["alike", "as alike, dearer", "best", "told apart"]
+    race.add("free", 0.7952, cost=None)
+    assert names(by_belief(race, race.all))[0] == ("free", 1)
+    race.variance = 4.0
+    assert [arm for arm, _ in names(by_belief(race, race.all))][:2] == ["free", "told apart"]
+
+
+def test_of_equals_the_first_wins() -> None:
+    race = Race()
+    for name in "cab":
+        race.add(name, 0.5, cost=0.1)
+    assert [arm for arm, _ in names(by_belief(race, race.all))] == ["c", "a", "b"]
+
+
+# who may win
+
+
+def test_a_winner_was_asked_ten_rows_and_is_surely_affordable() -> None:
+    """Else one that was asked one row, else one that is probably affordable; nobody, where there is nobody."""
+    race = Race(rows=20)
+    race.add("unsure of its cost", 0.95, cost=0.9, error=0.15)
+    race.add("nine rows", 0.9)
+    race.add("ten rows", 0.8)
+    race.add("never asked", 0.99)
+    race.add("too dear", 0.99, cost=1.1, error=0.01)
+    for name, rows in (("unsure of its cost", 20), ("nine rows", 9), ("ten rows", 10), ("too dear", 20)):
+        race.ask(name, {place: {1: 0.5} for place in range(rows)})
+    for name in ("ten rows", "nine rows", "unsure of its cost"):
+        assert names(ranked(race)) == [(name, 1)]
+        race.all = [one for one in race.all if one.entrant.arm != name]
+    assert ranked(race) == []
+
+
+def test_where_there_are_fewer_than_ten_rows_all_of_them_are_enough() -> None:
+    race = Race(rows=4)
+    race.add("all rows", 0.5)
+    race.add("three rows", 0.9)
+    race.ask("all rows", {place: {1: 0.5} for place in range(4)})
+    race.ask("three rows", {place: {1: 0.9} for place in range(3)})
+    assert names(ranked(race)) == [("all rows", 1)]
+
+
+# fewer answers, where they do as well
+
+
+def votes(race: Race, one: float, nine: float, *, worse_at: int | None = None) -> None:
+    """One arm with 1 and 9 answers, both seen on 20 rows; at one row a single answer does worse."""
+    race.add("arm", 0.8, n=9, cost=0.9)
+    race.add("arm", 0.7, n=1, cost=0.1)
+    race.ask("arm", {place: {1: one - race.sign * (place == worse_at), 9: nine} for place in range(race.rows)})
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_answer_wins_where_it_did_no_worse_on_any_row(sign: float) -> None:
+    """Whatever is believed of it: all answers say the same."""
+    race = Race(sign=sign)
+    votes(race, one=1.0, nine=1.0)
+    race.beliefs = {one: 0.8 if (one.n == 9) == (sign > 0) else 0.7 for one in race.all}
+    assert names(ranked(race)) == [("arm", 1), ("arm", 9)]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("row", [0, 7, 19])
+def test_one_answer_that_did_worse_on_a_row_does_not_go_first(sign: float, row: int) -> None:
+    race = Race(sign=sign)
+    votes(race, one=1.0, nine=1.0, worse_at=row)
+    race.beliefs = {one: 0.8 if (one.n == 9) == (sign > 0) else 0.7 for one in race.all}
+    assert names(ranked(race)) == [("arm", 9), ("arm", 1)]
+    assert names(ranked(race, without=frozenset([row])))[0] == ("arm", 1)
+
+
+def test_the_fewest_of_several_that_did_as_well_goes_first() -> None:
+    race = Race()
+    for n, mean in ((9, 0.9), (5, 0.6), (3, 0.5), (1, 0.4)):
+        race.add("arm", mean, n=n)
+    race.ask("arm", {place: {1: 0.0, 3: 1.0, 5: 1.0, 9: 1.0} for place in range(20)})
+    assert names(ranked(race)) == [("arm", 3), ("arm", 9), ("arm", 5), ("arm", 1)]
+
+
+def test_fewer_answers_of_another_arm_or_another_limit_do_not_go_first() -> None:
+    """They say other things."""
+    race = Race()
+    race.add("arm", 0.9, n=9)
+    race.add("other", 0.5, n=1)
+    race.add("arm", 0.5, n=1, limit=8)
+    for name in ("arm", "other"):
+        race.ask(name, {place: {1: 1.0, 9: 1.0} for place in range(20)})
+    assert names(ranked(race))[0] == ("arm", 9)
+
+
+# scores that were seen
+
+
+def test_a_row_counts_with_the_most_answers_that_are_not_too_many() -> None:
+    """Of 1, 4 and 9 answers a vote of 5 is scored with 4; a row without a score is left out."""
+    race = Race(rows=3)
+    five, one = race.add("arm", n=5), race.add("arm", n=1)
+    race.ask("arm", {0: {1: 0.1, 4: 0.4, 9: 0.9}, 1: {9: 0.9}, 2: {5: 0.5}})
+    assert scores_of(race, five, [0, 1, 2]) == [0.4, 0.5]
+    assert scores_of(race, one, [0, 1, 2]) == [0.1]
+    assert scores_of(race, five, [2, 0]) == [0.5, 0.4]
+    assert observed(race, five) == pytest.approx(0.45)
+
+
+def test_rows_are_places_in_the_order_in_which_they_are_asked() -> None:
+    """The first place is the last row here."""
+    race = Race(rows=3)
+    arm = race.add("arm")
+    race.cells["arm", 2] = Cell(scores={1: 0.25})
+    assert scores_of(race, arm, [0]) == [0.25]
+
+
+def test_under_a_limit_of_length_answers_are_cut() -> None:
+    """An answer that cannot be cut tells nothing."""
+    race = Race(rows=3)
+    limited, whole = race.add("arm", limit=5), race.add("arm")
+    for place, length in enumerate((4, 5, None)):
+        race.trials["arm"].asked[place] = 1
+        race.cells["arm", race.order[place]] = Cell(samples=(length,), scores={1: 0.5})
+    assert scores_of(race, limited, [0, 1, 2]) == [0.0, 1.0]
+    assert scores_of(race, whole, [0, 1, 2]) == [0.5, 0.5, 0.5]
+
+
+def test_what_was_never_seen_has_no_mean() -> None:
+    race = Race()
+    assert observed(race, race.add("arm")) is None
+
+
+def test_a_mean_that_was_seen_has_the_interval_of_its_kind() -> None:
+    """Wilson's where every score is 0 or 1, else the bootstrap's."""
+    rate, mean = [1.0, 0.0, 1.0, 1.0], [0.5, 1.0, 0.0, 0.25]
+    assert measured([]) is None
+    for scores, interval in ((rate, wilson(3, 4)), (mean, bootstrap_mean(mean))):
+        found = measured(scores)
+        assert found is not None
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (statistics.fmean(scores), interval.low, interval.high)
+        )
+
+
+# the claim
+
+
+def expected_claim(scores: list[float], rows: int, scale: float) -> tuple[float, float, float]:
+    """The formula by numpy: Laplace's two rows for rates, what is known from elsewhere for other metrics."""
+    rate = all(0 <= score <= 1 for score in scores)
+    seen = np.array([*scores, 0, 1] if rate else scores)
+    variance = seen.var() if rate else seen.var() + scale / len(scores)
+    half = 2.25 * np.sqrt(variance / len(scores) + variance / max(rows, 1))
+    low, high = seen.mean() - half, seen.mean() + half
+    return float(np.mean(scores)), max(low, 0) if rate else low, min(high, 1) if rate else high
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=20) | st.lists(st.floats(-50, 50), min_size=1, max_size=20),
+    st.integers(0, 100),
+    st.floats(0, 9),
+)
+def test_the_claim_is_that_of_the_formula(scores: list[float], rows: int, scale: float) -> None:
+    found = predicted(scores, rows, scale)
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx(expected_claim(scores, rows, scale), abs=1e-9)
+
+
+@pytest.mark.parametrize(("scores", "rows"), [([1.0] * 20, 40), ([0.0] * 20, 40), ([0.0, 1.0, 1.0], 5)])
+def test_a_claim_of_a_rate_stays_between_0_and_1_and_is_never_certain(scores: list[float], rows: int) -> None:
+    """That all of twenty rows are right does not make all of the next twenty right."""
+    found = predicted(scores, rows, 0.25)
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 <= found.low < found.high <= 1
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("rows", [20, 7, 3])
+def test_each_fifth_is_scored_by_the_winner_of_the_others(rows: int) -> None:
+    """The one that was lucky on a fifth is not chosen for that fifth."""
+    race = Race(rows=rows)
+    lucky, steady = race.add("lucky"), race.add("steady")
+    race.ask("lucky", {place: {1: 0.25} for place in range(rows)})
+    race.ask("steady", {place: {1: 0.75} for place in range(rows)})
+    race.means = lambda one, without: 0.6 if one is steady else 0.5 if 1 in without else 0.7
+    found = cross_fitted(race, guarded=30)
+    fold = len([place for place in range(rows) if place % 5 == 1])
+    claim = expected_claim([0.75] * fold + [0.25] * (rows - fold), 30, 0.25)
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx(claim)
+    assert lucky is not steady
+
+
+def test_a_fifth_that_the_winner_never_saw_is_scored_by_the_next_that_did() -> None:
+    """And one that nobody saw by nobody."""
+    race = Race(rows=10)
+    race.add("best", 0.9)
+    race.add("second", 0.5)
+    race.ask("best", {place: {1: 1.0} for place in range(10) if place % 5 not in (2, 3)})
+    race.ask("second", {place: {1: 0.5} for place in range(10) if place % 5 != 3})
+    found = cross_fitted(race, guarded=10)
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx(expected_claim([1.0] * 6 + [0.5] * 2, 10, 0.25))
+
+
+def test_without_any_answer_there_is_no_claim() -> None:
+    race = Race()
+    race.add("arm")
+    assert cross_fitted(race, guarded=10) is None

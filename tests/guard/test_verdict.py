@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.results import evaluation, lock, result, scores
+from support.results import CONFIG, evaluation, lock, result, scores
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.gates import judge, unjudged
+from pytest_llmtune.guard.lockfile import Lock
 from pytest_llmtune.guard.rows import RowColumns
-from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale
-from pytest_llmtune.types import ShardFacts
+from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Population, Stale, match
+from pytest_llmtune.types import Evaluation, Example, ShardFacts
 
 if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Verdict
@@ -150,6 +152,44 @@ def test_six_examples_can_tell_a_drop_to_nothing() -> None:
     assert note.endswith(" 1")
 
 
+UNGATED = "not gated against the baseline (max_drop=None): a drop of success_vote cannot fail"
+NO_GATE = "no gate: nothing can fail; set min_<metric>, max_drop or inference_budget"
+NO_COST = "cost not gated against the baseline (max_cost_rise=None)"
+
+
+def test_notes_say_what_is_not_gated() -> None:
+    """In this order, after those that are given; and nothing that is not so."""
+    today, baseline = scores(*[1] * 60), lock(scores(*[1] * 60))
+    all_gated = Criteria(max_drop=0.5, max_cost_rise=0.0)
+    assert judge(today, Criteria(), notes=("a switch of endpoints",)).notes == (
+        "a switch of endpoints",
+        UNGATED,
+        NO_GATE,
+        NO_COST,
+    )
+    assert judge(today, Criteria(limits=(Limit("success", "min", Decimal(1)),))).notes == (UNGATED, NO_COST)
+    assert judge(today, all_gated).notes == (NO_GATE, "no baseline yet: max_drop was not judged")
+    assert judge(today, all_gated, baseline).notes == ()
+    assert judge(today, Criteria(strict=True, max_cost_rise=0.0), baseline).notes == ()
+    assert judge(today, dataclasses.replace(all_gated, reused=True, allow_vacuous=True), baseline).notes == (
+        "the guard uses the rows the configuration was tuned on: no other rows are left, the score is optimistic",
+        "allow_vacuous: the grader accepts answers that say nothing",
+    )
+    assert NO_GATE not in judge(scores(None), Criteria()).notes  # that nothing is known is enough to say
+
+
+def test_new_labels_are_noted() -> None:
+    """The rows are the same: each is compared with its former self."""
+    key = RowColumns(("problem",), ("answer",)).key
+    before = evaluation([result(0), result(1)])
+    relabelled = dataclasses.replace(result(1), example=Example("e" * 16, 1, {**result(1).example.row, "answer": "43"}))
+    today = evaluation([result(0), relabelled])
+    population = match([one.example for one in today.results], lock(before), key)
+    verdict = judge(today, Criteria(strict=True, max_cost_rise=0.0), lock(before), population=population)
+    assert (verdict.status, verdict.stale) == ("passed", ())
+    assert verdict.notes == ("since the baseline 1 relabelled (row 1); each is compared with its former self",)
+
+
 # flips
 
 
@@ -181,3 +221,190 @@ def test_rows_that_ask_the_same_have_the_same_key() -> None:
     one, relabelled, other = ({"problem": p, "answer": a} for p, a in (("1?", "1"), ("1?", "2"), ("2?", "1")))
     assert columns.key(one) == columns.key(relabelled) != columns.key(other)
     assert len(columns.key(one)) == 16
+
+
+# cost against the baseline
+
+
+def costing(*usd: str, answer: str = "42", **config: Any) -> Evaluation:
+    """Right answers, each of which cost so many USD."""
+    results = [dataclasses.replace(result(i, answer=answer), cost=Decimal(cost)) for i, cost in enumerate(usd)]
+    return evaluation(results, {**CONFIG, **config})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "allowed", "passed", "sentence"),
+    [
+        ("0.03", "0.03", 0.0, True, "did not change: $0.03 per instance; max_cost_rise allows 0 %"),
+        ("0.03", "0.024", 0.0, True, "fell from $0.03 to $0.024 per instance (-20 %); max_cost_rise allows 0 %"),
+        ("0.03", "0.033", 0.1, True, "rose from $0.03 to $0.033 per instance (+10 %); max_cost_rise allows 10 %"),
+        (
+            "0.03",
+            "0.03301",
+            0.1,
+            False,
+            "rose from $0.03 to $0.03301 per instance (+10 %); max_cost_rise allows 10 %: "
+            "the usage that the recording reports changed",
+        ),
+        ("0", "0", 0.0, True, "did not change: $0 per instance; max_cost_rise allows 0 %"),
+        (
+            "0",
+            "0.01",
+            0.5,
+            False,
+            "rose from $0 to $0.01 per instance; max_cost_rise allows 50 %: "
+            "the usage that the recording reports changed",
+        ),
+    ],
+)
+def test_the_cost_per_instance_is_held_against_the_baseline(
+    before: str, now: str, allowed: float, passed: bool, sentence: str
+) -> None:
+    """Over the same rows, with both numbers; only a failure says why."""
+    criteria = Criteria(max_cost_rise=allowed)
+    verdict = judge(costing(now, now), criteria, lock(costing(before, before)))
+    [gate] = verdict.gates
+    assert (gate.name, gate.metric, gate.passed, verdict.passed) == ("max_cost_rise", "inference_cost", passed, passed)
+    assert gate.sentence == f"inference_cost {sentence}"
+    assert (gate.value, gate.limit) == pytest.approx((float(now), float(before) * (1 + allowed)))
+
+
+def test_a_risen_cost_names_every_reason() -> None:
+    """Each price that changed, the prompt, new answers; a price that is the same, or was not there, is none."""
+    baseline = lock(costing("0.01", "0.01"))
+    today = costing("0.02", "0.02", answer="43", prompt="Think hard: {problem}")
+    prices = {"gpt-4o-mini": {"input": Decimal("0.3"), "output": Decimal("0.6"), "cached_input": Decimal(1)}}
+    criteria = Criteria(max_cost_rise=0.0, max_new_cost_rise=0.5)
+    [gate] = judge(today, criteria, baseline, prices=prices).gates
+    assert not gate.passed
+    assert gate.sentence.endswith(
+        "; max_cost_rise allows 50 %: the input price of gpt-4o-mini changed from $0.15 to $0.30 per 1M tokens"
+        " and the prompt changed and the answers are new"
+    )
+    [gate] = judge(costing("0.02", "0.02"), criteria, baseline, prices={"another": prices["gpt-4o-mini"]}).gates
+    assert gate.sentence.endswith("max_cost_rise allows 0 %: the usage that the recording reports changed")
+
+
+def test_a_baseline_whose_rows_have_no_costs_is_compared_as_a_whole() -> None:
+    """Written by an earlier version: its mean is held against today's where both are over the same rows, else not at all."""
+    baseline = lock(costing("0.01", "0.03"))
+    baseline = dataclasses.replace(
+        baseline, examples=tuple(dataclasses.replace(example, cost=None) for example in baseline.examples)
+    )
+    criteria = Criteria(max_cost_rise=0.0, max_unknown=1)
+    [gate] = judge(costing("0.02", "0.03"), criteria, baseline).gates
+    assert (gate.passed, gate.value, gate.limit) == (False, 0.025, 0.02)
+    assert gates(judge(costing("0.02", "0.02"), criteria, baseline)) == {"max_cost_rise": True}
+    one_unknown = evaluation([costing("9").results[0], result(1, None)])
+    assert gates(judge(one_unknown, criteria, baseline)) == {"max_unknown": True}
+    without = dataclasses.replace(baseline, metrics={})
+    assert judge(costing("9", "9"), criteria, without).gates == ()
+
+
+# the drop, where little is known
+
+
+@pytest.mark.parametrize(("known", "status"), [(4, "passed"), (2, "passed"), (1, "inconclusive")])
+def test_half_of_the_rows_must_be_measured_on_both_sides(known: int, status: str) -> None:
+    """Else nothing is said about a drop, which does not pass."""
+    today = scores(*[1] * known, *[None] * (4 - known))
+    verdict = judge(today, Criteria(max_drop=0.0, max_unknown=3), lock(scores(1, 1, 1, 1)))
+    assert verdict.status == status
+    [drop] = [gate for gate in verdict.gates if gate.name == "max_drop"]
+    assert (drop.passed, drop.conclusive) == (status == "passed", status == "passed")
+    if status == "inconclusive":
+        assert drop.word == "not judged"
+        assert drop.sentence == (
+            "success_vote cannot be held against the baseline: today has 1 measured rows, "
+            "and 1 of them are in the baseline too"
+        )
+
+
+def test_a_gate_that_fails_is_not_hidden_by_one_that_cannot_be_judged() -> None:
+    """What is known to have failed, has failed."""
+    today = scores(0, None, None, None)
+    criteria = Criteria(max_drop=0.0, max_unknown=3, limits=(Limit("success_vote", "min", Decimal("0.5")),))
+    verdict = judge(today, criteria, lock(scores(1, 1, 1, 1)))
+    assert verdict.status == "failed"
+    assert [gate.word for gate in verdict.gates] == ["not judged", "FAIL", "ok"]
+
+
+# accepting
+
+
+def test_what_is_accepted_is_shown_beside_what_was_and_not_held_against_it() -> None:
+    """Both scores, both costs, what was lost and gained; other gates are judged as ever."""
+    baseline = lock(costing("0.01", "0.01", "0.01", "0.01"))
+    today = dataclasses.replace(scores(0, 0, 1, None), inference_cost=Decimal("0.02"))
+    criteria = Criteria(max_drop=0.0, max_cost_rise=0.0, max_unknown=1)
+    verdict = judge(today, criteria, baseline, accepted=True)
+    assert (verdict.status, gates(verdict)) == ("passed", {"max_unknown": True})
+    assert verdict.notes[0] == (
+        "accepted: success_vote was 1 over 4 rows, and is 0.3333 over 3 rows (2 lost, 0 gained); "
+        "inference_cost was $0.01 per instance, and is $0.02"
+    )
+    assert judge(today, criteria, baseline).status == "failed"
+    limited = dataclasses.replace(criteria, limits=(Limit("success_vote", "min", Decimal("0.5")),))
+    assert judge(today, limited, baseline, accepted=True).status == "failed"
+    assert not any(note.startswith("accepted") for note in judge(today, criteria, None, accepted=True).notes)
+
+
+def test_accepting_other_rows_names_them() -> None:
+    """They are no reason to be stale then."""
+    baseline, today = lock(scores(1, 1)), evaluation([result(1), result(5), result(6)])
+    verdict = judge(today, Criteria(max_drop=0.0), baseline, accepted=True)
+    assert (verdict.status, verdict.stale) == ("passed", ())
+    assert verdict.notes[0] == (
+        "accepted: success_vote was 1 over 2 rows, and is 1 over 3 rows (0 lost, 0 gained); "
+        "inference_cost was $0.00003 per instance and still is; 2 added (rows 5, 6), 1 removed (row 0)"
+    )
+    [reason] = judge(today, Criteria(max_drop=0.0), baseline).stale
+    assert (reason.what, reason.option) == (
+        "the rows changed since the baseline: 2 added (rows 5, 6), 1 removed (row 0)",
+        "--llm-accept",
+    )
+
+
+# matching rows
+
+
+def test_a_row_is_found_by_its_id_else_by_what_it_asks() -> None:
+    """Each row of the baseline once: of two that ask the same, one is found and one is new."""
+    key = RowColumns(("q",), ("answer",)).key
+
+    def example(letter: str, index: int, q: str) -> Example:
+        return Example(letter * 16, index, {"q": q, "answer": letter})
+
+    def with_rows(*rows: Example) -> Evaluation:
+        return evaluation([dataclasses.replace(result(row.index), example=row) for row in rows])
+
+    before = with_rows(example("a", 0, "one?"), example("b", 1, "two?"), example("c", 2, "three?"))
+    baseline = Lock.of("s", before, prices={}, fingerprints={}, key=key)
+    rows = [example("a", 5, "one?"), example("d", 6, "two?"), example("e", 7, "two?"), example("f", 8, "four?")]
+    found = match(rows, baseline, key)
+    assert {now[0]: old.id[0] for now, old in found.pairs.items()} == {"a": "a", "d": "b"}
+    assert (found.added, found.removed, found.relabelled) == ((7, 8), (2,), (6,))
+    assert not found.is_same
+    assert found.changes() == "2 added (rows 7, 8), 1 removed (row 2), 1 relabelled (row 6)"
+    by_id = match(rows, baseline)
+    assert (by_id.added, by_id.removed, by_id.relabelled) == ((6, 7, 8), (1, 2), ())
+    same = match([row.example for row in before.results], baseline, key)
+    assert (same.is_same, same.changes()) == (True, "")
+
+
+def test_many_changed_rows_are_counted_and_the_first_five_named() -> None:
+    assert Population({}, added=(9, 3, 5, 1, 7)).changes() == "5 added (rows 1, 3, 5, 7, 9)"
+    assert Population({}, removed=(9, 3, 5, 1, 7, 2)).changes() == "6 removed (rows 1, 2, 3, 5, 7, ...)"
+    assert not Population({}, removed=(1,)).is_same
+    assert Population({}, relabelled=(1,)).is_same
+
+
+def test_without_the_part_of_the_baseline_nothing_of_it_is_judged() -> None:
+    """Everything else stays."""
+    limits = (Limit("success", "min", Decimal(1)),)
+    criteria = Criteria("success", "min", limits, 0.1, True, 0.05, 0.2, 0.3, max_unknown=4, group_by="t")
+    assert (criteria.judges_drops, criteria.judges_cost) == (True, True)
+    bare = criteria.against_nothing()
+    assert bare == Criteria("success", "min", limits, max_unknown=4, group_by="t")
+    assert (bare.judges_drops, bare.judges_cost) == (False, False)
+    assert [Criteria(**{name: value}).judges_drops for name, value in (("strict", True), ("alpha", 0.1))] == [True] * 2

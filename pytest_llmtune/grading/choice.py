@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
-from pytest_llmtune.grading.math.extract import answer_in
+from pytest_llmtune.grading.math.extract import answer_in, boxed_in, hash_line, untagged
+from pytest_llmtune.grading.phrases import phrases
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
@@ -22,23 +23,71 @@ __all__ = ["ChoiceGrader", "LabelWords", "folded", "stated_text"]
 
 
 _DENIED_BEFORE = (
-    r"not|never|no|neither|nor|without|cannot|hardly|rather than|instead of|anything but|\w+n['\u2019]t|"
+    r"not|never|no|neither|nor|without|cannot|hardly|rather than|instead of|anything but|other than|\w+n['\u2019]t|"
+    r"rul(?:es?|ed|ing) out|eliminat\w+|exclud\w+|discard\w*|reject\w*|except|unlike|"
     r"nicht|kein\w*|weder|noch|pas|ni|nunca|jamais|não|nem|non|né|inte|ikke|niet|geen|не|нет"
 )
-_DENIED_BEFORE_UNSPACED = r"不是|並非|并非|非|不|没有|没|無|未"
+_DENIED_BEFORE_UNSPACED = r"不是|並非|并非|非|不|没有|没|無|未|排除"
 _DENIED_AFTER = re.compile(
-    r"(?:적)?(?:이|가|은|는|인|이지|하지|지)?\s?(?:것(?:은|이)\s?)?(?:아니|아닌|아닙|아님|않)|"
-    r"(?:では|じゃ|で)は?(?:ない|なく|ありません)|\s?不(?:对|對)|"
-    r"\s(?:is|was|would be)\s(?:not|wrong|incorrect|false)(?!\w)|\s(?:isn|wasn)['\u2019]t"
+    r"[)\]\"'*]*(?:(?:적)?(?:이|가|은|는|인|이지|하지|지)?\s?(?:것(?:은|이)\s?)?(?:아니|아닌|아닙|아님|않|틀)|"
+    r"(?:では|じゃ|で)は?(?:ない|なく|ありません)|\s?(?:也|都)?(?:不(?:对|對|正确|正確|是)|错|錯|有误)|"
+    r"\s(?:is|was|would be|seems|looks)\s(?:not|wrong|incorrect|false|tempting|a (?:common )?distractor|ruled out|eliminated|out)(?!\w)|"
+    r"\s(?:isn|wasn|doesn|can)['\u2019]?t)"
 )
 _BETWEEN = r"(?:\s+(?!but\b|sondern\b|sino\b|mais\b)[^\s,;:.!?()\[\]。、，；]+){0,3}"
 _WINDOW = 60  # characters before a mention in which a denial is looked for
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+_SENTENCE_END = re.compile(r"\n|(?<=\w\w)[.!?](?=\s|$)|[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。！？]")
 _LABELLED = re.compile(r"^[\W_]*\w[^\n:：]{0,30}[:：]([^\n]+)$", re.MULTILINE)
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 _MARKED = ("boxed", "hash", "phrase")
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
+_LATEX = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
+_CLAUSE = re.compile(
+    r",?\s+(?:because|since|as|which|although|though|while|whereas|weil|denn|parce\s+que|car|porque|ya\s+que|perché)\s|\s*[;\u2014]\s*|\s+[-\u2013]\s+",
+    re.IGNORECASE,
+)
+_NONE = re.compile(
+    r"\W*(?:(?:that\s+)?none|neither|no\s+(?:option|answer|choice|label|correct|single)|nothing|not\s+(?:listed|given|sure|possible|enough|any|provided|determin\w+|clear)|"
+    r"cannot|can['’]?t|could\s+not|unable|unknown|undetermin\w+|indetermin\w+|unclear|uncertain|unsure|impossible|n/?a\b|"
+    r"(?:all|both|any|several)\s+of|both\b|all\s+(?:options|choices|answers)|以上(?:都|皆)|都不|无法|無法|없|알\s*수\s*없|keine|nicht|aucun|ningun|nenhum)",
+    re.IGNORECASE,
+)
+_LEAD_IN = re.compile(
+    r"\W*(?:as\s+follows|below|clear|obvious|simple|straightforward|found|given\s+by|determined|this|that|here|following)\b",
+    re.IGNORECASE,
+)
+_BEFORE_LETTER = (
+    r"(?:(?:the|either|option|options|choice|answer|letter|label|number|la|le|el|il|die|der|das|a(?=\s+(?:letra|letter|alternativa|opção))|letra|lettre|lettera|buchstabe|"
+    r"opción|opção|opzione|alternativa|réponse|vaihtoehto|вариант|选项|選項|选择|選擇|선택지|보기|الخيار|الحرف)(?:\s+|(?<=[项項]))[\W_]*?)*"
+)
+_AND_OR = r"(?:\b(?:or|and|oder|und|ou|et|y|o|e|u)\b|또는|이나|혹은|과|와|및|或者?|和|与|與|、|と|か|أو|و|[/,&+;|]|\s[-\u2013]\s)"
+_MAYBE = r"(?:\s*(?:and|or|also|maybe|possibly|perhaps|either|option|choice|even)\b)*"
+_CHOSEN = (
+    r"\b(?:(?:I|we)(?:['’](?:d|ll)|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with|say|answer|opt\s+for|settle\s+on)|"
+    r"(?:choose|pick|select|going\s+with)|"
+    r"(?:must|should|would|has\s+to|have\s+to)\s+be|leav(?:es|ing)(?:\s+us\s+with)?)\s+"
+    r"|(?:故|应该?|應該?|所以|因此)?(?:选|選)(?:择|擇)?\s*[:：]?\s*"
+)
+_RIGHT = (
+    r"(?:\s+(?:is|would\s+be|must\s+be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|true)(?!\w)|"
+    r"\s*(?:是)?(?:正确|正確|对的|對的|が正解|が正しい|(?:이|가)\s*정답|(?:이|가)\s*맞))"
+)
+_SO = (
+    r"\b(?:therefore|thus|hence|so|finally|final)[,:]?\s+(?:it(?:['’]s|\s+is)\s+|the\s+)?|"
+    r"\b(?:it|that)(?:['’]s|\s+is)\s+|\b(?:letter|option|choice)\s+(?:is|would\s+be)\s+"
+)
+_ENDS = r"(?=[\W_]*(?:$|\n|[.!。;]))"
+_LETTER_BEFORE = re.compile(rf"(?<!\w)([A-Za-z])[\W_]*?(?i:{_AND_OR})[\W_]*$")
+_ITEM = re.compile(r"^[ \t*>-]*[(\[]?([A-Za-z])[)\].:]\**(?:\s|$)", re.MULTILINE)
+_BUT = re.compile(
+    r"\b(?:but|however|yet|aber|sondern|mais|pero|mas|ma)\b|하지만|지만|그러나|但|でも|しかし", re.IGNORECASE
+)
+_BECAUSE = re.compile(r"\b(?:because|since|as|if|that|why|when|whether)\s+$", re.IGNORECASE)
+_WORD_NEXT = re.compile(r"\s+\w")
+_NOUN_NEXT = re.compile(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|with)\b)[a-z]")
+_NOTHING = object()
 
 
 def folded(text: str) -> str:
@@ -52,10 +101,21 @@ def _fold(text: str) -> str:
 
 def stated_text(text: str) -> str | None:
     """What a response states where the labels are not known: its marked answer, or all of it where it is short."""
+    text = untagged(text)
     found = (answer_in(text, _MARKED) or text).strip()
     if not folded(found) or "\n" in found or len(found) > _LONGEST_STATEMENT:
         return None
     return found.strip(" .*`\"'")
+
+
+class _Candidate(NamedTuple):
+    """A place where a response may state its label."""
+
+    start: int
+    fragment: str
+    strong: bool
+    """Whether it was announced as the answer, so that no mention elsewhere replaces it."""
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +126,41 @@ class LabelWords:
     """From folded word to label."""
     mention: re.Pattern[str]
     leading: re.Pattern[str]
-    """A one-character label at the start of a marked answer: "C because ..."."""
+    """A one-character label at the start of a statement: "C because ..."."""
+    offered: re.Pattern[str]
+    """Another one-character label beside it: "or (B)"."""
+    weak: re.Pattern[str]
+    """Statements without the word "answer"."""
     denied: re.Pattern[str]
 
     @classmethod
     def of(cls, words: Mapping[str, Sequence[str]], negations: Iterable[str] = ()) -> LabelWords:
         owner = {folded(word): label for label, listed in words.items() for word in listed}
         ordered = sorted(owner, key=len, reverse=True)  # "very good" before "good"
-        short = "".join(re.escape(word + word.upper()) for word in ordered if _is_short(word))
         own = "".join(rf"{re.escape(_fold(word))}|" for word in negations)
+        letters = "".join(re.escape(word + word.upper()) for word in ordered if _is_short(word))
+        one = rf"[{letters}](?![A-Za-z0-9_]|[.,]\d|['’]\w)" if letters else r"(?!)"
+        long = "|".join(re.escape(word) for word in ordered if not _is_short(word)) or r"(?!)"
         return cls(
             owner,
             re.compile("|".join(_alone(word) for word in ordered), re.MULTILINE),
-            re.compile(rf"\W*([{short}])(?=\W*$|\s*[.):,\]\-])" if short else r"(?!)"),
-            re.compile(rf"(?:(?<!\w)(?:{own}{_DENIED_BEFORE}){_BETWEEN}\s+|(?:{_DENIED_BEFORE_UNSPACED})\s*)$"),
+            re.compile(rf"[\W_]*?(?i:{_BEFORE_LETTER})[\W_]*?(?<![A-Za-z0-9])({one})"),
+            re.compile(
+                rf"[\W_]*?(?:\([^()]*\)|\s[^\W\d_]{{2,}}(?=\s+or\b))?[\W_]*?(?i:{_AND_OR}{_MAYBE})[\W_]*?(?<![A-Za-z0-9])({one})"
+            ),
+            re.compile(
+                rf"(?i:{_CHOSEN})(?P<chosen>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS}|(?i:{_BEFORE_LETTER})[(\[]{one}[)\]])"
+                rf"|(?i:{_SO})(?P<so>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS})"
+                rf"|(?<![A-Za-z0-9])(?P<right>{one}[)\]\"'*]*(?i:{_RIGHT}))"
+                rf"|\A[\W_]*(?P<first>{one}(?:[\W_]*(?:\n|\Z)|[)\]*\"']*[.:,)]|[)\]*]+|\s+[A-Z0-9]|\s+[-\u2013\u2014]\s))"
+                rf"|\A[\W_]*(?P<word>(?i:{long})(?!\w)[\"'*)]*(?=[,.!:;\n\u2014]|\s-))"
+                rf"|^[^\w\n]*(?P<line>(?:{one}|(?i:{long})(?!\w)))[^\w\n]*(?=\n*\Z)"
+                rf"|^[^\w\n]*(?P<item>{one}[).:]\s+\S[^\n]*)(?=\s*\Z)",
+                re.MULTILINE,
+            ),
+            re.compile(
+                rf"(?:(?<!\w)(?:{own}{_DENIED_BEFORE}){_BETWEEN}\s+|(?:{_DENIED_BEFORE_UNSPACED})\s*)\W{{0,2}}$"
+            ),
         )
 
     def exactly(self, text: str) -> str | None:
@@ -87,17 +168,99 @@ class LabelWords:
         return self.owner.get(folded(text))
 
     def stated(self, text: str) -> str | None:
-        """The label in the marked answer; else the only label that is not denied; else that of the last sentence with one."""
-        marked = answer_in(text, _MARKED)
-        if marked is not None:
-            leading = self.leading.match(marked)
-            label = self.exactly(marked) or (self.owner[_fold(leading[1])] if leading else self._only(marked))
-            if label is not None:
-                return label
+        """The label in the last statement of the response; where it states none, the only one that it does not deny.
+
+        Returns:
+            None where there is none, or several are offered ("A or B"), or none of the labels is what is stated.
+        """
+        text = unicodedata.normalize("NFKC", untagged(text))
+        if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
+            return None  # cut off
+        for candidate in sorted(self._candidates(text, boxed), reverse=True):
+            verdict = self._verdict(candidate.fragment, strong=candidate.strong)
+            if verdict is not _NOTHING:
+                return verdict if isinstance(verdict, str) else None
+            if candidate.strong and folded(candidate.fragment):
+                rest = text[candidate.end :]
+                return (self._only(rest) or self._last(rest)) if rest.strip() else None
         labelled = [label for value in _LABELLED.findall(text) if (label := self.exactly(value))]
         if labelled:
             return labelled[-1]
+        text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # what begins the lines of a list is no mention
         return self._only(text) or self._last(text)
+
+    def _candidates(self, text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Candidate]:
+        for start, inside, end in boxed:
+            yield _Candidate(start, inside, strong=True, end=end)
+        if (line := hash_line(text)) is not None:
+            yield _Candidate(line[0], line[1], strong=True, end=len(text))
+        for match in phrases(text):
+            rest = text[match.end() :]
+            start = match.end() + len(rest) - len(rest.lstrip())
+            fragment = _SENTENCE_END.split(text[start:], maxsplit=1)[0]
+            if text[start + len(fragment) : start + len(fragment) + 1] == "?":
+                fragment = "none"  # asked, not said
+            if "boxed" not in fragment:
+                yield _Candidate(match.start(), fragment, strong=True, end=start + len(fragment))
+        lists = len(_listed(text)) > 1
+        for match in self.weak.finditer(text):
+            if lists and match.lastgroup in ("first", "item"):
+                continue
+            group = match.lastgroup or "first"
+            start = match.start(group)
+            before = text[max(0, start - _WINDOW) : start]
+            if self.denied.search(_fold(before)) or _BECAUSE.search(text, max(0, match.start() - 12), match.start()):
+                continue
+            if group == "right" and (beside := _LETTER_BEFORE.search(before)) is not None:
+                yield _Candidate(match.start(), f"{beside[1]} or {match['right'][0]}", strong=False, end=match.end())
+                continue
+            alone = group in ("word", "line")
+            sentence = match[group] if alone else _SENTENCE_END.split(text[start:], maxsplit=1)[0]
+            yield _Candidate(match.start(), sentence, strong=False, end=start + len(sentence))
+        for match in _LABELLED.finditer(text):
+            if self.exactly(match[1]):
+                yield _Candidate(match.start(), match[1], strong=False, end=match.end())
+
+    def _verdict(self, fragment: str, *, strong: bool) -> object:
+        """The label that a fragment states; None where it offers several or says that none fits; else _NOTHING."""
+        text = _LATEX.sub(lambda match: match[1] or " ", fragment)
+        if (label := self.exactly(text)) is not None:
+            return label
+        if (letter := self._leading(text)) is not None:
+            label, rest = letter
+            if label is None or self._is_offered(label, rest):
+                return None
+            return label
+        clause = _CLAUSE.split(text, maxsplit=1)[0]
+        found = set(self._mentions(clause)) or set(self._mentions(text))
+        if len(found) == 1:
+            return found.pop()
+        if found or (strong and _NONE.match(text)):
+            return None
+        return _NOTHING if not strong or _LEAD_IN.match(text) or not _denies(text, self.denied) else None
+
+    def _leading(self, text: str) -> tuple[str | None, str] | None:
+        """The label and what follows it; the label None where it is denied. None where no letter leads."""
+        match = self.leading.match(text)
+        if match is None:
+            return None
+        letter, rest = match[1], text[match.end() :]
+        bracketed = text[match.start(1) - 1 : match.start(1)] in ("(", "[", "*", '"', "'")
+        if not bracketed and (_WORD_NEXT if letter.islower() else _NOUN_NEXT).match(rest) and letter in "aIA":
+            return None  # an article, a pronoun
+        return (None if _DENIED_AFTER.match(rest) else self.owner[_fold(letter)]), rest
+
+    def _is_offered(self, label: str, rest: str) -> bool:
+        """Whether another letter is offered beside the leading one."""
+        match = self.offered.match(rest)
+        while match is not None:
+            after = rest[match.end() :]
+            if self.owner[_fold(match[1])] != label and not re.match(
+                r"[\W_]*\s+(?!or\b|and\b|are\b)[a-zA-Z]{2}|['’]", after
+            ):
+                return True
+            match = self.offered.match(rest, match.end())
+        return False
 
     def _only(self, text: str) -> str | None:
         """The one label that the text mentions without denying it."""
@@ -105,17 +268,28 @@ class LabelWords:
         return found.pop() if len(found) == 1 else None
 
     def _last(self, text: str) -> str | None:
+        """That of the last sentence that mentions one."""
         for sentence in reversed(_SENTENCES.split(text)):
             if any(self._mentions(sentence)):
-                return self._only(sentence)
+                return self._only(sentence) or self._only(_BUT.split(sentence)[-1])
         return None
 
     def _mentions(self, text: str) -> Iterator[str]:
         text = _fold(text)
         for match in self.mention.finditer(text):
-            before = text[max(0, match.start() - _WINDOW) : match.start()]
-            if not self.denied.search(before) and not _DENIED_AFTER.match(text, match.end()):
-                yield self.owner[next(group for group in match.groups() if group)]
+            start = match.start(match.lastindex or 0)
+            before = text[max(0, start - _WINDOW) : start]
+            if not self.denied.search(before) and not _DENIED_AFTER.match(text, match.end(match.lastindex or 0)):
+                yield self.owner[match[match.lastindex or 0]]
+
+
+def _listed(text: str) -> set[str]:
+    """The letters that begin a line, as in a list of parts or options."""
+    return {letter.casefold() for letter in _ITEM.findall(text)}
+
+
+def _denies(text: str, denied: re.Pattern[str]) -> bool:
+    return denied.search(_fold(text) + " ") is not None
 
 
 def _is_short(word: str) -> bool:
@@ -126,7 +300,12 @@ def _alone(word: str) -> str:
     """A pattern, with one group, of the word where it stands for itself and not inside another."""
     term = f"({re.escape(word)})"
     if _is_short(word):  # "a" is also an article: it must be set apart
-        return rf"[(\[]\s*{term}\s*[)\]]|(?:option|choice|answer|label)\s+{term}(?!\w)|\A\W*{term}(?=[.):,]|\W*\Z)|^[\W_]*{term}[\W_]*$"
+        return (
+            rf"[(\[]\s*{term}\s*[)\]]|(?:option|choice|answer|label|letter|选项|選項|答案)\s*(?<!\w(?=\w)){term}(?!\w)"
+            rf"|\A\W*{term}(?=[.):,](?!\d)|\W*\Z)|^[\W_]*{term}[\W_]*$"
+            rf"|(?:leaving|leaves|only|but|sondern|sino|out|eliminates?|excludes?|not)\s+{term}(?!\w)"
+            rf"|(?<!\w){term}(?=\sis\s(?:correct|right|the answer))"
+        )
     if re.search(f"[{_HANGUL}]", word):  # particles follow the word
         return f"(?<![{_HANGUL}]){term}"
     return term if _UNSPACED.search(word) else rf"(?<!\w){term}(?!\w)"
@@ -160,28 +339,43 @@ class ChoiceGrader(BuiltIn):
         return LabelWords.of(named, self.negations)
 
     def reference(self, row: Row) -> str:
-        text = str(reference_value(row, self.reference_column)).strip()
+        return " | ".join(self._wanted(row))
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        wanted = self._wanted(row)
+        free = self.labels is None and any(self._terms.exactly(text) is None for text in wanted)
+        return tuple(_free(text, wanted) if free else self._label(text, wanted) for text in responses)
+
+    def _wanted(self, row: Row) -> tuple[str, ...]:
+        """The reference's label, or each of a list of them."""
+        value = reference_value(row, self.reference_column)
+        wanted = tuple(map(self._known, value if isinstance(value, (list, tuple)) else [value]))
+        if not wanted:
+            raise SuiteError("the reference is an empty list")
+        return wanted
+
+    def _known(self, value: object) -> str:
+        text = str(value).strip()
         label = self._terms.exactly(text)
         if label is not None:
             return label
         if self.labels is not None:
             raise SuiteError(f"the reference {text!r:.60} is none of the labels: {', '.join(_labels(self.labels))}")
+        if not folded(text):
+            raise SuiteError("the reference is an empty text")
         return text
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        reference = self.reference(row)
-        free = self.labels is None and self._terms.exactly(reference) is None
-        return tuple(_free(text, reference) if free else self._label(text, reference) for text in responses)
-
-    def _label(self, text: str, reference: str) -> Answer:
+    def _label(self, text: str, wanted: Sequence[str]) -> Answer:
         label = self._terms.stated(text)
-        return Answer(label, label or "", label == reference)
+        return Answer(wanted[0] if label in wanted else label, label or "", label in wanted)
 
 
-def _free(text: str, reference: str) -> Answer:
+def _free(text: str, wanted: Sequence[str]) -> Answer:
     stated = stated_text(text)
-    key = folded(stated) if stated else None
-    return Answer(key, stated or "", key is not None and key == folded(reference))
+    if not stated:
+        return Answer(None, "", correct=False)
+    correct = folded(stated) in map(folded, wanted)
+    return Answer(folded(wanted[0] if correct else stated), stated, correct)
 
 
 _LETTERS: Mapping[str, Sequence[str]] = MappingProxyType(

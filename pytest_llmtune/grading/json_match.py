@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.grading.math.extract import untagged
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.types import Answer, Row
@@ -20,52 +21,124 @@ from pytest_llmtune.types import Answer, Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NOTHING", "JsonAnswer", "canonical", "check_path", "pick", "read_last"]
+__all__ = ["NOTHING", "JsonAnswer", "canonical", "check_path", "pick", "read", "read_last"]
 
 
 NOTHING = object()
 """No JSON was found; None is JSON's null."""
 
 _FENCE = re.compile(
-    r"^[ \t]*```[ \t]*(?:json5?|jsonc)?[ \t]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL | re.IGNORECASE
+    r"^[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?(?P<mark>`{3,}|~{3,})[ \t]*(?P<tag>json5?|jsonc)?[ \t]*(?:\r?\n)"
+    r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|(?P<cut>\Z))",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _MOST_STARTS = 200  # places where a value may start; more are no answer
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
-def read_last(text: str) -> Any:
-    """The whole text, else the last fenced block, else the last object or array in it; NOTHING where none is JSON."""
-    for candidate in (text, *reversed(_FENCE.findall(text))):
-        value = _read(candidate)
-        if value is not NOTHING:
-            return value
-    found = NOTHING
-    for found in _embedded(text):  # noqa: B007 - the last one
-        pass
-    return found
+def read_last(text: str, like: type | None = None) -> Any:
+    """The whole text, else the last fenced block, else the last object or array in it.
+
+    A citation such as ``[1]`` or an empty ``[]`` in a remark is not the answer where there is another value.
+
+    Args:
+        like: ``dict`` or ``list`` where the answer is known to be one.
+
+    Returns:
+        NOTHING where none is JSON, where the last document is cut off, holds a key twice, or a number that is none (1e400).
+    """
+    value = read(text)
+    if value is not NOTHING:
+        return value
+    found: list[Any] = []
+    for fence in _FENCE.finditer(text):
+        value = read(fence["body"])
+        if fence["cut"] is not None and value is NOTHING and fence["body"].lstrip()[:1] in ("{", "["):
+            return NOTHING  # cut off
+        if value is not NOTHING or fence["tag"]:
+            found.append(value)
+    if found:
+        return found[-1]
+    return _chosen(list(_embedded(text)), like)
+
+
+def _chosen(found: list[Any], like: type | None) -> Any:
+    if not found or found[-1] is NOTHING:
+        return NOTHING
+    found = [value for value in found if value is not NOTHING]
+    found = [value for value in found if like is None or isinstance(value, like)] or found
+    return ([value for value in found if not _is_aside(value)] or found)[-1]
+
+
+def _is_aside(value: Any) -> bool:
+    """An empty array or object, or a footnote: what remarks hold."""
+    return not value or (isinstance(value, list) and len(value) == 1 and type(value[0]) is int)
 
 
 def _embedded(text: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder(parse_constant=_refuse)
+    """The objects and arrays of a text, outermost only; NOTHING as the last where the text ends inside one."""
     place, starts = 0, 0
-    while (match := re.compile(r"[{\[]").search(text, place)) and starts < _MOST_STARTS:
+    while (match := _OPENING.search(text, place)) and starts < _MOST_STARTS:
         starts += 1
         try:
-            value, place = decoder.raw_decode(text, match.start())
-            yield value
+            value, place = _DECODER.raw_decode(text, match.start())
         except (ValueError, RecursionError):
-            place = match.start() + 1
+            end = _closing(text, match.start())
+            if end < 0 and _BEGUN.match(text, match.start()):
+                yield NOTHING
+                return
+            if end >= 0 and _BEGUN.match(text, match.start()):
+                yield NOTHING  # no JSON, and its parts are not the answer
+            place = end + 1 if end >= 0 else match.start() + 1
+        else:
+            yield value
 
 
-def _read(text: str) -> Any:
+def _closing(text: str, start: int) -> int:
+    """Where the bracket at ``start`` closes, outside of strings; -1 where it does not."""
+    depth, place = 0, start
+    while (match := _PIECE.search(text, place)) is not None:
+        place = match.end()
+        if match[0] in ("{", "["):
+            depth += 1
+        elif match[0] in ("}", "]"):
+            depth -= 1
+            if not depth:
+                return match.start()
+    return -1
+
+
+def read(text: str) -> Any:
+    """A text that is JSON to its end; NOTHING where it is none."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return NOTHING
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is no number that can be held")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct)
+_OPENING = re.compile(r"[{\[]")
+_BEGUN = re.compile(r'\{\s*(?:"|\Z)|\[\s*(?:[{\["]|\Z)')
+"""The beginning of an object or array, as against a brace in prose or LaTeX."""
+_PIECE = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')
 
 
 def canonical(value: Any, *, any_order: bool) -> str:
@@ -128,17 +201,27 @@ class JsonAnswer(BuiltIn):
         if self.schema is not None and not self._has_reference(row):
             return "any JSON that fits the schema"
         value = reference_value(row, self.reference_column)
-        found = _from_text(value) if isinstance(value, str) else value
+        found = read(value) if isinstance(value, str) else value
         if found is NOTHING:
-            raise SuiteError(f"the reference {value!r:.60} is not JSON")
+            raise SuiteError(f"the reference {value!r:.60} is not JSON, or has a key twice or a number past all bounds")
         missing = next((path for path in self.fields or () if pick(found, path) is NOTHING), None)
         if missing is not None:
             raise SuiteError(f"the reference has no field {missing!r}")
         return self._key(found)
 
+    def _like(self, row: Row) -> type | None:
+        """``dict`` or ``list`` where the answer is known to be one, by the reference or by the schema."""
+        if not self._has_reference(row):
+            kind = (self.schema or {}).get("type")
+            return {"object": dict, "array": list}.get(kind) if isinstance(kind, str) else None
+        value = reference_value(row, self.reference_column)
+        found = read(value) if isinstance(value, str) else value
+        return next((kind for kind in (dict, list) if isinstance(found, kind)), None)
+
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self.reference(row) if self.schema is None or self._has_reference(row) else None
-        return tuple(self._answer(read_last(text), wanted) for text in responses)
+        like = self._like(row)
+        return tuple(self._answer(read_last(untagged(text), like), wanted) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         if self.schema is None:
@@ -178,13 +261,6 @@ class JsonAnswer(BuiltIn):
             return "the schema took too long" if found is None else found["error"]
 
         return lru_cache(maxsize=10_000)(validate)
-
-
-def _from_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return NOTHING
 
 
 def _check_schema(schema: object) -> None:

@@ -18,6 +18,7 @@ from pytest_llmtune.grading.custom import CompositeGrader, Function
 from pytest_llmtune.grading.json_match import JsonAnswer
 from pytest_llmtune.grading.judge import Judge
 from pytest_llmtune.grading.math import Math
+from pytest_llmtune.grading.reasoning import answer_only, marks_of
 from pytest_llmtune.grading.text import Contains, Exact, Numeric, Regex
 
 if TYPE_CHECKING:
@@ -40,7 +41,13 @@ BUILT_IN: Mapping[str, type[BuiltIn]] = {
 
 
 def resolve(
-    spec: Any, *, base_dir: Path | None = None, root: Path | None = None, vote: Any = "equivalence", where: str = ""
+    spec: Any,
+    *,
+    base_dir: Path | None = None,
+    root: Path | None = None,
+    vote: Any = "equivalence",
+    reasoning: Any = True,
+    where: str = "",
 ) -> Grader:
     """The grader that a suite asks for.
 
@@ -50,6 +57,8 @@ def resolve(
         base_dir: where "module:function" looks for ``module.py`` first; default: the current directory.
         root: where given, "module:function" runs no code from outside this directory.
         vote: how the built-in graders elect an answer; see ``votes``.
+        reasoning: whether graders see responses without the model's reasoning: true, false, or the marks of a thought,
+            ``{"open": ..., "close": ...}``.
         where: put before messages, for example ``"suite algebra: grader"``.
 
     Raises:
@@ -57,9 +66,8 @@ def resolve(
     """
     try:
         one = partial(_one, base_dir=base_dir or Path.cwd(), root=root, vote=check_vote(vote))
-        if isinstance(spec, (list, tuple)):
-            return CompositeGrader(tuple(map(one, spec)))
-        return one(spec)
+        grader = CompositeGrader(tuple(map(one, spec))) if isinstance(spec, (list, tuple)) else one(spec)
+        return answer_only(grader, marks_of(reasoning))
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}" if where else str(error)) from error.__cause__
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
-from pytest_llmtune.grading.math.extract import answer_in
+from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
+from pytest_llmtune.grading.math.parse import parse
+from pytest_llmtune.grading.numbers import ascii_numerals, find, last_of, number_in, swap_marks
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from pytest_llmtune.grading.math.values import Value
 
 __all__ = ["Contains", "Exact", "Folding", "Numeric", "Regex"]
 
@@ -45,29 +49,43 @@ class Folding(BuiltIn):
         return text.strip()
 
     def reference(self, row: Row) -> str:
-        text = self.fold(str(reference_value(row, self.reference_column)))
-        if not text:
+        return " | ".join(self._wanted(row))
+
+    def _wanted(self, row: Row) -> tuple[str, ...]:
+        """The reference, or each of a list of references, as compared."""
+        value = reference_value(row, self.reference_column)
+        wanted = tuple(self.fold(str(item)) for item in (value if isinstance(value, (list, tuple)) else [value]))
+        if not wanted:
+            raise SuiteError("the reference is an empty list")
+        if not all(wanted):
             raise SuiteError("nothing is left of the reference once what is ignored is taken away")
-        return text
+        return wanted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exact(Folding):
-    """The whole response equals the reference."""
+    """The whole response, or what it puts into ``<answer>``, equals the reference, or any of a list of references."""
 
     kind: ClassVar[str] = "exact"
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        reference = self.reference(row)
-        found = ((self.fold(text), text.strip()) for text in responses)
-        return tuple(Answer(key or None, text, key == reference) for key, text in found)
+        wanted = self._wanted(row)
+        return tuple(self._answer(text, wanted) for text in responses)
+
+    def _answer(self, text: str, wanted: tuple[str, ...]) -> Answer:
+        key = self.fold(text)
+        if key not in wanted and (inner := untagged(text)) is not text:
+            text, key = inner, self.fold(inner)
+        if key in wanted:
+            return Answer(wanted[0], text.strip(), correct=True)  # those of a list vote together
+        return Answer(key or None, text.strip(), correct=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contains(Folding):
-    """The response contains the reference, or every one (or any one) of a list of references."""
+    """The response contains the reference, or any one (or every one) of a list of references."""
 
-    match: Literal["all", "any"] = "all"
+    match: Literal["any", "all"] = "any"
     whole_words: bool = True
     """``10`` is not contained in ``100``; switch off for parts of words and for scripts without spaces."""
 
@@ -76,25 +94,13 @@ class Contains(Folding):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.match not in ("all", "any"):
-            raise SuiteError(f"match={self.match!r}; valid: all, any")
-
-    def reference(self, row: Row) -> str:
-        return ", ".join(self._wanted(row))
+            raise SuiteError(f"match={self.match!r}; valid: any, all")
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         tests = [self._test(text) for text in self._wanted(row)]
         combine: Callable[[list[bool]], bool] = all if self.match == "all" else any
         found = ((self.fold(text), text.strip()) for text in responses)
         return tuple(Answer(key or None, text, combine([test(key) for test in tests])) for key, text in found)
-
-    def _wanted(self, row: Row) -> list[str]:
-        value = reference_value(row, self.reference_column)
-        wanted = (
-            [self.fold(str(item)) for item in value] if isinstance(value, (list, tuple)) else [self.fold(str(value))]
-        )
-        if not wanted or not all(wanted):
-            raise SuiteError("the reference is an empty list, or holds an empty text")
-        return wanted
 
     def _test(self, wanted: str) -> Callable[[str], bool]:
         if not self.whole_words:
@@ -128,10 +134,10 @@ class Regex(BuiltIn):
         reference = self.reference(row)
         if self.pattern is None:
             search = self._compile(reference).search
-            return tuple(self._matched(text, search(text)) for text in responses)
+            return tuple(self._matched(text, search(text) or search(untagged(text))) for text in responses)
         pattern = self._compile(self.pattern)
         wanted = self._key(reference)
-        return tuple(self._found(_last(pattern, text), wanted) for text in responses)
+        return tuple(self._found(_last(pattern, text) or _last(pattern, untagged(text)), wanted) for text in responses)
 
     def _found(self, text: str | None, wanted: str) -> Answer:
         if not text:
@@ -161,17 +167,12 @@ def _last(pattern: re.Pattern[str], text: str) -> str | None:
     return (match[group] or "").strip()
 
 
-_LONGEST = 100  # characters; a longer numeral is no answer, and costs time
-_NUMBER = re.compile(
-    r"""(?P<sign>(?<![\w.,)])[-+\u2212]\s?)?
-    (?:\\?[$€£¥₩]\s?)?
-    (?<![A-Za-z0-9_.,])
-    (?P<whole>\d{1,3}(?:[,'\u00a0\u202f\u2009]\d{3})+(?!\d)|\d+)?
-    (?:(?<=\d)\.(?P<decimals>\d+)|\.(?P<bare>\d+))?
-    (?:[eE](?P<exponent>[-+]?\d{1,3})(?!\d))?
-    (?:\s?/\s?(?P<divisor>\d+)(?![\d.]))?""",
-    re.VERBOSE,
+_NO_NUMBER = re.compile(
+    r"\b(?:unknown|unclear|undetermined|undefined|not\s+(?:known|given|clear|determinable|enough)|cannot|can['’]t|impossible|none|no\s+(?:answer|solution))\b",
+    re.IGNORECASE,
 )
+_DIGIT = re.compile(r"\d|[½¼¾⅓⅔]|\\(?:pi|sqrt)")
+_WORDS_BESIDE = re.compile(r"(?:[^\W\d_]{2,}|[\s.,;:!?()*'\"$€£¥₩%~≈-])*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,42 +207,59 @@ class Numeric(BuiltIn):
         value = reference_value(row, self.reference_column)
         text = str(value)
         stated = answer_in(text, ("boxed", "hash"))
-        found = self._numbers(text if stated is None else stated)
-        if stated is None and len(found) > 1:
-            raise SuiteError(f"the reference {text!r:.60} holds {len(found)} numbers; expected one")
-        if not found:
-            raise SuiteError(f"the reference {text!r:.60} holds no number")
-        return found[-1]
+        found = self._whole(text if stated is None else stated)
+        if found is None:
+            numbers = [number for number in find(self._plain(text))[1] if not number.aside]
+            if len(numbers) > 1:
+                raise SuiteError(f"the reference {text!r:.60} holds {len(numbers)} numbers; expected one")
+            raise SuiteError(
+                f"the reference {text!r:.60} holds no number{' that can be read for sure' if numbers else ''}"
+            )
+        return found
 
     def _answer(self, text: str, reference: Fraction) -> Answer:
-        stated = answer_in(text, ("boxed", "hash", "phrase"))
-        found = (self._numbers(stated) if stated else []) or self._numbers(text)
-        if not found:
+        value = self._stated(untagged(text))
+        if value is None:
             return Answer(None, "", correct=False)
-        value = found[-1 if self.take == "last" else 0]
         correct = self._close(value, reference)
         return Answer(_shown(reference if correct else value), _shown(value), correct)
+
+    def _stated(self, text: str) -> Fraction | None:
+        """The number in the last box, ``####`` line or "the answer is ..."; else the last (or first) of the response."""
+        marked = answer_in(text, ("boxed", "hash", "phrase") if has_box(text) else ("boxed", "hash"))
+        if marked is not None:
+            return self._whole(marked)
+        if has_box(text):
+            return None
+        sentence = phrase_in(text)
+        if sentence is not None:
+            if _DIGIT.search(sentence):
+                return _fraction(number_in(self._plain(sentence)))
+            if _NO_NUMBER.search(sentence):
+                return None
+        return _fraction(last_of(self._plain(text), first=self.take == "first"))
+
+    def _whole(self, text: str) -> Fraction | None:
+        """The value of a text that is one number, with its unit and a few words at most."""
+        plain = self._plain(text)
+        value = parse(plain).value
+        if value is None:
+            plain, numbers = find(plain)
+            own = [number for number in numbers if not number.aside]
+            if len(own) == 1 and _WORDS_BESIDE.fullmatch(plain[: own[0].start] + plain[own[0].end :]):
+                value = own[0].value
+        return _fraction(value)
+
+    def _plain(self, text: str) -> str:
+        return swap_marks(ascii_numerals(text)) if self.decimal_comma else text
 
     def _close(self, value: Fraction, reference: Fraction) -> bool:
         allowed = max(Fraction(str(self.abs_tol)), Fraction(str(self.rel_tol)) * abs(reference))
         return abs(value - reference) <= allowed
 
-    def _numbers(self, text: str) -> list[Fraction]:
-        if self.decimal_comma:
-            text = text.translate({ord(","): ".", ord("."): ","})
-        found = (_read(match) for match in _NUMBER.finditer(text) if match["whole"] or match["bare"])
-        return [value for value in found if value is not None]
 
-
-def _read(match: re.Match[str]) -> Fraction | None:
-    if len(match[0]) > _LONGEST:
-        return None
-    whole = re.sub(r"\D", "", match["whole"] or "0")
-    value = Fraction(f"{whole}.{match['decimals'] or match['bare'] or 0}e{match['exponent'] or 0}")
-    divisor = int(match["divisor"] or 1)
-    if not divisor:
-        return None
-    return -value / divisor if match["sign"] and match["sign"][0] in "-\u2212" else value / divisor
+def _fraction(value: Value | None) -> Fraction | None:
+    return None if value is None else Fraction(value)
 
 
 def _shown(value: Fraction) -> str:
@@ -250,7 +268,9 @@ def _shown(value: Fraction) -> str:
     for prime in (2, 5):
         while rest % prime == 0:
             rest //= prime
-    if value.denominator == 1 or rest > 1 or value.denominator > 10**30:
+    if value.denominator > 10**20 or abs(value.numerator) > 10**100:
+        return f"{float(value):.17g}" if abs(value) < 10**300 else f"{value.numerator.bit_length()} bits"
+    if value.denominator == 1 or rest > 1:
         return str(value)
     digits = 0
     while (value * 10**digits).denominator > 1:

@@ -51,6 +51,7 @@ __all__ = [
     "parse",
     "positive",
     "ratio",
+    "reasoning",
     "rows_or_share",
     "text",
     "texts",
@@ -270,6 +271,24 @@ def grader(raw: Any) -> Any:
     return raw
 
 
+def reasoning(raw: Any) -> Any:
+    """Whether reasoning is taken out of answers, or the marks it stands between."""
+    if isinstance(raw, bool):
+        return raw
+    several = [raw] if isinstance(raw, Mapping) else raw
+    if not isinstance(several, (list, tuple)) or not several:
+        raise InvalidError(
+            f"is {shown(raw)}; valid: true, false, {{open: '<plan>', close: '</plan>'}}, or a list of these"
+        )
+    for one in several:
+        marks = set(one) == {"open", "close"} and list(one.values()) if isinstance(one, Mapping) else []
+        if not marks or not all(isinstance(mark, str) and mark.strip() for mark in marks):
+            raise InvalidError(
+                f"is {shown(one)}; valid: the two marks of a thought, {{open: '<plan>', close: '</plan>'}}"
+            )
+    return raw
+
+
 def endpoints(raw: Any) -> Any:
     """Its entries may hold keys, and are shown to nobody."""
     if isinstance(raw, str) and raw.strip():
@@ -339,6 +358,12 @@ class Key:
 
 _TEMPLATE = {"$ref": "#/$defs/template"}
 _FUNCTION = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
+_MARKS = {
+    "type": "object",
+    "properties": {mark: {"type": "string", "minLength": 1} for mark in ("open", "close")},
+    "required": ["open", "close"],
+    "additionalProperties": False,
+}
 _MODEL = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/model"}]}
 
 
@@ -447,6 +472,16 @@ KEYS: tuple[Key, ...] = (
         or_callable(one_of("equivalence", "medoid"), "or a function"),
         "equivalence",
         "How an answer is elected from several.",
+    ),
+    Key(
+        "reasoning",
+        ValueForm(
+            reasoning,
+            {"anyOf": [{"type": "boolean"}, _MARKS, {"type": "array", "items": _MARKS, "minItems": 1}]},
+        ),
+        True,
+        "Take the model's reasoning (`<think>...</think>` and the like) out of an answer before it is graded. `false`: grade "
+        "everything; `{open: ..., close: ...}`, or a list of these: the marks of a thought, in place of the built-in ones.",
     ),
     Key(
         "allow_vacuous",

@@ -101,6 +101,8 @@ class Suite:
     stratify: str | None
     duplicates: Literal["refuse", "drop", "allow"]
     vote: Any
+    reasoning: Any
+    """As declared: whether graders see answers without the model's reasoning, or the marks of a thought."""
     allow_vacuous: bool
     metric: str
     mode: Literal["max", "min"]

@@ -84,7 +84,12 @@ class SuiteRun:
         """The suite's grader, held against every row before anything is paid for."""
         suite = self.suite
         grader = resolve(
-            suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, where=suite.where_declared
+            suite.grader,
+            base_dir=suite.base_dir,
+            root=suite.root,
+            vote=suite.vote,
+            reasoning=suite.reasoning,
+            where=suite.where_declared,
         )
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
         check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)

@@ -154,3 +154,128 @@ def test_no_text_breaks_it(text: str) -> None:
     grader = Math(symbolic=False)
     [answer] = grader.answers([text], ROW)
     assert answer.key is not None or not answer.correct
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        *(
+            (text, text.split()[0])
+            for text in (
+                "3 x",
+                "-4 i",
+                "10 xy",
+                "6 x^2",
+                "5 a b",
+                "2 pi",
+                "2 ln 3",
+                "4 t",
+                "7 ab",
+                "3 a - b",
+                "2 sqrt 2",
+                "5 e",
+                "2 n + 1",
+            )
+        ),
+        ("3", "3x"),
+        ("10 base 3", "10"),
+        ("6 or 7", "6"),
+        ("2516_8", "2516_9"),
+        ("2516_8", "2516"),
+        ("1010_2", "1010_3"),
+        ("1A_{16}", "1B_{16}"),
+        ("x_1", "x_2"),
+        ("x = 5", "y = 5"),
+        ("x = a + b", "y = a + b"),
+        (r"\frac{1}{2004!}", r"\frac{1}{2006!}"),
+        ("2^{2005}", "2^{2006}"),
+        ("5!", "5"),
+        (r"0.\overline{3}", "0.3"),
+        ("4", r"4\sqrt(2)"),
+        ("no solution", "0"),
+        ("all real numbers", r"(-\infty, 0)"),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
+        ("A(1,2)", "B(1,2)"),
+        ("12:00", "1:00"),
+    ],
+)
+def test_what_is_not_equal_in_either_tier(reference: str, response: str, symbolic: bool) -> None:
+    """A variable is no unit, nor is a base, a name, a factorial, a word."""
+    assert not right(reference, rf"\boxed{{{response}}}", symbolic=symbolic)
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        *(
+            ("15", text)
+            for text in (
+                "15元",
+                "15개",
+                "15個",
+                "１５",
+                "15 días",
+                "15 km/h",
+                "15 m/s^2",
+                "15 ft-lb",
+                r"15\ \Omega",
+                "15 cm²",
+                "US$15",
+                "¥15",
+            )
+        ),
+        *(
+            ("15", text)
+            for text in (
+                r"15 \, \text{km} \cdot \text{h}^{-1}",
+                r"\approx 15",
+                "≈15",
+                "~15",
+                r"15\text{ percent}",
+                "15 mph.",
+                "15 USD",
+            )
+        ),
+        ("10 m", "10"),
+        ("1 in", "1 inch"),
+        ("4.5e33", r"4.5 \times 10^{33} \, \text{erg/s}"),
+        ("12,34,567", "1234567"),
+        ("6!", "720"),
+        ("2500!/2499!", "2500"),
+        (r"2\frac12", "2.5"),
+        ("2 1/2", r"\frac52"),
+        (r"0.\overline{3}", r"\frac13"),
+        (r"{4\over7}", r"\frac47"),
+        ("2516_8", "2516_{8}"),
+        ("10 base 3", "10_3"),
+        ("no solution", r"\emptyset"),
+        (r"\emptyset", r"\varnothing"),
+        ("all real numbers", r"\mathbb{R}"),
+        (r"(-\infty, \infty)", r"\text{all real numbers}"),
+        ("DNE", r"\text{does not exist}"),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}"),
+        ("A(1,2)", "(1,2)"),
+        (r"\approx 3.14", "3.14"),
+    ],
+)
+def test_what_is_equal_in_either_tier(reference: str, response: str, symbolic: bool) -> None:
+    """Units in any script, approximations, mixed numbers, words that mean the same."""
+    assert right(reference, rf"\boxed{{{response}}}", symbolic=symbolic)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "#### Step 1: 3 + 4\n#### Step 2\nThe answer is 18.",
+        "#### Answer\n18",
+        "#### **18**",
+        "#### The answer is 18",
+        "so\n####18",
+        "**Final Answer:**\n\n18",
+    ],
+)
+def test_headings_are_no_answers(response: str) -> None:
+    """Markdown's level 4 is written like GSM8K's mark of the answer."""
+    assert right("18", response, symbolic=False)

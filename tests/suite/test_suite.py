@@ -48,6 +48,7 @@ def test_defaults() -> None:
         "stratify": None,
         "duplicates": "refuse",
         "vote": "equivalence",
+        "reasoning": True,
         "allow_vacuous": False,
         "metric": "success_vote",
         "mode": "max",

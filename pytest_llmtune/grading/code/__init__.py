@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import marshal
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, digest, reference_value
+from pytest_llmtune.grading.code.extract import code_in
 from pytest_llmtune.grading.code.sandbox import DISK, UNCONFINED, Bubblewrap, Sandbox, check_isolation, sandbox_for
 from pytest_llmtune.grading.workers import PATIENCE, clean_environment, off_thread, workers_each
 from pytest_llmtune.types import Answer, Row
@@ -28,10 +28,9 @@ from pytest_llmtune.types import Answer, Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PythonCode", "code_in"]
+__all__ = ["PythonCode"]
 
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _LONGEST_REPLY = 4096  # bytes
 _STARTUP = 60.0  # seconds on the clock
 _STARTING = 4
@@ -166,19 +165,6 @@ class PythonCode(BuiltIn):
         if said == token and outcome.endswith("\n"):
             return outcome.removesuffix("\n")
         return "stopped: out of time or memory, or left before its tests ended"
-
-
-def code_in(response: str) -> str | None:
-    """All blocks fenced as Python, else all fenced blocks, else the whole text where it is a program; None: no code."""
-    fenced = [(tag.lower(), body) for tag, body in _FENCE.findall(response)]
-    blocks = [body for tag, body in fenced if tag in ("python", "py", "python3")] or [body for _, body in fenced]
-    if blocks:
-        return "\n".join(blocks)
-    try:
-        tree = ast.parse(response)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return response if any(not isinstance(node, ast.Expr) for node in tree.body) else None
 
 
 class _Process:

@@ -10,7 +10,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, Elsewhere, reference_value
 from pytest_llmtune.grading.math.equality import equal, is_settled
 from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare
-from pytest_llmtune.grading.math.parse import ParsedAnswer, parse
+from pytest_llmtune.grading.math.parse import ParsedAnswer, clean, parse, word_answer
 from pytest_llmtune.grading.math.symbolic import Algebra, is_installed
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.types import Answer, Row
@@ -81,7 +81,7 @@ class Math(BuiltIn):
 
     def _reference(self, row: Row) -> str:
         text = str(reference_value(row, self.reference_column)).strip()
-        found = answer_in(text, _REFERENCE_FORMS) or (text if is_bare(text) else None)
+        found = answer_in(text, _REFERENCE_FORMS) or (text if is_bare(text) or word_answer(clean(text)) else None)
         if found is None or not _read(found).text:
             raise SuiteError(rf"the reference {text!r:.60} holds no \boxed answer, no #### line, and is no formula")
         return found
@@ -91,18 +91,23 @@ class Math(BuiltIn):
         if not found or form is None or not form.text:
             return Answer(None, "", correct=False)
         known = _read(reference)
-        correct, key = equal(known, form), form.key
+        correct, key = equal(known, form), _key(found)
         if self._needs_algebra(reference, found):
             finding = self._algebra.compare(reference, found)
             correct, key = finding.equal, finding.key or key
         if correct:
-            return Answer(known.key, form.text, correct=True)
+            return Answer(_key(reference), form.text, correct=True)
         # never the reference's key: y = 5 is not x = 5, though both are 5
-        return Answer(key if key != known.key else f"{form.name or form.text} = {key}", form.text, correct=False)
+        return Answer(key if key != _key(reference) else f"{form.name or form.text} = {key}", form.text, correct=False)
 
     def _needs_algebra(self, reference: str, answer: str) -> bool:
         one, other = _read(reference), _read(answer)
         return bool(self.symbolic) and not equal(one, other) and not is_settled(one, other)
+
+
+@lru_cache(maxsize=50_000)
+def _key(text: str) -> str:
+    return _read(text).key
 
 
 @lru_cache(maxsize=50_000)

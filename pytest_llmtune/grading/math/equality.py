@@ -18,6 +18,11 @@ _MOST_PARTS = 60
 _SURE_DECIMALS = 6  # fewer decimal places do not tell 1/3 from its neighbours
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
 _COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
+_BASED = re.compile(r"[\dA-Z]+_\d+")
+_MONOMIAL = re.compile(
+    r"-?\s*(?:[\d.,/\s]|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}|\\pi(?![a-zA-Z]))*\s*(?:[a-zA-Z](?:\s*\^\s*\{?\s*\d+\s*\}?)?\s*){1,4}"
+)
+"""A number times variables."""
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
 
 
@@ -42,12 +47,32 @@ def is_settled(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
     To algebra, ``east`` is a product of four letters, and equal to ``seat``.
     """
+    if reference.name and answer.name and reference.name != answer.name and not _share_names(reference, answer):
+        return True
+    if ("||" in (reference.kind, answer.kind)) and reference.kind != answer.kind:
+        return False  # a column of numbers is also written as a tuple
+    if any(
+        one.is_constant and _MONOMIAL.fullmatch(other.text) for one, other in ((reference, answer), (answer, reference))
+    ):
+        return True  # 4 is not 4 t, though algebra may take the t for a unit
     return _is_read(reference) and _is_read(answer)
+
+
+def _share_names(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
+    """Whether either side speaks of what the other defines: ``x = y + 1`` and ``y = x - 1``."""
+    return any(
+        re.search(rf"(?<![a-zA-Z]){re.escape(one.name)}(?![a-zA-Z])", other.text)
+        for one, other in ((reference, answer), (answer, reference))
+    )
 
 
 def _is_read(form: ParsedAnswer) -> bool:
     if form.kind == "atom":
-        return form.value is not None or _WORDS.fullmatch(form.text) is not None
+        return (
+            form.value is not None
+            or _WORDS.fullmatch(form.text) is not None
+            or _BASED.fullmatch(form.text) is not None
+        )
     return all(map(_is_read, form.items))
 
 
@@ -55,7 +80,7 @@ def _atoms_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     one, other = reference.value, answer.value
     if one is None or other is None:
         return one is other and reference.key == answer.key
-    if value_key(one) == value_key(other) or _rounded(reference, answer) or _rounded(answer, reference):
+    if one == other or value_key(one) == value_key(other) or _rounded(reference, answer) or _rounded(answer, reference):
         return True
     if reference.percent == answer.percent:
         return False

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.math.parse import word_answer
+from pytest_llmtune.grading.numbers import clause_of, find, last_of, number_in
+from pytest_llmtune.grading.phrases import last_phrase, phrases
 
-__all__ = ["FORMS", "answer_in", "boxes", "check_forms", "is_bare"]
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.math.values import Value
+
+__all__ = [
+    "FORMS",
+    "answer_in",
+    "boxed_in",
+    "boxes",
+    "check_forms",
+    "has_box",
+    "hash_line",
+    "is_bare",
+    "phrase_in",
+    "untagged",
+]
 
 
 _BOX = re.compile(r"\\f?boxed(?![a-zA-Z])\s*")
-_HASH = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)", re.MULTILINE)
-_PHRASE = re.compile(
-    r"""(?:\b(?:final|correct)?\s*answers?\*{0,2}\s*(?:is|are|=|:)|  # Final answer: ..., the answer is ...
-    \banswer(?=\s*(?:\$|\\\(|\\\[))|                               # Answer $ 9 $
-    정답[은:\s]|(?<!\w)답[은:]|答案[是为為:]|答えは)                # Korean, Chinese, Japanese
-    \s*:?\*{0,2}\s*""",
-    re.IGNORECASE | re.VERBOSE,
+_HASH = re.compile(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")
+_HEADING_ANSWER = re.compile(
+    r"(?:the\s+|your\s+|my\s+)?(?:final\s+|correct\s+|short\s+)?(?:answer|solution|result|antwort|ergebnis|réponse|respuesta|resposta|정답|답|答案|答え)\s*[:：]?",
+    re.IGNORECASE,
 )
+_HEADING = re.compile(r"\d+[.)]\s+[^\W\d_]|(?:step|part|case|schritt|étape|paso|단계|步骤)\b|第", re.IGNORECASE)
+"""The beginning of a Markdown heading, as against the answer that GSM8K writes after four of the same marks."""
+_TAGGED = re.compile(r"<\s*(answer|final_answer|solution)\s*>(.*?)(?:<\s*/\s*\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\(([^\n]+?)\\\)", re.DOTALL)
 _SENTENCE_END = re.compile(r"\n|(?<![\d.])\.(?=\s|$)|\.(?=\s|$)|[。!?;]")
 _JOINT = re.compile(  # between two boxes of one list: "and", commas, a unit, the name of the next value
@@ -32,7 +51,11 @@ _LONGEST_BARE = 300  # characters
 _LONGEST_UNIT = 12
 _MOST_WORDS = 3
 _SHORT = 80  # characters of prose
-_LAST_NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\s?[$€£¥₩]?\d[\d.,/]*(?<![.,/])(?:\s?(?:%|percent\b|pct\b))?")
+_PRICE = re.compile(
+    r"(?<![\\$])\$(?=\s?\d[\d,.]*(?![^\s.,;:!?)]*\$))(?=[^$\n]*(?:[^\W\d_]{2,}[^$\n]*\$|$))", re.MULTILINE
+)
+"""A dollar sign that is money: none closes a formula after it before words have come."""
+_ROUGH = re.compile(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
 _SUM = re.compile(r"[A-Za-z](?:\s*[-+]\s*[A-Za-z])+")
 """``p - q``: without it a minus sign is a hyphen."""
 _SIGN = re.compile(r"[\d\\$=^]")
@@ -43,6 +66,11 @@ def boxes(text: str) -> str | None:
 
     None where there is no box, or the last one is cut off or empty.
     """
+    return _boxes(text)[0]
+
+
+def _boxes(text: str) -> tuple[str | None, int]:
+    """And where the last one ends; -1 where there is none."""
     found: list[tuple[int, int, str]] = []
     for match in _BOX.finditer(text):
         end, inside = _braced(text, match.end())
@@ -50,14 +78,25 @@ def boxes(text: str) -> str | None:
             continue  # a box in a box
         found.append((match.start(), end, inside))
     if not found or not found[-1][2].strip():
-        return None
+        return None, found[-1][1] if found else -1
     joined = [found[-1][2].strip()]
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
         if not before[2].strip() or not _JOINT.fullmatch(text[before[1] : after[0]]):
             break
         joined.insert(0, before[2].strip())
     different = list(dict.fromkeys(joined))
-    return different[0] if len(different) == 1 else r" \text{ and } ".join(different)
+    return (different[0] if len(different) == 1 else r" \text{ and } ".join(different)), found[-1][1]
+
+
+def boxed_in(text: str) -> list[tuple[int, str, int]]:
+    """(start, content, end) of every box that is in no other box; the content is empty where it is cut off."""
+    found: list[tuple[int, str, int]] = []
+    if "box" in text:
+        for match in _BOX.finditer(text):
+            if not found or match.start() >= found[-1][2]:
+                end, inside = _braced(text, match.end())
+                found.append((match.start(), inside, end))
+    return found
 
 
 def _braced(text: str, start: int) -> tuple[int, str]:
@@ -79,26 +118,99 @@ def _braced(text: str, start: int) -> tuple[int, str]:
     return len(text), ""  # cut off
 
 
+def hash_line(text: str) -> tuple[int, str] | None:
+    """Where the last ``#### 18`` stands, and what follows the marks; Markdown headings of level 4 are none."""
+    if "####" not in text:
+        return None
+    for match in reversed(list(_HASH.finditer(text))):
+        line = match[1].strip().strip("*#").strip()
+        after = text[match.end() :].strip()
+        if after and phrases(after):
+            return None  # stated later
+        if _HEADING_ANSWER.fullmatch(line):
+            line = after.split("\n", 1)[0].strip().strip("*").strip()
+            if line and len(line) <= _SHORT:
+                return match.start(), line
+        elif phrases(line) or _HEADING.match(line) or not line:
+            continue
+        elif (
+            not after
+            or (is_bare(line) and _SIGN.search(line) and not re.search(r"[^\W\d_]{2,}\s*$", _TEXT.sub("", line)))
+            or (is_bare(line) and _SIGN.search(line) and re.fullmatch(r"[^\w]*\d.*", line) and "\n" not in after)
+        ):
+            return match.start(), line
+    return None
+
+
 def _hash(text: str) -> str | None:
-    found = _HASH.findall(text)
-    return found[-1].strip() if found else None
+    found = hash_line(text)
+    return found[1] if found else None
+
+
+def has_box(text: str) -> bool:
+    return "boxed" in text and _BOX.search(text) is not None
+
+
+def phrase_in(text: str) -> str | None:
+    """The sentence after the last "the answer is"; None where there is no such phrase."""
+    match = last_phrase(text)
+    if match is None:
+        return None
+    rest = text[match.end() :].lstrip()
+    if (block := re.match(r"\\\[|\$\$|\\\(", rest)) is not None:
+        rest = rest[block.end() :].lstrip()
+    return _SENTENCE_END.split(rest, maxsplit=1)[0].strip()
 
 
 def _phrase(text: str) -> str | None:
-    """What follows the last "the answer is": a formula with its unit, or the sentence, or what that sentence ends in."""
-    found = list(_PHRASE.finditer(text))
-    if not found:
-        return None
-    rest = text[found[-1].end() :].lstrip()
+    """What follows the last "the answer is": a formula with its unit, or the sentence, or the number that it states."""
+    found = last_phrase(text)
+    return _stated(text[found.end() :]) if found else None
+
+
+def _stated(rest: str) -> str | None:
+    rest = rest.lstrip()
     math = _MATH.match(rest)
-    if math:
+    if math and not _is_money(math):
         tail = _SENTENCE_END.split(rest[math.end() :], maxsplit=1)[0]
-        return (_unwrap(math) + (tail if len(tail) <= _LONGEST_UNIT else "")).strip(" *") or None
+        return (_unwrap(math) + (tail if len(tail) <= _LONGEST_UNIT and not re.search(r"\d|[,(]", tail) else "")).strip(
+            " *"
+        ) or None
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *\"'`")
-    if is_bare(sentence):
+    if is_bare(sentence) and not re.search(r"[(\[,]\s?[^\W\d_]{2}|\[\d+\]$", sentence):
         return sentence
     end = re.split(r"\b(?:is|are|equals|be)\b", sentence)[-1].strip(" :")
-    return end if is_bare(end) else _last(sentence) or sentence or None
+    if is_bare(end) and (end != sentence or not re.search(r"[(\[,]\s?[^\W\d_]{2}|\[\d+\]$", end)):
+        return end
+    formulas = [math for math in _MATH.finditer(sentence) if not _is_money(math)]
+    if formulas:
+        return _unwrap(formulas[-1])
+    return _number_text(sentence) or sentence or None
+
+
+def _number_text(sentence: str) -> str | None:
+    """The number that a sentence of words states; None where there is none, or there is algebra about it."""
+    head = clause_of(sentence)
+    if (
+        "\\" in head
+        or "$" in _PRICE.sub("", head)
+        or re.search(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])", head.rpartition("=")[2])
+    ):
+        return None
+    value = number_in(sentence)
+    return None if value is None else _spelled(value)
+
+
+def _spelled(value: Value) -> str:
+    if not isinstance(value, Fraction):
+        return str(value)
+    return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _is_money(math: re.Match[str]) -> bool:
+    """Whether what looks like a formula between two dollar signs is the text between two prices."""
+    inside = math[2]
+    return inside is not None and re.match(r"\s?\d[\d,.]*\s+[^\W\d_]{2,}", inside) is not None and "\\" not in inside
 
 
 def _unwrap(math: re.Match[str]) -> str:
@@ -106,30 +218,37 @@ def _unwrap(math: re.Match[str]) -> str:
 
 
 def _short(text: str) -> str | None:
-    """All of the response, where it is nothing but an answer; of one short line its only formula, or what it ends in."""
+    """All of the response, where it is nothing but an answer; of one short line its only formula, or the number it ends in."""
     stripped = text.strip().strip("*").strip().removesuffix(".")
-    if is_bare(stripped):
+    if is_bare(stripped) or word_answer(stripped):
         return stripped
-    formulas = list(_MATH.finditer(stripped))
-    prose = _MATH.sub("", stripped)
+    formulas = [math for math in _MATH.finditer(stripped) if not _is_money(math)]
+    prose = _MATH.sub("", stripped) if formulas else stripped
     if len(prose) > _SHORT or "\n" in prose:
         return None
     if formulas and (len(formulas) == 1 or formulas[-1].end() == len(stripped)):
         return _unwrap(formulas[-1])
-    numbers = list(_LAST_NUMBER.finditer(stripped))
-    at_end = not formulas and numbers and len(stripped) - numbers[-1].end() <= _LONGEST_UNIT
-    return numbers[-1][0].strip() if at_end and stripped.count("$") < 2 else None
+    if formulas or _PRICE.sub("", stripped).count("$") > 0 or "\\" in stripped:
+        return None
+    thin, numbers = find(stripped)
+    own = [number for number in numbers if not number.aside] or numbers
+    if not own or (len(thin) - own[-1].end > _LONGEST_UNIT and len(own) > 1):
+        return None
+    value = last_of(stripped)
+    return None if value is None else _spelled(value)
 
 
 def _last(text: str) -> str | None:
     """The last formula or number, whichever stands later."""
+    text = _PRICE.sub("", text) if "$" in text else text
     formulas = list(_MATH.finditer(text))
     if not formulas and len(re.findall(r"\\\(|\\\[|\$", text)) > 1:
         return None  # formulas that are not closed on their line: which text is one cannot be told
     start = formulas[-1].end() if formulas else 0
-    numbers = _LAST_NUMBER.findall(text[start:])
-    if numbers:
-        return str(numbers[-1]).strip()
+    _, numbers = find(text[start:])
+    if [number for number in numbers if not number.aside] or (numbers and not formulas):
+        value = last_of(text[start:])
+        return None if value is None else _spelled(value)
     return _unwrap(formulas[-1]) if formulas else None
 
 
@@ -158,15 +277,39 @@ FORMS: Mapping[str, Callable[[str], str | None]] = {
 def answer_in(text: str, forms: Sequence[str]) -> str | None:
     """The answer in the first of ``forms`` that the text has; None where it has none.
 
-    A cut-off or empty box is no answer, whatever else the text holds.
+    A cut-off or empty box is no answer, whatever else the text holds. A number that is stated after the box, as in
+    "Answer: 42", is a later answer.
     """
+    text = untagged(text)
     for form in forms:
-        found = FORMS[form](text)
-        if found is not None:
+        if form == "boxed":
+            found, end = _boxes(text)
+            if found is not None and end < len(text) and "phrase" in forms:
+                found = _later(text[end:]) or found
+            if found is not None or end >= 0:
+                return found
+        elif (found := FORMS[form](text)) is not None:
             return found
-        if form == "boxed" and _BOX.search(text):
-            return None
     return None
+
+
+def _later(tail: str) -> str | None:
+    """The plain number that is stated after a box."""
+    match = last_phrase(tail)
+    if match is None:
+        return None
+    sentence = _SENTENCE_END.split(tail[match.end() :].lstrip(), maxsplit=1)[0]
+    if _ROUGH.search(sentence) or "\\" in sentence.replace("\\$", ""):
+        return None
+    return _number_text(sentence.strip(" *$"))
+
+
+def untagged(text: str) -> str:
+    """What stands in the last ``<answer>...</answer>``; the text itself where there is no such tag."""
+    if "<" not in text:
+        return text
+    found = _TAGGED.findall(text)
+    return found[-1][1].strip() if found and found[-1][1].strip() else text
 
 
 def check_forms(forms: object) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass, replace
 
 from pytest_llmtune.grading.math.values import Value, constant, value_key
+from pytest_llmtune.grading.numbers import ascii_numerals
 
-__all__ = ["ParsedAnswer", "clean", "parse", "squeeze", "without_unit"]
+__all__ = ["ParsedAnswer", "clean", "parse", "squeeze", "without_unit", "word_answer"]
 
 
 _TEXT_NAMES = r"text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|rm|bf"
@@ -15,6 +16,8 @@ _WRAPPED = re.compile(rf"\\(?:{_TEXT_NAMES})\s*\{{([^{{}}]*)\}}")
 _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\{([^{}]*?)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"^([^{}]*?)\\over(?![a-zA-Z])([^{}]*)$", r"\\frac{\1}{\2}"),
         (r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\"),  # doubled by a careless escape
         (r",\s*\\!\s*|\s*\{\s*,\s*\}\s*|,\\,(?=\d{3}(?!\d))", ","),  # thousands: 1,\!000 and 1{,}000
         (r"\\[td]frac(?![a-zA-Z])|\\cfrac(?![a-zA-Z])", r"\\frac"),
@@ -36,12 +39,42 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r" {2,}", " "),
     )
 )
-_NUMERAL = r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\frac\s*\d\s*\d|\d+\s*/\s*\d+|[\d.]*\s*\\(?:sqrt\s*\{[^{}]*\}|pi))"
 _PERCENT = re.compile(r"\s*(?:%|\b(?:percent(?:age)?(?: points?)?|pct)\b\.?)\s*$", re.IGNORECASE)
+_SHORT_UNITS = (
+    r"mm|cm|dm|km|nm|um|μm|ft|in|yd|mi|mg|kg|lbs?|oz|m[lL]|c[lL]|d[lL]|hrs?|min|sec|ms|ns|[kMG]W|[km]V|mA|[kM]J|[kMG]?eV|[kMG]?Hz|[kM]?Pa|"
+    r"atm|bar|mol|rad|sr|deg|mph|k[mp]h|rpm|cc|pt|qt|gal|USD|EUR|GBP|KRW|JPY|CNY|RMB|INR|Nm|[kKMGT]B|AU|ly|k?cal|hp|psi|bu|dz|"
+    r"cents?|sq|pcs?|°[CF]"
+)
+_LONE_UNITS = r"[mgsLWVJNKCFA]"
+_NO_UNITS = (
+    r"ln|log|lg|exp|sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arc\w+|sqrt|mod|base|pi|theta|alpha|beta|infinity|inf|"
+    r"and|or|to|times|over|plus|minus|divided|where|if|for|when|choose|[abcdxyz]+"
+)
+_WORD_UNIT = (
+    rf"(?:(?:{_SHORT_UNITS})(?![^\W\d_])|(?!(?:{_NO_UNITS})(?![^\W\d_]))[^\W\d_]{{3,}}\.?|\\(?:Omega|mu|AA|ohm)(?![a-zA-Z])\s*[a-zA-Z]{{0,2}}|"
+    r"(?:sq|cu|fl)\.)"
+)
+_FOREIGN_UNIT = r"(?!또는|그리고|이거나|或|和|及|と|か|进|進)[^\W\d_\x00-\x7f\u0370-\u03bb\u03bd-\u03ff]+"
+_LINK = (
+    r"(?:\s*(?:/|·|\\cdot(?![a-zA-Z])|\*|-)\s*|\s+(?:(?:of|per|in|an?|each|every|the|by|on)\s+)*|(?<=[^\W\d_])per\s+)"
+)
+_UNIT_EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))"
+_NEXT_UNIT = rf"(?:{_WORD_UNIT}|[mgshtLWVJNKCFA](?![^\W\d_])|{_FOREIGN_UNIT}|each|apiece|total|altogether)"
 _UNIT = re.compile(
-    rf"^({_NUMERAL}(?:\s*\\pi)?)\s*(?:[^\W\d_]{{2,}}|(?<=\s)[^\W\d_](?=\s|$|/)|[mk]?[mgsLlh](?=\s*[²³]|$))[^\d=<>\\(){{}}+*]*(?:\s*\^\s*\{{?[23]\}}?|[²³])?\s*$"
+    rf"^(.*?[\d}})!]|.*?(?:\\pi|π|(?<=\d)e))(?:\s*(?:{_FOREIGN_UNIT}|(?:{_SHORT_UNITS})(?![^\W\d_])|(?<=\d)(?!(?:{_NO_UNITS})(?![^\W\d_]))[^\W\d_]{{4,}}|\\Omega)"
+    rf"|\s+(?:per\s+|an?\s+)?(?:{_WORD_UNIT}|{_LONE_UNITS}(?![^\W\d_])))"
+    rf"(?:{_UNIT_EXPONENT}|{_LINK}{_NEXT_UNIT})*\s*\.?$"
+)
+_ENDS_IN_UNIT = re.compile(r"[^\W\d_]\s*(?:\^\s*(?:\{\s*-?\d\s*\}|-?\d)|\.)?\s*$")
+_PREFIX = re.compile(
+    r"^(?:(?:\\(?:approx|simeq|sim|thickapprox)(?![a-zA-Z])|[≈≒]|(?:approximately|approx\.?|about|around|roughly|nearly|only|just)\s|약|约|約)\s*)+"
+)
+_CURRENCY_STARTS = frozenset("UEGICRJKANHS")
+_CURRENCY = re.compile(
+    r"^(?:(?:USD|EUR|GBP|INR|CNY|RMB|JPY|KRW|Rs\.?)\s*|(?:US|CA|AU|NZ|HK|NT|SG)(?=[-\d]))(?=[-+\d.])"
 )
 _SINGLE_BRACES = re.compile(r"([_^])\{(\w)\}")
+_PLAIN_NUMBER = re.compile(r"-?\d+(?:[.,/]\d+)*", re.ASCII)
 _ASCII = str.maketrans(
     {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")"}
 )
@@ -49,14 +82,17 @@ _ASCII = str.maketrans(
 
 def clean(text: str) -> str:
     """Layout commands, currency signs and degrees taken away; words in ``\\text{}`` stand bare; one space at most."""
-    text = text.translate(_ASCII)
+    if _PLAIN_NUMBER.fullmatch(text):
+        return text
+    text = ascii_numerals(text).translate(_ASCII)
     for pattern, replacement in _STEPS:
         text = pattern.sub(replacement, text)
     text = _WRAPPED.sub(_unwrapped, text)
     text = re.sub(r" {2,}", " ", text).strip().rstrip(".;,:").strip()
     while len(text) > 1 and text[0] == "{" and _closing(text) == len(text) - 1:
         text = text[1:-1].strip()
-    return text
+    text = _PREFIX.sub("", text)
+    return _CURRENCY.sub("", text) if text[:1] in _CURRENCY_STARTS else text
 
 
 def _unwrapped(match: re.Match[str]) -> str:
@@ -79,11 +115,47 @@ def _closing(text: str) -> int:
     return -1
 
 
+_WORD_ANSWERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (name, re.compile(pattern, re.IGNORECASE))
+    for name, pattern in (
+        (
+            "no solution",
+            r"(?:there (?:is|are) |the (?:equation|system) has |it has )?no (?:real )?(?:solutions?|roots?)(?: exists?)?|"
+            r"[∅ø]|\\(?:emptyset|varnothing)|"
+            r"\\\{ ?\\\}|\{ ?\}|(?:the )?(?:empty|null) set|(?:the system is )?inconsistent(?: system)?",
+        ),
+        (
+            "all real numbers",
+            r"(?:x ?\\in ?|x ?∈ ?)?(?:\\mathbb ?\{? ?R ?\}?|\\Bbb ?\{? ?R ?\}?|\\Re|ℝ|"
+            r"(?:the set of )?(?:all|every) real numbers?|(?:the )?real numbers|all reals?)|"
+            r"\( ?- ?\\infty ?, ?\+? ?\\infty ?\)",
+        ),
+        (
+            "does not exist",
+            r"(?:the limit |it )?does ?n[o'’]t exist|DNE|undefined|not defined|(?:it |the slope )is undefined",
+        ),
+        ("infinitely many", r"(?:there are )?infinitely many(?: solutions)?|infinite(?:ly many| number of)? solutions"),
+        ("diverges", r"(?:it |the (?:series|integral|sequence) )?(?:diverges?|(?:is )?divergent)"),
+        ("converges", r"(?:it |the (?:series|integral|sequence) )?(?:converges?|(?:is )?convergent)"),
+    )
+)
+_MAY_BE_WORDS = re.compile(r"[a-zA-Z]{3}|[∅øℝ]|\\Re|^\\?\{|infty")
+
+
+def word_answer(text: str) -> str | None:
+    r"""The one spelling of an answer in words that data sets hold: "no solution" for ``\emptyset``; None for others."""
+    if not _MAY_BE_WORDS.search(text) or len(text) > 80:
+        return None
+    return next((name for name, pattern in _WORD_ANSWERS if pattern.fullmatch(text)), None)
+
+
 def without_unit(text: str) -> tuple[str, bool]:
     """A number without the unit behind it, and whether it is a percentage: ``12 cm^2`` is 12, ``28 percent`` 28."""
     percent = _PERCENT.search(text)
     if percent:
         return text[: percent.start()].strip(), True
+    if not _ENDS_IN_UNIT.search(text):
+        return text, False
     unit = _UNIT.match(text)
     return (unit[1].strip() if unit else text), False
 
@@ -114,8 +186,25 @@ _NAME = re.compile(
 _MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _RELATION = re.compile(r"(?<![<>!=\\])=(?!=)")
 _AND = re.compile(r"(?<![a-zA-Z\\])(?:and|or|그리고|또는)(?![a-zA-Z])|(?<=[\d)\]}])(?:and|or)(?=[a-zA-Z])")
-_GROUPED = re.compile(r"[-+]?\s?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
+_GROUPED = re.compile(
+    r"[-+]?\s?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|[-+]?\s?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"
+)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+_WORDS_OF_BASES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_BASES = {word: str(base) for base, word in enumerate(_WORDS_OF_BASES.split(), 2)}
+_BASE = rf"([1-9]\d?|{'|'.join(_BASES)})"
+_BASED = re.compile(
+    rf"(?=[^_(]*\d|[A-Z]{{2}})([\dA-Fa-f]+)\s*(?:_\s*\{{?\s*(?:base\s*)?{_BASE}\s*\}}?|,?\s*\(?\s*(?:in\s+)?base\s*{_BASE}\s*\)?)",
+    re.IGNORECASE,
+)
+"""``2516_8``, ``10 base 3``: a numeral of another base, which is not the decimal number of the same digits."""
+_MATRIX = re.compile(
+    r"[(\[]?\s*\\begin\s*\{(?:[pbBvV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*?)\\end\s*\{\w+\}\s*[)\]]?",
+    re.DOTALL,
+)
+_POINT = re.compile(r"([A-Z])\s*(?=\(.*,.*\)$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +241,39 @@ class ParsedAnswer:
 
 def parse(text: str) -> ParsedAnswer:
     """Read an answer; what is not understood is an atom without a value."""
-    return _form(clean(text), _DEEPEST)
+    cleaned = clean(text)
+    words = word_answer(cleaned)
+    return ParsedAnswer(words, "atom") if words else _form(cleaned, _DEEPEST)
 
 
 def _form(text: str, depth: int) -> ParsedAnswer:
     text = _MEMBER.sub("", text, count=1) if _MEMBER.match(text) else text
+    if depth and (matrix := _matrix(text, depth - 1)) is not None:
+        return matrix
     if depth and not _GROUPED.fullmatch(text):
         parts, any_order = _parts(text)
         if len(parts) > 1:
             return _list(text, [_form(part, depth - 1) for part in parts], any_order=any_order)
-        for read in (_named, _either, _bracketed, _union):
+        for read in (_named, _point, _either, _bracketed, _union):
             form = read(text, depth - 1)
             if form is not None:
                 return form
     return _atom(text)
 
 
+def _matrix(text: str, depth: int) -> ParsedAnswer | None:
+    """A matrix, row by row."""
+    if "\\begin" not in text or (match := _MATRIX.fullmatch(text)) is None:
+        return None
+    rows = [row for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?|\\cr(?![a-zA-Z])", match[1]) if row.strip()]
+    read = tuple(ParsedAnswer(row, "&&", tuple(_form(cell.strip(), depth) for cell in row.split("&"))) for row in rows)
+    return ParsedAnswer(text, "||", read)
+
+
 def _atom(text: str) -> ParsedAnswer:
+    if (based := _BASED.fullmatch(text)) is not None:
+        base = (based[2] or based[3]).lower()
+        return ParsedAnswer(f"{based[1].upper()}_{_BASES.get(base, base)}", "atom")
     bare, percent = without_unit(text)
     value = constant(bare.replace(" ", "") if _GROUPED.fullmatch(bare) else bare)
     return ParsedAnswer(text, "atom", value=None if bare == "e" else value, percent=percent)
@@ -183,7 +288,7 @@ def _list(text: str, items: list[ParsedAnswer], *, any_order: bool) -> ParsedAns
 
 def _named(text: str, depth: int) -> ParsedAnswer | None:
     r"""``x = 5``, also after a chain (``x = 2+3 = 5``) and before an approximation (``x = 1/3 \approx 0.33``)."""
-    exact, _, rough = text.partition(r"\approx")
+    exact, _, rough = text.partition(r"\approx") if "\\approx" in text else (text, "", "")
     if rough and _NAME.fullmatch(exact.strip()):
         return replace(_form(rough.strip(), depth), name=squeeze(exact.strip()))
     if rough:
@@ -192,6 +297,15 @@ def _named(text: str, depth: int) -> ParsedAnswer | None:
     if not chain or not _NAME.fullmatch(name.strip()):
         return None
     return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
+
+
+def _point(text: str, depth: int) -> ParsedAnswer | None:
+    """``A(1, 2)`` is the point (1, 2) by name."""
+    match = _POINT.match(text)
+    if match is None:
+        return None
+    point = _bracketed(text[match.end() :], depth)
+    return replace(point, name=match[1]) if point is not None and point.is_constant else None
 
 
 def _either(text: str, _depth: int) -> ParsedAnswer | None:

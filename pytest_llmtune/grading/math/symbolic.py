@@ -58,5 +58,11 @@ class Algebra:
         self._pool.close()
 
 
+_DEGREES = re.compile(
+    r"\\(sin|cos|tan|cot|sec|csc)\s*[{(]?\s*(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z]))\s*[})]?"
+)
+
+
 def _spelled(text: str) -> str:
+    text = _DEGREES.sub(r"\\\1(\\frac{\2\\pi}{180})", text)
     return re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\", text.replace("$", " ")).strip().rstrip(".")

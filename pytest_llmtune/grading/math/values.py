@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import decimal
+import hashlib
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -14,9 +16,11 @@ Value = Fraction | Decimal
 
 _LONGEST = 200  # characters
 _DEEPEST = 30  # brackets
-_LARGEST = 2000  # bits of a power's or a factorial's result, roughly
+_LARGEST = 40_000  # bits of a power's or a factorial's result, roughly
+_LARGEST_FACTORIAL = 3000
+_LARGEST_SHOWN = 2000  # bits, past which a key is a hash: Python refuses to write very long integers out
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
+    r"\s*(?:(?P<number>(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+)"
     r"|(?P<name>\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√]))"
 )
 _SAME = {
@@ -30,7 +34,14 @@ _SAME = {
     "π": r"\pi",
     "√": r"\sqrt",
 }
-_CONTEXT = decimal.Context(prec=50, Emax=10_000, Emin=-10_000)
+_MIXED = re.compile(r"(?<![\d.,)}^!])(?<![\d.,)}^!] )(\d+) +(\d+) ?/ ?(\d+)(?![\d.])")
+"""``2 1/2``."""
+_REPEATING = re.compile(
+    r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)(?![a-zA-Z])\s*(?:\{\s*(\d+)\s*\}|(\d))|(?<=\.)\((\d{1,30})\))(?:\s*\\l?dots)?"
+)
+"""``0.1\\overline{6}``, ``0.(3)``."""
+_HALF = Fraction(1, 2)
+_CONTEXT = decimal.Context(prec=50, Emax=50_000, Emin=-50_000)
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 _E = Decimal("2.71828182845904523536028747135266249775724709369995957496696763")
 
@@ -43,11 +54,23 @@ def constant(text: str) -> Value | None:
     """The value of ``text``; None where it is no constant expression."""
     if len(text) > _LONGEST or not re.search(r"[\dπe]|\\pi", text):
         return None
+    if " " in text:
+        text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    if "." in text and ("\\" in text or "(" in text):
+        text = _REPEATING.sub(_fraction_of, text)
     try:
         with decimal.localcontext(_CONTEXT):
             return _exact(_Parser(_tokens(text)).whole())
     except (_NoConstantError, decimal.DecimalException, ZeroDivisionError, OverflowError):
         return None
+
+
+def _fraction_of(match: re.Match[str]) -> str:
+    """A repeating decimal as a fraction in brackets."""
+    whole, once = match[1], match[2]
+    again = match[3] or match[4] or match[5]
+    numerator = int((whole or "0") + once + again) - int((whole or "0") + once)
+    return rf"(\frac{{{numerator}}}{{{'9' * len(again)}{'0' * len(once)}}})"
 
 
 def _exact(value: Value) -> Value:
@@ -61,7 +84,9 @@ def _exact(value: Value) -> Value:
 def value_key(value: Value) -> str:
     """Equal for equal values: ``1/4``, or the first 30 significant digits of what is not rational."""
     if isinstance(value, Fraction):
-        return str(value)
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) <= _LARGEST_SHOWN:
+            return str(value)
+        return f"#{hashlib.sha256(f'{value.numerator:x}/{value.denominator:x}'.encode()).hexdigest()[:32]}"
     with decimal.localcontext(_CONTEXT) as context:
         context.prec = 30
         return f"~{(+value).normalize()}"
@@ -221,7 +246,7 @@ def _over(one: Value, other: Value) -> Value:
 
 
 def _factorial(value: Value) -> Value:
-    if not isinstance(value, Fraction) or value.denominator > 1 or not 0 <= value <= 200:
+    if not isinstance(value, Fraction) or value.denominator > 1 or not 0 <= value <= _LARGEST_FACTORIAL:
         raise _NoConstantError
     product = 1
     for factor in range(2, int(value) + 1):
@@ -243,6 +268,8 @@ def _raise(base: Value, exponent: Value) -> Value:
             return root**exponent.numerator
     if _decimal(base) <= 0:
         raise _NoConstantError  # complex, or a matter of convention
+    if exponent == _HALF:
+        return _decimal(base).sqrt()
     return _decimal(base) ** _decimal(exponent)
 
 
@@ -251,7 +278,7 @@ def _exact_root(base: Fraction, degree: int) -> Fraction | None:
     for number in (base.numerator, base.denominator):
         if number < 0:
             return None
-        root = round(Decimal(number) ** (Decimal(1) / degree))
+        root = math.isqrt(number) if degree == 2 else round(Decimal(number) ** (Decimal(1) / degree))
         if root**degree != number:
             return None
         parts.append(root)

@@ -111,7 +111,14 @@ def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> Non
     where = f"--llm-init {name}"
     suite = Suite.from_mapping(found, where=where, base_dir=directory, root=root, default_name=name)
     split = suite.load(offline=True)
-    grader = resolve(suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, where=where)
+    grader = resolve(
+        suite.grader,
+        base_dir=suite.base_dir,
+        root=suite.root,
+        vote=suite.vote,
+        reasoning=suite.reasoning,
+        where=where,
+    )
     check(grader, (*split.tune, *split.test), where=where)
 
 

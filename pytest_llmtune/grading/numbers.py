@@ -1,0 +1,281 @@
+r"""Numbers as the world writes them, found in prose or formulas and read exactly. The one reader for `numeric` and `math`.
+
+Covers LaTeX (``\frac{840}{13}``, ``3\times10^5``, ``12{,}000``), mixed numbers, digits of any script, Western, Indian, Arabic
+and space grouping, signs such as U+2212, units, and sums. What cannot be read for sure has no value: never its last digits.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.grading.math.values import Value, constant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Number", "ascii_numerals", "clause_of", "find", "last_of", "number_in", "swap_marks"]
+
+
+class _Ascii(dict[int, str | None]):
+    """For ``str.translate``: digits of every script, and the signs and marks of numbers, in ASCII."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        digit = unicodedata.decimal(char, None) if code > 127 else None
+        self[code] = found = char if digit is None else str(digit)
+        return found
+
+
+_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_ASCII = _Ascii(
+    {ord(char): "-" for char in "\u2212\u2013\u2010\u2011\u2012\ufe63\uff0d"}
+    | {ord(char): " " for char in "\u00a0\u202f\u2009\u2007\u2008\u200a\u3000"}
+    | {ord(char): None for char in "\u200b\u200e\u200f\u2066\u2067\u2068\u2069\ufeff"}
+    | {
+        ord(char): plain
+        for char, plain in {
+            "٫": ".",
+            "．": ".",
+            "٬": ",",
+            "，": ",",
+            "’": "'",
+            "％": "%",
+            "٪": "%",
+            "＄": "$",
+            "￥": "¥",
+            "⁄": "/",
+            "／": "/",
+            "＋": "+",
+            "＝": "=",
+            "（": "(",
+            "）": ")",
+            "：": ":",
+            "×": "×",
+        }.items()
+    }
+)
+_POWER = re.compile(r"(?<=[\w)\]}])([⁺⁻]?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_VULGAR = re.compile(r"[¼-¾⅐-⅞↉]")
+
+
+def ascii_numerals(text: str) -> str:
+    """Digits and the marks of numbers in ASCII: ``１，２３４`` is 1,234, ``½`` 1/2, ``10⁵`` 10^5, U+2212 a hyphen."""
+    if text.isascii():
+        return text
+    if _POWER.search(text):
+        text = _POWER.sub(_caret, text)
+    if _VULGAR.search(text):
+        text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]).replace("⁄", "/"), text)
+    return text.translate(_ASCII)
+
+
+def _caret(match: re.Match[str]) -> str:
+    digits = "".join(str(_SUPERSCRIPTS.index(digit)) for digit in match[2])
+    return f"^{{{'-' if match[1] == '⁻' else ''}{digits}}}"
+
+
+def swap_marks(text: str) -> str:
+    """Of a text that writes ``1.234,5``: with the decimal point and grouping commas of the rest."""
+    return text.translate({ord(","): ".", ord("."): ","})
+
+
+_LATEX = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<=\d)\s*(?:\{,\}|,?\\[,!;]|,\\ )\s*(?=\d{3}(?!\d))", ","),
+        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:left|right|displaystyle|[,;:! ]|q?quad)(?![a-zA-Z])|\\[()\[\]]|\\!", " "),
+        (r"\\\$", "$"),
+        (r"\\%", "%"),
+        (r"\\(?:times)(?![a-zA-Z])", "×"),
+        (r"\\(?:cdot)(?![a-zA-Z])", "·"),
+        (r"\\(?:div)(?![a-zA-Z])", "÷"),
+        (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", "≈"),
+        (r"\\(?:f?boxed|text\w*|mathrm|mathbf|mathit|mbox|bm|boldsymbol)\s*\{([^{}]*)\}", r" \1 "),
+        (r"(?<![\\\w}^_\]])\{(\s*[-+\d.,]+\s*)\}", r"\1"),
+    )
+)
+_WHOLE = (
+    r"(?:\d{1,3}(?:,\d{3})+(?![\d,]*\d)"  # 1,234,567
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"  # 12,34,567
+    r"|\d{1,3}(?:\.\d{3})+(?=,\d)|\d{1,3}(?:\.\d{3}){2,}(?![\d.]*\d)"  # 1.234,5 and 1.234.567
+    r"|\d{1,3}(?:[ '_]\d{3})+(?!\d)"  # 12 000
+    r"|\d+)"
+)
+_MONEY = r"(?:(?:US|CA|AU|NZ|HK|NT|SG|[ACRS])?[$€£¥₩₹₽₺₫₱฿]|(?:USD|EUR|GBP|INR|CNY|RMB|JPY|KRW|Rs\.?))\s?"
+_GROUP = r"\{[^{}]*\}"
+_EXPONENT = rf"(?:\s?\^\s?(?:{_GROUP}|-?\d+))"
+_FACTOR = (
+    rf"(?:\\frac\s*(?:{_GROUP}|\d)\s*(?:{_GROUP}|\d)|\\sqrt\s*(?:\[\d+\])?\s*(?:{_GROUP}|\d)|\\pi(?![a-zA-Z])|π|√\d+)"
+)
+_PLAIN = rf"(?:{_WHOLE}(?:[.,]\d+)*|\.\d+)(?:\.?\\overline{_GROUP})?(?:[eE][-+]?\d{{1,3}}(?!\w))?"
+_TERM = rf"(?:{_MONEY})?(?:{_PLAIN}(?:(?<!\S)|(?<=\d))(?:[ ]\d+\s?/\s?\d+)?|{_FACTOR}){_EXPONENT}?(?:\s?{_FACTOR}{_EXPONENT}?)*%?"
+_OPERATOR = r"(?:\s?[×·÷*/]\s?|\s?x\s?(?=10\s?\^)|\s?\+\s?|\s-\s)"
+_NUMBER = re.compile(rf"(?P<sign>(?<![\w.,)\]}}%])[-+]\s?)?(?P<body>{_TERM}(?:{_OPERATOR}-?{_TERM})*)")
+_UNIT_POWER = re.compile(
+    r"\s?(?:[^\W\d_]|[°µΩ])+(?:\s?(?:[/·*]|per)\s?[^\W\d_]+)*\s?(?:\^\s?\{?\s?-?\d\s?\}?)"
+    r"(?:\s?[/·*]\s?[^\W\d_]+(?:\^\{?-?\d\}?)?)*|\s?[^\W\d_]+\s?/\s?[^\W\d_]+\s?\^\s?\{?-?\d\}?"
+)
+_SCALE = re.compile(
+    r"\s?(?:(thousand|million|billion|trillion|lakhs?|crores?|mille|tausend|millionen|mil|milh(?:ões|ão)|mill(?:ón|ones))(?!\w)"
+    r"|([kK])(?!\w)|([万萬만]|[億亿억]|[千천]|[兆조])(?![\w一-鿿]*\d))"
+)
+_SCALES = {"thousand": 3, "mille": 3, "tausend": 3, "mil": 3, "k": 3, "million": 6, "millionen": 6, "billion": 9}
+_SCALES |= {"trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
+_SCALES |= {"億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
+_DENIED = re.compile(
+    r"(?:\bnot|\brather than|\binstead of|\bnever|(?<!\w)nicht|(?<!\w)pas|(?<!\w)non|(?<!\w)no)\s+\W{0,3}$",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(r"(?:[(,;\[\u2014]|\bbut|\brather than|\binstead of)[^(,;\[\u2014]{0,12}$", re.IGNORECASE)
+_STEP = re.compile(
+    r"(?:\b(?:steps?|part|question|problem|figure|table|equation|eq\.?|case|chapter|note)\s*#?|№\s*)$", re.IGNORECASE
+)
+_OR = re.compile(r"\s*(?:[^\W\d_]+\s+)?(?:or|oder|ou|또는|或(?:者)?|または)\s*\W?\s*", re.IGNORECASE)
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A numeral in a text."""
+
+    start: int
+    end: int
+    value: Value | None
+    """None where the numeral cannot be read for sure."""
+    aside: bool = False
+    """An enumerator, a citation, or what is expressly said not to be it: no answer where there is another numeral."""
+
+
+def find(text: str) -> tuple[str, list[Number]]:
+    """The text with its numerals in ASCII and its LaTeX thinned, and the numbers in it."""
+    text = ascii_numerals(text)
+    if "\\" in text or "{" in text:
+        for pattern, replacement in _LATEX:
+            text = pattern.sub(replacement, text)
+    found = []
+    place = 0
+    while (match := _NUMBER.search(text, place)) is not None:
+        place = match.end()
+        if match.end() - match.start() > _LONGEST:
+            found.append(Number(match.start(), match.end(), None))
+            continue
+        number, place = _read(text, match)
+        if number is not None:
+            found.append(number)
+    return text, found
+
+
+def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
+    """What a match is, and where to go on."""
+    start, end = match.span()
+    before, after = text[max(0, start - 40) : start], text[end : end + 1]
+    last = before[-1:]
+    if re.search(r"[A-Za-z_\\]$|[A-Za-z]-$|\^\s?\{?-?$|_\{?$", before):  # x2, GPT-4, x^2, a_1
+        return None, end
+    sure = not (last and last in "{.,:/" and re.search(r"[\d}]\s?[.,:/]$|\{$", before))
+    if re.match(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]", text[end:]) or re.search(r"\d\s?(?:-|to|~)\s?$", before):
+        sure = False
+    if after == "!" and text[end + 1 : end + 2] not in ("", " ", "\n", '"'):
+        sure = False
+    value = constant(_plain(match)) if sure else None
+    power = _UNIT_POWER.match(text, end)
+    if value is None and power and not re.search(r"\d\s?(?:-|to|~)\s?$", before):
+        value = constant(_plain(match))
+    end = power.end() if power else end
+    scale = _SCALE.match(text, end)
+    if scale and value is not None:
+        word = (scale[1] or scale[2] or scale[3]).lower()
+        digits = _SCALES.get(word, 6)
+        value = value * 10**digits if not isinstance(value, float) else None
+        end = scale.end()
+    return Number(start, end, value, aside=_is_aside(text, start, end, before)), end
+
+
+def _plain(match: re.Match[str]) -> str:
+    """The numeral for ``constant``: without currency signs and grouping."""
+    body = re.sub(_MONEY, "", match["body"]).rstrip("%")
+    body = re.sub(r"(?<=\d)(?:[ '_](?=\d{3}(?!\d)))", "", body) if re.search(r"\d[ '_]\d{3}(?!\d|\s?/)", body) else body
+    if re.fullmatch(r"\d{1,3}(?:\.\d{3})+(?:,\d+)", body) or re.fullmatch(r"\d{1,3}(?:\.\d{3}){2,}", body):
+        body = body.replace(".", "").replace(",", ".")
+    elif re.fullmatch(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?", body):
+        body = body.replace(",", "")
+    body = re.sub(r"\sx\s|(?<=\d)x(?=10)", "×", body)
+    sign = (match["sign"] or "").strip()
+    return f"{sign}({body})" if re.search(r"[-+]", body) and sign else sign + body
+
+
+def _is_aside(text: str, start: int, end: int, before: str) -> bool:
+    if text[start - 1 : start] == "[" and text[end : end + 1] == "]" and text[: start - 1].strip():
+        return True  # a citation
+    line = text[text.rfind("\n", 0, start) + 1 : start]
+    if not line.strip(" \t#*>-") and re.match(r"[.)]\**\s+\S", text[end : end + 6]):
+        return True  # an enumerator
+    if _STEP.search(before):
+        return True
+    denied = _DENIED.search(before)
+    return denied is not None and _ASIDE.search(before[: denied.start()] + "") is not None
+
+
+def _is_denied(text: str, number: Number) -> bool:
+    return _DENIED.search(text[max(0, number.start - 40) : number.start]) is not None
+
+
+def last_of(text: str, *, first: bool = False) -> Value | None:
+    """The last (or first) number of a text; None where there is none, or it cannot be read for sure."""
+    text, found = find(text)
+    chosen = [number for number in found if not number.aside] or found
+    if not chosen:
+        return None
+    number = chosen[0 if first else -1]
+    if not first and len(chosen) > 1 and _OR.fullmatch(text, chosen[-2].end, number.start):
+        return None
+    return None if _is_denied(text, number) else number.value
+
+
+_CLAUSE = re.compile(
+    r"\s+\(|\s*[;\[]|,\s|,?\s+(?:because|since|as|which|where|per|for|if|when|given|assuming|after|out of|i\.e\.|rather|so|"
+    r"with|in|weil|da|porque|parce|car|perché)\s",
+    re.IGNORECASE,
+)
+_HEDGE = re.compile(
+    r"(?:\b(?:or|and|to|between|oder|und|ou|et|o|y|e)\b|\bby\b|(?<![^\W\d_])x\b|[,/&~×*]|또는|或|和|と|か)\s*\S?\s*$",
+    re.IGNORECASE,
+)
+
+
+def clause_of(statement: str) -> str:
+    """The part of a statement before its first "because", "per", bracket or the like, that holds a number."""
+    for match in _CLAUSE.finditer(statement):
+        if match[0].startswith(",") and re.match(r"[-+$€£¥(\s]{0,3}\d", statement[match.end() :]):
+            continue  # a list of numbers
+        if re.search(r"\d", ascii_numerals(statement[: match.start()])):
+            return statement[: match.start()]
+    return statement
+
+
+def number_in(statement: str) -> Value | None:
+    """The number that a statement gives: what follows its last "=", else its only number, else its first.
+
+    Returns:
+        None where there is none, where it cannot be read for sure, and where several are offered: "3 or 4".
+    """
+    statement = ascii_numerals(statement)
+    head = clause_of(statement)
+    if "=" in statement and "=" not in head and re.search(r"[\d)]\s*(?:[^\W\d_]+\s*)?$", head) is None:
+        head = statement
+    text, found = find(head.rpartition("=")[2] if "=" in head else head)
+    if not found:
+        text, found = find(head)
+    chosen: Sequence[Number] = [number for number in found if not number.aside] or found
+    if not chosen:
+        return None
+    one = chosen[0]
+    for other in chosen[1:]:
+        between = text[one.end : other.start]
+        if other.value != one.value and _HEDGE.search(between) and len(between) < 25:
+            return None
+    return None if _is_denied(text, one) else one.value

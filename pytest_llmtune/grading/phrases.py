@@ -1,0 +1,71 @@
+"""The words that come before an answer: "the answer is", ``정답:``, "wait, it's", in a dozen languages."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["last_phrase", "phrases"]
+
+
+_TAIL = r"""\s*[:：]?["'*_]*\s*"""
+_ENGLISH = (
+    r"""(?<!\w)answers?\b["'*_]*\s*(?:(?:choice\s+|option\s+|letter\s+)?(?:\([^()\n]{0,30}\)\s*)?(?:(?:to|for|of)\s[^.:=\n]{1,60}?\s)?"""
+    r"(?:is\b|are\b|=|[:：]|[-–—](?=\s)|(?:would|should|must|will)\s+be\b|equals\b)|(?=\$|\\\(|\\\[))"
+)
+_OPTION = r"(?<!\w)(?:correct|right|best)\s+(?:option|choice|letter|one|label)\s*(?:is\b|[:：])"
+_CORRECTION = (
+    r"(?<!\w)(?:wait|actually|sorry|correction|oops|scratch\s+that|no)\b[^.\n]{0,30}?"
+    r"(?:\bit(?:['’]s|\s+is|\s+(?:should|must)\s+be)|\bthat(?:['’]s|\s+is)|\bmake\s+that|\bshould\s+be)\s"
+)
+_RULES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("answer",), _ENGLISH),
+    (("correct ", "right ", "best "), _OPTION),
+    (("wait", "actually", "sorry", "correction", "oops", "scratch that", "no"), _CORRECTION),
+    (("antwort", "ergebnis", "lösung"), r"(?<!\w)(?:antwort|ergebnis|lösung)\s*(?:ist\b|lautet\b|wäre\b|[:：])"),
+    (("réponse", "reponse"), r"(?<!\w)r[ée]ponse\s*(?:correcte|exacte|finale|juste)?\s*(?:est\b|serait\b|[:：])"),
+    (("respuesta",), r"(?<!\w)respuesta\s*(?:correcta|final)?\s*(?:es\b|sería\b|[:：])"),
+    (("resposta",), r"(?<!\w)resposta\s*(?:correta|certa|final)?\s*(?:é\b|seria\b|[:：])"),
+    (("risposta",), r"(?<!\w)risposta\s*(?:corretta|esatta|giusta|finale)?\s*(?:è\b|[:：])"),
+    (("antwoord",), r"(?<!\w)antwoord\s*(?:is\b|[:：])"),
+    (("svar",), r"(?<!\w)svaret?\s*(?:är\b|er\b|[:：])"),
+    (("odpowied",), r"(?<!\w)odpowiedź\s*(?:to\b|brzmi\b|[:：])"),
+    (("cevap",), r"(?<!\w)cevap\s*[:：]"),
+    (("jawaban",), r"(?<!\w)jawaban(?:nya)?\s*(?:adalah\b|[:：])"),
+    (("ответ",), r"(?<!\w)ответ\w?\s*[:：—-]"),
+    (("đáp",), r"(?<!\w)đáp\s+án\s*(?:đúng\s+)?(?:là\b|[:：])"),
+    (("उत्तर",), r"उत्तर\s*(?:है\s*)?[:：]"),
+    (
+        ("الجواب", "الإجابة", "الاجابة"),
+        r"(?:الجواب|الإجابة|الاجابة)\s*(?:الصحيحة|الصحيح|النهائية|النهائي)?\s*(?:هو|هي|[:：])",
+    ),
+    (("정답",), r"정답[은:：\s]"),
+    (("답",), r"(?:(?<!\w)답[은:：]|답\s*[:：])"),
+    (("答案", "正确答案", "正确选项", "正確答案"), r"(?:正[确確])?(?:选项|答案)(?:应该|應該)?[是为為:：]"),
+    (("答え", "正解", "解答", "回答"), r"(?:答え|正解|解答|回答)(?:は|[:：])"),
+)
+_COMPILED = tuple((hints, re.compile(rf"{pattern}{_TAIL}", re.IGNORECASE)) for hints, pattern in _RULES)
+_ASCII_RULES = tuple(
+    (tuple(hint for hint in hints if hint.isascii()), pattern) for hints, pattern in _COMPILED if hints[0].isascii()
+)
+
+
+def phrases(text: str, start: int = 0) -> list[re.Match[str]]:
+    """Every such phrase from ``start`` on, in order; the answer begins where a match ends."""
+    low = text.lower()
+    if len(low) != len(text):  # a few letters change their length
+        low = text
+    found: list[re.Match[str]] = []
+    for hints, pattern in _ASCII_RULES if text.isascii() else _COMPILED:
+        for hint in hints:
+            place = low.find(hint, start)
+            while place >= 0:
+                match = pattern.match(text, place)
+                if match is not None:
+                    found.append(match)
+                place = low.find(hint, place + len(hint))
+    return sorted(found, key=re.Match.end) if len(found) > 1 else found
+
+
+def last_phrase(text: str, start: int = 0) -> re.Match[str] | None:
+    found = phrases(text, start)
+    return found[-1] if found else None

@@ -1,0 +1,283 @@
+"""Separates a model's reasoning from its answer, before any grader reads it.
+
+Reasoning models think in the open: ``<think>...</think>`` where the server has no reasoning parser, ``</think>`` alone where
+the chat template has opened the thought, ``[THINK]``, gpt-oss' harmony channels, and so on. What is thought is not the
+answer, and a thought that is never closed leaves none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.text import InvalidError
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.keys import reasoning
+
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.base import Elsewhere, Grader
+    from pytest_llmtune.types import Answer, ExampleGrade, Row
+
+__all__ = ["BUILT_IN", "AnswerGrader", "AnswerReader", "Marks", "answer_only", "marks_of"]
+
+
+_NAMES = (
+    r"think(?:ing)?|thoughts?|reason(?:ing)?|seed:think|analysis|reflection|scratch_?pad|rationale|monologue|"
+    r"(?:inner|internal)_?(?:thoughts?|thinking|monologue|reasoning)|(?:ant|mm)[:_]?thinking|chain_of_thought|cot"
+)
+_TAG = rf"<\s*(?P<{{name}}>{_NAMES})(?:\s[^<>]*)?>"
+_OPEN = (
+    _TAG.format(name="tag"),
+    r"<details\s+type=[\"']reasoning[\"'][^<>]*>",  # Open WebUI
+    r"\[(?:BEGIN_)?THINK(?:ING)?\]",  # Magistral
+    r"◁think▷",  # Kimi-VL
+    r"<\|?begin_of_thought\|?>|<\|begin▁of▁thought\|>",  # OpenThinker
+    r"<\|START_THINKING\|>",  # Cohere
+    r"<\|channel>(?:thought|analysis)\b",  # Gemma
+    r"<unused94>(?:thought)?",  # MedGemma
+)
+_CLOSE = (
+    rf"<\s*/\s*(?:{_NAMES})\s*>",
+    r"</details>",
+    r"\[(?:/|END_)THINK(?:ING)?\]",
+    r"◁/think▷",
+    r"<\|?end_of_thought\|?>|<\|end▁of▁thought\|>",
+    r"<\|END_THINKING\|>",
+    r"<channel\|>",
+    r"<unused95>",
+)
+_FRAME = re.compile(  # what some models put around the answer proper
+    r"<\|?(?:begin|end)_of_solution\|?>|<\|(?:START|END)_RESPONSE\|>|<\|(?:im_end|endoftext|eot_id|end_of_turn|return)\|>"
+)
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>\s*\w+[^<]*)?<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+)
+_MESSAGE_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+_PLAIN_CHANNELS = re.compile(
+    r"\s*(?:assistant)?\s*analysis(?=\S)(?P<thought>.*)assistant\s*final(?P<answer>.*)", re.DOTALL
+)
+"""Harmony whose special tokens the server has dropped: ``analysisWe need ... assistantfinalThe answer``."""
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
+_HINT = re.compile(r"[<\[◁]|\A\s*(?:assistant)?analysis")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks that open and close a thought.
+
+    Args:
+        open, close: regular expressions, alternatives of each other.
+        channels: whether harmony's channels are read.
+    """
+
+    open: tuple[str, ...] = _OPEN
+    close: tuple[str, ...] = _CLOSE
+    channels: bool = True
+    key: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    """As declared; empty for the built-in marks."""
+
+    def answer(self, text: str) -> str:
+        """The text without what is thought; the same text where nothing is. Empty where a thought is not closed."""
+        if (self.channels and not _HINT.search(text)) or _is_json(text):
+            return text
+        parts = list(self.parts(text))
+        if all(not is_thought for is_thought, _ in parts):
+            return text if len(parts) == 1 and parts[0][1] == text else "".join(part for _, part in parts).strip()
+        return "".join(part for is_thought, part in parts if not is_thought).strip()
+
+    def parts(self, text: str) -> Iterator[tuple[bool, str]]:
+        """(whether it is thought, text), in order; together all of the response but the marks."""
+        if not self.channels:
+            yield from self._tagged(text)
+        elif "<|message|>" in text and _CHANNEL.search(text):
+            yield from self._harmony(text)
+        elif (plain := _PLAIN_CHANNELS.fullmatch(text)) is not None:
+            yield True, plain["thought"]
+            yield False, plain["answer"]
+        else:
+            for is_thought, part in self._tagged(text):
+                yield is_thought, part if is_thought else _FRAME.sub("", part)
+
+    def _harmony(self, text: str) -> Iterator[tuple[bool, str]]:
+        """Only the channel ``final`` is for the user; what stands before the first mark was begun in the template."""
+        found = list(_CHANNEL.finditer(text))
+        if text[: found[0].start()].strip():
+            yield True, _MESSAGE_END.sub("", text[: found[0].start()])
+        for place, match in enumerate(found):
+            end = found[place + 1].start() if place + 1 < len(found) else len(text)
+            message = _MESSAGE_END.split(text[match.end() : end], maxsplit=1)[0]
+            if match["name"] == "final":
+                yield from self._tagged(message)
+            else:
+                yield True, message
+
+    def _tagged(self, text: str) -> Iterator[tuple[bool, str]]:
+        """A mark in quotation marks, back-quotes or code is talk about it; a close without an open ends a thought that the
+        template has begun, so that all before it is thought."""
+        marks = [match for match in self._mark.finditer(text) if not _is_quoted(text, match)]
+        if not marks:
+            yield False, text
+            return
+        found: list[tuple[bool, str]] = []
+        place, thinking = 0, False
+        for match in marks:
+            before = text[place : match.start()]
+            if not thinking and _is_in_code(text, match):
+                continue
+            if match["open"]:
+                if thinking:
+                    continue  # a mark inside a thought
+                found.append((False, before))
+                thinking = True
+            elif thinking:
+                found.append((True, before))
+                thinking = False
+            elif self._is_lone(match):
+                found = [(True, "".join(part for _, part in found) + before)]
+            else:
+                continue
+            place = match.end()
+        found.append((thinking, text[place:]))
+        yield from found
+
+    @cached_property
+    def _mark(self) -> re.Pattern[str]:
+        return re.compile(f"(?P<open>{'|'.join(self.open)})|(?P<close>{'|'.join(self.close)})", re.IGNORECASE)
+
+    def _is_lone(self, match: re.Match[str]) -> bool:
+        """Whether such a mark ends a thought that nothing has opened: ``</details>`` ends other things too."""
+        return not self.channels or match[0].lower() != "</details>"
+
+
+def _is_json(text: str) -> bool:
+    """A document that is JSON to its end holds no thoughts, though its texts may hold marks."""
+    if text.lstrip()[:1] not in ("{", '"'):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_quoted(text: str, match: re.Match[str]) -> bool:
+    """Whether a mark is talked about: in back-quotes or quotation marks."""
+    before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
+    if before and before in "\"'`“‘「" and after and after in "\"'`”’」":
+        return True
+    line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+    return line.count("`") % 2 == 1 and "`" in text[match.end() :].split("\n", 1)[0]
+
+
+def _is_in_code(text: str, match: re.Match[str]) -> bool:
+    """Whether a mark is part of a line of a fenced block."""
+    line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+    return bool(line.strip()) and len(_FENCE.findall(text, 0, match.start())) % 2 == 1
+
+
+BUILT_IN = Marks()
+_OFF = Marks((r"(?!)",), (r"(?!)",), channels=False, key=(("off", "off"),))
+
+
+def marks_of(spec: Any) -> Marks:
+    """From the suite's key ``reasoning``: true, false, ``{"open": ..., "close": ...}`` or a list of these.
+
+    Raises:
+        SuiteError: anything else, or an empty mark.
+    """
+    try:
+        declared = reasoning(spec)
+    except InvalidError as error:
+        raise SuiteError(f"reasoning {error}") from None
+    if isinstance(declared, bool):
+        return BUILT_IN if declared else _OFF
+    pairs = tuple((one["open"], one["close"]) for one in ([declared] if isinstance(declared, Mapping) else declared))
+    opens, closes = (tuple(re.escape(pair[side]) for pair in pairs) for side in (0, 1))
+    return Marks(opens, closes, channels=False, key=pairs)
+
+
+def answer_only(grader: Grader, marks: Marks) -> Grader:
+    """The grader, shown responses without their reasoning."""
+    return (AnswerReader if hasattr(grader, "aanswers") else AnswerGrader)(grader, marks)
+
+
+@dataclass(frozen=True)
+class AnswerGrader:
+    """A grader of all responses together, which sees answers without their reasoning."""
+
+    inner: Grader
+    marks: Marks = BUILT_IN
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self._marked(self.inner.fingerprint)
+
+    def _marked(self, fingerprint: str) -> str:
+        """The inner grader's own with the built-in marks: they are what a suite has that says nothing."""
+        from pytest_llmtune.grading.base import digest
+
+        return digest({"grader": fingerprint, "reasoning": self.marks.key}) if self.marks.key else fingerprint
+
+    @property
+    def per_response(self) -> bool:
+        return self.inner.per_response
+
+    @property
+    def vote(self) -> Any:
+        return getattr(self.inner, "vote", "equivalence")
+
+    @property
+    def graders(self) -> tuple[Grader, ...]:
+        """Those of a list; else the one."""
+        return getattr(self.inner, "graders", (self.inner,))
+
+    @property
+    def reference_column(self) -> str | None:
+        return getattr(self.inner, "reference_column", None)
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        from pytest_llmtune.grading.base import Elsewhere
+
+        other: Elsewhere | None = getattr(self.inner, "elsewhere", None)
+        return Elsewhere(self._marked(other.fingerprint), other.why) if other else None
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
+        from pytest_llmtune.grading.base import metric_names
+
+        return metric_names(self.inner, rows)
+
+    def reference(self, row: Row) -> str:
+        return self.inner.reference(row)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return self.inner.grade(self._answers(responses), row)
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return self.inner.answers(self._answers(responses), row)
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        from pytest_llmtune.grading.custom import grade_with
+
+        return await grade_with(self.inner, self._answers(responses), row, ask)
+
+    def _answers(self, responses: Sequence[str]) -> list[str]:
+        return [self.marks.answer(text) for text in responses]
+
+
+@dataclass(frozen=True)
+class AnswerReader(AnswerGrader):
+    """A grader that can read each response by itself, which sees it without its reasoning."""
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
+        inner: Any = self.inner
+        answers: tuple[Answer, ...] = tuple(await inner.aanswers(self._answers(responses), row, ask))
+        return answers

@@ -1,0 +1,89 @@
+"""Where JSON and code stand in a response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import resolve
+from pytest_llmtune.grading.code.extract import code_in
+
+FITS: Any = {"json": {"schema": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}}}
+
+
+@pytest.mark.parametrize(
+    ("grader", "reference", "response", "expected"),
+    [
+        ("json", '{"a": 1}', '{"a": 1}\n\nReferences: [1]', True),
+        ("json", '{"a": 1}', 'As [2] says: {"a": 1}. No lists ([]) were used.', True),
+        ("json", '{"a": 1}', '```json\n{"a": 1}\n```\nSee [docs].', True),
+        ("json", '{"a": 1}', '- here:\n  ```json\n  {"a": 1}\n  ```', True),
+        ("json", '{"a": 1}', 'Fill in {name}: {"a": 1} for $x \\in [0]$', True),
+        ("json", "[1, 2]", "The answer: [1, 2]. See [3].", True),
+        ("json", "[]", "The answer: []", True),
+        ("json", '{"a": {"b": 1}}', '{"a": {"b": 1}', False),
+        ("json", '{"b": 1}', '{"a": {"b": 1}', False),
+        ("json", '{"b": 1}', '{"a": 2, c: {"b": 1}}', False),
+        ("json", '{"b": 1}', '{"b": 1}\n\nor rather {"b": 2, "c": "no en', False),
+        (FITS, "", '{"items": [{"id": 1}, {"id": 2}, {"id"', False),
+        (FITS, "", '```json\n{"items": [{"id": 1}, {"id": 2}', False),
+        (FITS, "", '```json\n{"id": 1}\n```', True),
+        ("json", '{"a": 1}', '{"a": 2, "a": 1}', False),
+        ("json", '{"a": 1e300}', '{"a": 1e400}', False),
+    ],
+)
+def test_the_document_that_is_the_answer(grader: Any, reference: str, response: str, expected: bool) -> None:
+    """Not a footnote; whole, without a doubled key or a number past all bounds."""
+    assert (resolve(grader).grade([response], {"answer": reference}).metrics["success_vote"] == 1) is expected
+
+
+@pytest.mark.parametrize("reference", ['{"a": 1e400}', '{"a": 1, "a": 2}', '{"a": 1'])
+def test_references_are_read_as_strictly(reference: str) -> None:
+    """They are told before anything is paid for."""
+    with pytest.raises(SuiteError, match="not JSON"):
+        resolve("json").reference({"answer": reference})
+
+
+FUNCTION = "def one():\n    return 1\n"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        f"```python\n{FUNCTION}```",
+        f"```py title=one.py\n{FUNCTION}```\nOutput:\n```\n1\n```",
+        f"```\n{FUNCTION}```\nIt prints\n```\nHello, World!\n```",
+        f"```python\n{FUNCTION}```\n```python\n>>> one()\n1\n```",
+        f"```pycon\n>>> one()\n1\n```\n```python\n{FUNCTION}```",
+        "1. First:\n   ```python\n   def one():\n       return 1\n   ```\n2. Done",
+        "- ```python\n  def one():\n      return 1\n  ```",
+        "> ```python\n> def one():\n>     return 1\n> ```",
+        f"~~~python\n{FUNCTION}~~~",
+        f"````python\n{FUNCTION}````",
+        f"```python\ndef one(:\n```\nThat has a slip:\n```python\n{FUNCTION}```",
+        f"```bash\npip install x\n```\n```python\n{FUNCTION}```",
+        f"<answer>\n```python\n{FUNCTION}```\n</answer>",
+        FUNCTION,
+    ],
+)
+def test_the_code_of_a_response(response: str) -> None:
+    """Sessions, outputs and shells left out, lists and quotations brought back to the margin."""
+    names: dict[str, Any] = {}
+    exec(code_in(response) or "", names)  # noqa: S102 - our own texts
+    assert names["one"]() == 1
+
+
+def test_imports_from_the_future_stand_first() -> None:
+    """Of several blocks that are one program."""
+    code = code_in(f"```python\n{FUNCTION}```\n```python\nfrom __future__ import annotations\nx: nowhere = one()\n```")
+    names: dict[str, Any] = {}
+    exec(code or "", names)  # noqa: S102 - our own texts
+    assert names["x"] == 1
+
+
+@pytest.mark.parametrize("response", ["I cannot.", ">>> one()\n1", "```text\nno code\n```", "```pycon\n>>> 1\n1\n```"])
+def test_what_is_no_code(response: str) -> None:
+    """Prose, and sessions."""
+    assert code_in(response) is None

@@ -69,9 +69,7 @@ def _share_names(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 def _is_read(form: ParsedAnswer) -> bool:
     if form.kind == "atom":
         return (
-            form.value is not None
-            or _WORDS.fullmatch(form.text) is not None
-            or _BASED.fullmatch(form.text) is not None
+            form.value is not None or _WORDS.fullmatch(form.text) is not None or _BASED.fullmatch(form.text) is not None
         )
     return all(map(_is_read, form.items))
 

@@ -1,6 +1,6 @@
 """Regression-test the inference configuration of LLM applications with pytest.
 
-The core works without pytest too: ``from pytest_llmtune import Suite, tune, evaluate, complete``.
+The core works without pytest too: ``from pytest_llmtune import Suite, tune, evaluate, complete, grade``.
 Names are imported on first use, so that an idle plugin costs nothing.
 """
 
@@ -10,16 +10,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_llmtune.api import complete, evaluate, tune
-    from pytest_llmtune.errors import LLMTuneError
-    from pytest_llmtune.suite import Suite, choice, lograndint, loguniform, quniform, randint, uniform
+    from pytest_llmtune.api import complete, evaluate, grade, tune
+    from pytest_llmtune.errors import (
+        BudgetExhaustedError,
+        CacheError,
+        CompletionError,
+        EndpointError,
+        LLMTuneError,
+        LockError,
+        RecordingError,
+        ReportError,
+        StaleRecordingError,
+        SuiteError,
+    )
+    from pytest_llmtune.grading.base import Grader
+    from pytest_llmtune.settings import Settings
+    from pytest_llmtune.suite import Config, Suite, choice, lograndint, loguniform, quniform, randint, uniform
+    from pytest_llmtune.types import Completion, Evaluation, ExampleGrade, ExampleResult
 
 __all__ = [
+    "BudgetExhaustedError",
+    "CacheError",
+    "Completion",
+    "CompletionError",
+    "Config",
+    "EndpointError",
+    "Evaluation",
+    "ExampleGrade",
+    "ExampleResult",
+    "Grader",
     "LLMTuneError",
+    "LockError",
+    "RecordingError",
+    "ReportError",
+    "Settings",
+    "StaleRecordingError",
     "Suite",
+    "SuiteError",
     "choice",
     "complete",
     "evaluate",
+    "grade",
     "lograndint",
     "loguniform",
     "quniform",
@@ -28,11 +59,21 @@ __all__ = [
     "uniform",
 ]
 
-
-_HOMES = {"complete": "api", "evaluate": "api", "tune": "api", "LLMTuneError": "errors"}
+_HOMES = {
+    "api": ("complete", "evaluate", "grade", "tune"),
+    "grading.base": ("Grader",),
+    "settings": ("Settings",),
+    "suite": ("Config", "Suite", "choice", "lograndint", "loguniform", "quniform", "randint", "uniform"),
+    "types": ("Completion", "Evaluation", "ExampleGrade", "ExampleResult"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'suite')}"), name)
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

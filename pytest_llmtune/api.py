@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading import check_aggregated
+from pytest_llmtune.grading import check_aggregated, judges_of, resolve
 from pytest_llmtune.guard.evaluation import evaluation_of
 from pytest_llmtune.guard.outcome import SuiteLocation
 from pytest_llmtune.money.ledger import Ledger
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.guard.evaluation import Aggregate
+    from pytest_llmtune.suite.typed import Parameters
     from pytest_llmtune.tuning import Study
-    from pytest_llmtune.types import Completion, Evaluation
+    from pytest_llmtune.types import Completion, Evaluation, ExampleGrade
 
-__all__ = ["Tuned", "complete", "evaluate", "tune"]
+__all__ = ["Tuned", "complete", "evaluate", "grade", "tune"]
 
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
@@ -123,7 +124,7 @@ def complete(
     accept: Callable[[Mapping[str, Any], Completion], bool] | None = None,
     cache_seed: int | None = None,
     settings: Settings | None = None,
-    **params: Any,
+    **params: Unpack[Parameters],
 ) -> Completion:
     """The answers of one configuration to one row: ``complete(config, row).texts``.
 
@@ -144,6 +145,32 @@ def complete(
         raise SuiteError("complete takes a configuration, or a list of at least one; the list is empty")
     configs = [_with(_config(one), params) for one in several]
     return run_async(_first_accepted(configs, row or {}, accept, cache_seed, settings or Settings()))
+
+
+def grade(
+    grader: Any, responses: str | Sequence[str], row: Mapping[str, Any], *, vote: Any = "equivalence"
+) -> ExampleGrade:
+    """What a suite would say of these responses to a row, for trying a grader in a REPL; asks nobody.
+
+        >>> grade("math", ["\\boxed{4}", "5"], {"answer": "4"}).metrics["success_vote"]
+        1.0
+
+    Args:
+        grader: as the suite key ``grader``: a name, ``{name: {option: value}}``, ``module:function``, a function, a list.
+        responses: one text, or one for each of n.
+        row: column to value, the reference among them.
+        vote: as the suite key ``vote``.
+
+    Returns:
+        ``.metrics`` (name to value), ``.voted_answer``, ``.votes`` and ``.answers``.
+
+    Raises:
+        SuiteError: no such grader or option, a row without its reference, or a judge, which needs an endpoint.
+    """
+    resolved = resolve(grader, vote=vote, where="grade()")
+    if judges_of(resolved):
+        raise SuiteError("grade() asks no model, so it cannot judge; use evaluate(suite)")
+    return resolved.grade([responses] if isinstance(responses, str) else list(responses), row)
 
 
 def _config(given: object) -> Config:

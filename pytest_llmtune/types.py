@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 __all__ = [
     "Answer",
@@ -209,8 +209,42 @@ class Interval:
     confidence: float = 0.95
 
 
+class _Metrics:
+    """``evaluation.success_vote`` for ``evaluation.metrics["success_vote"]``, which reads better in an assert.
+
+    The metrics that every suite has are annotated, so that a misspelled name is an error for type checkers. A metric of
+    your own grader is in ``metrics``.
+    """
+
+    success_vote: float
+    success: float
+    expected_success: float
+    refused: float
+    latency: float
+    latency_p50: float
+    latency_p90: float
+    latency_p95: float
+    latency_p99: float
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> float:
+            if name == "metrics" or name.startswith("__"):  # not set yet, while copying or unpickling
+                raise AttributeError(name)
+            try:
+                return self.metrics[name]
+            except KeyError:
+                import difflib
+
+                near = difflib.get_close_matches(name, self.metrics, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise AttributeError(
+                    f"no metric {name!r}{hint}; there are: {', '.join(sorted(self.metrics))}"
+                ) from None
+
+
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(_Metrics):
     """One configuration over a list of examples."""
 
     config: Mapping[str, Any]
@@ -228,15 +262,6 @@ class Evaluation:
     @cached_property
     def unknown(self) -> tuple[ExampleResult, ...]:
         return tuple(result for result in self.results if result.status == "unknown")
-
-    def __getattr__(self, name: str) -> float:
-        # result.success_vote reads better in an assert than result.metrics["success_vote"]
-        if name == "metrics" or name.startswith("__"):  # not set yet, while copying or unpickling
-            raise AttributeError(name)
-        try:
-            return self.metrics[name]
-        except KeyError:
-            raise AttributeError(f"no metric {name!r}; there are: {', '.join(sorted(self.metrics))}") from None
 
 
 @dataclass(frozen=True, slots=True)

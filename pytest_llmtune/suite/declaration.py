@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_llmtune.suite.keys import Threshold
@@ -123,7 +124,13 @@ def _is_gate(name: str) -> bool:
 
 
 def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:
-    """Every ``min_<metric>`` and ``max_<metric>``; None switches one off."""
-    gates = [name for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name) and raw is not None]
-    read = [problems.attempt(parse, name, mapping[name], path=(name,)) for name in gates]
+    """Every ``min_<metric>`` and ``max_<metric>``, also of the key ``thresholds``; None switches one off."""
+    own = {name: raw for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name)}
+    listed = mapping.get("thresholds")
+    read = [problems.attempt(parse, name, raw, path=(name,)) for name, raw in own.items() if raw is not None]
+    for name, raw in listed.items() if isinstance(listed, Mapping) else ():
+        if name in own:
+            problems.add("is given twice: as a key of its own, and here", "thresholds", str(name))
+        elif raw is not None:
+            read.append(problems.attempt(parse, str(name), raw, path=("thresholds", str(name))))
     return tuple(gate for gate in read if gate is not None)

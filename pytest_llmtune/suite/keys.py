@@ -352,6 +352,8 @@ class Key:
     default: Any
     doc: str
     """One sentence or two, in Markdown."""
+    type: str = "Any"
+    """The annotation that editors and type checkers see; see ``suite/signature.py``."""
     off: bool = False
     """Whether an explicit None switches it off; elsewhere None stands for the default."""
 
@@ -373,6 +375,7 @@ KEYS: tuple[Key, ...] = (
         ValueForm(check_name, {"type": "string", "maxLength": 100}),
         None,
         "Unique in the run; names the files. Default: from the test or file.",
+        type="str | None",
     ),
     Key(
         "dataset",
@@ -387,32 +390,37 @@ KEYS: tuple[Key, ...] = (
         REQUIRED,
         "A path (`jsonl json csv tsv yaml parquet`, `.gz` too), a glob, `archive.zip/member`, `hf:NAME?name=&split=`, "
         "`module:function`, a list of rows, or a function that returns rows.",
+        type="str | Sequence[Mapping[str, Any]] | Callable[..., Any]",
     ),
     Key(
         "columns",
         texts("a list of column names"),
         None,
         "The names of the columns of a CSV or TSV file that has no header line.",
+        type="Sequence[str] | None",
     ),
     Key(
         "where",
         ValueForm(condition, {"type": "string", "minLength": 1}),
         None,
         "Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row.",
+        type="str | Callable[[Mapping[str, Any]], bool] | None",
     ),
     Key(
         "shuffle",
         flag(),
         True,
         "Put the rows into an order by content and seed; re-ordering the file does not change it.",
+        type="bool",
     ),
-    Key("seed", whole(0, "a seed"), 0, "Orders the rows, keeps caches apart, and seeds the search."),
-    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a share of all rows."),
+    Key("seed", whole(0, "a seed"), 0, "Orders the rows, keeps caches apart, and seeds the search.", type="int"),
+    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a share of all rows.", type="float"),
     Key(
         "test_size",
         whole(1, "rows"),
         None,
         "At most so many rows to guard on. Default: all the rest; where none is left, the tuning rows.",
+        type="int | None",
     ),
     Key(
         "split",
@@ -420,18 +428,21 @@ KEYS: tuple[Key, ...] = (
         "random",
         "`random`: the first `tune_size` rows tune. "
         "`hash`: a row's own content decides, so that none changes sides when rows are appended.",
+        type='Literal["random", "hash"]',
     ),
     Key(
         "stratify",
         text("a column's name"),
         None,
         "A column whose values are to be as frequent in both parts as in the whole.",
+        type="str | None",
     ),
     Key(
         "duplicates",
         one_of("refuse", "drop", "allow"),
         "refuse",
         "What to do with a test row that asks the same as a tuning row.",
+        type='Literal["refuse", "drop", "allow"]',
     ),
     Key(
         "prompt",
@@ -439,26 +450,36 @@ KEYS: tuple[Key, ...] = (
         None,
         "One template or a list to choose from: format strings over the columns, or functions of the row. "
         "This or `messages`.",
+        type="str | Callable[..., Any] | Sequence[Any] | None",
     ),
     Key(
         "messages",
         anything({"$ref": "#/$defs/messages_choice"}),
         None,
         "A list of chat messages whose contents are templates, or a list of such lists to choose from.",
+        type="Sequence[Any] | Callable[..., Any] | None",
     ),
-    Key("system", text("the system message"), None, "A fixed system message before `prompt`; sent as it stands."),
+    Key(
+        "system",
+        text("the system message"),
+        None,
+        "A fixed system message before `prompt`; sent as it stands.",
+        type="str | None",
+    ),
     Key(
         "model",
         anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
         REQUIRED,
         "One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: "
         "what differs for this model.",
+        type="str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]",
     ),
     Key(
         "extra_body",
         ValueForm(mapping, {"type": "object"}),
         {},
         "Parameters that only your server knows (`top_k`, `min_p`, ...), each a constant, a list or a range.",
+        type="Mapping[str, Any] | None",
     ),
     Key(
         "grader",
@@ -466,12 +487,14 @@ KEYS: tuple[Key, ...] = (
         REQUIRED,
         "A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, "
         "or a list of these.",
+        type="Any",
     ),
     Key(
         "vote",
         or_callable(one_of("equivalence", "medoid"), "or a function"),
         "equivalence",
         "How an answer is elected from several.",
+        type="str | Callable[..., Any]",
     ),
     Key(
         "reasoning",
@@ -488,9 +511,16 @@ KEYS: tuple[Key, ...] = (
         flag(),
         False,
         "Accept a grader that calls an empty or a foreign answer right; every report says so.",
+        type="bool",
     ),
-    Key("metric", text("a metric's name"), "success_vote", "What is tuned."),
-    Key("mode", one_of("max", "min"), "max", "Whether more of the metric is better, or less."),
+    Key("metric", text("a metric's name"), "success_vote", "What is tuned.", type="str"),
+    Key(
+        "mode",
+        one_of("max", "min"),
+        "max",
+        "Whether more of the metric is better, or less.",
+        type='Literal["max", "min"]',
+    ),
     Key(
         "aggregate",
         or_callable(
@@ -502,31 +532,44 @@ KEYS: tuple[Key, ...] = (
         "mean",
         "From the examples' values to the suite's: `mean`, `median`, `module:function`, "
         "or a function of a list of numbers. The search compares means all the same, and says so.",
+        type="str | Callable[[Sequence[float]], float]",
     ),
     Key(
         "group_by",
         text("a column's name"),
         None,
         "A column by which results are reported, and thresholds may be given.",
+        type="str | None",
     ),
     Key(
         "inference_budget",
         dollars("USD per instance"),
         None,
         "USD per instance, mean; also the guard's limit of cost unless `max_inference_cost` is given.",
+        type="Dollars | None",
     ),
     Key(
         "optimization_budget",
         dollars("USD for the whole search"),
         None,
         "USD for the whole search; never passed.",
+        type="Dollars | None",
     ),
-    Key("num_samples", whole(1, "trials", also=-1), 20, "Trials; -1: only `optimization_budget` decides."),
+    Key("num_samples", whole(1, "trials", also=-1), 20, "Trials; -1: only `optimization_budget` decides.", type="int"),
     Key(
         "prices",
         ValueForm(parse_prices, PRICES_SCHEMA),
         {},
         "`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices.",
+        type="Mapping[str, Mapping[str, Dollars]]",
+    ),
+    Key(
+        "thresholds",
+        ValueForm(mapping, {"type": "object", "additionalProperties": {"$ref": "#/$defs/threshold"}}),
+        {},
+        "Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the "
+        "metrics of your own grader.",
+        type="Mapping[str, Threshold]",
     ),
     Key(
         "max_drop",
@@ -534,6 +577,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the "
         "recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated.",
+        type="float | None",
         off=True,
     ),
     Key(
@@ -542,6 +586,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. "
         "`None`: only `max_drop` counts.",
+        type="float | None",
         off=True,
     ),
     Key(
@@ -550,6 +595,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where "
         "the answers are the recorded ones, 0.1 where they are new. `None`: not gated.",
+        type="Any",
         off=True,
     ),
     Key(
@@ -557,18 +603,21 @@ KEYS: tuple[Key, ...] = (
         whole(0, "examples"),
         0,
         "How many examples may stay without an answer; more is inconclusive, and fails.",
+        type="int",
     ),
     Key(
         "baselines",
         ValueForm(baselines, {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
         (),
         "Configurations evaluated beside the winner; what one leaves out is the untuned configuration's.",
+        type="Mapping[str, Any] | Sequence[Mapping[str, Any]]",
     ),
     Key(
         "base_url",
         text("a URL"),
         None,
         "The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`.",
+        type="str | None",
     ),
     Key(
         "endpoints",
@@ -578,24 +627,28 @@ KEYS: tuple[Key, ...] = (
         ),
         None,
         "Endpoints in order of failover: a list, or the path of a file.",
+        type="str | Sequence[Mapping[str, Any]] | None",
     ),
     Key(
         "concurrency",
         whole(1, "requests in flight"),
         None,
         "Requests in flight. Default: `--llm-concurrency`, 32.",
+        type="int | None",
     ),
     Key(
         "timeout",
         positive("seconds for one request"),
         None,
         "Seconds for one request. Default: `--llm-timeout`, 60.",
+        type="float | None",
     ),
     Key(
         "deadline",
         positive("seconds for all requests"),
         None,
         "Seconds for everything the suite asks in a run. Default: none.",
+        type="float | None",
     ),
 )
 """Every key beside the OpenAI parameters and the thresholds."""

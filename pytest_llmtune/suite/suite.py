@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune.data.dataset import Dataset, check_source, load
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.suite.keys import Threshold
     from pytest_llmtune.suite.space import Config, Space
+    from pytest_llmtune.suite.typed import SuiteKeys
 
 __all__ = ["Suite", "check_whole"]
 
@@ -133,7 +134,7 @@ class Suite:
     """Seconds for all requests of a run."""
     declaration: Declaration = field(compare=False)
 
-    def __init__(self, *, base_dir: str | Path | None = None, **keys: Any) -> None:
+    def __init__(self, *, base_dir: str | Path | None = None, **keys: Unpack[SuiteKeys]) -> None:
         base = Path(base_dir) if base_dir is not None else Path.cwd()
         where = Declaration(f"Suite({shown(keys.get('name'))})", base)
         problem = problem_of(partial(_declare, self, keys, where))

@@ -131,6 +131,7 @@ SAMPLES: dict[str, Any] = {
     "alpha": 0.25,
     "max_cost_rise": 0.5,
     "max_unknown": 4,
+    "thresholds": {"min_success": 0.5},
     "baselines": [{"n": 2}],
     "base_url": "http://localhost/v1",
     "endpoints": [{"base_url": "http://localhost/v1"}],

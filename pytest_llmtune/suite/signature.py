@@ -1,0 +1,88 @@
+"""Type annotations of a suite's keys, written from the key table: ``python -m pytest_llmtune.suite.signature``.
+
+``suite/typed.py`` is the result. Type checkers and editors read it; nothing imports it at run time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, Bounds
+from pytest_llmtune.suite.keys import KEYS, METRICS, REQUIRED
+
+__all__ = ["PATH", "text"]
+
+PATH = Path(__file__).with_name("typed.py")
+
+_HEAD = '''"""Annotations of a suite's keys and of OpenAI's parameters. Generated: ``python -m pytest_llmtune.suite.signature``."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
+
+if TYPE_CHECKING:
+    from pytest_llmtune.suite.domains import Domain
+
+__all__ = ["Parameters", "SuiteKeys"]
+
+Dollars = Decimal | float | str
+Number = Decimal | float | str
+Threshold = Number | Mapping[str, Number] | None
+
+
+'''
+
+
+def text() -> str:
+    """The module's source text."""
+    keys = [
+        (key.name, f"Required[{key.type}]" if key.default is REQUIRED else f"{key.type} | None", key.doc)
+        for key in KEYS
+    ]
+    parameters = [(TEMPERATURE_OR_TOP_P, "Any", "A choice of branches: a temperature or a top_p.")]
+    parameters += [(name, _searched(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
+    limits = [(f"{side}_{name}", "Threshold", _limit(side, name)) for name in METRICS for side in ("min", "max")]
+    plain = [("model", "str", "The model to ask.")]
+    plain += [(name, _plain(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
+    return "\n\n".join(
+        [
+            _HEAD.rstrip() + "\n",
+            _typed_dict("SuiteKeys", "The keys of a suite.", [*keys, *parameters, *limits]),
+            _typed_dict("Parameters", "OpenAI parameters of one request.", plain),
+        ]
+    )
+
+
+def _typed_dict(name: str, doc: str, fields: list[tuple[str, str, str]]) -> str:
+    lines = [f"class {name}(TypedDict, total=False):", f'    """{doc}"""', ""]
+    for key, annotation, said in fields:
+        lines += [f"    {key}: {annotation.replace('None | None', 'None')}", f'    """{said}"""']
+    return "\n".join([*lines, ""])
+
+
+def _plain(name: str, bounds: Bounds | None) -> str:
+    if bounds is None:
+        return "Sequence[Any] | None" if name in LISTS else "Any"
+    return "int | None" if bounds.whole else "float | None"
+
+
+def _searched(name: str, bounds: Bounds | None) -> str:
+    if bounds is None or name in LISTS:
+        return "Any"
+    number = "int" if bounds.whole else "float"
+    return f"{number} | Domain | Mapping[str, Sequence[Any]] | Sequence[{number} | None] | None"
+
+
+def _doc(bounds: Bounds | None) -> str:
+    return "As OpenAI defines it." if bounds is None else f"{str(bounds).capitalize()}."
+
+
+def _limit(side: str, metric: str) -> str:
+    return f"The guard fails where {metric} is {'below' if side == 'min' else 'above'} this."
+
+
+if __name__ == "__main__":
+    PATH.write_text(text(), encoding="utf-8")

@@ -1,0 +1,269 @@
+"""Annotations of a suite's keys and of OpenAI's parameters. Generated: ``python -m pytest_llmtune.suite.signature``."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
+
+if TYPE_CHECKING:
+    from pytest_llmtune.suite.domains import Domain
+
+__all__ = ["Parameters", "SuiteKeys"]
+
+Dollars = Decimal | float | str
+Number = Decimal | float | str
+Threshold = Number | Mapping[str, Number] | None
+
+
+class SuiteKeys(TypedDict, total=False):
+    """The keys of a suite."""
+
+    name: str | None
+    """Unique in the run; names the files. Default: from the test or file."""
+    dataset: Required[str | Sequence[Mapping[str, Any]] | Callable[..., Any]]
+    """A path (`jsonl json csv tsv yaml parquet`, `.gz` too), a glob, `archive.zip/member`, `hf:NAME?name=&split=`, `module:function`, a list of rows, or a function that returns rows."""
+    columns: Sequence[str] | None
+    """The names of the columns of a CSV or TSV file that has no header line."""
+    where: str | Callable[[Mapping[str, Any]], bool] | None
+    """Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row."""
+    shuffle: bool | None
+    """Put the rows into an order by content and seed; re-ordering the file does not change it."""
+    seed: int | None
+    """Orders the rows, keeps caches apart, and seeds the search."""
+    tune_size: float | None
+    """Rows to tune on; below 1, a share of all rows."""
+    test_size: int | None
+    """At most so many rows to guard on. Default: all the rest; where none is left, the tuning rows."""
+    split: Literal["random", "hash"] | None
+    """`random`: the first `tune_size` rows tune. `hash`: a row's own content decides, so that none changes sides when rows are appended."""
+    stratify: str | None
+    """A column whose values are to be as frequent in both parts as in the whole."""
+    duplicates: Literal["refuse", "drop", "allow"] | None
+    """What to do with a test row that asks the same as a tuning row."""
+    prompt: str | Callable[..., Any] | Sequence[Any] | None
+    """One template or a list to choose from: format strings over the columns, or functions of the row. This or `messages`."""
+    messages: Sequence[Any] | Callable[..., Any] | None
+    """A list of chat messages whose contents are templates, or a list of such lists to choose from."""
+    system: str | None
+    """A fixed system message before `prompt`; sent as it stands."""
+    model: Required[str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]]
+    """One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: what differs for this model."""
+    extra_body: Mapping[str, Any] | None
+    """Parameters that only your server knows (`top_k`, `min_p`, ...), each a constant, a list or a range."""
+    grader: Required[Any]
+    """A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, or a list of these."""
+    vote: str | Callable[..., Any] | None
+    """How an answer is elected from several."""
+    reasoning: Any | None
+    """Take the model's reasoning (`<think>...</think>` and the like) out of an answer before it is graded. `false`: grade everything; `{open: ..., close: ...}`, or a list of these: the marks of a thought, in place of the built-in ones."""
+    allow_vacuous: bool | None
+    """Accept a grader that calls an empty or a foreign answer right; every report says so."""
+    metric: str | None
+    """What is tuned."""
+    mode: Literal["max", "min"] | None
+    """Whether more of the metric is better, or less."""
+    aggregate: str | Callable[[Sequence[float]], float] | None
+    """From the examples' values to the suite's: `mean`, `median`, `module:function`, or a function of a list of numbers. The search compares means all the same, and says so."""
+    group_by: str | None
+    """A column by which results are reported, and thresholds may be given."""
+    inference_budget: Dollars | None
+    """USD per instance, mean; also the guard's limit of cost unless `max_inference_cost` is given."""
+    optimization_budget: Dollars | None
+    """USD for the whole search; never passed."""
+    num_samples: int | None
+    """Trials; -1: only `optimization_budget` decides."""
+    prices: Mapping[str, Mapping[str, Dollars]] | None
+    """`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices."""
+    thresholds: Mapping[str, Threshold] | None
+    """Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the metrics of your own grader."""
+    max_drop: float | None
+    """How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated."""
+    alpha: float | None
+    """Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. `None`: only `max_drop` counts."""
+    max_cost_rise: Any | None
+    """How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where the answers are the recorded ones, 0.1 where they are new. `None`: not gated."""
+    max_unknown: int | None
+    """How many examples may stay without an answer; more is inconclusive, and fails."""
+    baselines: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+    """Configurations evaluated beside the winner; what one leaves out is the untuned configuration's."""
+    base_url: str | None
+    """The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`."""
+    endpoints: str | Sequence[Mapping[str, Any]] | None
+    """Endpoints in order of failover: a list, or the path of a file."""
+    concurrency: int | None
+    """Requests in flight. Default: `--llm-concurrency`, 32."""
+    timeout: float | None
+    """Seconds for one request. Default: `--llm-timeout`, 60."""
+    deadline: float | None
+    """Seconds for everything the suite asks in a run. Default: none."""
+    temperature_or_top_p: Any
+    """A choice of branches: a temperature or a top_p."""
+    temperature: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
+    """A number from 0 to 2."""
+    top_p: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
+    """A number from 0 to 1."""
+    max_tokens: int | Domain | Mapping[str, Sequence[Any]] | Sequence[int | None] | None
+    """A whole number from 1."""
+    max_completion_tokens: int | Domain | Mapping[str, Sequence[Any]] | Sequence[int | None] | None
+    """A whole number from 1."""
+    n: int | Domain | Mapping[str, Sequence[Any]] | Sequence[int | None] | None
+    """A whole number from 1 to 10000."""
+    stop: Any
+    """As OpenAI defines it."""
+    frequency_penalty: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
+    """A number from -2 to 2."""
+    presence_penalty: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
+    """A number from -2 to 2."""
+    reasoning_effort: Any
+    """As OpenAI defines it."""
+    verbosity: Any
+    """As OpenAI defines it."""
+    response_format: Any
+    """As OpenAI defines it."""
+    logit_bias: Any
+    """As OpenAI defines it."""
+    logprobs: Any
+    """As OpenAI defines it."""
+    top_logprobs: int | Domain | Mapping[str, Sequence[Any]] | Sequence[int | None] | None
+    """A whole number from 0 to 20."""
+    tools: Any
+    """As OpenAI defines it."""
+    tool_choice: Any
+    """As OpenAI defines it."""
+    parallel_tool_calls: Any
+    """As OpenAI defines it."""
+    functions: Any
+    """As OpenAI defines it."""
+    function_call: Any
+    """As OpenAI defines it."""
+    metadata: Any
+    """As OpenAI defines it."""
+    modalities: Any
+    """As OpenAI defines it."""
+    prediction: Any
+    """As OpenAI defines it."""
+    prompt_cache_key: Any
+    """As OpenAI defines it."""
+    prompt_cache_retention: Any
+    """As OpenAI defines it."""
+    safety_identifier: Any
+    """As OpenAI defines it."""
+    service_tier: Any
+    """As OpenAI defines it."""
+    store: Any
+    """As OpenAI defines it."""
+    user: Any
+    """As OpenAI defines it."""
+    web_search_options: Any
+    """As OpenAI defines it."""
+    min_success_vote: Threshold
+    """The guard fails where success_vote is below this."""
+    max_success_vote: Threshold
+    """The guard fails where success_vote is above this."""
+    min_success: Threshold
+    """The guard fails where success is below this."""
+    max_success: Threshold
+    """The guard fails where success is above this."""
+    min_expected_success: Threshold
+    """The guard fails where expected_success is below this."""
+    max_expected_success: Threshold
+    """The guard fails where expected_success is above this."""
+    min_refused: Threshold
+    """The guard fails where refused is below this."""
+    max_refused: Threshold
+    """The guard fails where refused is above this."""
+    min_inference_cost: Threshold
+    """The guard fails where inference_cost is below this."""
+    max_inference_cost: Threshold
+    """The guard fails where inference_cost is above this."""
+    min_cost: Threshold
+    """The guard fails where cost is below this."""
+    max_cost: Threshold
+    """The guard fails where cost is above this."""
+    min_latency: Threshold
+    """The guard fails where latency is below this."""
+    max_latency: Threshold
+    """The guard fails where latency is above this."""
+    min_latency_p50: Threshold
+    """The guard fails where latency_p50 is below this."""
+    max_latency_p50: Threshold
+    """The guard fails where latency_p50 is above this."""
+    min_latency_p90: Threshold
+    """The guard fails where latency_p90 is below this."""
+    max_latency_p90: Threshold
+    """The guard fails where latency_p90 is above this."""
+    min_latency_p95: Threshold
+    """The guard fails where latency_p95 is below this."""
+    max_latency_p95: Threshold
+    """The guard fails where latency_p95 is above this."""
+    min_latency_p99: Threshold
+    """The guard fails where latency_p99 is below this."""
+    max_latency_p99: Threshold
+    """The guard fails where latency_p99 is above this."""
+
+
+class Parameters(TypedDict, total=False):
+    """OpenAI parameters of one request."""
+
+    model: str
+    """The model to ask."""
+    temperature: float | None
+    """A number from 0 to 2."""
+    top_p: float | None
+    """A number from 0 to 1."""
+    max_tokens: int | None
+    """A whole number from 1."""
+    max_completion_tokens: int | None
+    """A whole number from 1."""
+    n: int | None
+    """A whole number from 1 to 10000."""
+    stop: Any
+    """As OpenAI defines it."""
+    frequency_penalty: float | None
+    """A number from -2 to 2."""
+    presence_penalty: float | None
+    """A number from -2 to 2."""
+    reasoning_effort: Any
+    """As OpenAI defines it."""
+    verbosity: Any
+    """As OpenAI defines it."""
+    response_format: Any
+    """As OpenAI defines it."""
+    logit_bias: Any
+    """As OpenAI defines it."""
+    logprobs: Any
+    """As OpenAI defines it."""
+    top_logprobs: int | None
+    """A whole number from 0 to 20."""
+    tools: Sequence[Any] | None
+    """As OpenAI defines it."""
+    tool_choice: Any
+    """As OpenAI defines it."""
+    parallel_tool_calls: Any
+    """As OpenAI defines it."""
+    functions: Sequence[Any] | None
+    """As OpenAI defines it."""
+    function_call: Any
+    """As OpenAI defines it."""
+    metadata: Any
+    """As OpenAI defines it."""
+    modalities: Sequence[Any] | None
+    """As OpenAI defines it."""
+    prediction: Any
+    """As OpenAI defines it."""
+    prompt_cache_key: Any
+    """As OpenAI defines it."""
+    prompt_cache_retention: Any
+    """As OpenAI defines it."""
+    safety_identifier: Any
+    """As OpenAI defines it."""
+    service_tier: Any
+    """As OpenAI defines it."""
+    store: Any
+    """As OpenAI defines it."""
+    user: Any
+    """As OpenAI defines it."""
+    web_search_options: Any
+    """As OpenAI defines it."""

@@ -1,0 +1,64 @@
+"""What users write; ``mypy --strict`` must accept all of it. Checked, never run."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import assert_type
+
+from pytest_llmtune import (
+    BudgetExhaustedError,
+    CompletionError,
+    Config,
+    Evaluation,
+    Grader,
+    LLMTuneError,
+    Settings,
+    Suite,
+    complete,
+    evaluate,
+    grade,
+    lograndint,
+    randint,
+    tune,
+    uniform,
+)
+
+suite = Suite(
+    name="sums",
+    dataset=[{"question": "1+1", "answer": "2"}],
+    where="answer != 'x'",
+    prompt=["{question}", "{question} Answer briefly."],
+    model=["small", {"model": "o3", "temperature": None}],
+    temperature=uniform(0, 2),
+    max_tokens=lograndint(50, 1000),
+    n=randint(1, 5),
+    stop=["a", None],
+    grader={"math": {"symbolic": False}},
+    inference_budget=0.004,
+    optimization_budget=Decimal(1),
+    prices={"small": {"input": 0.1, "output": "0.4"}},
+    min_success_vote=0.85,
+    thresholds={"min_json_valid": 0.99},
+    max_drop=0.02,
+)
+config, study = tune(suite, settings=Settings(base_url="http://localhost:1"))
+assert_type(config, Config)
+result = evaluate(suite, config)
+assert_type(result, Evaluation)
+assert_type(result.success_vote, float)
+assert_type(result.metrics["json_valid"], float)
+assert_type(result.inference_cost, Decimal)
+completion = complete(config, {"question": "1+1"}, temperature=0.5, n=3)
+assert_type(completion.texts, tuple[str, ...])
+assert_type(grade("exact", ["2"], {"answer": "2"}).metrics["success"], float)
+
+
+def mine(grader: Grader) -> str:
+    return grader.fingerprint
+
+
+def handled() -> None:
+    try:
+        evaluate(suite)
+    except (BudgetExhaustedError, CompletionError) as error:
+        raise LLMTuneError(str(error)) from error

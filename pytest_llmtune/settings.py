@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import Shard
 
-__all__ = ["Mode", "Settings"]
+__all__ = ["MaxAge", "Mode", "Settings"]
 
 
 class Mode(StrEnum):
@@ -36,6 +36,15 @@ class Mode(StrEnum):
     def option(self) -> str:
         """The command-line option that chooses this mode; empty for replay, the default."""
         return "" if self is Mode.REPLAY else f"--llm-{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class MaxAge:
+    """How old a recording may be."""
+
+    days: int
+    fails: bool = False
+    """Whether an older one fails its test, and is not only told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,15 @@ class Settings:
     redact: tuple[str, ...] = ()
     """Regular expressions whose matches never reach a file."""
     allow_hosts: tuple[str, ...] = ()
-    """Loopback hosts that tests may reach in offline modes."""
+    """Hosts that tests may reach while the network is shut: names, addresses and patterns, with or without a port."""
+    ignore_hosts: tuple[str, ...] = ()
+    """``HOST[:PORT][/PATH] [pass|record|refuse]``: what happens to requests that ask no model."""
+    block_network: str = "marked"
+    """Whose network is shut: that of tests that use the plugin (``marked``), or of ``all``."""
+    isolate: bool = False
+    """Whether the whole run is cut off from the network by the operating system."""
+    max_age: MaxAge | None = None
+    """What is older than that is told, or fails."""
     shard: Shard | None = None
     """The part of every suite's rows that this run looks at."""
     share_rows: int = 10_000

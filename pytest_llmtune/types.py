@@ -115,6 +115,8 @@ class Exchange:
     """Seconds from sending to the last byte."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Allow-listed response headers."""
+    recorded: str = ""
+    """The day on which the server was asked, ``YYYY-MM-DD``; empty where nobody noted it."""
 
 
 @dataclass(frozen=True, slots=True)

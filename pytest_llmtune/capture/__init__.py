@@ -1,1 +1,1 @@
-"""An app's own model calls: record, replay, meter, and shut the network."""
+"""An app's own calls: recorded, replayed, metered, and kept from the network."""

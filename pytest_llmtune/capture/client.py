@@ -67,7 +67,7 @@ def _asked(request: Any, body: bytes) -> Asked:
 
 def _played(http: ModuleType, interaction: Interaction) -> Any:
     return http.Response(
-        interaction.status, headers=dict(interaction.headers), stream=http.ByteStream(interaction.text.encode())
+        interaction.status, headers=dict(interaction.headers), stream=http.ByteStream(interaction.content)
     )
 
 
@@ -96,8 +96,8 @@ class _Transport:
         try:
             with outside(), openai.DefaultHttpxClient(verify=self._verify) as sender:
                 response = sender.send(request)
-        except BaseException:
-            self._replay.drop(call)
+        except BaseException as error:
+            self._replay.drop(call, f"did not come ({type(error).__name__})")
             raise
         return _answered(self._replay, self._http, call, response)
 
@@ -130,8 +130,8 @@ class _AsyncTransport:
             with outside():
                 async with openai.DefaultAsyncHttpxClient(verify=self._verify) as sender:
                     response = await sender.send(request)
-        except BaseException:
-            self._replay.drop(call)
+        except BaseException as error:
+            self._replay.drop(call, f"did not come ({type(error).__name__})")
             raise
         return _answered(self._replay, self._http, call, response)
 

@@ -10,54 +10,153 @@ import socket
 import sys
 import threading
 from asyncio import proactor_events
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import TracebackType
 
 __all__ = [
     "HERE",
     "Attempt",
+    "HostPattern",
     "NetworkShutError",
     "Offline",
     "OpenHosts",
     "Patches",
     "Questions",
     "host_name",
+    "ignoring",
     "ip_number",
+    "passing",
+    "provider",
 ]
 
 
 HERE = "localhost"
 _NAMES = frozenset({"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # names of this machine
+_PROVIDERS = (
+    "api.openai.com",
+    "*.openai.azure.com",
+    "*.services.ai.azure.com",
+    "*.cognitiveservices.azure.com",
+    "*.inference.ai.azure.com",
+    "api.anthropic.com",
+    "generativelanguage.googleapis.com",
+    "aiplatform.googleapis.com",
+    "*-aiplatform.googleapis.com",
+    "bedrock-runtime.*.amazonaws.com",
+    "bedrock-runtime-fips.*.amazonaws.com",
+    "api.cohere.com",
+    "api.cohere.ai",
+    "api.mistral.ai",
+    "api.groq.com",
+    "api.deepseek.com",
+    "api.x.ai",
+    "api.together.xyz",
+    "api.together.ai",
+    "api.fireworks.ai",
+    "api.perplexity.ai",
+    "api.cerebras.ai",
+    "api.deepinfra.com",
+    "api.voyageai.com",
+    "api.jina.ai",
+    "openrouter.ai",
+    "router.huggingface.co",
+    "api-inference.huggingface.co",
+    "integrate.api.nvidia.com",
+    "api.moonshot.ai",
+    "api.moonshot.cn",
+    "dashscope.aliyuncs.com",
+    "dashscope-intl.aliyuncs.com",
+    "open.bigmodel.cn",
+    "api.ai21.com",
+    "api.replicate.com",
+    "ollama.com",
+)
+"""Hosts of model providers: a request to one of them is a call of a model, whatever its path."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """One entry of a list of hosts, such as ``redis:6379``, ``*.internal`` or ``[::1]:8000``."""
+
+    host: str
+    """A name, an address, or a pattern with ``*`` or ``?``; lower case."""
+    port: int | None = None
+    """None: every port."""
+
+    @classmethod
+    def of(cls, text: str) -> HostPattern:
+        """Read an entry.
+
+        Raises:
+            ValueError: it has no host, or its port is no number.
+        """
+        host, port = text.strip(), ""
+        if host.startswith("["):
+            host, _, port = host[1:].partition("]")
+            port = port.removeprefix(":")
+        elif host.count(":") == 1:
+            host, _, port = host.partition(":")
+        if not host or any(sign in host for sign in "/@ ") or (port and not port.isdecimal()):
+            raise ValueError("no host")
+        return cls(host_name(host), int(port) if port else None)
+
+    def matches(self, host: str, port: int | None) -> bool:
+        """Whether a host, by its ``host_name``, and a port are meant."""
+        return self.port in (None, port) and (self.host == host or fnmatchcase(host, self.host))
 
 
 @dataclass(frozen=True, slots=True)
 class OpenHosts:
-    """Hosts that stay open while the network is shut."""
+    """Hosts that stay open while the network is shut, except for the endpoints of models among them."""
 
-    entries: frozenset[tuple[str, int | None]] = frozenset()
-    """(host, port); None opens every port."""
+    entries: tuple[HostPattern, ...] = ()
+    endpoints: frozenset[tuple[str, int]] = frozenset()
+    """(host, port) of model endpoints that the run knows: these are recorded and replayed, and never just reached."""
 
     @classmethod
-    def of(cls, hosts: Iterable[str]) -> OpenHosts:
-        """Read entries such as ``localhost``, ``127.0.0.1:8000`` or ``[::1]:8000``.
+    def of(cls, hosts: Iterable[str], endpoints: Iterable[tuple[str, int]] = ()) -> OpenHosts:
+        """Read entries such as ``localhost``, ``redis:6379``, ``*.internal`` or ``[::1]:8000``.
 
         Raises:
-            SuiteError: an entry is no loopback host.
+            SuiteError: an entry names no host, every host, or the host of a model provider.
         """
-        return cls(frozenset(map(_entry, hosts)))
+        return cls(tuple(map(_entry, hosts)), frozenset((host_name(host), port) for host, port in endpoints))
 
     def allows(self, host: str, port: int | None) -> bool:
         """Whether a socket may reach the host."""
         name = host_name(host)
-        return (name, None) in self.entries or (name, port) in self.entries
+        return (name, port) not in self.endpoints and any(entry.matches(name, port) for entry in self.entries)
+
+    def allows_all(self, names: Iterable[str], port: int | None) -> bool:
+        """Whether a socket may reach the host that has all these names: one is allowed, and none is an endpoint."""
+        known = tuple(map(host_name, names))
+        endpoint = any((name, port) in self.endpoints for name in known)
+        return not endpoint and any(self.allows(name, port) for name in known)
+
+    def names_port(self, host: str, port: int | None) -> bool:
+        """Whether an entry names exactly this host and port: then also what looks like a call of a model is let out."""
+        name = host_name(host)
+        return self.allows(host, port) and any(entry == HostPattern(name, port) for entry in self.entries)
+
+    def allows_name(self, host: str) -> bool:
+        """Whether a name may be looked up, for whatever port."""
+        return any(entry.matches(host_name(host), entry.port) for entry in self.entries)
+
+
+def provider(host: str) -> bool:
+    """Whether a host is that of a model provider."""
+    name = host_name(host)
+    return any(fnmatchcase(name, pattern) for pattern in _PROVIDERS)
 
 
 def ip_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -76,21 +175,22 @@ def host_name(host: str) -> str:
     return HERE if name in _NAMES else name
 
 
-def _entry(text: str) -> tuple[str, int | None]:
-    host, port = text.strip(), ""
-    if host.startswith("["):
-        host, _, port = host[1:].partition("]")
-        port = port.removeprefix(":")
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
-    number = ip_number(host)
-    loopback = bool(host) and (host_name(host) == HERE or (number is not None and number.is_loopback))
-    if not loopback or (port and not port.isdecimal()):
+def _entry(text: str) -> HostPattern:
+    try:
+        entry = HostPattern.of(text)
+    except ValueError:
         raise SuiteError(
-            f"llmtune_allow_hosts names {text!r}, which is no loopback host; "
-            "valid: localhost, 127.0.0.1, ::1 or any 127.x.y.z, each with or without :PORT"
+            f"llmtune_allow_hosts names {text!r}, which is no host; valid: a name, an address or a pattern, each with "
+            "or without :PORT, such as localhost, 127.0.0.1:8000, [::1]:8000, redis:6379, *.internal"
+        ) from None
+    if not entry.host.strip("*?."):
+        raise SuiteError(f"llmtune_allow_hosts names {text!r}, which is every host; name the hosts of your services")
+    if provider(entry.host) or any(fnmatchcase(known, entry.host) for known in _PROVIDERS):
+        raise SuiteError(
+            f"llmtune_allow_hosts names {text!r}, which is the host of a model provider; its calls are recorded and "
+            "replayed: @pytest.mark.llm_replay"
         )
-    return host_name(host), int(port) if port else None
+    return entry
 
 
 _Wrap = Callable[[Any], Callable[..., Any]]
@@ -104,6 +204,9 @@ class Questions(Protocol):
 
     def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
         """A name is about to be resolved; ``backwards``: an address to its name."""
+
+    def found(self, host: Any, addresses: Iterable[str]) -> None:
+        """The name was resolved to these addresses."""
 
 
 class Patches:
@@ -197,8 +300,11 @@ class Patches:
 
     def _resolve(self, original: Any) -> Callable[..., Any]:
         def resolve(*args: Any, **options: Any) -> Any:
-            self._ask.look_up(_argument(0, "host", args, options), _argument(1, "port", args, options))
-            return original(*args, **options)
+            host = _argument(0, "host", args, options)
+            self._ask.look_up(host, _argument(1, "port", args, options))
+            found = original(*args, **options)
+            self._ask.found(host, _addresses(found))
+            return found
 
         return resolve
 
@@ -218,9 +324,11 @@ class Patches:
         return getnameinfo
 
     def _loop_getaddrinfo(self, original: Any) -> Callable[..., Any]:
-        def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
+        async def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
             self._ask.look_up(host, port)
-            return original(loop, host, port, **options)
+            found = await original(loop, host, port, **options)
+            self._ask.found(host, _addresses(found))
+            return found
 
         return getaddrinfo
 
@@ -249,14 +357,46 @@ class Patches:
         return create_datagram_endpoint
 
 
+def _addresses(found: Any) -> list[str]:
+    """Of what ``getaddrinfo``, ``gethostbyname`` or ``gethostbyname_ex`` return."""
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, tuple):
+        return list(found[2])
+    return [str(item[4][0]) for item in found]
+
+
 def _argument(position: int, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return args[position] if len(args) > position else options.get(name)
 
+
+_PASSING: ContextVar[bool] = ContextVar("llmtune_passing", default=False)
+_IGNORING: ContextVar[bool] = ContextVar("llmtune_ignoring", default=False)
 
 _LOCAL_FAMILIES = tuple(
     family for name in ("AF_UNIX", "AF_NETLINK") if (family := getattr(socket, name, None)) is not None
 )
 _SHOWN = 5
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """The network is open in this context: for what is none of a test's, and for servers of this very process."""
+    token = _PASSING.set(True)
+    try:
+        yield
+    finally:
+        _PASSING.reset(token)
+
+
+@contextmanager
+def ignoring() -> Iterator[None]:
+    """Attempts in this context are refused as ever, and do not fail the test: libraries do without these hosts."""
+    token = _IGNORING.set(True)
+    try:
+        yield
+    finally:
+        _IGNORING.reset(token)
 
 
 class NetworkShutError(RecordingError, OSError):
@@ -284,43 +424,66 @@ class Offline:
     raises again when it is left.
 
     Args:
-        command: the command that mends a missing recording, for the message.
-        allow_hosts: loopback hosts that stay open, such as ``localhost`` or ``127.0.0.1:8000``.
+        command: the command that records what is missing, for the message.
+        allow_hosts: hosts that stay open, such as ``localhost``, ``redis:6379`` or ``*.internal``.
 
     Raises:
-        SuiteError: an allowed host is no loopback host.
+        SuiteError: an entry of ``allow_hosts`` names no host, every host or a model provider's.
         RecordingError: on leaving the context after an attempt; it lists every host and request.
     """
 
-    def __init__(self, command: str, allow_hosts: Iterable[str] = ()) -> None:
+    def __init__(self, command: str, allow_hosts: Iterable[str] | OpenHosts = ()) -> None:
         self.command = command
         self.attempts: list[Attempt] = []
-        self.open_hosts = OpenHosts.of(allow_hosts)
+        self.open_hosts = allow_hosts if isinstance(allow_hosts, OpenHosts) else OpenHosts.of(allow_hosts)
+        self._told = 0
 
     def __enter__(self) -> Offline:
         self.attempts.clear()
+        self._told = 0
         _WALL.enter(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         _WALL.leave(self)
-        if self.attempts and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise RecordingError(self.sentence()) from error
+        if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.verify(error)
 
-    def sentence(self) -> str:
-        """What was tried, and the command that mends it."""
-        places = list(dict.fromkeys(map(str, self.attempts)))
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        """The network is shut in this context; ``verify`` tells of attempts."""
+        _WALL.enter(self)
+        try:
+            yield
+        finally:
+            _WALL.leave(self)
+
+    def verify(self, error: BaseException | None = None) -> None:
+        """Tell of the attempts since the last time.
+
+        Raises:
+            RecordingError: there are some; it lists every host and request.
+        """
+        new, self._told = self.attempts[self._told :], len(self.attempts)
+        if new:
+            raise RecordingError(self._sentence(new)) from error
+
+    def _sentence(self, attempts: list[Attempt]) -> str:
+        places = list(dict.fromkeys(map(str, attempts)))
         more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
         return (
-            f"the network is shut in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}; "
-            f"record what it asks: {self.command} (of a client that is not llm_client: under @pytest.mark.llm_replay)"
+            f"the network is shut in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}: "
+            f"for a model's endpoint, mark the test @pytest.mark.llm_replay, or use the fixture llm_client, and "
+            f"record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
         )
 
     def refuse(self, attempt: Attempt) -> NetworkShutError:
-        """Remember an attempt; the error to raise for it."""
-        self.attempts.append(attempt)
+        """Remember an attempt, unless it is ignored; the error to raise for it."""
+        if not _IGNORING.get():
+            self.attempts.append(attempt)
         return NetworkShutError(
-            f"the network is shut in this mode: {attempt} was not reached; record the request: {self.command}"
+            f"the network is shut in this mode: {attempt} was not reached; record the request: {self.command}, "
+            "or name a service of your own in llmtune_allow_hosts"
         )
 
 
@@ -331,6 +494,8 @@ class _Wall:
         self._lock = threading.Lock()
         self._guards: tuple[Offline, ...] = ()
         self._patches = Patches(self)
+        self._resolved: dict[str, set[str]] = {}
+        """Names that were looked up while they were allowed, by the address found."""
 
     def enter(self, guard: Offline) -> None:
         with self._lock:
@@ -344,15 +509,17 @@ class _Wall:
             self._guards = self._guards[:position] + self._guards[position + 1 :]
             if not self._guards:
                 self._patches.remove()
+                self._resolved.clear()
 
     def reach(self, family: int, address: Any) -> None:
         """A socket is about to connect or send; every guard must agree."""
-        if family in _LOCAL_FAMILIES:
+        if family in _LOCAL_FAMILIES or _PASSING.get():
             return
         internet = isinstance(address, tuple) and len(address) >= 2
         host, port = (_text(address[0]), address[1]) if internet else (repr(address), None)
+        names = (host, *self._resolved.get(host, ()))
         for guard in reversed(self._guards):
-            if not guard.open_hosts.allows(host, port):
+            if not guard.open_hosts.allows_all(names, port):
                 raise guard.refuse(Attempt(host, port, _request_in_sight()))
 
     def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
@@ -360,9 +527,19 @@ class _Wall:
         name = _text(host or "")
         number = ip_number(name)
         asks_nobody = number is not None and (number.is_loopback or not backwards)
-        if not self._guards or asks_nobody or host_name(name) in (HERE, socket.gethostname().lower()):
+        if not self._guards or _PASSING.get() or asks_nobody:
+            return
+        if host_name(name) in (HERE, socket.gethostname().lower()):
+            return
+        if all(guard.open_hosts.allows_name(name) for guard in self._guards):
             return
         raise self._guards[-1].refuse(Attempt(name, port if isinstance(port, int) else None, _request_in_sight()))
+
+    def found(self, host: Any, addresses: Iterable[str]) -> None:
+        """A name was resolved: a socket will connect to one of the addresses."""
+        name = _text(host or "")
+        for address in addresses:
+            self._resolved.setdefault(address, set()).add(name)
 
 
 _WALL = _Wall()

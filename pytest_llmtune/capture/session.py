@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import re
 import threading
 import time
@@ -10,13 +12,16 @@ import unicodedata
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune._util.files import exclusive
+from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.capture.matching import Asked, Key, Matching
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
+from pytest_llmtune.capture.traffic import Kind, Traffic, endpoints_of, is_answer
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import mismatch as stale
@@ -25,7 +30,8 @@ from pytest_llmtune.recording.housekeeping import remove
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.recording.writer import write
 from pytest_llmtune.settings import Mode
-from pytest_llmtune.wire.body import text_of, why_incomplete
+from pytest_llmtune.wire.billing import asks_a_model
+from pytest_llmtune.wire.body import decoded, why_incomplete
 from pytest_llmtune.wire.tokens import noted
 
 if TYPE_CHECKING:
@@ -38,12 +44,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = ["Call", "CallRefusedError", "Replay", "replay_of"]
+__all__ = ["Call", "CallRefusedError", "Replay", "open_hosts_of", "replay_of", "replay_of_fixture"]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
 _WRITING = (Mode.RECORD_MISSING, Mode.TUNE, Mode.RECORD_ALL)
 _SHOWN = 3
+_RETRIED = frozenset({408, 409, 425, 429})
+"""Statuses below 500 after which clients ask again by themselves."""
+_PATIENCE = 20
+"""Refusals of one test after which even code that reports errors to others, and goes on, is stopped."""
 
 
 class CallRefusedError(BaseException):
@@ -62,15 +72,23 @@ class Call:
     """One request of a client, on its way to an answer."""
 
     asked: Asked
+    counts: bool = True
+    """Whether it asks a model; only such calls are held against the limits."""
     interaction: Interaction | None = None
     """The answer, once there is one that may be recorded."""
     played: bool = False
-    """Whether the answer is from the recording."""
+    """Whether the answer is from the recording, or a refusal."""
     hold: Hold | None = None
     """Of the test's limits, while it is on its way."""
     reservation: Reservation | None = None
     """Of the run's money, while it is on its way."""
     started: float = field(default_factory=time.perf_counter)
+    fault: str = ""
+    """Why there is no answer that may be recorded."""
+    retryable: bool = False
+    """Whether clients ask again after such an answer."""
+    kept: bool = True
+    """Whether it belongs into the recording: not where the client has asked again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +96,7 @@ class Replay:
     """The calls of one test, from any number of threads: a context that reads the recording, and in the end writes it.
 
     Raises, on leaving:
-        StaleRecordingError: a call had no recording; shows what differs, and the mending command.
+        StaleRecordingError: a call had no recording; shows what differs, and the command that records it.
         BudgetExhaustedError: the calls passed ``max_calls`` or ``max_cost``.
         RecordingError: the recording cannot be read or written, or a response cannot be recorded.
     """
@@ -86,102 +104,207 @@ class Replay:
     path: Path
     mode: Mode
     command: str
-    """What mends a missing recording: ``pytest NODEID --llm-record=missing``."""
+    """What records what is missing: ``pytest NODEID --llm-record=missing``."""
     redactor: Redactor
     matching: Matching = field(default_factory=Matching)
     meter: Meter = field(default_factory=Meter)
     open_hosts: OpenHosts = field(default_factory=OpenHosts)
-    """Hosts whose requests are nobody's business here."""
+    """Hosts that are neither recorded nor blocked."""
+    traffic: Traffic | None = None
+    """Which requests are meant; None: all but those to open hosts."""
     layout: Layout = field(default_factory=Layout)
     """How a recording that has grown large is laid out."""
     lock_directory: Path | None = None
     """Where a recording run locks the file; None: it does not."""
     spend: ClientSpend | None = None
     """What limits the run's money; None: nothing does."""
+    keep_retries: bool = False
+    """Whether errors that a client retried away are recorded too."""
     missing: list[Asked] = field(default_factory=list)
     """Calls without a recording."""
     _recorded: list[Interaction] = field(default_factory=list)
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
+    _errors_played: dict[Key, Interaction] = field(default_factory=dict)
+    """The last error played for each request: a client that asks again gets it again."""
+    _pending: dict[Key, list[Call]] = field(default_factory=dict)
+    """Calls whose answer a client may ask for again."""
     _calls: list[Call] = field(default_factory=list)
     _errors: list[LLMTuneError] = field(default_factory=list)
+    _refused: int = 0
+    _told: tuple[int, int] = (0, 0)
+    """Missing calls and errors that were raised already."""
+    _checked: int = 0
+    """Calls that were held against the limits already."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _home: int = 0
+    """The thread that opened it."""
     _stack: ExitStack | None = None
     """What is held while it is open."""
 
     def __enter__(self) -> Replay:
-        with self._lock:
-            self._open()
+        self.start()
         return self
 
+    def start(self) -> None:
+        """Read the recording; in the modes that write it, lock it.
+
+        Raises:
+            RecordingError: it cannot be read, or is being written by another run.
+        """
+        with self._lock:
+            self._open()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        self.close(failed=error is not None, interrupted=interrupted)
+        if not interrupted:
+            self.verify(error)
+
+    def close(self, *, failed: bool, interrupted: bool = False) -> None:
+        """Nothing more is asked: the recording is written, in the modes that write.
+
+        Args:
+            failed: the test did not come to its end, so that nothing recorded before is removed.
+            interrupted: nothing is written at all.
+        """
         for call in self._calls:
             self._lost(call)
         with self._stack or ExitStack():
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._stack = None
+            if interrupted or self.mode not in _WRITING:
                 return
-            if self.mode in _WRITING:
-                self._write(complete=error is None and not self._errors)
-        if error is None and not self._errors:
+            if not failed:
+                self._errors.extend(RecordingError(self._unrecordable(call)) for call in self._calls if _is_lost(call))
+            self._write(complete=not failed and not self._errors)
+
+    def verify(self, error: BaseException | None = None, *, limits: bool = True) -> None:
+        """Raise what went wrong since the last time.
+
+        Args:
+            error: what the test itself raised; it stays the cause.
+            limits: whether the calls so far are held against the limits; not where the test failed before.
+
+        Raises:
+            StaleRecordingError, BudgetExhaustedError, RecordingError: as on leaving the context.
+        """
+        missing, errors = self._told
+        self._told = len(self.missing), len(self._errors)
+        if limits and error is None and not self._errors and self.meter.calls != self._checked:
+            self._checked = self.meter.calls
             self.meter.check()
-        if self.missing:
+        if len(self.missing) > missing:
             raise StaleRecordingError(self._stale()) from _cause(error)
-        if self._errors:
-            raise self._errors[0] from _cause(error)
+        if len(self._errors) > errors:
+            raise self._errors[errors] from _cause(error)
+
+    def fail(self, error: LLMTuneError) -> None:
+        """The test fails in the end, whatever its code does with the error."""
+        with self._lock:
+            self._errors.append(error)
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
         """Recorded interactions that no call has played so far."""
         return tuple(item for waiting in self._waiting.values() for item in waiting)
 
-    def ignores(self, uri: str) -> bool:
-        """Whether a request goes to a host that the user left open."""
-        parts = urlsplit(uri)
-        return bool(self.open_hosts.entries) and self.open_hosts.allows(parts.hostname or "", parts.port)
+    @property
+    def asked_nothing(self) -> bool:
+        """Whether no call of a model was made or played."""
+        return not any(call.counts for call in self._calls)
 
-    def ask(self, asked: Asked) -> Call:
+    @property
+    def oldest(self) -> str:
+        """The day, ``YYYY-MM-DD``, of the oldest answer played; empty where none says."""
+        played = [call.interaction.recorded for call in self._calls if call.played and call.interaction is not None]
+        return min(filter(None, played), default="")
+
+    def kind(self, asked: Asked) -> Kind:
+        """What happens to a request."""
+        return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(asked)
+
+    def ask(self, asked: Asked, *, counts: bool = True) -> Call:
         """A client makes a request.
+
+        Args:
+            counts: whether it asks a model.
 
         Returns:
             A call with its ``interaction`` played from the recording; without one, the client is to send the request
             and to tell ``answer`` or ``drop`` what became of it.
 
         Raises:
-            CallRefusedError: nothing is recorded for it and the network is shut, or a limit is reached.
+            CallRefusedError: nothing is recorded for it and the network is shut, or a limit is reached. In an event
+                loop, and in threads other than the one that opened it, the answer says so instead, as an error of the
+                client's that is not asked for again: what reports only an ``Exception`` to its waiting parent would
+                leave it waiting for ever.
         """
-        call = Call(asked)
+        call = Call(asked, counts and asked.method == "POST")
         with self._lock:
             self._open()
-            try:
-                call.hold = self.meter.enter(asked)
-            except LLMTuneError as error:
-                self._refuse(error)
-            waiting = self._waiting.get(self.matching.key(self._clean(asked)))
+            key = self.matching.key(self._clean(asked))
+            self._asked_again(key)
+            if call.counts:
+                try:
+                    call.hold = self.meter.enter(asked)
+                except LLMTuneError as error:
+                    return self._refuse(call, error)
+            waiting = self._waiting.get(key)
             if waiting:
                 call.interaction, call.played = waiting.popleft(), True
-                self.meter.answered(call.hold, call.interaction.status, call.interaction.text)
+                if may_retry(call.interaction.status):
+                    self._errors_played[key] = call.interaction
+                self._count(call, call.interaction)
+            elif key in self._errors_played:
+                call.interaction, call.played, call.kept = self._errors_played[key], True, False
+                self._count(call, call.interaction)
             elif not self.mode.online:
-                self.meter.lost(call.hold)
+                if call.hold is not None:
+                    self.meter.lost(call.hold)
                 self.missing.append(asked)
-                self._refuse(StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}"))
+                return self._refuse(
+                    call, StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}")
+                )
             else:
-                self._reserve(call)
+                try:
+                    self._reserve(call)
+                except LLMTuneError as error:
+                    return self._refuse(call, error)
+                self._pending.setdefault(key, []).append(call)
             self._calls.append(call)
         return call
+
+    def refuse(self, asked: Asked) -> Call:
+        """A request that the user's rules forbid.
+
+        Raises:
+            CallRefusedError: as in ``ask``.
+        """
+        host = urlsplit(asked.uri).hostname
+        with self._lock:
+            return self._refuse(
+                Call(asked, counts=False),
+                RecordingError(f"{_name(asked)} to {host} is refused by llmtune_ignore_hosts"),
+            )
 
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
         """The server answered a call; ``body`` has come to its end, ``headers`` are in lower case."""
         latency = time.perf_counter() - call.started
         content_type = headers.get("content-type", "")
+        asked, data = call.asked, b""
         try:
-            text = noted(call.asked.body, text_of(body, headers.get("content-encoding", "")))
+            plain = decoded(body, headers.get("content-encoding", ""))
         except ValueError as error:
-            self._unrecordable(call, f"the response to {_name(call.asked)} {error}")
+            self.drop(call, str(error))
             return
-        self._settle(call, status, text)
-        if why_incomplete(path_of(call.asked.uri), status, text, content_type):
-            self.drop(call)
+        try:
+            text = noted(asked.body, plain.decode())
+        except UnicodeDecodeError:
+            text, data = "", plain
+        self._settle(call, status, data or text)
+        call.retryable = may_retry(status)
+        if not data and (why := why_incomplete(path_of(asked.uri), status, text, content_type)):
+            self.drop(call, why)
             return
-        asked = call.asked
         interaction = Interaction(
             asked.method,
             asked.uri,
@@ -192,22 +315,24 @@ class Replay:
             {"content-type": asked.content_type} if asked.content_type else {},
             headers,
             latency,
+            data=data,
+            recorded=datetime.now(UTC).date().isoformat(),
         )
         with self._lock:
-            if call.hold is not None:
-                self.meter.answered(call.hold, status, text)
+            self._count(call, replace(interaction, text=text))
             call.interaction = interaction
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: Call, why: str = "did not come") -> None:
         """A call got no answer, or none that may be recorded; it does not count."""
         with self._lock:
             self._lost(call)
-            self._calls.remove(call)
+            call.fault, call.retryable, call.counts = why, True, False
 
     def _open(self) -> None:
         """Lock and read the file, once: at the start, or when a fixture asks before the test."""
         if self._stack is not None:
             return
+        self._home = threading.get_ident()
         with ExitStack() as stack:
             if self.mode in _WRITING and self.lock_directory is not None:
                 stack.enter_context(exclusive(self.path, self.lock_directory))
@@ -219,18 +344,37 @@ class Replay:
 
     def _reserve(self, call: Call) -> None:
         """Set aside what the call may cost, of the test's limit and the run's."""
-        asked = call.asked
         try:
             if call.hold is not None:
                 self.meter.reserve(call.hold)
-            if self.spend is not None:
-                call.reservation = self.spend.reserve(asked)
-        except LLMTuneError as error:
+            if self.spend is not None and call.counts:
+                call.reservation = self.spend.reserve(call.asked)
+        except LLMTuneError:
             if call.hold is not None:
                 self.meter.lost(call.hold)
-            self._refuse(error)
+            raise
 
-    def _settle(self, call: Call, status: int, text: str) -> None:
+    def _asked_again(self, key: Key) -> None:
+        """What came before for this request, and is asked for again, was retried away."""
+        pending = self._pending.get(key)
+        if not pending or self.keep_retries:
+            return
+        for call in pending:
+            if call.retryable:
+                call.kept = False
+        self._pending[key] = [call for call in pending if not call.retryable]
+
+    def _count(self, call: Call, interaction: Interaction) -> None:
+        """Only the answer of a model counts: what has the shape of one, or answers a request that asks for one."""
+        asked, status = call.asked, interaction.status
+        if not interaction.data and not is_answer(interaction.text):
+            call.counts = call.counts and asks_a_model(asked.method, asked.uri, asked.body)
+        call.counts = call.counts and status < 400
+        if call.hold is not None:
+            self.meter.answered(call.hold, status if call.counts else 400, interaction.data or interaction.text)
+            call.hold = None
+
+    def _settle(self, call: Call, status: int, text: str | bytes) -> None:
         asked = call.asked
         with self._lock:
             if self.spend is not None and call.reservation is not None:
@@ -247,22 +391,26 @@ class Replay:
             self.spend.lost(call.reservation)
             call.reservation = None
 
-    def _unrecordable(self, call: Call, what: str) -> None:
-        self.drop(call)
-        if self.mode in _WRITING:
-            self._errors.append(RecordingError(f"{what}; {self.path} was not written with it"))
-
-    def _refuse(self, error: LLMTuneError) -> NoReturn:
+    def _refuse(self, call: Call, error: LLMTuneError) -> Call:
         self._errors.append(error)
-        raise CallRefusedError(error)
+        self._refused += 1
+        straight = threading.get_ident() == self._home and asyncio._get_running_loop() is None  # noqa: SLF001
+        if straight or self._refused > _PATIENCE:
+            raise CallRefusedError(error)
+        call.played, call.kept, call.counts = True, False, False
+        call.interaction = Interaction("", "", "", 400, _refusal(error), "Bad Request", {}, _REFUSED)
+        return call
 
     def _clean(self, asked: Asked) -> Asked:
         uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type)
         return replace(asked, uri=uri, body=body)
 
+    def _unrecordable(self, call: Call) -> str:
+        return f"the response to {_name(call.asked)} {call.fault}, and cannot be recorded; {self.path} was not written with it"
+
     def _write(self, *, complete: bool) -> None:
         """Whole or not at all: a run that did not come to its end removes nothing that was recorded before."""
-        answered = [call for call in self._calls if call.interaction is not None]
+        answered = [call for call in self._calls if call.interaction is not None and call.kept]
         new = [call.interaction for call in answered if call.interaction is not None and not call.played]
         if complete:
             kept = [call.interaction for call in answered if call.interaction is not None]
@@ -289,6 +437,23 @@ class Replay:
         return "\n".join([*lines, f"record what it asks: {self.command}"])
 
 
+_REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
+
+
+def _refusal(error: LLMTuneError) -> str:
+    said: dict[str, Any] = {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}
+    return safe_json({"error": said, "message": str(error)})
+
+
+def may_retry(status: int) -> bool:
+    """Whether clients ask again by themselves after this status."""
+    return status >= 500 or status in _RETRIED
+
+
+def _is_lost(call: Call) -> bool:
+    return call.kept and call.interaction is None
+
+
 def _name(asked: Asked) -> str:
     return f"{asked.method} {urlsplit(asked.uri).path}"
 
@@ -299,7 +464,10 @@ def _cause(error: BaseException | None) -> BaseException | None:
 
 _LONGEST = 120
 """Bytes of a file's name before its endings; the whole path has to fit into Windows' 260 too."""
-_KEYS = ("match_on", "max_calls", "max_cost")
+_KEYS = ("keep_retries", "match_on", "max_calls", "max_cost")
+_XUNIT = re.compile(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_.*)?")
+_REPEATED = "__pytest_repeat_step_number"
+"""The parameter that pytest-repeat gives to each run of a test."""
 
 
 class _Run(Protocol):
@@ -313,36 +481,107 @@ class _Run(Protocol):
 def replay_of(test: Any, run: _Run) -> Replay:
     """The recording of a test's client calls: ``<tests>/llmtune/<module>.<class>.<test>.cassette.json``.
 
+    Marks of the module, the class and the function add up; of one key the nearest mark's value is in force.
+
     Args:
         test: a pytest item; only its name, path and markers are read.
 
     Raises:
         SuiteError: the marker ``llm_replay`` has an unknown key or an unusable limit.
     """
-    marker = test.get_closest_marker("llm_replay")
-    keys = dict(marker.kwargs) if marker else {}
-    if (marker and marker.args) or not keys.keys() <= set(_KEYS):
-        wrong = [*map(repr, marker.args), *sorted(keys.keys() - set(_KEYS))]
-        raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
-    settings, prices = run.settings, PriceBook(run.settings.prices)
-    return Replay(
-        test.path.parent / "llmtune" / f"{_file_stem(test)}.cassette.json",
-        settings.mode,
-        f"pytest {test.nodeid} --llm-record=missing",
-        run.redactor,
+    keys: dict[str, Any] = {}
+    for marker in test.iter_markers("llm_replay"):
+        wrong = [*map(repr, marker.args), *sorted(marker.kwargs.keys() - set(_KEYS))]
+        if wrong:
+            raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
+        keys = dict(marker.kwargs) | keys
+    prices = PriceBook(run.settings.prices)
+    return replace(
+        _replay(test.path.parent, _file_stem(test), f"pytest {test.nodeid} --llm-record=missing", run, prices),
         matching=Matching.on(keys.get("match_on")),
         meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), prices),
+        keep_retries=_flag(keys.get("keep_retries", False)),
+        lock_directory=run.settings.root / ".llmtune" / "locks",
+    )
+
+
+def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _Run) -> Replay:
+    """The recording of what a fixture of a wider scope than one test asks.
+
+    ``<tests>/llmtune/<module>.<class>.fixture.<name>.cassette.json``; of a fixture for the whole session, or for a
+    package, ``<directory>/llmtune/<scope>.fixture.<name>.cassette.json``.
+
+    Args:
+        directory: where the fixture is defined, or the tests of its module are.
+        scope: ``session``, ``package``, or the module's stem and the class.
+        name: of the fixture, with the index of its parameter where it has one.
+        node: what to select to record it; empty for the whole session.
+    """
+    said = f"{scope}.fixture.{match[1] if (match := _XUNIT.fullmatch(name)) else name}"
+    command = " ".join(filter(None, ("pytest", node, "--llm-record=missing")))
+    return _replay(directory, _safe(said), command, run, PriceBook(run.settings.prices))
+
+
+def _replay(directory: Path, stem: str, command: str, run: _Run, prices: PriceBook) -> Replay:
+    settings = run.settings
+    return Replay(
+        directory / "llmtune" / f"{stem}.cassette.json",
+        settings.mode,
+        command,
+        run.redactor,
+        meter=Meter(prices=prices),
         spend=ClientSpend(run.ledger, prices),
         layout=Layout.of(settings),
-        open_hosts=OpenHosts.of(settings.allow_hosts),
-        lock_directory=settings.root / ".llmtune" / "locks",
+        traffic=Traffic.of(settings.ignore_hosts, open_hosts_of(settings)),
     )
+
+
+def open_hosts_of(settings: Settings) -> OpenHosts:
+    """The hosts that stay open, and the endpoints of models that the run knows, which never do.
+
+    Raises:
+        SuiteError: an entry of ``llmtune_allow_hosts`` is unusable.
+    """
+    known = (settings.base_url, *(os.environ.get(name) for name in _ENDPOINTS))
+    return OpenHosts.of(settings.allow_hosts, endpoints_of(known))
+
+
+_ENDPOINTS = (
+    "OPENAI_BASE_URL",
+    "OPENAI_API_BASE",
+    "AZURE_OPENAI_ENDPOINT",
+    "ANTHROPIC_BASE_URL",
+    "GOOGLE_GEMINI_BASE_URL",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+    "CO_API_URL",
+    "MISTRAL_BASE_URL",
+    "OLLAMA_HOST",
+)
+"""Environment variables in which clients find their endpoint."""
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SuiteError(f"llm_replay: keep_retries is {value!r}; valid: True, False")
+    return value
 
 
 def _file_stem(test: Any) -> str:
     """A name that every file system takes, and that no other test's file has, whatever the case of its letters."""
-    parts = [part for part in test.nodeid.partition("::")[2].split("::") if part != "()"]
-    said = ".".join([test.path.stem, *parts])
+    nodeid = _without_repetition(test)
+    return _safe(".".join([test.path.stem, *(part for part in nodeid.partition("::")[2].split("::") if part != "()")]))
+
+
+def _without_repetition(test: Any) -> str:
+    """The id of the test; all repetitions that pytest-repeat makes of it share its recording."""
+    parameters = getattr(getattr(test, "callspec", None), "params", {})
+    nodeid: str = test.nodeid
+    if _REPEATED not in parameters:
+        return nodeid
+    return re.sub(r"\[(?:(.*)-)?\d+-\d+\]$", lambda match: f"[{match[1]}]" if match[1] else "", nodeid)
+
+
+def _safe(said: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", said)).strip("_")
     if name == said and name == name.lower() and len(name.encode()) <= _LONGEST:
         return name

@@ -161,7 +161,8 @@ def _exchange(value: Any) -> Exchange:
     shape = {"method": str, "uri": str, "request": dict, "response": dict, "status": int, "headers": dict}
     if not isinstance(value, Mapping) or not all(isinstance(value.get(name), kind) for name, kind in shape.items()):
         raise _UntrustedError("an entry is no recorded exchange")
-    return Exchange(**{name: value[name] for name in shape}, latency=float(value.get("latency") or 0.0))
+    latency, recorded = float(value.get("latency") or 0.0), str(value.get("recorded") or "")[:10]
+    return Exchange(**{name: value[name] for name in shape}, latency=latency, recorded=recorded)
 
 
 def _prepare(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, failure_in, failure_of
@@ -47,7 +48,8 @@ async def send(lane: KeyChannel, body: Mapping[str, Any], seconds: float, hide: 
             return found
         refusal = {"error": dict(found.body or {})}
         found = Exchange("POST", lane.endpoint.url(model), body, refusal, status=400, headers=_HEADERS)
-    return replace(found, latency=time.perf_counter() - started)
+    today = datetime.now(UTC).date().isoformat()
+    return replace(found, latency=time.perf_counter() - started, recorded=today)
 
 
 async def model_names(lane: KeyChannel, seconds: float) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -91,29 +92,59 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit(session_of(session.config).prune(using), returncode=0)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if _SESSION in item.config.stash:
-        session_of(item.config).refuse(item)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    if not _guarded(item):
+        return (yield)
+    session_of(item.config).refuse(item)
+    with session_of(item.config).guarding(item, starts=True):
+        return (yield)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    if not uses_llmtune(item):
+    if not _guarded(item):
         return (yield)
     with session_of(item.config).guarding(item):
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    if not _guarded(item):
+        return (yield)
+    with session_of(item.config).guarding(item, ends=True):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    if fixturedef.scope == "function" or _SESSION not in request.config.stash:
+        return (yield)
+    with session_of(request.config).guarding_fixture(fixturedef, request):
+        return (yield)
+
+
+def _guarded(item: pytest.Item) -> bool:
+    return uses_llmtune(item) or (_SESSION in item.config.stash and session_of(item.config).blocks_all)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    report = yield
-    if _SESSION in item.config.stash:
-        ours = session_of(item.config)
-        wrong = call.when == "setup" and report.failed and item.nodeid in ours.wrong
-        if wrong:
-            report.llmtune_wrong = True
-        if wrong or call.when == "call":
-            ours.attach(item, report)
+    if _SESSION not in item.config.stash:
+        return (yield)
+    from pytest_llmtune.plugin.session import reporting
+
+    with reporting():
+        report = yield
+    ours = session_of(item.config)
+    wrong = call.when == "setup" and report.failed and item.nodeid in ours.wrong
+    if wrong:
+        report.llmtune_wrong = True
+    if wrong or call.when == "call":
+        ours.attach(item, report)
     return report
 
 
@@ -128,6 +159,17 @@ class _Results:
             session_of(self.config).receive(text)
         if getattr(report, "llmtune_wrong", False):
             session_of(self.config).misused = True
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_logreport() -> Generator[None, Any, Any]:
+    """What other plugins send of a report is none of the test's."""
+    if "pytest_llmtune.plugin.session" not in sys.modules:
+        return (yield)
+    from pytest_llmtune.plugin.session import reporting
+
+    with reporting():
+        return (yield)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

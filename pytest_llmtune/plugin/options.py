@@ -16,6 +16,7 @@ __all__ = [
     "MARKERS",
     "OPTIONS",
     "Option",
+    "age",
     "any_given",
     "boolean",
     "declare",
@@ -52,6 +53,20 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def age(text: str) -> Any:
+    """``90d``, ``90d:fail``."""
+    from pytest_llmtune.settings import MaxAge
+
+    days, _, word = text.strip().partition(":")
+    if (
+        not days.removesuffix("d").isdecimal()
+        or not 0 < int(days.removesuffix("d")) < 100_000
+        or word not in ("", "fail")
+    ):
+        raise ValueError(f"is {text!r}; valid: a number of days such as 90d, or 90d:fail")
+    return MaxAge(int(days.removesuffix("d")), word == "fail")
 
 
 def number(kind: Callable[[str], Any], unit: str) -> Callable[[str], Any]:
@@ -172,7 +187,33 @@ OPTIONS = (
     Option("max-spend", dollars, "USD that the whole run may spend, in every paid mode", "USD"),
     Option("prices", prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
     Option("redact", lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
-    Option("allow-hosts", lines, "loopback hosts that tests may reach while the network is shut", "HOST", many=True),
+    Option(
+        "allow-hosts",
+        lines,
+        "hosts of your own services that tests may reach while the network is shut: NAME[:PORT], patterns with *",
+        "HOST",
+        many=True,
+    ),
+    Option(
+        "ignore-hosts",
+        lines,
+        "what happens to requests that ask no model, one host a line: HOST[:PORT][/PATH] [pass|record|refuse]",
+        "LINES",
+        many=True,
+    ),
+    Option(
+        "block-network",
+        one_of("marked", "all"),
+        "whose network is shut in plain pytest: that of tests that use the plugin (default), or of all tests",
+        "marked|all",
+    ),
+    Option("isolate", boolean, "plain pytest: cut the run off from the network by the operating system (Linux)"),
+    Option(
+        "max-age",
+        age,
+        "tell of recordings older than that, or fail with them: 90d, 90d:fail",
+        "DAYS",
+    ),
     Option("trust-hosts", names, "hosts that suites in YAML and .env may send requests and keys to", "HOST", many=True),
     Option(
         "allow-code",
@@ -205,8 +246,9 @@ OPTIONS = (
 MARKERS = (
     "llmtune(dataset=..., prompt=..., model=..., grader=..., **keys): declare a suite; "
     "the test uses the fixture 'llmtune'",
-    "llm_replay(max_cost=None, max_calls=None, match_on=None): record and replay every LLM call of the test, "
-    "whatever client makes it, and gate its cost",
+    "llm_replay(max_cost=None, max_calls=None, match_on=None, keep_retries=False): record and replay every LLM call of "
+    "the test and its fixtures that goes through Python's HTTP clients, gate its cost, and shut the network for the "
+    "rest; what has sockets of its own (curl_cffi, pycurl, gRPC, child processes) is held by llmtune_isolate alone",
     "llm_suite(name): the suite whose locked configuration the fixture 'tuned_config' gives",
 )
 

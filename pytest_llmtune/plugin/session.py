@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmtune._util.files import refuse_links
-from pytest_llmtune.capture.session import replay_of
+from pytest_llmtune.capture.session import open_hosts_of, replay_of, replay_of_fixture
 from pytest_llmtune.errors import LLMTuneError, MissingToolError, ReportError
 from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.outcome import SuiteLocation, error_of, undeclared
@@ -36,13 +37,19 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI, OpenAI
 
+    from pytest_llmtune.capture.netguard import Offline
+    from pytest_llmtune.capture.scope import Scope
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Evaluation
 
-__all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "tuned"]
+__all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "reporting", "tuned"]
+
+
+_CLIENTS = frozenset({"llm_client", "async_llm_client"})
+"""Fixtures whose calls are recorded without a mark."""
 
 
 class Session:
@@ -54,6 +61,9 @@ class Session:
         self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=workers.shared_spend(config))
         self.runs: dict[str, SuiteRun] = {}
         self.replays: dict[str, Replay] = {}
+        self.scopes: dict[str, Scope] = {}
+        self.fixtures: dict[str, dict[str, bool]] = {}
+        """Fixtures that guarded tests use, the modules of these tests, and whether one of them is marked llm_replay."""
         self.reports: list[SuiteReport] = []
         self.errors: dict[str, str] = {}
         self.dry_runs: list[str] = []
@@ -139,8 +149,13 @@ class Session:
             raise LLMTuneError(problem)
         written = [] if self.settings.mode is Mode.REPLAY else [self.config.rootpath / ".llmtune"]
         refuse_links([item.path.parent / "llmtune", *written], self.config.rootpath)
-        if item.get_closest_marker("llm_replay") is not None:
-            self.replay(item)  # what is wrong with the marker is said now
+        marked = item.get_closest_marker("llm_replay") is not None
+        if marked:
+            replay_of(item, self)  # what is wrong with the marker is said now
+        module = item.nodeid.partition("::")[0]
+        for name in getattr(item, "fixturenames", ()):
+            modules = self.fixtures.setdefault(name, {})
+            modules[module] = marked or modules.get(module, False)
         suite = None if item.nodeid in self.runs else _suite_of(item)
         if suite is None:
             return
@@ -178,7 +193,7 @@ class Session:
             raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k and no -m")
         used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
         used += [replay_of(item, self).path for item in items]
-        gone = orphans(config.rootpath, used)
+        gone = [path for path in orphans(config.rootpath, used) if ".fixture." not in path.name]
         remove(gone)
         return "\n".join(f"removed {path.relative_to(config.rootpath)}" for path in gone) or "nothing to remove"
 
@@ -188,22 +203,36 @@ class Session:
     # -- running
 
     @contextmanager
-    def guarding(self, item: pytest.Item) -> Iterator[None]:
-        """One test: the network shut where the mode is offline, its client calls recorded or replayed."""
-        from pytest_llmtune.capture.netguard import Offline
-        from pytest_llmtune.capture.patches import recorded
+    def guarding(self, item: pytest.Item, *, starts: bool = False, ends: bool = False) -> Iterator[None]:
+        """One phase of a test: the network shut where the mode is offline, its client calls recorded or replayed.
 
-        command = f"pytest {item.nodeid} --llm-record=missing"
-        try:
-            with ExitStack() as stack:
-                if not self.settings.mode.online:
-                    stack.enter_context(Offline(command, self.settings.allow_hosts))
-                replay = self.replays.get(item.nodeid)
-                if replay is not None:
-                    marked = item.get_closest_marker("llm_replay") is not None
-                    stack.enter_context(recorded(replay) if marked else replay)
+        Args:
+            starts: the test begins, also where pytest-rerunfailures runs it once more: its recording is read anew.
+            ends: after its last finaliser; what it asked is written.
+        """
+        with self._telling(item):
+            if starts:
+                self.scopes[item.nodeid] = self._scope(item)
+            scope = self.scopes.get(item.nodeid)
+            if scope is None:  # it was refused before it began
                 yield
-                self._judged(item)
+                return
+            try:
+                if starts:
+                    scope.open()
+                with scope.phase():
+                    yield
+                    if not (starts or ends):
+                        self._judged(item)
+            finally:
+                if ends:
+                    scope.close()
+
+    @contextmanager
+    def _telling(self, item: pytest.Item) -> Iterator[None]:
+        """What is wrong becomes a failure with its text, and no traceback of ours."""
+        try:
+            yield
         except LLMTuneError as error:
             self.errors[item.nodeid] = str(error)
             raise pytest.fail.Exception(str(error), pytrace=False) from None
@@ -227,6 +256,81 @@ class Session:
         if not by_verdict:  # the test was content with the figures; the baseline has its say too
             self.check(self.runs[item.nodeid])
 
+    def _scope(self, item: pytest.Item) -> Scope:
+        from pytest_llmtune.capture.scope import Scope
+
+        self.replays.pop(item.nodeid, None)
+        marked = item.get_closest_marker("llm_replay") is not None
+        asks = marked or not _CLIENTS.isdisjoint(getattr(item, "fixturenames", ()))
+        replay = self.replay(item) if asks else None
+        return Scope(replay, every_client=marked, offline=self._offline(item.nodeid))
+
+    def _offline(self, node: str) -> Offline | None:
+        from pytest_llmtune.capture.netguard import Offline
+
+        if self.settings.mode.online:
+            return None
+        command = " ".join(filter(None, ("pytest", node, "--llm-record=missing")))
+        return Offline(command, open_hosts_of(self.settings))
+
+    @contextmanager
+    def guarding_fixture(self, fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Iterator[None]:
+        """The setup of a fixture of a wider scope than one test; its teardown is guarded as well."""
+        scope = self._fixture_scope(fixture, request)
+        if scope is None:
+            yield
+            return
+
+        teardown = ExitStack()
+
+        def close() -> None:
+            with _failing():
+                try:
+                    teardown.close()
+                finally:
+                    scope.close()
+
+        def reopen() -> None:
+            scope.open()
+            teardown.enter_context(scope.phase())
+
+        fixture.addfinalizer(close)  # the last of its finalizers to run
+        try:
+            with _failing():
+                try:
+                    scope.open()
+                    with scope.phase():
+                        yield
+                finally:
+                    scope.suspend()
+        except pytest.fail.Exception as failed:
+            fixture.cached_result = (None, fixture.cache_key(request), (failed, failed.__traceback__))  # type: ignore[arg-type]
+            raise
+        fixture.addfinalizer(reopen)  # the first, after those of fixtures that use it
+
+    def _fixture_scope(self, fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Scope | None:
+        modules = self.fixtures.get(fixture.argname, {})
+        uses = [marked for module, marked in modules.items() if module.startswith(fixture.baseid)]
+        if not uses and not self.blocks_all:
+            return None
+        from pytest_llmtune.capture.scope import Scope
+
+        node = request.node.nodeid if fixture.scope in ("module", "class") else ""
+        directory = self.config.rootpath / fixture.baseid
+        name = fixture.argname + (f"[{getattr(request, 'param_index', '')}]" if hasattr(request, "param") else "")
+        if node:
+            scope = ".".join([request.path.stem, *node.split("::")[1:]])
+            directory = request.path.parent
+        else:
+            scope, directory = fixture.scope, directory if directory.is_dir() else directory.parent
+        replay = replay_of_fixture(directory, scope, name, node, self) if any(uses) else None
+        return Scope(replay, every_client=True, offline=self._offline(node))
+
+    @property
+    def blocks_all(self) -> bool:
+        """Whether the network is shut for tests too that use nothing of ours."""
+        return self.settings.block_network == "all"
+
     def run_of(self, item: pytest.Item) -> SuiteRun:
         """The suite that a test declares."""
         return self.runs[item.nodeid]
@@ -235,6 +339,8 @@ class Session:
         """The one recording of client calls of a test."""
         if item.nodeid not in self.replays:
             self.replays[item.nodeid] = replay_of(item, self)
+            if scope := self.scopes.get(item.nodeid):
+                scope.replay = scope.replay or self.replays[item.nodeid]
         return self.replays[item.nodeid]
 
     def check(self, run: SuiteRun) -> None:
@@ -313,6 +419,27 @@ class Session:
         """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
         given = value_of(option, self.config)
         return self.config.invocation_params.dir / given if given else None
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """What pytest and its plugins do between the phases of a test is none of the test's: the network is theirs."""
+    if "pytest_llmtune.capture.netguard" not in sys.modules:
+        yield
+        return
+    from pytest_llmtune._util.aio import outside
+    from pytest_llmtune.capture.netguard import passing
+
+    with outside(), passing():
+        yield
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except LLMTuneError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _suite_of(item: pytest.Item) -> Suite | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import os
+import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,7 +16,7 @@ from urllib.parse import urlsplit
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
 from pytest_llmtune._util.weight import MAX_JSON, json_weight
 from pytest_llmtune.errors import RecordingError, SuiteError
-from pytest_llmtune.redaction.redactor import KEPT_HEADERS, named_secrets
+from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import facts_of, parse_object
 from pytest_llmtune.wire.tokens import annotated, reports_one_choice_only
@@ -29,6 +32,7 @@ __all__ = [
     "VERSION",
     "Interaction",
     "MalformedError",
+    "Moment",
     "canonical_body",
     "entries",
     "entry",
@@ -39,14 +43,25 @@ __all__ = [
 ]
 
 
-"""The only headers of requests and responses that a recording keeps; lower case."""
-
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DEPLOYMENT = re.compile(r'"system_fingerprint":\s*"[^"]*",?')
 _ALWAYS = frozenset({"choices", "content", "finish_reason"})
 _JSON = {"content-type": "application/json"}
 
 
 class MalformedError(ValueError):
     """Data that is no interaction; the caller knows which file and line to name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What an answer says of the moment at which it was given."""
+
+    latency: float
+    recorded: str
+    limits: Mapping[str, str]
+    deployments: tuple[str, ...]
+    """The fields ``system_fingerprint``: of which deployment each part of the answer is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,38 @@ class Interaction:
     """Seconds, rounded to milliseconds in the file."""
     answers: int = 0
     """Choices in the response as the file's facts say; 0 where it has none."""
+    data: bytes = b""
+    """The response's body where it is binary; ``text`` is then empty."""
+    recorded: str = ""
+    """The day on which the server was asked, ``YYYY-MM-DD``; empty where the file does not say."""
+
+    @property
+    def content(self) -> bytes:
+        """The response's body as bytes."""
+        return self.data or self.text.encode()
+
+    @property
+    def lasting(self) -> Interaction:
+        """What is left when two recordings of one answer are compared: nothing that is of the moment."""
+        headers = {name: value for name, value in self.headers.items() if not name.startswith(RATE_LIMITS)}
+        text = _DEPLOYMENT.sub("", self.text)
+        return replace(self, text=text, headers=headers, latency=0.0, recorded="", answers=0)
+
+    @property
+    def moment(self) -> Moment:
+        """What ``lasting`` leaves out."""
+        limits = {name: value for name, value in self.headers.items() if name.startswith(RATE_LIMITS)}
+        return Moment(self.latency, self.recorded, limits, tuple(_DEPLOYMENT.findall(self.text)))
+
+    def at(self, moment: Moment) -> Interaction:
+        """The same answer as it was given at another moment."""
+        headers = {name: value for name, value in self.headers.items() if not name.startswith(RATE_LIMITS)}
+        text, deployments = self.text, iter(moment.deployments)
+        if len(_DEPLOYMENT.findall(text)) == len(moment.deployments):
+            text = _DEPLOYMENT.sub(lambda _: next(deployments), text)
+        return replace(
+            self, text=text, headers=headers | dict(moment.limits), latency=moment.latency, recorded=moment.recorded
+        )
 
     @property
     def path(self) -> str:
@@ -86,8 +133,9 @@ class Interaction:
             text=safe_json(_telling(exchange.response)),
             reason="OK" if exchange.status == 200 else "",
             request_headers=_JSON,  # stock vcrpy compares JSON as JSON where the request is said to be
-            headers=_kept(exchange.headers) or _JSON,
+            headers={name: value for name, value in _kept(exchange.headers).items() if name in KEPT_HEADERS} or _JSON,
             latency=exchange.latency,
+            recorded=exchange.recorded,
         )
 
     def exchange(self) -> Exchange:
@@ -100,7 +148,14 @@ class Interaction:
         if request is None or response is None:
             raise MalformedError(f"the {'request' if request is None else 'response'} body is no JSON object")
         return Exchange(
-            self.method, self.uri, request, response, status=self.status, latency=self.latency, headers=self.headers
+            self.method,
+            self.uri,
+            request,
+            response,
+            status=self.status,
+            latency=self.latency,
+            headers=self.headers,
+            recorded=self.recorded,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -115,7 +170,7 @@ class Interaction:
             "response": {
                 "status": {"code": self.status, "message": self.reason},
                 "headers": _listed(self.headers),
-                "body": {"string": self.text},
+                "body": {"string": self.text} | ({"base64_string": _base64(self.data)} if self.data else {}),
             },
         }
 
@@ -127,7 +182,8 @@ class Interaction:
         """
         choices = (parse_object(self.text) or {}).get("choices")
         known = {"answers": len(choices)} if isinstance(choices, list) else facts_of(self.text).to_plain()
-        return safe_json(self.to_plain() | {"llmtune": known | {"latency": round(self.latency, 3)}})
+        known |= {"latency": round(self.latency, 3)} | ({"recorded": self.recorded} if self.recorded else {})
+        return safe_json(self.to_plain() | {"llmtune": known})
 
     @classmethod
     def from_plain(cls, data: Any) -> Interaction:
@@ -139,6 +195,7 @@ class Interaction:
         request, response = _mapping(data, "request"), _mapping(data, "response")
         status, body = _mapping(response, "status"), _mapping(response, "body")
         facts = data.get("llmtune") if isinstance(data.get("llmtune"), dict) else {}
+        recorded = facts.get("recorded", "")
         latency, answers = facts.get("latency", 0.0), facts.get("answers", 0)
         if not isinstance(latency, (int, float)) or not 0 <= latency < _LONGEST:
             raise MalformedError(f"'latency' of the interaction is {latency!r:.60}, not seconds")
@@ -155,6 +212,8 @@ class Interaction:
             headers=_unlisted(response.get("headers")),
             latency=float(latency),
             answers=answers,
+            data=_bytes(body),
+            recorded=recorded if isinstance(recorded, str) and _DAY.fullmatch(recorded) else "",
         )
 
 
@@ -205,7 +264,19 @@ def redacted(redactor: Redactor, interaction: Interaction) -> Interaction:
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+    return {name.lower(): value for name, value in headers.items() if is_kept(name.lower())}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _bytes(body: Mapping[str, Any]) -> bytes:
+    text = _text(body, "base64_string", default="")
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise MalformedError("'base64_string' of the interaction is no base64") from None
 
 
 def _listed(headers: Mapping[str, str]) -> dict[str, list[str]]:

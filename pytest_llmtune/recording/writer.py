@@ -7,32 +7,55 @@ import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.files import Spool, write_bytes, write_lines
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json, without_n
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording.format import Interaction, canonical_body, redacted, rendered
+from pytest_llmtune.recording.format import Interaction, Moment, canonical_body, redacted, rendered
 from pytest_llmtune.recording.housekeeping import remove
 from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, place, read_all, unpacked
-from pytest_llmtune.redaction.redactor import ADVICE, Redactor
+from pytest_llmtune.redaction.redactor import ADVICE, REQUEST_IDS, Redactor
 from pytest_llmtune.wire.body import is_stream, rewrite
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 
-__all__ = ["body_without_n", "stable", "write"]
+__all__ = ["body_without_n", "days_between", "stable", "write"]
 
 
-_OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response"})
-_IDS = frozenset({"id", "call_id", "item_id"})
-_TIMES = frozenset({"created", "created_at", "completed_at"})
+_OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response", "file", "batch"})
+_ANTHROPIC = frozenset({"message", "message_start", "content_block_start", "message_batch"})
+_COHERE = frozenset({"message-start", "tool-call-start", "tool-plan-delta", "citation-start", "message-end"})
+_SHAPES = (
+    {"candidates", "usageMetadata"},  # Gemini
+    {"responseId", "candidates"},
+    {"responseId", "usageMetadata"},
+    {"id", "message", "finish_reason"},  # Cohere
+    {"id", "embeddings", "meta"},
+    {"id", "results", "meta"},
+    {"output", "stopReason"},  # Bedrock
+    {"model", "created_at", "done"},  # Ollama
+    {"created", "data", "usage"},  # OpenAI's images
+)
+"""Names that a document of a provider has together, where it does not say its kind."""
+_IDS = frozenset(
+    {"id", "call_id", "item_id", "responseId", "generation_id", "toolUseId", "tool_call_id", "tool_use_id", "file_id"}
+)
+_TIMES = frozenset({"created", "created_at", "completed_at", "createTime"})
+_DURATIONS = frozenset({"total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "latencyMs"})
 # a stopwatch of the server's (llama.cpp, Groq, Cerebras), and the random padding of OpenAI's streams
 _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
+_INNER = ("response", "metrics", "message")
+"""What an event wraps: the whole response, or a part of it."""
 _MADE_UP = re.compile(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counted and not made up
+_GEMINI = re.compile(r"\S{15,}")
+"""An id that has no name, and not always a digit."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*")
 
 
 def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
@@ -40,13 +63,15 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
     names: dict[str, str] = {}
     seen: Counter[bytes] = Counter()
     for interaction in interactions:
-        body = _body(interaction.body, names)
+        body, uri = _body(interaction.body, names), _uri(interaction.uri, names)
+        moved = interaction if uri == interaction.uri else replace(interaction, uri=uri)
         data = parse_object(body)
-        key = f"{interaction.path} {body if data is None else canonical_json(without_n(data))}"
+        key = f"{moved.path} {body if data is None else canonical_json(without_n(data))}"
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         seen[digest] += 1
         naming = _Naming(names, f"{seen[digest]} {key}", interaction.body)
-        yield replace(interaction, body=body, text=_text(interaction.text, naming))
+        text = _text(interaction.text, naming)
+        yield replace(moved, body=body, text=text, headers=naming.headers(interaction.headers))
 
 
 def _body(body: str, names: dict[str, str]) -> str:
@@ -55,12 +80,30 @@ def _body(body: str, names: dict[str, str]) -> str:
     return canonical_body(body if renamed == data else canonical_json(renamed))
 
 
+def _uri(uri: str, names: dict[str, str]) -> str:
+    """An id is a part of the path, as in ``/v1/batches/batch_123``."""
+    parts = uri.split("/") if names else []
+    return "/".join(names.get(part, part) for part in parts) if names.keys() & set(parts) else uri
+
+
 def _text(text: str, naming: _Naming) -> str:
     whole = parse_object(text)
     if whole is not None:
         new = naming.change(whole)
         return text if new == whole else safe_json(new)
-    return rewrite(text, naming.change) if is_stream(text) else text
+    if is_stream(text):
+        return rewrite(text, naming.change)
+    return _lines(text, naming) if text.startswith("{") else text
+
+
+def _lines(text: str, naming: _Naming) -> str:
+    """JSON, one document a line, as Ollama streams."""
+    lines = text.split("\n")
+    documents = [(line, parse_object(line)) for line in lines]
+    return "\n".join(
+        line if document is None or (new := naming.change(document)) == document else safe_json(new)
+        for line, document in documents
+    )
 
 
 @dataclass(slots=True)
@@ -79,21 +122,43 @@ class _Naming:
             return document
         for found in _ids(document):
             if found not in self.given and found not in self.request:
-                digest = hashlib.sha256(f"{self.seed} {len(self.given)}".encode()).hexdigest()[:12]
-                match = _MADE_UP.fullmatch(found)
-                self.given[found] = ((match and match[1]) or "") + digest
+                self._give(found, str(len(self.given)))
         self.names |= self.given
         return _lasting(_renamed(document, self.names))
 
+    def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The ids that servers give to requests."""
+        found = REQUEST_IDS & headers.keys()
+        return (
+            headers
+            if not found
+            else dict(headers)
+            | {
+                name: self._give(headers[name], name) if _MADE_UP.fullmatch(headers[name]) else headers[name]
+                for name in found
+            }
+        )
+
+    def _give(self, found: str, place: str) -> str:
+        if found not in self.given:
+            digest = hashlib.sha256(f"{self.seed} {place}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+            match = _MADE_UP.fullmatch(found)
+            self.given[found] = ((match and match[1]) or "") + digest
+        return self.given[found]
+
 
 def _is_answer(document: dict[str, Any]) -> bool:
-    return document.get("object") in _OBJECTS or str(document.get("type")).startswith("response.")
+    kind = document.get("type")
+    if document.get("object") in _OBJECTS or kind in _ANTHROPIC or kind in _COHERE or str(kind).startswith("response."):
+        return True
+    return any(shape <= document.keys() for shape in _SHAPES)
 
 
 def _ids(data: Any) -> Iterator[str]:
     if isinstance(data, dict):
         for name, value in sorted(data.items()):  # servers order keys as they like
-            if name in _IDS and isinstance(value, str) and _MADE_UP.fullmatch(value):
+            made_up = _GEMINI if name == "responseId" else _MADE_UP
+            if name in _IDS and isinstance(value, str) and made_up.fullmatch(value):
                 yield value
             else:
                 yield from _ids(value)
@@ -112,13 +177,25 @@ def _renamed(data: Any, names: dict[str, str]) -> Any:
 
 
 def _lasting(document: dict[str, Any]) -> dict[str, Any]:
-    """Without times and stopwatches, in the document itself and in the response that an event wraps."""
+    """Without times and stopwatches, in the document itself and in what it wraps."""
     kept = {name: value for name, value in document.items() if name not in _DROPPED}
-    for name in _TIMES & kept.keys():
-        kept[name] = 0 if isinstance(kept[name], (int, float)) else kept[name]
-    if isinstance(kept.get("response"), dict):
-        kept["response"] = _lasting(kept["response"])
+    job = kept.get("object") in ("batch", "file")
+    for name, value in kept.items():
+        if name in _TIMES or (job and name.endswith("_at")):
+            if isinstance(value, str) and _DATE.fullmatch(value):
+                kept[name] = "1970-01-01T00:00:00Z"
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                kept[name] = 0
+        elif name in _DURATIONS and isinstance(value, (int, float)):
+            kept[name] = 0
+    for name in _INNER:
+        if isinstance(kept.get(name), dict):
+            kept[name] = _lasting(kept[name])
     return kept
+
+
+_FRESH = 7
+"""Days for which the same answer, recorded again, leaves its line as it is."""
 
 
 def write(
@@ -136,11 +213,11 @@ def write(
         RecordingError: a secret is left in the text, or a file cannot be written; what was there before is whole.
     """
     redactor = redactor or Redactor.from_environment()
-    latencies, spool = _latencies(path), Spool()
+    moments, spool = _moments(path), Spool()
     places, size = [], 0
     for interaction in stable(redacted(redactor, interaction) for interaction in interactions):
-        known = latencies.get(_digest(interaction))
-        line = (replace(interaction, latency=known.pop(0)) if known else interaction).line()
+        before = moments.get(_digest(interaction))
+        line = (_as_before(before.pop(0), interaction) if before else interaction).line()
         spool.put(line)
         places.append(_place(interaction))
         size += len(line) + 2
@@ -199,16 +276,31 @@ def body_without_n(interaction: Interaction) -> str:
     return interaction.body if body is None else canonical_json(without_n(body))
 
 
-def _latencies(path: Path) -> dict[bytes, list[float]]:
-    """An answer that did not change keeps its recorded latency, so that its line does not change either."""
-    latencies: defaultdict[bytes, list[float]] = defaultdict(list)
+def _moments(path: Path) -> dict[bytes, list[Moment]]:
+    """Of what is recorded: an answer that did not change keeps its line, latency and rate limits included."""
+    moments: defaultdict[bytes, list[Moment]] = defaultdict(list)
     try:
         for interaction in read_all(path):
-            latencies[_digest(interaction)].append(interaction.latency)
+            moments[_digest(interaction)].append(interaction.moment)
     except RecordingError:  # the file to be replaced may be broken
         return {}
-    return latencies
+    return moments
+
+
+def _as_before(before: Moment, now: Interaction) -> Interaction:
+    """The line as it was; its day moves on once it is a week old."""
+    if now.recorded and (not before.recorded or days_between(before.recorded, now.recorded) >= _FRESH):
+        before = replace(before, recorded=now.recorded)
+    return now.at(before)
+
+
+def days_between(earlier: str, later: str) -> int:
+    """Days from one day, ``YYYY-MM-DD``, to another; 0 where one of them is no day."""
+    try:
+        return (date.fromisoformat(later) - date.fromisoformat(earlier)).days
+    except ValueError:
+        return 0
 
 
 def _digest(interaction: Interaction) -> bytes:
-    return hashlib.sha256(safe_json(interaction.to_plain()).encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(safe_json(interaction.lasting.to_plain()).encode("utf-8", "surrogatepass")).digest()

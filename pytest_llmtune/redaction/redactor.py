@@ -25,12 +25,34 @@ if TYPE_CHECKING:
     from pytest_llmtune.settings import Settings
     from pytest_llmtune.types import Exchange
 
-__all__ = ["ADVICE", "KEPT_HEADERS", "PLACEHOLDER", "Redactor", "named_secrets", "redactor_of"]
+__all__ = [
+    "ADVICE",
+    "KEPT_HEADERS",
+    "PLACEHOLDER",
+    "RATE_LIMITS",
+    "REQUEST_IDS",
+    "Redactor",
+    "is_kept",
+    "named_secrets",
+    "redactor_of",
+]
 
 
 PLACEHOLDER = "[REDACTED]"
-KEPT_HEADERS = frozenset({"content-type", "location"})
+KEPT_HEADERS = frozenset({"content-type", "location", "x-should-retry"})
+"""Headers of requests and responses that a recording keeps; lower case."""
+REQUEST_IDS = frozenset(
+    {"x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "x-trace-id"}
+)
+"""Headers with the id that a server gives to a request, which are kept too."""
+RATE_LIMITS = ("x-ratelimit-", "ratelimit-", "anthropic-ratelimit-", "retry-after")
+"""Beginnings of the names of headers that are kept too, though their values are of the moment."""
 _IN_URI = "REDACTED"  # brackets would make it an IPv6 address
+
+
+def is_kept(header: str) -> bool:
+    """Whether a recording keeps a header; its name is in lower case."""
+    return header in KEPT_HEADERS or header in REQUEST_IDS or header.startswith(RATE_LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +122,7 @@ class Redactor:
 
     def clean_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The allow-listed headers."""
-        kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+        kept = {name.lower(): value for name, value in headers.items() if is_kept(name.lower())}
         return {
             name: (self.clean_uri if name == "location" else self.clean_text)(value) for name, value in kept.items()
         }

@@ -16,7 +16,7 @@ from pytest_llmtune.wire.response import documents_of, facts_of, parse_object
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["clean_pieces", "is_stream", "rewrite", "text_of", "why_incomplete"]
+__all__ = ["clean_pieces", "decoded", "is_stream", "rewrite", "text_of", "why_incomplete"]
 
 
 Spans = Callable[[str], list[tuple[int, int]]]
@@ -117,6 +117,18 @@ def text_of(body: bytes, encoding: str = "") -> str:
     Raises:
         ValueError: the body is binary, or its encoding is unknown here.
     """
+    try:
+        return decoded(body, encoding).decode()
+    except UnicodeDecodeError:
+        raise ValueError("is binary") from None
+
+
+def decoded(body: bytes, encoding: str = "") -> bytes:
+    """A response's body as it was before the server compressed it.
+
+    Raises:
+        ValueError: its encoding is unknown here.
+    """
     names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     for name in reversed(names):
         try:
@@ -127,10 +139,7 @@ def text_of(body: bytes, encoding: str = "") -> str:
             raise ValueError(f"has the content encoding {name!r}, whose library is not installed") from None
         except (OSError, EOFError, ValueError, zlib.error):
             break  # decoded before
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise ValueError("is binary, which a recording in JSON cannot hold") from None
+    return body
 
 
 def _deflate(body: bytes) -> bytes:
@@ -166,22 +175,23 @@ _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 def why_incomplete(path: str, status: int, text: str, content_type: str) -> str:
-    """Why a response must not be recorded, or the empty text: only complete, successful responses are.
+    """Why a response is not whole, or the empty text: errors of the server's are whole responses too.
 
     Args:
         path: of the request's URL; what a model is asked is answered in JSON, or in events.
     """
-    if not 200 <= status < 400:
-        return f"has the status {status}"
     data = parse_object(text)
-    if data is None:
-        if "event-stream" in content_type or is_stream(text):
-            return _why_incomplete_stream(text)
-        should_be = path.endswith(_ROUTES) or (text and "json" in content_type)
-        return "is truncated, or no JSON" if should_be and not _is_json(text) else ""
-    if data.get("error"):
-        return "reports an error"
-    return "has no choices" if data.get("choices") == [] and "usage" in data else ""
+    if data is not None:
+        return "has no choices" if data.get("choices") == [] and "usage" in data else ""
+    if "event-stream" in content_type or is_stream(text):
+        return _why_incomplete_events(text)
+    if any(kind in content_type for kind in _LINES):
+        return _why_incomplete_lines(text)
+    should_be = (status < 300 and path.endswith(_ROUTES)) or (text and "json" in content_type)
+    return "is truncated, or no JSON" if should_be and not _is_json(text) else ""
+
+
+_LINES = ("ndjson", "jsonl", "json-lines", "stream+json")
 
 
 def _is_json(text: str) -> bool:
@@ -192,13 +202,45 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _why_incomplete_stream(text: str) -> str:
-    if any(event.get("error") for event in documents_of(text)):
-        return "reports an error"
-    ended = "data: [DONE]" in text or "data:[DONE]" in text or _has_last_event(text) or facts_of(text).finish_reasons
-    return "" if ended else "was cut before its last event"
+_LAST = {
+    "response.": ("response.completed", "response.incomplete", "response.failed", "error"),
+    "message_": ("message_stop", "error"),
+    "content_block_": ("message_stop", "error"),
+    "message-": ("message-end",),
+    "content-": ("message-end",),
+}
+"""By what the types of a provider's events begin with: the types of its last event."""
 
 
-def _has_last_event(text: str) -> bool:
-    kinds: set[Any] = {event.get("type") for event in documents_of(text)}
-    return bool(kinds & {"response.completed", "response.incomplete", "message_stop"})
+def _why_incomplete_events(text: str) -> str:
+    """An event stream has to end as its provider's streams do; of any other, the end of the body is the end."""
+    cut = "was cut before its last event"
+    if "data: [DONE]" in text or "data:[DONE]" in text:
+        return ""
+    events = list(documents_of(text))
+    if any(event.get("error") for event in events):
+        return ""  # the last thing that such a stream says
+    kinds = [str(event.get("type") or "") for event in events]
+    for begins, last in _LAST.items():
+        if any(kind.startswith(begins) for kind in kinds):
+            return "" if set(kinds) & set(last) else cut
+    if any("candidates" in event or "usageMetadata" in event for event in events):
+        return "" if _has_ended_candidates(events) else cut
+    if any(isinstance(event.get("choices"), list) for event in events):
+        return "" if facts_of(text).finish_reasons else cut
+    return ""
+
+
+def _has_ended_candidates(events: list[dict[str, Any]]) -> bool:
+    """Gemini: a candidate ends with its ``finishReason``; a prompt that was blocked has none."""
+    candidates = [each for event in events for each in event.get("candidates") or () if isinstance(each, dict)]
+    return any(each.get("finishReason") for each in candidates) or any(event.get("promptFeedback") for event in events)
+
+
+def _why_incomplete_lines(text: str) -> str:
+    """JSON, one document a line; Ollama's last says that it is done."""
+    documents = [parse_object(line) for line in text.splitlines() if line.strip()]
+    if any(document is None for document in documents):
+        return "is truncated, or no JSON"
+    done = [document["done"] for document in documents if document is not None and "done" in document]
+    return "was cut before its last line" if done and not any(done) else ""

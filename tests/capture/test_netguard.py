@@ -8,7 +8,7 @@ import functools
 import socket
 import threading
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import httpx
@@ -191,17 +191,77 @@ def test_allowed_port_opens_no_other(listener: int) -> None:
         connect(("127.0.0.1", 9))
 
 
-@pytest.mark.parametrize("host", ["api.openai.com", "10.0.0.1", "", "0.0.0.1", "localhost:http", "[::1]:x", "*"])
-def test_only_loopback_hosts_can_be_allowed(host: str) -> None:
-    """A host that is not this machine is refused with the valid values."""
-    with pytest.raises(SuiteError, match=r"llmtune_allow_hosts names .* valid: localhost"):
+@pytest.mark.parametrize("host", ["", "localhost:http", "[::1]:x", "http://redis", "a b"])
+def test_what_names_no_host_cannot_be_allowed(host: str) -> None:
+    """It is refused with the valid forms."""
+    with pytest.raises(SuiteError, match=r"llmtune_allow_hosts names .*, which is no host; valid: .* redis:6379"):
         Offline(COMMAND, allow_hosts=[host])
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.0.0.1", "::1", "[::1]:8000", "127.0.0.2:80"])
-def test_loopback_hosts_are_allowed(host: str) -> None:
-    """Every spelling of a loopback host is understood."""
-    assert Offline(COMMAND, allow_hosts=[host]).attempts == []
+@pytest.mark.parametrize("host", ["*", "*.*", "?*:80"])
+def test_every_host_cannot_be_allowed(host: str) -> None:
+    """The network would not be shut at all."""
+    with pytest.raises(SuiteError, match="which is every host"):
+        Offline(COMMAND, allow_hosts=[host])
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "api.anthropic.com:443", "*.openai.com", "me.openai.azure.com"])
+def test_providers_of_models_cannot_be_allowed(host: str) -> None:
+    """Their calls are recorded, and not just let out."""
+    with pytest.raises(SuiteError, match=r"the host of a model provider; .* @pytest.mark.llm_replay"):
+        Offline(COMMAND, allow_hosts=[host])
+
+
+@pytest.mark.parametrize(
+    ("entry", "reached", "refused"),
+    [
+        ("localhost", ("127.0.0.1", 5432), ("10.0.0.1", 5432)),
+        ("LOCALHOST.", ("::1", 80), ("127.0.0.2", 80)),
+        ("127.0.0.2:80", ("127.0.0.2", 80), ("127.0.0.2", 81)),
+        ("[::1]:8000", ("localhost", 8000), ("localhost", 8001)),
+        ("redis:6379", ("redis", 6379), ("redis", 6380)),
+        ("*.internal", ("db.internal", 1), ("internal.example.com", 1)),
+        ("172.17.*:5432", ("172.17.0.3", 5432), ("172.18.0.3", 5432)),
+    ],
+)
+def test_names_ports_and_patterns_are_understood(
+    entry: str, reached: tuple[str, int], refused: tuple[str, int]
+) -> None:
+    """What an entry opens, and what it does not."""
+    hosts = Offline(COMMAND, allow_hosts=[entry]).open_hosts
+    assert (hosts.allows(*reached), hosts.allows(*refused)) == (True, False)
+
+
+def test_a_service_is_reached_by_its_name(listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a CI container the database has a name: it is looked up, and the address found is the service's."""
+    real = socket.getaddrinfo
+
+    def name_server(_: str, *rest: Any, **more: Any) -> Any:
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", name_server)
+    with Offline(COMMAND, allow_hosts=[f"redis:{listener}"]) as guard:
+        connect_by_name("redis", listener)
+    assert guard.attempts == []
+    with pytest.raises(RecordingError, match="other-name"), Offline(COMMAND, allow_hosts=[f"redis:{listener}"]):
+        connect_by_name("other-name", listener)
+
+
+def connect_by_name(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=2).close()
+
+
+def test_an_endpoint_of_models_is_never_just_a_host(listener: int) -> None:
+    """Allowing ``localhost`` for a database lets no call out to a model on ``localhost`` that the run knows."""
+    hosts = OpenHosts.of(["localhost", f"127.0.0.1:{listener}"], endpoints=[("127.0.0.1", listener)])
+    with pytest.raises(RecordingError, match=f"127.0.0.1:{listener}"), Offline(COMMAND, hosts):
+        connect(("127.0.0.1", listener))
+
+
+def test_the_refusal_names_what_opens_a_service() -> None:
+    """For a service of the user's own there is another way than recording."""
+    with pytest.raises(RecordingError, match="llmtune_allow_hosts"), Offline(COMMAND):
+        connect((AWAY, 80))
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))

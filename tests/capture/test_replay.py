@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -253,11 +254,12 @@ def test_only_the_successful_answer_is_recorded(path: Path, fault: Fault) -> Non
 
 
 @pytest.mark.parametrize("kind", ["truncated", "not_json", "empty_choices", "reset_mid_body"])
-def test_incomplete_answers_are_not_recorded(path: Path, kind: Any) -> None:
-    """A body that was cut, is no JSON or holds no answer is not kept, whatever its status."""
+def test_incomplete_answers_fail_the_recording_run(path: Path, kind: Any) -> None:
+    """A body that was cut, is no JSON or holds no answer is not kept, whatever its status: the run says so."""
     bad = Fault(kind)
     with (
         LLMServer(fault=lambda body: bad if "bad" in str(body) else None) as server,
+        pytest.raises(RecordingError, match=r"the response to POST /v1/chat/completions .* cannot be recorded"),
         replay_of(path, Mode.RECORD_ALL) as replay,
         client(replay, base_url=server.base_url, api_key="any") as asking,
     ):
@@ -266,6 +268,69 @@ def test_incomplete_answers_are_not_recorded(path: Path, kind: Any) -> None:
         asking.chat.completions.create(**chat("good"))
     assert server.count == 2
     assert bodies(path) == ["good"]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "not_json", "empty_choices", "reset_mid_body"])
+def test_incomplete_answers_that_were_asked_for_again_are_left_out(path: Path, kind: Any) -> None:
+    """What the app made good by asking again is recorded as one answer."""
+    with (
+        LLMServer(faults=[Fault(kind)]) as server,
+        replay_of(path, Mode.RECORD_ALL) as replay,
+        client(replay, base_url=server.base_url, api_key="any") as asking,
+    ):
+        with contextlib.suppress(openai.APIError, ValueError):
+            asking.with_options(max_retries=0).chat.completions.create(**chat("q"))
+        asking.chat.completions.create(**chat("q"))
+    assert bodies(path) == ["q"]
+
+
+def failing(replay: Replay, server: LLMServer, *questions: str, max_retries: int = 0) -> list[str]:
+    """What the client says of each question: the answer, or the error's status, code and request id."""
+    said = []
+    with client(replay, base_url=server.base_url, api_key="any") as asking:
+        for question in questions:
+            try:
+                reply = asking.with_options(max_retries=max_retries).chat.completions.create(**chat(question))
+                said.append(str(reply.choices[0].message.content))
+            except openai.APIStatusError as error:
+                said.append(f"{error.status_code} {error.code} {error.response.headers.get('retry-after-ms')}")
+    return said
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
+def test_final_errors_are_recorded_and_replayed(path: Path, status: int) -> None:
+    """Code that handles an error of the server's is tested against that error, and none of them counts as a call."""
+    fault = Fault("status", status, {"retry-after-ms": "1"}, "the server had an error", "a_code")
+    with LLMServer(fault=lambda body: fault if "bad" in str(body) else None) as server:
+        with replay_of(path, Mode.RECORD_ALL) as replay:
+            first = failing(replay, server, "bad", "good")
+        assert first == [f"{status} a_code 1", "ok"]
+        assert replay.meter.calls == 1
+        with replay_of(path) as replay:
+            assert failing(replay, server, "bad", "good") == first
+        assert (server.count, replay.meter.calls) == (2, 1)
+
+
+def test_the_last_of_several_retries_is_what_is_recorded(path: Path) -> None:
+    """The client gave up after three: one error is recorded, and each attempt of the replay gets it."""
+    with LLMServer(fault=lambda _: Fault.busy(retry_after_ms="1")) as server:
+        with replay_of(path, Mode.RECORD_ALL) as replay:
+            first = failing(replay, server, "q", max_retries=2)
+        assert (server.count, bodies(path)) == (3, ["q"])
+        with replay_of(path) as replay:
+            assert failing(replay, server, "q", max_retries=2) == first
+        assert server.count == 3
+
+
+def test_retries_are_recorded_where_they_are_asked_for(path: Path) -> None:
+    """``keep_retries``: the error that a retry made good is played before the answer."""
+    with LLMServer(faults=[Fault.busy(retry_after_ms="1")]) as server:
+        with replay_of(path, Mode.RECORD_ALL, keep_retries=True) as replay:
+            assert failing(replay, server, "q", max_retries=1) == ["ok"]
+        assert bodies(path) == ["q", "q"]
+        with replay_of(path) as replay:
+            assert failing(replay, server, "q", "q") == ["429 rate_limit_exceeded 1", "ok"]
+        assert server.count == 2
 
 
 def test_a_stream_is_recorded_whole(path: Path) -> None:
@@ -296,15 +361,87 @@ def test_a_broken_recording_is_one_clear_error(path: Path) -> None:
     assert bodies(path) == ["a"]
 
 
-def test_a_binary_answer_is_refused_with_its_name(path: Path) -> None:
-    """What JSON cannot hold is told when it is recorded, not when it is missed."""
+def test_binary_answers_are_recorded(path: Path) -> None:
+    """Speech and pictures are kept byte by byte."""
     from pytest_llmtune.capture.matching import Asked
 
-    with pytest.raises(RecordingError, match=r"the response to POST /v1/audio/speech is binary"):  # noqa: SIM117
-        with replay_of(path, Mode.RECORD_ALL) as replay:
-            call = replay.ask(Asked.of("POST", "https://h/v1/audio/speech", b"{}"))
-            replay.answer(call, 200, "OK", {"content-type": "audio/mpeg"}, b"\xff\xfb\x90")
-    assert not path.exists()
+    speech, audio = (
+        Asked.of("POST", "https://h/v1/audio/speech", b'{"model": "tts", "input": "q"}'),
+        b"\xff\xfb\x90\x00",
+    )
+    with replay_of(path, Mode.RECORD_ALL) as replay:
+        replay.answer(replay.ask(speech), 200, "OK", {"content-type": "audio/mpeg"}, audio)
+    with replay_of(path) as replay:
+        played = replay.ask(speech).interaction
+    assert played is not None
+    assert (played.content, played.headers["content-type"]) == (audio, "audio/mpeg")
+    assert replay.meter.calls == 1
+
+
+def test_headers_that_apps_read_survive(path: Path) -> None:
+    """Limits and ids; never cookies or the organisation."""
+    from pytest_llmtune.capture.matching import Asked
+
+    headers = {"x-request-id": "req_1", "x-ratelimit-remaining-requests": "59", "retry-after": "1"}
+    private = {"set-cookie": "a=b", "openai-organization": "mine", "content-type": "application/json"}
+    asked = Asked.of("POST", "https://h/v1/chat/completions", json.dumps(chat("q")))
+    with replay_of(path, Mode.RECORD_ALL) as replay:
+        replay.answer(replay.ask(asked), 429, "Too Many Requests", headers | private, b'{"error": {"message": "no"}}')
+    with replay_of(path) as replay:
+        played = replay.ask(asked).interaction
+    assert played is not None
+    assert played.headers == headers | {"content-type": "application/json"}
+
+
+def test_a_worker_that_reports_only_exceptions_does_not_hang(path: Path) -> None:
+    """A refused call in a thread ends it with an error of the client's, which it can hand over; the test fails."""
+    answers: queue.Queue[str] = queue.Queue()
+
+    def work(replay: Replay) -> None:
+        try:
+            answers.put(ask(replay, None, "q")[0])
+        except Exception as error:  # noqa: BLE001
+            answers.put(str(error))
+
+    with pytest.raises(StaleRecordingError, match="no recording"), replay_of(path) as replay:
+        thread = threading.Thread(target=work, args=(replay,), daemon=True)
+        thread.start()
+        assert "has no recording" in answers.get(timeout=5)
+
+
+def test_a_task_that_reports_only_exceptions_does_not_hang(path: Path) -> None:
+    """The same in an event loop."""
+
+    async def work(replay: Replay, answers: asyncio.Queue[str]) -> None:
+        async with async_client(replay, base_url="http://127.0.0.1:9/v1", api_key="any") as asking:
+            try:
+                await asking.chat.completions.create(**chat("q"))
+            except Exception as error:  # noqa: BLE001
+                await answers.put(str(error))
+
+    async def supervise(replay: Replay) -> str:
+        answers: asyncio.Queue[str] = asyncio.Queue()
+        task = asyncio.create_task(work(replay, answers))
+        try:
+            return await asyncio.wait_for(answers.get(), 5)
+        finally:
+            await task
+
+    with pytest.raises(StaleRecordingError, match="no recording"), replay_of(path) as replay:
+        assert "has no recording" in asyncio.run(supervise(replay))
+
+
+def test_code_that_asks_for_ever_is_stopped(path: Path) -> None:
+    """A loop in a task that takes any error as a reason to ask again comes to an end."""
+
+    async def insist(replay: Replay) -> None:
+        async with async_client(replay, base_url="http://127.0.0.1:9/v1", api_key="any") as asking:
+            while True:
+                with contextlib.suppress(Exception):
+                    await asking.chat.completions.create(**chat("q"))
+
+    with pytest.raises(StaleRecordingError, match="21 calls of the test have no recording"), replay_of(path) as replay:
+        asyncio.run(insist(replay))
 
 
 def test_spelling_and_host_do_not_matter(path: Path, server: LLMServer) -> None:

@@ -12,6 +12,8 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import httpcore
+import httpcore2
 import httplib2
 import httpx
 import httpx2
@@ -22,10 +24,11 @@ import urllib3
 from support.llm_server import LLMServer
 from support.replaying import COMMAND, chat, replay_of
 
+from pytest_llmtune._util.aio import outside
 from pytest_llmtune.capture.client import client
 from pytest_llmtune.capture.matching import Matching
 from pytest_llmtune.capture.netguard import Offline, OpenHosts
-from pytest_llmtune.capture.patches import outside, recorded
+from pytest_llmtune.capture.patches import recorded
 from pytest_llmtune.errors import RecordingError, StaleRecordingError
 from pytest_llmtune.settings import Mode
 
@@ -247,10 +250,11 @@ def test_two_recordings_in_two_threads_do_not_mix(tmp_path: Path, server: LLMSer
 def test_a_thread_of_nobody_is_refused(tmp_path: Path, server: LLMServer) -> None:
     """Where two recordings are open, a thread without a context is told how to get one; with it, all is well."""
     outer, inner = (replay_of(tmp_path / f"{name}.cassette.json", Mode.RECORD_ALL) for name in ("outer", "inner"))
-    with recorded(outer), recorded(inner), concurrent.futures.ThreadPoolExecutor(1) as pool:
-        error = pool.submit(by_requests, url_of(server), "q").exception()
-        context = contextvars.copy_context()
-        pool.submit(context.run, by_requests, url_of(server), "q").result()
+    with pytest.raises(RecordingError, match="belongs to none of them"):  # noqa: SIM117
+        with recorded(outer), recorded(inner), concurrent.futures.ThreadPoolExecutor(1) as pool:
+            error = pool.submit(by_requests, url_of(server), "q").exception()
+            context = contextvars.copy_context()
+            pool.submit(context.run, by_requests, url_of(server), "q").result()
     assert "belongs to none of them" in str(error)
     assert (outer.meter.calls, inner.meter.calls) == (0, 1)
 
@@ -283,8 +287,8 @@ def test_nothing_is_patched_afterwards(path: Path) -> None:
         (http.client.HTTPConnection, "putrequest"),
         (urllib3.connection.HTTPSConnection, "connect"),
         (httplib2.HTTPConnectionWithTimeout, "connect"),
-        (httpx.HTTPTransport, "handle_request"),
-        (httpx2.AsyncHTTPTransport, "handle_async_request"),
+        (httpcore.ConnectionPool, "handle_request"),
+        (httpcore2.AsyncConnectionPool, "handle_async_request"),
         (aiohttp.ClientSession, "_request"),
     ]
     before = [getattr(owner, name) for owner, name in places]
@@ -365,25 +369,67 @@ def test_a_query_matters_where_the_user_says_so(path: Path, server: LLMServer) -
 
 
 def test_an_error_of_the_server_reaches_the_client(path: Path, server: LLMServer) -> None:
-    """A 404 is the code's own matter: passed on, and not recorded."""
+    """A 404 is passed on, recorded and replayed; it is no call of a model."""
+
+    def statuses() -> list[int]:
+        answers = [requests.get(server.base_url + "/nothing", timeout=5), httpx.get(server.base_url + "/nothing")]
+        return [answer.status_code for answer in answers]
+
     with recorded(replay_of(path, Mode.RECORD_ALL)) as replay:
-        assert requests.get(server.base_url + "/nothing", timeout=5).status_code == 404
-        assert httpx.get(server.base_url + "/nothing").status_code == 404
+        assert statuses() == [404, 404]
     assert replay.meter.calls == 0
-    assert not path.exists()
+    with Offline(COMMAND), recorded(replay_of(path)) as replay:
+        assert statuses() == [404, 404]
+    assert (replay.meter.calls, replay.unused) == (0, ())
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_client(path: Path) -> None:
-    """Recording against a closed port: each library's own error, and no call."""
+def test_a_server_that_is_not_there_fails_the_recording_run(path: Path) -> None:
+    """Recording against a closed port: each library's own error, no call, and the run says why it cannot be recorded."""
     url = "http://127.0.0.1:9/v1/chat/completions"
-    with recorded(replay_of(path, Mode.RECORD_ALL)) as replay:
-        with pytest.raises(requests.ConnectionError):
-            by_requests(url, "q")
-        with pytest.raises(httpx.ConnectError):
-            by_httpx(url, "q")
-        with pytest.raises(aiohttp.ClientConnectionError):
-            asyncio.run(async_aiohttp(url, "q"))
+    with pytest.raises(RecordingError, match=r"POST /v1/chat/completions did not come \(ClientConnectorError\)"):  # noqa: SIM117
+        with recorded(replay_of(path, Mode.RECORD_ALL)) as replay:
+            with pytest.raises(requests.ConnectionError):
+                by_requests(url, "q")
+            with pytest.raises(httpx.ConnectError):
+                by_httpx(url, "q")
+            with pytest.raises(aiohttp.ClientConnectionError):
+                asyncio.run(async_aiohttp(url, "q"))
     assert (replay.meter.calls, path.exists()) == (0, False)
+
+
+def test_a_library_imported_within_the_test_is_patched_too(pytester: pytest.Pytester) -> None:
+    """Nothing is imported for the sake of a patch, and nothing escapes for being imported late."""
+    pytester.makepyfile(
+        """
+        import sys
+        from pathlib import Path
+        from pytest_llmtune.capture.patches import recorded
+        from pytest_llmtune.redaction.redactor import Redactor
+        from pytest_llmtune.capture.session import Replay
+        from pytest_llmtune.errors import StaleRecordingError
+        from pytest_llmtune.settings import Mode
+
+        LIBRARIES = ("requests", "urllib3", "httplib2", "httpx", "httpcore", "aiohttp", "vcr", "tornado")
+
+        def test_it():
+            assert [name for name in LIBRARIES if name in sys.modules] == []
+            try:
+                with recorded(Replay(Path("none.cassette.json"), Mode.REPLAY, "COMMAND", Redactor())) as replay:
+                    assert [name for name in LIBRARIES if name in sys.modules] == []
+                    import httplib2, httpx, requests
+                    for ask in (requests.get, httpx.get, httplib2.Http().request):
+                        try:
+                            ask("http://192.0.2.1/v1/models")
+                        except BaseException as error:
+                            assert "has no recording" in str(error), ask
+            except StaleRecordingError:
+                pass
+            assert len(replay.missing) == 3
+        """
+    )
+    plugins = ("llmtune", "recording", "html", "metadata", "cacheprovider", "randomly", "xdist", "cov")
+    options = [part for name in plugins for part in ("-p", f"no:{name}")]
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=1)
 
 
 def test_works_beside_the_mark_of_pytest_recording(pytester: pytest.Pytester, server: LLMServer) -> None:
@@ -432,7 +478,7 @@ def test_recording_error_of_a_broken_file_is_told_before_anything_is_patched(pat
     """A broken recording patches nothing."""
     path.parent.mkdir()
     path.write_text("{", encoding="utf-8")
-    before = httpx.HTTPTransport.handle_request
+    before = httpcore.ConnectionPool.handle_request
     with pytest.raises(RecordingError, match="is corrupt"), recorded(replay_of(path)):
         pytest.fail("the test must not run")
-    assert httpx.HTTPTransport.handle_request is before
+    assert httpcore.ConnectionPool.handle_request is before

@@ -212,15 +212,15 @@ def test_every_choice_is_counted_where_the_server_counts_one(path: Path, streame
             calls(path, server, Mode.REPLAY, 1, meter(max_cost=Decimal("0.000168")), n=2, **more)
 
 
-def test_other_requests_are_calls_without_cost(path: Path, server: LLMServer) -> None:
-    """A list of models is no completion: it is recorded, and costs nothing."""
+def test_other_requests_are_no_calls(path: Path, server: LLMServer) -> None:
+    """A list of models is no completion: it is recorded, does not count, and costs nothing."""
     counted = meter(max_cost=0)
     with (
         replay_of(path, Mode.RECORD_ALL, meter=counted) as replay,
         client(replay, base_url=server.base_url, api_key="any") as asking,
     ):
         assert [model.id for model in asking.models.list()] == ["any"]
-    assert (counted.calls, counted.cost) == (1, 0)
+    assert (counted.calls, counted.cost, path.exists()) == (0, 0, True)
 
 
 @pytest.mark.parametrize("value", [-1, "1 USD", "nan", float("inf"), True, [1], ""])

@@ -159,17 +159,30 @@ def test_it(llm_client):
     result.stdout.fnmatch_lines(["*192.0.2.1*: pytest test_app.py::test_it --llm-record=missing*"])
 
 
-def test_loopback_hosts_are_reached_where_the_user_allows_them(app: App) -> None:
-    """A test server of the app's own stays reachable with ``llmtune_allow_hosts``, and only then."""
+def test_services_are_reached_where_the_user_allows_them(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service of the app's own stays reachable with ``llmtune_allow_hosts``, and only then."""
     app.write('def test_it(llm_client):\n    assert app(URL, "q") == "you said: q"\n')
-    app.run().assert_outcomes(failed=1)
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    result = app.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*llmtune_allow_hosts*"])
     app.pytester.makeini(f"[pytest]\nllmtune_allow_hosts = 127.0.0.1:{app.server.port}\n")
     app.run().assert_outcomes(passed=1)
     app.pytester.makeini("[pytest]\nllmtune_allow_hosts = api.openai.com\n")
     result = app.run()
     assert result.ret != 0
-    assert "no loopback host" in result.stdout.str() + result.stderr.str()
+    assert "the host of a model provider" in result.stdout.str() + result.stderr.str()
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize("mark", ["", "@pytest.mark.llm_replay\n"])
+@pytest.mark.parametrize("allowed", ["localhost", "127.0.0.1:PORT"])
+def test_the_endpoint_of_a_run_is_never_just_a_host(app: App, allowed: str, mark: str) -> None:
+    """With ``localhost`` open for a database, a call of the model that the run knows does not go out."""
+    app.write(f'{mark}def test_it(llm_client):\n    assert app(URL, "q") == "you said: q"\n')
+    app.pytester.makeini(f"[pytest]\nllmtune_allow_hosts = {allowed.replace('PORT', str(app.server.port))}\n")
+    app.run().assert_outcomes(failed=1)
+    assert app.server.count == 0
 
 
 def test_tests_that_use_nothing_of_ours_keep_their_network(app: App) -> None:

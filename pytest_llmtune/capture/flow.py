@@ -1,0 +1,69 @@
+"""The way of one request through a patched client: played, or sent on and told of."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.aio import outside
+from pytest_llmtune.capture.netguard import ignoring, passing
+from pytest_llmtune.capture.traffic import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.session import Call, Replay
+    from pytest_llmtune.recording.format import Interaction
+
+__all__ = ["Flow"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """One request that belongs to a recording, or is let through."""
+
+    replay: Replay
+    kind: Kind
+    call: Call | None
+    """None: the request is neither recorded nor played."""
+
+    @classmethod
+    def of(cls, replay: Replay, asked: Asked) -> Flow:
+        """A client makes a request.
+
+        Raises:
+            CallRefusedError: it may not be made.
+        """
+        kind = replay.kind(asked)
+        if kind is Kind.REFUSE:
+            return cls(replay, kind, replay.refuse(asked))
+        meant = kind in (Kind.MODEL, Kind.RECORD)
+        return cls(replay, kind, replay.ask(asked, counts=kind is Kind.MODEL) if meant else None)
+
+    @property
+    def played(self) -> Interaction | None:
+        """The answer from the recording; None: the request is to be sent."""
+        return None if self.call is None else self.call.interaction
+
+    @contextmanager
+    def sent(self) -> Iterator[None]:
+        """The request is sent in this context; a call whose response does not come is dropped."""
+        with ExitStack() as stack:
+            stack.enter_context(outside())
+            if self.kind is Kind.OPEN:
+                stack.enter_context(passing())
+            elif self.kind is Kind.PASS:
+                stack.enter_context(ignoring())
+            try:
+                yield
+            except BaseException as error:
+                if self.call is not None and self.call.interaction is None and not self.call.fault:
+                    self.replay.drop(self.call, f"did not come ({type(error).__name__})")
+                raise
+
+    def answered(self, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
+        """The response came, whole; ``headers`` are in lower case."""
+        if self.call is not None:
+            self.replay.answer(self.call, status, reason, headers, body)

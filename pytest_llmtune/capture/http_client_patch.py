@@ -1,0 +1,175 @@
+"""Requests of ``http.client``, urllib3, requests, botocore and httplib2, recorded and played beneath their connections.
+
+vcrpy replaces these libraries' connection classes, and gives the real ones back to the whole process while one thread
+sends a request: other threads' requests then escape. Here connections keep their class and get another socket.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import socket
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_llmtune.capture.flow import Flow
+from pytest_llmtune.capture.matching import Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pytest_llmtune.capture.session import Replay
+
+__all__ = ["LIBRARIES", "patches"]
+
+LIBRARIES = {
+    "http.client": ("HTTPConnection", "HTTPSConnection"),
+    "urllib3.connection": ("HTTPConnection", "HTTPSConnection"),
+    "httplib2": ("HTTPConnectionWithTimeout", "HTTPSConnectionWithTimeout"),
+}
+"""Modules, and their classes of connections."""
+_OF_THE_WIRE = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+_MOCKS = ("httpretty", "mocket")
+"""Libraries that put a socket of their own in the place of Python's: what they mock wins."""
+
+
+def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
+    """(owner, name, what takes its place) in one of the libraries: connections ask ``replay_here`` whose they are."""
+    for name in LIBRARIES[module.__name__]:
+        owner = getattr(module, name)
+        if "connect" in vars(owner):
+            yield owner, "connect", _connect(owner.connect, replay_here)
+    if module is http.client:
+        base = http.client.HTTPConnection
+        yield base, "putrequest", _putrequest(base.putrequest, replay_here)
+
+
+def _connect(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
+    @functools.wraps(original)
+    def connect(connection: Any) -> None:
+        replay = replay_here()
+        if replay is None or socket.socket.__module__.startswith(_MOCKS):
+            original(connection)
+        else:
+            connection.sock = _Socket(connection, replay)
+            connection.is_verified = True  # urllib3 warns of connections that are not
+
+    return connect
+
+
+def _putrequest(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
+    @functools.wraps(original)
+    def putrequest(connection: Any, *args: Any, **options: Any) -> Any:
+        """A connection kept open from before, or from another test, is opened again."""
+        sock, replay = connection.sock, replay_here()
+        foreign = sock.replay is not replay if isinstance(sock, _Socket) else replay is not None
+        if sock is not None and foreign and not socket.socket.__module__.startswith(_MOCKS):
+            sock.close()
+            connection.sock = None
+        return original(connection, *args, **options)
+
+    return putrequest
+
+
+def _uri(connection: Any, target: str) -> str:
+    """The URL of a request, from its target; one sent through a proxy names the whole URL itself, or has a tunnel."""
+    if not target.startswith("/"):
+        return target
+    tunnel = getattr(connection, "_tunnel_host", None)
+    host, port = (tunnel, connection._tunnel_port) if tunnel else (connection.host, connection.port)  # noqa: SLF001
+    scheme = "https" if tunnel or connection.default_port == http.client.HTTPS_PORT else "http"
+    usual = http.client.HTTPS_PORT if scheme == "https" else http.client.HTTP_PORT
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}{'' if port in (usual, None) else f':{port}'}{target}"
+
+
+class _Socket:
+    """Takes a request's bytes and gives its response's: played, or fetched over the connection's real socket."""
+
+    def __init__(self, connection: Any, replay: Replay) -> None:
+        self.replay = replay
+        self._connection = connection
+        self._sent = bytearray()
+
+    def sendall(self, data: bytes) -> None:
+        self._sent += data
+
+    def makefile(self, *_: Any, **__: Any) -> IO[bytes]:
+        """The response; http.client asks for it when the request is complete."""
+        try:
+            return self._response()
+        except BaseException as error:  # noqa: BLE001  # raised where it is read
+            return _Failed(error)
+
+    def _response(self) -> IO[bytes]:
+        sent, self._sent = bytes(self._sent), bytearray()
+        asked = _asked(self._connection, sent)
+        flow = Flow.of(self.replay, asked)
+        if (played := flow.played) is not None:
+            return _raw(played.status, played.reason, played.headers.items(), played.content)
+        return self._fetch(flow, asked.method, sent)
+
+    def _fetch(self, flow: Flow, method: str, sent: bytes) -> IO[bytes]:
+        connection = self._connection
+        try:
+            with flow.sent():
+                connection.connect()
+                connection.sock.sendall(sent)
+                response = http.client.HTTPResponse(connection.sock, method=method)
+                response.begin()
+                body = response.read()
+        finally:
+            if connection.sock is not None and connection.sock is not self:
+                connection.sock.close()
+            connection.sock = self
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        flow.answered(response.status, response.reason, headers, body)
+        return _raw(response.status, response.reason, response.getheaders(), body)
+
+    def close(self) -> None:
+        """There is nothing to close; the real socket never stays open."""
+
+    def settimeout(self, _: float | None) -> None:
+        """What is in memory does not wait; the real socket has its connection's timeout."""
+
+    def setsockopt(self, *_: Any) -> None:
+        """The real socket gets its options when it is made."""
+
+    def shutdown(self, _: int) -> None:
+        """There is nobody to tell."""
+
+
+class _Failed(io.BytesIO):
+    """Raises when it is read: a response that got no file would be left half made, which Python 3.13 complains of."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def readline(self, *_: Any) -> bytes:
+        raise self._error
+
+
+def _asked(connection: Any, sent: bytes) -> Asked:
+    head, _, body = sent.partition(b"\r\n\r\n")
+    first, _, rest = head.partition(b"\r\n")
+    method, target, _ = first.decode("latin-1").split(" ", 2)
+    headers = http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n"))
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        body = b"".join(_chunks(body))
+    return Asked.of(method, _uri(connection, target), body, headers.items())
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    stream = io.BytesIO(body)
+    while size := int(stream.readline().partition(b";")[0] or b"0", 16):
+        yield stream.read(size)
+        stream.readline()
+
+
+def _raw(status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> IO[bytes]:
+    """A response as bytes; it closes its connection, so that no client keeps one of ours."""
+    kept = [(name, value) for name, value in headers if name.lower() not in _OF_THE_WIRE]
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in kept)]
+    lines += [f"content-length: {len(body)}", "connection: close", "", ""]
+    return io.BytesIO("\r\n".join(lines).encode("latin-1", "replace") + body)

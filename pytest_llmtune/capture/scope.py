@@ -1,0 +1,107 @@
+"""What code may reach from its first fixture to its last finaliser: its recording, and the hosts that are allowed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.aio import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_llmtune.capture.netguard import Offline
+    from pytest_llmtune.capture.session import Replay
+
+__all__ = ["Scope"]
+
+
+class Scope:
+    """Of one test, or of one fixture of a wider scope: opened once, run in phases, and closed.
+
+    Args:
+        replay: its recording; None: it has none.
+        every_client: whether every client's requests belong to the recording, and not only those of our own fixtures.
+        offline: shuts the network; None: it is open in this mode.
+    """
+
+    def __init__(self, replay: Replay | None, *, every_client: bool, offline: Offline | None) -> None:
+        self.replay = replay
+        self._every_client = every_client
+        self._offline = offline
+        self._stack = ExitStack()
+        self._open = False
+        self._failed = False
+        self._interrupted = False
+
+    def open(self) -> None:
+        """Shut the network, read the recording, and patch what clients send through.
+
+        Raises:
+            RecordingError: the recording cannot be read, or is being written by another run.
+        """
+        from pytest_llmtune.capture.patches import belonging_to
+
+        if self._open:
+            return
+        with ExitStack() as stack:
+            if self._offline is not None:
+                stack.enter_context(self._offline.shut())
+            if self.replay is not None:
+                self.replay.start()
+                if self._every_client:
+                    stack.enter_context(belonging_to(self.replay, alone=True))
+            self._stack, self._open = stack.pop_all(), True
+
+    @contextmanager
+    def phase(self) -> Iterator[None]:
+        """Setup, call or teardown: what went wrong in it is raised at its end, whatever its code did with the errors.
+
+        Raises:
+            LLMTuneError: calls without a recording, limits passed, attempts to leave.
+        """
+        try:
+            if self.replay is not None and self._every_client:
+                with inside(self.replay):
+                    yield
+            else:
+                yield
+        except BaseException as error:
+            self._failed = True
+            self._interrupted = self._interrupted or isinstance(error, (KeyboardInterrupt, SystemExit))
+            if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._verify(error)
+            raise
+        try:
+            self._verify(None)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def close(self, *, failed: bool = False) -> None:
+        """Write the recording, and open the network again.
+
+        Args:
+            failed: what was guarded did not come to its end, for a reason of its own.
+
+        Raises:
+            LLMTuneError: the recording cannot be written, or holds a response that cannot be recorded.
+        """
+        self._open = False
+        with self._stack:
+            if self.replay is not None:
+                failed = failed or self._failed
+                self.replay.close(failed=failed, interrupted=self._interrupted)
+                if not failed:
+                    self.replay.verify()
+
+    def suspend(self) -> None:
+        """Give back the network and the patches until the next ``open``; the recording stays as it is."""
+        self._open = False
+        self._stack.close()
+
+    def _verify(self, error: BaseException | None) -> None:
+        if self.replay is not None:
+            self.replay.verify(error, limits=not self._failed)
+        if self._offline is not None:
+            self._offline.verify(error)

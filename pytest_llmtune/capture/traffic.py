@@ -1,0 +1,224 @@
+"""Which HTTP traffic is meant: calls of models are recorded and counted; the rest is recorded, passed or refused.
+
+A request is a model's by its host (a provider's, or an endpoint that the run knows), by its path (``/chat/completions``,
+``:generateContent``) or by its body (a ``model`` and ``messages``). What counts as a call is decided by the response.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pytest_llmtune.capture.netguard import HERE, HostPattern, OpenHosts, host_name, ip_number, provider
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.wire.response import documents_of, parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pytest_llmtune.capture.matching import Asked
+
+__all__ = ["DEFAULTS", "Kind", "Rule", "Traffic", "endpoints_of", "is_answer"]
+
+
+class Kind(Enum):
+    """What happens to a request."""
+
+    MODEL = "model"
+    """Recorded and counted."""
+    RECORD = "record"
+    """Recorded, and not counted."""
+    PASS = "pass"  # noqa: S105  # no password
+    """Left alone: sent while recording, refused without failing the test while the network is shut."""
+    OPEN = "open"
+    """To a host of ``llmtune_allow_hosts``, or to a server of this very process: reached in every mode."""
+    REFUSE = "refuse"
+    """Fails the test in every mode."""
+
+
+DEFAULTS = (
+    "raw.githubusercontent.com pass",  # litellm's price list, nltk's data
+    "models.dev pass",
+    "openaipublic.blob.core.windows.net pass",  # tiktoken's vocabularies
+    "huggingface.co pass",  # tokenizers and data sets
+    "*.huggingface.co pass",
+    "*.hf.co pass",
+    "hf.co pass",
+    "*.posthog.com pass",  # telemetry, from here on
+    "*.sentry.io pass",
+    "*.smith.langchain.com pass",
+    "cloud.langfuse.com pass",
+    "*.cloud.langfuse.com pass",
+    "logfire-*.pydantic.dev pass",
+    "*.segment.io pass",
+    "*.scarf.sh pass",
+    "telemetry.* pass",
+    "169.254.169.254 pass",  # credentials of cloud machines
+    "metadata.google.internal pass",
+    "oauth2.googleapis.com pass",
+    "sts.*amazonaws.com pass",
+    "login.microsoftonline.com pass",
+)
+"""In force before the user's own lines: hosts that libraries ask for other things than answers of models."""
+
+_ACTIONS = {kind.value: kind for kind in (Kind.PASS, Kind.RECORD, Kind.REFUSE)}
+
+_ROUTE = re.compile(
+    r"/chat/completions/?$|:(stream)?[gG]enerateContent$|:(batch)?[eE]mbedContents?$|:rawPredict$|:streamRawPredict$"
+    r"|/model/[^/]+/(converse|converse-stream|invoke|invoke-with-response-stream)$"
+    r"|/v\d+(beta\d?|alpha)?/(completions|responses|embeddings|messages|models|images|audio|moderations|files|batches"
+    r"|vector_stores|fine_tuning|assistants|threads|conversations|realtime|rerank|chat|embed|classify|ocr|fim)(/|$)"
+)
+_INPUTS = ("messages", "input", "prompt", "contents", "texts", "inputs", "query")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of ``llmtune_ignore_hosts``."""
+
+    hosts: HostPattern
+    path: str
+    """What the URL's path begins with."""
+    kind: Kind
+
+    @classmethod
+    def of(cls, line: str) -> Rule:
+        """Read ``HOST[:PORT][/PATH] [pass|record|refuse]``.
+
+        Raises:
+            SuiteError: the line says something else.
+        """
+        where, _, action = line.strip().partition(" ")
+        host, slash, path = where.partition("/")
+        try:
+            return cls(HostPattern.of(host), slash + path, _ACTIONS[action.strip() or "pass"])
+        except (ValueError, KeyError):
+            raise SuiteError(
+                f"llmtune_ignore_hosts has the line {line!r}; valid: HOST[:PORT][/PATH] [pass|record|refuse], where "
+                "HOST may have * and ?"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The rules of a run."""
+
+    rules: tuple[Rule, ...] = ()
+    """The last that fits is in force."""
+    open_hosts: OpenHosts = field(default_factory=OpenHosts)
+    own_ports: bool = True
+    """Whether servers of this process are left alone."""
+
+    @classmethod
+    def of(cls, lines: Iterable[str], open_hosts: OpenHosts) -> Traffic:
+        """The defaults and the user's own lines.
+
+        Raises:
+            SuiteError: a line is unreadable.
+        """
+        return cls(tuple(map(Rule.of, (*DEFAULTS, *lines))), open_hosts)
+
+    def kind(self, asked: Asked) -> Kind:
+        """What happens to a request."""
+        url = urlsplit(asked.uri)
+        host, port = host_name(url.hostname or ""), url.port or {"https": 443, "http": 80}.get(url.scheme)
+        open_hosts = self.open_hosts
+        known = (host, port) in open_hosts.endpoints
+        if not known and open_hosts.entries and open_hosts.names_port(host, port):
+            return Kind.OPEN
+        if known or provider(host) or _ROUTE.search(url.path) or _asks_model(asked):
+            return Kind.MODEL
+        if open_hosts.entries and open_hosts.allows(host, port):
+            return Kind.OPEN
+        fitting = (rule for rule in reversed(self.rules) if rule.hosts.matches(host, port))
+        if rule := next((rule for rule in fitting if url.path.startswith(rule.path)), None):
+            return rule.kind
+        own = self.own_ports and port is not None and _is_loopback(host) and _is_own(port)
+        return Kind.OPEN if own else Kind.RECORD
+
+
+def _asks_model(asked: Asked) -> bool:
+    if asked.method != "POST" or '"' not in asked.body:
+        return False
+    body = parse_object(asked.body)
+    if body is None:
+        return False
+    if isinstance(body.get("model"), str):
+        return any(name in body for name in _INPUTS)
+    contents = body.get("contents")  # Gemini's
+    return isinstance(contents, list) and bool(contents) and isinstance(contents[0], dict) and "parts" in contents[0]
+
+
+def _is_loopback(host: str) -> bool:
+    number = ip_number(host)
+    return host == HERE or (number is not None and number.is_loopback)
+
+
+def _is_own(port: int) -> bool:
+    """Whether this process itself listens at a port: then what is asked there runs here, and is no provider."""
+    accepting = getattr(socket, "SO_ACCEPTCONN", None)
+    try:
+        numbers = [int(path.name) for path in Path("/dev/fd").iterdir()]
+    except OSError:  # Windows
+        return False
+    for number in numbers:
+        try:
+            if accepting is None or not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as sock:
+                if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.getsockname()[1] != port:
+                    continue
+                if sock.getsockopt(socket.SOL_SOCKET, accepting):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+_OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response", "embedding"})
+
+
+def is_answer(text: str) -> bool:
+    """Whether a response has the shape of an answer of some provider's model: it then counts as a call."""
+    if not text:
+        return False
+    if any(map(_is_answer, documents_of(text))):
+        return True
+    return text.startswith("{") and any(_is_answer(item) for item in map(parse_object, text.splitlines()) if item)
+
+
+def _is_answer(data: Mapping[str, Any]) -> bool:
+    wrapped = data.get("response")
+    inner: Mapping[str, Any] = wrapped if isinstance(wrapped, dict) else data
+    if inner.get("object") in _OBJECTS or isinstance(inner.get("choices"), list):  # OpenAI, Mistral, Groq, ...
+        return True
+    if isinstance(data.get("usage"), dict) or isinstance(data.get("usageMetadata"), dict):
+        return True  # Anthropic, Bedrock, OpenAI's images and transcriptions; Gemini
+    if isinstance(data.get("candidates"), list) or isinstance(data.get("embeddings"), (list, dict)):
+        return True  # Gemini; Ollama, Cohere, Gemini's embeddings
+    if data.get("type") in ("message_start", "message-start", "message"):  # Anthropic; Cohere
+        return True
+    if "message" in data and ("finish_reason" in data or "done" in data):  # Cohere; Ollama
+        return True
+    return ("done" in data and "response" in data) or (isinstance(data.get("results"), list) and "meta" in data)
+
+
+def endpoints_of(urls: Iterable[str | None]) -> frozenset[tuple[str, int]]:
+    """(host, port) of the endpoints of models that a run knows by their URLs; what is no URL is left out."""
+    found = set()
+    for text in filter(None, urls):
+        try:
+            url = urlsplit(text if "//" in text else f"//{text}")
+            port = url.port or (80 if url.scheme == "http" else 443)
+        except ValueError:
+            continue
+        if url.hostname:
+            found.add((host_name(url.hostname), port))
+    return frozenset(found)

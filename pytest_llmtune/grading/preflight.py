@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import MissingToolError, SuiteError
@@ -41,18 +41,21 @@ def check(
     *,
     allow_vacuous: bool = False,
     metric: str = "success_vote",
+    mode: Literal["max", "min"] = "max",
     where: str = "",
 ) -> None:
     """Check every row's reference, and that answers without content fail.
 
-    A probe counts as a success where the grader gives it any of success, success_vote, expected_success, or the full 1.0 of
-    ``metric``. References of other rows are tried too: a row on which three different ones all succeed has a vacuous grader.
+    A probe counts as a success where the grader gives it any of success, success_vote, expected_success, or the best value
+    of ``metric``: 1.0 where more is better, 0.0 where less is. References of other rows are tried too: a row on which three
+    different ones all succeed has a vacuous grader.
 
     Args:
         grader: as resolved; each of a list of graders is checked by itself.
         examples: all rows, tuning and test.
         allow_vacuous: leave out the probes. Unusable references are refused all the same: they cannot be graded.
         metric: the tuned metric.
+        mode: whether more of it is better, or less.
         where: put before messages.
 
     Raises:
@@ -76,7 +79,7 @@ def check(
         if allow_vacuous:
             continue
         faults = [
-            fault for example in _spread(examples, one) if (fault := _probe_fault(one, example, examples, metric))
+            fault for example in _spread(examples, one) if (fault := _probe_fault(one, example, examples, metric, mode))
         ]
         if faults:
             raise SuiteError(
@@ -117,24 +120,27 @@ def _spread(examples: Sequence[Example], grader: Grader) -> Sequence[Example]:
     return [examples[place * len(examples) // most] for place in range(most)]
 
 
-def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], metric: str) -> str:
+def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], metric: str, mode: str) -> str:
     reference = " ".join(grader.reference(example.row).casefold().strip(" .").split())
     for what, text in PROBES.items():
-        if reference != text.casefold().strip(" .") and (metric_hit := _succeeds(grader, text, example, metric)):
+        if reference != text.casefold().strip(" .") and (metric_hit := _succeeds(grader, text, example, metric, mode)):
             return f"row {example.index + 1}: {what} has {metric_hit}"
     others = list(_other_references(grader, example, examples))
-    if others and all(_succeeds(grader, text, example, metric) for text in others):
+    if others and all(_succeeds(grader, text, example, metric, mode) for text in others):
         return f"row {example.index + 1}: the reference of another row, {others[0]!r:.60}, is a success"
     return ""
 
 
-def _succeeds(grader: Grader, text: str, example: Example, metric: str) -> str:
+def _succeeds(grader: Grader, text: str, example: Example, metric: str, mode: str) -> str:
     """The metric that counts ``text`` as a success, with its value; empty where none does."""
     metrics = grader.grade([text], example.row).metrics
     for name in _SUCCESS:
-        if metrics.get(name, 0.0) > 0:
+        if metrics.get(name, 0.0) > 0 and (mode == "max" or name != metric):
             return f"{name} {metrics[name]:g}"
-    return f"{metric} 1" if metrics.get(metric) == 1.0 else ""
+    if mode == "min" and metric in _SUCCESS:  # somebody looks for wrong answers
+        return ""
+    best = 1.0 if mode == "max" else 0.0
+    return f"{metric} {best:g}" if metrics.get(metric) == best else ""
 
 
 def _other_references(grader: Grader, example: Example, examples: Sequence[Example]) -> Iterator[str]:

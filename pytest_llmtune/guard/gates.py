@@ -103,6 +103,8 @@ def judge(
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
     if baseline and comparison and criteria.judges_cost and not accepted:
         gates += _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
+    if criteria.judges_drops and all(gate.passed for gate in gates) and (worst := _worst(evaluation, criteria)):
+        gates.append(worst)
     unknown = _unknown_gate(evaluation, criteria)
     return Verdict(
         status=_status(gates, unknown, stale),
@@ -285,6 +287,17 @@ def _allowance(criteria: Criteria, allowed: float, chance: str, over: bool, sign
     if significant:
         return f": {beyond_chance}, though max_drop allows {number(allowed)}"
     return f"; max_drop allows {number(allowed)}; not {beyond_chance}"
+
+
+def _worst(evaluation: Evaluation, criteria: Criteria) -> Gate | None:
+    """A gate that fails where no row is right and nothing else says so: what cannot get worse would be green for ever."""
+    worst = 0.0 if criteria.mode == "max" else 1.0
+    if evaluation.metrics.get(criteria.metric) != worst:
+        return None
+    if any(result.grade and result.grade.metrics.get(criteria.metric) != worst for result in evaluation.results):
+        return None
+    sentence = f"{criteria.metric} is {worst:g} on every row: it cannot get worse, so that nothing is guarded"
+    return Gate("any_success", criteria.metric, False, worst, worst, sentence)
 
 
 def _cost_gates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.text import apart, cell_cut, clean, columns, counted, dollars, interval, number, one_line
@@ -19,6 +20,7 @@ __all__ = ["failure", "summary"]
 
 
 _FLIPS = 5
+_SHOWN_ROWS = 3
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 
 
@@ -45,6 +47,7 @@ def failure(report: SuiteReport, *, width: int = 80, color: bool = False, verbos
     lines = [ink(_headline(report), "bold", "red"), ""]
     for block in (_stale(report), _gates(report, ink), _figures(report), _unknown(report, verbosity)):
         lines += [*block, ""] if block else []
+    lines += _nothing_right(report, ink, width)
     lines += [*_flips(report, ink, width, verbosity)]
     lines += [f"note: {one_line(remark)}" for remark in report.remarks]
     lines += _next(report)
@@ -112,6 +115,23 @@ def _figures(report: SuiteReport) -> list[str]:
         before, now = apart(verdict.before, verdict.now)
         text += f"; over the {verdict.compared} in the baseline too {now}, where the baseline has {before}"
     return [text, f"inference_cost {dollars(evaluation.inference_cost)} per instance"]
+
+
+def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:
+    """Of a suite in which no row is right, a few rows: what was asked, what was expected, what the model said."""
+    value, worst = report.verdict.value, 0.0 if report.criteria.mode == "max" else 1.0
+    if value != worst or report.evaluation is None or report.verdict.flips:
+        return []
+    known = [result for result in islice(report.evaluation.results, 50) if result.grade][:_SHOWN_ROWS]
+    lines = [ink(f"no row is right: {one_line(report.verdict.metric)} is {worst:g}", "bold", "red")]
+    for result in known:
+        said = result.responses[0] if result.responses else ""
+        asked = f"row {result.example.index}  {one_line(report.columns.question(result.example.row))}"
+        lines.append(f"  {cell_cut(asked, width - 2)}")
+        if expected := report.columns.expected(result.example.row):
+            lines.append(f"    expected  {cell_cut(one_line(expected), width - 14)}")
+        lines.append(f"    the model said  {cell_cut(one_line(said) or '(nothing)', width - 20)}")
+    return [*lines, ""]
 
 
 def _unknown(report: SuiteReport, verbosity: int) -> list[str]:
@@ -182,6 +202,8 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
             lines[index] = ink(lines[index], "red")
     for report in reports:
         lines += [*_search(report), *_compared(report, width)]
+        if report.verdict.passed:
+            lines += _nothing_right(report, ink, width)
         if report.verdict.passed or report.verdict.status == "error":  # the others have said it in their failure
             lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
     spent = sum(report.spent for report in reports)

@@ -522,6 +522,13 @@ KEYS: tuple[Key, ...] = (
         type='Literal["max", "min"]',
     ),
     Key(
+        "allow_constant_prompt",
+        flag(),
+        False,
+        "Accept a prompt that asks the same of every row.",
+        type="bool",
+    ),
+    Key(
         "aggregate",
         or_callable(
             ValueForm(
@@ -577,7 +584,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the "
         "recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated.",
-        type="float | None",
+        type='float | Literal["auto"] | None',
         off=True,
     ),
     Key(
@@ -586,7 +593,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. "
         "`None`: only `max_drop` counts.",
-        type="float | None",
+        type='float | Literal["auto"] | None',
         off=True,
     ),
     Key(
@@ -595,7 +602,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where "
         "the answers are the recorded ones, 0.1 where they are new. `None`: not gated.",
-        type="Any",
+        type='float | Literal["auto"] | None',
         off=True,
     ),
     Key(

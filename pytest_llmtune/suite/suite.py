@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from pytest_llmtune.suite.keys import Threshold
+    from pytest_llmtune.suite.prompts import Template
     from pytest_llmtune.suite.space import Config, Space
     from pytest_llmtune.suite.typed import SuiteKeys
+    from pytest_llmtune.types import Example
 
 __all__ = ["Suite", "check_whole"]
 
@@ -105,6 +108,7 @@ class Suite:
     reasoning: Any
     """As declared: whether graders see answers without the model's reasoning, or the marks of a thought."""
     allow_vacuous: bool
+    allow_constant_prompt: bool
     metric: str
     mode: Literal["max", "min"]
     aggregate: Any
@@ -222,7 +226,7 @@ class Suite:
                 max_bytes=max_bytes,
             )
             self._check_groups(dataset)
-            return split(
+            divided = split(
                 dataset,
                 self.tune_size,
                 self.test_size,
@@ -235,6 +239,8 @@ class Suite:
             )
         except SuiteError as error:
             raise SuiteError(f"{self.at('dataset')}: {error}") from error.__cause__
+        self._check_prompts(dataset)
+        return divided
 
     @property
     def _templates(self) -> Sequence[Any]:
@@ -256,6 +262,19 @@ class Suite:
         fields = frozenset(name for template in self._templates for name in template.fields)
         return fields | reference_columns(self.grader, columns)
 
+    def _check_prompts(self, dataset: Dataset) -> None:
+        """A prompt without a row in it asks the same each time: whatever is found by it is luck."""
+        if self.allow_constant_prompt:
+            return
+        for template in self._templates:
+            if not _is_constant(template, dataset.examples):
+                continue
+            raise SuiteError(
+                f"{self.at(template.kind)}: the {template.kind} {shown(template.label, 60)} asks the same of every row; "
+                f"name a column in it, as in {{{dataset.columns[0]}}} (the columns are {listed(dataset.columns)}), "
+                "or say allow_constant_prompt=True where this is meant"
+            )
+
     def _check_groups(self, dataset: Dataset) -> None:
         if self.group_by is None:
             return
@@ -267,6 +286,16 @@ class Suite:
                         f"{gate.key} names the group {shown(group)}{meant(group, groups)}; "
                         f"{self.group_by} has {listed(groups)}"
                     )
+
+
+def _is_constant(template: Template, examples: Sequence[Example]) -> bool:
+    """Whether a template names no column; whether a function looks at the row is seen by calling it."""
+    if not template.is_function:
+        return not template.fields
+    if template.fields or len(examples) < 2:
+        return False
+    first = template.render(examples[0].row)
+    return all(template.render(example.row) == first for example in islice(examples, 1, None))
 
 
 def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration) -> None:

@@ -64,6 +64,8 @@ class SuiteKeys(TypedDict, total=False):
     """What is tuned."""
     mode: Literal["max", "min"] | None
     """Whether more of the metric is better, or less."""
+    allow_constant_prompt: bool | None
+    """Accept a prompt that asks the same of every row."""
     aggregate: str | Callable[[Sequence[float]], float] | None
     """From the examples' values to the suite's: `mean`, `median`, `module:function`, or a function of a list of numbers. The search compares means all the same, and says so."""
     group_by: str | None
@@ -78,11 +80,11 @@ class SuiteKeys(TypedDict, total=False):
     """`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices."""
     thresholds: Mapping[str, Threshold] | None
     """Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the metrics of your own grader."""
-    max_drop: float | None
+    max_drop: float | Literal["auto"] | None
     """How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated."""
-    alpha: float | None
+    alpha: float | Literal["auto"] | None
     """Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. `None`: only `max_drop` counts."""
-    max_cost_rise: Any | None
+    max_cost_rise: float | Literal["auto"] | None
     """How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where the answers are the recorded ones, 0.1 where they are new. `None`: not gated."""
     max_unknown: int | None
     """How many examples may stay without an answer; more is inconclusive, and fails."""

@@ -92,7 +92,14 @@ class SuiteRun:
             where=suite.where_declared,
         )
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
-        check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=suite.metric, where=suite.where_declared)
+        check(
+            grader,
+            rows,
+            allow_vacuous=suite.allow_vacuous,
+            metric=suite.metric,
+            mode=suite.mode,
+            where=suite.where_declared,
+        )
         check_named(suite, grader, self.split)
         return grader
 

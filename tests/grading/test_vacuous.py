@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support.llm_server import LLMServer
 
 from pytest_llmtune import Suite, tune
-from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.grading import check
+from pytest_llmtune.grading.custom import Function
 from pytest_llmtune.settings import Settings
+from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,3 +80,30 @@ def test_a_row_without_a_reference_is_listed(server: LLMServer, tmp_path: Path) 
         search(server, tmp_path, "math", rows)
     assert "no box" in str(caught.value)
     assert server.count == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "refused"), [("max", 1.0, True), ("max", 0.0, False), ("min", 0.0, True), ("min", 1.0, False)]
+)
+def test_the_best_value_for_nothing_is_vacuous_both_ways(
+    mode: Literal["max", "min"], value: float, refused: bool
+) -> None:
+    """Where less is better, a perfect zero for an empty answer is the success that it must not be."""
+
+    def constant(responses: list[str], answer: str) -> dict[str, float]:
+        return {"score": value}
+
+    grader = Function(constant)
+    examples = [Example(f"{index:016x}", index, {"q": str(index), "answer": str(index)}) for index in range(4)]
+    if refused:
+        with pytest.raises(SuiteError, match=f"row 1: white space has score {value:g}"):
+            check(grader, examples, metric="score", mode=mode)
+    else:
+        check(grader, examples, metric="score", mode=mode)
+
+
+def test_who_looks_for_wrong_answers_finds_them_in_nonsense() -> None:
+    """A success metric that is minimised is no measure of emptiness, whichever way it points."""
+    grader = Function(lambda responses, answer: {"success_vote": float(responses[0] == answer)})
+    examples = [Example(f"{index:016x}", index, {"q": str(index), "answer": str(index)}) for index in range(4)]
+    check(grader, examples, metric="success_vote", mode="min")

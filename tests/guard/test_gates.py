@@ -571,7 +571,8 @@ def test_a_verdict_agrees_with_its_own_flips(pairs: list[tuple[Any, Any]], max_d
     assert (lost, gained) == (sum(o > n for o, n in both), sum(o < n for o, n in both))
     assert verdict.compared == len(both)
     if 2 * len(both) >= max(sum(side is not None for side in sides) for sides in (before, now)) > 0:
-        assert verdict.passed is ((lost - gained) / len(both) <= max_drop + 1e-9)
+        nothing_right = not any(score for score in now)
+        assert verdict.passed is (not nothing_right and (lost - gained) / len(both) <= max_drop + 1e-9)
 
 
 def test_a_verdict_crosses_processes_as_json() -> None:

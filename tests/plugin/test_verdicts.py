@@ -236,3 +236,103 @@ def test_figures_of_a_stale_suite_are_no_fact(tuned: Project) -> None:
     result = tuned.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["sums is stale: the grader changed*"])
+
+
+# -- less is better
+
+
+GRADERS = """
+def accuracy(responses, question, answer):
+    return {"score": float(f" {answer}." in responses[0])}
+
+def error(responses, question, answer):
+    return {"score": 1.0 - (f" {answer}." in responses[0])}
+
+def never_wrong(responses, question, answer):
+    return {"score": 0.0}
+
+def always_right(responses, question, answer):
+    return {"score": 1.0}
+"""
+
+
+def own_grader(project: Project, grader: str, mode: str) -> None:
+    project.pytester.makepyfile(own_graders=GRADERS)
+    project.write_suite(more=f"metric='score', mode={mode!r},")
+    path = project.pytester.path / "test_sums.py"
+    text = path.read_text(encoding="utf-8").replace('grader="numeric"', f'grader="own_graders:{grader}"')
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("grader", "mode", "best"), [("accuracy", "max", 1), ("error", "min", 0)])
+def test_both_ways_of_better_are_tuned_and_guarded_alike(project: Project, grader: str, mode: str, best: int) -> None:
+    """An honest grader is accepted, the better model wins, worse is lost, and what is lost fails."""
+    own_grader(project, grader, mode)
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    assert "model: good" in project.lock
+    assert verdict_of(project)["value"] == best
+    relabel(project, 9)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    words = {"max": "fell from 1 to 0.5, a drop of 0.5", "min": "rose from 0 to 0.5, worse by 0.5"}
+    result.stdout.fnmatch_lines([f"*score {words[mode]}*", "flipped since the baseline: 9 lost, 0 gained*"])
+    project.server.answer = lambda _: "The answer is 999."
+    project.run("--llm-live").assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize(("grader", "mode"), [("never_wrong", "min"), ("always_right", "max")])
+def test_a_grader_that_accepts_anything_is_refused_both_ways(project: Project, grader: str, mode: str) -> None:
+    """The best value for an answer that says nothing, whichever value is the best."""
+    own_grader(project, grader, mode)
+    result = project.run("--llm-tune")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*is vacuous: answers that say nothing count as success*"])
+    assert project.server.count == 0
+
+
+# -- vacuous the other way round
+
+
+def test_a_prompt_that_asks_the_same_of_every_row_is_refused(project: Project) -> None:
+    """Before anything is paid for; with the columns, and the key that means it."""
+    project.write_suite(prompt="Say {{question}}")
+    result = project.run("--llm-tune")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*asks the same of every row; name a column in it, as in {question}*allow_constant_prompt=True*"]
+    )
+    assert project.server.count == 0
+    project.write_suite(prompt="Say {{question}}", more="allow_constant_prompt=True,")
+    assert "asks the same of every row" not in project.run().stdout.str()
+
+
+@pytest.mark.parametrize(("grader", "mode"), [("accuracy", "max"), ("error", "min")])
+def test_a_winner_that_is_never_right_is_told_in_red(project: Project, grader: str, mode: str) -> None:
+    """Its lock file would be green for ever: nothing can get worse. Three rows show what went wrong."""
+    own_grader(project, grader, mode)
+    project.server.answer = lambda _: "I would say seven."
+    for args in (["--llm-tune"], []):
+        result = project.run(*args, "--color=yes")
+        result.assert_outcomes(failed=1)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout.str())
+        assert text.count("the model said  I would say seven.") == 3
+        assert text.count("expected  ") >= 3
+        assert "on every row: it cannot get worse, so that nothing is guarded" in text
+    path = project.pytester.path / "test_sums.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("tune_size", "max_drop=None, tune_size"), encoding="utf-8")
+    result = project.run("--color=yes")
+    result.assert_outcomes(passed=1)
+    assert "\x1b[1;31mno row is right: score is" in result.stdout.str()
+
+
+def test_rows_dropped_for_empty_cells_are_counted_everywhere(project: Project) -> None:
+    """In the terminal, in the lock file, in the JSON and on the page."""
+    rows = rows_of(project)
+    project.write_data([{**row, "answer": None} if index < 4 else row for index, row in enumerate(rows)])  # type: ignore[dict-item]
+    note = "4 of 30 rows were dropped for empty cells: 4 without 'answer'"
+    result = project.run("--llm-tune", "--llm-json=out.json", "--llm-report=page.html")
+    result.stdout.fnmatch_lines([f"note: sums: {note}"])
+    assert "4 dropped for empty cells" in project.lock
+    root = project.pytester.path
+    assert note in (root / "out.json").read_text(encoding="utf-8")
+    assert "4 of 30 rows were dropped" in (root / "page.html").read_text(encoding="utf-8")

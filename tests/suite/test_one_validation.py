@@ -119,6 +119,7 @@ SAMPLES: dict[str, Any] = {
     "extra_body": {"top_k": [1, 2]},
     "vote": "medoid",
     "allow_vacuous": True,
+    "allow_constant_prompt": True,
     "metric": "success",
     "mode": "min",
     "aggregate": "median",

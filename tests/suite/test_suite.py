@@ -50,6 +50,7 @@ def test_defaults() -> None:
         "vote": "equivalence",
         "reasoning": True,
         "allow_vacuous": False,
+        "allow_constant_prompt": False,
         "metric": "success_vote",
         "mode": "max",
         "aggregate": "mean",
@@ -466,7 +467,10 @@ def test_duplicates_are_told_by_what_the_model_is_asked() -> None:
     rows = [{"question": f"q{number % 30}", "answer": "x", "id": number} for number in range(60)]
     assert "of the test rows are asked in tuning too" in load_complaint(dataset=rows, shuffle=False)
     for prompt in (lambda _: "", ["{question}", lambda _: ""]):
-        assert len(suite(dataset=rows, shuffle=False, prompt=prompt).load().test) == 40
+        said = load_complaint(dataset=rows, shuffle=False, prompt=prompt)
+        assert "asks the same of every row; name a column in it, as in {question}" in said
+        assert len(suite(dataset=rows, shuffle=False, prompt=prompt, allow_constant_prompt=True).load().test) == 40
+    assert len(suite(dataset=rows, shuffle=False, prompt=lambda row: f"{row['id']}").load().test) == 40
 
 
 @pytest.mark.parametrize("name", ["math500.jsonl", "wellness.csv", "sst2_dev.tsv"])

@@ -145,6 +145,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.llmtune_wrong = True
     if wrong or call.when == "call":
         ours.attach(item, report)
+    if report.sections and uses_llmtune(item):
+        report.sections = [(name, ours.redactor.clean_text(text)) for name, text in report.sections]
     return report
 
 

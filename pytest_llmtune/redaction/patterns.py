@@ -1,24 +1,45 @@
-"""Patterns of secrets."""
+"""Which names and which texts are secrets: our own rules, and those of detect-secrets as data beside this file."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["FIELD", "HEADERS", "KNOWN", "PARAMETER", "SHORTEST", "names_a_secret", "secrets_of", "spellings"]
+__all__ = [
+    "FIELD",
+    "HEADERS",
+    "PARAMETER",
+    "SHORTEST",
+    "known_forms",
+    "may_hold_known_forms",
+    "names_a_secret",
+    "secrets_of",
+    "spellings",
+]
 
 
 SHORTEST = 8
 """Characters; a shorter value would be found in innocent text."""
 
-_VARIABLE = re.compile(r"(?:key|token|secret|passw(?:or)?d|passphrase|credential|_pat)s?(?:_|$)", re.IGNORECASE)
-_NO_SECRET = re.compile(r"_(?:file|path|dir)$", re.IGNORECASE)
+_VARIABLE = re.compile(r"(?:key|token|secret|passw(?:or)?d|passphrase|credential|_pat)s?\d*(?:_|$)", re.IGNORECASE)
+_PERHAPS = re.compile(
+    r"(?:^|_)(?:auth|authorization|bearer|cookie|session|webhook|hook|pass|pwd|dsn|jwt|sig|signature|cert|pem|private|login"
+    r"|connection_?string|conn_?str)\d*(?:_|$)",
+    re.IGNORECASE,
+)
+"""Such a variable holds a secret where its value looks like one: AUTH_MODE=kerberos does not."""
+_NO_SECRET = re.compile(r"_(?:file|path|dir|sock|socket)$", re.IGNORECASE)
 _IDENTITIES = ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID")
+_LOOKS_RANDOM = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}|\S{32,}")
+_WITH_LOGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/@]*:[^\s/@]+@")
 
 PARAMETER = re.compile(
     r"(?:^|[-_.])(?:api-?key|key|access|token|secret|passw(?:or)?d|pwd|signature|sig|credential|auth|authorization|code"
@@ -50,24 +71,71 @@ _FIELD_HINTS = (
 HEADERS = re.compile(r"authorization|api-?key|cookie|token|secret|organization|project", re.IGNORECASE)
 """Parts of the names of headers whose values are secrets."""
 
-KNOWN = tuple(
-    (hint, re.compile(r"(?<![A-Za-z0-9])" + pattern))
-    for hint, pattern in (
-        ("sk-", r"sk-[A-Za-z0-9_-]{20,}"),
-        ("Bearer ", r"Bearer [A-Za-z0-9._~+/=-]{16,}"),
-        ("org-", r"org-[A-Za-z0-9]{16,}"),
-        ("proj_", r"proj_[A-Za-z0-9]{16,}"),
-        ("AIza", r"AIza[A-Za-z0-9_-]{30,}"),
-        ("AKIA", r"AKIA[A-Z0-9]{16}"),
-        ("ghp_", r"ghp_[A-Za-z0-9]{30,}"),
-        ("github_pat_", r"github_pat_[A-Za-z0-9_]{30,}"),
-        ("hf_", r"hf_[A-Za-z0-9]{30,}"),
-        ("xox", r"xox[abprs]-[A-Za-z0-9-]{10,}"),
-        ("eyJ", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-        ("PRIVATE KEY-----", r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"),
-    )
+_OWN_FORMS = (
+    (("sk-",), r"sk-[A-Za-z0-9_-]{20,}"),  # OpenAI, Anthropic, OpenRouter, DeepSeek, ...
+    (("Bearer ",), r"Bearer [A-Za-z0-9._~+/=-]{16,}"),
+    (("Basic ",), r"Basic (?=[A-Za-z]*[0-9+/=])[A-Za-z0-9+/=]{12,}"),
+    (("org-",), r"org-[A-Za-z0-9]{16,}"),
+    (("proj_",), r"proj_[A-Za-z0-9]{16,}"),
+    (("AIza",), r"AIza[A-Za-z0-9_-]{30,}"),
+    (("ya29.",), r"ya29\.[A-Za-z0-9_-]{20,}"),
+    (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[opusr]_[A-Za-z0-9]{30,}"),
+    (("github_pat_",), r"github_pat_[A-Za-z0-9_]{30,}"),
+    (("glpat-",), r"glpat-[A-Za-z0-9_.-]{20,}"),
+    (("hf_",), r"hf_[A-Za-z0-9]{30,}"),
+    (("gsk_", "xai-", "pplx-", "nvapi-", "tvly-"), r"(?:gsk_|xai-|pplx-|nvapi-|tvly-)[A-Za-z0-9_-]{20,}"),
+    (("r8_", "lsv2_", "fw_"), r"(?:r8_|lsv2_(?:pt|sk)_|fw_)[A-Za-z0-9_]{24,}"),
+    (("npm_",), r"npm_[A-Za-z0-9]{30,}"),
+    (("dop_v1_", "shpat_", "dapi"), r"(?:dop_v1_|shpat_|dapi)[a-f0-9]{32,}"),
+    (("sk_", "rk_", "pk_live_", "whsec_"), r"(?:[rs]k_(?:live|test)_|pk_live_|whsec_)[A-Za-z0-9+/=]{16,}"),
+    (("xox", "xapp-"), r"(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,}"),
+    (("eyJ",), r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+    (
+        ("PRIVATE KEY",),
+        r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|$)",
+    ),
+    (("://",), r"(?<=://)[^\s/?#@:\"'<>\\]*:(?!\[?REDACTED)[^\s/?#@:\"'<>\\]+(?=@)"),  # user and password of a URL
 )
-"""(a text that every match holds, the form in which a well-known service gives out its keys)."""
+"""(texts of which every match holds one, the form in which a well-known service gives out its keys)."""
+
+
+@cache
+def _forms() -> tuple[tuple[tuple[str, ...], str, int], ...]:
+    """Our own forms and those of detect-secrets, which `.ci/secret_patterns` wrote: (hints, pattern, flags)."""
+    taken: list[dict[str, Any]] = json.loads(Path(__file__).with_name("detect_secrets.json").read_text("utf-8"))[
+        "rules"
+    ]
+    return (
+        *((hints, _apart(pattern), 0) for hints, pattern in _OWN_FORMS),
+        *(
+            (tuple(rule["hints"]), _apart(rule["pattern"]), re.IGNORECASE if rule["ignore_case"] else 0)
+            for rule in taken
+        ),
+    )
+
+
+def _apart(pattern: str) -> str:
+    """A key does not begin in the middle of a word: ``risk-...`` holds no ``sk-...``."""
+    return pattern if pattern.startswith(("(?<=", "https:")) else rf"(?<![A-Za-z0-9])(?:{pattern})"
+
+
+@cache
+def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
+    """Compiled when its hint is first seen: all at once would take longer than a small guard."""
+    return re.compile(pattern, flags)
+
+
+def may_hold_known_forms(text: str) -> bool:
+    """Whether looking for ``known_forms`` is worth it."""
+    return any(hint in text for hints, _, _ in _forms() for hint in hints)
+
+
+def known_forms(text: str) -> Iterator[tuple[int, int, str]]:
+    """Where a text holds a key in a well-known form: (start, end, what the form is known by)."""
+    for hints, pattern, flags in _forms():
+        if any(hint in text for hint in hints):
+            for match in _compiled(pattern, flags).finditer(text):
+                yield match.start(), match.end(), hints[0]
 
 
 def names_a_secret(text: str) -> bool:
@@ -77,20 +145,78 @@ def names_a_secret(text: str) -> bool:
 
 
 def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that look like they hold a key, a token, a password, or an organisation's id."""
-    return {
-        name: value.strip()
-        for name, value in environ.items()
-        if (name in _IDENTITIES or (_VARIABLE.search(name) and not _NO_SECRET.search(name)))
-        and len(value.strip()) >= SHORTEST
-    }
+    """The secrets in environment variables, by what to call them: of every variable whose name or value looks secret.
+
+    A variable named like a key, a token, a password or an organisation's id counts whatever it holds; one named like a
+    session, a cookie or a webhook where its value looks random. Of a URL the user with the password counts; of a list of
+    keys each one; of any value whatever has a well-known form.
+    """
+    found: dict[str, str] = {}
+    for name, value in environ.items():
+        text = value.strip()
+        if (
+            name in _IDENTITIES
+            or (_VARIABLE.search(name) and not _NO_SECRET.search(name))
+            or (
+                _PERHAPS.search(name)
+                and not _NO_SECRET.search(name)
+                and _LOOKS_RANDOM.fullmatch(text)
+                and not _is_path(text)
+            )
+        ):
+            found[name] = text
+        for number, part in enumerate(_parts(text), 1):
+            found[f"{name} (part {number})"] = part
+    return {name: value for name, value in found.items() if len(value) >= SHORTEST}
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # too long for a path
+        return False
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Secrets inside of a variable's value."""
+    if "://" in text and _WITH_LOGIN.match(text):
+        try:
+            login = urlsplit(text).netloc.rpartition("@")[0]
+        except ValueError:
+            login = text.partition("://")[2].partition("@")[0]
+        yield login
+        password = login.partition(":")[2]
+        yield from dict.fromkeys((password, unquote(password)))
+    for start, end, _ in known_forms(text):
+        if (start, end) != (0, len(text)):
+            yield text[start:end]
+    if "," in text and all(_LOOKS_RANDOM.fullmatch(part.strip()) for part in text.split(",")):
+        yield from (part.strip() for part in text.split(","))
 
 
 def spellings(value: str) -> Iterable[str]:
-    """The value as it is, inside JSON, inside JSON inside JSON (with and without escapes), and inside a URL."""
-    found = dict.fromkeys((value, quote(value, safe="")))
+    """The value as it is, inside JSON, inside JSON inside JSON (with and without escapes), in a URL, decoded, and in base64."""
+    found = dict.fromkeys((value, quote(value, safe=""), quote(value), quote_plus(value)))
+    if "%" in value and len(decoded := unquote(value)) >= SHORTEST:
+        found[decoded] = None
     inside = {value}
     for _ in range(2):
         inside = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in inside for ascii_only in (False, True)}
         found |= dict.fromkeys(sorted(inside))
-    return found
+    return found | dict.fromkeys(_in_base64(value))
+
+
+def _in_base64(value: str) -> Iterator[str]:
+    """What base64 makes of a value wherever it stands in a longer text: three ways to be cut into groups of three bytes."""
+    data = value.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        coded = base64.b64encode(bytes(before) + data).decode()
+        # the first and the last characters also depend on what stands around the value
+        core = coded[(0, 2, 3)[before] : len(coded) - (0, 3, 2)[(before + len(data)) % 3]].rstrip("=")
+        if len(core) >= _SHORTEST_BASE64:
+            yield core
+            yield core.replace("+", "-").replace("/", "_")
+
+
+_SHORTEST_BASE64 = 10
+"""Characters that eight bytes have alone, whatever stands around them."""

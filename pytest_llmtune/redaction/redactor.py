@@ -13,7 +13,16 @@ from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.redaction.keys import KeySources
-from pytest_llmtune.redaction.patterns import FIELD, KNOWN, PARAMETER, SHORTEST, names_a_secret, secrets_of, spellings
+from pytest_llmtune.redaction.patterns import (
+    FIELD,
+    PARAMETER,
+    SHORTEST,
+    known_forms,
+    may_hold_known_forms,
+    names_a_secret,
+    secrets_of,
+    spellings,
+)
 from pytest_llmtune.wire.body import clean_pieces, is_stream, rewrite
 from pytest_llmtune.wire.response import parse_object
 
@@ -156,9 +165,8 @@ class Redactor:
         for name, form in self.forms:
             if form in line:
                 raise RecordingError(f"{path} was not written: the value of {name} is still in it; {ADVICE}")
-        for hint, pattern in KNOWN:
-            if hint in line and pattern.search(line):
-                raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {ADVICE}")
+        for _, _, hint in known_forms(line):
+            raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {ADVICE}")
 
     def _clean_leaf(self, text: str) -> str:
         """A text of a body; one that is JSON itself, as the arguments of a tool are, is cleaned as JSON."""
@@ -175,7 +183,7 @@ class Redactor:
         """Whether a body is worth taking apart; most hold nothing secret, and this look is cheap."""
         if self.patterns or self.hooks or "\\u" in text or not content_type.startswith("application/json"):
             return True
-        hints = any(hint in text for hint, _ in KNOWN) or any(form in text for _, form in self.forms)
+        hints = may_hold_known_forms(text) or any(form in text for _, form in self.forms)
         return hints or names_a_secret(text)
 
     def _field(self, name: str, value: Any) -> Any:
@@ -185,7 +193,7 @@ class Redactor:
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where secrets stand in a text: (start, end), in order, without overlap; never a part of a placeholder."""
         found = [span for _, form in self.forms if form in text for span in _places(form, text)]
-        found += [match.span() for hint, pattern in KNOWN if hint in text for match in pattern.finditer(text)]
+        found += [(start, end) for start, end, _ in known_forms(text)]
         found += [match.span() for pattern in self.patterns for match in pattern.finditer(text) if match[0]]
         done = list(_places(PLACEHOLDER, text)) if found else []
         return _merged([span for span in found if not any(low <= span[0] and span[1] <= high for low, high in done)])

@@ -205,3 +205,29 @@ def test_failures_show_no_key(project: Path, pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*gone*"])
     assert SECRET.decode() not in (result.stdout.str() + result.stderr.str()).lower()
     assert leaks(project) == []
+
+
+def test_what_a_guarded_test_prints_shows_no_key(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured output and logs of a test that uses us, in the terminal and in JUnit's XML; other tests' are left alone."""
+    monkeypatch.setenv("OPENAI_API_KEY", PLANTED["OPENAI_API_KEY"])
+    pytester.makepyfile(
+        """
+        import logging, os, pytest
+
+        @pytest.mark.llm_replay
+        def test_guarded():
+            print("printed", os.environ["OPENAI_API_KEY"])
+            logging.warning("logged %s", os.environ["OPENAI_API_KEY"])
+            raise AssertionError("no")
+
+        def test_other():
+            print("other", os.environ["OPENAI_API_KEY"])
+            raise AssertionError("no")
+        """
+    )
+    found = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--junitxml=junit.xml", "-o", "junit_logging=all")
+    found.assert_outcomes(failed=2)
+    for text in (found.stdout.str(), (pytester.path / "junit.xml").read_text(encoding="utf-8")):
+        assert "printed [REDACTED]" in text
+        assert "logged [REDACTED]" in text
+        assert f"other {PLANTED['OPENAI_API_KEY']}" in text

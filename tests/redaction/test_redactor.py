@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import string
+import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,13 +28,13 @@ from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.format import Interaction, redacted
 from pytest_llmtune.recording.writer import write
+from pytest_llmtune.redaction import patterns
 from pytest_llmtune.redaction.patterns import secrets_of
 from pytest_llmtune.redaction.redactor import PLACEHOLDER, Redactor
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SECRET = "correct-horse/battery+staple"  # no service's form, and not the same in a URL
 AWKWARD = 'pass"word\\with\nlines and 한글'
@@ -393,3 +397,69 @@ def test_any_secret_is_removed_from_any_text(secret: str, data: st.DataObject) -
     assert json.dumps([value], ensure_ascii=False)[2:-2] not in json.loads(clean.body)["y"].replace(PLACEHOLDER, "\x00")
     assert json.loads(clean.text)["choices"][0]["message"]["content"] == PLACEHOLDER
     assert redacted(own, clean) == clean
+
+
+RANDOM = "q7Zr2mXw9KpLt4Vb"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("OPENAI_KEY2", RANDOM, [RANDOM]),
+        ("SESSION_COOKIE", f"sid={RANDOM}", [f"sid={RANDOM}"]),
+        ("NPM_AUTH", RANDOM, [RANDOM]),
+        ("SLACK_WEBHOOK", f"https://hooks.slack.com/services/T0/B0/{RANDOM}", [f"https://hooks.slack.com/services/T0/B0/{RANDOM}"]),
+        ("DATABASE_URL", "postgres://app:s3cret%2Fpass@db:5432/x", ["app:s3cret%2Fpass", "s3cret/pass"]),
+        ("HTTPS_PROXY", f"http://me:{RANDOM}@proxy:8080", [f"me:{RANDOM}", RANDOM]),
+        ("WHATEVER", "see glpat-" + "a1B2c3D4" * 3, ["glpat-" + "a1B2c3D4" * 3]),
+        ("MY_KEYS", f"{RANDOM},{RANDOM[::-1]}", [RANDOM, RANDOM[::-1]]),
+        ("AUTH_MODE", "kerberos-with-a-long-name", []),
+        ("SESSION_MANAGER", "local", []),
+        ("SSH_AUTH_SOCK", "/run/ssh-q7Zr2mXw9KpL/agent.1", []),
+        ("EDITOR_URL", "https://example.com/path?q=1", []),
+    ],
+)
+def test_variables_are_secret_by_name_or_by_value(name: str, value: str, hidden: list[str]) -> None:
+    """Whatever the variable is called: a password in a URL, a key of a well-known form; and names that are common for keys."""
+    own = Redactor.from_environment(environ={name: value})
+    for text in hidden:
+        assert text not in own.clean_text(f"before {text} after")
+    if not hidden:
+        assert own.clean_text(f"before {value} after") == f"before {value} after"
+
+
+FORMS = [
+    "glpat-" + "a1B2c3D4e5" * 2,
+    "sk_live_" + "a1B2c3D4" * 3,
+    "rk_test_" + "a1B2c3D4" * 3,
+    "gho_" + "a1B2c3D4e5F6" * 3,
+    "ghs_" + "a1B2c3D4e5F6" * 3,
+    "npm_" + "a1B2c3D4e5F6" * 3,
+    "gsk_" + "a1B2c3D4e5F6" * 3,
+    "xapp-1-A1-" + "a1B2c3D4e5F6" * 3,
+    "SG." + "a1B2c3D4e5F" * 2 + "." + "a1B2c3D4e5F" * 3 + "a1B2c3D4e5",
+    "ASIA" + "A1B2C3D4" * 2,
+    "AC" + "a1b2c3d4" * 4,
+    "123456789:AA" + "a1B2c3D4e5F" * 3,
+    "pypi-AgEIcHlwaS5vcmc" + "a1B2c3D4" * 10,
+    "https://hooks.slack.com/services/T0A1/B0A1/" + "a1B2c3D4" * 3,
+    "Basic dXNlcjpwYXNzd29yZDEy",
+]
+
+
+@pytest.mark.parametrize("key", FORMS)
+def test_forms_of_keys_that_a_server_says_back(key: str) -> None:
+    """Known by their form alone, in a text, in JSON, in an address, and cut in two by a stream."""
+    own = Redactor.from_environment(environ={})
+    assert own.clean_text(f"the key is {key}, keep it") == "the key is [REDACTED], keep it"
+    assert key not in own.clean_body(
+        json.dumps({"choices": [{"message": {"content": f"{key}\n"}}]}), "application/json"
+    )
+    pieces = [key[:5], key[5:11], key[11:]]
+    events = "".join(
+        f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': piece}}]})}\n\n"
+        urls, rest = ("://", "://a:", "-----BEGIN PRIVATE KEY-----"), ("a" * 32, "Basic ", "-us", "xoxb-1-")
+    for piece in (*urls, *rest, "sk-", "eyJ", "eyJaaaaaaaaaaa.", "glcbt-", "1:AA"):
+        started = time.process_time()
+        own.clean_text(piece * (300_000 // len(piece)))
+        assert time.process_time() - started < 5, piece

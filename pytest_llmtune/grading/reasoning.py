@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading.base import Elsewhere, Grader
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
-__all__ = ["BUILT_IN", "AnswerGrader", "AnswerReader", "Marks", "answer_only", "marks_of"]
+__all__ = ["BUILT_IN", "AnswerGrader", "AnswerReader", "Marks", "answer_only", "marks_by_key", "marks_of"]
 
 
 _NAMES = (
@@ -88,6 +88,13 @@ class Marks:
         if all(not is_thought for is_thought, _ in parts):
             return text if len(parts) == 1 and parts[0][1] == text else "".join(part for _, part in parts).strip()
         return "".join(part for is_thought, part in parts if not is_thought).strip()
+
+    def split(self, text: str) -> tuple[str, str]:
+        """The reasoning (empty where there is none) and the answer."""
+        answer = self.answer(text)
+        if answer is text:
+            return "", text
+        return "\n\n".join(part.strip() for is_thought, part in self.parts(text) if is_thought and part.strip()), answer
 
     def parts(self, text: str) -> Iterator[tuple[bool, str]]:
         """(whether it is thought, text), in order; together all of the response but the marks."""
@@ -180,7 +187,7 @@ def _is_in_code(text: str, match: re.Match[str]) -> bool:
 
 
 BUILT_IN = Marks()
-_OFF = Marks((r"(?!)",), (r"(?!)",), channels=False, key=(("off", "off"),))
+_OFF = Marks((r"(?!)",), (r"(?!)",), channels=False, key=(("", ""),))
 
 
 def marks_of(spec: Any) -> Marks:
@@ -195,9 +202,17 @@ def marks_of(spec: Any) -> Marks:
         raise SuiteError(f"reasoning {error}") from None
     if isinstance(declared, bool):
         return BUILT_IN if declared else _OFF
-    pairs = tuple((one["open"], one["close"]) for one in ([declared] if isinstance(declared, Mapping) else declared))
-    opens, closes = (tuple(re.escape(pair[side]) for pair in pairs) for side in (0, 1))
-    return Marks(opens, closes, channels=False, key=pairs)
+    return marks_by_key(
+        tuple((one["open"], one["close"]) for one in ([declared] if isinstance(declared, Mapping) else declared))
+    )
+
+
+def marks_by_key(key: tuple[tuple[str, str], ...]) -> Marks:
+    """The marks that have this key."""
+    if not key or key == _OFF.key:
+        return _OFF if key else BUILT_IN
+    opens, closes = (tuple(re.escape(pair[side]) for pair in key) for side in (0, 1))
+    return Marks(opens, closes, channels=False, key=key)
 
 
 def answer_only(grader: Grader, marks: Marks) -> Grader:

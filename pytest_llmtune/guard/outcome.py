@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
 from pytest_llmtune.guard.verdict import Criteria, Stale, Verdict, criteria_of, match
@@ -125,6 +126,7 @@ def report_of(
         spent=evaluation.cost if evaluation else Decimal(0),
         shard=shard,
         columns=columns,
+        reasoning=marks_of(suite.reasoning).key,
     )
 
 

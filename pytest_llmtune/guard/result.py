@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import ReportError
+from pytest_llmtune.grading.reasoning import Marks, marks_by_key
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Verdict
@@ -81,6 +82,13 @@ class SuiteReport:
     """Which part of the suite's rows this is; None: all of them."""
     columns: RowColumns = field(default_factory=RowColumns)
     """What a row asks and expects, for showing it."""
+    reasoning: tuple[tuple[str, str], ...] = ()
+    """``Marks.key``: what opens and closes reasoning in a response, where the suite names its own marks."""
+
+    @property
+    def marks(self) -> Marks:
+        """What stands between them in a response is reasoning, and is shown folded."""
+        return marks_by_key(self.reasoning)
 
     @property
     def status(self) -> str:

@@ -181,8 +181,10 @@ def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
     for result in results:
         if result.example.id == flip.id:
             for number_, response in enumerate(result.responses, 1):
-                yield f"          answer {number_}:"
-                yield from (f"          | {line}" for line in clean(response).split("\n"))
+                thought, answer = report.marks.split(response)
+                folded = f" (after {len(thought):,} characters of reasoning)" if thought else ""
+                yield f"          answer {number_}{folded}:"
+                yield from (f"          | {line}" for line in clean(answer).split("\n"))
 
 
 def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:

@@ -297,10 +297,37 @@ def choices_of(exchange: Exchange) -> list[Mapping[str, Any]]:
 
 
 def text_of(choice: Mapping[str, Any]) -> str:
-    """The answer's text; a refusal in the model's own words counts as one, and so do calls of tools, as JSON."""
+    """The answer's text; a refusal in the model's own words counts as one, and so do calls of tools, as JSON.
+
+    Of content that is a list of parts (Mistral, OpenAI's input shape) the texts are joined; reasoning is left out, as it is
+    where a server has a field of its own for it; other parts stand as JSON.
+    """
     message = _message(choice)
-    content = message.get("content") or message.get("refusal") or _calls(message) or ""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(map(_part, content))
+    content = content or message.get("refusal") or _calls(message) or ""
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+_THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "thought")
+
+
+def _part(part: Any) -> str:
+    """One part of an answer's content, as text."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        return json.dumps(part, ensure_ascii=False)
+    kind = part.get("type")
+    if kind in _THOUGHT_PARTS or part.get("thought") is True:
+        return ""
+    text = part.get("text", part.get("refusal") if kind == "refusal" else None)
+    if isinstance(text, dict):  # {"value": ..., "annotations": []}
+        text = text.get("value")
+    if isinstance(text, str) and kind in (None, "text", "output_text", "input_text", "refusal"):
+        return text
+    return json.dumps(part, ensure_ascii=False)
 
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from support.results import FINGERPRINTS, compared, evaluation, lock, report, result, scores
 
+from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import Compared
 from pytest_llmtune.guard.verdict import Criteria
@@ -124,3 +126,14 @@ def test_the_headline_counts() -> None:
     """The page's title says at once whether all is well."""
     assert headline([report(scores(1))]) == "LLM suites: all 1 passed"
     assert headline([report(scores(1)), report(None)]) == "LLM suites: 1 of 2 failed"
+
+
+def test_reasoning_is_apart_from_the_answer() -> None:
+    """The page folds it; the marks are the suite's."""
+    one = evaluation([result(0, responses=["<think>7? No.</think>\n\n42", "[plan]8[/plan] 42"])])
+    (row,) = examples.table(report(one))
+    assert (row["responses"], row["thoughts"]) == (["42", "[plan]8[/plan] 42"], ["7? No.", ""])
+    (row,) = examples.table(replace(report(one), reasoning=marks_of({"open": "[plan]", "close": "[/plan]"}).key))
+    assert (row["responses"][1], row["thoughts"]) == ("42", ["", "8"])
+    (row,) = examples.table(report(evaluation([result(0, responses=["42"])])))
+    assert row["thoughts"] == []

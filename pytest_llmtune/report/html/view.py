@@ -43,6 +43,7 @@ def _example(
     result: ExampleResult, report: SuiteReport, flip: Flip | None, before: LockedExample | None, limit: int
 ) -> dict[str, Any]:
     grade, criteria, columns = result.grade, report.criteria, report.columns
+    split = [report.marks.split(response) for response in result.responses]
     return {
         "index": result.example.index,
         "id": result.example.id,
@@ -57,7 +58,8 @@ def _example(
         "error": clean(result.error) if result.error else "",
         "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES] if count] if grade else [],
         "right": [answer.correct for answer in grade.answers] if grade else [],
-        "responses": [cut(response, limit) for response in result.responses],
+        "responses": [cut(answer, limit) for _, answer in split],
+        "thoughts": [cut(thought, limit) for thought, _ in split] if any(thought for thought, _ in split) else [],
         "row": {one_line(str(name), 100): cut(str(value), limit) for name, value in result.example.row.items()},
     }
 

@@ -18,6 +18,14 @@
     return made;
   }
 
+  function folded(title, text) {
+    const made = element("details");
+    const pre = element("pre", text);
+    pre.dir = "auto";
+    made.append(element("summary", title), pre);
+    return made;
+  }
+
   function blocks(all) {
     const made = element("div", undefined, "blocks");
     made.append(...all);
@@ -134,7 +142,10 @@
       const responses = one.responses.map((text, index) => {
         const right = one.right[index];
         const [verdict, look] = right === undefined ? ["", ""] : right ? [" (right)", "good"] : [" (wrong)", "bad"];
-        return block(`Response ${index + 1} of ${one.responses.length}${verdict}`, text, look);
+        const made = block(`Response ${index + 1} of ${one.responses.length}${verdict}`, text, look);
+        const thought = one.thoughts[index];
+        if (thought) made.append(folded("Reasoning", thought));
+        return made;
       });
       cell.append(blocks(responses));
       row.append(cell);

@@ -148,7 +148,12 @@ def complete(
 
 
 def grade(
-    grader: Any, responses: str | Sequence[str], row: Mapping[str, Any], *, vote: Any = "equivalence"
+    grader: Any,
+    responses: str | Sequence[str],
+    row: Mapping[str, Any],
+    *,
+    vote: Any = "equivalence",
+    reasoning: Any = True,
 ) -> ExampleGrade:
     """What a suite would say of these responses to a row, for trying a grader in a REPL; asks nobody.
 
@@ -159,7 +164,7 @@ def grade(
         grader: as the suite key ``grader``: a name, ``{name: {option: value}}``, ``module:function``, a function, a list.
         responses: one text, or one for each of n.
         row: column to value, the reference among them.
-        vote: as the suite key ``vote``.
+        vote, reasoning: as the suite's keys.
 
     Returns:
         ``.metrics`` (name to value), ``.voted_answer``, ``.votes`` and ``.answers``.
@@ -167,7 +172,7 @@ def grade(
     Raises:
         SuiteError: no such grader or option, a row without its reference, or a judge, which needs an endpoint.
     """
-    resolved = resolve(grader, vote=vote, where="grade()")
+    resolved = resolve(grader, vote=vote, reasoning=reasoning, where="grade()")
     if judges_of(resolved):
         raise SuiteError("grade() asks no model, so it cannot judge; use evaluate(suite)")
     return resolved.grade([responses] if isinstance(responses, str) else list(responses), row)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmtune.grading import grade
+from pytest_llmtune import grade
 from pytest_llmtune.wire.response import text_of, written_bytes
 
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "Maybe 41?"}]}

@@ -1,27 +1,33 @@
-"""The tuner on the arena in one process: many searches in minutes, to compare rules.
+"""The tuner in one process: many searches in minutes, on tasks of several shapes, beside its peers with the same dollars.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/simulate.py ARENA_DIR [--tasks A B] [--seeds 40] [--share 0.3333333] [--processes 2]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/simulate.py [--arena ARENA_DIR] [--tasks A B] [--seeds 20] [--share 0.3333333]
+        [--peers halving tpe dearest] [--set cascade=True] [--processes 2]
 
-The arena's own server code answers, called as a function: no HTTP, no cache, no faults; everything else is the package's. *Regret* is the
-distance of the winner's true success_vote from that of the best configuration within the inference budget, on the same problems.
+No HTTP, no cache, no faults; everything else is the package's. Without ``--arena`` there are the made tasks alone (worlds.py). *Regret* is the
+distance of the winner's true score from that of the best configuration within the inference budget, on the same rows; *spent* is the
+part of the optimization budget that was used.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
-import importlib.util
 import statistics
+import time
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from arena import TASKS, TUNED, Bank, bank_of
+from arena import TASKS
+from peers import PEERS, Desk
+from worlds import TUNED, Referee, Server, World, made_tasks
 
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.data.split import Split
+from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.grading.registry import resolve
 from pytest_llmtune.money.ledger import Ledger, closing_reservation
 from pytest_llmtune.money.prices import PriceBook
@@ -30,15 +36,12 @@ from pytest_llmtune.types import Completion, CompletionRequest, Example, Exchang
 from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
 
 @dataclass
 class Simulated:
-    """The arena as a source."""
+    """A world as a source."""
 
-    arena: Any
+    server: Server
     prices: PriceBook
     ledger: Ledger
     held: dict[str, list[Exchange]] = field(default_factory=dict)
@@ -50,27 +53,34 @@ class Simulated:
             reserved = self.ledger.reserve_now(worst_case(price, request.body, missing))
             with closing_reservation(reserved, self.ledger.close) as reservation:
                 body = {**request.body, "n": missing}
-                _, reply = self.arena.complete(body)
-                exchange = Exchange("POST", "", body, reply)
+                exchange = Exchange("POST", "", body, self.server.complete(body))
                 reservation.settle(price.cost(completion_of([exchange], missing).usage))
             held.append(exchange)
         return replace(completion_of(held, request.n), paid=self.ledger.spent - paid)
 
 
 @cache
-def _server(arena: Path) -> tuple[ModuleType, Any]:
-    """The arena's server.py, and its bank."""
-    spec = importlib.util.spec_from_file_location("arena_server", arena / "server.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module, module.Bank(arena / "bank.jsonl.gz", arena / "exam.jsonl")
+def _tasks() -> dict[str, Any]:
+    return {**TASKS, **made_tasks()}
 
 
 @cache
-def _bank(arena: Path) -> Bank:
-    return bank_of(arena)
+def _world(name: str, arena: Path | None) -> World:
+    world = _tasks()[name].world
+    return _arena(arena) if callable(world) else world  # type: ignore[no-any-return]
+
+
+@cache
+def _arena(arena: Path) -> World:
+    from arena import arena_world
+
+    return arena_world(arena)
+
+
+@cache
+def _best(name: str, seed: int, arena: Path | None) -> float:
+    heats = tuple(tenth / 10 for tenth in range(11)) if callable(_tasks()[name].world) else (0.0, 0.25, 0.5, 0.75, 1.0)
+    return Referee(_tasks()[name], _world(name, arena), seed).best(heats)
 
 
 @dataclass(frozen=True)
@@ -85,69 +95,122 @@ class Found:
     usd: float
     """Per instance."""
     spent: float
+    """Part of the optimization budget."""
     requests: int
     over: bool
     covered: bool
+    seconds: float
+    """Of CPU."""
 
 
-def search(job: tuple[str, int], arena: Path, share: float) -> Found:
+def search(job: tuple[str, int], arena: Path | None, share: float, who: str, keys: dict[str, Any]) -> Found:
     """One search, judged."""
     name, seed = job
-    task, bank = TASKS[name], _bank(arena)
-    module, recorded = _server(arena)
-    suite = task.suite(bank.problems(seed), seed, share)
-    rows = [Example(str(place), place, row) for place, row in enumerate(bank.problems(seed))]
-    server = module.Arena(recorded, argparse.Namespace(seed=seed, max_n=128, fail_429=0, fail_5xx=0))
-    ledger, prices = Ledger(suite.optimization_budget), PriceBook(suite.prices)
-    study = asyncio.run(
-        tune(
-            suite,
-            Split(tuple(rows[:TUNED]), tuple(rows[TUNED:])),
-            grader=resolve(suite.grader),
-            source=Simulated(server, prices, ledger),
-            prices=prices,
-            ledger=ledger,
-        )
-    )
-    true, usd = bank.true(study.winner, seed)
-    held = study.summary.heldout
-    covered = held is not None and held.low is not None and held.high is not None and held.low <= true <= held.high
-    regret, over = bank.best(task, seed) - true, usd > task.inference_budget
-    label = f"{study.winner.label}, {str(study.winner.template.source).splitlines()[0]}"
-    return Found(name, seed, label, true, regret, usd, float(ledger.spent), server.stats["requests"], over, covered)
+    task, world = _tasks()[name], _world(name, arena)
+    order = task.order(world, seed)
+    problems = world.problems(order)
+    suite = task.suite(problems, seed, share, **keys)
+    rows = [Example(str(place), place, row) for place, row in enumerate(problems[: TUNED + 60])]
+    server, prices, grader = Server(world, seed), PriceBook(suite.prices), resolve(suite.grader)
+    referee, covered, begun = Referee(task, world, seed), True, time.process_time()
+    ledger = Ledger(suite.optimization_budget)
+    if who == "tuner":
+        try:
+            study = asyncio.run(
+                tune(
+                    suite,
+                    Split(tuple(rows[:TUNED]), tuple(rows[TUNED:])),
+                    grader=grader,
+                    source=Simulated(server, prices, ledger),
+                    prices=prices,
+                    ledger=ledger,
+                )
+            )
+        except LLMTuneError as error:
+            return Found(
+                name,
+                seed,
+                str(error)[:100],
+                0.0,
+                _best(name, seed, arena),
+                0.0,
+                0.0,
+                server.requests,
+                False,
+                False,
+                0.0,
+            )
+        winner, spent, held = study.winner, float(ledger.spent), study.summary.heldout
+        label = f"{study.summary.stopped_by}; {winner.label}"
+    else:
+        budget = float(suite.optimization_budget or 0)
+
+        def complete(request: CompletionRequest) -> tuple[list[str], float]:
+            body = {**request.body, "n": request.n}
+            completion = completion_of([Exchange("POST", "", body, server.complete(body))], request.n)
+            return list(completion.texts), float(prices.price(str(body["model"])).cost(completion.usage))
+
+        desk = Desk(suite, problems[:TUNED], grader, complete, budget)
+        winner, held = PEERS[who](desk, seed), None
+        spent = budget - desk.left
+        label = winner.label if winner else "nothing"
+    seconds = time.process_time() - begun
+    true, usd = (0.0, 0.0) if winner is None else referee.true(winner)
+    if held is not None:
+        covered = held.low is not None and held.high is not None and held.low <= true <= held.high
+    regret, over = _best(name, seed, arena) - true, usd > task.inference_budget
+    if winner is not None:
+        label += f" {str(winner.template.source).splitlines()[0]}"
+    part = spent / float(suite.optimization_budget or 1)
+    return Found(name, seed, label, true, regret, usd, part, server.requests, over, covered, seconds)
 
 
 def main() -> None:
-    """A line for each task, and one for all."""
+    """A line for each task and searcher, and one for all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arena", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--seeds", type=int, default=40, help="how many, from 1")
+    parser.add_argument("--arena", type=Path)
+    parser.add_argument("--tasks", nargs="+", choices=list(_tasks()))
+    parser.add_argument("--seeds", type=int, default=20, help="how many, from 1")
     parser.add_argument("--share", type=float, default=1.0, help="of the task's dollars")
+    parser.add_argument("--peers", nargs="*", default=[], choices=list(PEERS))
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further keys of the suites")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each search")
     options = parser.parse_args()
-    bank_of(options.arena)
-    jobs = [(name, seed) for name in options.tasks for seed in range(1, options.seeds + 1)]
+    keys = {name: ast.literal_eval(value) for name, _, value in (item.partition("=") for item in options.set)}
+    names = options.tasks or list(_tasks() if options.arena else made_tasks())
+    jobs = [(name, seed) for name in names for seed in range(1, options.seeds + 1)]
+    together: dict[str, list[Found]] = {}
     with get_context("spawn").Pool(options.processes) as pool:
-        found = pool.map(partial(search, arena=options.arena, share=options.share), jobs, chunksize=5)
-    if options.verbose:
-        for one in found:
-            flag = "over" if one.over else ""
-            print(
-                f"{one.task} {one.seed}: {one.true:.3f} ({one.regret:.3f} below the best), ${one.usd:.5f} {flag} {one.label}"
-            )
-    for name in [*options.tasks, "together"]:
-        mine = [one for one in found if name in (one.task, "together")]
-        true = [one.true for one in mine]
-        print(
-            f"{name:8} {len(mine):4} searches: true, median {statistics.median(true):.3f}, mean {statistics.fmean(true):.3f}; "
-            f"regret, mean {statistics.fmean(one.regret for one in mine):.4f}; "
-            f"over the inference budget {sum(one.over for one in mine)}; "
-            f"covered {sum(one.covered for one in mine) / len(mine):.0%}; "
-            f"spent at most ${max(one.spent for one in mine):.3f}; "
-            f"requests {statistics.median(one.requests for one in mine):.0f}"
-        )
+        for name in names:
+            for who in ["tuner", *options.peers]:
+                mine = [job for job in jobs if job[0] == name]
+                one = partial(
+                    search, arena=options.arena, share=options.share, who=who, keys=keys if who == "tuner" else {}
+                )
+                found = pool.map(one, mine, chunksize=1)
+                together.setdefault(who, []).extend(found)
+                if options.verbose:
+                    for each in found:
+                        flag = "OVER " if each.over else ""
+                        print(
+                            f"  {each.seed}: {each.true:.3f} ({each.regret:.3f} below) ${each.usd:.5f} {flag}{each.spent:.0%} {each.label}"
+                        )
+                _print(name, who, found)
+    if len(names) > 1:
+        for who, found in together.items():
+            _print("together", who, found)
+
+
+def _print(name: str, who: str, found: list[Found]) -> None:
+    print(
+        f"{name:9} {who:8} {len(found):3}: true {statistics.fmean(one.true for one in found):.3f}, "
+        f"regret {statistics.fmean(one.regret for one in found):.3f}, over budget {sum(one.over for one in found)}, "
+        f"covered {sum(one.covered for one in found)}, spent {statistics.fmean(one.spent for one in found):.0%} "
+        f"(at most {max(one.spent for one in found):.0%}), requests {statistics.median(one.requests for one in found):.0f}, "
+        f"CPU {statistics.fmean(one.seconds for one in found):.1f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ import time
 import urllib.request
 from pathlib import Path
 
-from arena import PRICES, TASKS, Bank, bank_of
+from arena import PRICES, TASKS, arena_world
+from worlds import Referee, World
 
 from pytest_llmtune import tune
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.settings import Settings
 
 
-def run(arena: Path, bank: Bank, task: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def run(arena: Path, world: World, task: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """One search over real HTTP."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -45,7 +46,8 @@ def run(arena: Path, bank: Bank, task: str, seed: int, options: argparse.Namespa
     )
     try:
         with tempfile.TemporaryDirectory() as root:
-            suite = TASKS[task].suite(bank.problems(seed), seed, options.share)
+            order = TASKS[task].order(world, seed)
+            suite = TASKS[task].suite(world.problems(order), seed, options.share)
             url = f"http://127.0.0.1:{port}"
             for _ in range(100):
                 try:
@@ -64,7 +66,7 @@ def run(arena: Path, bank: Bank, task: str, seed: int, options: argparse.Namespa
         (used["prompt_tokens"] * PRICES[model][0] + used["completion_tokens"] * PRICES[model][1]) / 1e6
         for model, used in stats["models"].items()
     )
-    true, cost = bank.true(winner, seed)
+    true, cost = Referee(TASKS[task], world, seed).true(winner)
     held = study.summary.heldout
     covered = held is not None and held.low is not None and held.high is not None and held.low <= true <= held.high
     print(f"{task} seed {seed}: true {true:.3f}, ${cost:.5f} an instance, {winner.label}", flush=True)
@@ -89,12 +91,12 @@ def main() -> None:
     parser.add_argument("--fail-429", type=float, default=0)
     parser.add_argument("--fail-5xx", type=float, default=0)
     options = parser.parse_args()
-    bank = bank_of(options.arena)
+    world = arena_world(options.arena)
     for task in options.tasks:
         found = []
         for seed in options.seeds:
             try:
-                found.append(run(options.arena, bank, task, seed, options))
+                found.append(run(options.arena, world, task, seed, options))
             except LLMTuneError as error:
                 print(f"{task} seed {seed}: {error}")
         if not found:

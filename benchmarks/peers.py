@@ -97,7 +97,7 @@ def halving(desk: Desk, seed: int) -> Config | None:
             for rows in range(1, len(desk.rows) + 1):
                 for one in arms:
                     if desk.left <= (reserve if number < rounds - 1 else 0):
-                        raise Spent
+                        raise Spent  # noqa: TRY301  # ends the round
                     if len(one.scores) < rows and not (
                         len(one.scores) >= 2 and one.cost > 1.5 * float(desk.suite.inference_budget or 1e9)
                     ):

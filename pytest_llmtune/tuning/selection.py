@@ -53,17 +53,22 @@ def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset
 
 
 def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
-    """Fewer answers of the best arm go first where they did no worse on any row: its answers all say the same."""
+    """Fewer answers of the best arm go first where they did no worse on any row: its answers all say the same.
+
+    Only rows that have as many answers as the best candidate's vote can show that; where they are few, belief decides.
+    """
     best = found[0].candidate
-    rows = sorted(row for row in best.entrant.asked if row not in without)
-    goal = scores_of(race, best, rows)
+    rows = [row for row in sorted(best.entrant.asked) if row not in without]
+    cells = [race.pool.cell(best.entrant.arm, race.order[row]) for row in rows]
+    enough = min(_ENOUGH, len(race.order) - len(without))
 
     def as_good(one: Ranked) -> bool:
-        scores = scores_of(race, one.candidate, rows)
-        return len(scores) == len(goal) and all(race.sign * (a - b) >= 0 for a, b in zip(scores, goal, strict=True))
+        n = one.candidate.n
+        both = [cell.scores for cell in cells if n in cell.scores and best.n in cell.scores]
+        return len(both) >= enough and all(race.sign * (scores[n] - scores[best.n]) >= 0 for scores in both)
 
     own = [one for one in found if one.candidate.entrant is best.entrant and one.candidate.limit == best.limit]
-    least = min((one for one in own if as_good(one)), key=lambda one: one.candidate.n)
+    least = min((one for one in own if as_good(one)), key=lambda one: one.candidate.n, default=found[0])
     return [least, *(one for one in found if one is not least)]
 
 

@@ -79,7 +79,7 @@ def _arena(arena: Path) -> World:
 
 @cache
 def _best(name: str, seed: int, arena: Path | None) -> float:
-    heats = tuple(tenth / 10 for tenth in range(11)) if callable(_tasks()[name].world) else (0.0, 0.25, 0.5, 0.75, 1.0)
+    heats = tuple(tenth / 10 for tenth in range(11)) if callable(_tasks()[name].world) else (0.0, 0.5, 1.0)
     return Referee(_tasks()[name], _world(name, arena), seed).best(heats)
 
 
@@ -103,9 +103,12 @@ class Found:
     """Of CPU."""
 
 
-def search(job: tuple[str, int], arena: Path | None, share: float, who: str, keys: dict[str, Any]) -> Found:
+def search(
+    job: tuple[str, int], arena: Path | None, share: float, who: str, keys: dict[str, Any], best: bool = False
+) -> Found:
     """One search, judged."""
     name, seed = job
+    most = _best(name, seed, arena) if best else float("nan")
     task, world = _tasks()[name], _world(name, arena)
     order = task.order(world, seed)
     problems = world.problems(order)
@@ -132,7 +135,7 @@ def search(job: tuple[str, int], arena: Path | None, share: float, who: str, key
                 seed,
                 str(error)[:100],
                 0.0,
-                _best(name, seed, arena),
+                most,
                 0.0,
                 0.0,
                 server.requests,
@@ -158,7 +161,7 @@ def search(job: tuple[str, int], arena: Path | None, share: float, who: str, key
     true, usd = (0.0, 0.0) if winner is None else referee.true(winner)
     if held is not None:
         covered = held.low is not None and held.high is not None and held.low <= true <= held.high
-    regret, over = _best(name, seed, arena) - true, usd > task.inference_budget
+    regret, over = most - true, usd > task.inference_budget
     if winner is not None:
         label += f" {str(winner.template.source).splitlines()[0]}"
     part = spent / float(suite.optimization_budget or 1)
@@ -174,6 +177,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the task's dollars")
     parser.add_argument("--peers", nargs="*", default=[], choices=list(PEERS))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further keys of the suites")
+    parser.add_argument(
+        "--regret", action="store_true", help="also the distance from the best of the grid: takes minutes"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each search")
     options = parser.parse_args()
@@ -186,7 +192,12 @@ def main() -> None:
             for who in ["tuner", *options.peers]:
                 mine = [job for job in jobs if job[0] == name]
                 one = partial(
-                    search, arena=options.arena, share=options.share, who=who, keys=keys if who == "tuner" else {}
+                    search,
+                    arena=options.arena,
+                    share=options.share,
+                    who=who,
+                    keys=keys if who == "tuner" else {},
+                    best=options.regret,
                 )
                 found = pool.map(one, mine, chunksize=1)
                 together.setdefault(who, []).extend(found)

@@ -235,7 +235,7 @@ class Made(World):
     lengths: dict[str, float]
     """Model to mean tokens of an answer."""
     seed: int = 0
-    rows: int = 400
+    rows: int = 160
     kept: int = 24
     """Answers of a cell."""
     graded: bool = False

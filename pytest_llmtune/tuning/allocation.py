@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_llmtune.tuning.surrogate import Kernel, Points, Posterior, Scored, posterior_of
+from pytest_llmtune.tuning.samples import VOTED
+from pytest_llmtune.tuning.surrogate import Kernel, Points, Posterior, Scored, Surrogate, learned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_llmtune.suite import Config
     from pytest_llmtune.tuning.costs import Cost, Costs
@@ -45,6 +46,10 @@ _TRIED = 12
 """Best candidates of a draw that are asked for a step."""
 _AT_ONCE = 300
 """Candidates that a plan looks at."""
+_LISTED = 60
+"""Entrants whose candidates are believed of exactly."""
+_OBSERVED = 700
+"""Observations that such beliefs are conditioned on, as far as they are not the entrants' own."""
 _SIZES = 10
 """Numbers of answers that an arm is a candidate with."""
 _LEVELS = 3
@@ -57,6 +62,8 @@ _MOST_LOST = 0.5
 """Success that a limit of length may cost."""
 _BEATEN = 3.0
 """Standard errors of its distance from the best that a candidate may lie behind it and still be asked."""
+_FIRST_ROWS = 2
+"""Rows that an arm among very many is asked first."""
 _DEEPER = 3
 """Factor of answers a row from one step to the next."""
 
@@ -108,6 +115,18 @@ class CellRequest:
     """How many there shall be."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    """The metric's mean over some rows of a block."""
+
+    block: int
+    n: int
+    rows: int
+    repeats: float
+    """Independent draws that a row's score is the mean of."""
+    mean: float
+
+
 @dataclass(slots=True)
 class Allocator:
     """Entrants, what is known of them, and what to ask next."""
@@ -125,6 +144,12 @@ class Allocator:
     kernel: Kernel = field(default_factory=Kernel)
     entrants: list[Trial] = field(default_factory=list)
     blocks: list[range] = field(default_factory=list)
+    _observed: dict[int, list[_Observation]] = field(default_factory=dict)
+    """By entrant, until it has new answers."""
+    _surrogates: dict[tuple[frozenset[int], frozenset[int]], Surrogate] = field(default_factory=dict)
+    _scale: float | None = None
+    _learned: int = 0
+    """Observations that the kernel was fitted to."""
 
     def __post_init__(self) -> None:
         self.blocks = blocks_of(len(self.order))
@@ -143,10 +168,51 @@ class Allocator:
         Args:
             without: rows (places in the order) to leave out of account.
         """
-        seen = self._scored(without)
         wanted = self._points([(c.entrant, c.n, c.cost) for c in candidates])
-        found = posterior_of(seen, wanted, self.scale(), self.kernel)
+        places = {c.entrant.place for c in candidates}
+        found = self._surrogate(without, places).belief(wanted)
         return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
+
+    def noted(self, entrant: Trial) -> None:
+        """There are new answers of an entrant's: what was believed before is out of date."""
+        self._observed.pop(entrant.place, None)
+        self._surrogates.clear()
+        self._scale = None
+
+    def shortlist(self, candidates: list[Candidate]) -> list[Candidate]:
+        """The candidates of the most promising entrants: exact beliefs of thousands of them would take minutes."""
+        largest = {candidate.entrant.place: candidate for candidate in candidates}  # numbers of answers grow
+        if len(largest) <= _LISTED:
+            return candidates
+        ones = list(largest.values())
+        means = self._surrogate(frozenset(), None).means(self._points([(c.entrant, c.n, c.cost) for c in ones]))
+        rows = np.array([len(c.entrant.asked) for c in ones], dtype=float)
+        hope = np.sqrt(self.scale() * self.kernel.own / (1 + rows * self.kernel.own / self.kernel.single))
+        best = np.argsort(-(means - np.array([c.loss for c in ones]) + hope), kind="stable")[:_LISTED]
+        places = {ones[int(index)].entrant.place for index in best}
+        return [candidate for candidate in candidates if candidate.entrant.place in places]
+
+    def _surrogate(self, without: frozenset[int], places: set[int] | None) -> Surrogate:
+        """Conditioned on what was seen; of very much, on what was seen of the entrants at ``places`` and a part of the rest."""
+        seen = self._scored(without)
+        self._learn(seen)
+        if places is None or len(seen.mean) <= _OBSERVED:
+            places = set()
+        key = without, frozenset(places)
+        if key not in self._surrogates:
+            if places:
+                own = np.isin(seen.points.arm, list(places))
+                step = -(-int((~own).sum()) // max(1, _OBSERVED - int(own.sum())))
+                own[np.flatnonzero(~own)[::step]] = True
+                seen = seen.take(np.flatnonzero(own))
+            self._surrogates[key] = Surrogate.of(seen, self.scale(), self.kernel)
+        return self._surrogates[key]
+
+    def _learn(self, seen: Scored) -> None:
+        """Fit the kernel again where there is a quarter more to fit it to."""
+        if len(seen.mean) > 1.25 * self._learned:
+            self._learned = len(seen.mean)
+            self.kernel = learned(seen, self.scale())
 
     def _points(self, configs: Sequence[tuple[Trial, int, Cost | None]]) -> Points:
         cells, heats = len(self.entrants[0].cell), len(self.entrants[0].heat)  # also where there are no configs yet
@@ -163,40 +229,54 @@ class Allocator:
         return 0.0 if cost is None or cost.mean <= 0 else math.log2(cost.mean / (self.budget or 0.01))
 
     def _scored(self, without: frozenset[int]) -> Scored:
-        configs, block, rows, repeats, means = [], [], [], [], []
+        found: list[tuple[Trial, _Observation]] = []
         for entrant in self.entrants:
-            for place, span in enumerate(self.blocks):
-                cells = [
-                    cell
-                    for row in span
-                    if row not in without and (cell := self.pool.cell(entrant.arm, self.order[row])).scores
-                ]
-                if not cells:
-                    continue
-                for n in thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
-                    configs.append((entrant, n, self.costs.estimate(entrant.arm, n)))
-                    block.append(place)
-                    rows.append(len(cells))
-                    repeats.append(max(1.0, sum(len(cell.samples) for cell in cells) / len(cells) / n))
-                    means.append(self.sign * sum(cell.scores[n] for cell in cells) / len(cells))
+            if entrant.asked:
+                if without or entrant.place not in self._observed:
+                    seen = list(self._observations(entrant, without))
+                    if not without:
+                        self._observed[entrant.place] = seen
+                else:
+                    seen = self._observed[entrant.place]
+                found += [(entrant, one) for one in seen]
         return Scored(
-            self._points(configs),
-            np.array(block, dtype=np.int64),
-            np.array(rows, dtype=float),
-            np.array(repeats, dtype=float),
-            np.array(means, dtype=float),
+            self._points([(entrant, one.n, self.costs.estimate(entrant.arm, one.n)) for entrant, one in found]),
+            np.array([one.block for _, one in found], dtype=np.int64),
+            np.array([one.rows for _, one in found], dtype=float),
+            np.array([one.repeats for _, one in found], dtype=float),
+            np.array([one.mean for _, one in found], dtype=float),
         )
+
+    def _observations(self, entrant: Trial, without: frozenset[int]) -> Iterator[_Observation]:
+        """Means of an entrant's scores over each block, with some of the numbers of answers that all its rows have."""
+        for place, span in enumerate(self.blocks):
+            cells = [
+                cell
+                for row in span
+                if row not in without and (cell := self.pool.cell(entrant.arm, self.order[row])).scores
+            ]
+            if not cells:
+                continue
+            for n in thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
+                repeats = max(1.0, sum(len(cell.samples) for cell in cells) / len(cells) / n)
+                mean = self.sign * sum(cell.scores[n] for cell in cells) / len(cells)
+                yield _Observation(place, n, len(cells), repeats, mean)
 
     def scale(self) -> float:
         """Variance of the metric over rows, from all cells at the smallest n."""
+        if self._scale is None:
+            self._scale = self._variance()
+        return self._scale
+
+    def _variance(self) -> float:
         cells = [self.pool.cell(entrant.arm, self.order[row]) for entrant in self.entrants for row in entrant.asked]
         values = [cell.scores[min(cell.scores)] for cell in cells if cell.scores]
         if not values:
             return 0.25
-        mean, rate = float(np.mean(values)), min(values) >= 0 and max(values) <= 1
-        floor = 0.05 if rate else 1e-6 * mean * mean + 1e-12
-        few = 0.25 if rate else mean * mean  # as for a rate of one half, while the cells are few
-        return max((float(np.var(values)) * len(values) + 4 * few) / (len(values) + 4), floor)
+        variance, mean = float(np.var(values)), float(np.mean(values))
+        if self.pool.scorer.metric in VOTED:  # 0 or 1: as for a rate of one half, while the cells are few
+            return max((variance * len(values) + 4 * 0.25) / (len(values) + 4), 0.05)
+        return max(variance * (1 + 4 / len(values)), 1e-6 * mean * mean + 1e-12)
 
     # -- candidates
 
@@ -254,7 +334,7 @@ class Allocator:
         Args:
             curiosity: from 1, each candidate by its chance to be the best, to 0, the best as far as is known.
         """
-        candidates = self.candidates(_HOPE)
+        candidates = self.shortlist(self.candidates(_HOPE))
         if not candidates:
             return
         belief = self.belief(candidates)
@@ -282,7 +362,8 @@ class Allocator:
         """The smallest useful piece of work on a candidate: deeper on the rows seen, or on to the next block."""
         entrant = candidate.entrant
         if not entrant.asked:
-            return [CellRequest(entrant, row, entrant.arm.family.counts[0]) for row in self.blocks[0]]
+            few = self.blocks[0] if len(self.entrants) <= _LISTED else self.blocks[0][:_FIRST_ROWS]
+            return [CellRequest(entrant, row, entrant.arm.family.counts[0]) for row in few]
         depth, seen = max(entrant.asked.values()), len(entrant.asked)
         wanted = self._depth(candidate.n, depth, seen)
         if min(entrant.asked.values()) < wanted:

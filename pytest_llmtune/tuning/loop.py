@@ -190,6 +190,7 @@ class Search:
         """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""
         entrant, pool = job.entrant, self.race.pool
         cell = pool.cell(entrant.arm, self.race.order[job.row])
+        self.race.noted(entrant)
         before = entrant.asked.get(job.row, 0)
         if cell.samples:
             entrant.asked[job.row] = len(cell.samples)

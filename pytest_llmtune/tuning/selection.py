@@ -76,6 +76,7 @@ def by_belief(race: Allocator, candidates: Sequence[Candidate], without: frozens
     """The best first; of those that cannot be told apart, the cheapest."""
     if not candidates:
         return []
+    candidates = race.shortlist([*candidates])
     belief = race.belief(candidates, without)
     step = _ALIKE * math.sqrt(race.scale())
     top = float(belief.mean.max())

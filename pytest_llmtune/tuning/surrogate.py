@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.domains import Domain
     from pytest_llmtune.tuning.proposals import Arm
 
-__all__ = ["Encoder", "Kernel", "Points", "Posterior", "Scored", "posterior_of"]
+__all__ = ["Encoder", "Kernel", "Points", "Posterior", "Scored", "Surrogate", "learned", "posterior_of"]
 
 
 Array = NDArray[np.float64]
@@ -64,6 +64,11 @@ class Scored:
     mean: Array
     """(points,)"""
 
+    def take(self, index: Integers) -> Scored:
+        return Scored(
+            self.points.take(index), self.block[index], self.rows[index], self.repeats[index], self.mean[index]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -91,6 +96,16 @@ class Kernel:
     noise: float = 0.30
     """Of one answer; of the vote of n answers by the root of n smaller."""
 
+    @property
+    def own(self) -> float:
+        """Variance of a configuration's true score that the model alone does not tell."""
+        return self.part + self.cell + self.heat + self.depth
+
+    @property
+    def single(self) -> float:
+        """Variance of one answer to one row, given the configuration."""
+        return self.row + self.row_model + self.row_cell + self.row_arm + self.noise
+
     def signal(self, a: Points, b: Points) -> Array:
         """Covariance of the true scores, (len(a), len(b))."""
         same = a.cell[:, None, :] == b.cell[None, :, :]
@@ -107,6 +122,15 @@ class Kernel:
             + self.heat * near * (0.3 + 0.7 * model + 0.5 * cell)
             + self.depth * deep * (1.0 + model + cell)
         )
+        return found
+
+    def covariance(self, seen: Scored) -> Array:
+        """Of observations, sampling noise included, in units of the variance of the metric over rows."""
+        points = seen.points
+        together = seen.block[:, None] == seen.block[None, :]
+        share = together / np.maximum(seen.rows[:, None], seen.rows[None, :])
+        noise = np.diag(self.noise / (seen.rows * seen.repeats * 2 ** (points.depth / 2)) + 1e-6)
+        found: Array = self.signal(points, points) + share * self.luck(points, points) + noise
         return found
 
     def luck(self, a: Points, b: Points) -> Array:
@@ -158,24 +182,106 @@ class Posterior:
         return drawn
 
 
+@dataclass(frozen=True, slots=True)
+class Surrogate:
+    """Observations with a kernel, ready to be asked about other points."""
+
+    points: Points
+    kernel: Kernel
+    scale: float
+    middle: float
+    inverse: Array
+    """Of the observations' covariance, in units of ``scale``."""
+    weights: Array
+    """``inverse`` applied to the observations, in the metric's unit."""
+
+    @classmethod
+    def of(cls, seen: Scored, scale: float, kernel: Kernel) -> Surrogate:
+        """Condition on what was seen.
+
+        Args:
+            scale: variance of the metric over rows.
+        """
+        above = seen.mean - kernel.slope * np.sqrt(scale) * seen.points.cost
+        middle = float(np.average(above, weights=seen.rows)) if len(above) else 0.0
+        inverse = np.linalg.inv(kernel.covariance(seen))
+        return cls(seen.points, kernel, scale, middle, inverse, inverse @ (above - middle))
+
+    def means(self, wanted: Points) -> Array:
+        """(len(wanted),) expected true scores."""
+        return self._means(wanted, self.kernel.signal(wanted, self.points))
+
+    def belief(self, wanted: Points) -> Posterior:
+        """Posterior of the true mean scores of ``wanted``."""
+        across = self.kernel.signal(wanted, self.points)
+        covariance = self.kernel.signal(wanted, wanted) - across @ self.inverse @ across.T
+        return Posterior(self._means(wanted, across), self.scale * (covariance + covariance.T) / 2)
+
+    def _means(self, wanted: Points, across: Array) -> Array:
+        found: Array = self.middle + self.kernel.slope * np.sqrt(self.scale) * wanted.cost + across @ self.weights
+        return found
+
+
 def posterior_of(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> Posterior:
     """Posterior of the true mean scores of ``wanted``.
 
     Args:
         scale: variance of the metric over rows.
     """
-    points = seen.points
-    gain = kernel.slope * np.sqrt(scale)
-    together = seen.block[:, None] == seen.block[None, :]
-    share = together / np.maximum(seen.rows[:, None], seen.rows[None, :])
-    noise = np.diag(kernel.noise / (seen.rows * seen.repeats * 2 ** (points.depth / 2)) + 1e-6)
-    within = kernel.signal(points, points) + share * kernel.luck(points, points) + noise
-    above = seen.mean - gain * points.cost
-    middle = float(np.average(above, weights=seen.rows)) if len(above) else 0.0
-    lower = np.linalg.cholesky(within)
-    half = np.linalg.solve(lower, kernel.signal(wanted, points).T)
-    mean = middle + gain * wanted.cost + half.T @ np.linalg.solve(lower, above - middle)
-    return Posterior(mean, scale * (kernel.signal(wanted, wanted) - half.T @ half))
+    return Surrogate.of(seen, scale, kernel).belief(wanted)
+
+
+_SPREADS = (0.05, 0.15, 0.4)
+"""Standard deviations that the slope may have: from what holds for most families of models to no idea."""
+_STRENGTHS = (1.0, 3.0, 9.0)
+"""Factors of the variances between models, prompts and cells."""
+_NOISES = (1.0, 0.25, 0.05)
+"""Factors of the variance of one answer to a row: 0 or 1 by chance, or a score that hardly differs between answers."""
+_PENALTY = 2.0
+"""Log likelihood that one step away from the usual kernel must gain."""
+_FITTED = 400
+"""Observations that a kernel is fitted to, at most."""
+
+
+def learned(seen: Scored, scale: float) -> Kernel:
+    """The kernel whose slope, strengths and noise make the observations most likely, chosen one after the other.
+
+    Marginal likelihood (Rasmussen and Williams 2006, section 5.4) over a few values, less a penalty for what is unusual.
+    """
+    step = -(-len(seen.mean) // _FITTED)
+    seen = seen.take(np.arange(0, len(seen.mean), step))
+    known: dict[tuple[int, ...], float] = {}
+
+    def evidence(steps: tuple[int, ...]) -> float:
+        if steps not in known:
+            known[steps] = _likelihood(seen, scale, _varied(steps)) - _PENALTY * sum(steps)
+        return known[steps]
+
+    best = (0, 0, 0)
+    for _ in range(2):
+        for axis in range(3):
+            best = max((tuple((*best[:axis], value, *best[axis + 1 :])) for value in range(3)), key=evidence)
+    return _varied(best)
+
+
+def _varied(steps: tuple[int, ...]) -> Kernel:
+    usual, strength = Kernel(), _STRENGTHS[steps[1]]
+    return replace(
+        usual,
+        slope_spread=_SPREADS[steps[0]],
+        model=usual.model * strength,
+        part=usual.part * strength,
+        cell=usual.cell * strength,
+        noise=usual.noise * _NOISES[steps[2]],
+    )
+
+
+def _likelihood(seen: Scored, scale: float, kernel: Kernel) -> float:
+    """Log marginal likelihood, up to a constant."""
+    above = seen.mean / np.sqrt(scale) - kernel.slope * seen.points.cost
+    residual = above - np.average(above, weights=seen.rows)
+    covariance = kernel.covariance(seen)
+    return float(-residual @ np.linalg.solve(covariance, residual) - np.linalg.slogdet(covariance)[1]) / 2
 
 
 _NONE = float("nan")

@@ -103,7 +103,7 @@ class Found:
     """Of CPU."""
 
 
-def search(
+def search(  # noqa: PLR0917  # partial
     job: tuple[str, int], arena: Path | None, share: float, who: str, keys: dict[str, Any], best: bool = False
 ) -> Found:
     """One search, judged."""

@@ -147,6 +147,8 @@ class Allocator:
     _observed: dict[int, list[_Observation]] = field(default_factory=dict)
     """By entrant, until it has new answers."""
     _surrogates: dict[tuple[frozenset[int], frozenset[int]], Surrogate] = field(default_factory=dict)
+    _sizes: dict[int, list[int]] = field(default_factory=dict)
+    """Numbers of answers of each family's candidates."""
     _scale: float | None = None
     _learned: int = 0
     """Observations that the kernel was fitted to."""
@@ -294,8 +296,9 @@ class Allocator:
 
     def _of(self, entrant: Trial, z: float) -> list[Candidate]:
         arm = entrant.arm
-        sizes = [Candidate(entrant, n, self.costs.estimate(arm, n)) for n in thin(arm.family.counts, _SIZES)]
-        fit = [size for size in sizes if self._affordable(size.cost, z)]
+        counts = self._sizes.setdefault(id(arm.family), thin(arm.family.counts, _SIZES))
+        costs = self.costs.estimates(arm, counts)
+        fit = [Candidate(entrant, n, cost) for n, cost in zip(counts, costs, strict=True) if self._affordable(cost, z)]
         if fit or not entrant.asked or arm.family.counts[0] != 1 or self.sign < 0:
             return fit
         shorter = self._shorter(entrant, z)

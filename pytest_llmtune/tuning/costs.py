@@ -26,6 +26,8 @@ _RESIDUAL = 0.25
 """Of the mean length: assumed spread of what relatives' answers to the same row do not tell."""
 _MARGIN = 0.03
 """Of the inference budget, to stay below it: of many candidates near it, the one with the luckiest lengths looks cheap."""
+_LITTLE = 20
+"""One part in so many more answers of a model tells nothing new of a prompt that has none itself."""
 _BORROWED = 1.5
 """How much wider the error is where an arm has no samples of its own."""
 
@@ -94,8 +96,17 @@ class Costs:
     """Rows that the winner is going to be judged on; empty: not known, as many as ``tune``."""
     _seen: dict[str, dict[tuple[str, int], Arm]] = field(default_factory=dict)
     """Group to its cells; dictionaries keep the order, so that equal searches add up equal figures."""
-    _known: dict[str, dict[tuple[str, str, int | None], _Lengths]] = field(default_factory=dict)
-    """By model: what is learnt of one tells nothing of another."""
+    _notes: dict[str, int] = field(default_factory=dict)
+    """Group to how often something new was noted of it."""
+    _known: dict[tuple[str, str, int | None], tuple[int, int, _Lengths]] = field(default_factory=dict)
+    """With the notes of the group and of its model that each was computed from."""
+    _row_means: dict[tuple[str, int | None], tuple[int, dict[int, _Row]]] = field(default_factory=dict)
+    _lines: dict[str, tuple[int, tuple[float, float, float]]] = field(default_factory=dict)
+    """Group to mean bytes and tokens of its prompts, and tokens for one more byte."""
+    _estimates: dict[str, tuple[_Lengths | None, Sequence[Cost | None]]] = field(default_factory=dict)
+    """By arm, with the lengths they follow from."""
+    _mean_sizes: dict[str, float] = field(default_factory=dict)
+    """Template to mean bytes of its prompts over the rows to be judged."""
     _means: dict[tuple[str, int, int | None], tuple[Cell, float]] = field(default_factory=dict)
     """Mean lengths, with the cell that each was taken from."""
     _sizes: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -104,7 +115,7 @@ class Costs:
         """The pool has (more) samples of this arm for this row."""
         for group in arm.groups:
             self._seen.setdefault(group, {})[arm.key, row] = arm
-        self._known.pop(arm.model, None)
+            self._notes[group] = self._notes.get(group, 0) + 1
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
         """Cost on the rows to be judged; None where nothing is known of the model."""
@@ -119,6 +130,14 @@ class Costs:
             answered * math.hypot(lengths.between, lengths.within / math.sqrt(n)),
         )
         return Cost(asked * lengths.prompt + answered * lengths.answer, error)
+
+    def estimates(self, arm: Arm, counts: Sequence[int]) -> Sequence[Cost | None]:
+        """Costs with each number of answers; the same object as long as nothing was learnt."""
+        lengths = self._lengths_of(arm, None)
+        known = self._estimates.get(arm.key)
+        if known is None or known[0] is not lengths:
+            known = self._estimates[arm.key] = lengths, [self.estimate(arm, n) for n in counts]
+        return known[1]
 
     def prompt(self, arm: Arm) -> float:
         """USD that sending the prompt costs once, on the mean of the rows to be judged; 0 where nothing is known."""
@@ -136,10 +155,11 @@ class Costs:
         if group is None:
             return None
         place = (group, arm.template.fingerprint, limit)
-        known = self._known.setdefault(arm.model, {})
-        if place not in known:
-            known[place] = self._lengths(arm, group, limit)
-        return known[place]
+        own, wide = self._notes[group], self._notes[arm.model]
+        known = self._known.get(place)
+        if known is None or known[0] != own or wide > known[1] + wide // _LITTLE:
+            known = self._known[place] = own, wide, self._lengths(arm, group, limit)
+        return known[2]
 
     def _lengths(self, arm: Arm, group: str, limit: int | None) -> _Lengths:
         """Combine prompts, known or predicted for every row, and answers, known for some."""
@@ -148,26 +168,33 @@ class Costs:
         judged = self.guard or self.tune
         answer = _predicted(own, wide, judged if self.guard else ())
         within = _WITHIN * answer.spread
-        prompts = self._prompts(arm, group)
-        luck = within * math.sqrt(math.fsum(1 / own[row].drawn for row in judged if row in own)) / len(judged)
+        luck = within * math.sqrt(math.fsum(1 / own[row].drawn for row in own if row in judged)) / len(judged)
         between = math.hypot(answer.error, luck) * (1.0 if group == arm.key else _BORROWED)
+        prompt = self._prompt(arm, group)
         if self.guard:
             prompt_error, within = 0.0, within / math.sqrt(len(judged))
         else:  # unknown rows, as many as these
+            slope = self._line(group)[2]
+            prompts = [max(1.0, prompt + slope * (self._size(arm, row) - self._mean_size(arm))) for row in judged]
             prompt_error, within = _spread(prompts) * math.sqrt(2 / len(judged)), 0.0
             between = math.hypot(between, answer.spread / math.sqrt(len(judged)))
-        return _Lengths(statistics.fmean(prompts), prompt_error, answer.mean, between, within)
+        return _Lengths(prompt, prompt_error, answer.mean, between, within)
 
     def _rows(self, group: str, limit: int | None) -> dict[int, _Row]:
         """Mean length of the group's answers to each row, in tokens of the price's output rate."""
-        found: dict[int, list[tuple[float, int]]] = {}
+        known = self._row_means.get((group, limit))
+        if known is not None and known[0] == self._notes[group]:
+            return known[1]
+        cells: dict[int, list[tuple[float, int]]] = {}
         for (key, row), other in self._seen[group].items():
             samples = len(self.pool.cells[key, row].samples)
-            found.setdefault(row, []).append((self._answer(key, row, other, limit), samples))
-        return {
-            row: _Row(statistics.fmean(length for length, _ in cells), sum(count for _, count in cells))
-            for row, cells in found.items()
+            cells.setdefault(row, []).append((self._answer(key, row, other, limit), samples))
+        found = {
+            row: _Row(statistics.fmean(length for length, _ in each), sum(count for _, count in each))
+            for row, each in cells.items()
         }
+        self._row_means[group, limit] = self._notes[group], found
+        return found
 
     def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:
         """Mean length of an answer, in tokens of the price's output rate."""
@@ -181,22 +208,40 @@ class Costs:
         self._means[key, row, limit] = cell, mean
         return mean
 
-    def _prompts(self, arm: Arm, group: str) -> list[float]:
-        """Tokens of the prompt of every row to be judged, by a line in its bytes.
+    def _prompt(self, arm: Arm, group: str) -> float:
+        """Mean tokens of the prompts of the rows to be judged, by a line in their bytes."""
+        size, tokens, slope = self._line(group)
+        return max(1.0, tokens + slope * (self._mean_size(arm) - size))
+
+    def _line(self, group: str) -> tuple[float, float, float]:
+        """Mean bytes and tokens of a group's prompts, and tokens for one more byte.
 
         The slope is drawn towards a token for four bytes while the rows are few; the rest is what every prompt has.
         """
-        points = {
-            (self._size(other, row), self.pool.cells[key, row].prompt)
-            for (key, row), other in self._seen[group].items()
-        }
-        size = statistics.fmean(sorted(x for x, _ in points))
-        tokens = statistics.fmean(sorted(y for _, y in points))
+        known = self._lines.get(group)
+        if known is not None and known[0] == self._notes[group]:
+            return known[1]
+        points = sorted(
+            {
+                (self._size(other, row), self.pool.cells[key, row].prompt)
+                for (key, row), other in self._seen[group].items()
+            }
+        )
+        size = statistics.fmean(x for x, _ in points)
+        tokens = statistics.fmean(y for _, y in points)
         weight = _SLOPE_WEIGHT * (0.1 * tokens) ** 2
         above = math.fsum((x - size) * (y - tokens) for x, y in points) + weight * _SLOPE
         below = math.fsum((x - size) ** 2 for x, _ in points) + weight
-        slope = above / below if below else _SLOPE
-        return [max(1.0, tokens + slope * (self._size(arm, row) - size)) for row in self.guard or self.tune]
+        found = size, tokens, above / below if below else _SLOPE
+        self._lines[group] = self._notes[group], found
+        return found
+
+    def _mean_size(self, arm: Arm) -> float:
+        """Mean bytes of an arm's prompts over the rows to be judged."""
+        name = arm.template.fingerprint
+        if name not in self._mean_sizes:
+            self._mean_sizes[name] = statistics.fmean(self._size(arm, row) for row in self.guard or self.tune)
+        return self._mean_sizes[name]
 
     def _size(self, arm: Arm, row: int) -> int:
         """Bytes of a row's prompt."""
@@ -226,12 +271,14 @@ def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequen
     middle = ratio * statistics.fmean(row.length for row in wide.values())
     if not judged:
         return _Predicted(middle, math.hypot(spread / math.sqrt(len(wide)), noise / math.sqrt(len(own))), spread)
-    lengths = [own[row].length if row in own else ratio * wide[row].length if row in wide else middle for row in judged]
-    out = sum(row not in wide for row in judged) / len(judged)
-    guessed = sum(row not in own for row in judged) / len(judged)
+    known = [row.length for place, row in own.items() if place in judged]
+    close = [ratio * row.length for place, row in wide.items() if place in judged and place not in own]
+    out = 1 - sum(place in judged for place in wide) / len(judged)
+    guessed = 1 - len(known) / len(judged)
+    total = math.fsum(known) + math.fsum(close) + (len(judged) - len(known) - len(close)) * middle
     variance = guessed**2 * noise**2 / len(own) + guessed * noise**2 / len(judged)
     variance += spread**2 * (out**2 / len(wide) + out / len(judged))
-    return _Predicted(statistics.fmean(lengths), math.sqrt(variance), spread)
+    return _Predicted(total / len(judged), math.sqrt(variance), spread)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -30,6 +30,8 @@ _PILOT_SHARE = Decimal("0.25")
 """Of the dollars, that the prompts' first rows may cost."""
 _ROUND = 32
 """Requests that are decided on together, at least."""
+_PART = 16
+"""Of very many arms, one request for so many makes a round: each round thinks of all of them."""
 _TRICKLE = 2
 """Requests that are worth a round, whatever was asked."""
 _WORTH = 64
@@ -37,7 +39,7 @@ _WORTH = 64
 _LEAST = 0.1
 """Curiosity at the end."""
 _MOST = 200
-"""Arms in a race: what is believed of them is computed with matrices."""
+"""Arms that BlendSearch may add to one for every model with every prompt."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Search:
 
     async def run(self) -> str:
         """Rounds until a bound is reached; returns which."""
-        self._enter(self._room())
+        self._enter(min(self._room(), self._pairs + _FRESH))
         await self._round(self._pilot(lambda arm: arm.model, self.left()))
         self.race.drop_dear()
         left = self.left()
@@ -86,16 +88,21 @@ class Search:
 
     def _room(self) -> int:
         """New arms that may still enter."""
-        most = min(_MOST, self.suite.num_samples) if self.suite.num_samples >= 0 else _MOST
+        most = self._pairs + _MOST
+        if self.suite.num_samples >= 0:
+            most = min(most, self.suite.num_samples)
         return max(0, most - len(self.race.entrants))
+
+    @property
+    def _pairs(self) -> int:
+        """Every model with every prompt."""
+        return len(self.suite.space.models) * len(self.suite.space.templates)
 
     def _enter(self, count: int) -> None:
         for _ in range(count):
             if (arm := self.proposals.next()) is None:
                 return
             self.race.enter(arm)
-            if len(self.race.entrants) >= len(self.suite.space.models) * len(self.suite.space.templates) + _FRESH:
-                return
 
     def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[CellRequest]:
         """The first arm of each kind on its first rows, as far as so many USD reach."""
@@ -112,7 +119,8 @@ class Search:
         found: list[CellRequest] = []
         left = self.left()
         self._poor = False
-        for step in self.race.plan(max(_ROUND, self.concurrency), self._curiosity()):
+        size = max(_ROUND, self.concurrency, len(self.race.entrants) // _PART)
+        for step in self.race.plan(size, self._curiosity()):
             fitting = self._fitting(step, left)
             self._poor = self._poor or len(fitting) < len(step)
             found += fitting
@@ -239,7 +247,17 @@ class Search:
             return self.bound
         if len(self.trials) == self.suite.num_samples:
             return "num_samples"
-        return "constant space" if self.suite.space.is_constant else "converged"
+        if self.suite.space.is_constant:
+            return "constant space"
+        if len(self.race.entrants) >= self._pairs + _MOST:
+            return "most_configurations"
+        return "converged"
+
+    @property
+    def unseen(self) -> int:
+        """Pairs of model and prompt that were never asked anything, though nothing was known against them."""
+        told = {entrant.arm.region[:2] for entrant in self.race.entrants if entrant.asked or entrant.out}
+        return self._pairs - len(told)
 
 
 _Cell = tuple["Trial", int, int]

@@ -74,6 +74,8 @@ class BlendSearch:
                 import optuna
             optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets on standard error
             logging.getLogger("flaml.tune.searcher").setLevel(logging.WARNING)  # its advice is nothing users can take
+            # it tells Optuna of a trial twice, and then complains of itself
+            logging.getLogger("flaml.tune.searcher.suggestion").setLevel(logging.ERROR)
             self._search = flaml.BlendSearch(
                 metric="score",
                 mode=self.mode,
@@ -246,8 +248,6 @@ class Arm:
 
 _POOLED = ("n", *LENGTHS)
 """What an arm's samples serve all values of."""
-_FIRST = 60
-"""Pairs of model and prompt to begin with, at most."""
 _PATIENCE = 30
 """Proposals in a row that may be known already before the space counts as searched through."""
 _WARM = 1.0
@@ -330,7 +330,8 @@ class Proposals:
 
 def _first_ones(space: Space, chance: random.Random) -> Iterator[Config]:
     pairs = [(model, template) for template in space.templates for model in space.models]
-    for model, template in pairs[:_FIRST]:
+    chance.shuffle(pairs)  # where the money does not reach all of them, their order must not decide
+    for model, template in pairs:
         drawn = {name: _draw(name, domain, chance) for name, domain in space.for_model(model).items()}
         yield space.config({"model": model, **drawn}, template)
 

@@ -264,8 +264,16 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
         winner.entrant.number,
         measured(scores_of(race, winner, sorted(winner.entrant.asked))),
         cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
-        _other_statistic(suite),
+        "; ".join(filter(None, (_other_statistic(suite), _unseen(search)))) or None,
     )
+
+
+def _unseen(search: Search) -> str | None:
+    """Where the money or ``num_samples`` did not reach every model with every prompt."""
+    pairs = len(search.suite.space.models) * len(search.suite.space.templates)
+    if not search.unseen:
+        return None
+    return f"{search.unseen} of {counted(pairs, 'pair')} of model and prompt were never asked"
 
 
 def _other_statistic(suite: Suite) -> str | None:

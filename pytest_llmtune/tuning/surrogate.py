@@ -108,9 +108,7 @@ class Kernel:
 
     def signal(self, a: Points, b: Points) -> Array:
         """Covariance of the true scores, (len(a), len(b))."""
-        same = a.cell[:, None, :] == b.cell[None, :, :]
-        model, cell = same[:, :, 0], same.all(axis=2)
-        parts = same[:, :, 1:].sum(axis=2)
+        model, parts, cell = _alike(a.cell, b.cell)
         near = _near(a.heat, b.heat, self.reach)
         deep = np.minimum(a.depth[:, None], b.depth[None, :])  # a random walk in log2 n
         found: Array = (
@@ -135,21 +133,38 @@ class Kernel:
 
     def luck(self, a: Points, b: Points) -> Array:
         """Covariance of two scores on the same single row beside that of ``signal``, sampling noise left out."""
-        same = a.cell[:, None, :] == b.cell[None, :, :]
+        model, _, cell = _alike(a.cell, b.cell)
         arm = a.arm[:, None] == b.arm[None, :]
         alike = np.exp(-np.abs(a.depth[:, None] - b.depth[None, :]) / 3)
-        own = self.row_model * same[:, :, 0] + self.row_cell * same.all(axis=2) + self.row_arm * arm
+        own = self.row_model * model + self.row_cell * cell + self.row_arm * arm
         found: Array = self.row + own * alike
         return found
 
 
+def _alike(a: Integers, b: Integers) -> tuple[NDArray[np.bool_], Integers, NDArray[np.bool_]]:
+    """Each (len(a), len(b)): whether the models are the same, how many other categories are, and whether all are."""
+    model = a[:, 0][:, None] == b[:, 0][None, :]
+    parts, cell = np.zeros(model.shape, dtype=np.int64), model.copy()
+    for category in range(1, a.shape[1]):
+        same = a[:, category][:, None] == b[:, category][None, :]
+        parts += same
+        cell &= same
+    return model, parts, cell
+
+
 def _near(a: Array, b: Array, reach: float) -> Array:
-    if not a.shape[1]:
-        return np.ones((len(a), len(b)))
-    gap = a[:, None, :] - b[None, :, :]
-    one_lacks = np.isnan(a)[:, None, :] != np.isnan(b)[None, :, :]
-    squares = np.where(one_lacks, 0.5, np.where(np.isnan(gap), 0.0, (gap / reach) ** 2 / 2))
-    near: Array = np.exp(-squares.sum(axis=2))
+    """Likeness in the continuous parameters, from 0 to 1."""
+    squares = np.zeros((len(a), len(b)))
+    for axis in range(a.shape[1]):
+        own, other = a[:, axis], b[:, axis]
+        gap = np.subtract.outer(np.nan_to_num(own), np.nan_to_num(other)) / reach
+        lacks, misses = np.isnan(own), np.isnan(other)
+        if lacks.any() or misses.any():
+            one, both = lacks[:, None] != misses[None, :], lacks[:, None] & misses[None, :]
+            squares += np.where(one, 0.5, np.where(both, 0.0, gap * gap / 2))
+        else:
+            squares += gap * gap / 2
+    near: Array = np.exp(-squares)
     return near
 
 
@@ -204,7 +219,7 @@ class Surrogate:
         """
         above = seen.mean - kernel.slope * np.sqrt(scale) * seen.points.cost
         middle = float(np.average(above, weights=seen.rows)) if len(above) else 0.0
-        inverse = np.linalg.inv(kernel.covariance(seen))
+        inverse = np.linalg.inv(kernel.covariance(seen)).astype(np.float64)
         return cls(seen.points, kernel, scale, middle, inverse, inverse @ (above - middle))
 
     def means(self, wanted: Points) -> Array:
@@ -257,10 +272,10 @@ def learned(seen: Scored, scale: float) -> Kernel:
             known[steps] = _likelihood(seen, scale, _varied(steps)) - _PENALTY * sum(steps)
         return known[steps]
 
-    best = (0, 0, 0)
+    best: tuple[int, ...] = (0, 0, 0)
     for _ in range(2):
         for axis in range(3):
-            best = max((tuple((*best[:axis], value, *best[axis + 1 :])) for value in range(3)), key=evidence)
+            best = max(((*best[:axis], value, *best[axis + 1 :]) for value in range(3)), key=evidence)
     return _varied(best)
 
 

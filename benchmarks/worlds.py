@@ -310,7 +310,7 @@ def made_tasks() -> dict[str, Task]:
             _world({f"s{i}": (0.35 * i - 0.6, 10.0) for i in range(6)}, three, seed=3),
             {f"s{i}": (0.5 * 2**i, 1.5 * 2**i) for i in range(6)},
             0.0012,
-            0.05,
+            0.1,
             tuple(three),
         ),
         # scores instead of right and wrong, and as many models as nobody can look at closely; prices say nothing

@@ -69,18 +69,33 @@ class Search:
         self._enter(min(self._room(), self._pairs + _FRESH))
         await self._round(self._pilot(lambda arm: arm.model, self.left()))
         self.race.drop_dear()
-        left = self.left()
-        await self._round(self._pilot(lambda arm: arm.region, left and left * _PILOT_SHARE))
+        await self._look(_PILOT_SHARE)
         while True:
             self.race.drop_dear()
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
             self._enter(min(_FRESH - fresh, self._room()))
             jobs = self._affordable_jobs()
+            if not jobs and not self._poor and await self._look(Decimal(1)):
+                continue
             if not jobs or (self._poor and len(jobs) < self.worthwhile(_WORTH)):
+                if self._poor and self.kept and _doubtful(self.race, SAFE) is None and _doubtful(self.race, 0.0) is None:
+                    self.kept = Decimal(0)  # nobody's cost needs confirming: the race may have it
+                    continue
                 return self._why_ended()
             if not await self._round(jobs):
                 return self.bound
             self._tell()
+
+    async def _look(self, share: Decimal) -> bool:
+        """Ask every model with every prompt its first rows, for a part of what is left; returns whether any was asked."""
+        left, before = self.left(), self.spent
+        looked = False
+        while jobs := self._pilot(lambda arm: arm.region, left and left * share - (self.spent - before)):
+            if not await self._round(jobs):
+                break
+            looked = True
+            self.race.drop_dear()
+        return looked
 
     def worthwhile(self, parts: int) -> int:
         """Requests that a round must have, of those asked one in so many: the budget that pays for fewer is as good as used."""
@@ -203,6 +218,7 @@ class Search:
         if cell.samples:
             entrant.asked[job.row] = len(cell.samples)
             self.race.costs.note(entrant.arm, self.race.order[job.row])
+            pool.measure(entrant.arm, self.race.order[job.row])
         elif cell.error:
             entrant.asked[job.row] = job.answers
             failed = sum(pool.cell(entrant.arm, self.race.order[row]).error is not None for row in entrant.asked)

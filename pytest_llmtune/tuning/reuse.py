@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.tuning.proposals import Arm, Family
-    from pytest_llmtune.types import CompletionRequest, Exchange, Row
+    from pytest_llmtune.types import Exchange, Row
 
 __all__ = ["AnswerReuse", "Limit"]
 
@@ -37,6 +37,8 @@ class AnswerReuse:
     """Whether what was taken is kept; a rehearsal leaves the cache as it is."""
     limits: list[Limit] = field(default_factory=list)
     """That searches drew with before."""
+    _drawn: set[Limit] = field(default_factory=set)
+    """That this search drew with."""
 
     @classmethod
     def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> AnswerReuse:
@@ -49,26 +51,36 @@ class AnswerReuse:
             cache.remember(_LIMITS, sorted(own | known, key=str))
         return cls(cache, writes, sorted(known | own, key=str))
 
-    def lent(self, arm: Arm, row: Row, request: CompletionRequest) -> tuple[Exchange, ...]:
-        """Exchanges of other limits that answer the arm's request of a row, which come before its own."""
+    def lent(self, arm: Arm, row: Row, limit: int | None) -> tuple[Exchange, ...]:
+        """Exchanges of other limits that answer the arm's request of a row with ``limit``, which come before its own."""
         if self.cache is None or len(self.limits) < 2:
             return ()
-        cache, name = self.cache, f"lent/{request.key}"
+        cache, request = self.cache, arm.config(1, limit).request(row)
+        name = f"lent/{request.key}"
         taken = _read_taken(cache.recall(name))
         if not taken and not cache.get(request.key):
-            taken = self._new(arm, row, cache)
+            taken = self._new(arm, row, limit, cache)
             if taken and self.writes:
                 cache.remember(name, taken)
         return tuple(exchange for key, count in taken for exchange in cache.get(key)[:count])
 
-    def _new(self, arm: Arm, row: Row, cache: Cache) -> list[tuple[str, int]]:
+    def drew(self, arm: Arm, limit: int | None) -> None:
+        """Answers were drawn with a limit that is not the family's: later searches are told of it."""
+        own = arm.family.limit_name or "", limit
+        if self.cache is not None and self.writes and own not in self._drawn:
+            self._drawn.add(own)
+            known = set(_read_limits(self.cache.recall(_LIMITS)))
+            if own not in known:
+                self.cache.remember(_LIMITS, sorted(known | {own}, key=str))
+
+    def _new(self, arm: Arm, row: Row, limit: int | None, cache: Cache) -> list[tuple[str, int]]:
         """Keys of requests that differ in the limit alone, and how many exchanges of each may be taken."""
-        own, found = _limit_of(arm.family), []
-        for limit in self.limits:
-            if limit != own:
-                key = replace(arm.config(), params=_limited(arm, limit)).request(row).key
+        own, found = (arm.family.limit_name or "", limit), []
+        for other in self.limits:
+            if other != own:
+                key = replace(arm.config(), params=_limited(arm, other)).request(row).key
                 exchanges = cache.get(key)
-                if exchanges and all(_serves(exchange, own[1]) for exchange in exchanges):
+                if exchanges and all(_serves(exchange, limit) for exchange in exchanges):
                     found.append((key, len(exchanges)))
         return found
 

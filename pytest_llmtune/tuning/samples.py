@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.tuning.journal import StudyLog
     from pytest_llmtune.tuning.proposals import Arm
-    from pytest_llmtune.types import Answer, Choice, Completion, CompletionRequest, Example, Row
+    from pytest_llmtune.types import Answer, Choice, Completion, CompletionRequest, Example, Exchange, Row
 
 __all__ = ["VOTED", "Ask", "Cell", "Pool", "Sample", "Scorer", "voted"]
 
@@ -43,6 +43,12 @@ class Cell:
 
 
 _NOTHING = Cell()
+_MEASURED = 2
+"""Answers that must be known before less than the longest limit is sent."""
+_ROOM = 4
+"""The limit that is sent, as a multiple of the longest answer seen of model and prompt."""
+_SHORTEST = 64
+"""The smallest limit, in tokens, that is sent in place of the arm's own."""
 
 
 @dataclass(slots=True)
@@ -54,11 +60,17 @@ class Pool:
     prices: PriceBook
     scorer: Scorer
     log: StudyLog
+    tuned: int
+    """Rows, from the first on, that the search is about."""
     seed: int = 0
     lender: AnswerReuse = field(default_factory=AnswerReuse)
     cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
     """The most answers that one request brings, by model, where it was found out."""
+    _held: dict[tuple[str, int], dict[str, list[Exchange]]] = field(default_factory=dict)
+    """The exchanges of each cell, by the key of their request: it differs in the limit of length."""
+    _lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Group of arms to the answers that were measured, and tokens of the longest of them."""
 
     def cell(self, arm: Arm, row: int) -> Cell:
         return self.cells.get((arm.key, row), _NOTHING)
@@ -85,26 +97,58 @@ class Pool:
         return meter.paid
 
     def worst(self, arm: Arm, row: int, count: int) -> Decimal:
-        """USD that bringing a cell to ``count`` answers may cost at most."""
+        """USD that bringing a cell to ``count`` answers may cost at most, unless one is cut and asked again."""
         missing = count - len(self.cell(arm, row).samples)
-        request = arm.config(missing).request(self.rows[row].row)
+        request = arm.config(missing, self.limit(arm, row)).request(self.rows[row].row)
         return worst_case(self.prices.price(arm.model), request.body, missing)
 
+    def measure(self, arm: Arm, row: int) -> None:
+        """Learn from a cell how long the answers of its arm and of the arm's relatives are."""
+        tokens = [sample.tokens for sample in self.cell(arm, row).samples]
+        for group in arm.groups[1:]:
+            count, longest = self._lengths.get(group, (0, 0))
+            self._lengths[group] = count + len(tokens), max([longest, *tokens])
+
+    def limit(self, arm: Arm, row: int) -> int | None:
+        """The limit of length to send: what is reserved for a request follows from it.
+
+        A multiple of the longest answer seen, where that is below the arm's own limit. Should it cut an answer all the
+        same, the cell is asked again with the arm's own. Rows that the search is not about are asked as the guard asks.
+        """
+        whole = arm.family.longest
+        _, region, model = arm.groups
+        count, longest = self._lengths.get(region, (0, 0))
+        factor = _ROOM
+        if count < _MEASURED:
+            count, most = self._lengths.get(model, (0, 0))
+            factor, longest = 2 * _ROOM, max(longest, most)
+        if whole is None or count < _MEASURED or row >= self.tuned:
+            return whole
+        return min(whole, max(_SHORTEST, 1 << math.ceil(math.log2(max(1, factor * longest)))))
+
     async def _complete(self, arm: Arm, row: int, count: int, meter: _Meter) -> Completion:
-        """``count`` answers, first those that other limits of length lend."""
-        example = self.rows[row].row
-        request = arm.config(count).request(example)
-        lent = self.lender.lent(arm, example, request)
-        missing = count - sum(map(answers_in, lent))
-        if not lent or missing == count:
-            return await meter.complete(request)
-        if missing <= 0:
-            return completion_of(lent, count)
-        own = await meter.complete(arm.config(missing).request(example))
-        return replace(completion_of([*lent, *own.exchanges], count), paid=own.paid)
+        """``count`` answers: those that other limits of length lend, those that are there, and new ones."""
+        example, limit = self.rows[row].row, self.limit(arm, row)
+        held = self._held.setdefault((arm.key, row), {})
+        if not held and (lent := self.lender.lent(arm, example, limit)):
+            held[""] = [*lent]
+        own = arm.config(1, limit).request(example).key
+        elsewhere = sum(answers_in(one) for key, exchanges in held.items() if key != own for one in exchanges)
+        if elsewhere >= count:
+            return completion_of([one for exchanges in held.values() for one in exchanges], count)
+        found = await meter.complete(arm.config(count - elsewhere, limit).request(example))
+        if limit != arm.family.longest and _cut(found, limit):
+            held.pop(own, None)
+            found, own = await meter.complete(arm.config(count).request(example)), arm.config(1).request(example).key
+            held.clear()
+        elif limit != arm.family.longest:
+            self.lender.drew(arm, limit)
+        held[own] = [*found.exchanges]
+        self._learn_most(arm, found)
+        everything = [one for exchanges in held.values() for one in exchanges]
+        return found if len(held) == 1 else replace(completion_of(everything, count), paid=found.paid)
 
     async def _cell(self, arm: Arm, row: int, completion: Completion, meter: _Meter) -> Cell:
-        self._learn_most(arm, completion)
         first = completion.exchanges[0]
         prompt = completion_of([first], answers_in(first)).usage.prompt_tokens
         lengths = lengths_of(completion.exchanges)[: len(completion.choices)]
@@ -121,6 +165,14 @@ class Pool:
             asked = completion.exchanges[-2]
             if answers_in(asked) < int(asked.request.get("n") or 1):
                 self.most[arm.model] = answers_in(asked)
+
+
+def _cut(completion: Completion, limit: int | None) -> bool:
+    """Whether an answer ended because of the limit."""
+    return any(
+        choice.finish_reason == "length" or (limit is not None and choice.tokens is not None and choice.tokens >= limit)
+        for choice in completion.choices
+    )
 
 
 @dataclass(slots=True)

@@ -230,7 +230,7 @@ def _search(
 
     tuned = list(range(len(split.tune)))
     rows = list(split.tune) if split.reused else [*split.tune, *split.test]
-    pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, suite.seed, lender)
+    pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, len(tuned), suite.seed, lender)
     costs = Costs(pool, tuned, range(len(tuned), len(rows)))
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
     race = Allocator(

@@ -32,7 +32,9 @@ _ROUND = 32
 """Requests that are decided on together, at least."""
 _PART = 16
 """Of very many arms, one request for so many makes a round: each round thinks of all of them."""
-_TRICKLE = 2
+_REST = Decimal("0.08")
+"""Part of the optimization budget that may stay unspent where it pays for the worst of a few requests only."""
+_TRICKLE = 1
 """Requests that are worth a round, whatever was asked."""
 _WORTH = 64
 """So many that were asked make one more request needed for a round to be worth the waiting."""
@@ -77,8 +79,13 @@ class Search:
             jobs = self._affordable_jobs()
             if not jobs and not self._poor and await self._look(Decimal(1)):
                 continue
-            if not jobs or (self._poor and len(jobs) < self.worthwhile(_WORTH)):
-                if self._poor and self.kept and _doubtful(self.race, SAFE) is None and _doubtful(self.race, 0.0) is None:
+            if not jobs or (self._poor and self._used_up and len(jobs) < self.worthwhile(_WORTH)):
+                if (
+                    self._poor
+                    and self.kept
+                    and _doubtful(self.race, SAFE) is None
+                    and _doubtful(self.race, 0.0) is None
+                ):
                     self.kept = Decimal(0)  # nobody's cost needs confirming: the race may have it
                     continue
                 return self._why_ended()
@@ -96,6 +103,12 @@ class Search:
             looked = True
             self.race.drop_dear()
         return looked
+
+    @property
+    def _used_up(self) -> bool:
+        """Whether so little of the optimization budget is left that a few more requests change nothing."""
+        budget, left = self.suite.optimization_budget, self.left()
+        return budget is None or left is None or left <= _REST * budget
 
     def worthwhile(self, parts: int) -> int:
         """Requests that a round must have, of those asked one in so many: the budget that pays for fewer is as good as used."""
@@ -127,7 +140,7 @@ class Search:
                 first.setdefault(kind(entrant.arm), entrant)
         rows = range(min(_PILOT, len(self.race.order)))
         jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
-        return self._fitting(jobs, left)
+        return self._fitting(sorted(jobs, key=self._worst) if len(jobs) <= _ROUND else jobs, left, skip=True)
 
     def _affordable_jobs(self) -> list[CellRequest]:
         """The next round: what the plan holds, as far as its worst case fits into the budget."""
@@ -148,12 +161,16 @@ class Search:
         budget = self.suite.optimization_budget
         return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
 
-    def _fitting(self, jobs: Iterable[CellRequest], left: Decimal | None) -> list[CellRequest]:
-        """As many of the jobs, from the first on, as are paid for whatever they cost."""
+    def _fitting(self, jobs: Iterable[CellRequest], left: Decimal | None, *, skip: bool = False) -> list[CellRequest]:
+        """As many of the jobs as are paid for whatever they cost: from the first on, or with gaps (``skip``)."""
         found = []
         for job in jobs:
-            if left is not None and (left := left - self._worst(job)) < 0:
+            if left is not None and self._worst(job) > left:
+                if skip:
+                    continue
                 break
+            if left is not None:
+                left -= self._worst(job)
             found.append(job)
         return found
 

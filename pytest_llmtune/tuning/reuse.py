@@ -51,18 +51,20 @@ class AnswerReuse:
             cache.remember(_LIMITS, sorted(own | known, key=str))
         return cls(cache, writes, sorted(known | own, key=str))
 
-    def lent(self, arm: Arm, row: Row, limit: int | None) -> tuple[Exchange, ...]:
-        """Exchanges of other limits that answer the arm's request of a row with ``limit``, which come before its own."""
+    def lent(self, arm: Arm, row: Row, limit: int | None) -> dict[str, list[Exchange]]:
+        """Exchanges of other limits that answer the arm's request of a row with ``limit``, by their request's key."""
         if self.cache is None or len(self.limits) < 2:
-            return ()
+            return {}
         cache, request = self.cache, arm.config(1, limit).request(row)
         name = f"lent/{request.key}"
         taken = _read_taken(cache.recall(name))
         if not taken and not cache.get(request.key):
             taken = self._new(arm, row, limit, cache)
+            if not taken and limit != arm.family.longest:  # a longer answer than the lowered limit lets through
+                taken = self._new(arm, row, arm.family.longest, cache, own=True)
             if taken and self.writes:
                 cache.remember(name, taken)
-        return tuple(exchange for key, count in taken for exchange in cache.get(key)[:count])
+        return {key: [*held[:count]] for key, count in taken if (held := cache.get(key))}
 
     def drew(self, arm: Arm, limit: int | None) -> None:
         """Answers were drawn with a limit that is not the family's: later searches are told of it."""
@@ -73,11 +75,15 @@ class AnswerReuse:
             if own not in known:
                 self.cache.remember(_LIMITS, sorted(known | {own}, key=str))
 
-    def _new(self, arm: Arm, row: Row, limit: int | None, cache: Cache) -> list[tuple[str, int]]:
-        """Keys of requests that differ in the limit alone, and how many exchanges of each may be taken."""
-        own, found = (arm.family.limit_name or "", limit), []
+    def _new(self, arm: Arm, row: Row, limit: int | None, cache: Cache, *, own: bool = False) -> list[tuple[str, int]]:
+        """Keys of requests that differ in the limit alone, and how many exchanges of each may be taken.
+
+        Args:
+            own: requests with just this limit too.
+        """
+        this, found = (arm.family.limit_name or "", limit), []
         for other in self.limits:
-            if other != own:
+            if own or other != this:
                 key = replace(arm.config(), params=_limited(arm, other)).request(row).key
                 exchanges = cache.get(key)
                 if exchanges and all(_serves(exchange, limit) for exchange in exchanges):

@@ -45,9 +45,9 @@ class Cell:
 _NOTHING = Cell()
 _MEASURED = 2
 """Answers that must be known before less than the longest limit is sent."""
-_ROOM = 4
+_ROOM = 3
 """The limit that is sent, as a multiple of the longest answer seen of model and prompt."""
-_SHORTEST = 64
+_SHORTEST = 16
 """The smallest limit, in tokens, that is sent in place of the arm's own."""
 
 
@@ -124,15 +124,17 @@ class Pool:
             factor, longest = 2 * _ROOM, max(longest, most)
         if whole is None or count < _MEASURED or row >= self.tuned:
             return whole
-        return min(whole, max(_SHORTEST, 1 << math.ceil(math.log2(max(1, factor * longest)))))
+        step = math.ceil(2 * math.log2(max(_SHORTEST, factor * longest)))  # of half an octave: few different requests
+        return min(whole, math.ceil(2 ** (step / 2)))
 
     async def _complete(self, arm: Arm, row: int, count: int, meter: _Meter) -> Completion:
         """``count`` answers: those that other limits of length lend, those that are there, and new ones."""
         example, limit = self.rows[row].row, self.limit(arm, row)
         held = self._held.setdefault((arm.key, row), {})
-        if not held and (lent := self.lender.lent(arm, example, limit)):
-            held[""] = [*lent]
         own = arm.config(1, limit).request(example).key
+        if own not in held:
+            lent = self.lender.lent(arm, example, limit)
+            held |= {key: exchanges for key, exchanges in lent.items() if key not in held}
         elsewhere = sum(answers_in(one) for key, exchanges in held.items() if key != own for one in exchanges)
         if elsewhere >= count:
             return completion_of([one for exchanges in held.values() for one in exchanges], count)

@@ -23,7 +23,7 @@ def server() -> Iterator[LLMServer]:
 
 def test_votes_that_were_never_seen_are_believed(server: LLMServer, tmp_path: Path) -> None:
     """The money pays for one answer a row: that says nothing against nine, which the inference budget allows."""
-    keys = {"model": "weak", "temperature": 0.5, "n": [1, 9], "optimization_budget": 0.0022}
+    keys = {"model": "weak", "temperature": 0.5, "n": [1, 9], "optimization_budget": 0.0009}
     config, _ = search(server, tmp_path, **keys, num_samples=1, tune_size=12)
     assert max(body.get("n") or 1 for body in server.requests) <= 2  # two: a question of how the server counts
     assert config.n == 9

@@ -260,7 +260,7 @@ def test_a_model_that_fails_always_is_out(server: LLMServer, tmp_path: Path) -> 
 
 def test_the_claim_holds_for_rows_that_the_search_never_saw(server: LLMServer, tmp_path: Path) -> None:
     """The cross-fitted score has an interval, and the winner's score on the test rows lies in it."""
-    config, analysis = search(server, tmp_path, tune_size=24)
+    config, analysis = search(server, tmp_path, tune_size=24, optimization_budget=0.05)
     held = analysis.summary.heldout
     assert held is not None
     assert held.low is not None
@@ -329,3 +329,58 @@ def test_a_search_whose_first_requests_are_all_given_up(server: LLMServer, tmp_p
     server.fault = lambda _: Fault.http(500)
     with pytest.raises(LLMTuneError, match=r"no configuration could be completed; the first error: .*HTTP 500"):
         tune(suite(num_samples=3), settings=Settings(root=tmp_path, base_url=server.base_url, deadline=3.0))
+
+
+def test_short_answers_under_a_long_limit_leave_no_dollars_unspent(server: LLMServer, tmp_path: Path) -> None:
+    """What is reserved follows from the lengths seen; once lengths are known, a lower limit is sent."""
+    _, analysis = search(server, tmp_path, max_tokens=1000, n=1, tune_size=40, optimization_budget=0.05)
+    assert Decimal("0.045") <= analysis.summary.spent <= Decimal("0.05")
+    assert analysis.summary.spent == billed(server)
+    assert min(body["max_tokens"] for body in server.requests) < 200
+
+
+def test_an_answer_that_a_lowered_limit_cuts_is_asked_again(tmp_path: Path) -> None:
+    """One row in eight has an answer ten times as long as the others: it counts, with the suite's own limit."""
+
+    def talkative(body: dict[str, Any]) -> list[str]:
+        [number] = map(int, re.findall(r"\d+", body["messages"][-1]["content"]))
+        return [" word" * (300 if number % 8 == 5 else 3) + f" It is {number}."]
+
+    with LLMServer(talkative) as server:
+        config, analysis = search(
+            server, tmp_path, model="weak", n=1, temperature=0, max_tokens=4000, optimization_budget=1
+        )
+        assert analysis.summary.tuning is not None
+        assert analysis.summary.tuning.value == 1.0
+        assert config.params["max_tokens"] == 4000
+        assert analysis.summary.spent == billed(server)
+        assert {body["max_tokens"] for body in server.requests} > {4000}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_one_good_prompt_of_seventy_is_found_wherever_it_stands(tmp_path: Path, seed: int) -> None:
+    """All pairs of model and prompt are looked at, in no order of theirs."""
+    prompts = [f"{{q}} variant {place:03}" for place in range(69)] + ["{q} the good one"]
+
+    def taught(body: dict[str, Any]) -> str:
+        text = body["messages"][-1]["content"]
+        [number] = map(int, re.findall(r"Question (\d+)", text))
+        right = "good" in text or zlib.crc32(text.encode()) % 10 < 3
+        return f"It is {number if right else 777}."
+
+    with LLMServer(taught) as server:
+        keys = {"model": ["weak", "middling"], "temperature": 0, "n": 1, "prompt": prompts, "max_tokens": 40}
+        config, analysis = search(server, tmp_path, **keys, optimization_budget=0.05, seed=seed)
+        assert "good" in str(config.template.source)
+        assert len({(body["model"], body["messages"][-1]["content"].split("?")[1]) for body in server.requests}) == 140
+        assert analysis.notes == ()
+
+
+def test_what_was_never_looked_at_is_told(tmp_path: Path, server: LLMServer) -> None:
+    """The money does not reach every pair: the study says how many are left, and that it was the money."""
+    prompts = [f"{{q}} {'x' * place}" for place in range(40)]
+    keys = {"model": "strong", "temperature": 0, "n": 1, "prompt": prompts, "max_tokens": 40}
+    _, analysis = search(server, tmp_path, **keys, optimization_budget=0.006)
+    asked = {body["messages"][-1]["content"].split("?")[1] for body in server.requests}
+    assert analysis.summary.stopped_by == "optimization_budget"
+    assert f"{40 - len(asked)} of 40 pairs of model and prompt were never asked" in analysis.notes

@@ -6,11 +6,13 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from pytest_llmtune.wire.response import fault_of
 
 __all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
 
@@ -110,13 +112,22 @@ def _ours(error: BaseException | None, hide: Hide) -> Failure | None:
 
 
 def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
-    """The error that a router put into a response of status 200, if there is one."""
-    error = response.get("error")
-    if not isinstance(error, Mapping) or response.get("choices"):
-        return None
-    code = error.get("code")
-    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    return _status(status, error, {}, _said(error, "the answer is an error", hide))
+    """The fault that a response of status 200 tells of: in place of its choices, beside them, or inside one of them.
+
+    An answer that broke off is no answer, however much of it came; what came may be billed.
+    """
+    choices = response.get("choices")
+    answers = [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
+    for error in (response.get("error"), *(choice.get("error") for choice in answers)):
+        if error:
+            body = error if isinstance(error, Mapping) else {"message": str(error)}
+            code = body.get("code")
+            status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+            failure = _status(status, body, {}, _said(body, "the answer is an error", hide))
+            return replace(failure, uncertain=failure.uncertain or bool(answers))
+    if fault := next(filter(None, map(fault_of, answers)), ""):
+        return Failure(Kind.SERVER, f"a fault of the provider's in a response of status 200: {fault}", uncertain=True)
+    return None
 
 
 def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], message: str) -> Failure:

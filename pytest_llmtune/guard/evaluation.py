@@ -27,6 +27,7 @@ from pytest_llmtune.types import (
     Interval,
     Usage,
 )
+from pytest_llmtune.wire.response import choices_of, fault_of
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.source import Source
@@ -164,6 +165,11 @@ class _Meter:
         self.paid += completion.paid
         self.usage += completion.usage
         self.latency += completion.latency
+        for exchange in completion.exchanges:  # a live source has looked; a recording may be older than the rule
+            if fault := next(filter(None, map(fault_of, choices_of(exchange))), ""):
+                raise CompletionError(
+                    f"the recorded answer is a fault of the provider's: {fault}; record it again: pytest --llm-record=all"
+                )
         return completion
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ __all__ = [
     "choices_of",
     "documents_of",
     "facts_of",
+    "fault_of",
     "filtered_in",
+    "finish_reason_of",
     "folded",
     "is_refusal",
     "parse_object",
@@ -268,6 +271,14 @@ def _count(data: Mapping[str, Any], *names: str) -> int | None:
 
 FILTERED = "content_filter"
 """The finish reason of an answer that a content filter stopped."""
+_FILTERS = re.compile(
+    r"content.?filter|sensitive|safety|recitation|prohibited|blocklist|blocked|spii|guardrail|^refusal$|^moderation",
+    re.IGNORECASE,
+)
+"""How providers call that: ``sensitive`` (Zhipu), ``SAFETY`` (Gemini), ``guardrail_intervened`` (Bedrock), ..."""
+_FAULTS = re.compile(
+    r"error|insufficient|^fail|^abort|^cancel|timeout|timed.out|overload|unavailable|^interrupt", re.IGNORECASE
+)
 _WRITTEN = ("content", "refusal", "tool_calls")
 _THOUGHT = ("reasoning_content", "reasoning")  # two names of one text; some servers send it under both
 
@@ -287,7 +298,29 @@ def is_refusal(exchange: Exchange) -> bool:
 
 def filtered_in(exchange: Exchange) -> int:
     """How many of the answers a content filter stopped on their way."""
-    return sum(choice.get("finish_reason") == FILTERED for choice in choices_of(exchange))
+    return sum(finish_reason_of(choice) == FILTERED for choice in choices_of(exchange))
+
+
+def finish_reason_of(choice: Mapping[str, Any]) -> str:
+    """Why the answer ended, as served; filters have one name. Empty where the server does not say."""
+    reason = str(choice.get("finish_reason") or "")
+    return FILTERED if _FILTERS.search(reason) else reason
+
+
+def fault_of(choice: Mapping[str, Any]) -> str:
+    """Why a choice is a fault of the provider's and no answer; empty where it is one.
+
+    Routers and providers tell of faults inside a response of status 200: OpenRouter and Mistral end a choice with ``error``,
+    Zhipu with ``network_error``, DeepSeek with ``insufficient_system_resource``, vLLM with ``abort``.
+    """
+    if choice.get("error"):
+        return "the choice holds an error"
+    reason = finish_reason_of(choice)
+    if _FAULTS.search(reason):
+        return f"finish_reason is {reason!r}"
+    if not reason and not written_bytes(choice) and not _message(choice).get("function_call"):
+        return "the answer is empty, and no finish_reason says why"
+    return ""
 
 
 def choices_of(exchange: Exchange) -> list[Mapping[str, Any]]:

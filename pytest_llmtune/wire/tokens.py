@@ -13,6 +13,7 @@ from pytest_llmtune.wire.response import (
     answers_in,
     choices_of,
     facts_of,
+    finish_reason_of,
     is_refusal,
     parse_object,
     size_of,
@@ -253,8 +254,7 @@ def _sure(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | None
 
 def _named(choices: Choices, known: KnownLengths) -> tuple[Choice, ...]:
     return tuple(
-        Choice(text_of(choice), str(choice.get("finish_reason") or ""), tokens)
-        for choice, tokens in zip(choices, known, strict=True)
+        Choice(text_of(choice), finish_reason_of(choice), tokens) for choice, tokens in zip(choices, known, strict=True)
     )
 
 

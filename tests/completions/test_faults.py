@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.completions.failures import Kind, backoff, failure_in, failure_of, n_limit
+from pytest_llmtune.wire.response import FILTERED, finish_reason_of
 
 REFUSALS_OF_N = [
     ("Invalid 'n': integer above maximum value. Expected a value <= 128, but got 200 instead.", 200, 128),
@@ -64,11 +65,65 @@ def test_an_error_inside_a_proper_response(code: object, kind: Kind) -> None:
     assert "upstream" in failure.message
 
 
-def test_a_response_with_choices_is_no_error() -> None:
-    """A field named error beside the choices, or none, changes nothing."""
-    assert failure_in({"choices": [{}], "error": {"code": 500}}) is None
-    assert failure_in({"error": None}) is None
-    assert failure_in({}) is None
+def choice(**keys: object) -> dict[str, object]:
+    return {"index": 0, "message": {"role": "assistant", "content": "42"}, "finish_reason": "stop", **keys}
+
+
+EMPTY = {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        *(({"choices": [choice(finish_reason=reason)]}, Kind.SERVER) for reason in ("error", "network_error", "abort")),
+        ({"choices": [choice(finish_reason="insufficient_system_resource")]}, Kind.SERVER),
+        ({"choices": [choice(), choice(finish_reason="error", message=EMPTY)]}, Kind.SERVER),
+        ({"choices": [choice(finish_reason=None, message=EMPTY)]}, Kind.SERVER),
+        ({"choices": [{"message": {"role": "assistant", "content": None}}]}, Kind.SERVER),
+        ({"choices": [choice(error={"code": 502, "message": "provider went away"})]}, Kind.SERVER),
+        ({"choices": [choice(error={"code": 429, "message": "slow down"})]}, Kind.RATE_LIMIT),
+        ({"choices": [choice(error="went away")]}, Kind.SERVER),
+        ({"choices": [choice(finish_reason=None)], "error": {"code": 503, "message": "half a sentence"}}, Kind.SERVER),
+    ],
+)
+def test_a_fault_inside_a_proper_response(response: dict[str, object], kind: Kind) -> None:
+    """In one choice, in all, or beside them: no answer; what came of it may be billed."""
+    failure = failure_in(response)
+    assert failure is not None
+    assert (failure.kind, failure.kind.passing, failure.uncertain) == (kind, True, True)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"choices": [choice()], "error": None},
+        {"choices": [choice(finish_reason=None)]},  # a server that never says why
+        *(
+            {"choices": [choice(finish_reason=reason, message=EMPTY)]}
+            for reason in ("stop", "length", "eos", "COMPLETE")
+        ),
+        *({"choices": [choice(finish_reason=why, message=EMPTY)]} for why in ("content_filter", "sensitive", "SAFETY")),
+        {
+            "choices": [
+                choice(finish_reason=None, message={"content": None, "tool_calls": [{"function": {"name": "f"}}]})
+            ]
+        },
+        {"choices": [choice(finish_reason=None, message={"content": None, "refusal": "No."})]},
+        {"error": None},
+        {},
+    ],
+)
+def test_an_answer_is_no_fault(response: dict[str, object]) -> None:
+    """Empty answers that ended as they should, calls of tools, refusals, and servers that give no reason."""
+    assert failure_in(response) is None
+
+
+@pytest.mark.parametrize(
+    "reason", ["content_filter", "sensitive", "SAFETY", "guardrail_intervened", "PROHIBITED_CONTENT"]
+)
+def test_every_filter_is_a_refusal(reason: str) -> None:
+    """Whatever a provider calls it."""
+    assert finish_reason_of(choice(finish_reason=reason)) == FILTERED
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.llm_server import Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import Project
 
 
@@ -336,3 +339,75 @@ def test_rows_dropped_for_empty_cells_are_counted_everywhere(project: Project) -
     root = project.pytester.path
     assert note in (root / "out.json").read_text(encoding="utf-8")
     assert "4 of 30 rows were dropped" in (root / "page.html").read_text(encoding="utf-8")
+
+
+# -- faults inside proper responses
+
+
+def inside(change: Callable[[dict[str, Any]], object]) -> Fault:
+    """A response of status 200 with this in it."""
+
+    def respond(body: bytes) -> bytes:
+        document = json.loads(body)
+        change(document)
+        text = json.dumps(document).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\nconnection: close\r\n\r\n"
+        return head.encode() + text
+
+    return Fault("raw", data=respond)
+
+
+def ends(reason: str | None, text: str = "") -> Fault:
+    said = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return inside(lambda document: document["choices"][0].update(said))
+
+
+FAULTS = {
+    "error": ends("error"),
+    "network_error": ends("network_error"),
+    "resources": ends("insufficient_system_resource", "The ans"),
+    "nothing": ends(None),
+    "choice": inside(lambda document: document["choices"][0].update(error={"code": 502, "message": "gone"})),
+    "half": inside(lambda document: document.update(error={"code": 502, "message": "gone"})),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_providers_fault_is_no_wrong_answer(tuned: Project, name: str) -> None:
+    """It is asked again; where it lasts, the row is unknown, the suite is inconclusive, and the good recording stays."""
+    tuned.server.faults.append(FAULTS[name])
+    result = tuned.run("--llm-live")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["note: sums: retried: 1 x server error"])
+    before = tuned.recording
+    unlucky = min(guarded(tuned))
+    tuned.server.fault = lambda body: FAULTS[name] if unlucky in str(body["messages"]) else None
+    tuned.write_suite(more="deadline=2,")
+    result = tuned.run("--llm-record=all")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["sums is inconclusive: 1 of 18 examples have no answer*", "*unknown  row *"])
+    assert tuned.recording == before
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_a_filter_of_any_name_is_a_refusal(tuned: Project) -> None:
+    """It counts as a wrong answer, and is told as refused."""
+    tuned.server.fault = lambda _: ends("sensitive")
+    assert verdict_of(tuned, "--llm-live")["value"] == 0
+    [suite] = json.loads((tuned.pytester.path / "out.json").read_text(encoding="utf-8"))["suites"]
+    assert {result["status"] for result in suite["evaluation"]["results"]} == {"refused"}
+
+
+def test_a_fault_that_was_recorded_once_is_unknown(tuned: Project) -> None:
+    """Recordings that are older than the rule hold such answers: they are no answers in a replay either."""
+    path = tuned.pytester.path / "llmtune" / "sums.cassette.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace('\\"finish_reason\\":\\"stop\\"', '\\"finish_reason\\":\\"error\\"', 1), encoding="utf-8"
+    )
+    assert path.read_text(encoding="utf-8") != text
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["sums is inconclusive: 1 of 18*", "*finish_reason is 'error'; record it again: pytest --llm-record=all*"]
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.cluster.connection import Connection
-from pytest_llmtune.cluster.grading import ClusterGrader, ClusterReader, RemoteGrading, stays
+from pytest_llmtune.cluster.grading import ClusterGrader, RemoteGrading, stays
 from pytest_llmtune.cluster.requester import ClusterRequester
 from pytest_llmtune.grading.custom import CompositeGrader
 
@@ -38,4 +38,4 @@ class Engine(Connection):
         if stays(grader):
             return grader
         crew = RemoteGrading(self, grader, root)
-        return (ClusterReader if hasattr(grader, "aanswers") else ClusterGrader)(grader, crew)
+        return ClusterGrader(grader, crew)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.cluster.requester import Gathering
+from pytest_llmtune.grading.base import Grader, Vote
 from pytest_llmtune.grading.judge import Judge
 
 if TYPE_CHECKING:
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_llmtune.cluster.connection import Connection
-    from pytest_llmtune.grading import Grader
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
-__all__ = ["ClusterGrader", "ClusterReader", "RemoteGrading", "stays"]
+__all__ = ["ClusterGrader", "RemoteGrading", "stays"]
 
 
 _MOST = 64
@@ -81,7 +81,7 @@ class RemoteGrading:
 
 
 @dataclass(frozen=True)
-class ClusterGrader:
+class ClusterGrader(Grader):
     """A grader of all responses together, at work on the cluster."""
 
     local: Grader
@@ -100,8 +100,16 @@ class ClusterGrader:
         return self.local.per_response
 
     @property
-    def vote(self) -> Any:
-        return getattr(self.local, "vote", "equivalence")
+    def reads_answers(self) -> bool:
+        return self.local.reads_answers
+
+    @property
+    def parts(self) -> tuple[Grader, ...]:
+        return self.local.parts
+
+    @property
+    def vote(self) -> Vote:
+        return self.local.vote
 
     def reference(self, row: Row) -> str:
         return self.local.reference(row)
@@ -115,11 +123,6 @@ class ClusterGrader:
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
         grade: ExampleGrade = await self.crew.call("grade", responses, row)
         return grade
-
-
-@dataclass(frozen=True)
-class ClusterReader(ClusterGrader):
-    """A grader that judges each response by itself."""
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         answers: tuple[Answer, ...] = await self.crew.call("answers", responses, row)

@@ -1,6 +1,6 @@
 """Graders turn the n responses of an example into metrics."""
 
-from pytest_llmtune.grading.base import VOTES, Grader, check_vote, grade_answers, metric_names
+from pytest_llmtune.grading.base import VOTES, Grader, check_vote, grade_answers
 from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of
 from pytest_llmtune.grading.registry import BUILT_IN, resolve
 
@@ -16,6 +16,5 @@ __all__ = [
     "check_vote",
     "grade_answers",
     "judges_of",
-    "metric_names",
     "resolve",
 ]

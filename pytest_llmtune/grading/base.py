@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune.errors import SuiteError
@@ -32,7 +32,6 @@ __all__ = [
     "check_vote",
     "digest",
     "grade_answers",
-    "metric_names",
     "reference_value",
 ]
 
@@ -118,34 +117,6 @@ def _medoid(texts: Sequence[str]) -> int:
     return max(range(len(texts)), key=lambda place: (round(totals[place], 9), -place))
 
 
-class Grader(Protocol):
-    """Turns the n responses of one example into metrics.
-
-    A grader may also have ``async agrade(responses, row, ask) -> ExampleGrade`` and ``async aanswers(responses, row,
-    ask)``: they are preferred, and ``ask`` completes a request at the caller's expense. And ``metric_names(rows) ->
-    frozenset[str] | None``: what it gives for these rows, so that a slip of the pen is told before anything is paid for.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 hex of what the grades depend on: kind, options, source text of callables."""
-
-    @property
-    def per_response(self) -> bool:
-        """Whether each response is judged by itself, so that ``answers`` can be voted over any subset of them."""
-
-    def reference(self, row: Row) -> str:
-        """The row's reference as the grader reads it, for people; SuiteError where it is unusable."""
-
-    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade: ...
-
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        """What was read from each response; only where ``per_response``."""
-
-
 class Elsewhere(NamedTuple):
     """A grader as the same suite has it on a machine where an extra is installed that is not here, or the other way round."""
 
@@ -154,8 +125,97 @@ class Elsewhere(NamedTuple):
     """What a baseline from there means here, and what to do."""
 
 
+class Grader(ABC):
+    """Turns the n responses of one example into metrics. Subclass it for a grader of your own.
+
+    A subclass gives ``fingerprint``, ``reference`` and ``grade``. One that judges each response by itself sets
+    ``per_response`` and gives ``answers``, so that a search can vote over any subset of them without grading again.
+    """
+
+    @property
+    def vote(self) -> Vote:
+        """How one of the answers is elected."""
+        return "equivalence"
+
+    @property
+    def reference_column(self) -> str | None:
+        """The column that holds the reference; None: the first of the usual names."""
+        return None
+
+    @property
+    def caution(self) -> str:
+        """A sentence that every report must say of how answers are graded."""
+        return ""
+
+    @property
+    def probe_rows(self) -> int:
+        """Rows that nonsense is tried on before anything is paid for; 0: a probe would cost money."""
+        return 50
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 hex of what the grades depend on: kind, options, source text of callables."""
+
+    @property
+    def per_response(self) -> bool:
+        """Whether ``answers`` judges each response by itself and at once."""
+        return False
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether ``aanswers`` judges each response by itself, if not at once."""
+        return self.per_response
+
+    @property
+    def parts(self) -> tuple[Grader, ...]:
+        """The graders of a list; else this one."""
+        return (self,)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models that it asks, at the caller's expense."""
+        return ()
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """The same grader on a machine with other extras; None: extras make no difference."""
+        return None
+
+    def ready(self) -> None:  # noqa: B027 - most graders need nothing
+        """Raises MissingToolError where this machine lacks what the grader needs; says how to get it."""
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:  # noqa: ARG002
+        """The metrics that some rows get, known without grading; None where only grading tells."""
+        return None
+
+    @abstractmethod
+    def reference(self, row: Row) -> str:
+        """The row's reference as the grader reads it, for people; SuiteError where it is unusable."""
+
+    @abstractmethod
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        """The metrics of one example."""
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
+        """What was read from each response; only where ``per_response``."""
+        raise TypeError(f"the grader {self.name} judges all responses together")
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
+        """As ``grade``, without blocking the event loop; ``ask`` completes a request at the caller's expense."""
+        return self.grade(responses, row)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        """As ``answers``, without blocking the event loop; only where ``reads_answers``."""
+        return self.answers(responses, row)
+
+
 @dataclass(frozen=True, kw_only=True)
-class BuiltIn(ABC):
+class BuiltIn(Grader):
     """A grader that judges each response by itself and lets them vote. Its dataclass fields are its options."""
 
     kind: ClassVar[str]
@@ -188,37 +248,15 @@ class BuiltIn(ABC):
         """The metrics that some rows have, known without grading."""
         return frozenset(SCORES)
 
-    def ready(self) -> None:  # noqa: B027 - most graders need nothing
-        """Raises MissingToolError where this machine lacks what the grader needs; says how to get it."""
-
-    @property
-    def elsewhere(self) -> Elsewhere | None:
-        """None: it is the same with all extras and without."""
-        return None
-
-    @abstractmethod
-    def reference(self, row: Row) -> str: ...
-
     @abstractmethod
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]: ...
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return grade_answers(self.answers(responses, row), self.vote)
 
-    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        """As ``answers``, without keeping the event loop from other examples."""
-        return self.answers(responses, row)
-
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
         """As ``grade``, without keeping the event loop from other examples."""
         return grade_answers(await self.aanswers(responses, row, ask), self.vote)
-
-
-def metric_names(grader: Grader, rows: Sequence[Row]) -> frozenset[str] | None:
-    """What a grader gives for some rows; None where only grading tells."""
-    tell = getattr(grader, "metric_names", None)
-    names: frozenset[str] | None = tell(rows) if callable(tell) else None
-    return names
 
 
 def reference_value(row: Row, column: str | None) -> Any:

@@ -7,22 +7,25 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.grading.base import Elsewhere, Grader, digest, metric_names
+from pytest_llmtune.grading.base import Elsewhere, Grader, Vote, digest
 from pytest_llmtune.types import Answer, ExampleGrade, Row
 
-__all__ = ["CompositeGrader", "Function", "GradeFunction", "grade_with"]
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.reasoning import Marks
+
+__all__ = ["AnswerGrader", "CompositeGrader", "Function", "GradeFunction", "ShapedGrader"]
 
 
 GradeFunction = Callable[..., Mapping[str, Any] | ExampleGrade]
 
 
 @dataclass(frozen=True)
-class Function:
+class Function(Grader):
     """A function of all responses of an example, as in AutoGen: it names its own metrics."""
 
     function: GradeFunction
@@ -41,17 +44,10 @@ class Function:
     def fingerprint(self) -> str:
         return digest({"kind": "function", "name": qualified_name(self.function), "source": source_of(self.function)})
 
-    @property
-    def per_response(self) -> bool:
-        return False
-
     def reference(self, row: Row) -> str:
         """Checks only that the row has every column that the function asks for by name."""
         self._arguments(row)
         return ""
-
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
-        raise TypeError(f"the grader {self.name} judges all responses together")
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         arguments = self._arguments(row)
@@ -112,7 +108,7 @@ class Function:
 
 
 @dataclass(frozen=True)
-class CompositeGrader:
+class CompositeGrader(Grader):
     """Votes, voted answer and answers are the first grader's."""
 
     graders: tuple[Grader, ...]
@@ -138,7 +134,7 @@ class CompositeGrader:
 
     @property
     def elsewhere(self) -> Elsewhere | None:
-        found: list[Elsewhere | None] = [getattr(grader, "elsewhere", None) for grader in self.graders]
+        found: list[Elsewhere | None] = [grader.elsewhere for grader in self.graders]
         why = next((other.why for other in found if other), None)
         if why is None:
             return None
@@ -156,11 +152,19 @@ class CompositeGrader:
     def per_response(self) -> bool:
         return self.graders[0].per_response
 
+    @property
+    def reads_answers(self) -> bool:
+        return self.graders[0].reads_answers
+
+    @property
+    def parts(self) -> tuple[Grader, ...]:
+        return self.graders
+
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
         """None where one of them cannot tell."""
         found: set[str] = set()
         for place, grader in enumerate(self.graders):
-            if (names := metric_names(grader, rows)) is None:
+            if (names := grader.metric_names(rows)) is None:
                 return None
             found |= {f"{grader.name}_{name}" if place else name for name in names}
         return frozenset(found)
@@ -176,12 +180,10 @@ class CompositeGrader:
         return self._joined([grader.grade(responses, row) for grader in self.graders])
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        first: Any = self.graders[0]
-        found = first.aanswers(responses, row, ask) if hasattr(first, "aanswers") else first.answers(responses, row)
-        return tuple(await found if inspect.isawaitable(found) else found)
+        return await self.graders[0].aanswers(responses, row, ask)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return self._joined([await grade_with(grader, responses, row, ask) for grader in self.graders])
+        return self._joined([await grader.agrade(responses, row, ask) for grader in self.graders])
 
     def _joined(self, grades: Sequence[ExampleGrade]) -> ExampleGrade:
         first, *others = grades
@@ -191,8 +193,164 @@ class CompositeGrader:
         return replace(first, metrics=metrics)
 
 
-async def grade_with(grader: Grader, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-    """``agrade`` where the grader has it, else ``grade``."""
-    agrade = getattr(grader, "agrade", None)
-    graded = grader.grade(responses, row) if agrade is None else agrade(responses, row, ask)
-    return await graded if inspect.isawaitable(graded) else graded
+class ShapedGrader(Grader):
+    """An object that is a grader by its shape (``name``, ``fingerprint``, ``reference``, ``grade``), not by its class.
+
+    What it lacks is as in the base class; its ``agrade`` and ``aanswers`` may be plain functions.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    @property
+    def vote(self) -> Vote:
+        found: Vote = getattr(self.inner, "vote", "equivalence")
+        return found
+
+    @property
+    def reference_column(self) -> str | None:
+        found: str | None = getattr(self.inner, "reference_column", None)
+        return found
+
+    @property
+    def caution(self) -> str:
+        return str(getattr(self.inner, "caution", ""))
+
+    @property
+    def probe_rows(self) -> int:
+        return int(getattr(self.inner, "probe_rows", super().probe_rows))
+
+    @property
+    def name(self) -> str:
+        return str(self.inner.name)
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.inner.fingerprint)
+
+    @property
+    def per_response(self) -> bool:
+        return bool(getattr(self.inner, "per_response", False))
+
+    @property
+    def reads_answers(self) -> bool:
+        return self.per_response or hasattr(self.inner, "aanswers")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        model = getattr(self.inner, "model", None)
+        return (model,) if isinstance(model, str) else ()
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        found: Elsewhere | None = getattr(self.inner, "elsewhere", None)
+        return found
+
+    def ready(self) -> None:
+        getattr(self.inner, "ready", tuple)()
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
+        tell = getattr(self.inner, "metric_names", None)
+        return frozenset(tell(rows) or ()) or None if callable(tell) else None
+
+    def reference(self, row: Row) -> str:
+        return str(self.inner.reference(row))
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        found: ExampleGrade = self.inner.grade(responses, row)
+        return found
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return tuple(self.inner.answers(responses, row))
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        own = getattr(self.inner, "agrade", None)
+        found: Any = self.grade(responses, row) if own is None else own(responses, row, ask)
+        graded: ExampleGrade = await found if inspect.isawaitable(found) else found
+        return graded
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
+        own = getattr(self.inner, "aanswers", None)
+        found: Any = self.answers(responses, row) if own is None else own(responses, row, ask)
+        return tuple(await found if inspect.isawaitable(found) else found)
+
+
+@dataclass(frozen=True)
+class AnswerGrader(Grader):
+    """A grader that sees answers without their reasoning."""
+
+    inner: Grader
+    marks: Marks
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self._marked(self.inner.fingerprint)
+
+    def _marked(self, fingerprint: str) -> str:
+        """The inner grader's own with the built-in marks: a suite that says nothing about reasoning has them."""
+        return digest({"grader": fingerprint, "reasoning": self.marks.key}) if self.marks.key else fingerprint
+
+    @property
+    def per_response(self) -> bool:
+        return self.inner.per_response
+
+    @property
+    def reads_answers(self) -> bool:
+        return self.inner.reads_answers
+
+    @property
+    def parts(self) -> tuple[Grader, ...]:
+        return self.inner.parts
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.inner.models
+
+    @property
+    def vote(self) -> Vote:
+        return self.inner.vote
+
+    @property
+    def caution(self) -> str:
+        return self.inner.caution
+
+    @property
+    def probe_rows(self) -> int:
+        return self.inner.probe_rows
+
+    @property
+    def reference_column(self) -> str | None:
+        return self.inner.reference_column
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        other = self.inner.elsewhere
+        return Elsewhere(self._marked(other.fingerprint), other.why) if other else None
+
+    def ready(self) -> None:
+        self.inner.ready()
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
+        return self.inner.metric_names(rows)
+
+    def reference(self, row: Row) -> str:
+        return self.inner.reference(row)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return self.inner.grade(self._answers(responses), row)
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return self.inner.answers(self._answers(responses), row)
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        return await self.inner.agrade(self._answers(responses), row, ask)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
+        return await self.inner.aanswers(self._answers(responses), row, ask)
+
+    def _answers(self, responses: Sequence[str]) -> list[str]:
+        return [self.marks.answer(text) for text in responses]

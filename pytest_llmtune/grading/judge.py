@@ -77,7 +77,7 @@ class Judge(BuiltIn):
     """The responses that were labelled by hand."""
 
     kind: ClassVar[str] = "judge"
-    probe_rows: ClassVar[int] = 0  # a probe would cost money
+    probe_rows = 0  # a probe would cost money
 
     def __post_init__(self) -> None:
         for name in ("model", "rubric"):
@@ -95,6 +95,14 @@ class Judge(BuiltIn):
     def _fits_scale(self) -> bool:
         scale, mark = self.scale, self.pass_mark
         return isinstance(scale, int) and scale >= 2 and isinstance(mark, (int, float)) and 1 < mark <= scale
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    @property
+    def reads_answers(self) -> bool:
+        return True
 
     @property
     def per_response(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import MissingToolError, SuiteError
-from pytest_llmtune.grading.base import Grader, metric_names, reference_value
+from pytest_llmtune.grading.base import Grader, reference_value
 from pytest_llmtune.suite.keys import METRICS, SCORES
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ PROBES = {
 """Answers that say nothing about any question."""
 
 _SUCCESS = ("success", "success_vote", "expected_success")
-_ROWS = 50
-"""Rows that are probed, spread over the data; a grader may ask for fewer with ``probe_rows``."""
 _OTHERS = 3
 _LISTED = 5
 
@@ -64,9 +62,9 @@ def check(
     """
     prefix = f"{where}: " if where else ""
     examples = sorted(examples, key=lambda example: example.index)
-    for one in getattr(grader, "graders", (grader,)):
+    for one in grader.parts:
         try:
-            getattr(one, "ready", tuple)()
+            one.ready()
         except MissingToolError as error:
             raise MissingToolError(f"{prefix}the grader {one.name}: {error}") from None
         faults = [fault for example in examples if (fault := _reference_fault(one, example))]
@@ -90,14 +88,12 @@ def check(
 
 def judges_of(grader: Grader) -> tuple[str, ...]:
     """The models that the grader asks, at the caller's expense."""
-    asked = (getattr(one, "model", None) for one in getattr(grader, "graders", (grader,)))
-    return tuple(model for model in asked if isinstance(model, str))
+    return tuple(model for one in grader.parts for model in one.models)
 
 
 def cautions_of(grader: Grader) -> tuple[str, ...]:
     """What every report must say of how answers are graded."""
-    said = (getattr(one, "caution", "") for one in getattr(grader, "graders", (grader,)))
-    return tuple(text for text in said if text)
+    return tuple(one.caution for one in grader.parts if one.caution)
 
 
 def _listed(faults: Sequence[str]) -> str:
@@ -114,7 +110,7 @@ def _reference_fault(grader: Grader, example: Example) -> str:
 
 
 def _spread(examples: Sequence[Example], grader: Grader) -> Sequence[Example]:
-    most = getattr(grader, "probe_rows", _ROWS)
+    most = grader.probe_rows
     if len(examples) <= most:
         return examples
     return [examples[place * len(examples) // most] for place in range(most)]
@@ -146,7 +142,7 @@ def _succeeds(grader: Grader, text: str, example: Example, metric: str, mode: st
 def _other_references(grader: Grader, example: Example, examples: Sequence[Example]) -> Iterator[str]:
     """Up to three different references of other rows, as raw text."""
     try:
-        column = getattr(grader, "reference_column", None)
+        column = grader.reference_column
         seen = {str(reference_value(example.row, column)), grader.reference(example.row)}
         places = range(1, min(len(examples), 200))
         found = 0
@@ -208,7 +204,7 @@ def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, wh
     if judges_of(grader) or not examples or _names(grader, examples) is not None:
         return
     row = examples[0].row
-    column = getattr(grader, "reference_column", None)
+    column = grader.reference_column
     texts = [PROBES['"I don\'t know"']]
     with suppress(SuiteError):  # a function's rows may have no column that is known to be a reference
         texts.append(str(reference_value(row, column)))
@@ -218,7 +214,7 @@ def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, wh
 
 
 def _names(grader: Grader, examples: Sequence[Example]) -> frozenset[str] | None:
-    return metric_names(grader, [example.row for example in examples])
+    return grader.metric_names([example.row for example in examples])
 
 
 def _missing(grader: Grader, metric: str, known: Iterable[str], where: str) -> SuiteError:

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmtune._util.text import InvalidError
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.keys import reasoning
 
-if TYPE_CHECKING:
-    from pytest_llmtune.grading.base import Elsewhere, Grader
-    from pytest_llmtune.types import Answer, ExampleGrade, Row
-
-__all__ = ["BUILT_IN", "AnswerGrader", "AnswerReader", "Marks", "answer_only", "marks_by_key", "marks_of"]
+__all__ = ["BUILT_IN", "Marks", "marks_by_key", "marks_of"]
 
 
 _NAMES = (
@@ -213,86 +209,3 @@ def marks_by_key(key: tuple[tuple[str, str], ...]) -> Marks:
         return _OFF if key else BUILT_IN
     opens, closes = (tuple(re.escape(pair[side]) for pair in key) for side in (0, 1))
     return Marks(opens, closes, channels=False, key=key)
-
-
-def answer_only(grader: Grader, marks: Marks) -> Grader:
-    """The grader, shown responses without their reasoning."""
-    return (AnswerReader if hasattr(grader, "aanswers") else AnswerGrader)(grader, marks)
-
-
-@dataclass(frozen=True)
-class AnswerGrader:
-    """A grader of all responses together, which sees answers without their reasoning."""
-
-    inner: Grader
-    marks: Marks = BUILT_IN
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self._marked(self.inner.fingerprint)
-
-    def _marked(self, fingerprint: str) -> str:
-        """The inner grader's own with the built-in marks: they are what a suite has that says nothing."""
-        from pytest_llmtune.grading.base import digest
-
-        return digest({"grader": fingerprint, "reasoning": self.marks.key}) if self.marks.key else fingerprint
-
-    @property
-    def per_response(self) -> bool:
-        return self.inner.per_response
-
-    @property
-    def vote(self) -> Any:
-        return getattr(self.inner, "vote", "equivalence")
-
-    @property
-    def graders(self) -> tuple[Grader, ...]:
-        """Those of a list; else the one."""
-        return getattr(self.inner, "graders", (self.inner,))
-
-    @property
-    def reference_column(self) -> str | None:
-        return getattr(self.inner, "reference_column", None)
-
-    @property
-    def elsewhere(self) -> Elsewhere | None:
-        from pytest_llmtune.grading.base import Elsewhere
-
-        other: Elsewhere | None = getattr(self.inner, "elsewhere", None)
-        return Elsewhere(self._marked(other.fingerprint), other.why) if other else None
-
-    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        from pytest_llmtune.grading.base import metric_names
-
-        return metric_names(self.inner, rows)
-
-    def reference(self, row: Row) -> str:
-        return self.inner.reference(row)
-
-    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self.inner.grade(self._answers(responses), row)
-
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        return self.inner.answers(self._answers(responses), row)
-
-    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        from pytest_llmtune.grading.custom import grade_with
-
-        return await grade_with(self.inner, self._answers(responses), row, ask)
-
-    def _answers(self, responses: Sequence[str]) -> list[str]:
-        return [self.marks.answer(text) for text in responses]
-
-
-@dataclass(frozen=True)
-class AnswerReader(AnswerGrader):
-    """A grader that can read each response by itself, which sees it without its reasoning."""
-
-    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        inner: Any = self.inner
-        answers: tuple[Answer, ...] = tuple(await inner.aanswers(self._answers(responses), row, ask))
-        return answers

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util import plugins
 from pytest_llmtune._util.functions import load_function
 from pytest_llmtune._util.text import meant, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import Vote, check_vote
+from pytest_llmtune.grading.base import Grader, Vote, check_vote
 from pytest_llmtune.grading.choice import ChoiceGrader
 from pytest_llmtune.grading.code import PythonCode
-from pytest_llmtune.grading.custom import CompositeGrader, Function
+from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader, Function, ShapedGrader
 from pytest_llmtune.grading.json_match import JsonAnswer
 from pytest_llmtune.grading.judge import Judge
 from pytest_llmtune.grading.math import Math
-from pytest_llmtune.grading.reasoning import answer_only, marks_of
+from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.grading.text import Contains, Exact, Numeric, Regex
 
 if TYPE_CHECKING:
-    from pytest_llmtune.grading.base import BuiltIn, Grader
+    from pytest_llmtune.grading.base import BuiltIn
 
 __all__ = ["BUILT_IN", "resolve"]
 
@@ -67,7 +69,7 @@ def resolve(
     try:
         one = partial(_one, base_dir=base_dir or Path.cwd(), root=root, vote=check_vote(vote))
         grader = CompositeGrader(tuple(map(one, spec))) if isinstance(spec, (list, tuple)) else one(spec)
-        return answer_only(grader, marks_of(reasoning))
+        return AnswerGrader(grader, marks_of(reasoning))
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}" if where else str(error)) from error.__cause__
 
@@ -80,8 +82,10 @@ def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
         if not isinstance(options, Mapping) and options is not None:
             raise SuiteError(f"{name}: expected a mapping of options, got {shown(options)}")
         return _built_in(str(name), options or {}, vote)
+    if isinstance(spec, Grader):
+        return spec
     if hasattr(spec, "fingerprint") and hasattr(spec, "grade"):
-        return spec  # type: ignore[no-any-return]  # the user's own, by its shape
+        return ShapedGrader(spec)
     if callable(spec):
         return Function(spec)
     raise SuiteError(
@@ -90,10 +94,10 @@ def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
     )
 
 
-def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> BuiltIn:
+def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> Grader:
     kind = BUILT_IN.get(name)
     if kind is None:
-        raise SuiteError(f"no grader {name!r}{meant(name, BUILT_IN)}; valid: {', '.join(BUILT_IN)}, 'module:function'")
+        return _registered(name, options)
     fields = {_OPTION.get(item.name, item.name): item for item in dataclasses.fields(kind) if item.name != "vote"}
     for option, value in options.items():
         if option not in fields:
@@ -103,6 +107,25 @@ def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> BuiltIn:
         return kind(vote=vote, **{fields[option].name: value for option, value in options.items()})
     except SuiteError as error:
         raise SuiteError(f"{name}: {error}") from error.__cause__
+
+
+def _registered(name: str, options: Mapping[Any, Any]) -> Grader:
+    """A grader of another distribution: its factory is called with the options, or it is a plain grading function."""
+    factory = plugins.load("graders", name)
+    if factory is None:
+        known = [*BUILT_IN, *sorted({entry.name for entry in plugins.installed("graders")})]
+        raise SuiteError(f"no grader {name!r}{meant(name, known)}; valid: {', '.join(known)}, 'module:function'")
+    if inspect.isfunction(factory) and "responses" in inspect.signature(factory).parameters:
+        if options:
+            raise SuiteError(f"{name}: takes no options, got {', '.join(map(str, options))}")
+        return Function(factory)
+    try:
+        made = factory(**options)
+    except TypeError as error:
+        raise SuiteError(f"{name}: {error}") from error
+    if not isinstance(made, Grader):
+        raise SuiteError(f"{name}: the installed factory gave {shown(made)}; expected a pytest_llmtune.Grader")
+    return made
 
 
 def _check_type(what: str, value: Any, annotation: str) -> None:

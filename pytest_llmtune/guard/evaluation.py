@@ -175,11 +175,7 @@ class _Meter:
 
 async def _grade(grader: Grader, completion: Completion, example: Example, meter: _Meter) -> ExampleGrade:
     responses = [choice.judged for choice in completion.choices]
-    judge = getattr(grader, "agrade", None)
-    if judge is not None:
-        graded: ExampleGrade = await judge(responses, example.row, meter.ask)
-        return graded
-    return grader.grade(responses, example.row)
+    return await grader.agrade(responses, example.row, meter.ask)
 
 
 async def _evaluate_one(

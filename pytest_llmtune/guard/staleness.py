@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.grading.base import Elsewhere
     from pytest_llmtune.guard.lockfile import StudySummary
     from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.money.prices import Price, PriceBook
@@ -143,7 +142,7 @@ class BaselineConfig:
 
 def _why(grader: Grader, lock: Lock, asked: int) -> str:
     """What is known of a changed grader: that an extra makes the whole difference, or that nothing needs to be asked."""
-    other: Elsewhere | None = getattr(grader, "elsewhere", None)
+    other = grader.elsewhere
     if other is not None and other.fingerprint == lock.fingerprints.get("grader"):
         return other.why
     return f"0 of {asked} requests lack a recording"

@@ -67,7 +67,7 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
         further += (
             f"; up to {MOST_JUDGED - 1} runners-up as much as the winner each, should it be over its budget there"
         )
-    asks = any(getattr(one, "probe_rows", 1) == 0 for one in getattr(grader, "graders", (grader,)))
+    asks = any(one.probe_rows == 0 for one in grader.parts)
     judging = ", whose own requests only a budget of the search counts in" if asks else ""
     return (
         f"{'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "

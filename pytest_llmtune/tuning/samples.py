@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
@@ -228,25 +227,18 @@ class Scorer:
     @property
     def by_answer(self) -> bool:
         """Whether answers are judged one by one and elected by equality, so that a vote needs no grader."""
-        grader: Any = self.grader
-        reads = getattr(grader, "per_response", False) or hasattr(grader, "aanswers")
-        return bool(reads) and self.metric in VOTED and getattr(grader, "vote", "equivalence") == "equivalence"
+        return self.grader.reads_answers and self.metric in VOTED and self.grader.vote == "equivalence"
 
     async def read(self, choices: Sequence[Choice], lengths: Sequence[int], row: Row, ask: Ask) -> tuple[Sample, ...]:
         """Samples of a completion's choices."""
         texts = [choice.judged for choice in choices]
         answers: Sequence[Answer | None] = [None] * len(texts)
         if self.by_answer:
-            answers = await self._answers(texts, row, ask)
+            answers = await self.grader.aanswers(texts, row, ask)
         return tuple(
             Sample(text, tokens, choice.tokens is not None, answer)
             for text, choice, tokens, answer in zip(texts, choices, lengths, answers, strict=True)
         )
-
-    async def _answers(self, texts: Sequence[str], row: Row, ask: Ask) -> Sequence[Answer]:
-        reader: Any = self.grader
-        found = reader.aanswers(texts, row, ask) if hasattr(reader, "aanswers") else reader.answers(texts, row)
-        return tuple(await found if inspect.isawaitable(found) else found)
 
     async def scores(
         self, samples: Sequence[Sample], counts: Sequence[int], row: Row, draw: random.Random, ask: Ask
@@ -266,10 +258,7 @@ class Scorer:
         return found
 
     async def _grade(self, texts: Sequence[str], row: Row, ask: Ask) -> float:
-        grader: Any = self.grader
-        found = grader.agrade(texts, row, ask) if hasattr(grader, "agrade") else grader.grade(texts, row)
-        grade = await found if inspect.isawaitable(found) else found
-        return self._value(grade.metrics)
+        return self._value((await self.grader.agrade(texts, row, ask)).metrics)
 
     def _value(self, metrics: Mapping[str, float]) -> float:
         """The tuned metric.

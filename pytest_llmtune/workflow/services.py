@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmtune._util import plugins
 from pytest_llmtune.completions.batch_api import Batching
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.endpoints import Trust
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.completions.stats import RequestStats
+from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
@@ -195,10 +197,10 @@ class SuiteServices:
         """
         if self.settings.engine is None:
             return None
-        from importlib.metadata import entry_points
-
-        (entry,) = entry_points(group="pytest_llmtune.engines", name="ray")
-        engine: Engine = entry.load().connect(self.settings.engine)
+        found: type[Engine] | None = plugins.load("engines", "ray")
+        if found is None:
+            raise LLMTuneError("--llm-engine=ray is not registered; reinstall pytest-llmtune[ray]")
+        engine = found.connect(self.settings.engine)
         self.at_end(engine.close)
         return engine
 

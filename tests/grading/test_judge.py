@@ -9,7 +9,7 @@ import pytest
 from support.llm_server import LLMServer
 
 from pytest_llmtune import Suite, evaluate
-from pytest_llmtune.grading import metric_names, resolve
+from pytest_llmtune.grading import resolve
 from pytest_llmtune.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_its_metrics_are_known_without_asking(
     found = judged(server, tmp_path, **options)
     given = {name for result in found.results if result.grade for name in result.grade.metrics}
     grader = resolve({"judge": {"model": "judge", "rubric": "Polite?", **options}})
-    assert metric_names(grader, ROWS) == given == {"expected_success", "success", "success_vote", *more}
+    assert grader.metric_names(ROWS) == given == {"expected_success", "success", "success_vote", *more}
 
 
 def test_a_judge_that_gives_no_verdict_leaves_examples_unknown(server: LLMServer, tmp_path: Path) -> None:

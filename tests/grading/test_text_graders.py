@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading import metric_names
 from pytest_llmtune.grading.registry import resolve
 
 
@@ -132,15 +131,15 @@ def test_a_list_of_graders_gives_several_metrics() -> None:
     metrics = grader.grade(["It is Paris."], {"answer": "Paris"}).metrics
     assert metrics["success_vote"] == 0
     assert metrics["mentions_success_vote"] == 1
-    assert metric_names(grader, []) == metrics.keys()
+    assert grader.metric_names([]) == metrics.keys()
 
 
 def test_a_function_cannot_tell_its_metrics_beforehand() -> None:
     """Nor can a list that it is in; a grader of a user's own class can."""
     own = SimpleNamespace(name="own", fingerprint="0", grade=None, metric_names=lambda _: frozenset({"mine"}))
-    assert metric_names(resolve(len), []) is None
-    assert metric_names(resolve(["exact", len]), []) is None
-    assert metric_names(resolve([own, {"exact": {"name": "same"}}]), []) == {
+    assert resolve(len).metric_names([]) is None
+    assert resolve(["exact", len]).metric_names([]) is None
+    assert resolve([own, {"exact": {"name": "same"}}]).metric_names([]) == {
         "mine",
         "same_success",
         "same_success_vote",

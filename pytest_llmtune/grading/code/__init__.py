@@ -62,7 +62,7 @@ class PythonCode(BuiltIn):
     environment variable LLMTUNE_ISOLATION names, else bubblewrap."""
 
     kind: ClassVar[str] = "python"
-    probe_rows: ClassVar[int] = 3
+    probe_rows = 3
 
     def __post_init__(self) -> None:
         if self.allow_code_execution is not True:

@@ -26,18 +26,28 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading.base import Grader
     from pytest_llmtune.settings import Settings
     from pytest_llmtune.suite import Config, Suite, choice, lograndint, loguniform, quniform, randint, uniform
-    from pytest_llmtune.types import Completion, Evaluation, ExampleGrade, ExampleResult
+    from pytest_llmtune.types import (
+        Completion,
+        CompletionRequest,
+        Evaluation,
+        ExampleGrade,
+        ExampleResult,
+        Exchange,
+        Usage,
+    )
 
 __all__ = [
     "BudgetExhaustedError",
     "CacheError",
     "Completion",
     "CompletionError",
+    "CompletionRequest",
     "Config",
     "EndpointError",
     "Evaluation",
     "ExampleGrade",
     "ExampleResult",
+    "Exchange",
     "Grader",
     "LLMTuneError",
     "LockError",
@@ -47,6 +57,7 @@ __all__ = [
     "StaleRecordingError",
     "Suite",
     "SuiteError",
+    "Usage",
     "choice",
     "complete",
     "evaluate",
@@ -64,7 +75,15 @@ _HOMES = {
     "grading.base": ("Grader",),
     "settings": ("Settings",),
     "suite": ("Config", "Suite", "choice", "lograndint", "loguniform", "quniform", "randint", "uniform"),
-    "types": ("Completion", "Evaluation", "ExampleGrade", "ExampleResult"),
+    "types": (
+        "Completion",
+        "CompletionRequest",
+        "Evaluation",
+        "ExampleGrade",
+        "ExampleResult",
+        "Exchange",
+        "Usage",
+    ),
 }
 
 

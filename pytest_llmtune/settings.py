@@ -100,7 +100,9 @@ class Settings:
     batch_price: Decimal = Decimal("0.5")
     """What a batch costs, as a part of the ordinary price."""
     engine: str | None = None
-    """The Ray cluster that asks and grades: the ``HOST:PORT`` of its head, or empty for Ray's own choice; None: here."""
+    """What asks and grades: ``NAME`` or ``NAME://ADDRESS`` of an entry point ``pytest_llmtune.engines``; None: here."""
+    source: str | None = None
+    """What answers requests: the name of an entry point ``pytest_llmtune.sources``; None: the endpoints, over HTTP."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment: these win over a suite's keys."""
 

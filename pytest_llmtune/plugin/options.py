@@ -104,13 +104,32 @@ def shard(text: str) -> Any:
 
 
 def engine(text: str) -> str | None:
-    """The address of a Ray cluster, empty for Ray's own choice; None for this process."""
-    kind, _, address = text.partition("://")
+    """The name and address of a registered engine; None for this process."""
     if text == "local":
         return None
-    if kind != "ray" or text.endswith("://"):
-        raise ValueError(f"is {text!r}; valid: local, ray, ray://HOST:PORT")
-    return address
+    names = registered("engines")
+    if text.partition("://")[0] not in names or text.endswith("://"):
+        valid = ["local", *(word for name in names for word in (name, f"{name}://HOST:PORT"))]
+        raise ValueError(f"is {text!r}; valid: {', '.join(valid)}")
+    return text
+
+
+def plugin_of(kind: str) -> Callable[[str], str]:
+    """``NAME`` or ``NAME:TARGET``, the name of something that another package registers."""
+
+    def parse(text: str) -> str:
+        names = registered(kind)
+        if text.partition(":")[0] not in names:
+            raise ValueError(f"is {text!r}; valid: {', '.join(names) or 'nothing, for no package registers one'}")
+        return text
+
+    return parse
+
+
+def registered(kind: str) -> list[str]:
+    from pytest_llmtune._util.plugins import installed
+
+    return sorted({entry.name for entry in installed(kind)})
 
 
 def prices(lines: str) -> dict[str, dict[str, str]]:
@@ -184,6 +203,7 @@ OPTIONS = (
     Option(
         "engine", engine, "what asks and grades: this process, or a Ray cluster (extra 'ray')", "local|ray[://ADDRESS]"
     ),
+    Option("source", plugin_of("sources"), "what answers requests in place of HTTP, by its entry point", "NAME"),
     Option("max-spend", dollars, "USD that the whole run may spend, in every paid mode", "USD"),
     Option("prices", prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
     Option("redact", lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
@@ -224,6 +244,7 @@ OPTIONS = (
     ),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
+    Option("reporter", plugin_of("reporters"), "a report of another package, by its entry point", "NAME[:TARGET]"),
     Option("part-size", number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
     Option("max-data", number(float, "megabytes"), "what a suite's data files may unpack to (default 50)", "MB"),
     Option("compress", boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),

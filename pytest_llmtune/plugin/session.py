@@ -412,6 +412,7 @@ class Session:
             results=self._path("json"),
             page=self._path("report"),
             step_summary=Path(step) if step else None,
+            reporter=value_of("reporter", self.config),
         )
         return not self.unwritten
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
@@ -279,19 +280,65 @@ def redactor_of(settings: Settings, hooks: Iterable[HookImpl] = ()) -> Redactor:
     Raises:
         SuiteError: ``llmtune_redact`` is no regular expression, or ``.env`` cannot be read.
     """
-    rules = Redactor.from_environment(settings.redact, map(_called_directly, hooks), environ={})
+    rules = Redactor.from_environment(settings.redact, _chain(hooks), environ={})
     return rules.knowing(secrets_of(os.environ) | secrets_of(KeySources.of(settings.root, {}).dotenv))
 
 
-def _called_directly(hook: HookImpl) -> Callable[[str], str]:
-    """Without pluggy's machinery, which is not made for several threads, nor for a call for each text."""
+def _chain(hooks: Iterable[HookImpl]) -> tuple[Callable[[str], str], ...]:
+    """All implementations as one function: each gets what the one before returned, wrappers go around all of them.
 
-    def redact(text: str) -> str:
-        given = hook.function(text)
-        if given is not None and not isinstance(given, str):
-            raise SuiteError(
-                f"pytest_llmtune_redact in {hook.plugin_name} gave {type(given).__name__}; valid: text, None"
-            )
-        return text if given is None else given
+    pluggy itself calls every implementation with the same text. A manager of our own, in which the chain is the only
+    plain implementation, keeps pluggy's wrappers without that.
+    """
+    hooks = list(hooks)
+    if not hooks:
+        return ()
+    plain = [hook for hook in reversed(hooks) if not (hook.wrapper or hook.hookwrapper)]  # the order of calls
 
-    return redact
+    def pytest_llmtune_redact(text: str) -> str:
+        for hook in plain:
+            given = hook.function(text)
+            if given is not None:
+                text = _checked(given, hook)
+        return text
+
+    wrappers = [hook for hook in hooks if hook.wrapper or hook.hookwrapper]
+    if not wrappers:
+        return (pytest_llmtune_redact,)
+    caller = _caller(pytest_llmtune_redact, wrappers)
+    return (lambda text: _checked(caller(text=text), wrappers[-1]),)
+
+
+def _caller(chain: Callable[[str], str], wrappers: Iterable[HookImpl]) -> Callable[..., Any]:
+    """pluggy's call of the chain and its wrappers."""
+    import pluggy
+
+    manager = pluggy.PluginManager("llmtune")
+    spec, impl = pluggy.HookspecMarker("llmtune"), pluggy.HookimplMarker("llmtune")
+
+    class Spec:
+        @spec(firstresult=True)
+        def pytest_llmtune_redact(self, text: str) -> str | None: ...
+
+    manager.add_hookspecs(Spec)
+    for number, hook in enumerate(wrappers):
+        marked = impl(wrapper=hook.wrapper, hookwrapper=hook.hookwrapper)(_plain_function(hook.function))
+        manager.register(SimpleNamespace(pytest_llmtune_redact=marked), f"wrapper {number}")
+    manager.register(SimpleNamespace(pytest_llmtune_redact=impl(chain)), "chain")
+    call: Callable[..., Any] = manager.hook.pytest_llmtune_redact
+    return call
+
+
+def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A generator function that can be marked without marking the user's own, which may be a bound method."""
+
+    def pytest_llmtune_redact(text: str) -> Any:
+        return (yield from function(text))
+
+    return pytest_llmtune_redact
+
+
+def _checked(given: Any, hook: HookImpl) -> str:
+    if not isinstance(given, str):
+        raise SuiteError(f"pytest_llmtune_redact in {hook.plugin_name} gave {type(given).__name__}; valid: text, None")
+    return given

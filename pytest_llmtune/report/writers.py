@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune._util import plugins
+from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.report.ci import append_summary
 
@@ -15,17 +16,23 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.guard.result import SuiteReport
 
-__all__ = ["write_all"]
+__all__ = ["Reporter", "write_all"]
 
 
 def write_all(
-    reports: Sequence[SuiteReport], *, results: Path | None, page: Path | None, step_summary: Path | None
+    reports: Sequence[SuiteReport],
+    *,
+    results: Path | None,
+    page: Path | None,
+    step_summary: Path | None,
+    reporter: str | None = None,
 ) -> list[str]:
     """Write what was asked for; gives a sentence for each file that could not be written.
 
     Args:
         results: ``--llm-json``.
         page: ``--llm-report``.
+        reporter: ``--llm-reporter``: ``NAME`` or ``NAME:TARGET`` of an entry point ``pytest_llmtune.reporters``.
         step_summary: what GitHub calls ``$GITHUB_STEP_SUMMARY``; nothing is added where no suite ran.
     """
     jobs: list[Callable[[], object]] = []
@@ -37,7 +44,32 @@ def write_all(
         jobs.append(partial(write, page, reports))
     if step_summary is not None and reports:
         jobs.append(partial(append_summary, step_summary, reports))
+    if reporter is not None:
+        jobs.append(partial(_write_with, reporter, reports))
     return [problem for job in jobs if (problem := _problem(job))]
+
+
+class Reporter(Protocol):
+    """Reports a run; registered by name in the entry-point group ``pytest_llmtune.reporters``."""
+
+    def __call__(self, reports: Sequence[SuiteReport], target: str) -> None:
+        """Report all suites of a run.
+
+        Args:
+            target: what follows ``NAME:`` in ``--llm-reporter``; empty where nothing does.
+        """
+        ...
+
+
+def _write_with(reporter: str, reports: Sequence[SuiteReport]) -> None:
+    name, _, target = reporter.partition(":")
+    report: Reporter | None = plugins.load("reporters", name)
+    if report is None:
+        raise ReportError(f"--llm-reporter={name}: no package registers this report (pytest_llmtune.reporters)")
+    try:
+        report(reports, target)
+    except Exception as error:  # a stranger's code: the run's other reports are written all the same
+        raise ReportError(f"--llm-reporter={name} failed: {type(error).__name__}: {error}") from error
 
 
 def _problem(job: Callable[[], object]) -> str:

@@ -108,7 +108,7 @@ def live_source(
     pick = settings.pick
     batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None
     return LiveSource(
-        _endpoints(suite, settings),
+        () if settings.source else _endpoints(suite, settings),
         prices,
         ledger=ledger,
         cache=cache,
@@ -118,8 +118,22 @@ def live_source(
         batching=batching,
         account=RequestStats(listen=in_flight),
         redactor=redactor,
-        elsewhere=None if engine is None else engine.asker,
+        elsewhere=_requester(settings.source) if engine is None else engine.asker,
     )
+
+
+def _requester(name: str | None) -> Callable[[LiveSource], Requester] | None:
+    """What a package registers to answer requests in place of HTTP.
+
+    Raises:
+        LLMTuneError: nothing is registered under the name.
+    """
+    if name is None:
+        return None
+    factory: Callable[[LiveSource], Requester] | None = plugins.load("sources", name)
+    if factory is None:
+        raise LLMTuneError(f"--llm-source={name}: no package registers this source (pytest_llmtune.sources)")
+    return factory
 
 
 def _endpoints(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:
@@ -197,10 +211,11 @@ class SuiteServices:
         """
         if self.settings.engine is None:
             return None
-        found: type[Engine] | None = plugins.load("engines", "ray")
+        name, _, address = self.settings.engine.partition("://")
+        found: type[Engine] | None = plugins.load("engines", name)
         if found is None:
-            raise LLMTuneError("--llm-engine=ray is not registered; reinstall pytest-llmtune[ray]")
-        engine = found.connect(self.settings.engine)
+            raise LLMTuneError(f"--llm-engine={name}: no package registers this engine (pytest_llmtune.engines)")
+        engine = found.connect(address)
         self.at_end(engine.close)
         return engine
 

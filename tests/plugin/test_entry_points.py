@@ -11,11 +11,11 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "extend.md"
 SUITE = """
 name: short
-dataset: [{question: q, words: 2}]
+dataset: [{question: q, words: 2}, {question: another q, words: 2}]
 prompt: "{question}"
 model: m
 prices: {m: {input: 1, output: 1}}
-tune_size: 0
+tune_size: 1
 n: 1
 grader: {length: {slack: 1}}
 allow_vacuous: true
@@ -56,7 +56,7 @@ def test_everything_that_a_package_registers_is_used(
     tuned.assert_outcomes(passed=1)
     assert (installed.path / "out.txt").read_text() == "short: passed\n"
     lock = (installed.path / "llmtune" / "short.lock.yaml").read_text(encoding="utf-8")
-    assert "success_vote: 1" in lock
+    assert "success_vote: {value: 1.0" in lock
     cassette = (installed.path / "llmtune" / "short.cassette.json").read_text(encoding="utf-8")
     assert "two words" in cassette
     installed.runpytest("--llm-reporter=lines:again.txt").assert_outcomes(passed=1)
@@ -113,7 +113,9 @@ def pytest_configure(config):
 def test_redaction_hooks_have_pluggys_order_and_wrappers(installed: pytest.Pytester) -> None:
     """``tryfirst`` comes first, each gets what the one before returned, and a wrapper sees what came of all."""
     installed.makeconftest(ORDER)
-    (installed.path / "short.llmtune.yaml").write_text(SUITE.replace("question: q", "question: secret"))
+    (installed.path / "short.llmtune.yaml").write_text(
+        SUITE.replace("question: q,", "question: one secret,").replace("another q", "another secret")
+    )
     installed.runpytest("--llm-source=canned", "--llm-tune").assert_outcomes(passed=1)
     cassette = (installed.path / "llmtune" / "short.cassette.json").read_text(encoding="utf-8")
     assert "[hidden]" in cassette

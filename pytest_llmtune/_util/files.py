@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import re
 import secrets
+import stat
 import sys
 import tempfile
 import weakref
@@ -20,7 +23,60 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Spool", "claimed", "exclusive", "refuse_links", "write_bytes", "write_lines", "write_text"]
+__all__ = [
+    "Spool",
+    "check_writable",
+    "claimed",
+    "exclusive",
+    "has_controls",
+    "open_regular",
+    "refuse_links",
+    "write_bytes",
+    "write_lines",
+    "write_text",
+]
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def has_controls(name: str) -> bool:
+    """Whether a file's name holds what terminals, CI systems or XML obey: line ends, escapes, marks of direction."""
+    return _CONTROLS.search(name) is not None
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading; a pipe, a device or a directory in its place is refused at once instead of waited for.
+
+    A symbolic link is followed first; one that is put there meanwhile is not.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    flags = os.O_RDONLY | _flag("O_NONBLOCK") | _flag("O_NOFOLLOW") | _flag("O_CLOEXEC") | _flag("O_BINARY")
+    file = os.fdopen(os.open(os.path.realpath(path), flags), "rb")  # a directory is refused by this
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def _flag(name: str) -> int:
+    """A flag of ``os.open``, where the platform has it."""
+    flag: int = getattr(os, name, 0)
+    return flag
+
+
+def check_writable(directory: Path) -> None:
+    """Make and remove a file in a directory, or in the nearest one above that there is.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    place = directory
+    while not os.path.lexists(place):
+        place = place.parent
+    with tempfile.NamedTemporaryFile(dir=place, prefix=".llmtune-"):
+        pass
 
 
 def write_text(path: Path, text: str) -> bool:
@@ -60,7 +116,7 @@ def write_lines(path: Path, lines: Callable[[], Iterable[bytes]]) -> bool:
 
 
 def _holds(path: Path, lines: Iterable[bytes]) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         pairs = zip_longest(file, lines)
         return all(old is not None and new in (old, old.replace(b"\r\n", b"\n")) for old, new in pairs)
 

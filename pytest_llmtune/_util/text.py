@@ -112,6 +112,8 @@ def dollars(amount: float | Decimal, digits: int = 4) -> str:
     value = Decimal(str(amount))
     if not value:
         return "$0"
+    if value < 0:
+        return f"-{dollars(-value, digits)}"
     places = max(2, digits - 1 - value.adjusted())
     whole, _, fraction = f"{value:.{places}f}".partition(".")
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"

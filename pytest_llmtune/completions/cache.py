@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import CacheError
 from pytest_llmtune.types import Exchange
 
@@ -117,7 +118,8 @@ class Cache:
             except (_UntrustedError, RefusedRowError) as error:
                 reason = str(error)
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CORRUPT:
+                code = getattr(error, "sqlite_errorcode", None)  # None: Python could not decode a text
+                if code is not None and code & 0xFF not in _CORRUPT:
                     raise
                 reason = f"it is corrupt: {error}"
             except UnicodeDecodeError as error:  # SQLite hands on text that is none
@@ -171,7 +173,7 @@ def _prepare(path: Path) -> None:
     file = path / _DATABASE
     if not file.exists():
         _create(file)
-    with file.open("rb") as header:
+    with open_regular(file) as header:
         head = header.read(72)
     if head[:16] != b"SQLite format 3\0" or int.from_bytes(head[68:72], "big") != _APPLICATION:
         raise _UntrustedError("it was not written by pytest-llmtune")

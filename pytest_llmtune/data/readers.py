@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from pytest_llmtune._util.files import has_controls, open_regular
 from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
@@ -289,7 +290,7 @@ class DataFile:
         with ExitStack() as stack:
             stream: IO[bytes]
             if self.member is None:
-                stream = stack.enter_context(self.path.open("rb"))
+                stream = stack.enter_context(open_regular(self.path))
             else:
                 archive = stack.enter_context(zipfile.ZipFile(self.path))
                 stream = stack.enter_context(archive.open(self.member))
@@ -338,11 +339,19 @@ def _paths(pattern: str, base_dir: Path, root: Path | None, source: str) -> list
             names = glob.iglob(pattern, root_dir=base_dir, recursive=True) if glob.has_magic(pattern) else iter(())  # noqa: PTH207
             found = sorted(path for name in _at_most(names, source) if (path := base_dir / name).is_file())
         _keep_inside(found, root, source)
+        _refuse_controls([_relative(path, base_dir) for path in found], source)
     except (OSError, ValueError) as error:  # a name too long, a NUL
         raise SuiteError(f"{shown(source)} is no usable path: {getattr(error, 'strerror', None) or error}") from None
     if not found:
         raise SuiteError(_absence(pattern, direct))
     return found
+
+
+def _refuse_controls(names: Iterable[str], source: str) -> None:
+    """Names are said in messages and reports, where a line end or an escape would be obeyed."""
+    for name in names:
+        if has_controls(name):
+            raise SuiteError(f"{shown(source)} names {name!a}, which holds control characters; rename the file")
 
 
 def _before_magic(path: Path) -> Path:
@@ -394,6 +403,7 @@ def _members(path: Path, pattern: str, source: str, most: int) -> list[DataFile]
         raise SuiteError(f"{shown(source)}: no such member in {path.name}; there are {listed(names)}")
     if not pattern and len(chosen) > 1:
         raise SuiteError(f"{path.name} holds {listed(names)}; name what to read, as in {shown(f'{source}/{names[0]}')}")
+    _refuse_controls([info.filename for info in chosen], source)
     for info in chosen:
         if (
             PurePosixPath(info.filename).is_absolute()

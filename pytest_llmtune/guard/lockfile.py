@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.files import open_regular, write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
@@ -251,10 +251,11 @@ def _mend(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise LockError(f"{path}: the lock file has {size:,} bytes, more than the limit of {MAX_BYTES:,}")
-        text = path.read_bytes().decode().replace("\r\n", "\n").removeprefix("\ufeff")
+        with open_regular(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise LockError(f"{path}: the lock file has more than the limit of {MAX_BYTES:,} bytes")
+        text = content.decode().replace("\r\n", "\n").removeprefix("\ufeff")
     except FileNotFoundError:
         raise LockError(f"{path}: no lock file. Write it: pytest --llm-tune") from None
     except OSError as error:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.files import open_regular, write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.result import SuiteReport
@@ -77,9 +77,11 @@ def read(path: Path) -> tuple[SuiteReport, ...]:
         ReportError: as ``loads``, or the file cannot be read.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with open_regular(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise ReportError(f"{path}: more than the limit of {MAX_BYTES:,} bytes")
-        return loads(path.read_text(encoding="utf-8"), str(path))
+        return loads(content.decode(), str(path))
     except OSError as error:
         raise ReportError(f"{path}: the results cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:

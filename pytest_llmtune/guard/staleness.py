@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.guard.lockfile import Lock
@@ -210,5 +211,6 @@ class RequestPlan:
 
 def state_of(fingerprints: Mapping[str, str], lock_path: Path, price: Price) -> dict[str, str]:
     """All that the results of a suite depend on, beside its recording."""
-    lock = hashlib.sha256(lock_path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    with open_regular(lock_path) as file:
+        lock = hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
     return {**fingerprints, "lock": lock, "prices": str(sorted(price.to_plain().items()))}

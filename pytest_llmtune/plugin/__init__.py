@@ -69,8 +69,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     if not file_path.name.endswith((".llmtune.yaml", ".llmtune.yml")):
         return None
+    from pytest_llmtune._util.files import has_controls
     from pytest_llmtune.plugin.yaml_items import SuiteFile
 
+    if has_controls(str(file_path)):
+        # not an error of this node: pytest would say its name as it is, to terminals and CI systems that obey it
+        pytest.exit(f"{str(file_path)!a} holds control characters; rename it", pytest.ExitCode.USAGE_ERROR)
     return SuiteFile.from_parent(parent, path=file_path)
 
 

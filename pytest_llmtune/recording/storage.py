@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, overload
 
+from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording.format import MAX_BYTES, Interaction, entries, entry, is_own_format
 
@@ -166,7 +167,7 @@ def unpacked(path: Path, most: int) -> IO[bytes]:
     """
     zstd, file = _zstd(), tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
-        with zstd.open(path, "rb") as source:
+        with open_regular(path) as packed, zstd.open(packed, "rb") as source:
             shutil.copyfileobj(_Limited(source, path, most), file)
     except BaseException as error:
         file.close()
@@ -312,7 +313,7 @@ class _Part:
     def _open(self) -> AbstractContextManager[IO[bytes]]:
         try:
             if self._path.suffix != PACKED:
-                return self._path.open("rb")
+                return open_regular(self._path)
             if self._unpacked is None:
                 most = min(MAX_BYTES, _DENSEST * self.size)
                 self._unpacked = unpacked(self._path, most)

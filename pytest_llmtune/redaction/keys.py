@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -149,9 +150,11 @@ def _named(keys: list[str], origin: str, place: str) -> tuple[Secret, ...]:
 
 def _text(file: Path) -> str:
     try:
-        if file.stat().st_size > _MAX_BYTES:
+        with open_regular(file) as stream:
+            content = stream.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
             raise SuiteError(f"{file} is larger than {_MAX_BYTES} bytes")
-        return file.read_text("utf-8-sig")
+        return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{file} cannot be read: {type(error).__name__}") from None
 

@@ -8,6 +8,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.files import open_regular
 from pytest_llmtune._util.functions import is_function_path
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune._util.yaml import Document, YamlError, documents
@@ -183,7 +184,7 @@ def read_suites(
 
 def _documents(source: _Source) -> list[Document]:
     try:
-        with source.path.open("rb") as file:
+        with open_regular(source.path) as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise source.problem(f"larger than the limit of {_MAX_BYTES:,} bytes")

@@ -43,7 +43,7 @@ __all__ = ["INTERRUPTED", "Study", "check_payable", "nothing_yet", "study_digest
 
 def nothing_yet(search: Search, log: StudyLog) -> str:
     """What is told after Ctrl-C where there is nothing to choose from."""
-    paid = search.ledger.spent - search.ledger.uncertain - log.spent_earlier
+    paid = _paid_now(search.ledger.spent - search.ledger.uncertain, log)
     kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
     return (
         f"{search.suite.name}: the search was interrupted before any configuration could be chosen, and nothing was "
@@ -171,7 +171,12 @@ async def tune(
     found = _found(search, stopped_by, split)
     _write(log, found.summary)
     notes = (_KEPT if stopped_by == INTERRUPTED else None, found.summary.note)
-    return replace(found, notes=tuple(filter(None, notes)), paid=ledger.spent - log.spent_earlier)
+    return replace(found, notes=tuple(filter(None, notes)), paid=_paid_now(ledger.spent, log))
+
+
+def _paid_now(spent: Decimal, log: StudyLog) -> Decimal:
+    """USD of this run alone; answers of an earlier one that this run did not need are not paid back."""
+    return max(Decimal(0), spent - log.spent_earlier)
 
 
 async def _searched(search: Search, log: StudyLog) -> str:

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.files import exclusive
+from pytest_llmtune._util.files import check_writable, exclusive
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource
+from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
@@ -124,8 +125,20 @@ class SuiteRun:
         if writes:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         with lock:
+            if writes:
+                self._check_writable()
             report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
         return replace(report, notes=(*report.notes, *cautions_of(self.grader), *self.means.account))
+
+    def _check_writable(self) -> None:
+        """Before the first request: what is paid for could not be kept."""
+        try:
+            check_writable(self.place.directory)
+        except OSError as error:
+            raise RecordingError(
+                f"{self.place.directory} cannot be written to: {error.strerror or error}; lock file and recording go there: "
+                "make the directory writable, and run again"
+            ) from None
 
     @property
     def evaluation(self) -> Evaluation:

@@ -401,3 +401,101 @@ def test_a_checkout_with_crlf_is_the_same_project(project: Project) -> None:
         project.run(mode).assert_outcomes(passed=2)
         assert git(path, "status", "--porcelain") == ""
     assert project.server.count == count
+
+
+# names and kinds of files
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+@pytest.mark.parametrize(
+    "name", ["llmtune/sums.lock.yaml", "llmtune/sums.cassette.json", "data.jsonl", "a.llmtune.yaml", ".env"]
+)
+def test_a_pipe_is_not_waited_for(tuned: Project, name: str) -> None:
+    """A pipe in the place of a file: one error, at once; nothing is read from it."""
+    path = tuned.pytester.path / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    result = tuned.pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
+    if name in (".env", "a.llmtune.yaml"):  # no mode that needs no key reads it; pytest collects files only
+        assert result.ret == pytest.ExitCode.OK
+        return
+    assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.INTERNAL_ERROR)
+    said = " ".join((result.stdout.str() + result.stderr.str()).split())
+    assert "not a regular file" in said or "no file" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["a\n::warning::owned\x1b[31m.llmtune.yaml", "d\n::error::owned/a.llmtune.yaml", "a\u202e.llmtune.yaml"]
+)
+def test_names_that_terminals_and_ci_systems_obey(project: Project, name: str) -> None:
+    """A suite's file whose name holds a line end, an escape or a mark of direction is refused, with the name escaped."""
+    path = project.pytester.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("dataset: data.jsonl\n", encoding="utf-8")
+    result = project.run("--junitxml=junit.xml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = result.stdout.str() + result.stderr.str()
+    assert "holds control characters; rename it" in said
+    assert not any(line.startswith("::") for line in said.splitlines())
+    assert "\x1b[31m" not in said
+    assert "\u202e" not in said
+
+
+def test_data_whose_name_is_obeyed(project: Project) -> None:
+    """Also a file that a glob finds."""
+    (project.pytester.path / "data\n::error::owned.jsonl").write_text("{}", encoding="utf-8")
+    suite = project.pytester.path / "test_sums.py"
+    suite.write_text(suite.read_text(encoding="utf-8").replace('"data.jsonl"', '"data*.jsonl"'), encoding="utf-8")
+    result = project.run()
+    said = result.stdout.str() + result.stderr.str()
+    assert "holds control characters; rename the file" in said
+    assert not any(line.startswith("::") for line in said.splitlines())
+
+
+@pytest.mark.parametrize("mode", ["--llm-tune", "--llm-record=all"])
+def test_nothing_is_paid_for_that_could_not_be_kept(tuned: Project, mode: str) -> None:
+    """Where the directory of lock file and recording cannot be written to, no request is sent."""
+    ours = tuned.pytester.path / "llmtune"
+    kept = ours.rename(tuned.pytester.path / "kept")
+    ours.write_text("a file stands here")
+    before = tuned.server.count
+    tuned.run(mode).assert_outcomes(failed=1)
+    assert tuned.server.count == before
+    ours.unlink()
+    ours.symlink_to("/proc/self/fd" if mode == "--llm-tune" else kept)
+    if mode == "--llm-tune":
+        assert tuned.run(mode).ret == pytest.ExitCode.USAGE_ERROR
+        assert tuned.server.count == before
+
+
+def test_a_union_merge_is_a_conflict(tuned: Project) -> None:
+    """Two lines that answer one request differently are told; the same line twice is no matter; recording mends it."""
+    path = tuned.pytester.path / "llmtune" / "sums.cassette.json"
+    head, *lines, tail = path.read_text(encoding="utf-8").splitlines()
+    lines = [line.rstrip(",") for line in lines]
+    good = next(number for number, line in enumerate(lines) if "The answer is" in line)
+    other = lines[good].replace("The answer is", "The answer was")
+
+    def write(*merged: str) -> None:
+        path.write_text("\n".join([head, ",\n".join(merged), tail, ""]), encoding="utf-8")
+
+    write(*lines, lines[good])
+    tuned.run().assert_outcomes(passed=1)
+    write(*lines, other)
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    said = " ".join(result.stdout.str().split())
+    assert f"line {good + 2} and line {len(lines) + 2} answer the same request differently" in said
+    tuned.run("--llm-record=missing").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
+
+
+def test_damaged_settings_of_the_cache_are_set_aside(tuned: Project) -> None:
+    """Also where a letter of a name is no letter any more."""
+    file = tuned.pytester.path / ".llmtune" / "cache" / "cache.db"
+    content = file.read_bytes()
+    assert b"disk_min_file_size" in content
+    file.write_bytes(content.replace(b"disk_min_file_size", b"disk_m\xffn_file_size"))
+    result = tuned.run("--llm-record=all")
+    result.assert_outcomes(passed=1)
+    assert len(list(file.parent.parent.glob("cache.set-aside-*"))) == 1

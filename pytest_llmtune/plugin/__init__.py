@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +74,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     from pytest_llmtune._util.files import has_controls
     from pytest_llmtune.plugin.yaml_items import SuiteFile
 
-    if has_controls(str(file_path)):
-        # not an error of this node: pytest would say its name as it is, to terminals and CI systems that obey it
-        pytest.exit(f"{str(file_path)!a} holds control characters; rename it", pytest.ExitCode.USAGE_ERROR)
+    if has_controls(name := os.path.relpath(file_path, parent.config.rootpath)):
+        plain = re.sub(r"[^\w./-]", "_", name)  # the node's own name, which pytest says as it is
+        return SuiteFile.from_parent(parent, path=file_path, name=plain, nodeid=plain)
     return SuiteFile.from_parent(parent, path=file_path)
 
 

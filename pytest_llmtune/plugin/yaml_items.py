@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmtune._util.files import has_controls
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.plugin.options import value_of
 from pytest_llmtune.suite.yaml import declared_suites
@@ -23,6 +24,10 @@ class SuiteFile(pytest.File):
     """One YAML file of suites."""
 
     def collect(self) -> Iterator[SuiteItem]:
+        if has_controls(str(self.path)):  # pytest says names as they are, to terminals and CI systems that obey them
+            problem = f"the file name {str(self.path)!a} holds control characters; rename it"
+            yield SuiteItem.from_parent(self, name="refused", suite=None, line=1, problem=problem)
+            return
         try:
             allowed = value_of("allow-code", self.config) or ()
             found = declared_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
@@ -50,8 +55,9 @@ class SuiteItem(pytest.Item):
         session = self.config.pluginmanager.getplugin("llmtune").session_of(self.config)  # plugin.py imports this file
         session.check(session.run_of(self))
 
-    def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, self.line - 1, self.name
+    def reportinfo(self) -> tuple[Path | str, int, str]:
+        path = self.nodeid.partition("::")[0] if has_controls(str(self.path)) else self.path
+        return path, self.line - 1, self.name
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         # a verdict is text for people: the frames that led to it say nothing

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     )
     from pytest_llmtune.grading.base import Grader
     from pytest_llmtune.settings import Settings
-    from pytest_llmtune.suite import Config, Suite, choice, lograndint, loguniform, quniform, randint, uniform
+    from pytest_llmtune.suite import (
+        Config,
+        Outcome,
+        Suite,
+        choice,
+        lograndint,
+        loguniform,
+        models,
+        quniform,
+        randint,
+        uniform,
+    )
     from pytest_llmtune.types import (
         Completion,
         CompletionRequest,
@@ -51,6 +62,7 @@ __all__ = [
     "Grader",
     "LLMTuneError",
     "LockError",
+    "Outcome",
     "RecordingError",
     "ReportError",
     "Settings",
@@ -64,6 +76,7 @@ __all__ = [
     "grade",
     "lograndint",
     "loguniform",
+    "models",
     "quniform",
     "randint",
     "tune",
@@ -74,7 +87,18 @@ _HOMES = {
     "api": ("complete", "evaluate", "grade", "tune"),
     "grading.base": ("Grader",),
     "settings": ("Settings",),
-    "suite": ("Config", "Suite", "choice", "lograndint", "loguniform", "quniform", "randint", "uniform"),
+    "suite": (
+        "Config",
+        "Outcome",
+        "Suite",
+        "choice",
+        "lograndint",
+        "loguniform",
+        "models",
+        "quniform",
+        "randint",
+        "uniform",
+    ),
     "types": (
         "Completion",
         "CompletionRequest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,10 +25,14 @@ __all__ = [
     "InFlight",
     "Interval",
     "Listener",
+    "ModelCall",
     "Row",
+    "RunText",
     "Shard",
     "ShardFacts",
     "Started",
+    "TaskRun",
+    "ToolCall",
     "TrialDone",
     "Usage",
 ]
@@ -120,6 +124,88 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that a model asked for."""
+
+    name: str
+    arguments: Any
+    """As JSON data; text where the model wrote no JSON."""
+    id: str = ""
+    result: str | None = None
+    """What the app sent back for it in a later call of the same run; None: nothing was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One HTTP call of a task."""
+
+    number: int
+    """In its run, from 1."""
+    model: str
+    """As asked for; empty where no model was asked (a search, a database)."""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """What the model was told, as ``{"role": ..., "content": ...}`` where the provider's shape has such."""
+    text: str = ""
+    """What it answered."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage(0, 0)
+    usd: Decimal = Decimal(0)
+    """At the prices in force."""
+    latency: float = 0.0
+    """Seconds."""
+    path: str = ""
+    """Of the URL."""
+    status: int = 200
+
+    @property
+    def tokens(self) -> int:
+        """Of prompt and answer."""
+        return self.usage.prompt_tokens + self.usage.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One run of a task on one row."""
+
+    number: int
+    """From 1."""
+    text: str
+    """What is graded; empty where the task raised."""
+    data: Any = None
+    """Of ``Outcome``."""
+    calls: tuple[ModelCall, ...] = ()
+    """In order."""
+    error: str | None = None
+    """The last line of the app's exception."""
+    latency: float = 0.0
+    """Seconds from the run's start to its last answer."""
+
+    def shown(self) -> TaskRun:
+        """As reports keep it: without what the models were told, which the recording holds."""
+        return replace(self, calls=tuple(replace(call, messages=()) for call in self.calls))
+
+    @property
+    def cost(self) -> Decimal:
+        """USD of its calls."""
+        return sum((call.usd for call in self.calls), Decimal(0))
+
+
+class RunText(str):
+    """A response that knows the run it came from: graders of traces look there."""
+
+    __slots__ = ("run",)
+    run: TaskRun
+
+    def __new__(cls, text: str, run: TaskRun) -> RunText:
+        made = super().__new__(cls, text)
+        made.run = run
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunText, (str(self), self.run)
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One answer of a model."""
 
@@ -128,10 +214,14 @@ class Choice:
     """``stop``, ``length``, ``content_filter``, ``tool_calls``; as served."""
     tokens: int | None = None
     """Length in tokens where it is known exactly: the only choice of its response, or reported."""
+    run: TaskRun | None = None
+    """The run of a task that gave it."""
 
     @property
     def judged(self) -> str:
         """The text that a grader sees: nothing where a content filter stopped the answer, which counts as wrong."""
+        if self.run is not None:
+            return RunText(self.run.text, self.run)
         return "" if self.finish_reason == "content_filter" else self.text
 
 
@@ -149,6 +239,12 @@ class Completion:
     """Seconds, of the slowest exchange."""
     paid: Decimal = Decimal(0)
     """USD spent now to get them: 0 from a recording or the cache."""
+    cost: Decimal | None = None
+    """USD at the prices in force, where they are not of one model: of a task's calls."""
+    calls: tuple[Any, ...] = field(default=(), repr=False)
+    """The interactions of a task's runs, as a recording holds them."""
+    kept: tuple[str, ...] = field(default=(), repr=False)
+    """Under which names the cache keeps a task's calls."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -200,6 +296,9 @@ class ExampleResult:
     """USD of this instance at the prices in force."""
     latency: float = 0.0
     error: str | None = None
+    """Why it is unknown; of a task also the last line of what it raised."""
+    runs: tuple[TaskRun, ...] = ()
+    """Of a task; empty where there are very many examples."""
 
 
 @dataclass(frozen=True, slots=True)

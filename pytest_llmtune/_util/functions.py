@@ -75,7 +75,7 @@ def _module(name: str, base_dir: Path, root: Path | None) -> ModuleType:
     try:
         if file.is_file():
             _inside(file, root, name)
-            return _from_file(name, file)
+            return importlib.import_module(name) if _is_found(name, file, base_dir) else _from_file(name, file)
         if root is not None:
             _inside(_file_of(name), root, name)
         return importlib.import_module(name)
@@ -87,6 +87,18 @@ def _module(name: str, base_dir: Path, root: Path | None) -> ModuleType:
         raise
     except Exception as error:
         raise SuiteError(f"importing {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _is_found(name: str, file: Path, base_dir: Path) -> bool:
+    """Whether ``import name`` gives this very file: then the app's other modules share it, and may import one another."""
+    try:
+        top = _file_of(name)
+        if top is None or not top.resolve().is_relative_to(base_dir.resolve()):
+            return False
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == file.resolve()
 
 
 def _file_of(name: str) -> Path | None:

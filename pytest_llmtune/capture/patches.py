@@ -86,6 +86,13 @@ def belonging_to(replay: Replay, *, alone: bool = False) -> AbstractContextManag
     return _PATCHES.for_one(replay, alone=alone)
 
 
+@contextmanager
+def installed() -> Iterator[None]:
+    """The libraries stay patched while in this context, so that opening many recordings one after another is cheap."""
+    with _PATCHES.in_place():
+        yield
+
+
 class _Patches:
     """The libraries of this process are patched once, while any recording is open."""
 
@@ -98,13 +105,17 @@ class _Patches:
 
     @contextmanager
     def for_one(self, replay: Replay, *, alone: bool) -> Iterator[None]:
+        with self.in_place(), self._belonging.opened(replay, alone=alone):
+            yield
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
                 self._late.enter_context(when_imported(dict.fromkeys(_LIBRARIES, self._patch)))
             self._users += 1
         try:
-            with self._belonging.opened(replay, alone=alone):
-                yield
+            yield
         finally:
             with self._lock:
                 self._users -= 1

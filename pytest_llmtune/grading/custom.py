@@ -13,13 +13,16 @@ from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.grading.base import Elsewhere, Grader, Vote, digest
-from pytest_llmtune.types import Answer, ExampleGrade, Row
+from pytest_llmtune.types import Answer, ExampleGrade, Row, RunText
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.reasoning import Marks
 
 __all__ = ["AnswerGrader", "CompositeGrader", "Function", "GradeFunction", "ShapedGrader"]
 
+
+_TRACES = ("calls", "data")
+"""Parameters of a grader that runs of a task fill, where no column has the name."""
 
 GradeFunction = Callable[..., Mapping[str, Any] | ExampleGrade]
 
@@ -50,7 +53,7 @@ class Function(Grader):
         return ""
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        arguments = self._arguments(row)
+        arguments = {**self._arguments(row), **self._traces(responses, row)}
         try:
             result = self.function(list(responses), **arguments)
         except LLMTuneError:
@@ -68,7 +71,7 @@ class Function(Grader):
         except (TypeError, ValueError):  # a builtin without a signature
             return row
         named = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        missing = [p.name for p in named if p.default is p.empty and p.name not in row]
+        missing = [p.name for p in named if p.default is p.empty and p.name not in (*row, *_TRACES)]
         if missing or not parameters:
             what = f"asks for {', '.join(map(repr, missing))}" if missing else "takes no argument"
             raise SuiteError(
@@ -78,6 +81,19 @@ class Function(Grader):
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return {key: value for key, value in row.items() if key != parameters[0].name}
         return {p.name: row[p.name] for p in named if p.name in row}
+
+    def _traces(self, responses: Sequence[str], row: Row) -> dict[str, Any]:
+        """What the function asks for of a task's runs: for each response its calls, and the ``data`` of its ``Outcome``."""
+        try:
+            named = inspect.signature(self.function).parameters
+        except (TypeError, ValueError):
+            return {}
+        runs = [response.run if isinstance(response, RunText) else None for response in responses]
+        found: dict[str, Any] = {
+            "calls": [list(run.calls) if run else [] for run in runs],
+            "data": [run.data if run else None for run in runs],
+        }
+        return {name: found[name] for name in _TRACES if name in named and name not in row}
 
     def _grade_of(self, result: object) -> ExampleGrade:
         if not isinstance(result, Mapping):

@@ -22,6 +22,7 @@ from pytest_llmtune.grading.judge import Judge
 from pytest_llmtune.grading.math import Math
 from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.grading.text import Contains, Exact, Numeric, Regex
+from pytest_llmtune.grading.trace import Calls, Tools
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.base import BuiltIn
@@ -39,6 +40,8 @@ BUILT_IN: Mapping[str, type[BuiltIn]] = {
     "json": JsonAnswer,
     "python": PythonCode,
     "judge": Judge,
+    "tools": Tools,
+    "calls": Calls,
 }
 
 

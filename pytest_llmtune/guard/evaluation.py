@@ -16,6 +16,7 @@ from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
 from pytest_llmtune.recording import Gathered
+from pytest_llmtune.suite.reliability import ROW_RATE
 from pytest_llmtune.types import (
     Answer,
     Completion,
@@ -161,7 +162,10 @@ class _Meter:
 
     async def ask(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
-        self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
+        if completion.cost is not None:
+            self.cost += completion.cost
+        else:
+            self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
         self.paid += completion.paid
         self.usage += completion.usage
         self.latency += completion.latency
@@ -191,6 +195,9 @@ async def _evaluate_one(
         raise  # no other example can fare better
     except CompletionError as error:
         return ExampleResult(example, "unknown", None, cost=meter.cost, error=str(error))
+    runs = tuple(choice.run for choice in completion.choices if choice.run is not None)
+    if grade.voted_answer is None and (raised := next((run.error for run in runs if run.error), None)):
+        grade = replace(grade, voted_answer=f"({raised})")  # what people see in place of an answer
     refused = all(choice.finish_reason == "content_filter" for choice in completion.choices)
     return ExampleResult(
         example,
@@ -200,6 +207,8 @@ async def _evaluate_one(
         meter.usage,
         meter.cost,
         meter.latency,
+        next((run.error for run in runs if run.error), None),
+        tuple(run.shown() for run in runs),
     )
 
 
@@ -248,20 +257,29 @@ def evaluation_of(
     return Evaluation(
         config=config,
         results=results if isinstance(results, SpilledResults) else tuple(results),
-        metrics={name: aggregate(values.tolist()) for name, values in columns.items()}
+        metrics={name: _aggregated(name, values.tolist(), aggregate) for name, values in columns.items()}
         | _percentiles(columns.get("latency", ())),
-        intervals={name: sure for name, values in columns.items() if (sure := _interval(values, aggregate))}
+        intervals={
+            name: sure
+            for name, values in columns.items()
+            if name != ROW_RATE and (sure := _interval(values, aggregate))
+        }
         | ({"inference_cost": bootstrap_mean(costs)} if costs else {}),
         inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,
     )
 
 
+def _aggregated(name: str, values: Sequence[float], aggregate: Aggregate) -> float:
+    """Of a suite's rows; ``row_rate`` is its worst row's."""
+    return min(values) if name == ROW_RATE else aggregate(values)
+
+
 def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:
     """One request for each example, in order; equal ones get draws of their own."""
     draws: Counter[bytes] = Counter()
     for example in examples:
-        request = config.request(example.row)
+        request = config.asked(example)
         key = bytes.fromhex(request.key)  # half as large: all of them are remembered
         yield replace(request, draw=draws[key])
         draws[key] += 1

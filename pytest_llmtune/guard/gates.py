@@ -23,6 +23,7 @@ from pytest_llmtune.guard.verdict import (
     match,
 )
 from pytest_llmtune.suite.keys import COSTS
+from pytest_llmtune.suite.reliability import ROW_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -201,7 +202,7 @@ def _group_value(
             f"{limit.name}: no example has {column} = {limit.group!r} and a metric {limit.metric!r}; "
             f"the groups are {', '.join(groups[:20])}"
         )
-    return float(aggregate(values))
+    return float(min(values) if limit.metric == ROW_RATE else aggregate(values))
 
 
 def _limit_gate(
@@ -218,7 +219,22 @@ def _limit_gate(
     group = f" of {criteria.group_by} = {limit.group}" if limit.group is not None else ""
     per = " per instance" if limit.metric == "inference_cost" else ""
     sentence = f"{limit.metric}{group} {shown}{per} {relation} {limit.name.partition('[')[0]} {allowed}"
+    if limit.metric == ROW_RATE and not passed:
+        sentence += f": {_below(evaluation, limit, criteria.group_by)}"
     return Gate(limit.name, limit.metric, passed, float(value), float(limit.limit), sentence)
+
+
+def _below(evaluation: Evaluation, limit: Limit, column: str | None) -> str:
+    """The rows below a limit on ``row_rate``, the worst first."""
+    rates = [
+        (result.grade.metrics[ROW_RATE], result.example.index + 1)
+        for result in evaluation.results
+        if result.grade
+        and result.grade.metrics.get(ROW_RATE, 1.0) < float(limit.limit) - _TOLERANCE
+        and (limit.group is None or str(result.example.row.get(column or "")) == limit.group)
+    ]
+    rows = ", ".join(f"row {index} ({number(rate)})" for rate, index in sorted(rates)[:3])
+    return rows + (f" and {len(rates) - 3} more" if len(rates) > 3 else "")
 
 
 def _within(value: float | Decimal, limit: Decimal, *, low: bool) -> bool:

@@ -165,6 +165,10 @@ class RequestPlan:
         """The rows of this run, in order."""
         return tuple(example for example in self.all if self._holds(example))
 
+    def pairs(self) -> Iterator[tuple[Example, CompletionRequest]]:
+        """``examples``, each with its request."""
+        return zip(self.examples, self.requests(), strict=True)
+
     def requests(self) -> Iterator[CompletionRequest]:
         """One for each of ``examples``."""
         return (request for mine, request in self._everything() if mine)
@@ -174,6 +178,11 @@ class RequestPlan:
 
         What other shards will take counts as used.
         """
+        if self.config.runs_task:
+            for example in self.all:
+                if not self._holds(example):
+                    recording.leave_row(example.id)
+            return 0, ""  # known only once they have run
         count, detail = 0, ""
         excused = self.excused(recording)
         for mine, request in self._everything():
@@ -186,7 +195,7 @@ class RequestPlan:
 
     def excused(self, recording: Recording) -> frozenset[tuple[str, int]]:
         """The requests (key and draw) without a recording whose rows are unknown in the baseline too."""
-        if not self.unknown:
+        if not self.unknown or self.config.runs_task:
             return frozenset()
         asked = zip(self.all, requests_of(self.config, self.all), strict=True)
         return frozenset(

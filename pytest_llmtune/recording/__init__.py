@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from dataclasses import dataclass, field, fields, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.files import Spool
@@ -49,6 +49,8 @@ class Recording:
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Answers of each interaction, as the file says; 0 where it does not."""
     _taken: set[int] = field(default_factory=set)
+    _runs: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    """The positions of each run of a task, by row and number of the run."""
 
     @classmethod
     def load(cls, path: Path, redactor: Redactor | None = None, *, torn: bool = False) -> Recording:
@@ -70,6 +72,9 @@ class Recording:
                 f"the recording {self.path} has more than the limit of {_MOST_INTERACTIONS:,} interactions"
             )
         self._counts.append(interaction.answers)
+        if interaction.position is not None:
+            self._runs.setdefault((interaction.position.row, interaction.position.run), []).append(position)
+            return
         body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
         if body is not None:
             key = bytes.fromhex(request_key(body))
@@ -109,6 +114,31 @@ class Recording:
             answers += self._answers(position)
             if answers >= (request.draw + 1) * request.n:
                 return
+
+    def calls_of(self, row: str, run: int) -> list[Interaction]:
+        """What is recorded of one run of a task, in the order of its calls; they count as used."""
+        positions = self._runs.get((row, run), ())
+        self._taken.update(positions)
+        found = [self.interactions[position] for position in positions]
+        return sorted(found, key=lambda each: each.position.call if each.position else 0)
+
+    def leave_row(self, row: str) -> None:
+        """Somebody else replays the runs of this row: they count as used."""
+        for (other, _), positions in self._runs.items():
+            if other == row:
+                self._taken.update(positions)
+
+    def rows_with_runs(self) -> frozenset[str]:
+        """The rows (ids of examples) that runs of a task are recorded for."""
+        return frozenset(row for row, _ in self._runs)
+
+    @classmethod
+    def of(cls, path: Path, interactions: Sequence[Interaction], redactor: Redactor | None = None) -> Recording:
+        """A recording of what is about to be written."""
+        recording = cls(path, tuple(interactions), redactor)
+        for position, interaction in enumerate(interactions):
+            recording._see(position, interaction)
+        return recording
 
     def explain(self, request: CompletionRequest) -> str:
         """How a request without a recording differs from the nearest recorded one; empty where nothing is recorded."""
@@ -183,11 +213,18 @@ class Recording:
 
     @staticmethod
     def write(
-        path: Path, exchanges: Iterable[Exchange], redactor: Redactor | None = None, layout: Layout | None = None
+        path: Path,
+        exchanges: Iterable[Exchange],
+        redactor: Redactor | None = None,
+        layout: Layout | None = None,
+        calls: Iterable[Interaction] = (),
     ) -> bool:
         """Write exactly these exchanges, in canonical order, secrets removed.
 
         Exchanges of one request keep the order given.
+
+        Args:
+            calls: of a task's runs, as ``storing.stable_runs`` leaves them.
 
         Returns:
             False where the file already held exactly this.
@@ -195,7 +232,7 @@ class Recording:
         Raises:
             RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
         """
-        return write(path, map(Interaction.of, exchanges), redactor, layout)
+        return write(path, chain(map(Interaction.of, exchanges), calls), redactor, layout)
 
 
 @dataclass(slots=True)
@@ -208,9 +245,16 @@ class Gathered:
     """Of its request."""
     _draws: array[int] = field(default_factory=lambda: array("L"))
     _answers: array[int] = field(default_factory=lambda: array("L"))
+    runs: dict[tuple[str, int], tuple[Interaction, ...]] = field(default_factory=dict)
+    """Of a task: row and run to its calls."""
 
     def add(self, request: CompletionRequest, completion: Completion) -> None:
         """A request was answered; of two answers for one draw of one request the longer counts."""
+        for call in completion.calls:
+            place = call.position.row, call.position.run
+            self.runs[place] = (*(each for each in self.runs.get(place, ()) if each.position != call.position), call)
+        if not completion.exchanges:
+            return
         self._spool.put(json.dumps([_packed(exchange) for exchange in completion.exchanges], default=dict))
         self._keys += bytes.fromhex(request.key)
         self._draws.append(request.draw)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_BYTES",
     "VERSION",
+    "CallPosition",
     "Interaction",
     "MalformedError",
     "Moment",
@@ -53,6 +54,31 @@ class MalformedError(ValueError):
     """Data that is no interaction; the caller knows which file and line to name."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class CallPosition:
+    """Which call of a suite's task an interaction is."""
+
+    row: str
+    """The example's id."""
+    run: int
+    """From 1."""
+    call: int
+    """In the run, from 1."""
+    elapsed: float = field(default=0.0, compare=False)
+    """Seconds from the run's start to the answer."""
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> CallPosition | None:
+        """What the facts beside an interaction say; None where it belongs to no run."""
+        row, run, call, elapsed = (facts.get(name) for name in ("row", "run", "call", "elapsed"))
+        if not isinstance(row, str) or not isinstance(run, int) or not isinstance(call, int):
+            return None
+        return cls(row, run, call, float(elapsed) if isinstance(elapsed, (int, float)) else 0.0)
+
+    def to_facts(self) -> dict[str, Any]:
+        return {"row": self.row, "run": self.run, "call": self.call, "elapsed": round(self.elapsed, 3)}
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What an answer says of the moment at which it was given."""
@@ -62,6 +88,8 @@ class Moment:
     limits: Mapping[str, str]
     deployments: tuple[str, ...]
     """The fields ``system_fingerprint``: of which deployment each part of the answer is."""
+    elapsed: float = 0.0
+    """Of a task's call: seconds from the run's start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +115,9 @@ class Interaction:
     recorded: str = ""
     """The day on which the server was asked, ``YYYY-MM-DD``; empty where the file does not say."""
 
+    position: CallPosition | None = None
+    """Of a task's call."""
+
     @property
     def content(self) -> bytes:
         """The response's body as bytes."""
@@ -103,7 +134,8 @@ class Interaction:
     def moment(self) -> Moment:
         """What ``lasting`` leaves out."""
         limits = {name: value for name, value in self.headers.items() if name.startswith(RATE_LIMITS)}
-        return Moment(self.latency, self.recorded, limits, tuple(_DEPLOYMENT.findall(self.text)))
+        elapsed = self.position.elapsed if self.position else 0.0
+        return Moment(self.latency, self.recorded, limits, tuple(_DEPLOYMENT.findall(self.text)), elapsed)
 
     def at(self, moment: Moment) -> Interaction:
         """The same answer as it was given at another moment."""
@@ -112,7 +144,12 @@ class Interaction:
         if len(_DEPLOYMENT.findall(text)) == len(moment.deployments):
             text = _DEPLOYMENT.sub(lambda _: next(deployments), text)
         return replace(
-            self, text=text, headers=headers | dict(moment.limits), latency=moment.latency, recorded=moment.recorded
+            self,
+            text=text,
+            headers=headers | dict(moment.limits),
+            latency=moment.latency,
+            recorded=moment.recorded,
+            position=self.position and replace(self.position, elapsed=moment.elapsed),
         )
 
     @property
@@ -183,6 +220,7 @@ class Interaction:
         choices = (parse_object(self.text) or {}).get("choices")
         known = {"answers": len(choices)} if isinstance(choices, list) else facts_of(self.text).to_plain()
         known |= {"latency": round(self.latency, 3)} | ({"recorded": self.recorded} if self.recorded else {})
+        known |= self.position.to_facts() if self.position else {}
         return safe_json(self.to_plain() | {"llmtune": known})
 
     @classmethod
@@ -214,6 +252,7 @@ class Interaction:
             answers=answers,
             data=_bytes(body),
             recorded=recorded if isinstance(recorded, str) and _DAY.fullmatch(recorded) else "",
+            position=CallPosition.from_facts(facts),
         )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["body_without_n", "days_between", "stable", "write"]
+__all__ = ["body_without_n", "days_between", "stable", "stable_runs", "write"]
 
 
 _OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response", "file", "batch"})
@@ -215,7 +215,7 @@ def write(
     redactor = redactor or Redactor.from_environment()
     moments, spool = _moments(path), Spool()
     places, size = [], 0
-    for interaction in stable(redacted(redactor, interaction) for interaction in interactions):
+    for interaction in _stable(interactions, redactor):
         before = moments.get(_digest(interaction))
         line = (_as_before(before.pop(0), interaction) if before else interaction).line()
         spool.put(line)
@@ -243,6 +243,28 @@ def _check(line: str, redactor: Redactor, file: Path) -> None:
             raise RecordingError(f"{file} was not written: what llmtune_redact names is still in it; {ADVICE}")
 
 
+def stable_runs(runs: Mapping[tuple[str, int], Sequence[Interaction]], redactor: Redactor) -> Iterator[Interaction]:
+    """The calls of a task's runs as a recording holds them: without secrets, and with ids that depend on the run alone."""
+    for _, calls in sorted(runs.items()):
+        ordered = sorted(calls, key=lambda call: call.position.call if call.position else 0)
+        yield from stable(redacted(redactor, call) for call in ordered)
+
+
+def _stable(interactions: Iterable[Interaction], redactor: Redactor) -> Iterator[Interaction]:
+    """Without secrets, and with lasting ids; those of a task's calls have them already."""
+    placed: list[Interaction] = []
+
+    def loose() -> Iterator[Interaction]:
+        for interaction in interactions:
+            if interaction.position is not None:
+                placed.append(interaction)
+            else:
+                yield redacted(redactor, interaction)
+
+    yield from stable(loose())  # one at a time: they may be more than memory holds
+    yield from placed
+
+
 def _write(file: Path, spool: Spool, numbers: Sequence[int]) -> bool:
     def lines() -> Iterator[bytes]:
         return rendered(map(spool.get, numbers))
@@ -267,6 +289,8 @@ def _holds(file: Path, data: bytes) -> bool:
 
 def _place(interaction: Interaction) -> str:
     """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
+    if interaction.position is not None:
+        return f"\0{interaction.position.row}\0{interaction.position.run:06}\0{interaction.position.call:06}"
     return f"{interaction.path}\0{interaction.method}\0{body_without_n(interaction)}"
 
 
@@ -303,4 +327,6 @@ def days_between(earlier: str, later: str) -> int:
 
 
 def _digest(interaction: Interaction) -> bytes:
-    return hashlib.sha256(safe_json(interaction.lasting.to_plain()).encode("utf-8", "surrogatepass")).digest()
+    call = interaction.position and (interaction.position.row, interaction.position.run, interaction.position.call)
+    lasting = safe_json([interaction.lasting.to_plain(), call])
+    return hashlib.sha256(lasting.encode("utf-8", "surrogatepass")).digest()

@@ -24,9 +24,11 @@ from pytest_llmtune.suite.domains import (
     uniform,
 )
 from pytest_llmtune.suite.keys import Threshold
+from pytest_llmtune.suite.params import Models, models
 from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.suite.space import Config, Space, SuiteWarning
 from pytest_llmtune.suite.suite import Suite
+from pytest_llmtune.suite.task import Outcome, Task
 
 __all__ = [
     "Choice",
@@ -36,7 +38,9 @@ __all__ = [
     "Domain",
     "LogRandInt",
     "LogUniform",
+    "Models",
     "OneOf",
+    "Outcome",
     "QUniform",
     "RandInt",
     "Range",
@@ -44,6 +48,7 @@ __all__ = [
     "Split",
     "Suite",
     "SuiteWarning",
+    "Task",
     "Template",
     "Threshold",
     "Uniform",
@@ -51,6 +56,7 @@ __all__ = [
     "load",
     "lograndint",
     "loguniform",
+    "models",
     "parse_domain",
     "quniform",
     "randint",

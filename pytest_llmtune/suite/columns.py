@@ -12,7 +12,7 @@ __all__ = ["REFERENCE_COLUMNS", "reference_columns"]
 REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
 """Where a reference is looked for when the grader does not name a column: the first that the data have."""
 
-_WITHOUT = ("judge", "python")
+_WITHOUT = ("judge", "python", "tools", "calls")
 """Graders that can do without a reference."""
 
 

@@ -16,6 +16,7 @@ from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
 from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P
+from pytest_llmtune.suite.params import read_params
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,6 +249,23 @@ def condition(raw: Any) -> Any:
     raise InvalidError(f"is {shown(raw)}; valid: an expression such as {example!r}, or a function of the row")
 
 
+def read_gates(raw: Any) -> Mapping[int, Any]:
+    """``{3: 0.9}``: with k = 3 at least 0.9.
+
+    Raises:
+        InvalidError: not such a mapping.
+    """
+    if not isinstance(raw, Mapping) or not raw:
+        raise InvalidError(f"is {shown(raw)}; valid: a mapping of k to the least value, such as {{3: 0.9}}")
+    found = {}
+    for k, least in raw.items():
+        number = int(k) if isinstance(k, str) and k.isdecimal() else k
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 10_000:
+            raise InvalidError(f"has the k {shown(k)}; valid: a whole number from 1")
+        found[number] = least
+    return found
+
+
 def mapping(raw: Any) -> Mapping[str, Any]:
     """Names to values."""
     if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
@@ -445,11 +463,27 @@ KEYS: tuple[Key, ...] = (
         type='Literal["refuse", "drop", "allow"]',
     ),
     Key(
+        "task",
+        anything(_FUNCTION),
+        None,
+        "The app's own function as the unit: `module:function`, or a function, sync or async. Its parameters are filled by "
+        "name; what it returns is graded. Instead of `prompt`; a `prompt` beside it is a choice that reaches it as "
+        '`config["prompt"]`.',
+        type="str | Callable[..., Any]",
+    ),
+    Key(
+        "params",
+        ValueForm(read_params, {"type": "object"}),
+        {},
+        "The task's own parameters, each a constant, a list, a range, or `models: [...]` for a model; part of the search.",
+        type="Mapping[str, Any] | Sequence[Any]",
+    ),
+    Key(
         "prompt",
         anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}]}),
         None,
         "One template or a list to choose from: format strings over the columns, or functions of the row. "
-        "This or `messages`.",
+        "This, `messages` or `task`.",
         type="str | Callable[..., Any] | Sequence[Any] | None",
     ),
     Key(
@@ -577,6 +611,21 @@ KEYS: tuple[Key, ...] = (
         "Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the "
         "metrics of your own grader.",
         type="Mapping[str, Threshold]",
+    ),
+    Key(
+        "pass_at_k",
+        ValueForm(read_gates, {"type": "object", "minProperties": 1}),
+        None,
+        "`{k: least}`: the chance that at least one of k responses to a row is right, estimated from its n without bias. "
+        "The same as `min_pass_at_<k>`.",
+        type="Mapping[int, float]",
+    ),
+    Key(
+        "pass_hat_k",
+        ValueForm(read_gates, {"type": "object", "minProperties": 1}),
+        None,
+        "`{k: least}`: the chance that all of k responses to a row are right. The same as `min_pass_hat_<k>`.",
+        type="Mapping[int, float]",
     ),
     Key(
         "max_drop",

@@ -17,6 +17,7 @@ from pytest_llmtune._util.functions import load_function, qualified_name, source
 from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.domains import Choice
+from pytest_llmtune.suite.task import Task
 from pytest_llmtune.types import Row
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 class Template:
     """One prompt, or one list of chat messages, to be filled with a row."""
 
-    kind: Literal["prompt", "messages"]
+    kind: Literal["prompt", "messages", "task"]
     source: Any
-    """``prompt``: a format string or a function. ``messages``: a tuple of mappings, or a function."""
+    """``prompt``: a format string or a function. ``messages``: a tuple of mappings, or a function. ``task``: its name."""
 
     @classmethod
     def prompt(
@@ -338,6 +339,8 @@ def one_template(key: str, raw: Any, system: str | None, declaration: Declaratio
 def read_templates(values: Mapping[str, Any], declaration: Declaration, problems: Problems) -> tuple[Template, ...]:
     """All templates to choose from."""
     prompt, messages, system = values["prompt"], values["messages"], values["system"]
+    if isinstance(values["task"], Task):
+        return _task_templates(values, values["task"], problems)
     if (prompt is None) == (messages is None):
         problems.add("give either prompt or messages" + ("" if prompt is None else ", not both"), "prompt")
         return ()
@@ -354,6 +357,68 @@ def read_templates(values: Mapping[str, Any], declaration: Declaration, problems
         if template is not None:
             _refuse_twin(template, templates, problems.add, path)
             templates.append(template)
+    return tuple(templates)
+
+
+@dataclass(frozen=True)
+class TaskTemplate(Template):
+    """Stands in a configuration where a template does; a prompt among the choices reaches the task as it is."""
+
+    task: Task | None = None
+
+    @classmethod
+    def bare(cls, task: Task) -> TaskTemplate:
+        """For a suite without prompts."""
+        return cls("task", task.name, task)
+
+    @property
+    def is_function(self) -> bool:
+        """Which columns a model is told of is the task's business: all of them may be."""
+        return True
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        return frozenset()
+
+    def check(self, columns: Sequence[str], where: str = "") -> None:
+        """Braces in it are the task's business."""
+
+    def render(self, row: Row) -> tuple[dict[str, Any], ...]:  # noqa: ARG002
+        raise SuiteError(f"the task {self.source if self.task is None else self.task.name} makes its requests itself")
+
+    def given(self) -> dict[str, Any]:
+        """What the task's ``config`` holds of it."""
+        return {} if self.kind == "task" else {self.kind: _thawed(self.source)}
+
+
+def _thawed(source: Any) -> Any:
+    if isinstance(source, Mapping):
+        return {name: _thawed(value) for name, value in source.items()}
+    return [_thawed(item) for item in source] if isinstance(source, tuple) else source
+
+
+def _task_templates(values: Mapping[str, Any], task: Task, problems: Problems) -> tuple[Template, ...]:
+    """What a task chooses among: its prompts, as they stand, or itself alone."""
+    if values["system"] is not None:
+        problems.add("goes with a prompt that we send; give it to the task with params", "system")
+    given = [key for key in ("prompt", "messages") if values[key] is not None]
+    if len(given) == 2:
+        problems.add("give either prompt or messages, not both", "prompt")
+    if not given:
+        return (TaskTemplate.bare(task),)
+    [key, *_] = given
+    entries, is_list = several(values[key]) if key == "prompt" else _message_lists(values[key])
+    if not entries:
+        problems.add("is an empty list; valid: a prompt, or a list of prompts", key)
+    templates: list[Template] = []
+    for index, raw in enumerate(entries):
+        source = tuple(raw) if isinstance(raw, (list, tuple)) else raw
+        if not (callable(source) or (isinstance(source, str) and source.strip()) or isinstance(source, tuple)):
+            problems.add(f"is {shown(raw)}; valid: a text, or a function", key, index)
+            continue
+        template = TaskTemplate("prompt" if key == "prompt" else "messages", source, task)
+        _refuse_twin(template, templates, problems.add, (key, index) if is_list else (key,))
+        templates.append(template)
     return tuple(templates)
 
 

@@ -19,6 +19,7 @@ __all__ = ["PATH", "schema", "text"]
 PATH = Path(__file__).with_name("llmtune.schema.json")
 
 _NUMBER = {"type": "number"}
+_ONE_TEMPLATE = {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]}
 
 
 def schema() -> dict[str, Any]:
@@ -39,7 +40,7 @@ def schema() -> dict[str, Any]:
         # what is extended may bring the rest
         "anyOf": [
             {"required": ["extends"]},
-            {"required": required, "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]},
+            {"required": required, "anyOf": [{"required": ["task"]}, _ONE_TEMPLATE]},
         ],
         "$defs": _definitions(),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, Bounds
 from pytest_llmtune.suite.keys import KEYS, METRICS, REQUIRED
+from pytest_llmtune.suite.reliability import ROW_RATE
 
 __all__ = ["PATH", "text"]
 
@@ -44,7 +45,9 @@ def text() -> str:
     ]
     parameters = [(TEMPERATURE_OR_TOP_P, "Any", "A choice of branches: a temperature or a top_p.")]
     parameters += [(name, _searched(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
-    limits = [(f"{side}_{name}", "Threshold", _limit(side, name)) for name in METRICS for side in ("min", "max")]
+    limits = [
+        (f"{side}_{name}", "Threshold", _limit(side, name)) for name in (*METRICS, ROW_RATE) for side in ("min", "max")
+    ]
     plain = [("model", "str", "The model to ask.")]
     plain += [(name, _plain(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
     return "\n\n".join(

@@ -30,13 +30,15 @@ from pytest_llmtune.suite.domains import (
     parse_domain,
 )
 from pytest_llmtune.suite.keys import PARAMETER_KEYS
-from pytest_llmtune.suite.prompts import Template, one_template, read_templates, several
+from pytest_llmtune.suite.params import RESERVED, parse_param
+from pytest_llmtune.suite.prompts import TaskTemplate, Template, one_template, read_templates, several
+from pytest_llmtune.suite.runs import task_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_llmtune.suite.declaration import Declaration, Problems
-    from pytest_llmtune.types import CompletionRequest, Row
+    from pytest_llmtune.types import CompletionRequest, Example, Row
 
 __all__ = ["DEFAULTS", "Config", "Space", "SuiteWarning", "overlaid", "read_baselines", "read_space"]
 
@@ -71,6 +73,11 @@ class Config:
         """Answers asked for, for each example."""
         return int(self.params.get("n", 1))
 
+    @property
+    def runs_task(self) -> bool:
+        """Whether examples are answered by runs of a task, and not by completions of a prompt."""
+        return isinstance(self.template, TaskTemplate)
+
     def request(self, row: Row) -> CompletionRequest:
         """What to ask for a row.
 
@@ -79,6 +86,16 @@ class Config:
         """
         body = {**self.params, "messages": list(self.template.render(row))}
         return build(body, self.n)
+
+    def asked(self, example: Example) -> CompletionRequest:
+        """What to ask for an example: completions of its prompt, or runs of the suite's task.
+
+        Raises:
+            SuiteError: as ``request``.
+        """
+        if isinstance(self.template, TaskTemplate):
+            return task_request(self.params, self.n, self.template, example)
+        return self.request(example.row)
 
     def to_lock(self) -> dict[str, Any]:
         """Parameters by their own names, and ``prompt`` or ``messages``: the template itself."""
@@ -102,10 +119,10 @@ class Config:
         Raises:
             SuiteError: no model, not exactly one of prompt and messages, or a function that the suite does not have.
         """
-        kinds = mapping.keys() & {"prompt", "messages"}
+        kinds = mapping.keys() & {"prompt", "messages", "task"}
         if len(kinds) != 1 or not isinstance(mapping.get("model"), str):
             raise SuiteError(
-                f"a configuration has a model, and one of prompt and messages; this one has {listed(mapping)}"
+                f"a configuration has a model, and one of prompt and messages, or a task; this one has {listed(mapping)}"
             )
         [kind] = kinds
         params = {name: value for name, value in mapping.items() if name != kind}
@@ -116,6 +133,10 @@ def _template(kind: str, locked: Any, templates: Sequence[Template]) -> Template
     for template in templates:
         if template.kind == kind and template.to_lock() == locked:
             return template
+    if (task := next((each.task for each in templates if isinstance(each, TaskTemplate)), None)) is not None:
+        return TaskTemplate("messages" if kind == "messages" else "prompt", locked, task)
+    if kind == "task":
+        raise SuiteError(f"the configuration is one of the task {shown(locked)}; give the suite it belongs to")
     if _holds_function(locked):
         raise SuiteError(f"the locked {kind} is the function {shown(locked)}, which the suite does not have (any more)")
     return Template.prompt(locked) if kind == "prompt" else Template.messages(locked)
@@ -171,6 +192,11 @@ class Space:
         """The domains that hold for one model; a parameter that it is not sent is left out."""
         domains = overlaid(self.parameters, self.conditions.get(model, {}))
         return {name: domain for name, domain in domains.items() if domain != Constant(None)}
+
+    @property
+    def runs_task(self) -> bool:
+        """Whether examples are answered by runs of the app's own function."""
+        return any(isinstance(template, TaskTemplate) for template in self.templates)
 
     @property
     def is_constant(self) -> bool:
@@ -292,8 +318,10 @@ def read_space(
         if name in _OWN:
             problems.add("has a key of its own in a suite; give it there", "extra_body", name)
     given |= _parameters(extra, problems, ("extra_body",))
+    own = _own_parameters(values, extra, problems)
+    given |= own
     _check_pairs(given, problems, ())
-    models, conditions = _models(values["model"], frozenset(extra), problems)
+    models, conditions = _models(values["model"], frozenset({*extra, *own}), problems)
     templates = read_templates(values, declaration, problems)
     if problems.found:
         return None
@@ -302,7 +330,24 @@ def read_space(
             f"{declaration.where}: both temperature and top_p are given; it is usual to vary one (temperature_or_top_p)"
         )
         warnings.warn(message, SuiteWarning, stacklevel=2)
-    return Space(models, templates, overlaid(DEFAULTS, given), conditions)
+    # which parameters a task's calls take, and within which bounds, is for the task to say
+    return Space(models, templates, given if values["task"] is not None else overlaid(DEFAULTS, given), conditions)
+
+
+def _own_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problems: Problems) -> dict[str, Domain]:
+    """Those of the app's own function."""
+    found: dict[str, Domain] = {}
+    for name, raw in (values["params"] or {}).items():
+        if values["task"] is None:
+            problems.add("go to the function that task= names; there is none", "params")
+            return {}
+        if name in _OWN or name in PARAMETER_KEYS or name in extra or name in ("prompt", "task", *RESERVED):
+            problems.add("is a name with a meaning of its own; give it another", "params", name)
+            continue
+        domain = problems.attempt(parse_param, name, raw, parse_domain, path=("params", name))
+        if domain is not None:
+            found[name] = domain
+    return found
 
 
 def _parameters(given: Mapping[str, Any], problems: Problems, path: tuple[str | int, ...]) -> dict[str, Domain]:

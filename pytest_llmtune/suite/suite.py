@@ -15,7 +15,9 @@ from pytest_llmtune.errors import SuiteError, problem_of
 from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.declaration import Declaration, Problems, read_keys, read_thresholds
 from pytest_llmtune.suite.keys import COSTS, METRICS, SCORES, Aggregate, aggregator, check_name
+from pytest_llmtune.suite.reliability import check_enough, gates_of
 from pytest_llmtune.suite.space import read_baselines, read_space
+from pytest_llmtune.suite.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +93,8 @@ class Suite:
     name: str
     dataset: Any
     """As declared; ``load`` reads it."""
+    task: Task | None
+    """The app's own function, where it is the unit."""
     space: Space
     grader: Any
     """As declared; ``grading.resolve`` reads it."""
@@ -256,15 +260,19 @@ class Suite:
     def _needed(self, columns: Sequence[str]) -> frozenset[str]:
         for template in self._templates:
             template.check(columns)
+        if self.task is not None:
+            self._check_task(self.task, columns)
         for key, column in (("stratify", self.stratify), ("group_by", self.group_by)):
             if column is not None and column not in columns:
                 raise SuiteError(f"{key} is {column!r}{meant(column, columns)}; the columns are {listed(columns)}")
         fields = frozenset(name for template in self._templates for name in template.fields)
+        if self.task is not None:
+            fields |= {name for name, needed in self.task.parameters.items() if needed and name in columns}
         return fields | reference_columns(self.grader, columns)
 
     def _check_prompts(self, dataset: Dataset) -> None:
         """A prompt without a row in it asks the same each time: whatever is found by it is luck."""
-        if self.allow_constant_prompt:
+        if self.allow_constant_prompt or self.task is not None:
             return
         for template in self._templates:
             if not _is_constant(template, dataset.examples):
@@ -274,6 +282,18 @@ class Suite:
                 f"name a column in it, as in {{{dataset.columns[0]}}} (the columns are {listed(dataset.columns)}), "
                 "or say allow_constant_prompt=True where this is meant"
             )
+
+    def _check_task(self, task: Task, columns: Sequence[str]) -> None:
+        """The columns and the keys that every configuration has fill the task's parameters."""
+        given = [
+            {"model", *self.space.for_model(model), *({template.kind} - {"task"})}
+            for model in self.space.models
+            for template in self.space.templates
+        ]
+        try:
+            task.check(columns, sorted(set.intersection(*given)))
+        except SuiteError as error:
+            raise SuiteError(f"{self.at('task')}: {error}") from None
 
     def _check_groups(self, dataset: Dataset) -> None:
         if self.group_by is None:
@@ -303,13 +323,18 @@ def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration)
     values = read_keys(mapping, problems)
     if values["name"] is None and declaration.default_name is not None:
         values["name"] = problems.attempt(check_name, declaration.default_name, path=("name",))
-    values["thresholds"] = read_thresholds(mapping, problems)
+    values["thresholds"] = (*read_thresholds(mapping, problems), *gates_of(values, problems))
     if values["dataset"] is not None:
         problems.attempt(check_source, values["dataset"], declaration.base_dir, declaration.root, path=("dataset",))
     problems.attempt(aggregator, values["aggregate"], declaration.base_dir, declaration.root, path=("aggregate",))
+    if values["task"] is not None:
+        values["task"] = problems.attempt(
+            Task.of, values["task"], declaration.base_dir, declaration.root, path=("task",), default=values["task"]
+        )
     values["space"] = space = read_space(mapping, values, declaration, problems)
     if space is not None:
         values["baselines"] = read_baselines(values, space, declaration, problems)
+    check_enough(space, (values["metric"] or "", *(gate.metric for gate in values["thresholds"])), problems)
     check_whole(values, problems)
     problems.raise_any(declaration)
     for name in Suite.__slots__:

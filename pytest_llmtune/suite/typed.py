@@ -42,8 +42,12 @@ class SuiteKeys(TypedDict, total=False):
     """A column whose values are to be as frequent in both parts as in the whole."""
     duplicates: Literal["refuse", "drop", "allow"] | None
     """What to do with a test row that asks the same as a tuning row."""
+    task: str | Callable[..., Any] | None
+    """The app's own function as the unit: `module:function`, or a function, sync or async. Its parameters are filled by name; what it returns is graded. Instead of `prompt`; a `prompt` beside it is a choice that reaches it as `config["prompt"]`."""
+    params: Mapping[str, Any] | Sequence[Any] | None
+    """The task's own parameters, each a constant, a list, a range, or `models: [...]` for a model; part of the search."""
     prompt: str | Callable[..., Any] | Sequence[Any] | None
-    """One template or a list to choose from: format strings over the columns, or functions of the row. This or `messages`."""
+    """One template or a list to choose from: format strings over the columns, or functions of the row. This, `messages` or `task`."""
     messages: Sequence[Any] | Callable[..., Any] | None
     """A list of chat messages whose contents are templates, or a list of such lists to choose from."""
     system: str | None
@@ -80,6 +84,10 @@ class SuiteKeys(TypedDict, total=False):
     """`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices."""
     thresholds: Mapping[str, Threshold] | None
     """Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the metrics of your own grader."""
+    pass_at_k: Mapping[int, float] | None
+    """`{k: least}`: the chance that at least one of k responses to a row is right, estimated from its n without bias. The same as `min_pass_at_<k>`."""
+    pass_hat_k: Mapping[int, float] | None
+    """`{k: least}`: the chance that all of k responses to a row are right. The same as `min_pass_hat_<k>`."""
     max_drop: float | Literal["auto"] | None
     """How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated."""
     alpha: float | Literal["auto"] | None
@@ -204,6 +212,10 @@ class SuiteKeys(TypedDict, total=False):
     """The guard fails where latency_p99 is below this."""
     max_latency_p99: Threshold
     """The guard fails where latency_p99 is above this."""
+    min_row_rate: Threshold
+    """The guard fails where row_rate is below this."""
+    max_row_rate: Threshold
+    """The guard fails where row_rate is above this."""
 
 
 class Parameters(TypedDict, total=False):

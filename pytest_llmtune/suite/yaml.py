@@ -31,7 +31,7 @@ def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
     Whatever looks like a function counts: what is no such thing after all is refused by its own key.
     """
-    for key in ("dataset", "aggregate"):
+    for key in ("dataset", "aggregate", "task"):
         if is_function_path(str(keys.get(key))):
             yield key, keys[key]
     for key in _TEMPLATES:

@@ -83,6 +83,9 @@ class StudyLog:
 
         A search asks for the first answers to a request only, never for a later draw.
         """
+        if completion.kept:
+            kept = (self.uncounted.pop((name, 0), Decimal(0)) for name in completion.kept)
+            return max(sum(kept, Decimal(0)), completion.paid)  # two runs may have paid for one call at the same time
         used = ((request.key, place) for place in range(len(completion.exchanges)))
         noted = sum((self.uncounted.pop(each, Decimal(0)) for each in used), Decimal(0))
         return noted or completion.paid  # of a source that notes nothing

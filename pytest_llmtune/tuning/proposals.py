@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.suite import Config
 from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, QUniform, Range
+from pytest_llmtune.suite.prompts import TaskTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_llmtune.suite import Space, Template
 
-__all__ = ["LENGTHS", "Arm", "BlendSearch", "Family", "Proposals", "arm_space", "coarse", "families_of"]
+__all__ = ["LENGTHS", "Arm", "BlendSearch", "Family", "Proposals", "arm_space", "coarse", "families_of", "pooled"]
 
 
 _FLAML_PATIENCE = 50
@@ -197,12 +198,17 @@ def _options(domain: Domain | None) -> tuple[Any, ...]:
     return (domain.value,)
 
 
+def pooled(space: Space) -> tuple[str, ...]:
+    """What an arm's samples serve all values of; how long the answers within a task are, changes what it does."""
+    return ("n",) if space.runs_task else ("n", *LENGTHS)
+
+
 def families_of(space: Space) -> dict[str, Family]:
     """Model to its family."""
     found = {}
     for model in space.models:
         domains = space.for_model(model)
-        name = next((name for name in LENGTHS if name in domains), None)
+        name = next((name for name in pooled(space) if name in LENGTHS and name in domains), None)
         found[model] = Family(model, domains.get("n"), name, domains[name] if name else None)
     return found
 
@@ -226,9 +232,20 @@ class Arm:
     def model(self) -> str:
         return self.family.model
 
+    @property
+    def runs_task(self) -> bool:
+        """Whether an answer is a run of the app's own function."""
+        return isinstance(self.template, TaskTemplate)
+
     @cached_property
     def region(self) -> tuple[str, str, str]:
-        """Model, prompt and stop, which together decide how long prompts and answers are (EcoOptiGen)."""
+        """Model, prompt and stop, which together decide how long prompts and answers are (EcoOptiGen).
+
+        Of a task: whatever is chosen from a list, be it a model or how many documents are looked at.
+        """
+        if self.runs_task:
+            named = {name: value for name, value in self.params.items() if not isinstance(value, float)}
+            return self.model, self.template.fingerprint, json.dumps(named, sort_keys=True)
         return self.model, self.template.fingerprint, json.dumps(self.params.get("stop"))
 
     @cached_property
@@ -246,8 +263,6 @@ class Arm:
         return Config(params, self.template)
 
 
-_POOLED = ("n", *LENGTHS)
-"""What an arm's samples serve all values of."""
 _PATIENCE = 30
 """Proposals in a row that may be known already before the space counts as searched through."""
 _WARM = 1.0
@@ -258,7 +273,7 @@ def arm_space(space: Space) -> Space:
     """The space without the choices that need no samples of their own."""
 
     def kept(domains: Mapping[str, Domain]) -> dict[str, Domain]:
-        return {name: domain for name, domain in domains.items() if name not in _POOLED}
+        return {name: domain for name, domain in domains.items() if name not in pooled(space)}
 
     return replace(
         space,

@@ -16,6 +16,8 @@ from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of, lengths_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.money.prices import PriceBook
@@ -98,8 +100,16 @@ class Pool:
     def worst(self, arm: Arm, row: int, count: int) -> Decimal:
         """USD that bringing a cell to ``count`` answers may cost at most, unless one is cut and asked again."""
         missing = count - len(self.cell(arm, row).samples)
+        if arm.runs_task:
+            return max((sample.usd for sample in self.samples_of(arm)), default=Decimal(0)) * missing
         request = arm.config(missing, self.limit(arm, row)).request(self.rows[row].row)
         return worst_case(self.prices.price(arm.model), request.body, missing)
+
+    def samples_of(self, arm: Arm) -> Iterator[Sample]:
+        """Of the arm, or of all where it has none."""
+        own = [cell for (key, _), cell in self.cells.items() if key == arm.key and cell.samples]
+        for cell in own or self.cells.values():
+            yield from cell.samples
 
     def measure(self, arm: Arm, row: int) -> None:
         """Learn from a cell how long the answers of its arm and of the arm's relatives are."""
@@ -128,6 +138,8 @@ class Pool:
 
     async def _complete(self, arm: Arm, row: int, count: int, meter: _Meter) -> Completion:
         """``count`` answers: those that other limits of length lend, those that are there, and new ones."""
+        if arm.runs_task:
+            return await meter.complete(arm.config(count).asked(self.rows[row]))
         example, limit = self.rows[row].row, self.limit(arm, row)
         held = self._held.setdefault((arm.key, row), {})
         own = arm.config(1, limit).request(example).key
@@ -150,9 +162,12 @@ class Pool:
         return found if len(held) == 1 else replace(completion_of(everything, count), paid=found.paid)
 
     async def _cell(self, arm: Arm, row: int, completion: Completion, meter: _Meter) -> Cell:
-        first = completion.exchanges[0]
-        prompt = completion_of([first], answers_in(first)).usage.prompt_tokens
-        lengths = lengths_of(completion.exchanges)[: len(completion.choices)]
+        if arm.runs_task:
+            prompt, lengths = 0, [0] * len(completion.choices)
+        else:
+            first = completion.exchanges[0]
+            prompt = completion_of([first], answers_in(first)).usage.prompt_tokens
+            lengths = list(lengths_of(completion.exchanges)[: len(completion.choices)])
         before = meter.cost
         example = self.rows[row].row
         samples = await self.scorer.read(completion.choices, lengths, example, meter.complete)
@@ -190,7 +205,10 @@ class _Meter:
 
     async def complete(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
-        self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
+        if completion.cost is not None:
+            self.cost += completion.cost
+        else:
+            self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
         self.paid += self.log.paid(request, completion)
         return completion
 
@@ -215,6 +233,8 @@ class Sample:
     """Whether ``tokens`` is exact, and the answer ended by itself or with as many tokens as it was allowed."""
     answer: Answer | None = None
     """As read; None where the grader only judges all answers together."""
+    usd: Decimal = Decimal(0)
+    """Of a task's run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +256,9 @@ class Scorer:
         if self.by_answer:
             answers = await self.grader.aanswers(texts, row, ask)
         return tuple(
-            Sample(text, tokens, choice.tokens is not None, answer)
+            Sample(
+                text, tokens, choice.tokens is not None, answer, Decimal(0) if choice.run is None else choice.run.cost
+            )
             for text, choice, tokens, answer in zip(texts, choices, lengths, answers, strict=True)
         )
 

@@ -16,6 +16,7 @@ from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.grading import check_metric, judges_of
 from pytest_llmtune.guard.evaluation import mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
+from pytest_llmtune.suite.params import models_of
 from pytest_llmtune.tuning.allocation import Allocator
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.journal import StudyLog
@@ -25,6 +26,7 @@ from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.samples import Pool, Scorer
 from pytest_llmtune.tuning.selection import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
 from pytest_llmtune.tuning.surrogate import Encoder
+from pytest_llmtune.tuning.task_costs import TaskCosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,7 +238,7 @@ def _search(
     tuned = list(range(len(split.tune)))
     rows = list(split.tune) if split.reused else [*split.tune, *split.test]
     pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, len(tuned), suite.seed, lender)
-    costs = Costs(pool, tuned, range(len(tuned), len(rows)))
+    costs = (TaskCosts if suite.task else Costs)(pool, tuned, range(len(tuned), len(rows)))
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
     race = Allocator(
         pool,
@@ -330,5 +332,6 @@ def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook)
         SuiteError: one of these is missing.
     """
     baselines = (baseline.model for baseline in suite.baselines)
-    prices.check([*suite.space.models, *baselines, *judges_of(grader)])
+    own = {name for model in suite.space.models for name in models_of(suite.space.for_model(model))}
+    prices.check([*suite.space.models, *sorted(own), *baselines, *judges_of(grader)])
     check_metric(grader, split.tune or split.test, suite.metric, where=suite.where_declared)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmtune.suite.domains import OneOf, Range
-from pytest_llmtune.tuning.proposals import LENGTHS
+from pytest_llmtune.tuning.proposals import pooled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -315,7 +315,7 @@ class Encoder:
     def __post_init__(self) -> None:
         for model in self.space.models:
             for name, domain in _flat(self.space.for_model(model)):
-                if name == "n" or name in LENGTHS:
+                if name in pooled(self.space):
                     continue
                 if isinstance(domain, Range):
                     self.ranges[name] = _wider(self.ranges.get(name), domain)

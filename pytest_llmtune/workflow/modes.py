@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import check_writable, exclusive
+from pytest_llmtune._util.text import counted
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource
-from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve
+from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve, with_reliability
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
@@ -24,6 +25,7 @@ from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.housekeeping import RerecordSession
 from pytest_llmtune.recording.storage import Layout
+from pytest_llmtune.recording.writer import stable_runs
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
 from pytest_llmtune.tuning.proposals import families_of
@@ -33,7 +35,7 @@ from pytest_llmtune.types import Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from decimal import Decimal
     from pathlib import Path
@@ -45,8 +47,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.shards import Shards
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Gathered
+    from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.tasks import Miss
     from pytest_llmtune.types import Evaluation
 
 __all__ = ["SuiteRun", "TuneMode"]
@@ -67,6 +71,8 @@ class SuiteRun:
     """Where results come from that are judged together, instead of replaying."""
     at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
     """Takes what is to be done when the whole run was told."""
+    _misses: dict[str, Miss] = field(default_factory=dict)
+    """Of a task: row to what it asked that is not recorded."""
 
     @property
     def lock_path(self) -> Path:
@@ -101,6 +107,11 @@ class SuiteRun:
             mode=suite.mode,
             where=suite.where_declared,
         )
+        named = [suite.metric, *(gate.metric for gate in suite.thresholds)]
+        try:
+            grader = with_reliability(grader, named)
+        except SuiteError as error:
+            raise SuiteError(f"{suite.at('grader')}: {error}") from None
         check_named(suite, grader, self.split)
         return grader
 
@@ -128,7 +139,8 @@ class SuiteRun:
             if writes:
                 self._check_writable()
             report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
-        return replace(report, notes=(*report.notes, *cautions_of(self.grader), *self.means.account))
+        notes = (*report.notes, *cautions_of(self.grader), *self.means.account, *_raised(report.evaluation))
+        return replace(report, notes=notes)
 
     def _check_writable(self) -> None:
         """Before the first request: what is paid for could not be kept."""
@@ -189,6 +201,9 @@ class SuiteRun:
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
+        if self._misses:  # of a task, known only once it has run
+            evaluation, missing, detail = None, len(self._misses), next(iter(self._misses.values())).detail
+            stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         if evaluation is not None and not mode.online:
             recording.refuse_conflicts()
         facts, shard = self._facts(recording, missing), rows.facts(state)
@@ -228,7 +243,8 @@ class SuiteRun:
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
         self.prices.check([config.model, *judges_of(self.grader)])
-        source = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
+        live = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
+        source = self.means.runs(live, live=live)
         try:
             return await self.means.evaluate(self._rows(config), self.grader, source)
         finally:
@@ -237,16 +253,24 @@ class SuiteRun:
     async def _evaluated(self, rows: RequestPlan, recording: Recording) -> Evaluation:
         mode = self.settings.mode
         if not mode.online:
-            source = ReplaySource(recording, excused=rows.excused(recording))
-            return await self.means.evaluate(rows, self.grader, source)
+            replay = ReplaySource(recording, excused=rows.excused(recording))
+            source = self.means.runs(replay, recording=recording, excused=rows.unknown)
+            try:
+                return await self.means.evaluate(rows, self.grader, source)
+            finally:
+                await source.aclose()
+                self._misses = _in_order(getattr(source, "misses", {}), rows)
         live = self.means.live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
-            return await self._asked(rows, live, "live")
-        collector = Collector(RecordedFirst(recording, live) if mode is Mode.RECORD_MISSING else live)
+            return await self._asked(rows, self.means.runs(live, live=live), "live")
+        if mode is Mode.RECORD_MISSING:
+            collector = Collector(self.means.runs(RecordedFirst(recording, live), recording=recording, live=live))
+        else:
+            collector = Collector(self.means.runs(live, live=live))
         evaluation = await self._asked(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
         if not lost and conclusive(evaluation, self.suite.max_unknown):  # else what was paid for is in the cache
-            self._record(collector.gathered)
+            self._record(collector.gathered, rows)
         return evaluation
 
     # -- the steps
@@ -261,12 +285,26 @@ class SuiteRun:
             await source.aclose()
             self.listen(Finished(self.suite.name, self.ledger.spent - before))
 
-    def _record(self, gathered: Gathered) -> None:
-        Recording.write(self.recording_path, gathered.exchanges, self.redactor, Layout.of(self.settings))
+    def _record(self, gathered: Gathered, rows: RequestPlan) -> None:
+        calls = tuple(stable_runs(gathered.runs, self.redactor))
+        if self.suite.task is not None:
+            self._check_repeatable(calls, rows)
+        Recording.write(self.recording_path, gathered.exchanges, self.redactor, Layout.of(self.settings), calls)
         if self.settings.mode is Mode.RECORD_ALL:
             self.at_end(self._anew.end)
         else:
             self._anew.end()
+
+    def _check_repeatable(self, calls: Sequence[Interaction], rows: RequestPlan) -> None:
+        """A task whose recording could not be replayed is found now, and not by the next guard."""
+        from pytest_llmtune.tasks.verify import check_repeatable, replay_elsewhere, replay_misses
+
+        recording = Recording.of(self.recording_path, calls, self.redactor)
+        source = self.means.runs(ReplaySource(recording), recording=recording)
+        recorded = recording.rows_with_runs()
+        kept = [request for example, request in rows.pairs() if example.id in recorded]
+        misses = run_async(replay_misses(source, kept, self.means.concurrency))
+        check_repeatable(_in_order(misses or replay_elsewhere(kept, calls, self.prices), rows), len(kept))
 
     @property
     def _anew(self) -> RerecordSession:
@@ -300,6 +338,23 @@ class SuiteRun:
         return recording_facts(self.recording_path, self.settings, recording, missing)
 
 
+def _raised(evaluation: Evaluation | None) -> tuple[str, ...]:
+    """That the suite's task raised, which counts as a wrong answer."""
+    failed = [result for result in (evaluation.results if evaluation else ()) if result.grade and result.error]
+    if not failed:
+        return ()
+    first = failed[0]
+    return (
+        f"the task raised on {len(failed)} of {counted(len(evaluation.results), 'row') if evaluation else ''}, which count "
+        f"as wrong answers; the first: row {first.example.index}: {first.error}",
+    )
+
+
+def _in_order(misses: Mapping[str, Miss], rows: RequestPlan) -> dict[str, Miss]:
+    """As the rows stand, whichever was replayed first."""
+    return {example.id: misses[example.id] for example in rows.examples if example.id in misses}
+
+
 @dataclass(frozen=True, slots=True)
 class TuneMode:
     """The search of one suite, before it is begun."""
@@ -327,9 +382,10 @@ class TuneMode:
         suite, prices = self.suite, self.means.prices
         check_payable(suite, self.split, self.grader, prices)
         own = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
-        source = self.means.live(own, cached=str(suite.seed))
+        live = self.means.live(own, cached=str(suite.seed))
         log = StudyLog.open(self.log, self._digest)
-        source.journal = log.note
+        live.journal = log.note
+        source = self.means.runs(live, live=live, remembers=True)
         self.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
@@ -342,18 +398,19 @@ class TuneMode:
                 listen=self.listen,
                 concurrency=self.means.together,
                 log=log,
-                lender=AnswerReuse.of(source.cache, families_of(suite.space).values()),
+                lender=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
             )
         finally:
             await source.aclose()
             self.listen(Finished(suite.name, own.spent - log.spent_earlier))
 
     async def tuned(
-        self, rows: Callable[[Config], RequestPlan], record: Callable[[Gathered], None]
+        self, rows: Callable[[Config], RequestPlan], record: Callable[[Gathered, RequestPlan], None]
     ) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
         """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
         suite, study = self.suite, await self.search()
-        source = self.means.live(self.ledger, cached=str(suite.seed))
+        live = self.means.live(self.ledger, cached=str(suite.seed))
+        source = self.means.runs(live, live=live)
         self.listen(Started(suite.name, "record", len(self.split.test)))
 
         async def judge(config: Config) -> Judged:
@@ -363,7 +420,7 @@ class TuneMode:
         try:
             study, judged = await affordable(study, suite.inference_budget, judge)
             if conclusive(judged.evaluation, suite.max_unknown):
-                record(judged.gathered)
+                record(judged.gathered, rows(study.winner))
             compared, notes = await compare(
                 study,
                 suite,
@@ -375,8 +432,8 @@ class TuneMode:
             )
         finally:
             await source.aclose()
-            self.listen(Finished(suite.name, source.account.paid))
-        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + source.account.paid)
+            self.listen(Finished(suite.name, live.account.paid))
+        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + live.account.paid)
         return study, judged.evaluation, compared
 
     @property

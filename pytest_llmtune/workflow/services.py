@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._util import plugins
 from pytest_llmtune.completions.batch_api import Batching
@@ -15,7 +15,7 @@ from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.endpoints import Trust
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.completions.stats import RequestStats
-from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
@@ -198,6 +198,16 @@ class SuiteServices:
     _began: float | None = None
     """When the first source with a deadline was made, on the monotonic clock."""
 
+    def __post_init__(self) -> None:
+        if self.suite.task is None:
+            return
+        for option, given in (("--llm-batch", self.settings.batch), ("--llm-engine", self.settings.engine)):
+            if given:
+                raise SuiteError(
+                    f"{self.suite.where_declared}: the suite {self.suite.name!r} runs the task {self.suite.task.name}, "
+                    f"which cannot be done with {option} yet; leave the option out"
+                )
+
     @cached_property
     def prices(self) -> PriceBook:
         return PriceBook({**self.settings.prices, **self.suite.prices})
@@ -232,6 +242,42 @@ class SuiteServices:
     def together(self) -> int:
         """Requests of a search that are decided on together."""
         return _ROUND if self.settings.batch else self._requests
+
+    def runs(
+        self,
+        source: Any,
+        *,
+        recording: Recording | None = None,
+        live: LiveSource | None = None,
+        remembers: bool = False,
+        excused: frozenset[str] = frozenset(),
+    ) -> Any:
+        """What answers a suite's requests: the source itself, or, where the suite has a task, runs of it.
+
+        Args:
+            source: answers what judges ask.
+            recording: of runs; what it holds is not asked again.
+            live: pays for the calls of runs; None: the network is shut.
+            remembers: whether a run is made once, however often it is asked for.
+            excused: rows, by id, that need no recording.
+        """
+        if self.suite.task is None:
+            return source
+        from pytest_llmtune.capture.session import open_hosts_of
+        from pytest_llmtune.capture.traffic import Traffic
+        from pytest_llmtune.tasks import Tariff, TaskSource
+
+        return TaskSource(
+            source,
+            Tariff(self.prices),
+            self.redactor if live is None else live.redactor,
+            recording,
+            live,
+            concurrency=self._requests,
+            traffic=Traffic.of(self.settings.ignore_hosts, open_hosts_of(self.settings)),
+            remembers=remembers,
+            excused=excused,
+        )
 
     @property
     def _requests(self) -> int:

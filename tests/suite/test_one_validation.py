@@ -85,6 +85,7 @@ def said_of_yaml(mapping: dict[str, Any], base_dir: Path) -> list[str]:
 def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("one")
     write_jsonl(directory / "sums.jsonl", SUMS)
+    (directory / "app_of_tests.py").write_text("def handle(question):\n    return question\n", encoding="utf-8")
     return directory
 
 
@@ -145,7 +146,19 @@ SAMPLES: dict[str, Any] = {
     "grader": {"exact": {"reference": "answer"}},
     "dataset": "sums.jsonl",
     "messages": [{"role": "user", "content": "{question}"}],
+    "task": "app_of_tests:handle",
+    "params": {"style": ["short", "kind"]},
+    "pass_at_k": {"2": 0.5},
+    "pass_hat_k": {"2": 0.5},
 }
+BESIDE: dict[str, dict[str, Any]] = {
+    "messages": {"prompt": ...},
+    "task": {"prompt": ...},
+    "params": {"prompt": ..., "task": "app_of_tests:handle"},
+    "pass_at_k": {"n": 2},
+    "pass_hat_k": {"n": 2},
+}
+"""What goes with a key, or must not stand beside it."""
 
 
 def test_a_sample_for_every_key() -> None:
@@ -156,7 +169,7 @@ def test_a_sample_for_every_key() -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_key_means_the_same_in_yaml(base_dir: Path, name: str) -> None:
     """A key's value read from YAML makes the same suite as from a marker, and another than without it."""
-    mapping = keys(**{"dataset": "sums.jsonl", name: SAMPLES[name]}, **({"prompt": ...} if name == "messages" else {}))
+    mapping = keys(**{"dataset": "sums.jsonl", name: SAMPLES[name]}, **BESIDE.get(name, {}))
     path = base_dir / "sums.llmtune.yaml"
     path.write_text(yaml.safe_dump(mapping, allow_unicode=True), encoding="utf-8")
     [(from_yaml, _)] = read_suites(path, root=base_dir)

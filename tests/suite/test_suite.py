@@ -70,6 +70,7 @@ def test_defaults() -> None:
         "concurrency": None,
         "timeout": None,
         "deadline": None,
+        "task": None,
     }
     assert (made.dataset, made.grader) == (SUMS, "exact")
     assert (made.where_declared, made.base_dir, made.root) == (WHERE, Path.cwd(), None)
@@ -329,7 +330,7 @@ def test_secrets_of_endpoints_are_not_shown() -> None:
 
 def test_the_table_and_the_attributes_agree() -> None:
     """Each key is an attribute, but those that make up the space."""
-    made = {"prompt", "messages", "system", "model", "extra_body"}
+    made = {"prompt", "messages", "system", "model", "extra_body", "params", "pass_at_k", "pass_hat_k"}
     own = {"space", "thresholds", "declaration"}
     assert {key.name for key in KEYS} - made == set(Suite.__slots__) - own
 

@@ -1,0 +1,144 @@
+"""Reliability over the n responses of a row: ``pass_at_k``, ``pass_hat_k`` and ``row_rate``, for any grader that judges each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.base import Grader
+from pytest_llmtune.suite.reliability import RELIABILITY, ROW_RATE, reliability_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_llmtune.grading.base import Elsewhere, Vote
+    from pytest_llmtune.types import Answer, ExampleGrade, Row
+
+__all__ = ["Reliability", "pass_at", "pass_hat", "with_reliability"]
+
+
+def pass_at(n: int, right: int, k: int) -> float:
+    """The chance that at least one of k responses, drawn from n of which so many are right, is right.
+
+    Unbiased for fresh responses (Chen et al. 2021, Evaluating Large Language Models Trained on Code, equation 1).
+    """
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def pass_hat(n: int, right: int, k: int) -> float:
+    """The chance that all of k responses, drawn from n of which so many are right, are right.
+
+    Unbiased for fresh responses (Yao et al. 2024, tau-bench, section 3).
+    """
+    return math.comb(right, k) / math.comb(n, k)
+
+
+def with_reliability(grader: Grader, metrics: Iterable[str]) -> Grader:
+    """The grader, which also gives those of the metrics that are measured here.
+
+    Raises:
+        SuiteError: it judges all responses together.
+    """
+    names = reliability_names(metrics)
+    if not names:
+        return grader
+    if not grader.reads_answers:
+        raise SuiteError(
+            f"the grader {grader.name} judges all responses of a row together, so that {names[0]} cannot be counted; "
+            "use a grader that judges each response"
+        )
+    return Reliability(grader, names)
+
+
+@dataclass(frozen=True)
+class Reliability(Grader):
+    """A grader with more metrics; all else is the grader's own."""
+
+    grader: Grader
+    names: tuple[str, ...]
+
+    @property
+    def vote(self) -> Vote:
+        return self.grader.vote
+
+    @property
+    def reference_column(self) -> str | None:
+        return self.grader.reference_column
+
+    @property
+    def caution(self) -> str:
+        return self.grader.caution
+
+    @property
+    def probe_rows(self) -> int:
+        return self.grader.probe_rows
+
+    @property
+    def name(self) -> str:
+        return self.grader.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.grader.fingerprint
+
+    @property
+    def per_response(self) -> bool:
+        return self.grader.per_response
+
+    @property
+    def reads_answers(self) -> bool:
+        return self.grader.reads_answers
+
+    @property
+    def parts(self) -> tuple[Grader, ...]:
+        return self.grader.parts
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.grader.models
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        return self.grader.elsewhere
+
+    def ready(self) -> None:
+        self.grader.ready()
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
+        """None where the grader cannot tell."""
+        known = self.grader.metric_names(rows)
+        return None if known is None else known | {*self.names}
+
+    def reference(self, row: Row) -> str:
+        return self.grader.reference(row)
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return self.grader.answers(responses, row)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
+        return await self.grader.aanswers(responses, row, ask)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return self._counted(self.grader.grade(responses, row))
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        return self._counted(await self.grader.agrade(responses, row, ask))
+
+    def _counted(self, grade: ExampleGrade) -> ExampleGrade:
+        n, right = len(grade.answers), sum(answer.correct for answer in grade.answers)
+        found = {name: value for name in self.names if (value := _value(name, n, right)) is not None}
+        return replace(grade, metrics={**grade.metrics, **found})
+
+
+def _value(name: str, n: int, right: int) -> float | None:
+    """None where the responses are too few to tell."""
+    if name == ROW_RATE:
+        return right / n if n else None
+    match = RELIABILITY.fullmatch(name)
+    assert match is not None  # noqa: S101  # ``reliability_names`` chose it
+    k = int(match[2])
+    if n < k:
+        return None
+    return (pass_at if match[1] == "at" else pass_hat)(n, right, k)

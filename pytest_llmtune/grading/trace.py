@@ -1,0 +1,297 @@
+"""The `tools` and `calls` graders: how a task came to its answer, by the calls that it and its models made."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from pytest_llmtune._util.text import listed, shown
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.base import BuiltIn, grade_answers
+from pytest_llmtune.suite.prompts import fill
+from pytest_llmtune.types import Answer, RunText
+
+if TYPE_CHECKING:
+    from pytest_llmtune.types import ExampleGrade, ModelCall, Row, TaskRun, ToolCall
+
+__all__ = ["Calls", "Tools", "run_of"]
+
+
+_COLUMN = re.compile(r"\{([^{}\[\].!:]+)\}")
+_ORDERS = ("any", "in_order", "exact")
+
+
+def run_of(response: str) -> TaskRun | None:
+    """The run that a response came from; None where it is the completion of a prompt."""
+    return response.run if isinstance(response, RunText) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trace(BuiltIn):
+    """Judges runs; a response without one, and a run that raised, is wrong."""
+
+    probe_rows: ClassVar[int] = 1
+
+    def reference(self, row: Row) -> str:
+        self._check(row)
+        return ""
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return tuple(self._answer(run_of(response), row) for response in responses)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        grade = grade_answers(self.answers(responses, row), self.vote)
+        runs = [run for response in responses if (run := run_of(response)) is not None]
+        counts = {name: sum(values) / len(values) for name, values in self._counts(runs).items() if values}
+        return replace(grade, metrics={**grade.metrics, **counts})
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
+        return self.grade(responses, row)
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:
+        return super().metric_names(rows) | self._counts([]).keys()
+
+    def _answer(self, run: TaskRun | None, row: Row) -> Answer:
+        if run is None:
+            return Answer(None, "not a run of a task", correct=False)
+        if run.error is not None:
+            return Answer(None, run.error, correct=False)
+        why = self._why_not(run, row)
+        return Answer("wrong" if why else "right", why or "as expected", correct=not why)
+
+    def _check(self, row: Row) -> None:
+        """Raises SuiteError where the row lacks what the options name."""
+
+    def _why_not(self, run: TaskRun, row: Row) -> str:
+        raise NotImplementedError
+
+    def _counts(self, runs: Sequence[TaskRun]) -> Mapping[str, list[float]]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools(_Trace):
+    """Which tools the models asked for, in what order, and with which arguments.
+
+    ``include``, ``exclude`` and ``args`` may name columns, as in ``include="{tools}"``.
+    """
+
+    include: Any = ()
+    """Tools that must be asked for."""
+    exclude: Any = ()
+    """Tools that must not be."""
+    order: str = "any"
+    """Of ``include``: ``any``; ``in_order``, others may stand between; ``exact``, these calls and no others."""
+    args: Any = None
+    """Tool to its arguments: ``{"lookup": {"id": "{order}"}}`` (equal), or ``{"lookup": {"schema": {...}}}`` (JSON Schema)."""
+    max_calls: int | None = None
+    """The most calls of tools in a run."""
+
+    kind: ClassVar[str] = "tools"
+
+    def __post_init__(self) -> None:
+        if self.order.replace(" ", "_") not in _ORDERS:
+            raise SuiteError(f"order={shown(self.order)}; valid: {', '.join(_ORDERS)}")
+        if self.max_calls is not None and (isinstance(self.max_calls, bool) or self.max_calls < 0):
+            raise SuiteError(f"max_calls={shown(self.max_calls)}; expected a whole number from 0")
+        if not (self.include or self.exclude or self.args) and self.max_calls is None:
+            raise SuiteError("needs one of include, exclude, args and max_calls: else every run is right")
+        if self.args is not None and not isinstance(self.args, (Mapping, str)):
+            raise SuiteError(
+                f"args={shown(self.args)}; expected a mapping of tools to arguments, or a column in braces"
+            )
+        for name, value in (("include", self.include), ("exclude", self.exclude)):
+            if not isinstance(value, str):
+                _names(name, value)
+        for tool, wanted in (self.args if isinstance(self.args, Mapping) else {}).items():
+            if (schema := _schema(wanted)) is not None:
+                _check_schema(tool, schema)
+
+    def _check(self, row: Row) -> None:
+        self._include(row)
+        self._exclude(row)
+        self._args(row)
+
+    def _why_not(self, run: TaskRun, row: Row) -> str:
+        asked = [tool for call in run.calls for tool in call.tool_calls]
+        names = [tool.name for tool in asked]
+        include, order = self._include(row), self.order.replace(" ", "_")
+        if lacking := [name for name in include if name not in names]:
+            return f"{', '.join(lacking)} not asked for; asked: {', '.join(names) or 'no tool'}"
+        if wrong := [name for name in names if name in self._exclude(row)]:
+            return f"{wrong[0]} must not be asked for"
+        if order == "exact" and names != include:
+            return f"asked: {', '.join(names)}; exactly expected: {', '.join(include)}"
+        if order == "in_order" and not _is_subsequence(include, names):
+            return f"asked: {', '.join(names)}; expected in this order: {', '.join(include)}"
+        if self.max_calls is not None and len(names) > self.max_calls:
+            return f"{len(names)} calls of tools, more than {self.max_calls}"
+        return self._wrong_arguments(asked, row)
+
+    def _wrong_arguments(self, asked: Sequence[ToolCall], row: Row) -> str:
+        """One call of each tool that ``args`` names is as it says, and with a schema all of them are."""
+        for tool, wanted in self._args(row).items():
+            calls = [call for call in asked if call.name == tool]
+            schema = _schema(wanted)
+            if not calls:
+                return f"{tool} not asked for"
+            if schema is None:
+                if not any(_same(call.arguments, wanted) for call in calls):
+                    return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(wanted)}"
+            elif why := next(filter(None, (_invalid(call.arguments, schema) for call in calls)), ""):
+                return f"{tool}: {why}"
+        return ""
+
+    def _include(self, row: Row) -> list[str]:
+        return _names("include", _filled(self.include, row))
+
+    def _exclude(self, row: Row) -> list[str]:
+        return _names("exclude", _filled(self.exclude, row))
+
+    def _args(self, row: Row) -> Mapping[str, Any]:
+        found = _filled(self.args, row)
+        if isinstance(found, str):
+            try:
+                found = json.loads(found)
+            except ValueError:
+                raise SuiteError(f"args: {shown(found)} is no JSON") from None
+        if found is not None and not isinstance(found, Mapping):
+            raise SuiteError(f"args: {shown(found)}; expected a mapping of tools to arguments")
+        return cast("Mapping[str, Any]", found or {})
+
+    def _counts(self, runs: Sequence[TaskRun]) -> Mapping[str, list[float]]:
+        return {"per_run": [float(sum(len(call.tool_calls) for call in run.calls)) for run in runs]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calls(_Trace):
+    """How many calls of models a run took."""
+
+    max_calls: int | None = None
+    """The most calls of models in a run."""
+    max_turns: int | None = None
+    """The most messages of a model in one conversation."""
+    no_repeats: bool = False
+    """Whether the same request, or the same tool with the same arguments, twice in a run is wrong."""
+
+    kind: ClassVar[str] = "calls"
+
+    def __post_init__(self) -> None:
+        for name in ("max_calls", "max_turns"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise SuiteError(f"{name}={shown(value)}; expected a whole number from 0")
+        if self.max_calls is None and self.max_turns is None and not self.no_repeats:
+            raise SuiteError("needs one of max_calls, max_turns and no_repeats: else every run is right")
+
+    def _why_not(self, run: TaskRun, row: Row) -> str:  # noqa: ARG002
+        calls = [call for call in run.calls if call.model]
+        if self.max_calls is not None and len(calls) > self.max_calls:
+            return f"{len(calls)} calls of models, more than {self.max_calls}"
+        if self.max_turns is not None and (turns := _turns(calls)) > self.max_turns:
+            return f"{turns} turns, more than {self.max_turns}"
+        return _repeated(calls) if self.no_repeats else ""
+
+    def _counts(self, runs: Sequence[TaskRun]) -> Mapping[str, list[float]]:
+        asked = [[call for call in run.calls if call.model] for run in runs]
+        return {
+            "per_run": [float(len(calls)) for calls in asked],
+            "turns": [float(_turns(calls)) for calls in asked],
+        }
+
+
+def _turns(calls: Sequence[ModelCall]) -> int:
+    """The model's messages in the longest conversation: those sent along with a call, and its answer."""
+    models = ("assistant", "model")
+    return max((1 + sum(message.get("role") in models for message in call.messages) for call in calls), default=0)
+
+
+def _repeated(calls: Sequence[ModelCall]) -> str:
+    seen: set[str] = set()
+    for call in calls:
+        for what, text in [
+            (f"the request of call {call.number}", _json([call.model, call.messages])),
+            *(
+                (f"{tool.name} with {_json(tool.arguments)}", _json([tool.name, tool.arguments]))
+                for tool in call.tool_calls
+            ),
+        ]:
+            if text in seen:
+                return f"{what} is made twice"
+            seen.add(text)
+    return ""
+
+
+def _filled(value: Any, row: Row) -> Any:
+    """The value with the row's cells in place of ``{column}``; a text that is nothing else becomes the cell itself."""
+    if isinstance(value, str):
+        if match := _COLUMN.fullmatch(value):
+            if match[1] not in row:
+                raise SuiteError(f"names the column {match[1]!r}; the columns are {listed(row)}")
+            return row[match[1]]
+        return fill(value, row) if "{" in value else value
+    if isinstance(value, Mapping):
+        return value if _schema(value) is not None else {name: _filled(item, row) for name, item in value.items()}
+    return [_filled(item, row) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _names(option: str, value: Any) -> list[str]:
+    """Tools' names: of a list, or of a text with commas."""
+    if isinstance(value, str):
+        return [name for part in value.split(",") if (name := part.strip())]
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise SuiteError(f"{option}={shown(value)}; expected a list of tools' names")
+    return list(value)
+
+
+def _is_subsequence(wanted: Sequence[str], names: Sequence[str]) -> bool:
+    rest = iter(names)
+    return all(name in rest for name in wanted)
+
+
+def _schema(wanted: Any) -> Mapping[str, Any] | None:
+    """The JSON Schema that the arguments are declared with; None where they are to be equal."""
+    if not isinstance(wanted, Mapping):
+        return None
+    if wanted.keys() == {"schema"} and isinstance(wanted["schema"], Mapping):
+        return cast("Mapping[str, Any]", wanted["schema"])
+    is_schema = "$schema" in wanted or (
+        wanted.get("type") == "object" and bool(wanted.keys() & {"properties", "required"})
+    )
+    return wanted if is_schema else None
+
+
+def _check_schema(tool: str, schema: Mapping[str, Any]) -> None:
+    import jsonschema
+
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise SuiteError(f"args: the JSON Schema of {tool} is wrong: {error.message}") from None
+
+
+def _invalid(arguments: Any, schema: Mapping[str, Any]) -> str:
+    import jsonschema
+
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    error = next(validator.iter_errors(arguments), None)
+    return "" if error is None else str(error.message)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As JSON; ``1`` and ``1.0`` are the same number, and ``1`` is not true."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return text if len(text) <= 200 else text[:200] + "..."

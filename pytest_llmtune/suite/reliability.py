@@ -1,0 +1,61 @@
+"""Gates on how reliable a configuration is: ``pass_at_k``, ``pass_hat_k`` and ``min_row_rate``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.suite.domains import Choice, Constant, Range
+from pytest_llmtune.suite.keys import Threshold, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pytest_llmtune.suite.declaration import Problems
+    from pytest_llmtune.suite.space import Space
+
+__all__ = ["GATES", "RELIABILITY", "ROW_RATE", "check_enough", "gates_of", "reliability_names"]
+
+
+GATES = ("pass_at_k", "pass_hat_k")
+"""Keys: k to the least value of ``pass_at_<k>`` or ``pass_hat_<k>``."""
+ROW_RATE = "row_rate"
+"""The share of a row's responses that are right; of a suite, its worst row's."""
+RELIABILITY = re.compile(r"pass_(at|hat)_([1-9]\d{0,3})")
+
+
+def reliability_names(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Those of some metrics that are measured over the responses of each row."""
+    return tuple(dict.fromkeys(name for name in metrics if name == ROW_RATE or RELIABILITY.fullmatch(name)))
+
+
+def gates_of(values: Mapping[str, Any], problems: Problems) -> tuple[Threshold, ...]:
+    """The thresholds that ``pass_at_k`` and ``pass_hat_k`` are short for."""
+    found = [
+        problems.attempt(parse, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
+        for key in GATES
+        for k, least in (values[key] or {}).items()
+    ]
+    return tuple(gate for gate in found if gate is not None)
+
+
+def check_enough(space: Space | None, metrics: Iterable[str], problems: Problems) -> None:
+    """Every ``n`` that a search may choose gives the responses that k needs."""
+    needed = {name: int(match[2]) for name in metrics if (match := RELIABILITY.fullmatch(name))}
+    if space is None or not needed:
+        return
+    least = min(_fewest(space.for_model(model).get("n")) for model in space.models)
+    name, most = max(needed.items(), key=lambda item: item[1])
+    if least < most:
+        problems.add(
+            f"may be {least}, but {name} is counted over {most} responses a row; give at least n={most}, "
+            f"as in n=randint({most}, {most + 5})",
+            "n",
+        )
+
+
+def _fewest(domain: Any) -> int:
+    if isinstance(domain, Range):
+        return int(domain.low)
+    options = domain.options if isinstance(domain, Choice) else (domain.value,) if isinstance(domain, Constant) else ()
+    return min((int(option or 1) for option in options), default=1)

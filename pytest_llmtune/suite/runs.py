@@ -1,0 +1,59 @@
+"""What asks for runs of a task on a row, as other suites ask for completions of a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.jsonhash import canonical_json
+from pytest_llmtune.types import CompletionRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmtune.suite.prompts import TaskTemplate
+    from pytest_llmtune.suite.task import Task
+    from pytest_llmtune.types import Example
+
+__all__ = ["TaskRequest", "config_given", "task_request"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest(CompletionRequest):
+    """``n`` runs of a task on one row; its body only tells runs apart, and is sent to nobody."""
+
+    example: Example | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Of the configuration."""
+    template: TaskTemplate | None = None
+
+    @property
+    def task(self) -> Task:
+        """The function to run."""
+        assert self.template is not None  # noqa: S101  # ``task_request`` gives it
+        assert self.template.task is not None  # noqa: S101
+        return self.template.task
+
+    @property
+    def row(self) -> Example:
+        """What to run it on."""
+        assert self.example is not None  # noqa: S101  # ``task_request`` gives it
+        return self.example
+
+
+def config_given(params: Mapping[str, Any], template: TaskTemplate) -> dict[str, Any]:
+    """The configuration as a task sees it: without ``n``, which counts runs of the task and is no parameter of a call."""
+    return {name: value for name, value in params.items() if name != "n"} | template.given()
+
+
+def task_request(params: Mapping[str, Any], n: int, template: TaskTemplate, example: Example) -> TaskRequest:
+    """The request of a configuration for a row.
+
+    Raises:
+        SuiteError: JSON cannot say a parameter.
+    """
+    own = {"prompt": template.fingerprint, "task": template.task.name if template.task else "", "row": example.id}
+    body = {**{name: value for name, value in params.items() if name != "n"}, "llmtune": own}
+    key = hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    return TaskRequest(body=body, n=n, key=key, example=example, params=params, template=template)

@@ -1,0 +1,8 @@
+"""Runs of an app's own function: every model call inside captured, priced, recorded and replayed."""
+
+from __future__ import annotations
+
+from pytest_llmtune.tasks.money import Tariff
+from pytest_llmtune.tasks.source import Miss, TaskSource
+
+__all__ = ["Miss", "Tariff", "TaskSource"]

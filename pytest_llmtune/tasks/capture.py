@@ -1,0 +1,416 @@
+"""The calls of one run of a task: played from what is recorded of it, from the cache, or sent and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune.capture.matching import Matching
+from pytest_llmtune.capture.session import Call, CallRefusedError
+from pytest_llmtune.capture.traffic import Traffic
+from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
+from pytest_llmtune.recording import mismatch
+from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, redacted
+from pytest_llmtune.settings import Mode
+from pytest_llmtune.wire.body import decoded, why_incomplete
+from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.tokens import noted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from pytest_llmtune.capture.matching import Asked, Key
+    from pytest_llmtune.capture.traffic import Kind
+    from pytest_llmtune.redaction.redactor import Redactor
+    from pytest_llmtune.tasks.money import Tariff
+
+__all__ = ["Allowance", "Fault", "NoRoomError", "RunCapture", "Store"]
+
+
+_MATCHING = Matching()
+_TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
+"""Client errors that say something of the endpoint rather than of the request."""
+_REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
+_PATIENCE = 20
+"""Refusals after which even a task that goes on whatever comes is stopped."""
+
+
+class NoRoomError(LLMTuneError):
+    """The run needs more USD than are set aside for it: it is repeated once they are."""
+
+    def __init__(self, amount: Decimal) -> None:
+        super().__init__(f"the run may cost {amount:f} USD, which are not set aside")
+        self.amount = amount
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A call that got no answer that counts."""
+
+    key: Key
+    name: str
+    why: str
+    status: int = 0
+    """Of HTTP; 0: there was no response."""
+
+
+class Store(Protocol):
+    """Keeps answers that were paid for; called from any thread."""
+
+    def recall(self, name: str) -> Interaction | None:
+        """What was paid for earlier under this name."""
+        ...
+
+    def keep(self, name: str, interaction: Interaction, usd: Decimal) -> None:
+        """Keep what was just paid for."""
+        ...
+
+
+@dataclass(slots=True)
+class Allowance:
+    """USD that are set aside for one run; its owner locks."""
+
+    limit: Decimal | None = None
+    """None: nothing limits the run."""
+    more: Callable[[Decimal], bool] | None = None
+    """Sets so many USD more aside, at once or not at all."""
+    spent: Decimal = Decimal(0)
+    lost: Decimal = Decimal(0)
+    """Of calls that were never answered: they may have been billed."""
+    reserved: Decimal = Decimal(0)
+    most: Decimal = Decimal(0)
+    """The most that ever had to be set aside at once."""
+
+    def reserve(self, amount: Decimal) -> None:
+        """Set a call's worst case aside.
+
+        Raises:
+            NoRoomError: it does not fit.
+        """
+        needed = self.spent + self.lost + self.reserved + amount
+        if self.limit is not None and needed > self.limit:
+            missing = needed - self.limit
+            if self.more is None or not self.more(missing):
+                raise NoRoomError(needed)
+            self.limit += missing
+        self.reserved += amount
+        self.most = max(self.most, needed)
+
+    def settle(self, amount: Decimal, cost: Decimal, *, lost: bool = False) -> None:
+        """A call that was reserved with an amount cost this much; ``lost``: it may have."""
+        self.reserved -= amount
+        self.spent += Decimal(0) if lost else cost
+        self.lost += cost if lost else Decimal(0)
+
+
+@dataclass(slots=True, eq=False)
+class _Call(Call):
+    """A call of a run."""
+
+    key: Key = ()
+    stored: str = ""
+    """The name it is kept under."""
+    elapsed: float = 0.0
+    worst: Decimal | None = None
+    """USD reserved for it while it is on its way."""
+    cached: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class RunCapture:
+    """Stands where a test's recording stands in front of the clients' libraries; threads and tasks may share it."""
+
+    row: str
+    """The example's id."""
+    label: str
+    """The row's place and id, for people."""
+    run: int
+    """From 1."""
+    recorded: Sequence[Interaction]
+    """What is recorded of this run, in order."""
+    redactor: Redactor
+    tariff: Tariff
+    store: Store | None = None
+    """None: the network is shut."""
+    allowance: Allowance = field(default_factory=Allowance)
+    traffic: Traffic = field(default_factory=Traffic)
+    """Which requests are meant."""
+    home: int = 0
+    """The thread that runs a synchronous task."""
+    calls: list[_Call] = field(default_factory=list)
+    """In the order in which they were made; those that were dropped are gone."""
+    faults: list[Fault] = field(default_factory=list)
+    miss: str = ""
+    """Why a call could not be played: which, and how it differs from what is recorded there."""
+    error: LLMTuneError | None = None
+    """What stopped the run from our side."""
+    _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
+    _played: set[int] = field(default_factory=set)
+    """Numbers of recorded calls that were played."""
+    _made: Counter[Key] = field(default_factory=Counter)
+    _differs: bool = False
+    """Whether a call was made that is not recorded: from it on all are asked."""
+    _closed: bool = False
+    _refused: int = 0
+    _started: float = field(default_factory=time.perf_counter)
+    _lock: Any = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        for interaction in self.recorded:
+            self._waiting.setdefault(_MATCHING.key(interaction), deque()).append(interaction)
+
+    def __enter__(self) -> RunCapture:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """What the run left unanswered is given up."""
+        with self._lock:
+            for call in [call for call in self.calls if call.interaction is None]:
+                self._lose(call, "was not answered before the task ended")
+            self._closed = True
+
+    @property
+    def mode(self) -> Mode:
+        """For the clients' libraries: whether the network is open."""
+        return Mode.REPLAY if self.store is None else Mode.LIVE
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the run's start to its last answer, as recorded where it was played."""
+        return max((call.elapsed for call in self.calls), default=0.0)
+
+    @property
+    def interactions(self) -> tuple[Interaction, ...]:
+        """What a recording of the run holds."""
+        return tuple(
+            replace(call.interaction, position=CallPosition(self.row, self.run, number, call.elapsed))
+            for number, call in enumerate(self.calls, 1)
+            if call.interaction is not None
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the store keeps of the run."""
+        return tuple(call.stored for call in self.calls if call.stored)
+
+    @property
+    def cached(self) -> int:
+        """Calls that were answered by the store."""
+        return sum(call.cached for call in self.calls)
+
+    @property
+    def unhealed(self) -> tuple[Fault, ...]:
+        """Faults after which the same request was not answered: a client that tries again heals them."""
+        answered = {call.key for call in self.calls}
+        return tuple(fault for fault in self.faults if fault.key not in answered)
+
+    def kind(self, asked: Asked) -> Kind:
+        """What happens to a request."""
+        return self.traffic.kind(asked)
+
+    def ask(self, asked: Asked, *, counts: bool = True) -> Call:  # noqa: ARG002
+        """A client makes a request.
+
+        Args:
+            counts: whether it asks a model; calls of a run are priced by their answers.
+
+        Returns:
+            A call with its answer, where it is recorded or was paid for; without one the client is to send the request.
+            In an event loop, and in threads other than the task's own, a call that must not be sent is answered with an
+            error that clients do not try again: what waits for an ``Exception`` is not left waiting.
+
+        Raises:
+            CallRefusedError: it must not be sent; ``error`` and ``miss`` say why.
+        """
+        with self._lock:
+            clean = self._clean(asked)
+            call = _Call(asked, key=_MATCHING.key(clean))
+            try:
+                if self.error is not None:
+                    raise self.error
+                if self._closed:
+                    raise StaleRecordingError(
+                        f"row {self.label}, run {self.run}: {_shown(asked)} is asked after the task has returned; "
+                        "wait for all calls before returning"
+                    )
+                if (found := self._recorded(call.key)) is not None:
+                    call.interaction, call.played = found, True
+                    call.elapsed = found.position.elapsed if found.position else 0.0
+                else:
+                    self._differ(clean, call)
+            except LLMTuneError as error:
+                return self._refuse(call, error)
+            self._made[call.key] += 1
+            self.calls.append(call)
+            return call
+
+    def refuse(self, asked: Asked) -> Call:
+        """A request that the user's rules forbid.
+
+        Raises:
+            CallRefusedError: as in ``ask``.
+        """
+        with self._lock:
+            what = f"row {self.label}, run {self.run}: {_shown(asked)} is refused by llmtune_ignore_hosts"
+            return self._refuse(_Call(asked), RecordingError(what))
+
+    def fail(self, error: LLMTuneError) -> None:
+        """The run fails, whatever the task makes of the error."""
+        with self._lock:
+            self.error = self.error or error
+
+    def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
+        """The server answered a call; ``body`` has come to its end, ``headers`` are in lower case."""
+        assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
+        latency = time.perf_counter() - call.started
+        asked, data = call.asked, b""
+        try:
+            plain = decoded(body, headers.get("content-encoding", ""))
+        except ValueError as error:
+            self._fail(call, f"its answer {error}", status)
+            return
+        try:
+            text = noted(asked.body, plain.decode())
+        except UnicodeDecodeError:
+            text, data = "", plain
+        why = "" if data else why_incomplete(path_of(asked.uri), status, text, headers.get("content-type", ""))
+        if status >= 500 or status in _TRANSIENT:
+            why = f"was answered with status {status}"
+        if status < 400 and (parse_object(text) or {}).get("error"):
+            why = "reports an error"
+        if why:
+            self._fail(call, f"{why}: {' '.join(text.split())[:200]}".rstrip(": "), status)
+            return
+        interaction = redacted(
+            self.redactor.knowing(asked.secrets),
+            Interaction(
+                asked.method,
+                asked.uri,
+                asked.body,
+                status,
+                text,
+                reason,
+                {"content-type": asked.content_type} if asked.content_type else {},
+                headers,
+                latency,
+                data=data,
+                recorded=datetime.now(UTC).date().isoformat(),
+            ),
+        )
+        with self._lock:
+            call.interaction, call.elapsed = interaction, time.perf_counter() - self._started
+            self._pay(call, interaction)
+
+    def drop(self, call: Call, why: str = "did not come") -> None:
+        """A call got no answer."""
+        with self._lock:
+            if isinstance(call, _Call) and call in self.calls:
+                call.fault = why
+                error = sys.exc_info()[1]
+                self._lose(call, f"{type(error).__name__}: {error}" if error else why)
+
+    def _recorded(self, key: Key) -> Interaction | None:
+        if self._differs or not (waiting := self._waiting.get(key)):
+            return None
+        found = waiting.popleft()
+        if found.position is not None:
+            self._played.add(found.position.call)
+        return found
+
+    def _differ(self, asked: Asked, call: _Call) -> None:
+        """A call that is not recorded: told where the network is shut, else taken from the store, or paid for."""
+        if self.store is None:
+            self.miss = self._explain(asked)
+            raise StaleRecordingError(self.miss)
+        self._differs = True
+        call.stored = self._name(call.key)
+        if (known := self.store.recall(call.stored)) is not None:
+            call.interaction, call.played, call.cached = known, True, True
+            call.elapsed = time.perf_counter() - self._started + known.latency
+            return
+        worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)
+        self.allowance.reserve(worst)
+        call.worst = worst
+
+    def _pay(self, call: _Call, interaction: Interaction) -> None:
+        if self.store is None or call.worst is None:
+            return
+        worst, call.worst = call.worst, None
+        try:
+            usd = self.tariff.charge(interaction).usd
+        except LLMTuneError as error:
+            self.allowance.settle(worst, worst, lost=True)
+            self.error = self.error or error
+            return
+        self.allowance.settle(worst, usd)
+        try:
+            self.store.keep(call.stored, interaction, usd)
+        except LLMTuneError as error:
+            self.error = self.error or error
+
+    def _fail(self, call: _Call, why: str, status: int) -> None:
+        """An answer that does not count; nobody bills an error."""
+        with self._lock:
+            if call in self.calls:
+                if status >= 400 and call.worst is not None:
+                    self.allowance.settle(call.worst, Decimal(0))
+                    call.worst = None
+                self._lose(call, why, status)
+
+    def _lose(self, call: _Call, why: str, status: int = 0) -> None:
+        if call.interaction is not None:
+            return
+        self.faults.append(Fault(call.key, _shown(call.asked), why, status))
+        self._made[call.key] -= 1
+        if call.worst is not None:
+            self.allowance.settle(call.worst, call.worst, lost=True)
+            call.worst = None
+        self.calls.remove(call)
+
+    def _refuse(self, call: _Call, error: LLMTuneError) -> Call:
+        self.error = self.error or error
+        self._refused += 1
+        straight = threading.get_ident() == self.home and asyncio._get_running_loop() is None  # noqa: SLF001
+        if straight or self._refused > _PATIENCE:
+            raise CallRefusedError(error)
+        said = safe_json({"error": {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}})
+        call.played, call.kept = True, False
+        call.interaction = Interaction("", "", "", 400, said, "Bad Request", {}, _REFUSED)
+        return call
+
+    def _clean(self, asked: Asked) -> Asked:
+        uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type or "application/json")
+        return asked if (uri, body) == (asked.uri, asked.body) else replace(asked, uri=uri, body=body)
+
+    def _name(self, key: Key) -> str:
+        """What the answer is kept under: the same call of the same run, whatever else the app asks before it."""
+        parts = "\0".join([self.row, str(self.run), str(self._made[key]), *map(str, key)])
+        return f"task/{hashlib.sha256(parts.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+    def _explain(self, asked: Asked) -> str:
+        """Which call has no recording, and how it differs from the one that is recorded there."""
+        number = len(self.calls) + 1
+        where = f"row {self.label}, run {self.run}, call {number}"
+        if not self.recorded:
+            return f"{where}: nothing is recorded of this run; it asks {_shown(asked)}"
+        left = [item for item in self.recorded if item.position is None or item.position.call not in self._played]
+        if not left:
+            return f"{where}: {_shown(asked)} is one call more than the {len(self.recorded)} recorded"
+        there = next((item for item in left if item.position and item.position.call == number), left[0])
+        if (there.method, path_of(there.uri)) != (asked.method, path_of(asked.uri)):
+            return f"{where}: recorded is {there.method} {path_of(there.uri)}, asked now {_shown(asked)}"
+        return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, asked.body)}"
+
+
+def _shown(asked: Asked) -> str:
+    return f"{asked.method} {path_of(asked.uri)}"

@@ -1,0 +1,83 @@
+"""Prices of a task's calls: the most that each may cost before it is sent, and what it was billed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.types import Usage
+from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
+from pytest_llmtune.wire.bounds import most_tokens
+from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
+
+if TYPE_CHECKING:
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.recording.format import Interaction
+
+__all__ = ["Charge", "Tariff"]
+
+_UNBOUNDED = Decimal("0.05")
+"""USD set aside for a call whose price the request does not bound: of a deployment, or billed by the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call was billed."""
+
+    model: str = ""
+    """As asked for, else as served; empty where no model was asked."""
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    usd: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The prices in force, as the calls of a task use them."""
+
+    prices: PriceBook
+
+    def worst(self, method: str, uri: str, body: str) -> Decimal:
+        """USD that a call may cost at most; 0 where it asks no model.
+
+        An answer that the request does not limit counts with 16,384 tokens for each choice.
+
+        Raises:
+            SuiteError: nobody knows the model's price.
+        """
+        if not asks_a_model(method, uri, body):
+            return Decimal(0)
+        most = most_tokens(uri, body)
+        try:
+            price = self.prices.price_at(uri, [model_asked(uri, body)])
+        except SuiteError:
+            if not names_a_deployment(uri):
+                raise
+            return _UNBOUNDED
+        if not price.bounded:
+            return _UNBOUNDED
+        answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
+        return price.worst(most.prompt, answer, most.tier)
+
+    def charge(self, call: Interaction) -> Charge:
+        """What an answered call was billed; an error is free.
+
+        Raises:
+            SuiteError: nobody knows the model's price, or the answer does not say what was used.
+        """
+        if call.status >= 400:
+            return Charge(model_asked(call.uri, call.body) if asks_a_model(call.method, call.uri, call.body) else "")
+        own = self.prices.has_own([model_asked(call.uri, call.body)])
+        bill = read_bill(call.method, call.uri, call.body, call.data or call.text, listed=not own)
+        if bill is None:
+            return Charge()
+        if bill.usage is None:
+            if bill.models and self.prices.price_at(call.uri, bill.models, bill.providers).free:
+                return Charge(bill.model)
+            raise SuiteError(
+                f"a call of {bill.model or call.uri} cannot be priced: its answer gives no usage that can be read; for a "
+                'stream of chat completions ask for it: stream_options={"include_usage": True}'
+            )
+        price = self.prices.price_at(call.uri, bill.models, bill.providers)
+        return Charge(bill.model, bill.usage, price.cost(bill.usage))

@@ -1,0 +1,411 @@
+"""Answers requests for runs of a task: each run calls the app's function, with its calls captured."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_llmtune.capture.patches import installed
+from pytest_llmtune.capture.patches import recorded as captured
+from pytest_llmtune.capture.traffic import Traffic
+from pytest_llmtune.errors import CompletionError, EndpointError, StaleRecordingError, SuiteError
+from pytest_llmtune.money.ledger import Reservation
+from pytest_llmtune.recording.format import Interaction, MalformedError
+from pytest_llmtune.suite.runs import TaskRequest, config_given
+from pytest_llmtune.suite.task import Outcome, outcome_of
+from pytest_llmtune.tasks.capture import Allowance, NoRoomError, RunCapture
+from pytest_llmtune.types import Choice, Completion, ModelCall, TaskRun, Usage
+from pytest_llmtune.wire.trace import read_call, tool_results
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.completions.source import Journal, LiveSource
+    from pytest_llmtune.money.ledger import Ledger
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.redaction.redactor import Redactor
+    from pytest_llmtune.suite.task import Task
+    from pytest_llmtune.tasks.money import Tariff
+    from pytest_llmtune.types import CompletionRequest
+
+__all__ = ["Miss", "TaskSource"]
+
+
+_UNAUTHORIZED = 401
+_ZERO = Decimal(0)
+
+
+class _Asking(Protocol):
+    async def complete(self, request: CompletionRequest) -> Completion: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A run that asks what is not recorded."""
+
+    run: int
+    detail: str
+    """Names row, run and call, and shows the difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """One run and what it left."""
+
+    run: TaskRun
+    interactions: tuple[Interaction, ...]
+    names: tuple[str, ...]
+    paid: Decimal = _ZERO
+    """USD, now."""
+
+
+@dataclass(slots=True, eq=False)
+class TaskSource:
+    """Runs of a task, and, of what else is asked (by a judge), what ``inner`` answers.
+
+    One event loop uses a source; close it there.
+    """
+
+    inner: _Asking
+    tariff: Tariff
+    redactor: Redactor
+    recording: Recording | None = None
+    """Is played first; None: nothing is."""
+    live: LiveSource | None = None
+    """Whose ledger, cache and first endpoint serve; None: the network is shut."""
+    concurrency: int = 32
+    """Runs at once."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """Which requests are meant."""
+    remembers: bool = False
+    """Whether a run is made once, however often it is asked for: in a search."""
+    excused: frozenset[str] = frozenset()
+    """Rows that were unknown when the rest was recorded."""
+    misses: dict[str, Miss] = field(default_factory=dict)
+    """By row: what is not recorded."""
+    _runs: dict[tuple[str, int], asyncio.Task[_Ran]] = field(default_factory=dict)
+    _limit: asyncio.Semaphore | None = None
+    _threads: ThreadPoolExecutor | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _needs: dict[str, Decimal] = field(default_factory=dict)
+    """By configuration's model: the most USD that a run had to have set aside."""
+    _lock: Any = field(default_factory=threading.Lock)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """``request.n`` runs of the task on the request's row.
+
+        Raises:
+            CompletionError: an endpoint failed, or a call is not recorded; the row is unknown.
+            EndpointError: an endpoint refuses the key.
+            BudgetExhaustedError: a call does not fit into the ledger any more.
+            SuiteError: a call has no price.
+        """
+        if not isinstance(request, TaskRequest):
+            return await self.inner.complete(request)
+        if self._limit is None:
+            self._limit = asyncio.Semaphore(self.concurrency)
+            self._stack.enter_context(installed())
+        first = request.draw * request.n
+        numbers = range(first + 1, first + request.n + 1)
+        new = [(request.key, number) not in self._runs for number in numbers]
+        jobs = [self._job(request, number) for number in numbers]
+        try:
+            ended = await asyncio.gather(*jobs, return_exceptions=True)
+        finally:
+            if not self.remembers:
+                for job in jobs:
+                    job.cancel()
+                await asyncio.gather(*jobs, return_exceptions=True)
+        found: list[_Ran] = []
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each  # of the first run that failed, whichever failed first
+            found.append(each)
+        paid = sum((each.paid for each, fresh in zip(found, new, strict=True) if fresh), _ZERO)
+        return _completion(found, paid)
+
+    async def aclose(self) -> None:
+        """Close what the runs used."""
+        for job in self._runs.values():
+            job.cancel()
+        await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        self._runs.clear()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+        self._stack.close()
+        await self.inner.aclose()
+
+    def _job(self, request: TaskRequest, number: int) -> asyncio.Task[_Ran]:
+        place = request.key, number
+        known = self._runs.get(place)
+        if known is not None and not (known.done() and (known.cancelled() or known.exception() is not None)):
+            return known
+        job = asyncio.create_task(self._ran(request, number))
+        if self.remembers:
+            self._runs[place] = job
+        return job
+
+    async def _ran(self, request: TaskRequest, number: int) -> _Ran:
+        assert self._limit is not None  # noqa: S101  # ``complete`` made it
+        async with self._limit:
+            store = None if self.live is None else _Store(self.live.cache, self.live.journal, self._lock)
+            needed = self._needs.get(_kind(request), _ZERO)
+            while True:
+                try:
+                    ran = await self._once(request, number, store, needed)
+                    return ran if store is None else replace(ran, paid=store.paid)
+                except NoRoomError as error:
+                    needed = max(error.amount, needed)
+
+    async def _once(self, request: TaskRequest, number: int, store: _Store | None, needed: Decimal) -> _Ran:
+        row = request.row.id
+        recorded = [] if self.recording is None else self.recording.calls_of(row, number)
+        label = f"{request.row.index} [{row}]"
+        capture = RunCapture(row, label, number, recorded, self.redactor, self.tariff, store, traffic=self.traffic)
+        if row in self.excused and not recorded and self.live is None:
+            raise CompletionError("not completed when the rest was recorded; ask again: pytest --llm-record=missing")
+        if self.live is None:
+            outcome, raised = await self._called(request, capture)
+        else:
+            ledger = self.live.ledger
+            limited = ledger.left is not None
+            held = await ledger.hold(needed if limited else _ZERO)
+            capture.allowance = Allowance(held.amount if limited else None, self._more(ledger, request.task))
+            try:
+                outcome, raised = await self._called(request, capture)
+            finally:
+                self._settle(ledger, held.amount, capture, request)
+        return self._judged(request, capture, outcome, raised)
+
+    def _more(self, ledger: Ledger, task: Task) -> Callable[[Decimal], bool]:
+        """Sets more aside where that can be done at once: in the loop's own thread, or while it waits for a thread of ours."""
+        loop, own = asyncio.get_running_loop(), threading.get_ident()
+
+        def more(amount: Decimal) -> bool:
+            if threading.get_ident() == own:
+                return ledger.take(amount)
+            if task.is_async:  # its loop may be waiting for this very thread
+                return False
+
+            async def take() -> bool:
+                return ledger.take(amount)
+
+            return asyncio.run_coroutine_threadsafe(take(), loop).result()
+
+        return more
+
+    def _settle(self, ledger: Ledger, held: Decimal, capture: RunCapture, request: TaskRequest) -> None:
+        """What was set aside becomes what the run cost."""
+        spent = capture.allowance
+        total = held if spent.limit is None else spent.limit
+        if spent.lost:
+            lost = Reservation(min(total, spent.lost))
+            total -= lost.amount
+            lost.settle(spent.lost, uncertain=True)
+            ledger.close(lost)
+        rest = Reservation(total)
+        rest.settle(spent.spent)
+        ledger.close(rest)
+        kind = _kind(request)
+        self._needs[kind] = max(self._needs.get(kind, _ZERO), spent.most)
+        if self.live is not None:
+            account = self.live.account
+            account.paid += spent.spent
+            account.uncertain += spent.lost
+            account.cached += capture.cached
+            fresh = sum(1 for call in capture.calls if not call.played)
+            account.sent += fresh + len(capture.faults)
+            account.answered += fresh
+            account.samples += fresh
+
+    async def _called(self, request: TaskRequest, capture: RunCapture) -> tuple[Any, BaseException | None]:
+        """What the task returned, or raised."""
+        task, template = request.task, request.template
+        assert template is not None  # noqa: S101  # ``task_request`` gave it
+        clients = _Clients(capture, self.live)
+        recording: Any = capture  # it does all that the libraries' patches ask of a recording
+        with captured(recording):
+            try:
+                arguments = task.arguments(request.row.row, config_given(request.params, template), clients.make)
+                if task.is_async:
+                    returned = await task.function(**arguments)
+                else:
+                    returned = await self._threaded(partial(task.function, **arguments), capture)
+                    if inspect.isawaitable(returned):
+                        returned = await returned
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                raise
+            except BaseException as error:  # a refused call is no Exception, and may come in a group
+                if capture.error is None and not isinstance(error, (Exception, SystemExit)):
+                    raise
+                return None, error
+        return returned, None
+
+    async def _threaded(self, call: Callable[[], Any], capture: RunCapture) -> Any:
+        def run() -> Any:
+            capture.home = threading.get_ident()
+            return call()
+
+        if self._threads is None:
+            workers = self.concurrency if self.live is not None else min(self.concurrency, 4)
+            self._threads = ThreadPoolExecutor(workers, thread_name_prefix="llmtune-task")
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, run))
+
+    def _judged(self, request: TaskRequest, capture: RunCapture, returned: Any, raised: BaseException | None) -> _Ran:
+        """The run, where it says something of the app; else what is to be raised."""
+        if isinstance(capture.error, StaleRecordingError):
+            if capture.row not in self.excused:
+                known = self.misses.get(capture.row)
+                if known is None or known.run > capture.run:
+                    self.misses[capture.row] = Miss(capture.run, capture.miss)
+            raise CompletionError(f"{capture.error}; record: pytest --llm-record=missing")
+        if capture.error is not None:
+            raise capture.error
+        if faults := capture.unhealed:
+            fault = faults[-1]
+            what = f"{fault.name} {fault.why}" if fault.status else f"{fault.name} got no answer: {fault.why}"
+            if fault.status == _UNAUTHORIZED:
+                raise EndpointError(f"the endpoint of the task refuses its key: {what}")
+            raise CompletionError(f"run {capture.run}: {what}")
+        error, outcome = None, Outcome("")
+        if raised is not None:
+            error = _last_line(raised)
+        else:
+            try:
+                outcome = outcome_of(returned, request.task.name)
+            except SuiteError as problem:
+                error = str(problem)
+        interactions = capture.interactions
+        run = TaskRun(
+            capture.run, outcome.text, outcome.data, trace_of(interactions, self.tariff), error, capture.latency
+        )
+        return _Ran(run, interactions, capture.names)
+
+
+def _kind(request: TaskRequest) -> str:
+    return str(request.params.get("model"))
+
+
+def _last_line(error: BaseException) -> str:
+    """As a traceback ends."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
+def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
+    runs = [each.run for each in found]
+    return Completion(
+        choices=tuple(
+            Choice(f"({run.error})" if run.error else run.text, "raised" if run.error else "stop", run=run)
+            for run in runs
+        ),
+        usage=sum((call.usage for run in runs for call in run.calls), Usage(0, 0)),
+        exchanges=(),
+        latency=max(run.latency for run in runs),
+        paid=paid,
+        cost=sum((run.cost for run in runs), _ZERO),
+        calls=tuple(interaction for each in found for interaction in each.interactions),
+        kept=tuple(name for each in found for name in each.names),
+    )
+
+
+def trace_of(interactions: Sequence[Interaction], tariff: Tariff) -> tuple[ModelCall, ...]:
+    """The calls of a run, read and priced; a tool's result is what a later call sends back.
+
+    Raises:
+        SuiteError: a call has no price.
+    """
+    calls: list[ModelCall] = []
+    results: dict[str, str] = {}
+    for number, each in reversed(list(enumerate(interactions, 1))):
+        bill = tariff.charge(each)
+        told = read_call(each.body, each.text)
+        tools = tuple(replace(call, result=results.get(call.id or call.name)) for call in told.tool_calls)
+        results |= tool_results(told.messages)
+        calls.append(
+            ModelCall(
+                number,
+                bill.model,
+                told.messages,
+                told.text,
+                tools,
+                bill.usage,
+                bill.usd,
+                each.latency,
+                each.path,
+                each.status,
+            )
+        )
+    return tuple(reversed(calls))
+
+
+@dataclass(slots=True)
+class _Store:
+    """The cache of paid calls, and, where there is none, what this very run paid for."""
+
+    cache: Cache | None
+    journal: Journal | None
+    lock: Any
+    own: dict[str, Interaction] = field(default_factory=dict)
+    paid: Decimal = _ZERO
+    """USD."""
+
+    def recall(self, name: str) -> Interaction | None:
+        if (found := self.own.get(name)) is not None:
+            return found
+        value = None if self.cache is None else self.cache.recall(name)
+        if value is None:
+            return None
+        try:
+            return Interaction.from_plain(value)
+        except (MalformedError, AttributeError, TypeError):  # of a stranger
+            return None
+
+    def keep(self, name: str, interaction: Interaction, usd: Decimal) -> None:
+        self.own[name] = interaction
+        with self.lock:
+            self.paid += usd
+            if self.journal is not None:
+                self.journal(name, 0, usd)
+            if self.cache is not None:
+                self.cache.remember(name, {**interaction.to_plain(), "llmtune": {"latency": interaction.latency}})
+
+
+@dataclass(slots=True)
+class _Clients:
+    """OpenAI clients whose calls belong to one run."""
+
+    capture: RunCapture
+    live: LiveSource | None
+
+    def make(self, name: str) -> Any:
+        from pytest_llmtune.capture import client as openai_client
+
+        made = openai_client.client if name == "client" else openai_client.async_client
+        address, key = self._endpoint()
+        recording: Any = self.capture
+        return made(recording, base_url=address, api_key=key)
+
+    def _endpoint(self) -> tuple[str | None, str | None]:
+        """The first endpoint in force; offline the address that was recorded, for its path is compared."""
+        if self.live is not None and self.live.endpoints:
+            first = self.live.endpoints[0]
+            return first.base_url, first.keys[0].reveal() if first.keys else None
+        for interaction in self.capture.recorded:
+            for route in ("/chat/completions", "/responses", "/embeddings", "/completions"):
+                if interaction.path.endswith(route):
+                    return interaction.uri.partition("?")[0].removesuffix(route), None
+        return None, None

@@ -1,0 +1,185 @@
+"""The second pass over a recording of a task: replayed unchanged, the app must ask the same again.
+
+Once in this process, and once in another one whose sets are ordered otherwise (``PYTHONHASHSEED``).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.functions import load_function
+from pytest_llmtune.errors import CompletionError, RecordingError
+from pytest_llmtune.guard.evaluation import all_of
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.suite.prompts import TaskTemplate
+from pytest_llmtune.suite.runs import TaskRequest
+from pytest_llmtune.suite.task import Task
+from pytest_llmtune.tasks.money import Tariff
+from pytest_llmtune.tasks.source import Miss, TaskSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.recording.format import Interaction
+    from pytest_llmtune.types import Completion, CompletionRequest
+
+__all__ = ["check_repeatable", "main", "replay_elsewhere", "replay_misses"]
+
+
+_ROWS_ELSEWHERE = 25
+"""Rows that the other process replays."""
+_PATIENCE = 300
+"""Seconds for it."""
+
+
+async def replay_misses(source: TaskSource, requests: Iterable[CompletionRequest], concurrency: int) -> dict[str, Miss]:
+    """Replay every request; row to what it asks that is not recorded.
+
+    Args:
+        source: of the recording alone.
+    """
+    todo = iter(requests)
+
+    async def work() -> None:
+        for request in todo:  # shared: each worker takes the next
+            try:
+                await source.complete(request)
+            except CompletionError:
+                continue  # the miss is noted
+
+    try:
+        await all_of(work() for _ in range(concurrency))
+    finally:
+        await source.aclose()
+    return source.misses
+
+
+def check_repeatable(misses: dict[str, Miss], rows: int) -> None:
+    """What was found by replaying what was just recorded.
+
+    Raises:
+        RecordingError: a run asked something else; names row, run and call, and shows the difference.
+    """
+    if not misses:
+        return
+    first = next(iter(misses.values()))
+    raise RecordingError(
+        f"the task asks something else when its recording is replayed unchanged, on {len(misses)} of {rows} rows; "
+        f"{first.detail}\n"
+        "nothing was written: such a recording could never be replayed. Make the task repeatable: take the time, random "
+        "numbers and ids out of what it asks (or from the row), and sort sets. What was paid for is kept in the cache"
+    )
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the other process is to replay."""
+
+    path: list[str]
+    """Where it imports from."""
+    task: Task
+    requests: list[TaskRequest]
+    interactions: list[Interaction]
+    prices: PriceBook
+    function: tuple[str, str] | None = field(default=None)
+    """Module and qualified name, where the task was given itself."""
+
+
+def replay_elsewhere(
+    asked: Sequence[CompletionRequest], interactions: Sequence[Interaction], prices: PriceBook
+) -> dict[str, Miss]:
+    """As ``replay_misses``, of some rows, in a process in which sets have another order.
+
+    Nothing, where that cannot be: the task is a lambda, or its module cannot be imported elsewhere.
+    """
+    requests = [request for request in asked if isinstance(request, TaskRequest)]
+    if os.environ.get("PYTHONHASHSEED", "random") != "random" or not requests:
+        return {}  # the user fixes the order himself
+    step = max(1, len(requests) // _ROWS_ELSEWHERE)
+    chosen = list(requests[::step])
+    rows = {request.row.id for request in chosen}
+    order = _order(chosen, [each for each in interactions if each.position and each.position.row in rows], prices)
+    try:
+        data = pickle.dumps(order)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return {}
+    seed = str(zlib.crc32(repr(hash("llmtune")).encode()) or 1)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", "from pytest_llmtune.tasks.verify import main; main()"],
+            input=data,
+            capture_output=True,
+            timeout=_PATIENCE,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=True,
+        )
+        found: dict[str, Miss] = pickle.loads(ended.stdout.rpartition(_MARK)[2])  # noqa: S301  # our own process
+    except (subprocess.SubprocessError, OSError, EOFError, pickle.UnpicklingError):
+        return {}
+    return found
+
+
+_MARK = b"\n--llmtune--\n"
+
+
+def _order(requests: list[TaskRequest], interactions: list[Interaction], prices: PriceBook) -> _Order:
+    task = requests[0].task
+    named = task.function if hasattr(task.function, "__qualname__") else type(task.function)
+    function = None if task.found_in else (str(named.__module__), str(named.__qualname__))
+    return _Order(
+        sys.path,
+        Task(task.name, _nothing, task.found_in),
+        [_without_function(request) for request in requests],
+        interactions,
+        prices,
+        function,
+    )
+
+
+def _nothing() -> None:
+    """Stands for a function that the other process imports by itself."""
+
+
+def _without_function(request: TaskRequest, task: Task | None = None) -> TaskRequest:
+    template = request.template
+    assert template is not None  # noqa: S101  # ``task_request`` gave it
+    return replace(request, template=TaskTemplate(template.kind, template.source, task))
+
+
+def main() -> None:
+    """Of the other process: replay what standard input says, and write what is missing to standard output."""
+    import asyncio
+
+    order: _Order = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # of the process that began this one
+    sys.path[:] = order.path
+    if order.function is None:
+        assert order.task.found_in is not None  # noqa: S101  # else there is a function
+        base_dir, root = order.task.found_in
+        function = load_function(order.task.name, base_dir, root)
+    else:
+        module, names = order.function
+        function = load_function(f"{module}:{names}", Path.cwd())
+    task = Task(order.task.name, function)
+    requests = [_without_function(request, task) for request in order.requests]
+    recording = Recording.of(Path("recording"), order.interactions)
+    source = TaskSource(_Nobody(), Tariff(order.prices), Redactor(), recording, concurrency=8)
+    misses = asyncio.run(replay_misses(source, requests, 8))
+    sys.stdout.flush()
+    sys.stdout.buffer.write(_MARK + pickle.dumps(misses))
+
+
+class _Nobody:
+    async def complete(self, request: CompletionRequest) -> Completion:
+        raise CompletionError(f"{request.key}: no judge is asked here")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,47 @@
+"""What a configuration of a task costs per instance: the USD of its runs, by row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.tuning.costs import Cost, Costs
+
+if TYPE_CHECKING:
+    from pytest_llmtune.tuning.proposals import Arm
+
+__all__ = ["TaskCosts"]
+
+
+_SCALE = 1e6
+
+
+@dataclass(slots=True)
+class TaskCosts(Costs):
+    """As ``Costs``; in place of an answer's length stands what a run cost, and nothing is known of prompts."""
+
+    def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
+        """Cost on the rows to be judged; None where nothing is known of the model."""
+        runs = self._lengths_of(arm, limit)
+        if runs is None:
+            return None
+        error = math.hypot(runs.between, runs.within / math.sqrt(n))
+        return Cost(n * runs.answer / _SCALE, n * error / _SCALE)
+
+    def prompt(self, arm: Arm) -> float:  # noqa: ARG002
+        return 0.0
+
+    def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:  # noqa: ARG002
+        """Millionths of a USD of a run, what grading it took included."""
+        cell = self.pool.cells[key, row]
+        return _SCALE * (float(sum(sample.usd for sample in cell.samples)) / len(cell.samples) + cell.extra)
+
+    def _prompt(self, arm: Arm, group: str) -> float:  # noqa: ARG002
+        return 0.0
+
+    def _line(self, group: str) -> tuple[float, float, float]:  # noqa: ARG002
+        return 0.0, 0.0, 0.0
+
+    def _size(self, arm: Arm, row: int) -> int:  # noqa: ARG002
+        return 0

@@ -1,0 +1,229 @@
+"""What was asked and answered in one call of a model, whichever provider's shape it has.
+
+Shapes: OpenAI chat completions and Responses, Anthropic Messages, Gemini ``generateContent``, Bedrock ``converse``; as
+JSON, or as an event stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_llmtune.types import ToolCall
+from pytest_llmtune.wire.response import documents_of, parse_object
+
+__all__ = ["Told", "read_call", "tool_results"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One call, read."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+
+
+def read_call(body: str, text: str) -> Told:
+    """Read one call; what has no known shape has no messages, and its answer's text is empty."""
+    asked = parse_object(body) or {}
+    documents = list(_documents(text))
+    texts: list[str] = []
+    calls: dict[Any, dict[str, str]] = {}
+    for document in documents:
+        _read(document, texts, calls)
+    tools = tuple(ToolCall(call["name"], _arguments(call["arguments"]), call["id"]) for call in calls.values())
+    return Told(tuple(_messages(asked)), "".join(texts), tools)
+
+
+def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What an app sent back to a model: the id of a tool call (Gemini: the tool's name) to its result."""
+    found: dict[str, str] = {}
+    for message in messages:
+        if message.get("type") == "function_call_output":
+            found[str(message.get("call_id"))] = _text(message.get("output"))
+        if message.get("role") == "tool":
+            found[str(message.get("tool_call_id"))] = _text(message.get("content"))
+        content = message.get("content", message.get("parts"))
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, Mapping):
+                continue
+            if part.get("type") == "tool_result":
+                found[str(part.get("tool_use_id"))] = _text(part.get("content"))
+            elif isinstance(part.get("toolResult"), Mapping):
+                found[str(part["toolResult"].get("toolUseId"))] = _text(part["toolResult"].get("content"))
+            elif isinstance(part.get("functionResponse"), Mapping):
+                found[str(part["functionResponse"].get("name"))] = _text(part["functionResponse"].get("response"))
+    return found
+
+
+def _documents(text: str) -> Iterator[Mapping[str, Any]]:
+    """As ``documents_of``; a JSON list (Gemini's stream) counts with each of its entries."""
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        yield from (item for item in listed if isinstance(item, dict))
+        return
+    yield from documents_of(text)
+
+
+def _messages(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The prompt, system text first."""
+    system = asked.get("system", asked.get("instructions", asked.get("systemInstruction")))
+    if system:
+        yield {"role": "system", "content": _text(system)}
+    for name in ("messages", "contents", "input"):
+        listed = asked.get(name)
+        if isinstance(listed, str):
+            yield {"role": "user", "content": listed}
+        elif isinstance(listed, list):
+            for item in listed:
+                if isinstance(item, dict):
+                    yield item
+                elif isinstance(item, str):
+                    yield {"role": "user", "content": item}
+    if isinstance(asked.get("prompt"), str):
+        yield {"role": "user", "content": asked["prompt"]}
+
+
+def _read(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    """Add what one document of a response says: the whole response, or an event of its stream."""
+    if isinstance(document.get("choices"), list):
+        for choice in document["choices"]:
+            if isinstance(choice, dict):
+                _read_choice(choice, texts, calls)
+    elif document.get("type") in ("response.completed", "response.incomplete"):
+        texts.clear()  # the last event says again what those before it said
+        calls.clear()
+        response = document.get("response")
+        _read_items(response.get("output") if isinstance(response, dict) else None, texts, calls)
+    elif isinstance(document.get("output"), list):
+        _read_items(document["output"], texts, calls)
+    elif str(document.get("type")).startswith("content_block_"):
+        _read_anthropic_event(document, texts, calls)
+    else:
+        _read_message(document, texts, calls)
+
+
+def _read_anthropic_event(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    block, delta = document.get("content_block"), document.get("delta")
+    if isinstance(block, dict):
+        _read_block(block, document.get("index"), texts, calls)
+    if isinstance(delta, dict):
+        texts.append(_said(delta.get("text")))
+        if isinstance(delta.get("partial_json"), str) and (call := calls.get(document.get("index"))) is not None:
+            call["arguments"] = ("" if call["arguments"] == "{}" else call["arguments"]) + delta["partial_json"]
+
+
+def _read_message(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    """A whole message: of Gemini, Bedrock, Anthropic, Ollama, Cohere."""
+    output, message = document.get("output"), document.get("message")
+    for candidate in document["candidates"] if isinstance(document.get("candidates"), list) else ():
+        content = candidate.get("content") if isinstance(candidate, dict) else None
+        _read_parts(content.get("parts") if isinstance(content, dict) else None, texts, calls)
+    if isinstance(output, dict) and isinstance(output.get("message"), dict):
+        _read_parts(output["message"].get("content"), texts, calls)
+    for index, block in enumerate(document["content"] if isinstance(document.get("content"), list) else ()):
+        if isinstance(block, dict):
+            _read_block(block, index, texts, calls)
+    if isinstance(message, dict):
+        content = message.get("content")
+        texts.append(_text(content) if content else "")
+        _read_tool_calls(message.get("tool_calls"), 0, calls)
+    texts.append(_said(document.get("response")))
+
+
+def _read_choice(choice: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    if isinstance(choice.get("text"), str):
+        texts.append(choice["text"])
+    for name in ("message", "delta"):
+        message = choice.get(name)
+        if not isinstance(message, dict):
+            continue
+        texts.append(_said(message.get("content")) or _said(message.get("refusal")))
+        _read_tool_calls(message.get("tool_calls"), choice.get("index"), calls)
+        old = message.get("function_call")
+        if isinstance(old, dict):
+            _add(calls, ("function_call", choice.get("index")), old.get("name"), old.get("arguments"), "")
+
+
+def _read_tool_calls(listed: Any, choice: Any, calls: dict[Any, dict[str, str]]) -> None:
+    for index, call in enumerate(listed if isinstance(listed, list) else ()):
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            place = choice, call.get("index", index)
+            _add(calls, place, function.get("name"), function.get("arguments"), call.get("id"))
+        elif isinstance(call, dict) and isinstance(call.get("custom"), dict):
+            _add(calls, (choice, index), call["custom"].get("name"), call["custom"].get("input"), call.get("id"))
+
+
+def _read_items(items: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    """The output of a response of the Responses API."""
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if not isinstance(item, dict):
+            continue
+        if item.get("type") in ("function_call", "custom_tool_call"):
+            _add(calls, index, item.get("name"), item.get("arguments", item.get("input")), item.get("call_id"))
+        for part in item["content"] if isinstance(item.get("content"), list) else ():
+            if isinstance(part, dict) and item.get("type") in ("message", None):
+                texts += [_said(part.get("text")) or _said(part.get("refusal"))]
+
+
+def _read_block(block: Mapping[str, Any], index: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    """A block of Anthropic's content."""
+    if block.get("type") == "tool_use":
+        _add(calls, index, block.get("name"), block.get("input"), block.get("id"))
+    elif block.get("type") == "text":
+        texts.append(_said(block.get("text")))
+
+
+def _read_parts(parts: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    """Parts of Gemini's and Bedrock's content."""
+    for part in parts if isinstance(parts, list) else ():
+        if not isinstance(part, dict):
+            continue
+        if not part.get("thought"):
+            texts.append(_said(part.get("text")))
+        for name, arguments in (("functionCall", "args"), ("function_call", "args"), ("toolUse", "input")):
+            call = part.get(name)
+            if isinstance(call, dict):
+                _add(calls, len(calls), call.get("name"), call.get(arguments), call.get("id", call.get("toolUseId")))
+
+
+def _add(calls: dict[Any, dict[str, str]], place: Any, name: Any, arguments: Any, identity: Any) -> None:
+    """A tool call, or, of a stream, a further piece of one."""
+    call = calls.setdefault(place, {"name": "", "arguments": "", "id": ""})
+    call["name"] += _said(name)
+    call["id"] = call["id"] or _said(identity)
+    if isinstance(arguments, str):
+        call["arguments"] += arguments
+    elif arguments is not None:
+        call["arguments"] = json.dumps(arguments, ensure_ascii=False)
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        return text
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _text(value: Any) -> str:
+    """The text of a content, whatever its shape."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = [part.get("text") if isinstance(part, Mapping) else part for part in value]
+        if all(isinstance(part, str) for part in parts):
+            return "".join(map(str, parts))
+    if isinstance(value, Mapping) and isinstance(value.get("parts"), list):
+        return _text(value["parts"])
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -326,7 +326,11 @@ def test_a_gate_that_fails_is_not_hidden_by_one_that_cannot_be_judged() -> None:
     criteria = Criteria(max_drop=0.0, max_unknown=3, limits=(Limit("success_vote", "min", Decimal("0.5")),))
     verdict = judge(today, criteria, lock(scores(1, 1, 1, 1)))
     assert verdict.status == "failed"
-    assert [gate.word for gate in verdict.gates] == ["not judged", "FAIL", "ok"]
+    assert [(gate.name, gate.word) for gate in verdict.gates] == [
+        ("max_drop", "not judged"),
+        ("min_success_vote", "FAIL"),
+        ("max_unknown", "ok"),
+    ]
 
 
 # accepting

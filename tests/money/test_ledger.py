@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.loops import turns
 
 from pytest_llmtune.errors import BudgetExhaustedError
-from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.ledger import Ledger, Reservation
 
 ONE = Decimal(1)
 
@@ -373,3 +373,50 @@ def test_a_grant_that_comes_with_the_cancellation_is_given_back() -> None:
         assert (ledger.spent, ledger.reserved, ledger.uncertain) == (Decimal("0.1"), Decimal("0.8"), 0)
 
     asyncio.run(run())
+
+
+def test_what_is_under_way_grows_by_the_factor_that_was_billed() -> None:
+    """2.5 times what was asked for, whatever that was; rounded up to a hundredth."""
+    ledger = Ledger(Decimal(100))
+    first, second = ledger.reserve_now(Decimal("0.2"), "m"), ledger.reserve_now(Decimal("0.4"), "m")
+    assert first.billed(Decimal("0.5"))
+    assert (second.amount, ledger.growth) == (ONE, {"m": Decimal("2.5")})
+    assert (ledger.reserve_now(Decimal("0.2"), "m").amount, ledger.reserve_now(Decimal("0.2")).amount) == (
+        Decimal("0.5"),
+        Decimal("0.2"),
+    )
+    third = ledger.reserve_now(Decimal(3), "third")
+    third.billed(Decimal(10))
+    assert ledger.growth["third"] == Decimal("3.34")
+
+
+def test_bills_within_what_was_asked_teach_nothing() -> None:
+    """Nor does a reservation that asks for nothing, or that no ledger made."""
+    ledger = Ledger(Decimal(100))
+    assert not ledger.reserve_now(ONE, "m").billed(ONE)
+    assert not Reservation(ONE).billed(Decimal(5))
+    assert not ledger.reserve_now(Decimal(0), "m").billed(Decimal(5))
+    assert Reservation(ONE, asked=ONE).billed(Decimal(5))
+    assert ledger.growth == {}
+
+
+def test_only_what_has_grown_is_overdrawn() -> None:
+    """Another model's request was granted for what it may cost, and is sent."""
+    ledger = Ledger(ONE)
+    first, second, other = (ledger.reserve_now(Decimal("0.2"), model) for model in ("m", "m", "other"))
+    assert not ledger.overdrawn
+    first.billed(Decimal("0.8"))
+    assert ledger.overdrawn
+    assert [each.overdrawn for each in (second, other)] == [True, False]
+
+
+def test_requests_without_a_model_are_like_each_other() -> None:
+    """What one of them billed too much is expected of the next."""
+    ledger = Ledger(Decimal(10))
+    first = ledger.reserve_now(ONE)
+    first.billed(Decimal(4))
+    ledger.close(first)
+    ledger.check(Decimal("1.5"))
+    with pytest.raises(BudgetExhaustedError, match=r"up to \$8\.000000"):
+        ledger.check(Decimal(2))
+    assert ledger.reserve_now(ONE).amount == 4

@@ -142,3 +142,20 @@ def test_processes_at_once_use_all_of_the_limit_and_no_more(tmp_path: Path) -> N
     runs = [subprocess.Popen([*command, f"gw{i}"], stdout=subprocess.PIPE, text=True) for i in range(3)]
     spent = [Decimal(run.communicate(timeout=60)[0]) for run in runs]
     assert Decimal("0.99") <= sum(spent) <= 1
+
+
+def test_a_single_request_goes_on_once_another_process_has_settled(pair: tuple[Ledger, Ledger]) -> None:
+    """Nobody in this process wakes it: it looks by itself."""
+    first, second = pair
+    held = first.reserve_now(Decimal("0.9"))
+
+    async def run() -> None:
+        waiting = asyncio.create_task(second.hold(Decimal("0.5")))
+        while not second.queue:
+            await turns()
+        held.settle(Decimal("0.4"))
+        first.close(held)
+        second.close(await asyncio.wait_for(waiting, 20))
+
+    asyncio.run(run())
+    assert (second.spent, second.reserved) == (Decimal("0.5"), 0)

@@ -161,6 +161,25 @@ def test_an_answer_without_usage_is_charged_by_its_text_and_noted_once(live: Liv
 
 
 @pytest.mark.parametrize(
+    ("status", "usage", "noted"),
+    [
+        (200, None, True),
+        (200, {"prompt_tokens": 5, "completion_tokens": 0}, True),
+        (200, {"prompt_tokens": 5, "completion_tokens": 2}, False),
+        (400, None, False),
+    ],
+)
+def test_only_an_answer_whose_tokens_nobody_counted_is_noted(
+    lane: KeyChannel, status: int, usage: dict[str, int] | None, noted: bool
+) -> None:
+    """A count of nothing is no count; a prompt that a content filter refused has no answer to count."""
+    known = billing()
+    answer = {"choices": [{"message": {"content": "It is 42."}, "finish_reason": "stop"}], "usage": usage}
+    known.cost(lane, Exchange("POST", "", asked("x"), answer if status == 200 else {"error": {}}, status=status))
+    assert len(known.account.notes) == noted
+
+
+@pytest.mark.parametrize(
     "fault", [Fault.http(500), Fault.http(400), Fault("reset"), Fault.azure_filter(), Fault("no_usage")]
 )
 def test_a_probe_that_failed_is_charged_as_if_it_had_been_answered(live: Live, fault: Fault) -> None:

@@ -393,3 +393,19 @@ def test_figures_are_rounded_alike_on_every_machine() -> None:
     assert Measured.of(0.1 + 0.2, Interval(1 / 3, 2 / 3)) == Measured(0.3, 0.333333333333, 0.666666666667)
     assert Measured.of(Decimal(1) / Decimal(3)).interval is None
     assert json.loads(json.dumps(Measured.of(Decimal("0.0003")).value)) == 0.0003
+
+
+def test_a_figure_has_an_interval_where_both_ends_are_known() -> None:
+    assert Measured(0.5, 0.4, 0.6).interval == Interval(0.4, 0.6)
+    assert [Measured(0.5).interval, Measured(0.5, 0.4).interval, Measured(0.5, None, 0.6).interval] == [None] * 3
+    assert Measured.of(Decimal("0.1234567890123456"), Interval(0.0, 1.0)) == Measured(0.123456789012, 0.0, 1.0)
+
+
+def test_a_lock_names_the_examples_that_are_unknown() -> None:
+    """By id; they have no metrics, no answers and no cost."""
+    made = lock(scores(1, None, 0, None))
+    assert made.unknown == {f"{1:016x}", f"{3:016x}"}
+    for example in made.examples:
+        assert (
+            (example.metrics == {}) == (example.cost is None) == (example.answers == "") == (example.id in made.unknown)
+        )

@@ -101,6 +101,12 @@ LETTERS = [f"a_{i}" for i in range(61)]
         ("(a, 1)", "(a, 2)", False),
         ("(a, 5)", "a", False),
         ("a", "(a, 5)", False),
+        (r"\pi", "3.141593", True),
+        (r"\pi", "3.14159", False),
+        (r"\frac{a}{3}", "0.333333", False),
+        ("0.333333", r"\frac{a}{3}", False),
+        ("1,5", r"\sqrt{2}", False),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1, 2)", False),
         # words and numbers
         ("east", "east", True),
         ("east", "west", False),
@@ -142,9 +148,32 @@ def test_an_answer_that_is_not_the_reference_never_votes_with_it(reference: str,
         ("New York", "York New", False),
         ("a b", "b a", True),
         (r"\{a b, 1\}", r"\{1, b a\}", True),
+        # names: algebra looks at what stands behind them, unless one side speaks of the other's
+        ("x = 5", "y = 5", False),
+        ("x = a + 1", "y = a + 1", False),
+        ("x = a + 1", "x = 1 + a", True),
+        ("x = a + 1", "1 + a", True),
+        ("x = y + 1", "z = y + 1", False),
+        ("x = y + 1", "y = x - 1", True),
+        ("y = x - 1", "x = y + 1", True),
+        ("x = xx + y - xx + 1", "y = x - 1", True),
+        # a number is no number times a variable, which algebra may take for a unit
+        ("4", "4 t", False),
+        ("4 t", "4", False),
+        ("4", "4 m", True),
+        # numbers of another base
+        ("2516_8", "2516_8", True),
+        ("2516_8", "2516_9", False),
+        ("2516_8", "2516", False),
+        # what was read in part is decided by algebra
+        ("(x + 1)(x - 1)", "x^2 - 1", True),
+        ("(x + 1)(x - 1)", "x^2 + 1", False),
+        (r"1 + y", r"\sin^2 x + \cos^2 x + y", True),
+        ("1,5", r"\frac{3}{2}", True),
+        ("1,41421", r"\sqrt{2}", False),
     ],
 )
-def test_words_are_no_products_of_letters(reference: str, response: str, equal: bool) -> None:
-    """Algebra is asked only where one of the two was not read to the end."""
+def test_what_was_read_to_the_end_is_not_left_to_algebra(reference: str, response: str, equal: bool) -> None:
+    """To algebra a word is a product of letters, and a letter perhaps a unit."""
     grade = Math(symbolic=True).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
     assert (grade.metrics["success_vote"] == 1) is equal

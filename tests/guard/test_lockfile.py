@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
 from pytest_llmtune.errors import LockError
-from pytest_llmtune.guard.lockfile import VERSION, Lock, LockedExample, Measured, StudySummary, TrialSummary
+from pytest_llmtune.guard.lockfile import (
+    VERSION,
+    Lock,
+    LockedExample,
+    Measured,
+    StudySummary,
+    TrialSummary,
+    short_answer,
+)
 from pytest_llmtune.types import Interval
 
 STUDY = StudySummary(
@@ -409,3 +417,30 @@ def test_a_lock_names_the_examples_that_are_unknown() -> None:
         assert (
             (example.metrics == {}) == (example.cost is None) == (example.answers == "") == (example.id in made.unknown)
         )
+
+
+def test_an_answer_of_200_characters_is_kept_whole() -> None:
+    """A longer one is cut to 200, three of which say so."""
+    assert short_answer("x" * 200) == "x" * 200
+    assert short_answer("x" * 201) == "x" * 197 + "..."
+    assert short_answer("") == ""
+
+
+def test_amounts_are_written_as_numbers_and_figures_without_what_is_not_known() -> None:
+    """No quotes around dollars, and no null in a line of figures."""
+    study = dataclasses.replace(
+        STUDY, inference_budget=Decimal("0.0040"), optimization_budget=Decimal(3), tuning=Measured(0.5), heldout=None
+    )
+    text = lock(scores(1), study).text()
+    data = yaml.safe_load(text)["study"]
+    assert {name: data[name] for name in ("spent", "optimization_budget", "inference_budget")} == {
+        "spent": 3.25,
+        "optimization_budget": 3,
+        "inference_budget": 0.004,
+    }
+    assert (data["tuning"], "heldout" in data) == ({"value": 0.5}, False)
+    assert "  tuning: {value: 0.5}\n" in text
+    first, second = data["trials"]
+    assert (first["spent"], first["inference_cost"], second["inference_cost"]) == (0.25, 1e-7, None)
+    assert (first["score"], second["score"]) == ({"value": 0.8, "low": 0.6, "high": 0.9}, None)
+    assert [line for line in text.splitlines() if line.startswith("  - {number:")] != []

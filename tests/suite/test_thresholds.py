@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_llmtune._util.text import parse_number
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Threshold
-from pytest_llmtune.suite.keys import COSTS, METRICS, RATES, parse
+from pytest_llmtune.suite.keys import COSTS, METRICS, RATES, SCORES, parse
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,11 @@ def test_every_finite_number_is_one(raw: float) -> None:
     value = parse_number(raw)
     assert value is not None
     assert type(raw)(value) == raw
+
+
+def test_the_metrics_of_every_suite_are_those_that_are_documented() -> None:
+    assert SCORES == ("success_vote", "success", "expected_success")
+    assert RATES == ("success_vote", "success", "expected_success", "refused")
+    assert COSTS == ("inference_cost", "cost")
+    latencies = ("latency", "latency_p50", "latency_p90", "latency_p95", "latency_p99")
+    assert (*RATES, *COSTS, *latencies) == METRICS

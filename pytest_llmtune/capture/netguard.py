@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import ipaddress
 import socket
 import sys
 import threading
-from asyncio import proactor_events
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from pytest_llmtune.capture.late import when_imported
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class OpenHosts:
         return any(entry.matches(host_name(host), entry.port) for entry in self.entries)
 
 
+@lru_cache(maxsize=1024)
 def provider(host: str) -> bool:
     """Whether a host is that of a model provider."""
     name = host_name(host)
@@ -168,6 +169,7 @@ def ip_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return getattr(number, "ipv4_mapped", None) or number
 
 
+@lru_cache(maxsize=1024)
 def host_name(host: str) -> str:
     """One name for each host: every usual name of this machine is ``localhost``."""
     number = ip_number(host)
@@ -215,11 +217,16 @@ class Patches:
     def __init__(self, questions: Questions) -> None:
         self._ask = questions
         self._inside = threading.local()
+        self._late = ExitStack()
         self._installed: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, what the owner itself had (or None)
 
     def install(self) -> None:
-        """Patch every place."""
-        for owner, name, wrap in self._places():
+        """Patch every place; those of libraries once they are imported."""
+        self._patch(self._places())
+        self._late.enter_context(when_imported({"uvloop": lambda module: self._patch(self._uvloop_places(module))}))
+
+    def _patch(self, places: Iterable[tuple[Any, str, _Wrap]]) -> None:
+        for owner, name, wrap in places:
             original = getattr(owner, name)
             ours = functools.wraps(original)(wrap(original))
             self._installed.append((owner, name, ours, vars(owner).get(name)))
@@ -227,6 +234,7 @@ class Patches:
 
     def remove(self) -> None:
         """Give every place back."""
+        self._late.close()
         while self._installed:
             owner, name, ours, had = self._installed.pop()
             if vars(owner).get(name) is not ours:
@@ -250,13 +258,11 @@ class Patches:
         # asyncio resolves in a thread of its own; asked here, the stack still shows the request
         yield asyncio.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
         # the loop of Windows connects without Python's socket.connect
-        yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
-        if importlib.util.find_spec("uvloop") is not None:  # a loop with sockets of its own
-            yield from self._uvloop_places()
+        if sys.platform == "win32":
+            yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
 
-    def _uvloop_places(self) -> Iterator[tuple[Any, str, _Wrap]]:
-        import uvloop
-
+    def _uvloop_places(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:
+        """A loop with sockets of its own."""
         yield uvloop.Loop, "create_connection", self._loop_create_connection
         yield uvloop.Loop, "create_datagram_endpoint", self._loop_create_datagram_endpoint
         yield uvloop.Loop, "sock_connect", self._loop_sock_connect

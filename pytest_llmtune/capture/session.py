@@ -23,12 +23,8 @@ from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
 from pytest_llmtune.capture.traffic import Kind, Traffic, endpoints_of, is_answer
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError, SuiteError
-from pytest_llmtune.money.prices import PriceBook
-from pytest_llmtune.recording import mismatch as stale
 from pytest_llmtune.recording.format import Interaction, path_of
-from pytest_llmtune.recording.housekeeping import remove
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
-from pytest_llmtune.recording.writer import write
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import asks_a_model
 from pytest_llmtune.wire.body import decoded, why_incomplete
@@ -41,10 +37,11 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.meter import Hold
     from pytest_llmtune.money.ledger import Ledger, Reservation
+    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = ["Call", "CallRefusedError", "Replay", "open_hosts_of", "replay_of", "replay_of_fixture"]
+__all__ = ["Call", "CallRefusedError", "Replay", "replay_of", "replay_of_fixture", "traffic_of"]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
@@ -410,6 +407,9 @@ class Replay:
 
     def _write(self, *, complete: bool) -> None:
         """Whole or not at all: a run that did not come to its end removes nothing that was recorded before."""
+        from pytest_llmtune.recording.housekeeping import remove
+        from pytest_llmtune.recording.writer import write
+
         answered = [call for call in self._calls if call.interaction is not None and call.kept]
         new = [call.interaction for call in answered if call.interaction is not None and not call.played]
         if complete:
@@ -424,6 +424,8 @@ class Replay:
             remove(leftovers(self.path, ()))
 
     def _stale(self) -> str:
+        from pytest_llmtune.recording.mismatch import explain
+
         first = self._clean(self.missing[0])
         names = ", ".join(dict.fromkeys(map(_name, self.missing[:_SHOWN])))
         count = len(self.missing)
@@ -432,7 +434,7 @@ class Replay:
         same = sum(self.matching.key(item) == self.matching.key(first) for item in self._recorded)
         if same:
             lines.append(f"the request was recorded {same} time{'s' * (same > 1)}, and is now made once more")
-        elif difference := stale.explain(first.body, self._recorded):
+        elif difference := explain(first.body, self._recorded):
             lines.append(difference)
         return "\n".join([*lines, f"record what it asks: {self.command}"])
 
@@ -476,6 +478,10 @@ class _Run(Protocol):
 
     @property
     def redactor(self) -> Redactor: ...
+    @property
+    def prices(self) -> PriceBook: ...
+    @property
+    def traffic(self) -> Traffic: ...
 
 
 def replay_of(test: Any, run: _Run) -> Replay:
@@ -495,11 +501,10 @@ def replay_of(test: Any, run: _Run) -> Replay:
         if wrong:
             raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
         keys = dict(marker.kwargs) | keys
-    prices = PriceBook(run.settings.prices)
     return replace(
-        _replay(test.path.parent, _file_stem(test), f"pytest {test.nodeid} --llm-record=missing", run, prices),
+        _replay(test.path.parent, _file_stem(test), f"pytest {test.nodeid} --llm-record=missing", run),
         matching=Matching.on(keys.get("match_on")),
-        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), prices),
+        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), run.prices),
         keep_retries=_flag(keys.get("keep_retries", False)),
         lock_directory=run.settings.root / ".llmtune" / "locks",
     )
@@ -519,31 +524,31 @@ def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _R
     """
     said = f"{scope}.fixture.{match[1] if (match := _XUNIT.fullmatch(name)) else name}"
     command = " ".join(filter(None, ("pytest", node, "--llm-record=missing")))
-    return _replay(directory, _safe(said), command, run, PriceBook(run.settings.prices))
+    return _replay(directory, _safe(said), command, run)
 
 
-def _replay(directory: Path, stem: str, command: str, run: _Run, prices: PriceBook) -> Replay:
+def _replay(directory: Path, stem: str, command: str, run: _Run) -> Replay:
     settings = run.settings
     return Replay(
         directory / "llmtune" / f"{stem}.cassette.json",
         settings.mode,
         command,
         run.redactor,
-        meter=Meter(prices=prices),
-        spend=ClientSpend(run.ledger, prices),
+        meter=Meter(prices=run.prices),
+        spend=ClientSpend(run.ledger, run.prices),
         layout=Layout.of(settings),
-        traffic=Traffic.of(settings.ignore_hosts, open_hosts_of(settings)),
+        traffic=run.traffic,
     )
 
 
-def open_hosts_of(settings: Settings) -> OpenHosts:
-    """The hosts that stay open, and the endpoints of models that the run knows, which never do.
+def traffic_of(settings: Settings) -> Traffic:
+    """The rules of a run; endpoints of models that it knows are never just open hosts.
 
     Raises:
-        SuiteError: an entry of ``llmtune_allow_hosts`` is unusable.
+        SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
     """
     known = (settings.base_url, *(os.environ.get(name) for name in _ENDPOINTS))
-    return OpenHosts.of(settings.allow_hosts, endpoints_of(known))
+    return Traffic.of(settings.ignore_hosts, OpenHosts.of(settings.allow_hosts, endpoints_of(known)))
 
 
 _ENDPOINTS = (

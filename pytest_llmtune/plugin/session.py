@@ -1,4 +1,7 @@
-"""What one pytest session holds: suites, ledger, reports, guards."""
+"""What one pytest session holds: suites, ledger, reports, guards.
+
+What suites need is imported where it is used: most runs of an app's own tests have none.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmtune._util.files import refuse_links
-from pytest_llmtune.capture.session import open_hosts_of, replay_of, replay_of_fixture
+from pytest_llmtune.capture.session import replay_of, replay_of_fixture
 from pytest_llmtune.errors import LLMTuneError, MissingToolError, ReportError
-from pytest_llmtune.guard import results_file as report_json
-from pytest_llmtune.guard.outcome import SuiteLocation, error_of, undeclared
-from pytest_llmtune.guard.shards import Shards
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.plugin import workers
 from pytest_llmtune.plugin.options import settings_of, value_of
-from pytest_llmtune.recording.housekeeping import orphans, remove
 from pytest_llmtune.redaction.redactor import redactor_of
-from pytest_llmtune.report import terminal
-from pytest_llmtune.report.ci import error_annotations, junit_properties, project_within
-from pytest_llmtune.report.html import check_installed
-from pytest_llmtune.report.progress import Progress
-from pytest_llmtune.report.writers import write_all
 from pytest_llmtune.settings import Mode
-from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,10 +33,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.netguard import Offline
     from pytest_llmtune.capture.scope import Scope
     from pytest_llmtune.capture.session import Replay
+    from pytest_llmtune.capture.traffic import Traffic
+    from pytest_llmtune.guard.outcome import SuiteLocation
     from pytest_llmtune.guard.result import SuiteReport
+    from pytest_llmtune.guard.shards import Shards
+    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.redaction.redactor import Redactor
+    from pytest_llmtune.report.progress import Progress
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Evaluation
+    from pytest_llmtune.workflow.modes import SuiteRun
 
 __all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "reporting", "tuned"]
 
@@ -79,6 +78,8 @@ class Session:
         if not hasattr(config, "workerinput"):
             self.shards  # noqa: B018  # what is wrong with them is said once, by the process that the user started
         if self._path("report"):
+            from pytest_llmtune.report.html import check_installed
+
             try:
                 check_installed()
             except LLMTuneError as error:
@@ -97,8 +98,12 @@ class Session:
         Raises:
             pytest.UsageError: they are not all shards, each once.
         """
+        if self.settings.merge is None:
+            return None
+        from pytest_llmtune.guard.shards import Shards
+
         try:
-            return None if self.settings.merge is None else Shards.read(Path(self.settings.merge))
+            return Shards.read(Path(self.settings.merge))
         except ReportError as error:
             raise pytest.UsageError(f"--llm-merge: {error}") from None
 
@@ -107,8 +112,28 @@ class Session:
         return redactor_of(self.settings, self.config.hook.pytest_llmtune_redact.get_hookimpls())
 
     @cached_property
+    def prices(self) -> PriceBook:
+        """The prices in force for the calls of tests."""
+        from pytest_llmtune.money.prices import PriceBook
+
+        return PriceBook(self.settings.prices)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Which requests of tests are meant.
+
+        Raises:
+            SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
+        """
+        from pytest_llmtune.capture.session import traffic_of
+
+        return traffic_of(self.settings)
+
+    @cached_property
     def progress(self) -> Progress:
         """On the real standard output, beside pytest's capture; silent under -q and in xdist's workers."""
+        from pytest_llmtune.report.progress import Progress
+
         quiet = self.config.get_verbosity() < 0 or hasattr(self.config, "workerinput")
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else ExitStack():
@@ -166,6 +191,8 @@ class Session:
                 f"{suite.where_declared}: the suite {suite.name!r} is also declared at {twin.suite.where_declared}; "
                 "names are unique in a run: give one of them name=..."
             )
+        from pytest_llmtune.workflow.modes import SuiteRun
+
         run = SuiteRun(suite, self.settings, self._location(item), self.ledger, self.redactor, self._listen)
         run.at_end = self._open.callback
         if (shards := self.shards) is not None:
@@ -178,6 +205,8 @@ class Session:
 
     @staticmethod
     def _location(item: pytest.Item) -> SuiteLocation:
+        from pytest_llmtune.guard.outcome import SuiteLocation
+
         path, line, _ = item.location
         return SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
 
@@ -187,6 +216,8 @@ class Session:
         Raises:
             pytest.UsageError: only some tests are selected, so that the files of the others would look like orphans.
         """
+        from pytest_llmtune.recording.housekeeping import orphans, remove
+
         config = self.config
         chosen = config.args_source is pytest.Config.ArgsSource.ARGS
         if chosen or config.getoption("keyword") or config.getoption("markexpr"):
@@ -271,7 +302,7 @@ class Session:
         if self.settings.mode.online:
             return None
         command = " ".join(filter(None, ("pytest", node, "--llm-record=missing")))
-        return Offline(command, open_hosts_of(self.settings))
+        return Offline(command, self.traffic.open_hosts)
 
     @contextmanager
     def guarding_fixture(self, fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Iterator[None]:
@@ -349,6 +380,8 @@ class Session:
             self.dry_runs.append(run.searching().dry_run())
             return
         if not run.report.verdict.passed:
+            from pytest_llmtune.report import terminal
+
             text = terminal.failure(run.report, width=self.width, color=False, verbosity=self.config.get_verbosity())
             pytest.fail(text, pytrace=False)
 
@@ -357,6 +390,9 @@ class Session:
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Keep what came of a suite; a worker of xdist sends it along with the test's report, as text."""
         if (made := self._report_of(item)) is not None:
+            from pytest_llmtune.guard import results_file as report_json
+            from pytest_llmtune.report.ci import junit_properties
+
             if hasattr(self.config, "workerinput"):
                 report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
@@ -373,10 +409,13 @@ class Session:
 
     def _report_of(self, item: pytest.Item) -> SuiteReport | None:
         """What came of a test's suite: a verdict, or why there is none; None where it was not asked for."""
-        nodeid = item.nodeid
+        nodeid, run = item.nodeid, self.runs.get(item.nodeid)
+        if run is None and nodeid not in self.wrong:
+            return None
+        from pytest_llmtune.guard.outcome import error_of, undeclared
+
         if nodeid in self.wrong and item.get_closest_marker("llmtune") is not None:
             return undeclared(self._location(item), item.name, self.settings.mode, self.wrong[nodeid])
-        run = self.runs.get(nodeid)
         if run is None:
             return None
         if "report" in vars(run):
@@ -385,16 +424,22 @@ class Session:
 
     def receive(self, text: str) -> None:
         """A suite's result, from a worker of xdist."""
+        from pytest_llmtune.guard import results_file as report_json
+
         self.reports.extend(report_json.loads(text))
 
     def summary(self) -> str:
         """The terminal summary; empty where there is nothing to say."""
         lines = [*self.dry_runs]
         if self.reports:
+            from pytest_llmtune.report import terminal
+
             color = self.config.get_terminal_writer().hasmarkup
             verbosity = self.config.get_verbosity()
             lines.append(terminal.summary(self.reports, width=self.width, color=color, verbosity=verbosity))
         if os.environ.get("GITHUB_ACTIONS") == "true":
+            from pytest_llmtune.report.ci import error_annotations, project_within
+
             within = project_within(self.config.rootpath, os.environ.get("GITHUB_WORKSPACE"))
             lines.extend(error_annotations(self.reports, within=within))
         if self.config.getoption("collectonly"):
@@ -407,6 +452,10 @@ class Session:
         if hasattr(self.config, "workerinput"):
             return True
         step = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not (self.reports or self._path("json") or self._path("report")):
+            return True
+        from pytest_llmtune.report.writers import write_all
+
         self.unwritten = write_all(
             self.reports,
             results=self._path("json"),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import sys
 import tempfile
+import time
 import weakref
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, overload
 
 from pytest_llmtune._util.files import open_regular
@@ -138,13 +141,34 @@ def _sets(path: Path) -> dict[int, dict[int, list[Path]]]:
     """Number of parts to the parts that are there; each plain, compressed, or both, the plain one first."""
     sets: defaultdict[int, defaultdict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     stem = path.name.removesuffix(_SUFFIX)
-    for file in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        match = _PART.fullmatch(file.name) if file.name.startswith(stem) else None
+    for name in _parts_in(path.parent):
+        match = _PART.fullmatch(name) if name.startswith(stem) else None
         if match and match["stem"] == stem and 1 <= (number := int(match["number"])) <= (count := int(match["count"])):
-            sets[count][number].append(file)
+            sets[count][number].append(path.with_name(name))
     return {count: dict(parts) for count, parts in sets.items()}
 
 
+def _parts_in(directory: Path) -> tuple[str, ...]:
+    """The names of all parts in a directory, sorted: hundreds of tests share one listing."""
+    try:
+        changed = directory.stat().st_mtime_ns
+    except OSError:
+        return ()
+    settled = time.time_ns() - changed > _SETTLED
+    return _listed(str(directory), changed if settled else time.perf_counter_ns())
+
+
+@lru_cache(maxsize=256)
+def _listed(directory: str, _: int) -> tuple[str, ...]:
+    try:
+        with os.scandir(directory) as entries:
+            return tuple(sorted(entry.name for entry in entries if _PART.fullmatch(entry.name)))
+    except OSError:
+        return ()
+
+
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a directory that changes once more is sure to have another time stamp."""
 _LEVEL = 10
 
 

@@ -1,0 +1,154 @@
+"""What replaying costs in an app's own tests, beside the same tests over a mock and beside other recorders.
+
+    python benchmarks/app_tests.py [--calls 50,200,800] [--tests 200] [--files 2000] [--cold]
+
+Every figure is CPU seconds (user and system) of a whole pytest process, the least of three. ``mock`` are the same tests
+over the client's ``MockTransport``. pytest-recording and cassetter are measured where they are installed; each runs
+alone, with the other plugins switched off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import entry_points
+from pathlib import Path
+
+ANSWER = (
+    b'{"id":"chatcmpl-0123456789abcdef","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"42"},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,'
+    b'"completion_tokens":2,"total_tokens":12}}'
+)
+
+COMMON = """
+import openai, pytest
+
+def ask(client, question):
+    messages = [{"role": "user", "content": question}]
+    reply = client.chat.completions.create(model="gpt-4o-mini", messages=messages)
+    assert reply.choices[0].message.content == "42"
+"""
+CLIENT = {
+    "mock": """
+import httpx
+transport = httpx.MockTransport(lambda request: httpx.Response(200, content=ANSWER, headers={"content-type": "application/json"}))
+http = httpx.Client(transport=transport)
+def client():
+    return openai.OpenAI(base_url="URL", api_key="sk-any", http_client=http)
+MARK = pytest.mark.usefixtures()
+""",
+    "llmtune": "MARK = pytest.mark.llm_replay\n",
+    "recording": 'MARK = pytest.mark.vcr(match_on=["method", "path", "body"])\n',
+    "cassetter": "MARK = pytest.mark.vcr\n",
+}
+OWN = """
+import httpx
+shared = openai.OpenAI(base_url="URL", api_key="sk-any")
+def client():
+    return shared
+"""
+PLUGIN = {
+    "mock": (),
+    "llmtune": ("-p", "pytest_llmtune.plugin"),
+    "recording": ("-p", "pytest_recording.plugin"),
+    "cassetter": ("-p", "cassetter.pytest_plugin"),
+}
+RECORD = {
+    "mock": (),
+    "llmtune": ("--llm-record=all",),
+    "recording": ("--record-mode=rewrite",),
+    "cassetter": ("--record-mode=rewrite",),
+}
+QUIET = ("-q", "-p", "no:cacheprovider", "--no-header")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A provider on loopback."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(ANSWER)))
+        self.end_headers()
+        self.wfile.write(ANSWER)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
+
+
+def cpu(directory: Path, *options: str, cold: bool) -> float:
+    """CPU seconds of one run of pytest."""
+    environment = dict(os.environ, OPENAI_API_KEY="sk-any-000000000000", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    if cold:
+        environment |= {"PYTHONPYCACHEPREFIX": tempfile.mkdtemp(), "PYTHONDONTWRITEBYTECODE": "1"}
+    before = os.times()
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", *QUIET, *options],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    after = os.times()
+    if found.returncode:
+        raise SystemExit(found.stdout.decode()[-3000:] + found.stderr.decode()[-2000:])
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def project(directory: Path, who: str, url: str, tests: int, calls: int) -> None:
+    """Tests that each make some calls."""
+    source = COMMON + CLIENT[who].replace("ANSWER", repr(ANSWER)).replace("URL", url)
+    source += "" if who == "mock" else OWN.replace("URL", url)
+    for number in range(tests):
+        source += f"\n@MARK\ndef test_{number}():\n    for call in range({calls}):\n        ask(client(), f'{number} {{call}}')\n"
+    (directory / "test_app.py").write_text(source, encoding="utf-8")
+    (directory / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+
+
+def measure(who: str, url: str, tests: int, calls: int, *, files: int = 0, cold: bool = False) -> float:
+    """CPU seconds of the replay, the least of three."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        project(directory, who, url, tests, calls)
+        cpu(directory, *PLUGIN[who], *RECORD[who], cold=False)
+        if files:
+            folder = directory / "llmtune"
+            folder.mkdir(exist_ok=True)
+            for number in range(files):
+                (folder / f"other_{number}.cassette.json").write_text(
+                    '{"version": 1, "interactions": [\n]}\n', encoding="utf-8"
+                )
+        return min(cpu(directory, *PLUGIN[who], cold=cold) for _ in range(3))
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", default="1,50,200,800")
+    parser.add_argument("--tests", type=int, default=200)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--cold", action="store_true", help="without cached bytecode")
+    arguments = parser.parse_args()
+    there = {entry.name for entry in entry_points(group="pytest11")}
+    everyone = [who for who in CLIENT if who == "mock" or who in there]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    print("| tests x calls | " + " | ".join(everyone) + " |\n|---|" + "---|" * len(everyone))
+    shapes = [(1, int(calls), 0) for calls in arguments.calls.split(",")]
+    for tests, calls, files in [*shapes, (arguments.tests, 2, 0), (arguments.tests, 2, arguments.files)]:
+        row = [measure(who, url, tests, calls, files=files, cold=arguments.cold) for who in everyone]
+        beside = f", beside {files} files" if files else ""
+        print(f"| {tests} x {calls}{beside} | " + " | ".join(f"{seconds:.2f}" for seconds in row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -259,6 +259,8 @@ class Patches:
         yield asyncio.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
         # the loop of Windows connects without Python's socket.connect
         if sys.platform == "win32":
+            from asyncio import proactor_events
+
             yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
 
     def _uvloop_places(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:

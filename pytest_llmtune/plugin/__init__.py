@@ -36,6 +36,7 @@ def session_of(config: pytest.Config) -> Session:
         from pytest_llmtune.plugin.session import Session
 
         config.stash[_SESSION] = Session(config)
+        config.pluginmanager.register(_Refusals(config.stash[_SESSION]), "llmtune-refusals")
     return config.stash[_SESSION]
 
 
@@ -102,7 +103,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     if not _guarded(item):
         return (yield)
-    session_of(item.config).refuse(item)
     with session_of(item.config).guarding(item, starts=True):
         return (yield)
 
@@ -154,6 +154,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.sections and uses_llmtune(item):
         report.sections = [(name, ours.redactor.clean_text(text)) for name, text in report.sections]
     return report
+
+
+class _Refusals:
+    """A test that cannot be run fails within the hooks of its setup: other plugins' have begun, and will end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._session.refuse(item)
 
 
 class _Results:

@@ -68,6 +68,8 @@ class Session:
         self.dry_runs: list[str] = []
         self.wrong: dict[str, str] = {}
         """What is wrong with the declaration of a test, by node id: that test alone fails."""
+        self.unopened: dict[str, str] = {}
+        """Why the recording of a test cannot be opened, by node id; told as soon as its setup begins."""
         self.misused = False
         """Whether such a test was run, here or in a worker of xdist."""
         self.judged: dict[str, bool] = {}
@@ -165,9 +167,9 @@ class Session:
                 self.wrong[item.nodeid] = str(error)
 
     def refuse(self, item: pytest.Item) -> None:
-        """Fail a test that is declared wrongly, before anything of it runs."""
-        if item.nodeid in self.wrong:
-            pytest.fail(self.wrong[item.nodeid], pytrace=False)
+        """Fail a test that is declared wrongly, or whose recording cannot be read, before anything of it runs."""
+        if problem := self.wrong.get(item.nodeid) or self.unopened.pop(item.nodeid, ""):
+            pytest.fail(problem, pytrace=False)
 
     def _declare(self, item: pytest.Item) -> None:
         if problem := getattr(item, "problem", ""):  # of a document in a YAML file
@@ -242,15 +244,17 @@ class Session:
             ends: after its last finaliser; what it asked is written.
         """
         with self._telling(item):
-            if starts:
-                self.scopes[item.nodeid] = self._scope(item)
+            if starts and item.nodeid not in self.wrong:
+                try:
+                    self.scopes[item.nodeid] = self._scope(item)
+                    self.scopes[item.nodeid].open()
+                except LLMTuneError as error:
+                    self.unopened[item.nodeid] = self.errors[item.nodeid] = str(error)
             scope = self.scopes.get(item.nodeid)
             if scope is None:  # it was refused before it began
                 yield
                 return
             try:
-                if starts:
-                    scope.open()
                 with scope.phase():
                     yield
                     if not (starts or ends):

@@ -263,8 +263,7 @@ class SuiteServices:
         """
         if self.suite.task is None:
             return source
-        from pytest_llmtune.capture.session import open_hosts_of
-        from pytest_llmtune.capture.traffic import Traffic
+        from pytest_llmtune.capture.session import traffic_of
         from pytest_llmtune.tasks import Tariff, TaskSource
 
         return TaskSource(
@@ -274,7 +273,7 @@ class SuiteServices:
             recording,
             live,
             concurrency=self._requests,
-            traffic=Traffic.of(self.settings.ignore_hosts, open_hosts_of(self.settings)),
+            traffic=traffic_of(self.settings),
             remembers=remembers,
             excused=excused,
         )

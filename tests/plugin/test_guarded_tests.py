@@ -483,3 +483,16 @@ def test_a_wrong_line_of_ignore_hosts_is_a_usage_error(app: App) -> None:
 
 assert httpx.get
 assert requests.get
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_a_recording_that_cannot_be_read_is_one_error(app: App, workers: tuple[str, ...]) -> None:
+    """Other plugins' setups have begun when ours refuses: nothing else goes wrong."""
+    app.write("@guarded\ndef test_it():\n    ask('q')\n\n@pytest.mark.llm_replay(bad=1)\ndef test_wrong():\n    pass\n")
+    (app.pytester.path / "llmtune").mkdir()
+    (app.pytester.path / "llmtune" / "test_app.test_it.cassette.json").write_text("{", encoding="utf-8")
+    result = app.run(*workers)
+    result.assert_outcomes(errors=2)
+    for said in ("*the recording is corrupt*", "*llm_replay got bad; its keys are*"):
+        result.stdout.fnmatch_lines([said])
+    assert "KeyError" not in result.stdout.str()

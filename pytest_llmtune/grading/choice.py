@@ -176,7 +176,9 @@ class LabelWords:
         text = unicodedata.normalize("NFKC", untagged(text))
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
-        for candidate in sorted(self._candidates(text, boxed), reverse=True):
+        announced = sorted(_announced(text, boxed))
+        since = announced[-1].start if announced else 0  # what was said before the last announcement does not count
+        for candidate in sorted([*announced[-1:], *self._other(text, since)], reverse=True):
             verdict = self._verdict(candidate.fragment, strong=candidate.strong)
             if verdict is not _NOTHING:
                 return verdict if isinstance(verdict, str) else None
@@ -189,21 +191,10 @@ class LabelWords:
         text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # what begins the lines of a list is no mention
         return self._only(text) or self._last(text)
 
-    def _candidates(self, text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Candidate]:
-        for start, inside, end in boxed:
-            yield _Candidate(start, inside, strong=True, end=end)
-        if (line := hash_line(text)) is not None:
-            yield _Candidate(line[0], line[1], strong=True, end=len(text))
-        for match in phrases(text):
-            rest = text[match.end() :]
-            start = match.end() + len(rest) - len(rest.lstrip())
-            fragment = _SENTENCE_END.split(text[start:], maxsplit=1)[0]
-            if text[start + len(fragment) : start + len(fragment) + 1] == "?":
-                fragment = "none"  # asked, not said
-            if "boxed" not in fragment:
-                yield _Candidate(match.start(), fragment, strong=True, end=start + len(fragment))
+    def _other(self, text: str, since: int) -> Iterator[_Candidate]:
+        """Statements that are not announced as the answer."""
         lists = len(_listed(text)) > 1
-        for match in self.weak.finditer(text):
+        for match in self.weak.finditer(text, since):
             if lists and match.lastgroup in ("first", "item"):
                 continue
             group = match.lastgroup or "first"
@@ -217,7 +208,7 @@ class LabelWords:
             alone = group in ("word", "line")
             sentence = match[group] if alone else _SENTENCE_END.split(text[start:], maxsplit=1)[0]
             yield _Candidate(match.start(), sentence, strong=False, end=start + len(sentence))
-        for match in _LABELLED.finditer(text):
+        for match in _LABELLED.finditer(text, since) if ":" in text or "：" in text else ():
             if self.exactly(match[1]):
                 yield _Candidate(match.start(), match[1], strong=False, end=match.end())
 
@@ -281,6 +272,22 @@ class LabelWords:
             before = text[max(0, start - _WINDOW) : start]
             if not self.denied.search(before) and not _DENIED_AFTER.match(text, match.end(match.lastindex or 0)):
                 yield self.owner[match[match.lastindex or 0]]
+
+
+def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Candidate]:
+    """What stands in a box, on a ``####`` line, or after words such as "the answer is"."""
+    for start, inside, end in boxed:
+        yield _Candidate(start, inside, strong=True, end=end)
+    if (line := hash_line(text)) is not None:
+        yield _Candidate(line[0], line[1], strong=True, end=len(text))
+    for match in phrases(text):
+        rest = text[match.end() :]
+        start = match.end() + len(rest) - len(rest.lstrip())
+        fragment = _SENTENCE_END.split(text[start:], maxsplit=1)[0]
+        if text[start + len(fragment) : start + len(fragment) + 1] == "?":
+            fragment = "none"  # asked, not said
+        if "boxed" not in fragment:
+            yield _Candidate(match.start(), fragment, strong=True, end=start + len(fragment))
 
 
 def _listed(text: str) -> set[str]:

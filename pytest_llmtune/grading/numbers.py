@@ -135,6 +135,12 @@ _STEP = re.compile(
     r"(?:\b(?:steps?|part|question|problem|figure|table|equation|eq\.?|case|chapter|note)\s*#?|№\s*)$", re.IGNORECASE
 )
 _OR = re.compile(r"\s*(?:[^\W\d_]+\s+)?(?:or|oder|ou|또는|或(?:者)?|または)\s*\W?\s*", re.IGNORECASE)
+_PART_OF_NAME = re.compile(r"[A-Za-z_\\]$|[A-Za-z]-$|\^\s?\{?-?$|_\{?$")
+"""x2, GPT-4, x^2, a_1"""
+_GOES_ON_BEFORE = re.compile(r"[\d}]\s?[.,:/]$|\{$")
+_GOES_ON = re.compile(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]")
+_RANGE_BEFORE = re.compile(r"\d\s?(?:-|to|~)\s?$")
+_MONEY_SIGN = re.compile(_MONEY)
 _LONGEST = 200
 
 
@@ -174,30 +180,32 @@ def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
     start, end = match.span()
     before, after = text[max(0, start - 40) : start], text[end : end + 1]
     last = before[-1:]
-    if re.search(r"[A-Za-z_\\]$|[A-Za-z]-$|\^\s?\{?-?$|_\{?$", before):  # x2, GPT-4, x^2, a_1
+    if _PART_OF_NAME.search(before):
         return None, end
-    sure = not (last and last in "{.,:/" and re.search(r"[\d}]\s?[.,:/]$|\{$", before))
-    if re.match(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]", text[end:]) or re.search(r"\d\s?(?:-|to|~)\s?$", before):
+    sure = not (last and last in "{.,:/" and _GOES_ON_BEFORE.search(before))
+    ranges = _RANGE_BEFORE.search(before) is not None
+    if ranges or _GOES_ON.match(text, end):
         sure = False
     if after == "!" and text[end + 1 : end + 2] not in ("", " ", "\n", '"'):
         sure = False
     value = constant(_plain(match)) if sure else None
     power = _UNIT_POWER.match(text, end)
-    if value is None and power and not re.search(r"\d\s?(?:-|to|~)\s?$", before):
+    if value is None and power and not ranges:
         value = constant(_plain(match))
     end = power.end() if power else end
     scale = _SCALE.match(text, end)
     if scale and value is not None:
         word = (scale[1] or scale[2] or scale[3]).lower()
-        digits = _SCALES.get(word, 6)
-        value = value * 10**digits if not isinstance(value, float) else None
+        value *= 10 ** _SCALES.get(word, 6)
         end = scale.end()
     return Number(start, end, value, aside=_is_aside(text, start, end, before)), end
 
 
 def _plain(match: re.Match[str]) -> str:
     """The numeral for ``constant``: without currency signs and grouping."""
-    body = re.sub(_MONEY, "", match["body"]).rstrip("%")
+    if match["body"].isdecimal():
+        return (match["sign"] or "").strip() + match["body"]
+    body = _MONEY_SIGN.sub("", match["body"]).rstrip("%")
     body = re.sub(r"(?<=\d)(?:[ '_](?=\d{3}(?!\d)))", "", body) if re.search(r"\d[ '_]\d{3}(?!\d|\s?/)", body) else body
     if re.fullmatch(r"\d{1,3}(?:\.\d{3})+(?:,\d+)", body) or re.fullmatch(r"\d{1,3}(?:\.\d{3}){2,}", body):
         body = body.replace(".", "").replace(",", ".")

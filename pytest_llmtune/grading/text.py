@@ -254,6 +254,8 @@ class Numeric(BuiltIn):
         return swap_marks(ascii_numerals(text)) if self.decimal_comma else text
 
     def _close(self, value: Fraction, reference: Fraction) -> bool:
+        if not self.abs_tol and not self.rel_tol:
+            return value == reference
         allowed = max(Fraction(str(self.abs_tol)), Fraction(str(self.rel_tol)) * abs(reference))
         return abs(value - reference) <= allowed
 

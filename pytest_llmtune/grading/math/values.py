@@ -23,6 +23,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+)"
     r"|(?P<name>\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√]))"
 )
+_SIMPLE = re.compile(r"-?\d{1,100}(?:\.\d{1,100})?", re.ASCII)
 _SAME = {
     "**": "^",
     r"\cdot": "*",
@@ -52,6 +53,8 @@ class _NoConstantError(Exception):
 
 def constant(text: str) -> Value | None:
     """The value of ``text``; None where it is no constant expression."""
+    if _SIMPLE.fullmatch(text):
+        return Fraction(text)
     if len(text) > _LONGEST or not re.search(r"[\dπe]|\\pi", text):
         return None
     if " " in text:

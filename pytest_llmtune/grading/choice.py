@@ -42,6 +42,7 @@ _LABELLED = re.compile(r"^[\W_]*\w[^\n:：]{0,30}[:：]([^\n]+)$", re.MULTILINE)
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 _MARKED = ("boxed", "hash", "phrase")
+_SHORTEST_SENTENCE = 12  # characters; fewer hold no second statement
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
 _LATEX = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
 _CLAUSE = re.compile(
@@ -178,7 +179,12 @@ class LabelWords:
             return None  # cut off
         announced = sorted(_announced(text, boxed))
         since = announced[-1].start if announced else 0  # what was said before the last announcement does not count
-        for candidate in sorted([*announced[-1:], *self._other(text, since)], reverse=True):
+        plain = (
+            announced
+            and len(announced[-1].fragment) < _SHORTEST_SENTENCE
+            and not text[announced[-1].end :].strip(" .*")
+        )
+        for candidate in sorted([*announced[-1:], *(() if plain else self._other(text, since))], reverse=True):
             verdict = self._verdict(candidate.fragment, strong=candidate.strong)
             if verdict is not _NOTHING:
                 return verdict if isinstance(verdict, str) else None

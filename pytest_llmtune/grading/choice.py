@@ -166,6 +166,8 @@ class LabelWords:
 
     def exactly(self, text: str) -> str | None:
         """The label that ``text`` is, or is a synonym of."""
+        if text in self.owner:
+            return self.owner[text]
         return self.owner.get(folded(text))
 
     def stated(self, text: str) -> str | None:
@@ -220,7 +222,7 @@ class LabelWords:
 
     def _verdict(self, fragment: str, *, strong: bool) -> object:
         """The label that a fragment states; None where it offers several or says that none fits; else _NOTHING."""
-        text = _LATEX.sub(lambda match: match[1] or " ", fragment)
+        text = _LATEX.sub(lambda match: match[1] or " ", fragment) if "\\" in fragment or "$" in fragment else fragment
         if (label := self.exactly(text)) is not None:
             return label
         if (letter := self._leading(text)) is not None:
@@ -321,6 +323,8 @@ def _alone(word: str) -> str:
         )
     if re.search(f"[{_HANGUL}]", word):  # particles follow the word
         return f"(?<![{_HANGUL}]){term}"
+    if word.isascii():  # words of another script may follow without a space
+        return rf"(?<![a-z0-9_\u00c0-\u024f]){term}(?![a-z0-9_\u00c0-\u024f])"
     return term if _UNSPACED.search(word) else rf"(?<!\w){term}(?!\w)"
 
 

@@ -56,6 +56,9 @@ _PRICE = re.compile(
 )
 """A dollar sign that is money: none closes a formula after it before words have come."""
 _ROUGH = re.compile(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
+_COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
+_LETTER = re.compile(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
+"""A letter by itself is a variable, unless it is a word of some language."""
 _SUM = re.compile(r"[A-Za-z](?:\s*[-+]\s*[A-Za-z])+")
 """``p - q``: without it a minus sign is a hyphen."""
 _SIGN = re.compile(r"[\d\\$=^]")
@@ -191,11 +194,7 @@ def _stated(rest: str) -> str | None:
 def _number_text(sentence: str) -> str | None:
     """The number that a sentence of words states; None where there is none, or there is algebra about it."""
     head = clause_of(sentence)
-    if (
-        "\\" in head
-        or "$" in _PRICE.sub("", head)
-        or re.search(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])", head.rpartition("=")[2])
-    ):
+    if "\\" in head or "$" in _PRICE.sub("", head) or _LETTER.search(head.rpartition("=")[2]):
         return None
     value = number_in(sentence)
     return None if value is None else _spelled(value)
@@ -228,14 +227,16 @@ def _short(text: str) -> str | None:
         return None
     if formulas and (len(formulas) == 1 or formulas[-1].end() == len(stripped)):
         return _unwrap(formulas[-1])
-    if formulas or _PRICE.sub("", stripped).count("$") > 0 or "\\" in stripped:
+    if formulas or _PRICE.sub("", stripped).count("$") > 1 or "\\" in stripped:
         return None
     thin, numbers = find(stripped)
     own = [number for number in numbers if not number.aside] or numbers
     if not own or (len(thin) - own[-1].end > _LONGEST_UNIT and len(own) > 1):
         return None
-    value = last_of(stripped)
-    return None if value is None else _spelled(value)
+    raw, value = thin[own[-1].start : own[-1].end], last_of(stripped)
+    if value is None:
+        return raw if _COMMA_DECIMAL.fullmatch(raw) else None  # a list or a decimal: the reference tells
+    return _spelled(value)
 
 
 def _last(text: str) -> str | None:
@@ -301,7 +302,8 @@ def _later(tail: str) -> str | None:
     sentence = _SENTENCE_END.split(tail[match.end() :].lstrip(), maxsplit=1)[0]
     if _ROUGH.search(sentence) or "\\" in sentence.replace("\\$", ""):
         return None
-    return _number_text(sentence.strip(" *$"))
+    sentence = sentence.strip(" *$")
+    return None if _LETTER.search(clause_of(sentence)) else _number_text(sentence)
 
 
 def untagged(text: str) -> str:

@@ -282,6 +282,13 @@ def _atom(text: str) -> ParsedAnswer:
 def _list(text: str, items: list[ParsedAnswer], *, any_order: bool) -> ParsedAnswer:
     """Solutions stand in any order: points, and what is joined by "and" or named; bare numbers in commas stand in theirs."""
     names = {item.name for item in items if item.name}
+    if (
+        any_order
+        and len(names) < 2
+        and items[0].value is not None
+        and all(item.value == items[0].value for item in items)
+    ):
+        return items[-1]  # one value, spelled in several ways
     points = all(len(item.items) > 1 and item.kind != "list" for item in items)
     return ParsedAnswer(text, "set" if any_order or points or len(names) == 1 else "list", tuple(items))
 

@@ -539,6 +539,7 @@ KEYS: tuple[Key, ...] = (
         True,
         "Take the model's reasoning (`<think>...</think>` and the like) out of an answer before it is graded. `false`: grade "
         "everything; `{open: ..., close: ...}`, or a list of these: the marks of a thought, in place of the built-in ones.",
+        type="bool | Mapping[str, str] | Sequence[Mapping[str, str]]",
     ),
     Key(
         "allow_vacuous",

@@ -60,7 +60,7 @@ class SuiteKeys(TypedDict, total=False):
     """A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, or a list of these."""
     vote: str | Callable[..., Any] | None
     """How an answer is elected from several."""
-    reasoning: Any | None
+    reasoning: bool | Mapping[str, str] | Sequence[Mapping[str, str]] | None
     """Take the model's reasoning (`<think>...</think>` and the like) out of an answer before it is graded. `false`: grade everything; `{open: ..., close: ...}`, or a list of these: the marks of a thought, in place of the built-in ones."""
     allow_vacuous: bool | None
     """Accept a grader that calls an empty or a foreign answer right; every report says so."""

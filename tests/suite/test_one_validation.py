@@ -119,6 +119,7 @@ SAMPLES: dict[str, Any] = {
     "duplicates": "allow",
     "extra_body": {"top_k": [1, 2]},
     "vote": "medoid",
+    "reasoning": {"open": "<plan>", "close": "</plan>"},
     "allow_vacuous": True,
     "allow_constant_prompt": True,
     "metric": "success",

@@ -227,11 +227,10 @@ def _short(text: str) -> str | None:
         return None
     if formulas and (len(formulas) == 1 or formulas[-1].end() == len(stripped)):
         return _unwrap(formulas[-1])
-    if formulas or _PRICE.sub("", stripped).count("$") > 1 or "\\" in stripped:
-        return None
     thin, numbers = find(stripped)
     own = [number for number in numbers if not number.aside] or numbers
-    if not own or (len(thin) - own[-1].end > _LONGEST_UNIT and len(own) > 1):
+    formal = formulas or _PRICE.sub("", stripped).count("$") > 1 or "\\" in stripped
+    if formal or not own or (len(thin) - own[-1].end > _LONGEST_UNIT and len(own) > 1):
         return None
     raw, value = thin[own[-1].start : own[-1].end], last_of(stripped)
     if value is None:

@@ -14,6 +14,7 @@ __all__ = [
     "BudgetExhaustedError",
     "CacheError",
     "CompletionError",
+    "DamagedRecordingError",
     "EndpointError",
     "LLMTuneError",
     "LockError",
@@ -43,6 +44,10 @@ class MissingToolError(SuiteError):
 
 class RecordingError(LLMTuneError):
     """A recording cannot be read, written or trusted."""
+
+
+class DamagedRecordingError(RecordingError):
+    """A recording is truncated or corrupt; what comes before the damage can be used."""
 
 
 class StaleRecordingError(RecordingError):

@@ -27,6 +27,8 @@ __all__ = [
     "number",
     "one_line",
     "parse_number",
+    "quoted",
+    "scoped",
     "shown",
 ]
 
@@ -191,3 +193,18 @@ def parse_number(raw: Any) -> Decimal | None:
     except (InvalidOperation, ValueError):
         return None
     return value if value.is_finite() else None
+
+
+_UNSCOPED = re.compile(r"\bpytest --llm-(?:tune|accept|live|record=(?:missing|all))(?![\w=-])(?! (?:\S*::|\S*\.py|\"))")
+"""A command of one option, without the test that it is meant for."""
+
+
+def scoped(text: str, nodeid: str) -> str:
+    """A message whose commands name this test: without it they would tune, record and pay for every suite."""
+    return _UNSCOPED.sub(lambda match: f"{match[0]} {quoted(nodeid)}", text)
+
+
+def quoted(nodeid: str) -> str:
+    """For a POSIX shell and for cmd.exe alike, as far as they agree."""
+    plain = all(character.isalnum() or character in "/._-:=+,@%" for character in nodeid)
+    return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'

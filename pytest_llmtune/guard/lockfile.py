@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,17 @@ from pytest_llmtune.types import Evaluation, ExampleResult, Interval, Row
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["VERSION", "Lock", "LockedExample", "Measured", "StudySummary", "TrialSummary", "head", "short_answer"]
+__all__ = [
+    "VERSION",
+    "Lock",
+    "LockedExample",
+    "Measured",
+    "StudySummary",
+    "TrialSummary",
+    "from_here",
+    "head",
+    "short_answer",
+]
 
 
 VERSION = 1
@@ -246,7 +257,15 @@ def short_answer(answer: str) -> str:
 
 
 def _mend(path: Path) -> str:
-    return f"Restore it (git checkout -- {path.name}), or search again: pytest --llm-tune"
+    return f"Restore it (git checkout -- {from_here(path)}), or search again: pytest --llm-tune"
+
+
+def from_here(path: Path) -> str:
+    """The path as a command names it that is run where pytest was."""
+    try:
+        return os.path.relpath(path).replace(os.sep, "/")
+    except ValueError:  # on another drive
+        return str(path)
 
 
 def _text(path: Path) -> str:
@@ -266,7 +285,7 @@ def _text(path: Path) -> str:
         line = text.count("\n", 0, conflict.start()) + 1
         raise LockError(
             f"{path}, line {line}: git conflict markers in the lock file. Take one side "
-            f"(git checkout --ours -- {path.name}, or --theirs), then run: pytest --llm-accept"
+            f"(git checkout --ours -- {from_here(path)}, or --theirs), then run: pytest --llm-accept"
         )
     return text
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune._util.text import quoted, scoped
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.grading.reasoning import Marks, marks_by_key
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
@@ -17,12 +18,15 @@ from pytest_llmtune.types import Evaluation, Interval, ShardFacts
 
 __all__ = ["Compared", "RecordingFacts", "SuiteReport"]
 
+_ALL = "--llm-record=all"
+
 
 _MEANING = {
     "--llm-accept": "if today's result is meant: makes it the baseline",
     "--llm-tune": "searches a better configuration; this costs money",
     "--llm-record=missing": "asks only what has no recording",
     "--llm-live": "asks again",
+    "--llm-record=all": "asks everything again; what a run that was stopped has paid for is kept",
 }
 
 
@@ -101,7 +105,8 @@ class SuiteReport:
         """What a reader must know beside the figures: of the verdict, of the run, of the recording."""
         unused = self.recording.unused if self.recording else 0
         mending = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
-        return (*self.verdict.notes, *self.notes, *([mending] if unused else []))
+        notes = (*self.verdict.notes, *self.notes, *([mending] if unused else []))
+        return tuple(scoped(note, self.nodeid) for note in notes)
 
     @property
     def interrupted(self) -> bool:
@@ -112,7 +117,7 @@ class SuiteReport:
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to run next and what it does, the most likely first; empty where all is well."""
         options = dict.fromkeys(stale.option for stale in self.verdict.stale) or self._mending()
-        return tuple((f"pytest {option} {_quoted(self.nodeid)}", _MEANING.get(option, "")) for option in options)
+        return tuple((f"pytest {option} {quoted(self.nodeid)}", _MEANING.get(option, "")) for option in options)
 
     def _mending(self) -> tuple[str, ...]:
         verdict = self.verdict
@@ -121,7 +126,10 @@ class SuiteReport:
         if any(gate.name == "max_drop" and not gate.conclusive for gate in verdict.gates):
             return ("--llm-accept",)
         if verdict.status == "inconclusive":
-            return (f"--llm-{self.mode}" if self.mode in ("live", "tune") else "--llm-record=missing",)
+            again = self.mode in ("live", "tune", "record=all")
+            unknown = self.evaluation.unknown if self.evaluation else ()
+            useless = any(_ALL in (result.error or "") for result in unknown)  # what is recorded is no answer
+            return (f"--llm-{self.mode}" if again else _ALL if useless else "--llm-record=missing",)
         only_baseline = all(gate.name in ("max_drop", "max_cost_rise") for gate in verdict.failed_gates)
         return ("--llm-accept", "--llm-tune") if only_baseline else ("--llm-tune",)
 
@@ -144,9 +152,3 @@ class SuiteReport:
             return from_plain(cls, data)
         except ValueError as error:
             raise ReportError(f"no report of a suite: {error}") from None
-
-
-def _quoted(nodeid: str) -> str:
-    """For a POSIX shell and for cmd.exe alike, as far as they agree."""
-    plain = all(character.isalnum() or character in "/._-:=+,@%" for character in nodeid)
-    return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'

@@ -214,6 +214,8 @@ class PriceBook:
     own: Mapping[str, Any] = field(default_factory=dict)
     """Model name to Price, or to the mapping that ``parse_price`` reads."""
     base_urls: tuple[str, ...] = ()
+    of_suite: bool = True
+    """Whether there is a suite whose keys can give a price; tests of an app have none."""
     _known: dict[str, Price] = field(default_factory=dict, compare=False)
 
     def price(self, model: str) -> Price:
@@ -271,10 +273,10 @@ class PriceBook:
 
     def _unknown(self, model: str) -> SuiteError:
         own = f" (own prices are given for: {', '.join(sorted(self.own))})" if self.own else ""
+        suite = f'in the suite: prices={{"{model}": {{"input": 0.15, "output": 0.60}}}}, or ' if self.of_suite else ""
         return SuiteError(
-            f"the price of model {model!r} is unknown{own}; give it in USD per 1M tokens, in the suite: "
-            f'prices={{"{model}": {{"input": 0.15, "output": 0.60}}}}, '
-            f"or in the ini file: llmtune_prices = {model} input=0.15 output=0.60"
+            f"the price of model {model!r} is unknown{own}; give it in USD per 1M tokens, {suite}"
+            f"in the ini file: llmtune_prices = {model} input=0.15 output=0.60"
         )
 
 

@@ -96,7 +96,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if using:
         session_of(session.config).declare(using)
     if value_of("prune", session.config):
-        pytest.exit(session_of(session.config).prune(using), returncode=0)
+        ours = session_of(session.config)
+        ours.pruned = ours.prune(using, failed=session.testsfailed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    return True if value_of("prune", session.config) else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -157,12 +163,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 class _Refusals:
-    """A test that cannot be run fails within the hooks of its setup: other plugins' have begun, and will end."""
+    """A test that cannot be run fails within the hooks of its setup: other plugins' have begun, and will end.
+
+    After those that skip, before that of fixtures.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._session.refuse(item)
 
@@ -201,6 +209,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         ours = session_of(session.config)
         written = ours.write_reports()
         wrong = ours.misused or (ours.wrong and session.config.getoption("collectonly"))
+        if ours.pruned and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
         if (wrong and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)) or (
             not written and session.exitstatus == pytest.ExitCode.OK
         ):
@@ -249,7 +259,7 @@ def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The locked configuration of the test's suite: OpenAI parameters, and ``prompt`` or ``messages``."""
     from pytest_llmtune.plugin.session import tuned
 
-    return tuned(request.node)
+    return tuned(session_of(request.config), request.node)
 
 
 @pytest.fixture

@@ -46,6 +46,16 @@ def boolean(text: str) -> bool:
     raise ValueError(f"is {text!r}; valid: {', '.join(_TRUE)}, {', '.join(_FALSE[1:])}")
 
 
+def pruning(text: str) -> str | None:
+    """``show``, ``yes``, or None for an ini file's or the environment's false."""
+    word = text.strip().lower()
+    if word in _FALSE:
+        return None
+    if word == "show" or word in _TRUE:
+        return "show" if word == "show" else "yes"
+    raise ValueError(f"is {text!r}; valid: nothing or show, to look; yes, to remove. It takes no paths")
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -168,6 +178,8 @@ class Option(NamedTuple):
     """None for a flag."""
     many: bool = False
     """Whether the ini key holds one value a line; elsewhere values are separated by commas."""
+    bare: str | None = None
+    """What the option means without a value; None: it needs one."""
 
     @property
     def flag(self) -> str:
@@ -259,8 +271,10 @@ OPTIONS = (
     ),
     Option(
         "prune",
-        boolean,
-        "remove recordings and lock files whose suite is gone (runs no test; give no paths, -k or -m)",
+        pruning,
+        "show recordings and lock files whose suite is gone; yes: remove them (runs no test; give no paths, -k or -m)",
+        "yes",
+        bare="show",
     ),
 )
 
@@ -280,6 +294,15 @@ def declare(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         if option.metavar is None:
             group.addoption(option.flag, dest=option.key, action="store_const", const="true", help=option.help)
+        elif option.bare is not None:
+            group.addoption(
+                option.flag,
+                dest=option.key,
+                nargs="?",
+                const=option.bare,
+                metavar=option.metavar,
+                help=option.help,
+            )
         else:
             group.addoption(option.flag, dest=option.key, metavar=option.metavar, help=option.help)
         if option.many:
@@ -324,6 +347,8 @@ def _mode(config: pytest.Config) -> Mode:
         raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
     mode = chosen[0] if chosen else Modes.REPLAY
     _check_engine(config)
+    if value_of("prune", config) and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
+        raise pytest.UsageError("--llm-prune and -n cannot be combined: no test runs; leave out -n")
     _check_shards(config, mode)
     return mode
 

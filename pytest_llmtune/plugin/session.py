@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmtune._util.files import refuse_links
+from pytest_llmtune._util.text import meant, quoted, scoped
 from pytest_llmtune.capture.session import replay_of, replay_of_fixture
-from pytest_llmtune.errors import LLMTuneError, MissingToolError, ReportError
+from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.plugin import workers
 from pytest_llmtune.plugin.options import settings_of, value_of
@@ -72,6 +73,8 @@ class Session:
         """Why the recording of a test cannot be opened, by node id; told as soon as its setup begins."""
         self.misused = False
         """Whether such a test was run, here or in a worker of xdist."""
+        self.pruned = ""
+        """What ``--llm-prune`` found."""
         self.judged: dict[str, bool] = {}
         """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
@@ -118,7 +121,7 @@ class Session:
         """The prices in force for the calls of tests."""
         from pytest_llmtune.money.prices import PriceBook
 
-        return PriceBook(self.settings.prices)
+        return PriceBook(self.settings.prices, of_suite=False)
 
     @cached_property
     def traffic(self) -> Traffic:
@@ -197,6 +200,7 @@ class Session:
 
         run = SuiteRun(suite, self.settings, self._location(item), self.ledger, self.redactor, self._listen)
         run.at_end = self._open.callback
+        run.others = self._names
         if (shards := self.shards) is not None:
             shards.of(suite.name)  # that there are none is said now
             run.gather = lambda _: shards
@@ -205,6 +209,10 @@ class Session:
                 run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
         self.runs[item.nodeid] = run
 
+    def _names(self) -> frozenset[str]:
+        """Of all suites of this run."""
+        return frozenset(run.suite.name for run in self.runs.values())
+
     @staticmethod
     def _location(item: pytest.Item) -> SuiteLocation:
         from pytest_llmtune.guard.outcome import SuiteLocation
@@ -212,11 +220,14 @@ class Session:
         path, line, _ = item.location
         return SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
 
-    def prune(self, items: Sequence[pytest.Item]) -> str:
-        """Remove the files of suites and tests that are gone; returns what to say of it.
+    def prune(self, items: Sequence[pytest.Item], *, failed: int = 0) -> str:
+        """Show the files of suites and tests that are gone, and remove them where that is wanted; returns what to say.
+
+        Args:
+            failed: files that could not be collected: whatever they declare would look as if it were gone.
 
         Raises:
-            pytest.UsageError: only some tests are selected, so that the files of the others would look like orphans.
+            pytest.UsageError: some tests are not known, so that their files would look like orphans.
         """
         from pytest_llmtune.recording.housekeeping import orphans, remove
 
@@ -224,11 +235,20 @@ class Session:
         chosen = config.args_source is pytest.Config.ArgsSource.ARGS
         if chosen or config.getoption("keyword") or config.getoption("markexpr"):
             raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k and no -m")
+        if self.wrong or failed:
+            problems = [*self.wrong.values(), *([f"{failed} files could not be collected"] if failed else [])]
+            raise pytest.UsageError("\n".join(["--llm-prune needs to know all suites; mend these first:", *problems]))
         used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
         used += [replay_of(item, self).path for item in items]
         gone = [path for path in orphans(config.rootpath, used) if ".fixture." not in path.name]
-        remove(gone)
-        return "\n".join(f"removed {path.relative_to(config.rootpath)}" for path in gone) or "nothing to remove"
+        if not gone:
+            return "nothing to remove"
+        wanted = value_of("prune", config) == "yes"
+        if wanted:
+            remove(gone)
+        word = "removed" if wanted else "would remove"
+        lines = [f"{word} {path.relative_to(config.rootpath).as_posix()}" for path in gone]
+        return "\n".join([*lines, *([] if wanted else ["next: pytest --llm-prune=yes"])])
 
     def _listen(self, event: Any) -> None:
         self.progress(event)
@@ -269,8 +289,8 @@ class Session:
         try:
             yield
         except LLMTuneError as error:
-            self.errors[item.nodeid] = str(error)
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
+            self.errors[item.nodeid] = scoped(str(error), item.nodeid)
+            raise pytest.fail.Exception(scoped(str(error), self.target(item.nodeid)), pytrace=False) from None
         except KeyboardInterrupt as stopped:
             if not stopped.args:
                 raise
@@ -305,7 +325,7 @@ class Session:
 
         if self.settings.mode.online:
             return None
-        command = " ".join(filter(None, ("pytest", node, "--llm-record=missing")))
+        command = " ".join(filter(None, ("pytest", node and quoted(self.target(node)), "--llm-record=missing")))
         return Offline(command, self.traffic.open_hosts)
 
     @contextmanager
@@ -366,6 +386,12 @@ class Session:
         """Whether the network is shut for tests too that use nothing of ours."""
         return self.settings.block_network == "all"
 
+    def target(self, nodeid: str) -> str:
+        """A test as a command names it that is run where pytest was."""
+        path, mark, rest = nodeid.partition("::")
+        here = os.path.relpath(self.config.rootpath / path, self.config.invocation_params.dir)
+        return f"{here.replace(os.sep, '/')}{mark}{rest}"
+
     def run_of(self, item: pytest.Item) -> SuiteRun:
         """The suite that a test declares."""
         return self.runs[item.nodeid]
@@ -386,7 +412,8 @@ class Session:
         if not run.report.verdict.passed:
             from pytest_llmtune.report import terminal
 
-            text = terminal.failure(run.report, width=self.width, color=False, verbosity=self.config.get_verbosity())
+            shown = replace(run.report, nodeid=self.target(run.report.nodeid))
+            text = terminal.failure(shown, width=self.width, color=False, verbosity=self.config.get_verbosity())
             pytest.fail(text, pytrace=False)
 
     # -- reporting
@@ -434,13 +461,14 @@ class Session:
 
     def summary(self) -> str:
         """The terminal summary; empty where there is nothing to say."""
-        lines = [*self.dry_runs]
+        lines = [*self.dry_runs, self.pruned]
         if self.reports:
             from pytest_llmtune.report import terminal
 
             color = self.config.get_terminal_writer().hasmarkup
             verbosity = self.config.get_verbosity()
-            lines.append(terminal.summary(self.reports, width=self.width, color=color, verbosity=verbosity))
+            shown = [replace(report, nodeid=self.target(report.nodeid)) for report in self.reports]
+            lines.append(terminal.summary(shown, width=self.width, color=color, verbosity=verbosity))
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from pytest_llmtune.report.ci import error_annotations, project_within
 
@@ -563,10 +591,19 @@ def handle(session: Session, item: pytest.Item) -> SuiteHandle:
     return SuiteHandle(session.run_of(item), session, item.nodeid)
 
 
-def tuned(item: pytest.Item) -> dict[str, Any]:
-    """What the fixture ``tuned_config`` gives."""
+def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
+    """What the fixture ``tuned_config`` gives.
+
+    Raises:
+        SuiteError: the marker ``llm_suite`` names no suite.
+    """
     marker = item.get_closest_marker("llm_suite")
-    return locked_config(item.path.parent / "llmtune", marker.args[0] if marker and marker.args else None)
+    if marker is None:
+        return locked_config(item.path.parent / "llmtune", None, session)
+    given = [*marker.args, *marker.kwargs.values()]
+    if len(given) != 1 or not isinstance(given[0], str) or not marker.kwargs.keys() <= {"name"}:
+        raise SuiteError(f"{item.nodeid}: llm_suite takes the name of one suite: @pytest.mark.llm_suite('NAME')")
+    return locked_config(item.path.parent / "llmtune", given[0], session)
 
 
 def client(session: Session, item: pytest.Item) -> OpenAI:
@@ -583,18 +620,36 @@ def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
     return openai_client.async_client(session.replay(item), base_url=session.settings.base_url)
 
 
-def locked_config(directory: Path, name: str | None) -> dict[str, Any]:
+def locked_config(directory: Path, name: str | None, session: Session) -> dict[str, Any]:
     """The configuration in the lock file of a suite: by its name, else the only one there is.
 
     Raises:
-        SuiteError: no lock file, or several and no name.
+        SuiteError: no lock file of that name; several, and no name.
         LockError: the lock file cannot be read.
     """
-    from pytest_llmtune.errors import SuiteError
     from pytest_llmtune.guard.lockfile import Lock
 
+    runs = {run.suite.name: run for run in session.runs.values() if run.place.directory == directory}
     found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
-    if name is None and len(found) != 1:
-        there = f"there are {', '.join(found)}; choose: @pytest.mark.llm_suite(NAME)" if found else "there is none"
-        raise SuiteError(f"tuned_config needs one lock file in {directory}; {there}. Write one: pytest --llm-tune")
-    return dict(Lock.read(directory / f"{name or found[0]}.lock.yaml").config)
+    known = sorted({*runs, *found})
+    if name is None:
+        if len(known) > 1:
+            raise SuiteError(
+                f"tuned_config: there are several suites, {', '.join(known)}; choose one: @pytest.mark.llm_suite(NAME)"
+            )
+        if not known:
+            raise SuiteError(f"tuned_config: {directory} holds no lock file, and no suite is declared beside it")
+        [name] = known
+    elif name not in known:
+        there = f"the suites are {', '.join(known)}" if known else f"{directory} holds no lock file"
+        raise SuiteError(f"llm_suite({name!r}): there is no such suite{meant(name, known)}; {there}")
+    # a test of the app is not what tunes: its commands name the suite
+    node = session.target(runs[name].place.nodeid) if name in runs else ""
+    if name not in found:
+        raise SuiteError(
+            f"the suite {name!r} has no lock file yet. Write it: pytest --llm-tune {quoted(node)}".rstrip()
+        )
+    try:
+        return dict(Lock.read(directory / f"{name}.lock.yaml").config)
+    except LockError as error:
+        raise LockError(scoped(str(error), node) if node else f"{error} (the suite {name!r})") from None

@@ -57,7 +57,7 @@ class Recording:
         """Read and index a recording; where there is no file, it is empty.
 
         Args:
-            torn: whether the parts that are there will do where others are missing.
+            torn: whether what is there will do where parts are missing or damaged.
 
         Raises:
             RecordingError: the file cannot be trusted; the message names the line.

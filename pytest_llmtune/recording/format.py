@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
 from pytest_llmtune._util.weight import MAX_JSON, json_weight
-from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.errors import DamagedRecordingError, RecordingError, SuiteError
 from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import facts_of, parse_object
@@ -440,8 +440,9 @@ def entry(path: Path, line: bytes) -> Interaction:
 
 
 def _fault(path: Path, line: int, what: str) -> RecordingError:
-    return RecordingError(
-        f"{path}:{line}: the recording {what}; restore the file from git, or record anew: pytest --llm-record=all"
+    return DamagedRecordingError(
+        f"{path}:{line}: the recording {what}; restore the file from git, or record what is lost: "
+        "pytest --llm-record=missing"
     )
 
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, overload
 
 from pytest_llmtune._util.files import open_regular
-from pytest_llmtune.errors import RecordingError
+from pytest_llmtune.errors import DamagedRecordingError, RecordingError
 from pytest_llmtune.recording.format import MAX_BYTES, Interaction, entries, entry, is_own_format
 
 if TYPE_CHECKING:
@@ -239,14 +239,14 @@ def read_all(path: Path, *, torn: bool = False) -> Iterator[Interaction]:
     """All interactions of a recording, in order; none where there is no recording.
 
     Args:
-        torn: whether the parts that are there will do where others are missing.
+        torn: whether what is there will do where parts are missing or damaged.
 
     Raises:
         RecordingError: a file is corrupt, truncated, too large, of an unknown version, or holds git conflict markers,
             and the message names the line; or parts are missing.
     """
     for file in files_of(path, torn=torn):
-        for _, interaction in _Part(file).scan():
+        for _, interaction in _Part(file).scan(torn=torn):
             yield interaction
 
 
@@ -264,7 +264,7 @@ def load_interactions(
     stored = Stored()
     keep = stored.keep if large and all(file.is_own for file in files) else None
     for file in files:
-        for offset, interaction in file.scan():
+        for offset, interaction in file.scan(torn=torn):
             seen(len(kept) + len(stored), interaction)
             if keep is None:
                 kept.append(interaction)
@@ -317,10 +317,14 @@ class _Part:
         with self._open() as file:
             return is_own_format(file.readline())
 
-    def scan(self) -> Iterator[tuple[int, Interaction]]:
-        """Every interaction with the byte where its line begins."""
+    def scan(self, *, torn: bool = False) -> Iterator[tuple[int, Interaction]]:
+        """Every interaction with the byte where its line begins; of a damaged file, if ``torn``, those before the damage."""
         with self._open() as file:
-            yield from entries(self._path, file)
+            try:
+                yield from entries(self._path, file)
+            except DamagedRecordingError:
+                if not torn:
+                    raise
 
     def at(self, offset: int) -> Interaction:
         """The interaction whose line begins there.

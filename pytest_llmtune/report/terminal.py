@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._util.text import apart, cell_cut, clean, columns, counted, dollars, interval, number, one_line
+from pytest_llmtune._util.text import (
+    apart,
+    cell_cut,
+    clean,
+    columns,
+    counted,
+    dollars,
+    interval,
+    number,
+    one_line,
+    scoped,
+)
 from pytest_llmtune.guard.lockfile import Measured
 from pytest_llmtune.report.html.charts import label
 
@@ -137,7 +148,10 @@ def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:
 def _unknown(report: SuiteReport, verbosity: int) -> list[str]:
     unknown = report.evaluation.unknown if report.evaluation else ()
     shown = unknown if verbosity > 0 else unknown[:_FLIPS]
-    lines = [f"  unknown  row {result.example.index}: {one_line(result.error or 'no answer')}" for result in shown]
+    lines = [
+        f"  unknown  row {result.example.index}: {one_line(scoped(result.error or 'no answer', report.nodeid))}"
+        for result in shown
+    ]
     return lines + ([f"  ... and {len(unknown) - len(shown)} more"] if len(unknown) > len(shown) else [])
 
 

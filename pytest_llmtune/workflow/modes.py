@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ from pytest_llmtune._util.files import check_writable, exclusive
 from pytest_llmtune._util.text import counted
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource
-from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.errors import LockError, RecordingError, SuiteError
 from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve, with_reliability
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
-from pytest_llmtune.guard.lockfile import Lock, StudySummary
+from pytest_llmtune.guard.lockfile import Lock, StudySummary, from_here
 from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.shards import merged
@@ -24,7 +24,7 @@ from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerpr
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.housekeeping import RerecordSession
-from pytest_llmtune.recording.storage import Layout
+from pytest_llmtune.recording.storage import Layout, files_of
 from pytest_llmtune.recording.writer import stable_runs
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
@@ -35,7 +35,7 @@ from pytest_llmtune.types import Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
     from decimal import Decimal
     from pathlib import Path
@@ -71,6 +71,8 @@ class SuiteRun:
     """Where results come from that are judged together, instead of replaying."""
     at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
     """Takes what is to be done when the whole run was told."""
+    others: Callable[[], Collection[str]] = field(default=tuple)
+    """The names of all suites of the run."""
     _misses: dict[str, Miss] = field(default_factory=dict)
     """Of a task: row to what it asked that is not recorded."""
 
@@ -163,8 +165,8 @@ class SuiteRun:
 
         if self.report.evaluation is None:
             what = "; ".join(stale.what for stale in self.report.verdict.stale)
-            command = self.report.commands[0] if self.report.commands else ""
-            raise StaleRecordingError(f"{self.suite.name}: {what}. Run: {command}")
+            following = f". Run: {self.report.commands[0][0]}" if self.report.commands else ""
+            raise StaleRecordingError(f"{self.suite.name}: {what}{following}")
         return self.report.evaluation
 
     @cached_property
@@ -172,7 +174,7 @@ class SuiteRun:
         """The configuration in force: just tuned, or locked."""
         if self.settings.mode is Mode.TUNE:
             self.evaluation  # noqa: B018  # tunes, and so writes the lock file
-        return BaselineConfig.of(self.suite, Lock.read(self.lock_path)).config
+        return BaselineConfig.of(self.suite, self._baseline()).config
 
     def searching(self, log: Path | None = None) -> TuneMode:
         """The search of this suite.
@@ -188,7 +190,7 @@ class SuiteRun:
 
     def _guarded(self) -> SuiteReport:
         """Every mode that starts from a lock file."""
-        lock = Lock.read(self.lock_path)
+        lock = self._baseline()
         locked = BaselineConfig.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
         now = fingerprints_of(self.suite, config, self.split, self.grader)
@@ -274,6 +276,43 @@ class SuiteRun:
         return evaluation
 
     # -- the steps
+
+    def _baseline(self) -> Lock:
+        """The suite's lock file.
+
+        Raises:
+            LockError: it cannot be read, or is not there; one of a suite that was renamed is offered.
+        """
+        try:
+            return Lock.read(self.lock_path)
+        except LockError as error:
+            if self.lock_path.exists() or not (old := self._renamed()):
+                raise
+            moves = [
+                f"git mv {from_here(file)} {from_here(file.with_name(self.suite.name + file.name.removeprefix(old)))}"
+                for file in (self.lock_path.with_name(f"{old}.lock.yaml"), *files_of(self._recording_of(old)))
+            ]
+            raise LockError(
+                f"{error}\nThe lock file of {old!r} is of the same data, grader and space, and no suite of that name was "
+                f"declared; if this suite was renamed: {' && '.join(moves)}"
+            ) from None
+
+    def _recording_of(self, name: str) -> Path:
+        return self.place.directory / f"{name}.cassette.json"
+
+    def _renamed(self) -> str:
+        """The name of a lock file beside this suite's that was made of the same; empty where there is none."""
+        same = {
+            "dataset": self.split.dataset.fingerprint if self.split.dataset else "",
+            "grader": self.grader.fingerprint,
+            "space": self.suite.space.fingerprint,
+        }
+        for path in sorted(self.place.directory.glob("*.lock.yaml")):
+            name = path.name.removesuffix(".lock.yaml")
+            with suppress(LockError):
+                if name not in self.others() and same.items() <= Lock.read(path).fingerprints.items():
+                    return name
+        return ""
 
     async def _asked(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([rows.config.model])

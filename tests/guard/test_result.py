@@ -45,7 +45,7 @@ def test_ten_thousand_examples_cross_in_seconds() -> None:
         (report(scores(1), lock(scores(1))), []),
         (report(scores(0), lock(scores(1))), ["--llm-accept", "--llm-tune"]),
         (report(scores(None), mode="live"), ["--llm-live"]),
-        (report(scores(None), mode="record=all"), ["--llm-record=missing"]),
+        (report(scores(None), mode="record=all"), ["--llm-record=all"]),
         (
             report(None, stale=[Stale("x", "--llm-a"), Stale("y", "--llm-b"), Stale("z", "--llm-a")]),
             ["--llm-a", "--llm-b"],

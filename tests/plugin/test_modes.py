@@ -239,13 +239,16 @@ def test_a_wrong_suite_is_a_usage_error_at_collection(project: Project, more: st
 
 
 def test_a_damaged_recording_is_mended_by_the_command_that_it_names(tuned: Project) -> None:
-    """Recording everything anew does not stumble over the file that it replaces; live runs do not look at it."""
+    """Recording does not stumble over the file that it replaces, and asks only what is lost; live runs do not look at it."""
     path = tuned.pytester.path / "llmtune" / "sums.cassette.json"
     path.write_text(path.read_text(encoding="utf-8")[:-200], encoding="utf-8")
     result = tuned.run()
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*record anew: pytest --llm-record=all*"])
+    result.stdout.fnmatch_lines(["*record what is lost: pytest --llm-record=missing test_sums.py::test_sums*"])
     tuned.run("--llm-live").assert_outcomes(passed=1)
+    tuned.run("--llm-record=missing").assert_outcomes(passed=1)
+    tuned.run().assert_outcomes(passed=1)
+    path.write_text(path.read_text(encoding="utf-8")[:-200], encoding="utf-8")
     tuned.run("--llm-record=all").assert_outcomes(passed=1)
     tuned.run().assert_outcomes(passed=1)
 

@@ -10,19 +10,45 @@ if TYPE_CHECKING:
     from conftest import Project
 
 
-def test_files_of_a_suite_that_is_gone_are_removed(tuned: Project) -> None:
-    """The suite's own files stay, the orphan goes, and no test runs."""
+def test_files_of_a_suite_that_is_gone_are_shown_and_then_removed(tuned: Project) -> None:
+    """Nothing goes before it was seen; the suite's own files stay, and no test runs."""
     directory = tuned.pytester.path / "llmtune"
     orphan = directory / "gone.cassette.json"
     orphan.write_text("{}", encoding="utf-8")
     result = tuned.run("--llm-prune")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*removed llmtune*gone.cassette.json*"])
+    result.stdout.fnmatch_lines(["would remove llmtune/gone.cassette.json", "next: pytest --llm-prune=yes"])
+    assert orphan.exists()
+    result = tuned.run("--llm-prune=yes")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["removed llmtune/gone.cassette.json"])
+    result.assert_outcomes()
+    assert "!!!" not in result.stdout.str()
     assert sorted(path.name for path in directory.iterdir()) == ["sums.cassette.json", "sums.lock.yaml"]
+    tuned.run("--llm-prune").stdout.fnmatch_lines(["nothing to remove"])
 
 
 def test_a_selection_is_refused(tuned: Project) -> None:
-    """With -k the other suites' files would look like orphans."""
-    result = tuned.run("--llm-prune", "-k", "nothing")
+    """With -k the other suites' files would look like orphans; and so would those of xdist's controller, which collects none."""
+    for more in (["-k", "nothing"], ["-n", "2"], ["test_sums.py"]):
+        result = tuned.run("--llm-prune=yes", *more)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert (tuned.pytester.path / "llmtune" / "sums.lock.yaml").exists()
+
+
+def test_what_cannot_be_collected_is_not_gone(tuned: Project) -> None:
+    """A file that cannot be imported, or a suite that is declared wrongly, keeps its files."""
+    path = tuned.pytester.path / "test_sums.py"
+    good = path.read_text(encoding="utf-8")
+    for broken in (good.replace("n=randint", "nn=randint"), f"import nosuch\n{good}"):
+        path.write_text(broken, encoding="utf-8")
+        result = tuned.run("--llm-prune=yes")
+        assert result.ret != pytest.ExitCode.OK
+        assert (tuned.pytester.path / "llmtune" / "sums.lock.yaml").exists()
+
+
+def test_an_unknown_word_is_refused(tuned: Project) -> None:
+    """With what is valid."""
+    result = tuned.run("--llm-prune=everything")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert (tuned.pytester.path / "llmtune" / "sums.lock.yaml").exists()
+    result.stderr.fnmatch_lines(["*--llm-prune is 'everything'; valid: nothing or show, to look; yes, to remove*"])

@@ -96,7 +96,7 @@ def test_a_stale_suite_names_what_changed_and_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "option"), [("replay", "record=missing"), ("record=all", "record=missing"), ("live", "live")]
+    ("mode", "option"), [("replay", "record=missing"), ("record=all", "record=all"), ("live", "live")]
 )
 def test_an_inconclusive_run_asks_again(mode: str, option: str) -> None:
     """Too many unknown examples: the headline counts them, and the command asks again in the way it was asked."""
@@ -244,7 +244,8 @@ def test_what_weakens_a_passed_verdict_is_said() -> None:
     one = report(scores(1), criteria=Criteria(reused=True), recording=recording)
     notes = [line for line in summary([one]).splitlines() if line.startswith("note: algebra: ")]
     assert "the guard uses the rows" in notes[0]
-    assert notes[-1].endswith("3 recorded interactions are no longer used; remove them: pytest --llm-record=missing")
+    command = "pytest --llm-record=missing tests/test_math.py::test_algebra"
+    assert notes[-1].endswith(f"3 recorded interactions are no longer used; remove them: {command}")
 
 
 def test_nothing_is_said_where_nothing_is_to_say() -> None:

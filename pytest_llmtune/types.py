@@ -156,6 +156,8 @@ class ModelCall:
     path: str = ""
     """Of the URL."""
     status: int = 200
+    digest: str = ""
+    """8 hex digits of what was asked and answered: equal for equal calls."""
 
     @property
     def tokens(self) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -89,6 +89,8 @@ class LockedExample:
     """8 hex digits of the answers that were graded: others are new answers. Empty in files of earlier versions."""
     cost: Decimal | None = None
     """USD of this instance; None in files of earlier versions."""
+    calls: tuple[str, ...] = ()
+    """Digests of the calls of a task's first run, in order."""
 
     @classmethod
     def of(cls, result: ExampleResult, asked: str = "") -> LockedExample:
@@ -104,7 +106,13 @@ class LockedExample:
             asked,
             answers_digest(result.responses) if grade else "",
             result.cost.normalize() if grade else None,
+            tuple(call.digest for call in result.runs[0].calls) if result.runs else (),
         )
+
+    def to_line(self) -> dict[str, Any]:
+        """JSON data for its line in the file; suites without a task have no calls."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain if self.calls else {name: value for name, value in plain.items() if name != "calls"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +229,7 @@ class Lock:
 
         plain = to_plain(dataclasses.replace(self, examples=()))
         del plain["examples"]
-        lines = [f"- {_json_line(to_plain(example))}\n" for example in self.examples]
+        lines = [f"- {_json_line(example.to_line())}\n" for example in self.examples]
         return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{''.join(lines)}"
 
     def write(self, path: Path) -> bool:
@@ -317,7 +325,7 @@ def _read_line(line: str) -> Any:
     return json.loads(line[2:])
 
 
-def _json_line(example: Sequence[Any]) -> str:
+def _json_line(example: Mapping[str, Any]) -> str:
     line = json.dumps(example, ensure_ascii=False)
     return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
 

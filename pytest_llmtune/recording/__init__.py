@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from pytest_llmtune.wire.response import answers_in, is_refusal, parse_object
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_llmtune.recording.storage import Layout
@@ -121,6 +122,17 @@ class Recording:
         self._taken.update(positions)
         found = [self.interactions[position] for position in positions]
         return sorted(found, key=lambda each: each.position.call if each.position else 0)
+
+    def run_costs(self, charge: Callable[[Interaction], Any]) -> list[tuple[int, Decimal]]:
+        """Number of calls and USD of each recorded run of a task.
+
+        Args:
+            charge: prices a call; gives something with ``usd``.
+        """
+        return [
+            (len(positions), sum((charge(self.interactions[each]).usd for each in positions), Decimal(0)))
+            for positions in self._runs.values()
+        ]
 
     def leave_row(self, row: str) -> None:
         """Somebody else replays the runs of this row: they count as used."""

@@ -227,6 +227,8 @@ class Space:
         lengths = {
             name: _longest(domain) for name, domain in domains.items() if name in _LENGTHS and name not in values
         }
+        if self.runs_task:  # a function has no defaults for what its configuration lacks
+            values |= {name: _simplest(domain) for name, domain in domains.items() if name not in values}
         return self.config({"model": model, **values, **lengths}, self.templates[0])
 
     def config(self, chosen: Mapping[str, Any], template: Template) -> Config:
@@ -284,6 +286,17 @@ class Space:
 
 def _plain(domains: Mapping[str, Domain]) -> dict[str, Any]:
     return {name: domain.to_plain() for name, domain in domains.items()}
+
+
+def _simplest(domain: Domain) -> Any:
+    """The first of a choice, the least of a range."""
+    if isinstance(domain, OneOf):
+        return {name: _simplest(inner) for name, inner in domain.branches[0].items()}
+    if isinstance(domain, Choice):
+        return domain.options[0]
+    if isinstance(domain, Range):
+        return int(domain.low) if domain.whole else domain.low
+    return domain.value if isinstance(domain, Constant) else None
 
 
 def _longest(domain: Domain) -> Any:

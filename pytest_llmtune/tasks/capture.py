@@ -154,6 +154,8 @@ class RunCapture:
     """Why a call could not be played: which, and how it differs from what is recorded there."""
     error: LLMTuneError | None = None
     """What stopped the run from our side."""
+    worst: Decimal = Decimal(0)
+    """USD that the call which could not be played may cost at most."""
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
     _played: set[int] = field(default_factory=set)
     """Numbers of recorded calls that were played."""
@@ -331,6 +333,7 @@ class RunCapture:
         """A call that is not recorded: told where the network is shut, else taken from the store, or paid for."""
         if self.store is None:
             self.miss = self._explain(asked)
+            self.worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)
             raise StaleRecordingError(self.miss)
         self._differs = True
         call.stored = self._name(call.key)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import inspect
+import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite.task import Task
     from pytest_llmtune.tasks.money import Tariff
-    from pytest_llmtune.types import CompletionRequest
+    from pytest_llmtune.types import CompletionRequest, ToolCall
 
 __all__ = ["Miss", "TaskSource"]
 
@@ -94,6 +97,8 @@ class TaskSource:
     """Rows that were unknown when the rest was recorded."""
     misses: dict[str, Miss] = field(default_factory=dict)
     """By row: what is not recorded."""
+    first_worst: Decimal = _ZERO
+    """USD that the first call which is not recorded may cost at most."""
     _runs: dict[tuple[str, int], asyncio.Task[_Ran]] = field(default_factory=dict)
     _limit: asyncio.Semaphore | None = None
     _threads: ThreadPoolExecutor | None = None
@@ -267,6 +272,7 @@ class TaskSource:
     def _judged(self, request: TaskRequest, capture: RunCapture, returned: Any, raised: BaseException | None) -> _Ran:
         """The run, where it says something of the app; else what is to be raised."""
         if isinstance(capture.error, StaleRecordingError):
+            self.first_worst = self.first_worst or capture.worst
             if capture.row not in self.excused:
                 known = self.misses.get(capture.row)
                 if known is None or known.run > capture.run:
@@ -322,6 +328,17 @@ def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
     )
 
 
+_IDS = re.compile(r'"(?:id|call_id|item_id|tool_call_id|tool_use_id|toolUseId|previous_response_id)":"[^"]*"')
+"""What a server makes up: a recording has other ids than the run that it was made from."""
+
+
+def _digest(call: Interaction, text: str, tools: Sequence[ToolCall]) -> str:
+    """8 hex digits of what was asked and answered."""
+    said = json.dumps([text, [(tool.name, tool.arguments) for tool in tools]], sort_keys=True, default=str)
+    whole = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{said}"
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
 def trace_of(interactions: Sequence[Interaction], tariff: Tariff) -> tuple[ModelCall, ...]:
     """The calls of a run, read and priced; a tool's result is what a later call sends back.
 
@@ -347,6 +364,7 @@ def trace_of(interactions: Sequence[Interaction], tariff: Tariff) -> tuple[Model
                 each.latency,
                 each.path,
                 each.status,
+                _digest(each, told.text, tools),
             )
         )
     return tuple(reversed(calls))

@@ -184,7 +184,9 @@ class SuiteRun:
         """
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
-        return TuneMode(self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log)
+        return TuneMode(
+            self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log, self.recording_path
+        )
 
     # -- the modes
 
@@ -407,14 +409,27 @@ class TuneMode:
     listen: Listener
     log: Path
     """Of the study, which a killed run goes on from."""
+    recording: Path | None = None
+    """Of the suite."""
 
     def dry_run(self) -> str:
         """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
         suite, prices = self.suite, self.means.prices
         check_payable(suite, self.split, self.grader, prices)
+        if suite.task is not None:
+            return self._dry_run_of_task()
         cache = Cache(self.means.cache, seed=str(suite.seed)) if self.means.cache.is_dir() else None
         log = StudyLog.peek(self.log, self._digest)
         return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
+
+    def _dry_run_of_task(self) -> str:
+        from pytest_llmtune.tasks import Tariff
+        from pytest_llmtune.tasks.estimate import estimate
+
+        recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)
+        nothing = Recording(recording.path)
+        source = self.means.runs(ReplaySource(nothing), recording=nothing)
+        return run_async(estimate(self.suite, self.split, Tariff(self.means.prices), recording, source))
 
     async def search(self) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import LockedExample, Measured
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict
-    from pytest_llmtune.types import ExampleResult, Interval
+    from pytest_llmtune.types import ExampleResult, Interval, TaskRun
 
-__all__ = ["COLUMNS", "band", "cut", "flips", "headline", "outcome", "suite", "table", "tiles"]
+__all__ = ["COLUMNS", "band", "cut", "first_difference", "flips", "headline", "outcome", "suite", "table", "tiles"]
 
 
 _TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser opens that
 _LONGEST, _SHORTEST = 20_000, 500
 _VOTES = 20
+_TRACES = 300
+"""Rows whose runs are shown."""
 
 
 def table(report: SuiteReport) -> list[dict[str, Any]]:
@@ -181,7 +183,60 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "trials": list(_trials(report)),
         "compared": list(_compared(report)),
         "examples": table(report),
+        "traces": list(_traces(report)),
         "facts": [(one_line(name), cut(value, _FACT)) for name, value in _facts(report)],
+    }
+
+
+def _traces(report: SuiteReport) -> Iterator[dict[str, Any]]:
+    """What the runs of a task asked, row by row; what got worse or better first."""
+    results = [result for result in (report.evaluation.results if report.evaluation else ()) if result.runs]
+    flips = {flip.id: flip for flip in report.verdict.flips}
+    locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
+    for result in sorted(results, key=lambda result: result.example.id not in flips)[:_TRACES]:
+        row, flip = result.example, flips.get(result.example.id)
+        yield {
+            "row": row.index,
+            "question": one_line(report.columns.question(row.row), 120),
+            "outcome": outcome(result, report.criteria) + (f", {flip.direction}" if flip else ""),
+            "differs": first_difference(result, locked.get(row.id)) if flip else "",
+            "runs": [_run(run) for run in result.runs],
+        }
+
+
+def first_difference(result: ExampleResult, before: LockedExample | None) -> str:
+    """The first call of the first run that is not as in the baseline."""
+    if before is None or not before.calls or not result.runs:
+        return ""
+    now = [call.digest for call in result.runs[0].calls]
+    place = next((place for place, (a, b) in enumerate(zip(now, before.calls, strict=False)) if a != b), None)
+    if place is not None:
+        return f"call {place + 1} of run 1 is the first that differs from the baseline's"
+    if len(now) != len(before.calls):
+        return f"run 1 makes {counted(len(now), 'call')}, in the baseline {len(before.calls)}"
+    return "the calls of run 1 are those of the baseline: what the app makes of them changed"
+
+
+def _run(run: TaskRun) -> dict[str, Any]:
+    return {
+        "title": f"run {run.number}: {one_line(run.error or run.text, 200)}",
+        "facts": f"{counted(len(run.calls), 'call')}, {dollars(run.cost, 3)}, {number(run.latency)} s",
+        "calls": [
+            {
+                "number": call.number,
+                "model": one_line(call.model or call.path),
+                "tokens": f"{call.usage.prompt_tokens} + {call.usage.completion_tokens}",
+                "usd": dollars(call.usd, 3),
+                "seconds": number(call.latency),
+                "text": cut(call.text, _SHORTEST),
+                "tools": [
+                    one_line(f"{tool.name}({json.dumps(tool.arguments, ensure_ascii=False, default=str)})", 300)
+                    + (f" = {one_line(tool.result, 200)}" if tool.result is not None else "")
+                    for tool in call.tool_calls
+                ],
+            }
+            for call in run.calls
+        ],
     }
 
 

@@ -1,0 +1,71 @@
+"""What a search over a task may cost, by the calls of a probe row: nothing is asked."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._util.text import counted
+from pytest_llmtune.errors import CompletionError
+from pytest_llmtune.suite.domains import Choice, Constant, Range
+
+if TYPE_CHECKING:
+    from pytest_llmtune.recording import Recording
+    from pytest_llmtune.suite import Split, Suite
+    from pytest_llmtune.tasks.money import Tariff
+    from pytest_llmtune.tasks.source import TaskSource
+
+__all__ = ["estimate"]
+
+
+async def estimate(suite: Suite, split: Split, tariff: Tariff, recording: Recording, source: TaskSource) -> str:
+    """A few sentences.
+
+    Args:
+        recording: of the suite's winner, if there is one: its runs tell how many calls a run takes.
+        source: with the network shut; runs the probe row as far as its first call.
+    """
+    most = max(_most(suite.space.for_model(model).get("n")) for model in suite.space.models)
+    trials = suite.num_samples if suite.num_samples > 0 else None
+    runs = recording.run_costs(tariff.charge)
+    if runs:
+        calls, costs = (sum(each) / len(runs) for each in zip(*runs, strict=True))
+        per_run = Decimal(f"{costs:.6g}")
+        known = (
+            f"a run makes {calls:.3g} calls and costs about {per_run:f} USD, by {counted(len(runs), 'recorded run')}"
+        )
+    else:
+        per_run = await _first_call(suite, split, source)
+        known = (
+            f"nothing is recorded yet: the first call of a run on row {(split.tune or split.test)[0].index} costs at most "
+            f"{per_run:f} USD, and how many follow is known once it has run; what follows counts that one alone"
+        )
+    search = None if trials is None else trials * len(split.tune) * most * per_run
+    bounds = [bound for bound in (suite.optimization_budget, search) if bound is not None]
+    budget = f", never more than {suite.optimization_budget:f} USD" if suite.optimization_budget is not None else ""
+    winner = len(split.test) * most * per_run
+    return (
+        f"{suite.name}: {known}\n"
+        f"{suite.name}: {'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows, with up "
+        f"to {counted(most, 'run')} each, cost about {min(bounds, default=Decimal(0)):.6f} USD{budget}; then the winner on "
+        f"{len(split.test)} rows costs about {winner:.6f} USD"
+    )
+
+
+async def _first_call(suite: Suite, split: Split, source: TaskSource) -> Decimal:
+    """The worst case of the first call of the untuned configuration."""
+    [example, *_] = split.tune or split.test
+    try:
+        await source.complete(suite.space.first().asked(example))
+    except CompletionError:
+        pass  # a call was made, and nothing answers it
+    finally:
+        await source.aclose()
+    return source.first_worst
+
+
+def _most(domain: Any) -> int:
+    if isinstance(domain, Range):
+        return int(domain.top)
+    options = domain.options if isinstance(domain, Choice) else (domain.value,) if isinstance(domain, Constant) else ()
+    return max((int(option or 1) for option in options), default=1)

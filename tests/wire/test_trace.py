@@ -1,0 +1,144 @@
+"""What was asked and answered in one call, in the shapes of five providers, whole and as a stream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pytest_llmtune.types import ToolCall
+from pytest_llmtune.wire.trace import read_call, tool_results
+
+ARGUMENTS = {"order": "A7"}
+TEXT = json.dumps(ARGUMENTS)
+CHAT = {
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "content": "Let me see.",
+                "tool_calls": [
+                    {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": TEXT}}
+                ],
+            },
+        }
+    ]
+}
+RESPONSES = {
+    "object": "response",
+    "output": [
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hidden"}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "Let me see."}]},
+        {"type": "function_call", "call_id": "call_1", "name": "look_up", "arguments": TEXT},
+    ],
+}
+ANTHROPIC = {
+    "type": "message",
+    "content": [
+        {"type": "text", "text": "Let me see."},
+        {"type": "tool_use", "id": "call_1", "name": "look_up", "input": ARGUMENTS},
+    ],
+}
+GEMINI = {
+    "candidates": [
+        {"content": {"parts": [{"text": "Let me see."}, {"functionCall": {"name": "look_up", "args": ARGUMENTS}}]}}
+    ]
+}
+BEDROCK = {
+    "output": {
+        "message": {
+            "content": [
+                {"text": "Let me see."},
+                {"toolUse": {"toolUseId": "call_1", "name": "look_up", "input": ARGUMENTS}},
+            ]
+        }
+    }
+}
+
+
+def stream(*events: Any) -> str:
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
+def piece(**delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta}]}
+
+
+SHAPES = {
+    "chat": json.dumps(CHAT),
+    "responses": json.dumps(RESPONSES),
+    "anthropic": json.dumps(ANTHROPIC),
+    "bedrock": json.dumps(BEDROCK),
+    "chat stream": stream(
+        piece(content="Let me "),
+        piece(content="see."),
+        piece(tool_calls=[{"index": 0, "id": "call_1", "function": {"name": "look_up", "arguments": ""}}]),
+        piece(tool_calls=[{"index": 0, "function": {"arguments": TEXT[:5]}}]),
+        piece(tool_calls=[{"index": 0, "function": {"arguments": TEXT[5:]}}]),
+    ),
+    "responses stream": stream(
+        {"type": "response.output_text.delta", "delta": "Let me see."},
+        {"type": "response.completed", "response": RESPONSES},
+    ),
+    "anthropic stream": stream(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Let me see."}},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "tool_use", "id": "call_1", "name": "look_up", "input": {}},
+        },
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": TEXT[:5]}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": TEXT[5:]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_text_and_tool_calls_of_every_shape(shape: str) -> None:
+    """The same text, the same tool with the same arguments and id."""
+    told = read_call("{}", SHAPES[shape])
+    assert told.text == "Let me see."
+    assert told.tool_calls == (ToolCall("look_up", ARGUMENTS, "call_1"),)
+
+
+@pytest.mark.parametrize("text", [json.dumps(GEMINI), json.dumps([GEMINI]), stream(GEMINI)])
+def test_gemini_has_no_ids(text: str) -> None:
+    """Whole, as the list that its stream is, and as events."""
+    assert read_call("{}", text).tool_calls == (ToolCall("look_up", ARGUMENTS),)
+    assert read_call("{}", text).text == "Let me see."
+
+
+def test_arguments_that_are_no_json_stay_text() -> None:
+    """A model may write anything."""
+    broken = json.loads(json.dumps(CHAT).replace(json.dumps(TEXT), '"{oops"'))
+    assert read_call("{}", json.dumps(broken)).tool_calls[0].arguments == "{oops"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "tool", "tool_call_id": "call_1", "content": "on its way"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "on its way"},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1", "content": "on its way"}]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "call_1", "content": [{"text": "on its way"}]}}]},
+    ],
+)
+def test_results_that_the_app_sends_back(message: dict[str, Any]) -> None:
+    """By the id of the call."""
+    assert tool_results([message]) == {"call_1": "on its way"}
+
+
+def test_the_prompt_is_read_from_every_shape() -> None:
+    """System text first, whatever it is called."""
+    asked = {"instructions": "Be brief.", "input": "Where is A7?"}
+    roles = [(message["role"], message["content"]) for message in read_call(json.dumps(asked), "{}").messages]
+    assert roles == [("system", "Be brief."), ("user", "Where is A7?")]
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[1, 2", '{"choices": null}', '{"candidates": [null], "output": 5}'])
+def test_what_has_no_known_shape_says_nothing(text: str) -> None:
+    """No error, and nothing made up."""
+    told = read_call("", text)
+    assert (told.messages, told.text, told.tool_calls) == ((), "", ())

@@ -86,8 +86,7 @@ def bootstrap(
     values: Sequence[float], aggregate: Callable[[Sequence[float]], float], seed: int = 0, confidence: float = 0.95
 ) -> Interval | None:
     """Interval of any aggregate over examples, a median say, by bias-corrected percentiles; None: too many values."""
-    resamples = min(1000, _DRAWS // max(1, len(values)))
-    if not values or resamples < 200:
+    if not values or (resamples := min(1000, _DRAWS // len(values))) < 200:
         return None
     rng = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
     drawn = [float(aggregate(rng.choices(values, k=len(values)))) for _ in range(resamples)]

@@ -412,3 +412,42 @@ def test_without_the_part_of_the_baseline_nothing_of_it_is_judged() -> None:
     assert bare == Criteria("success", "min", limits, max_unknown=4, group_by="t")
     assert (bare.judges_drops, bare.judges_cost) == (False, False)
     assert [Criteria(**{name: value}).judges_drops for name, value in (("strict", True), ("alpha", 0.1))] == [True] * 2
+
+
+# the worst row
+
+
+def rates(*values: float | None, groups: str = "") -> Evaluation:
+    """Rows whose own rates are these; the suite's is the lowest."""
+    rows = [
+        result(i, value, row={"q": str(i), "t": groups[i : i + 1]}, metrics={"row_rate": value or 0.0})
+        for i, value in enumerate(values)
+    ]
+    found = evaluation(rows)
+    return dataclasses.replace(found, metrics={**found.metrics, "row_rate": min(v for v in values if v is not None)})
+
+
+@pytest.mark.parametrize(
+    ("values", "limit", "ending"),
+    [
+        ((0.5, 1.0, 0.25), "0.6", "row_rate 0.25 is below min_row_rate 0.6: row 3 (0.25), row 1 (0.5)"),
+        ((0.5, 0.1, 0.3), "0.6", ": row 2 (0.1), row 3 (0.3), row 1 (0.5)"),
+        ((0.5, 0.1, 0.3, 0.4), "0.6", ": row 2 (0.1), row 3 (0.3), row 4 (0.4) and 1 more"),
+        ((0.5, None, 0.6, 0.9), "0.6", ": row 1 (0.5)"),
+        ((0.6, 1.0), "0.6", "row_rate 0.6 is at least min_row_rate 0.6"),
+    ],
+)
+def test_rows_below_a_limit_on_each_row_are_named_from_the_worst(
+    values: tuple[float | None, ...], limit: str, ending: str
+) -> None:
+    """Counted from 1, three at most; what is unknown, or just at the limit, is not below it."""
+    criteria = Criteria(limits=(Limit("row_rate", "min", Decimal(limit)),), max_unknown=1)
+    assert judge(rates(*values), criteria).gates[0].sentence.endswith(ending)
+
+
+def test_the_worst_row_of_a_group_is_held_against_the_groups_limit() -> None:
+    """Its minimum, whatever the suite's aggregate; only rows of the group are named."""
+    limit = Limit("row_rate", "min", Decimal("0.6"), "b")
+    [gate] = judge(rates(0.1, 0.5, 1.0, groups="abb"), Criteria(limits=(limit,), group_by="t")).gates
+    assert gate.sentence == "row_rate of t = b 0.5 is below min_row_rate 0.6: row 2 (0.5)"
+    assert (gate.value, gate.passed) == (0.5, False)

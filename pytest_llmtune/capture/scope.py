@@ -31,7 +31,8 @@ class Scope:
         self._offline = offline
         self._stack = ExitStack()
         self._open = False
-        self._failed = False
+        self.failed = False
+        """Whether one of its phases failed."""
         self._interrupted = False
 
     def open(self) -> None:
@@ -67,7 +68,7 @@ class Scope:
             else:
                 yield
         except BaseException as error:
-            self._failed = True
+            self.failed = True
             self._interrupted = self._interrupted or isinstance(error, (KeyboardInterrupt, SystemExit))
             if not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self._verify(error)
@@ -75,7 +76,7 @@ class Scope:
         try:
             self._verify(None)
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise
 
     def close(self, *, failed: bool = False) -> None:
@@ -90,7 +91,7 @@ class Scope:
         self._open = False
         with self._stack:
             if self.replay is not None:
-                failed = failed or self._failed
+                failed = failed or self.failed
                 self.replay.close(failed=failed, interrupted=self._interrupted)
                 if not failed:
                     self.replay.verify()
@@ -102,6 +103,6 @@ class Scope:
 
     def _verify(self, error: BaseException | None) -> None:
         if self.replay is not None:
-            self.replay.verify(error, limits=not self._failed)
+            self.replay.verify(error, limits=not self.failed)
         if self._offline is not None:
             self._offline.verify(error)

@@ -10,6 +10,7 @@ import re
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,8 @@ class Session:
         self.dry_runs: list[str] = []
         self.wrong: dict[str, str] = {}
         """What is wrong with the declaration of a test, by node id: that test alone fails."""
+        self.recordings: list[dict[str, str]] = []
+        """What each test's recording says of itself, here or in a worker of xdist: ``told_of``."""
         self.unopened: dict[str, str] = {}
         """Why the recording of a test cannot be opened, by node id; told as soon as its setup begins."""
         self.misused = False
@@ -279,6 +282,7 @@ class Session:
                     yield
                     if not (starts or ends):
                         self._judged(item)
+                        self._fresh(item, scope)
             finally:
                 if ends:
                     scope.close()
@@ -310,6 +314,48 @@ class Session:
             )
         if not by_verdict:  # the test was content with the figures; the baseline has its say too
             self.check(self.runs[item.nodeid])
+
+    def _fresh(self, item: pytest.Item, scope: Scope) -> None:
+        """Answers that are too old fail the test, where ``llmtune_max_age`` says so."""
+        limit = self.settings.max_age
+        if limit is None or not limit.fails or scope.replay is None or self.settings.mode.online:
+            return
+        day = scope.replay.oldest
+        if (age := days_since(day)) > limit.days:
+            raise LLMTuneError(
+                f"the oldest answer was recorded on {day}, {age} days ago: more than llmtune_max_age={limit.days}d; "
+                f"record again: pytest {item.nodeid} --llm-record=all"
+            )
+
+    def told_of(self, item: pytest.Item) -> dict[str, str]:
+        """What the recording of a test says of itself, as text: its path, its oldest day, or that nothing was asked."""
+        scope = self.scopes.pop(item.nodeid, None)
+        if scope is None or scope.replay is None:
+            return {}
+        replay = scope.replay
+        told = {"test": item.nodeid, "path": os.path.relpath(replay.path, self.config.rootpath)}
+        if day := replay.oldest:
+            return told | {"day": day}
+        silent = item.get_closest_marker("llm_replay") is not None and replay.mode.online and replay.asked_nothing
+        return told | {"silent": "yes"} if silent and not scope.failed else {}
+
+    def _recording_notes(self) -> Iterator[str]:
+        for told in self.recordings:
+            if "silent" in told:
+                yield (
+                    f"note: {told['test']} made no call of a model, and nothing was recorded: if it should have, look for "
+                    "a cache of its library's (dspy, litellm, langchain, joblib) that answered instead"
+                )
+        dated = sorted((told["day"], told["path"]) for told in self.recordings if "day" in told)
+        if not dated:
+            return
+        day, path = dated[0]
+        yield f"oldest recorded answer: {day} ({days_since(day)} days), {path}"
+        limit = self.settings.max_age
+        old = [path for day, path in dated if limit is not None and days_since(day) > limit.days]
+        if limit is not None and old:
+            count = "1 recording is" if len(old) == 1 else f"{len(old)} recordings are"
+            yield f"note: {count} older than {limit.days} days; record again: pytest --llm-record=all"
 
     def _scope(self, item: pytest.Item) -> Scope:
         from pytest_llmtune.capture.scope import Scope
@@ -476,6 +522,7 @@ class Session:
             lines.extend(error_annotations(self.reports, within=within))
         if self.config.getoption("collectonly"):
             lines.extend(f"ERROR: {problem}" for problem in dict.fromkeys(self.wrong.values()))
+        lines.extend(self._recording_notes())
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
         return "\n".join(filter(None, lines))
 
@@ -501,6 +548,14 @@ class Session:
         """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
         given = value_of(option, self.config)
         return self.config.invocation_params.dir / given if given else None
+
+
+def days_since(day: str) -> int:
+    """Days since a day, ``YYYY-MM-DD``; 0 where it is none."""
+    try:
+        return (datetime.now(UTC).date() - date.fromisoformat(day)).days
+    except ValueError:
+        return 0
 
 
 @contextmanager

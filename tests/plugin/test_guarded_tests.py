@@ -496,3 +496,73 @@ def test_a_recording_that_cannot_be_read_is_one_error(app: App, workers: tuple[s
     for said in ("*the recording is corrupt*", "*llm_replay got bad; its keys are*"):
         result.stdout.fnmatch_lines([said])
     assert "KeyError" not in result.stdout.str()
+
+
+OLD = """
+@guarded
+def test_old():
+    ask("old")
+
+@guarded
+def test_new():
+    ask("new")
+"""
+
+
+@pytest.fixture
+def aged(app: App) -> App:
+    """One of two recordings is of 2020."""
+    app.write(OLD)
+    app.run("--llm-record=missing").assert_outcomes(passed=2)
+    path = next(app.pytester.path.rglob("*test_old.cassette.json"))
+    text = path.read_text(encoding="utf-8")
+    today = json.loads(text)["interactions"][0]["llmtune"]["recorded"]
+    path.write_text(text.replace(today, "2020-01-31"), encoding="utf-8")
+    return app
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_the_oldest_answer_is_told(aged: App, workers: tuple[str, ...]) -> None:
+    """With its day and its file; with ``llmtune_max_age`` also how many are too old."""
+    result = aged.run(*workers)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["*oldest recorded answer: 2020-01-31 (* days), llmtune?test_app.test_old.cassette.json"]
+    )
+    result.stdout.no_fnmatch_line("*older than*")
+    aged.pytester.makeini("[pytest]\nllmtune_max_age = 90d\n")
+    result = aged.run(*workers)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*1 recording is older than 90 days; record again: pytest --llm-record=all*"])
+
+
+def test_too_old_an_answer_fails_where_the_user_says_so(aged: App) -> None:
+    """And the command that the failure names makes it fresh."""
+    aged.pytester.makeini("[pytest]\nllmtune_max_age = 90d:fail\n")
+    result = aged.run()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*recorded on 2020-01-31*more than llmtune_max_age=90d; record again: pytest *test_old *"]
+    )
+    aged.run("test_app.py::test_old", "--llm-record=all").assert_outcomes(passed=1)
+    aged.run().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("text", ["soon", "0d", "90d:maybe", "-1"])
+def test_a_wrong_age_is_a_usage_error(app: App, text: str) -> None:
+    """With the valid forms."""
+    app.pytester.makeini(f"[pytest]\nllmtune_max_age = {text}\n")
+    app.write("@guarded\ndef test_it():\n    pass\n")
+    result = app.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "valid: a number of days such as 90d, or 90d:fail" in result.stderr.str() + result.stdout.str()
+
+
+def test_a_recording_run_without_a_call_says_so(app: App) -> None:
+    """A library's own cache may have answered; in plain pytest there is nothing to say."""
+    app.write("@guarded\ndef test_cached():\n    pass\n\n@guarded\ndef test_asks():\n    ask('q')\n")
+    result = app.run("--llm-record=missing")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["note: test_app.py::test_cached made no call of a model*cache*"])
+    result.stdout.no_fnmatch_line("*test_asks made no call*")
+    app.run().stdout.no_fnmatch_line("*made no call*")

@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     if any_given(config):
-        session_of(config)  # an invalid option is an error even where no suite is
+        session_of(config).isolate()  # an invalid option is an error even where no suite is
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -93,6 +93,21 @@ class Session:
             except LLMTuneError as error:
                 raise pytest.UsageError(str(error)) from None
 
+    def isolate(self) -> None:
+        """Cut the run off from the network where ``llmtune_isolate`` says so; workers of xdist inherit it.
+
+        Raises:
+            pytest.UsageError: the system does not allow it.
+        """
+        if not self.settings.isolate or self.settings.mode.online or hasattr(self.config, "workerinput"):
+            return
+        from pytest_llmtune.capture.isolation import isolate
+
+        try:
+            isolate()
+        except LLMTuneError as error:
+            raise pytest.UsageError(str(error)) from None
+
     @cached_property
     def width(self) -> int:
         """Of the terminal; a worker of xdist is told."""

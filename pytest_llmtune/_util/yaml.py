@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Document", "YamlError", "documents", "load"]
 
 
-def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_nodes: int = 200_000) -> Any:
+def load(
+    text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_nodes: int = 200_000, core: bool = False
+) -> Any:
     """Read plain data.
 
     Args:
+        core: by YAML 1.2's words, as suites are: ``no``, ``12:30`` and ``2024-01-01`` are texts. So is ``012``, whose zero
+            a number would lose.
         max_nodes: keys and values, which take some 700 bytes each while they are read.
 
     Raises:
@@ -31,7 +35,7 @@ def load(text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_node
     if len(text) > max_chars:
         raise ValueError(f"{len(text):,} characters are more than the limit of {max_chars:,}")
     try:
-        loader = _plain_loader_class()(text)
+        loader = (_core_loader_class() if core else _plain_loader_class())(text)
         loader.max_depth, loader.max_nodes = max_depth, max_nodes
         return loader.get_single_data()
     except yaml.reader.ReaderError as error:
@@ -91,6 +95,15 @@ def _plain_loader_class() -> Any:
     return PlainLoader
 
 
+@cache
+def _core_loader_class() -> Any:
+    """The plain loader with YAML 1.2's words for plain values."""
+    core: Any = type("CoreLoader", (_plain_loader_class(),), {"yaml_implicit_resolvers": {}})
+    for name, (pattern, first) in (_PLAIN | _DATA).items():
+        core.add_implicit_resolver(f"tag:yaml.org,2002:{name}", pattern, [c if c != "\0" else "" for c in first])
+    return core
+
+
 _MAX_CHARS, _MAX_DEPTH, _MAX_NODES, _MAX_DOCUMENTS = 4_000_000, 50, 200_000, 1_000
 
 _PLAIN = {
@@ -100,6 +113,15 @@ _PLAIN = {
     "float": (re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), "-+.0123456789"),
 }
 """YAML 1.2's core words for plain values; what none of them matches is text."""
+
+_DATA = {
+    "int": (re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
+    "float": (
+        re.compile(r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+        "-+.0123456789",
+    ),
+}
+"""Numbers in data: ``012`` may be a code, a year or a telephone number."""
 
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map", "merge", *_PLAIN)}
 

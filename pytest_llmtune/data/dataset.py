@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from pytest_llmtune._util.functions import is_function_path, load_function, qual
 from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune._util.weight import weight_of
 from pytest_llmtune.data import huggingface as hub
-from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, find, too_large
+from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, delimiter_note, find, too_large
 from pytest_llmtune.data.where import Condition, compile_condition
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.types import Example
@@ -50,6 +52,7 @@ def clean_row(raw: Any, where: str) -> dict[str, Any]:
     Raises:
         SuiteError: no mapping, a column whose name is no text or stands twice, a value that is no data.
     """
+    raw = _fields(raw)
     if not isinstance(raw, Mapping):
         raise SuiteError(f"{where}: a row is a mapping of column to value, got {shown(raw)}")
     row: dict[str, Any] = {}
@@ -63,16 +66,29 @@ def clean_row(raw: Any, where: str) -> dict[str, Any]:
     return row
 
 
+def _fields(value: Any) -> Any:
+    """The fields of a dataclass, a pydantic model or a named tuple; anything else as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+    for method in ("model_dump", "_asdict"):
+        if callable(dump := getattr(value, method, None)) and not isinstance(value, type):
+            return dump()
+    return value
+
+
 def _clean(value: Any, where: str, column: str) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
     if value is None or isinstance(value, (str, bool, int)):
         return value
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
+    if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
+        return None  # what is missing, in the words of tables
+    value = _fields(value)
     if isinstance(value, Mapping):
         return {str(key): _clean(item, where, column) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item, where, column) for item in value]
-    if isinstance(value, (date, datetime, time, Decimal)):
+    if isinstance(value, (float, date, datetime, time, Decimal)):
         return value
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
         return _clean(value.tolist(), where, column)
@@ -127,6 +143,8 @@ class Dataset:
     """Rows that ``where`` left out."""
     lacking: Mapping[str, int] = field(default_factory=dict)
     """Column to the number of rows dropped for want of it."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of how the data were read."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -148,15 +166,22 @@ def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
                 _ = file.format
     elif isinstance(source, Path):
         check_source(str(source), base_dir, root)
-    elif not isinstance(source, (list, tuple)) and not callable(source):
+    elif not isinstance(source, (list, tuple)) and not callable(source) and not _is_table(source):
         raise InvalidError(
             f"is {shown(source)}; valid: a path ({', '.join(FORMATS)}; globs and zip members too), 'hf:NAME', "
-            "'module:function', a list of rows, a function"
+            "'module:function', a list of rows, a table (pandas, polars, datasets), a function"
         )
     elif isinstance(source, (list, tuple)) and not source:
         raise InvalidError("is an empty list; a suite needs rows")
 
 
+def _is_table(source: Any) -> bool:
+    """A pandas or polars DataFrame, a ``datasets.Dataset``: what holds named columns, row by row."""
+    names = getattr(source, "columns", None) is not None or getattr(source, "column_names", None) is not None
+    return names and not isinstance(source, (str, bytes, Mapping, type))
+
+
+_HEAD = 64_000  # bytes of a file that show how its cells are separated
 _SWELLS = 4
 """Bytes of memory for each byte of a file that is allowed."""
 
@@ -175,7 +200,8 @@ def load(
     """Read a dataset.
 
     Args:
-        source: a path, a glob, ``archive.zip/member``, ``hf:NAME``, ``module:function``, a list of rows, or a function.
+        source: a path, a glob, ``archive.zip/member``, ``hf:NAME``, ``module:function``, a list of rows (mappings,
+            dataclasses, pydantic models), a table (pandas, polars, datasets), or a function.
         base_dir: what paths are relative to (default: the current directory).
         root: where given, nothing outside this directory is read or run.
         where: which rows to keep; an expression (see ``expression``) or a function of the row.
@@ -190,7 +216,9 @@ def load(
     """
     base = base_dir or Path.cwd()
     label = source_label(source)
-    everything = _clean_rows(_raw(source, base, root, columns, offline=offline, max_bytes=max_bytes), label)
+    notes: list[str] = []
+    raw = _raw(source, base, root, columns, offline=offline, max_bytes=max_bytes, notes=notes)
+    everything = _clean_rows(raw, label)
     there = tuple(dict.fromkeys(column for row in everything for column in row))
     kept = _filtered(everything, where, there)
     wanted = tuple(sorted(needed(there) if callable(needed) else needed))
@@ -205,6 +233,7 @@ def load(
         columns=there,
         filtered=len(everything) - len(kept),
         lacking=lacking,
+        notes=tuple(notes),
     )
 
 
@@ -212,11 +241,20 @@ def source_label(source: Any) -> str:
     """The source on one line, for messages."""
     if isinstance(source, (str, Path)):
         return str(source)
+    if _is_table(source):
+        return "the table"
     return qualified_name(source) if callable(source) else "the list of rows"
 
 
 def _raw(
-    source: Any, base: Path, root: Path | None, columns: Sequence[str] | None, *, offline: bool, max_bytes: int | None
+    source: Any,
+    base: Path,
+    root: Path | None,
+    columns: Sequence[str] | None,
+    *,
+    offline: bool,
+    max_bytes: int | None,
+    notes: list[str],
 ) -> Raw:
     check_source(source, base, root)
     if isinstance(source, Path):
@@ -228,15 +266,17 @@ def _raw(
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
     most = MAX_BYTES if max_bytes is None else max_bytes
-    return _of_files(find(source, base, root, most), columns, most)
+    return _of_files(find(source, base, root, most), columns, most, notes)
 
 
-def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None, max_bytes: int) -> Raw:
+def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None, max_bytes: int, notes: list[str]) -> Raw:
     """Rows of files, which may be a stranger's: what they unpack to and become is counted while they are read."""
     left, memory = max_bytes, _SWELLS * max_bytes
     for file in found:
         content = file.read(left)
         left -= len(content)
+        if note := delimiter_note(content[:_HEAD], file.shown):
+            notes.append(note)
         for place, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes):
             memory -= weight_of(row)
             if memory < 0:
@@ -256,7 +296,9 @@ def _called(function: Callable[[], Any]) -> Any:
 
 
 def _of_rows(data: Any, label: str) -> Raw:
-    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a pandas table
+    if hasattr(data, "iter_rows") and hasattr(data, "columns"):  # polars
+        data = data.iter_rows(named=True)
+    elif hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas
         data = data.to_dict("records")
     if isinstance(data, (str, bytes, Mapping)) or not hasattr(data, "__iter__"):
         raise SuiteError(f"{label} gave {shown(data)}; valid: a list of rows, each a mapping of column to value")

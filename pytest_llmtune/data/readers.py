@@ -28,7 +28,7 @@ from pytest_llmtune.errors import SuiteError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "find", "format_of", "too_large"]
+__all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "delimiter_note", "find", "format_of", "too_large"]
 
 
 Reader = Callable[..., Iterator[tuple[str, Any]]]
@@ -54,6 +54,12 @@ def format_of(name: str) -> str | None:
 
 
 def _text(content: bytes, name: str) -> str:
+    head = content[:1000]
+    if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        kind = (
+            "is UTF-16 without a byte order mark" if head.count(b"\0") * 3 > len(head) else "holds NUL bytes: no text"
+        )
+        raise SuiteError(f"{name}: {kind}; save the file as UTF-8 (iconv -f UTF-16LE -t UTF-8)")
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
     encoding = "utf-16" if utf16 else "utf-8"
     try:
@@ -78,11 +84,29 @@ def _parse_json(text: str, place: str, most: int) -> Any:
     if json_weight(text) > most:
         raise too_large(place, most)
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise SuiteError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"{place}: not usable JSON: {error}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is more than a number can hold")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} stands twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, object_pairs_hook=_distinct)
 
 
 def _jsonl(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
@@ -98,7 +122,7 @@ def _json(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST)
     if json_weight(text) > most:
         raise too_large(name, most)
     try:
-        data = json.loads(text)
+        data = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise SuiteError(f"{name}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
@@ -107,8 +131,12 @@ def _json(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST)
 
 
 def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """A list of rows, ``{"data": [...]}``, or one row alone (a directory of one file a row, as MATH has it)."""
-    if isinstance(data, Mapping):
+    """A list of rows, ``{"data": [...]}``, pandas' ``to_json`` in any orientation that names columns, or one row alone (a
+    directory of one file a row, as MATH has it).
+    """
+    if isinstance(data, Mapping) and (rows := _of_pandas(data, name)) is not None:
+        data = rows
+    elif isinstance(data, Mapping):
         held = [data[key] for key in _LISTS if isinstance(data.get(key), list)]
         data = held[0] if len(held) == 1 and all(isinstance(row, Mapping) for row in held[0]) else [data]
     if not isinstance(data, list):
@@ -117,9 +145,24 @@ def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield f"{name}: row {number}", row
 
 
+def _of_pandas(data: Mapping[str, Any], name: str) -> list[dict[str, Any]] | None:
+    """Rows of ``DataFrame.to_json()``: split, index, or (its default) columns; None for anything else."""
+    if {"columns", "data"} <= data.keys() <= {"columns", "data", "index"} and isinstance(data["columns"], list):
+        header, table = data["columns"], data["data"]
+        if not isinstance(table, list) or not all(isinstance(row, list) and len(row) == len(header) for row in table):
+            raise SuiteError(f"{name}: the rows of `data` have not as many values as there are `columns`")
+        return [dict(zip(map(str, header), row, strict=True)) for row in table]
+    inner = list(data.values())
+    if not inner or not all(isinstance(one, Mapping) and one and one.keys() == inner[0].keys() for one in inner):
+        return None
+    if all(map(str.isdecimal, inner[0])) and not all(map(str.isdecimal, data)):
+        return [{column: cells[label] for column, cells in data.items()} for label in inner[0]]
+    return inner if all(map(str.isdecimal, data)) else None
+
+
 def _yaml(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
     try:
-        data = load(_text(content, name), max_chars=64_000_000, max_nodes=most // _YAML_NODE)
+        data = load(_text(content, name), max_chars=64_000_000, max_nodes=most // _YAML_NODE, core=True)
     except ValueError as error:
         raise SuiteError(f"{name}: not YAML: {error}") from None
     yield from _entries(data, name)
@@ -155,7 +198,44 @@ def _table(text: str, name: str, **dialect: Any) -> Iterator[tuple[int, list[str
 
 
 def _csv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:
-    return _records(_table(_text(content, name), name), name, columns)
+    text = _text(content, name)
+    return _records(_table(text, name, delimiter=_delimiter(text)), name, columns)
+
+
+def delimiter_note(content: bytes, name: str) -> str:
+    """What is told of a CSV file whose cells are not separated by commas; empty for others."""
+    if format_of(name) != "csv":
+        return ""
+    try:
+        mark = _delimiter(_text(content, name))
+    except SuiteError:
+        return ""
+    return "" if mark == "," else f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show"
+
+
+_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
+_SAMPLE = 20  # lines
+
+
+def _delimiter(text: str) -> str:
+    """Commas, unless the first lines fall into as many cells each by semicolons or tabs, and do not by commas."""
+    lines = text.split("\n", _SAMPLE)[:_SAMPLE]
+    if ";" not in lines[0] and "\t" not in lines[0]:
+        return ","
+    sample = "\n".join(lines)
+    widths = {mark: _widths(sample, mark) for mark in _MARKS}
+    even = [mark for mark, found in widths.items() if len(found) == 1 and min(found) > 1]
+    return even[0] if len(even) == 1 else ","
+
+
+def _widths(sample: str, mark: str) -> set[int]:
+    """How many cells the lines have; the last one may be cut in the middle of a cell."""
+    with _large_cells():
+        try:
+            rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=mark) if any(row)]
+        except csv.Error:
+            return set()
+    return {len(row) for row in rows[: max(1, len(rows) - 1)]} if len(rows) > 2 else {len(row) for row in rows}
 
 
 def _tsv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:

@@ -131,13 +131,16 @@ def report_of(
 
 
 def _left_out(split: Split) -> tuple[str, ...]:
-    """Rows that were dropped without anybody asking for it."""
+    """How the data were read, and rows that were dropped without anybody asking for it."""
     dataset = split.dataset
     if dataset is None or not dataset.dropped:
-        return ()
+        return dataset.notes if dataset else ()
     total = len(dataset.examples) + dataset.dropped + split.doubled
     lacking = ", ".join(f"{count} without {column!r}" for column, count in dataset.lacking.items())
-    return (f"{dataset.dropped} of {total} rows were dropped for empty cells: {lacking}",)
+    return (
+        *dataset.notes,
+        f"{dataset.dropped} of {total} rows were dropped for empty cells: {lacking}",
+    )
 
 
 def error_of(run: Declared, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:

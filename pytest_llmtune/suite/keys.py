@@ -490,7 +490,8 @@ KEYS: tuple[Key, ...] = (
         "messages",
         anything({"$ref": "#/$defs/messages_choice"}),
         None,
-        "A list of chat messages whose contents are templates, or a list of such lists to choose from.",
+        'A list of chat messages whose contents are templates, `"{history}"` (a column that holds chat messages), or a list of these to '
+        "choose from.",
         type="Sequence[Any] | Callable[..., Any] | None",
     ),
     Key(

@@ -154,15 +154,20 @@ class Template:
 
     @classmethod
     def messages(cls, raw: Any, *, base_dir: Path | None = None, root: Path | None = None) -> Template:
-        """A list of ``{"role": ..., "content": ...}``, whose contents are format strings, functions, or lists of parts.
+        """A list of ``{"role": ..., "content": ...}``, whose contents are format strings, functions, or lists of parts; or
+        ``"{history}"``, a column that holds such a list.
 
         Raises:
             SuiteError: not such a list.
         """
         if _is_function(raw):
             return cls("messages", _source(raw, base_dir, root))
+        if isinstance(raw, str) and _only_field(raw):
+            return cls("messages", raw)
         if not isinstance(raw, (list, tuple)) or not raw:
-            raise InvalidError(f"is {shown(raw)}; valid: a list of {{'role': ..., 'content': ...}}")
+            raise InvalidError(
+                f"is {shown(raw)}; valid: a list of {{'role': ..., 'content': ...}}, or '{{history}}', a column with such lists"
+            )
         return cls("messages", tuple(_message(item, index, base_dir, root) for index, item in enumerate(raw)))
 
     @property
@@ -184,6 +189,8 @@ class Template:
         """
         if isinstance(self.source, tuple):
             return tuple(_rendered(message, row) for message in self.source)
+        if self.kind == "messages" and isinstance(self.source, str):
+            return _history(self.source, row)
         content = _fill(self.source, row)
         if isinstance(content, str):
             return ({"role": "user", "content": content},)
@@ -219,6 +226,31 @@ class Template:
         sources = [source_of(leaf) for leaf in _leaves(self.source) if not isinstance(leaf, str)]
         text = json.dumps([self.kind, self.to_lock(), sources], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _only_field(text: str) -> bool:
+    """Whether a format string is one column and nothing else."""
+    parts = _parts(text)
+    return len(parts) == 1 and not parts[0][0] and parts[0][1:] == (parts[0][1], "", "") and parts[0][1] is not None
+
+
+def _history(source: str, row: Row) -> tuple[dict[str, Any], ...]:
+    """The chat messages in a column, as a list or as its JSON."""
+    [name] = format_fields(source)
+    if name not in row:
+        raise SuiteError(f"messages names {{{name}}}{meant(name, row)}, but the row has {listed(row)}")
+    value = row[name]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = row[name]
+    messages = value if isinstance(value, list) else []
+    if not messages or not all(isinstance(message, Mapping) and message.get("role") in ROLES for message in messages):
+        raise SuiteError(
+            f"the column {name!r} holds {shown(row[name])}; valid: a list of {{'role': ..., 'content': ...}}, or its JSON"
+        )
+    return tuple(dict(message) for message in messages)
 
 
 def _is_function(raw: Any) -> bool:

@@ -94,12 +94,18 @@ def _definitions() -> dict[str, Any]:
         "additionalProperties": False,
     }
     message = {"type": "object", "required": ["role", "content"]}
+    column = {"type": "string", "pattern": r"^\{[^{}:!]+\}$"}
     lists = {"type": "array", "items": message, "minItems": 1}
     options = {"type": "object", "minProperties": 1, "maxProperties": 1}
     return {
         "template": {"anyOf": [{"type": "string", "minLength": 1}, function]},
         "messages_choice": {
-            "anyOf": [lists, function, {"type": "array", "items": {"anyOf": [lists, function]}, "minItems": 1}]
+            "anyOf": [
+                lists,
+                column,
+                function,
+                {"type": "array", "items": {"anyOf": [lists, column, function]}, "minItems": 1},
+            ]
         },
         "model": {
             "type": "object",

@@ -49,7 +49,7 @@ class SuiteKeys(TypedDict, total=False):
     prompt: str | Callable[..., Any] | Sequence[Any] | None
     """One template or a list to choose from: format strings over the columns, or functions of the row. This, `messages` or `task`."""
     messages: Sequence[Any] | Callable[..., Any] | None
-    """A list of chat messages whose contents are templates, or a list of such lists to choose from."""
+    """A list of chat messages whose contents are templates, `"{history}"` (a column that holds chat messages), or a list of these to choose from."""
     system: str | None
     """A fixed system message before `prompt`; sent as it stands."""
     model: Required[str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]]

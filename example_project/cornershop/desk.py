@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from openai import OpenAI
-
 from cornershop.answers import boxed_number, elect, stated_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from openai import OpenAI
 
 __all__ = ["KOREAN_LABELS", "MOODS", "ask", "korean_label", "mood", "needs_a_person", "total"]
 

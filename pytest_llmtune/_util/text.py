@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "InvalidError",
@@ -22,6 +22,7 @@ __all__ = [
     "counted",
     "dollars",
     "interval",
+    "label",
     "listed",
     "meant",
     "number",
@@ -208,3 +209,12 @@ def quoted(nodeid: str) -> str:
     """For a POSIX shell and for cmd.exe alike, as far as they agree."""
     plain = all(character.isalnum() or character in "/._-:=+,@%" for character in nodeid)
     return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """A configuration on one line, the model first and the prompt's beginning last."""
+    parts = [str(config["model"])] if "model" in config else []
+    texts = ("model", "prompt", "messages")
+    parts += [f"{name}={value}" for name, value in config.items() if name not in texts]
+    parts += [f"{name}: {config[name]}" for name in texts[1:] if name in config]
+    return ", ".join(one_line(part, 120) for part in parts)

@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
-from pytest_llmtune.completions.requester import HttpRequester
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, StaleRecordingError
 from pytest_llmtune.money.ledger import Ledger
@@ -185,4 +184,6 @@ class LiveSource:
     def _asker(self) -> Requester:
         if self.elsewhere is not None:
             return self.elsewhere(self)
+        from pytest_llmtune.completions.requester import HttpRequester  # a replay asks nobody
+
         return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,35 +15,36 @@ from pytest_llmtune._util.functions import load_function
 from pytest_llmtune._util.text import meant, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import Grader, Vote, check_vote
-from pytest_llmtune.grading.choice import ChoiceGrader
-from pytest_llmtune.grading.code import PythonCode
 from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader, Function, ShapedGrader
-from pytest_llmtune.grading.json_match import JsonAnswer
-from pytest_llmtune.grading.judge import Judge
-from pytest_llmtune.grading.math import Math
 from pytest_llmtune.grading.reasoning import marks_of
-from pytest_llmtune.grading.text import Contains, Exact, Numeric, Regex
-from pytest_llmtune.grading.trace import Calls, Tools
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.base import BuiltIn
 
-__all__ = ["BUILT_IN", "resolve"]
+__all__ = ["BUILT_IN", "built_in", "resolve"]
 
 
-BUILT_IN: Mapping[str, type[BuiltIn]] = {
-    "math": Math,
-    "exact": Exact,
-    "choice": ChoiceGrader,
-    "numeric": Numeric,
-    "contains": Contains,
-    "regex": Regex,
-    "json": JsonAnswer,
-    "python": PythonCode,
-    "judge": Judge,
-    "tools": Tools,
-    "calls": Calls,
+BUILT_IN: Mapping[str, str] = {
+    "math": "math:Math",
+    "exact": "text:Exact",
+    "choice": "choice:ChoiceGrader",
+    "numeric": "text:Numeric",
+    "contains": "text:Contains",
+    "regex": "text:Regex",
+    "json": "json_match:JsonAnswer",
+    "python": "code:PythonCode",
+    "judge": "judge:Judge",
+    "tools": "trace:Tools",
+    "calls": "trace:Calls",
 }
+"""Name to module and class; a module is imported where a suite names its grader."""
+
+
+def built_in(name: str) -> type[BuiltIn]:
+    """The class of a built-in grader."""
+    module, _, attribute = BUILT_IN[name].partition(":")
+    found: type[BuiltIn] = getattr(import_module(f"pytest_llmtune.grading.{module}"), attribute)
+    return found
 
 
 def resolve(
@@ -98,9 +100,9 @@ def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
 
 
 def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> Grader:
-    kind = BUILT_IN.get(name)
-    if kind is None:
+    if name not in BUILT_IN:
         return _registered(name, options)
+    kind = built_in(name)
     fields = {_OPTION.get(item.name, item.name): item for item in dataclasses.fields(kind) if item.name != "vote"}
     for option, value in options.items():
         if option not in fields:

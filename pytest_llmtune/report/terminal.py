@@ -14,12 +14,12 @@ from pytest_llmtune._util.text import (
     counted,
     dollars,
     interval,
+    label,
     number,
     one_line,
     scoped,
 )
 from pytest_llmtune.guard.lockfile import Measured
-from pytest_llmtune.report.html.charts import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util import plugins
-from pytest_llmtune.completions.batch_api import Batching
-from pytest_llmtune.completions.cache import Cache
-from pytest_llmtune.completions.endpoint_files import endpoints_of
-from pytest_llmtune.completions.endpoints import Trust
-from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.completions.stats import RequestStats
-from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.types import Asked, InFlight, Listener
+from pytest_llmtune.types import Asked, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
     from pathlib import Path
 
-    from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.source import Requester
+    from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.guard.staleness import RequestPlan
@@ -37,8 +29,9 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Completion, CompletionRequest, Evaluation, ExampleResult
+    from pytest_llmtune.workflow.live import Engine
 
-__all__ = ["RecordedFirst", "SuiteServices", "live_source", "record_cache", "recorded"]
+__all__ = ["RecordedFirst", "SuiteServices", "record_cache", "recorded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,102 +46,6 @@ class RecordedFirst:
 
     async def aclose(self) -> None:
         await self.beyond.aclose()
-
-
-class Engine(Protocol):
-    """Asks and grades in place of this process; found by name in the entry-point group ``pytest_llmtune.engines``."""
-
-    @classmethod
-    def connect(cls, address: str) -> Engine:
-        """Join the machines at an address, or the engine's default where it is empty.
-
-        Raises:
-            LLMTuneError: they cannot be joined.
-        """
-        ...
-
-    def close(self) -> None:
-        """Leave them."""
-        ...
-
-    def asker(self, source: LiveSource) -> Requester:
-        """Sends the requests of a source."""
-        ...
-
-    def grader(self, grader: Grader, root: Path) -> Grader:
-        """The same grader, at work there; ``root`` is the project's, whose modules it may need."""
-        ...
-
-
-def live_source(
-    suite: Suite,
-    settings: Settings,
-    prices: PriceBook,
-    ledger: Ledger,
-    cache: Cache | None,
-    *,
-    redactor: Redactor,
-    listen: Listener,
-    engine: Engine | None = None,
-) -> LiveSource:
-    """The endpoints in force for a suite: command line > environment > suite > ini > default.
-
-    What they answer is redacted before anybody sees it, their own keys included: a replay judges the same text.
-
-    Every request that is sent or comes back is told to ``listen``.
-
-    Raises:
-        SuiteError: an endpoint is declared wrongly, no key is found, or a suite in YAML names an address that the user
-            never named.
-    """
-
-    def in_flight(account: RequestStats) -> None:
-        listen(InFlight(suite.name, account.in_flight, account.paid))
-
-    pick = settings.pick
-    batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None
-    return LiveSource(
-        () if settings.source else _endpoints(suite, settings),
-        prices,
-        ledger=ledger,
-        cache=cache,
-        concurrency=batching.most if batching else int(pick("concurrency", suite.concurrency)),
-        timeout=pick("timeout", suite.timeout),
-        deadline=pick("deadline", suite.deadline),
-        batching=batching,
-        account=RequestStats(listen=in_flight),
-        redactor=redactor,
-        elsewhere=_requester(settings.source) if engine is None else engine.asker,
-    )
-
-
-def _requester(name: str | None) -> Callable[[LiveSource], Requester] | None:
-    """What a package registers to answer requests in place of HTTP.
-
-    Raises:
-        LLMTuneError: nothing is registered under the name.
-    """
-    if name is None:
-        return None
-    factory: Callable[[LiveSource], Requester] | None = plugins.load("sources", name)
-    if factory is None:
-        raise LLMTuneError(f"--llm-source={name}: no package registers this source (pytest_llmtune.sources)")
-    return factory
-
-
-def _endpoints(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:
-    pick = settings.pick
-    own = [name for name in ("endpoints", "base_url") if getattr(suite, name) and name not in settings.forced]
-    strange = suite.root is not None and bool(own)
-    listed = endpoints_of(settings.endpoints, root=settings.root) if strange and settings.endpoints else ()
-    known = [settings.base_url, os.environ.get("AZURE_OPENAI_ENDPOINT"), *(each.base_url for each in listed)]
-    return endpoints_of(
-        pick("endpoints", suite.endpoints),
-        base_url=pick("base_url", suite.base_url),
-        root=settings.root,
-        trust=Trust.of(known, settings.trust_hosts),
-        strange=strange,
-    )
 
 
 def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
@@ -221,11 +118,9 @@ class SuiteServices:
         """
         if self.settings.engine is None:
             return None
-        name, _, address = self.settings.engine.partition("://")
-        found: type[Engine] | None = plugins.load("engines", name)
-        if found is None:
-            raise LLMTuneError(f"--llm-engine={name}: no package registers this engine (pytest_llmtune.engines)")
-        engine = found.connect(address)
+        from pytest_llmtune.workflow.live import connect
+
+        engine = connect(self.settings.engine)
         self.at_end(engine.close)
         return engine
 
@@ -300,6 +195,9 @@ class SuiteServices:
         Args:
             cached: the cache's seed; None: no cache.
         """
+        from pytest_llmtune.completions.cache import Cache
+        from pytest_llmtune.workflow.live import live_source
+
         source = live_source(
             self.suite,
             self.settings,

@@ -13,19 +13,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
     from pytest_llmtune.guard.result import Compared, SuiteReport
 
-__all__ = ["label", "pareto", "quality", "spending"]
+__all__ = ["pareto", "quality", "spending"]
 
 
 Figure = dict[str, Any]
-
-
-def label(config: Mapping[str, Any]) -> str:
-    """A configuration on one line, the model first and the prompt's beginning last."""
-    parts = [str(config["model"])] if "model" in config else []
-    texts = ("model", "prompt", "messages")
-    parts += [f"{name}={value}" for name, value in config.items() if name not in texts]
-    parts += [f"{name}: {config[name]}" for name in texts[1:] if name in config]
-    return ", ".join(one_line(part, 120) for part in parts)
 
 
 def _hover(title: str, config: Mapping[str, Any], score: Measured, cost: object) -> str:

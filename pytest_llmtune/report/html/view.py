@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, counted, dollars, interval, number, one_line
+from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line
 from pytest_llmtune.report.html import charts
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _trials(report: SuiteReport) -> Iterator[dict[str, Any]]:
             "interval": sure,
             "cost": "" if trial.inference_cost is None else dollars(trial.inference_cost),
             "spent": dollars(trial.spent),
-            "config": charts.label(trial.config),
+            "config": label(trial.config),
         }
 
 
@@ -294,7 +294,7 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
     yield {
         "label": "chosen",
         "winner": True,
-        "config": charts.label(evaluation.config),
+        "config": label(evaluation.config),
         "score": number(verdict.value),
         "interval": _interval(verdict.interval),
         "cost": dollars(evaluation.inference_cost),
@@ -305,7 +305,7 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
         yield {
             "label": one_line(one.label),
             "winner": False,
-            "config": charts.label(one.config),
+            "config": label(one.config),
             "score": score,
             "interval": sure,
             "cost": dollars(one.inference_cost),

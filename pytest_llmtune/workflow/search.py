@@ -1,0 +1,133 @@
+"""The search of one suite, and the winner over its test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.aio import run_async
+from pytest_llmtune.completions.cache import Cache
+from pytest_llmtune.completions.source import ReplaySource
+from pytest_llmtune.guard.evaluation import Collector
+from pytest_llmtune.guard.gates import conclusive
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
+from pytest_llmtune.tuning.proposals import families_of
+from pytest_llmtune.tuning.reuse import AnswerReuse
+from pytest_llmtune.tuning.study import check_payable
+from pytest_llmtune.types import Finished, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_llmtune.data.split import Split
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.guard.result import Compared
+    from pytest_llmtune.guard.staleness import RequestPlan
+    from pytest_llmtune.recording import Gathered
+    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.types import Evaluation, Listener
+    from pytest_llmtune.workflow.services import SuiteServices
+
+__all__ = ["TuneMode"]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneMode:
+    """The search of one suite, before it is begun."""
+
+    suite: Suite
+    split: Split
+    grader: Grader
+    means: SuiteServices
+    ledger: Ledger
+    """The run's, which ``--llm-max-spend`` limits."""
+    listen: Listener
+    log: Path
+    """Of the study, which a killed run goes on from."""
+    recording: Path | None = None
+    """Of the suite."""
+
+    def dry_run(self) -> str:
+        """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
+        suite, prices = self.suite, self.means.prices
+        check_payable(suite, self.split, self.grader, prices)
+        if suite.task is not None:
+            return self._dry_run_of_task()
+        cache = Cache(self.means.cache, seed=str(suite.seed)) if self.means.cache.is_dir() else None
+        log = StudyLog.peek(self.log, self._digest)
+        return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
+
+    def _dry_run_of_task(self) -> str:
+        from pytest_llmtune.tasks import Tariff
+        from pytest_llmtune.tasks.estimate import estimate
+
+        recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)
+        nothing = Recording(recording.path)
+        source = self.means.runs(ReplaySource(nothing), recording=nothing)
+        return run_async(estimate(self.suite, self.split, Tariff(self.means.prices), recording, source))
+
+    async def search(self) -> Study:
+        """The search alone: nothing is written but the cache and the study's log."""
+        suite, prices = self.suite, self.means.prices
+        check_payable(suite, self.split, self.grader, prices)
+        own = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
+        live = self.means.live(own, cached=str(suite.seed))
+        log = StudyLog.open(self.log, self._digest)
+        live.journal = log.note
+        source = self.means.runs(live, live=live, remembers=True)
+        self.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
+        try:
+            return await tune(
+                suite,
+                self.split,
+                grader=self.means.grading(self.grader),
+                source=source,
+                prices=prices,
+                ledger=own,
+                listen=self.listen,
+                concurrency=self.means.together,
+                log=log,
+                lender=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
+            )
+        finally:
+            await source.aclose()
+            self.listen(Finished(suite.name, own.spent - log.spent_earlier))
+
+    async def tuned(
+        self, rows: Callable[[Config], RequestPlan], record: Callable[[Gathered, RequestPlan], None]
+    ) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
+        """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
+        suite, study = self.suite, await self.search()
+        live = self.means.live(self.ledger, cached=str(suite.seed))
+        source = self.means.runs(live, live=live)
+        self.listen(Started(suite.name, "record", len(self.split.test)))
+
+        async def judge(config: Config) -> Judged:
+            collector = Collector(source)
+            return Judged(await self.means.evaluate(rows(config), self.grader, collector), collector.gathered)
+
+        try:
+            study, judged = await affordable(study, suite.inference_budget, judge)
+            if conclusive(judged.evaluation, suite.max_unknown):
+                record(judged.gathered, rows(study.winner))
+            compared, notes = await compare(
+                study,
+                suite,
+                self.split.test,
+                grader=self.means.grading(self.grader),
+                source=source,
+                prices=self.means.prices,
+                concurrency=self.means.concurrency,
+            )
+        finally:
+            await source.aclose()
+            self.listen(Finished(suite.name, live.account.paid))
+        study = replace(study, notes=(*study.notes, *notes), paid=study.paid + live.account.paid)
+        return study, judged.evaluation, compared
+
+    @property
+    def _digest(self) -> str:
+        return study_digest(self.suite, self.split, self.grader)

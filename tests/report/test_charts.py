@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.results import compared, lock, report, scores
 
+from pytest_llmtune._util.text import label
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.verdict import Criteria
-from pytest_llmtune.report.html.charts import label, pareto, quality, spending
+from pytest_llmtune.report.html.charts import pareto, quality, spending
 
 
 def trial(number: int, cost: str | None, score: float | None, spent: str = "0.1") -> TrialSummary:

@@ -179,10 +179,35 @@ class Referee:
 
     def true(self, config: Config) -> tuple[float, float]:
         """True score and USD per instance."""
+        if config.following is not None:
+            return self._cascade(config)
         style = str(config.template.source).split("[style:")[1].split("]")[0]
         heat = config.params.get("temperature", config.params.get("top_p", 1.0))
         scores, usd = self.curve(config.model, style, heat, config.params.get("max_tokens", 10**9))
         return float(scores[config.n - 1]), float(usd[config.n - 1])
+
+    def _cascade(self, config: Config) -> tuple[float, float]:
+        """Of two steps: what the first accepts, and the second for the rest."""
+        first, last = config.steps
+        assert first.accept is not None
+        place = [(str(step.template.source).split("[style:")[1].split("]")[0], step) for step in (first, last)]
+        (style, _), (other, _) = place
+        heats = [step.params.get("temperature", step.params.get("top_p", 1.0)) for step in (first, last)]
+        score, usd = 0.0, 0.0
+        for row in self.exam:
+            cell = self.world.samples(first.model, style, row, heats[0])
+            keys = np.where(cell.tokens <= first.params.get("max_tokens", 10**9), cell.keys, -1)
+            drawn = keys[_orders(len(keys))[:, : first.n]]
+            counts = np.sort((drawn[:, :, None] == np.arange(len(LETTERS))).sum(axis=1), axis=1)
+            lead = counts[:, -1] - counts[:, -2]
+            taken = (counts[:, -1] > 0) & (lead >= first.accept.margin * first.n - 1e-9)
+            right = elected(drawn)[:, -1] == self.world.right[row]
+            scores, length, prompt = _votes(self.world, last.model, other, row, heats[1], 10**9)
+            score += float((taken & right).mean()) + float((~taken).mean()) * float(scores[last.n - 1])
+            (asked, answered), (more, longer) = self.task.prices[first.model], self.task.prices[last.model]
+            usd += (cell.prompt * asked + first.n * float(cell.tokens.mean()) * answered) / 1e6
+            usd += float((~taken).mean()) * (prompt * more + last.n * length * longer) / 1e6
+        return score / len(self.exam), usd / len(self.exam)
 
     def best(self, heats: tuple[float, ...] = tuple(tenth / 10 for tenth in range(11))) -> float:
         """The best true score within the inference budget over the grid: a little optimistic, for it is chosen on the exam."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -136,6 +137,8 @@ def complete(
         cache_seed: answers are kept in the cache of this seed and asked for once; None: always asked anew.
         params: OpenAI parameters, over those of every configuration.
 
+    A cascade asks its steps in turn until the vote of one is clear; ``.paid`` is for all of them.
+
     Raises:
         SuiteError: the template names a column that the row lacks, or a parameter is unknown.
         CompletionError: no endpoint could complete the last configuration; an ``EndpointError`` where none ever could.
@@ -196,7 +199,44 @@ def _with(config: Config, params: Mapping[str, Any]) -> Config:
                 f"complete(): unknown parameter {name!r}{near}; prompts, and what only your server knows, stand in the "
                 "configuration"
             )
-    return Config({**config.params, **params}, config.template)
+    following = _with(config.following, params) if config.following else None
+    return Config({**config.params, **params}, config.template, config.accept, following)
+
+
+def _votes(grader: Any, texts: Sequence[str], row: Mapping[str, Any]) -> list[int]:
+    """How often each readable answer came, most frequent first; the row need not have a reference.
+
+    Raises:
+        SuiteError: the grader cannot read answers one by one.
+    """
+    if grader is None:
+        return sorted(Counter(text.strip() for text in texts if text.strip()).values(), reverse=True)
+    reader = resolve(grader, where="accept of a cascade's step")
+    if judges_of(reader) or not getattr(reader, "per_response", False):
+        raise SuiteError(f"accept of a cascade's step: the grader {reader.name} does not read answers one by one")
+    column = getattr(reader, "reference_column", None) or "answer"
+    for stand_in in (None, *texts, "0", "A"):  # a reference is needed to say what is right, not to read
+        try:
+            found = reader.grade(texts, row if stand_in is None else {**row, column: stand_in})
+        except SuiteError:
+            continue
+        return [count for _, count in found.votes]
+    return []
+
+
+async def _steps(source: LiveSource, config: Config, row: Mapping[str, Any]) -> Completion:
+    """The completion of a configuration; of a cascade that of the first step whose answers are accepted."""
+    request, paid = config.request(row), Decimal(0)
+    while True:
+        completion = await source.complete(request)
+        paid += completion.paid
+        texts = [choice.judged for choice in completion.choices]
+        if request.escalation is None:
+            return replace(completion, paid=paid)
+        accept = request.escalation.accept
+        if accept.accepts(_votes(accept.grader, texts, row), texts):
+            return replace(completion, paid=paid)
+        request = request.escalation.request
 
 
 async def _first_accepted(
@@ -211,13 +251,13 @@ async def _first_accepted(
     try:
         for config in configs[:-1]:
             try:
-                completion = await source.complete(config.request(row))
+                completion = await _steps(source, config, row)
             except CompletionError:
                 continue
             paid += completion.paid
             if accept is None or accept(row, completion):
                 return replace(completion, paid=paid)
-        completion = await source.complete(configs[-1].request(row))
+        completion = await _steps(source, configs[-1], row)
         return replace(completion, paid=paid + completion.paid)
     finally:
         await source.aclose()

@@ -10,11 +10,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 __all__ = [
+    "Accept",
     "Answer",
     "Asked",
     "Choice",
     "Completion",
     "CompletionRequest",
+    "Escalation",
     "Evaluation",
     "Event",
     "Example",
@@ -91,6 +93,38 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """When the answers of a cascade's step are taken, and no dearer step is asked."""
+
+    margin: float = 0.0
+    """By how much of all answers the most frequent one must lead the next, 0 to 1; an unreadable answer votes for none."""
+    regex: str | None = None
+    """What must be found in every answer."""
+    grader: Any = None
+    """How answers are read for the vote, as a suite declares it; None: equal texts are equal answers. A suite uses its own."""
+
+    def accepts(self, votes: Sequence[int], texts: Sequence[str]) -> bool:
+        """Whether the answers are taken.
+
+        Args:
+            votes: how often each readable answer came, most frequent first.
+            texts: of all answers.
+        """
+        if not votes or (self.regex is not None and not all(re.search(self.regex, text) for text in texts)):
+            return False
+        lead = votes[0] - (votes[1] if len(votes) > 1 else 0)
+        return lead >= self.margin * len(texts) - 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """The next step of a cascade, and when it is needed."""
+
+    accept: Accept
+    request: CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
 class CompletionRequest:
     """What one example asks under one configuration."""
 
@@ -102,6 +136,8 @@ class CompletionRequest:
     """SHA-256 hex of the canonical JSON of ``body``; see ``completions.request``."""
     draw: int = 0
     """0 for the first answers to this request, 1 for the next ``n``, ...: equal rows get samples of their own."""
+    escalation: Escalation | None = None
+    """What is asked instead where the answers are not accepted; a cascade's next step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,27 @@ async def _grade(grader: Grader, completion: Completion, example: Example, meter
     return await grader.agrade(responses, example.row, meter.ask)
 
 
+async def _graded(
+    example: Example, request: CompletionRequest, grader: Grader, meter: _Meter
+) -> tuple[Completion, ExampleGrade]:
+    """A completion and its grade; of a cascade those of the first step that accepts its answers, else of the last.
+
+    A cascade's grade has the metric ``escalated``: 1 where the first step was not enough.
+    """
+    completion = await meter.ask(request)
+    grade = await _grade(grader, completion, example, meter)
+    cascade, escalated = request.escalation is not None, 0.0
+    while (following := request.escalation) is not None:
+        if following.accept.accepts([count for _, count in grade.votes], [one.judged for one in completion.choices]):
+            break
+        request, escalated = following.request, 1.0
+        completion = await meter.ask(request)
+        grade = await _grade(grader, completion, example, meter)
+    if cascade:
+        grade = replace(grade, metrics={**grade.metrics, "escalated": escalated})
+    return completion, grade
+
+
 async def _evaluate_one(
     example: Example,
     request: CompletionRequest,
@@ -189,8 +210,7 @@ async def _evaluate_one(
     meter: _Meter,
 ) -> ExampleResult:
     try:
-        completion = await meter.ask(request)
-        grade = await _grade(grader, completion, example, meter)
+        completion, grade = await _graded(example, request, grader, meter)
     except (EndpointError, BudgetExhaustedError):
         raise  # no other example can fare better
     except CompletionError as error:

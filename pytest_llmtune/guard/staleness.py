@@ -85,6 +85,8 @@ class BaselineConfig:
             SuiteError: the lock file's configuration makes no sense.
         """
         templates = suite.space.templates
+        if "cascade" in lock.config:  # a step whose prompt changed is outside the space: to be searched again
+            return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader))
         known = {template.fingerprint: template for template in templates}
         template = known.get(lock.fingerprints.get("prompt", ""))
         if template is None:
@@ -136,6 +138,8 @@ class BaselineConfig:
                 found.append(Stale(what, "--llm-accept"))
             if now["grader"] != lock.fingerprints.get("grader"):
                 found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
+        if self.config.following is not None and not suite.cascade:
+            found.append(Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune"))
         if (reason := suite.space.why_not(self.config)) is not None:
             found.append(Stale(f"the locked configuration lies outside the search space: {reason}", "--llm-tune"))
         return tuple(found)

@@ -671,6 +671,14 @@ KEYS: tuple[Key, ...] = (
         type="Mapping[str, Any] | Sequence[Mapping[str, Any]]",
     ),
     Key(
+        "cascade",
+        flag(),
+        False,
+        "Whether the search may choose a cascade: a cheap configuration votes, and a dearer one answers the rows whose "
+        "vote is not clear.",
+        type="bool",
+    ),
+    Key(
         "base_url",
         text("a URL"),
         None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from pytest_llmtune.suite.keys import PARAMETER_KEYS
 from pytest_llmtune.suite.params import RESERVED, parse_param
 from pytest_llmtune.suite.prompts import TaskTemplate, Template, one_template, read_templates, several
 from pytest_llmtune.suite.runs import task_request
+from pytest_llmtune.types import Accept, Escalation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +59,13 @@ class Config:
     params: Mapping[str, Any]
     """OpenAI parameters by their own names, ``model`` and ``n`` among them; None values are left out."""
     template: Template
+    accept: Accept | None = None
+    """Of a cascade: when this step's answers are taken; else ``following`` is asked."""
+    following: Config | None = None
 
     def __post_init__(self) -> None:
+        if (self.accept is None) != (self.following is None):
+            raise SuiteError("a cascade's step has both accept and a next step, and its last step neither")
         object.__setattr__(self, "params", {name: value for name, value in self.params.items() if value is not None})
         n = self.params.get("n", 1)
         if isinstance(n, bool) or not isinstance(n, (int, float)) or n != n // 1 or not 1 <= n <= _MOST_ANSWERS:
@@ -69,8 +76,18 @@ class Config:
         return str(self.params["model"])
 
     @property
+    def steps(self) -> tuple[Config, ...]:
+        """The steps of a cascade, the cheapest first; of any other configuration itself alone."""
+        return (self, *(self.following.steps if self.following else ()))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of all steps."""
+        return tuple(dict.fromkeys(step.model for step in self.steps))
+
+    @property
     def n(self) -> int:
-        """Answers asked for, for each example."""
+        """Answers asked for, for each example; of a cascade, by its first step."""
         return int(self.params.get("n", 1))
 
     @property
@@ -85,7 +102,17 @@ class Config:
             SuiteError: the template does not fit the row, or JSON cannot say a parameter.
         """
         body = {**self.params, "messages": list(self.template.render(row))}
-        return build(body, self.n)
+        request = build(body, self.n)
+        if self.accept is None or self.following is None:
+            return request
+        return replace(request, escalation=Escalation(self.accept, self.following.request(row)))
+
+    def read_by(self, grader: Any) -> Config:
+        """A cascade whose votes are read by a grader, as a suite declares it; any other configuration as it is."""
+        if self.accept is None or self.following is None:
+            return self
+        plain = grader if isinstance(grader, (str, Mapping)) else None
+        return replace(self, accept=replace(self.accept, grader=plain), following=self.following.read_by(grader))
 
     def asked(self, example: Example) -> CompletionRequest:
         """What to ask for an example: completions of its prompt, or runs of the suite's task.
@@ -98,19 +125,35 @@ class Config:
         return self.request(example.row)
 
     def to_lock(self) -> dict[str, Any]:
-        """Parameters by their own names, and ``prompt`` or ``messages``: the template itself."""
-        return {**self.params, self.template.kind: self.template.to_lock()}
+        """Parameters by their own names, and ``prompt`` or ``messages``: the template itself.
+
+        A cascade is ``{"cascade": [step, ...]}``, and all steps but the last have ``accept``.
+        """
+        plain = {**self.params, self.template.kind: self.template.to_lock()}
+        if self.following is None or self.accept is None:
+            return plain
+        accept = {"margin": self.accept.margin, "regex": self.accept.regex, "grader": self.accept.grader}
+        own = {**plain, "accept": {name: value for name, value in accept.items() if value is not None}}
+        rest = self.following.to_lock()
+        return {"cascade": [own, *rest.get("cascade", [rest])]}
 
     @cached_property
     def key(self) -> str:
         """SHA-256 (hex): equal for configurations that ask the same of every row."""
-        text = json.dumps([self.params, self.template.fingerprint], ensure_ascii=False, sort_keys=True)
+        parts: list[Any] = [self.params, self.template.fingerprint]
+        if self.following is not None and self.accept is not None:
+            parts += [[self.accept.margin, self.accept.regex], self.following.key]
+        text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def label(self) -> str:
         """One line for people."""
-        return ", ".join(f"{name}={shown(value, 40)}" for name, value in self.params.items())
+        own = ", ".join(f"{name}={shown(value, 40)}" for name, value in self.params.items())
+        if self.following is None or self.accept is None:
+            return own
+        rule = f"lead < {self.accept.margin:g}" + (f" or not {self.accept.regex!r}" if self.accept.regex else "")
+        return f"{own}; if {rule}: {self.following.label}"
 
     @classmethod
     def from_lock(cls, mapping: Mapping[str, Any], templates: Sequence[Template] = ()) -> Config:
@@ -119,6 +162,8 @@ class Config:
         Raises:
             SuiteError: no model, not exactly one of prompt and messages, or a function that the suite does not have.
         """
+        if "cascade" in mapping:
+            return cls._cascade(mapping, templates)
         kinds = mapping.keys() & {"prompt", "messages", "task"}
         if len(kinds) != 1 or not isinstance(mapping.get("model"), str):
             raise SuiteError(
@@ -127,6 +172,45 @@ class Config:
         [kind] = kinds
         params = {name: value for name, value in mapping.items() if name != kind}
         return cls(params, _template(kind, mapping[kind], templates))
+
+    @classmethod
+    def _cascade(cls, mapping: Mapping[str, Any], templates: Sequence[Template]) -> Config:
+        """The steps of ``{"cascade": [...]}``, each with what follows it.
+
+        Raises:
+            SuiteError: fewer than two steps, or one of them makes no sense.
+        """
+        steps = mapping["cascade"]
+        if len(mapping) > 1 or not isinstance(steps, (list, tuple)) or len(steps) < 2:
+            raise SuiteError(f"a cascade is a list of two steps or more, and nothing beside it; got {shown(mapping)}")
+        if not all(isinstance(step, Mapping) and "cascade" not in step for step in steps):
+            raise SuiteError("each step of a cascade is a configuration of its own")
+        if "accept" in steps[-1]:
+            raise SuiteError("the last step of a cascade has no accept: there is nothing dearer to ask")
+        found = cls.from_lock(steps[-1], templates)
+        for step in reversed(steps[:-1]):
+            own = cls.from_lock({name: value for name, value in step.items() if name != "accept"}, templates)
+            found = cls(own.params, own.template, _accept(step.get("accept")), found)
+        return found
+
+
+def _accept(locked: Any) -> Accept:
+    """A step's ``accept`` out of a lock file.
+
+    Raises:
+        SuiteError: it is none.
+    """
+    if not isinstance(locked, Mapping) or not locked or locked.keys() - {"margin", "regex", "grader"}:
+        raise SuiteError(f"accept of a cascade's step is {shown(locked)}; valid: margin (0 to 1), regex, grader")
+    margin, pattern = locked.get("margin", 0.0), locked.get("regex")
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin <= 1:
+        raise SuiteError(f"margin of a cascade's step is {shown(margin)}; valid: a number from 0 to 1")
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise SuiteError(f"regex of a cascade's step is {shown(pattern)}: {error}") from None
+    return Accept(float(margin), pattern, locked.get("grader"))
 
 
 def _template(kind: str, locked: Any, templates: Sequence[Template]) -> Template:
@@ -253,6 +337,10 @@ class Space:
         return self.why_not(config) is None
 
     def _reasons(self, config: Config) -> Iterator[str]:
+        for step in config.steps:
+            yield from self._step_reasons(step)
+
+    def _step_reasons(self, config: Config) -> Iterator[str]:
         if config.params.get("model") not in self.models:
             yield f"the model {shown(config.params.get('model'))} is not one of {listed(self.models)}"
             return

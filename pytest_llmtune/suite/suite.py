@@ -132,6 +132,8 @@ class Suite:
     max_cost_rise: float | Literal["auto"] | None
     max_unknown: int
     baselines: tuple[Config, ...]
+    cascade: bool
+    """Whether a cascade may win."""
     base_url: str | None
     endpoints: Any
     """As declared; may hold keys."""

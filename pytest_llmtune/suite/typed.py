@@ -98,6 +98,8 @@ class SuiteKeys(TypedDict, total=False):
     """How many examples may stay without an answer; more is inconclusive, and fails."""
     baselines: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
     """Configurations evaluated beside the winner; what one leaves out is the untuned configuration's."""
+    cascade: bool | None
+    """Whether the search may choose a cascade: a cheap configuration votes, and a dearer one answers the rows whose vote is not clear."""
     base_url: str | None
     """The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`."""
     endpoints: str | Sequence[Mapping[str, Any]] | None

@@ -50,7 +50,7 @@ async def affordable(
     """
     first = judged = await judge(study.winner)
     found, tried = study, 1
-    longer: dict[tuple[str, str], float] = {}
+    longer: dict[tuple[tuple[str, str], ...], float] = {}
     for other in study.others:
         cost = judged.evaluation.inference_cost
         if budget is None or cost <= budget:
@@ -68,8 +68,8 @@ async def affordable(
     return (found, judged) if budget is None or judged.evaluation.inference_cost <= budget else (study, first)
 
 
-def _region(config: Config) -> tuple[str, str]:
-    return config.model, config.template.fingerprint
+def _region(config: Config) -> tuple[tuple[str, str], ...]:
+    return tuple((step.model, step.template.fingerprint) for step in config.steps)
 
 
 async def compare(

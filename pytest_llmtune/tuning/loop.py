@@ -56,6 +56,8 @@ class Search:
     concurrency: int
     kept: Decimal = Decimal(0)
     """USD of the optimization budget that are not for the race."""
+    aside: Decimal = Decimal(0)
+    """USD of it that are for the steps of cascades."""
     spent: Decimal = Decimal(0)
     """USD, those of a killed run before it included."""
     trials: list[Trial] = field(default_factory=list)
@@ -69,9 +71,13 @@ class Search:
     async def run(self) -> str:
         """Rounds until a bound is reached; returns which."""
         self._enter(min(self._room(), self._pairs + _FRESH))
-        await self._round(self._pilot(lambda arm: arm.model, self.left()))
+        await self.round(self._pilot(lambda arm: arm.model, self.left()))
         self.race.drop_dear()
         await self._look(_PILOT_SHARE)
+        return await self.go_on()
+
+    async def go_on(self) -> str:
+        """Rounds, after the first look at everything, until a bound is reached; returns which."""
         while True:
             self.race.drop_dear()
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
@@ -89,7 +95,7 @@ class Search:
                     self.kept = Decimal(0)  # nobody's cost needs confirming: the race may have it
                     continue
                 return self._why_ended()
-            if not await self._round(jobs):
+            if not await self.round(jobs):
                 return self.bound
             self._tell()
 
@@ -98,7 +104,7 @@ class Search:
         left, before = self.left(), self.spent
         looked = False
         while jobs := self._pilot(lambda arm: arm.region, left and left * share - (self.spent - before)):
-            if not await self._round(jobs):
+            if not await self.round(jobs):
                 break
             looked = True
             self.race.drop_dear()
@@ -140,7 +146,7 @@ class Search:
                 first.setdefault(kind(entrant.arm), entrant)
         rows = range(min(_PILOT, len(self.race.order)))
         jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
-        return self._fitting(sorted(jobs, key=self._worst) if len(jobs) <= _ROUND else jobs, left, skip=True)
+        return self.fitting(sorted(jobs, key=self._worst) if len(jobs) <= _ROUND else jobs, left, skip=True)
 
     def _affordable_jobs(self) -> list[CellRequest]:
         """The next round: what the plan holds, as far as its worst case fits into the budget."""
@@ -149,7 +155,7 @@ class Search:
         self._poor = False
         size = max(_ROUND, self.concurrency, len(self.race.entrants) // _PART)
         for step in self.race.plan(size, self._curiosity()):
-            fitting = self._fitting(step, left)
+            fitting = self.fitting(step, left)
             self._poor = self._poor or len(fitting) < len(step)
             found += fitting
             if left is not None:
@@ -161,7 +167,7 @@ class Search:
         budget = self.suite.optimization_budget
         return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
 
-    def _fitting(self, jobs: Iterable[CellRequest], left: Decimal | None, *, skip: bool = False) -> list[CellRequest]:
+    def fitting(self, jobs: Iterable[CellRequest], left: Decimal | None, *, skip: bool = False) -> list[CellRequest]:
         """As many of the jobs as are paid for whatever they cost: from the first on, or with gaps (``skip``)."""
         found = []
         for job in jobs:
@@ -190,7 +196,7 @@ class Search:
     def _own(self) -> Decimal | None:
         """USD that are left of the suite's budget; what requests that broke off may have cost is not."""
         budget = self.suite.optimization_budget
-        return None if budget is None else budget - self.kept - self.spent - self.ledger.uncertain
+        return None if budget is None else budget - self.kept - self.aside - self.spent - self.ledger.uncertain
 
     @property
     def _above(self) -> Decimal | None:
@@ -201,7 +207,7 @@ class Search:
         """USD that a job may cost at most."""
         return self.race.pool.worst(job.entrant.arm, self.race.order[job.row], job.answers)
 
-    async def _round(self, jobs: list[CellRequest]) -> bool:
+    async def round(self, jobs: list[CellRequest]) -> bool:
         """Ask for all of it together; returns whether anything came of it."""
         self._asked += len(jobs)
         for job in jobs:

@@ -18,13 +18,23 @@ from pytest_llmtune.guard.evaluation import mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.suite.params import models_of
 from pytest_llmtune.tuning.allocation import Allocator
+from pytest_llmtune.tuning.cascades import Cascade, best_cascade, prepare, set_aside
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.loop import Search, kept, settle
 from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.samples import Pool, Scorer
-from pytest_llmtune.tuning.selection import SAFE, Ranked, by_belief, cross_fitted, measured, ranked, scores_of
+from pytest_llmtune.tuning.selection import (
+    SAFE,
+    Ranked,
+    by_belief,
+    cross_fitted,
+    measured,
+    predicted,
+    ranked,
+    scores_of,
+)
 from pytest_llmtune.tuning.surrogate import Encoder
 from pytest_llmtune.tuning.task_costs import TaskCosts
 
@@ -185,6 +195,8 @@ async def _searched(search: Search, log: StudyLog) -> str:
     """Race and settle; returns what ended it."""
     try:
         stopped_by = await search.run()
+        if search.aside and not await prepare(search):
+            stopped_by = await search.go_on()  # with the dollars that no cascade needs
         await settle(search)
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
@@ -201,7 +213,29 @@ def _found(search: Search, stopped_by: str, split: Split) -> Study:
     less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # given up early, yet perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
-    return Study(first.config, _summary(search, best, stopped_by, split), first.cost, tuple(others))
+    summary = _summary(search, best, stopped_by, split)
+    if search.suite.cascade and (cascade := best_cascade(search)) is not None:
+        return _with_cascade(search, summary, cascade, (first, *others), split)
+    return Study(first.config, summary, first.cost, tuple(others))
+
+
+def _with_cascade(
+    search: Search, summary: StudySummary, cascade: Cascade, others: tuple[Contender, ...], split: Split
+) -> Study:
+    """The study won by a cascade, which is a trial of its own that cost nothing more."""
+    number = len(summary.trials) + 1
+    score = measured([cascade.scores[row] for row in sorted(cascade.scores)])
+    cost = Decimal(f"{cascade.cost.mean:.8g}")
+    trial = TrialSummary(number, cascade.config.to_lock(), score, cost, Decimal(0), "done")
+    guarded = len(split.test) if not split.reused else len(split.tune)
+    summary = replace(
+        summary,
+        trials=(*summary.trials, trial),
+        winner=number,
+        tuning=score,
+        heldout=predicted(cascade.heldout, guarded, search.race.scale()),
+    )
+    return Study(cascade.config, summary, cascade.cost.mean, others)
 
 
 def _go_on(search: Search) -> None:
@@ -251,7 +285,7 @@ def _search(
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
     proposals = Proposals(suite.space, suite.mode, suite.seed, budget)
-    return Search(suite, race, proposals, ledger, listen, concurrency, kept(suite, race))
+    return Search(suite, race, proposals, ledger, listen, concurrency, kept(suite, race), set_aside(suite, race))
 
 
 def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Split) -> StudySummary:

@@ -244,7 +244,7 @@ class SuiteRun:
 
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
-        self.prices.check([config.model, *judges_of(self.grader)])
+        self.prices.check([*config.models, *judges_of(self.grader)])
         live = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
         source = self.means.runs(live, live=live)
         try:
@@ -315,7 +315,7 @@ class SuiteRun:
         return ""
 
     async def _asked(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
-        self.prices.check([rows.config.model])
+        self.prices.check([*rows.config.models])
         self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         before = self.ledger.spent
         try:
@@ -359,7 +359,7 @@ class SuiteRun:
 
     def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]:
         """Today's prices of every model that the suite pays for."""
-        return prices_of(self.prices, dict.fromkeys([config.model, *judges_of(self.grader)]))
+        return prices_of(self.prices, dict.fromkeys([*config.models, *judges_of(self.grader)]))
 
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

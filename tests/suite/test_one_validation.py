@@ -136,6 +136,7 @@ SAMPLES: dict[str, Any] = {
     "max_unknown": 4,
     "thresholds": {"min_success": 0.5},
     "baselines": [{"n": 2}],
+    "cascade": True,
     "base_url": "http://localhost/v1",
     "endpoints": [{"base_url": "http://localhost/v1"}],
     "concurrency": 3,

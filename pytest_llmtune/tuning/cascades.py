@@ -1,0 +1,265 @@
+"""Cascades: a cheap configuration votes, and a dearer one answers the rows whose vote is not clear.
+
+Both steps' answers are in the pool, so that every number of answers, margin and pair of steps is judged without asking
+anything (FrugalGPT, Chen et al. 2023; the vote's margin as confidence: Yue et al. 2024). What the race leaves out is asked
+for first: dearer models, which are over the inference budget by themselves, on the tuning rows.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.suite import Config
+from pytest_llmtune.tuning.allocation import Candidate, CellRequest
+from pytest_llmtune.tuning.costs import Cost
+from pytest_llmtune.tuning.selection import ranked, scores_of
+from pytest_llmtune.types import Accept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.tuning.allocation import Allocator, Trial
+    from pytest_llmtune.tuning.loop import Search
+    from pytest_llmtune.tuning.samples import Sample
+
+__all__ = ["Cascade", "best_cascade", "prepare", "set_aside"]
+
+_ASIDE = Decimal("0.3")
+"""Part of the optimization budget for the dearer steps' answers."""
+_FIRST, _LAST = 3, 3
+"""Trials that are considered as a first step, and as a last one."""
+_MARGINS = (0.2, 0.4, 0.6, 0.8, 1.0)
+_DEEPEST = 5
+"""Answers that the first step's rows are brought to, as far as the inference budget allows."""
+_SHARE = 0.8
+"""Of the inference budget, that the first step alone may cost."""
+_LEAST = 0.08
+"""Share of the rows that the inference budget must be able to escalate."""
+_ROWS = 20
+"""Tuning rows that both steps must have been asked, where there are so many."""
+_FOLDS = 5
+_ORDERS = 32
+"""Orders of a row's answers that its vote is looked at in."""
+_DOUBT = 1.0
+"""Standard errors of the gain over the best single configuration that a cascade must be above 0 by."""
+_SURE = 1.64
+"""Standard errors of a cascade's cost that it must be below the inference budget: its share of escalations is a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A cascade that might win."""
+
+    config: Config
+    first: Trial
+    cost: Cost
+    """USD per instance: the mix of both steps."""
+    escalated: float
+    """Share of rows."""
+    scores: Mapping[int, float] = field(repr=False)
+    """The metric of every tuning row (place in the order) that both steps were asked."""
+    gain: float = 0.0
+    """Of the metric over the best single configuration, on the same rows."""
+    heldout: tuple[float, ...] = field(default=(), repr=False)
+    """Of each row the score of the cascade that is best on the other four fifths of the rows."""
+
+
+def set_aside(suite: Suite, race: Allocator) -> Decimal:
+    """USD of the optimization budget that are not for the race, where a cascade may win."""
+    possible = suite.cascade and race.pool.scorer.by_answer and race.sign > 0 and race.budget is not None
+    return _ASIDE * suite.optimization_budget if possible and suite.optimization_budget else Decimal(0)
+
+
+async def prepare(search: Search) -> bool:
+    """Ask the likely steps of cascades what they lack; returns False where none is promising, and nothing was asked."""
+    race = search.race
+    best = ranked(race)
+    search.aside = Decimal(0)
+    if not best:
+        return False
+    lasts = _last_steps(race)
+    here = best[0].score * race.sign
+    lasts = [(one, score) for one, score in lasts if score > here and one.entrant is not best[0].candidate.entrant]
+    if not lasts:
+        return False
+    firsts = [one for one, _ in _first_steps(race)]
+    rows = range(len(race.order))
+    stages = [(len(rows) // 4, 3), (len(rows) // 2, 2), (len(rows), 2)]
+    trials = [one.entrant for one, _ in lasts]
+    for stop, keep in stages:
+        await _ask(search, [CellRequest(t, row, t.arm.family.counts[0]) for t in trials[:keep] for row in rows[:stop]])
+        order = [one.entrant for one, _ in _last_steps(race)]
+        trials = [trial for trial in order if trial in trials]
+    for one in firsts[:2]:
+        await _ask(search, [CellRequest(one.entrant, row, min(one.n, _DEEPEST)) for row in rows])
+    return True
+
+
+async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
+    """As many of the jobs as the budget pays for."""
+    race = search.race
+    todo = [job for job in jobs if len(race.pool.cell(job.entrant.arm, race.order[job.row]).samples) < job.answers]
+    while todo:
+        fitting = search.fitting(todo, search.left())[: search.concurrency]
+        if not fitting or not await search.round(fitting):
+            return
+        todo = todo[len(fitting) :]
+
+
+def _last_steps(race: Allocator) -> list[tuple[Candidate, float]]:
+    """One answer of the best trial of each model and prompt, whatever it costs by itself, with its believed score."""
+    found = []
+    for trial in race.entrants:
+        n = trial.arm.family.counts[0]
+        cost = race.costs.estimate(trial.arm, n)
+        if trial.out != "failed" and cost is not None and cost.mean * _LEAST <= (race.budget or math.inf):
+            found.append(Candidate(trial, n, cost))
+    return _believed(race, found)[:_LAST]
+
+
+def _first_steps(race: Allocator) -> list[tuple[Candidate, float]]:
+    """The best affordable trials with as many answers as leave something of the inference budget."""
+    budget = race.budget or math.inf
+    found: dict[int, Candidate] = {}
+    for one in race.candidates(0.0, asked=min(10, len(race.order))):
+        if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * budget:
+            found[one.entrant.place] = one  # numbers of answers grow
+    return _believed(race, list(found.values()))[:_FIRST]
+
+
+def _believed(race: Allocator, found: list[Candidate]) -> list[tuple[Candidate, float]]:
+    """The best first, one of each model and prompt."""
+    if not found:
+        return []
+    found = race.shortlist(found)
+    means = race.belief(found).mean
+    order = sorted(range(len(found)), key=lambda index: -float(means[index]))
+    seen: dict[tuple[str, str, str], tuple[Candidate, float]] = {}
+    for index in order:
+        seen.setdefault(found[index].entrant.arm.region, (found[index], float(means[index])))
+    return list(seen.values())
+
+
+def best_cascade(search: Search) -> Cascade | None:
+    """The cascade that is surely within the inference budget and better than the best single configuration; None: none is."""
+    race, suite = search.race, search.suite
+    best = ranked(race)
+    if not best or race.budget is None:
+        return None
+    single = best[0].candidate
+    rows = sorted(single.entrant.asked)
+    alone = {row: score for row in rows for score in scores_of(race, single, [row])}
+    found, bound = None, 0.0
+    affordable = [one for one in _cascades(race, suite) if one.cost.within(race.budget, _SURE)]
+    for one in affordable:
+        shared = [row for row in one.scores if row in alone]
+        if len(shared) < min(_ROWS, len(race.order)):
+            continue
+        gains = [one.scores[row] - alone[row] for row in shared]
+        error = math.sqrt((statistics.pvariance(gains) + race.scale() / len(gains)) / len(gains))
+        gain = statistics.fmean(gains)
+        if gain - _DOUBT * error > bound:
+            bound = gain - _DOUBT * error
+            found = replace(one, gain=gain)
+    return found and replace(found, heldout=tuple(_cross_fitted(affordable)))
+
+
+def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
+    """As ``selection.cross_fitted``: the luck that a cascade was chosen for is not in these scores."""
+    for fold in range(_FOLDS):
+        best, top = None, -math.inf
+        for one in cascades:
+            outside = [score for row, score in one.scores.items() if row % _FOLDS != fold]
+            if outside and statistics.fmean(outside) > top:
+                best, top = one, statistics.fmean(outside)
+        if best is not None:
+            yield from (score for row, score in best.scores.items() if row % _FOLDS == fold)
+
+
+def _cascades(race: Allocator, suite: Suite) -> Iterator[Cascade]:
+    lasts = [one for one, _ in _last_steps(race)]
+    for first, _ in _first_steps(race):
+        votes = {row: _votes(race, first.entrant, row) for row in first.entrant.asked}
+        for last in lasts:
+            if last.entrant is first.entrant:
+                continue
+            for n in last.entrant.arm.family.counts[:2]:
+                yield from _pairs(race, suite, first.entrant, votes, last.entrant, n)
+
+
+def _pairs(  # noqa: PLR0917  # one combination
+    race: Allocator,
+    suite: Suite,
+    first: Trial,
+    votes: Mapping[int, Mapping[int, Sequence[tuple[float, bool]]]],
+    last: Trial,
+    n: int,
+) -> Iterator[Cascade]:
+    """Every number of answers and margin of one pair of steps."""
+    dear = race.costs.estimate(last.arm, n)
+    answered = {row: cell for row in votes if n in (cell := race.pool.cell(last.arm, race.order[row])).scores}
+    if dear is None or len(answered) < min(_ROWS, len(race.order)):
+        return
+    lengths = {row: statistics.fmean(sample.tokens for sample in cell.samples) for row, cell in answered.items()}
+    usual = statistics.fmean(lengths.values())
+    for count in first.arm.family.counts:
+        rows = [row for row in answered if count in votes[row]]
+        cheap = race.costs.estimate(first.arm, count)
+        if cheap is None or len(rows) < min(_ROWS, len(race.order)):
+            continue
+        for margin in _MARGINS:
+            accepted = {row: [right for lead, right in votes[row][count] if lead >= margin - 1e-9] for row in rows}
+            kept = {row: len(accepted[row]) / len(votes[row][count]) for row in rows}
+            escalated = math.fsum(1 - kept[row] for row in rows)
+            if not 0 < escalated < len(rows):
+                continue
+            scores = {
+                row: sum(accepted[row]) / len(votes[row][count]) + (1 - kept[row]) * answered[row].scores[n]
+                for row in rows
+            }
+            longer = math.fsum((1 - kept[row]) * lengths[row] for row in rows) + 3 * usual
+            share = (escalated + 0.5) / (len(rows) + 1)
+            usd = dear.mean * longer / ((escalated + 3) * usual)
+            guessed = usd * math.sqrt(share * (1 - share) * (1 / len(rows) + 1 / max(1, len(race.costs.guard or rows))))
+            cost = Cost(cheap.mean + share * usd, math.hypot(cheap.error, share * dear.error, guessed))
+            config = _config(suite, first, count, margin, last.arm.config(n))
+            yield Cascade(config, first, cost, escalated / len(rows), scores)
+
+
+def _config(suite: Suite, first: Trial, count: int, margin: float, following: Config) -> Config:
+    own = first.arm.config(count)
+    return Config(own.params, own.template, Accept(margin), following).read_by(suite.grader)
+
+
+def _votes(race: Allocator, trial: Trial, row: int) -> dict[int, list[tuple[float, bool]]]:
+    """For each number of answers that a row has: the lead of the most frequent one and whether it is right, by draw."""
+    samples = race.pool.cell(trial.arm, race.order[row]).samples
+    counts = [count for count in trial.arm.family.counts if count <= len(samples)]
+    found: dict[int, list[tuple[float, bool]]] = {count: [] for count in counts}
+    rng = random.Random(f"{trial.arm.key}/{row}")  # noqa: S311  # repeatable, no secret
+    for _ in range(_ORDERS if len(samples) > 1 else 1):
+        order = rng.sample(samples, len(samples))
+        for count in counts:
+            found[count].append(_vote(order[:count]))
+    return found
+
+
+def _vote(samples: Sequence[Sample]) -> tuple[float, bool]:
+    """The lead of the most frequent readable answer, as a share of all answers, and whether it is right."""
+    seen: dict[str, int] = {}
+    right: dict[str, bool] = {}
+    for sample in samples:
+        if sample.answer is not None and sample.answer.key is not None:
+            seen[sample.answer.key] = seen.get(sample.answer.key, 0) + 1
+            right.setdefault(sample.answer.key, sample.answer.correct)
+    if not seen:
+        return -1.0, False  # no answer could be read: never accepted
+    ordered = sorted(seen.items(), key=lambda item: -item[1])
+    lead = ordered[0][1] - (ordered[1][1] if len(ordered) > 1 else 0)
+    return lead / len(samples), right[ordered[0][0]]

@@ -77,7 +77,7 @@ TASKS = {
     "dear": _task(("gpt-4", "claude-3-opus-20240229", GEMINI_15, MISTRAL), 0.03, 10.0),
     "all": _task(tuple(PRICES), 0.006, 2.0, ALL_STYLES),
     # budgets between the costs of two models: where a cascade may pay
-    "gap": _task((GPT_35, "gpt-4"), 0.008, 3.0),
+    "gap": _task((GPT_35, "gpt-4"), 0.015, 3.0),
     "step": _task((GEMINI_1, GEMINI_15), 0.0045, 2.0),
 }
 

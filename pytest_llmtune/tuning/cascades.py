@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.allocation import Allocator, Trial
     from pytest_llmtune.tuning.loop import Search
     from pytest_llmtune.tuning.samples import Sample
+    from pytest_llmtune.tuning.selection import Ranked
 
 __all__ = ["Cascade", "best_cascade", "prepare", "set_aside"]
 
 _ASIDE = Decimal("0.3")
 """Part of the optimization budget for the dearer steps' answers."""
-_FIRST, _LAST = 3, 3
-"""Trials that are considered as a first step, and as a last one."""
+_LAST, _WARM = 2, 2
+"""Trials that are considered as a last step, and warm ones that are as a first step."""
+_WARMTH = 0.6
+"""Temperature and top_p from which answers differ where a model is not sure."""
 _MARGINS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _DEEPEST = 5
 """Answers that the first step's rows are brought to, as far as the inference budget allows."""
@@ -46,8 +49,8 @@ _ROWS = 20
 _FOLDS = 5
 _ORDERS = 32
 """Orders of a row's answers that its vote is looked at in."""
-_DOUBT = 1.0
-"""Standard errors of the gain over the best single configuration that a cascade must be above 0 by."""
+_WORTH, _DOUBT = 0.02, 0.3
+"""Gain over the best single configuration that a cascade needs, and standard errors of it that must be above 0."""
 _SURE = 1.64
 """Standard errors of a cascade's cost that it must be below the inference budget: its share of escalations is a guess."""
 
@@ -81,24 +84,21 @@ async def prepare(search: Search) -> bool:
     race = search.race
     best = ranked(race)
     search.aside = Decimal(0)
-    if not best:
+    lasts = _last_steps(race, best[0], hope=1.0) if best else []
+    firsts = _first_steps(race)
+    if not lasts or not firsts:
         return False
-    lasts = _last_steps(race)
-    here = best[0].score * race.sign
-    lasts = [(one, score) for one, score in lasts if score > here and one.entrant is not best[0].candidate.entrant]
-    if not lasts:
-        return False
-    firsts = [one for one, _ in _first_steps(race)]
-    rows = range(len(race.order))
-    stages = [(len(rows) // 4, 3), (len(rows) // 2, 2), (len(rows), 2)]
-    trials = [one.entrant for one, _ in lasts]
-    for stop, keep in stages:
-        await _ask(search, [CellRequest(t, row, t.arm.family.counts[0]) for t in trials[:keep] for row in rows[:stop]])
-        order = [one.entrant for one, _ in _last_steps(race)]
-        trials = [trial for trial in order if trial in trials]
-    for one in firsts[:2]:
+    rows, trials = range(len(race.order)), [one.entrant for one in lasts]
+    await _ask(search, [_whole(trial, row) for row in rows[: len(rows) // 4] for trial in trials])
+    for one in _last_steps(race, best[0], trials, hope=0.5)[:1]:
+        await _ask(search, [_whole(one.entrant, row) for row in rows])
+    for one in firsts:
         await _ask(search, [CellRequest(one.entrant, row, min(one.n, _DEEPEST)) for row in rows])
     return True
+
+
+def _whole(trial: Trial, row: int) -> CellRequest:
+    return CellRequest(trial, row, trial.arm.family.counts[0])
 
 
 async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
@@ -112,33 +112,52 @@ async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
         todo = todo[len(fitting) :]
 
 
-def _last_steps(race: Allocator) -> list[tuple[Candidate, float]]:
-    """One answer of the best trial of each model and prompt, whatever it costs by itself, with its believed score."""
+def _last_steps(
+    race: Allocator, best: Ranked, among: Sequence[Trial] | None = None, hope: float = 0.0
+) -> list[Candidate]:
+    """One answer of trials that may be better than the best affordable configuration, whatever they cost.
+
+    Args:
+        among: trials to choose from; None: all.
+        hope: standard errors that they are given the benefit of.
+    """
     found = []
-    for trial in race.entrants:
+    for trial in race.entrants if among is None else among:
         n = trial.arm.family.counts[0]
         cost = race.costs.estimate(trial.arm, n)
         if trial.out != "failed" and cost is not None and cost.mean * _LEAST <= (race.budget or math.inf):
             found.append(Candidate(trial, n, cost))
-    return _believed(race, found)[:_LAST]
+    own = best.candidate.entrant.arm.region
+    better = [(one, mean) for one, mean in _believed(race, found, hope) if mean > race.sign * best.score]
+    return [one for one, _ in better if one.entrant.arm.region != own][:_LAST]
 
 
-def _first_steps(race: Allocator) -> list[tuple[Candidate, float]]:
-    """The best affordable trials with as many answers as leave something of the inference budget."""
-    budget = race.budget or math.inf
+def _first_steps(race: Allocator) -> list[Candidate]:
+    """Affordable trials with as many answers as leave something of the inference budget: the best, and the best warm ones.
+
+    At low temperatures all answers are the same, and their vote says nothing of how sure it is.
+    """
     found: dict[int, Candidate] = {}
-    for one in race.candidates(0.0, asked=min(10, len(race.order))):
-        if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * budget:
+    for one in race.candidates(0.0, asked=1):
+        if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * (race.budget or math.inf):
             found[one.entrant.place] = one  # numbers of answers grow
-    return _believed(race, list(found.values()))[:_FIRST]
+    warm = [one for one in found.values() if _is_warm(one.entrant)]
+    chosen = [one for one, _ in (*_believed(race, list(found.values()))[:1], *_believed(race, warm)[:_WARM])]
+    return list({one.entrant.place: one for one in chosen}.values())
 
 
-def _believed(race: Allocator, found: list[Candidate]) -> list[tuple[Candidate, float]]:
-    """The best first, one of each model and prompt."""
+def _is_warm(trial: Trial) -> bool:
+    params = trial.arm.params
+    return float(params.get("temperature", 1.0)) >= _WARMTH and float(params.get("top_p", 1.0)) >= _WARMTH
+
+
+def _believed(race: Allocator, found: list[Candidate], hope: float = 0.0) -> list[tuple[Candidate, float]]:
+    """The best first, one of each model and prompt, with its believed score."""
     if not found:
         return []
     found = race.shortlist(found)
-    means = race.belief(found).mean
+    belief = race.belief(found)
+    means = belief.mean + hope * belief.spread
     order = sorted(range(len(found)), key=lambda index: -float(means[index]))
     seen: dict[tuple[str, str, str], tuple[Candidate, float]] = {}
     for index in order:
@@ -156,7 +175,7 @@ def best_cascade(search: Search) -> Cascade | None:
     rows = sorted(single.entrant.asked)
     alone = {row: score for row in rows for score in scores_of(race, single, [row])}
     found, bound = None, 0.0
-    affordable = [one for one in _cascades(race, suite) if one.cost.within(race.budget, _SURE)]
+    affordable = [one for one in _cascades(race, suite, best[0]) if one.cost.within(race.budget, _SURE)]
     for one in affordable:
         shared = [row for row in one.scores if row in alone]
         if len(shared) < min(_ROWS, len(race.order)):
@@ -164,7 +183,7 @@ def best_cascade(search: Search) -> Cascade | None:
         gains = [one.scores[row] - alone[row] for row in shared]
         error = math.sqrt((statistics.pvariance(gains) + race.scale() / len(gains)) / len(gains))
         gain = statistics.fmean(gains)
-        if gain - _DOUBT * error > bound:
+        if gain >= _WORTH and gain - _DOUBT * error > bound:
             bound = gain - _DOUBT * error
             found = replace(one, gain=gain)
     return found and replace(found, heldout=tuple(_cross_fitted(affordable)))
@@ -182,13 +201,13 @@ def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
             yield from (score for row, score in best.scores.items() if row % _FOLDS == fold)
 
 
-def _cascades(race: Allocator, suite: Suite) -> Iterator[Cascade]:
-    lasts = [one for one, _ in _last_steps(race)]
-    for first, _ in _first_steps(race):
+def _cascades(race: Allocator, suite: Suite, best: Ranked) -> Iterator[Cascade]:
+    enough = min(_ROWS, len(race.order))
+    asked = [trial for trial in race.entrants if len(trial.asked) >= enough]
+    lasts = _last_steps(race, best, asked)
+    for first in _first_steps(race):
         votes = {row: _votes(race, first.entrant, row) for row in first.entrant.asked}
         for last in lasts:
-            if last.entrant is first.entrant:
-                continue
             for n in last.entrant.arm.family.counts[:2]:
                 yield from _pairs(race, suite, first.entrant, votes, last.entrant, n)
 

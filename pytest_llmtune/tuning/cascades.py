@@ -75,7 +75,8 @@ class Cascade:
 
 def set_aside(suite: Suite, race: Allocator) -> Decimal:
     """USD of the optimization budget that are not for the race, where a cascade may win."""
-    possible = suite.cascade and race.pool.scorer.by_answer and race.sign > 0 and race.budget is not None
+    possible = suite.cascade and not suite.space.runs_task and race.pool.scorer.by_answer and race.sign > 0
+    possible = possible and race.budget is not None
     return _ASIDE * suite.optimization_budget if possible and suite.optimization_budget else Decimal(0)
 
 

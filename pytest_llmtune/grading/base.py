@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.keys import SCORES
 from pytest_llmtune.types import Answer, ExampleGrade
@@ -219,6 +220,10 @@ class BuiltIn(Grader):
     """A grader that judges each response by itself and lets them vote. Its dataclass fields are its options."""
 
     kind: ClassVar[str]
+    time_allowed: ClassVar[float] = 5.0
+    """Seconds of CPU that reading one long response may take; past them it has no answer."""
+    longest_here: ClassVar[int | None] = 5_000
+    """Characters; longer responses are read in a worker process, which can be stopped. None: all are read here."""
     reference_column: str | None = None
     alias: str | None = None
     """Another name, for the metrics of the second and later graders of a list."""
@@ -249,10 +254,48 @@ class BuiltIn(Grader):
         return frozenset(SCORES)
 
     @abstractmethod
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]: ...
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        """What was read from each response, in this process and without a time limit."""
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        """As ``answers_here``; what was not read in time is no answer."""
+        longest = self.longest_here
+        if longest is None or not self._waits(responses):
+            return self.answers_here(responses, row)
+        self.reference(row)  # what is wrong with it is said here
+        short = iter(self.answers_here([text for text in responses if len(text) <= longest], row))
+        return tuple(next(short) if len(text) <= longest else self._answer_apart(text, row) for text in responses)
+
+    def _answer_apart(self, text: str, row: Row) -> Answer:
+        options = {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name not in ("vote", "alias")
+        }
+        request = {"kind": self.kind, "options": options, "responses": [text], "row": dict(row)}
+        plain = json.loads(json.dumps(request, default=str))
+        found = self._apart.call(plain, getattr(self, "time_limit", self.time_allowed))
+        if found is None:
+            return Answer(None, "not read within the time limit", correct=False)
+        [(key, shown, correct)] = found["answers"]
+        return Answer(key, shown, correct)
+
+    @cached_property
+    def _apart(self) -> WorkerPool:
+        return WorkerPool(Path(__file__).parent / "workers" / "grader_job.py")
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return grade_answers(self.answers(responses, row), self.vote)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        """As ``answers``; without blocking the event loop where that takes a worker."""
+        return (
+            await off_thread(self.answers, responses, row) if self._waits(responses) else self.answers(responses, row)
+        )
+
+    def _waits(self, responses: Sequence[str]) -> bool:
+        """Whether reading these takes a worker process."""
+        return self.longest_here is not None and any(len(text) > self.longest_here for text in responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
         """As ``grade``, without keeping the event loop from other examples."""

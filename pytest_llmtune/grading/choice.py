@@ -317,7 +317,7 @@ def _alone(word: str) -> str:
     if _is_short(word):  # "a" is also an article: it must be set apart
         return (
             rf"[(\[]\s*{term}\s*[)\]]|(?:option|choice|answer|label|letter|选项|選項|答案)\s*(?<!\w(?=\w)){term}(?!\w)"
-            rf"|\A\W*{term}(?=[.):,](?!\d)|\W*\Z)|^[\W_]*{term}[\W_]*$"
+            rf"|\A\W*{term}(?=[.):,](?!\d)|\W*\Z)|^(?:[^\w\n]|_)*{term}(?:[^\w\n]|_)*$"
             rf"|(?:leaving|leaves|only|but|sondern|sino|out|eliminates?|excludes?|not)\s+{term}(?!\w)"
             rf"|(?<!\w){term}(?=\sis\s(?:correct|right|the answer))"
         )
@@ -358,7 +358,7 @@ class ChoiceGrader(BuiltIn):
     def reference(self, row: Row) -> str:
         return " | ".join(self._wanted(row))
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self._wanted(row)
         free = self.labels is None and any(self._terms.exactly(text) is None for text in wanted)
         return tuple(_free(text, wanted) if free else self._label(text, wanted) for text in responses)

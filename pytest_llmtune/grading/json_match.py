@@ -218,13 +218,13 @@ class JsonAnswer(BuiltIn):
         found = read(value) if isinstance(value, str) else value
         return next((kind for kind in (dict, list) if isinstance(found, kind)), None)
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self.reference(row) if self.schema is None or self._has_reference(row) else None
         like = self._like(row)
         return tuple(self._answer(read_last(untagged(text), like), wanted) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        if self.schema is None:
+        if self.schema is None and not self._waits(responses):
             return self.answers(responses, row)
         return await off_thread(self.answers, responses, row)
 

@@ -77,6 +77,7 @@ class Judge(BuiltIn):
     """The responses that were labelled by hand."""
 
     kind: ClassVar[str] = "judge"
+    longest_here: ClassVar[int | None] = None
     probe_rows = 0  # a probe would cost money
 
     def __post_init__(self) -> None:
@@ -115,7 +116,7 @@ class Judge(BuiltIn):
             self._label(row)
         return ""
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
         raise SuiteError("the grader judge asks a model: it grades only where completions can be asked for")
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Ask) -> tuple[Answer, ...]:

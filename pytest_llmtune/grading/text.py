@@ -6,13 +6,16 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
 from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
 from pytest_llmtune.grading.math.parse import parse
 from pytest_llmtune.grading.numbers import ascii_numerals, find, last_of, number_in, swap_marks
+from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
@@ -68,7 +71,7 @@ class Exact(Folding):
 
     kind: ClassVar[str] = "exact"
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self._wanted(row)
         return tuple(self._answer(text, wanted) for text in responses)
 
@@ -96,7 +99,7 @@ class Contains(Folding):
         if self.match not in ("all", "any"):
             raise SuiteError(f"match={self.match!r}; valid: any, all")
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         tests = [self._test(text) for text in self._wanted(row)]
         combine: Callable[[list[bool]], bool] = all if self.match == "all" else any
         found = ((self.fold(text), text.strip()) for text in responses)
@@ -119,6 +122,7 @@ class Regex(BuiltIn):
     ignore_case: bool = False
 
     kind: ClassVar[str] = "regex"
+    longest_here: ClassVar[int | None] = None  # the pattern is the suite's: every search has a worker and a time limit
 
     def __post_init__(self) -> None:
         if self.pattern is not None:
@@ -130,21 +134,38 @@ class Regex(BuiltIn):
             self._compile(text)
         return text
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self.reference(row)
+        pattern = reference if self.pattern is None else self.pattern
+        plain = [untagged(text) for text in responses]
+        found = self._found(pattern, [*responses, *(text for text in plain if text not in responses)])
+        matches = [found[text] or found[other] for text, other in zip(responses, plain, strict=True)]
         if self.pattern is None:
-            search = self._compile(reference).search
-            return tuple(self._matched(text, search(text) or search(untagged(text))) for text in responses)
-        pattern = self._compile(self.pattern)
+            return tuple(map(self._matched, responses, matches))
         wanted = self._key(reference)
-        return tuple(self._found(_last(pattern, text) or _last(pattern, untagged(text)), wanted) for text in responses)
+        return tuple(self._answer(match, wanted) for match in matches)
 
-    def _found(self, text: str | None, wanted: str) -> Answer:
-        if not text:
-            return Answer(None, "", correct=False)
-        return Answer(self._key(text), text, self._key(text) == wanted)
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        return await off_thread(self.answers, responses, row)
 
-    def _matched(self, text: str, match: re.Match[str] | None) -> Answer:
+    def _found(self, pattern: str, texts: Sequence[str]) -> dict[str, list[str] | None]:
+        """For each text the match and the answer in it; None where there is none, or it was not found in time."""
+        request = {"pattern": pattern, "ignore_case": self.ignore_case, "last": self.pattern is not None}
+        distinct = list(dict.fromkeys(texts))
+        if reply := self._pool.call({**request, "texts": distinct}, self.time_allowed):
+            return dict(zip(distinct, reply["found"], strict=True))
+        replies = {text: self._pool.call({**request, "texts": [text]}, self.time_allowed) for text in distinct}
+        return {text: reply["found"][0] if reply else None for text, reply in replies.items()}
+
+    @cached_property
+    def _pool(self) -> WorkerPool:
+        return WorkerPool(Path(__file__).parent / "workers" / "regex_job.py")
+
+    def _answer(self, match: Sequence[str] | None, wanted: str) -> Answer:
+        text = match[1].strip() if match else ""
+        return Answer(self._key(text), text, self._key(text) == wanted) if text else Answer(None, "", correct=False)
+
+    def _matched(self, text: str, match: Sequence[str] | None) -> Answer:
         shown = match[0] if match else text
         return Answer(self._key(shown) or None, shown.strip(), match is not None)
 
@@ -154,17 +175,8 @@ class Regex(BuiltIn):
     def _compile(self, pattern: str) -> re.Pattern[str]:
         try:
             return re.compile(pattern, re.IGNORECASE if self.ignore_case else re.NOFLAG)
-        except re.error as error:
-            raise SuiteError(f"the regular expression {pattern!r} is not valid: {error}") from None
-
-
-def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    found = list(pattern.finditer(text))
-    if not found:
-        return None
-    match = found[-1]
-    group = "answer" if "answer" in pattern.groupindex else int(pattern.groups > 0)
-    return (match[group] or "").strip()
+        except (re.error, RecursionError, OverflowError, MemoryError) as error:
+            raise SuiteError(f"the regular expression {pattern!r:.200} is not valid: {error}") from None
 
 
 _NO_NUMBER = re.compile(
@@ -199,7 +211,7 @@ class Numeric(BuiltIn):
     def reference(self, row: Row) -> str:
         return _shown(self._reference(row))
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self._reference(row)
         return tuple(self._answer(text, reference) for text in responses)
 

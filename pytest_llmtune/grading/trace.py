@@ -34,12 +34,13 @@ class _Trace(BuiltIn):
     """Judges runs; a response without one, and a run that raised, is wrong."""
 
     probe_rows: ClassVar[int] = 1
+    longest_here: ClassVar[int | None] = None  # a run is read, not its text
 
     def reference(self, row: Row) -> str:
         self._check(row)
         return ""
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         return tuple(self._answer(run_of(response), row) for response in responses)
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:

@@ -68,11 +68,13 @@ class Math(BuiltIn):
     def reference(self, row: Row) -> str:
         return _read(self._reference(row)).text
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self._reference(row)
         return tuple(self._answer(answer_in(text, self.extract), reference) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
+        if self._waits(responses):
+            return await off_thread(self.answers, responses, row)
         reference = self._reference(row)
         found = (answer_in(text, self.extract) for text in responses)
         if any(self._needs_algebra(reference, answer) for answer in found if answer):

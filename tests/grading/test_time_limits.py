@@ -1,0 +1,98 @@
+"""Answers that would keep a grader busy for ever: each is given up in time, and the others are graded."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import resolve
+from pytest_llmtune.grading.base import BuiltIn
+
+PIECES = [
+    "\\[", "\\(", "$", "$$", "\\boxed{", "\\boxed", "\\frac{", "\\text{", "{", "}", "(", "[", "[[", '{"a":', "#### ", "####\n",
+    "the answer is ", "answer:", "answer ", "1", "1,", "1.", "1/", "-", "- ", "1 ", "1e", "^", "2^", "\\sqrt", "9", "一", "½", "%", "A",
+    "(A", "(A) or ", "not ", "**", "*", "```", "```python\n", "```\n", "~~~\n", "<", "<b>", "<think>", "</think>", " ", "\n", "\t",
+    "\u3000", "a", "a b ", "is ", "is not ", "option ", "正解", "답은 ", "答案是", "=", "x=", "x = 1, ", "\\\\", "\\,", "&", '"', "'",
+    "`", "|", "> ", "1. ", "٣", "１", "$1 ", "1:30 ", "\\left(",
+]  # fmt: skip
+GRADERS: list[tuple[Any, dict[str, Any]]] = [
+    ("math", {"answer": "1"}),
+    ("numeric", {"answer": "1"}),
+    ("choice", {"answer": "A"}),
+    ("exact", {"answer": "1"}),
+    ({"contains": {"ignore_punctuation": True}}, {"answer": "1 2"}),
+    ("json", {"answer": '{"a": 1}'}),
+    ({"regex": {"pattern": r"answer is (\d+)"}}, {"answer": "1"}),
+]
+
+
+def spent(grader: Any, texts: list[str], row: dict[str, Any]) -> float:
+    """Seconds of CPU of this process."""
+    started = time.process_time()
+    answers = grader.answers(texts, row)
+    assert len(answers) == len(texts)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize(("spec", "row"), GRADERS, ids=str)
+def test_short_answers_take_no_time(spec: Any, row: dict[str, Any]) -> None:
+    """What is read in this process: 5,000 characters of any beginning, opened again and again and never closed."""
+    grader = resolve(spec)
+    texts = [(piece * 5_000)[:4_999] for piece in PIECES]
+    grader.answers(["1"], row)
+    slowest = max((spent(grader, [text], row), text[:20]) for text in texts)
+    assert slowest[0] < 5, slowest
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second for each answer."""
+    monkeypatch.setattr(BuiltIn, "time_allowed", 0.5)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    "spec", [{"math": {"time_limit": 0.5}}, "numeric", "choice", {"json": {"time_limit": 0.5}}], ids=str
+)
+def test_long_answers_are_given_up(spec: Any) -> None:
+    """200 KB: read in a worker within its limit, or no answer; a right answer beside it is right."""
+    row = {"answer": "A" if spec == "choice" else '{"a": 1}' if "json" in spec else "1"}
+    right = "The answer is A." if spec == "choice" else '{"a": 1}' if "json" in spec else "The answer is 1."
+    grader = resolve(spec)
+    texts = [piece * (200_000 // len(piece)) for piece in ("\\[", "\\boxed{", "1,")]
+    answers = grader.answers([texts[0], right, *texts[1:]], row)
+    assert [answer.correct for answer in answers] == [False, True, False, False]
+
+
+def test_a_long_right_answer_is_right() -> None:
+    """Read in a worker, with the same outcome as here."""
+    long = "So it goes on. " * 1_000
+    assert [
+        answer.correct for answer in resolve("math").answers([long + r"\boxed{\frac12}", long], {"answer": "0.5"})
+    ] == [
+        True,
+        False,
+    ]
+    assert resolve({"numeric": {"abs_tol": 0.1}}).answers([long + "The answer is 3.05."], {"answer": 3})[0].correct
+    assert resolve("exact").answers([long], {"answer": long})[0].correct
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("by_column", [False, True])
+def test_a_regular_expression_of_a_suite_is_stopped(by_column: bool) -> None:
+    """(a+)+$ on a few dozen letters takes longer than the universe: no answer, and the others are searched."""
+    evil = r"^(a+)+$"
+    grader = resolve({"regex": {} if by_column else {"pattern": evil}})
+    grader_row = {"answer": evil if by_column else "aaa"}
+    answers = grader.answers(["a" * 40 + "!", "aaa"], grader_row)
+    assert [answer.correct for answer in answers] == [False, True]
+
+
+@pytest.mark.parametrize("pattern", ["(" * 10_000 + ")" * 10_000, "a{99999999999999999999}", "(?P<x>"])
+def test_an_expression_that_cannot_be_compiled(pattern: str) -> None:
+    """Is the suite's error, not a crash."""
+    with pytest.raises(SuiteError, match="the regular expression"):
+        resolve({"regex": {"pattern": pattern}})

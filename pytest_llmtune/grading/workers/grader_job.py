@@ -22,6 +22,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=20)
 def _grader(kind: str, options: str) -> Any:
-    from pytest_llmtune.grading.registry import BUILT_IN
+    from pytest_llmtune.grading.registry import built_in
 
-    return BUILT_IN[kind](**json.loads(options))
+    return built_in(kind)(**json.loads(options))

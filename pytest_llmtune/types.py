@@ -34,6 +34,7 @@ __all__ = [
     "ShardFacts",
     "Started",
     "TaskRun",
+    "TestCalls",
     "ToolCall",
     "TrialDone",
     "Usage",
@@ -122,6 +123,25 @@ class Escalation:
 
     accept: Accept
     request: CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TestCalls:
+    """What the code under one test asked of models, recorded, replayed or live."""
+
+    __test__ = False  # no test class
+
+    nodeid: str
+    calls: int
+    """Calls that were answered."""
+    usage: Mapping[str, Usage]
+    """By model, as asked for."""
+    cost: Decimal
+    """USD at the prices in force, whoever paid and when; without the calls that ``problem`` tells of."""
+    spent: Decimal = Decimal(0)
+    """USD of it that was billed in this run."""
+    problem: str = ""
+    """Why the cost of a call is not known; empty where all are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ __all__ = [
     "claimed",
     "exclusive",
     "has_controls",
+    "lock_file",
     "open_regular",
     "refuse_links",
     "write_bytes",
@@ -192,7 +193,7 @@ def exclusive(path: Path, directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RecordingError(f"no lock for {path} can be made in {directory}: {error.strerror or error}") from error
     with file:
-        if not _lock(file):
+        if not lock_file(file):
             file.seek(1)
             raise RecordingError(
                 f"{path} is being written by another run{_holder(file.read())}; "
@@ -215,7 +216,7 @@ def _sign(file: IO[str], path: Path) -> None:
 def claimed(path: Path) -> Iterator[bool]:
     """Whether this is the one to hold a lock file, which it makes where there is none."""
     with path.open("a+", encoding="utf-8") as file:
-        yield _lock(file)
+        yield lock_file(file)
 
 
 def _holder(text: str) -> str:
@@ -225,7 +226,8 @@ def _holder(text: str) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[str]) -> bool:
+    def lock_file(file: IO[str]) -> bool:
+        """Lock the first byte of an open file until it is closed; False where another process has."""
         file.seek(0)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -236,7 +238,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> bool:
+    def lock_file(file: IO[str]) -> bool:
+        """Lock the first byte of an open file until it is closed; False where another process has."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -28,6 +28,7 @@ __all__ = [
     "number",
     "one_line",
     "parse_number",
+    "per_thousand",
     "quoted",
     "scoped",
     "shown",
@@ -120,6 +121,11 @@ def dollars(amount: float | Decimal, digits: int = 4) -> str:
     places = max(2, digits - 1 - value.adjusted())
     whole, _, fraction = f"{value:.{places}f}".partition(".")
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def per_thousand(amount: float | Decimal, digits: int = 3) -> str:
+    """A cost per instance as people read it: ``$0.0486 per 1,000 instances``."""
+    return f"{dollars(1000 * Decimal(str(amount)), digits)} per 1,000 instances"
 
 
 def apart(first: float | Decimal, second: float | Decimal, *, money: bool = False) -> tuple[str, str]:

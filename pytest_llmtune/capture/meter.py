@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
-from pytest_llmtune.types import Usage
+from pytest_llmtune.types import TestCalls, Usage
 from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
 from pytest_llmtune.wire.bounds import most_tokens
 from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
@@ -75,6 +75,8 @@ class Hold:
     amount: Decimal = _ZERO
     """USD of ``max_cost`` that are set aside for it."""
     answer: str | bytes = ""
+    sent: bool = False
+    """Whether it went to a server, now; else it is played."""
     bounded: bool = True
     """Whether it can cost no more than ``amount``, by what its request says."""
 
@@ -95,6 +97,8 @@ class Meter:
     _answered: list[Hold] = field(default_factory=list)
     """Answers that are not read yet."""
     _cost: Decimal = _ZERO
+    _paid: Decimal = _ZERO
+    """USD of the calls that were sent."""
     _lost: Decimal = _ZERO
     """USD that calls without an answer may have cost."""
     _dearest: dict[str, Decimal] = field(default_factory=dict)
@@ -129,7 +133,7 @@ class Meter:
             BudgetExhaustedError: what it may cost does not fit; nothing is to be sent.
             SuiteError: nobody knows the price of its model.
         """
-        limit = self.limits.max_cost
+        hold.sent, limit = True, self.limits.max_cost
         if limit is None or not asks_a_model(hold.asked.method, hold.asked.uri, hold.asked.body):
             return
         left = limit - self._cost - self._lost - sum((other.amount for other in self._flying), _ZERO)
@@ -181,6 +185,12 @@ class Meter:
             raise self._unjudged[0]
         return self._cost
 
+    def told(self, nodeid: str) -> TestCalls:
+        """What reports say of the test's calls."""
+        self.read()
+        problem = str(self._unjudged[0]) if self._unjudged else ""
+        return TestCalls(nodeid, self.calls, dict(self._usage), self._cost, self._paid, problem)
+
     def read(self) -> None:
         """Read and price what was answered since the last time."""
         answered, self._answered = self._answered, []
@@ -197,6 +207,7 @@ class Meter:
                 self._unjudged.append(error)
             else:
                 self._cost += cost
+                self._paid += cost if hold.sent else _ZERO
                 self._dearest[bill.model] = max(cost, self._dearest.get(bill.model, _ZERO))
 
     def check(self) -> None:

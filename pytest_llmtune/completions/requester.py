@@ -83,6 +83,7 @@ class Reserving(Protocol):
 
 
 _FREE = Decimal(0)
+_GRACE = 2.0  # seconds that what is in flight has to arrive after Ctrl-C
 _COURTESY = 10.0  # seconds that a server has to say which models there are
 _TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the suite)"
 
@@ -220,7 +221,7 @@ class HttpRequester:
                     too_many = n > (self._limit(lane, job.request) or n)
                     if seconds <= 0 or too_many or reservation.overdrawn or not lane.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # found out while this request waited
-                    found = await self._send(lane, body, seconds, reservation)
+                    found = await self._send(lane, body, seconds, reservation, keep)
                     if isinstance(found, Failure):
                         pilot.landed |= found.kind is Kind.TIMEOUT  # else all would wait for it, one after another
                         first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
@@ -235,14 +236,26 @@ class HttpRequester:
         return None
 
     async def _send(
-        self, lane: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation
+        self, lane: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation, keep: OnExchange
     ) -> Exchange | Failure:
+        """Post it; cancelled, it waits two seconds for the answer, which is paid for and is kept."""
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
+        sending = asyncio.ensure_future(send(lane, body, seconds, self.hide))
         try:
             with self.account.flight():
-                return await send(lane, body, seconds, self.hide)
+                return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            self.account.uncertain += reservation.amount
+            await asyncio.wait([sending], timeout=_GRACE)
+            found = sending.result() if sending.done() else None
+            sending.cancel()
+            if isinstance(found, Exchange):
+                cost = self.billing.cost(lane, found)
+                reservation.settle(cost)
+                self._keep(found, cost, keep)
+            elif found is None or found.uncertain:
+                self.account.uncertain += reservation.amount
+            else:
+                reservation.settle(_FREE)
             raise
 
     async def _lost(self, lane: KeyChannel, job: Attempts, failure: Failure, reservation: Reservation) -> None:

@@ -121,6 +121,8 @@ class LiveSource:
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
     journal: Journal | None = None
+    ask: bool = True
+    """False: what the cache does not hold fails, and nothing is sent."""
     elsewhere: Callable[[LiveSource], Requester] | None = None
     """Who asks in this source's place; None: this process does."""
     _asking: Requester | None = None
@@ -176,6 +178,8 @@ class LiveSource:
             pool.append(exchange)
 
         missing = wanted - sum(map(answers_in, pool))
+        if missing > 0 and not self.ask:
+            raise CompletionError("not answered before the run was interrupted")
         if missing > 0:
             self._asking = self._asking or self._asker()
             await self._asking.fill(request, missing, keep)

@@ -354,5 +354,6 @@ async def all_of(jobs: Iterable[Awaitable[None]]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # cancelled once, it keeps what is on its way; twice, it would leave it
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -143,7 +143,7 @@ def _left_out(split: Split) -> tuple[str, ...]:
     )
 
 
-def error_of(run: Declared, problem: str, notes: tuple[str, ...] = ()) -> SuiteReport:
+def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
     """A suite that could not be judged: reports of the run tell of it too."""
     suite, place = run.suite, run.place
     return SuiteReport(
@@ -155,6 +155,7 @@ def error_of(run: Declared, problem: str, notes: tuple[str, ...] = ()) -> SuiteR
         Verdict("error", suite.metric, problem=problem),
         criteria_of(suite, reused=False),
         notes=notes,
+        spent=spent,
     )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_llmtune.types import TestCalls
+
 __all__ = ["FORMAT", "VERSION", "dumps", "loads", "read", "write"]
 
 
@@ -25,27 +27,36 @@ VERSION = 1
 MAX_BYTES = 1_000_000_000
 
 
-def dumps(reports: Sequence[SuiteReport]) -> str:
-    """The document, one suite a line, in ASCII: no control character or direction mark of a model is left."""
+def dumps(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), killed: Decimal = Decimal(0)) -> str:
+    """The document, one suite a line, in ASCII: no control character or direction mark of a model is left.
+
+    Args:
+        calls: of the app's own tests.
+        killed: USD that earlier runs had spent which were killed.
+    """
     head = {
         "format": FORMAT,
         "version": VERSION,
         "generator": f"pytest-llmtune {version('pytest-llmtune')}",
         "verdicts": dict(sorted(Counter(report.verdict.status for report in reports).items())),
-        "spent": to_plain(sum((report.spent for report in reports), Decimal(0))),
+        "spent": to_plain(sum([*(report.spent for report in reports), *(each.spent for each in calls)], Decimal(0))),
+        **({"spent_by_killed_runs": to_plain(killed)} if killed else {}),
+        **({"tests": to_plain(list(calls))} if calls else {}),
     }
     suites = ",\n".join(json.dumps(report.to_data(), allow_nan=False) for report in reports)
     return f'{json.dumps(head)[:-1]}, "suites": [\n{suites}\n]}}\n'
 
 
-def write(path: Path, reports: Sequence[SuiteReport]) -> None:
-    """Write the document atomically.
+def write(
+    path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), killed: Decimal = Decimal(0)
+) -> None:
+    """Write the document atomically; arguments as of ``dumps``.
 
     Raises:
         ReportError: the file cannot be written.
     """
     try:
-        write_text(path, dumps(reports))
+        write_text(path, dumps(reports, calls, killed))
     except OSError as error:
         raise ReportError(f"{path}: the results cannot be written: {error.strerror or error}") from error
 

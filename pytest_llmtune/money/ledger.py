@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+    from pytest_llmtune.money.spend_log import SpendLog
+
 __all__ = ["Ledger", "Reservation", "SharedSpend", "closing_reservation"]
 
 
@@ -112,8 +114,15 @@ class Ledger:
     """Of the outermost ledger, where the limit is that of several processes: what the others spend of it."""
     growth: dict[str, Decimal] = field(default_factory=dict)
     """Of the outermost ledger: how many times what was asked for a model has billed at most, where that is over 1."""
+    log: SpendLog | None = None
+    """Of the outermost ledger: what is spent is written there too."""
     under_way: set[Reservation] = field(default_factory=set, repr=False)
     """Of the outermost ledger: what is granted and not closed."""
+
+    @property
+    def billed(self) -> Decimal:
+        """USD spent for sure: without what requests that broke off may have cost."""
+        return self.spent - self.uncertain
 
     @property
     def left(self) -> Decimal | None:
@@ -179,6 +188,8 @@ class Ledger:
             ledger.reserved -= reservation.amount
             ledger.spent += reservation.price
             ledger.uncertain += reservation.price if reservation.uncertain else _ZERO
+        if outermost.log is not None and reservation.price and not reservation.uncertain:
+            outermost.log.note(reservation.price)
         if reservation.asked and reservation.price > reservation.amount and not reservation.uncertain:
             outermost.learn(reservation.model, reservation.price / reservation.asked)
         if outermost.shared is not None:

@@ -157,8 +157,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.llmtune_wrong = True
     if wrong or call.when == "call":
         ours.attach(item, report)
-    if call.when == "teardown" and (told := ours.told_of(item)):
-        report.llmtune_recording = told
+    if call.when == "teardown":
+        ours.attach_calls(item, report)
+        if told := ours.told_of(item):
+            report.llmtune_recording = told
     if report.sections and uses_llmtune(item):
         report.sections = [(name, ours.redactor.clean_text(text)) for name, text in report.sections]
     return report
@@ -186,6 +188,8 @@ class _Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if text := getattr(report, "llmtune", None):
             session_of(self.config).receive(text)
+        if text := getattr(report, "llmtune_calls", None):
+            session_of(self.config).receive_calls(text)
         if getattr(report, "llmtune_wrong", False):
             session_of(self.config).misused = True
         if told := getattr(report, "llmtune_recording", None):

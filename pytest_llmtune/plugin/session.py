@@ -5,12 +5,14 @@ What suites need is imported where it is used: most runs of an app's own tests h
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from pytest_llmtune._util.text import meant, quoted, scoped
 from pytest_llmtune.capture.session import replay_of, replay_of_fixture
 from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.spend_log import SpendLog
 from pytest_llmtune.plugin import workers
 from pytest_llmtune.plugin.options import settings_of, value_of
 from pytest_llmtune.redaction.redactor import redactor_of
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.report.progress import Progress
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Evaluation
+    from pytest_llmtune.types import Evaluation, TestCalls
     from pytest_llmtune.workflow.modes import SuiteRun
 
 __all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "reporting", "tuned"]
@@ -66,6 +69,9 @@ class Session:
         self.fixtures: dict[str, dict[str, bool]] = {}
         """Fixtures that guarded tests use, the modules of these tests, and whether one of them is marked llm_replay."""
         self.reports: list[SuiteReport] = []
+        self.calls: list[TestCalls] = []
+        self.killed = Decimal(0)
+        """USD that earlier runs had spent which were killed."""
         self.errors: dict[str, str] = {}
         self.dry_runs: list[str] = []
         self.wrong: dict[str, str] = {}
@@ -82,6 +88,8 @@ class Session:
         """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
         self._open = ExitStack()
+        if self.settings.mode.online:
+            self._keep_books()
         self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
         if not hasattr(config, "workerinput"):
             self.shards  # noqa: B018  # what is wrong with them is said once, by the process that the user started
@@ -166,6 +174,16 @@ class Session:
         shown = self.config.pluginmanager.hasplugin("terminalreporter")
         color = terminal and shown and self.config.get_terminal_writer().hasmarkup
         return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet))
+
+    def _keep_books(self) -> None:
+        """What is spent is on disk while the run lasts: the next one tells of it where this one is killed."""
+        directory = self.settings.root / ".llmtune" / "spend"
+        if directory.is_symlink() or directory.parent.is_symlink():  # a stranger's; refused where it would be used
+            return
+        self.ledger.log = SpendLog(directory)
+        self._open.callback(self.ledger.log.close)
+        if not hasattr(self.config, "workerinput"):
+            self.killed = self.ledger.log.earlier()
 
     def close(self) -> None:
         """Close what the run opened."""
@@ -512,7 +530,33 @@ class Session:
             return None
         if "report" in vars(run):
             return run.report
-        return error_of(run, self.errors[nodeid], run.means.account) if nodeid in self.errors else None
+        return error_of(run, self.errors[nodeid], run.means.account, run.spent) if nodeid in self.errors else None
+
+    def attach_calls(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Tell what a test's own calls asked and cost, where anybody will see it: reading answers takes time."""
+        replay, config = self.replays.get(item.nodeid), self.config
+        shown = config.getoption("xmlpath", None) or self._path("json") or self._path("report")
+        if replay is None or not (shown or self.settings.mode.online or config.get_verbosity() > 0):
+            return
+        made = replay.meter.told(item.nodeid)
+        if not made.calls and not made.spent:
+            return
+        if hasattr(config, "workerinput"):
+            from pytest_llmtune._util.serialize import to_plain
+
+            report.llmtune_calls = json.dumps(to_plain(made))  # type: ignore[attr-defined]
+        else:
+            self.calls.append(made)
+        from pytest_llmtune.report.ci import junit_of_calls
+
+        report.user_properties.extend(junit_of_calls(made))
+
+    def receive_calls(self, text: str) -> None:
+        """A test's calls, from a worker of xdist."""
+        from pytest_llmtune._util.serialize import from_plain
+        from pytest_llmtune.types import TestCalls
+
+        self.calls.append(from_plain(TestCalls, json.loads(text)))
 
     def receive(self, text: str) -> None:
         """A suite's result, from a worker of xdist."""
@@ -530,6 +574,11 @@ class Session:
             verbosity = self.config.get_verbosity()
             shown = [replace(report, nodeid=self.target(report.nodeid)) for report in self.reports]
             lines.append(terminal.summary(shown, width=self.width, color=color, verbosity=verbosity))
+        if self.reports or self.calls or self.killed:
+            from pytest_llmtune.report.terminal import spending
+
+            verbosity = self.config.get_verbosity()
+            lines += spending(self.reports, self.calls, self.killed, width=self.width, verbosity=verbosity)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from pytest_llmtune.report.ci import error_annotations, project_within
 
@@ -556,6 +605,8 @@ class Session:
             page=self._path("report"),
             step_summary=Path(step) if step else None,
             reporter=value_of("reporter", self.config),
+            calls=self.calls,
+            killed=self.killed,
         )
         return not self.unwritten
 

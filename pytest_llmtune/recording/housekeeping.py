@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,14 @@ class RerecordSession:
     """The file of one recording; only who holds the recording's lock touches it."""
 
     file: Path
+    today: bool = False
+    """Whether only a run of today (UTC) is gone on with."""
 
     @classmethod
-    def of(cls, recording: Path, root: Path) -> RerecordSession:
-        """The file for a recording of the project at ``root``."""
+    def of(cls, recording: Path, root: Path, *, today: bool = False) -> RerecordSession:
+        """The file for a recording of the project at ``root``, or for asking all of it live."""
         digest = hashlib.sha256(str(recording.resolve()).encode()).hexdigest()[:32]
-        return cls(root / ".llmtune" / "anew" / f"{digest}.txt")
+        return cls(root / ".llmtune" / "anew" / f"{digest}{'-live' if today else ''}.txt", today)
 
     def begin(self) -> str:
         """Where the cache keeps what is asked: the killed run's name, else a new one.
@@ -92,7 +95,7 @@ class RerecordSession:
             known = ""
         except OSError as error:
             raise self._unusable(error) from error
-        if _NAME.fullmatch(known):
+        if _NAME.fullmatch(known) and not (self.today and self._is_old()):
             return known.strip()
         name = f"record-{secrets.token_hex(8)}"
         try:
@@ -111,6 +114,10 @@ class RerecordSession:
             self.file.unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _is_old(self) -> bool:
+        written = datetime.fromtimestamp(self.file.stat().st_mtime, UTC)
+        return written.date() != datetime.now(UTC).date()
 
     def _unusable(self, error: OSError) -> RecordingError:
         return RecordingError(f"{self.file} cannot be used: {error.strerror or error}; make the directory writable")

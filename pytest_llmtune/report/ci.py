@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Flip, Outcome
+    from pytest_llmtune.types import TestCalls
 
-__all__ = ["append_summary", "error_annotations", "junit_properties", "markdown", "project_within"]
+__all__ = ["append_summary", "error_annotations", "junit_of_calls", "junit_properties", "markdown", "project_within"]
 
 
 _FLIPS = 20
@@ -163,6 +164,16 @@ def append_summary(path: Path, reports: Sequence[SuiteReport]) -> None:
 def junit_properties(report: SuiteReport) -> list[tuple[str, str]]:
     """(name, value) pairs for ``user_properties``; every name starts with ``llmtune.``, USD have no sign."""
     return [(f"llmtune.{name}", one_line(value, 500)) for name, value in _figures(report)]
+
+
+def junit_of_calls(calls: TestCalls) -> list[tuple[str, str]]:
+    """What a test's own calls asked and cost, as ``junit_properties``."""
+    found = [("calls", str(calls.calls)), ("cost", f"{calls.cost:f}"), ("spent", f"{calls.spent:f}")]
+    for model, usage in sorted(calls.usage.items()):
+        found.append((f"tokens.{one_line(model, 100)}", f"{usage.prompt_tokens} in, {usage.completion_tokens} out"))
+    if calls.problem:
+        found.append(("problem", one_line(calls.problem, 500)))
+    return [(f"llmtune.calls.{name}" if name != "calls" else "llmtune.calls", value) for name, value in found]
 
 
 def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Flip, Outcome
+    from pytest_llmtune.types import TestCalls, Usage
 
-__all__ = ["failure", "summary"]
+__all__ = ["failure", "spending", "summary"]
 
 
 _FLIPS = 5
@@ -222,8 +224,57 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
             lines += _nothing_right(report, ink, width)
         if report.verdict.passed or report.verdict.status == "error":  # the others have said it in their failure
             lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
-    spent = sum(report.spent for report in reports)
-    return "\n".join([*lines, *([f"spent {dollars(spent)}"] if spent else [])])
+    return "\n".join(lines)
+
+
+def spending(
+    reports: Sequence[SuiteReport], calls: Sequence[TestCalls], killed: Decimal, *, width: int = 80, verbosity: int = 0
+) -> list[str]:
+    """What the run was billed, whatever came of it; with ``-v`` what each test's own calls cost, and each model's.
+
+    Args:
+        calls: of the app's own tests.
+        killed: USD that earlier runs had spent which were killed.
+    """
+    lines = _calls(calls, width) if verbosity > 0 else []
+    quiet = verbosity < 0 and all(report.verdict.passed for report in reports)  # the suites' lines have said theirs
+    by_calls = sum((each.spent for each in calls), Decimal(0))
+    spent = by_calls if quiet else sum((report.spent for report in reports), by_calls)
+    if spent:
+        part = f", {dollars(by_calls)} of it by calls of tests" if by_calls and reports and not quiet else ""
+        lines.append(f"spent {dollars(spent)}{part}")
+    if killed:
+        lines.append(f"an earlier run that was killed had spent {dollars(killed)}")
+    return lines
+
+
+def _calls(calls: Sequence[TestCalls], width: int) -> list[str]:
+    if not calls:
+        return []
+    rows = [
+        (
+            one_line(each.nodeid),
+            str(each.calls),
+            *(
+                str(sum(getattr(usage, f"{kind}_tokens") for usage in each.usage.values()))
+                for kind in ("prompt", "completion")
+            ),
+            dollars(each.spent),
+            "not known" if each.problem else dollars(each.cost),
+        )
+        for each in calls
+    ]
+    total: dict[str, Usage] = {}
+    for each in calls:
+        for model, usage in each.usage.items():
+            total[model] = total[model] + usage if model in total else usage
+    models = [
+        f"{one_line(model)}: {usage.prompt_tokens:,} tokens in ({usage.cached_tokens:,} cached), "
+        f"{usage.completion_tokens:,} out in {counted(max(1, usage.requests), 'call')}"
+        for model, usage in sorted(total.items())
+    ]
+    problems = dict.fromkeys(f"cost not known: {one_line(each.problem)}" for each in calls if each.problem)
+    return [*columns([("test", "calls", "tokens in", "out", "spent now", "cost"), *rows], width), *models, *problems]
 
 
 _WEAKENING = ("not gated", "cost not gated", "no gate", "allow_vacuous", "accepted:", "the guard uses the rows")

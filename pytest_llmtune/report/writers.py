@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmtune.guard.result import SuiteReport
+    from pytest_llmtune.types import TestCalls
 
 __all__ = ["Reporter", "write_all"]
 
@@ -26,6 +28,8 @@ def write_all(
     page: Path | None,
     step_summary: Path | None,
     reporter: str | None = None,
+    calls: Sequence[TestCalls] = (),
+    killed: Decimal = Decimal(0),
 ) -> list[str]:
     """Write what was asked for; gives a sentence for each file that could not be written.
 
@@ -34,14 +38,16 @@ def write_all(
         page: ``--llm-report``.
         reporter: ``--llm-reporter``: ``NAME`` or ``NAME:TARGET`` of an entry point ``pytest_llmtune.reporters``.
         step_summary: what GitHub calls ``$GITHUB_STEP_SUMMARY``; nothing is added where no suite ran.
+        calls: of the app's own tests.
+        killed: USD that earlier runs had spent which were killed.
     """
     jobs: list[Callable[[], object]] = []
     if results is not None:
-        jobs.append(partial(report_json.write, results, reports))
+        jobs.append(partial(report_json.write, results, reports, calls, killed))
     if page is not None:
         from pytest_llmtune.report.html import write
 
-        jobs.append(partial(write, page, reports))
+        jobs.append(partial(write, page, reports, calls))
     if step_summary is not None and reports:
         jobs.append(partial(append_summary, step_summary, reports))
     if reporter is not None:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ class StudyLog:
     """USD that killed runs of this study paid, answers included that they died too early to keep."""
     uncounted: dict[tuple[str, int], Decimal] = field(default_factory=dict)
     """Exchange (its request's key, its place in the cache) to USD that the study paid, until it is first used."""
+    ended: bool = False
+    """Whether it had come to its end, and is repeated from the cache."""
+
+    @property
+    def earlier(self) -> str | None:
+        """What is to be said of runs that were killed or interrupted; None where there were none."""
+        if self.ended or not self.spent_earlier:
+            return None
+        return f"earlier runs of this search, which did not end, had spent {dollars(self.spent_earlier)}; it counts in its budget"
 
     @classmethod
     def open(cls, path: Path, study: str) -> StudyLog:
@@ -112,6 +122,8 @@ def _read(path: Path, study: str) -> StudyLog | None:
                         usd
                     )  # the last line of a place is of the exchange stored there
                     log.spent_earlier += _dollars(usd)
+                case {"finished": _}:
+                    log.ended = True
     return log
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.functions import qualified_name
-from pytest_llmtune._util.text import counted, dollars
+from pytest_llmtune._util.text import counted, dollars, number, per_thousand
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.grading import check_metric, judges_of
 from pytest_llmtune.guard.evaluation import mean
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.allocation import Trial
     from pytest_llmtune.types import Listener
 
-__all__ = ["INTERRUPTED", "Study", "check_payable", "nothing_yet", "study_digest", "tune", "why_none"]
+__all__ = ["INTERRUPTED", "Study", "best_so_far", "check_payable", "nothing_yet", "study_digest", "tune", "why_none"]
 
 
 def nothing_yet(search: Search, log: StudyLog) -> str:
@@ -60,6 +60,18 @@ def nothing_yet(search: Search, log: StudyLog) -> str:
     return (
         f"{search.suite.name}: the search was interrupted before any configuration could be chosen, and nothing was "
         f"written. {kept}pytest --llm-tune goes on"
+    )
+
+
+def best_so_far(suite: Suite, study: Study) -> str:
+    """What is told after Ctrl-C where the best has not answered all rows that the guard needs."""
+    score = study.summary.tuning
+    value = f"{suite.metric} {number(score.value)} on the tuning rows" if score else "not judged yet"
+    cost = f", about {per_thousand(study.cost)}" if study.cost else ""
+    return (
+        f"{suite.name}: the search was interrupted, and nothing was written. Best so far: trial {study.summary.winner}, "
+        f"{study.winner.label}: {value}{cost}. What was answered, for {dollars(study.paid)}, is kept: pytest --llm-tune "
+        "goes on"
     )
 
 
@@ -182,7 +194,7 @@ async def tune(
     stopped_by = await _searched(search, log)
     found = _found(search, stopped_by, split)
     _write(log, found.summary)
-    notes = (_KEPT if stopped_by == INTERRUPTED else None, found.summary.note)
+    notes = (_KEPT if stopped_by == INTERRUPTED else None, found.summary.note, log.earlier)
     return replace(found, notes=tuple(filter(None, notes)), paid=_paid_now(ledger.spent, log))
 
 

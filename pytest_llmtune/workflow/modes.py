@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import check_writable, exclusive
-from pytest_llmtune._util.text import counted
+from pytest_llmtune._util.text import counted, dollars
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
 from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve, with_reliability
@@ -72,6 +72,18 @@ class SuiteRun:
     _misses: dict[str, Miss] = field(default_factory=dict)
     """Of a task: row to what it asked that is not recorded."""
 
+    @cached_property
+    def own(self) -> Ledger:
+        """What this suite spends of the run's dollars."""
+        from pytest_llmtune.money.ledger import Ledger
+
+        return Ledger(parent=self.ledger, name=self.suite.name)
+
+    @property
+    def spent(self) -> Decimal:
+        """USD that this suite has been billed for so far, whatever came of it."""
+        return self.own.billed
+
     @property
     def lock_path(self) -> Path:
         return self.place.directory / f"{self.suite.name}.lock.yaml"
@@ -133,12 +145,15 @@ class SuiteRun:
         lock: AbstractContextManager[object] = nullcontext()
         if writes:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
-        with lock:
-            if writes:
-                self._check_writable()
-            report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
+        try:
+            with lock:
+                if writes:
+                    self._check_writable()
+                report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
+        except KeyboardInterrupt as stopped:
+            raise KeyboardInterrupt(*(stopped.args or (self._interrupted(),))) from None
         notes = (*report.notes, *cautions_of(self.grader), *self.means.account, *_raised(report.evaluation))
-        return replace(report, notes=notes)
+        return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
 
     def _check_writable(self) -> None:
         """Before the first request: what is paid for could not be kept."""
@@ -182,11 +197,15 @@ class SuiteRun:
         from pytest_llmtune.workflow.search import TuneMode  # a guard needs no numpy
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
-        return TuneMode(
-            self.suite, self.split, self.grader, self.means, self.ledger, self.listen, log, self.recording_path
-        )
+        return TuneMode(self.suite, self.split, self.grader, self.means, self.own, self.listen, log, self.recording_path)
 
     # -- the modes
+
+    def _interrupted(self) -> str:
+        """What is told after Ctrl-C."""
+        spent = f" What was answered, for {dollars(self.spent)}, is kept:" if self.spent else " Go on:"
+        command = f"pytest {self.settings.mode.option} {self.place.nodeid}"
+        return f"{self.suite.name}: interrupted, and nothing was written.{spent} {command}"
 
     def _guarded(self) -> SuiteReport:
         """Every mode that starts from a lock file."""
@@ -239,13 +258,12 @@ class SuiteRun:
             facts = self._facts(Recording(self.recording_path))
         else:
             notes = (*notes, "neither lock file nor recording was written; what was paid for is kept for the next run")
-        report = report_of(self, evaluation, lock, facts, config=study.winner, notes=notes, compared=compared)
-        return replace(report, spent=study.paid)
+        return report_of(self, evaluation, lock, facts, config=study.winner, notes=notes, compared=compared)
 
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
         self.prices.check([*config.models, *judges_of(self.grader)])
-        live = self.means.live(self.ledger, cached=str(self.suite.seed) if cached else None)
+        live = self.means.live(self.own, cached=str(self.suite.seed) if cached else None)
         source = self.means.runs(live, live=live)
         try:
             return await self.means.evaluate(self._rows(config), self.grader, source)
@@ -262,9 +280,12 @@ class SuiteRun:
             finally:
                 await source.aclose()
                 self._misses = _in_order(getattr(source, "misses", {}), rows)
-        live = self.means.live(self.ledger, cached=record_cache(mode, self.suite, self._anew))
+        live = self.means.live(self.own, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
-            return await self._asked(rows, self.means.runs(live, live=live), "live")
+            evaluation = await self._asked(rows, self.means.runs(live, live=live), "live")
+            if not evaluation.unknown:  # else the next run goes on with what was answered
+                self._anew.end()
+            return evaluation
         if mode is Mode.RECORD_MISSING:
             collector = Collector(self.means.runs(RecordedFirst(recording, live), recording=recording, live=live))
         else:
@@ -317,12 +338,11 @@ class SuiteRun:
     async def _asked(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check([*rows.config.models])
         self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
-        before = self.ledger.spent
         try:
             return await self.means.evaluate(rows, self.grader, source)
         finally:
             await source.aclose()
-            self.listen(Finished(self.suite.name, self.ledger.spent - before))
+            self.listen(Finished(self.suite.name, self.own.spent))
 
     def _record(self, gathered: Gathered, rows: RequestPlan) -> None:
         calls = tuple(stable_runs(gathered.runs, self.redactor))
@@ -347,7 +367,8 @@ class SuiteRun:
 
     @property
     def _anew(self) -> RerecordSession:
-        return RerecordSession.of(self.recording_path, self.settings.root)
+        live = self.settings.mode is Mode.LIVE
+        return RerecordSession.of(self.recording_path, self.settings.root, today=live)
 
     def _rows(self, config: Config) -> RequestPlan:
         return RequestPlan(config, self.split.test, self.settings.shard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from pytest_llmtune.recording import Recording
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
 from pytest_llmtune.tuning.proposals import families_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
-from pytest_llmtune.tuning.study import check_payable
+from pytest_llmtune.tuning.study import INTERRUPTED, best_so_far, check_payable
 from pytest_llmtune.types import Finished, Started
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TuneMode:
     grader: Grader
     means: SuiteServices
     ledger: Ledger
-    """The run's, which ``--llm-max-spend`` limits."""
+    """The suite's, inside of the run's, which ``--llm-max-spend`` limits."""
     listen: Listener
     log: Path
     """Of the study, which a killed run goes on from."""
@@ -109,8 +110,14 @@ class TuneMode:
             collector = Collector(source)
             return Judged(await self.means.evaluate(rows(config), self.grader, collector), collector.gathered)
 
+        live.ask = study.summary.stopped_by != INTERRUPTED  # after Ctrl-C nothing more is sent
         try:
-            study, judged = await affordable(study, suite.inference_budget, judge)
+            if live.ask:
+                study, judged = await affordable(study, suite.inference_budget, judge)
+            else:
+                judged = await judge(study.winner)
+                if not conclusive(judged.evaluation, suite.max_unknown):
+                    raise asyncio.CancelledError(best_so_far(suite, study))
             if conclusive(judged.evaluation, suite.max_unknown):
                 record(judged.gathered, rows(study.winner))
             compared, notes = await compare(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.stats import RequestStats
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
@@ -49,7 +50,7 @@ class RecordedFirst:
 
 
 def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
-    """Where a mode keeps what it pays for: re-recording resumes after a kill, yet takes no older answer.
+    """Where a mode keeps what it pays for: what asks all anew resumes after a kill, yet takes no older answer.
 
     Raises:
         RecordingError: the directory of caches cannot be written to.
@@ -59,6 +60,10 @@ def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
             return str(suite.seed)
         case Mode.RECORD_ALL:
             return anew.begin()
+        case Mode.LIVE:
+            with suppress(RecordingError):  # nothing can be kept there: it is asked all the same
+                return anew.begin()
+            return None
         case _:
             return None
 

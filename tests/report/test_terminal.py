@@ -12,7 +12,7 @@ from support.results import compared, evaluation, lock, report, result, scores
 from pytest_llmtune.guard.lockfile import Measured, StudySummary
 from pytest_llmtune.guard.result import RecordingFacts
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
-from pytest_llmtune.report.terminal import failure, summary
+from pytest_llmtune.report.terminal import failure, spending, summary
 
 FAILED = report(
     scores(1, 0, 1, 1, 1, None),
@@ -184,7 +184,8 @@ def test_the_summary_has_one_line_a_suite() -> None:
     """Score with baseline and interval, cost with its limit, examples and verdict; the spend at the end."""
     good = report(scores(1, 1), lock(scores(1, 1)), name="intent", spent=Decimal("0.125"))
     stale = report(None, name="감정", stale=[Stale("x", "--llm-accept")])
-    assert summary([FAILED, good, stale]).splitlines() == [
+    reports = [FAILED, good, stale]
+    assert [*summary(reports).splitlines(), *spending(reports, (), Decimal(0))] == [
         "suite    score  baseline  95 % interval      cost     limit  n  verdict",
         "algebra    0.8       0.8     0.7 to 0.9  $0.00003  $0.00001  6  failed",
         "intent       1         1       0.9 to 1  $0.00003         -  2  passed",

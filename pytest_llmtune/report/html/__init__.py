@@ -16,12 +16,13 @@ from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.report.html.view import COLUMNS, flips, headline, suite
+from pytest_llmtune.report.html.view import COLUMNS, flips, headline, suite, tested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
+    from pytest_llmtune.types import TestCalls
 
 __all__ = ["anchor", "check_installed", "extras", "fragment", "page", "target_of", "write"]
 
@@ -29,8 +30,11 @@ __all__ = ["anchor", "check_installed", "extras", "fragment", "page", "target_of
 _PAGE = Path(__file__).parent / "page"
 
 
-def page(reports: Sequence[SuiteReport]) -> str:
+def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str:
     """The whole page as HTML.
+
+    Args:
+        calls: of the app's own tests.
 
     Raises:
         ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
@@ -42,13 +46,14 @@ def page(reports: Sequence[SuiteReport]) -> str:
             shown[name] = _data(shown[name])
     figures = any(shown["quality"] or shown["spending"] for shown in suites)
     scripts = {"js": (_PAGE / "page.js").read_text(encoding="utf-8"), "plotly": _plotly() if figures else ""}
-    spent = sum(report.spent for report in reports)
+    spent = sum(report.spent for report in reports) + sum(each.spent for each in calls)
     text: str = environment.get_template("page.html.j2").render(
         suites=suites,
         columns=COLUMNS,
         headline=headline(reports),
         generator=f"pytest-llmtune {version('pytest-llmtune')}",
         spent=dollars(spent) if spent else "",
+        calls=[tested(each) for each in calls],
         css=_markup((_PAGE / "page.css").read_text(encoding="utf-8")),
         script_hashes=_markup(" ".join(_hash(script) for script in scripts.values() if script)),
         **{name: _markup(script) for name, script in scripts.items()},
@@ -87,7 +92,7 @@ def target_of(path: Path) -> Path:
     return path if path.suffix.lower() in (".html", ".htm") else path / "index.html"
 
 
-def write(path: Path, reports: Sequence[SuiteReport]) -> Path:
+def write(path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> Path:
     """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; gives the file.
 
     Raises:
@@ -95,7 +100,7 @@ def write(path: Path, reports: Sequence[SuiteReport]) -> Path:
     """
     target = target_of(path)
     try:
-        write_text(target, page(reports))
+        write_text(target, page(reports, calls))
     except OSError as error:
         raise ReportError(f"{target}: the report cannot be written: {error.strerror or error}") from error
     return target

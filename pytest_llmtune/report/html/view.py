@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import LockedExample, Measured
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict
-    from pytest_llmtune.types import ExampleResult, Interval, TaskRun
+    from pytest_llmtune.types import ExampleResult, Interval, TaskRun, TestCalls
 
 __all__ = ["COLUMNS", "band", "cut", "first_difference", "flips", "headline", "outcome", "suite", "table", "tiles"]
 
@@ -151,6 +151,19 @@ COLUMNS = (
 def headline(reports: Sequence[SuiteReport]) -> str:
     failed = sum(not report.verdict.passed for report in reports)
     return f"LLM suites: {failed} of {len(reports)} failed" if failed else f"LLM suites: all {len(reports)} passed"
+
+
+def tested(calls: TestCalls) -> dict[str, str]:
+    """What the page says of one test's own calls."""
+    return {
+        "name": one_line(calls.nodeid),
+        "calls": str(calls.calls),
+        "models": one_line(", ".join(sorted(calls.usage)), 200),
+        "asked": f"{sum(usage.prompt_tokens for usage in calls.usage.values()):,}",
+        "answered": f"{sum(usage.completion_tokens for usage in calls.usage.values()):,}",
+        "cost": f"not known: {one_line(calls.problem, 300)}" if calls.problem else dollars(calls.cost),
+        "spent": dollars(calls.spent),
+    }
 
 
 def suite(report: SuiteReport) -> dict[str, Any]:

@@ -197,7 +197,9 @@ class SuiteRun:
         from pytest_llmtune.workflow.search import TuneMode  # a guard needs no numpy
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
-        return TuneMode(self.suite, self.split, self.grader, self.means, self.own, self.listen, log, self.recording_path)
+        return TuneMode(
+            self.suite, self.split, self.grader, self.means, self.own, self.listen, log, self.recording_path
+        )
 
     # -- the modes
 

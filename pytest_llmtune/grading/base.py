@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from pytest_llmtune.types import Row
 
 __all__ = [
+    "JUDGED",
+    "LABELLED",
     "VOTES",
     "BuiltIn",
     "Elsewhere",
     "Grader",
+    "QuestionError",
     "Vote",
     "check_vote",
     "digest",
@@ -118,6 +121,14 @@ def _medoid(texts: Sequence[str]) -> int:
     return max(range(len(texts)), key=lambda place: (round(totals[place], 9), -place))
 
 
+JUDGED, LABELLED = "judged_pass", "labelled_pass"
+"""Of a row with a hand label: whether the judge lets the labelled response pass, and whether its label does."""
+
+
+class QuestionError(SuiteError):
+    """A row has no question that a judge could be shown."""
+
+
 class Elsewhere(NamedTuple):
     """A grader as the same suite has it on a machine where an extra is installed that is not here, or the other way round."""
 
@@ -181,6 +192,11 @@ class Grader(ABC):
     def models(self) -> tuple[str, ...]:
         """Models that it asks, at the caller's expense."""
         return ()
+
+    @property
+    def min_agreement(self) -> float | None:
+        """The share of hand labels below which nothing is gated on what it says."""
+        return None
 
     @property
     def elsewhere(self) -> Elsewhere | None:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading.base import BuiltIn, grade_answers
+from pytest_llmtune.grading.base import JUDGED, LABELLED, BuiltIn, QuestionError, grade_answers
+from pytest_llmtune.grading.reasoning import BUILT_IN
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, ExampleGrade, Row
@@ -55,7 +56,8 @@ class Judge(BuiltIn):
     """Asks once for each different response; an empty response fails unasked.
 
     Metrics beside the usual ones: ``score``, the mean score where there is a scale; ``agreement``, on rows with a hand
-    label: 1 where the judge's verdict on the labelled response is the label's, else 0.
+    label: 1 where the judge's verdict on the labelled response is the label's, else 0. Of a suite with such rows also ``kappa``
+    (Cohen 1960: agreement beyond chance) and ``base_rate``, the agreement of always giving the commoner label.
     """
 
     model: str = ""
@@ -75,6 +77,8 @@ class Judge(BuiltIn):
     """Hand labels: true or false, pass or fail, or points on the scale."""
     labelled_column: str = "labelled_response"
     """The responses that were labelled by hand."""
+    min_agreement: float | None = None
+    """The share of hand labels that the judge must agree with: below it, nothing is gated on what it says."""
 
     kind: ClassVar[str] = "judge"
     longest_here: ClassVar[int | None] = None
@@ -90,6 +94,8 @@ class Judge(BuiltIn):
             raise SuiteError(
                 f"scale={self.scale!r}, pass_mark={self.pass_mark!r}; a scale of 2 or more needs a mark on it"
             )
+        if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
+            raise SuiteError(f"min_agreement={self.min_agreement!r}; expected a share above 0 and up to 1")
         if "response" not in self._template.fields and not self._template.is_function:
             raise SuiteError("the prompt has no field {response}")
 
@@ -136,14 +142,15 @@ class Judge(BuiltIn):
             more["score"] = statistics.fmean(marks.get(text, 0.0) for text in responses)
         if self._is_labelled(row):
             labelled = str(row[self.labelled_column])
-            judged = (await self._marks([labelled], row, ask))[labelled]
-            more["agreement"] = float((judged >= self._pass_mark) == self._label(row))
+            judged = (await self._marks([labelled], row, ask))[labelled] >= self._pass_mark
+            label = self._label(row)
+            more |= {"agreement": float(judged == label), JUDGED: float(judged), LABELLED: float(label)}
         return replace(grade, metrics={**grade.metrics, **more})
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:
         own = [
             *(["score"] if self.scale is not None else []),
-            *(["agreement"] if any(map(self._is_labelled, rows)) else []),
+            *(["agreement", JUDGED, LABELLED, "kappa", "base_rate"] if any(map(self._is_labelled, rows)) else []),
         ]
         return super().metric_names(rows).union(own)
 
@@ -169,7 +176,8 @@ class Judge(BuiltIn):
         return {text: self._mark(completion) for text, completion in zip(different, completions, strict=True)}
 
     def _mark(self, completion: Completion) -> float:
-        read = [mark for choice in completion.choices if (mark := self._read(choice.text)) is not None]
+        said_by = [BUILT_IN.answer(choice.text) for choice in completion.choices]  # what it thinks is no verdict
+        read = [mark for text in said_by if (mark := self._read(text)) is not None]
         if not read:
             said = completion.choices[0].text if completion.choices else ""
             raise CompletionError(f"the judge {self.model} gave no verdict that can be read: {said[-80:]!r}")
@@ -188,7 +196,7 @@ class Judge(BuiltIn):
     def _request(self, response: str, row: Row) -> CompletionRequest:
         column = self.question_column or next((name for name in _QUESTIONS if name in row), None)
         if column is None or column not in row:
-            raise SuiteError(
+            raise QuestionError(
                 f"no column with the question ({column or ', '.join(_QUESTIONS)}); name it with `question_column`"
             )
         reference = self._reference_answer(row)

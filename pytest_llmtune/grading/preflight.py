@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import MissingToolError, SuiteError
-from pytest_llmtune.grading.base import Grader, reference_value
+from pytest_llmtune.grading.base import Grader, QuestionError, reference_value
 from pytest_llmtune.suite.keys import METRICS, SCORES
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ def check(
         except MissingToolError as error:
             raise MissingToolError(f"{prefix}the grader {one.name}: {error}") from None
         faults = [fault for example in examples if (fault := _reference_fault(one, example))]
+        if faults and _lacks_question(one, examples[0]):
+            raise SuiteError(
+                f"{prefix}the grader {one.name} finds no question in {len(faults)} of {len(examples)} rows:\n{_listed(faults)}\n"
+                f"name its column with the grader's option `question_column`"
+            )
         if faults:
             raise SuiteError(
                 f"{prefix}the grader {one.name} cannot use the reference of {len(faults)} of {len(examples)} rows:\n"
@@ -99,6 +104,16 @@ def cautions_of(grader: Grader) -> tuple[str, ...]:
 def _listed(faults: Sequence[str]) -> str:
     more = [f"  ... and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
     return "\n".join([*(f"  {fault}" for fault in faults[:_LISTED]), *more])
+
+
+def _lacks_question(grader: Grader, example: Example) -> bool:
+    try:
+        grader.reference(example.row)
+    except QuestionError:
+        return True
+    except SuiteError:
+        return False
+    return False
 
 
 def _reference_fault(grader: Grader, example: Example) -> str:

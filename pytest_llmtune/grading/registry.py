@@ -33,6 +33,7 @@ BUILT_IN: Mapping[str, str] = {
     "regex": "text:Regex",
     "json": "json_match:JsonAnswer",
     "python": "code:PythonCode",
+    "similarity": "similarity:Similarity",
     "judge": "judge:Judge",
     "tools": "trace:Tools",
     "calls": "trace:Calls",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
+from pytest_llmtune.grading.base import JUDGED, LABELLED
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.reliability import ROW_RATE
 from pytest_llmtune.types import (
@@ -278,6 +279,7 @@ def evaluation_of(
         config=config,
         results=results if isinstance(results, SpilledResults) else tuple(results),
         metrics={name: _aggregated(name, values.tolist(), aggregate) for name, values in columns.items()}
+        | _agreement(columns)
         | _percentiles(columns.get("latency", ())),
         intervals={
             name: sure
@@ -288,6 +290,26 @@ def evaluation_of(
         inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,
     )
+
+
+def _agreement(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """``kappa`` and ``base_rate`` of each judge with hand-labelled rows, under the judge's prefix.
+
+    Cohen's kappa (1960) is the agreement beyond what two raters with these rates would have by chance: 1 is full agreement,
+    0 no more than chance. Where both always say the same, chance explains all, and it is 0. The base rate is the agreement
+    of always giving the commoner label.
+    """
+    found: dict[str, float] = {}
+    for name, labels in columns.items():
+        prefix = name.removesuffix(LABELLED)
+        if prefix == name or not labels:
+            continue
+        passes, label = statistics.fmean(columns[prefix + JUDGED]), statistics.fmean(labels)
+        agreed = statistics.fmean(columns[prefix + "agreement"])
+        chance = passes * label + (1 - passes) * (1 - label)
+        found[prefix + "kappa"] = (agreed - chance) / (1 - chance) if chance < 1 else 0.0
+        found[prefix + "base_rate"] = max(label, 1 - label)
+    return found
 
 
 def _aggregated(name: str, values: Sequence[float], aggregate: Aggregate) -> float:

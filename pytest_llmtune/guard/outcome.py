@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmtune.grading.reasoning import marks_of
+from pytest_llmtune.guard.agreement import held_to_agreement
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
 from pytest_llmtune.guard.verdict import Criteria, Stale, Verdict, criteria_of, match
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmtune.data.split import Split
+    from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.lockfile import Lock
     from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.recording import Recording
@@ -67,6 +69,9 @@ class ReportedRun(Declared, Protocol):
     @property
     def split(self) -> Split: ...
 
+    @property
+    def grader(self) -> Grader: ...
+
     def columns(self, config: Config) -> RowColumns: ...
 
     def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]: ...
@@ -108,6 +113,7 @@ def report_of(
             prices=run.prices_now(config),
             accepted=accepted,
         )
+        verdict = held_to_agreement(verdict, evaluation, run.grader)
     else:
         verdict = unjudged(evaluation, criteria, stale, shard)
     return SuiteReport(

@@ -113,7 +113,7 @@ def search(  # noqa: PLR0917  # partial
     order = task.order(world, seed)
     problems = world.problems(order)
     suite = task.suite(problems, seed, share, **keys)
-    rows = [Example(str(place), place, row) for place, row in enumerate(problems[: TUNED + 60])]
+    rows = [Example(str(place), place, row) for place, row in enumerate(problems)]
     server, prices, grader = Server(world, seed), PriceBook(suite.prices), resolve(suite.grader)
     referee, covered, begun = Referee(task, world, seed), True, time.process_time()
     ledger = Ledger(suite.optimization_budget)

@@ -671,6 +671,21 @@ KEYS: tuple[Key, ...] = (
         type="Mapping[str, Any] | Sequence[Mapping[str, Any]]",
     ),
     Key(
+        "prefer",
+        one_of("quality", "cost", "pareto"),
+        "quality",
+        "What wins: the best score; the cheapest configuration that is `within` of it; or the best score, and the lock "
+        "file lists every configuration that none is both better and cheaper than.",
+        type='Literal["quality", "cost", "pareto"]',
+    ),
+    Key(
+        "within",
+        fraction("a difference of the metric"),
+        0.02,
+        "With `prefer: cost`: how far the score may lie below the best, absolute.",
+        type="float",
+    ),
+    Key(
         "cascade",
         flag(),
         False,

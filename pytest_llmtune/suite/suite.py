@@ -132,6 +132,9 @@ class Suite:
     max_cost_rise: float | Literal["auto"] | None
     max_unknown: int
     baselines: tuple[Config, ...]
+    prefer: Literal["quality", "cost", "pareto"]
+    within: float
+    """How far below the best score the cheapest may lie, where cost is preferred."""
     cascade: bool
     """Whether a cascade may win."""
     base_url: str | None

@@ -98,6 +98,10 @@ class SuiteKeys(TypedDict, total=False):
     """How many examples may stay without an answer; more is inconclusive, and fails."""
     baselines: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
     """Configurations evaluated beside the winner; what one leaves out is the untuned configuration's."""
+    prefer: Literal["quality", "cost", "pareto"] | None
+    """What wins: the best score; the cheapest configuration that is `within` of it; or the best score, and the lock file lists every configuration that none is both better and cheaper than."""
+    within: float | None
+    """With `prefer: cost`: how far the score may lie below the best, absolute."""
     cascade: bool | None
     """Whether the search may choose a cascade: a cheap configuration votes, and a dearer one answers the rows whose vote is not clear."""
     base_url: str | None

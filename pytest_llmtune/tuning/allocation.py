@@ -141,6 +141,8 @@ class Allocator:
     budget: float | None
     """USD per instance."""
     chance: np.random.Generator
+    within: float | None = None
+    """How far below the best the winner's score may lie, for a lower cost; None: the best wins."""
     kernel: Kernel = field(default_factory=Kernel)
     entrants: list[Trial] = field(default_factory=list)
     blocks: list[range] = field(default_factory=list)

@@ -7,6 +7,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pytest_llmtune._util.stats import bootstrap_mean, wilson
 from pytest_llmtune.guard.lockfile import Measured
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.tuning.allocation import Allocator, Candidate
 
-__all__ = ["Ranked", "by_belief", "cross_fitted", "measured", "observed", "predicted", "ranked", "scores_of"]
+__all__ = ["Ranked", "by_belief", "cross_fitted", "front", "measured", "observed", "predicted", "ranked", "scores_of"]
 
 
 SAFE = 1.0
@@ -24,6 +26,10 @@ _ENOUGH = 10
 """Rows that a winner must have been asked, where there are so many."""
 _ALIKE = 0.01
 """Of the metric's standard deviation over rows: scores nearer than this cannot be told apart, and the cheapest wins."""
+_CONFIDENT = 0.5
+"""Standard errors of its distance from the best that a cheaper winner must be within: 69 % sure."""
+_CHEAPER = 0.05
+"""Part of its cost that the next of the front must save."""
 _FOLDS = 5
 _Z = 2.25
 """Errors on each side of a claim: the folds' winners differ, so that 1.96 held the truth in 89 % of simulated searches."""
@@ -48,8 +54,34 @@ def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset
     for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
         candidates = race.candidates(margin, asked=asked)
         if candidates:
-            return _fewest_first(race, by_belief(race, candidates, without), without)
+            return _cheapest_first(race, _fewest_first(race, by_belief(race, candidates, without), without), without)
     return []
+
+
+def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
+    """Where cost is preferred, the cheapest first that is as good as the best, less what may be lost."""
+    if race.within is None:
+        return found
+    belief = race.belief([one.candidate for one in found], without)
+    variance = np.diag(belief.covariance) + belief.covariance[0, 0] - 2 * belief.covariance[0]
+    lost = belief.mean[0] - belief.mean + _CONFIDENT * np.sqrt(np.maximum(variance, 0.0))
+    as_good = [one for one, loss in zip(found, lost, strict=True) if one is found[0] or loss <= race.within]
+    cheapest = min(as_good, key=lambda one: one.candidate.cost.mean if one.candidate.cost else math.inf)
+    return [cheapest, *(one for one in found if one is not cheapest)]
+
+
+def front(race: Allocator) -> list[Ranked]:
+    """Candidates that none is both better and cheaper than, the best first: what each dollar buys."""
+    enough = min(_ENOUGH, len(race.order))
+    found: list[Ranked] = []
+    for one in sorted(
+        by_belief(race, race.candidates(SAFE, asked=enough)),
+        key=lambda one: (-race.sign * one.score, one.candidate.cost.mean if one.candidate.cost else math.inf),
+    ):
+        usd = one.candidate.cost.mean if one.candidate.cost else math.inf
+        if not found or (last := found[-1].candidate.cost) is None or usd < last.mean * (1 - _CHEAPER):
+            found.append(one)
+    return found
 
 
 def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:

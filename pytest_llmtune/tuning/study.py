@@ -294,6 +294,7 @@ def _search(
         1.0 if suite.mode == "max" else -1.0,
         None if suite.inference_budget is None else float(suite.inference_budget),
         np.random.default_rng(suite.seed),
+        suite.within if suite.prefer == "cost" else None,
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
     proposals = Proposals(suite.space, suite.mode, suite.seed, budget)

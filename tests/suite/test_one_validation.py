@@ -137,6 +137,8 @@ SAMPLES: dict[str, Any] = {
     "thresholds": {"min_success": 0.5},
     "baselines": [{"n": 2}],
     "cascade": True,
+    "prefer": "cost",
+    "within": 0.05,
     "base_url": "http://localhost/v1",
     "endpoints": [{"base_url": "http://localhost/v1"}],
     "concurrency": 3,

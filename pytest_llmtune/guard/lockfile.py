@@ -150,6 +150,8 @@ class StudySummary:
     """The winner's score on the rows the search saw; optimistic, since it was chosen for it."""
     heldout: Measured | None = None
     """The winner's score on rows held out of the search."""
+    front: tuple[TrialSummary, ...] = ()
+    """With ``prefer: pareto``, the configurations that none is both better and cheaper than, the best first."""
     note: str | None = None
     """What to know before its scores are held beside the suite's own."""
 

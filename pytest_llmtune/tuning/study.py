@@ -30,6 +30,7 @@ from pytest_llmtune.tuning.selection import (
     Ranked,
     by_belief,
     cross_fitted,
+    front,
     measured,
     predicted,
     ranked,
@@ -318,7 +319,10 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
         winner.entrant.number,
         measured(scores_of(race, winner, sorted(winner.entrant.asked))),
         cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
-        "; ".join(filter(None, (_other_statistic(suite), _unseen(search)))) or None,
+        front=tuple(_trial(search, one.candidate.entrant, one) for one in front(race))
+        if suite.prefer == "pareto"
+        else (),
+        note="; ".join(filter(None, (_other_statistic(suite), _unseen(search)))) or None,
     )
 
 

@@ -107,20 +107,25 @@ class Function(Grader):
     def _votes(self, votes: object, voted: object) -> tuple[tuple[str, int], ...]:
         """AutoGen's graders return the number of votes of the elected answer; pairs are taken as they are."""
         if isinstance(votes, (int, float)) and voted is not None:
-            return ((str(voted), int(votes)),)
+            return ((str(voted), round(self._number("votes", votes))),)
         if isinstance(votes, Mapping):
             votes = list(votes.items())
         if isinstance(votes, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in votes):
-            counted = [(str(answer), int(count)) for answer, count in votes]
+            counted = [(str(answer), round(self._number("votes", count))) for answer, count in votes]
             return tuple(sorted(counted, key=lambda pair: -pair[1]))  # stable: of equals the first seen leads
         return ()
 
     def _number(self, key: object, value: object) -> float:
         if hasattr(value, "item"):  # numpy's and torch's scalars
             value = value.item()
-        if not isinstance(value, numbers.Real) or not math.isfinite(float(value)):
-            raise SuiteError(f"the grader {self.name} returned {key}={value!r:.60}; a metric is a finite number")
-        return float(value)
+        try:
+            number = float(value) if isinstance(value, numbers.Real) else math.nan
+        except OverflowError:  # a whole number or a fraction that no float holds
+            number = math.inf
+        if not math.isfinite(number):
+            said = f"{value!r:.60}" if not isinstance(value, int) else f"a number of {value.bit_length()} bits"
+            raise SuiteError(f"the grader {self.name} returned {key}={said}; a metric is a finite number")
+        return number
 
 
 @dataclass(frozen=True)

@@ -79,14 +79,15 @@ def age(text: str) -> Any:
     return MaxAge(int(days.removesuffix("d")), word == "fail")
 
 
-def number(kind: Callable[[str], Any], unit: str) -> Callable[[str], Any]:
+def number(kind: Callable[[str], Any], unit: str, most: float | None = None) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except (ValueError, ArithmeticError):
             value = None
-        if value is None or not 0 < value < 1e12:
-            raise ValueError(f"is {text!r}; valid: a number of {unit} above 0")
+        if value is None or not 0 < value < 1e12 or (most is not None and value > most):
+            limit = "" if most is None else f", at most {most:,}"
+            raise ValueError(f"is {text!r}; valid: a number of {unit} above 0{limit}")
         return value
 
     return parse
@@ -205,7 +206,7 @@ OPTIONS = (
     ),
     Option("live", boolean, "ask today's models, read and write no recording, and gate against the baseline"),
     Option("accept", boolean, "make today's replayed result the baseline"),
-    Option("concurrency", number(int, "requests"), "requests in flight (default 32)", "N"),
+    Option("concurrency", number(int, "requests", 10_000), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server to ask (else OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
     Option("timeout", number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),

@@ -119,17 +119,22 @@ def flag() -> ValueForm:
     return ValueForm(parse, {"type": "boolean"})
 
 
-def whole(low: int, what: str, *, also: int | None = None) -> ValueForm:
-    """A whole number from ``low``, or the one value ``also``."""
-    extra = "" if also is None else f", or {also}"
+MOST_IN_FLIGHT = 10_000
+"""Requests at once: more would only be a slip of the pen."""
+
+
+def whole(low: int, what: str, *, high: int | None = None, also: int | None = None) -> ValueForm:
+    """A whole number from ``low``, up to ``high`` where given, or the one value ``also``."""
+    extra = "" if high is None else f" to {high:,}"
+    extra += "" if also is None else f", or {also}"
 
     def parse(raw: Any) -> int:
         value = _whole(raw)
-        if value is None or (value < low and value != also):
+        if value is None or ((value < low or (high is not None and value > high)) and value != also):
             raise InvalidError(f"is {shown(raw)}; valid: {what}, a whole number from {low}{extra}")
         return value
 
-    bounded = {"type": "integer", "minimum": low}
+    bounded = {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})
     return ValueForm(parse, bounded if also is None else {"anyOf": [bounded, {"const": also}]})
 
 
@@ -712,7 +717,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "concurrency",
-        whole(1, "requests in flight"),
+        whole(1, "requests in flight", high=MOST_IN_FLIGHT),
         None,
         "Requests in flight. Default: `--llm-concurrency`, 32.",
         type="int | None",

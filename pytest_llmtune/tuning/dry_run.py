@@ -54,10 +54,11 @@ async def dry_run(
 def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> str:
     """The search, the winner on the test rows, and the baselines there."""
     dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
-    trials = suite.num_samples if suite.num_samples > 0 else None
+    trials = 1 if suite.space.is_constant else suite.num_samples if suite.num_samples > 0 else None
     doubt = suite.inference_budget is not None and not split.reused  # then test rows are asked for what they cost
     rows = len(split.tune) + (len(split.test) if doubt else 0)
-    bounds = [bound for bound in (suite.optimization_budget, trials and trials * rows * dearest) if bound]
+    most = None if trials is None else trials * rows * dearest
+    bounds = [bound for bound in (suite.optimization_budget, most) if bound is not None]
     winner = len(split.test) * dearest
     costs = sum(
         (_worst(request, prices) for each in suite.baselines for request in requests_of(each, split.test)), Decimal(0)

@@ -222,7 +222,8 @@ class Search:
 
     async def ask(self, cells: Iterable[tuple[Trial, int, int]]) -> None:
         """Bring cells (entrant, row of the pool) to a number of answers, with all the concurrency there is."""
-        todo = iter(cells)
+        wanted = list(cells)
+        todo = iter(wanted)
 
         async def work() -> None:
             for entrant, row, answers in todo:  # shared: each worker takes the next
@@ -230,7 +231,7 @@ class Search:
                 self.spent += paid
                 entrant.spent += paid
 
-        await all_of(work() for _ in range(self.concurrency))
+        await all_of(work() for _ in range(min(self.concurrency, len(wanted))))
 
     def _note(self, job: CellRequest) -> bool:
         """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""

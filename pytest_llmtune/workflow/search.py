@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource
+from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
+from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
@@ -57,6 +60,8 @@ class TuneMode:
         check_payable(suite, self.split, self.grader, prices)
         if suite.task is not None:
             return self._dry_run_of_task()
+        if (only := self._without_choice()) is not None:
+            return f"{suite.name}: nothing to choose: {only.winner.label}; no row to tune on, and no search"
         cache = Cache(self.means.cache, seed=str(suite.seed)) if self.means.cache.is_dir() else None
         log = StudyLog.peek(self.log, self._digest)
         return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
@@ -70,10 +75,31 @@ class TuneMode:
         source = self.means.runs(ReplaySource(nothing), recording=nothing)
         return run_async(estimate(self.suite, self.split, Tariff(self.means.prices), recording, source))
 
+    def _without_choice(self) -> Study | None:
+        """The one configuration there is, where no row is to tune on; None where there is a search.
+
+        Raises:
+            SuiteError: there is something to choose, and no row to choose by.
+        """
+        suite = self.suite
+        if self.split.tune:
+            return None
+        if not suite.space.is_constant:
+            raise SuiteError(
+                f"{suite.at('tune_size')}: tune_size={suite.tune_size} leaves none of {len(self.split.test)} rows to tune on, "
+                "and there is something to choose; give more rows to tune on"
+            )
+        config, nothing = suite.space.first(), Decimal(0)
+        trial = TrialSummary(1, config.to_lock(), None, None, nothing, "done")
+        budgets = suite.optimization_budget, suite.inference_budget
+        return Study(config, StudySummary((trial,), nothing, "nothing to choose", *budgets, 1, suite.seed, 1))
+
     async def search(self) -> Study:
         """The search alone: nothing is written but the cache and the study's log."""
         suite, prices = self.suite, self.means.prices
         check_payable(suite, self.split, self.grader, prices)
+        if (only := self._without_choice()) is not None:
+            return only
         own = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
         live = self.means.live(own, cached=str(suite.seed))
         log = StudyLog.open(self.log, self._digest)

@@ -168,8 +168,9 @@ class RunCapture:
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        for interaction in self.recorded:
-            self._waiting.setdefault(_MATCHING.key(interaction), deque()).append(interaction)
+        for interaction in self.recorded:  # what we wrote is canonical
+            key = interaction.method, path_of(interaction.uri), interaction.body
+            self._waiting.setdefault(key, deque()).append(interaction)
 
     def __enter__(self) -> RunCapture:
         return self
@@ -235,8 +236,12 @@ class RunCapture:
             CallRefusedError: it must not be sent; ``error`` and ``miss`` say why.
         """
         with self._lock:
-            clean = self._clean(asked)
-            call = _Call(asked, key=_MATCHING.key(clean))
+            call = _Call(asked, key=(asked.method, path_of(asked.uri), asked.body))
+            clean = asked
+            if not self._waiting.get(call.key):  # else nothing in it is secret, or it would not be recorded so
+                clean = self._clean(asked)
+                call.key = _MATCHING.key(clean)
+                self._spell_out(call.key)
             try:
                 if self.error is not None:
                     raise self.error
@@ -320,6 +325,16 @@ class RunCapture:
                 call.fault = why
                 error = sys.exc_info()[1]
                 self._lose(call, f"{type(error).__name__}: {error}" if error else why)
+
+    def _spell_out(self, key: Key) -> None:
+        """A recording that somebody edited may spell a body otherwise than we do: it is looked for in the canonical form."""
+        if key in self._waiting:
+            return
+        for other in [*self._waiting]:
+            for interaction in [*self._waiting[other]]:
+                if other != key and _MATCHING.key(interaction) == key:
+                    self._waiting[other].remove(interaction)
+                    self._waiting.setdefault(key, deque()).append(interaction)
 
     def _recorded(self, key: Key) -> Interaction | None:
         if self._differs or not (waiting := self._waiting.get(key)):

@@ -210,7 +210,16 @@ class Lock:
         Raises:
             LockError: missing, too large, not UTF-8, corrupt, with git conflict markers, or of a later version.
         """
-        text = _text(path)
+        return cls.parse(_content(path), path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> Lock:
+        """The lock in the content of a file, wherever that is kept; ``path`` is what messages call it.
+
+        Raises:
+            LockError: as ``read``.
+        """
+        text = _text(content, path)
         try:
             data, lines = _divided(text)
             version = data.pop("version", None) if isinstance(data, dict) else None
@@ -278,17 +287,21 @@ def from_here(path: Path) -> str:
         return str(path)
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
         with open_regular(path) as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise LockError(f"{path}: the lock file has more than the limit of {MAX_BYTES:,} bytes")
-        text = content.decode().replace("\r\n", "\n").removeprefix("\ufeff")
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise LockError(f"{path}: no lock file. Write it: pytest --llm-tune") from None
     except OSError as error:
         raise LockError(f"{path}: the lock file cannot be read: {error.strerror or error}") from error
+
+
+def _text(content: bytes, path: Path) -> str:
+    if len(content) > MAX_BYTES:
+        raise LockError(f"{path}: the lock file has more than the limit of {MAX_BYTES:,} bytes")
+    try:
+        text = content.decode().replace("\r\n", "\n").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise LockError(f"{path}: the lock file is no UTF-8 text (byte {error.start}). {_mend(path)}") from None
     if conflict := _CONFLICT.search(text):

@@ -1,0 +1,251 @@
+"""The command ``llmtune``: what needs no test run. ``pytest`` does the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune.errors import LLMTuneError, LockError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmtune.commits.compare import State
+    from pytest_llmtune.guard.lockfile import Lock
+
+__all__ = ["main"]
+
+_OK, _FAILED, _USAGE = 0, 1, 2
+
+_HELP = """exit codes: 0 done; 1 the answer is no (grade: not right; compare --fail-on-drop: a score dropped);
+2 it could not be done, and the message says what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 the answer is no, 2 it could not be done.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        code: int = given.run(given)
+    except (LLMTuneError, OSError) as error:
+        sys.stderr.write(f"llmtune: {error}\n")
+        return _USAGE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="llmtune",
+        description="Locked LLM configurations: compare, look back, export.",
+        epilog=_HELP,
+        formatter_class=formatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=text, epilog=f"example:\n  {example}", formatter_class=formatter
+        )
+        made.set_defaults(run=run)
+        return made
+
+    made = command(
+        "compare", _compare, "compare the locked suites of two states", "llmtune compare main --format=markdown"
+    )
+    made.add_argument("base", metavar="BASE", help="a git revision, or a file of --llm-json")
+    made.add_argument("head", metavar="HEAD", nargs="?", help="likewise; default: the working tree")
+    made.add_argument("--format", choices=["text", "markdown", "json", "html"], default="text")
+    made.add_argument("--fail-on-drop", action="store_true", help="exit 1 where the score of any suite is lower")
+    made = command("history", _history, "the locked suites, commit by commit", "llmtune history mood --format=csv")
+    made.add_argument("suites", metavar="SUITE", nargs="*", help="default: all")
+    made.add_argument("--revision", default="HEAD", help="where to start (default HEAD)")
+    made.add_argument("--format", choices=["text", "json", "csv", "html"], default="text")
+    made = command("show", _show, "what is locked for a suite", "llmtune show mood")
+    made.add_argument("suite", metavar="SUITE")
+    made = command(
+        "export", _export, "write a locked configuration for the app", "llmtune export mood --to=python > mood.py"
+    )
+    made.add_argument("suite", metavar="SUITE")
+    made.add_argument("--to", choices=["json", "python"], default="json")
+    made = command(
+        "grade",
+        _grade,
+        "what a grader says of a response",
+        "llmtune grade math '\\boxed{4}' --row '{\"answer\": \"4\"}'",
+    )
+    made.add_argument("grader", metavar="GRADER", help="a name, module:function, or JSON such as '{\"exact\": {}}'")
+    made.add_argument(
+        "responses", metavar="RESPONSE", nargs="+", help="one for each of n answers; - reads one from stdin"
+    )
+    made.add_argument("--row", default="{}", metavar="JSON", help="the row, with its reference")
+    command("schema", _schema, "the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
+    made = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
+    made.add_argument("name", metavar="NAME")
+    made.add_argument("file", metavar="FILE", nargs="?")
+    return parser
+
+
+def _write(text: str) -> int:
+    sys.stdout.write(text)
+    return _OK
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from pytest_llmtune.commits import render
+    from pytest_llmtune.commits.compare import changes
+
+    base, head = _state(given.base), _state(given.head)
+    found = changes(base, head)
+    form = {"text": render.as_text, "markdown": render.as_markdown, "json": render.as_json, "html": render.as_html}
+    _write(form[given.format](found, base.name, head.name))
+    dropped = [
+        one for one in found if one.before and one.now and _value(one.score("now")) < _value(one.score("before"))
+    ]
+    return _FAILED if given.fail_on_drop and dropped else _OK
+
+
+def _value(figure: Any) -> float:
+    return -1.0 if figure is None else float(figure.value)
+
+
+def _state(name: str | None) -> State:
+    from pytest_llmtune.commits.compare import State, state_of_results
+    from pytest_llmtune.commits.git import GitError, Repository
+
+    if name is not None and name.endswith(".json") and Path(name).is_file():
+        return state_of_results(Path(name))
+    if name is None:
+        try:
+            root = Repository.around(Path.cwd()).root
+        except GitError:
+            root = Path.cwd()
+        return State.of_directory(root)
+    return State.of_revision(Repository.around(Path.cwd()), name)
+
+
+def _history(given: argparse.Namespace) -> int:
+    from pytest_llmtune._util.serialize import to_plain
+    from pytest_llmtune.commits import render
+    from pytest_llmtune.commits.git import Repository
+    from pytest_llmtune.commits.history import history
+
+    repository = Repository.around(Path.cwd())
+    entries = history(repository, given.suites, given.revision)
+    if repository.is_shallow:
+        sys.stderr.write(
+            "llmtune: the clone is shallow, so the history is cut off; get the rest: git fetch --unshallow\n"
+        )
+    if not entries:
+        named = f" of {', '.join(given.suites)}" if given.suites else ""
+        raise LLMTuneError(f"no commit has a lock file{named}; lock files are called SUITE.lock.yaml")
+    if given.format == "json":
+        return _write(json.dumps({"version": 1, "entries": to_plain(entries)}, ensure_ascii=False, indent=1) + "\n")
+    if given.format == "csv":
+        return _write(render.as_csv(render.history_table(entries)))
+    return _write(render.history_html(entries) if given.format == "html" else render.history_text(entries))
+
+
+def _lock(suite: str) -> tuple[Path, Lock]:
+    """The lock file of a suite, below the working directory.
+
+    Raises:
+        LockError: there is none, or several.
+    """
+    from pytest_llmtune._util.text import meant
+    from pytest_llmtune.commits.compare import State
+
+    here = Path.cwd()
+    found = State.of_directory(here).locks
+    chosen = [(here / path, lock) for path, lock in found.items() if suite in (lock.suite, path)]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = sorted(lock.suite for lock in found.values())
+    if chosen:
+        raise LockError(f"several suites are called {suite!r}; name the file: {', '.join(sorted(found))}")
+    there = f"; there are {', '.join(names)}" if names else "; there is no lock file below this directory"
+    raise LockError(f"no suite {suite!r}{meant(suite, names)}{there}")
+
+
+def _show(given: argparse.Namespace) -> int:
+    from pytest_llmtune._util.text import clean, number, one_line
+    from pytest_llmtune.commits.compare import prompt_of
+
+    path, lock = _lock(given.suite)
+    lines = [f"{lock.suite} ({path.relative_to(Path.cwd()).as_posix()})", "", "configuration"]
+    lines += [
+        f"  {name}: {one_line(str(value), 200)}"
+        for name, value in lock.config.items()
+        if name not in ("prompt", "messages")
+    ]
+    lines += ["", "prompt", *(f"  {line}" for line in prompt_of(lock.config).splitlines()), "", "baseline"]
+    for name, figure in sorted(lock.metrics.items()):
+        sure = (
+            f"  (95 %: {number(figure.low)} to {number(figure.high)})"
+            if figure.low is not None and figure.high is not None
+            else ""
+        )
+        lines.append(f"  {name}: {number(figure.value)}{sure}")
+    if (cost := lock.metrics.get("inference_cost")) is not None:
+        lines.append(f"  USD per 1,000 instances: {cost.value * 1000:.4g}")
+    if lock.study is not None:
+        lines += [
+            "",
+            f"search: {len(lock.study.trials)} trials, {lock.study.spent:f} USD, ended by {lock.study.stopped_by}",
+        ]
+    lines += ["", f"examples ({len(lock.examples)})"]
+    for example in sorted(lock.examples, key=lambda one: one.index)[:3]:
+        said = one_line(example.voted_answer or "no answer", 100)
+        lines.append(
+            f"  row {example.index + 1}: {said} ({', '.join(f'{k} {v:g}' for k, v in example.metrics.items())})"
+        )
+    return _write(clean("\n".join(lines)) + "\n")
+
+
+def _export(given: argparse.Namespace) -> int:
+    from pytest_llmtune.commits.export import as_json, as_python
+
+    _, lock = _lock(given.suite)
+    return _write(as_json(lock) if given.to == "json" else as_python(lock))
+
+
+def _grade(given: argparse.Namespace) -> int:
+    from pytest_llmtune.api import grade
+
+    try:
+        row = json.loads(given.row)
+        grader = json.loads(given.grader) if given.grader.lstrip().startswith(("{", "[")) else given.grader
+    except ValueError as error:
+        raise LLMTuneError(f"no JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise LLMTuneError(f'--row takes a JSON object, such as \'{{"answer": "4"}}\', not {given.row!r:.60}')
+    texts = [sys.stdin.read() if text == "-" else text for text in given.responses]
+    found = grade(grader, texts, row)
+    _write("".join(f"{name}: {value:g}\n" for name, value in sorted(found.metrics.items())))
+    if found.voted_answer is not None:
+        _write(f"voted answer: {found.voted_answer}\n")
+    return _OK if found.metrics.get("success_vote", found.metrics.get("success", 0.0)) > 0 else _FAILED
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from pytest_llmtune.suite.schema import text
+
+    return _write(text())
+
+
+def _init(given: argparse.Namespace) -> int:
+    import subprocess
+
+    command = [sys.executable, "-m", "pytest", f"--llm-init={given.name}", *([given.file] if given.file else [])]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 - pytest finds the project and its tests
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Compare the locked suites of two states: configuration, prompt, score, cost, prices and rows."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_llmtune._util.stats import mcnemar_exact
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.guard.lockfile import Lock, LockedExample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pytest_llmtune.commits.git import Repository
+    from pytest_llmtune.guard.lockfile import Measured
+
+__all__ = ["Rows", "State", "SuiteChange", "changes", "prompt_of", "state_of_results"]
+
+_PROMPTS = ("prompt", "messages")
+_METRICS = ("success_vote", "success", "expected_success")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The lock files of one state: of a commit, or of the working tree."""
+
+    name: str
+    locks: Mapping[str, Lock]
+    """By path, from the root of the repository."""
+
+    @classmethod
+    def of_revision(cls, repository: Repository, revision: str) -> State:
+        """The lock files of a commit.
+
+        Raises:
+            GitError: the revision is unknown.
+            LockError: a lock file cannot be read.
+        """
+        found = repository.locks(revision)
+        return cls(revision, {path: Lock.parse(content, Path(path)) for path, content in found.items()})
+
+    @classmethod
+    def of_directory(cls, directory: Path) -> State:
+        """The lock files below a directory, as they are now.
+
+        Raises:
+            LockError: a lock file cannot be read.
+        """
+        paths = sorted(path for path in directory.rglob("*.lock.yaml") if not _hidden(path.relative_to(directory)))
+        return cls("working tree", {path.relative_to(directory).as_posix(): Lock.read(path) for path in paths})
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part in ("node_modules", "site-packages") for part in path.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What became of the rows, by number."""
+
+    shared: int
+    added: int
+    removed: int
+    relabelled: int
+    """The same question with another reference, or with other columns that the prompt does not use."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteChange:
+    """One suite in two states; None stands for a state that has no such suite."""
+
+    name: str
+    path: str
+    before: Lock | None
+    now: Lock | None
+    metric: str
+    lost: tuple[LockedExample, ...] = ()
+    """Rows that got worse, as they are now."""
+    gained: tuple[LockedExample, ...] = ()
+    rows: Rows | None = None
+    p_value: float | None = None
+    """Of the exact McNemar test over the shared rows; None where no row flipped."""
+
+    @property
+    def status(self) -> Literal["added", "removed", "changed", "same"]:
+        if self.before is None or self.now is None:
+            return "added" if self.before is None else "removed"
+        same = (self.before.config, self.before.metrics, self.before.prices, self.before.examples) == (
+            self.now.config,
+            self.now.metrics,
+            self.now.prices,
+            self.now.examples,
+        )
+        return "same" if same else "changed"
+
+    def score(self, side: Literal["before", "now"]) -> Measured | None:
+        lock = self.before if side == "before" else self.now
+        return None if lock is None else lock.metrics.get(self.metric)
+
+    def cost(self, side: Literal["before", "now"]) -> Decimal | None:
+        """USD per 1,000 instances."""
+        lock = self.before if side == "before" else self.now
+        figure = None if lock is None else lock.metrics.get("inference_cost")
+        return None if figure is None else Decimal(repr(figure.value)) * 1000
+
+    @property
+    def config(self) -> tuple[tuple[str, Any, Any], ...]:
+        """(parameter, before, now) of every parameter that differs; prompts are told apart."""
+        old, new = (dict(lock.config) if lock else {} for lock in (self.before, self.now))
+        names = [name for name in {**old, **new} if name not in _PROMPTS]
+        return tuple((name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name))
+
+    @property
+    def prompt(self) -> tuple[tuple[str, str], ...]:
+        """The prompt's difference by words: (``=``, ``-`` or ``+``; text). Empty where it is the same."""
+        old, new = (prompt_of(lock.config) if lock else "" for lock in (self.before, self.now))
+        return () if old == new else tuple(_word_diff(old, new))
+
+    @property
+    def prices(self) -> tuple[tuple[str, str, Decimal | None, Decimal | None], ...]:
+        """(model, rate, before, now) of every price of a model that both states use."""
+        old, new = (lock.prices if lock else {} for lock in (self.before, self.now))
+        return tuple(
+            (model, rate, old[model].get(rate), new[model].get(rate))
+            for model in new
+            if model in old
+            for rate in {**old[model], **new[model]}
+            if old[model].get(rate) != new[model].get(rate)
+        )
+
+
+def prompt_of(config: Mapping[str, Any]) -> str:
+    """The prompt, or the messages, as text."""
+    if "prompt" in config:
+        return str(config["prompt"])
+    messages = config.get("messages")
+    if not isinstance(messages, (list, tuple)):
+        return "" if messages is None else str(messages)
+    return "\n".join(
+        f"{one.get('role')}: {_text(one.get('content'))}" if isinstance(one, dict) else str(one) for one in messages
+    )
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _word_diff(old: str, new: str) -> Iterable[tuple[str, str]]:
+    before, after = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (old, new))
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield "=", "".join(before[a:b])
+            continue
+        if a != b:
+            yield "-", "".join(before[a:b])
+        if c != d:
+            yield "+", "".join(after[c:d])
+
+
+def changes(base: State, head: State) -> list[SuiteChange]:
+    """Every suite of either state, by name; a suite that moved to another directory is the same suite."""
+    old, new = _by_suite(base), _by_suite(head)
+    return [_change(name, old.get(name), new.get(name)) for name in sorted({*old, *new})]
+
+
+def _by_suite(state: State) -> dict[str, tuple[str, Lock]]:
+    found: dict[str, tuple[str, Lock]] = {}
+    for path, lock in state.locks.items():
+        name = lock.suite
+        if name in found:  # of two projects in one repository
+            name = f"{PurePosixPath(path).parent}/{lock.suite}"
+        found[name] = (path, lock)
+    return found
+
+
+def _change(name: str, old: tuple[str, Lock] | None, new: tuple[str, Lock] | None) -> SuiteChange:
+    path = (new or old or ("", None))[0]
+    before, now = old and old[1], new and new[1]
+    metric = next((one for one in _METRICS if any(lock and one in lock.metrics for lock in (now, before))), _METRICS[0])
+    if before is None or now is None:
+        return SuiteChange(name, path, before, now, metric)
+    pairs, rows = _paired(before, now)
+    both = [(a, b) for a, b in pairs if metric in a.metrics and metric in b.metrics]
+    lost = tuple(b for a, b in both if b.metrics[metric] < a.metrics[metric])
+    gained = tuple(b for a, b in both if b.metrics[metric] > a.metrics[metric])
+    p_value = mcnemar_exact(len(lost), len(gained)) if lost or gained else None
+    return SuiteChange(name, path, before, now, metric, _ordered(lost), _ordered(gained), rows, p_value)
+
+
+def _ordered(examples: Iterable[LockedExample]) -> tuple[LockedExample, ...]:
+    return tuple(sorted(examples, key=lambda example: example.index))
+
+
+def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedExample]], Rows]:
+    """The rows that both states have: the same row, or one that asks the same."""
+    old = {example.id: example for example in before.examples}
+    pairs = [(old[example.id], example) for example in now.examples if example.id in old]
+    known = {example.id for _, example in pairs}
+    asked: dict[str, list[LockedExample]] = {}
+    for example in before.examples:
+        if example.id not in known and example.asked:
+            asked.setdefault(example.asked, []).append(example)
+    relabelled = [
+        (asked[example.asked].pop(0), example)
+        for example in now.examples
+        if example.id not in known and asked.get(example.asked)
+    ]
+    shared = len(pairs) + len(relabelled)
+    return [*pairs, *relabelled], Rows(
+        shared, len(now.examples) - shared, len(before.examples) - shared, len(relabelled)
+    )
+
+
+def state_of_results(path: Path) -> State:
+    """The suites in a file of ``--llm-json``, as states.
+
+    Raises:
+        LLMTuneError: a suite of it has no evaluation.
+    """
+    from pytest_llmtune.guard import results_file
+
+    locks = {}
+    for report in results_file.read(path):
+        if report.evaluation is None:
+            raise LLMTuneError(f"{path}: the suite {report.name} has no evaluation ({report.verdict.status})")
+        prices = report.baseline.prices if report.baseline else {}
+        locks[report.path] = Lock.of(report.name, report.evaluation, prices=prices, fingerprints={})
+    return State(path.name, locks)

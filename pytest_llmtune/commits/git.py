@@ -1,0 +1,152 @@
+"""Read lock files out of git objects: nothing is checked out, and no hook or filter of the repository runs."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.errors import LLMTuneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Commit", "GitError", "Repository"]
+
+_SUFFIX = ".lock.yaml"
+# what a stranger's repository could have run: hooks, a file-system monitor, a pager, credential helpers
+_SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "--no-pager")
+
+
+class GitError(LLMTuneError):
+    """Git is not installed, this is no repository, or a revision is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit that touched lock files."""
+
+    hash: str
+    date: str
+    """The committer's, ISO 8601."""
+    subject: str
+    files: tuple[tuple[str, str, str], ...]
+    """(path, blob, the path before a rename or empty) of each lock file it wrote; the blob is all 0 where it deleted one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A git repository, read only."""
+
+    root: Path
+
+    @classmethod
+    def around(cls, directory: Path) -> Repository:
+        """The repository that a directory belongs to.
+
+        Raises:
+            GitError: git is not installed, or there is none.
+        """
+        top = _run(directory, "rev-parse", "--show-toplevel", what=f"{directory} is not in a git repository")
+        return cls(Path(top.decode().strip()))
+
+    def resolve(self, revision: str) -> str:
+        """The full hash of a revision.
+
+        Raises:
+            GitError: it is unknown; in a shallow clone it may have been cut off.
+        """
+        if revision.startswith("-"):
+            raise GitError(f"{revision!r} is not a revision")
+        hint = "; the clone is shallow, get the rest: git fetch --unshallow" if self.is_shallow else ""
+        found = _run(
+            self.root,
+            *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"),
+            what=f"{revision!r} is not a commit of {self.root}{hint}",
+        )
+        return found.decode().strip()
+
+    @property
+    def is_shallow(self) -> bool:
+        return _run(self.root, "rev-parse", "--is-shallow-repository", what="").strip() == b"true"
+
+    def locks(self, revision: str) -> dict[str, bytes]:
+        """The lock files of a commit: path from the root to content.
+
+        Raises:
+            GitError: the revision is unknown.
+        """
+        listed = _run(
+            self.root, "ls-tree", "-r", "-z", "--full-tree", self.resolve(revision), what="git ls-tree failed"
+        )
+        blobs = {}
+        for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
+            kind, _, path = entry.partition("\t")
+            if path.endswith(_SUFFIX) and kind.startswith("100"):  # a regular file: no link, no submodule
+                blobs[path] = kind.split()[2]
+        return dict(zip(blobs, self.blobs(list(blobs.values())), strict=True))
+
+    def blobs(self, hashes: Sequence[str]) -> Iterator[bytes]:
+        """The contents of blobs, in order."""
+        if not hashes:
+            return
+        answer = _run(self.root, "cat-file", "--batch", what="git cat-file failed", given="\n".join(hashes) + "\n")
+        at = 0
+        for _ in hashes:
+            end = answer.index(b"\n", at)
+            head = answer[at:end].split()
+            if len(head) != 3:
+                raise GitError(f"git has no object {head[0].decode(errors='replace')}; the clone is incomplete")
+            size = int(head[2])
+            yield answer[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+
+    def history(self, revision: str = "HEAD") -> list[Commit]:
+        """The commits that touched lock files, oldest first, along the first parents: a merge counts as one change.
+
+        Raises:
+            GitError: the revision is unknown.
+        """
+        log = _run(
+            self.root,
+            *("log", "--first-parent", "-m", "--raw", "--no-abbrev", "-M", "-z", "--reverse"),
+            *("--format=%x01%H%x02%cI%x02%s%x03", self.resolve(revision), "--", f"*{_SUFFIX}"),
+            what="git log failed",
+        )
+        commits = []
+        for record in log.decode("utf-8", "surrogateescape").split("\x01")[1:]:
+            said, _, raw = record.partition("\x03")
+            commit, date, subject = said.split("\x02", 2)
+            commits.append(Commit(commit, date, subject, tuple(_changed(raw))))
+        return commits
+
+
+def _changed(raw: str) -> Iterator[tuple[str, str, str]]:
+    """(path, blob, former path) of ``git log --raw -z``."""
+    fields = iter(raw.strip("\0\n").split("\0"))
+    for field in fields:
+        if not field.lstrip("\n").startswith(":"):
+            continue
+        _, _, _, blob, status = field.lstrip("\n").split()
+        before = next(fields)
+        after = next(fields) if status[0] in "RC" else before
+        if after.endswith(_SUFFIX):
+            yield after, blob, before if status[0] == "R" else ""
+
+
+def _run(directory: Path, *arguments: str, what: str, given: str | None = None) -> bytes:
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell; revisions are resolved first
+            ["git", *_SAFE, "-C", str(directory), *arguments],  # noqa: S607 - the one that the user has on the path
+            input=None if given is None else given.encode(),
+            capture_output=True,
+            check=False,
+        )
+    except OSError as error:
+        raise GitError(f"git cannot be run ({error.strerror}); install it, or compare two --llm-json files") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = f" ({said[-1]})" if said else ""
+        raise GitError(f"{what}{reason}")
+    return done.stdout

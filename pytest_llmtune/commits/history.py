@@ -1,0 +1,97 @@
+"""The history of the locked suites: one entry for each commit that changed a lock file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmtune.commits.compare import prompt_of
+from pytest_llmtune.errors import LockError
+from pytest_llmtune.guard.lockfile import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_llmtune.commits.git import Commit, Repository
+    from pytest_llmtune.guard.lockfile import Measured
+
+__all__ = ["Entry", "history"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One suite as a commit left it."""
+
+    suite: str
+    path: str
+    commit: str
+    date: str
+    """Of the committer, ISO 8601."""
+    subject: str
+    model: str
+    """In brackets where there is no configuration: the commit removed the suite, or its file cannot be read."""
+    score: Measured | None
+    cost: Decimal | None
+    """USD per 1,000 instances."""
+    prompt: str
+    """Eight hex digits of the prompt's hash."""
+    spent: Decimal | None
+    """USD of the search that chose the configuration."""
+
+
+def history(repository: Repository, suites: Collection[str] = (), revision: str = "HEAD") -> list[Entry]:
+    """Every change of a locked suite, oldest first; a renamed lock file goes on under its suite's present name.
+
+    Args:
+        suites: names; empty: all.
+
+    Raises:
+        GitError: the revision is unknown.
+    """
+    commits = repository.history(revision)
+    wanted = list(dict.fromkeys(blob for one in commits for _, blob, _ in one.files if set(blob) != {"0"}))
+    locks = dict(zip(wanted, map(_head, repository.blobs(wanted)), strict=True))
+    entries: list[Entry] = []
+    names: dict[str, str] = {}
+    for commit in commits:
+        for path, blob, former in commit.files:
+            lock = locks.get(blob)
+            name = lock.suite if lock else names.get(path, path)
+            if former in names:
+                names.pop(former)
+            names[path] = name
+            if not suites or name in suites:
+                entries.append(_entry(name, path, commit, lock, gone=set(blob) == {"0"}))
+    return entries
+
+
+def _head(content: bytes) -> Lock | None:
+    """A lock file without its examples, which are most of it; None where it cannot be read as one."""
+    start, _, _ = content.partition(b"\nexamples:\n")
+    try:
+        return Lock.parse(start + b"\nexamples: []\n", Path("a lock file of the past"))
+    except LockError:
+        return None
+
+
+def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, gone: bool) -> Entry:
+    if lock is None:
+        said = "(removed)" if gone else "(cannot be read)"
+        return Entry(name, path, commit.hash, commit.date, commit.subject, said, None, None, "", None)
+    score = next((lock.metrics[one] for one in ("success_vote", "success") if one in lock.metrics), None)
+    cost = lock.metrics.get("inference_cost")
+    return Entry(
+        name,
+        path,
+        commit.hash,
+        commit.date,
+        commit.subject,
+        str(lock.config.get("model", "")),
+        score,
+        None if cost is None else Decimal(repr(cost.value)) * 1000,
+        hashlib.sha256(prompt_of(lock.config).encode("utf-8", "surrogatepass")).hexdigest()[:8],
+        lock.study.spent if lock.study else None,
+    )

@@ -1,0 +1,232 @@
+"""``llmtune compare`` and ``llmtune history`` in real git repositories."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from support.locks import CONFIG, example, lock
+
+from pytest_llmtune._util.stats import mcnemar_exact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.locks import Git
+
+Run = Callable[..., tuple[int, str, str]]
+
+pytestmark = pytest.mark.usefixtures("git")
+
+
+def test_everything_that_changed_is_named(git: Git, llmtune: Run) -> None:
+    git.commit("first", sums=lock(), same=lock("same"))
+    config = {**CONFIG, "model": "big", "prompt": "Answer kindly: {question}"}
+    prices = {"small": {"input": Decimal("0.2"), "output": Decimal("0.4")}}
+    rows = (*lock(wrong=5).examples[:19], example(30, 1.0))
+    git.commit("second", sums=lock(wrong=5, cost=8e-5, config=config, prices=prices, examples=rows), new=lock("new"))
+    code, out, err = llmtune("compare", "HEAD~1", "HEAD", "--format=json")
+    assert (code, err) == (0, "")
+    found = {suite["suite"]: suite for suite in json.loads(out)["suites"]}
+    sums = found["sums"]
+    assert [found[name]["status"] for name in ("new", "same", "sums")] == ["added", "same", "changed"]
+    assert (sums["score"]["before"]["value"], sums["score"]["now"]["value"]) == (0.9, 0.75)
+    assert [Decimal(sums["usd_per_1000"][side]) for side in ("before", "now")] == [Decimal("0.05"), Decimal("0.08")]
+    assert sums["config"] == {"model": {"before": "small", "now": "big"}}
+    assert ["-", "briefly"] in sums["prompt"]
+    assert ["+", "kindly"] in sums["prompt"]
+    assert sums["prices"] == [["small", "input", "0.1", "0.2"]]
+    assert sums["rows"] == {"shared": 19, "added": 1, "removed": 1, "relabelled": 0}
+    assert sums["lost"] == [f"{index:016x}" for index in (2, 3, 4)]
+    assert sums["p_value"] == pytest.approx(mcnemar_exact(3, 0))
+    code, out, _ = llmtune("compare", "HEAD~1")  # the working tree
+    assert code == 0
+    assert "3 lost, 0 gained, p = 0.25" in out
+    assert "Answer [-briefly-]{+kindly+}: {question}" in out
+    assert "model: small -> big" in out
+    assert llmtune("compare", "HEAD~1", "--fail-on-drop")[0] == 1
+    assert llmtune("compare", "HEAD", "--fail-on-drop")[0] == 0
+
+
+def test_a_relabelled_row_is_the_same_row(git: Git, llmtune: Run) -> None:
+    """It asks the same and has another id: its outcome is compared."""
+    git.commit("first", sums=lock(wrong=0, rows=3))
+    rows = (*lock(wrong=0, rows=3).examples[:2], example(9, 0.0, asked="q2"))
+    git.commit("second", sums=lock(wrong=1, rows=3, examples=rows))
+    [suite] = json.loads(llmtune("compare", "HEAD~1", "--format=json")[1])["suites"]
+    assert suite["rows"] == {"shared": 3, "added": 0, "removed": 0, "relabelled": 1}
+    assert suite["lost"] == [f"{9:016x}"]
+
+
+def test_merges_renames_and_detached_heads(git: Git, llmtune: Run) -> None:
+    """A merge is one change; a moved file goes on; nothing needs a branch."""
+    git.commit("first", sums=lock())
+    git("checkout", "-q", "-b", "side")
+    git.commit("on the side", other=lock("other"))
+    git("checkout", "-q", "main")
+    git.commit("meanwhile", sums=lock(wrong=1))
+    git("merge", "-q", "--no-ff", "-m", "merged", "side")
+    git("mv", "tests/llmtune/sums.lock.yaml", "tests/llmtune/adding.lock.yaml")
+    git.commit("renamed")
+    git("checkout", "-q", "--detach")
+    git.commit("gone", other=None)
+    code, out, _ = llmtune("history", "--format=json")
+    entries = json.loads(out)["entries"]
+    assert code == 0
+    told = [(entry["subject"], entry["suite"], entry["model"]) for entry in entries]
+    assert told == [
+        ("first", "sums", "small"),
+        ("meanwhile", "sums", "small"),
+        ("merged", "other", "small"),
+        ("renamed", "sums", "small"),
+        ("gone", "other", "(removed)"),
+    ]
+    assert [entry["score"]["value"] for entry in entries[:2]] == [0.9, 0.95]
+    assert len(json.loads(llmtune("history", "other", "--format=json")[1])["entries"]) == 2
+    rows = list(csv.DictReader(io.StringIO(llmtune("history", "--format=csv")[1])))
+    assert [row["suite"] for row in rows] == [entry["suite"] for entry in entries]
+    assert llmtune("compare", "main~1", "main")[1].count("nothing") == 2
+
+
+def test_a_lock_that_cannot_be_read_is_told(git: Git, llmtune: Run) -> None:
+    git.commit("first", sums=lock())
+    (git.root / "tests/llmtune/sums.lock.yaml").write_text("<<<<<<< a\n")
+    git.commit("broken")
+    code, out, err = llmtune("compare", "HEAD~1", "HEAD")
+    assert (code, out) == (2, "")
+    assert "git conflict markers" in err
+    assert "(cannot be read)" in llmtune("history")[1]
+
+
+def test_a_shallow_clone_says_so(git: Git, llmtune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = git.commit("first", sums=lock())
+    git.commit("second", sums=lock(wrong=1))
+    clone = ["git", "clone", "-q", "--depth=1", f"file://{git.root}", str(tmp_path / "shallow")]
+    subprocess.run(clone, check=True)
+    monkeypatch.chdir(tmp_path / "shallow")
+    code, _, err = llmtune("compare", first)
+    assert code == 2
+    assert "git fetch --unshallow" in err
+    code, out, err = llmtune("history")
+    assert (code, out.count("sums")) == (0, 1)
+    assert "git fetch --unshallow" in err
+
+
+def test_without_git(llmtune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = tmp_path / "outside"
+    (outside / "llmtune").mkdir(parents=True)
+    lock().write(outside / "llmtune" / "sums.lock.yaml")
+    monkeypatch.chdir(outside)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert llmtune("show", "sums")[0] == 0
+    code, _, err = llmtune("compare", "main")
+    assert code == 2
+    assert "is not in a git repository" in err
+    monkeypatch.setenv("PATH", "")
+    assert "git cannot be run" in llmtune("history")[2]
+
+
+def test_an_option_in_a_revisions_place_runs_nothing(git: Git, llmtune: Run, tmp_path: Path) -> None:
+    git.commit("first", sums=lock())
+    code, _, err = llmtune("compare", "HEAD", "--", f"--output={tmp_path / 'x'}")
+    assert code == 2
+    assert "is not a revision" in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_text_of_a_model_stays_text(git: Git, llmtune: Run) -> None:
+    """Markdown, HTML and terminal escapes in answers, prompts and names come to nothing."""
+    attack = "<script>alert(1)</script> @everyone [x](http://evil) | `rm` \x1b[31m"
+    git.commit("first", sums=lock(wrong=0))
+    rows = tuple(replace(one, voted_answer=attack, votes=((attack, 1),)) for one in lock(wrong=3).examples)
+    git.commit("second", sums=lock(wrong=3, examples=rows, config={**CONFIG, "prompt": attack, "stop": attack}))
+    comment = llmtune("compare", "HEAD~1", "--format=markdown")[1]
+    assert comment.startswith("<!-- pytest-llmtune -->\n")
+    assert "<script>" not in comment
+    assert "@everyone" not in comment
+    assert re.search(r"(?<!\\)\]\(", comment) is None
+    assert "http://" not in comment
+    page = llmtune("compare", "HEAD~1", "--format=html")[1]
+    assert "<script>" not in page
+    assert "\x1b" not in page + comment + llmtune("compare", "HEAD~1")[1]
+
+
+def test_a_long_comment_is_cut_for_github(git: Git, llmtune: Run) -> None:
+    suites = {f"suite{number}": lock(f"suite{number}") for number in range(200)}
+    git.commit("first", **suites)
+    long = {**CONFIG, "prompt": "word " * 400}
+    git.commit("second", **{name: replace(one, config=long) for name, one in suites.items()})
+    comment = llmtune("compare", "HEAD~1", "--format=markdown")[1]
+    assert len(comment) < 65_536
+    assert comment.endswith("see `llmtune compare`.\n")
+    assert comment.count("| suite") == 201
+
+
+def test_many_commits_are_read_at_once(git: Git, llmtune: Run) -> None:
+    """One process of git for all blobs: the time does not lie in starting 300 of them."""
+    for number in range(60):
+        git.commit(f"change {number}", sums=lock(wrong=number % 7, cost=1e-5 * (number + 1)))
+    entries = json.loads(llmtune("history", "--format=json")[1])["entries"]
+    assert [entry["subject"] for entry in entries] == [f"change {number}" for number in range(60)]
+
+
+def test_export_for_the_app(git: Git, llmtune: Run) -> None:
+    """The module asks as the suite does, and runs nothing that a lock file could smuggle in."""
+    evil = '"""\nraise SystemExit\n"""'
+    git.commit("first", sums=replace(lock(), suite=evil))
+    code, text, _ = llmtune("export", "tests/llmtune/sums.lock.yaml", "--to=python")
+    assert code == 0
+    module: dict[str, object] = {}
+    exec(compile(text, "sums.py", "exec"), module)  # noqa: S102 - that it does nothing is the test
+    asked = []
+
+    class Client:
+        class chat:  # noqa: N801
+            class completions:  # noqa: N801
+                @staticmethod
+                def create(**parameters):
+                    asked.append(parameters)
+                    choice = type("Choice", (), {"message": type("Message", (), {"content": "4"})})
+                    return type("Completion", (), {"choices": [choice] * 3})
+
+    assert module["complete"](Client, {"question": "2+2"}) == ["4"] * 3  # type: ignore[operator]
+    assert asked == [
+        {
+            "messages": [{"role": "user", "content": "Answer briefly: 2+2"}],
+            "model": "small",
+            "temperature": 0.5,
+            "n": 3,
+        }
+    ]
+    data = json.loads(llmtune("export", evil, "--to=json")[1])
+    assert data["config"] == CONFIG
+
+
+def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
+    git.commit("first", sums=lock())
+    code, out, _ = llmtune("show", "sums")
+    assert code == 0
+    for said in (
+        "model: small",
+        "Answer briefly: {question}",
+        "success_vote: 0.9",
+        "USD per 1,000 instances: 0.05",
+        "row 1: 5",
+    ):
+        assert said in out
+    code, _, err = llmtune("show", "sum")
+    assert code == 2
+    assert "did you mean 'sums'" in err
+    assert llmtune("grade", "exact", "4", "--row", '{"answer": "4"}')[0] == 0
+    assert llmtune("grade", "exact", "5", "--row", '{"answer": "4"}')[0] == 1
+    code, _, err = llmtune("grade", "exact", "5", "--row", "{")
+    assert (code, "no JSON" in err) == (2, True)
+    assert json.loads(llmtune("schema")[1])["type"] == "object"

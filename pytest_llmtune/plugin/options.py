@@ -257,6 +257,7 @@ OPTIONS = (
     ),
     Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
+    Option("comment", str, "write a comment for a pull request, in Markdown, to this file", "FILE"),
     Option("reporter", plugin_of("reporters"), "a report of another package, by its entry point", "NAME[:TARGET]"),
     Option("part-size", number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
     Option("max-data", number(float, "megabytes"), "what a suite's data files may unpack to (default 50)", "MB"),

@@ -595,7 +595,7 @@ class Session:
         if hasattr(self.config, "workerinput"):
             return True
         step = os.environ.get("GITHUB_STEP_SUMMARY")
-        if not (self.reports or self._path("json") or self._path("report")):
+        if not (self.reports or any(map(self._path, ("json", "report", "comment")))):
             return True
         from pytest_llmtune.report.writers import write_all
 
@@ -604,6 +604,7 @@ class Session:
             results=self._path("json"),
             page=self._path("report"),
             step_summary=Path(step) if step else None,
+            comment=self._path("comment"),
             reporter=value_of("reporter", self.config),
             calls=self.calls,
             killed=self.killed,

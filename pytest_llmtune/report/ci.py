@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.text import counted, dollars, interval, number, one_line
 from pytest_llmtune.errors import ReportError
 
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Flip, Outcome
     from pytest_llmtune.types import TestCalls
 
-__all__ = ["append_summary", "error_annotations", "junit_of_calls", "junit_properties", "markdown", "project_within"]
+__all__ = [
+    "COMMENT_MARK",
+    "append_summary",
+    "comment",
+    "error_annotations",
+    "junit_of_calls",
+    "junit_properties",
+    "markdown",
+    "project_within",
+    "write_comment",
+]
 
 
 _FLIPS = 20
 _NOTES = 200
+_MAX_COMMENT = 60_000  # bytes; GitHub takes 65,536 characters
 _MAX_BYTES = 900_000  # GitHub drops a step's summary of more than 1 MiB
 
 
@@ -61,6 +73,19 @@ def _property(text: str) -> str:
 
 def markdown(reports: Sequence[SuiteReport]) -> str:
     """The job's summary: a table of all suites, then what failed; at most 900 kB."""
+    return _markdown(reports, most=_MAX_BYTES, folded=False)
+
+
+COMMENT_MARK = "<!-- pytest-llmtune -->"
+"""The first line of a comment, by which a workflow finds its own again."""
+
+
+def comment(reports: Sequence[SuiteReport]) -> str:
+    """A comment for a pull request: a table of all suites, and what failed, folded; within GitHub's limit of length."""
+    return f"{COMMENT_MARK}\n{_markdown(reports, most=_MAX_COMMENT, folded=True)}"
+
+
+def _markdown(reports: Sequence[SuiteReport], *, most: int, folded: bool) -> str:
     failed = [report for report in reports if not report.verdict.passed]
     outcome = f"{len(failed)} of {len(reports)} failed" if failed else f"all {len(reports)} passed"
     notes = [
@@ -73,8 +98,11 @@ def markdown(reports: Sequence[SuiteReport]) -> str:
     size = sum(len(part.encode()) + 1 for part in parts)
     for number_, report in enumerate(failed):
         section = "\n".join(_section(report))
+        if folded:
+            title, _, rest = section.partition("\n")
+            section = f"<details><summary>{title.removeprefix('### ')}</summary>\n{rest}\n</details>\n"
         size += len(section.encode()) + 1
-        if size > _MAX_BYTES:
+        if size > most:
             parts.append(f"... and {len(failed) - number_} more")
             break
         parts.append(section)
@@ -146,6 +174,18 @@ def _code(text: str) -> str:
     shown = one_line(text, 200)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     return f"{fence} {shown} {fence}" if shown else "(nothing)"
+
+
+def write_comment(path: Path, reports: Sequence[SuiteReport]) -> None:
+    """Write the comment that ``--llm-comment`` asks for.
+
+    Raises:
+        ReportError: the file cannot be written.
+    """
+    try:
+        write_text(path, comment(reports))
+    except OSError as error:
+        raise ReportError(f"{path}: the comment cannot be written: {error.strerror or error}") from error
 
 
 def append_summary(path: Path, reports: Sequence[SuiteReport]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_llmtune._util import plugins
 from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.guard import results_file as report_json
-from pytest_llmtune.report.ci import append_summary
+from pytest_llmtune.report.ci import append_summary, write_comment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ def write_all(
     results: Path | None,
     page: Path | None,
     step_summary: Path | None,
+    comment: Path | None = None,
     reporter: str | None = None,
     calls: Sequence[TestCalls] = (),
     killed: Decimal = Decimal(0),
@@ -36,6 +37,7 @@ def write_all(
     Args:
         results: ``--llm-json``.
         page: ``--llm-report``.
+        comment: ``--llm-comment``.
         reporter: ``--llm-reporter``: ``NAME`` or ``NAME:TARGET`` of an entry point ``pytest_llmtune.reporters``.
         step_summary: what GitHub calls ``$GITHUB_STEP_SUMMARY``; nothing is added where no suite ran.
         calls: of the app's own tests.
@@ -50,6 +52,8 @@ def write_all(
         jobs.append(partial(write, page, reports, calls))
     if step_summary is not None and reports:
         jobs.append(partial(append_summary, step_summary, reports))
+    if comment is not None:
+        jobs.append(partial(write_comment, comment, reports))
     if reporter is not None:
         jobs.append(partial(_write_with, reporter, reports))
     return [problem for job in jobs if (problem := _problem(job))]

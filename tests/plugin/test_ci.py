@@ -45,7 +45,8 @@ def test_the_workflows_run_as_they_stand(tuned: Project, job: str) -> None:
     assert (tuned.server.count > before) is ("drift" in job)
     assert (tuned.lock, tuned.recording) == files
     written = {path.name for path in (tuned.pytester.path / "llm-report").iterdir()}
-    assert {"index.html", "results.json"} <= written <= {"index.html", "results.json", "junit.xml"}
+    assert {"index.html", "results.json"} <= written <= {"index.html", "results.json", "junit.xml", "comment.md"}
+    assert ("comment.md" in written) is ("--llm-comment" in command)
 
 
 def test_the_guard_runs_on_every_push_and_the_drift_at_night() -> None:

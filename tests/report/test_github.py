@@ -10,7 +10,7 @@ from support.results import evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
-from pytest_llmtune.report.ci import append_summary, error_annotations, markdown
+from pytest_llmtune.report.ci import COMMENT_MARK, append_summary, comment, error_annotations, markdown, write_comment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,3 +126,25 @@ def test_the_summary_is_appended(tmp_path: Path) -> None:
     assert path.read_text().startswith("before\n## LLM suites")
     with pytest.raises(ReportError, match="the summary cannot be written"):
         append_summary(tmp_path, [PASSED])
+
+
+def test_a_comment_is_marked_and_folds_what_failed() -> None:
+    """A workflow finds it by its first line; the table is seen at once, the rest is folded."""
+    text = comment([PASSED, FAILED])
+    assert text.startswith(f"{COMMENT_MARK}\n## LLM suites: 1 of 2 failed\n\n| suite |")
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert "<summary>algebra: failed</summary>\n\n* **FAIL**: success\\_vote fell" in text
+    assert COMMENT_MARK not in markdown([PASSED, FAILED])
+
+
+def test_a_comment_stays_within_the_limit_of_its_place() -> None:
+    failures = [report(scores(0), lock(scores(1)), Criteria(max_drop=0.02), name=f"suite{i}") for i in range(400)]
+    text = comment(failures)
+    assert len(text.encode()) < 65_536
+    assert " more\n" in text
+
+
+def test_a_comment_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ReportError, match="the comment cannot be written"):
+        write_comment(tmp_path / "file" / "comment.md", [PASSED])

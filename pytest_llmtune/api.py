@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.text import meant
+from pytest_llmtune._util.text import dollars, meant, number
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading import check_aggregated, judges_of, resolve
 from pytest_llmtune.guard.evaluation import evaluation_of
@@ -21,6 +23,7 @@ from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.domains import PARAMETERS
 from pytest_llmtune.suite.keys import aggregator
+from pytest_llmtune.types import Finished, InFlight, Started, TrialDone
 from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.evaluation import Aggregate
     from pytest_llmtune.suite.typed import Parameters
     from pytest_llmtune.tuning import Study
-    from pytest_llmtune.types import Completion, Evaluation, ExampleGrade
+    from pytest_llmtune.types import Completion, Evaluation, Event, ExampleGrade, Listener
 
 __all__ = ["Tuned", "complete", "evaluate", "grade", "tune"]
 
@@ -38,7 +41,50 @@ __all__ = ["Tuned", "complete", "evaluate", "grade", "tune"]
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
     settings = settings or Settings()
     place = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
-    return SuiteRun(suite, settings, place, Ledger(), redactor_of(settings))
+    return SuiteRun(suite, settings, place, Ledger(), redactor_of(settings), _listener())
+
+
+def _listener() -> Listener:
+    """``logging``, and a bar where a person looks on: in a terminal, as lines in a notebook."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if not terminal and "ipykernel" not in sys.modules:
+        return _tell
+    from pytest_llmtune.report.progress import Progress
+
+    shown = Progress(sys.stderr, terminal=terminal)
+
+    def both(event: Event) -> None:
+        _tell(event)
+        shown(event)
+
+    return both
+
+
+_LOG = logging.getLogger("pytest_llmtune")
+
+
+def _tell(event: Event) -> None:
+    """What happens goes to ``logging`` at INFO; ``logging.basicConfig(level="INFO")`` shows it."""
+    match event:
+        case Started():
+            budget = f", at most {dollars(event.budget)}" if event.budget else ""
+            _LOG.info("%s: %s begins%s", event.suite, event.task, budget)
+        case TrialDone():
+            best = "none yet" if event.best is None else number(event.best)
+            score = "no score" if event.score is None else f"score {number(event.score)}"
+            _LOG.info(
+                "%s: trial %d: %s (%s), %s spent, best %s",
+                event.suite,
+                event.trial,
+                score,
+                event.config,
+                dollars(event.spent),
+                best,
+            )
+        case InFlight() if event.retrying:
+            _LOG.info("%s: retrying: %s", event.suite, event.retrying)
+        case Finished():
+            _LOG.info("%s: done, %s spent", event.suite, dollars(event.spent))
 
 
 class Tuned(NamedTuple):

@@ -475,6 +475,8 @@ class InFlight:
     """Sent and not yet answered."""
     paid: Decimal
     """USD for all that has been answered in this step."""
+    retrying: str = ""
+    """What is being waited out: the server's fault, which attempt is next, and when."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from pytest_llmtune.wire.response import fault_of
+from pytest_llmtune.wire.response import fault_of, parse_object
 
 __all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
 
@@ -58,15 +58,17 @@ class Failure:
     """Seconds the server asked us to wait."""
     body: Mapping[str, Any] | None = None
     """The server's error document."""
+    page: bool = False
+    """Whether the answer was no JSON: a firewall's or a proxy's page, and not the model server's word."""
 
 
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
 _MAYBE_BILLED = frozenset({408, 409, 502, 504, 524})
 _KEY = re.compile(r"\b(?:sk|key|gsk|xai|pplx)-[\w*.-]{4,}|\b[A-Za-z0-9_-]{40,}\b")
 _MODEL = re.compile(
-    r"\b(?:model|deployment)\b.*\b(?:not (?:exist|found|supported|available)|unknown|invalid)|"
-    r"\b(?:not found|unknown|invalid|no such)\b.*\b(?:model|deployment)\b",
-    re.IGNORECASE | re.DOTALL,
+    r"\b(?:model|deployment)\b[^.:;]{0,120}\b(?:not (?:exist|found|supported|available)|unknown|invalid)\b|"
+    r"\b(?:not found|unknown|invalid|no such|unsupported)(?: [a-z]+){0,2}:? (?:model|deployment)\b",
+    re.IGNORECASE,
 )
 _ABOUT_N = re.compile(r"\bn\b|completion choice|number of (?:choices|completions)|multiple (?:choices|completions)")
 _LIMITS = tuple(
@@ -85,8 +87,10 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        body = error.body if isinstance(error.body, Mapping) else {}
-        return _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
+        document = parse_object(error.response.text)
+        body = error.body if isinstance(error.body, Mapping) else document or {}
+        found = _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
+        return replace(found, page=document is None)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         unsent = type(error.__cause__).__name__ in _UNSENT
         return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
@@ -151,7 +155,7 @@ def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
         (Kind.BAD_KEY, status in (401, 403)),
         (Kind.MOVED, status < 400),
         (Kind.FILTERED, code == "content_filter" or "content management policy" in message),
-        (Kind.NO_MODEL, status == 404 or _MODEL.search(message)),
+        (Kind.NO_MODEL, status == 404 or (body.get("param") in (None, "model") and _MODEL.search(message))),
         (Kind.NO_N, body.get("param") == "n" or _ABOUT_N.search(message)),
     )
     return next((kind for kind, holds in rules if holds), Kind.BAD_REQUEST)
@@ -200,8 +204,16 @@ def _seconds(text: str) -> float | None:
 
 
 def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:
-    message = body.get("message")
-    return _clean(message if isinstance(message, str) and message else otherwise, hide)
+    """The server's own words, in whichever of the usual fields they stand."""
+    for name in ("message", "detail", "error", "error_description", "title", "errors"):
+        words = body.get(name)
+        if isinstance(words, list) and words:  # FastAPI lists what is wrong with each field
+            words = words[0]
+        if isinstance(words, Mapping):
+            words = words.get("message") or words.get("msg") or words.get("detail")
+        if isinstance(words, str) and words:
+            return _clean(words, hide)
+    return _clean(otherwise, hide)
 
 
 def _clean(text: str, hide: Hide) -> str:

@@ -57,6 +57,8 @@ class Attempts:
     sent: float = 0.0
     """When it was sent for the last time."""
     tries: int = 0
+    odd: int = 0
+    """Refusals that may be this request's own."""
     failure: Failure | None = None
     avoid: set[KeyChannel] = field(default_factory=set)
 
@@ -203,6 +205,8 @@ class HttpRequester:
             if time.monotonic() + seconds > job.end:
                 raise self._given_up(job)
             self.account.waited += seconds
+            if job.failure is not None:
+                self.account.retry(f"{job.failure.message[:60]} (attempt {job.tries + 1}, next in {seconds:.0f} s)")
             await asyncio.sleep(seconds)
 
     async def _attempt(self, lane: KeyChannel, job: Attempts, n: int, keep: OnExchange) -> Failure | None:
@@ -263,6 +267,10 @@ class HttpRequester:
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
         match failure.kind:
+            case Kind.BAD_KEY | Kind.NO_QUOTA if lane.doubted(None, failure, job.request.key, job.sent):
+                return
+            case Kind.NO_MODEL if lane.doubted(job.model, failure, job.request.key, job.sent):
+                return
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
                 lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
             case Kind.NO_MODEL if lane.why_closed(job.model) is None:
@@ -292,6 +300,7 @@ class HttpRequester:
 
     def _keep(self, exchange: Exchange, cost: Decimal, keep: OnExchange) -> None:
         keep(exchange, cost)
+        self.account.retrying = ""
         self.account.answered += 1
         self.account.samples += answers_in(exchange)
         self.account.refused += is_refusal(exchange)
@@ -301,8 +310,13 @@ class HttpRequester:
     def _retry_or_raise(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
         """Draw the consequences of a failure for this request: return, to try again."""
         match failure.kind:
-            case Kind.CLOSED | Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED | Kind.NO_MODEL:
+            case Kind.CLOSED | Kind.MOVED:
                 return  # another lane may serve it
+            case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
+                if (
+                    lane.why_closed(job.model) is None
+                ):  # one odd reply: this request is tried once more, and fails alone
+                    self._odd(lane, job, failure)
             case Kind.RATE_LIMIT:
                 self.account.retried[str(failure.kind)] += 1
             case kind if kind.passing:
@@ -311,7 +325,18 @@ class HttpRequester:
                 self.account.given_up[str(kind)] += 1
                 raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
 
+    def _odd(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
+        job.odd += 1
+        if job.odd > 1:
+            self.account.given_up[str(failure.kind)] += 1
+            raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
+        job.avoid.add(lane)
+        self.account.retried[str(failure.kind)] += 1
+
     def _again(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
+        if lane.hopeless(failure, 10 * self.patience.pause):
+            self.fleet.close(lane.endpoint, job.model, f"no request was answered since the start: {failure.message}")
+            return
         job.tries += 1
         if job.tries >= self.patience.attempts:
             raise self._given_up(job)

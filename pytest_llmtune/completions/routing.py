@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.completions.batch_api import Batcher
-from pytest_llmtune.completions.failures import Failure, backoff
+from pytest_llmtune.completions.failures import Failure, Kind, backoff
 from pytest_llmtune.errors import EndpointError
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.redaction.keys import Secret
+
+_FAILING = 5
+"""Failures before the first answer after which a server counts as down."""
 
 __all__ = ["ANY", "AdaptiveLimiter", "Canary", "EndpointPool", "KeyChannel", "RateLimiter", "ServerFacts"]
 
@@ -165,6 +168,12 @@ class KeyChannel:
     rests_until: float = 0.0
     """On the monotonic clock."""
     rests_for: Failure | None = None
+    works: bool = False
+    """Whether anything was ever answered."""
+    doubts: dict[str | None, tuple[float, str]] = field(default_factory=dict)
+    """Of a model, or (None) of the key: since when, and by which request."""
+    failing: list[float] = field(default_factory=list)
+    """When requests failed before anything was answered, on the monotonic clock."""
     closed: dict[str | None, str] = field(default_factory=dict)
     """Why it cannot be used any more: for one model, or (None) for all."""
     batching: Batching | None = None
@@ -238,7 +247,37 @@ class KeyChannel:
 
     def succeeded(self) -> None:
         self.strikes = 0
+        self.works = True
+        self.doubts.clear()
         self.gate.grow()
+
+    def doubted(self, place: str | None, failure: Failure, request: str, sent: float) -> bool:
+        """Whether a refusal may be one request's own: a firewall's page for a row's text, one 404, one empty account.
+
+        Then the next request goes alone. Where that is another one and is refused too, or where the model's server itself
+        refuses the very first, the channel is of no use.
+
+        Args:
+            place: the model that is refused; None: the key.
+            request: its key.
+            sent: when it was sent, on the monotonic clock.
+        """
+        if not self.works and not failure.page:
+            return False
+        if place not in self.doubts:
+            self.doubts[place] = time.monotonic(), request
+            for canary in self.pilots.values():
+                canary.landed = self.batching is not None
+            return True
+        since, first = self.doubts[place]
+        return request == first or sent < since
+
+    def hopeless(self, failure: Failure, seconds: float) -> bool:
+        """Whether nothing was ever answered, and the server has failed several times for a while."""
+        if self.works or failure.kind not in (Kind.SERVER, Kind.CONNECT):
+            return False
+        self.failing.append(time.monotonic())
+        return len(self.failing) >= _FAILING and self.failing[-1] - self.failing[0] >= seconds
 
     def rest(self, seconds: float, reason: Failure) -> None:
         """Take nothing more for a while."""

@@ -50,6 +50,8 @@ class RequestStats:
 
     in_flight: int = 0
     """Requests sent and not yet answered."""
+    retrying: str = ""
+    """What is being waited out right now: ``HTTP 500: ... (attempt 3, next in 8 s)``."""
     listen: Callable[[RequestStats], None] | None = None
     """Told whenever a request is sent or has come back."""
 
@@ -62,6 +64,11 @@ class RequestStats:
             yield
         finally:
             self._fly(-1)
+
+    def retry(self, text: str) -> None:
+        """A request failed and waits for its next attempt."""
+        self.retrying = text
+        self._fly(0)
 
     def fly_to(self, number: int) -> None:
         """So many are on their way now, sent from elsewhere."""

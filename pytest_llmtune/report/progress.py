@@ -32,6 +32,7 @@ class _State:
     spent: Decimal = Decimal(0)
     best: float | None = None
     in_flight: int = 0
+    retrying: str = ""
 
     @property
     def share(self) -> float | None:
@@ -48,9 +49,11 @@ class _State:
             case Asked() if self.started.task != "tune":
                 return replace(self, done=event.done, spent=event.spent)
             case InFlight():
-                return replace(self, in_flight=event.requests, spent=max(self.spent, event.paid))
+                return replace(
+                    self, in_flight=event.requests, spent=max(self.spent, event.paid), retrying=event.retrying
+                )
             case Finished():
-                return replace(self, spent=event.spent, in_flight=0)
+                return replace(self, spent=event.spent, in_flight=0, retrying="")
         return self
 
     def text(self) -> str:
@@ -61,6 +64,8 @@ class _State:
             parts.append(f"best {number(self.best)}")
         if self.in_flight:
             parts.append(f"{self.in_flight} in flight")
+        if self.retrying:
+            parts.append(f"retrying: {one_line(self.retrying)}")
         return ", ".join(parts)
 
 
@@ -118,6 +123,9 @@ class Progress:
                 cost = "" if event.inference_cost is None else f" at {dollars(event.inference_cost, 3)} per instance"
                 status = "" if event.status == "done" else f" ({one_line(event.status)})"
                 self._line(event.suite, f"{state.text()}: {score}{cost}{status}: {one_line(event.config)}")
+            case InFlight():
+                if state.retrying and monotonic() - self._last >= _PAUSE:
+                    self._line(event.suite, state.text())
             case Asked():
                 if state.started.task != "tune" and monotonic() - self._last >= _PAUSE:
                     self._line(event.suite, state.text())

@@ -155,9 +155,10 @@ def _of_pandas(data: Mapping[str, Any], name: str) -> list[dict[str, Any]] | Non
     inner = list(data.values())
     if not inner or not all(isinstance(one, Mapping) and one and one.keys() == inner[0].keys() for one in inner):
         return None
-    if all(map(str.isdecimal, inner[0])) and not all(map(str.isdecimal, data)):
+    numbered, inside = (all(str(name).isdecimal() for name in names) for names in (data, inner[0]))
+    if inside and not numbered:
         return [{column: cells[label] for column, cells in data.items()} for label in inner[0]]
-    return inner if all(map(str.isdecimal, data)) else None
+    return inner if numbered else None
 
 
 def _yaml(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:

@@ -52,10 +52,8 @@ class Flow:
         """The request is sent in this context; a call whose response does not come is dropped."""
         with ExitStack() as stack:
             stack.enter_context(outside())
-            if self.kind is Kind.OPEN:
-                stack.enter_context(passing())
-            elif self.kind is Kind.PASS:
-                stack.enter_context(ignoring())
+            shut = self.kind is Kind.PASS and not self.replay.mode.online
+            stack.enter_context(ignoring() if shut else passing())
             try:
                 yield
             except BaseException as error:

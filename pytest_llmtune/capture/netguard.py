@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from pytest_llmtune._util.aio import CURRENT
 from pytest_llmtune.capture.late import when_imported
 from pytest_llmtune.errors import RecordingError, SuiteError
 
@@ -32,6 +33,7 @@ __all__ = [
     "OpenHosts",
     "Patches",
     "Questions",
+    "Watch",
     "host_name",
     "ignoring",
     "ip_number",
@@ -440,6 +442,9 @@ class Offline:
         RecordingError: on leaving the context after an attempt; it lists every host and request.
     """
 
+    shuts = True
+    """Whether it refuses; else it only remembers what is reached."""
+
     def __init__(self, command: str, allow_hosts: Iterable[str] | OpenHosts = ()) -> None:
         self.command = command
         self.attempts: list[Attempt] = []
@@ -485,7 +490,7 @@ class Offline:
             f"record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
         )
 
-    def refuse(self, attempt: Attempt) -> NetworkShutError:
+    def refuse(self, attempt: Attempt) -> NetworkShutError | None:
         """Remember an attempt, unless it is ignored; the error to raise for it."""
         if not _IGNORING.get():
             self.attempts.append(attempt)
@@ -493,6 +498,25 @@ class Offline:
             f"the network is shut in this mode: {attempt} was not reached; record the request: {self.command}, "
             "or name a service of your own in llmtune_allow_hosts"
         )
+
+
+class Watch(Offline):
+    """While a test is recorded: the network is open, and what leaves beside the recording fails the test in the end."""
+
+    shuts = False
+
+    def _sentence(self, attempts: list[Attempt]) -> str:
+        places = ", ".join(list(dict.fromkeys(map(str, attempts)))[:_SHOWN])
+        return (
+            f"the test reached {places} over a connection that cannot be recorded (a client with sockets of its own, a "
+            "WebSocket, a database), and that plain pytest would refuse: name a service of your own in "
+            "llmtune_allow_hosts; for a model, use a client that sends by httpx, requests, urllib3 or aiohttp"
+        )
+
+    def refuse(self, attempt: Attempt) -> None:
+        """Remember an attempt, unless it is of the evaluator's own."""
+        if CURRENT.get() != (None,):
+            self.attempts.append(attempt)
 
 
 class _Wall:
@@ -528,7 +552,9 @@ class _Wall:
         names = (host, *self._resolved.get(host, ()))
         for guard in reversed(self._guards):
             if not guard.open_hosts.allows_all(names, port):
-                raise guard.refuse(Attempt(host, port, _request_in_sight()))
+                refused = guard.refuse(Attempt(host, port, _request_in_sight()))
+                if refused is not None:
+                    raise refused
 
     def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
         """A name is about to be resolved; names of this machine, and numbers forwards, ask nobody."""
@@ -539,9 +565,12 @@ class _Wall:
             return
         if host_name(name) in (HERE, socket.gethostname().lower()):
             return
-        if all(guard.open_hosts.allows_name(name) for guard in self._guards):
+        shut = [guard for guard in self._guards if guard.shuts]
+        if all(guard.open_hosts.allows_name(name) for guard in shut):
             return
-        raise self._guards[-1].refuse(Attempt(name, port if isinstance(port, int) else None, _request_in_sight()))
+        refused = shut[-1].refuse(Attempt(name, port if isinstance(port, int) else None, _request_in_sight()))
+        if refused is not None:
+            raise refused
 
     def found(self, host: Any, addresses: Iterable[str]) -> None:
         """A name was resolved: a socket will connect to one of the addresses."""

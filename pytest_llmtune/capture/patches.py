@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_llmtune._util.aio import CURRENT, inside
-from pytest_llmtune.capture import http_client_patch, httpcore_patch, vcrpy_patch
+from pytest_llmtune.capture import http_client_patch, httpcore_patch, lm15_patch, vcrpy_patch
 from pytest_llmtune.capture.late import when_imported
 from pytest_llmtune.errors import RecordingError
 
@@ -139,6 +139,7 @@ _LIBRARIES: dict[str, Callable[[Any, Callable[[], Replay | None]], Iterable[tupl
     "httpcore": httpcore_patch.patches,
     "httpcore2": httpcore_patch.patches,
     **dict.fromkeys(http_client_patch.LIBRARIES, http_client_patch.patches),
+    **dict.fromkeys(lm15_patch.LIBRARIES, lm15_patch.patches),
     **dict.fromkeys(vcrpy_patch.LIBRARIES, vcrpy_patch.patches),
 }
 _PATCHES = _Patches()

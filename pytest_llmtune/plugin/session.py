@@ -397,13 +397,15 @@ class Session:
         marked = item.get_closest_marker("llm_replay") is not None
         asks = marked or not _CLIENTS.isdisjoint(getattr(item, "fixturenames", ()))
         replay = self.replay(item) if asks else None
-        return Scope(replay, every_client=marked, offline=self._offline(item.nodeid))
+        return Scope(replay, every_client=marked, offline=self._offline(item.nodeid, watched=marked))
 
-    def _offline(self, node: str) -> Offline | None:
-        from pytest_llmtune.capture.netguard import Offline
+    def _offline(self, node: str, *, watched: bool) -> Offline | None:
+        """What shuts the network, or watches it while a marked test is recorded."""
+        from pytest_llmtune.capture.netguard import Offline, Watch
 
-        if self.settings.mode.online:
-            return None
+        mode = self.settings.mode
+        if mode.online:
+            return Watch("", self.traffic.open_hosts) if watched and mode is not Mode.LIVE else None
         command = " ".join(filter(None, ("pytest", node and quoted(self.target(node)), "--llm-record=missing")))
         return Offline(command, self.traffic.open_hosts)
 
@@ -458,7 +460,7 @@ class Session:
         else:
             scope, directory = fixture.scope, directory if directory.is_dir() else directory.parent
         replay = replay_of_fixture(directory, scope, name, node, self) if any(uses) else None
-        return Scope(replay, every_client=True, offline=self._offline(node))
+        return Scope(replay, every_client=True, offline=self._offline(node, watched=any(uses)))
 
     @property
     def blocks_all(self) -> bool:

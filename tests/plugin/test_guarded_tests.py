@@ -566,3 +566,24 @@ def test_a_recording_run_without_a_call_says_so(app: App) -> None:
     result.stdout.fnmatch_lines(["note: test_app.py::test_cached made no call of a model*cache*"])
     result.stdout.no_fnmatch_line("*test_asks made no call*")
     app.run().stdout.no_fnmatch_line("*made no call*")
+
+
+def test_what_leaves_beside_the_recording_fails_the_recording_run(app: App) -> None:
+    """A client with sockets of its own is told of when it is recorded, and not for ever after."""
+    app.write(
+        """
+@guarded
+def test_it():
+    import socket
+    socket.create_connection(("127.0.0.1", PORT), 2).close()
+    ask("q")
+""".replace("PORT", str(app.server.port))
+    )
+    result = app.run("--llm-record=missing")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [f"*the test reached 127.0.0.1:{app.server.port} over a connection that cannot be recorded*"]
+    )
+    app.pytester.makeini(f"[pytest]\nllmtune_allow_hosts = 127.0.0.1:{app.server.port}\n")
+    app.run("--llm-record=missing").assert_outcomes(passed=1)
+    app.run().assert_outcomes(passed=1)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from support.replaying import COMMAND, replay_of
+from support.replaying import COMMAND
+from support.replaying import replay_of as any_replay_of
 
 from pytest_llmtune.capture.meter import Meter
-from pytest_llmtune.capture.netguard import Offline
+from pytest_llmtune.capture.netguard import Offline, OpenHosts
 from pytest_llmtune.capture.patches import recorded
+from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.errors import StaleRecordingError
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.settings import Mode
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
     from clients.catalogue import Client
     from support.providers import Providers
 
+    from pytest_llmtune.capture.session import Replay
+
 __all__ = ["installed", "let_out", "metered", "recorded_and_replayed"]
+
+
+def replay_of(path: Path, mode: Mode = Mode.REPLAY, **fields: Any) -> Replay:
+    """As in a run: libraries ask other hosts too, as litellm does for its price list."""
+    return any_replay_of(path, mode, traffic=Traffic.of((), OpenHosts()), **fields)
 
 
 def installed(client: Client) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.samples import Sample
     from pytest_llmtune.tuning.selection import Ranked
 
-__all__ = ["Cascade", "best_cascade", "prepare", "set_aside"]
+__all__ = ["Cascade", "best_cascade", "may_cascade", "prepare", "set_aside"]
 
 _ASIDE = Decimal("0.3")
 """Part of the optimization budget for the dearer steps' answers."""
@@ -73,11 +73,16 @@ class Cascade:
     """Of each row the score of the cascade that is best on the other four fifths of the rows."""
 
 
+def may_cascade(suite: Suite, race: Allocator) -> bool:
+    """Whether a cascade may win: votes are compared, costs matter, and steps are completions."""
+    voted = race.pool.scorer.by_answer and race.sign > 0
+    return suite.cascade and voted and race.budget is not None and not suite.space.runs_task
+
+
 def set_aside(suite: Suite, race: Allocator) -> Decimal:
     """USD of the optimization budget that are not for the race, where a cascade may win."""
-    possible = suite.cascade and not suite.space.runs_task and race.pool.scorer.by_answer and race.sign > 0
-    possible = possible and race.budget is not None
-    return _ASIDE * suite.optimization_budget if possible and suite.optimization_budget else Decimal(0)
+    budget = suite.optimization_budget
+    return _ASIDE * budget if budget is not None and may_cascade(suite, race) else Decimal(0)
 
 
 async def prepare(search: Search) -> bool:

@@ -18,7 +18,7 @@ from pytest_llmtune.guard.evaluation import mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.suite.params import models_of
 from pytest_llmtune.tuning.allocation import Allocator
-from pytest_llmtune.tuning.cascades import Cascade, best_cascade, prepare, set_aside
+from pytest_llmtune.tuning.cascades import Cascade, best_cascade, may_cascade, prepare, set_aside
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.loop import Search, kept, settle
@@ -227,7 +227,7 @@ def _found(search: Search, stopped_by: str, split: Split) -> Study:
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     summary = _summary(search, best, stopped_by, split)
-    if search.suite.cascade and (cascade := best_cascade(search)) is not None:
+    if may_cascade(search.suite, search.race) and (cascade := best_cascade(search)) is not None:
         return _with_cascade(search, summary, cascade, (first, *others), split)
     return Study(first.config, summary, first.cost, tuple(others))
 
@@ -322,7 +322,17 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
         front=tuple(_trial(search, one.candidate.entrant, one) for one in front(race))
         if suite.prefer == "pareto"
         else (),
-        note="; ".join(filter(None, (_other_statistic(suite), _unseen(search)))) or None,
+        note="; ".join(filter(None, (_other_statistic(suite), _unseen(search), _no_cascade(suite, race)))) or None,
+    )
+
+
+def _no_cascade(suite: Suite, race: Allocator) -> str | None:
+    """Why ``cascade=True`` cannot lead to one."""
+    if not suite.cascade or may_cascade(suite, race):
+        return None
+    return (
+        "cascade=True has no effect: it needs an inference_budget, a voted metric to be maximized, and a grader that reads "
+        "each answer"
     )
 
 

@@ -39,6 +39,7 @@ class Race:
     sign: float = 1.0
     variance: float = 0.25
     budget: float = 1.0
+    within: float | None = None
     all: list[Candidate] = field(default_factory=list)
     cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
     trials: dict[str, Trial] = field(default_factory=dict)

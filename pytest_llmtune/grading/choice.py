@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
-from pytest_llmtune.grading.math.extract import answer_in, boxed_in, hash_line, untagged
+from pytest_llmtune.grading.math.extract import answer_in, boxed_in, boxes, hash_line, untagged
 from pytest_llmtune.grading.phrases import phrases
 from pytest_llmtune.types import Answer, Row
 
@@ -60,26 +60,31 @@ _LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 _BEFORE_LETTER = (
-    r"(?:(?:the|either|option|options|choice|answer|letter|label|number|la|le|el|il|die|der|das|a(?=\s+(?:letra|letter|alternativa|opção))|letra|lettre|lettera|buchstabe|"
+    r"(?:(?:therefore|thus|hence|clearly|donc|daher|also|então|logo|quindi|entonces|the|either|option|options|choice|answer|letter|label|number|la|le|el|il|die|der|das|a(?=\s+(?:letra|letter|alternativa|opção))|letra|lettre|lettera|buchstabe|"
     r"opción|opção|opzione|alternativa|réponse|vaihtoehto|вариант|选项|選項|选择|選擇|선택지|보기|الخيار|الحرف)(?:\s+|(?<=[项項]))[\W_]*?)*"
 )
-_AND_OR = r"(?:\b(?:or|and|oder|und|ou|et|y|o|e|u)\b|또는|이나|혹은|과|와|및|或者?|和|与|與|、|と|か|أو|و|[/,&+;|]|\s[-\u2013]\s)"
+_AND_OR = (
+    r"(?:(?:\b(?:or|and|oder|und|ou|et|y|o|e|u|plus|as\s+well\s+as|along\s+with)\b|또는|이나|혹은|과|와|및|或者?|和|与|與|、|または|および|と|か|أو|و|"
+    r"[/,&+;|\u2013-])\s*)+"
+)
 _MAYBE = r"(?:\s*(?:and|or|also|maybe|possibly|perhaps|either|option|choice|even)\b)*"
 _CHOSEN = (
     r"\b(?:(?:I|we)(?:['’](?:d|ll)|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with|say|answer|opt\s+for|settle\s+on)|"
-    r"(?:choose|pick|select|going\s+with)|"
+    r"(?:choose|pick|select|going\s+with)|je\s+choisis|elijo|escolho|ich\s+wähle|scelgo|"
     r"(?:must|should|would|has\s+to|have\s+to)\s+be|leav(?:es|ing)(?:\s+us\s+with)?)\s+"
     r"|(?:故|应该?|應該?|所以|因此)?(?:选|選)(?:择|擇)?\s*[:：]?\s*"
 )
 _RIGHT = (
-    r"(?:\s+(?:is|would\s+be|must\s+be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|true)(?!\w)|"
+    r"(?:\s+(?:is|would\s+be|must\s+be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|true)(?!\w)|\s+fits\s+best|"
+    r"\s+(?:ist|est|es|é|è)\s+(?:donc\s+|also\s+)?(?:la\s+|a\s+)?(?:richtig|korrekt|correct[eao]?|juste|corret[ao]|corrett[ao])(?!\w)|"
     r"\s*(?:是)?(?:正确|正確|对的|對的|が正解|が正しい|(?:이|가)\s*정답|(?:이|가)\s*맞))"
 )
 _SO = (
-    r"\b(?:therefore|thus|hence|so|finally|final)[,:]?\s+(?:it(?:['’]s|\s+is)\s+|the\s+)?|"
+    r"\b(?:therefore|thus|hence|so|finally|final|in\s+conclusion|in\s+short|overall)[,:]?\s+(?:it(?:['’]s|\s+is)\s+|the\s+)?|"
     r"\b(?:it|that)(?:['’]s|\s+is)\s+|\b(?:letter|option|choice)\s+(?:is|would\s+be)\s+"
 )
-_ENDS = r"(?=[\W_]*(?:$|\n|[.!。;]))"
+_COPULA = r"(?:です|だ|입니다|이다|예요|이에요|번|项|項)"
+_ENDS = rf"(?=[\W_]*(?:$|\n|[.!。;])|\s*{_COPULA})"
 _LETTER_BEFORE = re.compile(rf"(?<!\w)([A-Za-z])[\W_]*?(?i:{_AND_OR})[\W_]*$")
 _ITEM = re.compile(r"^[ \t*>-]*[(\[]?([A-Za-z])[)\].:]\**(?:\s|$)", re.MULTILINE)
 _BUT = re.compile(
@@ -130,6 +135,8 @@ class LabelWords:
     """A one-character label at the start of a statement: "C because ..."."""
     offered: re.Pattern[str]
     """Another one-character label beside it: "or (B)"."""
+    beside: re.Pattern[str]
+    """Another one right behind it: "(A)(B)"."""
     weak: re.Pattern[str]
     """Statements without the word "answer"."""
     denied: re.Pattern[str]
@@ -149,11 +156,12 @@ class LabelWords:
             re.compile(
                 rf"[\W_]*?(?:\([^()]*\)|\s[^\W\d_]{{2,}}(?=\s+or\b))?[\W_]*?(?i:{_AND_OR}{_MAYBE})[\W_]*?(?<![A-Za-z0-9])({one})"
             ),
+            re.compile(rf"[\s)\]*]{{1,4}}[(\[*]*({one})[)\]*]*\W*$"),
             re.compile(
                 rf"(?i:{_CHOSEN})(?P<chosen>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS}|(?i:{_BEFORE_LETTER})[(\[]{one}[)\]])"
                 rf"|(?i:{_SO})(?P<so>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS})"
                 rf"|(?<![A-Za-z0-9])(?P<right>{one}[)\]\"'*]*(?i:{_RIGHT}))"
-                rf"|\A[\W_]*(?P<first>{one}(?:[\W_]*(?:\n|\Z)|[)\]*\"']*[.:,)]|[)\]*]+|\s+[A-Z0-9]|\s+[-\u2013\u2014]\s))"
+                rf"|\A[\W_]*(?P<first>{one}(?:[\W_]*(?:\n|\Z)|[)\]*\"']*[.:,)]|[)\]*]+|\s+[A-Z0-9]|\s+[-\u2013\u2014]\s|\s+(?:because|since)\b|{_COPULA}))"
                 rf"|\A[\W_]*(?P<word>(?i:{long})(?!\w)[\"'*)]*(?=[,.!:;\n\u2014]|\s-))"
                 rf"|^[^\w\n]*(?P<line>(?:{one}|(?i:{long})(?!\w)))[^\w\n]*(?=\n*\Z)"
                 rf"|^[^\w\n]*(?P<item>{one}[).:]\s+\S[^\n]*)(?=\s*\Z)",
@@ -179,6 +187,8 @@ class LabelWords:
         text = unicodedata.normalize("NFKC", untagged(text))
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
+        if len(text) < _LONGEST_STATEMENT and (label := self.exactly(_LATEX.sub(_inside, text))) is not None:
+            return label
         announced = sorted(_announced(text, boxed))
         since = announced[-1].start if announced else 0  # what was said before the last announcement does not count
         plain = (
@@ -222,7 +232,7 @@ class LabelWords:
 
     def _verdict(self, fragment: str, *, strong: bool) -> object:
         """The label that a fragment states; None where it offers several or says that none fits; else _NOTHING."""
-        text = _LATEX.sub(lambda match: match[1] or " ", fragment) if "\\" in fragment or "$" in fragment else fragment
+        text = _LATEX.sub(_inside, fragment) if "\\" in fragment or "$" in fragment else fragment
         if (label := self.exactly(text)) is not None:
             return label
         if (letter := self._leading(text)) is not None:
@@ -252,6 +262,8 @@ class LabelWords:
     def _is_offered(self, label: str, rest: str) -> bool:
         """Whether another letter is offered beside the leading one."""
         match = self.offered.match(rest)
+        if (beside := self.beside.match(rest)) is not None and self.owner[_fold(beside[1])] != label:
+            return True
         while match is not None:
             after = rest[match.end() :]
             if self.owner[_fold(match[1])] != label and not re.match(
@@ -282,10 +294,16 @@ class LabelWords:
                 yield self.owner[match[match.lastindex or 0]]
 
 
+def _inside(match: re.Match[str]) -> str:
+    return match[1] or " "
+
+
 def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Candidate]:
     """What stands in a box, on a ``####`` line, or after words such as "the answer is"."""
-    for start, inside, end in boxed:
+    for start, inside, end in boxed[:-1]:
         yield _Candidate(start, inside, strong=True, end=end)
+    for start, _, end in boxed[-1:]:
+        yield _Candidate(start, boxes(text) or "", strong=True, end=end)  # with those that it is joined to
     if (line := hash_line(text)) is not None:
         yield _Candidate(line[0], line[1], strong=True, end=len(text))
     for match in phrases(text):

@@ -11,12 +11,12 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.grading.math.values import Value, constant
+from pytest_llmtune.grading.values import Value, constant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Number", "ascii_numerals", "clause_of", "find", "last_of", "number_in", "swap_marks"]
+__all__ = ["SCALED", "Number", "ascii_numerals", "clause_of", "find", "last_of", "number_in", "swap_marks"]
 
 
 class _Ascii(dict[int, str | None]):
@@ -123,6 +123,9 @@ _SCALE = re.compile(
     r"\s?(?:(thousand|million|billion|trillion|lakhs?|crores?|mille|tausend|millionen|mil|milh(?:ões|ão)|mill(?:ón|ones))(?!\w)"
     r"|([kK])(?!\w)|([万萬만]|[億亿억]|[千천]|[兆조])(?![\w一-鿿]*\d))"
 )
+SCALED = re.compile(
+    r"\d\s?(?:thousand|million|billion|trillion|lakh|crore|[kK](?!\w)|[万萬만億亿억千천兆조])", re.IGNORECASE
+)
 _SCALES = {"thousand": 3, "mille": 3, "tausend": 3, "mil": 3, "k": 3, "million": 6, "millionen": 6, "billion": 9}
 _SCALES |= {"trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
 _SCALES |= {"億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
@@ -135,6 +138,12 @@ _STEP = re.compile(
     r"(?:\b(?:steps?|part|question|problem|figure|table|equation|eq\.?|case|chapter|note)\s*#?|№\s*)$", re.IGNORECASE
 )
 _OR = re.compile(r"\s*(?:[^\W\d_]+\s+)?(?:or|oder|ou|또는|或(?:者)?|または)\s*\W?\s*", re.IGNORECASE)
+_COMPOUND = re.compile(
+    r"\s*(?:ft|feet|foot|hours?|hrs?|h|minutes?|mins?|dollars?|lbs?|pounds?|degrees?|years?|months?|weeks?|days?|['′])\s*,?\s*(?:and\s+)?",
+    re.IGNORECASE,
+)
+"""Between the two numbers of one quantity: 5 ft 6 in, 2 hours and 30 minutes."""
+_BETWEEN = re.compile(r"\bbetween\s*$", re.IGNORECASE)
 _PART_OF_NAME = re.compile(r"[A-Za-z_\\]$|[A-Za-z]-$|\^\s?\{?-?$|_\{?$")
 """x2, GPT-4, x^2, a_1"""
 _GOES_ON_BEFORE = re.compile(r"[\d}]\s?[.,:/]$|\{$")
@@ -225,7 +234,10 @@ def _is_aside(text: str, start: int, end: int, before: str) -> bool:
     if _STEP.search(before):
         return True
     denied = _DENIED.search(before)
-    return denied is not None and _ASIDE.search(before[: denied.start()] + "") is not None
+    if denied is None:
+        return False
+    instead = denied[0].lower().startswith(("rather", "instead"))
+    return instead or _ASIDE.search(before[: denied.start()]) is not None
 
 
 def _is_denied(text: str, number: Number) -> bool:
@@ -239,8 +251,14 @@ def last_of(text: str, *, first: bool = False) -> Value | None:
     if not chosen:
         return None
     number = chosen[0 if first else -1]
-    if not first and len(chosen) > 1 and _OR.fullmatch(text, chosen[-2].end, number.start):
-        return None
+    if not first and len(chosen) > 1:
+        between, before = text[chosen[-2].end : number.start], text[: chosen[-2].start]
+        if (
+            _OR.fullmatch(between)
+            or _COMPOUND.fullmatch(between)
+            or (_BETWEEN.search(before) and between.strip() == "and")
+        ):
+            return None
     return None if _is_denied(text, number) else number.value
 
 

@@ -21,7 +21,7 @@ from pytest_llmtune.types import Answer, Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_llmtune.grading.math.values import Value
+    from pytest_llmtune.grading.values import Value
 
 __all__ = ["Contains", "Exact", "Folding", "Numeric", "Regex"]
 

@@ -13,6 +13,9 @@ LETTERS = ["A", "B", "C", "D"]
 MOODS = ["positive", "negative", "neutral"]
 
 STATES_C = """
+C because it boils | In conclusion, C. | C fits best. | \\text{C} | $\\text{C}$ | \\mathbf{C} | Only C is correct. | C is the answer.
+Antwort C ist richtig. | Je choisis C. | La réponse est donc C. | L'option correcte est C. | La opción correcta es C. | Elijo la opción C.
+选 C 项 | 正确的是C | Cです。 | C입니다. | 옳은 것은 C이다. | सही उत्तर C है
 C | c | (c) | C. | **C** | Option C | C) Rome | C Rome | C - Rome | **C. Rome** | "C" | <answer>C</answer>
 Answer: C | answer: C) Rome | ANSWER: C | Answer is C | Answer (C) | answer - C | Answer: The answer is C
 The answer is C because it boils. | The answer is C as it boils. | The answer is **C** since A is too small.
@@ -34,6 +37,8 @@ A resposta correta é a letra C. | Risposta: C | Ответ: C | الإجابة 
 答えはＣです。 | 正解はCです。 | Cが正解です。 | 정답은 C입니다. | 답: C | C가 정답입니다.
 """
 STATES_NONE = """
+The answer is A and/or C. | The answer is A as well as C. | Answer: (A)(C) | Answer: A C | Answer: A–C | 答えはAまたはCです
+\\boxed{A}, \\boxed{C} | \\boxed{A} or \\boxed{C}
 Answer: A, B | The answer is (A) or (B). | The answer is (A)/(C). | Answer: A) or C) | \\boxed{A,C} | \\boxed{A \\text{ or } C}
 #### A, C | Answer: A - C
 The answer is A, C and D. | The answer is either A or C. | Both A and C are correct. | Answer: C & D | Answer: CD | The answers are B and C.

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from pytest_llmtune.grading.math.values import close, constant, value_key
+from pytest_llmtune.grading.values import close, constant, value_key
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.math.parse import ParsedAnswer

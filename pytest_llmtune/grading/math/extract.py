@@ -13,7 +13,7 @@ from pytest_llmtune.grading.numbers import clause_of, find, last_of, number_in
 from pytest_llmtune.grading.phrases import last_phrase, phrases
 
 if TYPE_CHECKING:
-    from pytest_llmtune.grading.math.values import Value
+    from pytest_llmtune.grading.values import Value
 
 __all__ = [
     "FORMS",
@@ -56,6 +56,8 @@ _PRICE = re.compile(
 )
 """A dollar sign that is money: none closes a formula after it before words have come."""
 _ROUGH = re.compile(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
+_REMARK = re.compile(r"[(\[,]\s?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
+"""What follows an answer in its sentence: a reason, an aside, a footnote."""
 _COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
 _LETTER = re.compile(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
 """A letter by itself is a variable, unless it is a word of some language."""
@@ -180,10 +182,10 @@ def _stated(rest: str) -> str | None:
             " *"
         ) or None
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *\"'`")
-    if is_bare(sentence) and not re.search(r"[(\[,]\s?[^\W\d_]{2}|\[\d+\]$", sentence):
+    if is_bare(sentence) and not _REMARK.search(sentence):
         return sentence
     end = re.split(r"\b(?:is|are|equals|be)\b", sentence)[-1].strip(" :")
-    if is_bare(end) and (end != sentence or not re.search(r"[(\[,]\s?[^\W\d_]{2}|\[\d+\]$", end)):
+    if is_bare(end) and (end != sentence or not _REMARK.search(end)):
         return end
     formulas = [math for math in _MATH.finditer(sentence) if not _is_money(math)]
     if formulas:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from pytest_llmtune.grading.math.values import Value, constant, value_key
-from pytest_llmtune.grading.numbers import ascii_numerals
+from pytest_llmtune.grading.numbers import SCALED, ascii_numerals, find
+from pytest_llmtune.grading.values import Value, constant, value_key
 
 __all__ = ["ParsedAnswer", "clean", "parse", "squeeze", "without_unit", "word_answer"]
 
@@ -24,6 +24,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])|\\!", ""),
         (r"\\q?quad|(?<!\\)\\[,;:> ]|~|[\s\u00a0\u2009\u202f]+", " "),
+        (r"(?:°|\^\s*\{?\s*\\circ\s*\}?)\s*(?=[CF](?![a-zA-Z]))", " "),
         (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])", ""),
         (r"\\\$|[$€£¥₩]", ""),
         (r"\\%|％", "%"),
@@ -270,10 +271,21 @@ def _matrix(text: str, depth: int) -> ParsedAnswer | None:
     return ParsedAnswer(text, "||", read)
 
 
+def _scaled(text: str) -> Value | None:
+    """``5 million``, ``3万円``: the number is the scaled one, or none."""
+    thin, found = find(text)
+    if len(found) != 1 or thin[: found[0].start].strip():
+        return None
+    rest = thin[found[0].end :]
+    return found[0].value if not rest.strip() or without_unit(f"1{rest}")[0] == "1" else None
+
+
 def _atom(text: str) -> ParsedAnswer:
     if (based := _BASED.fullmatch(text)) is not None:
         base = (based[2] or based[3]).lower()
         return ParsedAnswer(f"{based[1].upper()}_{_BASES.get(base, base)}", "atom")
+    if SCALED.search(text):
+        return ParsedAnswer(text, "atom", value=_scaled(text))
     bare, percent = without_unit(text)
     value = constant(bare.replace(" ", "") if _GROUPED.fullmatch(bare) else bare)
     return ParsedAnswer(text, "atom", value=None if bare == "e" else value, percent=percent)
@@ -302,8 +314,15 @@ def _named(text: str, depth: int) -> ParsedAnswer | None:
         return _form(exact.strip(), depth)
     name, *chain = _RELATION.split(text)
     if not chain or not _NAME.fullmatch(name.strip()):
-        return None
+        return _sum(name, chain)
     return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
+
+
+def _sum(first: str, chain: list[str]) -> ParsedAnswer | None:
+    """``2 + 3 = 5 apples`` is the 5; None where the two sides are not the same number."""
+    last = _atom(chain[-1].strip()) if chain else None
+    value = constant(first.strip()) if last is not None and last.value is not None else None
+    return last if last is not None and value is not None and value == last.value else None
 
 
 def _point(text: str, depth: int) -> ParsedAnswer | None:

@@ -36,6 +36,8 @@ LETTERS = [f"a_{i}" for i in range(61)]
         ("x = 1, y = 2, z = 3", "x = 1, y = 2", False),
         ("x = 1, y = 2", "1, 2", True),
         ("x = 1, y = 2", "2, 1", False),
+        ("1, 2", "x = 1, y = 2", True),
+        ("2, 1", "x = 1, y = 2", False),
         ("x = a, y = b", "y = b, x = a", True),
         ("x = a, y = b", "y = a, x = b", False),
         ("x = 1, x = 2", "x = 2, x = 1", True),
@@ -125,6 +127,8 @@ def test_long_lists_without_values_are_not_compared_part_by_part(parts: int, equ
     members = LETTERS[:parts]
     assert right(rf"\{{{', '.join(members)}\}}", rf"\{{{', '.join(reversed(members))}\}}") is equal
     assert right(rf"\{{{', '.join(members[:60])}\}}", rf"\{{{', '.join(members)}\}}") is equal
+    one_twice = [members[0], *members[:59], members[0]][:parts]
+    assert right(rf"\{{{', '.join(members[:59])}\}}", rf"\{{{', '.join(one_twice)}\}}") is equal
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from pytest_llmtune.guard.lockfile import (
     Measured,
     StudySummary,
     TrialSummary,
+    from_here,
     short_answer,
 )
 from pytest_llmtune.types import Interval
@@ -182,7 +183,8 @@ def test_conflict_markers_are_named_with_their_line(path: Path, marker: str) -> 
     path.write_text("\n".join([*lines[:7], marker, *lines[7:]]), encoding="utf-8")
     message = refused(path)
     assert "line 8: git conflict markers" in message
-    assert "git checkout --ours -- algebra.lock.yaml" in message
+    assert f"(git checkout --ours -- {from_here(path)}, or --theirs)" in message
+    assert (Path.cwd() / from_here(path)).samefile(path)
 
 
 def test_a_prompt_may_hold_what_looks_like_a_conflict(path: Path) -> None:
@@ -258,7 +260,7 @@ def test_a_huge_file_is_refused_unread(path: Path) -> None:
     """A file of gigabytes costs no memory."""
     with path.open("r+b") as file:
         file.truncate(10_000_000_000)
-    assert "10,000,000,000 bytes, more than the limit" in refused(path)
+    assert "more than the limit of 64,000,000 bytes" in refused(path)
 
 
 def test_a_directory_in_its_place_is_named(tmp_path: Path) -> None:
@@ -281,6 +283,7 @@ plain = st.recursive(
 measured = st.builds(Measured, numbers, st.none() | numbers, st.none() | numbers)
 trials = st.builds(
     TrialSummary,
+    from_here,
     st.integers(),
     st.dictionaries(names, plain, max_size=3),
     st.none() | measured,

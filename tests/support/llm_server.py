@@ -219,7 +219,7 @@ class LLMServer:
         return self._stopping.is_set()
 
     def until(
-        self, condition: Callable[[], bool], process: subprocess.Popen[Any] | None = None, seconds: float = 60
+        self, condition: Callable[[], bool], process: subprocess.Popen[Any] | None = None, seconds: float = 180
     ) -> None:
         """Wait until a condition on what the server saw holds, or until a process has ended.
 

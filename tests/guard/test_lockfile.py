@@ -283,7 +283,6 @@ plain = st.recursive(
 measured = st.builds(Measured, numbers, st.none() | numbers, st.none() | numbers)
 trials = st.builds(
     TrialSummary,
-    from_here,
     st.integers(),
     st.dictionaries(names, plain, max_size=3),
     st.none() | measured,

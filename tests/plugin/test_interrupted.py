@@ -41,7 +41,7 @@ def interrupted(project: Project, when: Callable[[], bool], *more: str) -> tuple
     try:
         project.server.until(when)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=180)
     finally:
         process.kill()
     return process.returncode, output
@@ -89,7 +89,7 @@ def test_the_lock_file_is_written_where_no_request_is_needed(project: Project) -
     """The guard uses the tuning rows, and the best has answered all of them."""
     project.write_data([{"question": f"What is {a} plus 1?", "answer": str(a + 1)} for a in range(12)])
     project.write_suite(more="")
-    project.server.latency = lambda _: 30 if len(project.server.answered) >= 20 else 0
+    project.server.latency = lambda _: 600 if len(project.server.answered) >= 20 else 0
     code, output = interrupted(project, lambda: len(project.server.answered) >= 20)
     assert code == 2
     if (project.pytester.path / "llmtune").exists():
@@ -121,7 +121,7 @@ def test_other_modes_end_with_a_sentence(tuned: Project, mode: str) -> None:
     process = start(tuned, mode, "--llm-json=results.json")
     server.until(lambda: len(server.requests) - before > 6)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     asked = len(server.requests) - before
     assert process.returncode == 2
     told = " ".join(output.split())
@@ -144,7 +144,7 @@ def test_before_any_answer_one_sentence_says_that_nothing_was_written(project: P
     suite = project.pytester.path / "test_sums.py"
     other = project.pytester.path / "test_zeros.py"
     other.write_text(suite.read_text(encoding="utf-8").replace("test_sums", "test_zeros"), encoding="utf-8")
-    project.server.latency = 30
+    project.server.latency = 600
     code, output = interrupted(project, lambda: len(project.server.requests) >= 1, "--llm-json=results.json")
     assert code == 2
     sentence = "sums: the search was interrupted before any configuration could be chosen, and nothing was written. "
@@ -160,7 +160,7 @@ def test_what_was_paid_before_anything_could_be_chosen_is_told_and_kept(project:
     """Here no configuration that answered is within the inference budget; afterwards nothing is asked again."""
     project.write_suite(more="inference_budget=0.0000001,")
     server = project.server
-    server.latency = lambda body: 30 if body["model"] == "bad" else 0
+    server.latency = lambda body: 600 if body["model"] == "bad" else 0
     code, output = interrupted(project, lambda: len(server.answered) >= 2)
     assert code == 2
     told = re.search(r"What was answered, for \$([\d.]+), is kept: pytest --llm-tune goes on", output)

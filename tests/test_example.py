@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
-SUITES = ("korean", "mood", "till")
+SUITES = ("korean", "mood", "orders", "till")
 
 
 @pytest.fixture(scope="module")

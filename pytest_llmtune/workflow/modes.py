@@ -152,7 +152,12 @@ class SuiteRun:
                 report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
         except KeyboardInterrupt as stopped:
             raise KeyboardInterrupt(*(stopped.args or (self._interrupted(),))) from None
-        notes = (*report.notes, *cautions_of(self.grader), *self.means.account, *_raised(report.evaluation))
+        notes = (
+            *report.notes,
+            *cautions_of(self.grader),
+            *self.means.account,
+            *(_raised(report.evaluation) if self.suite.task else ()),
+        )
         return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
 
     def _check_writable(self) -> None:

@@ -81,7 +81,7 @@ class Search:
         while True:
             self.race.drop_dear()
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
-            self._enter(min(_FRESH - fresh, self._room()))
+            self._enter(min(1, _FRESH - fresh, self._room()))
             jobs = self._affordable_jobs()
             if not jobs and not self._poor and await self._look(Decimal(1)):
                 continue

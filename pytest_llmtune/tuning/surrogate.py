@@ -252,7 +252,7 @@ _STRENGTHS = (1.0, 3.0, 9.0)
 """Factors of the variances between models, prompts and cells."""
 _NOISES = (1.0, 0.25, 0.05)
 """Factors of the variance of one answer to a row: 0 or 1 by chance, or a score that hardly differs between answers."""
-_PENALTY = 2.0
+_PENALTY = 5.0
 """Log likelihood that one step away from the usual kernel must gain."""
 _FITTED = 400
 """Observations that a kernel is fitted to, at most."""

@@ -148,7 +148,8 @@ def fields(kind: Any, seen: set[Any]) -> set[str]:
     seen.add(kind)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return {*hints, *(name for hint in hints.values() for name in fields(hint, seen))}
+        own = {one.name: hints[one.name] for one in dataclasses.fields(kind)}
+        return {*own, *(name for hint in own.values() for name in fields(hint, seen))}
     return {name for part in typing.get_args(kind) for name in fields(part, seen)}
 
 

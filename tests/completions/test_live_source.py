@@ -463,8 +463,8 @@ def test_serves_one_asyncio_run_after_the_other(live: Live) -> None:
     assert source.ledger.spent == first.paid + second.paid
 
 
-def test_cancelled_at_once_and_accounted(live: Live) -> None:
-    """Ctrl-C does not wait for answers; what was in flight counts as perhaps billed."""
+def test_cancelled_soon_and_accounted(live: Live) -> None:
+    """Ctrl-C waits two seconds for what is in flight and no longer; what does not arrive counts as perhaps billed."""
     with LLMServer(latency=30) as server:
         source = live.source(server, timeout=60.0)
 
@@ -478,7 +478,7 @@ def test_cancelled_at_once_and_accounted(live: Live) -> None:
             await source.aclose()
             return time.monotonic() - start
 
-        assert asyncio.run(work()) < 2
+        assert asyncio.run(work()) < 10  # the answers would take 30
     assert source.ledger.reserved == 0
     assert source.ledger.uncertain == source.account.uncertain > 0
 

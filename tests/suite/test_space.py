@@ -277,7 +277,8 @@ def test_fingerprint_is_of_content() -> None:
         ({"prompt": ...}, "prompt: give either prompt or messages"),
         ({"messages": [{"role": "user", "content": "a"}]}, "prompt: give either prompt or messages, not both"),
         ({"prompt": ..., "messages": []}, "messages is an empty list"),
-        ({"prompt": ..., "messages": "{question}"}, "messages is '{question}'; valid: a list of"),
+        ({"prompt": ..., "messages": "as in {question}"}, "messages is 'as in {question}'; valid: a list of"),
+        ({"prompt": ..., "messages": 5}, "messages is 5; valid: a list of"),
         ({"prompt": ..., "messages": [{"role": "usr", "content": "a"}]}, "messages[0].role is 'usr'"),
         ({"prompt": ..., "messages": [[{"role": "user"}]]}, "messages[0][0] is {'role': 'user'}; valid"),
         (

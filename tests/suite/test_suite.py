@@ -29,7 +29,7 @@ def shout(values: list[float]) -> float:
 
 
 def test_defaults() -> None:
-    """What DESIGN section 2 says of keys that are not given."""
+    """What keys mean that are not given."""
     made = suite()
     got = {
         name: getattr(made, name)
@@ -71,6 +71,9 @@ def test_defaults() -> None:
         "timeout": None,
         "deadline": None,
         "task": None,
+        "cascade": False,
+        "prefer": "quality",
+        "within": 0.02,
     }
     assert (made.dataset, made.grader) == (SUMS, "exact")
     assert (made.where_declared, made.base_dir, made.root) == (WHERE, Path.cwd(), None)
@@ -331,7 +334,7 @@ def test_secrets_of_endpoints_are_not_shown() -> None:
 def test_the_table_and_the_attributes_agree() -> None:
     """Each key is an attribute, but those that make up the space."""
     made = {"prompt", "messages", "system", "model", "extra_body", "params", "pass_at_k", "pass_hat_k"}
-    own = {"space", "thresholds", "declaration"}
+    own = {"space", "declaration"}
     assert {key.name for key in KEYS} - made == set(Suite.__slots__) - own
 
 

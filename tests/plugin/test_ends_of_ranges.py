@@ -37,7 +37,7 @@ ENDS: dict[str, list[Any]] = {
     "concurrency": [1, 10**9],
     "timeout": [1e-9, 1e9],
     "deadline": [1e-9, 1e300],
-    "n": [1, 10_000, 0, 10_001],
+    "n": [1, 0, 10_001],
     "max_tokens": [1, 10**9],
     "temperature": [0, 2],
     "top_p": [0, 1],
@@ -51,6 +51,7 @@ ENDS: dict[str, list[Any]] = {
 }
 ALONE = [{key: value} for key, values in ENDS.items() for value in values]
 MEETING: list[dict[str, Any]] = [
+    {"n": 200, "tune_size": 0, "test_size": 1},  # the end of the range, 10,000, takes a minute for one row
     {"tune_size": 0, "test_size": 1},
     {"tune_size": 30, "test_size": 1},
     {"tune_size": 0, "split": "hash"},

@@ -173,7 +173,10 @@ def test_every_score_is_tuned_in_both_directions(
         return {"mine": sum(f"It is {answer}." in text for text in responses) / len(responses) * 40}
 
     grader = eval_func if metric == "mine" else "numeric"
-    config, analysis = search(server, tmp_path, metric=metric, mode=mode, grader=grader, temperature=[0, 1])
+    lowest = (metric, mode) == ("mine", "min")  # of which answers that say nothing have the best: 0
+    config, analysis = search(
+        server, tmp_path, metric=metric, mode=mode, grader=grader, temperature=[0, 1], allow_vacuous=lowest
+    )
     assert config.model == model
     assert {trial.config["model"] for trial in analysis.trials} == {"strong", "weak"}
     assert analysis.best_result in analysis.trials

@@ -84,7 +84,7 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
     """Its power is cut in the middle: everything is answered, and only what was in flight is paid twice."""
     from pytest_llmtune.cluster import Engine
 
-    with cluster.one_more() as node, LLMServer(latency=0.6) as server:  # longer than a cut takes
+    with cluster.one_more() as node, LLMServer(latency=2.5) as server:  # longer than a cut takes
         engine = Engine.connect(cluster.address)
         concurrency = 4 * engine.width
 

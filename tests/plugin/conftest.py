@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     import yaml  # noqa: F401
 
     import pytest_llmtune.capture.patches
+    import pytest_llmtune.grading.math
     import pytest_llmtune.plugin.init
     import pytest_llmtune.plugin.session
     import pytest_llmtune.plugin.yaml_items  # noqa: F401

@@ -149,8 +149,8 @@ def test_a_search_that_the_run_has_no_dollars_for_names_the_limit(project: Proje
 
 
 def test_a_search_that_the_run_cuts_short_names_the_limit(project: Project) -> None:
-    """It takes the best so far, and says whose dollars ended it."""
+    """Nothing is left to see the winner on the test rows: whose dollars ended it is said, and nothing is written."""
     result = project.run("--llm-tune", "--llm-max-spend=0.001")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*ended by --llm-max-spend"])
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*--llm-max-spend: $* of $0.001*"])
     assert project.server.billed * 2e-6 <= 0.001

@@ -129,10 +129,10 @@ def test_a_grader_that_changed_by_an_extra_alone_names_it(
     """And nothing of it where an option was edited besides."""
     suite = project.pytester.path / "test_sums.py"
     suite.write_text(suite.read_text(encoding="utf-8").replace('"numeric"', grader), encoding="utf-8")
-    monkeypatch.setattr("pytest_llmtune.grading.math.symbolic.is_installed", lambda: there)
+    monkeypatch.setattr("pytest_llmtune.grading.math.is_installed", lambda: there)
     project.run("--llm-tune").assert_outcomes(passed=1)
     project.run().assert_outcomes(passed=1)
-    monkeypatch.setattr("pytest_llmtune.grading.math.symbolic.is_installed", lambda: not there)
+    monkeypatch.setattr("pytest_llmtune.grading.math.is_installed", lambda: not there)
     result = project.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([why])
@@ -259,7 +259,7 @@ def test_a_winner_too_dear_on_the_test_rows_gives_way(project: Project) -> None:
     def answer(body: dict[str, Any]) -> str:
         a, b = map(int, re.findall(r"\d+", body["messages"][-1]["content"])[-2:])
         good = body["model"] == "good"
-        return f"{a + b if good else 999}" + " word" * (18 if good and 5 * a + b >= 12 else 1)
+        return f"{a + b if good or b % 2 else 999}" + " word" * (18 if good and 5 * a + b >= 12 else 1)
 
     project.server.answer = answer
     project.write_suite(more="shuffle=False, inference_budget=0.00003,")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune.cluster.connection import Connection
 from pytest_llmtune.cluster.grading import ClusterGrader, RemoteGrading, stays
 from pytest_llmtune.cluster.requester import ClusterRequester
-from pytest_llmtune.grading.custom import CompositeGrader
+from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,8 @@ class Engine(Connection):
         Args:
             root: the project's: its own modules are sent along.
         """
+        if isinstance(grader, AnswerGrader):
+            return replace(grader, inner=self.grader(grader.inner, root))
         if isinstance(grader, CompositeGrader):
             return replace(grader, graders=tuple(self.grader(each, root) for each in grader.graders))
         if stays(grader):

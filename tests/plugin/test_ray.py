@@ -178,7 +178,7 @@ def test_without_ray(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     result = tuned.run("--llm-live", "--llm-engine=ray")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*needs the extra 'ray': pip install 'pytest-llmtune?ray?'*"])
+    result.stdout.fnmatch_lines(["*needs the extra 'ray': pip install 'pytest-llmtune?ray?'*"])
 
 
 def test_without_a_cluster(tuned: Project) -> None:
@@ -187,5 +187,5 @@ def test_without_a_cluster(tuned: Project) -> None:
     nowhere = refused_url().removeprefix("http://").removesuffix("/v1")
     result = tuned.pytester.runpytest_subprocess("--llm-live", f"--llm-engine=ray://{nowhere}", timeout=60)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*no cluster could be joined*refused*ray start --head*"])
+    result.stdout.fnmatch_lines(["*no cluster could be joined*refused*ray start --head*"])
     assert tuned.server.count == 0

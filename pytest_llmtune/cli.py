@@ -13,7 +13,7 @@ from pytest_llmtune.errors import LLMTuneError, LockError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmtune.commits.compare import State
+    from pytest_llmtune.commits.compare import State, SuiteChange
     from pytest_llmtune.guard.lockfile import Lock
 
 __all__ = ["main"]
@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("base", metavar="BASE", help="a git revision, or a file of --llm-json")
     made.add_argument("head", metavar="HEAD", nargs="?", help="likewise; default: the working tree")
     made.add_argument("--format", choices=["text", "markdown", "json", "html"], default="text")
-    made.add_argument("--fail-on-drop", action="store_true", help="exit 1 where the score of any suite is lower")
+    made.add_argument(
+        "--fail-on-drop", action="store_true", help="exit 1 where a score is lower, or cannot be compared"
+    )
     made = command("history", _history, "the locked suites, commit by commit", "llmtune history mood --format=csv")
     made.add_argument("suites", metavar="SUITE", nargs="*", help="default: all")
     made.add_argument("--revision", default="HEAD", help="where to start (default HEAD)")
@@ -106,14 +108,15 @@ def _compare(given: argparse.Namespace) -> int:
     found = changes(base, head)
     form = {"text": render.as_text, "markdown": render.as_markdown, "json": render.as_json, "html": render.as_html}
     _write(form[given.format](found, base.name, head.name))
-    dropped = [
-        one for one in found if one.before and one.now and _value(one.score("now")) < _value(one.score("before"))
-    ]
-    return _FAILED if given.fail_on_drop and dropped else _OK
+    return _FAILED if given.fail_on_drop and any(map(_worse, found)) else _OK
 
 
-def _value(figure: Any) -> float:
-    return -1.0 if figure is None else float(figure.value)
+def _worse(change: SuiteChange) -> bool:
+    """Whether a suite's score is lower, or cannot be told to be as high: the suite is gone, or a side has no score."""
+    if change.before is None:
+        return False
+    old, new = change.score("before"), change.score("now")
+    return old is None or new is None or new.value < old.value
 
 
 def _state(name: str | None) -> State:

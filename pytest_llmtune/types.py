@@ -331,7 +331,7 @@ class ExampleGrade:
     """How the n responses of one example did."""
 
     metrics: Mapping[str, float]
-    """At least expected_success, success and success_vote, each 0..1 (DESIGN section 5)."""
+    """At least expected_success, success and success_vote, each 0..1."""
     votes: tuple[tuple[str, int], ...] = ()
     """(answer, count), most frequent first; ties in order of appearance."""
     voted_answer: str | None = None

@@ -56,6 +56,15 @@ def test_everything_that_changed_is_named(git: Git, llmtune: Run) -> None:
     assert llmtune("compare", "HEAD", "--fail-on-drop")[0] == 0
 
 
+def test_what_cannot_be_compared_is_no_pass(git: Git, llmtune: Run) -> None:
+    """A suite that is gone, or has no score any more, may hide a drop."""
+    git.commit("first", sums=lock(), other=lock("other"))
+    git.commit("gone", other=None)
+    assert llmtune("compare", "HEAD~1", "--fail-on-drop")[0] == 1
+    git.commit("without a score", sums=lock(metrics={}))
+    assert llmtune("compare", "HEAD~1", "--fail-on-drop")[0] == 1
+
+
 def test_a_relabelled_row_is_the_same_row(git: Git, llmtune: Run) -> None:
     """It asks the same and has another id: its outcome is compared."""
     git.commit("first", sums=lock(wrong=0, rows=3))

@@ -51,8 +51,8 @@ class Billing:
     """Whether an endpoint counts one choice only, by its place and the model; None: it cannot be found out."""
 
     def price(self, lane: KeyChannel, model: str) -> Price:
-        """The endpoint's own price, else the price book's; the batches' part of it."""
-        found = lane.endpoint.prices.get(model) or self.prices.price(model)
+        """The price that the endpoint's list gives, else that of its provider, times the share that batches pay."""
+        found = lane.endpoint.prices.get(model) or self.prices.price(model, lane.endpoint.base_url)
         return found if self.share == 1 else found.times(self.share)
 
     def worst(self, lane: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:

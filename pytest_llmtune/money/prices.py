@@ -218,18 +218,22 @@ class PriceBook:
     """Whether there is a suite whose keys can give a price; tests of an app have none."""
     _known: dict[str, Price] = field(default_factory=dict, compare=False)
 
-    def price(self, model: str) -> Price:
+    def price(self, model: str, address: str | None = None) -> Price:
         """USD per 1M tokens of a model that answers in tokens.
+
+        Args:
+            address: of the server that answers; a provider's own decides.
 
         Raises:
             SuiteError: nobody knows the price; the message says how to give one.
         """
-        if model not in self._known:
-            price = self._look_up([model], [*self.base_urls, None], ())
+        key = f"{model} {address}" if address else model
+        if key not in self._known:
+            price = self._look_up([model], [address, *self.base_urls, None] if address else [*self.base_urls, None], ())
             if price.listed is not None and not {"input_mtok", "output_mtok"} <= price.listed.__dict__.keys():
                 raise self._unknown(model)  # billed by other units: images, minutes, requests
-            self._known[model] = price
-        return self._known[model]
+            self._known[key] = price
+        return self._known[key]
 
     def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price:
         """The price of one call.

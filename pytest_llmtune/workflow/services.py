@@ -112,7 +112,9 @@ class SuiteServices:
 
     @cached_property
     def prices(self) -> PriceBook:
-        return PriceBook({**self.settings.prices, **self.suite.prices})
+        """By the suite's own address and not the environment's, so that a replay elsewhere finds the same prices."""
+        own = {**self.settings.prices, **self.suite.prices}
+        return PriceBook(own, (self.suite.base_url,) if self.suite.base_url else ())
 
     @cached_property
     def engine(self) -> Engine | None:

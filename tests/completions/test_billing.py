@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,12 @@ from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.routing import EndpointPool, KeyChannel
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.prices import PriceBook
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.settings import Settings
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.tokens import probe_body
+from pytest_llmtune.workflow.services import SuiteServices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +45,19 @@ def lane(tmp_path: Path) -> KeyChannel:
 
 def billing(**options: Any) -> Billing:
     return Billing(PRICES, RequestStats(), 1.0, **options)
+
+
+def test_each_endpoint_is_paid_at_its_provider_s_price(tmp_path: Path) -> None:
+    """The same open model costs differently at different providers; a suite's own address says which it is priced by."""
+    model, own, environ = "openai/gpt-oss-120b", PriceBook(), {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
+    paid = []
+    for address in ("https://api.groq.com/openai/v1", "https://openrouter.ai/api/v1"):
+        pool = EndpointPool.of(endpoints_of(base_url=address, root=tmp_path, environ=environ), 1, 1.0)
+        paid.append(Billing(own, RequestStats(), 1.0).price(pool.lanes[0], model))
+        suite: Any = SimpleNamespace(task=None, prices={}, base_url=address)
+        services = SuiteServices(suite, Settings(), Redactor(), print, print)
+        assert services.prices.price(model) == paid[-1] != own.price(model)
+    assert paid[0] != paid[1]
 
 
 # the bound of a prompt

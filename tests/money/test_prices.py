@@ -41,7 +41,15 @@ def test_listed_prices_need_no_network() -> None:
 def test_the_provider_at_the_address_decides() -> None:
     """The same open model costs differently at different providers."""
     model = "llama-3.3-70b-versatile"
-    assert PriceBook(base_urls=("https://api.groq.com/openai/v1",)).price(model).output == Decimal("0.79")
+    groq = "https://api.groq.com/openai/v1"
+    assert PriceBook(base_urls=(groq,)).price(model).output == Decimal("0.79")
+    book, model = PriceBook(), "openai/gpt-oss-120b"
+    elsewhere = "https://openrouter.ai/api/v1"
+    prices = [book.price(model, address) for address in (None, groq, elsewhere)]
+    assert len(set(prices)) == 3
+    assert book.price(model, "http://127.0.0.1:8090/v1") == book.price(model) == prices[0]
+    assert PriceBook(base_urls=(groq,)).price(model) == prices[1]
+    assert PriceBook({model: {"input": 1, "output": 2}}).price(model, groq).output == 2  # own prices win
 
 
 def test_an_unknown_model_is_an_error_that_says_how_to_price_it() -> None:

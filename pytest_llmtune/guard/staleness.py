@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.lockfile import StudySummary
     from pytest_llmtune.guard.rows import RowColumns
-    from pytest_llmtune.money.prices import Price, PriceBook
+    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import CompletionRequest, Evaluation, Example
@@ -94,7 +94,7 @@ class BaselineConfig:
             position = int(index) if index.isdecimal() else 0
             template = templates[min(position, len(templates) - 1)]
             params = {name: value for name, value in lock.config.items() if name not in ("prompt", "messages")}
-            if not isinstance(params.get("model"), str):
+            if not isinstance(params.get("model", "" if suite.space.runs_task else None), str):
                 raise SuiteError(f"the lock file of {suite.name!r} names no model; search again: pytest --llm-tune")
             return cls(Config(params, template))
         return cls(Config.from_lock({**lock.config}, [template, *templates]))
@@ -222,8 +222,14 @@ class RequestPlan:
         return self.shard is None or self.shard.holds(example)
 
 
-def state_of(fingerprints: Mapping[str, str], lock_path: Path, price: Price) -> dict[str, str]:
+def state_of(
+    fingerprints: Mapping[str, str], lock_path: Path, prices: Mapping[str, Mapping[str, Decimal]]
+) -> dict[str, str]:
     """All that the results of a suite depend on, beside its recording."""
     with open_regular(lock_path) as file:
         lock = hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
-    return {**fingerprints, "lock": lock, "prices": str(sorted(price.to_plain().items()))}
+    return {
+        **fingerprints,
+        "lock": lock,
+        "prices": str([(model, sorted(price.items())) for model, price in sorted(prices.items())]),
+    }

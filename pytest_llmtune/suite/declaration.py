@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.suite.keys import Threshold
 
-__all__ = ["Declaration", "Problems", "read_keys", "read_thresholds"]
+__all__ = ["MISSING", "Declaration", "Problems", "read_keys", "read_thresholds"]
 
 
 _NAMES = tuple(key.name for key in KEYS)
 _KNOWN = (*_NAMES, *PARAMETER_KEYS)
+MISSING = "is missing; a suite needs dataset, prompt or messages, model and grader"
 _SAMPLING = ("min_p", "min_tokens", "max_new_tokens")
 """Parameters of other servers that look like thresholds."""
 
@@ -101,7 +102,7 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
         elif given is None:
             values[key.name] = None if key.default is REQUIRED else key.default
             if key.default is REQUIRED:
-                problems.add("is missing; a suite needs dataset, prompt or messages, model and grader", key.name)
+                problems.add(MISSING, key.name)
         else:
             values[key.name] = problems.attempt(key.form.parse, given, path=(key.name,), default=key.default)
     return values

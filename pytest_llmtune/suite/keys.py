@@ -509,10 +509,10 @@ KEYS: tuple[Key, ...] = (
     Key(
         "model",
         anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
-        REQUIRED,
+        None,
         "One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: "
-        "what differs for this model.",
-        type="str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]",
+        "what differs for this model. A suite with a `task` whose models are in `params` needs none.",
+        type="str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None",
     ),
     Key(
         "extra_body",

@@ -444,14 +444,23 @@ def _task_templates(values: Mapping[str, Any], task: Task, problems: Problems) -
         problems.add("is an empty list; valid: a prompt, or a list of prompts", key)
     templates: list[Template] = []
     for index, raw in enumerate(entries):
-        source = tuple(raw) if isinstance(raw, (list, tuple)) else raw
-        if not (callable(source) or (isinstance(source, str) and source.strip()) or isinstance(source, tuple)):
-            problems.add(f"is {shown(raw)}; valid: a text, or a function", key, index)
-            continue
-        template = TaskTemplate("prompt" if key == "prompt" else "messages", source, task)
-        _refuse_twin(template, templates, problems.add, (key, index) if is_list else (key,))
-        templates.append(template)
+        path = (key, index) if is_list else (key,)
+        if (template := problems.attempt(task_prompt, key, raw, task, path=path)) is not None:
+            _refuse_twin(template, templates, problems.add, path)
+            templates.append(template)
     return tuple(templates)
+
+
+def task_prompt(key: str, raw: Any, task: Task) -> TaskTemplate:
+    """A choice of ``prompt`` or ``messages`` beside a task.
+
+    Raises:
+        InvalidError: it is none.
+    """
+    source = tuple(raw) if isinstance(raw, (list, tuple)) else raw
+    if not (callable(source) or (isinstance(source, str) and source.strip()) or isinstance(source, tuple)):
+        raise InvalidError(f"is {shown(raw)}; valid: a text, or a function")
+    return TaskTemplate("messages" if key == "messages" else "prompt", source, task)
 
 
 def _message_lists(raw: Any) -> tuple[Sequence[Any], bool]:

@@ -19,7 +19,11 @@ __all__ = ["PATH", "schema", "text"]
 PATH = Path(__file__).with_name("llmtune.schema.json")
 
 _NUMBER = {"type": "number"}
-_ONE_TEMPLATE = {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]}
+_MODEL_AND_TEMPLATE = {
+    "required": ["model"],
+    "properties": {"model": {"not": {"type": "null"}}},
+    "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
+}
 
 
 def schema() -> dict[str, Any]:
@@ -40,7 +44,7 @@ def schema() -> dict[str, Any]:
         # what is extended may bring the rest
         "anyOf": [
             {"required": ["extends"]},
-            {"required": required, "anyOf": [{"required": ["task"]}, _ONE_TEMPLATE]},
+            {"required": required, "anyOf": [{"required": ["task"]}, _MODEL_AND_TEMPLATE]},
         ],
         "$defs": _definitions(),
     }

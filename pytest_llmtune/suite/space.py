@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.suite.declaration import MISSING
 from pytest_llmtune.suite.domains import (
     LISTS,
     PARAMETERS,
@@ -31,9 +32,10 @@ from pytest_llmtune.suite.domains import (
     parse_domain,
 )
 from pytest_llmtune.suite.keys import PARAMETER_KEYS
-from pytest_llmtune.suite.params import RESERVED, parse_param
-from pytest_llmtune.suite.prompts import TaskTemplate, Template, one_template, read_templates, several
+from pytest_llmtune.suite.params import RESERVED, Models, parse_param
+from pytest_llmtune.suite.prompts import TaskTemplate, Template, one_template, read_templates, several, task_prompt
 from pytest_llmtune.suite.runs import task_request
+from pytest_llmtune.suite.task import Task
 from pytest_llmtune.types import Accept, Escalation
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ class Config:
 
     @property
     def model(self) -> str:
-        return str(self.params["model"])
+        """Empty where a task has its models elsewhere."""
+        return str(self.params.get("model", ""))
 
     @property
     def steps(self) -> tuple[Config, ...]:
@@ -83,7 +86,7 @@ class Config:
     @property
     def models(self) -> tuple[str, ...]:
         """The models of all steps."""
-        return tuple(dict.fromkeys(step.model for step in self.steps))
+        return tuple(dict.fromkeys(step.model for step in self.steps if step.model))
 
     @property
     def n(self) -> int:
@@ -160,12 +163,14 @@ class Config:
         """What ``to_lock`` wrote. A function is looked up among ``templates``, never imported by name.
 
         Raises:
-            SuiteError: no model, not exactly one of prompt and messages, or a function that the suite does not have.
+            SuiteError: no model (a task needs none), not exactly one of prompt and messages, or a function that the suite
+                does not have.
         """
         if "cascade" in mapping:
             return cls._cascade(mapping, templates)
         kinds = mapping.keys() & {"prompt", "messages", "task"}
-        if len(kinds) != 1 or not isinstance(mapping.get("model"), str):
+        runs_task = any(isinstance(template, TaskTemplate) for template in templates)
+        if len(kinds) != 1 or not isinstance(mapping.get("model", "" if runs_task else None), str):
             raise SuiteError(
                 f"a configuration has a model, and one of prompt and messages, or a task; this one has {listed(mapping)}"
             )
@@ -266,6 +271,7 @@ class Space:
     """Every configuration that a search may try."""
 
     models: tuple[str, ...]
+    """One that is empty where a task has its models elsewhere."""
     templates: tuple[Template, ...]
     parameters: Mapping[str, Domain] = field(default_factory=lambda: dict(DEFAULTS))
     """Parameter to domain, without model and template; ``temperature_or_top_p`` is a ``OneOf``."""
@@ -320,13 +326,20 @@ class Space:
 
         A ``OneOf``'s value is the mapping of the branch taken; its parameters stand by their own names in the result.
         """
-        params: dict[str, Any] = {"model": chosen["model"]}
+        params: dict[str, Any] = {"model": chosen["model"] or None}
         for name, value in chosen.items():
             if name == TEMPERATURE_OR_TOP_P:
                 params.update(value or {})
             elif name != "model":
                 params[name] = value
         return Config(params, template)
+
+    def models_of(self, config: Config) -> tuple[str, ...]:
+        """The models that a configuration asks: of all steps, and those that a task has in its own parameters."""
+        named = [name for name, domain in self.for_model(config.model).items() if isinstance(domain, Models)]
+        return tuple(
+            dict.fromkeys([*config.models, *(str(config.params[name]) for name in named if name in config.params)])
+        )
 
     def why_not(self, config: Config) -> str | None:
         """Why a configuration is not in the space, as a phrase for people; None where it is."""
@@ -341,8 +354,9 @@ class Space:
             yield from self._step_reasons(step)
 
     def _step_reasons(self, config: Config) -> Iterator[str]:
-        if config.params.get("model") not in self.models:
-            yield f"the model {shown(config.params.get('model'))} is not one of {listed(self.models)}"
+        if config.model not in self.models:
+            valid = f"is not one of {listed(self.models)}" if any(self.models) else "is given, and the suite has none"
+            yield f"the model {shown(config.params.get('model'))} {valid}"
             return
         if config.template.fingerprint not in {template.fingerprint for template in self.templates}:
             yield f"the {config.template.kind} {shown(config.template.label, 60)} is not among the suite's"
@@ -394,10 +408,9 @@ def _longest(domain: Domain) -> Any:
 
 
 def _constant(domain: Domain) -> Any:
-    plain = domain.to_plain()
     if isinstance(domain, OneOf):
         return {name: _constant(inner) for name, inner in domain.branches[0].items()}
-    return plain["choice"][0] if not isinstance(domain, Constant) else plain
+    return domain.to_plain() if isinstance(domain, Constant) else _simplest(domain)
 
 
 _NOT_SENT = Constant(None)
@@ -423,6 +436,8 @@ def read_space(
     given |= own
     _check_pairs(given, problems, ())
     models, conditions = _models(values["model"], frozenset({*extra, *own}), problems)
+    if values["model"] is None:
+        _check_without_model(values["task"], own, problems)
     templates = read_templates(values, declaration, problems)
     if problems.found:
         return None
@@ -451,6 +466,22 @@ def _own_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problem
     return found
 
 
+def _check_without_model(task: Any, own: Mapping[str, Domain], problems: Problems) -> None:
+    """Only a task has its models elsewhere; one that is given the whole configuration must find them in it."""
+    if task is None:
+        problems.add(MISSING, "model")
+    elif (
+        isinstance(task, Task)
+        and "config" in task.parameters
+        and not any(isinstance(each, Models) for each in own.values())
+    ):
+        problems.add(
+            f"is missing: the task {task.name} takes config, which names no model; give model=, or declare the parameter "
+            "that is one, as in params={'planner_model': models(['small', 'big'])}",
+            "model",
+        )
+
+
 def _parameters(given: Mapping[str, Any], problems: Problems, path: tuple[str | int, ...]) -> dict[str, Domain]:
     domains = {name: problems.attempt(_parameter, name, raw, path=(*path, name)) for name, raw in given.items()}
     return {name: domain for name, domain in domains.items() if domain is not None}
@@ -472,7 +503,7 @@ def _models(
     raw: Any, extra: frozenset[str], problems: Problems
 ) -> tuple[tuple[str, ...], dict[str, dict[str, Domain]]]:
     if raw is None:
-        return (), {}
+        return ("",), {}
     entries, listed = several(raw)
     if not entries:
         problems.add("is an empty list; valid: a model's name, or a list of names", "model")
@@ -518,19 +549,23 @@ def read_baselines(
 
 def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, declaration: Declaration) -> Config:
     model = raw.get("model", space.models[0])
-    if not isinstance(model, str) or not model.strip():
+    if not isinstance(model, str) or ("model" in raw and not model.strip()):
         raise InvalidError(f"is {shown(model)}; valid: a model's name", "model")
     untuned = space.first(model)
     template = untuned.template
     given: dict[str, Any] = {}
     for name, value in raw.items():
         if name in ("prompt", "messages"):
-            template = one_template(name, value, values["system"], declaration)
+            template = (
+                task_prompt(name, value, values["task"])
+                if isinstance(values["task"], Task)
+                else one_template(name, value, values["system"], declaration)
+            )
         elif name != "model":
-            check_name(name, values["extra_body"])
+            check_name(name, {**values["extra_body"], **(values["params"] or {})})
             given[name] = _constant_space(name, value)
     params = overlaid({name: Constant(value) for name, value in untuned.params.items()}, given)
-    return Config({name: domain.to_plain() for name, domain in params.items()} | {"model": model}, template)
+    return Config({"model": model or None, **{name: domain.to_plain() for name, domain in params.items()}}, template)
 
 
 def _constant_space(name: str, raw: Any) -> Constant:

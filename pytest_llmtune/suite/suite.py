@@ -291,7 +291,7 @@ class Suite:
     def _check_task(self, task: Task, columns: Sequence[str]) -> None:
         """The columns and the keys that every configuration has fill the task's parameters."""
         given = [
-            {"model", *self.space.for_model(model), *({template.kind} - {"task"})}
+            {*(["model"] if model else []), *self.space.for_model(model), *({template.kind} - {"task"})}
             for model in self.space.models
             for template in self.space.templates
         ]

@@ -101,7 +101,10 @@ class Task:
         known = (*RESERVED, *columns, *keys)
         missing = [name for name, needed in self.parameters.items() if needed and name not in known]
         if missing:
-            names = ", ".join(f"{name!r}{meant(name, known)}" for name in missing)
+            names = ", ".join(
+                f"{name!r}{' (which model= of the suite gives)' if name == 'model' else meant(name, known)}"
+                for name in missing
+            )
             raise SuiteError(
                 f"the task {self.name} takes {names}, which nothing fills; a parameter is one of {', '.join(RESERVED)}, "
                 f"else a column ({listed(columns)}), else a key of the configuration ({listed(keys)})"

@@ -52,8 +52,8 @@ class SuiteKeys(TypedDict, total=False):
     """A list of chat messages whose contents are templates, `"{history}"` (a column that holds chat messages), or a list of these to choose from."""
     system: str | None
     """A fixed system message before `prompt`; sent as it stands."""
-    model: Required[str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]]
-    """One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: what differs for this model."""
+    model: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None
+    """One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: what differs for this model. A suite with a `task` whose models are in `params` needs none."""
     extra_body: Mapping[str, Any] | None
     """Parameters that only your server knows (`top_k`, `min_p`, ...), each a constant, a list or a range."""
     grader: Required[Any]

@@ -394,5 +394,5 @@ def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook)
     """
     baselines = (baseline.model for baseline in suite.baselines)
     own = {name for model in suite.space.models for name in models_of(suite.space.for_model(model))}
-    prices.check([*suite.space.models, *sorted(own), *baselines, *judges_of(grader)])
+    prices.check(filter(None, [*suite.space.models, *sorted(own), *baselines, *judges_of(grader)]))
     check_metric(grader, split.tune or split.test, suite.metric, where=suite.where_declared)

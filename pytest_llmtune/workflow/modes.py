@@ -221,7 +221,7 @@ class SuiteRun:
         config, mode = locked.config, self.settings.mode
         now = fingerprints_of(self.suite, config, self.split, self.grader)
         rows = replace(self._rows(config), unknown=lock.unknown)
-        state = state_of(now, self.lock_path, self.prices.price(config.model))
+        state = state_of(now, self.lock_path, self.prices_now(config))
         if self.gather is not None:
             return self._merged(self.gather(self), locked, lock, now, state)
         recording = recorded(mode, self.recording_path, self.redactor)
@@ -269,7 +269,7 @@ class SuiteRun:
 
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """One configuration over the test rows, asked of the endpoints, or from the cache."""
-        self.prices.check([*config.models, *judges_of(self.grader)])
+        self.prices_now(config)
         live = self.means.live(self.own, cached=str(self.suite.seed) if cached else None)
         source = self.means.runs(live, live=live)
         try:
@@ -343,7 +343,7 @@ class SuiteRun:
         return ""
 
     async def _asked(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
-        self.prices.check([*rows.config.models])
+        self.prices.check(self.suite.space.models_of(rows.config))
         self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         try:
             return await self.means.evaluate(rows, self.grader, source)
@@ -387,7 +387,7 @@ class SuiteRun:
 
     def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]:
         """Today's prices of every model that the suite pays for."""
-        return prices_of(self.prices, dict.fromkeys([*config.models, *judges_of(self.grader)]))
+        return prices_of(self.prices, dict.fromkeys([*self.suite.space.models_of(config), *judges_of(self.grader)]))
 
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

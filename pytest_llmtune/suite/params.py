@@ -58,7 +58,7 @@ def read_params(raw: Any) -> dict[str, Any]:
     """
     if isinstance(raw, Models):
         raw = [raw]
-    if isinstance(raw, (list, tuple)):
+    if isinstance(raw, (list, tuple)) and raw:
         for index, each in enumerate(raw):
             if not isinstance(each, Models) or not each.name:
                 raise InvalidError(f"is {shown(each)}; in a list each is models('name', ['small', 'big'])", index)

@@ -90,8 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--row", default="{}", metavar="JSON", help="the row, with its reference")
     command("schema", _schema, "the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
     made = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
-    made.add_argument("name", metavar="NAME")
+    made.add_argument("name", metavar="NAME", nargs="?")
     made.add_argument("file", metavar="FILE", nargs="?")
+    made.add_argument("--demo", action="store_true", help="a small project that needs no key")
     return parser
 
 
@@ -246,7 +247,10 @@ def _schema(_: argparse.Namespace) -> int:
 def _init(given: argparse.Namespace) -> int:
     import subprocess
 
-    command = [sys.executable, "-m", "pytest", f"--llm-init={given.name}", *([given.file] if given.file else [])]
+    name = "demo" if given.demo else given.name
+    if name is None:
+        raise LLMTuneError("init: which suite? llmtune init NAME FILE; without data and a key: llmtune init --demo")
+    command = [sys.executable, "-m", "pytest", f"--llm-init={name}", *([given.file] if given.file else [])]
     return subprocess.run(command, check=False).returncode  # noqa: S603 - pytest finds the project and its tests
 
 

@@ -268,7 +268,8 @@ OPTIONS = (
     Option(
         "init",
         str,
-        "write a commented starter suite, in YAML and in Python, for a data file: pytest --llm-init NAME FILE",
+        "write a commented starter suite, in YAML and in Python, for a data file: pytest --llm-init NAME FILE; "
+        "'demo' without a file: a small project that needs no key",
         "NAME",
     ),
     Option(

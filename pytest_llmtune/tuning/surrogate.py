@@ -72,7 +72,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Variances as shares of the variance of the metric over rows; how they were chosen: docs/decisions.md."""
+    """Variances as shares of the variance of the metric over rows; how they were chosen: docs/decisions/0028."""
 
     level: float = 2.0
     slope: float = 0.2

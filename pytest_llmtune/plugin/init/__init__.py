@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from pytest_llmtune.suite.keys import check_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["start", "write_starter"]
+__all__ = ["start", "write_demo", "write_starter"]
 
+DEMO = "demo"
 
 _ENDING = re.compile(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)
 """Of a data file, and of the files that are written, for who names these."""
@@ -69,16 +71,34 @@ def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
         if not path.is_file():
             raise SuiteError(f"--llm-init {name}: {given[0] if given else name}: there is no such file")
         return path
-    files = [path for place in _PLACES for path in sorted((here / place).glob("*")) if format_of(path.name)]
-    nearby = [path for path in files if ".llmtune." not in path.name]
-    same = [path for path in nearby if path.name.partition(".")[0] == name]
+    same, nearby = _nearby(here, name)
     if len(same) == 1:
         return same[0]
     there = ", ".join(path.relative_to(here).as_posix() for path in (same or nearby)[:5])
     raise SuiteError(
         f"--llm-init {name}: which data? pytest --llm-init {name} FILE, ending in {', '.join(FORMATS)}"
-        + (f"; there is {there}" if there else "")
+        + (f"; there is {there}" if there else "; to try it without data and without a key: pytest --llm-init demo")
     )
+
+
+def _nearby(here: Path, name: str) -> tuple[list[Path], list[Path]]:
+    """The data files of a name in the usual places, and all data files there."""
+    files = [path for place in _PLACES for path in sorted((here / place).glob("*")) if format_of(path.name)]
+    nearby = [path for path in files if ".llmtune." not in path.name]
+    return [path for path in nearby if path.name.partition(".")[0] == name], nearby
+
+
+def write_demo(directory: Path) -> None:
+    """Write the demo project: an app, its suite, and a `conftest.py` that starts the stand-in for a model.
+
+    Raises:
+        SuiteError: the directory is there already.
+    """
+    _refuse_existing(directory)
+    directory.mkdir(parents=True)
+    for file in files("pytest_llmtune.demo").joinpath("project").iterdir():
+        if file.is_file():
+            (directory / file.name.replace("gitignore", ".gitignore")).write_bytes(file.read_bytes())
 
 
 def _refuse_existing(*paths: Path) -> None:
@@ -131,9 +151,16 @@ def start(config: Any, name: str) -> None:
     """
     here = config.invocation_params.dir
     given = config.args if config.args_source.name == "ARGS" else []
+    if name == DEMO and not given and not _nearby(here, DEMO)[0]:
+        write_demo(here / DEMO)
+        sys.stdout.write(
+            f"wrote {DEMO}/: an app, its suite, and a stand-in for a model that runs on this machine\n"
+            f"next: cd {DEMO} && pytest --llm-tune\n"
+        )
+        return
     places = [config.rootpath / place for place in config.getini("testpaths")] or [here / "tests"]
     tests = next((place for place in places if place.is_dir()), here)
     written = write_starter(name, given, here=here, tests=tests, root=config.rootpath)
     shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
-    lines = [f"wrote {path}" for path in shown]
+    lines = [f"wrote {path}" for path in shown] + ["both files declare the same suite: keep one, delete the other"]
     sys.stdout.write("\n".join([*lines, f"next: pytest --llm-tune-dry-run {shown[0]}", ""]))

@@ -1,0 +1,112 @@
+"""A stand-in for a model: a server on this machine that sorts the demo's messages, and is right as often as it says.
+
+It is no model. It knows the label of each of the demo's messages, and answers with it, or with another label, by chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["ACCURACY", "serve"]
+
+ACCURACY = {"stand-in-small": 0.5, "stand-in-large": 0.8}
+"""The share of right answers at temperature 0, to a message of middling difficulty."""
+HEAT, HINT, SPREAD = -0.2, 0.1, 0.25
+"""What is added to that share: by a temperature of 1, by a prompt that asks for one word, by an easy message (taken by a hard one)."""
+_LABELS = ("praise", "complaint", "question")
+
+
+def serve() -> str:
+    """Answer on a free port of this machine until the process ends, and be what `OPENAI_BASE_URL` names; gives the URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    os.environ["OPENAI_BASE_URL"] = url
+    return url
+
+
+def answers(body: dict[str, Any], before: int = 0) -> list[str]:
+    """The answers to one request, always the same.
+
+    Args:
+        body: of a chat completion.
+        before: how many answers the same request had before; the next ones are other draws.
+    """
+    prompt = "\n".join(str(message.get("content")) for message in body["messages"])
+    brief = "one word" in prompt
+    message, label = next((each for each in _known().items() if each[0] in prompt), ("", _LABELS[0]))
+    chance = ACCURACY[body["model"]] + HEAT * float(body.get("temperature") or 0) + HINT * brief
+    chance += SPREAD * (_draw(message) % 2001 / 1000 - 1)
+    key = f"{body['model']}\n{prompt}\n{body.get('temperature')}"
+    said = [_said(label, chance, f"{key}\n{before + index}") for index in range(body.get("n") or 1)]
+    return said if brief else [f"That looks like a {text} to me." for text in said]
+
+
+def _said(label: str, chance: float, key: str) -> str:
+    draw = _draw(key)
+    right = draw % 10_000 < chance * 10_000
+    others = [other for other in _LABELS if other != label]
+    text = label if right else others[draw // 10_000 % 2]
+    return text if draw % 3 else text.capitalize()
+
+
+def _draw(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def _known() -> dict[str, str]:
+    if not _KNOWN:
+        text = files(__name__).joinpath("project", "messages.jsonl").read_text(encoding="utf-8")
+        _KNOWN.update((row["message"], row["label"]) for row in map(json.loads, text.splitlines()))
+    return _KNOWN
+
+
+_KNOWN: dict[str, str] = {}
+_GIVEN: Counter[str] = Counter()
+_LOCK = threading.Lock()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        self._reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in ACCURACY]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body.get("model") not in ACCURACY:
+            text = f"The model `{body.get('model')}` does not exist; there are {', '.join(ACCURACY)}."
+            self._reply(404, {"error": {"message": text, "code": "model_not_found"}})
+            return
+        same = json.dumps({**body, "n": None}, sort_keys=True)
+        with _LOCK:
+            before = _GIVEN[same]
+            _GIVEN[same] += body.get("n") or 1
+        texts = answers(body, before)
+        prompt = sum(len(str(message.get("content")).split()) for message in body["messages"]) + 4
+        completion = sum(len(text.split()) for text in texts)
+        choices = [
+            {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            for index, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        reply = {"id": "demo", "object": "chat.completion", "created": 0, "model": body["model"], "choices": choices}
+        self._reply(200, reply | {"usage": usage})
+
+    def _reply(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)

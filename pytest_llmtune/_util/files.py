@@ -28,6 +28,7 @@ __all__ = [
     "check_writable",
     "claimed",
     "exclusive",
+    "from_here",
     "has_controls",
     "lock_file",
     "open_regular",
@@ -245,3 +246,11 @@ else:
         except OSError:
             return False
         return True
+
+
+def from_here(path: Path) -> str:
+    """The path as a command names it that is run where pytest was."""
+    try:
+        return os.path.relpath(path).replace(os.sep, "/")
+    except ValueError:  # on another drive
+        return str(path)

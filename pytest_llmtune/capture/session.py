@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._util.files import exclusive
 from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune._util.text import quoted
 from pytest_llmtune.capture.matching import Asked, Key, Matching
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
@@ -482,6 +483,7 @@ class _Run(Protocol):
     def prices(self) -> PriceBook: ...
     @property
     def traffic(self) -> Traffic: ...
+    def target(self, nodeid: str) -> str: ...
 
 
 def replay_of(test: Any, run: _Run) -> Replay:
@@ -502,7 +504,9 @@ def replay_of(test: Any, run: _Run) -> Replay:
             raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
         keys = dict(marker.kwargs) | keys
     return replace(
-        _replay(test.path.parent, _file_stem(test), f"pytest {test.nodeid} --llm-record=missing", run),
+        _replay(
+            test.path.parent, _file_stem(test), f"pytest {quoted(run.target(test.nodeid))} --llm-record=missing", run
+        ),
         matching=Matching.on(keys.get("match_on")),
         meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), run.prices),
         keep_retries=_flag(keys.get("keep_retries", False)),
@@ -523,7 +527,7 @@ def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _R
         node: what to select to record it; empty for the whole session.
     """
     said = f"{scope}.fixture.{match[1] if (match := _XUNIT.fullmatch(name)) else name}"
-    command = " ".join(filter(None, ("pytest", node, "--llm-record=missing")))
+    command = " ".join(filter(None, ("pytest", node and quoted(run.target(node)), "--llm-record=missing")))
     return _replay(directory, _safe(said), command, run)
 
 

@@ -173,7 +173,7 @@ class _Meter:
         for exchange in completion.exchanges:  # a live source has looked; a recording may be older than the rule
             if fault := next(filter(None, map(fault_of, choices_of(exchange))), ""):
                 raise CompletionError(
-                    f"the recorded answer is a fault of the provider's: {fault}; record it again: pytest --llm-record=all"
+                    f"the recorded answer is a fault of the provider's: {fault}; it is to be asked again"
                 )
         return completion
 

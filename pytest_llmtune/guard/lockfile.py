@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,8 +12,9 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_llmtune._util.files import open_regular, write_text
+from pytest_llmtune._util.files import from_here, open_regular, write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune._util.text import quoted
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
@@ -31,7 +31,6 @@ __all__ = [
     "Measured",
     "StudySummary",
     "TrialSummary",
-    "from_here",
     "head",
     "short_answer",
 ]
@@ -276,15 +275,7 @@ def short_answer(answer: str) -> str:
 
 
 def _mend(path: Path) -> str:
-    return f"Restore it (git checkout -- {from_here(path)}), or search again: pytest --llm-tune"
-
-
-def from_here(path: Path) -> str:
-    """The path as a command names it that is run where pytest was."""
-    try:
-        return os.path.relpath(path).replace(os.sep, "/")
-    except ValueError:  # on another drive
-        return str(path)
+    return f"Restore it (git checkout -- {quoted(from_here(path))}), or search again: pytest --llm-tune"
 
 
 def _content(path: Path) -> bytes:
@@ -308,7 +299,7 @@ def _text(content: bytes, path: Path) -> str:
         line = text.count("\n", 0, conflict.start()) + 1
         raise LockError(
             f"{path}, line {line}: git conflict markers in the lock file. Take one side "
-            f"(git checkout --ours -- {from_here(path)}, or --theirs), then run: pytest --llm-accept"
+            f"(git checkout --ours -- {quoted(from_here(path))}, or --theirs), then run: pytest --llm-accept"
         )
     return text
 

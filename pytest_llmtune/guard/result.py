@@ -18,8 +18,6 @@ from pytest_llmtune.types import Evaluation, Interval, ShardFacts
 
 __all__ = ["Compared", "RecordingFacts", "SuiteReport"]
 
-_ALL = "--llm-record=all"
-
 
 _MEANING = {
     "--llm-accept": "if today's result is meant: makes it the baseline",
@@ -127,9 +125,7 @@ class SuiteReport:
             return ("--llm-accept",)
         if verdict.status == "inconclusive":
             again = self.mode in ("live", "tune", "record=all")
-            unknown = self.evaluation.unknown if self.evaluation else ()
-            useless = any(_ALL in (result.error or "") for result in unknown)  # what is recorded is no answer
-            return (f"--llm-{self.mode}" if again else _ALL if useless else "--llm-record=missing",)
+            return (f"--llm-{self.mode}" if again else "--llm-record=missing",)
         only_baseline = all(gate.name in ("max_drop", "max_cost_rise") for gate in verdict.failed_gates)
         return ("--llm-accept", "--llm-tune") if only_baseline else ("--llm-tune",)
 

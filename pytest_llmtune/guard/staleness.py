@@ -138,6 +138,22 @@ class BaselineConfig:
                 found.append(Stale(what, "--llm-accept"))
             if now["grader"] != lock.fingerprints.get("grader"):
                 found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
+        return (*found, *self._outside(suite))
+
+    def unlike(self, suite: Suite, lock: Lock) -> str:
+        """How what is locked differs from what the suite tests, and the commands that end it; empty where they agree."""
+        if (outside := self._outside(suite)) != ():
+            return f"{outside[0].what}; search again: pytest {outside[0].option}"
+        if self.config.template.fingerprint != lock.fingerprints.get("prompt"):
+            return (
+                "the prompt changed, and the lock file still gives the old one. See the new one's score: "
+                "pytest --llm-record=missing; then hand it to the app: pytest --llm-accept"
+            )
+        return ""
+
+    def _outside(self, suite: Suite) -> tuple[Stale, ...]:
+        """Why the suite would not choose what is locked."""
+        found = []
         if self.config.following is not None and not suite.cascade:
             found.append(Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune"))
         if (reason := suite.space.why_not(self.config)) is not None:

@@ -83,7 +83,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if value_of("tune", config):  # tests of the app use what the suites are about to choose
+    if value_of("tune", config) or value_of("accept", config):  # tests of the app use what the suites are about to lock
         items.sort(key=lambda item: item.get_closest_marker("llmtune") is None)
     if hasattr(config, "workerinput") and any(map(uses_llmtune, items)):
         from pytest_llmtune.plugin.xdist import share

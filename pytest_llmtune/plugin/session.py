@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune._util.files import refuse_links
-from pytest_llmtune._util.text import meant, quoted, scoped
+from pytest_llmtune._util.files import open_regular, refuse_links
+from pytest_llmtune._util.text import counted, meant, quoted, scoped
 from pytest_llmtune.capture.session import replay_of, replay_of_fixture
 from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.scope import Scope
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.capture.traffic import Traffic
+    from pytest_llmtune.guard.lockfile import Lock
     from pytest_llmtune.guard.outcome import SuiteLocation
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.shards import Shards
@@ -68,6 +69,8 @@ class Session:
         self.scopes: dict[str, Scope] = {}
         self.fixtures: dict[str, dict[str, bool]] = {}
         """Fixtures that guarded tests use, the modules of these tests, and whether one of them is marked llm_replay."""
+        self.beside: dict[Path, dict[str, tuple[str, Suite]]] = {}
+        """All suites that are declared beside a directory of lock files, by name, where somebody asked for them."""
         self.reports: list[SuiteReport] = []
         self.calls: list[TestCalls] = []
         self.killed = Decimal(0)
@@ -269,21 +272,37 @@ class Session:
 
         config = self.config
         chosen = config.args_source is pytest.Config.ArgsSource.ARGS
-        if chosen or config.getoption("keyword") or config.getoption("markexpr"):
-            raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k and no -m")
-        if self.wrong or failed:
-            problems = [*self.wrong.values(), *([f"{failed} files could not be collected"] if failed else [])]
+        if chosen or any(map(config.getoption, ("keyword", "markexpr", "ignore", "ignore_glob", "deselect"))):
+            raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k, no -m, and ignore none")
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        skipped = len(reporter.stats.get("skipped", ())) if reporter else 0  # importorskip: its suites are not known
+        if self.wrong or failed or skipped:
+            problems = [
+                *self.wrong.values(),
+                *(
+                    f"{counted(count, 'file')} {why}"
+                    for count, why in ((failed, "could not be collected"), (skipped, "skipped as a whole"))
+                    if count
+                ),
+            ]
             raise pytest.UsageError("\n".join(["--llm-prune needs to know all suites; mend these first:", *problems]))
         used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
         used += [replay_of(item, self).path for item in items]
-        gone = [path for path in orphans(config.rootpath, used) if ".fixture." not in path.name]
+        collected = [
+            (config.invocation_params.dir / each).resolve() for each in config.args
+        ]  # testpaths, or below here
+        gone = [
+            path
+            for path in orphans(config.rootpath, used)
+            if ".fixture." not in path.name and any(path.resolve().is_relative_to(place) for place in collected)
+        ]
         if not gone:
             return "nothing to remove"
         wanted = value_of("prune", config) == "yes"
         if wanted:
             remove(gone)
         word = "removed" if wanted else "would remove"
-        lines = [f"{word} {path.relative_to(config.rootpath).as_posix()}" for path in gone]
+        lines = [f"{word} {self.target(path.relative_to(config.rootpath).as_posix())}" for path in gone]
         return "\n".join([*lines, *([] if wanted else ["next: pytest --llm-prune=yes"])])
 
     def _listen(self, event: Any) -> None:
@@ -331,9 +350,10 @@ class Session:
         except KeyboardInterrupt as stopped:
             if not stopped.args:
                 raise
-            self.errors[item.nodeid] = str(stopped)  # what a search says of it is told as any result is
+            said = str(stopped)
+            self.errors[item.nodeid] = scoped(said, item.nodeid)  # what a search says of it is told as any result is
             item.session.shouldstop = "the search was interrupted"
-            raise pytest.fail.Exception(str(stopped), pytrace=False) from None
+            raise pytest.fail.Exception(scoped(said, self.target(item.nodeid)), pytrace=False) from None
 
     def _judged(self, item: pytest.Item) -> None:
         """A test that passed has judged its suite: what it declares is guarded, not only mentioned."""
@@ -357,7 +377,7 @@ class Session:
         if (age := days_since(day)) > limit.days:
             raise LLMTuneError(
                 f"the oldest answer was recorded on {day}, {age} days ago: more than llmtune_max_age={limit.days}d; "
-                f"record again: pytest {item.nodeid} --llm-record=all"
+                f"record again: pytest {quoted(self.target(item.nodeid))} --llm-record=all"
             )
 
     def told_of(self, item: pytest.Item) -> dict[str, str]:
@@ -379,16 +399,17 @@ class Session:
                     f"note: {told['test']} made no call of a model, and nothing was recorded: if it should have, look for "
                     "a cache of its library's (dspy, litellm, langchain, joblib) that answered instead"
                 )
-        dated = sorted((told["day"], told["path"]) for told in self.recordings if "day" in told)
+        dated = sorted((told["day"], told["path"], told["test"]) for told in self.recordings if "day" in told)
         if not dated:
             return
-        day, path = dated[0]
+        day, path, _ = dated[0]
         yield f"oldest recorded answer: {day} ({days_since(day)} days), {path}"
         limit = self.settings.max_age
-        old = [path for day, path in dated if limit is not None and days_since(day) > limit.days]
+        old = [test for day, _, test in dated if limit is not None and days_since(day) > limit.days]
         if limit is not None and old:
             count = "1 recording is" if len(old) == 1 else f"{len(old)} recordings are"
-            yield f"note: {count} older than {limit.days} days; record again: pytest --llm-record=all"
+            tests = " ".join(quoted(self.target(test)) for test in old)
+            yield f"note: {count} older than {limit.days} days; record again: pytest --llm-record=all {tests}"
 
     def _scope(self, item: pytest.Item) -> Scope:
         from pytest_llmtune.capture.scope import Scope
@@ -418,9 +439,10 @@ class Session:
             return
 
         teardown = ExitStack()
+        node = self.target(request.node.nodeid) if fixture.scope in ("module", "class") else ""
 
         def close() -> None:
-            with _failing():
+            with _failing(node):
                 try:
                     teardown.close()
                 finally:
@@ -432,7 +454,7 @@ class Session:
 
         fixture.addfinalizer(close)  # the last of its finalizers to run
         try:
-            with _failing():
+            with _failing(node):
                 try:
                     scope.open()
                     with scope.phase():
@@ -641,11 +663,12 @@ def reporting() -> Iterator[None]:
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
+def _failing(node: str) -> Iterator[None]:
     try:
         yield
     except LLMTuneError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
+        said = scoped(str(error), node) if node else str(error)
+        raise pytest.fail.Exception(said, pytrace=False) from None
 
 
 def _suite_of(item: pytest.Item) -> Suite | None:
@@ -721,13 +744,13 @@ def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
     Raises:
         SuiteError: the marker ``llm_suite`` names no suite.
     """
-    marker = item.get_closest_marker("llm_suite")
-    if marker is None:
-        return locked_config(item.path.parent / "llmtune", None, session)
-    given = [*marker.args, *marker.kwargs.values()]
-    if len(given) != 1 or not isinstance(given[0], str) or not marker.kwargs.keys() <= {"name"}:
-        raise SuiteError(f"{item.nodeid}: llm_suite takes the name of one suite: @pytest.mark.llm_suite('NAME')")
-    return locked_config(item.path.parent / "llmtune", given[0], session)
+    marker, name = item.get_closest_marker("llm_suite"), None
+    if marker is not None:
+        given = [*marker.args, *marker.kwargs.values()]
+        if len(given) != 1 or not isinstance(given[0], str) or not marker.kwargs.keys() <= {"name"}:
+            raise SuiteError(f"{item.nodeid}: llm_suite takes the name of one suite: @pytest.mark.llm_suite('NAME')")
+        name = given[0]
+    return locked_config(item, name, session)
 
 
 def client(session: Session, item: pytest.Item) -> OpenAI:
@@ -744,18 +767,27 @@ def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
     return openai_client.async_client(session.replay(item), base_url=session.settings.base_url)
 
 
-def locked_config(directory: Path, name: str | None, session: Session) -> dict[str, Any]:
-    """The configuration in the lock file of a suite: by its name, else the only one there is.
+def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict[str, Any]:
+    """The configuration in the lock file of a suite beside a test: by its name, else the only one there is.
 
     Raises:
         SuiteError: no lock file of that name; several, and no name.
-        LockError: the lock file cannot be read.
+        LockError: the lock file cannot be read, or is not what the suite tests.
     """
     from pytest_llmtune.guard.lockfile import Lock
 
-    runs = {run.suite.name: run for run in session.runs.values() if run.place.directory == directory}
+    directory = item.path.parent / "llmtune"
+    suites = {
+        run.suite.name: (run.place.nodeid, run.suite)
+        for run in session.runs.values()
+        if run.place.directory == directory
+    }
     found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
-    known = sorted({*runs, *found})
+    if (name or (found[0] if len(found) == 1 else None)) not in suites:  # its test was not chosen
+        if directory not in session.beside:
+            session.beside[directory] = dict(_declared_beside(item))
+        suites = {**session.beside[directory], **suites}
+    known = sorted({*suites, *found})
     if name is None:
         if len(known) > 1:
             raise SuiteError(
@@ -767,13 +799,63 @@ def locked_config(directory: Path, name: str | None, session: Session) -> dict[s
     elif name not in known:
         there = f"the suites are {', '.join(known)}" if known else f"{directory} holds no lock file"
         raise SuiteError(f"llm_suite({name!r}): there is no such suite{meant(name, known)}; {there}")
-    # a test of the app is not what tunes: its commands name the suite
-    node = session.target(runs[name].place.nodeid) if name in runs else ""
+    nodeid, suite = suites.get(name, ("", None))
+    node = session.target(nodeid) if nodeid else ""  # a test of the app is not what tunes: its commands name the suite
     if name not in found:
         raise SuiteError(
             f"the suite {name!r} has no lock file yet. Write it: pytest --llm-tune {quoted(node)}".rstrip()
         )
     try:
-        return dict(Lock.read(directory / f"{name}.lock.yaml").config)
+        lock = Lock.read(directory / f"{name}.lock.yaml")
+        if suite is not None:
+            _agree(suite, lock)
     except LockError as error:
         raise LockError(scoped(str(error), node) if node else f"{error} (the suite {name!r})") from None
+    return dict(lock.config)
+
+
+def _agree(suite: Suite, lock: Lock) -> None:
+    """An app is never tested with what its suite does not test.
+
+    Raises:
+        LockError: the suite would not choose what is locked, or has another prompt.
+    """
+    from pytest_llmtune.guard.staleness import BaselineConfig
+
+    try:
+        why = BaselineConfig.of(suite, lock).unlike(suite, lock)
+    except SuiteError as error:
+        why = str(error)
+    if why:
+        raise LockError(f"tuned_config: what is locked is not what the suite {suite.name!r} tests: {why}")
+
+
+def _declared_beside(item: pytest.Item) -> Iterator[tuple[str, tuple[str, Suite]]]:
+    """Suites in the files beside a test's, by name, each with its node id: also of tests that were not chosen.
+
+    What cannot be collected or is declared wrongly is the error of its own test.
+    """
+    if (module := item.getparent(pytest.Module)) is None:
+        return
+    for path in sorted(item.path.parent.iterdir()):
+        try:
+            if path.suffix not in (".py", ".yaml", ".yml"):
+                continue
+            with open_regular(path) as file:
+                if ".llmtune." not in path.name and b"llmtune" not in file.read():
+                    continue
+            for collector in item.ihook.pytest_collect_file(file_path=path, parent=module.parent):
+                for other in _items_in(collector):
+                    with suppress(LLMTuneError):
+                        if (suite := _suite_of(other)) is not None:
+                            yield suite.name, (other.nodeid, suite)
+        except (Exception, pytest.skip.Exception, pytest.fail.Exception):  # noqa: BLE001, S112
+            continue
+
+
+def _items_in(node: pytest.Item | pytest.Collector) -> Iterator[pytest.Item]:
+    if isinstance(node, pytest.Item):
+        yield node
+    elif isinstance(node, pytest.Collector):
+        for inner in node.collect():
+            yield from _items_in(inner)

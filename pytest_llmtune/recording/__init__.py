@@ -13,12 +13,12 @@ from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.jsonhash import canonical_json, request_key
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording import mismatch as stale
-from pytest_llmtune.recording.format import Interaction, MalformedError
+from pytest_llmtune.recording.format import Interaction, MalformedError, mending
 from pytest_llmtune.recording.storage import load_interactions
 from pytest_llmtune.recording.writer import body_without_n, write
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.response import answers_in, is_refusal, parse_object
+from pytest_llmtune.wire.response import answers_in, choices_of, fault_of, is_refusal, parse_object
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Recording:
     _taken: set[int] = field(default_factory=set)
     _runs: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     """The positions of each run of a task, by row and number of the run."""
+    _torn: bool = False
+    """Whether interactions that hold no answer are passed over."""
 
     @classmethod
     def load(cls, path: Path, redactor: Redactor | None = None, *, torn: bool = False) -> Recording:
@@ -63,7 +65,7 @@ class Recording:
         Raises:
             RecordingError: the file cannot be trusted; the message names the line.
         """
-        recording = cls(path, (), redactor)
+        recording = cls(path, (), redactor, _torn=torn)
         recording.interactions = load_interactions(path, recording._see, torn=torn)
         return recording
 
@@ -77,7 +79,7 @@ class Recording:
             self._runs.setdefault((interaction.position.row, interaction.position.run), []).append(position)
             return
         body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
-        if body is not None:
+        if body is not None and not (self._torn and _no_answer(interaction)):
             key = bytes.fromhex(request_key(body))
             self._index.setdefault(key, array("L")).append(position)
 
@@ -219,9 +221,7 @@ class Recording:
         return exchange
 
     def _corrupt(self, position: int, what: str) -> RecordingError:
-        return RecordingError(
-            f"{self.path}: interaction {position + 1} is corrupt: {what}; record anew: pytest --llm-record=all"
-        )
+        return RecordingError(f"{self.path}: interaction {position + 1} is corrupt: {what}; {mending(self.path)}")
 
     @staticmethod
     def write(
@@ -298,3 +298,13 @@ class Gathered:
 
 def _packed(exchange: Exchange) -> list[Any]:
     return [getattr(exchange, each.name) for each in fields(exchange)]
+
+
+def _no_answer(interaction: Interaction) -> bool:
+    """Whether a recorded response cannot be read, or is a fault of the provider's."""
+    try:
+        exchange = interaction.exchange()
+    except MalformedError:
+        return True
+    listed = isinstance(exchange.response.get("choices"), list)
+    return not is_refusal(exchange) and (not listed or any(map(fault_of, choices_of(exchange))))

@@ -13,7 +13,9 @@ from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_llmtune._util.files import from_here
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
+from pytest_llmtune._util.text import quoted
 from pytest_llmtune._util.weight import MAX_JSON, json_weight
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError, SuiteError
 from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
@@ -440,10 +442,13 @@ def entry(path: Path, line: bytes) -> Interaction:
 
 
 def _fault(path: Path, line: int, what: str) -> RecordingError:
-    return DamagedRecordingError(
-        f"{path}:{line}: the recording {what}; restore the file from git, or record what is lost: "
-        "pytest --llm-record=missing"
-    )
+    return DamagedRecordingError(f"{path}:{line}: the recording {what}; {mending(path)}")
+
+
+def mending(path: Path) -> str:
+    """What to do about a damaged file, the cheapest first: answers that were paid for here are in the cache."""
+    restore = f"git checkout -- {quoted(from_here(path))}"
+    return f"restore the file from git ({restore}), or record what is lost: pytest --llm-record=missing"
 
 
 def _interaction(path: Path, line: int, data: Any) -> Interaction:

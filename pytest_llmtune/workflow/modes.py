@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.files import check_writable, exclusive
-from pytest_llmtune._util.text import counted, dollars
+from pytest_llmtune._util.files import check_writable, exclusive, from_here
+from pytest_llmtune._util.text import counted, dollars, quoted
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
 from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve, with_reliability
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
-from pytest_llmtune.guard.lockfile import Lock, StudySummary, from_here
+from pytest_llmtune.guard.lockfile import Lock, StudySummary
 from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.shards import merged
@@ -211,8 +211,7 @@ class SuiteRun:
     def _interrupted(self) -> str:
         """What is told after Ctrl-C."""
         spent = f" What was answered, for {dollars(self.spent)}, is kept:" if self.spent else " Go on:"
-        command = f"pytest {self.settings.mode.option} {self.place.nodeid}"
-        return f"{self.suite.name}: interrupted, and nothing was written.{spent} {command}"
+        return f"{self.suite.name}: interrupted, and nothing was written.{spent} pytest {self.settings.mode.option}"
 
     def _guarded(self) -> SuiteReport:
         """Every mode that starts from a lock file."""
@@ -317,7 +316,8 @@ class SuiteRun:
             if self.lock_path.exists() or not (old := self._renamed()):
                 raise
             moves = [
-                f"git mv {from_here(file)} {from_here(file.with_name(self.suite.name + file.name.removeprefix(old)))}"
+                f"git mv {quoted(from_here(file))} "
+                f"{quoted(from_here(file.with_name(self.suite.name + file.name.removeprefix(old))))}"
                 for file in (self.lock_path.with_name(f"{old}.lock.yaml"), *files_of(self._recording_of(old)))
             ]
             raise LockError(

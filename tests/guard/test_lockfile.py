@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
+from pytest_llmtune._util.files import from_here
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard.lockfile import (
     VERSION,
@@ -26,7 +27,6 @@ from pytest_llmtune.guard.lockfile import (
     Measured,
     StudySummary,
     TrialSummary,
-    from_here,
     short_answer,
 )
 from pytest_llmtune.types import Interval

@@ -54,6 +54,15 @@ DAMAGE = {
         lambda path: (path / "llmtune" / "sums.cassette.json").write_text("nonsense", encoding="utf-8"),
         "--llm-record=missing",
     ),
+    "no completion": (
+        lambda path: (path / "llmtune" / "sums.cassette.json").write_text(
+            (path / "llmtune" / "sums.cassette.json")
+            .read_text(encoding="utf-8")
+            .replace('\\"choices\\":', '\\"chosen\\":', 2),
+            encoding="utf-8",
+        ),
+        "--llm-record=missing",
+    ),
     "no recording": (lambda path: (path / "llmtune" / "sums.cassette.json").unlink(), "--llm-record=missing"),
 }
 

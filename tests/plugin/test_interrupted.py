@@ -47,7 +47,7 @@ def interrupted(project: Project, when: Callable[[], bool], *more: str) -> tuple
     return process.returncode, output
 
 
-GOES_ON = "pytest --llm-tune goes on"
+GOES_ON = "pytest --llm-tune test_sums.py::test_sums goes on"
 BEST = r"sums: the search was interrupted, and nothing was written\. Best so far: trial \d+, .*good.*: success_vote 1 on the tuning rows"
 
 
@@ -148,7 +148,7 @@ def test_before_any_answer_one_sentence_says_that_nothing_was_written(project: P
     code, output = interrupted(project, lambda: len(project.server.requests) >= 1, "--llm-json=results.json")
     assert code == 2
     sentence = "sums: the search was interrupted before any configuration could be chosen, and nothing was written. "
-    assert sentence + "pytest --llm-tune goes on" in output.replace("\n", " ")
+    assert sentence + "pytest --llm-tune test_sums.py::test_sums goes on" in output.replace("\n", " ")
     assert "KeyboardInterrupt" not in output
     assert "zeros: tuning" not in output
     assert not (project.pytester.path / "llmtune").exists()
@@ -163,7 +163,9 @@ def test_what_was_paid_before_anything_could_be_chosen_is_told_and_kept(project:
     server.latency = lambda body: 600 if body["model"] == "bad" else 0
     code, output = interrupted(project, lambda: len(server.answered) >= 2)
     assert code == 2
-    told = re.search(r"What was answered, for \$([\d.]+), is kept: pytest --llm-tune goes on", output)
+    told = re.search(
+        r"What was answered, for \$([\d.]+), is kept: pytest --llm-tune test_sums\.py::test_sums goes on", output
+    )
     assert told
     billed = sum(prompt_tokens(body["messages"]) for body in server.answered) + 2 * server.billed
     assert Decimal(told[1]) == Decimal(billed) / 10**6  # what broke off in flight is not among it

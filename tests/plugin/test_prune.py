@@ -30,7 +30,7 @@ def test_files_of_a_suite_that_is_gone_are_shown_and_then_removed(tuned: Project
 
 def test_a_selection_is_refused(tuned: Project) -> None:
     """With -k the other suites' files would look like orphans; and so would those of xdist's controller, which collects none."""
-    for more in (["-k", "nothing"], ["-n", "2"], ["test_sums.py"]):
+    for more in (["-k", "nothing"], ["-n", "2"], ["test_sums.py"], ["--ignore=test_sums.py"]):
         result = tuned.run("--llm-prune=yes", *more)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert (tuned.pytester.path / "llmtune" / "sums.lock.yaml").exists()
@@ -45,6 +45,33 @@ def test_what_cannot_be_collected_is_not_gone(tuned: Project) -> None:
         result = tuned.run("--llm-prune=yes")
         assert result.ret != pytest.ExitCode.OK
         assert (tuned.pytester.path / "llmtune" / "sums.lock.yaml").exists()
+
+
+def test_what_was_not_looked_at_is_not_gone(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below another directory, beside ``testpaths``, or in a file that skips itself here."""
+    root, lock = tuned.pytester.path, tuned.pytester.path / "llmtune" / "sums.lock.yaml"
+    (root / "sub" / "llmtune").mkdir(parents=True)
+    orphan = root / "sub" / "llmtune" / "gone.lock.yaml"
+    orphan.write_text("", encoding="utf-8")
+    (root / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(root / "sub")
+        result = tuned.run("--llm-prune=yes")
+    result.stdout.fnmatch_lines(["removed llmtune/gone.lock.yaml"])
+    assert lock.exists()
+    orphan.parent.mkdir()
+    orphan.write_text("", encoding="utf-8")
+    (root / "pytest.ini").write_text("[pytest]\ntestpaths = sub\n", encoding="utf-8")
+    tuned.run("--llm-prune=yes").stdout.fnmatch_lines(["removed sub/llmtune/gone.lock.yaml"])
+    assert lock.exists()
+    (root / "pytest.ini").unlink()
+    path = root / "test_sums.py"
+    path.write_text(
+        "import pytest\npytest.importorskip('nosuch')\n" + path.read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    result = tuned.run("--llm-prune=yes")
+    result.stderr.fnmatch_lines(["*1 file skipped as a whole"])
+    assert lock.exists()
 
 
 def test_an_unknown_word_is_refused(tuned: Project) -> None:

@@ -181,19 +181,47 @@ def test_a_rise_of_the_cost_can_be_allowed(tuned: Project) -> None:
 
 
 def test_a_new_prompt_is_stale_until_it_is_the_apps(tuned: Project) -> None:
-    """Recording it shows its score; only accepting it hands it to the app, and only then the guard is green."""
+    """Recording it shows its score; only accepting it hands it to the app, and only then anything is green."""
     tuned.pytester.makepyfile(test_app="def test_app(tuned_config):\n    print('prompt:', tuned_config['prompt'])\n")
     tuned.write_suite(prompt="Please: {question}")
-    tuned.run("test_sums.py").assert_outcomes(failed=1)
+    tuned.run().assert_outcomes(failed=1, errors=1)
     for args in (["--llm-record=missing"], []):
-        result = tuned.run("test_sums.py", *args)
-        result.assert_outcomes(failed=1)
+        result = tuned.run(*args)
+        result.assert_outcomes(failed=1, errors=1)
         result.stdout.fnmatch_lines(["sums is stale: the prompt changed: *; success_vote is still 1*"])
         result.stdout.fnmatch_lines(["next: pytest --llm-accept test_sums.py::test_sums"])
-    assert "prompt: {question}\n" in tuned.run("-s", "test_app.py").stdout.str()
-    tuned.run("test_sums.py", "--llm-accept").assert_outcomes(passed=1)
-    tuned.run("test_sums.py").assert_outcomes(passed=1)
+    for selection in ("test_app.py", "-kapp"):  # the suite's own test is not even collected, or not chosen
+        result = tuned.run(selection)
+        result.assert_outcomes(errors=1, deselected=int(selection == "-kapp"))
+        text = " ".join(result.stdout.str().split())
+        assert "what is locked is not what the suite 'sums' tests: the prompt changed" in text
+        assert "the app: pytest --llm-accept test_sums.py::test_sums" in text
+    result = tuned.run("-s", "--llm-accept")  # the suite first, wherever it stands
+    result.assert_outcomes(passed=2)
+    assert "prompt: Please: {question}\n" in result.stdout.str()
     assert "prompt: Please: {question}\n" in tuned.run("-s", "test_app.py").stdout.str()
+    tuned.write_suite(prompt="Please: {question}", more='stop="###",')
+    result = tuned.run("test_app.py")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*lies outside the search space: *search again: pytest --llm-tune test_sums.py::*"])
+
+
+def test_an_app_test_sees_what_suites_beside_it_declare(tuned: Project) -> None:
+    """In YAML, too; in files that cannot be collected there is nothing to see, and another candidate is no change."""
+    root, app = tuned.pytester.path, "def test_app(tuned_config):\n    pass\n"
+    tuned.pytester.makepyfile(test_app=app, test_broken="llmtune = 1 / 0\n")
+    path = root / "test_sums.py"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("'{question}'", "['Now: {question}', '{question}']"), encoding="utf-8"
+    )
+    tuned.run("test_app.py").assert_outcomes(passed=1)
+    path.unlink()
+    tuned.run("test_app.py").assert_outcomes(passed=1)  # nobody knows what the suite says
+    yaml = "dataset: data.jsonl\nprompt: 'Now: {question}'\nmodel: good\ngrader: numeric\nname: sums\n"
+    (root / "sums.llmtune.yaml").write_text(yaml, encoding="utf-8")
+    result = tuned.run("test_app.py")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*pytest --llm-tune sums.llmtune.yaml::sums*"])
 
 
 # -- tests that forget to judge
@@ -409,5 +437,13 @@ def test_a_fault_that_was_recorded_once_is_unknown(tuned: Project) -> None:
     result = tuned.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["sums is inconclusive: 1 of 18*", "*finish_reason is 'error'; record it again: pytest --llm-record=all*"]
+        [
+            "sums is inconclusive: 1 of 18*",
+            "*finish_reason is 'error'; it is to be asked again*",
+            "next: pytest --llm-record=missing test_sums.py::test_sums*",
+        ]
     )
+    asked = tuned.server.count
+    tuned.run("--llm-record=missing").assert_outcomes(passed=1)
+    assert tuned.server.count == asked  # the cache has it
+    tuned.run().assert_outcomes(passed=1)

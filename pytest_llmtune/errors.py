@@ -1,6 +1,6 @@
-"""The one base error of the package and its few kinds.
+"""Exceptions of the package, all derived from ``LLMTuneError``.
 
-A message says what is wrong, what was got, the limit or the valid values, and the next command.
+A message says what is wrong, the value found, the limit or the valid values, and the next command.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ T = TypeVar("T")
 
 
 class LLMTuneError(Exception):
-    """Base of everything this package raises on purpose; the pytest skin turns it into a clean failure."""
+    """Base class of the package's exceptions; the plugin reports it as a test failure without a traceback."""
 
 
 class SuiteError(LLMTuneError):
-    """A suite is declared wrongly: unknown key, missing data, unusable threshold, vacuous grader."""
+    """A suite's declaration is wrong: unknown key, missing data, unusable threshold, vacuous grader."""
 
 
 class MissingToolError(SuiteError):
-    """This machine lacks what one suite needs, such as a sandbox. That suite fails; others run."""
+    """This machine lacks something that a suite needs, such as a sandbox. Only that suite fails."""
 
 
 class RecordingError(LLMTuneError):
@@ -47,27 +47,27 @@ class RecordingError(LLMTuneError):
 
 
 class DamagedRecordingError(RecordingError):
-    """A recording is truncated or corrupt; what comes before the damage can be used."""
+    """A recording is truncated or corrupt; everything before the damage is usable."""
 
 
 class StaleRecordingError(RecordingError):
-    """Requests of a suite have no recording, because the prompt, the data or the configuration changed."""
+    """Requests of a suite are not in its recording: the prompt, the data or the configuration changed."""
 
 
 class LockError(LLMTuneError):
-    """A lock file is missing, corrupt or of a later version."""
+    """A lock file is missing, corrupt or written by a later version."""
 
 
 class CompletionError(LLMTuneError):
-    """An endpoint could not complete one request: retries used up, deadline passed. The example is unknown."""
+    """An endpoint could not complete a request: retries exhausted, deadline passed. The example is unknown."""
 
 
 class EndpointError(CompletionError):
-    """No further request can succeed: wrong key, model gone, no endpoint for the model. The run stops."""
+    """No further request can succeed: wrong key, unavailable model, no endpoint for the model. The run stops."""
 
 
 class BudgetExhaustedError(LLMTuneError):
-    """The next request might cost more than what is left of a budget, in USD."""
+    """The next request might cost more USD than is left of a budget."""
 
 
 class ReportError(LLMTuneError):
@@ -75,13 +75,13 @@ class ReportError(LLMTuneError):
 
 
 class CacheError(LLMTuneError):
-    """The cache of paid completions cannot be read or written: nothing more is paid for."""
+    """The cache of paid completions cannot be read or written, so no further request is sent."""
 
 
 def problem_of(work: Callable[[], T]) -> T | LLMTuneError:
-    """What ``work`` gives, or what is wrong, to be raised anew: without the frames it went through.
+    """The result of ``work``, or its ``LLMTuneError`` without the traceback, for the caller to raise.
 
-    Their locals hold keys, and ``pytest --showlocals`` shows them.
+    The frames' local variables hold keys, which ``pytest --showlocals`` would print.
     """
     try:
         return work()

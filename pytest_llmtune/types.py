@@ -47,7 +47,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a dataset, with an identity that survives re-ordering."""
+    """One row of a dataset, with an ID that survives reordering."""
 
     id: str
     """First 16 hex digits of the SHA-256 of the row's canonical JSON; ``-2``, ``-3`` for repeated rows."""
@@ -61,21 +61,21 @@ class Usage:
     """Tokens billed for one or more responses."""
 
     prompt_tokens: int
-    """All input, read from or written to the provider's cache included."""
+    """All input, including tokens read from or written to the provider's cache."""
     completion_tokens: int
-    """All output, over all choices, hidden reasoning included."""
+    """All output over all choices, including hidden reasoning."""
     cached_tokens: int = 0
-    """The part of ``prompt_tokens`` that was read from the provider's cache."""
+    """Tokens of ``prompt_tokens`` that were read from the provider's cache."""
     estimated: bool = False
-    """True where the server reported nothing usable and the tokens were estimated from text."""
+    """Whether the tokens were estimated from text, because the server reported nothing usable."""
     cache_write_tokens: int = 0
-    """The part of ``prompt_tokens`` that was written to the provider's cache."""
+    """Tokens of ``prompt_tokens`` that were written to the provider's cache."""
     units: tuple[tuple[str, float], ...] = ()
-    """Other billed units by genai-prices' names, sorted: ``input_audio_tokens``, ``web_searches``, ``audio_seconds``."""
+    """Other billed units under genai-prices' names, sorted: ``input_audio_tokens``, ``web_searches``, ``audio_seconds``."""
     tier: str = ""
-    """The service tier as served, where the response names one: ``flex``, ``priority``."""
+    """The service tier named in the response, such as ``flex`` or ``priority``."""
     requests: int = field(default=0, compare=False)
-    """HTTP requests behind it, for prices by the request; 0 counts as one."""
+    """Number of HTTP requests, for prices per request; 0 counts as one."""
 
     def __add__(self, other: Usage) -> Usage:
         units = dict(self.units)
@@ -95,21 +95,21 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """When the answers of a cascade's step are taken, and no dearer step is asked."""
+    """When the answers of a cascade's step are accepted, so that no more expensive step is asked."""
 
     margin: float = 0.0
-    """By how much of all answers the most frequent one must lead the next, 0 to 1; an unreadable answer votes for none."""
+    """Required lead of the most frequent answer over the next, as a share of all answers; unreadable ones don't vote."""
     regex: str | None = None
-    """What must be found in every answer."""
+    """Pattern that every answer must match (``re.search``)."""
     grader: Any = None
-    """How answers are read for the vote, as a suite declares it; None: equal texts are equal answers. A suite uses its own."""
+    """How answers are read for the vote, as a suite declares it; None: by equal text. A suite uses its own grader."""
 
     def accepts(self, votes: Sequence[int], texts: Sequence[str]) -> bool:
-        """Whether the answers are taken.
+        """Whether the answers are accepted.
 
         Args:
-            votes: how often each readable answer came, most frequent first.
-            texts: of all answers.
+            votes: count of each readable answer, most frequent first.
+            texts: all answers.
         """
         if not votes or (self.regex is not None and not all(re.search(self.regex, text) for text in texts)):
             return False
@@ -119,7 +119,7 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """The next step of a cascade, and when it is needed."""
+    """The next step of a cascade, and the condition that avoids it."""
 
     accept: Accept
     request: CompletionRequest
@@ -127,42 +127,42 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class TestCalls:
-    """What the code under one test asked of models, recorded, replayed or live."""
+    """Model calls made by the code under one test, recorded, replayed or live."""
 
-    __test__ = False  # no test class
+    __test__ = False  # not a test class
 
     nodeid: str
     calls: int
-    """Calls that were answered."""
+    """Answered calls."""
     usage: Mapping[str, Usage]
-    """By model, as asked for."""
+    """By the requested model."""
     cost: Decimal
-    """USD at the prices in force, whoever paid and when; without the calls that ``problem`` tells of."""
+    """USD at current prices, whether paid now or earlier; excludes calls that ``problem`` describes."""
     spent: Decimal = Decimal(0)
-    """USD of it that was billed in this run."""
+    """USD billed in this run."""
     problem: str = ""
-    """Why the cost of a call is not known; empty where all are."""
+    """Why the cost of a call is unknown; empty if all costs are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """What one example asks under one configuration."""
+    """The request for one example under one configuration."""
 
     body: Mapping[str, Any]
     """The JSON body of ``POST /chat/completions`` without ``n``: model, messages, sampling parameters."""
     n: int
-    """How many answers are wanted."""
+    """Number of answers requested."""
     key: str
-    """SHA-256 hex of the canonical JSON of ``body``; see ``completions.request``."""
+    """SHA-256 hex of the canonical JSON of ``body``; see ``_util.jsonhash``."""
     draw: int = 0
-    """0 for the first answers to this request, 1 for the next ``n``, ...: equal rows get samples of their own."""
+    """Sample index: 0 for the first ``n`` answers, 1 for the next ``n``, ...: equal rows get separate samples."""
     escalation: Escalation | None = None
-    """What is asked instead where the answers are not accepted; a cascade's next step."""
+    """The cascade's next step, asked if the answers are not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One complete, successful request and its response, as they went over the wire, secrets removed."""
+    """One complete, successful request and its response as sent over the wire, secrets removed."""
 
     method: str
     uri: str
@@ -176,48 +176,48 @@ class Exchange:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Allow-listed response headers."""
     recorded: str = ""
-    """The day on which the server was asked, ``YYYY-MM-DD``; empty where nobody noted it."""
+    """Date of the request, ``YYYY-MM-DD``; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that a model asked for."""
+    """A tool call made by a model."""
 
     name: str
     arguments: Any
-    """As JSON data; text where the model wrote no JSON."""
+    """JSON data, or the raw text if the model did not write JSON."""
     id: str = ""
     result: str | None = None
-    """What the app sent back for it in a later call of the same run; None: nothing was seen."""
+    """The result that the app sent back in a later call of the same run; None if none was seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """One HTTP call of a task."""
+    """One HTTP call made by a task."""
 
     number: int
-    """In its run, from 1."""
+    """Position in its run, from 1."""
     model: str
-    """As asked for; empty where no model was asked (a search, a database)."""
+    """The requested model; empty for calls to other services (search, database)."""
     messages: tuple[Mapping[str, Any], ...] = ()
-    """What the model was told, as ``{"role": ..., "content": ...}`` where the provider's shape has such."""
+    """The prompt, as ``{"role": ..., "content": ...}`` where the provider's format has messages."""
     text: str = ""
-    """What it answered."""
+    """The answer."""
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage = Usage(0, 0)
     usd: Decimal = Decimal(0)
-    """At the prices in force."""
+    """At current prices."""
     latency: float = 0.0
     """Seconds."""
     path: str = ""
-    """Of the URL."""
+    """Path of the URL."""
     status: int = 200
     digest: str = ""
-    """8 hex digits of what was asked and answered: equal for equal calls."""
+    """8 hex digits of a hash of request and response: equal for equal calls."""
 
     @property
     def tokens(self) -> int:
-        """Of prompt and answer."""
+        """Total tokens: prompt plus completion."""
         return self.usage.prompt_tokens + self.usage.completion_tokens
 
 
@@ -228,28 +228,28 @@ class TaskRun:
     number: int
     """From 1."""
     text: str
-    """What is graded; empty where the task raised."""
+    """The text to grade; empty if the task raised."""
     data: Any = None
-    """Of ``Outcome``."""
+    """``Outcome.data``."""
     calls: tuple[ModelCall, ...] = ()
     """In order."""
     error: str | None = None
-    """The last line of the app's exception."""
+    """Last line of the app's exception."""
     latency: float = 0.0
-    """Seconds from the run's start to its last answer."""
+    """Seconds from the start of the run to its last answer."""
 
     def shown(self) -> TaskRun:
-        """As reports keep it: without what the models were told, which the recording holds."""
+        """A copy for reports, without the prompts; the recording has them."""
         return replace(self, calls=tuple(replace(call, messages=()) for call in self.calls))
 
     @property
     def cost(self) -> Decimal:
-        """USD of its calls."""
+        """Total USD of all calls."""
         return sum((call.usd for call in self.calls), Decimal(0))
 
 
 class RunText(str):
-    """A response that knows the run it came from: graders of traces look there."""
+    """A response's text with the run that produced it, for graders of traces."""
 
     __slots__ = ("run",)
     run: TaskRun
@@ -265,19 +265,19 @@ class RunText(str):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer of a model."""
+    """One of a model's answers."""
 
     text: str
     finish_reason: str
     """``stop``, ``length``, ``content_filter``, ``tool_calls``; as served."""
     tokens: int | None = None
-    """Length in tokens where it is known exactly: the only choice of its response, or reported."""
+    """Exact length in tokens, if known: the only choice of its response, or reported."""
     run: TaskRun | None = None
-    """The run of a task that gave it."""
+    """The task run that produced it."""
 
     @property
     def judged(self) -> str:
-        """The text that a grader sees: nothing where a content filter stopped the answer, which counts as wrong."""
+        """The text to grade: empty if a content filter stopped the answer, which counts as wrong."""
         if self.run is not None:
             return RunText(self.run.text, self.run)
         return "" if self.finish_reason == "content_filter" else self.text
@@ -285,28 +285,28 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The n answers to one request, from wherever they came."""
+    """The n answers to one request, live, cached or recorded."""
 
     choices: tuple[Choice, ...]
     usage: Usage
-    """What asking for exactly these answers bills."""
+    """Tokens billed for requesting exactly these answers."""
     exchanges: tuple[Exchange, ...]
-    """The wire exchanges the answers were taken from."""
+    """The exchanges that the answers come from."""
     served_model: str = ""
     latency: float = 0.0
-    """Seconds, of the slowest exchange."""
+    """Seconds taken by the slowest exchange."""
     paid: Decimal = Decimal(0)
-    """USD spent now to get them: 0 from a recording or the cache."""
+    """USD spent now: 0 from a recording or the cache."""
     cost: Decimal | None = None
-    """USD at the prices in force, where they are not of one model: of a task's calls."""
+    """USD at current prices, for a task, whose calls may use several models; None: priced from ``usage``."""
     calls: tuple[Any, ...] = field(default=(), repr=False)
-    """The interactions of a task's runs, as a recording holds them."""
+    """A task's recorded interactions."""
     kept: tuple[str, ...] = field(default=(), repr=False)
-    """Under which names the cache keeps a task's calls."""
+    """Cache keys of a task's calls."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The text of each answer, as graders see it; calls of tools, where there is no text, as JSON."""
+        """The text of each answer as graders see it; tool calls without text are given as JSON."""
         return tuple(choice.text for choice in self.choices)
 
     @property
@@ -317,18 +317,18 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a grader read from one response."""
+    """The answer that a grader extracted from one response."""
 
     key: str | None
-    """Normal form: equal keys vote together. None: no answer could be read; it never gets a vote."""
+    """Normal form: equal keys vote together. None if no answer could be read; such a response never votes."""
     text: str
-    """The answer as shown to people."""
+    """The answer as displayed."""
     correct: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleGrade:
-    """How the n responses of one example did."""
+    """Grades of the n responses of one example."""
 
     metrics: Mapping[str, float]
     """At least expected_success, success and success_vote, each 0..1."""
@@ -336,7 +336,7 @@ class ExampleGrade:
     """(answer, count), most frequent first; ties in order of appearance."""
     voted_answer: str | None = None
     answers: tuple[Answer, ...] = ()
-    """One for each response; empty where the grader is a plain callable."""
+    """One per response; empty if the grader is a plain callable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,18 +345,18 @@ class ExampleResult:
 
     example: Example
     status: Literal["ok", "refused", "unknown"]
-    """``refused``: every choice was stopped by a content filter (counts as wrong); ``unknown``: not completed."""
+    """``refused``: a content filter stopped every choice (counts as wrong); ``unknown``: not completed."""
     grade: ExampleGrade | None
-    """None exactly where the status is ``unknown``."""
+    """None if and only if the status is ``unknown``."""
     responses: Sequence[str] = ()
     usage: Usage = Usage(0, 0)
     cost: Decimal = Decimal(0)
-    """USD of this instance at the prices in force."""
+    """USD of this instance at current prices."""
     latency: float = 0.0
     error: str | None = None
-    """Why it is unknown; of a task also the last line of what it raised."""
+    """Why the status is ``unknown``; for a task, also the last line of the exception it raised."""
     runs: tuple[TaskRun, ...] = ()
-    """Of a task; empty where there are very many examples."""
+    """Runs of a task; empty if there are very many examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,10 +369,10 @@ class Interval:
 
 
 class _Metrics:
-    """``evaluation.success_vote`` for ``evaluation.metrics["success_vote"]``, which reads better in an assert.
+    """Gives metrics as attributes: ``evaluation.success_vote`` for ``evaluation.metrics["success_vote"]``.
 
-    The metrics that every suite has are annotated, so that a misspelled name is an error for type checkers. A metric of
-    your own grader is in ``metrics``.
+    The metrics of every suite are annotated, so that type checkers reject a misspelled name. Metrics of custom graders
+    are in ``metrics``.
     """
 
     success_vote: float
@@ -404,19 +404,19 @@ class _Metrics:
 
 @dataclass(frozen=True)
 class Evaluation(_Metrics):
-    """One configuration over a list of examples."""
+    """The results of one configuration over a list of examples."""
 
     config: Mapping[str, Any]
-    """OpenAI parameters by their own names, and ``prompt`` or ``messages``, as in the lock file."""
+    """OpenAI parameters, and ``prompt`` or ``messages``, as in the lock file."""
     results: Sequence[ExampleResult]
-    """One for each example; many of them lie on disk and are made anew whenever they are looked at."""
+    """One per example; long lists are stored on disk, and each access builds a new object."""
     metrics: Mapping[str, float]
-    """Aggregated over the examples that are not unknown."""
+    """Aggregated over all examples whose status is not ``unknown``."""
     intervals: Mapping[str, Interval]
     inference_cost: Decimal
-    """Mean USD per instance at the prices in force."""
+    """Mean USD per instance at current prices."""
     cost: Decimal
-    """USD really spent to get this evaluation; 0 in replay."""
+    """USD actually spent on this evaluation; 0 in replay."""
 
     @cached_property
     def unknown(self) -> tuple[ExampleResult, ...]:
@@ -425,31 +425,31 @@ class Evaluation(_Metrics):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A suite starts to spend time or money."""
+    """A suite starts a step that takes time or money."""
 
     suite: str
     task: Literal["tune", "record", "live"]
     total: int | None = None
-    """Trials of a search, else examples; None where only the budget decides."""
+    """Number of trials of a search, else of examples; None if only the budget decides."""
     budget: Decimal | None = None
-    """USD that may be spent at most."""
+    """Limit in USD."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialDone:
-    """One configuration of a search has been judged."""
+    """One trial of a search is finished."""
 
     suite: str
     trial: int
     """From 1."""
     config: str
-    """One line for people."""
+    """One-line summary."""
     score: float | None
-    """The tuned metric; None where the trial has none."""
+    """The tuned metric; None if the trial has none."""
     inference_cost: Decimal | None
     """Mean USD per instance."""
     spent: Decimal
-    """USD of the search so far."""
+    """USD spent by the search so far."""
     best: float | None
     """The best score so far."""
     status: str = "done"
@@ -457,37 +457,37 @@ class TrialDone:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Some more examples are finished; sent as often as the sender likes."""
+    """More examples are finished; sent at any interval."""
 
     suite: str
     done: int
     total: int | None
     spent: Decimal
-    """USD so far."""
+    """USD spent so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A request was sent, or came back."""
+    """A request was sent or answered."""
 
     suite: str
     requests: int
-    """Sent and not yet answered."""
+    """Requests sent and not yet answered."""
     paid: Decimal
-    """USD for all that has been answered in this step."""
+    """USD for all answers of this step."""
     retrying: str = ""
-    """What is being waited out: the server's fault, which attempt is next, and when."""
+    """What a retry waits for: the server's fault, the next attempt, and when."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A suite is done with its step."""
+    """A suite has finished its step."""
 
     suite: str
     spent: Decimal
-    """USD in all."""
+    """Total USD."""
     note: str = ""
-    """Why it stopped, where that is worth a word."""
+    """Why it stopped, if worth reporting."""
 
 
 Event = Started | TrialDone | Asked | InFlight | Finished
@@ -499,7 +499,7 @@ _MOST_SHARDS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part ``index`` of ``count``. A row's own content decides where it goes: rows that are appended move no other."""
+    """Part ``index`` of ``count``. A row's content decides its shard, so appended rows do not move others."""
 
     index: int
     """From 1."""
@@ -507,10 +507,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From ``2/5``.
+        """Parse ``2/5``.
 
         Raises:
-            ValueError: no such part; says what is valid.
+            ValueError: not a valid shard; the message says what is.
         """
         match = re.fullmatch(r"\s*(\d{1,5})\s*/\s*(\d{1,5})\s*", text)
         index, count = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -519,7 +519,7 @@ class Shard:
         return cls(index, count)
 
     def holds(self, example: Example) -> bool:
-        """Whether a row is of this part; equal rows are of the same."""
+        """Whether a row belongs to this shard; equal rows belong to the same."""
         return int(example.id[:16], 16) % self.count == self.index - 1
 
     def __str__(self) -> str:
@@ -528,16 +528,16 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """What the results of a shard say of themselves, so that only what belongs together is merged."""
+    """Describes a shard's results, so that only shards of the same run are merged."""
 
     index: int
     count: int
     rows: int
-    """Of the suite, over all shards."""
+    """Number of rows of the suite, over all shards."""
     state: Mapping[str, str]
-    """Fingerprints of all that the results depend on: ``dataset``, ``grader``, ``prompt``, ``lock``, ``prices``, ..."""
+    """Fingerprints of everything that the results depend on: ``dataset``, ``grader``, ``prompt``, ``lock``, ..."""
 
     @property
     def name(self) -> str:
-        """As the option says it."""
+        """The value of ``--llm-shard``."""
         return f"{self.index}/{self.count}"

@@ -18,7 +18,7 @@ __all__ = ["CURRENT", "inside", "outside", "run_async"]
 T = TypeVar("T")
 
 CURRENT: ContextVar[tuple[Any] | None] = ContextVar("llmtune_replay", default=None)
-"""What a context belongs to, as a tuple of one; None where nobody said."""
+"""The recording that requests of this context belong to, as a one-tuple (of None: to no recording); None if not set."""
 
 
 @contextmanager
@@ -31,22 +31,22 @@ def inside(replay: object | None) -> Iterator[None]:
 
 
 def outside() -> AbstractContextManager[None]:
-    """Requests made in this context go straight to the network, whatever is being recorded around it."""
+    """Send requests of this context straight to the network, even while a recording is active."""
     return inside(None)
 
 
 def run_async(job: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where the calling thread already runs an event loop.
+    """Run a coroutine to completion, even if the calling thread already runs an event loop.
 
-    What it asks is asked for a suite, and never belongs to the recording of a test's own client calls.
+    Its requests are a suite's, and never belong to the recording of a test's own client calls.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, which cancels the job; with what the job says of it in its ``CancelledError``.
+        KeyboardInterrupt: on Ctrl-C, which cancels the job; with the arguments of the job's ``CancelledError``.
     """
     results: list[T] = []
 
     async def keep() -> None:
-        """The task has no result of its own: asyncio spells the result of its main task out, however large it is."""
+        """The task returns nothing: asyncio formats the repr of its main task's result, however large."""
         results.append(await job)
 
     try:
@@ -58,7 +58,7 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
             return results[0]
         except KeyboardInterrupt as error:
             cancelled = error.__context__
-        # raised anew, without the tracebacks of the cancelled requests, which pytest spells out
+        # a new exception, because pytest would print the tracebacks of all cancelled requests
         raise KeyboardInterrupt(*(cancelled.args if isinstance(cancelled, asyncio.CancelledError) else ())) from None
     failures: list[BaseException] = []
 
@@ -66,7 +66,7 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
         try:
             with outside():
                 asyncio.run(keep())
-        except BaseException as error:  # noqa: BLE001  # handed over to the caller's thread
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             failures.append(error)
 
     thread = threading.Thread(target=work, name="llmtune")

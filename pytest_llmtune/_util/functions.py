@@ -36,7 +36,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """Its source text; a digest of its byte code where there is none (a REPL); else the empty text (a builtin)."""
+    """A function's source; without one (a REPL), a hash of its bytecode; for a builtin, the empty string."""
     named = function if hasattr(function, "__qualname__") else type(function)
     try:
         return inspect.getsource(named)
@@ -46,17 +46,17 @@ def source_of(function: Callable[..., Any]) -> str:
 
 
 def load_function(path: str, base_dir: Path, root: Path | None = None) -> Callable[..., Any]:
-    """The function named ``"module:function"``: from a file in ``base_dir``, else from an importable module.
+    """Load ``"module:function"`` from a file in ``base_dir``, else from an importable module.
 
     Args:
-        root: where given, only modules whose file lies in this directory are run: a YAML suite may come from a
-            stranger, and must not reach ``os:system``.
+        root: if given, only modules in this directory are imported: a YAML suite may be untrusted, and must not reach
+            ``os:system``.
 
     Raises:
-        SuiteError: no such module or function, outside ``root``, or the module fails to import.
+        SuiteError: no such module or function, it is outside ``root``, or its import fails.
     """
     if not is_function_path(path):
-        raise SuiteError(f"{path!r} is not of the form 'module:function'")
+        raise SuiteError(f"{path!r} does not have the form 'module:function'")
     module_name, _, names = path.partition(":")
     found: Any = _module(module_name, base_dir, root)
     module = found
@@ -81,7 +81,7 @@ def _module(name: str, base_dir: Path, root: Path | None) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and name.startswith(error.name):
-            raise SuiteError(f"no module {name!r}: neither importable nor the file {file}") from None
+            raise SuiteError(f"no module {name!r}: it cannot be imported, and there is no file {file}") from None
         raise SuiteError(f"importing {name!r} failed: {error}") from error
     except SuiteError:
         raise
@@ -90,7 +90,7 @@ def _module(name: str, base_dir: Path, root: Path | None) -> ModuleType:
 
 
 def _is_found(name: str, file: Path, base_dir: Path) -> bool:
-    """Whether ``import name`` gives this very file: then the app's other modules share it, and may import one another."""
+    """Whether ``import name`` gives this very file, so that the app's other modules share the same module."""
     try:
         top = _file_of(name)
         if top is None or not top.resolve().is_relative_to(base_dir.resolve()):
@@ -102,25 +102,25 @@ def _is_found(name: str, file: Path, base_dir: Path) -> bool:
 
 
 def _file_of(name: str) -> Path | None:
-    """Where a module's outermost package lies, found without running any of its code."""
+    """Location of a module's top-level package, found without running any of its code."""
     top = name.partition(".")[0]
     known = sys.modules.get(top)
     spec = known.__spec__ if known is not None else importlib.util.find_spec(top)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
-    return Path(places[0]) if places and places[0] else None
+    paths = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
+    return Path(paths[0]) if paths and paths[0] else None
 
 
 def _inside(file: Path | None, root: Path | None, name: str) -> None:
     if root is not None and (file is None or not file.resolve().is_relative_to(root.resolve())):
         raise SuiteError(
-            f"the module {name!r} lies outside the project {root}; a YAML suite runs only the project's own code"
+            f"the module {name!r} is outside the project {root}; a YAML suite may only run the project's own code"
         )
 
 
 def _from_file(name: str, file: Path) -> ModuleType:
-    """The module of this very file: another of its name may be imported already (two suites' ``graders.py``)."""
+    """Import this very file, even if another module of the same name is imported (two suites' ``graders.py``)."""
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) and Path(str(known.__file__)).resolve() == file.resolve():
         return known

@@ -15,8 +15,8 @@ from pytest_llmtune.types import CompletionRequest
 __all__ = ["build", "canonical_json", "request_key", "safe_json", "without_n"]
 
 
-# Characters that JSON may hold raw, but that break lines or deceive the reader of a diff (line separators, C1 and
-# bidirectional controls), and lone surrogates, which no file can hold.
+# Valid raw in JSON, but they break lines or mislead the reader of a diff (line separators, C1 and bidirectional
+# controls), or cannot be encoded (lone surrogates).
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
@@ -31,15 +31,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """The one spelling of JSON data: sorted keys, no spaces, and ``1``, ``1.0`` and ``1e0`` are the same number.
+    """Canonical JSON: sorted keys, no spaces, and ``1``, ``1.0`` and ``1e0`` are the same number.
 
     Raises:
-        SuiteError: the value holds what JSON cannot say (NaN, a foreign object, a key that is no text, itself).
+        SuiteError: the value is not representable in JSON (NaN, an arbitrary object, a non-string key, a cycle).
     """
     try:
         return safe_json(_plain(value, ""))
     except RecursionError:
-        raise SuiteError("the request's body is nested too deeply, or holds itself") from None
+        raise SuiteError("the request body is nested too deeply, or contains itself") from None
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -53,18 +53,20 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise SuiteError(
         f"the request parameter {where.lstrip('.') or 'body'} is {value!r:.80} ({type(value).__name__}), "
-        "which JSON cannot say; valid: text, finite numbers, true, false, null, lists and mappings of these"
+        "which JSON cannot represent; valid: strings, finite numbers, true, false, null, lists and mappings of these"
     )
 
 
 def _name(key: Any, where: str) -> str:
     if isinstance(key, str):
         return key
-    raise SuiteError(f"the request parameter {where.lstrip('.') or 'body'} has the key {key!r:.80}, which is no text")
+    raise SuiteError(
+        f"the request parameter {where.lstrip('.') or 'body'} has the key {key!r:.80}; keys must be strings"
+    )
 
 
 def without_n(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body without the number of answers wanted: requests that differ only in ``n`` share their recording."""
+    """The body without ``n``: requests that differ only in ``n`` share their recording."""
     return {name: value for name, value in body.items() if name != "n"}
 
 
@@ -72,16 +74,16 @@ def request_key(body: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of the canonical JSON of a chat completion's body without ``n``.
 
     Raises:
-        SuiteError: the body holds what JSON cannot say.
+        SuiteError: the body is not representable in JSON.
     """
     return hashlib.sha256(canonical_json(without_n(body)).encode()).hexdigest()
 
 
 def build(body: Mapping[str, Any], n: int) -> CompletionRequest:
-    """A request for ``n`` answers; an ``n`` inside ``body`` is left out.
+    """A request for ``n`` answers; an ``n`` in ``body`` is ignored.
 
     Raises:
-        SuiteError: the body holds what JSON cannot say, or ``n`` is no positive whole number.
+        SuiteError: the body is not representable in JSON, or ``n`` is not a positive integer.
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise SuiteError(f"n is {n!r}; valid: a whole number of answers from 1")

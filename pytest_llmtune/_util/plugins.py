@@ -1,4 +1,4 @@
-"""Find what other distributions register through entry points: graders, engines, reporters, sources of completions."""
+"""Load graders, engines, reporters and completion sources that other distributions register as entry points."""
 
 from __future__ import annotations
 
@@ -14,27 +14,25 @@ __all__ = ["installed", "load"]
 
 def installed(kind: str) -> EntryPoints:
     """The entry points of ``pytest_llmtune.<kind>``."""
-    from importlib.metadata import entry_points  # reads the metadata of every distribution: only when asked
+    from importlib.metadata import entry_points  # slow: reads the metadata of every distribution
 
     return entry_points(group=f"pytest_llmtune.{kind}")
 
 
 def load(kind: str, name: str) -> Any:
-    """The object that a distribution registers under a name; None where none does.
+    """Load the object registered under a name; None if there is none.
 
     Raises:
-        LLMTuneError: two distributions register the name, or it cannot be imported.
+        LLMTuneError: several distributions register the name, or the object cannot be imported.
     """
     found = {
         entry.value: entry for entry in installed(kind) if entry.name == name
     }  # an editable install lists it twice
     if len(found) > 1:
-        raise LLMTuneError(
-            f"{name!r} is registered by several packages as one of pytest_llmtune.{kind}: {', '.join(found)}"
-        )
+        raise LLMTuneError(f"several packages register {name!r} in pytest_llmtune.{kind}: {', '.join(found)}")
     for entry in found.values():
         try:
             return entry.load()
-        except Exception as error:  # whatever a stranger's module does when it is imported
+        except Exception as error:  # importing someone else's module can raise anything
             raise LLMTuneError(f"{name!r} (pytest_llmtune.{kind}, {entry.value}) cannot be loaded: {error}") from error
     return None

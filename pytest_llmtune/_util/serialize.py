@@ -1,4 +1,4 @@
-"""Dataclasses to plain JSON values and back, strictly."""
+"""Convert dataclasses to JSON data and back, with strict type checks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["from_plain", "to_plain"]
 
 T = TypeVar("T")
 Where = str | None
-"""Where in the document something stands; None: nobody asks, which spares naming every place of a large one."""
+"""Path of a value in the document; None: not needed, which saves building the paths in a large one."""
 Reader = Callable[[Any, Where], Any]
 
 
 def to_plain(value: Any) -> Any:
-    """JSON data for a value: dataclasses become mappings, tuples lists, ``Decimal`` strings.
+    """Convert a value to JSON data: dataclasses become mappings, tuples lists, ``Decimal`` strings.
 
-    What JSON cannot say (dates, NaN, bytes, foreign objects) becomes its ``str``; keys of mappings become strings.
+    Anything that JSON cannot represent (dates, NaN, bytes, other objects), and every key, becomes its ``str``.
     """
     if value is None or isinstance(value, (str, bool, int)):
         return value
@@ -40,22 +40,22 @@ def to_plain(value: Any) -> Any:
 
 @cache
 def _field_names(kind: type) -> tuple[str, ...]:
-    """Of a dataclass; of any other type none."""
+    """Field names of a dataclass; of any other type, none."""
     return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 def from_plain(kind: type[T], data: Any, where: str = "") -> T:
-    """The value of type ``kind`` that ``to_plain`` made ``data`` from.
+    """Read a value of type ``kind`` from JSON data written by ``to_plain``.
 
     Raises:
-        ValueError: data of another shape; the message starts with the place, such as ``examples[3].votes``.
+        ValueError: the data have another shape; the message starts with the path, such as ``examples[3].votes``.
     """
     reader: Reader = _reader(kind)  # type: ignore[arg-type]  # mypy: a type is no Hashable
     value: T
     try:
         value = reader(data, None)
     except ValueError:
-        value = reader(data, where)  # once more, for the place of what is wrong
+        value = reader(data, where)  # again, to name the path of the error
     return value
 
 
@@ -80,10 +80,6 @@ def _reader(kind: Any) -> Reader:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(kind)
     raise TypeError(f"no plain form for {kind!r}")
-
-
-def _anything(data: Any, _: Where) -> Any:
-    return data
 
 
 def _exactly(kind: type, wanted: str) -> Reader:
@@ -113,7 +109,7 @@ def _decimal(data: Any, where: Where) -> Decimal:
 
 
 _SCALARS: dict[Any, Reader] = {
-    Any: _anything,
+    Any: lambda data, _: data,
     str: _exactly(str, "text"),
     int: _exactly(int, "a whole number"),
     bool: _exactly(bool, "true or false"),
@@ -130,7 +126,7 @@ def _literal(values: tuple[Any, ...]) -> Reader:
 
 
 def _union(kinds: tuple[Any, ...]) -> Reader:
-    """``X | None``; other unions have no plain form of their own."""
+    """``X | None``, the only supported union."""
     (kind,) = (kind for kind in kinds if kind is not type(None))
     inner = _reader(kind)
 

@@ -1,4 +1,4 @@
-"""Statistics: Wilson intervals, the bootstrap, McNemar's exact test, detectable drops."""
+"""Statistics: Wilson intervals, bootstrap, McNemar's exact test, minimum detectable drop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["bootstrap", "bootstrap_mean", "mcnemar_exact", "minimum_detectable_d
 
 
 _DRAWS = 200_000
-"""Values drawn for one bootstrap at most: about 50 ms."""
+"""Maximum number of values drawn for one bootstrap: about 50 ms."""
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a rate (Wilson 1927), which stays within 0..1 and holds at 0 of n and n of n too.
+    """Wilson's score interval of a rate (Wilson 1927), which stays within 0..1 and is valid for 0 of n and n of n.
 
     Raises:
         ValueError: not ``0 <= successes <= n``.
@@ -39,10 +39,10 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0.95) -> Interval:
-    """Interval of a mean over examples: the bias-corrected percentile bootstrap, or its large-sample limit.
+    """Confidence interval of a mean: bias-corrected percentile bootstrap, or its large-sample limit.
 
-    Up to 400 values are resampled (Efron 1981). Past that a mean is normal enough for the skewness-corrected interval of
-    Johnson (1978), which costs one pass. The seed makes the resampled interval repeatable.
+    Up to 400 values are resampled (Efron 1981). Above that, a mean is close enough to normal for the skewness-corrected
+    interval of Johnson (1978), which takes one pass. The seed makes resampling repeatable.
 
     Raises:
         ValueError: no values.
@@ -61,7 +61,7 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0
 
 
 def _percentiles(point: float, drawn: list[float], confidence: float) -> Interval:
-    """Bias-corrected percentiles: shifted by how far the point lies from the middle of the draws."""
+    """Bias-corrected percentiles, shifted by the distance of the point from the median of the draws."""
     drawn.sort()
     below = sum(value < point for value in drawn) + sum(value == point for value in drawn) / 2
     normal = statistics.NormalDist()
@@ -85,7 +85,7 @@ def _johnson(values: Sequence[float], confidence: float) -> Interval:
 def bootstrap(
     values: Sequence[float], aggregate: Callable[[Sequence[float]], float], seed: int = 0, confidence: float = 0.95
 ) -> Interval | None:
-    """Interval of any aggregate over examples, a median say, by bias-corrected percentiles; None: too many values."""
+    """Bootstrap interval of any aggregate, such as a median (bias-corrected percentiles); None if too many values."""
     if not values or (resamples := min(1000, _DRAWS // len(values))) < 200:
         return None
     rng = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
@@ -94,29 +94,21 @@ def bootstrap(
 
 
 def mcnemar_exact(lost: int, gained: int) -> float:
-    """Two-sided p-value of ``lost`` against ``gained`` flips under an even chance: the exact test of McNemar (1947).
-
-    No flip at all is no evidence: 1.0.
-    """
+    """Two-sided p-value of McNemar's exact test (1947) for ``lost`` against ``gained`` flips; 1.0 without flips."""
     flips = lost + gained
     term, total = 1, 0
     for k in range(min(lost, gained) + 1):
         total += term
         term = term * (flips - k) // (k + 1)
-    return min(1.0, 2 * _ratio(total, flips))
-
-
-def _ratio(numerator: int, power_of_two: int) -> float:
-    """``numerator / 2**power_of_two`` where both are too large for a float."""
-    surplus = max(0, numerator.bit_length() - 64)
-    return math.ldexp(float(numerator >> surplus), surplus - power_of_two)
+    surplus = max(0, total.bit_length() - 64)  # total / 2**flips, also if both are too large for a float
+    return min(1.0, 2 * math.ldexp(float(total >> surplus), surplus - flips))
 
 
 def minimum_detectable_drop(n: int, alpha: float = 0.05) -> float:
-    """The smallest drop of a rate over ``n`` paired examples that can be significant at all.
+    """The smallest drop of a rate over ``n`` paired examples that can be significant.
 
-    The best case for telling it: every flip is a loss. Then ``k`` flips have the p-value ``2 / 2**k``; so at alpha 0.05 it
-    takes 6 examples, a drop of ``6 / n``. Past 1 means that no drop can be told.
+    In the best case every flip is a loss. Then ``k`` flips have the p-value ``2 / 2**k``, so at alpha 0.05 it takes 6
+    examples, a drop of ``6 / n``. A value above 1 means that no drop is detectable.
     """
     flips = math.floor(math.log2(2 / alpha)) + 1
     return flips / n if n else math.inf

@@ -1,4 +1,4 @@
-"""Wording shared by messages and reports: counts, dollars, quoting, did-you-mean."""
+"""Text helpers for messages and reports: counts, dollars, quoting, did-you-mean."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 
-# C0 and C1 controls, DEL, marks that turn the reading direction, invisible tags, line separators, lone surrogates
+# C0 and C1 controls, DEL, bidirectional marks, invisible tags, line separators, lone surrogates
 _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-# commands that CI systems obey anywhere in a line of a log: ##[error], ##vso[...], ##teamcity[...]
+# commands that CI systems execute anywhere in a log line: ##[error], ##vso[...], ##teamcity[...]
 _CI_COMMAND = re.compile(r"##(?=[a-z]*\[)")
 
 
@@ -50,21 +50,21 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def clean(text: str) -> str:
-    """Text with nothing left that a terminal or a CI system obeys; tabs and line feeds stay."""
+    """Text with terminal controls and CI commands escaped; tabs and line feeds stay."""
     return _CI_COMMAND.sub(r"#\\#", _HARMFUL.sub(_escaped, text))
 
 
 def one_line(text: str, limit: int = 1_000) -> str:
-    """The beginning of ``text``, at most ``limit`` characters, cleaned, white space as single blanks.
+    """The first ``limit`` characters of ``text``, cleaned, with whitespace as single spaces.
 
-    It may stand at the start of a line: GitHub obeys lines that start with two colons.
+    Safe at the start of a line: a leading ``::``, which GitHub treats as a command, is escaped.
     """
     line = clean(" ".join(text[: 2 * limit].split()))[:limit]
     return f"\\{line}" if line.startswith("::") else line
 
 
 def cell_cut(text: str, width: int) -> str:
-    """``text`` in at most ``width`` terminal cells (a Chinese character has two); ``...`` stands for what was cut."""
+    """``text`` in at most ``width`` terminal cells (a Chinese character takes two), truncated with ``...``."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= width:
@@ -73,7 +73,7 @@ def cell_cut(text: str, width: int) -> str:
 
 
 def cell_pad(text: str, width: int, *, right: bool = False) -> str:
-    """``text`` filled with blanks to ``width`` terminal cells."""
+    """``text`` padded with spaces to ``width`` terminal cells."""
     from rich.cells import cell_len
 
     blanks = " " * max(0, width - cell_len(text))
@@ -81,9 +81,9 @@ def cell_pad(text: str, width: int, *, right: bool = False) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Rows as aligned lines: the first column to the left and cut so that lines fit ``width``, figures to the right.
+    """Rows as aligned lines: first column left-aligned and truncated to fit ``width``, figures right-aligned.
 
-    The last column is taken as words, and stands as it is.
+    The last column is text, and is left as it is.
     """
     from rich.cells import cell_len
 
@@ -103,7 +103,7 @@ def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 
 
 def number(value: float | Decimal, digits: int = 4) -> str:
-    """``value`` with at most ``digits`` decimals; tiny values keep two digits that count."""
+    """``value`` with at most ``digits`` decimals; tiny values keep two significant digits."""
     value = float(value)
     if value and abs(value) < 10**-digits:
         return f"{value:.2g}"
@@ -112,24 +112,24 @@ def number(value: float | Decimal, digits: int = 4) -> str:
 
 
 def dollars(amount: float | Decimal, digits: int = 4) -> str:
-    """USD with at least cents and at most ``digits`` digits that count: ``$0.0003125``, ``$12.40``."""
+    """USD with at least cents and at most ``digits`` significant digits: ``$0.0003125``, ``$12.40``."""
     value = Decimal(str(amount))
     if not value:
         return "$0"
     if value < 0:
         return f"-{dollars(-value, digits)}"
-    places = max(2, digits - 1 - value.adjusted())
-    whole, _, fraction = f"{value:.{places}f}".partition(".")
+    decimals = max(2, digits - 1 - value.adjusted())
+    whole, _, fraction = f"{value:.{decimals}f}".partition(".")
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 def per_thousand(amount: float | Decimal, digits: int = 3) -> str:
-    """A cost per instance as people read it: ``$0.0486 per 1,000 instances``."""
+    """A cost per instance in readable form: ``$0.0486 per 1,000 instances``."""
     return f"{dollars(1000 * Decimal(str(amount)), digits)} per 1,000 instances"
 
 
 def apart(first: float | Decimal, second: float | Decimal, *, money: bool = False) -> tuple[str, str]:
-    """Both numbers with as many digits as it takes to see that they differ."""
+    """Both numbers with as many digits as it takes to tell them apart."""
     show = dollars if money else number
     for digits in (4, 6, 9, 12):
         shown = show(first, digits), show(second, digits)
@@ -149,14 +149,14 @@ def counted(count: int, noun: str) -> str:
 
 
 class InvalidError(SuiteError):
-    """One value of a suite is wrong; ``path`` leads to it from the top of the declaration: ``("model", 1, "stop")``."""
+    """A value of a suite is invalid; ``path`` is its path in the declaration, such as ``("model", 1, "stop")``."""
 
     def __init__(self, message: str, *path: str | int) -> None:
         super().__init__(message)
         self.path = path
 
     def inside(self, *path: str | int) -> InvalidError:
-        """The same problem, seen from further out."""
+        """The same error with ``path`` in front of its own."""
         return InvalidError(str(self), *path, *self.path)
 
     @property
@@ -169,7 +169,7 @@ class InvalidError(SuiteError):
 def shown(value: object, width: int = 80) -> str:
     """A value for a message: its repr on one line, cut to ``width``."""
     text = repr(value)
-    if not isinstance(value, str):  # a foreign repr may hold anything
+    if not isinstance(value, str):  # someone else's repr may contain anything
         text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
@@ -182,11 +182,9 @@ def listed(names: Iterable[object], most: int = 12) -> str:
 
 
 def meant(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str:
-    """`` (did you mean 'x'?)`` where one of the valid words is close, else nothing."""
+    """`` (did you mean 'x'?)`` if one of the valid words is close, else the empty string."""
     words = list(valid)
-    swapped = [
-        name for name in words if name != word and sorted(name) == sorted(str(word))
-    ]  # two letters in each other's place
+    swapped = [name for name in words if name != word and sorted(name) == sorted(str(word))]  # two letters swapped
     close = swapped or difflib.get_close_matches(str(word), words, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -203,22 +201,22 @@ def parse_number(raw: Any) -> Decimal | None:
 
 
 _UNSCOPED = re.compile(r"\bpytest --llm-(?:tune|accept|live|record=(?:missing|all))(?![\w=-])(?! (?:\S*::|\S*\.py|\"))")
-"""A command of one option, without the test that it is meant for."""
+"""A command without the test that it should run."""
 
 
 def scoped(text: str, nodeid: str) -> str:
-    """A message whose commands name this test: without it they would tune, record and pay for every suite."""
+    """A message whose commands name this test; otherwise they would tune, record and pay for every suite."""
     return _UNSCOPED.sub(lambda match: f"{match[0]} {quoted(nodeid)}", text)
 
 
 def quoted(nodeid: str) -> str:
-    """For a POSIX shell and for cmd.exe alike, as far as they agree."""
+    """Quote a node ID for POSIX shells and cmd.exe, as far as they agree."""
     plain = all(character.isalnum() or character in "/._-:=+,@%" for character in nodeid)
     return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'
 
 
 def label(config: Mapping[str, Any]) -> str:
-    """A configuration on one line, the model first and the prompt's beginning last."""
+    """A configuration on one line: model first, start of the prompt last."""
     parts = [str(config["model"])] if "model" in config else []
     texts = ("model", "prompt", "messages")
     parts += [f"{name}={value}" for name, value in config.items() if name not in texts]

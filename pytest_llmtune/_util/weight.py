@@ -1,4 +1,4 @@
-"""How much memory data becomes, estimated from above before or while it is read: a small file may unpack to gigabytes."""
+"""Upper estimates of the memory that data will take, made before or while it is read: a small file may unpack to GBs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["MAX_JSON", "json_weight", "weight_of"]
 
 
 MAX_JSON = 256_000_000
-"""Bytes of memory that one JSON text from outside may become."""
+"""Limit in bytes of memory for one untrusted JSON text."""
 
-_MAPPING, _LIST, _VALUE = 232, 88, 60  # bytes: of CPython's objects, rounded up
+_MAPPING, _LIST, _VALUE = 232, 88, 60  # sizes of CPython objects in bytes, rounded up
 
 
 def json_weight(text: str) -> int:
-    """Bytes of memory that ``json.loads(text)`` takes at most, about. Counts what may begin a value; takes no time."""
-    width = 1 if text.isascii() and "\\u" not in text else 4  # one wide character makes its whole text wide
+    """Approximate upper limit in bytes of memory for ``json.loads(text)``, from counts of delimiters."""
+    width = 1 if text.isascii() and "\\u" not in text else 4  # one wide character makes its whole string wide
     return (
         len(text) * width
         + text.count("{") * _MAPPING
@@ -26,7 +26,7 @@ def json_weight(text: str) -> int:
 
 
 def weight_of(value: Any) -> int:
-    """Bytes of memory of plain data, about; what stands there twice counts twice."""
+    """Approximate bytes of memory of plain data; shared objects count each time."""
     if isinstance(value, str):
         return _VALUE + (len(value) if value.isascii() else 4 * len(value))
     if isinstance(value, Mapping):

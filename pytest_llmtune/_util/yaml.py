@@ -1,8 +1,9 @@
-"""YAML 1.2 as data: no tags, no aliases, line numbers for messages."""
+"""Read YAML as plain data, with limits, and with line numbers in errors."""
 
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -20,38 +21,52 @@ __all__ = ["Document", "YamlError", "documents", "load"]
 def load(
     text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_nodes: int = 200_000, core: bool = False
 ) -> Any:
-    """Read plain data.
+    """Read plain data from one document without tags, anchors and aliases.
 
     Args:
-        core: by YAML 1.2's words, as suites are: ``no``, ``12:30`` and ``2024-01-01`` are texts. So is ``012``, whose zero
-            a number would lose.
-        max_nodes: keys and values, which take some 700 bytes each while they are read.
+        core: by YAML 1.2's core schema, as suites are: ``no``, ``12:30`` and ``2024-01-01`` are strings. So is ``012``,
+            because a number would lose its zero.
+        max_nodes: keys and values; each takes about 700 bytes of memory while being read.
 
     Raises:
-        ValueError: the text is no such YAML; the message starts with ``line N: `` where a line is to blame.
+        ValueError: the text is not such YAML; the message starts with ``line N: `` if one line is at fault.
     """
-    import yaml
-
-    if len(text) > max_chars:
-        raise ValueError(f"{len(text):,} characters are more than the limit of {max_chars:,}")
+    _check_length(text, max_chars)
     try:
-        loader = (_core_loader_class() if core else _plain_loader_class())(text)
-        loader.max_depth, loader.max_nodes = max_depth, max_nodes
-        return loader.get_single_data()
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ValueError(f"line {line}: the character #x{error.character:02x} is not allowed") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise ValueError(f"{where}{error.problem or error.context}") from None
+        with _yaml_errors(text):
+            loader = (_core_loader_class() if core else _plain_loader_class())(text)
+            loader.max_depth, loader.max_nodes = max_depth, max_nodes
+            return loader.get_single_data()
+    except YamlError as error:
+        raise ValueError(f"line {error.line}: {error}") from None
     except (ValueError, OverflowError, RecursionError) as error:  # 5,000 digits, a date of month 99, ...
         raise ValueError(f"a value cannot be read: {error}") from None
 
 
+def _check_length(text: str, most: int) -> None:
+    if len(text) > most:
+        raise ValueError(f"{len(text):,} characters are more than the limit of {most:,}")
+
+
+@contextmanager
+def _yaml_errors(text: str) -> Iterator[None]:
+    """Turn PyYAML's errors into ``YamlError``."""
+    import yaml
+
+    try:
+        yield
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(f"the character #x{error.character:02x} is not allowed", line) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        position = (mark.line + 1, mark.column + 1) if mark else ()
+        raise YamlError(" ".join(filter(None, (error.context, error.problem))), *position) from None
+
+
 @cache
 def _plain_loader_class() -> Any:
-    """A safe loader with our refusals; made on first use, because yaml must not be imported before."""
+    """A safe loader that refuses all but plain data; created on first use, to import yaml lazily."""
     import yaml
 
     class PlainLoader(yaml.SafeLoader):
@@ -85,9 +100,7 @@ def _plain_loader_class() -> Any:
             seen: set[Any] = set()
             for key, _ in node.value:
                 if key.value in seen if isinstance(key.value, str) else True:
-                    problem = (
-                        f"the key {key.value!r} stands twice" if isinstance(key.value, str) else "a key is no text"
-                    )
+                    problem = f"duplicate key {key.value!r}" if isinstance(key.value, str) else "a key is not a string"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
@@ -97,22 +110,26 @@ def _plain_loader_class() -> Any:
 
 @cache
 def _core_loader_class() -> Any:
-    """The plain loader with YAML 1.2's words for plain values."""
-    core: Any = type("CoreLoader", (_plain_loader_class(),), {"yaml_implicit_resolvers": {}})
-    for name, (pattern, first) in (_PLAIN | _DATA).items():
-        core.add_implicit_resolver(f"tag:yaml.org,2002:{name}", pattern, [c if c != "\0" else "" for c in first])
-    return core
+    """The plain loader with YAML 1.2's core schema."""
+    return _with_resolvers("CoreLoader", _plain_loader_class(), _CORE | _DATA)
+
+
+def _with_resolvers(name: str, base: Any, resolvers: Mapping[str, tuple[re.Pattern[str], str]]) -> Any:
+    loader: Any = type(name, (base,), {"yaml_implicit_resolvers": {}})
+    for kind, (pattern, first) in resolvers.items():
+        loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", pattern, [c if c != "\0" else "" for c in first])
+    return loader
 
 
 _MAX_CHARS, _MAX_DEPTH, _MAX_NODES, _MAX_DOCUMENTS = 4_000_000, 50, 200_000, 1_000
 
-_PLAIN = {
+_CORE = {
     "bool": (re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
     "null": (re.compile("^(?:~|null|Null|NULL|)$"), "~nN\0"),
     "int": (re.compile("^[-+]?[0-9]+$"), "-+0123456789"),
     "float": (re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), "-+.0123456789"),
 }
-"""YAML 1.2's core words for plain values; what none of them matches is text."""
+"""YAML 1.2's core schema for plain scalars; what matches none of these is a string."""
 
 _DATA = {
     "int": (re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
@@ -121,13 +138,13 @@ _DATA = {
         "-+.0123456789",
     ),
 }
-"""Numbers in data: ``012`` may be a code, a year or a telephone number."""
+"""Numbers in data: ``012`` may be a code or a telephone number."""
 
-_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map", "merge", *_PLAIN)}
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map", "merge", *_CORE)}
 
 
 class YamlError(Exception):
-    """A file that is not such YAML."""
+    """The text is not valid YAML, or uses a feature that is not allowed."""
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
         super().__init__(message)
@@ -136,34 +153,28 @@ class YamlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document: its data, and where each value stands."""
+    """One document: its data and the position of each value."""
 
     data: Any
     line: int
     """From 1."""
     places: Mapping[str, tuple[int, int]]
-    """A value's path (``model[1].stop``) to the line and column, from 1, of its key or of itself in a list."""
+    """A value's path (``model[1].stop``) to the line and column, from 1, of its key (in a list, of the value)."""
 
 
 def documents(text: str) -> list[Document]:
-    """The documents of a file that are not empty.
+    """The non-empty documents of a file; tags are refused, aliases are resolved.
 
     Raises:
-        YamlError: the text is no YAML, or more than the limits.
+        YamlError: the text is not valid YAML, or exceeds a limit.
     """
-    import yaml
-
-    if len(text) > _MAX_CHARS:
-        raise YamlError(f"{len(text):,} characters are more than the limit of {_MAX_CHARS:,}")
     try:
-        return list(_read(text))
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlError(f"the character #x{error.character:02x} is not allowed", line) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else ()
-        raise YamlError(" ".join(filter(None, (error.context, error.problem))), *place) from None
+        _check_length(text, _MAX_CHARS)
+    except ValueError as error:
+        raise YamlError(str(error)) from None
+    try:
+        with _yaml_errors(text):
+            return list(_read(text))
     except RecursionError:
         raise YamlError("nested too deeply") from None
 
@@ -190,7 +201,7 @@ def _place(node: yaml.Node) -> tuple[int, int]:
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Count nodes as often as aliases repeat them: nine lines of aliases of aliases may stand for billions."""
+    """Count nodes once per alias: nine lines of nested aliases can expand to billions."""
     import yaml
 
     sizes: dict[int, int] = {}
@@ -198,26 +209,22 @@ def _check_size(root: yaml.Node) -> None:
 
     def size(node: yaml.Node, depth: int) -> int:
         if id(node) in open_nodes:
-            raise YamlError("an alias inside of what it stands for", *_place(node))
+            raise YamlError("an alias inside its own anchor", *_place(node))
         if depth > _MAX_DEPTH:
             raise YamlError("nested too deeply", *_place(node))
         if id(node) not in sizes:
             if isinstance(node, yaml.MappingNode):
                 _refuse_twice(node)
             open_nodes.add(id(node))
-            sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
+            items = () if isinstance(node.value, str) else node.value
+            children = [child for item in items for child in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in children)
             open_nodes.remove(id(node))
         if sizes[id(node)] > _MAX_NODES:
             raise YamlError(f"more than the limit of {_MAX_NODES:,} values, aliases counted", *_place(node))
         return sizes[id(node)]
 
     size(root, 0)
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node.value, str):
-        return []
-    return [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
 
 
 def _build(node: yaml.Node, path: str, places: dict[str, tuple[int, int]], loader: Any) -> Any:
@@ -234,7 +241,7 @@ def _build(node: yaml.Node, path: str, places: dict[str, tuple[int, int]], loade
 
 
 def _mapping(node: yaml.MappingNode, path: str, places: dict[str, tuple[int, int]], loader: Any) -> dict[str, Any]:
-    loader.flatten_mapping(node)  # << : what it brings stands first, and what stands here wins
+    loader.flatten_mapping(node)  # expands <<: merged keys come first, own keys override them
     data: dict[str, Any] = {}
     for key, value in node.value:
         inner = f"{path}.{key.value}".removeprefix(".")
@@ -247,9 +254,9 @@ def _refuse_twice(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key.value, str):
-            raise YamlError("a key is no text", *_place(key))
+            raise YamlError("a key is not a string", *_place(key))
         if key.value in seen:
-            raise YamlError(f"the key {shown(key.value)} stands twice", *_place(key))
+            raise YamlError(f"duplicate key {shown(key.value)}", *_place(key))
         seen.add(key.value)
 
 
@@ -260,7 +267,7 @@ def _scalar(node: yaml.Node) -> Any:
             return int(text)
         if kind == "float":
             return float(text)
-    except ValueError as error:  # more digits than Python reads; an explicit !!int before a text
+    except ValueError as error:  # more digits than Python reads; an explicit !!int before a string
         raise YamlError(str(error), *_place(node)) from None
     if kind == "bool":
         return text.lower() == "true"
@@ -269,11 +276,7 @@ def _scalar(node: yaml.Node) -> Any:
 
 @cache
 def _loader_class() -> Any:
-    """A loader that composes nodes and resolves plain values; made on first use: an idle plugin imports no yaml."""
+    """A loader that composes nodes and resolves plain scalars; created on first use, to import yaml lazily."""
     import yaml
 
-    loader: Any = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": {}})
-    for name, (pattern, first) in _PLAIN.items():
-        loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", pattern, [c if c != "\0" else "" for c in first])
-    loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
-    return loader
+    return _with_resolvers("Loader", yaml.SafeLoader, _CORE | {"merge": (re.compile("^<<$"), "<")})

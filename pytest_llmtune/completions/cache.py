@@ -129,7 +129,7 @@ class Cache:
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise CacheError(
                 f"the cache of paid completions {self.path} cannot be used: {str(error) or 'locked or read-only'}; "
-                "free the disk, or make the directory writable, and run again: what was paid for before is kept"
+                "free disk space, or make the directory writable, and run again: what was paid for before is kept"
             ) from None
 
     def _opened(self) -> diskcache.Cache:

@@ -166,7 +166,7 @@ def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tupl
     path = sources.root / name
     try:
         if inside and path.exists() and not path.resolve().is_relative_to(sources.root.resolve()):
-            raise SuiteError(f"endpoints: {name!r:.100} lies outside the project {sources.root}")
+            raise SuiteError(f"endpoints: {name!r:.100} is outside the project {sources.root}")
         if path.is_dir():
             return _from_key_files(path, sources), str(path)
         if not path.is_file():

@@ -1,1 +1,1 @@
-"""Rows of a data set: reading, filtering, splitting."""
+"""Dataset rows: reading, filtering, splitting."""

@@ -1,4 +1,4 @@
-"""Load the rows of a data set, whatever they are stored in."""
+"""Load the rows of a dataset from any supported source."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ MAX_ROWS = 5_000_000
 
 
 def clean_row(raw: Any, where: str) -> dict[str, Any]:
-    """One row as a dict of plain values; NaN, which tables use for it, becomes None: missing.
+    """One row as a dict of plain values; NaN, which tables use for missing values, becomes None.
 
     Raises:
-        SuiteError: no mapping, a column whose name is no text or stands twice, a value that is no data.
+        SuiteError: not a mapping, a column name that is not a string or a duplicate, a value that is not plain data.
     """
     raw = _fields(raw)
     if not isinstance(raw, Mapping):
@@ -58,10 +58,10 @@ def clean_row(raw: Any, where: str) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in raw.items():
         if not isinstance(name, str):
-            raise SuiteError(f"{where}: the column name {shown(name)} is no text")
+            raise SuiteError(f"{where}: column names must be strings, got {shown(name)}")
         column = unicodedata.normalize("NFC", name)
         if column in row:
-            raise SuiteError(f"{where}: the column {shown(column)} stands twice")
+            raise SuiteError(f"{where}: duplicate column {shown(column)}")
         row[column] = _clean(value, where, column)
     return row
 
@@ -82,7 +82,7 @@ def _clean(value: Any, where: str, column: str) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
-        return None  # what is missing, in the words of tables
+        return None  # a missing value in a table
     value = _fields(value)
     if isinstance(value, Mapping):
         return {str(key): _clean(item, where, column) for key, item in value.items()}
@@ -94,12 +94,12 @@ def _clean(value: Any, where: str, column: str) -> Any:
         return _clean(value.tolist(), where, column)
     raise SuiteError(
         f"{where}: column {shown(column)} holds {shown(value)} ({type(value).__name__}); "
-        "valid: text, numbers, true, false, dates, lists and mappings of these"
+        "valid: strings, numbers, true, false, dates, lists and mappings of these"
     )
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of data, whatever the order of its keys."""
+    """SHA-256 (hex) of data, independent of the order of keys."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -122,12 +122,12 @@ def with_ids(numbered: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Example, .
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """SHA-256 (hex) of a set of examples by content, whatever their order."""
+    """SHA-256 (hex) of the examples' content, independent of their order."""
     return digest(sorted(example.id for example in examples))
 
 
 Raw = Iterator[tuple[str, Any]]
-"""(place for messages, raw row)"""
+"""(path for messages, raw row)"""
 
 
 @dataclass(frozen=True)
@@ -136,27 +136,27 @@ class Dataset:
 
     examples: tuple[Example, ...]
     dropped: int = 0
-    """Rows left out because a column that is needed was missing in them."""
+    """Rows dropped because they lack a required column."""
     source: str = ""
     columns: tuple[str, ...] = ()
     filtered: int = 0
-    """Rows that ``where`` left out."""
+    """Rows excluded by ``where``."""
     lacking: Mapping[str, int] = field(default_factory=dict)
-    """Column to the number of rows dropped for want of it."""
+    """Column to the number of rows dropped for lacking it."""
     notes: tuple[str, ...] = ()
-    """What a reader should know of how the data were read."""
+    """Remarks on how the data were read."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the rows by content, whatever their order."""
+        """SHA-256 (hex) of the rows' content, independent of their order."""
         return fingerprint(self.examples)
 
 
 def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
-    """Whether a dataset is there at all, without reading it.
+    """Check that a dataset exists, without reading it.
 
     Raises:
-        SuiteError: no file, no rows, no such kind of source.
+        SuiteError: no file, no rows, an unsupported source.
     """
     if isinstance(source, str):
         if source.startswith("hf:"):
@@ -176,14 +176,14 @@ def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
 
 
 def _is_table(source: Any) -> bool:
-    """A pandas or polars DataFrame, a ``datasets.Dataset``: what holds named columns, row by row."""
+    """Whether it is a table: a pandas or polars DataFrame, or a ``datasets.Dataset``."""
     names = getattr(source, "columns", None) is not None or getattr(source, "column_names", None) is not None
     return names and not isinstance(source, (str, bytes, Mapping, type))
 
 
-_HEAD = 64_000  # bytes of a file that show how its cells are separated
+_HEAD = 64_000  # bytes of a file inspected for its delimiter
 _SWELLS = 4
-"""Bytes of memory for each byte of a file that is allowed."""
+"""Bytes of memory allowed per byte of a file."""
 
 
 def load(
@@ -202,17 +202,17 @@ def load(
     Args:
         source: a path, a glob, ``archive.zip/member``, ``hf:NAME``, ``module:function``, a list of rows (mappings,
             dataclasses, pydantic models), a table (pandas, polars, datasets), or a function.
-        base_dir: what paths are relative to (default: the current directory).
-        root: where given, nothing outside this directory is read or run.
-        where: which rows to keep; an expression (see ``expression``) or a function of the row.
-        needed: columns without which a row is dropped; or a function that tells them from the columns there are.
+        base_dir: base of relative paths (default: the current directory).
+        root: if given, nothing outside this directory is read or run.
+        where: which rows to keep; an expression (see ``data.where``) or a function of the row.
+        needed: columns that a row must have to be kept; or a function from all columns to these.
         columns: names for the columns of CSV and TSV files that have no header line.
         offline: ``hf:`` uses local copies only.
-        max_bytes: of files, unpacked; their rows may take four times as much memory. Default: 50 MB.
+        max_bytes: limit for unpacked files; their rows may take four times as much memory. Default: 50 MB.
 
     Raises:
-        SuiteError: the source is not there or not readable, ``where`` or ``needed`` names a column that no row has, or
-            no row is left.
+        SuiteError: the source is missing or unreadable, ``where`` or ``needed`` names a column that no row has, or no
+            row is left.
     """
     base = base_dir or Path.cwd()
     label = source_label(source)
@@ -270,7 +270,7 @@ def _raw(
 
 
 def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None, max_bytes: int, notes: list[str]) -> Raw:
-    """Rows of files, which may be a stranger's: what they unpack to and become is counted while they are read."""
+    """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
     left, memory = max_bytes, _SWELLS * max_bytes
     for file in found:
         content = file.read(left)
@@ -306,7 +306,7 @@ def _of_rows(data: Any, label: str) -> Raw:
 
 
 def _numbered(data: Iterable[Any], label: str) -> Raw:
-    """Rows with their places; what goes wrong between two rows is told as ours."""
+    """Rows with their paths; an error while iterating becomes a SuiteError."""
     number = 0
     try:
         for row in data:
@@ -365,7 +365,7 @@ def _require(wanted: Iterable[str], there: Sequence[str], label: str) -> None:
 def _complete(
     kept: list[tuple[int, dict[str, Any]]], wanted: Sequence[str]
 ) -> tuple[list[tuple[int, dict[str, Any]]], Counter[str]]:
-    """The rows that have every column wanted, and how many lack which."""
+    """The rows that have every required column, and how many rows lack each column."""
     complete, lacking = [], Counter[str]()
     for index, row in kept:
         missing = [name for name in wanted if row.get(name) is None]
@@ -376,6 +376,6 @@ def _complete(
 
 
 def _nothing_left(label: str, total: int, filtered: int, where: Any, lacking: Mapping[str, int]) -> str:
-    reasons = [f"{filtered} left out by where={where!r}"] if filtered else []
+    reasons = [f"{filtered} excluded by where={where!r}"] if filtered else []
     reasons += [f"{count} without {name!r}" for name, count in lacking.items()]
     return f"{label}: no row of {total} is left: {', '.join(reasons)}"

@@ -1,4 +1,4 @@
-"""Read data sets from the Hugging Face hub."""
+"""Read datasets from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTIONS = ("name", "split", "revision")
 
 
 class HubName(dict[str, str]):
-    """``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``, taken apart; PATH is a hub name or a local directory."""
+    """Parsed ``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``; PATH is a Hub name or a local directory."""
 
     @property
     def path(self) -> str:
@@ -28,10 +28,10 @@ class HubName(dict[str, str]):
 
 
 def parse_name(source: str) -> HubName:
-    """Take ``hf:...`` apart.
+    """Parse ``hf:...``.
 
     Raises:
-        SuiteError: no name, or an option that does not exist.
+        SuiteError: no name, or an unknown option.
     """
     path, _, query = source.removeprefix("hf:").partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -42,19 +42,19 @@ def parse_name(source: str) -> HubName:
             )
     if not path.strip("/"):
         raise SuiteError(
-            f"{shown(source)} names no data set; valid: hf:openai/gsm8k?name=main&split=test, hf:./saved_copy"
+            f"{shown(source)} names no dataset; valid: hf:openai/gsm8k?name=main&split=test, hf:./saved_copy"
         )
     return HubName(path=path, **options)
 
 
 def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline: bool = False) -> Iterable[Any]:
-    """The rows of ``hf:NAME``, in order; reading them may fail in the library's own ways.
+    """The rows of ``hf:NAME``, in order; iterating may raise the library's own errors.
 
     Args:
         offline: use local copies only: a directory (``save_to_disk``, or files), or the library's cache.
 
     Raises:
-        SuiteError: the extra is missing, there is no such data set or split, or (offline) no local copy.
+        SuiteError: the extra is not installed, no such dataset or split, or (offline) no local copy.
     """
     try:
         import datasets
@@ -64,7 +64,7 @@ def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline:
     directory = base_dir / name.path
     if root is not None and directory.exists() and not directory.resolve().is_relative_to(root.resolve()):
         raise SuiteError(
-            f"{shown(source)} lies outside the project {root}; a YAML suite reads only the project's own files"
+            f"{shown(source)} is outside the project {root}; a YAML suite may only read the project's own files"
         )
     try:
         with _quiet(datasets, offline=offline or directory.is_dir()):
@@ -73,7 +73,7 @@ def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline:
         raise
     except Exception as error:
         shut = offline and not directory.is_dir()
-        hint = "; the network is shut here: load it once with --llm-tune or --llm-record=missing" if shut else ""
+        hint = "; the network is blocked here: load it once with --llm-tune or --llm-record=missing" if shut else ""
         raise SuiteError(
             f"{source} cannot be loaded: {type(error).__name__}: {shown(str(error), 300)}{hint}"
         ) from error
@@ -101,7 +101,7 @@ def _split(data: Any, name: HubName, source: str) -> Any:
 
 @contextmanager
 def _quiet(datasets: Any, *, offline: bool) -> Iterator[None]:
-    """No progress bars in a test's output; offline, the library looks at its cache alone."""
+    """Disable progress bars; if offline, restrict the library to its cache."""
     from huggingface_hub import constants
 
     bars = datasets.are_progress_bars_disabled()

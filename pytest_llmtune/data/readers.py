@@ -32,23 +32,23 @@ __all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "delimiter_note", "find
 
 
 Reader = Callable[..., Iterator[tuple[str, Any]]]
-"""(content, name for messages, columns of a file without a header, bytes of memory that may come of it) to (place, raw row)."""
+"""(content, name for messages, columns of a file without a header, limit in bytes of memory) to (path, raw row)."""
 
 _LISTS = ("data", "rows", "examples", "instances", "questions")
-"""Where a JSON document that is no list keeps its rows."""
+"""Keys under which a JSON object may have its rows."""
 _CELL = 16 * 1024 * 1024
 _MOST_COLUMNS = 10_000
 _BATCH = 1024
-"""Rows of a parquet file that are in memory at once, at most."""
+"""Maximum number of parquet rows in memory at once."""
 _MOST = 200_000_000
 _YAML_NODE = 700
-"""Bytes of memory of a value while a YAML document is read."""
+"""Bytes of memory per value while a YAML document is read."""
 _PER_VALUE = 16
-"""Bytes of a value in memory beside its text, which parquet's own figures leave out."""
+"""Memory overhead of a value in bytes, which parquet's own sizes do not include."""
 
 
 def format_of(name: str) -> str | None:
-    """The format that a file's name promises, or None."""
+    """The format by a file's name, or None."""
     suffix = name.lower().removesuffix(".gz").rpartition(".")[2]
     return suffix if suffix in FORMATS else None
 
@@ -57,14 +57,16 @@ def _text(content: bytes, name: str) -> str:
     head = content[:1000]
     if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         kind = (
-            "is UTF-16 without a byte order mark" if head.count(b"\0") * 3 > len(head) else "holds NUL bytes: no text"
+            "is UTF-16 without a byte order mark"
+            if head.count(b"\0") * 3 > len(head)
+            else "contains NUL bytes: not a text file"
         )
         raise SuiteError(f"{name}: {kind}; save the file as UTF-8 (iconv -f UTF-16LE -t UTF-8)")
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
     encoding = "utf-16" if utf16 else "utf-8"
     try:
         text = content.decode(encoding).removeprefix("\ufeff")
-        return text.replace("\r\n", "\n")  # inside of cells too: git's core.autocrlf changes no row
+        return text.replace("\r\n", "\n")  # also inside cells, so that git's core.autocrlf changes no row
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SuiteError(
@@ -74,7 +76,7 @@ def _text(content: bytes, name: str) -> str:
 
 
 def too_large(place: str, most: int) -> SuiteError:
-    """What is said of data that become more than ``most`` bytes of memory."""
+    """The error for data that take more than ``most`` bytes of memory."""
     return SuiteError(
         f"{place}: unpacks to more than the limit of {most:,} bytes of memory; to allow more: --llm-max-data=MB (default 50)"
     )
@@ -94,7 +96,7 @@ def _parse_json(text: str, place: str, most: int) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is more than a number can hold")
+        raise ValueError(f"{text} is too large for a number")
     return value
 
 
@@ -102,7 +104,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} stands twice")
+        raise ValueError(f"duplicate key {shown(next(name for name in names if names.count(name) > 1))}")
     return found
 
 
@@ -110,7 +112,7 @@ _DECODER = json.JSONDecoder(parse_float=_finite, object_pairs_hook=_distinct)
 
 
 def _jsonl(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
-    # by \n alone: JSON strings may hold U+2028 and other ends of lines
+    # split at \n only: JSON strings may contain U+2028 and other line separators
     for number, line in enumerate(_text(content, name).split("\n"), 1):
         if line.strip():
             place = f"{name}:{number}"
@@ -131,8 +133,8 @@ def _json(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST)
 
 
 def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """A list of rows, ``{"data": [...]}``, pandas' ``to_json`` in any orientation that names columns, or one row alone (a
-    directory of one file a row, as MATH has it).
+    """Rows of a list, of ``{"data": [...]}``, of pandas' ``to_json`` in any orientation with column names, or a single row
+    (one file per row, as in MATH).
     """
     if isinstance(data, Mapping) and (rows := _of_pandas(data, name)) is not None:
         data = rows
@@ -140,7 +142,7 @@ def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
         held = [data[key] for key in _LISTS if isinstance(data.get(key), list)]
         data = held[0] if len(held) == 1 and all(isinstance(row, Mapping) for row in held[0]) else [data]
     if not isinstance(data, list):
-        raise SuiteError(f"{name}: holds {shown(data)}; valid: a list of rows")
+        raise SuiteError(f"{name}: contains {shown(data)}; valid: a list of rows")
     for number, row in enumerate(data, 1):
         yield f"{name}: row {number}", row
 
@@ -150,7 +152,7 @@ def _of_pandas(data: Mapping[str, Any], name: str) -> list[dict[str, Any]] | Non
     if {"columns", "data"} <= data.keys() <= {"columns", "data", "index"} and isinstance(data["columns"], list):
         header, table = data["columns"], data["data"]
         if not isinstance(table, list) or not all(isinstance(row, list) and len(row) == len(header) for row in table):
-            raise SuiteError(f"{name}: the rows of `data` have not as many values as there are `columns`")
+            raise SuiteError(f"{name}: the rows of `data` do not have as many values as there are `columns`")
         return [dict(zip(map(str, header), row, strict=True)) for row in table]
     inner = list(data.values())
     if not inner or not all(isinstance(one, Mapping) and one and one.keys() == inner[0].keys() for one in inner):
@@ -171,7 +173,7 @@ def _yaml(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST)
 
 @contextmanager
 def _large_cells() -> Iterator[None]:
-    """csv refuses cells above 128 KB, by a limit that the whole process shares."""
+    """Lift csv's limit of 128 KB per cell, which is global to the process."""
     before = csv.field_size_limit(_CELL)
     try:
         yield
@@ -183,11 +185,11 @@ def _table(text: str, name: str, **dialect: Any) -> Iterator[tuple[int, list[str
     """(line number, cells) of every line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
     while True:
-        with _large_cells():  # for one row only: between two rows others may read tables too
+        with _large_cells():  # per row: other code may read tables between two rows
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                raise SuiteError(f"{name}:{reader.line_num}: no table: {error}") from None
+                raise SuiteError(f"{name}:{reader.line_num}: not a table: {error}") from None
         if cells is None:
             return
         if len(cells) > _MOST_COLUMNS:
@@ -204,7 +206,7 @@ def _csv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOS
 
 
 def delimiter_note(content: bytes, name: str) -> str:
-    """What is told of a CSV file whose cells are not separated by commas; empty for others."""
+    """Remark on a CSV file that is not separated by commas; empty for others."""
     if format_of(name) != "csv":
         return ""
     try:
@@ -219,7 +221,7 @@ _SAMPLE = 20  # lines
 
 
 def _delimiter(text: str) -> str:
-    """Commas, unless the first lines fall into as many cells each by semicolons or tabs, and do not by commas."""
+    """A comma, unless semicolons or tabs split the first lines into equally many cells and commas do not."""
     lines = text.split("\n", _SAMPLE)[:_SAMPLE]
     if ";" not in lines[0] and "\t" not in lines[0]:
         return ","
@@ -230,7 +232,7 @@ def _delimiter(text: str) -> str:
 
 
 def _widths(sample: str, mark: str) -> set[int]:
-    """How many cells the lines have; the last one may be cut in the middle of a cell."""
+    """Numbers of cells per line; the last line may be truncated."""
     with _large_cells():
         try:
             rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=mark) if any(row)]
@@ -240,7 +242,7 @@ def _widths(sample: str, mark: str) -> set[int]:
 
 
 def _tsv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:
-    """Spreadsheets quote cells in TSV too; other programs write a lone quotation mark as it is."""
+    """Spreadsheets quote TSV cells; other programs write a lone quotation mark unescaped."""
     text = _text(content, name)
     quoting = csv.QUOTE_MINIMAL
     try:
@@ -271,7 +273,7 @@ def _records(
 
 
 def _refuse_unnamed(cell: str, column: str, place: str, header: Sequence[str]) -> None:
-    """A column without a name and without a value is a spreadsheet's leftover; one with a value is a lost cell."""
+    """Refuse a value in an unnamed column; an empty unnamed column is a spreadsheet's leftover."""
     if not column and cell.strip():
         raise SuiteError(f"{place}: the cell {shown(cell, 40)} is in no named column; the header is {listed(header)}")
 
@@ -301,9 +303,9 @@ def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MO
 
 
 def _largest_row(group: Any) -> int:
-    """Bytes of memory that one row of a row group may have, from above: a few bytes may stand for a long text in every row.
+    """Upper bound in bytes of memory for one row of a row group: a few bytes may encode a long text in every row.
 
-    A text stands in its column's data at least once, and a list has at most all of its column's values.
+    A text is in its column's data at least once, and a list has at most all of its column's values.
     """
     columns = (group.column(index) for index in range(group.num_columns))
     return 1 + sum(int(column.total_uncompressed_size + _PER_VALUE * column.num_values) for column in columns)
@@ -322,7 +324,7 @@ FORMATS: Mapping[str, Reader] = {
 
 
 MAX_BYTES = 50_000_000
-"""Of all files of a dataset together, unpacked; `--llm-max-data` sets another limit."""
+"""Limit for all unpacked files of a dataset together, unless `--llm-max-data` is given."""
 MAX_FILES = 100_000
 _ALLOW = "; to allow more: --llm-max-data=MB"
 _BROKEN_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
@@ -341,7 +343,7 @@ class DataFile:
         """One of ``FORMATS``.
 
         Raises:
-            SuiteError: the name has no ending that says it.
+            SuiteError: the file name has no known extension.
         """
         found = format_of(self.member or self.path.name)
         if found is None:
@@ -351,7 +353,7 @@ class DataFile:
         return found
 
     def read(self, limit: int = MAX_BYTES) -> bytes:
-        """The content, unpacked.
+        """The unpacked content.
 
         Raises:
             SuiteError: it cannot be read, or is larger than ``limit`` bytes.
@@ -381,16 +383,16 @@ class DataFile:
 
 
 def find(source: str, base_dir: Path, root: Path | None = None, limit: int | None = None) -> tuple[DataFile, ...]:
-    """The files that a dataset's path names, in order of their names.
+    """The files that a dataset's path matches, sorted by name.
 
     Args:
-        source: relative to ``base_dir``; a file, a glob (``data/*.jsonl``), or a zip followed by nothing, a member, or
-            a glob of members (``exam.zip/test/*.jsonl``).
-        root: where given, every file must lie in this directory.
-        limit: bytes of all members of an archive; default: ``MAX_BYTES``.
+        source: relative to ``base_dir``; a file, a glob (``data/*.jsonl``), or a zip, optionally followed by a member or a
+            glob of members (``exam.zip/test/*.jsonl``).
+        root: if given, every file must be in this directory.
+        limit: total bytes of an archive's members; default: ``MAX_BYTES``.
 
     Raises:
-        SuiteError: nothing is there, it lies outside ``root``, or is too large.
+        SuiteError: no file, a file outside ``root``, or too large.
     """
     most = MAX_BYTES if limit is None else limit
     archive, member = _archive(source)
@@ -401,7 +403,7 @@ def find(source: str, base_dir: Path, root: Path | None = None, limit: int | Non
 
 
 def _archive(source: str) -> tuple[str | None, str]:
-    """The path up to a component that ends in .zip, and what stands behind it."""
+    """The path up to a component that ends in .zip, and the rest."""
     parts = source.replace("\\", "/").split("/")
     for index, part in enumerate(parts):
         if part.lower().endswith(".zip"):
@@ -412,7 +414,7 @@ def _archive(source: str) -> tuple[str | None, str]:
 def _paths(pattern: str, base_dir: Path, root: Path | None, source: str) -> list[Path]:
     direct = base_dir / pattern
     try:
-        _keep_inside([_before_magic(direct)], root, source)  # first: a glob from / would walk the whole disk
+        _keep_inside([_before_magic(direct)], root, source)  # before globbing: a glob from / would walk the whole disk
         if direct.is_file():
             found = [direct]
         else:
@@ -421,18 +423,18 @@ def _paths(pattern: str, base_dir: Path, root: Path | None, source: str) -> list
             found = sorted(path for name in _at_most(names, source) if (path := base_dir / name).is_file())
         _keep_inside(found, root, source)
         _refuse_controls([_relative(path, base_dir) for path in found], source)
-    except (OSError, ValueError) as error:  # a name too long, a NUL
-        raise SuiteError(f"{shown(source)} is no usable path: {getattr(error, 'strerror', None) or error}") from None
+    except (OSError, ValueError) as error:  # name too long, NUL
+        raise SuiteError(f"{shown(source)} is not a usable path: {getattr(error, 'strerror', None) or error}") from None
     if not found:
         raise SuiteError(_absence(pattern, direct))
     return found
 
 
 def _refuse_controls(names: Iterable[str], source: str) -> None:
-    """Names are said in messages and reports, where a line end or an escape would be obeyed."""
+    """Refuse file names with line breaks or escapes, which would be interpreted in messages and reports."""
     for name in names:
         if has_controls(name):
-            raise SuiteError(f"{shown(source)} names {name!a}, which holds control characters; rename the file")
+            raise SuiteError(f"{shown(source)} names {name!a}, which contains control characters; rename the file")
 
 
 def _before_magic(path: Path) -> Path:
@@ -444,7 +446,7 @@ def _keep_inside(paths: Iterable[Path], root: Path | None, source: str) -> None:
     for path in paths:
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             raise SuiteError(
-                f"{shown(source)} lies outside the project {root}; a YAML suite reads only the project's own files"
+                f"{shown(source)} is outside the project {root}; a YAML suite may only read the project's own files"
             )
 
 
@@ -471,7 +473,7 @@ def _relative(path: Path, base_dir: Path) -> str:
 
 
 def _members(path: Path, pattern: str, source: str, most: int) -> list[DataFile]:
-    """Members are read from the archive, never unpacked to disk: their names lead nowhere."""
+    """Archive members, which are never unpacked to disk, so that their names cannot escape."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]

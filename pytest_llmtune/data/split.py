@@ -22,20 +22,20 @@ __all__ = ["Split", "split"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The rows of a suite, in the order in which they are used."""
+    """The rows of a suite, in the order of use."""
 
     tune: tuple[Example, ...]
     test: tuple[Example, ...]
     reused: bool = False
-    """No row was left for the test, so that it holds the tuning rows."""
+    """Whether ``test`` has the tuning rows, because no row was left for it."""
     dataset: Dataset | None = None
-    """Where the rows came from, with the count of those left out."""
+    """The source of the rows, with counts of those left out."""
     doubled: int = 0
-    """Rows left out because an earlier one asks the same."""
+    """Rows left out as duplicates."""
 
 
 Identity = Mapping[str, str]
-"""Example id to the digest of what a model is asked about it: rows that differ elsewhere are duplicates too."""
+"""Example ID to the hash of its prompt columns: rows that differ only in other columns are duplicates."""
 
 
 def split(
@@ -50,20 +50,20 @@ def split(
     asked: Iterable[str] = (),
     duplicates: Literal["refuse", "drop", "allow"] = "refuse",
 ) -> Split:
-    """Divide a dataset.
+    """Split a dataset into tuning and test rows.
 
     Args:
         tune_size: rows to tune on; below 1, a fraction of all rows.
-        test_size: at most so many rows to test on; None: all the rest.
-        method: ``random``: the first ``tune_size`` rows tune. ``hash``: a row's own content decides its side, so that
-            no row changes sides when others are appended (or, where ``tune_size`` is a fraction, moved or removed).
-        shuffle: put the rows into an order by content and seed, which re-ordering the file does not change.
-        stratify: a column whose values are to be as frequent in both parts as in the whole.
-        asked: the columns that make up what a model is asked; two rows that agree in them are duplicates. Default: all.
-        duplicates: what to do with a row that is on both sides: ``refuse``, ``drop`` every second one, ``allow``.
+        test_size: maximum number of test rows; None: all the rest.
+        method: ``random``: the first ``tune_size`` rows tune. ``hash``: a row's content decides its side, so that no row
+            changes sides when others are appended (or, if ``tune_size`` is a fraction, moved or removed).
+        shuffle: order the rows by content and seed, independent of their order in the file.
+        stratify: a column whose values should be as frequent in both parts as in the whole.
+        asked: the columns that make up the prompt; rows that agree in them are duplicates. Default: all.
+        duplicates: what to do with a row on both sides: ``refuse``, ``drop`` all but the first, ``allow``.
 
     Raises:
-        SuiteError: duplicates on both sides, a stratum column that is not there, a combination that cannot be.
+        SuiteError: duplicates on both sides, an unknown stratum column, an unsupported combination.
     """
     identity = _identities(dataset.examples, tuple(asked))
     examples = _distinct(dataset.examples, identity) if duplicates == "drop" else dataset.examples
@@ -100,7 +100,7 @@ def _distinct(examples: Iterable[Example], identity: Identity) -> tuple[Example,
 
 
 def _hash(seed: int, *parts: object) -> float:
-    """A number in [0, 1) that depends on seed and parts alone."""
+    """A number in [0, 1) determined by seed and parts."""
     text = "\0".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / (1 << 56)
 
@@ -110,7 +110,7 @@ def _count(size: int | float, total: int) -> int:
 
 
 def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tuple[list[Example], list[Example]]:
-    """The first ``count`` rows and the rest; each stratum in proportion, the largest remainders rounded up."""
+    """The first ``count`` rows and the rest; strata in proportion, largest remainders rounded up."""
     if stratify is None or count >= len(ordered):
         return list(ordered[:count]), list(ordered[count:])
     strata: dict[str, list[Example]] = defaultdict(list)
@@ -136,10 +136,10 @@ def _by_hash(
     stratify: str | None,
     identity: Identity,
 ) -> tuple[list[Example], list[Example]]:
-    """Sides that do not depend on how many rows there are.
+    """Assign sides independently of the number of rows.
 
-    A fraction: each row by its own hash. A count: the first so many, in the order of the file, of the half of the rows
-    whose hash is below 1/2; rows that are appended come later, and move nobody.
+    A fraction: each row by its own hash. A count: the first rows, in file order, of those whose hash is below 1/2, so that
+    appended rows move no other.
     """
     fraction = tune_size if isinstance(tune_size, float) else 0.5
     if stratify is None:
@@ -156,7 +156,7 @@ def _by_hash(
 
 
 def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, stratify: str) -> set[str]:
-    """In each stratum, in the order of the file, the same share of every few rows; the seed draws which of them."""
+    """In each stratum, in file order, the same share of every few rows; the seed decides which of them."""
     size = max(1, round(1 / fraction))
     strata: dict[str, list[str]] = defaultdict(list)
     for example in examples:
@@ -178,7 +178,7 @@ def _refuse_leaks(tune: Iterable[Example], test: Iterable[Example], identity: Id
         pairs = ", ".join(f"{one.index + 1} = {other.index + 1}" for one, other in leaks[:5])
         more = f" and {len(leaks) - 5} more" if len(leaks) > 5 else ""
         raise SuiteError(
-            f"{len(leaks)} of the test rows are asked in tuning too (rows {pairs}{more}; "
+            f"{len(leaks)} of the test rows are tuning rows too (rows {pairs}{more}; "
             f"the first: {shown(dict(leaks[0][0].row))}); "
             "remove them, or set duplicates='drop' (keep the first of each) or duplicates='allow'"
         )

@@ -27,17 +27,17 @@ _ORDERS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 _SYMBOLS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _WORDS = {"true": True, "false": False, "null": None}
-"""As YAML and JSON write them; a column of such a name is row["true"]."""
+"""Spelled as in YAML and JSON; a column of such a name is row["true"]."""
 
 
 def compile_condition(text: str) -> tuple[Condition, frozenset[str]]:
-    """A test of rows, and the columns it asks for.
+    """A predicate on rows, and the columns it uses.
 
-    A comparison with a missing value is false (but ``!=``, ``not in`` and ``is None`` see it); a text that reads as a
-    number compares with a number as that number, since the cells of a CSV are all text.
+    A comparison with a missing value is false (except ``!=``, ``not in`` and ``is None``); a numeric string compares with
+    a number as a number, because all cells of a CSV are strings.
 
     Raises:
-        SuiteError: no such expression; names the part that is not allowed.
+        SuiteError: not such an expression; the message names the part that is not allowed.
     """
     if len(text) > _MAX_CHARS:
         raise InvalidError(f"has {len(text):,} characters, more than the limit of {_MAX_CHARS:,}")
@@ -46,16 +46,16 @@ def compile_condition(text: str) -> tuple[Condition, frozenset[str]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error
         raise InvalidError(
-            f"{shown(text)} is no expression: {reason}; valid: level >= 3 and topic in ['a', 'b']"
+            f"{shown(text)} is not an expression: {reason}; valid: level >= 3 and topic in ['a', 'b']"
         ) from None
     if sum(1 for _ in ast.walk(tree)) > _MAX_NODES:
-        raise InvalidError(f"{shown(text)} is longer than the limit of {_MAX_NODES:,} parts")
+        raise InvalidError(f"{shown(text)} exceeds the limit of {_MAX_NODES:,} parts")
     columns: set[str] = set()
     return _Compiler(text.strip(), columns).condition(tree.body), frozenset(columns)
 
 
 class _Compiler:
-    """From the syntax tree to closures; every node that is not named here is refused."""
+    """Compiles a syntax tree to closures; any node not handled here is refused."""
 
     def __init__(self, text: str, columns: set[str]) -> None:
         self.text, self.columns = text, columns
@@ -116,7 +116,7 @@ class _Compiler:
             return any(_equal(left, item) for item in right)
         if right is None:
             return False
-        raise SuiteError(f"where={self.text!r}: {shown(right)} is no list or text to be in")
+        raise SuiteError(f"where={self.text!r}: {shown(right)} is not a list or string, as `in` requires")
 
     def _value(self, node: ast.expr) -> Value:
         if (name := self._column(node)) is not None:
@@ -158,7 +158,7 @@ class _Compiler:
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """A text beside a number is read as a number, if it is one."""
+    """Convert a numeric string that is compared with a number."""
     for text, other in ((left, right), (right, left)):
         if isinstance(text, str) and isinstance(other, (int, float)) and not isinstance(other, bool):
             value = parse_number(text)

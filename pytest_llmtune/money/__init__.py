@@ -1,1 +1,1 @@
-"""Prices and the ledger of what was spent, in USD."""
+"""Prices, and the ledger of USD spent."""

@@ -1,4 +1,4 @@
-"""Reserve and settle USD: one run, or several processes that share one cap."""
+"""Reserve and settle USD, for one process or several that share a limit."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ __all__ = ["Ledger", "Reservation", "SharedSpend", "closing_reservation"]
 
 _ZERO = Decimal(0)
 _HUNDREDTH = Decimal("0.01")
-_PAUSE = 0.05  # seconds between two looks at what other processes have settled
+_PAUSE = 0.05  # seconds between checks of what other processes have settled
 
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """USD set aside for one request; ``settle`` says what it really cost."""
+    """USD reserved for one request; ``settle`` sets the actual cost."""
 
     amount: Decimal
     cost: Decimal | None = None
     uncertain: bool = False
     model: str = ""
-    """What is learned of one model's bills counts for its other requests."""
+    """What a model's bills show applies to its other requests."""
     asked: Decimal = _ZERO
-    """USD that the request should cost at most, by what it says itself."""
+    """Upper bound in USD, by the request itself."""
     ledger: Ledger | None = None
-    """Where it was made."""
+    """The ledger that granted it."""
     grown: bool = False
-    """Whether another bill of its model was larger than asked for while this one was under way."""
+    """Whether another bill of its model exceeded its reservation while this request was in flight."""
 
     def settle(self, cost: Decimal, *, uncertain: bool = False) -> None:
-        """The request cost this many USD; ``uncertain``: it may have, nobody can tell."""
+        """Set the actual cost in USD; ``uncertain``: it may have been billed."""
         self.cost, self.uncertain = cost, uncertain
 
     def billed(self, cost: Decimal) -> bool:
-        """As ``settle``; where it is more than was asked for, all that is under way counts so at once, and True."""
+        """Like ``settle``; if the bill exceeds the reservation, enlarge those in flight at once and return True."""
         self.settle(cost)
         if not self.asked or cost <= self.asked:
             return False
@@ -57,18 +57,18 @@ class Reservation:
 
     @property
     def price(self) -> Decimal:
-        """USD that it counts with: the whole amount, where ``settle`` said nothing else."""
+        """USD that it counts as: the whole amount until ``settle``."""
         return self.amount if self.cost is None else self.cost
 
     @property
     def overdrawn(self) -> bool:
-        """Whether it was granted for less than its model turned out to bill, and the limit does not hold that."""
+        """Whether its model turned out to bill more than reserved, and the limit does not cover that."""
         return self.grown and self.ledger is not None and self.ledger.overdrawn
 
 
 @contextmanager
 def closing_reservation(reservation: Reservation, close: Callable[[Reservation], None]) -> Iterator[Reservation]:
-    """Give a reservation to ``close`` in the end; by then an exception without ``settle`` made all of it uncertain."""
+    """Close a reservation at the end; after an exception without ``settle``, all of it is uncertain."""
     try:
         yield reservation
     except BaseException:
@@ -89,51 +89,49 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class Ledger:
-    """What may be spent, is reserved, and was spent, in USD; ``spent + reserved`` never passes ``limit``.
+    """The limit, reservations and spending in USD; ``spent + reserved`` never exceeds ``limit``.
 
-    One event loop uses it at a time; several, one after the other. A ledger inside another (a suite's budget inside
-    the run's) reserves in both.
+    Only one event loop may use it at a time. A ledger with a parent (a suite's budget within the run's) reserves in both.
 
-    A bill that is larger than its reservation (hidden reasoning, a server that ignores ``max_tokens``) makes all
-    reservations of its model larger by the same factor, those in flight included: what is then sent fits, and the limit
-    is passed by no more than what was under way.
+    A bill above its reservation (hidden reasoning, a server that ignores ``max_tokens``) enlarges all reservations of its
+    model by the same factor, including those in flight, so that the limit is exceeded by no more than what was in flight.
     """
 
     limit: Decimal | None = None
-    """None: no limit, but everything is still counted."""
+    """None: no limit, but spending is still counted."""
     parent: Ledger | None = None
     name: str = "budget"
-    """What people call it: ``optimization_budget``, ``--llm-max-spend``."""
+    """The user's name for it: ``optimization_budget``, ``--llm-max-spend``."""
     spent: Decimal = _ZERO
     reserved: Decimal = _ZERO
     uncertain: Decimal = _ZERO
-    """The part of ``spent`` for requests that broke off: a provider may have billed them."""
+    """The part of ``spent`` for interrupted requests, which a provider may have billed."""
     queue: deque[_Waiting] = field(default_factory=deque, repr=False)
-    """Who waits for settlements; that of the outermost ledger serves all inside it."""
+    """Requests waiting for settlements; only the outermost ledger's queue is used."""
     shared: SharedSpend | None = None
-    """Of the outermost ledger, where the limit is that of several processes: what the others spend of it."""
+    """Outermost ledger only: spending of the other processes that share the limit."""
     growth: dict[str, Decimal] = field(default_factory=dict)
-    """Of the outermost ledger: how many times what was asked for a model has billed at most, where that is over 1."""
+    """Outermost ledger only: model to the largest ratio of bill to reservation, if above 1."""
     log: SpendLog | None = None
-    """Of the outermost ledger: what is spent is written there too."""
+    """Outermost ledger only: file that spending is logged to."""
     under_way: set[Reservation] = field(default_factory=set, repr=False)
-    """Of the outermost ledger: what is granted and not closed."""
+    """Outermost ledger only: granted reservations that are not closed yet."""
 
     @property
     def billed(self) -> Decimal:
-        """USD spent for sure: without what requests that broke off may have cost."""
+        """USD spent for certain, without interrupted requests."""
         return self.spent - self.uncertain
 
     @property
     def left(self) -> Decimal | None:
-        """USD that may still be reserved; None without a limit here or in a parent."""
+        """USD that can still be reserved; None without a limit here or in a parent."""
         own = None if self.limit is None else self.limit - sum(self.elsewhere(), self.spent + self.reserved)
         above = None if self.parent is None else self.parent.left
         return min((value for value in (own, above) if value is not None), default=None)
 
     @property
     def overdrawn(self) -> bool:
-        """Whether more is spent and reserved, here or around, than the limit allows: reservations have grown."""
+        """Whether spent plus reserved exceeds a limit, here or in a parent, because reservations have grown."""
         return any(
             ledger.limit is not None and sum(ledger.elsewhere(), ledger.spent + ledger.reserved) > ledger.limit
             for ledger in self.chain()
@@ -141,29 +139,29 @@ class Ledger:
 
     @asynccontextmanager
     async def reserve(self, amount: Decimal, model: str = "") -> AsyncIterator[Reservation]:
-        """Set aside what a request may cost at most; wait where requests in flight must be settled first.
+        """Reserve the most that a request may cost; wait if requests in flight must be settled first.
 
-        Left by an exception without ``settle`` (cancelled in flight, say), the whole amount counts as uncertain spend.
+        After an exception without ``settle`` (a cancellation, say), the whole amount counts as uncertain spending.
 
         Args:
-            model: whose bills it is like.
+            model: the requested model.
 
         Raises:
-            BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
+            BudgetExhaustedError: the amount does not fit even if everything in flight costs nothing.
         """
         with closing_reservation(await self.hold(amount, model), self.close) as reservation:
             yield reservation
 
     async def hold(self, amount: Decimal, model: str = "") -> Reservation:
-        """As ``reserve``; whoever takes it settles it, and gives it to ``close``.
+        """Like ``reserve``, but the caller settles it and calls ``close``.
 
         Raises:
-            BudgetExhaustedError: the amount does not fit even if everything in flight turns out to cost nothing.
+            BudgetExhaustedError: the amount does not fit even if everything in flight costs nothing.
         """
         return await self._wait_for(amount, model)
 
     def reserve_now(self, amount: Decimal, model: str = "") -> Reservation:
-        """Set aside an amount without waiting; whoever takes it settles it, and gives it to ``close``.
+        """Reserve an amount without waiting; the caller settles it and calls ``close``.
 
         Raises:
             BudgetExhaustedError: it does not fit now.
@@ -180,7 +178,7 @@ class Ledger:
         return reservation
 
     def close(self, reservation: Reservation) -> None:
-        """What was set aside becomes what it cost: the whole amount, where ``settle`` said nothing else."""
+        """Turn a reservation into spending: the settled cost, else the whole amount."""
         chain = self.chain()
         outermost = chain[-1]
         outermost.under_way.discard(reservation)
@@ -197,10 +195,10 @@ class Ledger:
         self._serve(outermost.queue)
 
     def check(self, amount: Decimal, model: str = "") -> None:
-        """Fail where an amount cannot be reserved, now or later.
+        """Fail if an amount can be reserved neither now nor later.
 
         Raises:
-            BudgetExhaustedError: even if everything in flight turns out to cost nothing.
+            BudgetExhaustedError: it does not fit even if everything in flight costs nothing.
         """
         amount = self._grown(amount, model)
         for ledger in self.chain():
@@ -217,7 +215,7 @@ class Ledger:
                 )
 
     def chain(self) -> list[Ledger]:
-        """This ledger and those around it, the outermost last."""
+        """This ledger and its parents, outermost last."""
         return [self] if self.parent is None else [self, *self.parent.chain()]
 
     def fits(self, amount: Decimal) -> bool:
@@ -226,11 +224,11 @@ class Ledger:
         return left is None or amount <= left
 
     def elsewhere(self) -> tuple[Decimal, Decimal]:
-        """USD that other processes have spent and reserved of this very limit."""
+        """USD spent and reserved by other processes that share the limit."""
         return (_ZERO, _ZERO) if self.shared is None else self.shared.others()
 
     def take(self, amount: Decimal) -> bool:
-        """Reserve an amount here and in all ledgers around, if it fits right now."""
+        """Reserve an amount here and in all parents, if it fits right now."""
         if not self.fits(amount):
             return False
         chain = self.chain()
@@ -239,12 +237,12 @@ class Ledger:
         outermost = chain[-1]
         if outermost.shared is None or outermost.shared.publish(outermost.spent, outermost.reserved, outermost.limit):
             return True
-        for ledger in chain:  # another process was quicker
+        for ledger in chain:  # another process was faster
             ledger.reserved -= amount
         return False
 
     def grant(self, asked: Decimal, model: str) -> Reservation | None:
-        """Reserve an amount if it fits right now, as large as its model's bills make it; else None."""
+        """Reserve an amount, enlarged by its model's bills, if it fits right now; else None."""
         amount = self._grown(asked, model)
         if not self.take(amount):
             return None
@@ -256,7 +254,7 @@ class Ledger:
         return asked * self.chain()[-1].growth.get(model, Decimal(1))
 
     def learn(self, model: str, factor: Decimal) -> None:
-        """A bill of the model was so many times what its request allows: expect that of the others too."""
+        """Note the ratio of a bill to its reservation, and expect it of the model's other requests."""
         factor = factor.quantize(_HUNDREDTH, ROUND_CEILING)  # products stay exact
         self.growth[model] = factor
         for reservation in self.under_way:
@@ -277,7 +275,7 @@ class Ledger:
         self._serve(queue)
         try:
             while outermost.shared is not None and not waiting.granted.done():
-                await asyncio.wait([waiting.granted], timeout=_PAUSE)  # other processes settle without a word
+                await asyncio.wait([waiting.granted], timeout=_PAUSE)  # other processes settle without notice
                 if queue and queue[0] is waiting:
                     self._serve(queue)
             return await waiting.granted
@@ -285,7 +283,7 @@ class Ledger:
             if waiting in queue:
                 queue.remove(waiting)
             elif not waiting.granted.cancelled() and waiting.granted.exception() is None:
-                reservation = waiting.granted.result()  # granted in the same moment, and never used
+                reservation = waiting.granted.result()  # granted at the same moment, and never used
                 reservation.settle(_ZERO)
                 self.close(reservation)
             self._serve(queue)
@@ -308,21 +306,21 @@ class Ledger:
             queue.popleft()
 
 
-_BUSY = 30.0  # seconds to wait for another process, which holds the table for less than a millisecond
+_BUSY = 30.0  # seconds to wait for another process, which locks the table for under a millisecond
 _TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL)"
 _Figures = tuple[Decimal, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedSpend:
-    """The table, as one process of the run sees it; the first one to look makes it."""
+    """A table of the spending of each process of a run, created by the first one."""
 
     path: Path
     process: str
-    """Who keeps this line: xdist's ``gw0``."""
+    """Name of this process, such as xdist's ``gw0``."""
 
     def others(self) -> _Figures:
-        """USD that the other processes have spent, and have reserved for requests in flight.
+        """USD spent, and reserved for requests in flight, by the other processes.
 
         Raises:
             LLMTuneError: the table cannot be read.
@@ -334,14 +332,14 @@ class SharedSpend:
             raise self._unusable(error) from error
 
     def publish(self, spent: Decimal, reserved: Decimal, limit: Decimal | None = None) -> bool:
-        """Write what this process has spent and reserved, unless all together would pass the limit; else False.
+        """Write this process's spending and reservations; False if the total would exceed the limit.
 
         Raises:
             LLMTuneError: the table cannot be written.
         """
         try:
             with closing(self._connect()) as connection:
-                connection.execute("BEGIN IMMEDIATE")  # nobody else writes between the sum and the line
+                connection.execute("BEGIN IMMEDIATE")  # no other process writes between the sum and the update
                 if limit is not None and sum(self._others(connection), spent + reserved) > limit:
                     return False
                 row = self.process, str(spent), str(reserved)
@@ -352,7 +350,7 @@ class SharedSpend:
             raise self._unusable(error) from error
 
     def bury(self, process: str) -> None:
-        """A process has died: what it had reserved may have been billed, and nobody will ever say.
+        """Count a dead process's reservations as spent, because they may have been billed.
 
         Raises:
             LLMTuneError: the table cannot be written.
@@ -369,9 +367,9 @@ class SharedSpend:
             raise self._unusable(error) from error
 
     def _connect(self) -> sqlite3.Connection:
-        # one connection for each look: the threads of a process may all use it, and nothing is ever left open
+        # one connection per access: every thread may use it, and none is left open
         connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)
-        connection.execute("PRAGMA synchronous = OFF")  # it outlives a process, and need not outlive the machine
+        connection.execute("PRAGMA synchronous = OFF")  # must survive a process, not a machine crash
         connection.execute(_TABLE)
         return connection
 

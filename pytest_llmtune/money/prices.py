@@ -23,7 +23,7 @@ __all__ = ["PRICES_SCHEMA", "RATES", "Price", "PriceBook", "parse_price", "parse
 
 
 RATES = ("input", "output", "cached_input", "cache_write")
-"""What a price names; the last two are optional."""
+"""Rates of a price; the last two are optional."""
 
 _MILLION = Decimal(1_000_000)
 _ZERO = Decimal(0)
@@ -36,9 +36,9 @@ _LISTED = {
 _MAKERS = (
     "openai", "anthropic", "google", "mistral", "cohere", "deepseek", "x-ai", "perplexity", "voyageai", "moonshotai", "aws",
 )  # fmt: skip
-"""Providers whose price a model has where neither its address nor genai-prices' rules say who serves it."""
+"""Providers whose price is used if neither the address nor genai-prices' rules identify one."""
 _UNMEASURED = frozenset({"web_searches", "social_searches", "storage_searches", "code_executions"})
-"""Units that some models bill by the request or with the tokens: no price of their own is no gap."""
+"""Units that some models bill per request or within the tokens: a missing price of their own is not a gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +48,27 @@ class Price:
     input: Decimal
     output: Decimal
     cached_input: Decimal | None = None
-    """For prompt tokens read from the provider's own cache; None: as ``input``."""
+    """For prompt tokens read from the provider's own cache; None: same as ``input``."""
     tiers: tuple[tuple[int, Price], ...] = ()
-    """(prompt tokens, price): a prompt longer than this bills *all* its tokens at that price; shortest first."""
+    """(prompt tokens, price): a longer prompt bills *all* its tokens at that price; in ascending order."""
     cache_write: Decimal | None = None
-    """For prompt tokens written to the provider's own cache; None: as ``input``."""
+    """For prompt tokens written to the provider's own cache; None: same as ``input``."""
     listed: ModelPrice | None = field(default=None, compare=False, repr=False)
-    """genai-prices' own price; None: the user's."""
+    """genai-prices' price; None: the user's."""
     service: tuple[tuple[str, Price], ...] = field(default=(), compare=False, repr=False)
-    """Prices of other service tiers (``flex``, ``priority``, ``batch``, ``fast``), by the name as served."""
+    """Prices of other service tiers (``flex``, ``priority``, ``batch``, ``fast``), by name as served."""
     share: Decimal = field(default=Decimal(1), compare=False, repr=False)
-    """What is paid of ``listed``; the rates have it in them."""
+    """Fraction of ``listed`` that is paid; the rates already include it."""
 
     def cost(self, usage: Usage) -> Decimal:
-        """USD for this usage; of what genai-prices lists, by its own calculation.
+        """USD for this usage; listed prices use genai-prices' own calculation.
 
         Raises:
             SuiteError: a part of the usage has no price.
         """
         price = dict(self.service).get(usage.tier, self)
         if gap := _gap(price, usage):
-            raise SuiteError(f"{gap}; give a price of your own: prices, or llmtune_prices in the ini file")
+            raise SuiteError(f"{gap}; give your own price: prices, or llmtune_prices in the ini file")
         if price.listed is not None and not _rates(price.listed) <= _SIMPLE:
             return _calculated(price.listed, usage) * price.share
         rate = next((tier for start, tier in reversed(price.tiers) if usage.prompt_tokens > start), price)
@@ -82,17 +82,19 @@ class Price:
         ) / _MILLION
 
     def worst(self, prompt_tokens: int, completion_tokens: int, tier: str = "") -> Decimal:
-        """USD that a request may cost at most, whatever part of its prompt is read from or written to a cache.
+        """The most USD that a request may cost, however much of its prompt is read from or written to a cache.
 
         Args:
-            tier: the service tier that the request names.
+            tier: the requested service tier.
         """
         price = dict(self.service).get(tier, self)
         dearest = max(price.input, price.cached_input or _ZERO, price.cache_write or _ZERO)
         own = (dearest * prompt_tokens + price.output * completion_tokens) / _MILLION
         others: Mapping[str, Any] = {} if price.listed is None else price.listed.__dict__
         request = (others.get("requests_kcount") or _ZERO) / 1000
-        letters = (others.get("input_mchars") or _ZERO) * prompt_tokens / _MILLION  # no text has more than it has bytes
+        letters = (
+            (others.get("input_mchars") or _ZERO) * prompt_tokens / _MILLION
+        )  # no text has more characters than bytes
         return max(
             [
                 own + self.share * (request + letters),
@@ -101,7 +103,7 @@ class Price:
         )
 
     def times(self, share: Decimal) -> Price:
-        """A part of the price."""
+        """This price times ``share``."""
         return replace(
             self,
             input=self.input * share,
@@ -114,18 +116,18 @@ class Price:
         )
 
     def to_plain(self) -> dict[str, str]:
-        """As a suite or a lock file gives it (without tiers, which only genai-prices knows)."""
+        """As in a suite or a lock file (without tiers, which only genai-prices has)."""
         rates = {name: getattr(self, name) for name in RATES}
         return {name: str(rate) for name, rate in rates.items() if rate is not None}
 
     @property
     def bounded(self) -> bool:
-        """Whether ``worst`` says what a request may cost: by its tokens or letters, and not by seconds or pages."""
+        """Whether ``worst`` is a bound: billing is by tokens or characters, not by seconds or pages."""
         return self.listed is None or not _rates(self.listed).isdisjoint(("input_mtok", "input_mchars"))
 
     @property
     def free(self) -> bool:
-        """Whether it costs nothing, whatever is asked."""
+        """Whether every request is free."""
         return self.listed is None and not any(getattr(self, name) for name in RATES)
 
 
@@ -137,7 +139,7 @@ def _rates(listed: ModelPrice) -> frozenset[str]:
 
 
 def _gap(price: Price, usage: Usage) -> str:
-    """What of the usage has no price, in words; else the empty text."""
+    """Message naming the part of the usage that has no price; else the empty string."""
     if price.free:
         return ""
     units = {name for name, count in usage.units if count}
@@ -169,7 +171,7 @@ def _calculated(listed: ModelPrice, usage: Usage) -> Decimal:
     }
     try:
         found = listed.calc_price(Listed(**tokens, **dict(usage.units)))["total_price"]
-    except ValueError:  # its parts contradict each other, or are those of only some of the answers
+    except ValueError:  # its parts are inconsistent, or cover only some of the answers
         found = listed.calc_price(Listed(**tokens))["total_price"]
     again = max(0, usage.requests - 1)  # the calculation counts one request
     return found + again * Decimal(str(listed.__dict__.get("requests_kcount") or 0)) / 1000
@@ -179,7 +181,7 @@ def parse_price(model: str, raw: Any, where: str = "prices") -> Price:
     """Read ``{"input": USD per 1M tokens, "output": ..., "cached_input": ..., "cache_write": ...}``.
 
     Raises:
-        SuiteError: a field is missing, unknown, negative or no number.
+        SuiteError: a field is missing, unknown, negative or not a number.
     """
     if isinstance(raw, Price):
         return raw
@@ -205,27 +207,27 @@ def _dollars(model: str, name: str, raw: Any, where: str) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """The prices in force: own ones, else genai-prices' of the provider at ``base_urls``, else of the model's name.
+    """The prices of a run: the user's, else genai-prices' for the provider at ``base_urls``, else by the model's name.
 
-    A price that changes over the day (an off-peak rebate) is taken as it is at noon UTC, so that the same answers cost
-    the same all day long.
+    Prices that change over the day (an off-peak discount) are taken at noon UTC, so that the same answers always cost
+    the same.
     """
 
     own: Mapping[str, Any] = field(default_factory=dict)
     """Model name to Price, or to the mapping that ``parse_price`` reads."""
     base_urls: tuple[str, ...] = ()
     of_suite: bool = True
-    """Whether there is a suite whose keys can give a price; tests of an app have none."""
+    """Whether a suite's keys can give a price; an app's own tests have none."""
     _known: dict[str, Price] = field(default_factory=dict, compare=False)
 
     def price(self, model: str, address: str | None = None) -> Price:
-        """USD per 1M tokens of a model that answers in tokens.
+        """USD per 1M tokens of a model that is billed by tokens.
 
         Args:
-            address: of the server that answers; a provider's own decides.
+            address: of the endpoint; if it is a known provider's, that provider's price.
 
         Raises:
-            SuiteError: nobody knows the price; the message says how to give one.
+            SuiteError: the price is unknown; the message says how to give one.
         """
         key = f"{model} {address}" if address else model
         if key not in self._known:
@@ -239,12 +241,12 @@ class PriceBook:
         """The price of one call.
 
         Args:
-            uri: where it went; a provider's own address decides.
-            models: names of its model, the surest first: as served, as asked, as its URL has it.
-            providers: genai-prices' ids of who may have answered, by the shape of the answer.
+            uri: the URL; if it is a known provider's, that provider's price.
+            models: names of the model, most reliable first: as served, as requested, as in the URL.
+            providers: genai-prices' IDs of possible providers, by the format of the response.
 
         Raises:
-            SuiteError: nobody knows the price.
+            SuiteError: the price is unknown.
         """
         names, ids = [name for name in dict.fromkeys(models) if name], tuple(providers)
         key = repr((uri.partition("?")[0], names, ids))
@@ -253,10 +255,10 @@ class PriceBook:
         return self._known[key]
 
     def check(self, models: Iterable[str]) -> None:
-        """Know the price of every model before the first request.
+        """Check before the first request that every model has a price.
 
         Raises:
-            SuiteError: as ``price``, for the first model without one.
+            SuiteError: a model has none.
         """
         for model in models:
             self.price(model)
@@ -266,7 +268,7 @@ class PriceBook:
         return any(model in self.own for model in models)
 
     def _look_up(self, models: list[str], urls: Iterable[str | None], providers: Iterable[str]) -> Price:
-        for model in reversed(models):  # as asked before as served: the user knows the name in the code
+        for model in reversed(models):  # the requested name first: it is the one in the user's code
             if model in self.own:
                 return parse_price(model, self.own[model])
         for model in models:
@@ -276,7 +278,7 @@ class PriceBook:
         raise self._unknown(models[-1] if models else "")
 
     def _unknown(self, model: str) -> SuiteError:
-        own = f" (own prices are given for: {', '.join(sorted(self.own))})" if self.own else ""
+        own = f" (prices are given for: {', '.join(sorted(self.own))})" if self.own else ""
         suite = f'in the suite: prices={{"{model}": {{"input": 0.15, "output": 0.60}}}}, or ' if self.of_suite else ""
         return SuiteError(
             f"the price of model {model!r} is unknown{own}; give it in USD per 1M tokens, {suite}"
@@ -285,14 +287,14 @@ class PriceBook:
 
 
 def _found(model: str, urls: Iterable[str | None], providers: Iterable[str]) -> Iterator[tuple[Provider, ModelInfo]]:
-    """Who may have served the model, and genai-prices' entry for it: the surest first."""
+    """Possible providers of the model with genai-prices' entry for it, most reliable first."""
     from genai_prices import data_snapshot
 
     table = data_snapshot.get_snapshot()
     places: list[tuple[str | None, str | None]] = [(None, url) for url in urls if url]
     places += [(provider, None) for provider in providers]
     if any(url is None for url in urls):
-        # ``litellm``: by the provider that the name begins with, as in openai/gpt-4o
+        # ``litellm``: by the provider prefix of the name, as in openai/gpt-4o
         places += [(None, None), ("litellm", None), *((maker, None) for maker in _MAKERS)]
     for provider_id, url in places:
         with suppress(LookupError):
@@ -303,7 +305,7 @@ def _found(model: str, urls: Iterable[str | None], providers: Iterable[str]) -> 
 
 
 def _listed(provider: Provider, info: ModelInfo) -> Price | None:
-    """genai-prices' price as it is today; None where there is none."""
+    """genai-prices' current price; None if there is none."""
     noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
     price = _as_listed(info.get_prices(noon))
     if price is None:
@@ -326,7 +328,7 @@ def _as_listed(listed: ModelPrice) -> Price | None:
 
 
 def _at(rates: Mapping[str, Any], start: int) -> Price:
-    """Each rate in the tier that begins at ``start`` tokens; one that is not listed is never used (``Price._gap``)."""
+    """Each rate in the tier that begins at ``start`` tokens; an unlisted one is never used (see ``_gap``)."""
     found = {}
     for name, rate in rates.items():
         reached = [tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start]
@@ -340,7 +342,7 @@ def parse_prices(raw: Any) -> dict[str, dict[str, Decimal]]:
     """The suite key ``prices``: USD per million tokens, by model.
 
     Raises:
-        InvalidError: it has another shape, or a rate is no number from 0.
+        InvalidError: not such a mapping, or a rate is negative or not a number.
     """
     if not isinstance(raw, Mapping):
         raise InvalidError(f"is {shown(raw)}; valid: {{model: {{'input': USD per 1M tokens, 'output': ...}}}}")

@@ -1,4 +1,4 @@
-"""What a run has spent so far, on disk: the next run tells of one that was killed."""
+"""Log a run's spending on disk, so that the next run can report what a killed run spent."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ __all__ = ["SpendLog"]
 
 @dataclass(slots=True, eq=False)
 class SpendLog:
-    """One file for each process that spends anything, locked while it runs, and removed when it ends by itself."""
+    """One file per process that spends anything, locked while it runs and removed when it ends normally."""
 
     directory: Path
     """``<root>/.llmtune/spend``."""
     _file: IO[str] | None = field(default=None, repr=False)
 
     def note(self, usd: Decimal) -> None:
-        """So many USD more were billed. A log that cannot be written is no reason to stop: it only tells."""
+        """Log that ``usd`` was billed. A log that cannot be written does not stop the run."""
         with suppress(OSError):
             if self._file is None:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 path = self.directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.log"
                 self._file = path.open("a+", encoding="utf-8")
-                self._file.write(" \n")  # the first byte is the locked one
+                self._file.write(" \n")  # the first byte is locked
                 lock_file(self._file)
             self._file.write(f"{usd}\n")
             self._file.flush()
 
     def close(self) -> None:
-        """The run has come to its end, and tells itself what it spent."""
+        """Remove the log: the run ended normally, and reports its own spending."""
         if self._file is not None:
             file, self._file = self._file, None
             file.close()
@@ -44,7 +44,7 @@ class SpendLog:
                 Path(file.name).unlink()
 
     def earlier(self) -> Decimal:
-        """USD that killed runs had spent; each is told of once."""
+        """USD spent by killed runs, each reported once."""
         spent = Decimal(0)
         for path in sorted(self.directory.glob("*.log")) if self.directory.is_dir() else ():
             with suppress(OSError):
@@ -55,11 +55,11 @@ class SpendLog:
         return spent
 
     def __reduce__(self) -> Any:
-        return type(None), ()  # the ledger that goes to another process has no log: this process hears what is spent
+        return type(None), ()  # a ledger sent to another process has no log: its spending is reported back here
 
 
 def _sum(text: str) -> Decimal:
-    """Of the lines that a kill did not tear."""
+    """Sum of the complete lines; a kill may truncate the last."""
     spent = Decimal(0)
     for line in text.split("\n")[:-1]:
         with suppress(InvalidOperation):

@@ -25,7 +25,7 @@ class SuiteFile(pytest.File):
 
     def collect(self) -> Iterator[SuiteItem]:
         if has_controls(str(self.path)):  # pytest says names as they are, to terminals and CI systems that obey them
-            problem = f"the file name {str(self.path)!a} holds control characters; rename it"
+            problem = f"the file name {str(self.path)!a} contains control characters; rename it"
             yield SuiteItem.from_parent(self, name="refused", suite=None, line=1, problem=problem)
             return
         try:

@@ -1,1 +1,1 @@
-"""Keeps keys and secrets out of files and reports."""
+"""Redaction of keys and secrets from files and reports."""

@@ -18,17 +18,17 @@ __all__ = ["KeySources", "Secret", "lines_of", "secret", "shown"]
 
 
 class Secret:
-    """A key and where it came from, which is all that is ever shown."""
+    """An API key and its origin; only the origin is ever displayed."""
 
     __slots__ = ("_value", "origin")
 
     def __init__(self, value: str, origin: str) -> None:
         self._value = value
         self.origin = origin
-        """What people know it by: ``OPENAI_API_KEY``, ``key_openai.txt line 2``."""
+        """Where the key is from: ``OPENAI_API_KEY``, ``key_openai.txt line 2``."""
 
     def reveal(self) -> str:
-        """The key itself, for the one call that sends it."""
+        """The key itself, for the call that sends it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class Secret:
         return hash((Secret, self.origin))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"the key from {self.origin} is not written to any file or process")
+        raise TypeError(f"the key from {self.origin} cannot be pickled")
 
 
 _LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|key)[-_]\w|(?=\S*\d)(?=\S*[a-z])[A-Za-z0-9+/=_-]{24,}")
@@ -53,7 +53,7 @@ _KEY_NAME = re.compile(r"[A-Z0-9_]*(?:API_?KEY|OPENAI|LLM)[A-Z0-9_]*", re.IGNORE
 
 @dataclass(frozen=True, slots=True)
 class KeySources:
-    """Looks up keys; a variable of the environment wins over the same one in ``.env``."""
+    """Looks up keys; an environment variable overrides the same one in ``.env``."""
 
     root: Path
     environ: Mapping[str, str] = field(repr=False)
@@ -61,41 +61,41 @@ class KeySources:
 
     @classmethod
     def of(cls, root: Path, environ: Mapping[str, str]) -> KeySources:
-        """Read ``.env`` in the project's directory, if there is one; the process's environment is not changed."""
+        """Read ``.env`` in the project's directory, if any, without changing the process's environment."""
         file = root / ".env"
         return cls(root, environ, _dotenv(_text(file)) if file.is_file() else {})
 
     def value(self, name: str) -> str | None:
-        """The value of a variable that is no secret; None where it is unset or empty."""
+        """The value of a non-secret variable; None if unset or empty."""
         return self.environ.get(name) or self.dotenv.get(name) or None
 
     def only_in_dotenv(self, name: str) -> bool:
-        """Whether the value is the one of ``.env``, which may have come with a checkout."""
+        """Whether the value is from ``.env``, which may come with a checkout."""
         return not self.environ.get(name) and bool(self.dotenv.get(name))
 
     def from_variable(self, name: str, where: str) -> tuple[Secret, ...]:
-        """The keys in a variable, several one a line or separated by commas.
+        """The keys in a variable, one per line or separated by commas.
 
-        Only variables that are meant for such keys: a suite file from a stranger must not be able to send the value of
-        any other variable to an address of its choice.
+        Only variables with an API key's name: an untrusted suite file must not be able to send the value of any other
+        variable to an address of its choice.
 
         Raises:
-            SuiteError: the variable is unset, or not named like one that holds an API key.
+            SuiteError: the variable is unset, or not named like an API key.
         """
         if not _KEY_NAME.fullmatch(name):
             raise SuiteError(f"{where}: api_key_env is {shown(name)}; valid: a name with API_KEY in it")
         keys = self.keys_in(name)
         if not keys:
-            raise SuiteError(f"{where}: the environment variable {name} holds no key; set it, or put it into .env")
+            raise SuiteError(f"{where}: the environment variable {name} has no key; set it, or put it into .env")
         return keys
 
     def keys_in(self, name: str) -> tuple[Secret, ...]:
-        """As ``from_variable``; empty where it is unset."""
+        """Like ``from_variable``; empty if unset."""
         found = re.split(r"[\s,]+", (self.value(name) or "").strip())
         return _named([key for key in found if key], name, "key")
 
     def from_file(self, path: str, where: str) -> tuple[Secret, ...]:
-        """The keys in a file of the project, one a line; empty lines and lines that begin with # do not count.
+        """The keys in a file of the project, one per line; empty lines and lines that start with # are ignored.
 
         Raises:
             SuiteError: the file is missing, empty or outside the project.
@@ -107,34 +107,34 @@ class KeySources:
             raise SuiteError(f"{where}: there is no key file {shown(path)} in {self.root}")
         keys = _named(lines_of(file), file.name, "line")
         if not keys:
-            raise SuiteError(f"{where}: the key file {file} holds no key; valid: one key a line")
+            raise SuiteError(f"{where}: the key file {file} has no key; valid: one key per line")
         return keys
 
 
 def secret(value: str, origin: str, where: str) -> Secret:
-    """One key, as a header can carry it.
+    """A key that is valid in an HTTP header.
 
     Raises:
-        SuiteError: it holds a character that none can; the key is not in the message.
+        SuiteError: it is empty or has an invalid character; the key is not in the message.
     """
     key = value.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise SuiteError(f"{where}: the key from {origin} is empty, or holds a character that no API key has")
+        raise SuiteError(f"{where}: the key from {origin} is empty, or has a character that is invalid in an API key")
     return Secret(key, origin)
 
 
 def shown(text: str) -> str:
-    """A text for a message, unless it looks like a key that was put into the wrong place."""
+    """A value for a message, unless it looks like a misplaced key."""
     if not _FILE_NAME.search(text) and _LIKE_A_KEY.search(text):
-        return "a text like a key"
+        return "a text that looks like a key"
     return f"{text!r:.100}"
 
 
 def lines_of(file: Path) -> list[str]:
-    """The lines of a small text file, without empty ones and comments.
+    """The lines of a small text file, without empty lines and comments.
 
     Raises:
-        SuiteError: it is too large or no text.
+        SuiteError: it is too large or not a text file.
     """
     lines = (line.strip() for line in _text(file).splitlines())
     return [line for line in lines if line and not line.startswith("#")]
@@ -160,7 +160,7 @@ def _text(file: Path) -> str:
 
 
 def _dotenv(text: str) -> dict[str, str]:
-    """``NAME=value`` lines, with or without ``export`` and quotes; others do not count."""
+    """``NAME=value`` lines, with or without ``export`` and quotes; others are ignored."""
     found = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line)

@@ -1,4 +1,4 @@
-"""Which names and which texts are secrets: our own rules, and those of detect-secrets as data beside this file."""
+"""Names and patterns of secrets: our own rules, and those of detect-secrets as data next to this file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 SHORTEST = 8
-"""Characters; a shorter value would be found in innocent text."""
+"""Minimum length in characters; a shorter value would match innocent text."""
 
 _VARIABLE = re.compile(r"(?:key|token|secret|passw(?:or)?d|passphrase|credential|_pat)s?\d*(?:_|$)", re.IGNORECASE)
 _PERHAPS = re.compile(
@@ -35,7 +35,7 @@ _PERHAPS = re.compile(
     r"|connection_?string|conn_?str)\d*(?:_|$)",
     re.IGNORECASE,
 )
-"""Such a variable holds a secret where its value looks like one: AUTH_MODE=kerberos does not."""
+"""A variable with such a name is secret if its value looks like one: AUTH_MODE=kerberos does not."""
 _NO_SECRET = re.compile(r"_(?:file|path|dir|sock|socket)$", re.IGNORECASE)
 _IDENTITIES = ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID")
 _LOOKS_RANDOM = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}|\S{32,}")
@@ -46,14 +46,14 @@ PARAMETER = re.compile(
     r"|jwt|session)$",
     re.IGNORECASE,
 )
-"""Ends of the names of query parameters whose values are secrets."""
+"""Suffixes of query parameters whose values are secret."""
 
 FIELD = re.compile(
     r"(?:x-)?api[-_]?key|(?:proxy-)?authorization|passw(?:or)?d|(?:client_)?secret|(?:access|refresh|id|session)_token"
     r"|private_key|(?:set-)?cookie|openai-(?:organization|project)",
     re.IGNORECASE,
 )
-"""Whole names of JSON fields whose texts are secrets."""
+"""Full names of JSON fields whose strings are secret."""
 
 _FIELD_HINTS = (
     "api_key",
@@ -69,7 +69,7 @@ _FIELD_HINTS = (
 )
 
 HEADERS = re.compile(r"authorization|api-?key|cookie|token|secret|organization|project", re.IGNORECASE)
-"""Parts of the names of headers whose values are secrets."""
+"""Substrings of the names of headers whose values are secret."""
 
 _OWN_FORMS = (
     (("sk-",), r"sk-[A-Za-z0-9_-]{20,}"),  # OpenAI, Anthropic, OpenRouter, DeepSeek, ...
@@ -96,12 +96,12 @@ _OWN_FORMS = (
     ),
     (("://",), r"(?<=://)[^\s/?#@:\"'<>\\]*:(?!\[?REDACTED)[^\s/?#@:\"'<>\\]+(?=@)"),  # user and password of a URL
 )
-"""(texts of which every match holds one, the form in which a well-known service gives out its keys)."""
+"""(hints, one of which is in every match; pattern of a well-known service's keys)."""
 
 
 @cache
 def _forms() -> tuple[tuple[tuple[str, ...], str, int], ...]:
-    """Our own forms and those of detect-secrets, which `.ci/secret_patterns` wrote: (hints, pattern, flags)."""
+    """Our own patterns and those of detect-secrets, written by `.ci/secret_patterns`: (hints, pattern, flags)."""
     taken: list[dict[str, Any]] = json.loads(Path(__file__).with_name("detect_secrets.json").read_text("utf-8"))[
         "rules"
     ]
@@ -115,23 +115,23 @@ def _forms() -> tuple[tuple[tuple[str, ...], str, int], ...]:
 
 
 def _apart(pattern: str) -> str:
-    """A key does not begin in the middle of a word: ``risk-...`` holds no ``sk-...``."""
+    """Require a word boundary: ``risk-...`` does not contain ``sk-...``."""
     return pattern if pattern.startswith(("(?<=", "https:")) else rf"(?<![A-Za-z0-9])(?:{pattern})"
 
 
 @cache
 def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
-    """Compiled when its hint is first seen: all at once would take longer than a small guard."""
+    """Compile a pattern when its hint is first seen; compiling all takes longer than a small guard."""
     return re.compile(pattern, flags)
 
 
 def may_hold_known_forms(text: str) -> bool:
-    """Whether looking for ``known_forms`` is worth it."""
+    """Quick check whether ``known_forms`` may find anything."""
     return any(hint in text for hints, _, _ in _forms() for hint in hints)
 
 
 def known_forms(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where a text holds a key in a well-known form: (start, end, what the form is known by)."""
+    """Find keys in well-known formats: (start, end, hint of the format)."""
     for hints, pattern, flags in _forms():
         if any(hint in text for hint in hints):
             for match in _compiled(pattern, flags).finditer(text):
@@ -139,17 +139,17 @@ def known_forms(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def names_a_secret(text: str) -> bool:
-    """Whether a JSON text may have a field named as ``FIELD`` says; searching for the pattern itself takes ten times as long."""
+    """Quick check whether a JSON text may have a field that matches ``FIELD``, ten times as fast as the pattern."""
     lowered = text.lower()
     return any(hint in lowered for hint in _FIELD_HINTS)
 
 
 def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The secrets in environment variables, by what to call them: of every variable whose name or value looks secret.
+    """The secrets in environment variables whose name or value looks secret, by a name for messages.
 
-    A variable named like a key, a token, a password or an organisation's id counts whatever it holds; one named like a
-    session, a cookie or a webhook where its value looks random. Of a URL the user with the password counts; of a list of
-    keys each one; of any value whatever has a well-known form.
+    A variable named like a key, token, password or organisation ID always counts; one named like a session, cookie or
+    webhook only if its value looks random. In a URL, the user and password count; in a list of keys, each one; in any
+    value, whatever has a well-known format.
     """
     found: dict[str, str] = {}
     for name, value in environ.items():
@@ -178,7 +178,7 @@ def _is_path(text: str) -> bool:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Secrets inside of a variable's value."""
+    """Secrets inside a variable's value."""
     if "://" in text and _WITH_LOGIN.match(text):
         try:
             login = urlsplit(text).netloc.rpartition("@")[0]
@@ -195,7 +195,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def spellings(value: str) -> Iterable[str]:
-    """The value as it is, inside JSON, inside JSON inside JSON (with and without escapes), in a URL, decoded, and in base64."""
+    """The value as it is, in JSON, in nested JSON (with and without escapes), in a URL, decoded, and in base64."""
     found = dict.fromkeys((value, quote(value, safe=""), quote(value), quote_plus(value)))
     if "%" in value and len(decoded := unquote(value)) >= SHORTEST:
         found[decoded] = None
@@ -207,11 +207,11 @@ def spellings(value: str) -> Iterable[str]:
 
 
 def _in_base64(value: str) -> Iterator[str]:
-    """What base64 makes of a value wherever it stands in a longer text: three ways to be cut into groups of three bytes."""
+    """The base64 encodings of a value at each of the three possible offsets in a longer text."""
     data = value.encode("utf-8", "surrogatepass")
     for before in range(3):
         coded = base64.b64encode(bytes(before) + data).decode()
-        # the first and the last characters also depend on what stands around the value
+        # the first and last characters also depend on the surrounding text
         core = coded[(0, 2, 3)[before] : len(coded) - (0, 3, 2)[(before + len(data)) % 3]].rstrip("=")
         if len(core) >= _SHORTEST_BASE64:
             yield core
@@ -219,4 +219,4 @@ def _in_base64(value: str) -> Iterator[str]:
 
 
 _SHORTEST_BASE64 = 10
-"""Characters that eight bytes have alone, whatever stands around them."""
+"""Base64 characters determined by eight bytes alone, whatever surrounds them."""

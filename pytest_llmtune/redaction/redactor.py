@@ -50,13 +50,13 @@ __all__ = [
 
 PLACEHOLDER = "[REDACTED]"
 KEPT_HEADERS = frozenset({"content-type", "location", "x-should-retry"})
-"""Headers of requests and responses that a recording keeps; lower case."""
+"""Lower-case names of the request and response headers that a recording keeps."""
 REQUEST_IDS = frozenset(
     {"x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "x-trace-id"}
 )
-"""Headers with the id that a server gives to a request, which are kept too."""
+"""Headers with a server's request ID, which are kept too."""
 RATE_LIMITS = ("x-ratelimit-", "ratelimit-", "anthropic-ratelimit-", "retry-after")
-"""Beginnings of the names of headers that are kept too, though their values are of the moment."""
+"""Prefixes of headers that are kept too, although their values vary."""
 _IN_URI = "REDACTED"  # brackets would make it an IPv6 address
 
 
@@ -67,14 +67,14 @@ def is_kept(header: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """Removes secrets from interactions; the same rules serve recording and looking up."""
+    """Removes secrets from interactions, with the same rules for recording and lookup."""
 
     forms: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """(what to call it in a message, one spelling of the text that must not be kept)."""
+    """(name for messages, one spelling of the secret)."""
     patterns: tuple[re.Pattern[str], ...] = ()
-    """The user's own; they are looked for in every text, one at a time."""
+    """The user's own patterns, searched in every text, one at a time."""
     hooks: tuple[Callable[[str], str], ...] = ()
-    """Functions from text to text that the user supplies, applied last."""
+    """The user's functions from text to text, applied last."""
 
     @classmethod
     def from_environment(
@@ -89,29 +89,29 @@ class Redactor:
         Args:
             patterns: regular expressions whose matches are removed.
             hooks: functions from text to text, applied to every URL, header value and text of a body.
-            secrets: more texts to remove, by what to call them.
+            secrets: more texts to remove, by name.
             environ: instead of the process's environment.
 
         Raises:
-            SuiteError: a pattern is no regular expression, or matches the empty text.
+            SuiteError: a pattern is not a valid regular expression, or matches the empty string.
         """
         rules = cls(patterns=tuple(map(_pattern, patterns)), hooks=tuple(hooks))
         return rules.knowing(secrets_of(os.environ if environ is None else environ) | dict(secrets or {}))
 
     def knowing(self, secrets: Mapping[str, str]) -> Redactor:
-        """These rules, and more texts to remove, by what to call them; short ones are left alone."""
+        """A redactor that also removes these texts, given by name; short ones are ignored."""
         long = {name: value for name, value in secrets.items() if len(value) >= SHORTEST and PLACEHOLDER not in value}
         forms = tuple((name, form) for name, value in long.items() for form in spellings(value))
         return replace(self, forms=self.forms + forms) if forms else self
 
     def clean_exchange(self, exchange: Exchange) -> Exchange:
-        """The exchange with a response in which nothing is secret."""
+        """The exchange with the secrets of its response removed."""
         text = safe_json(exchange.response)
         clean = self.clean_body(text, "application/json")
         return exchange if clean == text else replace(exchange, response=parse_object(clean) or {})
 
     def clean_request(self, uri: str, body: str, content_type: str = "application/json") -> tuple[str, str]:
-        """A request's URL and body without secrets, to look it up."""
+        """A request's URL and body without secrets, for lookup."""
         rules = self.knowing(named_secrets(uri, body))
         return rules.clean_uri(uri), rules.clean_body(body, content_type)
 
@@ -124,7 +124,7 @@ class Redactor:
         return text
 
     def clean_uri(self, uri: str) -> str:
-        """The URL without user and password, and without the values of key-like parameters."""
+        """The URL without user, password and the values of key-like parameters."""
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
         clean = self.clean_text(urlunsplit((parts.scheme, host, parts.path, _clean_query(parts.query), "")))
@@ -148,7 +148,7 @@ class Redactor:
         return self.clean_text(_clean_query(text) if "urlencoded" in content_type else text)
 
     def clean_json(self, data: Any) -> Any:
-        """JSON data without secrets in texts and names, and without the values of fields such as ``api_key``."""
+        """JSON data without secrets in strings and keys, and without the values of fields such as ``api_key``."""
         if isinstance(data, str):
             return self._clean_leaf(data)
         if isinstance(data, Mapping):
@@ -158,19 +158,21 @@ class Redactor:
         return data
 
     def check(self, line: str, path: Path) -> None:
-        """The last look, before the line of an interaction is written to ``path``.
+        """Final check of an interaction's line before it is written to ``path``.
 
         Raises:
-            RecordingError: a secret is left; the message names it without saying it.
+            RecordingError: a secret is left; the message names it without showing it.
         """
         for name, form in self.forms:
             if form in line:
                 raise RecordingError(f"{path} was not written: the value of {name} is still in it; {ADVICE}")
         for _, _, hint in known_forms(line):
-            raise RecordingError(f"{path} was not written: a text like a key ({hint}...) is still in it; {ADVICE}")
+            raise RecordingError(
+                f"{path} was not written: a text that looks like a key ({hint}...) is still in it; {ADVICE}"
+            )
 
     def _clean_leaf(self, text: str) -> str:
-        """A text of a body; one that is JSON itself, as the arguments of a tool are, is cleaned as JSON."""
+        """A string of a body; one that is JSON itself, such as a tool's arguments, is cleaned as JSON."""
         data = parse_object(text)
         if data is not None and (clean := self.clean_json(data)) != data:
             return json.dumps(clean, ensure_ascii=False)
@@ -181,7 +183,7 @@ class Redactor:
             documents[:] = map(_without_logprobs, documents)
 
     def _may_touch(self, text: str, content_type: str) -> bool:
-        """Whether a body is worth taking apart; most hold nothing secret, and this look is cheap."""
+        """Quick check whether a body may have secrets; most have none."""
         if self.patterns or self.hooks or "\\u" in text or not content_type.startswith("application/json"):
             return True
         hints = may_hold_known_forms(text) or any(form in text for _, form in self.forms)
@@ -192,7 +194,7 @@ class Redactor:
         return PLACEHOLDER if secret else self.clean_json(value)
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where secrets stand in a text: (start, end), in order, without overlap; never a part of a placeholder."""
+        """Spans of secrets in a text: (start, end), in order, without overlaps or parts of placeholders."""
         found = [span for _, form in self.forms if form in text for span in _places(form, text)]
         found += [(start, end) for start, end, _ in known_forms(text)]
         found += [match.span() for pattern in self.patterns for match in pattern.finditer(text) if match[0]]
@@ -207,9 +209,9 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise SuiteError(f"llmtune_redact: {text!r} is no regular expression: {error}") from None
+        raise SuiteError(f"llmtune_redact: {text!r} is not a valid regular expression: {error}") from None
     if pattern.search("") is not None:
-        raise SuiteError(f"llmtune_redact: {text!r} matches the empty text; it must match what is secret only")
+        raise SuiteError(f"llmtune_redact: {text!r} matches the empty string; it must match only secrets")
     return pattern
 
 
@@ -231,14 +233,14 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _without_logprobs(data: Any) -> Any:
-    """Token by token, and byte by byte, they spell out again what was removed."""
+    """Drop logprobs, which repeat the removed text token by token and byte by byte."""
     if isinstance(data, dict):
         return {name: None if name == "logprobs" else _without_logprobs(value) for name, value in data.items()}
     return [_without_logprobs(item) for item in data] if isinstance(data, list) else data
 
 
 def named_secrets(uri: str, body: str) -> dict[str, str]:
-    """What a request's URL and body hold under names such as ``api_key``."""
+    """Secrets in a request's URL and body under names such as ``api_key``."""
     parts = urlsplit(uri)
     pairs = [pair.partition("=") for pair in parts.query.split("&")]
     found = [(unquote_plus(n), unquote_plus(v)) for n, _, v in pairs if PARAMETER.search(unquote_plus(n))]
@@ -278,17 +280,17 @@ def redactor_of(settings: Settings, hooks: Iterable[HookImpl] = ()) -> Redactor:
         hooks: implementations of ``pytest_llmtune_redact``.
 
     Raises:
-        SuiteError: ``llmtune_redact`` is no regular expression, or ``.env`` cannot be read.
+        SuiteError: ``llmtune_redact`` is not a valid regular expression, or ``.env`` cannot be read.
     """
     rules = Redactor.from_environment(settings.redact, _chain(hooks), environ={})
     return rules.knowing(secrets_of(os.environ) | secrets_of(KeySources.of(settings.root, {}).dotenv))
 
 
 def _chain(hooks: Iterable[HookImpl]) -> tuple[Callable[[str], str], ...]:
-    """All implementations as one function: each gets what the one before returned, wrappers go around all of them.
+    """All implementations as one function: each gets the previous one's result, and wrappers surround them all.
 
-    pluggy itself calls every implementation with the same text. A manager of our own, in which the chain is the only
-    plain implementation, keeps pluggy's wrappers without that.
+    pluggy itself would call every implementation with the same text. A separate manager, in which the chain is the only
+    plain implementation, keeps pluggy's wrappers.
     """
     hooks = list(hooks)
     if not hooks:
@@ -330,7 +332,7 @@ def _caller(chain: Callable[[str], str], wrappers: Iterable[HookImpl]) -> Callab
 
 
 def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A generator function that can be marked without marking the user's own, which may be a bound method."""
+    """A copy of a generator function that can be marked, unlike the user's own, which may be a bound method."""
 
     def pytest_llmtune_redact(text: str) -> Any:
         return (yield from function(text))
@@ -340,5 +342,7 @@ def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked(given: Any, hook: HookImpl) -> str:
     if not isinstance(given, str):
-        raise SuiteError(f"pytest_llmtune_redact in {hook.plugin_name} gave {type(given).__name__}; valid: text, None")
+        raise SuiteError(
+            f"pytest_llmtune_redact in {hook.plugin_name} returned {type(given).__name__}; valid: str, None"
+        )
     return given

@@ -110,7 +110,7 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
 
 def _check_known(name: Any, problems: Problems) -> None:
     if not isinstance(name, str):
-        problems.add(f"the key {name!r} is no text")
+        problems.add(f"keys must be strings, got {name!r}")
     elif name not in _KNOWN and not _is_gate(name):
         valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
         rest = "and OpenAI's parameters (what only your server knows goes into extra_body)"

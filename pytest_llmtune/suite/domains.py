@@ -87,7 +87,7 @@ class Choice(Domain):
             if isinstance(option, Domain):
                 raise InvalidError(f"a choice between ranges, {shown(option)}; a choice is between plain values", index)
             if any(_same(option, other) for other in self.options[:index]):
-                raise InvalidError(f"the choice {shown(option)} stands twice", index)
+                raise InvalidError(f"duplicate choice {shown(option)}", index)
 
     @property
     def is_constant(self) -> bool:

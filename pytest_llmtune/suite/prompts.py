@@ -475,4 +475,4 @@ def _refuse_twin(
 ) -> None:
     if any(template.to_lock() == other.to_lock() for other in others):
         why = "; functions are told apart by name: define them with def" if template.is_function else ""
-        add(f"is {shown(template.label, 60)}, which stands twice{why}", *path)
+        add(f"is {shown(template.label, 60)}, a duplicate{why}", *path)

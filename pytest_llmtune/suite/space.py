@@ -518,7 +518,7 @@ def _models(
                 f"is {shown(entry)}; valid: a model's name, or {{'model': name, parameter: value, ...}}", *path
             )
         elif name in names:
-            problems.add(f"is {shown(name)}, which stands twice", *path)
+            problems.add(f"is {shown(name)}, a duplicate", *path)
         else:
             names.append(name)
             conditions |= _condition(name, given, extra, problems, path)

@@ -1,1 +1,1 @@
-"""Reading what servers say: bodies, answers, tokens."""
+"""Parsing of responses: bodies, answers, token usage."""

@@ -1,8 +1,8 @@
-"""What one call bills, read from its request and its answer in the shape of whichever provider.
+"""Read the model and billed usage of one call, in any provider's format.
 
-Tokens are read by genai-prices' own extractors, by provider and flavour of its API; what they do not know (Ollama,
-Bedrock's models beside Anthropic's, audio by the second, speech by the character) is read here. An answer that cannot
-be read has no usage: the caller says so, and never counts zero.
+genai-prices' extractors read the tokens, by provider and API flavour; what they do not support (Ollama, Bedrock's models
+other than Anthropic's, audio by the second, speech by the character) is read here. An unreadable response has no usage:
+the caller reports that, and never counts zero.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _FREE = re.compile(
     r"(?:count_tokens|:countTokens|/tokenize|/detokenize|/moderations|/files|/uploads(?:/.*)?|/vector_stores(?:/.*)?"
     r"|/assistants(?:/[^/]+)?|/threads(?:/[^/]+(?:/messages)?)?|/conversations(?:/.*)?|/cancel|/api/(?:show|pull|tags))$"
 )
-"""Routes that name a model, or lie among those that do, and are billed by nobody."""
+"""Routes that look like those of models, but are never billed."""
 _ROUTES = re.compile(
     r"(?:/chat/completions|/completions|/responses|/messages|/embeddings|/embed|/rerank|/batches|/audio/\w+|/images/\w+"
     r"|/converse(?:-stream)?|/runs(?:/stream)?|/invoke(?:-with-response-stream)?|/generate|/v[12]/chat|/api/chat|/videos|/realtime\S*"
     r"|:(?:stream)?generateContent|:(?:batch)?[eE]mbedContents?|:(?:rawP|streamRawP|p)redict)$"
 )
 _PROMPTS = frozenset({"messages", "prompt", "contents", "inputs", "chat_history"})
-"""Words of a request that only a model answers."""
+"""Parts of a request body that only models use."""
 _FLAVOURS = (
     ("/embeddings", ("embeddings", "default", "chat")),
     ("/responses", ("responses", "default")),
@@ -61,30 +61,30 @@ _FLAVOURS = (
     ("/images/", ("images",)),
 )
 _ELSEWHERE = frozenset({"decisions", "systemone", "realtime", "live", "usage-event", "images", "embeddings"})
-"""Flavours that are tried only where the route names them."""
+"""Flavours that are tried only if the route names them."""
 _SECONDS = ("audio_seconds", "input_audio_seconds")
 _SEARCHES = {"web_search_call": "web_searches", "file_search_call": "storage_searches"}
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What one answered call bills."""
+    """The billed usage of one answered call."""
 
     models: tuple[str, ...]
-    """Names of its model, the surest first: as served, as its request names it, as its URL does."""
+    """Names of the model, most reliable first: as served, as requested, as in the URL."""
     usage: Usage | None
-    """None: the answer does not say, or not in a way that can be read."""
+    """None: the response does not report it, or not readably."""
     providers: tuple[str, ...] = ()
-    """genai-prices' ids of who answered, as far as the shape of the answer tells."""
+    """genai-prices' IDs of possible providers, by the format of the response."""
 
     @property
     def model(self) -> str:
-        """The name that people know: as asked, else as served."""
+        """The name to display: as requested, else as served."""
         return self.models[-1] if self.models else ""
 
 
 def asks_a_model(method: str, uri: str, body: str) -> bool:
-    """Whether a request is one that a provider may bill."""
+    """Whether a provider may bill a request."""
     path = urlsplit(uri).path
     if method.upper() not in ("POST", "PUT") or _FREE.search(path):
         return False
@@ -94,7 +94,7 @@ def asks_a_model(method: str, uri: str, body: str) -> bool:
 
 
 def model_asked(uri: str, body: str) -> str:
-    """The model that a request names: in its JSON, its form or its URL; else the empty text."""
+    """The model named in a request's JSON, form or URL; else the empty string."""
     named = (parse_object(body) or {}).get("model")
     if isinstance(named, str) and named:
         return named
@@ -105,18 +105,18 @@ def model_asked(uri: str, body: str) -> str:
 
 
 def names_a_deployment(uri: str) -> bool:
-    """Whether a URL is Azure's, where the request names a deployment and only the answer names the model."""
+    """Whether a URL is Azure's: the request names a deployment, and only the response names the model."""
     parts = urlsplit(uri)
     return "/deployments/" in parts.path or "/openai/v1/" in parts.path or (parts.hostname or "").endswith(".azure.com")
 
 
 def read_bill(method: str, uri: str, body: str, answer: str | bytes, *, listed: bool = True) -> Bill | None:
-    """What an answered call bills; None where nobody bills it.
+    """The bill of an answered call; None if it is not billed.
 
     Args:
-        body: of the request, as text.
-        answer: the response's body as text; bytes where it is none, as Bedrock's streams.
-        listed: read by genai-prices' extractors first; else only where our own reading knows nothing.
+        body: the request's body as text.
+        answer: the response's body as text, or bytes if it is binary, like Bedrock's streams.
+        listed: try genai-prices' extractors first, instead of only as a fallback.
     """
     documents = list(_frames(answer) if isinstance(answer, bytes) else documents_of(answer))
     document = {**folded(documents), **(documents[0] if len(documents) == 1 else {})}
@@ -137,12 +137,12 @@ def read_bill(method: str, uri: str, body: str, answer: str | bytes, *, listed: 
 
 
 def _counts(usage: Usage) -> bool:
-    """Whether anything is counted: every model reads or hears something."""
+    """Whether anything is counted: every model has some input."""
     return bool(usage.prompt_tokens or usage.units)
 
 
 def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
-    """Whether a text came for which no tokens are counted: zero is what servers say that do not count."""
+    """Whether a text has zero tokens, as reported by servers that do not count."""
     found = usage_of(document.get("usage"))
     return (
         found is not None and not found.completion_tokens and answer_bytes(Exchange("POST", "", request, document)) > 0
@@ -150,7 +150,7 @@ def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
 
 
 def _by_shape(path: str, document: Mapping[str, Any]) -> tuple[str, ...]:
-    """genai-prices' ids of providers whose API has this shape."""
+    """genai-prices' IDs of the providers whose API has this format."""
     usage, meta = document.get("usage"), document.get("meta")
     if "usageMetadata" in document or ":generateContent" in path or ":streamGenerateContent" in path:
         return ("google",)
@@ -166,7 +166,7 @@ def _by_shape(path: str, document: Mapping[str, Any]) -> tuple[str, ...]:
 def _extracted(
     uri: str, path: str, document: Mapping[str, Any], models: tuple[str, ...], providers: tuple[str, ...]
 ) -> Usage | None:
-    """By the first of genai-prices' extractors that fits: the address's, the shape's, the model's, OpenAI's."""
+    """Usage by the first matching extractor of genai-prices: by address, format, model, or OpenAI's."""
     from genai_prices import data_snapshot
 
     table = data_snapshot.get_snapshot()
@@ -174,7 +174,7 @@ def _extracted(
         for flavour in _flavours(path, provider):
             try:
                 _, found = provider.extract_usage(document, api_flavor=flavour)
-            except ValueError:  # another shape, or no usage
+            except ValueError:  # another format, or no usage
                 continue
             return _usage(vars(found), document)
     return None
@@ -201,7 +201,7 @@ def _flavours(path: str, provider: Provider) -> list[str]:
 
 
 def _usage(values: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:
-    """From genai-prices' units to ours; None where tokens are no whole number, or absurdly many."""
+    """Convert genai-prices' units; None if a token count is not an integer, or absurdly large."""
     tokens = [count for name, count in values.items() if name.endswith("_tokens")]
     if any(count != int(count) or count > MOST_TOKENS for count in tokens):
         return None
@@ -229,10 +229,10 @@ def _totals(document: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
-    """What an extractor read, with what our own reading knows besides.
+    """Complete an extractor's usage with our own reading.
 
-    xAI's extractor adds reasoning to the completion, as xAI bills it; where the total says that it is in there already
-    (a router in front of the model), it is not added twice.
+    xAI's extractor adds reasoning to the completion, as xAI bills it; if the total shows that it is already included (by a
+    router), it is not added twice.
     """
     if own.prompt_tokens != usage.prompt_tokens:
         return usage
@@ -254,7 +254,7 @@ def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
 
 
 def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], text: str) -> Usage | None:
-    """Our own reading, where the shape is known to it."""
+    """Usage by our own reading; None if the format is unknown."""
     usage = document.get("usage")
     if isinstance(document.get("choices"), list) and isinstance(usage, dict):
         return _of_choices(request, document)
@@ -269,7 +269,7 @@ def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], tex
 
 
 def _beside_usage(document: Mapping[str, Any]) -> Usage | None:
-    """Of an answer that names its tokens elsewhere than in ``usage``."""
+    """Usage of a response that reports its tokens elsewhere than in ``usage``."""
     for names in _PAIRS:
         counts = [_at(document, name) for name in names]
         if counts[0] is not None:
@@ -303,7 +303,7 @@ def _at(document: Mapping[str, Any], name: str) -> int | None:
 
 
 def _of_choices(request: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:
-    """Of a chat completion; all choices are counted where the server counted one only."""
+    """Usage of a chat completion; counts all choices if the server counted only one."""
     exchange = Exchange("POST", "", request, document)
     if reports_one_choice_only(exchange):
         return completion_of([exchange], answers_in(exchange)).usage
@@ -311,7 +311,7 @@ def _of_choices(request: Mapping[str, Any], document: Mapping[str, Any]) -> Usag
 
 
 def _with_searches(usage: Usage, documents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
-    """The units with the searches that OpenAI's Responses API made itself: they are billed by the call."""
+    """The units plus searches made by OpenAI's Responses API, which are billed per call."""
     units = dict(usage.units)
     for document in documents:
         inner = document.get("response")
@@ -321,12 +321,12 @@ def _with_searches(usage: Usage, documents: Iterable[Mapping[str, Any]]) -> tupl
             if isinstance(output, list)
             else []
         )
-        units |= {kind: float(kinds.count(kind)) for kind in kinds if kind}  # later events tell of all, again
+        units |= {kind: float(kinds.count(kind)) for kind in kinds if kind}  # later events repeat them all
     return tuple(sorted(units.items()))
 
 
 def _frames(data: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON payloads of AWS' event stream, those inside of ``bytes`` unpacked; nothing where it is none."""
+    """The JSON payloads of an AWS event stream, with nested ``bytes`` unpacked; empty if it is not one."""
     position = 0
     while position + 16 <= len(data):
         length, headers = struct.unpack_from(">II", data, position)

@@ -1,4 +1,4 @@
-"""Decode bodies: compression, JSON, server-sent events."""
+"""Decode response bodies: compression, JSON, server-sent events."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def is_stream(text: str) -> bool:
 
 
 def rewrite(text: str, change: Change, together: Callable[[list[Any]], None] | None = None) -> str:
-    """The stream with the JSON of every event changed; other lines are changed as the texts that they are.
+    """The stream with the JSON of every event changed; other lines are changed as text.
 
     Args:
-        change: from a document, or a text, to what takes its place.
-        together: given all changed documents afterwards, as a list to change in place.
+        change: maps a document, or a text, to its replacement.
+        together: called with the list of all changed documents, to change them in place.
     """
     lines = text.split("\n")
     documents: dict[int, Any] = {}
@@ -52,14 +52,14 @@ def rewrite(text: str, change: Change, together: Callable[[list[Any]], None] | N
 
 
 def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
-    """Remove what is spelled out over several events, as a model's words are.
+    """Remove secrets that are spread over several events, as a model's words are.
 
     Args:
-        spans: where in a text there is something to remove: (start, end), in order.
-        placeholder: what takes its place.
+        spans: finds what to remove in a text: (start, end), in order.
+        placeholder: replaces it.
 
     Returns:
-        Whether there was anything.
+        Whether anything was removed.
     """
     anything = False
     groups: defaultdict[object, list[tuple[dict[str, Any], str]]] = defaultdict(list)
@@ -77,7 +77,7 @@ def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
 
 
 def _texts(data: Any, place: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], dict[str, Any], str]]:
-    """(place, holder, name) of every text in a mapping; an item of a list stands at its own ``index``."""
+    """(path, container, key) of every string in a mapping; list items are identified by their ``index`` field."""
     if isinstance(data, dict):
         for name, value in data.items():
             if isinstance(value, str):
@@ -91,7 +91,7 @@ def _texts(data: Any, place: tuple[object, ...]) -> Iterator[tuple[tuple[object,
 
 
 def _without(texts: list[str], spans: list[tuple[int, int]], placeholder: str) -> list[str]:
-    """The pieces without the given parts of their whole; a placeholder stands where a part began."""
+    """The pieces without the given spans of their concatenation; a placeholder marks where a span began."""
     kept, start = [], 0
     for text in texts:
         out, position, end = "", start, start + len(text)
@@ -112,10 +112,10 @@ def text_of(body: bytes, encoding: str = "") -> str:
     """A response's body as text.
 
     Args:
-        encoding: the header ``content-encoding``. Some clients undo the encoding and leave the header as it came.
+        encoding: the header ``content-encoding``. Some clients decode the body and leave the header.
 
     Raises:
-        ValueError: the body is binary, or its encoding is unknown here.
+        ValueError: the body is binary, or its encoding is not supported.
     """
     try:
         return decoded(body, encoding).decode()
@@ -124,21 +124,21 @@ def text_of(body: bytes, encoding: str = "") -> str:
 
 
 def decoded(body: bytes, encoding: str = "") -> bytes:
-    """A response's body as it was before the server compressed it.
+    """Decompress a response's body.
 
     Raises:
-        ValueError: its encoding is unknown here.
+        ValueError: the encoding is not supported.
     """
     names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     for name in reversed(names):
         try:
             body = _DECODERS[name](body)
         except KeyError:
-            raise ValueError(f"has the content encoding {name!r}, which is unknown here") from None
+            raise ValueError(f"has the unsupported content encoding {name!r}") from None
         except ImportError:
             raise ValueError(f"has the content encoding {name!r}, whose library is not installed") from None
         except (OSError, EOFError, ValueError, zlib.error):
-            break  # decoded before
+            break  # already decoded
     return body
 
 
@@ -175,10 +175,10 @@ _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 def why_incomplete(path: str, status: int, text: str, content_type: str) -> str:
-    """Why a response is not whole, or the empty text: errors of the server's are whole responses too.
+    """Why a response is incomplete, or the empty string; a server's error response is complete too.
 
     Args:
-        path: of the request's URL; what a model is asked is answered in JSON, or in events.
+        path: of the request's URL; model routes answer in JSON or in events.
     """
     data = parse_object(text)
     if data is not None:
@@ -188,7 +188,7 @@ def why_incomplete(path: str, status: int, text: str, content_type: str) -> str:
     if any(kind in content_type for kind in _LINES):
         return _why_incomplete_lines(text)
     should_be = (status < 300 and path.endswith(_ROUTES)) or (text and "json" in content_type)
-    return "is truncated, or no JSON" if should_be and not _is_json(text) else ""
+    return "is truncated, or not JSON" if should_be and not _is_json(text) else ""
 
 
 _LINES = ("ndjson", "jsonl", "json-lines", "stream+json")
@@ -209,17 +209,17 @@ _LAST = {
     "message-": ("message-end",),
     "content-": ("message-end",),
 }
-"""By what the types of a provider's events begin with: the types of its last event."""
+"""Prefix of a provider's event types to the types of its final event."""
 
 
 def _why_incomplete_events(text: str) -> str:
-    """An event stream has to end as its provider's streams do; of any other, the end of the body is the end."""
+    """Why an event stream is incomplete: it must end with its provider's final event, if known."""
     cut = "was cut before its last event"
     if "data: [DONE]" in text or "data:[DONE]" in text:
         return ""
     events = list(documents_of(text))
     if any(event.get("error") for event in events):
-        return ""  # the last thing that such a stream says
+        return ""  # the final event
     kinds = [str(event.get("type") or "") for event in events]
     for begins, last in _LAST.items():
         if any(kind.startswith(begins) for kind in kinds):
@@ -232,15 +232,15 @@ def _why_incomplete_events(text: str) -> str:
 
 
 def _has_ended_candidates(events: list[dict[str, Any]]) -> bool:
-    """Gemini: a candidate ends with its ``finishReason``; a prompt that was blocked has none."""
+    """Gemini: a candidate ends with its ``finishReason``; a blocked prompt has none."""
     candidates = [each for event in events for each in event.get("candidates") or () if isinstance(each, dict)]
     return any(each.get("finishReason") for each in candidates) or any(event.get("promptFeedback") for event in events)
 
 
 def _why_incomplete_lines(text: str) -> str:
-    """JSON, one document a line; Ollama's last says that it is done."""
+    """Why JSON Lines are incomplete; Ollama's last line has ``done``."""
     documents = [parse_object(line) for line in text.splitlines() if line.strip()]
     if any(document is None for document in documents):
-        return "is truncated, or no JSON"
+        return "is truncated, or not JSON"
     done = [document["done"] for document in documents if document is not None and "done" in document]
     return "was cut before its last line" if done and not any(done) else ""

@@ -1,4 +1,4 @@
-"""The most tokens that a request can be billed for, by what it says itself, in the words of whichever provider."""
+"""Upper bounds of the tokens that a request can be billed for, in any provider's format."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LIMITS = (
 _CHOICES = ("n", "best_of", "num_generations", "generationConfig.candidateCount")
 _NO_ANSWER = re.compile(r"(?:/embeddings|/embed|/rerank|:(?:batch)?[eE]mbedContents?)$")
 _BLOB = re.compile(r'"(?:data:[^",]{0,100},)?[A-Za-z0-9+/=_-]{2000,}"')
-"""An image, a sound or a file within the request, in base64."""
+"""A base64 image, sound or file in the request."""
 _BLOB_TOKENS = 50_000
-"""What an image bills at most at today's providers; a longer one counts a token more for each 32 characters."""
+"""Maximum billed for an image by today's providers; a longer one counts one token more per 32 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class MostTokens:
 
     prompt: int
     answer: int | None
-    """Over all choices; None: the request sets no limit."""
+    """Total over all choices; None: the request sets no limit."""
     choices: int = 1
     tier: str = ""
-    """The service tier that it asks for."""
+    """The requested service tier."""
 
 
 def most_tokens(uri: str, body: str) -> MostTokens:
-    """Of one call: a token for each byte of its request, since no tokenizer makes more, and what it allows to answer."""
+    """Bounds for one call: a token per byte of its request, as no tokenizer makes more, and its limit for the answer."""
     asked = parse_object(body) or {}
     blobs = [len(blob) for blob in _BLOB.findall(body)]
     text = len(body.encode("utf-8", "surrogatepass")) - sum(blobs)
@@ -56,7 +56,7 @@ def most_tokens(uri: str, body: str) -> MostTokens:
 
 
 def _whole(data: Mapping[str, Any], name: str) -> int | None:
-    """A number of the request as it was meant; what is none, or below one, lowers no bound."""
+    """A positive integer field of the request; None for anything else, which must not lower a bound."""
     found: Any = data
     for part in name.split("."):
         found = found.get(part) if isinstance(found, dict) else None

@@ -1,4 +1,4 @@
-"""Facts of a response: answers, finish reasons, usage."""
+"""Read a response: answers, finish reasons, usage."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Read from one response's body."""
+    """Model, usage and finish reasons of one response."""
 
     model: str = ""
-    """As served; empty where the response does not say."""
+    """The served model; empty if not reported."""
     usage: Usage | None = None
     finish_reasons: tuple[str, ...] = ()
-    """One for each choice, in their order; the ``status`` of a Responses API response."""
+    """One per choice, in order; for the Responses API, the ``status``."""
 
     def to_plain(self) -> dict[str, Any]:
-        """JSON data, without what is not known."""
+        """JSON data, without unknown fields."""
         plain: dict[str, Any] = {}
         if self.model:
             plain["model"] = self.model
@@ -65,19 +65,19 @@ class Facts:
 
 
 MOST_TOKENS = 1_000_000_000
-"""Of one response; a larger figure is an error of the server's."""
+"""Limit per response; a larger number is a server error."""
 _MOST_ANSWERS = 10_000
-"""Of one refused request: a file's ``n`` is no reason to fill the memory."""
+"""Limit for one refused request: a recorded ``n`` must not exhaust memory."""
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # Python's own accepts NaN and Infinity
-_BOM = "\ufeff"  # some servers write it before their JSON
+_BOM = "\ufeff"  # some servers send it before their JSON
 _WRAPPED = ("response", "message", "delta", "x_groq")
-"""Where an event holds the part of it that names model and usage: of the Responses API, Anthropic, Cohere, Groq."""
+"""Fields of an event that contain model and usage, in the Responses API, Anthropic, Cohere and Groq."""
 _TOLD = (
     "model", "modelVersion", "usage", "usageMetadata", "meta", "service_tier", "prompt_eval_count", "eval_count",
     "amazon-bedrock-invocationMetrics",
@@ -85,7 +85,7 @@ _TOLD = (
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that the text is, or None; also where it would take more than 256 MB of memory."""
+    """Parse a JSON object; None if the text is not one, or would take more than 256 MB of memory."""
     text = text.lstrip(_BOM)
     if not text.lstrip().startswith("{"):
         return None
@@ -103,12 +103,12 @@ def _json(text: str) -> Any:
 
 
 def documents_of(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a response: the body, an array's items, an object a line, or an event stream's ``data:``."""
+    """The JSON objects of a response: the body, an array's items, one per line, or an event stream's ``data:``."""
     text = text.lstrip(_BOM)
     if (whole := parse_object(text)) is not None:
         yield whole
         return
-    if text.lstrip().startswith("["):  # Gemini's stream where no events were asked for
+    if text.lstrip().startswith("["):  # Gemini's stream without server-sent events
         listed = _json(text)
         yield from (item for item in listed or () if isinstance(item, dict))
         return
@@ -119,9 +119,9 @@ def documents_of(text: str) -> Iterator[dict[str, Any]]:
 
 
 def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the documents of one response say of model and usage, as one document; what comes later wins, key by key.
+    """Merge model and usage of a response's documents into one document; later keys win.
 
-    Anthropic's stream tells the prompt in its first event and the answer in one of its last.
+    Anthropic reports prompt tokens in its first event and completion tokens in one of its last.
     """
     told: dict[str, Any] = {}
     for document in documents:
@@ -141,7 +141,7 @@ def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def facts_of(text: str) -> Facts:
     """Read a response's body.
 
-    llama.cpp ends a stream of n choices with n events of usage, one for each choice: together they are the call's.
+    llama.cpp ends a stream of n choices with n usage events, one per choice, which are summed.
     """
     reasons = dict[int, str]()
     closing: list[Usage] = []
@@ -183,31 +183,31 @@ def _index(choice: Mapping[str, Any]) -> int:
 def usage_of(data: Any, tier: Any = None) -> Usage | None:
     """Read the ``usage`` of chat completions, embeddings, the Responses API or Anthropic's messages.
 
-    Tokens that ``total_tokens`` counts and neither part explains are output: xAI, and Gemini behind OpenAI's routes,
-    bill reasoning outside ``completion_tokens``. DeepSeek and Moonshot name cached tokens beside the details.
-    Perplexity counts reasoning and citations beside the completion, and outside the total.
+    Tokens of ``total_tokens`` in neither part are output: xAI, and Gemini behind OpenAI's routes, bill reasoning outside
+    ``completion_tokens``. DeepSeek and Moonshot report cached tokens outside the details. Perplexity counts reasoning and
+    citations outside both the completion and the total.
 
     Args:
         tier: the response's ``service_tier``.
 
     Returns:
-        None where a count is missing, no whole number, negative or absurd: nobody is billed by such a figure.
+        None if a count is missing, not an integer, negative or absurdly large.
     """
     if not isinstance(data, dict):
         return None
     total = _count(data, "total_tokens")
     prompt = _count(data, "prompt_tokens", "input_tokens")
     if prompt is None and total and not any(data.get(name) is not None for name in _PARTS):
-        prompt = total  # embeddings of Voyage and Jina name nothing else
+        prompt = total  # embeddings of Voyage and Jina report only the total
     if prompt is None:
         return None
     completion = _count(data, "completion_tokens", "output_tokens")
     if completion is None and any(data.get(name) is not None for name in ("completion_tokens", "output_tokens")):
-        return None  # it is said, and cannot be read
+        return None  # reported, but not readable
     asked, answered = _details(data, "prompt", "input"), _details(data, "completion", "output")
     cached = _count(asked, "cached_tokens") or _count(data, "prompt_cache_hit_tokens", "cached_tokens") or 0
     written = _count(asked, "cache_write_tokens") or 0
-    if "prompt_tokens" not in data:  # Anthropic counts what its cache reads and writes beside the input
+    if "prompt_tokens" not in data:  # Anthropic counts cache reads and writes separately from the input
         read, created = (_count(data, f"cache_{name}_input_tokens") or 0 for name in ("read", "creation"))
         prompt, cached, written = prompt + read + created, cached + read, written + created
     completion = max(completion or 0, (total or 0) - prompt)
@@ -235,10 +235,10 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
 
 
 def tier_in(usage: Mapping[str, Any], tier: Any = None) -> str:
-    """The service tier that has a price of its own, by its name as served; empty for the ordinary one.
+    """The service tier as served, if it has a separate price; empty for the default tier.
 
     Args:
-        tier: the response's ``service_tier``; some name it in their usage.
+        tier: the response's ``service_tier``; some servers report it in ``usage``.
     """
     for said in (usage.get("speed"), tier, usage.get("service_tier")):
         if isinstance(said, str) and said not in _ORDINARY:
@@ -275,16 +275,16 @@ _FILTERS = re.compile(
     r"content.?filter|sensitive|safety|recitation|prohibited|blocklist|blocked|spii|guardrail|^refusal$|^moderation",
     re.IGNORECASE,
 )
-"""How providers call that: ``sensitive`` (Zhipu), ``SAFETY`` (Gemini), ``guardrail_intervened`` (Bedrock), ..."""
+"""Providers' names for that: ``sensitive`` (Zhipu), ``SAFETY`` (Gemini), ``guardrail_intervened`` (Bedrock), ..."""
 _FAULTS = re.compile(
     r"error|insufficient|^fail|^abort|^cancel|timeout|timed.out|overload|unavailable|^interrupt", re.IGNORECASE
 )
 _WRITTEN = ("content", "refusal", "tool_calls")
-_THOUGHT = ("reasoning_content", "reasoning")  # two names of one text; some servers send it under both
+_THOUGHT = ("reasoning_content", "reasoning")  # two names for the same text; some servers send both
 
 
 def answers_in(exchange: Exchange) -> int:
-    """How many answers an exchange holds; a refused prompt is answered by as many refusals as were asked for."""
+    """Number of answers in an exchange; a refused prompt counts as ``n`` refusals."""
     if is_refusal(exchange):
         n = exchange.request.get("n")
         return n if isinstance(n, int) and 0 < n <= _MOST_ANSWERS else 1
@@ -292,48 +292,48 @@ def answers_in(exchange: Exchange) -> int:
 
 
 def is_refusal(exchange: Exchange) -> bool:
-    """Whether the prompt itself was stopped by a content filter (Azure: status 400)."""
+    """Whether a content filter refused the prompt itself (Azure: status 400)."""
     return exchange.status == 400
 
 
 def filtered_in(exchange: Exchange) -> int:
-    """How many of the answers a content filter stopped on their way."""
+    """Number of answers that a content filter stopped."""
     return sum(finish_reason_of(choice) == FILTERED for choice in choices_of(exchange))
 
 
 def finish_reason_of(choice: Mapping[str, Any]) -> str:
-    """Why the answer ended, as served; filters have one name. Empty where the server does not say."""
+    """Why the answer ended, as served, with one name for all content filters; empty if not reported."""
     reason = str(choice.get("finish_reason") or "")
     return FILTERED if _FILTERS.search(reason) else reason
 
 
 def fault_of(choice: Mapping[str, Any]) -> str:
-    """Why a choice is a fault of the provider's and no answer; empty where it is one.
+    """Why a choice is a provider's error instead of an answer; empty if it is an answer.
 
-    Routers and providers tell of faults inside a response of status 200: OpenRouter and Mistral end a choice with ``error``,
-    Zhipu with ``network_error``, DeepSeek with ``insufficient_system_resource``, vLLM with ``abort``.
+    Some report errors with status 200: OpenRouter and Mistral end a choice with ``error``, Zhipu with ``network_error``,
+    DeepSeek with ``insufficient_system_resource``, vLLM with ``abort``.
     """
     if choice.get("error"):
-        return "the choice holds an error"
+        return "the choice contains an error"
     reason = finish_reason_of(choice)
     if _FAULTS.search(reason):
         return f"finish_reason is {reason!r}"
     if not reason and not written_bytes(choice) and not _message(choice).get("function_call"):
-        return "the answer is empty, and no finish_reason says why"
+        return "the answer is empty, without a finish_reason"
     return ""
 
 
 def choices_of(exchange: Exchange) -> list[Mapping[str, Any]]:
-    """The response's choices as they are."""
+    """The response's choices, unchanged."""
     choices = exchange.response.get("choices")
     return [choice if isinstance(choice, dict) else {} for choice in choices] if isinstance(choices, list) else []
 
 
 def text_of(choice: Mapping[str, Any]) -> str:
-    """The answer's text; a refusal in the model's own words counts as one, and so do calls of tools, as JSON.
+    """The answer's text; a model's refusal counts as text, and so do tool calls, as JSON.
 
-    Of content that is a list of parts (Mistral, OpenAI's input shape) the texts are joined; reasoning is left out, as it is
-    where a server has a field of its own for it; other parts stand as JSON.
+    If the content is a list of parts (Mistral, OpenAI's input format), its texts are joined, without reasoning; other parts
+    are given as JSON.
     """
     message = _message(choice)
     content = message.get("content")
@@ -364,25 +364,25 @@ def _part(part: Any) -> str:
 
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """``[{"name": ..., "arguments": ...}]``, without the ids, which differ each time and would split the vote."""
+    """``[{"name": ..., "arguments": ...}]`` without IDs, which differ each time and would split the vote."""
     listed = message.get("tool_calls")
     calls = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
     return [call for call in [*calls, message.get("function_call")] if isinstance(call, dict)]
 
 
 def was_cut(choice: Mapping[str, Any]) -> bool:
-    """Whether the answer ended at ``max_tokens``."""
+    """Whether the answer was truncated at ``max_tokens``."""
     return choice.get("finish_reason") == "length"
 
 
 def token_limit(body: Mapping[str, Any]) -> int | None:
-    """The most tokens that one answer to this body may have."""
+    """Maximum number of tokens of one answer to this body; None if not limited."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) else None
 
 
 def written_bytes(choice: Mapping[str, Any]) -> int:
-    """UTF-8 bytes of all that the model wrote: the text, its reasoning where it is shown, calls of tools."""
+    """UTF-8 bytes of everything the model wrote: text, visible reasoning, tool calls."""
     message = _message(choice)
     thought = max(size_of(message.get(name)) for name in _THOUGHT)
     return thought + sum(size_of(message.get(name)) for name in _WRITTEN)
@@ -394,7 +394,7 @@ def answer_bytes(exchange: Exchange) -> int:
 
 
 def size_of(content: Any) -> int:
-    """UTF-8 bytes of a text, or of JSON data."""
+    """UTF-8 bytes of a string, or of JSON data."""
     if not content:
         return 0
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

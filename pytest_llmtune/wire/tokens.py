@@ -1,4 +1,4 @@
-"""Token counts of responses, and servers that count one choice of n."""
+"""Token counts of responses, including those of servers that count only one of n choices."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ __all__ = [
 
 
 COUNTED = "llmtune_choices_counted"
-"""In a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
+"""Field of a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
 
-_USUAL = 4  # bytes for each token, in English
+_USUAL = 4  # bytes per token in English
 _IMPLAUSIBLE = 12
 
 
@@ -56,14 +56,14 @@ def reports_one_choice_only(exchange: Exchange) -> bool:
     if reported is None or answers_in(exchange) < 2 or not isinstance(usage, dict):
         return False
     if not reported.completion_tokens:
-        return False  # nothing was counted
+        return False  # nothing is counted
     if COUNTED in usage:
         return bool(usage[COUNTED] == 1)
     return proven(exchange) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
 
 
 def proven(exchange: Exchange) -> bool:
-    """Whether the texts must have had more tokens than are reported, and the reported ones fit into one choice."""
+    """Whether the texts must have more tokens than reported, and the reported number fits one choice."""
     usage, limit, choices = (
         usage_of(exchange.response.get("usage")),
         token_limit(exchange.request),
@@ -78,7 +78,7 @@ def proven(exchange: Exchange) -> bool:
 
 
 def suspicious(exchange: Exchange) -> bool:
-    """Whether one tiny request is worth it: several choices with more text than the reported tokens usually make."""
+    """Whether a probe is worthwhile: several choices with more text than the reported tokens usually make."""
     usage = usage_of(exchange.response.get("usage"))
     if answers_in(exchange) < 2 or usage is None or not usage.completion_tokens:
         return False
@@ -86,16 +86,16 @@ def suspicious(exchange: Exchange) -> bool:
 
 
 def _stopwatch(exchange: Exchange) -> int | None:
-    """Tokens that llama.cpp timed, which it does choice by choice; None where there is no such figure."""
+    """Tokens timed by llama.cpp, which times each choice; None if not reported."""
     timings = exchange.response.get("timings")
     timed = timings.get("predicted_n") if isinstance(timings, dict) else None
     return timed if isinstance(timed, int) else None
 
 
 def noted(body: str, text: str) -> str:
-    """The text of a response with ``COUNTED`` in it where it proves that only one choice was counted.
+    """The text of a response, with ``COUNTED`` added if it proves that only one choice was counted.
 
-    A recording leaves out the stopwatch that may be the proof.
+    A recording omits the timings that may be the proof.
     """
     request, response = parse_object(body), parse_object(text)
     if request is None or response is None or not isinstance(response.get("choices"), list):
@@ -105,13 +105,13 @@ def noted(body: str, text: str) -> str:
 
 
 def probe_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Two choices of one token each, in the words of the request: a server that counts all reports two or more."""
+    """A copy of the request for two choices of one token each: a server that counts all reports two or more."""
     limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     return {"model": body["model"], "messages": [{"role": "user", "content": "Hi"}], "n": 2, limit: 1}
 
 
 def verdict(response: Mapping[str, Any]) -> bool | None:
-    """Whether the server counts one choice only, from its answer to the probe; None where that does not tell."""
+    """Whether the server counts only one choice, by its answer to the probe; None if inconclusive."""
     usage, choices = usage_of(response.get("usage")), response.get("choices")
     if usage is None or not isinstance(choices, list) or len(choices) < 2 or usage.completion_tokens < 1:
         return None
@@ -119,9 +119,9 @@ def verdict(response: Mapping[str, Any]) -> bool | None:
 
 
 def annotated(exchange: Exchange, counts_only_one: bool) -> Exchange:
-    """The exchange with what is known about its usage written beside it, so that a replay counts the same way.
+    """The exchange with the way its usage is counted noted in it, so that a replay counts the same way.
 
-    That one choice is counted is written also where it can be seen: a recording leaves out the stopwatch.
+    A count of one choice is noted even if the timings show it, because a recording omits them.
     """
     usage = exchange.response.get("usage")
     if not isinstance(usage, dict) or answers_in(exchange) < 2 or COUNTED in usage:
@@ -132,8 +132,8 @@ def annotated(exchange: Exchange, counts_only_one: bool) -> Exchange:
     return replace(exchange, response={**exchange.response, "usage": known})
 
 
-_BYTES_PER_TOKEN = 3  # in estimates; English has 4 to 5
-_ENOUGH = 64  # bytes of text from which a text's own rate of tokens is taken
+_BYTES_PER_TOKEN = 3  # for estimates; English has 4 to 5
+_ENOUGH = 64  # minimum bytes for a text's own token rate to be used
 
 Choices = Sequence[Mapping[str, Any]]
 KnownLengths = Sequence[int | None]
@@ -144,11 +144,11 @@ class _Reading:
     """The choices of one exchange with their tokens."""
 
     choices: tuple[Choice, ...]
-    """With ``tokens`` where they are exact."""
+    """With ``tokens`` if exact."""
     tokens: tuple[int, ...]
-    """Of each choice, exact or not."""
+    """Tokens of each choice, exact or estimated."""
     counted: bool
-    """Whether the sum of all ``tokens`` is what the server counted."""
+    """Whether the sum of ``tokens`` is the server's count."""
     prompt: Usage
 
     def billed(self, part: slice) -> Usage:
@@ -159,13 +159,13 @@ class _Reading:
 
 
 def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n: int | None = None) -> Completion:
-    """The n answers after the first ``skip``, and what asking for exactly these bills.
+    """The n answers after the first ``skip``, and the tokens billed for requesting exactly these.
 
-    The prompt is billed once for each request that n answers need of this server: one for each ``max_n`` of them.
+    The prompt is billed once per request that n answers take at this server: one for each ``max_n`` of them.
 
     Args:
-        exchanges: all of one request, in order, with ``skip + n`` answers at least.
-        max_n: the most answers that one request brings; None: as the exchanges show it.
+        exchanges: all exchanges of one request, in order, with at least ``skip + n`` answers.
+        max_n: the most answers per HTTP request; None: inferred from the exchanges.
     """
     used: list[tuple[Exchange, _Reading, slice]] = []
     start = 0
@@ -188,15 +188,15 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
 
 
 def _most(sizes: Sequence[int], n: int) -> int:
-    """The most answers that one request brings: a server with a limit gives as many at first, and then the rest.
+    """The most answers per HTTP request: a server with a limit first gives that many, then the rest.
 
-    Exchanges whose last is the largest show no limit: later on more answers were wanted (of a search's pool).
+    If the last exchange is the largest, no limit shows: more answers were requested later (by a search).
     """
     return n if sizes[-1] > max(sizes[:-1], default=0) else max(sizes)
 
 
 def metered(body: str, text: str) -> Usage | None:
-    """What one call of any client bills, by the texts of its request and response; None where nobody says."""
+    """Tokens billed for one call of any client, from the texts of request and response; None if not reported."""
     usage, request, response = facts_of(text).usage, parse_object(body), parse_object(text)
     if usage is None or request is None or response is None:
         return usage
@@ -205,12 +205,12 @@ def metered(body: str, text: str) -> Usage | None:
 
 
 def lengths_of(exchanges: Sequence[Exchange]) -> tuple[int, ...]:
-    """Tokens billed for each answer of the exchanges, in order: exact where they can be, else their share."""
+    """Tokens billed for each answer of the exchanges, in order: exact if possible, else a share of the total."""
     return tuple(tokens for exchange in exchanges for tokens in _read(exchange).tokens)
 
 
 def estimated_prompt(body: Mapping[str, Any]) -> int:
-    """Prompt tokens of a body, from its bytes; rather too many."""
+    """Estimated prompt tokens of a body, from its bytes; errs on the high side."""
     messages = body.get("messages")
     parts = messages if isinstance(messages, (list, tuple)) else ()
     return 3 + sum(
@@ -226,7 +226,7 @@ def _read(exchange: Exchange) -> _Reading:
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
     total = None if usage is None else usage.completion_tokens
     if total == 0 and any(map(written_bytes, choices)):
-        total = None  # a text has tokens, and so has a prompt: zero is what servers say that do not count
+        total = None  # every text has tokens: servers that do not count report zero
     if total is not None and not reports_one_choice_only(exchange):
         known: KnownLengths = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
         tokens, counted = _shared(choices, known, total), True
@@ -239,14 +239,14 @@ def _read(exchange: Exchange) -> _Reading:
 
 
 def _logged(choice: Mapping[str, Any]) -> int | None:
-    """Where logprobs came along, they name every token."""
+    """Exact tokens of a choice with logprobs, which list every token."""
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     return len(tokens) if isinstance(tokens, list) and tokens else None
 
 
 def _sure(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | None, limit: int | None) -> int | None:
-    """The exact tokens of a choice where only the first was counted, or none."""
+    """Exact tokens of a choice if only the first, or none, was counted; None if unknown."""
     if limit is not None and was_cut(choice):
         return limit
     return total if total is not None and text_of(choice) == text_of(first) else _logged(choice)
@@ -259,7 +259,7 @@ def _named(choices: Choices, known: KnownLengths) -> tuple[Choice, ...]:
 
 
 def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...]:
-    """Each choice's tokens: those that are known, and of the rest of the total a share by the bytes of the text."""
+    """Each choice's tokens: known ones, else a share of the remaining total by bytes of text."""
     rest = max(0, total - sum(tokens or 0 for tokens in known))
     weights = [
         0 if tokens is not None else max(1, written_bytes(choice))
@@ -275,9 +275,9 @@ def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...
 
 
 def _guessed(choices: Choices, known: KnownLengths, limit: int | None) -> tuple[int, ...]:
-    """Each choice's tokens: those that are known, else from its bytes, and one that ends it.
+    """Each choice's tokens: known ones, else estimated from its bytes, plus one end token.
 
-    The rate is that of the choice with the most tokens a byte, of those that are known and long enough.
+    The rate is the highest tokens-per-byte rate among the known choices that are long enough.
     """
     sizes = [written_bytes(choice) for choice in choices]
     rates = [
@@ -292,15 +292,15 @@ def _guessed(choices: Choices, known: KnownLengths, limit: int | None) -> tuple[
 
 
 ASSUMED_ANSWER = 16_384
-"""Tokens that an answer is reserved with where the request does not limit it."""
+"""Tokens to reserve for an answer that the request does not limit."""
 
-_IMAGE = 4096  # tokens that an image given by its address is reserved with
+_IMAGE = 4096  # tokens to reserve for an image given by URL
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:
-    """An upper bound of a prompt's tokens: one for each byte of the request, and what a chat template adds around it.
+    """Upper bound of a prompt's tokens: one per byte of the request, plus what a chat template adds.
 
-    No tokenizer in use makes more tokens than bytes. Images given by an address count with a fixed number.
+    No tokenizer in use makes more tokens than bytes. Images given by URL count as a fixed number.
     """
     messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
     lists = [message["content"] for message in messages if isinstance(message.get("content"), (list, tuple))]

@@ -1,6 +1,6 @@
-"""What was asked and answered in one call of a model, whichever provider's shape it has.
+"""Read the messages, text and tool calls of a model call in any provider's format.
 
-Shapes: OpenAI chat completions and Responses, Anthropic Messages, Gemini ``generateContent``, Bedrock ``converse``; as
+Formats: OpenAI chat completions and Responses, Anthropic Messages, Gemini ``generateContent``, Bedrock ``converse``; as
 JSON, or as an event stream.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["Told", "read_call", "tool_results"]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One call, read."""
+    """The content of one call."""
 
     messages: tuple[Mapping[str, Any], ...]
     text: str
@@ -27,7 +27,7 @@ class Told:
 
 
 def read_call(body: str, text: str) -> Told:
-    """Read one call; what has no known shape has no messages, and its answer's text is empty."""
+    """Read one call; in an unknown format, messages and text are empty."""
     asked = parse_object(body) or {}
     documents = list(_documents(text))
     texts: list[str] = []
@@ -39,7 +39,7 @@ def read_call(body: str, text: str) -> Told:
 
 
 def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What an app sent back to a model: the id of a tool call (Gemini: the tool's name) to its result."""
+    """Tool results that an app sent to a model, by the tool call's ID (Gemini: the tool's name)."""
     found: dict[str, str] = {}
     for message in messages:
         if message.get("type") == "function_call_output":
@@ -60,7 +60,7 @@ def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _documents(text: str) -> Iterator[Mapping[str, Any]]:
-    """As ``documents_of``; a JSON list (Gemini's stream) counts with each of its entries."""
+    """Like ``documents_of``; each entry of a JSON list (Gemini's stream) is a document."""
     if text.lstrip().startswith("["):
         try:
             listed = json.loads(text)
@@ -91,13 +91,13 @@ def _messages(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _read(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
-    """Add what one document of a response says: the whole response, or an event of its stream."""
+    """Add one document of a response: the whole response, or an event of its stream."""
     if isinstance(document.get("choices"), list):
         for choice in document["choices"]:
             if isinstance(choice, dict):
                 _read_choice(choice, texts, calls)
     elif document.get("type") in ("response.completed", "response.incomplete"):
-        texts.clear()  # the last event says again what those before it said
+        texts.clear()  # the final event repeats the text of the earlier ones
         calls.clear()
         response = document.get("response")
         _read_items(response.get("output") if isinstance(response, dict) else None, texts, calls)
@@ -120,7 +120,7 @@ def _read_anthropic_event(document: Mapping[str, Any], texts: list[str], calls: 
 
 
 def _read_message(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
-    """A whole message: of Gemini, Bedrock, Anthropic, Ollama, Cohere."""
+    """A complete message of Gemini, Bedrock, Anthropic, Ollama or Cohere."""
     output, message = document.get("output"), document.get("message")
     for candidate in document["candidates"] if isinstance(document.get("candidates"), list) else ():
         content = candidate.get("content") if isinstance(candidate, dict) else None
@@ -195,7 +195,7 @@ def _read_parts(parts: Any, texts: list[str], calls: dict[Any, dict[str, str]]) 
 
 
 def _add(calls: dict[Any, dict[str, str]], place: Any, name: Any, arguments: Any, identity: Any) -> None:
-    """A tool call, or, of a stream, a further piece of one."""
+    """Add a tool call, or, in a stream, another piece of one."""
     call = calls.setdefault(place, {"name": "", "arguments": "", "id": ""})
     call["name"] += _said(name)
     call["id"] = call["id"] or _said(identity)
@@ -217,7 +217,7 @@ def _said(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """The text of a content, whatever its shape."""
+    """The text of a message's content, whatever its format."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):

@@ -60,8 +60,8 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("nothing", "'nothing' is not of the form 'module:function'"),
-        ("no_such_module:f", "no module 'no_such_module': neither importable nor the file"),
+        ("nothing", "'nothing' does not have the form 'module:function'"),
+        ("no_such_module:f", "no module 'no_such_module': it cannot be imported, and there is no file"),
         ("no_such_package.inner:f", "no module 'no_such_package.inner'"),
         ("good:missing", "good has no function 'missing'; it has: thing"),
         ("good:thinc", "(did you mean 'thing'?)"),
@@ -88,7 +88,7 @@ def test_what_cannot_be_found(tmp_path: Path, path: str, says: str) -> None:
 )
 def test_a_root_keeps_out_what_is_installed(tmp_path: Path, path: str) -> None:
     """A stranger's YAML cannot reach the standard library, nor anything installed."""
-    with pytest.raises(SuiteError, match="lies outside the project"):
+    with pytest.raises(SuiteError, match="is outside the project"):
         load_function(path, tmp_path, tmp_path)
 
 
@@ -100,14 +100,14 @@ def test_a_root_runs_no_code_to_find_out(tmp_path: Path, monkeypatch: pytest.Mon
     (outside / "evil_package" / "inner.py").write_text("def f(): pass\n")
     project.mkdir()
     monkeypatch.syspath_prepend(outside)
-    with pytest.raises(SuiteError, match="lies outside the project"):
+    with pytest.raises(SuiteError, match="is outside the project"):
         load_function("evil_package.inner:f", project, project)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_root_and_a_module_that_is_not_there(tmp_path: Path) -> None:
     """Absent is absent, also with a root."""
-    with pytest.raises(SuiteError, match="no module 'no_such_module': neither importable nor the file"):
+    with pytest.raises(SuiteError, match="no module 'no_such_module': it cannot be imported, and there is no file"):
         load_function("no_such_module:f", tmp_path, tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_a_root_lets_the_projects_own_code_in(tmp_path: Path, monkeypatch: pytes
     assert load_function("near:f", tmp_path / "tests", tmp_path)() == "near"
     assert load_function("own_far:f", tmp_path / "tests", tmp_path)() == "far"
     (tmp_path / "tests" / "link.py").symlink_to(Path(__file__))
-    with pytest.raises(SuiteError, match="lies outside the project"):
+    with pytest.raises(SuiteError, match="is outside the project"):
         load_function("link:test_form", tmp_path / "tests", tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_where_as_expression_and_as_function() -> None:
         ("q > 1", "'a' > 1 cannot be compared; in row 1"),
         ("q.x == 1", "is not allowed"),
         (lambda row: row["x"], "where raised KeyError: 'x'; in row 1: {'q': 'a'"),
-        ("answer > 9", "the list of rows: no row of 3 is left: 3 left out by where='answer > 9'"),
+        ("answer > 9", "the list of rows: no row of 3 is left: 3 excluded by where='answer > 9'"),
     ],
 )
 def test_wrong_filters(where: Any, says: str) -> None:
@@ -201,7 +201,7 @@ def test_nothing_left_says_why() -> None:
     """With the counts of filter and missing cells."""
     rows = [{"q": "a", "answer": None}, {"q": "b", "answer": "x"}]
     assert complaint(rows, where="q == 'a'", needed=["answer"]) == (
-        "the list of rows: no row of 2 is left: 1 left out by where=\"q == 'a'\", 1 without 'answer'"
+        "the list of rows: no row of 2 is left: 1 excluded by where=\"q == 'a'\", 1 without 'answer'"
     )
 
 
@@ -260,7 +260,7 @@ def test_code_outside_of_the_project_is_not_run(tmp_path: Path) -> None:
     """With a root, as for YAML suites, a function is one of the project's own."""
     (tmp_path / "mine.py").write_text("def rows():\n    return [{'q': 1}]\n")
     assert len(load("mine:rows", base_dir=tmp_path, root=tmp_path).examples) == 1
-    assert "lies outside the project" in complaint("os:getcwd", tmp_path, root=tmp_path)
+    assert "is outside the project" in complaint("os:getcwd", tmp_path, root=tmp_path)
 
 
 @given(st.lists(st.fixed_dictionaries({"q": st.text(max_size=3)}), min_size=1, max_size=8), st.randoms())

@@ -50,8 +50,8 @@ def test_names(source: str, parts: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("hf:", "names no data set; valid: hf:openai/gsm8k?name=main&split=test"),
-        ("hf:/?split=a", "names no data set"),
+        ("hf:", "names no dataset; valid: hf:openai/gsm8k?name=main&split=test"),
+        ("hf:/?split=a", "names no dataset"),
         ("hf:x?spilt=test", "no option 'spilt' (did you mean 'split'?); valid: name, split, revision"),
     ],
 )
@@ -97,7 +97,7 @@ def test_offline_without_a_copy(datasets: Any, tmp_path: Path) -> None:
     before = datasets.config.HF_HUB_OFFLINE
     said = complaint("hf:nobody/nothing_at_all", tmp_path)
     assert "cannot be loaded" in said
-    assert "the network is shut here: load it once with --llm-tune or --llm-record=missing" in said
+    assert "the network is blocked here: load it once with --llm-tune or --llm-record=missing" in said
     assert before == datasets.config.HF_HUB_OFFLINE
 
 
@@ -105,7 +105,7 @@ def test_outside_of_the_project(datasets: Any, tmp_path: Path) -> None:
     """A YAML suite reads the project's own copies only."""
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "one"))
     (tmp_path / "project").mkdir()
-    assert "lies outside the project" in complaint("hf:../one", tmp_path / "project", root=tmp_path / "project")
+    assert "is outside the project" in complaint("hf:../one", tmp_path / "project", root=tmp_path / "project")
 
 
 def test_without_the_library(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_duplicates_between_tune_and_test_are_refused() -> None:
     with pytest.raises(SuiteError) as caught:
         split(load(DOUBLED), 2, shuffle=False, asked=["q"])
     assert str(caught.value) == (
-        "1 of the test rows are asked in tuning too (rows 1 = 3; the first: {'q': 'same', 'answer': '1'}); "
+        "1 of the test rows are tuning rows too (rows 1 = 3; the first: {'q': 'same', 'answer': '1'}); "
         "remove them, or set duplicates='drop' (keep the first of each) or duplicates='allow'"
     )
 

@@ -217,7 +217,7 @@ def test_a_later_version_asks_for_an_upgrade(path: Path) -> None:
         ('"status": "ok"', '"status": "fine"', "examples[0].status is 'fine', not one of ok, refused, unknown"),
         ("config:", "config: !!python/name:os.system", "tags are not allowed here"),
         ("config:", "config: &all", "anchors and aliases are not allowed here"),
-        ("spent: 3.25", "spent: 3.25\n  spent: 1", "line 23: the key 'spent' stands twice"),
+        ("spent: 3.25", "spent: 3.25\n  spent: 1", "line 23: duplicate key 'spent'"),
     ],
 )
 def test_damage_is_named(path: Path, old: str, new: str, message: str) -> None:

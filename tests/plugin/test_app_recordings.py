@@ -251,7 +251,7 @@ def test_a_useless_redaction_is_a_usage_error(app: App) -> None:
     app.write('def test_it(llm_client):\n    ask(llm_client, "q")\n')
     result = app.run("--llm-record=missing")
     text = result.stdout.str() + result.stderr.str()
-    assert "llmtune_redact: '(' is no regular expression" in text
+    assert "llmtune_redact: '(' is not a valid regular expression" in text
     assert "INTERNALERROR" not in text
     assert app.server.count == 0
 

@@ -66,7 +66,7 @@ def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> N
     """A file stands where the locks should be."""
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(RecordingError, match=r"no lock for .* can be made in"),
+        pytest.raises(RecordingError, match=r"cannot create a lock for .* in"),
         exclusive(tmp_path / "a", tmp_path / "file"),
     ):
         pytest.fail("no lock")

@@ -91,7 +91,7 @@ def test_a_pattern_that_is_none_shows_no_key(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     (tmp_path / ".env").write_text(f"OTHER_API_KEY={KEY}\n")
     text = shown_by(lambda: redactor_of(Settings(root=tmp_path, redact=("[",))))
-    assert "is no regular expression" in text
+    assert "is not a valid regular expression" in text
     assert "SECRET" not in text
 
 

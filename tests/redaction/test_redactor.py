@@ -340,7 +340,9 @@ def test_hooks_of_the_user_come_last() -> None:
     assert own.clean_uri("https://h/alice") == "https://h/someone"
 
 
-@pytest.mark.parametrize(("pattern", "said"), [("(", "is no regular expression"), (".*", "matches the empty text")])
+@pytest.mark.parametrize(
+    ("pattern", "said"), [("(", "is not a valid regular expression"), (".*", "matches the empty string")]
+)
 def test_useless_patterns_are_refused(pattern: str, said: str) -> None:
     """The message names the setting and the pattern."""
     with pytest.raises(SuiteError, match=f"llmtune_redact: .* {said}"):
@@ -376,7 +378,7 @@ def test_what_is_left_stops_the_writing(tmp_path: Path) -> None:
         Recording.write(path, [exchange("q", "a")], careless)
     assert SECRET not in str(caught.value)
     assert path.read_bytes() == before
-    with pytest.raises(RecordingError, match=r"a text like a key \(sk-\.\.\.\) is still in it"):
+    with pytest.raises(RecordingError, match=r"a text that looks like a key \(sk-\.\.\.\) is still in it"):
         Recording.write(path, [exchange("q", "a")], replace(careless, hooks=(lambda text: text + " sk-" + "a1B2" * 8,)))
 
 

@@ -45,7 +45,7 @@ def test_n_is_one_by_default() -> None:
 
 def test_what_json_cannot_say_is_a_suite_error() -> None:
     """A foreign object in a parameter gives our own error."""
-    with pytest.raises(SuiteError, match="JSON cannot say"):
+    with pytest.raises(SuiteError, match="JSON cannot represent"):
         Config({"model": "m", "user": object()}, TEXT).request({"q": "a"})
 
 

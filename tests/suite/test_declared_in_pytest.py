@@ -243,7 +243,7 @@ def test_a_strangers_yaml_runs_nothing(project: pytest.Pytester, tmp_path_factor
         assert "is 'evil_tools:f', which runs code" in said(result)
         result = run(project, f"evil{number}.llmtune.yaml", "-o", f"llmtune_allow_code=evil{number}")
         assert result.ret != pytest.ExitCode.OK
-        assert "the module 'evil_tools' lies outside the project" in said(result)
+        assert "the module 'evil_tools' is outside the project" in said(result)
     assert not witness.exists()
 
 

@@ -145,7 +145,7 @@ def test_top_is_the_largest_value_that_can_be_drawn() -> None:
         (lambda: choice([]), "an empty list of choices"),
         (lambda: choice("ab"), "choice takes a list of options"),  # type: ignore[arg-type]
         (lambda: choice(3), "choice takes a list of options"),  # type: ignore[arg-type]
-        (lambda: choice([1, 1]), "the choice 1 stands twice"),
+        (lambda: choice([1, 1]), "duplicate choice 1"),
         (lambda: choice([uniform(0, 1)]), "a choice is between plain values"),
         (lambda: OneOf(()), "an empty list of branches"),
     ],

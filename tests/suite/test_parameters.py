@@ -67,7 +67,7 @@ def test_given_choices_become_json_data() -> None:
         ("temperature", {"uniform": ["a", 1]}, "uniform has the bound 'a'"),
         ("temperature", {"choice": 3}, "choice takes a list, got 3"),
         ("temperature", [], "an empty list of choices"),
-        ("temperature", [0, 0], "the choice 0 stands twice"),
+        ("temperature", [0, 0], "duplicate choice 0"),
         ("temperature", OneOf(({"temperature": Constant(1)},)), "valid: a constant, a list of choices"),
         ("top_p", 1.5, "a number from 0 to 1"),
         ("n", 0, "is 0; valid: a whole number from 1"),

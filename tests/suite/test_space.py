@@ -252,7 +252,7 @@ def test_fingerprint_is_of_content() -> None:
         ({"model": []}, "model is an empty list"),
         ({"model": 5}, "model is 5; valid: a model's name"),
         ({"model": ["a", " "]}, "model[1] is ' '; valid"),
-        ({"model": ["a", "a"]}, "model[1] is 'a', which stands twice"),
+        ({"model": ["a", "a"]}, "model[1] is 'a', a duplicate"),
         ({"model": [{"temperature": 1}]}, "model[0] is {'temperature': 1}; valid"),
         (
             {"model": [{"model": "a", "temprature": 1}]},
@@ -272,7 +272,7 @@ def test_fingerprint_is_of_content() -> None:
         ({"extra_body": [1]}, "extra_body is [1]; valid: a mapping"),
         ({"n": {"uniform": [1, 5]}}, "n is uniform, which draws fractions"),
         ({"prompt": []}, "prompt is an empty list"),
-        ({"prompt": ["{question}", "{question}"]}, "prompt[1] is '{question}', which stands twice"),
+        ({"prompt": ["{question}", "{question}"]}, "prompt[1] is '{question}', a duplicate"),
         ({"prompt": ["{question}", "{a.b}"]}, "prompt[1]: the field {a.b} reaches"),
         ({"prompt": ...}, "prompt: give either prompt or messages"),
         ({"messages": [{"role": "user", "content": "a"}]}, "prompt: give either prompt or messages, not both"),
@@ -295,7 +295,7 @@ def test_wrong_spaces_are_refused(changes: dict[str, Any], says: str) -> None:
 def test_functions_of_one_name_are_refused() -> None:
     """The lock file tells functions apart by name, so two lambdas cannot be choices."""
     said = complaint(prompt=[lambda _: "a", lambda _: "b"])
-    assert "which stands twice; functions are told apart by name: define them with def" in said
+    assert "a duplicate; functions are told apart by name: define them with def" in said
 
 
 @given(

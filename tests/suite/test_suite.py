@@ -188,7 +188,7 @@ def test_the_default_name() -> None:
         ({"columns": []}, "columns is []; valid: a list of column names"),
         ({"where": 5}, "where is 5; valid: an expression"),
         ({"where": "  "}, "where is '  '; valid: an expression"),
-        ({"where": "a = 1"}, "where: 'a = 1' is no expression"),
+        ({"where": "a = 1"}, "where: 'a = 1' is not an expression"),
         ({"where": "a.b == 1"}, "where: 'a.b' is not allowed in"),
         ({"shuffle": "yes"}, "shuffle is 'yes'; valid: true, false"),
         ({"shuffle": 1}, "shuffle is 1; valid: true, false"),
@@ -321,7 +321,7 @@ def test_all_problems_at_once() -> None:
 
 def test_keys_that_are_no_text() -> None:
     """A mapping from YAML may hold anything."""
-    with pytest.raises(SuiteError, match="the key 5 is no text"):
+    with pytest.raises(SuiteError, match="keys must be strings, got 5"):
         Suite.from_mapping({**keys(), 5: 1}, where=WHERE, base_dir=Path.cwd())
 
 
@@ -451,7 +451,7 @@ def test_rows_without_what_the_prompt_or_the_reference_needs_are_dropped() -> No
             {"group_by": "answer", "min_success": {"3": 0.5, "thirty": 0.5}},
             "min_success names the group 'thirty'; answer has '1', '10', '11'",
         ),
-        ({"dataset": [*SUMS, SUMS[0]], "shuffle": False}, "1 of the test rows are asked in tuning too"),
+        ({"dataset": [*SUMS, SUMS[0]], "shuffle": False}, "1 of the test rows are tuning rows too"),
     ],
 )
 def test_what_load_refuses(changes: dict[str, Any], says: str) -> None:
@@ -469,7 +469,7 @@ def test_duplicates_settled_by_the_key() -> None:
 def test_duplicates_are_told_by_what_the_model_is_asked() -> None:
     """The same question with another id is the same question; a function of the row may look at anything."""
     rows = [{"question": f"q{number % 30}", "answer": "x", "id": number} for number in range(60)]
-    assert "of the test rows are asked in tuning too" in load_complaint(dataset=rows, shuffle=False)
+    assert "of the test rows are tuning rows too" in load_complaint(dataset=rows, shuffle=False)
     for prompt in (lambda _: "", ["{question}", lambda _: ""]):
         said = load_complaint(dataset=rows, shuffle=False, prompt=prompt)
         assert "asks the same of every row; name a column in it, as in {question}" in said

@@ -1,4 +1,4 @@
-"""Declare a suite: data set, prompts, grader, search space, budgets, thresholds."""
+"""Suite declarations: dataset, prompts, grader, search space, budgets, thresholds."""
 
 from __future__ import annotations
 

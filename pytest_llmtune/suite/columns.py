@@ -1,4 +1,4 @@
-"""Which columns of a row a suite needs."""
+"""Find the columns that a suite needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["REFERENCE_COLUMNS", "reference_columns"]
 
 
 REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
-"""Where a reference is looked for when the grader does not name a column: the first that the data have."""
+"""Default reference columns: the first that the data have is used if the grader names none."""
 
 _WITHOUT = ("judge", "python", "tools", "calls")
-"""Graders that can do without a reference."""
+"""Graders that do not require a reference."""
 
 
 def reference_columns(grader: Any, columns: Sequence[str]) -> frozenset[str]:
-    """The columns that a grader reads its reference from, as far as its declaration tells."""
+    """The columns that a grader reads its reference from, as far as its declaration shows."""
     if isinstance(grader, (list, tuple)):
         return frozenset(name for item in grader for name in reference_columns(item, columns))
     if isinstance(grader, Mapping) and len(grader) == 1:
@@ -37,7 +37,7 @@ def _first(columns: Sequence[str]) -> frozenset[str]:
 
 
 def _asked(function: Callable[..., Any]) -> Iterable[str]:
-    """The columns that a grading function cannot be called without; the first argument is the responses."""
+    """The columns that a grading function requires; its first argument is the responses."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except (TypeError, ValueError):  # a builtin without a signature

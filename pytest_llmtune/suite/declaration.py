@@ -1,4 +1,4 @@
-"""Read declared keys, collecting every problem instead of stopping at the first."""
+"""Read declared keys, and collect all problems instead of stopping at the first."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Declaration:
     where: str
     """For messages: ``tests/test_algebra.py:12 (test_algebra)``."""
     base_dir: Path
-    """What its paths are relative to."""
+    """Base of relative paths."""
     root: Path | None = None
-    """Where given, nothing outside this directory is read or run."""
+    """If given, nothing outside this directory is read or run."""
     default_name: str | None = None
     places: Mapping[str, str] = field(default_factory=dict)
-    """A value's path (``model[1].stop``) to its ``file:line:column``, where the declaration is a file."""
+    """A value's path (``model[1].stop``) to its ``file:line:column``, if declared in a file."""
 
     def at(self, problem: InvalidError) -> str:
-        """Where a problem stands: the nearest place known."""
+        """The location of a problem, or the nearest known one."""
         for length in range(len(problem.path), 0, -1):
             spot = InvalidError("", *problem.path[:length]).spot
             if spot in self.places:
@@ -52,7 +52,7 @@ class Declaration:
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong with a declaration; all of it is told at once."""
+    """All problems of a declaration, to be reported together."""
 
     found: list[InvalidError] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ class Problems:
     def attempt(
         self, parse: Callable[..., Any], *arguments: Any, path: tuple[str | int, ...], default: Any = None
     ) -> Any:
-        """What ``parse`` gives, or ``default`` and one problem more."""
+        """The result of ``parse``; if it fails, ``default``, and the problem is added."""
         try:
             return parse(*arguments)
         except InvalidError as problem:
@@ -72,10 +72,10 @@ class Problems:
         return default
 
     def raise_any(self, declaration: Declaration) -> None:
-        """One error for all of them.
+        """Raise one error for all problems.
 
         Raises:
-            SuiteError: there is any.
+            SuiteError: there are any.
         """
         if self.found:
             raise SuiteError(
@@ -91,7 +91,7 @@ def _sentence(problem: InvalidError) -> str:
 
 
 def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
-    """The values of the table's keys, given or by default, as their forms read them."""
+    """The parsed values of all keys in the table, given or default."""
     for name in mapping:
         _check_known(name, problems)
     values: dict[str, Any] = {}
@@ -113,25 +113,25 @@ def _check_known(name: Any, problems: Problems) -> None:
         problems.add(f"keys must be strings, got {name!r}")
     elif name not in _KNOWN and not _is_gate(name):
         valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
-        rest = "and OpenAI's parameters (what only your server knows goes into extra_body)"
+        rest = "and OpenAI's parameters (put parameters that only your server knows into extra_body)"
         problems.add(f"unknown key{meant(name, _KNOWN)}; valid: {valid}, {rest}", name)
 
 
 def _is_gate(name: str) -> bool:
-    """A threshold, and not a slip of the pen for a key such as ``max_tokens``."""
+    """Whether a key is a threshold, and not a misspelled key such as ``max_tokens``."""
     if name in _KNOWN or name in _SAMPLING:
         return False
     return re.match(GATE, name) is not None and not meant(name, _KNOWN, cutoff=0.85)
 
 
 def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:
-    """Every ``min_<metric>`` and ``max_<metric>``, also of the key ``thresholds``; None switches one off."""
+    """All ``min_<metric>`` and ``max_<metric>``, including those in ``thresholds``; None disables one."""
     own = {name: raw for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name)}
     listed = mapping.get("thresholds")
     read = [problems.attempt(parse, name, raw, path=(name,)) for name, raw in own.items() if raw is not None]
     for name, raw in listed.items() if isinstance(listed, Mapping) else ():
         if name in own:
-            problems.add("is given twice: as a key of its own, and here", "thresholds", str(name))
+            problems.add("is given twice: as a separate key, and here", "thresholds", str(name))
         elif raw is not None:
             read.append(problems.attempt(parse, str(name), raw, path=("thresholds", str(name))))
     return tuple(gate for gate in read if gate is not None)

@@ -1,4 +1,4 @@
-"""Domains of parameters: constants, choices and ranges."""
+"""Parameter domains: constants, choices and ranges."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ __all__ = [
 
 
 class Domain(ABC):
-    """What one parameter may be."""
+    """The values that a parameter may have."""
 
     __slots__ = ()
 
     @property
     def is_constant(self) -> bool:
-        """Whether there is nothing to choose."""
+        """Whether there is only one value."""
         return False
 
     @abstractmethod
     def contains(self, value: Any) -> bool:
-        """Whether the parameter may have this value; None stands for "not sent"."""
+        """Whether the parameter may have this value; None means "not sent"."""
 
     @abstractmethod
     def to_plain(self) -> Any:
-        """As a YAML suite spells it."""
+        """As written in a YAML suite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Range(Domain):
 
     @property
     def top(self) -> float:
-        """The largest value that can be drawn."""
+        """The largest possible value."""
         return self.high - 1 if self.whole else self.high
 
     def to_plain(self) -> Any:
@@ -142,14 +142,14 @@ class Range(Domain):
 
 @dataclass(frozen=True, slots=True)
 class Uniform(Range):
-    """A number between the bounds, all alike."""
+    """A uniformly distributed number between the bounds."""
 
     word: ClassVar[str] = "uniform"
 
 
 @dataclass(frozen=True, slots=True)
 class LogUniform(Range):
-    """A number between the bounds, all orders of magnitude alike."""
+    """A log-uniformly distributed number between the bounds."""
 
     word: ClassVar[str] = "loguniform"
     logarithmic: ClassVar[bool] = True
@@ -157,7 +157,7 @@ class LogUniform(Range):
 
 @dataclass(frozen=True, slots=True)
 class RandInt(Range):
-    """A whole number from ``low`` to below ``high``."""
+    """An integer from ``low`` to below ``high``."""
 
     word: ClassVar[str] = "randint"
     whole: ClassVar[bool] = True
@@ -165,7 +165,7 @@ class RandInt(Range):
 
 @dataclass(frozen=True, slots=True)
 class LogRandInt(Range):
-    """A whole number from ``low`` to below ``high``, all orders of magnitude alike."""
+    """A log-uniformly distributed integer from ``low`` to below ``high``."""
 
     word: ClassVar[str] = "lograndint"
     whole: ClassVar[bool] = True
@@ -174,7 +174,7 @@ class LogRandInt(Range):
 
 @dataclass(frozen=True, slots=True)
 class QUniform(Range):
-    """A multiple of ``q`` between the bounds, both included."""
+    """A multiple of ``q`` between the bounds, inclusive."""
 
     q: float = 1.0
 
@@ -199,7 +199,7 @@ class QUniform(Range):
 
 @dataclass(frozen=True, slots=True)
 class OneOf(Domain):
-    """A hierarchical choice: one branch is taken, and only its parameters are sent."""
+    """A hierarchical choice between branches; only the chosen branch's parameters are sent."""
 
     branches: tuple[Mapping[str, Domain], ...]
 
@@ -217,7 +217,7 @@ class OneOf(Domain):
         return frozenset(name for branch in self.branches for name in branch)
 
     def contains(self, value: Any) -> bool:
-        """Whether the mapping is one branch's parameters."""
+        """Whether the mapping is a valid branch."""
         return isinstance(value, Mapping) and any(
             value.keys() <= branch.keys() and all(domain.contains(value.get(name)) for name, domain in branch.items())
             for branch in self.branches
@@ -228,32 +228,32 @@ class OneOf(Domain):
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, and not merely because True == 1."""
+    """Equal in value and type, so that True and 1 differ."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """A number from ``low`` to ``high``, all alike."""
+    """A uniformly distributed number from ``low`` to ``high``."""
     return Uniform(low, high)
 
 
 def loguniform(low: float, high: float) -> LogUniform:
-    """A number from ``low`` (above 0) to ``high``, all orders of magnitude alike."""
+    """A log-uniformly distributed number from ``low`` (above 0) to ``high``."""
     return LogUniform(low, high)
 
 
 def randint(low: int, high: int) -> RandInt:
-    """A whole number from ``low`` to below ``high``."""
+    """An integer from ``low`` to below ``high``."""
     return RandInt(low, high)
 
 
 def lograndint(low: int, high: int) -> LogRandInt:
-    """A whole number from ``low`` (above 0) to below ``high``, all orders of magnitude alike."""
+    """A log-uniformly distributed integer from ``low`` (above 0) to below ``high``."""
     return LogRandInt(low, high)
 
 
 def quniform(low: float, high: float, q: float) -> QUniform:
-    """A multiple of ``q`` from ``low`` to ``high``, both included; the bounds are multiples of ``q``."""
+    """A multiple of ``q`` from ``low`` to ``high`` inclusive; the bounds must be multiples of ``q``."""
     return QUniform(low, high, q)
 
 
@@ -269,7 +269,7 @@ TEMPERATURE_OR_TOP_P = "temperature_or_top_p"
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The numbers a parameter takes."""
+    """The numbers that a parameter accepts."""
 
     low: float
     high: float = math.inf
@@ -321,10 +321,10 @@ PARAMETERS: Mapping[str, Bounds | None] = {
     "user": None,
     "web_search_options": None,
 }
-"""Parameters of ``POST /chat/completions`` that a suite gives by their own names, with the numbers they take."""
+"""Parameters of ``POST /chat/completions`` that are suite keys, with the numbers they accept."""
 
 LISTS = frozenset({"tools", "functions", "modalities"})
-"""Their plain value is a list, so that only a list of lists is a choice."""
+"""Parameters whose value is a list, so that only a list of lists is a choice."""
 
 WORDS: Mapping[str, Callable[..., Domain]] = {
     "uniform": Uniform,
@@ -336,10 +336,10 @@ WORDS: Mapping[str, Callable[..., Domain]] = {
 
 
 def parse_domain(name: str, raw: Any) -> Domain:
-    """A parameter's domain: a constant, a list (choice), a domain, or ``{"uniform": [0, 2]}`` and its like.
+    """Parse a parameter's domain: a constant, a list (choice), a domain, or a range such as ``{"uniform": [0, 2]}``.
 
     Raises:
-        SuiteError: no such domain, or it holds values that the parameter does not take.
+        SuiteError: not a domain, or it has values that the parameter does not accept.
     """
     domain = _domain(name, raw)
     bounds = PARAMETERS.get(name)
@@ -348,7 +348,7 @@ def parse_domain(name: str, raw: Any) -> Domain:
             bounds.check(value)
     if bounds is not None and bounds.whole and isinstance(domain, Range) and not domain.whole:
         raise InvalidError(
-            f"is {domain.word}, which draws fractions; valid: a whole number, a list, randint, lograndint"
+            f"is {domain.word}, which gives fractions; valid: a whole number, a list, randint, lograndint"
         )
     return domain
 
@@ -366,13 +366,9 @@ def _domain(name: str, raw: Any) -> Domain:
             return _choice(arguments)
         if word in WORDS:
             return _range(str(word), arguments)
-    if isinstance(raw, (list, tuple)) and not (name in LISTS and not _all_lists(raw)):
+    if isinstance(raw, (list, tuple)) and (name not in LISTS or all(isinstance(item, (list, tuple)) for item in raw)):
         return _choice(raw)
     return Constant(_plain(raw))
-
-
-def _all_lists(raw: Iterable[Any]) -> bool:
-    return all(isinstance(item, (list, tuple)) for item in raw)
 
 
 def _choice(raw: Any) -> Choice:
@@ -389,7 +385,7 @@ def _range(word: str, raw: Any) -> Domain:
 
 
 def _plain(raw: Any) -> Any:
-    """JSON data only: it is sent over the wire and written to the lock file."""
+    """Check that a value is JSON data, because it is sent to servers and written to the lock file."""
     if raw is None or isinstance(raw, (str, bool, int)) or (isinstance(raw, float) and math.isfinite(raw)):
         return raw
     if isinstance(raw, Mapping) and all(isinstance(key, str) for key in raw):
@@ -411,7 +407,7 @@ def _extremes(domain: Domain) -> tuple[Any, ...]:
 
 
 def parse_branches(raw: Any) -> OneOf | Constant:
-    """``temperature_or_top_p``: a list of mappings, each a branch; None: neither is sent.
+    """Parse ``temperature_or_top_p``: a list of mappings, each a branch; None: neither is sent.
 
     Raises:
         SuiteError: not such a list.
@@ -444,13 +440,14 @@ def _parsed(branch: Mapping[str, Any], index: int) -> dict[str, Domain]:
 
 
 def check_name(name: Any, extra: Iterable[str] = ()) -> None:
-    """Refuse a parameter that nobody knows.
+    """Refuse an unknown parameter.
 
     Raises:
-        SuiteError: with the nearest known name.
+        SuiteError: unknown; the message suggests the closest name.
     """
     if name in PARAMETERS or name in extra or name == TEMPERATURE_OR_TOP_P:
         return
     raise InvalidError(
-        f"unknown parameter{meant(name, PARAMETERS)}; what only your server knows goes into extra_body", str(name)
+        f"unknown parameter{meant(name, PARAMETERS)}; put parameters that only your server knows into extra_body",
+        str(name),
     )

@@ -1,4 +1,4 @@
-"""The table of a suite's keys: each declared once."""
+"""The table of a suite's keys."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ValueForm:
-    """How one kind of value is read."""
+    """How one kind of value is parsed."""
 
     parse: Callable[[Any], Any]
     """Raises ``InvalidError``."""
     schema: Mapping[str, Any] = field(default_factory=dict)
-    """What an editor checks; may allow more than ``parse``, never less."""
+    """JSON Schema for editors; may allow more than ``parse``, never less."""
 
 
 def _real(raw: Any) -> float | None:
@@ -83,7 +83,7 @@ def _whole(raw: Any) -> int | None:
 
 
 def text(wanted: str = "a text") -> ValueForm:
-    """Text that is not blank."""
+    """A non-blank string."""
 
     def parse(raw: Any) -> str:
         if not isinstance(raw, str) or not raw.strip():
@@ -94,7 +94,7 @@ def text(wanted: str = "a text") -> ValueForm:
 
 
 def texts(wanted: str) -> ValueForm:
-    """A list of texts."""
+    """A list of strings."""
 
     def parse(raw: Any) -> tuple[str, ...]:
         if (
@@ -120,11 +120,11 @@ def flag() -> ValueForm:
 
 
 MOST_IN_FLIGHT = 10_000
-"""Requests at once: more would only be a slip of the pen."""
+"""Limit for requests at once; more can only be a typo."""
 
 
 def whole(low: int, what: str, *, high: int | None = None, also: int | None = None) -> ValueForm:
-    """A whole number from ``low``, up to ``high`` where given, or the one value ``also``."""
+    """An integer from ``low``, up to ``high`` if given, or the value ``also``."""
     extra = "" if high is None else f" to {high:,}"
     extra += "" if also is None else f", or {also}"
 
@@ -139,7 +139,7 @@ def whole(low: int, what: str, *, high: int | None = None, also: int | None = No
 
 
 def rows_or_share(low: int) -> ValueForm:
-    """A count of rows, or a share of them between 0 and 1."""
+    """A number of rows, or a fraction between 0 and 1."""
 
     def parse(raw: Any) -> int | float:
         share = _real(raw)
@@ -169,7 +169,7 @@ def fraction(what: str) -> ValueForm:
 
 
 def ratio(what: str) -> ValueForm:
-    """A number from 0, such as 0.1 for a tenth."""
+    """A number from 0, such as 0.1 for 10 %."""
 
     def parse(raw: Any) -> float:
         value = _real(raw)
@@ -181,7 +181,7 @@ def ratio(what: str) -> ValueForm:
 
 
 def or_auto(form: ValueForm) -> ValueForm:
-    """What ``form`` reads, or ``auto``, the default; an explicit None switches it off (see ``Key.off``)."""
+    """What ``form`` parses, or ``auto``, the default; an explicit None disables it (see ``Key.off``)."""
 
     def parse(raw: Any) -> Any:
         return raw if raw == "auto" else form.parse(raw)
@@ -202,7 +202,7 @@ def positive(what: str) -> ValueForm:
 
 
 def dollars(what: str) -> ValueForm:
-    """USD, above 0, exact."""
+    """A positive amount in USD, exact."""
 
     def parse(raw: Any) -> Decimal:
         value = parse_number(raw)
@@ -214,7 +214,7 @@ def dollars(what: str) -> ValueForm:
 
 
 def one_of(*words: str) -> ValueForm:
-    """One of some words."""
+    """One of the given words."""
 
     def parse(raw: Any) -> str:
         if raw not in words or not isinstance(raw, str):
@@ -225,7 +225,7 @@ def one_of(*words: str) -> ValueForm:
 
 
 def or_callable(form: ValueForm, wanted: str) -> ValueForm:
-    """What ``form`` reads, or a function."""
+    """What ``form`` parses, or a function."""
 
     def parse(raw: Any) -> Any:
         if callable(raw):
@@ -239,12 +239,12 @@ def or_callable(form: ValueForm, wanted: str) -> ValueForm:
 
 
 def anything(schema: Mapping[str, Any] | None = None) -> ValueForm:
-    """Whatever it is; read where its meaning is known."""
+    """Any value, parsed later."""
     return ValueForm(lambda raw: raw, schema or {})
 
 
 def condition(raw: Any) -> Any:
-    """A function, or an expression that compiles."""
+    """A function, or a valid expression."""
     if callable(raw):
         return raw
     if isinstance(raw, str) and raw.strip():
@@ -255,13 +255,13 @@ def condition(raw: Any) -> Any:
 
 
 def read_gates(raw: Any) -> Mapping[int, Any]:
-    """``{3: 0.9}``: with k = 3 at least 0.9.
+    """Parse ``{3: 0.9}``: at least 0.9 for k = 3.
 
     Raises:
         InvalidError: not such a mapping.
     """
     if not isinstance(raw, Mapping) or not raw:
-        raise InvalidError(f"is {shown(raw)}; valid: a mapping of k to the least value, such as {{3: 0.9}}")
+        raise InvalidError(f"is {shown(raw)}; valid: a mapping of k to the minimum, such as {{3: 0.9}}")
     found = {}
     for k, least in raw.items():
         number = int(k) if isinstance(k, str) and k.isdecimal() else k
@@ -272,14 +272,14 @@ def read_gates(raw: Any) -> Mapping[int, Any]:
 
 
 def mapping(raw: Any) -> Mapping[str, Any]:
-    """Names to values."""
+    """A mapping of names to values."""
     if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
         raise InvalidError(f"is {shown(raw)}; valid: a mapping of names to values")
     return raw
 
 
 def grader(raw: Any) -> Any:
-    """Only its shape; which graders and options there are, the graders know."""
+    """Check only the form of a grader; ``grading`` checks its name and options."""
     several = raw if isinstance(raw, (list, tuple)) else [raw]
     for index, one in enumerate(several):
         named = isinstance(one, str) and one.strip()
@@ -295,7 +295,7 @@ def grader(raw: Any) -> Any:
 
 
 def reasoning(raw: Any) -> Any:
-    """Whether reasoning is taken out of answers, or the marks it stands between."""
+    """Whether reasoning is removed from answers, or the marks around it."""
     if isinstance(raw, bool):
         return raw
     several = [raw] if isinstance(raw, Mapping) else raw
@@ -313,16 +313,16 @@ def reasoning(raw: Any) -> Any:
 
 
 def endpoints(raw: Any) -> Any:
-    """Its entries may hold keys, and are shown to nobody."""
+    """Endpoints, which may contain keys and are never shown in messages."""
     if isinstance(raw, str) and raw.strip():
         return raw
     if isinstance(raw, (list, tuple)) and raw and all(isinstance(item, Mapping) for item in raw):
         return tuple(raw)
-    raise InvalidError("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one an endpoint")
+    raise InvalidError("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one per endpoint")
 
 
 def baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
-    """One configuration or a list of them."""
+    """One or more configurations."""
     several = [raw] if isinstance(raw, Mapping) else raw
     if not isinstance(several, (list, tuple)) or not all(isinstance(item, Mapping) for item in several):
         raise InvalidError(
@@ -332,38 +332,38 @@ def baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 _MAX = 200
-"""Bytes; with the longest ending a file name stays below the 255 that file systems take."""
+"""Limit in bytes; with the longest suffix a file name stays within the 255 that file systems allow."""
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_name(raw: Any) -> str:
-    """A suite's name in NFC.
+    """Check a suite's name, and normalise it to NFC.
 
     Raises:
-        SuiteError: no text, too long, or no file may be called so.
+        SuiteError: not a string, too long, or not usable in a file name.
     """
     if not isinstance(raw, str) or not raw.strip():
-        raise InvalidError(f"is {shown(raw)}; valid: a text that can be part of a file's name")
+        raise InvalidError(f"is {shown(raw)}; valid: a text that can be part of a file name")
     name = unicodedata.normalize("NFC", raw.strip())
     found = _FORBIDDEN.search(name) or next(
         (c for c in name if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")), None
     )
     if found:
         bad = found if isinstance(found, str) else found[0]
-        raise InvalidError(f"is {shown(raw)}; {bad!r} cannot be part of a file's name")
+        raise InvalidError(f"is {shown(raw)}; {bad!r} cannot be part of a file name")
     if name.startswith(".") or name.endswith(".") or _RESERVED.fullmatch(name):
-        raise InvalidError(f"is {shown(raw)}; no file may be called so everywhere")
+        raise InvalidError(f"is {shown(raw)}, which some systems do not allow as a file name")
     if len(name.encode()) > _MAX:
         raise InvalidError(f"is {shown(raw)}, {len(name.encode())} bytes long; the limit is {_MAX}")
     return name
 
 
 REQUIRED = object()
-"""The default of a key without one."""
+"""Marks a required key."""
 
 GATE = r"^(min|max)_"
-"""Any key of this form that is not in the table is a threshold on a metric."""
+"""Keys of this form that are not in the table are thresholds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,11 +374,11 @@ class Key:
     form: ValueForm
     default: Any
     doc: str
-    """One sentence or two, in Markdown."""
+    """One or two sentences in Markdown."""
     type: str = "Any"
-    """The annotation that editors and type checkers see; see ``suite/signature.py``."""
+    """Annotation for editors and type checkers; see ``suite/signature.py``."""
     off: bool = False
-    """Whether an explicit None switches it off; elsewhere None stands for the default."""
+    """Whether an explicit None disables it; for other keys, None means the default."""
 
 
 _TEMPLATE = {"$ref": "#/$defs/template"}
@@ -419,7 +419,7 @@ KEYS: tuple[Key, ...] = (
         "columns",
         texts("a list of column names"),
         None,
-        "The names of the columns of a CSV or TSV file that has no header line.",
+        "Column names for a CSV or TSV file without a header line.",
         type="Sequence[str] | None",
     ),
     Key(
@@ -433,16 +433,16 @@ KEYS: tuple[Key, ...] = (
         "shuffle",
         flag(),
         True,
-        "Put the rows into an order by content and seed; re-ordering the file does not change it.",
+        "Order the rows by content and seed, independently of their order in the file.",
         type="bool",
     ),
-    Key("seed", whole(0, "a seed"), 0, "Orders the rows, keeps caches apart, and seeds the search.", type="int"),
-    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a share of all rows.", type="float"),
+    Key("seed", whole(0, "a seed"), 0, "Seed for the order of rows, the cache and the search.", type="int"),
+    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a fraction of all rows.", type="float"),
     Key(
         "test_size",
         whole(1, "rows"),
         None,
-        "At most so many rows to guard on. Default: all the rest; where none is left, the tuning rows.",
+        "Maximum number of rows to guard on. Default: all the rest; if none is left, the tuning rows.",
         type="int | None",
     ),
     Key(
@@ -450,29 +450,29 @@ KEYS: tuple[Key, ...] = (
         one_of("random", "hash"),
         "random",
         "`random`: the first `tune_size` rows tune. "
-        "`hash`: a row's own content decides, so that none changes sides when rows are appended.",
+        "`hash`: a row's content decides, so that no row changes sides when others are appended.",
         type='Literal["random", "hash"]',
     ),
     Key(
         "stratify",
         text("a column's name"),
         None,
-        "A column whose values are to be as frequent in both parts as in the whole.",
+        "A column whose values should be as frequent in both parts as in the whole.",
         type="str | None",
     ),
     Key(
         "duplicates",
         one_of("refuse", "drop", "allow"),
         "refuse",
-        "What to do with a test row that asks the same as a tuning row.",
+        "What to do with a test row that gives the same prompt as a tuning row.",
         type='Literal["refuse", "drop", "allow"]',
     ),
     Key(
         "task",
         anything(_FUNCTION),
         None,
-        "The app's own function as the unit: `module:function`, or a function, sync or async. Its parameters are filled by "
-        "name; what it returns is graded. Instead of `prompt`; a `prompt` beside it is a choice that reaches it as "
+        "A function of the app as the unit under test: `module:function`, or a function, sync or async. Its parameters are "
+        "filled by name, and its result is graded. Used instead of `prompt`; a `prompt` next to it is passed as "
         '`config["prompt"]`.',
         type="str | Callable[..., Any]",
     ),
@@ -487,31 +487,31 @@ KEYS: tuple[Key, ...] = (
         "prompt",
         anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}]}),
         None,
-        "One template or a list to choose from: format strings over the columns, or functions of the row. "
-        "This, `messages` or `task`.",
+        "A template or a list to choose from: format strings over the columns, or functions of the row. "
+        "Give this, `messages` or `task`.",
         type="str | Callable[..., Any] | Sequence[Any] | None",
     ),
     Key(
         "messages",
         anything({"$ref": "#/$defs/messages_choice"}),
         None,
-        'A list of chat messages whose contents are templates, `"{history}"` (a column that holds chat messages), or a list of these to '
-        "choose from.",
+        'A list of chat messages whose contents are templates, `"{history}"` (a column with chat messages), or a list of these '
+        "to choose from.",
         type="Sequence[Any] | Callable[..., Any] | None",
     ),
     Key(
         "system",
         text("the system message"),
         None,
-        "A fixed system message before `prompt`; sent as it stands.",
+        "A fixed system message before `prompt`, sent unchanged.",
         type="str | None",
     ),
     Key(
         "model",
         anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
         None,
-        "One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: "
-        "what differs for this model. A suite with a `task` whose models are in `params` needs none.",
+        "A model or a list. An entry may be a mapping with what differs for this model: "
+        "`{model: o3, temperature: null}`. Not needed with a `task` whose models are in `params`.",
         type="str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None",
     ),
     Key(
@@ -533,7 +533,7 @@ KEYS: tuple[Key, ...] = (
         "vote",
         or_callable(one_of("equivalence", "medoid"), "or a function"),
         "equivalence",
-        "How an answer is elected from several.",
+        "How one answer is chosen from several.",
         type="str | Callable[..., Any]",
     ),
     Key(
@@ -543,30 +543,30 @@ KEYS: tuple[Key, ...] = (
             {"anyOf": [{"type": "boolean"}, _MARKS, {"type": "array", "items": _MARKS, "minItems": 1}]},
         ),
         True,
-        "Take the model's reasoning (`<think>...</think>` and the like) out of an answer before it is graded. `false`: grade "
-        "everything; `{open: ..., close: ...}`, or a list of these: the marks of a thought, in place of the built-in ones.",
+        "Remove the model's reasoning (`<think>...</think>` and the like) from an answer before grading. `false`: grade "
+        "everything; `{open: ..., close: ...}`, or a list of these: custom marks instead of the built-in ones.",
         type="bool | Mapping[str, str] | Sequence[Mapping[str, str]]",
     ),
     Key(
         "allow_vacuous",
         flag(),
         False,
-        "Accept a grader that calls an empty or a foreign answer right; every report says so.",
+        "Accept a grader that marks an empty or unrelated answer as correct; every report says so.",
         type="bool",
     ),
-    Key("metric", text("a metric's name"), "success_vote", "What is tuned.", type="str"),
+    Key("metric", text("a metric's name"), "success_vote", "The metric to tune.", type="str"),
     Key(
         "mode",
         one_of("max", "min"),
         "max",
-        "Whether more of the metric is better, or less.",
+        "Whether to maximise or minimise the metric.",
         type='Literal["max", "min"]',
     ),
     Key(
         "allow_constant_prompt",
         flag(),
         False,
-        "Accept a prompt that asks the same of every row.",
+        "Accept a prompt that is the same for every row.",
         type="bool",
     ),
     Key(
@@ -578,32 +578,38 @@ KEYS: tuple[Key, ...] = (
             "or a function",
         ),
         "mean",
-        "From the examples' values to the suite's: `mean`, `median`, `module:function`, "
-        "or a function of a list of numbers. The search compares means all the same, and says so.",
+        "How the examples' values are aggregated: `mean`, `median`, `module:function`, "
+        "or a function of a list of numbers. The search always compares means, and says so.",
         type="str | Callable[[Sequence[float]], float]",
     ),
     Key(
         "group_by",
         text("a column's name"),
         None,
-        "A column by which results are reported, and thresholds may be given.",
+        "A column to group results by; thresholds may be given per group.",
         type="str | None",
     ),
     Key(
         "inference_budget",
         dollars("USD per instance"),
         None,
-        "USD per instance, mean; also the guard's limit of cost unless `max_inference_cost` is given.",
+        "Mean USD per instance; also the guard's cost limit unless `max_inference_cost` is given.",
         type="Dollars | None",
     ),
     Key(
         "optimization_budget",
         dollars("USD for the whole search"),
         None,
-        "USD for the whole search; never passed.",
+        "USD for the whole search; never exceeded.",
         type="Dollars | None",
     ),
-    Key("num_samples", whole(1, "trials", also=-1), 20, "Trials; -1: only `optimization_budget` decides.", type="int"),
+    Key(
+        "num_samples",
+        whole(1, "trials", also=-1),
+        20,
+        "Number of trials; -1: limited only by `optimization_budget`.",
+        type="int",
+    ),
     Key(
         "prices",
         ValueForm(parse_prices, PRICES_SCHEMA),
@@ -615,15 +621,15 @@ KEYS: tuple[Key, ...] = (
         "thresholds",
         ValueForm(mapping, {"type": "object", "additionalProperties": {"$ref": "#/$defs/threshold"}}),
         {},
-        "Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the "
-        "metrics of your own grader.",
+        "Thresholds in one mapping, `{min_json_valid: 0.99}`, the same as separate keys. For type checkers, which cannot know "
+        "the metrics of a custom grader.",
         type="Mapping[str, Threshold]",
     ),
     Key(
         "pass_at_k",
         ValueForm(read_gates, {"type": "object", "minProperties": 1}),
         None,
-        "`{k: least}`: the chance that at least one of k responses to a row is right, estimated from its n without bias. "
+        "`{k: minimum}`: the probability that at least one of k responses to a row is correct, an unbiased estimate from its n. "
         "The same as `min_pass_at_<k>`.",
         type="Mapping[int, float]",
     ),
@@ -631,15 +637,15 @@ KEYS: tuple[Key, ...] = (
         "pass_hat_k",
         ValueForm(read_gates, {"type": "object", "minProperties": 1}),
         None,
-        "`{k: least}`: the chance that all of k responses to a row are right. The same as `min_pass_hat_<k>`.",
+        "`{k: minimum}`: the probability that all of k responses to a row are correct. The same as `min_pass_hat_<k>`.",
         type="Mapping[int, float]",
     ),
     Key(
         "max_drop",
         or_auto(fraction("a drop of the metric")),
         "auto",
-        "How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the "
-        "recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated.",
+        "How far the metric may drop below the baseline, absolute. Default: 0 for recorded answers; for new answers, no "
+        "further than chance explains (see `alpha`). `None`: not gated.",
         type='float | Literal["auto"] | None',
         off=True,
     ),
@@ -647,7 +653,7 @@ KEYS: tuple[Key, ...] = (
         "alpha",
         or_auto(fraction("a significance level")),
         "auto",
-        "Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. "
+        "For new answers, a drop with an exact McNemar p-value below this fails. Default: 0.05. "
         "`None`: only `max_drop` counts.",
         type='float | Literal["auto"] | None',
         off=True,
@@ -656,8 +662,8 @@ KEYS: tuple[Key, ...] = (
         "max_cost_rise",
         or_auto(ratio("a share of the baseline's cost")),
         "auto",
-        "How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where "
-        "the answers are the recorded ones, 0.1 where they are new. `None`: not gated.",
+        "How much the cost per instance may rise, as a fraction of the baseline's: 0.1 is 10 %. Default: 0 for recorded "
+        "answers, 0.1 for new ones. `None`: not gated.",
         type='float | Literal["auto"] | None',
         off=True,
     ),
@@ -665,37 +671,37 @@ KEYS: tuple[Key, ...] = (
         "max_unknown",
         whole(0, "examples"),
         0,
-        "How many examples may stay without an answer; more is inconclusive, and fails.",
+        "How many examples may lack an answer; more is inconclusive, and fails.",
         type="int",
     ),
     Key(
         "baselines",
         ValueForm(baselines, {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
         (),
-        "Configurations evaluated beside the winner; what one leaves out is the untuned configuration's.",
+        "Configurations evaluated alongside the winner; parameters left out are those of the untuned configuration.",
         type="Mapping[str, Any] | Sequence[Mapping[str, Any]]",
     ),
     Key(
         "prefer",
         one_of("quality", "cost", "pareto"),
         "quality",
-        "What wins: the best score; the cheapest configuration that is `within` of it; or the best score, and the lock "
-        "file lists every configuration that none is both better and cheaper than.",
+        "Which configuration wins: the best score; the cheapest `within` of it; or the best score, with the Pareto front of "
+        "score and cost in the lock file.",
         type='Literal["quality", "cost", "pareto"]',
     ),
     Key(
         "within",
         fraction("a difference of the metric"),
         0.02,
-        "With `prefer: cost`: how far the score may lie below the best, absolute.",
+        "With `prefer: cost`: how far the score may be below the best, absolute.",
         type="float",
     ),
     Key(
         "cascade",
         flag(),
         False,
-        "Whether the search may choose a cascade: a cheap configuration votes, and a dearer one answers the rows whose "
-        "vote is not clear.",
+        "Whether the search may choose a cascade: a cheap configuration votes, and a more expensive one answers the rows "
+        "without a clear vote.",
         type="bool",
     ),
     Key(
@@ -733,11 +739,11 @@ KEYS: tuple[Key, ...] = (
         "deadline",
         positive("seconds for all requests"),
         None,
-        "Seconds for everything the suite asks in a run. Default: none.",
+        "Seconds for all of the suite's requests in a run. Default: none.",
         type="float | None",
     ),
 )
-"""Every key beside the OpenAI parameters and the thresholds."""
+"""All keys except OpenAI parameters and thresholds."""
 
 PARAMETER_KEYS: tuple[str, ...] = (TEMPERATURE_OR_TOP_P, *PARAMETERS)
 """Keys that are OpenAI parameters: a constant, a list (choice) or a range."""
@@ -766,25 +772,25 @@ def aggregator(raw: Any, base_dir: Path, root: Path | None = None) -> Aggregate:
 
 
 SCORES = ("success_vote", "success", "expected_success")
-"""Metrics that every built-in grader gives."""
+"""Metrics of every built-in grader."""
 RATES = (*SCORES, "refused")
 """Metrics between 0 and 1."""
 COSTS = ("inference_cost", "cost")
-"""Metrics in USD: of an instance, of the run."""
+"""Metrics in USD: per instance, and for the run."""
 METRICS = (*RATES, *COSTS, "latency", "latency_p50", "latency_p90", "latency_p95", "latency_p99")
-"""What every suite has; graders may add more."""
+"""Metrics of every suite; graders may add more."""
 
 _KEY = re.compile(r"(min|max)_([^\W\d]\w*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One gate: a metric must not be below, or above, its limit."""
+    """A gate: the minimum or maximum of a metric."""
 
     metric: str
     direction: Literal["min", "max"]
     limit: Decimal | Mapping[str, Decimal]
-    """A mapping gives a limit for each group named in it."""
+    """A mapping gives a limit per group."""
 
     @property
     def key(self) -> str:
@@ -792,25 +798,25 @@ class Threshold:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups that have a limit of their own."""
+        """The groups with their own limit."""
         return tuple(self.limit) if isinstance(self.limit, Mapping) else ()
 
     def of_group(self, group: str | None) -> Decimal | None:
-        """The limit for one group, or (None) for the whole suite; None where there is none."""
+        """The limit for a group, or (None) for the whole suite; None if there is none."""
         if isinstance(self.limit, Mapping):
             return self.limit.get(group) if group is not None else None
         return self.limit if group is None else None
 
 
 def parse(key: str, raw: Any) -> Threshold:
-    """The threshold that ``min_success_vote=0.85`` or ``min_success_vote={"geometry": 0.7}`` declares.
+    """Parse a threshold such as ``min_success_vote=0.85`` or ``min_success_vote={"geometry": 0.7}``.
 
     Raises:
-        SuiteError: the metric's name is nearly a known one, or the limit is no number that the metric can have.
+        SuiteError: the metric looks like a misspelled known one, or the limit is not a possible value.
     """
     match = _KEY.fullmatch(key)
     if match is None:
-        raise InvalidError(f"{key!r} is no threshold; valid: min_<metric> or max_<metric>")
+        raise InvalidError(f"{key!r} is not a threshold; valid: min_<metric> or max_<metric>")
     direction, metric = match[1], match[2]
     if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
         raise InvalidError(f"no metric {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns")
@@ -840,7 +846,7 @@ def _limit(metric: str, raw: Any) -> Decimal:
         raise InvalidError(f"is {shown(raw)}; valid: a number")
     if metric in RATES and not 0 <= limit <= 1:
         hint = f" (did you mean {(limit / 100).normalize():f}?)" if 1 < limit <= 100 else ""
-        raise InvalidError(f"is {shown(raw)}{hint}; {metric} lies between 0 and 1")
+        raise InvalidError(f"is {shown(raw)}{hint}; {metric} is between 0 and 1")
     if metric in COSTS and limit < 0:
         raise InvalidError(f"is {shown(raw)}; {metric} is in USD, from 0")
     return limit

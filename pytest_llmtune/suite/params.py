@@ -1,4 +1,4 @@
-"""``params=``: the own parameters of an app's function, which may be models."""
+"""``params=``: the parameters of a task, some of which may be models."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["CLIENTS", "RESERVED", "Models", "models", "models_of", "parse_param", "read_params"]
 
 CLIENTS = ("client", "async_client")
-"""Parameters that are filled with an OpenAI client whose calls belong to the run."""
+"""Parameters that receive an OpenAI client of the run."""
 RESERVED = ("row", "config", *CLIENTS)
 """Parameters of a task that are neither columns nor keys of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Models(Choice):
-    """A choice between models: each is checked for a price before anything is paid for."""
+    """A choice between models; each must have a price before anything is spent."""
 
     name: str = ""
-    """The parameter, where it was given with the models."""
+    """The parameter's name, if given with the models."""
 
     def to_plain(self) -> Any:
         return {"models": list(self.options)}
 
 
 def models(*given: Any) -> Models:
-    """A parameter of the app that is a model: ``params={"planner_model": models(["small", "big"])}``.
+    """A task parameter that is a model: ``params={"planner_model": models(["small", "big"])}``.
 
-    ``params=[models("planner_model", ["small", "big"]), models("writer_model", ["big"])]`` says the same.
+    Equivalent: ``params=[models("planner_model", ["small", "big"]), models("writer_model", ["big"])]``.
 
     Raises:
-        InvalidError: no list of models' names.
+        InvalidError: not a list of model names.
     """
     name, options = given if len(given) == 2 else ("", *given) if len(given) == 1 else ("", None)
     options = [options] if isinstance(options, str) else options
@@ -51,7 +51,7 @@ def models(*given: Any) -> Models:
 
 
 def read_params(raw: Any) -> dict[str, Any]:
-    """``params`` as a mapping of names to what they may be; a list holds ``models(name, [...])``.
+    """``params`` as a mapping of names to domains; a list contains ``models(name, [...])``.
 
     Raises:
         InvalidError: neither.
@@ -71,20 +71,20 @@ def read_params(raw: Any) -> dict[str, Any]:
 
 
 def parse_param(name: str, raw: Any, parse: Callable[[str, Any], Domain]) -> Domain:
-    """The domain of one of the app's own parameters.
+    """The domain of a task's parameter.
 
     Raises:
-        InvalidError: the value, or the name, which must be free.
+        InvalidError: an invalid value, or a reserved name.
     """
     if isinstance(raw, Mapping) and raw.keys() == {"models"}:
         raw = models(raw["models"])
     if isinstance(raw, Models):
         if raw.name not in ("", name):
-            raise InvalidError(f"is models({raw.name!r}, ...), which has another name")
+            raise InvalidError(f"is models({raw.name!r}, ...), which has a different name")
         return Models(raw.options)
     return parse(name, raw)
 
 
 def models_of(domains: Mapping[str, Domain]) -> tuple[str, ...]:
-    """Every model that parameters declared with ``models`` may name."""
+    """All models of parameters declared with ``models``."""
     return tuple(str(option) for domain in domains.values() if isinstance(domain, Models) for option in domain.options)

@@ -38,10 +38,10 @@ __all__ = [
 
 _MAX_WIDTH = 1_000
 _MAX_FILLED = 16_000_000
-"""A width or precision beyond it is an attack on the memory."""
+"""Limit for width and precision, which could otherwise exhaust memory."""
 
 Part = tuple[str, str | None, str, str]
-"""Literal text, then a column, its format and its conversion."""
+"""Literal text, then a column, its format spec and its conversion."""
 
 
 @lru_cache(maxsize=1024)
@@ -58,7 +58,9 @@ def _parts(text: str) -> tuple[Part, ...]:
 def _checked(part: tuple[str, str | None, str | None, str | None]) -> tuple[str, str | None, str | None, str | None]:
     _, name, spec, how = part
     if spec and ("{" in spec or any(int(number) > _MAX_WIDTH for number in re.findall(r"\d+", spec))):
-        raise InvalidError(f"the field {{{name}:{spec}}}: a format takes no braces, and no width above {_MAX_WIDTH}")
+        raise InvalidError(
+            f"the field {{{name}:{spec}}}: a format spec must not have braces, or a width above {_MAX_WIDTH}"
+        )
     if how not in (None, "s", "r", "a"):
         raise InvalidError(f"the field {{{name}!{how}}}: valid conversions are !s, !r and !a")
     return part
@@ -77,24 +79,24 @@ def _column(text: str, name: str | None) -> str | None:
             f"the field {{{name}}} reaches into a value; "
             "a field is a column's name alone (for more, use a function of the row)"
         )
-    return unicodedata.normalize("NFC", name)  # as the data's columns are
+    return unicodedata.normalize("NFC", name)  # like the columns of the data
 
 
 def format_fields(text: str) -> frozenset[str]:
     """The columns that a format string names.
 
     Raises:
-        SuiteError: it is malformed, or reaches further than columns.
+        SuiteError: it is malformed, or accesses more than columns.
     """
     return frozenset(name for _, name, _, _ in _parts(text) if name is not None)
 
 
 def fill(text: str, row: Row) -> str:
-    """The text with a row's values.
+    """Fill in a row's values.
 
     Raises:
-        SuiteError: the row lacks a column, a value does not fit its format, or the text gets too long: a column may hold
-            megabytes, and a template may name it a million times.
+        SuiteError: the row lacks a column, a value does not fit its format, or the text gets too long: a template may name
+            a column of megabytes a million times.
     """
     parts, length = [], 0
     for literal, name, spec, how in _parts(text):
@@ -119,19 +121,19 @@ def _value(name: str, spec: str, how: str, row: Row) -> str:
 
 
 def escape(text: str) -> str:
-    """The format string that gives exactly this text."""
+    """Escape a text as a format string."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 TemplateFunction = Callable[[Row], Any]
-"""From a row to the text of the user's message; as a whole prompt also to a list of chat messages."""
+"""Maps a row to the user message's text, or, as a whole prompt, to a list of chat messages."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 @dataclass(frozen=True)
 class Template:
-    """One prompt, or one list of chat messages, to be filled with a row."""
+    """A prompt, or a list of chat messages, to fill in with a row."""
 
     kind: Literal["prompt", "messages", "task"]
     source: Any
@@ -141,10 +143,10 @@ class Template:
     def prompt(
         cls, raw: Any, *, system: str | None = None, base_dir: Path | None = None, root: Path | None = None
     ) -> Template:
-        """A format string, a function, or ``{"callable": "module:function"}``; ``system`` is sent as it stands.
+        """A format string, a function, or ``{"callable": "module:function"}``; ``system`` is sent unchanged.
 
         Raises:
-            SuiteError: neither of these, or a format string that reaches further than columns.
+            SuiteError: none of these, or a format string that accesses more than columns.
         """
         source = _source(raw, base_dir, root)
         if system is None:
@@ -154,8 +156,8 @@ class Template:
 
     @classmethod
     def messages(cls, raw: Any, *, base_dir: Path | None = None, root: Path | None = None) -> Template:
-        """A list of ``{"role": ..., "content": ...}``, whose contents are format strings, functions, or lists of parts; or
-        ``"{history}"``, a column that holds such a list.
+        """A list of ``{"role": ..., "content": ...}`` whose contents are format strings, functions, or lists of parts; or
+        ``"{history}"``, a column with such a list.
 
         Raises:
             SuiteError: not such a list.
@@ -172,7 +174,7 @@ class Template:
 
     @property
     def is_function(self) -> bool:
-        """Whether the columns it needs cannot be known before it runs."""
+        """Whether it has a function, so that the columns it needs are unknown before it runs."""
         return any(not isinstance(leaf, str) for leaf in _leaves(self.source))
 
     @cached_property
@@ -197,10 +199,10 @@ class Template:
         return _checked_messages(content, self.source)
 
     def check(self, columns: Sequence[str], where: str = "") -> None:
-        """Hold the fields against the data's columns.
+        """Check that every field is a column of the data.
 
         Raises:
-            SuiteError: names the fields that are no column, and the columns.
+            SuiteError: names the unknown fields, and the columns.
         """
         missing = sorted(self.fields - set(columns))
         if missing:
@@ -212,24 +214,24 @@ class Template:
 
     @property
     def label(self) -> str:
-        """One line for people."""
+        """One-line summary."""
         first = next(iter(_leaves(self.source)), "")
         return " ".join(first.split()) if isinstance(first, str) else qualified_name(first)
 
     def to_lock(self) -> Any:
-        """As the lock file keeps it: text, a list of messages, or ``{"callable": "module:name"}``."""
+        """As in the lock file: text, a list of messages, or ``{"callable": "module:name"}``."""
         return _locked(self.source)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the template; functions count by name and source text."""
+        """SHA-256 (hex) of the template; functions are hashed by name and source."""
         sources = [source_of(leaf) for leaf in _leaves(self.source) if not isinstance(leaf, str)]
         text = json.dumps([self.kind, self.to_lock(), sources], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _only_field(text: str) -> bool:
-    """Whether a format string is one column and nothing else."""
+    """Whether a format string is a single field."""
     parts = _parts(text)
     return len(parts) == 1 and not parts[0][0] and parts[0][1:] == (parts[0][1], "", "") and parts[0][1] is not None
 
@@ -248,7 +250,7 @@ def _history(source: str, row: Row) -> tuple[dict[str, Any], ...]:
     messages = value if isinstance(value, list) else []
     if not messages or not all(isinstance(message, Mapping) and message.get("role") in ROLES for message in messages):
         raise SuiteError(
-            f"the column {name!r} holds {shown(row[name])}; valid: a list of {{'role': ..., 'content': ...}}, or its JSON"
+            f"the column {name!r} has {shown(row[name])}; valid: a list of {{'role': ..., 'content': ...}}, or its JSON"
         )
     return tuple(dict(message) for message in messages)
 
@@ -285,7 +287,7 @@ def _message(raw: Any, index: int, base_dir: Path | None, root: Path | None) -> 
 
 
 def _content(raw: Any, base_dir: Path | None, root: Path | None) -> Any:
-    """Text, a function, or a list of parts whose every text is a format string."""
+    """Text, a function, or a list of parts whose strings are format strings."""
     if isinstance(raw, (list, tuple)):
         return tuple(_content(part, base_dir, root) for part in raw)
     if isinstance(raw, Mapping) and not _is_function(raw):
@@ -294,7 +296,7 @@ def _content(raw: Any, base_dir: Path | None, root: Path | None) -> Any:
 
 
 def _leaves(source: Any) -> list[Any]:
-    """Every format string and function in it."""
+    """All format strings and functions of a template."""
     if isinstance(source, Mapping):
         items: Any = [source["content"]] if "role" in source else source.values()
         return [leaf for item in items for leaf in _leaves(item)]
@@ -331,7 +333,9 @@ def _rendered(message: Mapping[str, Any], row: Row) -> dict[str, Any]:
     content = _fill(message["content"], row)
     if not isinstance(content, (str, list)):
         name = qualified_name(message["content"])
-        raise SuiteError(f"the prompt function {name} returned {shown(content)}; within messages it returns text")
+        raise SuiteError(
+            f"the prompt function {name} returned {shown(content)}; within messages it must return a string"
+        )
     return {**message, "content": content}
 
 
@@ -349,7 +353,7 @@ def _checked_messages(content: Any, source: Any) -> tuple[dict[str, Any], ...]:
 
 
 def several(raw: Any) -> tuple[Sequence[Any], bool]:
-    """The choices that a value holds, and whether it was a list."""
+    """The choices of a value, and whether it was a list."""
     if isinstance(raw, Choice):
         return raw.options, True
     if isinstance(raw, Mapping) and raw.keys() == {"choice"} and isinstance(raw["choice"], (list, tuple)):
@@ -361,7 +365,7 @@ def one_template(key: str, raw: Any, system: str | None, declaration: Declaratio
     """A template from one value of ``prompt`` or ``messages``.
 
     Raises:
-        SuiteError: it is none.
+        SuiteError: it is invalid.
     """
     if key == "messages":
         return Template.messages(raw, base_dir=declaration.base_dir, root=declaration.root)
@@ -394,18 +398,18 @@ def read_templates(values: Mapping[str, Any], declaration: Declaration, problems
 
 @dataclass(frozen=True)
 class TaskTemplate(Template):
-    """Stands in a configuration where a template does; a prompt among the choices reaches the task as it is."""
+    """Takes a template's place in a configuration; a prompt among the choices is passed to the task unchanged."""
 
     task: Task | None = None
 
     @classmethod
     def bare(cls, task: Task) -> TaskTemplate:
-        """For a suite without prompts."""
+        """The template of a suite without prompts."""
         return cls("task", task.name, task)
 
     @property
     def is_function(self) -> bool:
-        """Which columns a model is told of is the task's business: all of them may be."""
+        """True: the task may use any column."""
         return True
 
     @cached_property
@@ -413,13 +417,13 @@ class TaskTemplate(Template):
         return frozenset()
 
     def check(self, columns: Sequence[str], where: str = "") -> None:
-        """Braces in it are the task's business."""
+        """Nothing to check: the task interprets any braces."""
 
     def render(self, row: Row) -> tuple[dict[str, Any], ...]:  # noqa: ARG002
         raise SuiteError(f"the task {self.source if self.task is None else self.task.name} makes its requests itself")
 
     def given(self) -> dict[str, Any]:
-        """What the task's ``config`` holds of it."""
+        """Its part of the task's ``config``."""
         return {} if self.kind == "task" else {self.kind: _thawed(self.source)}
 
 
@@ -430,9 +434,9 @@ def _thawed(source: Any) -> Any:
 
 
 def _task_templates(values: Mapping[str, Any], task: Task, problems: Problems) -> tuple[Template, ...]:
-    """What a task chooses among: its prompts, as they stand, or itself alone."""
+    """A task's choices: its prompts, unchanged, or only itself."""
     if values["system"] is not None:
-        problems.add("goes with a prompt that we send; give it to the task with params", "system")
+        problems.add("applies only without a task; pass it to the task with params", "system")
     given = [key for key in ("prompt", "messages") if values[key] is not None]
     if len(given) == 2:
         problems.add("give either prompt or messages, not both", "prompt")
@@ -464,7 +468,7 @@ def task_prompt(key: str, raw: Any, task: Task) -> TaskTemplate:
 
 
 def _message_lists(raw: Any) -> tuple[Sequence[Any], bool]:
-    """A list of messages is one template; a list that holds lists or functions is a choice of templates."""
+    """A list of messages is one template; a list of lists or functions is a choice of templates."""
     entries, is_list = several(raw)
     is_one = entries is raw and any(isinstance(item, Mapping) and "callable" not in item for item in entries)
     return ([raw], False) if is_one else (entries, is_list)
@@ -474,5 +478,5 @@ def _refuse_twin(
     template: Template, others: Sequence[Template], add: Callable[..., None], path: Sequence[str | int]
 ) -> None:
     if any(template.to_lock() == other.to_lock() for other in others):
-        why = "; functions are told apart by name: define them with def" if template.is_function else ""
+        why = "; functions are distinguished by name: define them with def" if template.is_function else ""
         add(f"is {shown(template.label, 60)}, a duplicate{why}", *path)

@@ -1,4 +1,4 @@
-"""Gates on how reliable a configuration is: ``pass_at_k``, ``pass_hat_k`` and ``min_row_rate``."""
+"""Reliability gates: ``pass_at_k``, ``pass_hat_k`` and ``min_row_rate``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["GATES", "RELIABILITY", "ROW_RATE", "check_enough", "gates_of", "reli
 
 
 GATES = ("pass_at_k", "pass_hat_k")
-"""Keys: k to the least value of ``pass_at_<k>`` or ``pass_hat_<k>``."""
+"""Keys that map k to the minimum of ``pass_at_<k>`` or ``pass_hat_<k>``."""
 ROW_RATE = "row_rate"
-"""The share of a row's responses that are right; of a suite, its worst row's."""
+"""Fraction of a row's responses that are correct; for a suite, that of its worst row."""
 RELIABILITY = re.compile(r"pass_(at|hat)_([1-9]\d{0,3})")
 
 
 def reliability_names(metrics: Iterable[str]) -> tuple[str, ...]:
-    """Those of some metrics that are measured over the responses of each row."""
+    """The metrics that are measured over the responses of each row."""
     return tuple(dict.fromkeys(name for name in metrics if name == ROW_RATE or RELIABILITY.fullmatch(name)))
 
 
 def gates_of(values: Mapping[str, Any], problems: Problems) -> tuple[Threshold, ...]:
-    """The thresholds that ``pass_at_k`` and ``pass_hat_k`` are short for."""
+    """The thresholds declared by ``pass_at_k`` and ``pass_hat_k``."""
     found = [
         problems.attempt(parse, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
         for key in GATES
@@ -40,7 +40,7 @@ def gates_of(values: Mapping[str, Any], problems: Problems) -> tuple[Threshold, 
 
 
 def check_enough(space: Space | None, metrics: Iterable[str], problems: Problems) -> None:
-    """Every ``n`` that a search may choose gives the responses that k needs."""
+    """Check that every ``n`` that a search may choose gives enough responses for k."""
     needed = {name: int(match[2]) for name in metrics if (match := RELIABILITY.fullmatch(name))}
     if space is None or not needed:
         return
@@ -48,7 +48,7 @@ def check_enough(space: Space | None, metrics: Iterable[str], problems: Problems
     name, most = max(needed.items(), key=lambda item: item[1])
     if least < most:
         problems.add(
-            f"may be {least}, but {name} is counted over {most} responses a row; give at least n={most}, "
+            f"may be {least}, but {name} needs {most} responses per row; give at least n={most}, "
             f"as in n=randint({most}, {most + 5})",
             "n",
         )

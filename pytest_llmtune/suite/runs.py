@@ -1,4 +1,4 @@
-"""What asks for runs of a task on a row, as other suites ask for completions of a prompt."""
+"""Requests for runs of a task on a row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["TaskRequest", "config_given", "task_request"]
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest(CompletionRequest):
-    """``n`` runs of a task on one row; its body only tells runs apart, and is sent to nobody."""
+    """``n`` runs of a task on one row; its body only identifies the runs, and is never sent."""
 
     example: Example | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Of the configuration."""
+    """Parameters of the configuration."""
     template: TaskTemplate | None = None
 
     @property
@@ -37,13 +37,13 @@ class TaskRequest(CompletionRequest):
 
     @property
     def row(self) -> Example:
-        """What to run it on."""
+        """The row to run it on."""
         assert self.example is not None  # noqa: S101  # ``task_request`` gives it
         return self.example
 
 
 def config_given(params: Mapping[str, Any], template: TaskTemplate) -> dict[str, Any]:
-    """The configuration as a task sees it: without ``n``, which counts runs of the task and is no parameter of a call."""
+    """The configuration as passed to a task: without ``n``, the number of runs."""
     return {name: value for name, value in params.items() if name != "n"} | template.given()
 
 
@@ -51,7 +51,7 @@ def task_request(params: Mapping[str, Any], n: int, template: TaskTemplate, exam
     """The request of a configuration for a row.
 
     Raises:
-        SuiteError: JSON cannot say a parameter.
+        SuiteError: a parameter is not representable in JSON.
     """
     own = {"prompt": template.fingerprint, "task": template.task.name if template.task else "", "row": example.id}
     body = {**{name: value for name, value in params.items() if name != "n"}, "llmtune": own}

@@ -39,9 +39,9 @@ def schema() -> dict[str, Any]:
         "title": "A suite of pytest-llmtune",
         "type": "object",
         "properties": {"extends": extends, **own, **_parameters()},
-        "patternProperties": {_gate(): {"$ref": "#/$defs/threshold"}, "^x-": {"description": "A place for anchors."}},
+        "patternProperties": {_gate(): {"$ref": "#/$defs/threshold"}, "^x-": {"description": "Ignored; for anchors."}},
         "additionalProperties": False,
-        # what is extended may bring the rest
+        # required keys may come from the extended file
         "anyOf": [
             {"required": ["extends"]},
             {"required": required, "anyOf": [{"required": ["task"]}, _MODEL_AND_TEMPLATE]},
@@ -51,7 +51,7 @@ def schema() -> dict[str, Any]:
 
 
 def _gate() -> str:
-    """Thresholds, and not the keys that only look like one."""
+    """Pattern of thresholds, without keys that only look like one."""
     alike = [name for name in (*PARAMETERS, *(key.name for key in KEYS)) if re.match(GATE, name)]
     return f"^(?!({'|'.join(alike)})$){GATE.removeprefix('^')}"
 
@@ -61,7 +61,7 @@ def _property(key: Key) -> dict[str, Any]:
     if key.default is REQUIRED:
         return {**form, "description": key.doc}
     default = {} if key.default in (None, (), {}) else {"default": key.default}
-    # null is as if not given
+    # null means not given
     return {"anyOf": [form, {"type": "null"}], "description": key.doc, **default}
 
 
@@ -77,17 +77,15 @@ def _parameters() -> dict[str, Any]:
 def _parameter(name: str, bounds: Bounds | None) -> dict[str, Any]:
     if bounds is None or name in LISTS:
         return {"description": "A constant, a list to choose from, or a range."}
-    value = {"anyOf": [_bounded(bounds), {"type": "null"}]}
+    plain: dict[str, Any] = {"type": "integer" if bounds.whole else "number", "minimum": bounds.low}
+    if bounds.high != float("inf"):
+        plain["maximum"] = bounds.high
+    value: dict[str, Any] = {"anyOf": [plain, {"type": "null"}]}
     several = {"type": "array", "items": value, "minItems": 1}
     return {
         "anyOf": [*value["anyOf"], several, {"$ref": "#/$defs/range"}],
         "description": f"{str(bounds).capitalize()}: a constant, a list to choose from, or a range.",
     }
-
-
-def _bounded(bounds: Bounds) -> dict[str, Any]:
-    plain: dict[str, Any] = {"type": "integer" if bounds.whole else "number", "minimum": bounds.low}
-    return plain if bounds.high == float("inf") else {**plain, "maximum": bounds.high}
 
 
 def _definitions() -> dict[str, Any]:
@@ -135,7 +133,7 @@ def _definitions() -> dict[str, Any]:
                 {"type": ["number", "string", "null"]},
                 {"type": "object", "additionalProperties": {"type": ["number", "string"]}},
             ],
-            "description": "What a metric must not be below, or above; or a limit for each group of `group_by`.",
+            "description": "Minimum or maximum of a metric, or a limit for each group of `group_by`.",
         },
     }
 
@@ -146,7 +144,7 @@ def _bounds(word: str) -> Mapping[str, Any]:
 
 
 def text() -> str:
-    """The shipped file's text."""
+    """The text of the shipped file."""
     return json.dumps(schema(), ensure_ascii=False, indent=2) + "\n"
 
 

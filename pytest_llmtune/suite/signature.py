@@ -1,6 +1,6 @@
-"""Type annotations of a suite's keys, written from the key table: ``python -m pytest_llmtune.suite.signature``.
+"""Generate type annotations from the key table: ``python -m pytest_llmtune.suite.signature``.
 
-``suite/typed.py`` is the result. Type checkers and editors read it; nothing imports it at run time.
+The result is ``suite/typed.py``, for type checkers and editors; nothing imports it at run time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def text() -> str:
     limits = [
         (f"{side}_{name}", "Threshold", _limit(side, name)) for name in (*METRICS, ROW_RATE) for side in ("min", "max")
     ]
-    plain = [("model", "str", "The model to ask.")]
+    plain = [("model", "str", "The requested model.")]
     plain += [(name, _plain(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
     return "\n\n".join(
         [

@@ -52,17 +52,17 @@ _MOST_ANSWERS = 10_000
 
 @dataclass(frozen=True)
 class Config:
-    """What a request depends on beside the row.
+    """Everything that a request depends on besides the row.
 
     Raises:
-        SuiteError: ``n`` is no number of answers; it may come from a lock file that somebody edited.
+        SuiteError: ``n`` is not a number of answers; it may be from an edited lock file.
     """
 
     params: Mapping[str, Any]
-    """OpenAI parameters by their own names, ``model`` and ``n`` among them; None values are left out."""
+    """OpenAI parameters, including ``model`` and ``n``; None values are omitted."""
     template: Template
     accept: Accept | None = None
-    """Of a cascade: when this step's answers are taken; else ``following`` is asked."""
+    """In a cascade: when this step's answers are accepted; otherwise ``following`` is asked."""
     following: Config | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Config:
 
     @property
     def steps(self) -> tuple[Config, ...]:
-        """The steps of a cascade, the cheapest first; of any other configuration itself alone."""
+        """The steps of a cascade, cheapest first; for any other configuration, only itself."""
         return (self, *(self.following.steps if self.following else ()))
 
     @property
@@ -90,19 +90,19 @@ class Config:
 
     @property
     def n(self) -> int:
-        """Answers asked for, for each example; of a cascade, by its first step."""
+        """Number of answers per example; in a cascade, in its first step."""
         return int(self.params.get("n", 1))
 
     @property
     def runs_task(self) -> bool:
-        """Whether examples are answered by runs of a task, and not by completions of a prompt."""
+        """Whether examples are answered by runs of a task instead of completions of a prompt."""
         return isinstance(self.template, TaskTemplate)
 
     def request(self, row: Row) -> CompletionRequest:
-        """What to ask for a row.
+        """The request for a row.
 
         Raises:
-            SuiteError: the template does not fit the row, or JSON cannot say a parameter.
+            SuiteError: the template does not fit the row, or a parameter is not representable in JSON.
         """
         body = {**self.params, "messages": list(self.template.render(row))}
         request = build(body, self.n)
@@ -111,14 +111,14 @@ class Config:
         return replace(request, escalation=Escalation(self.accept, self.following.request(row)))
 
     def read_by(self, grader: Any) -> Config:
-        """A cascade whose votes are read by a grader, as a suite declares it; any other configuration as it is."""
+        """A cascade whose votes use this grader, as declared; any other configuration unchanged."""
         if self.accept is None or self.following is None:
             return self
         plain = grader if isinstance(grader, (str, Mapping)) else None
         return replace(self, accept=replace(self.accept, grader=plain), following=self.following.read_by(grader))
 
     def asked(self, example: Example) -> CompletionRequest:
-        """What to ask for an example: completions of its prompt, or runs of the suite's task.
+        """The request for an example: completions of its prompt, or runs of the suite's task.
 
         Raises:
             SuiteError: as ``request``.
@@ -128,9 +128,9 @@ class Config:
         return self.request(example.row)
 
     def to_lock(self) -> dict[str, Any]:
-        """Parameters by their own names, and ``prompt`` or ``messages``: the template itself.
+        """Parameters, and ``prompt`` or ``messages`` with the template.
 
-        A cascade is ``{"cascade": [step, ...]}``, and all steps but the last have ``accept``.
+        A cascade is ``{"cascade": [step, ...]}``; all steps but the last have ``accept``.
         """
         plain = {**self.params, self.template.kind: self.template.to_lock()}
         if self.following is None or self.accept is None:
@@ -142,7 +142,7 @@ class Config:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 (hex): equal for configurations that ask the same of every row."""
+        """SHA-256 (hex): equal for configurations with the same requests."""
         parts: list[Any] = [self.params, self.template.fingerprint]
         if self.following is not None and self.accept is not None:
             parts += [[self.accept.margin, self.accept.regex], self.following.key]
@@ -151,7 +151,7 @@ class Config:
 
     @property
     def label(self) -> str:
-        """One line for people."""
+        """One-line summary."""
         own = ", ".join(f"{name}={shown(value, 40)}" for name, value in self.params.items())
         if self.following is None or self.accept is None:
             return own
@@ -160,11 +160,10 @@ class Config:
 
     @classmethod
     def from_lock(cls, mapping: Mapping[str, Any], templates: Sequence[Template] = ()) -> Config:
-        """What ``to_lock`` wrote. A function is looked up among ``templates``, never imported by name.
+        """Read what ``to_lock`` wrote. Functions are looked up in ``templates``, never imported by name.
 
         Raises:
-            SuiteError: no model (a task needs none), not exactly one of prompt and messages, or a function that the suite
-                does not have.
+            SuiteError: no model (a task needs none), not exactly one of prompt and messages, or an unknown function.
         """
         if "cascade" in mapping:
             return cls._cascade(mapping, templates)
@@ -180,18 +179,18 @@ class Config:
 
     @classmethod
     def _cascade(cls, mapping: Mapping[str, Any], templates: Sequence[Template]) -> Config:
-        """The steps of ``{"cascade": [...]}``, each with what follows it.
+        """Read the linked steps of ``{"cascade": [...]}``.
 
         Raises:
-            SuiteError: fewer than two steps, or one of them makes no sense.
+            SuiteError: fewer than two steps, or an invalid step.
         """
         steps = mapping["cascade"]
         if len(mapping) > 1 or not isinstance(steps, (list, tuple)) or len(steps) < 2:
-            raise SuiteError(f"a cascade is a list of two steps or more, and nothing beside it; got {shown(mapping)}")
+            raise SuiteError(f"a cascade is a list of two or more steps, and nothing else; got {shown(mapping)}")
         if not all(isinstance(step, Mapping) and "cascade" not in step for step in steps):
-            raise SuiteError("each step of a cascade is a configuration of its own")
+            raise SuiteError("each step of a cascade must be a configuration")
         if "accept" in steps[-1]:
-            raise SuiteError("the last step of a cascade has no accept: there is nothing dearer to ask")
+            raise SuiteError("the last step of a cascade must not have accept: there is no further step")
         found = cls.from_lock(steps[-1], templates)
         for step in reversed(steps[:-1]):
             own = cls.from_lock({name: value for name, value in step.items() if name != "accept"}, templates)
@@ -200,10 +199,10 @@ class Config:
 
 
 def _accept(locked: Any) -> Accept:
-    """A step's ``accept`` out of a lock file.
+    """Read a step's ``accept`` from a lock file.
 
     Raises:
-        SuiteError: it is none.
+        SuiteError: it is invalid.
     """
     if not isinstance(locked, Mapping) or not locked or locked.keys() - {"margin", "regex", "grader"}:
         raise SuiteError(f"accept of a cascade's step is {shown(locked)}; valid: margin (0 to 1), regex, grader")
@@ -242,7 +241,7 @@ DEFAULTS: Mapping[str, Domain] = {
     "max_tokens": LogRandInt(50, 1000),
     "n": RandInt(1, 100),
 }
-"""The space of the system this grew from (AutoGen's ``ChatCompletion.tune``), beside model and prompt."""
+"""Default domains besides model and prompt, those of AutoGen's ``ChatCompletion.tune``."""
 
 _REPLACES: Mapping[str, tuple[str, ...]] = {
     "temperature": (TEMPERATURE_OR_TOP_P,),
@@ -251,41 +250,38 @@ _REPLACES: Mapping[str, tuple[str, ...]] = {
     "max_tokens": ("max_completion_tokens",),
     "max_completion_tokens": ("max_tokens",),
 }
-"""What a given parameter puts out of the space, unless it is given too."""
+"""Default parameters that a given one removes, unless they are given too."""
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
 def overlaid(base: Mapping[str, Domain], given: Mapping[str, Domain]) -> dict[str, Domain]:
-    """The domains of ``base`` with those of ``given`` in their place."""
-    replaced = {other for name, domain in given.items() for other in _replaced(name, domain)}
+    """The domains of ``base`` overridden by those of ``given``."""
+    # max_tokens=None leaves max_completion_tokens; temperature=None means: send neither temperature nor top_p
+    kept = {name for name in _LENGTHS if given.get(name) == Constant(None)}
+    replaced = {other for name in given.keys() - kept for other in _REPLACES.get(name, ())}
     return {name: domain for name, domain in base.items() if name not in replaced} | dict(given)
-
-
-def _replaced(name: str, domain: Domain) -> tuple[str, ...]:
-    """``max_tokens=None`` leaves ``max_completion_tokens`` where it is; ``temperature=None`` means: send neither."""
-    return () if name in _LENGTHS and domain == Constant(None) else _REPLACES.get(name, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Every configuration that a search may try."""
+    """All configurations that a search may try."""
 
     models: tuple[str, ...]
     """One that is empty where a task has its models elsewhere."""
     templates: tuple[Template, ...]
     parameters: Mapping[str, Domain] = field(default_factory=lambda: dict(DEFAULTS))
-    """Parameter to domain, without model and template; ``temperature_or_top_p`` is a ``OneOf``."""
+    """Domains by parameter, without model and template; ``temperature_or_top_p`` is a ``OneOf``."""
     conditions: Mapping[str, Mapping[str, Domain]] = field(default_factory=dict)
-    """Model to the domains that hold for it alone; ``Constant(None)``: this model is not sent the parameter."""
+    """Overriding domains by model; ``Constant(None)``: the parameter is not sent to this model."""
 
     def for_model(self, model: str) -> dict[str, Domain]:
-        """The domains that hold for one model; a parameter that it is not sent is left out."""
+        """The domains for one model, without parameters that are not sent to it."""
         domains = overlaid(self.parameters, self.conditions.get(model, {}))
         return {name: domain for name, domain in domains.items() if domain != Constant(None)}
 
     @property
     def runs_task(self) -> bool:
-        """Whether examples are answered by runs of the app's own function."""
+        """Whether examples are answered by runs of a task."""
         return any(isinstance(template, TaskTemplate) for template in self.templates)
 
     @property
@@ -299,17 +295,17 @@ class Space:
         """The only configuration.
 
         Raises:
-            SuiteError: there is something to choose.
+            SuiteError: there are several.
         """
         if not self.is_constant:
             raise SuiteError("the search space has several configurations")
         return self.first()
 
     def first(self, model: str | None = None) -> Config:
-        """A model (default: the first), the first template, and what is constant: the untuned configuration.
+        """The untuned configuration: a model (default: the first), the first template, and all constants.
 
-        What is to be chosen is not sent, so that the server's own default holds (n is then 1); but the answer's length
-        is always bounded, by the largest value allowed, because its cost must be.
+        Parameters with a choice are omitted, so that the server's default applies (n is then 1); but the answer's length is
+        always limited, to the largest allowed value, to bound its cost.
         """
         model = self.models[0] if model is None else model
         domains = self.for_model(model)
@@ -317,14 +313,14 @@ class Space:
         lengths = {
             name: _longest(domain) for name, domain in domains.items() if name in _LENGTHS and name not in values
         }
-        if self.runs_task:  # a function has no defaults for what its configuration lacks
+        if self.runs_task:  # a task has no defaults for missing parameters
             values |= {name: _simplest(domain) for name, domain in domains.items() if name not in values}
         return self.config({"model": model, **values, **lengths}, self.templates[0])
 
     def config(self, chosen: Mapping[str, Any], template: Template) -> Config:
-        """The configuration of one draw from the space: ``model`` and a value for every parameter of ``for_model``.
+        """The configuration for a point of the space: ``model`` and a value for every parameter of ``for_model``.
 
-        A ``OneOf``'s value is the mapping of the branch taken; its parameters stand by their own names in the result.
+        A ``OneOf``'s value is the mapping of the chosen branch, whose parameters become top-level ones.
         """
         params: dict[str, Any] = {"model": chosen["model"] or None}
         for name, value in chosen.items():
@@ -342,16 +338,12 @@ class Space:
         )
 
     def why_not(self, config: Config) -> str | None:
-        """Why a configuration is not in the space, as a phrase for people; None where it is."""
-        return next(self._reasons(config), None)
+        """Why a configuration is not in the space, as a phrase for messages; None if it is."""
+        return next((reason for step in config.steps for reason in self._step_reasons(step)), None)
 
     def contains(self, config: Config) -> bool:
         """Whether a search may try this configuration."""
         return self.why_not(config) is None
-
-    def _reasons(self, config: Config) -> Iterator[str]:
-        for step in config.steps:
-            yield from self._step_reasons(step)
 
     def _step_reasons(self, config: Config) -> Iterator[str]:
         if config.model not in self.models:
@@ -375,7 +367,7 @@ class Space:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all of it, in an order-free form."""
+        """SHA-256 (hex) of the space, independent of order."""
         plain = {
             "models": sorted(self.models),
             "templates": sorted(template.fingerprint for template in self.templates),
@@ -391,7 +383,7 @@ def _plain(domains: Mapping[str, Domain]) -> dict[str, Any]:
 
 
 def _simplest(domain: Domain) -> Any:
-    """The first of a choice, the least of a range."""
+    """The first option of a choice, the lower bound of a range."""
     if isinstance(domain, OneOf):
         return {name: _simplest(inner) for name, inner in domain.branches[0].items()}
     if isinstance(domain, Choice):
@@ -415,22 +407,22 @@ def _constant(domain: Domain) -> Any:
 
 _NOT_SENT = Constant(None)
 _OWN = frozenset({"model", "messages", "stream", "stream_options", *PARAMETERS})
-"""Parameters with a place of their own, so that ``extra_body`` may not hold them."""
+"""Parameters with their own key, which ``extra_body`` must not contain."""
 
 
 class SuiteWarning(LLMTuneError, UserWarning):  # noqa: N818  # an error only under -W error
-    """A suite is declared in a way that is allowed, but rarely meant."""
+    """A declaration is valid, but probably a mistake."""
 
 
 def read_space(
     mapping: Mapping[str, Any], values: Mapping[str, Any], declaration: Declaration, problems: Problems
 ) -> Space | None:
-    """The search space, or None where the problems leave none."""
+    """The search space; None if the problems leave none."""
     extra = values["extra_body"] or {}
     given = _parameters({name: mapping[name] for name in PARAMETER_KEYS if name in mapping}, problems, ())
     for name in extra:
         if name in _OWN:
-            problems.add("has a key of its own in a suite; give it there", "extra_body", name)
+            problems.add("is a suite key; give it there", "extra_body", name)
     given |= _parameters(extra, problems, ("extra_body",))
     own = _own_parameters(values, extra, problems)
     given |= own
@@ -446,19 +438,19 @@ def read_space(
             f"{declaration.where}: both temperature and top_p are given; it is usual to vary one (temperature_or_top_p)"
         )
         warnings.warn(message, SuiteWarning, stacklevel=2)
-    # which parameters a task's calls take, and within which bounds, is for the task to say
+    # the task decides which parameters its calls accept, and within which bounds
     return Space(models, templates, given if values["task"] is not None else overlaid(DEFAULTS, given), conditions)
 
 
 def _own_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problems: Problems) -> dict[str, Domain]:
-    """Those of the app's own function."""
+    """Parameters of the task."""
     found: dict[str, Domain] = {}
     for name, raw in (values["params"] or {}).items():
         if values["task"] is None:
-            problems.add("go to the function that task= names; there is none", "params")
+            problems.add("are passed to the function that task= names; there is none", "params")
             return {}
         if name in _OWN or name in PARAMETER_KEYS or name in extra or name in ("prompt", "task", *RESERVED):
-            problems.add("is a name with a meaning of its own; give it another", "params", name)
+            problems.add("is a reserved name; choose another", "params", name)
             continue
         domain = problems.attempt(parse_param, name, raw, parse_domain, path=("params", name))
         if domain is not None:
@@ -539,7 +531,7 @@ def _condition(
 def read_baselines(
     values: Mapping[str, Any], space: Space, declaration: Declaration, problems: Problems
 ) -> tuple[Config, ...]:
-    """The configurations to evaluate beside the winner."""
+    """The configurations to evaluate alongside the winner."""
     read = [
         problems.attempt(_baseline, raw, values, space, declaration, path=("baselines", index))
         for index, raw in enumerate(values["baselines"] or ())
@@ -569,11 +561,11 @@ def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, d
 
 
 def _constant_space(name: str, raw: Any) -> Constant:
-    """One value; a list is one too where the parameter takes lists."""
+    """A single value, which may be a list if the parameter accepts lists."""
     try:
         domain = Constant(raw) if isinstance(raw, list) and name in {"stop", *LISTS} else parse_domain(name, raw)
     except InvalidError as problem:
         raise problem.inside(name) from None
     if not isinstance(domain, Constant):
-        raise InvalidError(f"is {shown(raw)}; a baseline has one value for each parameter", name)
+        raise InvalidError(f"is {shown(raw)}; a baseline has one value per parameter", name)
     return domain

@@ -1,4 +1,4 @@
-"""A suite, read and checked."""
+"""The ``Suite`` class: its keys, parsed and validated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Suite", "check_whole"]
 
 
 def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
-    """Find contradictions between keys that are right by themselves."""
+    """Find contradictions between keys that are valid by themselves."""
     if values["name"] is None and not any(problem.path == ("name",) for problem in problems.found):
         problems.add("is missing", "name")
     if values["base_url"] is not None and values["endpoints"] is not None:
@@ -84,17 +84,17 @@ def _check_thresholds(thresholds: tuple[Threshold, ...], group_by: str | None, p
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Suite:
-    """One suite. Give its keys as keyword arguments; ``suite/keys.py`` lists them.
+    """A suite, given by its keys as keyword arguments; ``suite/keys.py`` lists them.
 
     Raises:
-        SuiteError: a key is unknown, missing, wrong or contradicts another; one line for each problem.
+        SuiteError: a key is unknown, missing, invalid or contradicts another; one line per problem.
     """
 
     name: str
     dataset: Any
     """As declared; ``load`` reads it."""
     task: Task | None
-    """The app's own function, where it is the unit."""
+    """The app's function, if it is the unit under test."""
     space: Space
     grader: Any
     """As declared; ``grading.resolve`` reads it."""
@@ -110,13 +110,13 @@ class Suite:
     duplicates: Literal["refuse", "drop", "allow"]
     vote: Any
     reasoning: Any
-    """As declared: whether graders see answers without the model's reasoning, or the marks of a thought."""
+    """As declared: whether the model's reasoning is removed before grading, or its marks."""
     allow_vacuous: bool
     allow_constant_prompt: bool
     metric: str
     mode: Literal["max", "min"]
     aggregate: Any
-    """``mean``, ``median``, ``module:function`` or a function from a list of numbers."""
+    """``mean``, ``median``, ``module:function`` or a function of a list of numbers."""
     group_by: str | None
     inference_budget: Decimal | None
     """USD per instance."""
@@ -134,12 +134,12 @@ class Suite:
     baselines: tuple[Config, ...]
     prefer: Literal["quality", "cost", "pareto"]
     within: float
-    """How far below the best score the cheapest may lie, where cost is preferred."""
+    """If cost is preferred: how far below the best score the cheapest may be."""
     cascade: bool
     """Whether a cascade may win."""
     base_url: str | None
     endpoints: Any
-    """As declared; may hold keys."""
+    """As declared; may contain keys."""
     concurrency: int | None
     timeout: float | None
     """Seconds for one request."""
@@ -156,7 +156,7 @@ class Suite:
             raise problem
 
     def __repr__(self) -> str:
-        return f"Suite({getattr(self, 'name', None)!r})"  # the rest may hold keys, and whole datasets
+        return f"Suite({getattr(self, 'name', None)!r})"  # the rest may contain keys and whole datasets
 
     @classmethod
     def from_mapping(
@@ -169,17 +169,17 @@ class Suite:
         root: Path | None = None,
         places: Mapping[str, str] | None = None,
     ) -> Suite:
-        """A suite from the keys of a marker or of a YAML document.
+        """Create a suite from the keys of a marker or of a YAML document.
 
         Args:
-            where: where it is declared, for messages.
-            base_dir: what its paths are relative to.
-            default_name: its name where the mapping gives none.
-            root: where given (YAML), nothing outside this directory is read or run.
+            where: location of the declaration, for messages.
+            base_dir: base of relative paths.
+            default_name: its name if the mapping gives none.
+            root: if given (YAML), nothing outside this directory is read or run.
             places: a value's path (``model[1].stop``) to its ``file:line:column``.
 
         Raises:
-            SuiteError: a key is unknown, missing, wrong or contradicts another; one line for each problem.
+            SuiteError: a key is unknown, missing, invalid or contradicts another; one line per problem.
         """
         suite = cls.__new__(cls)
         declaration = Declaration(where, base_dir, root, default_name, places or {})
@@ -196,32 +196,32 @@ class Suite:
 
     @property
     def base_dir(self) -> Path:
-        """What its paths are relative to."""
+        """Base of relative paths."""
         return self.declaration.base_dir
 
     @property
     def root(self) -> Path | None:
-        """Where given, nothing outside this directory is read or run for this suite."""
+        """If given, nothing outside this directory is read or run for this suite."""
         return self.declaration.root
 
     @property
     def aggregator(self) -> Aggregate:
-        """What ``aggregate`` names: from the examples' values to the suite's."""
+        """The function that ``aggregate`` names, from the examples' values to the suite's."""
         return aggregator(self.aggregate, self.base_dir, self.root)
 
     def at(self, key: str) -> str:
-        """Where a key is declared: ``file:line:column`` in YAML, else where the suite is."""
+        """Location of a key: ``file:line:column`` in YAML, else that of the suite."""
         return self.declaration.places.get(key, self.declaration.where)
 
     def load(self, *, offline: bool = False, max_bytes: int | None = None) -> Split:
-        """Read the data, hold the templates against its columns, and divide it.
+        """Read the data, check the templates against its columns, and split it.
 
         Args:
-            offline: ``hf:`` data sets come from local copies only.
-            max_bytes: of data files, unpacked; default: 50 MB.
+            offline: ``hf:`` datasets use local copies only.
+            max_bytes: limit for unpacked data files; default: 50 MB.
 
         Raises:
-            SuiteError: the data cannot be read, lack a column, or are the same in tuning and test.
+            SuiteError: the data cannot be read, lack a column, or have duplicates in tuning and test rows.
         """
         try:
             dataset = load(
@@ -257,7 +257,7 @@ class Suite:
 
     @property
     def _asked(self) -> frozenset[str]:
-        """What a model is told of a row; empty, meaning all of it, where a function decides."""
+        """The columns used in prompts; empty, meaning all, if a function decides."""
         if any(template.is_function for template in self.space.templates):
             return frozenset()
         return frozenset(name for template in self.space.templates for name in template.fields)
@@ -276,20 +276,20 @@ class Suite:
         return fields | reference_columns(self.grader, columns)
 
     def _check_prompts(self, dataset: Dataset) -> None:
-        """A prompt without a row in it asks the same each time: whatever is found by it is luck."""
+        """Refuse a prompt that does not depend on the row: any result would be luck."""
         if self.allow_constant_prompt or self.task is not None:
             return
         for template in self._templates:
             if not _is_constant(template, dataset.examples):
                 continue
             raise SuiteError(
-                f"{self.at(template.kind)}: the {template.kind} {shown(template.label, 60)} asks the same of every row; "
+                f"{self.at(template.kind)}: the {template.kind} {shown(template.label, 60)} is the same for every row; "
                 f"name a column in it, as in {{{dataset.columns[0]}}} (the columns are {listed(dataset.columns)}), "
-                "or say allow_constant_prompt=True where this is meant"
+                "or set allow_constant_prompt=True if this is intended"
             )
 
     def _check_task(self, task: Task, columns: Sequence[str]) -> None:
-        """The columns and the keys that every configuration has fill the task's parameters."""
+        """Check that columns and configuration keys fill the task's parameters."""
         given = [
             {*(["model"] if model else []), *self.space.for_model(model), *({template.kind} - {"task"})}
             for model in self.space.models
@@ -314,7 +314,7 @@ class Suite:
 
 
 def _is_constant(template: Template, examples: Sequence[Example]) -> bool:
-    """Whether a template names no column; whether a function looks at the row is seen by calling it."""
+    """Whether a template does not depend on the row; a function is called on several rows to find out."""
     if not template.is_function:
         return not template.fields
     if template.fields or len(examples) < 2:

@@ -1,4 +1,4 @@
-"""``task=``: the app's own function as the unit under test, and how its parameters are filled."""
+"""``task=``: a function of the app as the unit under test, and how its parameters are filled."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ __all__ = ["Outcome", "Task", "outcome_of"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a task may return where text alone is too little."""
+    """Result of a task with more than text."""
 
     text: str
-    """What is graded."""
+    """The text to grade."""
     data: Any = None
-    """Anything a grader or a reader of the report should see beside it: retrieved documents, a score."""
+    """Additional data for graders and reports, such as retrieved documents or a score."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A function of the app, and what it is called with."""
+    """A function of the app, and how to call it."""
 
     name: str
     """As declared, else ``module:qualname``."""
     function: Callable[..., Any] = field(repr=False, compare=False)
     found_in: tuple[Path, Path | None] | None = field(default=None, repr=False, compare=False)
-    """Where a name was looked up: the suite's directory, and the root that it may not leave; None: it was given itself."""
+    """Where the name was looked up: the suite's directory, and the root that it must not leave; None: given as a function."""
 
     @classmethod
     def of(cls, raw: Any, base_dir: Path, root: Path | None) -> Task:
-        """A function, or ``"module:function"``.
+        """Create a task from a function, or from ``"module:function"``.
 
         Raises:
-            SuiteError: neither, or it cannot be imported or called by name.
+            SuiteError: neither, or it cannot be imported or called with keyword arguments.
         """
         if isinstance(raw, str):
             task = cls(raw, load_function(raw, base_dir, root), (base_dir, root))
@@ -55,15 +55,15 @@ class Task:
             task = cls(qualified_name(raw), raw)
         else:
             raise InvalidError(f"is {shown(raw)}; valid: 'module:function', or a function")
-        task.parameters  # noqa: B018  # what has no readable signature is refused now
+        task.parameters  # noqa: B018  # fails now if the signature cannot be read
         return task
 
     @cached_property
     def parameters(self) -> Mapping[str, bool]:
-        """Parameter to whether it must be filled; ``**row`` is no parameter.
+        """Whether each parameter is required, by name; without ``**row``.
 
         Raises:
-            InvalidError: they cannot be read, or cannot be given by name.
+            InvalidError: the signature cannot be read, or has positional-only parameters.
         """
         try:
             found = inspect.signature(self.function).parameters.values()
@@ -77,26 +77,26 @@ class Task:
 
     @cached_property
     def takes_row(self) -> bool:
-        """Whether it has ``**row``, and is given every column."""
+        """Whether it has ``**row``, which receives every column."""
         found = inspect.signature(self.function).parameters.values()
         return any(each.kind is each.VAR_KEYWORD for each in found)
 
     @property
     def is_async(self) -> bool:
-        """Whether calling it gives a coroutine."""
+        """Whether calling it returns a coroutine."""
         function = inspect.unwrap(self.function)
-        called = getattr(function, "__call__", None)  # noqa: B004  # of an object that is called
+        called = getattr(function, "__call__", None)  # noqa: B004  # of a callable object
         return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(called)
 
     def check(self, columns: Sequence[str], keys: Sequence[str]) -> None:
-        """Every parameter can be filled.
+        """Check that every parameter can be filled.
 
         Args:
-            columns: of the data.
-            keys: of every configuration that may be tried.
+            columns: columns of the data.
+            keys: keys that every configuration has.
 
         Raises:
-            SuiteError: one cannot, and has no default.
+            SuiteError: a required parameter cannot be filled.
         """
         known = (*RESERVED, *columns, *keys)
         missing = [name for name, needed in self.parameters.items() if needed and name not in known]
@@ -111,10 +111,10 @@ class Task:
             )
 
     def arguments(self, row: Row, config: Mapping[str, Any], clients: Callable[[str], Any]) -> dict[str, Any]:
-        """What to call it with.
+        """The keyword arguments of a call.
 
         Args:
-            clients: from ``client`` or ``async_client`` to a client of this run.
+            clients: returns this run's client for ``client`` or ``async_client``.
         """
         given: dict[str, Any] = dict(row) if self.takes_row else {}
         for name in self.parameters:
@@ -132,10 +132,10 @@ class Task:
 
 
 def outcome_of(returned: Any, name: str) -> Outcome:
-    """What a task returned, as text to be graded.
+    """A task's return value as an ``Outcome``.
 
     Raises:
-        SuiteError: neither text, nor what JSON can say, nor an ``Outcome``.
+        SuiteError: not a string, JSON data or an ``Outcome``.
     """
     if isinstance(returned, Outcome):
         if isinstance(returned.text, str):
@@ -148,7 +148,7 @@ def outcome_of(returned: Any, name: str) -> Outcome:
     try:
         return Outcome(json.dumps(returned, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError):
-        dump = getattr(returned, "model_dump", None)  # of pydantic
+        dump = getattr(returned, "model_dump", None)  # a pydantic model
         if callable(dump):
             return outcome_of(dump(mode="json"), name)
         raise SuiteError(

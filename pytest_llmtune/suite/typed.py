@@ -25,85 +25,85 @@ class SuiteKeys(TypedDict, total=False):
     dataset: Required[str | Sequence[Mapping[str, Any]] | Callable[..., Any]]
     """A path (`jsonl json csv tsv yaml parquet`, `.gz` too), a glob, `archive.zip/member`, `hf:NAME?name=&split=`, `module:function`, a list of rows, or a function that returns rows."""
     columns: Sequence[str] | None
-    """The names of the columns of a CSV or TSV file that has no header line."""
+    """Column names for a CSV or TSV file without a header line."""
     where: str | Callable[[Mapping[str, Any]], bool] | None
     """Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row."""
     shuffle: bool | None
-    """Put the rows into an order by content and seed; re-ordering the file does not change it."""
+    """Order the rows by content and seed, independently of their order in the file."""
     seed: int | None
-    """Orders the rows, keeps caches apart, and seeds the search."""
+    """Seed for the order of rows, the cache and the search."""
     tune_size: float | None
-    """Rows to tune on; below 1, a share of all rows."""
+    """Rows to tune on; below 1, a fraction of all rows."""
     test_size: int | None
-    """At most so many rows to guard on. Default: all the rest; where none is left, the tuning rows."""
+    """Maximum number of rows to guard on. Default: all the rest; if none is left, the tuning rows."""
     split: Literal["random", "hash"] | None
-    """`random`: the first `tune_size` rows tune. `hash`: a row's own content decides, so that none changes sides when rows are appended."""
+    """`random`: the first `tune_size` rows tune. `hash`: a row's content decides, so that no row changes sides when others are appended."""
     stratify: str | None
-    """A column whose values are to be as frequent in both parts as in the whole."""
+    """A column whose values should be as frequent in both parts as in the whole."""
     duplicates: Literal["refuse", "drop", "allow"] | None
-    """What to do with a test row that asks the same as a tuning row."""
+    """What to do with a test row that gives the same prompt as a tuning row."""
     task: str | Callable[..., Any] | None
-    """The app's own function as the unit: `module:function`, or a function, sync or async. Its parameters are filled by name; what it returns is graded. Instead of `prompt`; a `prompt` beside it is a choice that reaches it as `config["prompt"]`."""
+    """A function of the app as the unit under test: `module:function`, or a function, sync or async. Its parameters are filled by name, and its result is graded. Used instead of `prompt`; a `prompt` next to it is passed as `config["prompt"]`."""
     params: Mapping[str, Any] | Sequence[Any] | None
     """The task's own parameters, each a constant, a list, a range, or `models: [...]` for a model; part of the search."""
     prompt: str | Callable[..., Any] | Sequence[Any] | None
-    """One template or a list to choose from: format strings over the columns, or functions of the row. This, `messages` or `task`."""
+    """A template or a list to choose from: format strings over the columns, or functions of the row. Give this, `messages` or `task`."""
     messages: Sequence[Any] | Callable[..., Any] | None
-    """A list of chat messages whose contents are templates, `"{history}"` (a column that holds chat messages), or a list of these to choose from."""
+    """A list of chat messages whose contents are templates, `"{history}"` (a column with chat messages), or a list of these to choose from."""
     system: str | None
-    """A fixed system message before `prompt`; sent as it stands."""
+    """A fixed system message before `prompt`, sent unchanged."""
     model: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None
-    """One model or a list. An entry may be a mapping, `{model: o3, temperature: null}`: what differs for this model. A suite with a `task` whose models are in `params` needs none."""
+    """A model or a list. An entry may be a mapping with what differs for this model: `{model: o3, temperature: null}`. Not needed with a `task` whose models are in `params`."""
     extra_body: Mapping[str, Any] | None
     """Parameters that only your server knows (`top_k`, `min_p`, ...), each a constant, a list or a range."""
     grader: Required[Any]
     """A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, or a list of these."""
     vote: str | Callable[..., Any] | None
-    """How an answer is elected from several."""
+    """How one answer is chosen from several."""
     reasoning: bool | Mapping[str, str] | Sequence[Mapping[str, str]] | None
-    """Take the model's reasoning (`<think>...</think>` and the like) out of an answer before it is graded. `false`: grade everything; `{open: ..., close: ...}`, or a list of these: the marks of a thought, in place of the built-in ones."""
+    """Remove the model's reasoning (`<think>...</think>` and the like) from an answer before grading. `false`: grade everything; `{open: ..., close: ...}`, or a list of these: custom marks instead of the built-in ones."""
     allow_vacuous: bool | None
-    """Accept a grader that calls an empty or a foreign answer right; every report says so."""
+    """Accept a grader that marks an empty or unrelated answer as correct; every report says so."""
     metric: str | None
-    """What is tuned."""
+    """The metric to tune."""
     mode: Literal["max", "min"] | None
-    """Whether more of the metric is better, or less."""
+    """Whether to maximise or minimise the metric."""
     allow_constant_prompt: bool | None
-    """Accept a prompt that asks the same of every row."""
+    """Accept a prompt that is the same for every row."""
     aggregate: str | Callable[[Sequence[float]], float] | None
-    """From the examples' values to the suite's: `mean`, `median`, `module:function`, or a function of a list of numbers. The search compares means all the same, and says so."""
+    """How the examples' values are aggregated: `mean`, `median`, `module:function`, or a function of a list of numbers. The search always compares means, and says so."""
     group_by: str | None
-    """A column by which results are reported, and thresholds may be given."""
+    """A column to group results by; thresholds may be given per group."""
     inference_budget: Dollars | None
-    """USD per instance, mean; also the guard's limit of cost unless `max_inference_cost` is given."""
+    """Mean USD per instance; also the guard's cost limit unless `max_inference_cost` is given."""
     optimization_budget: Dollars | None
-    """USD for the whole search; never passed."""
+    """USD for the whole search; never exceeded."""
     num_samples: int | None
-    """Trials; -1: only `optimization_budget` decides."""
+    """Number of trials; -1: limited only by `optimization_budget`."""
     prices: Mapping[str, Mapping[str, Dollars]] | None
     """`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices."""
     thresholds: Mapping[str, Threshold] | None
-    """Limits by key, `{min_json_valid: 0.99}`; the same as keys of their own. For type checkers, which cannot know the metrics of your own grader."""
+    """Thresholds in one mapping, `{min_json_valid: 0.99}`, the same as separate keys. For type checkers, which cannot know the metrics of a custom grader."""
     pass_at_k: Mapping[int, float] | None
-    """`{k: least}`: the chance that at least one of k responses to a row is right, estimated from its n without bias. The same as `min_pass_at_<k>`."""
+    """`{k: minimum}`: the probability that at least one of k responses to a row is correct, an unbiased estimate from its n. The same as `min_pass_at_<k>`."""
     pass_hat_k: Mapping[int, float] | None
-    """`{k: least}`: the chance that all of k responses to a row are right. The same as `min_pass_hat_<k>`."""
+    """`{k: minimum}`: the probability that all of k responses to a row are correct. The same as `min_pass_hat_<k>`."""
     max_drop: float | Literal["auto"] | None
-    """How far the metric may get worse than the baseline; absolute. Default: not at all where the answers are the recorded ones, and no further than chance where they are new (see `alpha`). `None`: not gated."""
+    """How far the metric may drop below the baseline, absolute. Default: 0 for recorded answers; for new answers, no further than chance explains (see `alpha`). `None`: not gated."""
     alpha: float | Literal["auto"] | None
-    """Where answers are new, a drop whose exact McNemar p-value is below this fails. Default: 0.05. `None`: only `max_drop` counts."""
+    """For new answers, a drop with an exact McNemar p-value below this fails. Default: 0.05. `None`: only `max_drop` counts."""
     max_cost_rise: float | Literal["auto"] | None
-    """How much the cost per instance may rise above the baseline's, as a share of it: 0.1 is a tenth. Default: 0 where the answers are the recorded ones, 0.1 where they are new. `None`: not gated."""
+    """How much the cost per instance may rise, as a fraction of the baseline's: 0.1 is 10 %. Default: 0 for recorded answers, 0.1 for new ones. `None`: not gated."""
     max_unknown: int | None
-    """How many examples may stay without an answer; more is inconclusive, and fails."""
+    """How many examples may lack an answer; more is inconclusive, and fails."""
     baselines: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-    """Configurations evaluated beside the winner; what one leaves out is the untuned configuration's."""
+    """Configurations evaluated alongside the winner; parameters left out are those of the untuned configuration."""
     prefer: Literal["quality", "cost", "pareto"] | None
-    """What wins: the best score; the cheapest configuration that is `within` of it; or the best score, and the lock file lists every configuration that none is both better and cheaper than."""
+    """Which configuration wins: the best score; the cheapest `within` of it; or the best score, with the Pareto front of score and cost in the lock file."""
     within: float | None
-    """With `prefer: cost`: how far the score may lie below the best, absolute."""
+    """With `prefer: cost`: how far the score may be below the best, absolute."""
     cascade: bool | None
-    """Whether the search may choose a cascade: a cheap configuration votes, and a dearer one answers the rows whose vote is not clear."""
+    """Whether the search may choose a cascade: a cheap configuration votes, and a more expensive one answers the rows without a clear vote."""
     base_url: str | None
     """The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`."""
     endpoints: str | Sequence[Mapping[str, Any]] | None
@@ -113,7 +113,7 @@ class SuiteKeys(TypedDict, total=False):
     timeout: float | None
     """Seconds for one request. Default: `--llm-timeout`, 60."""
     deadline: float | None
-    """Seconds for everything the suite asks in a run. Default: none."""
+    """Seconds for all of the suite's requests in a run. Default: none."""
     temperature_or_top_p: Any
     """A choice of branches: a temperature or a top_p."""
     temperature: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
@@ -228,7 +228,7 @@ class Parameters(TypedDict, total=False):
     """OpenAI parameters of one request."""
 
     model: str
-    """The model to ask."""
+    """The requested model."""
     temperature: float | None
     """A number from 0 to 2."""
     top_p: float | None

@@ -1,4 +1,4 @@
-"""Suites in YAML files, and consent to code they name."""
+"""Read suites from YAML files, and check permission for code that they name."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _RUNS_CODE = "python"
 
 
 def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(key, what it says) of everything in a YAML suite that would run code.
+    """(key, value) of everything in a YAML suite that would run code.
 
-    Whatever looks like a function counts: what is no such thing after all is refused by its own key.
+    Everything that looks like a function counts; if it is not one, its own key refuses it.
     """
     for key in ("dataset", "aggregate", "task"):
         if is_function_path(str(keys.get(key))):
@@ -43,7 +43,7 @@ def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def isolation_in(grader: Any) -> Any:
-    """The option ``isolation`` of a grader in YAML, or of one in a list; None where there is none."""
+    """The option ``isolation`` of a grader in YAML, or of one in a list; None if absent."""
     if isinstance(grader, list):
         return next((found for one in grader if (found := isolation_in(one)) is not None), None)
     options = grader.get(_RUNS_CODE) if isinstance(grader, Mapping) else None
@@ -62,7 +62,7 @@ def _callables(data: Any) -> Iterator[Any]:
 
 
 def _graders(data: Any) -> Iterator[str]:
-    """The names of graders: of one, or of each in a list, with options or without."""
+    """The names of one or more graders, with or without options."""
     if isinstance(data, list):
         for item in data:
             yield from _graders(item)
@@ -80,7 +80,7 @@ _ROOT_MARKS = (".git", "pyproject.toml", "pytest.ini", "pytest.toml", ".pytest.i
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file being read, and those that led to it by ``extends``."""
+    """A file being read, and those that extend it."""
 
     path: Path
     name: str
@@ -95,25 +95,24 @@ class _Source:
 
 @dataclass(slots=True)
 class _Keys:
-    """The keys of one document with all that it extends."""
+    """The keys of a document, including those it extends."""
 
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
 
     def overlay(self, other: Mapping[str, Any], places: Mapping[str, str]) -> None:
-        """Take the other's keys, whole: a mapping replaces a mapping."""
+        """Override keys by the other's; mappings are replaced, not merged."""
         for key in other:
-            self.places = {spot: place for spot, place in self.places.items() if not _under(spot, key)}
+            inner = (f"{key}.", f"{key}[")
+            self.places = {
+                path: position for path, position in self.places.items() if path != key and not path.startswith(inner)
+            }
         self.data |= other
         self.places |= places
 
 
-def _under(spot: str, key: str) -> bool:
-    return spot == key or spot.startswith((f"{key}.", f"{key}["))
-
-
 def project_root(path: Path) -> Path:
-    """The nearest directory above a file that looks like a project's; else the file's own."""
+    """The nearest parent directory that looks like a project's; else the file's own directory."""
     for directory in path.resolve().parents:
         if any((directory / mark).exists() for mark in _ROOT_MARKS):
             return directory
@@ -122,12 +121,12 @@ def project_root(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """One document of a file: a suite, or what is wrong with it."""
+    """One document of a file: a suite, or its problem."""
 
     name: str
-    """The suite's, else the document's place; unique in the file."""
+    """The suite's name, else the document's line; unique in the file."""
     line: int
-    """Where the document begins, from 1."""
+    """First line of the document, from 1."""
     suite: Suite | None
     problem: str = ""
 
@@ -135,15 +134,15 @@ class Declared:
 def declared_suites(
     path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
 ) -> list[Declared]:
-    """The suites of a file; one that is declared wrongly spoils no other. Arguments as of ``read_suites``.
+    """The suites of a file; an invalid one does not affect the others. Arguments as for ``read_suites``.
 
     Raises:
-        SuiteError: the file cannot be read, is no YAML, or holds no suite.
+        SuiteError: the file cannot be read, is not valid YAML, or has no suite.
     """
     source = _Source(path, shown_as or str(path), (root or project_root(path)).resolve(), allow_code)
     documents_found = _documents(source)
     if not documents_found:
-        raise source.problem("holds no suite; a suite needs dataset, prompt or messages, model and grader")
+        raise source.problem("has no suite; a suite needs dataset, prompt or messages, model and grader")
     found: list[Declared] = []
     lines: dict[str, int] = {}
     for document in documents_found:
@@ -151,7 +150,7 @@ def declared_suites(
             suite = _suite(document, source, alone=len(documents_found) == 1)
             if suite.name in lines:
                 raise source.problem(
-                    f"the suite {suite.name!r} is also declared in line {lines[suite.name]}", document.line
+                    f"the suite {suite.name!r} is also declared on line {lines[suite.name]}", document.line
                 )
         except SuiteError as error:
             alone = _stem(path) if len(documents_found) == 1 else None
@@ -165,15 +164,15 @@ def declared_suites(
 def read_suites(
     path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
 ) -> list[tuple[Suite, int]]:
-    """The suites of a file, each with the line, from 1, where its document begins.
+    """The suites of a file, each with the first line of its document, from 1.
 
     Args:
         shown_as: the file's name for messages; default: its path.
-        root: the project; no data, no code and no other YAML outside of it is touched. Default: see ``project_root``.
+        root: the project; data, code and YAML outside it are not used. Default: see ``project_root``.
         allow_code: names of the suites that may run code; None: all may.
 
     Raises:
-        SuiteError: the file is no YAML, a suite is declared wrongly or would run code without leave; with file, line
+        SuiteError: the file is not valid YAML, or a suite is invalid or would run code without permission; with file, line
             and column.
     """
     found = declared_suites(path, shown_as=shown_as, root=root, allow_code=allow_code)
@@ -222,11 +221,11 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
 
 
 def _refuse_code(keys: _Keys, name: str, source: _Source) -> None:
-    """A file of data runs no code by itself, not even the project's own: somebody who may write Python says so."""
+    """Refuse code without permission: a data file must not run even the project's own code by itself."""
     for key, what in code_in(keys.data):
         place = keys.places.get(key, source.name)
         raise SuiteError(
-            f"{place}: {key} is {shown(what)}, which runs code; a suite in YAML may do so where pytest's ini file (or "
+            f"{place}: {key} is {shown(what)}, which runs code; a suite in YAML may do so if pytest's ini file (or "
             f"LLMTUNE_ALLOW_CODE) says llmtune_allow_code = {name}"
         )
 
@@ -246,7 +245,7 @@ def _keys(document: Document, source: _Source) -> _Keys:
     if not isinstance(document.data, dict):
         raise source.problem(f"a suite is a mapping of keys, got {shown(document.data)}", document.line)
     places = {spot: f"{source.name}:{line}:{column}" for spot, (line, column) in document.places.items() if spot}
-    own = {key: value for key, value in document.data.items() if not str(key).startswith("x-")}  # a place for anchors
+    own = {key: value for key, value in document.data.items() if not str(key).startswith("x-")}  # ignored; for anchors
     extended = own.pop("extends", None)
     keys = _Keys()
     for parent in extended if isinstance(extended, list) else [] if extended is None else [extended]:
@@ -262,10 +261,10 @@ def _extended(parent: Any, source: _Source, line: int, column: int) -> _Keys:
         raise source.problem(f"extends is {shown(parent)}; valid: another YAML file, or a list of them", line, column)
     path = (source.path.parent / parent).resolve()
     if not path.is_relative_to(source.root):
-        raise source.problem(f"extends {shown(parent)} leads out of the project {source.root}", line, column)
+        raise source.problem(f"extends {shown(parent)} is outside the project {source.root}", line, column)
     chain = (*source.chain, source.path.resolve())
     if path in chain:
-        raise source.problem(f"extends {shown(parent)}, which extends this file: a circle", line, column)
+        raise source.problem(f"extends {shown(parent)}, which extends this file: a cycle", line, column)
     if len(chain) > _MAX_CHAIN:
         raise source.problem(
             f"extends {shown(parent)}: more than the limit of {_MAX_CHAIN} files in a chain", line, column
@@ -276,21 +275,17 @@ def _extended(parent: Any, source: _Source, line: int, column: int) -> _Keys:
     inner = _Source(path, name, source.root, source.allow_code, chain)
     found = _documents(inner)
     if len(found) != 1:
-        names = listed([_name_of(document) for document in found])
+        names = listed([each.data.get("name") if isinstance(each.data, dict) else None for each in found])
         raise source.problem(
-            f"extends {shown(parent)}, which holds {len(found)} documents ({names}); one is needed", line, column
+            f"extends {shown(parent)}, which has {len(found)} documents ({names}); it must have one", line, column
         )
     keys = _keys(found[0], inner)
-    keys.data.pop("name", None)  # a name is one suite's own
+    keys.data.pop("name", None)  # the name is not inherited
     return _moved(keys, path.parent, source.path.parent)
 
 
-def _name_of(document: Document) -> Any:
-    return document.data.get("name") if isinstance(document.data, dict) else None
-
-
 def _moved(keys: _Keys, home: Path, here: Path) -> _Keys:
-    """Paths are relative to the file that gives them."""
+    """Resolve paths relative to the file that gives them."""
     for key in ("dataset", "endpoints"):
         value = keys.data.get(key)
         if isinstance(value, str) and not value.startswith("hf:") and not is_function_path(value):

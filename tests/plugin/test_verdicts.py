@@ -330,11 +330,11 @@ def test_a_prompt_that_asks_the_same_of_every_row_is_refused(project: Project) -
     result = project.run("--llm-tune")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*asks the same of every row; name a column in it, as in {question}*allow_constant_prompt=True*"]
+        ["*is the same for every row; name a column in it, as in {question}*allow_constant_prompt=True*"]
     )
     assert project.server.count == 0
     project.write_suite(prompt="Say {{question}}", more="allow_constant_prompt=True,")
-    assert "asks the same of every row" not in project.run().stdout.str()
+    assert "is the same for every row" not in project.run().stdout.str()
 
 
 @pytest.mark.parametrize(("grader", "mode"), [("accuracy", "max"), ("error", "min")])

@@ -316,8 +316,8 @@ def test_one_wrong_suite_stops_no_other(project: pytest.Pytester, workers: tuple
     for message in (
         "bad.llmtune.yaml:9:1: modle: unknown key (did you mean 'model'?)",
         "worse.llmtune.yaml:2:1: while parsing a flow node",
-        "none.llmtune.yaml:1:1: holds no suite",
-        "the suite 'fine' is also declared in line 1",
+        "none.llmtune.yaml:1:1: has no suite",
+        "the suite 'fine' is also declared on line 1",
         "a document among several needs a name, as in `name: algebra`",
         "a test marked llmtune uses the fixture 'llmtune': def test_plain(llmtune): ...",
     ):

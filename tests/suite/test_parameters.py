@@ -73,8 +73,8 @@ def test_given_choices_become_json_data() -> None:
         ("n", 0, "is 0; valid: a whole number from 1"),
         ("n", 1.5, "is 1.5; valid: a whole number from 1"),
         ("n", True, "is True; valid: a whole number from 1"),
-        ("n", {"uniform": [1, 5]}, "is uniform, which draws fractions"),
-        ("max_tokens", {"loguniform": [1, 5]}, "is loguniform, which draws fractions"),
+        ("n", {"uniform": [1, 5]}, "is uniform, which gives fractions"),
+        ("max_tokens", {"loguniform": [1, 5]}, "is loguniform, which gives fractions"),
         ("top_logprobs", 21, "a whole number from 0 to 20"),
         ("presence_penalty", -3, "a number from -2 to 2"),
         ("stop", object(), "(object); valid: a constant"),
@@ -145,5 +145,5 @@ def test_unknown_parameters_are_named_with_the_nearest() -> None:
     check_name("top_k", ["top_k"])
     with pytest.raises(SuiteError, match=r"unknown parameter \(did you mean 'reasoning_effort'\?\)"):
         check_name("reasoning_efort")
-    with pytest.raises(SuiteError, match="what only your server knows goes into extra_body"):
+    with pytest.raises(SuiteError, match="put parameters that only your server knows into extra_body"):
         check_name("zzz")

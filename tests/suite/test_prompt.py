@@ -147,7 +147,7 @@ def test_wrong_messages_are_refused(raw: Any, spot: str, says: str) -> None:
     [
         (Template.prompt(broken), "test_prompt:broken raised KeyError: 'nothing'; on the row {'question': '1+1'"),
         (Template.prompt(number), "returned 5; valid: the prompt's text, or a list of"),
-        (Template.messages([user(number)]), "returned 5; within messages it returns text"),
+        (Template.messages([user(number)]), "returned 5; within messages it must return a string"),
         (Template.prompt(lambda _: []), "returned []; valid: the prompt's text"),
         (Template.prompt(lambda _: [{"role": "boss"}]), "valid: the prompt's text"),
         (Template.prompt("{nothing}"), "names {nothing}, but the row has"),

@@ -266,11 +266,11 @@ def test_fingerprint_is_of_content() -> None:
         ),
         ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens: cannot be given together"),
         ({"temperature_or_top_p": {"top_p": 1}, "temperature": 1}, "temperature_or_top_p: cannot be given together"),
-        ({"extra_body": {"temperature": 1}}, "extra_body.temperature has a key of its own"),
-        ({"extra_body": {"stream": True}}, "extra_body.stream has a key of its own"),
+        ({"extra_body": {"temperature": 1}}, "extra_body.temperature is a suite key"),
+        ({"extra_body": {"stream": True}}, "extra_body.stream is a suite key"),
         ({"extra_body": {"top_k": []}}, "extra_body.top_k: an empty list of choices"),
         ({"extra_body": [1]}, "extra_body is [1]; valid: a mapping"),
-        ({"n": {"uniform": [1, 5]}}, "n is uniform, which draws fractions"),
+        ({"n": {"uniform": [1, 5]}}, "n is uniform, which gives fractions"),
         ({"prompt": []}, "prompt is an empty list"),
         ({"prompt": ["{question}", "{question}"]}, "prompt[1] is '{question}', a duplicate"),
         ({"prompt": ["{question}", "{a.b}"]}, "prompt[1]: the field {a.b} reaches"),
@@ -295,7 +295,7 @@ def test_wrong_spaces_are_refused(changes: dict[str, Any], says: str) -> None:
 def test_functions_of_one_name_are_refused() -> None:
     """The lock file tells functions apart by name, so two lambdas cannot be choices."""
     said = complaint(prompt=[lambda _: "a", lambda _: "b"])
-    assert "a duplicate; functions are told apart by name: define them with def" in said
+    assert "a duplicate; functions are distinguished by name: define them with def" in said
 
 
 @given(

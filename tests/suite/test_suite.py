@@ -170,7 +170,7 @@ def test_the_default_name() -> None:
     options: dict[str, Any] = {"where": WHERE, "base_dir": Path.cwd(), "default_name": "from_test"}
     assert Suite.from_mapping(keys(name=...), **options).name == "from_test"
     assert Suite.from_mapping(keys(), **options).name == "sums"
-    with pytest.raises(SuiteError, match="name is 'a/b'; '/' cannot be part of a file's name"):
+    with pytest.raises(SuiteError, match="name is 'a/b'; '/' cannot be part of a file name"):
         Suite.from_mapping(keys(name=...), where=WHERE, base_dir=Path.cwd(), default_name="a/b")
 
 
@@ -178,7 +178,7 @@ def test_the_default_name() -> None:
     ("changes", "says"),
     [
         ({"name": 5}, "name is 5; valid: a text"),
-        ({"name": "a:b"}, "name is 'a:b'; ':' cannot be part of a file's name"),
+        ({"name": "a:b"}, "name is 'a:b'; ':' cannot be part of a file name"),
         ({"dataset": "nowhere.jsonl"}, "dataset: no file"),
         ({"dataset": "*.nothing"}, "dataset: no file matches"),
         ({"dataset": []}, "dataset is an empty list"),
@@ -250,7 +250,7 @@ def test_the_default_name() -> None:
         ({"min_success_vote": {"a": 0.5}}, "min_success_vote has a limit for each group; give group_by"),
         (
             {"min_success_vote": {"a": 7}, "group_by": "answer"},
-            "min_success_vote.a is 7 (did you mean 0.07?); success_vote lies between 0 and 1",
+            "min_success_vote.a is 7 (did you mean 0.07?); success_vote is between 0 and 1",
         ),
         ({"min_success": 0.9, "max_success": 0.5}, "min_success is 0.9, above max_success=0.5; no value passes both"),
         ({"max_dorp": 0.1}, "max_dorp: unknown key (did you mean 'max_drop'?)"),
@@ -472,7 +472,7 @@ def test_duplicates_are_told_by_what_the_model_is_asked() -> None:
     assert "of the test rows are tuning rows too" in load_complaint(dataset=rows, shuffle=False)
     for prompt in (lambda _: "", ["{question}", lambda _: ""]):
         said = load_complaint(dataset=rows, shuffle=False, prompt=prompt)
-        assert "asks the same of every row; name a column in it, as in {question}" in said
+        assert "is the same for every row; name a column in it, as in {question}" in said
         assert len(suite(dataset=rows, shuffle=False, prompt=prompt, allow_constant_prompt=True).load().test) == 40
     assert len(suite(dataset=rows, shuffle=False, prompt=lambda row: f"{row['id']}").load().test) == 40
 

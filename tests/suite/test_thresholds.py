@@ -44,11 +44,11 @@ def test_parse(key: str, raw: Any, threshold: Threshold) -> None:
 @pytest.mark.parametrize(
     ("key", "raw", "says"),
     [
-        ("min_success_vote", 85, "is 85 (did you mean 0.85?); success_vote lies between 0 and 1"),
+        ("min_success_vote", 85, "is 85 (did you mean 0.85?); success_vote is between 0 and 1"),
         ("min_success_vote", 100, "is 100 (did you mean 1?); success_vote"),
         ("min_success_vote", 101, "is 101; success_vote"),
-        ("min_success_vote", 850, "is 850; success_vote lies between 0 and 1"),
-        ("min_success_vote", -0.1, "lies between 0 and 1"),
+        ("min_success_vote", 850, "is 850; success_vote is between 0 and 1"),
+        ("min_success_vote", -0.1, "is between 0 and 1"),
         ("min_success_vote", "high", "is 'high'; valid: a number"),
         ("min_success_vote", True, "is True; valid: a number"),
         ("min_success_vote", [0.5], "is [0.5]; valid: a number"),
@@ -59,10 +59,10 @@ def test_parse(key: str, raw: Any, threshold: Threshold) -> None:
         ("max_inference_cost", -1, "is -1; inference_cost is in USD, from 0"),
         ("min_sucess_vote", 0.5, "no metric 'sucess_vote' (did you mean 'success_vote'?)"),
         ("max_inference_costs", 0.5, "(did you mean 'inference_cost'?)"),
-        ("success_vote", 0.5, "is no threshold; valid: min_<metric> or max_<metric>"),
-        ("min_", 0.5, "is no threshold"),
-        ("min_1", 0.5, "is no threshold"),
-        ("min_a-b", 0.5, "is no threshold"),
+        ("success_vote", 0.5, "is not a threshold; valid: min_<metric> or max_<metric>"),
+        ("min_", 0.5, "is not a threshold"),
+        ("min_1", 0.5, "is not a threshold"),
+        ("min_a-b", 0.5, "is not a threshold"),
     ],
 )
 def test_unusable_thresholds(key: str, raw: Any, says: str) -> None:
@@ -88,7 +88,7 @@ def test_a_rate_lies_between_0_and_1_and_a_cost_from_0(metric: str) -> None:
     for limit in (0, 1, Decimal("0.5")):
         assert parse(f"min_{metric}", limit).limit == limit
     for limit in (Decimal("-0.0001"), Decimal("1.0001")):
-        with pytest.raises(SuiteError, match="lies between 0 and 1"):
+        with pytest.raises(SuiteError, match="is between 0 and 1"):
             parse(f"min_{metric}", limit)
     for cost in COSTS:
         assert parse(f"max_{cost}", 0).limit == 0

@@ -169,17 +169,17 @@ def test_a_mistake_in_an_extended_file_is_placed_there(project: Path) -> None:
     ("text", "said"),
     [
         ("extends: nowhere.yaml\n", "t.yaml:1:1: extends 'nowhere.yaml': no file"),
-        ("extends: ../../outside.yaml\n", "t.yaml:1:1: extends '../../outside.yaml' leads out of the project"),
-        ("extends: /etc/passwd\n", "t.yaml:1:1: extends '/etc/passwd' leads out of the project"),
+        ("extends: ../../outside.yaml\n", "t.yaml:1:1: extends '../../outside.yaml' is outside the project"),
+        ("extends: /etc/passwd\n", "t.yaml:1:1: extends '/etc/passwd' is outside the project"),
         ("name: x\nextends: 5\n", "t.yaml:2:1: extends is 5; valid: another YAML file"),
         ("extends: [5]\n", "t.yaml:1:1: extends is 5; valid"),
         ("extends: {a: b}\n", "t.yaml:1:1: extends is {'a': 'b'}; valid"),
-        ("extends: sums.llmtune.yaml\n", "extends this file: a circle"),
-        ("extends: two.yaml\n", "t.yaml:1:1: extends 'two.yaml', which holds 2 documents ('a', 'b'); one is needed"),
-        ("extends: none.yaml\n", "which holds 0 documents (none); one is needed"),
+        ("extends: sums.llmtune.yaml\n", "extends this file: a cycle"),
+        ("extends: two.yaml\n", "t.yaml:1:1: extends 'two.yaml', which has 2 documents ('a', 'b'); it must have one"),
+        ("extends: none.yaml\n", "which has 0 documents (none); it must have one"),
         ("extends: broken.yaml\n", "broken.yaml:2:1: while parsing a flow node"),
         ("extends: list.yaml\n", "list.yaml:1:1: a suite is a mapping of keys, got [1]"),
-        ("extends: circle.yaml\n", "circle.yaml:1:1: extends 'sums.llmtune.yaml', which extends this file: a circle"),
+        ("extends: circle.yaml\n", "circle.yaml:1:1: extends 'sums.llmtune.yaml', which extends this file: a cycle"),
         ("extends: tests\n", "no file"),
     ],
 )
@@ -191,7 +191,7 @@ def test_wrong_extends(project: Path, text: str, said: str) -> None:
     write(project, "[1]\n", "list.yaml")
     write(project, "extends: sums.llmtune.yaml\n", "circle.yaml")
     if text == "extends: sums.llmtune.yaml\n":
-        said = "extends 'sums.llmtune.yaml', which extends this file: a circle"
+        said = "extends 'sums.llmtune.yaml', which extends this file: a cycle"
     assert said in complaint(project, text)
 
 
@@ -229,10 +229,10 @@ def test_a_long_chain_of_extends(project: Path) -> None:
         ("name: 5\n" + BASE, "t.yaml:1:1: name is 5; valid: a text"),
         ("[1, 2]\n", "t.yaml:1:1: a suite is a mapping of keys, got [1, 2]"),
         ("just text\n", "t.yaml:1:1: a suite is a mapping of keys, got 'just text'"),
-        ("", "t.yaml:1:1: holds no suite"),
-        ("# only a comment\n", "t.yaml:1:1: holds no suite"),
+        ("", "t.yaml:1:1: has no suite"),
+        ("# only a comment\n", "t.yaml:1:1: has no suite"),
         (f"{BASE}---\n{BASE}", "t.yaml:1:1: a document among several needs a name, as in `name: algebra`"),
-        (f"name: a\n{BASE}---\nname: a\n{BASE}", "t.yaml:7:1: the suite 'a' is also declared in line 1"),
+        (f"name: a\n{BASE}---\nname: a\n{BASE}", "t.yaml:7:1: the suite 'a' is also declared on line 1"),
         (BASE + "seed: 1\nseed: 2\n", "t.yaml:6:1: duplicate key 'seed'"),
         (BASE + "prices: {m: {input: 1, input: 2}}\n", "t.yaml:5:24: duplicate key 'input'"),
         (BASE + "? [a]\n: 1\n", "t.yaml:5:3: a key is not a string"),

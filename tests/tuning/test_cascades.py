@@ -153,16 +153,16 @@ def test_a_cascade_is_read_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     ("cascade", "message"),
     [
-        ([], "two steps or more"),
-        ([cheap(1)], "two steps or more"),
-        ("cheap", "two steps or more"),
-        ([cheap(1), cheap(1)], "the last step of a cascade has no accept"),
+        ([], "two or more steps"),
+        ([cheap(1)], "two or more steps"),
+        ("cheap", "two or more steps"),
+        ([cheap(1), cheap(1)], "the last step of a cascade must not have accept"),
         ([dear(), dear()], "accept of a cascade's step is None"),
         ([cheap(1, margin=2), dear()], "margin of a cascade's step is 2"),
         ([cheap(1, margin=True), dear()], "margin of a cascade's step is True"),
         ([cheap(1, regex="("), dear()], "regex of a cascade's step"),
         ([cheap(1, function="os:system"), dear()], "accept of a cascade's step is"),
-        ([cheap(1), {"cascade": [cheap(1), dear()]}], "a configuration of its own"),
+        ([cheap(1), {"cascade": [cheap(1), dear()]}], "must be a configuration"),
     ],
 )
 def test_what_is_no_cascade_is_refused(cascade: Any, message: str) -> None:

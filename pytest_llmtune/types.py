@@ -477,6 +477,8 @@ class InFlight:
     """USD for all answers of this step."""
     retrying: str = ""
     """What a retry waits for: the server's fault, the next attempt, and when."""
+    answered: int = 0
+    """Requests that were answered in this step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,11 @@ def cell_cut(text: str, width: int) -> str:
 
     if cell_len(text) <= width:
         return text
-    return set_cell_size(text, max(0, width - 3)).rstrip() + "..."[: max(0, width)]
+    kept = set_cell_size(text, max(0, width - 3)).rstrip()
+    word, blank, _ = kept.rpartition(" ")
+    if blank and text[len(kept) : len(kept) + 1].strip() and cell_len(word) > width // 2:  # in the middle of a word
+        kept = word.rstrip()
+    return kept + "..."[: max(0, width)]
 
 
 def cell_pad(text: str, width: int, *, right: bool = False) -> str:
@@ -215,10 +220,17 @@ def quoted(nodeid: str) -> str:
     return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'
 
 
+def _visible(value: Any) -> str:
+    """A parameter's value, in which blanks and line ends are seen."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w./:-]+", value):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
 def label(config: Mapping[str, Any]) -> str:
     """A configuration on one line: model first, start of the prompt last."""
     parts = [str(config["model"])] if "model" in config else []
     texts = ("model", "prompt", "messages")
-    parts += [f"{name}={value}" for name, value in config.items() if name not in texts]
+    parts += [f"{name}={_visible(value)}" for name, value in config.items() if name not in texts]
     parts += [f"{name}: {config[name]}" for name in texts[1:] if name in config]
     return ", ".join(one_line(part, 120) for part in parts)

@@ -155,7 +155,7 @@ def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
         (Kind.BAD_KEY, status in (401, 403)),
         (Kind.MOVED, status < 400),
         (Kind.FILTERED, code == "content_filter" or "content management policy" in message),
-        (Kind.NO_MODEL, status == 404 or (body.get("param") in (None, "model") and _MODEL.search(message))),
+        (Kind.NO_MODEL, status in (404, 405) or (body.get("param") in (None, "model") and _MODEL.search(message))),
         (Kind.NO_N, body.get("param") == "n" or _ABOUT_N.search(message)),
     )
     return next((kind for kind, holds in rules if holds), Kind.BAD_REQUEST)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, ServerFacts
-from pytest_llmtune.completions.sending import model_names, send
+from pytest_llmtune.completions.sending import base_urls, model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import answers_in, filtered_in, is_refusal
@@ -274,8 +274,17 @@ class HttpRequester:
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
                 lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
             case Kind.NO_MODEL if lane.why_closed(job.model) is None:
-                names = await model_names(lane, max(0.0, min(_COURTESY, job.end - time.monotonic())))
+                patience = max(0.0, min(_COURTESY, job.end - time.monotonic()))
+                names = await model_names(lane, patience)
                 there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
+                if not names and lane.endpoint.kind == "openai":
+                    tried, found = await base_urls(lane, patience)
+                    base = lane.endpoint.base_url.rstrip("/")
+                    there = (
+                        f"; nothing is at {base}/chat/completions, but {found} answers: make that the base URL"
+                        if found
+                        else f"; no list of models at {base} nor at {' or '.join(tried)}: is the base URL right?"
+                    )
                 self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
                 lane.slow_down(job.sent, failure, self.patience.pause)

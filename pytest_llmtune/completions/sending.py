@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.routing import KeyChannel
 
-__all__ = ["model_names", "send"]
+__all__ = ["base_urls", "model_names", "send"]
 
 
 _LONGEST_NAME = 100
@@ -62,6 +63,24 @@ async def model_names(lane: KeyChannel, seconds: float) -> tuple[str, ...]:
     entries = listing.get("data") if listing else None
     items = entries if isinstance(entries, list) else ()
     return tuple(str(item["id"])[:_LONGEST_NAME] for item in items if isinstance(item, dict) and "id" in item)
+
+
+async def base_urls(lane: KeyChannel, seconds: float) -> tuple[tuple[str, ...], str]:
+    """The same server's addresses with and without ``/v1``, and the one at which it lists its models; empty: none does."""
+    given = lane.endpoint.base_url.rstrip("/")
+    base = given.removesuffix("/chat/completions").removesuffix("/completions").removesuffix("/models")
+    others = [base, base.removesuffix("/v1")] if base.endswith("/v1") else [base, f"{base}/v1"]
+    others += [base.removesuffix("/v1")] if base.endswith("/v1/v1") else []
+    tried = tuple(dict.fromkeys(other for other in others if other != given))
+    for other in tried:
+        with suppress(Exception):  # as above
+            async with asyncio.timeout(seconds):
+                listing = parse_object(
+                    str(await lane.client().with_options(base_url=other).get("/models", cast_to=str))
+                )
+            if listing and isinstance(listing.get("data"), list):
+                return tried, other
+    return tried, ""
 
 
 def _read(lane: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:

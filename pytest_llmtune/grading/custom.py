@@ -96,8 +96,12 @@ class Function(Grader):
         return {name: found[name] for name in _TRACES if name in named and name not in row}
 
     def _grade_of(self, result: object) -> ExampleGrade:
+        if isinstance(result, numbers.Real) or (hasattr(result, "item") and getattr(result, "ndim", 0) == 0):
+            result = {"success": result, "success_vote": result}  # right or not, all responses taken together
         if not isinstance(result, Mapping):
-            raise SuiteError(f"the grader {self.name} returned {result!r:.60}; expected a dict of metrics to numbers")
+            raise SuiteError(
+                f"the grader {self.name} returned {result!r:.60}; expected True, False, a number, or a dict of metrics to numbers"
+            )
         metrics = {
             str(key): self._number(key, value) for key, value in result.items() if key not in ("voted_answer", "votes")
         }

@@ -74,8 +74,11 @@ def check(
                 f"name its column with the grader's option `question_column`"
             )
         if faults:
+            count = len(faults)
+            if count == len(examples) > 1 and len({fault.partition(": ")[2] for fault in faults}) == 1:
+                faults = [faults[0], f"... and the same in {count - 1} more"]
             raise SuiteError(
-                f"{prefix}the grader {one.name} cannot use the reference of {len(faults)} of {len(examples)} rows:\n"
+                f"{prefix}the grader {one.name} cannot use the reference of {count} of {len(examples)} rows:\n"
                 f"{_listed(faults)}\nmend the data, name the right column with the grader's option `reference`, "
                 f"or drop the rows with `where`"
             )

@@ -161,6 +161,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         ours.attach_calls(item, report)
         if told := ours.told_of(item):
             report.llmtune_recording = told
+    if uses_llmtune(item) and (crash := getattr(report.longrepr, "reprcrash", None)):
+        from pytest_llmtune.plugin.session import message_first
+
+        crash.message = message_first(crash.message)
     if report.sections and uses_llmtune(item):
         report.sections = [(name, ours.redactor.clean_text(text)) for name, text in report.sections]
     return report

@@ -99,6 +99,15 @@ def dollars(text: str) -> Any:
     return number(Decimal, "USD")(text)
 
 
+def page(text: str) -> str:
+    """A directory, or a file that a browser opens."""
+    name = text.replace("\\", "/").rpartition("/")[2]
+    ending = name.rpartition(".")[2].lower() if "." in name.lstrip(".") else ""
+    if ending not in ("", "html", "htm") and not os.path.isdir(text):  # noqa: PTH112
+        raise ValueError(f"is {text!r}; valid: a directory, or a file that ends in .html")
+    return text
+
+
 def part(text: str) -> Any:
     from decimal import Decimal
 
@@ -255,7 +264,7 @@ OPTIONS = (
         "SUITE",
         many=True,
     ),
-    Option("report", str, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
+    Option("report", page, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option("comment", str, "write a comment for a pull request, in Markdown, to this file", "FILE"),
     Option("reporter", plugin_of("reporters"), "a report of another package, by its entry point", "NAME[:TARGET]"),

@@ -5,6 +5,7 @@ What suites need is imported where it is used: most runs of an app's own tests h
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -165,18 +166,21 @@ class Session:
 
     @cached_property
     def progress(self) -> Progress:
-        """On the real standard output, beside pytest's capture; silent under -q and in xdist's workers."""
+        """On the real standard output, beside pytest's capture; silent under -q.
+
+        A worker of xdist has only the standard error of its controller.
+        """
         from pytest_llmtune.report.progress import Progress
 
-        quiet = self.config.get_verbosity() < 0 or hasattr(self.config, "workerinput")
+        quiet, worker = self.config.get_verbosity() < 0, hasattr(self.config, "workerinput")
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else ExitStack():
-            file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            file = os.fdopen(os.dup(2 if worker else 1), "w", encoding="utf-8")
         self._open.enter_context(file)
         terminal = file.isatty() and os.environ.get("TERM") != "dumb"
         shown = self.config.pluginmanager.hasplugin("terminalreporter")
         color = terminal and shown and self.config.get_terminal_writer().hasmarkup
-        return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet))
+        return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet, worker=worker))
 
     def _keep_books(self) -> None:
         """What is spent is on disk while the run lasts: the next one tells of it where this one is killed."""
@@ -231,9 +235,11 @@ class Session:
         same = suite.name.casefold()  # on some file systems Sums.lock.yaml and sums.lock.yaml are one file
         twin = next((run for run in self.runs.values() if run.suite.name.casefold() == same), None)
         if twin is not None and twin.place.nodeid != item.nodeid:
+            whose = next((node for node, _ in item.iter_markers_with_node("llmtune")), item)
+            way = "give one of them name=..." if whose is item else f"mark one test of {whose.name}, not all of them"
             raise LLMTuneError(
                 f"{suite.where_declared}: the suite {suite.name!r} is also declared at {twin.suite.where_declared}; "
-                "names are unique in a run: give one of them name=..."
+                f"names are unique in a run: {way}"
             )
         from pytest_llmtune.workflow.modes import SuiteRun
 
@@ -611,6 +617,10 @@ class Session:
         if self.config.getoption("collectonly"):
             lines.extend(f"ERROR: {problem}" for problem in dict.fromkeys(self.wrong.values()))
         lines.extend(self._recording_notes())
+        if (page := self._path("report")) and not self.unwritten:
+            from pytest_llmtune.report.html import target_of
+
+            lines.append(f"report: {os.path.relpath(target_of(page), self.config.invocation_params.dir)}")
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
         return "\n".join(filter(None, lines))
 
@@ -662,6 +672,21 @@ def reporting() -> Iterator[None]:
         yield
 
 
+_WHERE = re.compile(r"(?:[^\s:]+\.(?:py|ya?ml|json)(?:::[^\s:]+)*(?::\d+)?(?: \([^)]*\))?): ")
+"""What messages begin with: a file, or a test with its line."""
+
+
+_COMMAND = re.compile(r"[.;:,]? (?:[\w ]+: )?pytest --[^\n]*")
+
+
+def message_first(text: str) -> str:
+    """A failure for pytest's summary, which has named the test and has no room for a place and a command."""
+    text = text.removeprefix("Failed: ")
+    if found := _WHERE.match(text):
+        text = text[found.end() :]
+    return _COMMAND.sub("", text, count=1)
+
+
 @contextmanager
 def _failing(node: str) -> Iterator[None]:
     try:
@@ -680,12 +705,36 @@ def _suite_of(item: pytest.Item) -> Suite | None:
     where = f"{path}:{(line or 0) + 1} ({name})"
     if marker.args:
         raise LLMTuneError(f"{where}: the marker llmtune takes keyword arguments only, got {marker.args[0]!r}")
+    if any(f"{kind.__module__}.{kind.__name__}" == "unittest.case.TestCase" for kind in _bases(item)):
+        raise LLMTuneError(
+            f"{where}: a method of unittest.TestCase takes no fixture, and so declares no suite: "
+            f"write a function, def {item.name}(llmtune): llmtune.check()"
+        )
     if "llmtune" not in getattr(item, "fixturenames", ()):
-        raise LLMTuneError(f"{where}: a test marked llmtune uses the fixture 'llmtune': def {item.name}(llmtune): ...")
+        whose = next(node for node, _ in item.iter_markers_with_node("llmtune"))
+        of_all = (
+            "" if whose is item else f"; {whose.name} is marked, and so is each of its tests: mark one of them instead"
+        )
+        raise LLMTuneError(
+            f"{where}: a test marked llmtune uses the fixture 'llmtune': def {item.name}(llmtune): ...{of_all}"
+        )
+    if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        raise LLMTuneError(
+            f"{where}: a suite's test is a plain function, not async: def {item.name}(llmtune): llmtune.check() "
+            "(requests run concurrently all the same)"
+        )
     from pytest_llmtune.suite import Suite
 
     default_name = re.sub(r"\W+", "_", name.removeprefix("test_")).strip("_")
-    return Suite.from_mapping(marker.kwargs, where=where, base_dir=item.path.parent, default_name=default_name)
+    keys = dict(marker.kwargs)
+    if isinstance(keys.get("name"), str) and item.get_closest_marker("parametrize") and hasattr(item, "callspec"):
+        parameters = re.sub(r"[^\w.-]+", "_", item.callspec.id)
+        keys["name"] = f"{keys['name']}_{parameters}"  # each set of parameters is a suite
+    return Suite.from_mapping(keys, where=where, base_dir=item.path.parent, default_name=default_name)
+
+
+def _bases(item: pytest.Item) -> tuple[type, ...]:
+    return getattr(getattr(item, "cls", None), "__mro__", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -734,7 +783,11 @@ class SuiteHandle:
 def handle(session: Session, item: pytest.Item) -> SuiteHandle:
     """What the fixture ``llmtune`` gives; a suite in YAML has the same."""
     if item.nodeid not in session.runs:
-        pytest.fail(f"{item.nodeid}: the fixture 'llmtune' needs @pytest.mark.llmtune(dataset=..., ...)", pytrace=False)
+        pytest.fail(
+            "the fixture 'llmtune' needs a suite: @pytest.mark.llmtune(dataset=..., prompt=..., model=..., grader=...) on "
+            "the test; for the configuration of another suite, use the fixture 'tuned_config'",
+            pytrace=False,
+        )
     return SuiteHandle(session.run_of(item), session, item.nodeid)
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pytest_llmtune._util.text import cell_cut, dollars, number, one_line
+from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line
 from pytest_llmtune.types import Asked, Finished, InFlight, Started, TrialDone
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = ["Progress"]
 
 _VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}
 _PAUSE = 10.0  # seconds between two plain lines about examples
+_WIDE = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class _State:
     spent: Decimal = Decimal(0)
     best: float | None = None
     in_flight: int = 0
+    answered: int = 0
+    """Requests."""
     retrying: str = ""
 
     @property
@@ -50,18 +53,25 @@ class _State:
                 return replace(self, done=event.done, spent=event.spent)
             case InFlight():
                 return replace(
-                    self, in_flight=event.requests, spent=max(self.spent, event.paid), retrying=event.retrying
+                    self,
+                    in_flight=event.requests,
+                    answered=event.answered,
+                    spent=max(self.spent, event.paid),
+                    retrying=event.retrying,
                 )
             case Finished():
                 return replace(self, spent=event.spent, in_flight=0, retrying="")
         return self
 
-    def text(self) -> str:
+    def text(self, width: int = _WIDE) -> str:
+        """What is known, in words; a line of less than ``_WIDE`` cells has no room for the number of requests."""
         unit = "trial" if self.started.task == "tune" else "example"
         parts = [f"{unit} {self.done}" + (f" of {self.started.total}" if self.started.total else "")]
         parts.append(dollars(self.spent, 3) + (f" of {dollars(self.started.budget)}" if self.started.budget else ""))
         if self.best is not None:
             parts.append(f"best {number(self.best)}")
+        if self.answered and width >= _WIDE:
+            parts.append(f"{counted(self.answered, 'request')} answered")
         if self.in_flight:
             parts.append(f"{self.in_flight} in flight")
         if self.retrying:
@@ -81,6 +91,8 @@ class Progress:
     """Whether ``file`` understands cursor movements."""
     color: bool = False
     quiet: bool = False
+    worker: bool = False
+    """Of xdist: other workers write to the same terminal, so there is a line every ten seconds, and no more."""
     _states: dict[str, _State] = field(default_factory=dict)
     _tasks: dict[str, Any] = field(default_factory=dict)
     _bar: Any = None
@@ -107,7 +119,12 @@ class Progress:
         self._states[event.suite] = state = self._states[event.suite].after(event)
         if isinstance(event, Finished):
             del self._states[event.suite]
-        if self.terminal:
+        if self.worker:
+            if isinstance(event, Started):
+                self._last = monotonic()
+            elif monotonic() - self._last >= _PAUSE:
+                self._line(event.suite, state.text())
+        elif self.terminal:
             self._draw(event, state)
         else:
             self._print(event, state)
@@ -147,7 +164,8 @@ class Progress:
         if suite not in self._tasks:
             self._tasks[suite] = bar.add_task(cell_cut(one_line(suite), 24), total=None, text="")
         share = state.share
-        bar.update(self._tasks[suite], text=state.text(), completed=share or 0, total=None if share is None else 1)
+        text = state.text(bar.console.width)
+        bar.update(self._tasks[suite], text=text, completed=share or 0, total=None if share is None else 1)
         if isinstance(event, TrialDone):
             bar.refresh()
         if isinstance(event, Finished):

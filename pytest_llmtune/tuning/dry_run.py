@@ -70,10 +70,24 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
         )
     asks = any(one.probe_rows == 0 for one in grader.parts)
     judging = ", whose own requests only a budget of the search counts in" if asks else ""
+    least = min(_least(suite, model, split.tune, prices) for model in suite.space.models)
+    short = ""
+    if suite.optimization_budget is not None and suite.optimization_budget < least:
+        short = (
+            f" The optimization budget of {suite.optimization_budget:f} USD does not pay for one request at its worst, "
+            f"{least:.6f} USD: raise optimization_budget, or lower max_tokens."
+        )
+    elif suite.inference_budget is not None and suite.inference_budget < (
+        prompt := min(_prompt_alone(suite, model, split.tune, prices) for model in suite.space.models)
+    ):
+        short = (
+            f" The inference budget of {suite.inference_budget:f} USD does not pay for the shortest prompt alone, some "
+            f"{prompt:.2g} USD: raise inference_budget, shorten the prompt, or add a cheaper model."
+        )
     return (
         f"{'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
         f"cost at most {min(bounds):.6f} USD; then the winner on {len(split.test)} rows costs at most "
-        f"{winner:.6f} USD{further} (grader: {grader.name}{judging})."
+        f"{winner:.6f} USD{further} (grader: {grader.name}{judging}).{short}"
     )
 
 
@@ -139,6 +153,26 @@ def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBoo
             body[name] = max(options, key=_size)
     prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
     return _worst(build({**body, "messages": max(prompts, key=_size, default=[])}, n), prices)
+
+
+def _least(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
+    """USD of the cheapest request that a search could begin with, at its worst: one prompt, the fewest answers."""
+    domains = suite.space.for_model(model)
+    lengths = {name: max(options) for name in LENGTHS if None not in (options := _options(domains.get(name)))}
+    prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
+    body = {"model": model, **{name: int(most) for name, most in lengths.items()}}
+    domain = domains.get("n")
+    n = int(domain.low) if isinstance(domain, Range) else int(min(value or 1 for value in _options(domain)))
+    return _worst(build({**body, "messages": min(prompts, key=_size, default=[])}, n), prices)
+
+
+def _prompt_alone(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
+    """USD of the shortest prompt with no answer, at eight bytes a token: fewer than that no prompt has."""
+    texts = (
+        message["content"] for template in suite.space.templates for row in rows for message in template.render(row.row)
+    )
+    shortest = min((_size(text) for text in texts), default=0)
+    return prices.price(model).worst(shortest // 8, 0)
 
 
 def _worst(request: CompletionRequest, prices: PriceBook) -> Decimal:

@@ -93,7 +93,7 @@ def live_source(
     """
 
     def in_flight(account: RequestStats) -> None:
-        listen(InFlight(suite.name, account.in_flight, account.paid, account.retrying))
+        listen(InFlight(suite.name, account.in_flight, account.paid, account.retrying, account.answered))
 
     pick = settings.pick
     batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None

@@ -11,7 +11,7 @@ from support.results import compared, lock, report, scores
 from pytest_llmtune._util.text import label
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.verdict import Criteria
-from pytest_llmtune.report.html.charts import pareto, quality, spending
+from pytest_llmtune.report.html.charts import pareto, progress, quality, spending
 
 
 def trial(number: int, cost: str | None, score: float | None, spent: str = "0.1") -> TrialSummary:
@@ -137,3 +137,25 @@ def test_mode_min_draws_the_lower_front() -> None:
     made = quality(report(scores(1), criteria=Criteria(mode="min"), study=study(*TRIALS), baseline=lock(scores(1))))
     assert made is not None
     assert made["data"][0]["x"] == [0.001]
+
+
+def test_a_far_budget_is_a_mark_at_the_edge() -> None:
+    """The figure is scaled to the data: a line far off would press the points together."""
+    made = quality(report(scores(1), study=study(*TRIALS, inference_budget=Decimal("0.01"))))
+    assert made is not None
+    assert made["layout"]["shapes"] == []
+    assert made["layout"]["annotations"][0]["text"] == "inference budget $0.01 →"
+    assert made["layout"]["annotations"][0]["xref"] == "paper"
+    spent = spending(study(trial(1, "1", 1, "0.25"), optimization_budget=Decimal(2)))
+    assert spent is not None
+    assert spent["layout"]["annotations"][0]["text"] == "optimization budget $2.00 ↑"
+
+
+def test_progress_has_the_best_so_far() -> None:
+    """In the order of the trials; less is better where the mode says so, and a trial without a score is left out."""
+    for mode, best in (("max", [0.5, 0.8, 0.8]), ("min", [0.5, 0.5, 0.5])):
+        made = progress(study(*TRIALS), mode)
+        assert made is not None
+        assert [trace["y"] for trace in made["data"]] == [[0.5, 0.8, 0.7], best]
+    assert progress(study(trial(1, None, None)), "max") is None
+    assert progress(None, "max") is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -227,6 +229,36 @@ def test_all_can_be_reached_by_keyboard(page: Browser) -> None:
     page.one("#examples-0 input").send_keys("What", tab)
     assert page.run("return document.activeElement.dataset.sort") == "index"
     assert page.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_table_of_suites_sorts(page: Browser) -> None:
+    """By a press on a head, numbers as numbers; a screen reader is told."""
+    names = "return [...document.querySelectorAll('nav tbody th')].map((th) => th.textContent)"
+    first = page.run(names)
+    head = page.all("nav thead button")[3]
+    head.click()
+    assert page.run("return document.querySelectorAll('nav th')[3].getAttribute('aria-sort')") == "ascending"
+    head.click()
+    assert page.run("return document.querySelectorAll('nav th')[3].getAttribute('aria-sort')") == "descending"
+    assert sorted(page.run(names)) == sorted(first)
+
+
+def test_commands_and_requests_can_be_copied(page: Browser) -> None:
+    """A command with its button; a row's request as curl, with the row's own values in the prompt, quoted for a shell."""
+    assert page.one(".next .copy").text == "Copy"
+    page.one("#examples-0 tbody button").click()
+    page.run(
+        "window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (t) => copied.push(t)}})"
+    )
+    page.one(".detail .copy").click()
+    page.one(".next .copy").click()
+    curl, command = page.run("return window.copied")
+    assert command.startswith("pytest --llm-")
+    words = shlex.split(curl)
+    assert words[:2] == ["curl", "${OPENAI_BASE_URL:-https://api.openai.com/v1}/chat/completions"]
+    body = json.loads(words[-1])
+    assert body["model"] == "gpt-4o-mini"
+    assert re.fullmatch(r"What is \d+ \+ \d+\? Put the answer in \\boxed\{\}\.", body["messages"][-1]["content"])
 
 
 def test_figures_show_search_and_budgets(whole_page: Browser) -> None:

@@ -11,7 +11,7 @@ from support.results import FINGERPRINTS, compared, evaluation, lock, report, re
 from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import Compared
-from pytest_llmtune.guard.verdict import Criteria
+from pytest_llmtune.guard.verdict import Criteria, Stale
 from pytest_llmtune.report.html import view as examples
 from pytest_llmtune.report.html.view import headline, suite
 from pytest_llmtune.types import Example, ExampleGrade, ExampleResult, Interval
@@ -137,3 +137,33 @@ def test_reasoning_is_apart_from_the_answer() -> None:
     assert (row["responses"][1], row["thoughts"]) == ("42", ["", "8"])
     (row,) = examples.table(report(evaluation([result(0, responses=["42"])])))
     assert row["thoughts"] == []
+
+
+def test_the_configuration_is_shown_with_its_prompt_and_what_a_thousand_cost() -> None:
+    made = suite(report(evaluation([result(0)], {"model": "m", "n": 2, "stop": ["\n"], "prompt": "{q}\nAnswer:"})))
+    assert made["chosen"] == {
+        "parameters": [("model", "m"), ("n", "2"), ("stop", '["\\n"]')],
+        "messages": [("prompt", "{q}\nAnswer:")],
+        "cost": "$0.03 per 1,000 instances",
+    }
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{q}"}]
+    made = suite(report(evaluation([result(0)], {"model": "m", "messages": messages})))
+    assert made["chosen"]["messages"] == [("system", "Be brief."), ("user", "{q}")]
+    assert made["asks"] == {"body": {"model": "m"}, "messages": messages}
+
+
+def test_a_failure_says_what_changed() -> None:
+    """Configuration, prompt line by line, and the first rows that were lost; a suite that passes has no such box."""
+    before = lock(evaluation([result(i) for i in range(8)], {"model": "m", "n": 1, "prompt": "{q}\nOne word."}))
+    now = evaluation(
+        [result(i, float(i > 6), answer="7") for i in range(8)], {"model": "m", "n": 3, "prompt": "{q}\nBriefly."}
+    )
+    changed = dict(suite(report(now, before))["changed"])
+    assert changed["configuration"] == ["-n: 1", "+n: 3"]
+    assert changed["prompt"] == [" {q}", "-One word.", "+Briefly."]
+    rows = changed["rows: 7 lost, 0 gained"]
+    assert len(rows) == 15
+    assert rows[1:3] == ["-  42", "+  7"]
+    stale = suite(report(None, stale=[Stale("the prompt changed", "--llm-record=missing", "-a\n+b")]))
+    assert stale["changed"] == [("the prompt changed", ["-a", "+b"])]
+    assert suite(report(now))["changed"] == []

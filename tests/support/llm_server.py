@@ -128,6 +128,7 @@ class LLMServer:
         usage: whose tokens ``completion_tokens`` counts; ``one_choice`` is what llama.cpp does, and
             ``llama.cpp`` is that with its stopwatch, and with an event of usage for each streamed choice.
         models: the models there are; None takes any name.
+        models_at: the one path that lists them; None: every path that ends so.
         api_key: the key, or keys, taken; None takes any.
         faults: misbehaviour for the next requests, in order; None in the list is a proper answer.
         fault_rate: probability of a fault by status ("429", "503") or kind ("reset"), for each request.
@@ -147,6 +148,7 @@ class LLMServer:
         latency: float | Callable[[Body], float] = 0.0,
         usage: Literal["all", "one_choice", "llama.cpp", "none"] = "all",
         models: Sequence[str] | None = None,
+        models_at: str | None = None,
         api_key: str | Iterable[str] | None = None,
         faults: Iterable[Fault | None] = (),
         fault_rate: Mapping[str, float] | None = None,
@@ -161,7 +163,7 @@ class LLMServer:
         self.api_keys = None if api_key is None else {api_key} if isinstance(api_key, str) else set(api_key)
         self.faults = deque(faults)
         self.fault_rate, self.fault, self.gzip = dict(fault_rate or {}), fault, gzip
-        self.cached_tokens, self.port = cached_tokens, port
+        self.cached_tokens, self.port, self.models_at = cached_tokens, port, models_at
         self.batches = Batches()
         """The files and batches endpoints."""
         self.requests: list[Body] = []
@@ -379,7 +381,8 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             """Quiet."""
 
         def do_GET(self) -> None:
-            if urlsplit(self.path).path.endswith("/models"):
+            path = urlsplit(self.path).path
+            if path == server.models_at or (server.models_at is None and path.endswith("/models")):
                 names = server.models or ["any"]
                 data = [{"id": name, "object": "model", "created": 1, "owned_by": "test"} for name in names]
                 self.reply(200, {"object": "list", "data": data})

@@ -42,7 +42,7 @@ def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str
     environment = _environment()
     suites = [suite(report) | {"anchor": anchor(report)} for report in reports]
     for shown in suites:
-        for name in ("quality", "spending", "examples"):
+        for name in ("quality", "spending", "progress", "examples", "asks"):
             shown[name] = _data(shown[name])
     figures = any(shown["quality"] or shown["spending"] for shown in suites)
     scripts = {"js": (_PAGE / "page.js").read_text(encoding="utf-8"), "plotly": _plotly() if figures else ""}

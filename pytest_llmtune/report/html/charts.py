@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
     from pytest_llmtune.guard.result import Compared, SuiteReport
 
-__all__ = ["pareto", "quality", "spending"]
+__all__ = ["pareto", "progress", "quality", "spending"]
 
 
 Figure = dict[str, Any]
@@ -115,8 +115,9 @@ def quality(report: SuiteReport) -> Figure | None:
         "yaxis": {"title": {"text": one_line(report.criteria.metric)}},
     }
     if study.inference_budget is not None:
-        layout |= _bound("x", float(study.inference_budget), f"inference budget {dollars(study.inference_budget)}")
-        if layout["xaxis"]["type"] == "log":
+        name = f"inference budget {dollars(study.inference_budget)}"
+        layout |= _bound("x", float(study.inference_budget), name, max(costs))
+        if layout["xaxis"]["type"] == "log" and layout["shapes"]:
             layout["annotations"][0]["x"] = _log10(float(study.inference_budget))
     return {"data": data, "layout": layout}
 
@@ -131,9 +132,22 @@ def _log10(value: float) -> float:
     return log10(value)
 
 
-def _bound(axis: str, value: float, text: str) -> Figure:
-    """A dashed line across the figure at ``value`` of one axis, with its name."""
+_FAR = 3
+"""A bound past so many times the greatest value is a mark at the edge: a line there would press the points together."""
+
+
+def _bound(axis: str, value: float, text: str, most: float) -> Figure:
+    """A dashed line across the figure at ``value`` of one axis, with its name; far off, only the name at the edge.
+
+    Args:
+        most: the greatest value on that axis.
+    """
     other = "y" if axis == "x" else "x"
+    if value > _FAR * most:
+        edge: Figure = {"xref": "paper", "yref": "paper", "x": 1 if axis == "x" else 0, "y": 1, "showarrow": False}
+        edge |= {"xanchor": "right" if axis == "x" else "left", "yanchor": "bottom"}
+        text = f"{text} \u2192" if axis == "x" else f"{text} \u2191"
+        return {"shapes": [], "annotations": [edge | {"text": text, "font": {"size": 11, "color": "--bad"}}]}
     line = {
         "type": "line",
         f"{axis}0": value,
@@ -148,6 +162,38 @@ def _bound(axis: str, value: float, text: str) -> Figure:
         "shapes": [line | {"line": {"dash": "dash", "width": 1, "color": "--bad"}}],
         "annotations": [place | {"text": text, "font": {"size": 11, "color": "--bad"}}],
     }
+
+
+def progress(study: StudySummary | None, mode: str) -> Figure | None:
+    """The score of each trial in their order, and the best so far."""
+    known = [trial for trial in study.trials if trial.score] if study else []
+    if not known:
+        return None
+    best, sofar = max if mode == "max" else min, [_value(known[0])]
+    for trial in known[1:]:
+        sofar.append(best(sofar[-1], _value(trial)))
+    numbers = [trial.number for trial in known]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "trials",
+            "x": numbers,
+            "y": [_value(trial) for trial in known],
+            "marker": {"size": 8, "color": "--accent"},
+            "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "best so far",
+            "x": numbers,
+            "y": sofar,
+            "line": {"shape": "hv", "color": "--good"},
+            "hoverinfo": "skip",
+        },
+    ]
+    return {"data": data, "layout": {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "score"}}}}
 
 
 def spending(study: StudySummary | None) -> Figure | None:
@@ -173,6 +219,6 @@ def spending(study: StudySummary | None) -> Figure | None:
     }
     if study.optimization_budget is not None:
         layout |= _bound(
-            "y", float(study.optimization_budget), f"optimization budget {dollars(study.optimization_budget)}"
+            "y", float(study.optimization_budget), f"optimization budget {dollars(study.optimization_budget)}", total
         )
     return {"data": [data], "layout": layout}

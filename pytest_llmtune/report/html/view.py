@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from difflib import ndiff
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line
+from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line, per_thousand
 from pytest_llmtune.report.html import charts
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ __all__ = ["COLUMNS", "band", "cut", "first_difference", "flips", "headline", "o
 _TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser opens that
 _LONGEST, _SHORTEST = 20_000, 500
 _VOTES = 20
+_SHOWN_ROWS, _LINES = 5, 60
+"""In the box that says what changed."""
 _TRACES = 300
 """Rows whose runs are shown."""
 
@@ -177,6 +182,7 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "interval": _interval(verdict.interval),
         "baseline": "" if verdict.baseline is None else number(verdict.baseline),
         "cost": "" if evaluation is None else dollars(evaluation.inference_cost),
+        "thousand": "" if evaluation is None else dollars(1000 * evaluation.inference_cost, 3),
         "tiles": list(tiles(report)),
         "range": band(verdict),
         "count": "" if evaluation is None else len(evaluation.results),
@@ -188,6 +194,12 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         ],
         "flips": _flips_text(report),
         "notes": [one_line(note) for note in report.remarks],
+        "chosen": _chosen(report),
+        "changed": [
+            (title[:300], [line[:300] for line in lines[:_LINES]]) for title, lines in islice(_changed(report), 8)
+        ],
+        "asks": _asks(report),
+        "progress": charts.progress(study, report.criteria.mode),
         "commands": [(clean(command), meaning) for command, meaning in report.commands],
         "quality": charts.quality(report),
         "quality_text": _quality_text(report),
@@ -199,6 +211,82 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "traces": list(_traces(report)),
         "facts": [(one_line(name), cut(value, _FACT)) for name, value in _facts(report)],
     }
+
+
+def _chosen(report: SuiteReport) -> dict[str, Any]:
+    """The configuration in force: its parameters, its prompt message by message, and what it costs; empty for none."""
+    evaluation, lock = report.evaluation, report.baseline
+    config = evaluation.config if evaluation else lock.config if lock else {}
+    if not config:
+        return {}
+    plain = {name: value for name, value in config.items() if name not in ("prompt", "messages")}
+    messages = [("prompt", config["prompt"])] if "prompt" in config else []
+    listed = config.get("messages")
+    parts = [part for part in listed[:_LINES] if isinstance(part, Mapping)] if isinstance(listed, (list, tuple)) else []
+    messages += [(str(part.get("role", "")), part.get("content", "")) for part in parts]
+    return {
+        "parameters": [(one_line(name, 100), one_line(_plain(value), 300)) for name, value in plain.items()],
+        "messages": [(one_line(role, 40), cut(_plain(text), _FACT // len(messages))) for role, text in messages],
+        "cost": per_thousand(evaluation.inference_cost) if evaluation else "",
+    }
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(to_plain(value), ensure_ascii=False, default=str)
+
+
+def _changed(report: SuiteReport) -> Iterator[tuple[str, list[str]]]:
+    """Of a suite that did not pass, what differs from the baseline: a title, and lines that begin with `+`, `-` or a blank."""
+    verdict, lock = report.verdict, report.baseline
+    if verdict.passed:
+        return
+    for stale in verdict.stale:
+        if stale.detail:
+            yield one_line(stale.what), [clean(line) for line in stale.detail[:_FACT].splitlines()]
+    before, now = (lock.config if lock else {}), (report.evaluation.config if report.evaluation else {})
+    if before and now:
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        texts = [name for name in names if name in ("prompt", "messages")]
+        lines = [
+            f"{sign}{one_line(name)}: {one_line(_plain(side[name]), 300)}"
+            for name in names
+            if name not in texts
+            for sign, side in (("-", before), ("+", now))
+            if name in side
+        ]
+        if lines:
+            yield "configuration", lines
+        for name in texts:
+            old, new = (_plain(side.get(name, ""))[:_FACT].splitlines() for side in (before, now))
+            yield name, [clean(line[0] + line[2:]) for line in ndiff(old, new) if not line.startswith("?")]
+    if lost := [flip for flip in verdict.flips if flip.direction == "lost"]:
+        yield (
+            f"rows: {len(lost)} lost, {len(verdict.flips) - len(lost)} gained",
+            [
+                line
+                for flip in lost[:_SHOWN_ROWS]
+                for line in (
+                    f" row {flip.index}: {one_line(flip.question, 120)}"
+                    + (f" (expected {one_line(flip.expected, 60)})" if flip.expected else ""),
+                    f"-  {one_line(flip.before.voted_answer or 'no answer', 120)}",
+                    f"+  {one_line(flip.now.voted_answer or 'no answer', 120)}",
+                )
+            ],
+        )
+
+
+def _asks(report: SuiteReport) -> dict[str, Any]:
+    """What the page needs to write a row's request: the parameters, and the messages as templates; empty where it cannot."""
+    config = report.evaluation.config if report.evaluation else {}
+    messages = config.get("messages") or ([{"role": "user", "content": config["prompt"]}] if "prompt" in config else [])
+    texts = [message.get("content") for message in messages if isinstance(message, Mapping)]
+    if not texts or len(texts) != len(messages) or not all(isinstance(text, str) for text in texts):
+        return {}
+    if "model" not in config or any(result.runs for result in (report.evaluation.results if report.evaluation else ())):
+        return {}
+    body = {name: value for name, value in config.items() if name not in ("prompt", "messages", "extra_body")}
+    found = {"body": body | dict(config.get("extra_body") or {}), "messages": list(messages)}
+    return found if len(_plain(found)) < _FACT else {}
 
 
 def _traces(report: SuiteReport) -> Iterator[dict[str, Any]]:

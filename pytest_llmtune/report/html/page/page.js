@@ -26,6 +26,62 @@
     return made;
   }
 
+  // a button that copies a text; where the browser has no clipboard for pages from the disk, the old way
+  function copier(title, text) {
+    const button = element("button", title, "copy");
+    button.type = "button";
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text());
+      } catch {
+        const area = element("textarea", text(), "hidden");
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = title), 1500);
+    });
+    return button;
+  }
+
+  // a template's {column} fields, as the plugin fills them
+  function filled(text, row) {
+    return text.replace(/\{\{|\}\}|\{([^{}]*)\}/g, (found, name) => (name === undefined ? found[0] : (row[name] ?? found)));
+  }
+
+  function curl(asks, row) {
+    const messages = asks.messages.map((message) => ({ ...message, content: filled(message.content, row) }));
+    const body = JSON.stringify({ ...asks.body, messages }).replaceAll("'", "'\\''");
+    return (
+      'curl "${OPENAI_BASE_URL:-https://api.openai.com/v1}/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY" ' +
+      `-H "Content-Type: application/json" -d '${body}'`
+    );
+  }
+
+  // the headers of a table sort it
+  function sortable(table) {
+    const body = table.tBodies[0];
+    [...table.tHead.rows[0].cells].forEach((head, place) => {
+      const button = element("button", head.textContent);
+      button.type = "button";
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const value = (row) => row.cells[place].textContent.trim();
+        const figure = (row) => parseFloat(value(row).replace(/[$,]/g, ""));
+        const order = (a, b) => {
+          const [x, y] = [figure(a), figure(b)];
+          return Number.isNaN(x) || Number.isNaN(y) ? value(a).localeCompare(value(b)) : x - y;
+        };
+        body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
+      });
+    });
+  }
+
   function blocks(all) {
     const made = element("div", undefined, "blocks");
     made.append(...all);
@@ -38,6 +94,7 @@
     lost: (one) => one.flip === "lost",
     gained: (one) => one.flip === "gained",
     failed: (one) => one.outcome !== "right",
+    passing: (one) => one.outcome === "right",
     unknown: (one) => one.outcome === "unknown",
   };
 
@@ -52,7 +109,9 @@
       this.page = 0;
       this.open = new Set();
       for (const one of this.all) one.found = (one.question + "\n" + one.answer + "\n" + one.id).toLowerCase();
-      if (this.all.some(FILTERS.flipped)) this.filter.value = "flipped";
+      this.asks = JSON.parse(root.querySelector(".asks").textContent || "null");
+      // what needs a look comes first; passing rows are a choice away
+      this.filter.value = ["flipped", "failed"].find((name) => this.all.some(FILTERS[name])) ?? "all";
       this.filter.addEventListener("change", () => this.show(0));
       this.search.addEventListener("input", () => this.show(0));
       root.querySelector(".previous").addEventListener("click", () => this.show(this.page - 1));
@@ -137,6 +196,7 @@
       const cell = element("td");
       cell.colSpan = 9;
       cell.append(blocks(Object.entries(one.row).map(([name, value]) => block(name, value))));
+      if (this.asks) cell.append(copier("Copy the request as curl", () => curl(this.asks, one.row)));
       if (one.error) cell.append(block("Error", one.error));
       if (one.votes.length) cell.append(element("h4", "Votes"), this.votes(one));
       const responses = one.responses.map((text, index) => {
@@ -202,6 +262,13 @@
   }
 
   document.querySelectorAll(".examples").forEach((root) => new Examples(root));
+  document.querySelectorAll("table.sortable").forEach(sortable);
+  for (const text of document.querySelectorAll(".copied")) text.after(copier("Copy", () => text.textContent));
+  // what scrolls can be reached by keyboard
+  const reachable = (root) => root.querySelectorAll("pre").forEach((pre) => pre.scrollHeight > pre.clientHeight && (pre.tabIndex = 0));
+  reachable(document);
+  document.addEventListener("toggle", (event) => reachable(event.target), true);
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 })();

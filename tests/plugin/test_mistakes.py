@@ -1,0 +1,161 @@
+"""What people write by mistake: one message each, which says what to do and begins with it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.live import Live, request
+from support.llm_server import Fault, LLMServer
+
+from pytest_llmtune.api import grade
+from pytest_llmtune.errors import LLMTuneError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS = 'KEYS = dict(dataset="data.jsonl", prompt="{question}", model="gpt-4o-mini", grader="numeric", tune_size=2)'
+DECLARED = f"""
+import unittest, pytest, pandas, pydantic, dataclasses
+{KEYS}
+@dataclasses.dataclass
+class Row:
+    question: str
+    answer: int
+class Model(pydantic.BaseModel):
+    question: str
+    answer: int
+rows = [dict(question=f"1 + {{i}}?", answer=i + 1) for i in range(4)]
+class TestCase(unittest.TestCase):
+    @pytest.mark.llmtune(name="case", **KEYS)
+    def test_case(self, llmtune): llmtune.check()
+@pytest.mark.llmtune(name="late", **KEYS)
+async def test_async(llmtune): llmtune.check()
+@pytest.mark.llmtune(name="all", **KEYS)
+class TestAll:
+    def test_one(self, llmtune): llmtune.check()
+    def test_two(self, llmtune): llmtune.check()
+    def test_plain(self): pass
+def test_unmarked(llmtune): llmtune.check()
+@pytest.mark.parametrize("shop", ["north", "south/1"])
+@pytest.mark.llmtune(**KEYS)
+def test_each(llmtune, shop): llmtune.check()
+@pytest.mark.parametrize("shop", ["north", "south"])
+@pytest.mark.llmtune(name="named", **KEYS)
+def test_named(llmtune, shop): llmtune.check()
+@pytest.mark.llmtune(**(KEYS | dict(dataset=pandas.DataFrame(rows))))
+def test_frame(llmtune): llmtune.check()
+@pytest.mark.llmtune(**(KEYS | dict(dataset=[Row(**row) for row in rows])))
+def test_dataclass(llmtune): llmtune.check()
+@pytest.mark.llmtune(**(KEYS | dict(dataset=[Model(**row) for row in rows])))
+def test_pydantic(llmtune): llmtune.check()
+@pytest.mark.llmtune(**(KEYS | dict(dataset="semicolons.csv")))
+def test_semicolons(llmtune): llmtune.check()
+@pytest.mark.llmtune(**(KEYS | dict(dataset="other.jsonl")))
+def test_other_column(llmtune): llmtune.check()
+@pytest.mark.llmtune(name="right", **(KEYS | dict(grader=lambda responses, answer: responses[0] == str(answer))))
+def test_right(llmtune): llmtune.check()
+@pytest.mark.llmtune(optimization_budget=0.0000001, **KEYS)
+def test_no_request(llmtune): llmtune.check()
+@pytest.mark.llmtune(inference_budget=0.0000000001, optimization_budget=1, **KEYS)
+def test_no_prompt(llmtune): llmtune.check()
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    rows = [{"question": f"1 + {i}?", "answer": i + 1} for i in range(4)]
+    files = {
+        "data.jsonl": "\n".join(map(json.dumps, rows)),
+        "other.jsonl": "\n".join(json.dumps({"question": row["question"], "sum": row["answer"]}) for row in rows),
+        "semicolons.csv": "question;answer\n" + "".join(f"{row['question']};{row['answer']}\n" for row in rows),
+        "test_it.py": DECLARED,
+    }
+    for name, text in files.items():
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    monkeypatch.setenv("COLUMNS", "200")
+    return pytester
+
+
+def test_declared_wrongly(project: pytest.Pytester) -> None:
+    """Each in the first words of pytest's summary; what works has only no lock file yet."""
+    result = project.runpytest_inprocess("-q", "-p", "no:cacheprovider")
+    told = {
+        line.partition(" - ")[0].rpartition("::")[2]: line.partition(" - ")[2]
+        for line in result.outlines
+        if line.startswith(("FAILED", "ERROR"))
+    }
+    works = "test_one test_each[north] test_each[south/1] test_named[north] test_named[south] test_frame test_dataclass"
+    works += " test_pydantic test_semicolons test_right test_no_request test_no_prompt"
+    for name in works.split():
+        assert told.pop(name).startswith("no lock file"), name
+    expected = {
+        "test_case": "a method of unittest.TestCase takes no fixture",
+        "test_async": "a suite's test is a plain function, not async: def test_async(llmtune)",
+        "test_two": "the suite 'all' is also declared at test_it.py:19 (TestAll.test_one); names are unique in a run: mark",
+        "test_plain": "a test marked llmtune uses the fixture 'llmtune'",
+        "test_unmarked": "the fixture 'llmtune' needs a suite: @pytest.mark.llmtune(",
+        "test_other_column": "the grader numeric cannot use the reference of 4 of 4 rows:",
+    }
+    assert told.keys() == expected.keys()
+    for name, start in expected.items():
+        assert told[name].startswith(start), name
+    result.stdout.fnmatch_lines(["  ... and the same in 3 more", "mend the data, name the right column *"])
+
+
+def test_budgets_that_pay_for_nothing(project: pytest.Pytester) -> None:
+    """The dry run says so, and suites that parametrize makes have names of their own."""
+    result = project.runpytest_inprocess("-q", "-p", "no:cacheprovider", "--llm-tune-dry-run", "-k", "no_ or named")
+    result.stdout.fnmatch_lines_random(
+        [
+            "no_request: *The optimization budget of 0.0000001 USD does not pay for one request at its worst, 0.*",
+            "no_prompt: *The inference budget of 0.0000000001 USD does not pay for the shortest prompt alone, some *",
+            "named_north: at most 20 trials *",
+            "named_south: at most 20 trials *",
+        ]
+    )
+
+
+def test_a_report_is_a_page(project: pytest.Pytester) -> None:
+    (project.path / "out.d").mkdir()
+    for path in ("x.txt", "out/x.json"):
+        result = project.runpytest_inprocess(f"--llm-report={path}")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*--llm-report is '{path}'; valid: a directory, or a file that ends in .html"])
+    result = project.runpytest_inprocess("-q", "-p", "no:cacheprovider", "--llm-report=out.d", "-k", "frame")
+    result.stdout.fnmatch_lines(["report: out.d/index.html"])
+
+
+@pytest.mark.parametrize(("value", "score"), [(True, 1.0), (False, 0.0), (0.25, 0.25)])
+def test_a_grader_may_return_a_bool_or_a_number(value: object, score: float) -> None:
+    """It is the row's success, all responses taken together."""
+    numpy = pytest.importorskip("numpy")
+    for same in (value, numpy.float64(value)):
+        found = grade(lambda _responses, same=same, **_: same, ["a"], {"answer": 1})
+        assert found.metrics == {"success": score, "success_vote": score}
+
+
+@pytest.mark.parametrize("value", [None, "yes", [True], float("nan")])
+def test_a_grader_returns_nothing_else(value: object) -> None:
+    with pytest.raises(LLMTuneError, match=r"expected True, False, a number, or a dict|a metric is a finite number"):
+        grade(lambda _responses, **_: value, ["a"], {"answer": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("", "{root}/v1"), ("/v1/chat/completions", "{root}/v1"), ("/v1/v1", "{root}/v1"), ("/api", "")],
+)
+def test_a_wrong_base_url(given: str, told: str, tmp_path: Path) -> None:
+    """With and without /v1 are tried; the one that answers is named."""
+
+    def only_v1(_: Any) -> Fault | None:
+        return None if server.paths[-1] == "/v1/chat/completions" else Fault.http(404, "Not Found")
+
+    with LLMServer(fault=only_v1, models_at="/v1/models", models=["m"]) as server:
+        live = Live(tmp_path)
+        [error] = live.results(live.source(f"{server.root_url}{given}", cache=None), request())
+    if told:
+        assert f"{told.format(root=server.root_url)} answers: make that the base URL" in str(error)
+    else:
+        assert f"no list of models at {server.root_url}/api nor at {server.root_url}/api/v1: is the base" in str(error)

@@ -1,4 +1,4 @@
-"""Ask through a provider's batch API: submit, wait, resume, cancel."""
+"""Send requests through a provider's batch API: submit, wait, resume, cancel."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["BatchNote", "BatchNotes", "Batcher", "Batching"]
 
 
 _OLDEST = 2 * 86_400.0
-"""Seconds after which a note counts no more: batches end after a day."""
+"""Seconds after which a note expires: batches end after a day."""
 _MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class BatchNote:
-    """One batch."""
+    """A note of one batch."""
 
     name: str
-    """A digest of its requests."""
+    """Hash of its requests."""
     requests: frozenset[str]
-    """The ids of its requests; nothing of what they say."""
+    """IDs of its requests, without their content."""
     batch: str | None = None
-    """The provider's name for it; None: it was about to be created."""
+    """The provider's batch ID; None: it was about to be created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class BatchNotes:
     directory: Path
 
     def holding(self, ids: Sequence[str]) -> tuple[list[BatchNote], Collection[str]]:
-        """The notes that hold any of these requests, and the requests that none holds; a request is in one note."""
+        """The notes that have any of these requests, and the requests in no note; a request is in one note only."""
         rest, found = set(ids), []
         for note in self._all():
             if mine := rest & note.requests:
@@ -56,20 +56,20 @@ class BatchNotes:
         return found, rest
 
     def begin(self, ids: Sequence[str]) -> BatchNote:
-        """Note a batch that is about to be created."""
+        """Save a note of a batch that is about to be created."""
         name = hashlib.sha256("\n".join([*ids, str(time.time())]).encode()).hexdigest()[:32]
         note = BatchNote(name, frozenset(ids))
         self._write(note)
         return note
 
     def created(self, note: BatchNote, batch: str) -> BatchNote:
-        """The provider has it."""
+        """Save the batch ID."""
         whole = self._read(self._path(note)) or note
         self._write(replace(whole, batch=batch))
         return replace(note, batch=batch)
 
     def forget(self, note: BatchNote) -> None:
-        """Everything that was in it has arrived, or nothing ever will."""
+        """Delete a note: all answers have arrived, or none will."""
         self._path(note).unlink(missing_ok=True)
 
     def _path(self, note: BatchNote) -> Path:
@@ -86,7 +86,7 @@ class BatchNotes:
         return [note for path in fresh if (note := self._read(path)) is not None]
 
     def _read(self, path: Path) -> BatchNote | None:
-        """None where it is not a note of ours."""
+        """None if it is not one of our notes."""
         if not path.is_file() or path.stat().st_size > _MAX_BYTES:
             return None
         match parse_object(path.read_text(encoding="utf-8", errors="replace")):
@@ -98,33 +98,33 @@ class BatchNotes:
 _URL: Final = "/v1/chat/completions"
 _ENDED = frozenset({"completed", "expired", "cancelled"})
 _SLOWEST = 60.0
-"""Seconds between two looks at a batch, at most."""
+"""Maximum seconds between two polls of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How requests become batches."""
+    """How requests are grouped into batches."""
 
     directory: Path
-    """Where batches under way are noted."""
+    """Directory of notes of running batches."""
     price: Decimal = Decimal("0.5")
-    """What a batch costs, as a part of the ordinary price."""
+    """Price of a batch, as a fraction of the normal price."""
     quiet: float = 0.5
-    """Seconds without another request that end the gathering."""
+    """Seconds without a new request after which a batch is submitted."""
     pause: float = 2.0
-    """Seconds before the second look at a batch; each further one comes later."""
+    """Seconds between the first two polls of a batch; later ones are less frequent."""
     most: int = 50_000
-    """Requests in a batch; OpenAI takes no more."""
+    """Maximum number of requests in a batch, OpenAI's limit."""
     most_bytes: int = 150_000_000
-    """Of a batch's file; OpenAI takes 200 MB."""
+    """Maximum size of a batch's file; OpenAI's limit is 200 MB."""
     patience: float = 26 * 3600.0
-    """Seconds for one request: a batch has a day."""
+    """Seconds for one request: a batch may take a day."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
     id: str
-    """Equal for the same request in another process: its content, and how often it was sent before."""
+    """The same in another process for the same request: hash of its content, and how often it was sent before."""
     text: str
     answer: asyncio.Future[str]
 
@@ -136,7 +136,7 @@ class Batcher:
     client: openai.AsyncOpenAI
     batching: Batching
     origin: str
-    """The endpoint's address."""
+    """The endpoint's URL."""
     _sent: Counter[str] = field(default_factory=Counter)
     _waiting: list[_Line] = field(default_factory=list)
     _gathering: asyncio.Task[None] | None = None
@@ -144,9 +144,9 @@ class Batcher:
     _delivered: list[BatchNote] = field(default_factory=list)
 
     async def post(self, body: Mapping[str, Any]) -> str:
-        """The text of the answer to a chat completion, once its batch has ended; raises what the openai client raises.
+        """The response to a chat completion, once its batch has ended; raises the openai client's exceptions.
 
-        A request that failed or expired inside the batch gives a document of its error, as routers do.
+        A request that failed or expired in the batch returns an error document, like those of routers.
         """
         text = json.dumps(body, sort_keys=True)
         digest = hashlib.sha256(f"{self.origin}\n{text}".encode()).hexdigest()[:40]
@@ -158,7 +158,7 @@ class Batcher:
         return await line.answer
 
     async def aclose(self) -> None:
-        """Forget what was delivered; a batch under way goes on at the provider, and is collected by the next run."""
+        """Forget delivered batches; a running batch continues at the provider, and the next run collects it."""
         tasks = [*self._running, *([self._gathering] if self._gathering else [])]
         for task in tasks:
             task.cancel()
@@ -171,7 +171,7 @@ class Batcher:
         return BatchNotes(self.batching.directory)
 
     async def _gather(self) -> None:
-        """Wait until nothing more comes, then send what is there."""
+        """Wait for a pause in requests, then submit them."""
         seen = 0
         while seen < len(self._waiting) < self.batching.most:
             seen = len(self._waiting)
@@ -189,7 +189,7 @@ class Batcher:
             if new := [line for line in lines if line.id in rest]:
                 groups.append((await self._create(new), new))
             await asyncio.gather(*(self._collect(note, group) for note, group in groups))
-        except Exception as error:  # noqa: BLE001  # each request raises it where it waits
+        except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             for line in lines:
                 if not line.answer.done():
                     line.answer.set_exception(error)
@@ -225,14 +225,14 @@ class Batcher:
         self._delivered.append(note)
 
     async def _found(self, note: BatchNote) -> BatchNote:
-        """A batch whose creation was begun: at the provider, if it got there."""
+        """A batch whose creation was interrupted, if the provider has it."""
         async for batch in self.client.batches.list(limit=100):
             if (batch.metadata or {}).get("llmtune") == note.name:
                 return self._notes.created(note, batch.id)
         return note
 
     async def _ended(self, batch_id: str) -> Any:
-        """The batch, once it has come to an end; a fault while looking is waited out."""
+        """The batch, once it has ended; errors while polling are retried."""
         import openai
 
         pause = self.batching.pause
@@ -240,7 +240,7 @@ class Batcher:
             try:
                 batch = await self.client.batches.retrieve(batch_id)
             except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError):
-                batch = None  # looked at again later
+                batch = None  # polled again later
             if batch is not None and (batch.status in _ENDED or batch.status == "failed"):
                 return batch
             await asyncio.sleep(pause)
@@ -248,7 +248,7 @@ class Batcher:
 
 
 def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:
-    """What the endpoint would have answered to this request alone."""
+    """The response that the endpoint would have given to this request alone."""
     response = (row or {}).get("response") or {}
     body, status = response.get("body"), response.get("status_code")
     if status == 200 and isinstance(body, dict):
@@ -260,7 +260,7 @@ def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:
 
 
 def _parts(lines: Sequence[_Line], batching: Batching) -> list[list[_Line]]:
-    """Batches within the provider's limits."""
+    """Split requests into batches within the provider's limits."""
     parts: list[list[_Line]] = [[]]
     size = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""Worst-case cost before a request is sent, and what its answer was billed."""
+"""Worst-case cost of a request before it is sent, and actual cost of its answer."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _FREE = Decimal(0)
 
 @dataclass(slots=True, eq=False)
 class Billing:
-    """Prices and the tokens they are applied to, over the life of one source."""
+    """Prices and token counts over the life of one source."""
 
     prices: PriceBook
     account: RequestStats
     timeout: float
     share: Decimal = Decimal(1)
-    """What is paid of the price: less for batches."""
+    """Fraction of the price that is paid: below 1 for batches."""
     _prompts: dict[bytes, int] = field(default_factory=dict)
-    """Tokens of prompts that were billed before, by a digest of what makes them."""
+    """Tokens of prompts billed before, by hash of the prompt."""
     _counting: dict[tuple[int, str], asyncio.Future[bool | None]] = field(default_factory=dict)
-    """Whether an endpoint counts one choice only, by its place and the model; None: it cannot be found out."""
+    """Whether an endpoint counts only one choice, by its position and the model; None: unknown."""
 
     def price(self, lane: KeyChannel, model: str) -> Price:
         """The price that the endpoint's list gives, else that of its provider, times the share that batches pay."""
@@ -56,19 +56,19 @@ class Billing:
         return found if self.share == 1 else found.times(self.share)
 
     def worst(self, lane: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:
-        """USD that a request for n answers may cost at most, a probe of the server's counting included.
+        """The most USD that a request for n answers may cost, including a probe of the server's counting.
 
-        Its prompt counts with the tokens billed for the same prompt before, else with an upper bound.
+        Its prompt counts as the tokens billed for the same prompt before, else as an upper bound.
         """
         return worst_case(self.price(lane, str(body["model"])), body, n, self._prompts.get(_digest(body)))
 
     def tokens(self, body: Mapping[str, Any], n: int) -> int:
-        """The tokens that a request counts with against a limit of tokens a minute."""
+        """Tokens that a request counts as against a limit per minute."""
         prompt = self._prompts.get(_digest(body)) or prompt_bound(body) // 3
         return prompt + n * (token_limit(body) or 1024)
 
     async def counted(self, lane: KeyChannel, exchange: Exchange) -> tuple[Exchange, Decimal]:
-        """The exchange with what is known of the server's way of counting, and USD that finding out took."""
+        """The exchange, annotated with the server's way of counting, and the USD spent to find it out."""
         model = str(exchange.request["model"])
         counts_one, extra = await self._counts_one(lane, model, exchange)
         if counts_one is not None:
@@ -87,20 +87,20 @@ class Billing:
 
     @property
     def ways_of_counting(self) -> dict[tuple[int, str], bool | None]:
-        """What was found out of each place so far."""
+        """The ways of counting known so far."""
         return {place: found.result() for place, found in self._counting.items() if found.done()}
 
     def recall(self, ways: Mapping[tuple[int, str], bool | None]) -> None:
-        """Take over what somebody else found out."""
+        """Take over what another process found out."""
         for place in ways.keys() - self._counting.keys():
             self._counting[place] = asyncio.get_running_loop().create_future()
             self._counting[place].set_result(ways[place])
 
     async def _counts_one(self, lane: KeyChannel, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
-        """What is known of the server's way of counting; the first suspicious response finds out, others wait."""
+        """The server's way of counting; the first suspicious response probes it, others wait."""
         place = lane.order, model
         if place in self._counting:
-            return await asyncio.shield(self._counting[place]), _FREE  # one who gives up waiting cancels no other
+            return await asyncio.shield(self._counting[place]), _FREE  # a cancelled waiter must not cancel others
         if not suspicious(exchange):
             return None, _FREE
         found = self._counting[place] = asyncio.get_running_loop().create_future()
@@ -114,7 +114,7 @@ class Billing:
         return one, cost
 
     async def _probe(self, lane: KeyChannel, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
-        """Ask the server how it counts; the answer, and USD that it took."""
+        """Probe how the server counts; returns the result and the USD spent."""
         question = probe_body(body)
         self.account.sent += 1
         answer = await send(lane, question, self.timeout)
@@ -124,10 +124,10 @@ class Billing:
 
 
 def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None = None) -> Decimal:
-    """USD that a request for n answers may cost at most, a probe of the server's counting included.
+    """The most USD that a request for n answers may cost, including a probe of the server's counting.
 
     Args:
-        prompt: its tokens, where they are known.
+        prompt: its tokens, if known.
     """
     most = price.worst(prompt or prompt_bound(body), n * (token_limit(body) or ASSUMED_ANSWER))
     return most if n == 1 else most + price.worst(prompt_bound(probe_body(body)), 2)

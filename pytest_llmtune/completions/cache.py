@@ -23,7 +23,7 @@ __all__ = ["VERSION", "Cache"]
 
 
 VERSION = 1
-_APPLICATION = 0x6C6C6D74  # "llmt" in the header of the SQLite file says that it is ours
+_APPLICATION = 0x6C6C6D74  # "llmt" in the header of the SQLite file marks it as ours
 _DATABASE = "cache.db"
 _CORRUPT = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 
@@ -31,37 +31,37 @@ T = TypeVar("T")
 
 
 class _UntrustedError(Exception):
-    """The files at the cache's place are not a cache that we wrote."""
+    """The files at the cache's path were not written by us."""
 
 
 @dataclass(slots=True)
 class Cache:
-    """Exchanges by request key, in order of arrival; several processes may share it."""
+    """Exchanges by request key, in order of arrival; several processes may share a cache."""
 
     path: Path
-    """A directory; made on first use."""
+    """A directory, created on first use."""
     seed: int | str = 0
-    """Caches of different seeds do not see each other's samples."""
+    """Different seeds do not see each other's samples."""
     notes: list[str] = field(default_factory=list)
-    """What people should be told: where an untrusted cache was put."""
+    """Remarks for the user: where an untrusted cache was moved."""
     _store: diskcache.Cache | None = None
 
     def get(self, key: str) -> tuple[Exchange, ...]:
-        """Everything kept for a request, oldest first.
+        """All exchanges of a request, oldest first.
 
         Raises:
-            CacheError: the files cannot be read (locked for long, no permission).
+            CacheError: the files cannot be read (locked for too long, no permission).
         """
         return self._safely(lambda store: self._read(store, key))
 
     def add(self, key: str, exchange: Exchange, *, after: int = 0) -> None:
-        """Keep one exchange; it is on disk when this returns.
+        """Store an exchange; it is on disk when this returns.
 
         Args:
-            after: how many exchanges are already known to be there.
+            after: number of exchanges known to be stored already.
 
         Raises:
-            CacheError: it cannot be written (full disk, no permission): nothing more should be paid for.
+            CacheError: it cannot be written (full disk, no permission), so that no further request should be sent.
         """
         value = asdict(exchange)
 
@@ -73,7 +73,7 @@ class Cache:
         self._safely(write)
 
     def recall(self, name: str) -> Any:
-        """What was remembered under a name, as JSON has it; None: nothing. It may come from a stranger.
+        """The JSON value stored under a name; None if absent. It may be untrusted.
 
         Raises:
             CacheError: as ``get``.
@@ -81,10 +81,10 @@ class Cache:
         return self._safely(lambda store: store.get(f"{self.seed}/{name}"))
 
     def remember(self, name: str, value: Any) -> None:
-        """Keep a value that JSON can say beside the exchanges.
+        """Store a JSON value next to the exchanges.
 
         Args:
-            name: no request key, which are 64 hex digits.
+            name: must not be a request key, which has 64 hex digits.
 
         Raises:
             CacheError: as ``add``.
@@ -92,7 +92,7 @@ class Cache:
         self._safely(lambda store: store.set(f"{self.seed}/{name}", value))
 
     def close(self) -> None:
-        """Close the files; the next use opens them again."""
+        """Close the files; the next use reopens them."""
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -107,7 +107,7 @@ class Cache:
         return f"{self.seed}/{key}/{index}"
 
     def _safely(self, action: Callable[[diskcache.Cache], T]) -> T:
-        """Do it; where the files turn out not to be ours, set them aside and do it with new ones."""
+        """Run an action; if the files turn out not to be ours, move them away and run it with new ones."""
         import diskcache
 
         from pytest_llmtune.completions.disk import RefusedRowError
@@ -118,11 +118,11 @@ class Cache:
             except (_UntrustedError, RefusedRowError) as error:
                 reason = str(error)
             except sqlite3.DatabaseError as error:
-                code = getattr(error, "sqlite_errorcode", None)  # None: Python could not decode a text
+                code = getattr(error, "sqlite_errorcode", None)  # None: Python could not decode a string
                 if code is not None and code & 0xFF not in _CORRUPT:
                     raise
                 reason = f"it is corrupt: {error}"
-            except UnicodeDecodeError as error:  # SQLite hands on text that is none
+            except UnicodeDecodeError as error:  # SQLite does not validate text
                 reason = f"it is corrupt: {error.reason} in a text"
             self._set_aside(reason)
             return action(self._opened())
@@ -136,16 +136,16 @@ class Cache:
         if self._store is None:
             from pytest_llmtune.completions.disk import DataCache
 
-            if os.path.expandvars(self.path) != str(self.path):  # diskcache would write elsewhere
-                raise OSError("its path holds the name of an environment variable")
+            if os.path.expandvars(self.path) != str(self.path):  # diskcache would expand it
+                raise OSError("its path has the name of an environment variable")
             _prepare(self.path)
             self._store = DataCache(
                 str(self.path),
-                eviction_policy="none",  # what was paid for is never thrown away
+                eviction_policy="none",  # paid answers are never evicted
                 cull_limit=0,
                 sqlite_auto_vacuum=0,
                 sqlite_cache_size=1024,  # pages, 4 MiB: eight times as many would fill with the rows
-                sqlite_mmap_size=0,  # a file cut short by someone else would kill the process
+                sqlite_mmap_size=0,  # a file truncated by another process would crash this one
             )
         return self._store
 
@@ -154,7 +154,7 @@ class Cache:
         aside = self.path.with_name(f"{self.path.name}.set-aside-{secrets.token_hex(4)}")
         try:
             self.path.rename(aside)
-        except FileNotFoundError:  # another process did it first
+        except FileNotFoundError:  # another process was first
             return
         self.notes.append(f"the cache {self.path} was set aside as {aside.name}: {reason}; a new one was begun")
 
@@ -162,13 +162,13 @@ class Cache:
 def _exchange(value: Any) -> Exchange:
     shape = {"method": str, "uri": str, "request": dict, "response": dict, "status": int, "headers": dict}
     if not isinstance(value, Mapping) or not all(isinstance(value.get(name), kind) for name, kind in shape.items()):
-        raise _UntrustedError("an entry is no recorded exchange")
+        raise _UntrustedError("an entry is not a recorded exchange")
     latency, recorded = float(value.get("latency") or 0.0), str(value.get("recorded") or "")[:10]
     return Exchange(**{name: value[name] for name in shape}, latency=latency, recorded=recorded)
 
 
 def _prepare(path: Path) -> None:
-    """Make the database file, or look whether the one that is there is ours, before anything else reads it."""
+    """Create the database file, or check that the existing one is ours, before anything else reads it."""
     path.mkdir(parents=True, exist_ok=True)
     file = path / _DATABASE
     if not file.exists():
@@ -183,23 +183,23 @@ def _prepare(path: Path) -> None:
 
 
 def _create(file: Path) -> None:
-    """An empty database with our mark, in one step: another process sees all of it or nothing."""
+    """Atomically create an empty database with our mark."""
     new = file.with_name(f"new-{secrets.token_hex(8)}.db")
     with closing(sqlite3.connect(new, isolation_level=None)) as database:
         database.execute(f"PRAGMA application_id = {_APPLICATION}")
         database.execute(f"PRAGMA user_version = {VERSION}")
     try:
         os.link(new, file)
-    except FileExistsError:  # another process was quicker
+    except FileExistsError:  # another process was faster
         return
-    except OSError:  # a file system without links
+    except OSError:  # no hard links on this file system
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
 
 
 def _check_settings(file: Path) -> None:
-    """diskcache sets attributes and pragmas from this table: only those it knows itself may stand there."""
+    """Check the settings table, from which diskcache sets attributes and pragmas: only its own are allowed."""
     from diskcache.core import DEFAULT_SETTINGS, METADATA
 
     with closing(sqlite3.connect(file, timeout=60)) as database:

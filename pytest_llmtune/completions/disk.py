@@ -13,17 +13,17 @@ __all__ = ["MAX_BYTES", "DataCache", "DataDisk", "RefusedRowError"]
 
 
 MAX_BYTES = 64 * 2**20
-"""A value that is larger when decompressed is refused: a small file must not exhaust the memory."""
+"""Limit for a decompressed value: a small file must not exhaust memory."""
 
-_RAW = 1  # diskcache's name for a value that stands in the row itself
+_RAW = 1  # diskcache's mode for a value stored in the row itself
 
 
 class RefusedRowError(ValueError):
-    """A row of the cache is not one that we write."""
+    """A row of the cache was not written by us."""
 
 
 class DataCache(diskcache.Cache):  # type: ignore[misc]
-    """A cache of data, whose database is closed also where opening it found it damaged."""
+    """A cache whose database is closed even if opening finds it damaged."""
 
     def __init__(self, directory: str, **settings: Any) -> None:
         try:
@@ -37,7 +37,7 @@ class DataDisk(diskcache.Disk):  # type: ignore[misc]
     """Text keys and JSON values in SQLite; nothing else is read or written."""
 
     def put(self, key: Any) -> tuple[str, bool]:
-        """The key as the database holds it."""
+        """The key as stored in the database."""
         if not isinstance(key, str):
             raise RefusedRowError(f"a key of the cache is {type(key).__name__}, not text")
         return key, True
@@ -45,7 +45,7 @@ class DataDisk(diskcache.Disk):  # type: ignore[misc]
     def get(self, key: Any, raw: Any) -> str:
         """The key of a row."""
         if not raw or not isinstance(key, str):
-            raise RefusedRowError("a key of the cache is pickled or no text")
+            raise RefusedRowError("a key of the cache is pickled or not text")
         return key
 
     def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, sqlite3.Binary]:  # noqa: ARG002
@@ -59,10 +59,10 @@ class DataDisk(diskcache.Disk):  # type: ignore[misc]
         """The value of a row.
 
         Raises:
-            RefusedRowError: the row is pickled, names a file, is too large, or is no JSON.
+            RefusedRowError: the row is pickled, names a file, is too large, or is not JSON.
         """
         if mode != _RAW or filename is not None or read or not isinstance(value, bytes):
-            raise RefusedRowError("a row of the cache is pickled, or stands in a file")
+            raise RefusedRowError("a row of the cache is pickled, or in a file")
         unzip = zlib.decompressobj()
         try:
             data = unzip.decompress(value, MAX_BYTES)
@@ -73,5 +73,5 @@ class DataDisk(diskcache.Disk):  # type: ignore[misc]
             raise RefusedRowError(f"a row of the cache is corrupt: {error}") from None
 
     def remove(self, file_path: Any) -> NoReturn:
-        """Called for a row that names a file; ours never do, and a foreign one must not delete anything."""
+        """Refuse to delete a file that a row names; our rows name none."""
         raise RefusedRowError(f"a row of the cache names the file {file_path!r:.100}")

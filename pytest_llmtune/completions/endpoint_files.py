@@ -26,19 +26,19 @@ __all__ = ["FIELDS", "endpoints_of"]
 
 
 FIELDS = {
-    "name": "what to call it",
+    "name": "a name for messages",
     "kind": "openai or azure",
     "base_url": "its address",
     "api_key": "a key, or a list of keys",
     "api_key_env": "the name of an environment variable, or of an entry of .env, that holds the key",
-    "api_key_file": "a file inside the project with one key a line",
+    "api_key_file": "a file inside the project with one key per line",
     "api_version": "azure only",
     "models": "a list of models, or a mapping of the suite's name to the server's",
     "prices": "by model, USD per 1M tokens",
-    "max_n": "the largest n it takes",
-    "requests_per_minute": "for each key",
-    "tokens_per_minute": "for each key",
-    "concurrency": "requests in flight for each key",
+    "max_n": "the largest n it accepts",
+    "requests_per_minute": "per key",
+    "tokens_per_minute": "per key",
+    "concurrency": "requests in flight per key",
 }
 _ALIASES = {"api_base": "base_url", "api_type": "kind", "model": "models", "azure_endpoint": "base_url"}
 _NUMBERS = ("max_n", "requests_per_minute", "tokens_per_minute", "concurrency")
@@ -61,11 +61,11 @@ def endpoints_of(
     Args:
         given: a list of mappings; or a text: JSON, a YAML or JSON file, a directory with ``key_openai.txt``,
             ``key_aoai.txt`` and ``base_aoai.txt``, or the name of an environment variable that holds one of these.
-            None: one endpoint at ``base_url`` (else OpenAI's, or Azure's where only its variables are set).
-        root: the project's directory, where ``.env`` and relative paths are looked for.
+            None: one endpoint at ``base_url`` (else OpenAI's, or Azure's if only its variables are set).
+        root: the project's directory, with ``.env``, and the base of relative paths.
         environ: instead of the process's environment.
-        trust: what an address in ``.env``, and where ``strange`` any address, must be among.
-        strange: ``given`` or ``base_url`` stands in a suite's YAML, which may be a stranger's.
+        trust: allowed addresses in ``.env``, and for ``strange`` of all endpoints.
+        strange: ``given`` or ``base_url`` is from a YAML suite, which may be untrusted.
 
     Raises:
         SuiteError: a field is unknown or unusable, a file or a key is missing, an address is not trusted; keys are
@@ -93,7 +93,7 @@ def _read(
 
 
 def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> tuple[tuple[Endpoint, ...], bool]:
-    """The endpoints of a list, and whether they may be a stranger's."""
+    """The endpoints of a list, and whether they may be untrusted."""
     entries, where = given, "endpoints"
     if isinstance(given, str):
         entries, where, strange = _entries(given, sources, strange=strange)
@@ -110,7 +110,7 @@ def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> 
 
 
 def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[Endpoint, ...]:
-    """One endpoint from the usual variables."""
+    """The endpoint given by the usual environment variables."""
     address = base_url or sources.value("OPENAI_BASE_URL")
     keys = sources.keys_in("OPENAI_API_KEY")
     azure, azure_keys = sources.value("AZURE_OPENAI_ENDPOINT"), sources.keys_in("AZURE_OPENAI_API_KEY")
@@ -135,26 +135,26 @@ def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[E
 
 
 def _check_dotenv(address: str, key: str, sources: KeySources, trust: Trust) -> None:
-    """A ``.env`` that came with a checkout must not lead a key of the environment away; its own key may go with it."""
+    """Check that a ``.env`` from a checkout does not send a key of the environment to its own address."""
     if sources.only_in_dotenv(address) and not sources.only_in_dotenv(key):
         trust.check(sources.value(address) or "", f"{sources.root / '.env'}: {address}")
 
 
 def _entries(text: str, sources: KeySources, *, strange: bool) -> tuple[Any, str, bool]:
-    """(data, where it stands, whether it may be a stranger's) of a list given as text."""
+    """(data, location, whether it may be untrusted) of a list given as text."""
     text = text.strip()
     if text.startswith(("[", "{")):
         return _parsed(text, "endpoints"), "endpoints", strange
     if (found := _from_files(text, sources, inside=strange)) is not None:
         return *found, strange
-    usable = _LIST_NAME.fullmatch(text) or not strange  # any other variable is no stranger's business
+    usable = _LIST_NAME.fullmatch(text) or not strange  # an untrusted suite must not read other variables
     if usable and (content := (sources.value(text) or "").strip()):
         strange = sources.only_in_dotenv(text)
         if content.startswith(("[", "{")):
             return _parsed(content, text), text, strange
         if (found := _from_files(content, sources, inside=strange)) is not None:
             return *found, strange
-        raise SuiteError(f"endpoints: the environment variable {text} holds neither JSON nor the name of a file")
+        raise SuiteError(f"endpoints: the environment variable {text} is neither JSON nor the name of a file")
     raise SuiteError(
         f"endpoints are {shown(text)}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
         "key_aoai.txt, or the name of an environment variable that holds one of these"
@@ -162,7 +162,7 @@ def _entries(text: str, sources: KeySources, *, strange: bool) -> tuple[Any, str
 
 
 def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tuple[Any, str] | None:
-    """(data, path) of a file or directory; None where there is none."""
+    """(data, path) of a file or directory; None if it does not exist."""
     path = sources.root / name
     try:
         if inside and path.exists() and not path.resolve().is_relative_to(sources.root.resolve()):
@@ -174,12 +174,12 @@ def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tupl
         if path.stat().st_size > _MAX_BYTES:
             raise SuiteError(f"{path} is larger than {_MAX_BYTES} bytes")
         return _parsed(path.read_text("utf-8-sig"), str(path)), str(path)
-    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it, no UTF-8
+    except (OSError, ValueError) as error:  # no permission, name too long, NUL, not UTF-8
         raise SuiteError(f"endpoints: {name!r:.100} cannot be read: {type(error).__name__}") from None
 
 
 def _parsed(text: str, where: str) -> Any:
-    """JSON or YAML; a message about it never quotes it, because it may hold keys."""
+    """Parse JSON or YAML; messages never quote it, because it may contain keys."""
     try:
         return json.loads(text) if text.lstrip().startswith(("[", "{")) else load(text)
     except json.JSONDecodeError as error:
@@ -190,7 +190,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
-    """OpenAI with all keys of ``key_openai.txt``, then each line of ``base_aoai.txt`` with that line's key."""
+    """OpenAI with all keys of ``key_openai.txt``, then each line of ``base_aoai.txt`` with its key in ``key_aoai.txt``."""
     here = replace(sources, root=directory)
     found = []
     if (directory / "key_openai.txt").is_file():
@@ -201,9 +201,9 @@ def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
         if len(bases) != len(keys):
             raise SuiteError(
                 f"{directory}: key_aoai.txt has {len(keys)} keys, and base_aoai.txt has {len(bases)} addresses; "
-                "each key needs the address in the same line"
+                "each key needs the address on the same line"
             )
-        for number, base in enumerate(bases, 1):  # the file may hold keys, mixed up with the other one
+        for number, base in enumerate(bases, 1):  # the file may contain keys by mistake
             check_address(base, f"{directory / 'base_aoai.txt'} line {number}", quoted=False)
         found += [
             Endpoint(base, (key,), "azure", api_version=_AZURE_VERSION) for base, key in zip(bases, keys, strict=True)
@@ -244,11 +244,11 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
 
 
 def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
-    """The keys of one entry: given, or named, or of the usual variable."""
+    """The keys of an entry: given, named, or from the usual variable."""
     if (given := fields.get("api_key")) is not None:
         listed = [given] if isinstance(given, str) else given
         if not isinstance(listed, list) or not listed or not all(isinstance(key, str) and key for key in listed):
-            raise SuiteError(f"{where}: api_key is no text and no list of texts")
+            raise SuiteError(f"{where}: api_key must be a string or a list of strings")
         return tuple(secret(key, f"{where}.api_key", where) for key in listed)
     if (variable := fields.get("api_key_env")) is not None:
         return sources.from_variable(str(variable), where)

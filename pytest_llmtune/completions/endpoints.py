@@ -1,4 +1,4 @@
-"""Endpoints, and which of them a suite may send keys to."""
+"""Endpoints, and which of them may receive keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["LOCAL", "OPENAI_URL", "Endpoint", "Trust", "check_address"]
 
 OPENAI_URL = "https://api.openai.com/v1"
 LOCAL = ("localhost", "127.0.0.1", "::1")
-"""This machine."""
+"""Hosts of this machine."""
 _PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int | None]
@@ -31,23 +31,23 @@ Origin = tuple[str, str, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The addresses that the user named: on the command line, in the environment, in the ini file."""
+    """Addresses named by the user: on the command line, in the environment, in the ini file."""
 
     addresses: tuple[str, ...] = ()
-    """Trusted with scheme, host and port, whatever their path."""
+    """Trusted by scheme, host and port, with any path."""
     hosts: tuple[str, ...] = ()
-    """``llmtune_trust_hosts``: trusted over https at any port; ``host:port`` at that port, over http too."""
+    """``llmtune_trust_hosts``: trusted over https at any port; ``host:port`` only at that port, also over http."""
 
     @classmethod
     def of(cls, addresses: Iterable[str | None] = (), hosts: Iterable[str] = ()) -> Trust:
-        """Addresses that are None are left out."""
+        """Create from addresses, ignoring None."""
         return cls(tuple(filter(None, addresses)), tuple(host.lower() for host in hosts))
 
     def check(self, address: str, where: str) -> None:
-        """Refuse an address that a suite in YAML, or a ``.env``, names and that the user never named.
+        """Refuse an address that a YAML suite, or ``.env``, gives but the user did not.
 
         Raises:
-            SuiteError: it is neither this machine, nor OpenAI's, nor trusted; says how to trust it.
+            SuiteError: neither this machine, nor OpenAI's, nor trusted; the message says how to trust it.
         """
         scheme, host, port = origin = _origin(address)
         if host in LOCAL or origin in {_origin(known) for known in (OPENAI_URL, *self.addresses)}:
@@ -55,8 +55,8 @@ class Trust:
         if (scheme == "https" and host in self.hosts) or f"{host}:{port}" in self.hosts:
             return
         raise SuiteError(
-            f"{where}: the address {scheme}://{host} may be a stranger's: neither the command line nor the environment "
-            f"nor pytest's ini file names it, so neither key nor data is sent there; if it is meant, put "
+            f"{where}: the address {scheme}://{host} is not trusted: neither the command line nor the environment "
+            f"nor pytest's ini file names it, so no key or data is sent there; to trust it, put "
             f"llmtune_trust_hosts = {host} into the ini file"
         )
 
@@ -65,7 +65,7 @@ def _origin(address: str) -> Origin:
     try:
         parts = urlsplit(address)
         return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
-    except ValueError:  # a port that is no number, an unclosed bracket
+    except ValueError:  # an invalid port, an unclosed bracket
         return "", address, None
 
 
@@ -75,21 +75,21 @@ class Endpoint:
 
     base_url: str
     keys: tuple[Secret, ...]
-    """Used in turn."""
+    """Used in rotation."""
     kind: Literal["openai", "azure"] = "openai"
     name: str = ""
-    """What people know it by; the host where it is not given."""
+    """Name for messages; default: the host."""
     models: Mapping[str, str] | None = None
-    """The models it serves: a suite's name to the server's own; None: all, by the suite's names."""
+    """The models it serves, by a suite's name, with the server's name; None: all, under the suite's names."""
     prices: Mapping[str, Price] = field(default_factory=dict)
-    """By a suite's name of the model; they win over the price book for what this server answers."""
+    """Prices by a suite's model name, which override the price book for this server."""
     max_n: int | None = None
     requests_per_minute: float | None = None
-    """For each key."""
+    """Per key."""
     tokens_per_minute: float | None = None
-    """For each key; a request counts with its prompt (estimated) and all it may answer."""
+    """Per key; a request counts as its estimated prompt plus the limit of its answer."""
     concurrency: int | None = None
-    """Requests in flight for each key; None: the run's."""
+    """Requests in flight per key; None: the run's."""
     api_version: str | None = None
     """Azure only."""
 
@@ -98,25 +98,25 @@ class Endpoint:
         return self.name or urlsplit(self.base_url).netloc
 
     def serves(self, model: str) -> bool:
-        """Whether it has a suite's model, as far as its list says."""
+        """Whether it serves a model, according to its list."""
         return self.models is None or model in self.models
 
     def own_name(self, model: str) -> str:
-        """The server's name of a suite's model."""
+        """The server's name for a suite's model."""
         return model if self.models is None else self.models[model]
 
     def url(self, model: str) -> str:
-        """The address of chat completions."""
+        """The URL of chat completions."""
         if self.kind == "azure":
             path = f"openai/deployments/{quote(self.own_name(model))}/chat/completions"
             return f"{self._root}/{path}?api-version={self.api_version}"
         return f"{self.base_url.rstrip('/')}/chat/completions"
 
     def client(self, key: Secret, timeout: float, trusted: ssl.SSLContext) -> openai.AsyncOpenAI:
-        """A client of this server that never retries by itself: retries are counted and paid for elsewhere.
+        """A client of this server without its own retries, which are handled by the requester.
 
         Args:
-            trusted: the certificates; clients share them, for reading them takes longer than a request.
+            trusted: certificates, shared because loading them takes longer than a request.
         """
         import openai
 
@@ -139,27 +139,27 @@ class Endpoint:
 
     @property
     def _root(self) -> str:
-        """An Azure resource's address without the path that the client adds."""
+        """An Azure resource's URL without the path that the client adds."""
         return self.base_url.rstrip("/").removesuffix("/openai")
 
 
 def check_address(address: str, where: str, *, quoted: bool = True) -> None:
-    """Refuse what is no address of a server.
+    """Refuse an invalid server address.
 
     Args:
-        quoted: whether the message may say it; what looks like a key it never says.
+        quoted: whether the message may show it; anything that looks like a key is never shown.
 
     Raises:
-        SuiteError: it is none.
+        SuiteError: it is invalid.
     """
     try:
         parts = urlsplit(address)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         usable = usable and address.isprintable() and " " not in address
-    except ValueError:  # a port that is no number, an unclosed bracket
+    except ValueError:  # an invalid port, an unclosed bracket
         usable = False
     if usable and "@" in parts.netloc:
-        raise SuiteError(f"{where}: the address holds a user or password; give the key as api_key_env instead")
+        raise SuiteError(f"{where}: the address has a user or password; give the key as api_key_env instead")
     if not usable:
         got = shown(address) if quoted else "none"
         raise SuiteError(f"{where}: the address is {got}; valid: http://... or https://...")

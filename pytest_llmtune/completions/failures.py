@@ -1,4 +1,4 @@
-"""Classify failed requests: retry, give up on the request, the key or the endpoint."""
+"""Classify failed requests: retry, or give up on the request, the key or the endpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Hide: TypeAlias = Callable[[str], str]
 
 
 class Kind(StrEnum):
-    """Kinds of failure, in the words of the final account."""
+    """Kinds of failure, as named in the run's summary."""
 
     RATE_LIMIT = "rate limit (429)"
     SERVER = "server error"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
     NO_QUOTA = "no quota left"
     MOVED = "redirected elsewhere"
     CLOSED = "closed"
-    """Not sent: the endpoint turned out to be of no use while the request waited."""
+    """Not sent: the endpoint was closed while the request waited."""
 
     @property
     def passing(self) -> bool:
@@ -51,15 +51,15 @@ class Failure:
 
     kind: Kind
     message: str
-    """The server's own words, or the client's; cut, and without a key."""
+    """The server's or client's message, shortened and without keys."""
     uncertain: bool = False
-    """Whether the provider may have done, and billed, the work."""
+    """Whether the provider may have billed it."""
     retry_after: float | None = None
-    """Seconds the server asked us to wait."""
+    """Seconds to wait, as requested by the server."""
     body: Mapping[str, Any] | None = None
     """The server's error document."""
     page: bool = False
-    """Whether the answer was no JSON: a firewall's or a proxy's page, and not the model server's word."""
+    """Whether the response was not JSON: a firewall's or proxy's page instead of the model server's."""
 
 
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
@@ -83,7 +83,7 @@ _LIMITS = tuple(
 
 
 def failure_of(error: Exception, hide: Hide = str) -> Failure:
-    """Read an exception of the openai client; ``hide`` takes keys out of what the server says."""
+    """Classify an exception of the openai client; ``hide`` removes keys from the server's message."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -96,7 +96,7 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
         return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
-        if (ours := _ours(cause, hide)) is not None:  # as openai 3.0 wraps them
+        if (ours := _ours(cause, hide)) is not None:  # wrapped by openai 3.0
             return ours
         if type(cause).__name__ in _UNSENT:
             return Failure(Kind.CONNECT, _clean(f"{cause}", hide) or "connection refused")
@@ -105,7 +105,7 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
 
 
 def _ours(error: BaseException | None, hide: Hide) -> Failure | None:
-    """What our own HTTP client raises."""
+    """Classify an exception of our own HTTP client."""
     from pytest_llmtune.completions.http_client import ElsewhereError, TooLargeError
 
     if isinstance(error, ElsewhereError):
@@ -116,9 +116,9 @@ def _ours(error: BaseException | None, hide: Hide) -> Failure | None:
 
 
 def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
-    """The fault that a response of status 200 tells of: in place of its choices, beside them, or inside one of them.
+    """The error that a response with status 200 reports: instead of its choices, next to them, or inside one.
 
-    An answer that broke off is no answer, however much of it came; what came may be billed.
+    An interrupted answer is a failure, however much of it arrived; it may be billed.
     """
     choices = response.get("choices")
     answers = [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
@@ -162,7 +162,7 @@ def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
 
 
 def n_limit(message: str, refused: int) -> int:
-    """The largest n that a server takes, read from its refusal of ``refused`` (2 or more), else half of that."""
+    """The largest n that a server accepts, from its refusal of ``refused`` (2 or more), else half of that."""
     for pattern in _LIMITS:
         found = [int(number) for number in pattern.findall(message)]
         if fitting := [number for number in found if 1 <= number < refused]:
@@ -173,14 +173,14 @@ def n_limit(message: str, refused: int) -> int:
 
 
 def backoff(tries: int, base: float, longest: float = 30.0) -> float:
-    """Seconds to wait after the ``tries``-th failure: doubled each time, and spread at random."""
+    """Seconds to wait after the ``tries``-th failure: exponential backoff with jitter."""
     return float(min(longest, base * 2 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None where neither can be read.
+    """Seconds from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None if neither is readable.
 
-    A date in the past, or no seconds at all, says nothing: clocks differ.
+    A date in the past, or zero seconds, is ignored, because clocks differ.
     """
     milliseconds, text = _seconds(headers.get("retry-after-ms") or ""), (headers.get("retry-after") or "").strip()
     if milliseconds is not None:
@@ -189,13 +189,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return seconds or None
     try:
         left = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError, IndexError):  # whatever stands there
+    except (ValueError, TypeError, OverflowError, IndexError):  # any malformed value
         return None
     return left if left > 0 else None
 
 
 def _seconds(text: str) -> float | None:
-    """A number from 0; None where the text is none."""
+    """A number from 0; None if the text is not one."""
     try:
         seconds = float(text)
     except ValueError:
@@ -204,10 +204,10 @@ def _seconds(text: str) -> float | None:
 
 
 def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:
-    """The server's own words, in whichever of the usual fields they stand."""
+    """The server's message, from any of the usual fields."""
     for name in ("message", "detail", "error", "error_description", "title", "errors"):
         words = body.get(name)
-        if isinstance(words, list) and words:  # FastAPI lists what is wrong with each field
+        if isinstance(words, list) and words:  # FastAPI lists the errors of each field
             words = words[0]
         if isinstance(words, Mapping):
             words = words.get("message") or words.get("msg") or words.get("detail")
@@ -217,5 +217,5 @@ def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:
 
 
 def _clean(text: str, hide: Hide) -> str:
-    """One short line; servers repeat a refused key, or parts of it."""
+    """One short line without keys, because servers repeat a refused key, or parts of it."""
     return _KEY.sub("[key]", " ".join(hide(text).split()))[:300]

@@ -1,4 +1,4 @@
-"""An OpenAI client whose responses are limited in size and never follow redirects to other hosts."""
+"""An HTTP client for openai that limits the size of responses and does not follow redirects to other hosts."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ __all__ = ["MOST_BYTES", "BoundedClient", "ElsewhereError", "TooLargeError"]
 
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of one response, decompressed; a hundred answers of a thousand tokens with their logprobs have a third of it."""
+"""Limit for a decompressed response; 100 answers of 1,000 tokens with logprobs take a third of it."""
 _MOST_OF_FILES = 1024 * 1024 * 1024
-"""Of a batch's results, which are one file."""
+"""Limit for a batch's results, which are one file."""
 _HOPS = 5
 _OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class TooLargeError(Exception):
-    """A response went on past the limit."""
+    """A response exceeds the limit."""
 
 
 class ElsewhereError(Exception):
-    """A server sends requests on to another one, which nobody has named."""
+    """A server redirects to another one."""
 
 
 class BoundedClient(openai.DefaultAsyncHttpxClient):
-    """Reads every response whole before anybody sees it, errors too: what was read is then in bounds.
+    """Reads every response completely, including errors, within a size limit.
 
-    A redirect is followed within the same scheme, host and port, and where the request stays as it is. Elsewhere would
-    go the prompts, and with them a key in a header that HTTP libraries do not know to take out, as Azure's.
+    A redirect is followed only to the same scheme, host and port, with an unchanged request. Another host would receive
+    the prompts, and a key in a header that HTTP libraries do not know to remove, such as Azure's.
     """
 
     most: int | None = None
-    """Bytes of a response; None: as its address asks for."""
+    """Limit in bytes; None: depends on the URL."""
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:  # noqa: ARG002
-        """Send it and read the answer, also where a ``stream`` was asked for.
+        """Send a request and read the response, even for a ``stream``.
 
         Raises:
-            TooLargeError: the answer has more bytes than any proper one.
+            TooLargeError: the response exceeds the limit.
             ElsewhereError: the server redirects to another one.
         """
         options["follow_redirects"] = False
@@ -77,4 +77,4 @@ def _check(request: httpx2.Request, response: httpx2.Response, following: httpx2
     same = (url.scheme, url.host, url.port) == (target.scheme, target.host, target.port)
     if not same or following.method != request.method:
         shown = target.copy_with(query=None, fragment=None, username=None, password=None)
-        raise ElsewhereError(f"HTTP {response.status_code}: it sends requests on to {shown}; is base_url right?")
+        raise ElsewhereError(f"HTTP {response.status_code}: it redirects to {shown}; check base_url")

@@ -1,4 +1,4 @@
-"""Ask endpoints for n answers: split, retry, reserve, keep each exchange as it arrives."""
+"""Request n answers from endpoints: split, retry, reserve, store each exchange as it arrives."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ __all__ = ["Attempts", "HttpRequester", "OnExchange", "Reserving", "RetryPolicy"
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long and how often to try."""
+    """Time limits and number of attempts."""
 
     timeout: float
     """Seconds for one HTTP request."""
     total: float
     """Seconds for one completion with all its retries."""
     attempts: int
-    """HTTP requests for the same answers, waiting out of rate limits not counted."""
+    """HTTP requests for the same answers, not counting waits for rate limits."""
     pause: float
     """Seconds before the first retry; doubled for each further one."""
     end: float = float("inf")
-    """When the run's time is up, on the monotonic clock."""
+    """Deadline of the run, on the monotonic clock."""
 
 
 @dataclass(slots=True, eq=False)
 class Attempts:
-    """How far one request has come."""
+    """State of one request over its attempts."""
 
     request: CompletionRequest
     end: float
-    """When its time is up, on the monotonic clock; the run's end until it is sent for the first time."""
+    """Deadline on the monotonic clock; the run's until it is first sent."""
     started: float | None = None
     sent: float = 0.0
-    """When it was sent for the last time."""
+    """When it was last sent."""
     tries: int = 0
     odd: int = 0
-    """Refusals that may be this request's own."""
+    """Refusals that may be specific to this request."""
     failure: Failure | None = None
     avoid: set[KeyChannel] = field(default_factory=set)
 
@@ -67,7 +67,7 @@ class Attempts:
         return str(self.request.body.get("model"))
 
     def begin(self, patience: RetryPolicy) -> float:
-        """The clock runs from the first sending or rest on, not while the request queues; seconds for sending now."""
+        """Start the clock, at the first attempt or rest and not while queued; returns seconds for this attempt."""
         self.sent = now = time.monotonic()
         if self.started is None:
             self.started, self.end = now, min(now + patience.total, self.end)
@@ -75,24 +75,24 @@ class Attempts:
 
 
 OnExchange = Callable[[Exchange, Decimal], None]
-"""Stores an exchange that cost so many USD; it is called before the dollars are counted."""
+"""Stores an exchange and its cost in USD; called before the cost is counted."""
 
 
 class Reserving(Protocol):
-    """Where dollars are reserved before they are spent: a ledger, here or elsewhere."""
+    """A ledger, in this process or another, in which USD are reserved before they are spent."""
 
     def reserve(self, amount: Decimal, model: str = "") -> AbstractAsyncContextManager[Reservation]: ...
 
 
 _FREE = Decimal(0)
-_GRACE = 2.0  # seconds that what is in flight has to arrive after Ctrl-C
-_COURTESY = 10.0  # seconds that a server has to say which models there are
+_GRACE = 2.0  # seconds for requests in flight to be answered after Ctrl-C
+_COURTESY = 10.0  # seconds for a server to list its models
 _TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the suite)"
 
 
 @dataclass(slots=True, eq=False)
 class HttpRequester:
-    """The live side of a source."""
+    """Sends a source's requests over HTTP."""
 
     fleet: EndpointPool
     billing: Billing
@@ -100,17 +100,17 @@ class HttpRequester:
     account: RequestStats
     patience: RetryPolicy
     slots: AdaptiveLimiter
-    """HTTP requests in flight, over all lanes."""
+    """Limits HTTP requests in flight, over all channels."""
     hide: Hide = str
-    """Takes keys out of what servers say."""
+    """Removes keys from servers' messages."""
     _largest: dict[tuple[int, str, bool], int] = field(default_factory=dict)
-    """The largest n that an endpoint takes for a model, greedy or not, where it refused more."""
+    """The largest n that an endpoint accepts for a model, greedy or not, if it refused more."""
 
     @classmethod
     def of(cls, terms: SourceSettings, ledger: Reserving, account: RequestStats, hide: Hide) -> HttpRequester:
-        """Ready to ask on these terms; a deadline runs from now on."""
+        """A requester with these settings; the deadline starts now."""
         batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
-        from pytest_llmtune.completions import http_client as bounded_client  # noqa: F401  # seconds, and not the deadline's
+        from pytest_llmtune.completions import http_client as bounded_client  # noqa: F401  # importing it takes seconds, which must not count
 
         return cls(
             EndpointPool.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
@@ -129,12 +129,12 @@ class HttpRequester:
         )
 
     async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
-        """Get n answers and keep them, in as many requests as the server wants it in.
+        """Get and store n answers, in as many requests as the server's limits need.
 
         Raises:
-            CompletionError: given up; what was answered is kept.
+            CompletionError: given up; answers so far are stored.
             EndpointError: no endpoint can serve the model.
-            BudgetExhaustedError: it does not fit into the ledger.
+            BudgetExhaustedError: it exceeds the budget.
         """
         missing = n
 
@@ -152,28 +152,28 @@ class HttpRequester:
 
     @property
     def known(self) -> ServerFacts:
-        """What was learned of the servers so far."""
+        """What is known about the servers so far."""
         landed = ((at, model) for at, lane in enumerate(self.fleet.lanes) for model in lane.landed)
         return ServerFacts(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
 
     def recall(self, known: ServerFacts) -> None:
-        """Take over what another one learned of the same servers."""
+        """Take over what another requester learned about the same servers."""
         self._largest.update(known.largest)
         self.billing.recall(known.counts_one)
         for at, model in known.landed:
             self.fleet.lanes[at].pilot(model).landed = True
 
     def _most_at_once(self, request: CompletionRequest) -> int | None:
-        """The largest n to ask for in one request, as far as it is known."""
+        """The largest n for one request, if known."""
         return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
 
     async def ask(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
-        """Get n answers and keep them; fewer, but one at least, where the server gives no n at once.
+        """Get and store n answers; fewer, but at least one, if the server does not support n.
 
         Raises:
             CompletionError: given up.
             EndpointError: no endpoint can serve the model.
-            BudgetExhaustedError: it does not fit into the ledger.
+            BudgetExhaustedError: it exceeds the budget.
         """
         job = Attempts(request, self.patience.end)
         while True:
@@ -189,14 +189,14 @@ class HttpRequester:
                 self._retry_or_raise(lane, job, failure)
 
     async def _lane(self, job: Attempts) -> KeyChannel:
-        """The lane for the next try, waiting where all of them rest."""
+        """The channel for the next attempt; waits while all are resting."""
         while True:
             if time.monotonic() > job.end:
                 raise self._given_up(job)
             lane, seconds = self.fleet.choose(job.model, job.avoid)
             if lane is not None:
                 return lane
-            if seconds == 0.0:  # every lane has failed this request: begin again, later
+            if seconds == 0.0:  # every channel has failed this request: start over, later
                 job.avoid.clear()
                 seconds = backoff(max(1, job.tries), self.patience.pause)
             else:
@@ -210,7 +210,7 @@ class HttpRequester:
             await asyncio.sleep(seconds)
 
     async def _attempt(self, lane: KeyChannel, job: Attempts, n: int, keep: OnExchange) -> Failure | None:
-        """Send it once; None where answers were kept."""
+        """Send the request once; None if answers were stored."""
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(lane, body, n)
         async with self.slots.entered(), self.ledger.reserve(worst, job.model) as reservation:
@@ -224,14 +224,14 @@ class HttpRequester:
                     seconds = job.begin(self.patience)
                     too_many = n > (self._limit(lane, job.request) or n)
                     if seconds <= 0 or too_many or reservation.overdrawn or not lane.usable(job.model):
-                        return Failure(Kind.CLOSED, "")  # found out while this request waited
+                        return Failure(Kind.CLOSED, "")  # closed while this request waited
                     found = await self._send(lane, body, seconds, reservation, keep)
                     if isinstance(found, Failure):
-                        pilot.landed |= found.kind is Kind.TIMEOUT  # else all would wait for it, one after another
+                        pilot.landed |= found.kind is Kind.TIMEOUT  # otherwise all would wait for it, one after another
                         first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
                         await self._lost(lane, job, found, reservation)
                         return found
-                    self._billed(lane, found, reservation)  # known before others follow
+                    self._billed(lane, found, reservation)  # before other requests follow
                     first.landed = pilot.landed = True
             lane.succeeded()
             await self._received(lane, found, reservation, keep)
@@ -242,7 +242,7 @@ class HttpRequester:
     async def _send(
         self, lane: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation, keep: OnExchange
     ) -> Exchange | Failure:
-        """Post it; cancelled, it waits two seconds for the answer, which is paid for and is kept."""
+        """Post the request; on cancellation, wait two seconds for the answer, which is paid for, and store it."""
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
         sending = asyncio.ensure_future(send(lane, body, seconds, self.hide))
         try:
@@ -263,7 +263,7 @@ class HttpRequester:
             raise
 
     async def _lost(self, lane: KeyChannel, job: Attempts, failure: Failure, reservation: Reservation) -> None:
-        """Draw the consequences for the ledger and the lane, before another request goes the same way."""
+        """Update ledger and channel after a failure, before another request uses the channel."""
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
         match failure.kind:
@@ -290,19 +290,19 @@ class HttpRequester:
                 lane.slow_down(job.sent, failure, self.patience.pause)
 
     def _billed(self, lane: KeyChannel, found: Exchange, reservation: Reservation) -> None:
-        """What an answer costs, as far as it says itself; one that costs more than was asked for makes others count so."""
+        """Settle the cost of an answer by its own usage; if above its reservation, enlarge other reservations."""
         cost = self.billing.cost(lane, found)
         if reservation.billed(cost):
             self.account.note(
-                f"{lane.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} where "
-                f"${reservation.asked:.6f} is the most): what is asked of it counts with what it billed"
+                f"{lane.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} instead of at "
+                f"most ${reservation.asked:.6f}): later requests reserve accordingly"
             )
 
     async def _received(self, lane: KeyChannel, found: Exchange, reservation: Reservation, keep: OnExchange) -> None:
         exchange, extra = found, _FREE
         try:
             exchange, extra = await self.billing.counted(lane, found)
-        finally:  # also when cancelled: it is paid for
+        finally:  # even if cancelled, because it is paid for
             cost = self.billing.cost(lane, exchange) + extra
             reservation.settle(cost)
             self._keep(exchange, cost, keep)
@@ -317,14 +317,12 @@ class HttpRequester:
         self.account.paid += cost
 
     def _retry_or_raise(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
-        """Draw the consequences of a failure for this request: return, to try again."""
+        """Raise if this request has failed for good; return to try again."""
         match failure.kind:
             case Kind.CLOSED | Kind.MOVED:
-                return  # another lane may serve it
+                return  # another channel may serve it
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
-                if (
-                    lane.why_closed(job.model) is None
-                ):  # one odd reply: this request is tried once more, and fails alone
+                if lane.why_closed(job.model) is None:  # one odd reply: only this request fails, after another try
                     self._odd(lane, job, failure)
             case Kind.RATE_LIMIT:
                 self.account.retried[str(failure.kind)] += 1
@@ -358,7 +356,7 @@ class HttpRequester:
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
         why = _TIME_IS_UP if job.end >= self.patience.end else f"no turn within {self.patience.total:g} s"
         if job.failure is None:
-            return CompletionError(f"{job.model}: not asked: {why}")
+            return CompletionError(f"{job.model}: not sent: {why}")
         seconds = time.monotonic() - (job.started or time.monotonic())
         said = f"given up after {seconds:.1f} s and {job.tries} faults; the last: {job.failure.message}"
         late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
@@ -373,17 +371,17 @@ class HttpRequester:
         place = _place(lane, job.request)
         self._largest[place] = min(limit, self._largest.get(place, limit))
         self.account.note(
-            f"{lane.endpoint.label} gives at most {self._largest[place]} answers a request for {job.model}"
+            f"{lane.endpoint.label} gives at most {self._largest[place]} answers per request for {job.model}"
         )
 
 
 def _place(lane: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
-    """Where a limit of n holds; some servers take n > 1 only where they sample."""
+    """Key of a limit of n; some servers accept n > 1 only when sampling."""
     return lane.order, str(request.body.get("model")), request.body.get("temperature") == 0
 
 
 def _split(missing: int, most: int | None) -> list[int]:
-    """Requests of at most ``most`` answers each."""
+    """Split into requests of at most ``most`` answers."""
     if most is None or missing <= most:
         return [missing]
     full, rest = divmod(missing, most)
@@ -391,7 +389,7 @@ def _split(missing: int, most: int | None) -> list[int]:
 
 
 async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run the parts of one completion to their ends, so that paid answers are kept; then raise the gravest error."""
+    """Complete all parts of a completion, so that paid answers are stored; then raise the most severe error."""
     results = await asyncio.gather(*jobs, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     if errors:

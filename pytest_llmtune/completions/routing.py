@@ -1,4 +1,4 @@
-"""Spread requests over endpoints and keys within their limits."""
+"""Distribute requests over endpoints and keys within their limits."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.keys import Secret
 
 _FAILING = 5
-"""Failures before the first answer after which a server counts as down."""
+"""Number of failures before the first answer after which a server is considered down."""
 
 __all__ = ["ANY", "AdaptiveLimiter", "Canary", "EndpointPool", "KeyChannel", "RateLimiter", "ServerFacts"]
 
 
 @dataclass(slots=True, eq=False)
 class AdaptiveLimiter:
-    """At most ``most`` at once; fewer after a server said that it is too many, and slowly more again.
+    """Limits concurrent requests to ``most``; fewer after a 429, and slowly more again.
 
-    Additive increase, multiplicative decrease, as TCP does it.
+    Additive increase, multiplicative decrease, as in TCP.
     """
 
     most: int
@@ -47,7 +47,7 @@ class AdaptiveLimiter:
 
     @asynccontextmanager
     async def entered(self) -> AsyncIterator[None]:
-        """Be one of those inside."""
+        """Hold one of the slots."""
         if self.inside >= int(self.allowed) or self._waiting:
             await self._wait()
         else:
@@ -59,7 +59,7 @@ class AdaptiveLimiter:
             self._admit()
 
     def shrink(self, sent: float) -> bool:
-        """Too many: allow 30 % fewer; of the refusals of one burst only the first counts, and gives True.
+        """Allow 30 % fewer; only the first refusal of a burst counts, and returns True.
 
         Args:
             sent: when the refused request was sent, on the monotonic clock.
@@ -71,7 +71,7 @@ class AdaptiveLimiter:
         return True
 
     def grow(self) -> None:
-        """It went well: allow one more after as many successes as are allowed at once."""
+        """Note a success: allow one more after as many successes as the current limit."""
         if self.allowed < self.most:
             self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
             self._admit()
@@ -82,7 +82,7 @@ class AdaptiveLimiter:
         try:
             await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():  # admitted in the same moment
+            if place.done() and not place.cancelled():  # admitted at the same moment
                 self.inside -= 1
                 self._admit()
             raise
@@ -97,17 +97,17 @@ class AdaptiveLimiter:
 
 @dataclass(slots=True, eq=False)
 class RateLimiter:
-    """So many units a minute, evenly: each caller waits for its place on the time line (a leaky bucket)."""
+    """Limits units per minute, evenly spaced (a leaky bucket)."""
 
     per_minute: float
     _next: float = 0.0
 
     def wait(self) -> float:
-        """Seconds that the next caller waits."""
+        """Seconds that the next caller has to wait."""
         return max(0.0, self._next - time.monotonic())
 
     async def take(self, amount: float = 1.0) -> None:
-        """Wait until ``amount`` more may go."""
+        """Wait until ``amount`` more units are allowed."""
         now = time.monotonic()
         start = max(now, self._next)
         self._next = start + amount * 60.0 / self.per_minute
@@ -117,14 +117,14 @@ class RateLimiter:
 
 @dataclass(slots=True, eq=False)
 class Canary:
-    """The first request goes alone: a wrong key or a model that is gone is then found out once, not sixteen times."""
+    """Sends the first request alone, so that a wrong key or missing model is found by one request, not sixteen."""
 
     landed: bool = False
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def flight(self) -> AsyncIterator[Canary]:
-        """Alone until one has ``landed``, then together."""
+        """One at a time until one has ``landed``, then concurrently."""
         if not self.landed:
             async with self._lock:
                 if not self.landed:
@@ -134,14 +134,14 @@ class Canary:
 
 
 ANY = ""
-"""The pilot of all models: one request finds out whether the key is taken."""
+"""Key of the canary for all models: one request finds out whether the key is accepted."""
 
 _CONNECTIONS = 60 / 0.004
-"""New connections a minute: more at once than the queue of a small server takes are reset, or stand for a second."""
+"""New connections per minute: more than a small server's queue holds are reset, or delayed by a second."""
 _POOLED = 8
-"""Requests at once by one client: its pool looks at all its connections for each of them, and keeps but a hundred."""
+"""Concurrent requests per client: its pool scans all connections for each request, and keeps only a hundred."""
 _BELIEVED = 3
-"""Bursts of 429 in a row for which a wait shorter than the first retry's is kept to."""
+"""Consecutive bursts of 429 for which a short ``retry-after`` is respected."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,39 +151,39 @@ class KeyChannel:
     endpoint: Endpoint
     key: Secret
     order: int
-    """The endpoint's place in the list."""
+    """The endpoint's position in the list."""
     timeout: float
     gate: AdaptiveLimiter
     requests: RateLimiter | None = None
     tokens: RateLimiter | None = None
     pilots: dict[str, Canary] = field(default_factory=dict)
-    """By model."""
+    """Canaries by model."""
     strikes: int = 0
     """Bursts of 429 since the last success."""
     opening: RateLimiter = field(default_factory=lambda: RateLimiter(_CONNECTIONS))
     opened: int = 0
-    """Connections, or a few less: as many as there were requests at once."""
+    """Approximate number of connections: the most concurrent requests so far."""
     taken: int = 0
-    """How often it was chosen; keys take turns by it."""
+    """How often it was chosen, for rotating keys."""
     rests_until: float = 0.0
-    """On the monotonic clock."""
+    """End of the rest, on the monotonic clock."""
     rests_for: Failure | None = None
     works: bool = False
-    """Whether anything was ever answered."""
+    """Whether it ever answered."""
     doubts: dict[str | None, tuple[float, str]] = field(default_factory=dict)
-    """Of a model, or (None) of the key: since when, and by which request."""
+    """Suspected model, or (None) key: since when, and by which request."""
     failing: list[float] = field(default_factory=list)
-    """When requests failed before anything was answered, on the monotonic clock."""
+    """Times of failures before the first answer, on the monotonic clock."""
     closed: dict[str | None, str] = field(default_factory=dict)
-    """Why it cannot be used any more: for one model, or (None) for all."""
+    """Why it is closed: for one model, or (None) for all."""
     batching: Batching | None = None
-    """Where requests go as batches instead of one by one."""
+    """Settings for sending requests as batches; None: one by one."""
     _clients: deque[openai.AsyncOpenAI] = field(default_factory=deque, repr=False)
     _trusted: ssl.SSLContext | None = field(default=None, repr=False)
     _batcher: Batcher | None = field(default=None, repr=False)
 
     async def post(self, model: str, body: Mapping[str, Any]) -> str:
-        """The text of the answer to a chat completion; raises what the openai client raises."""
+        """The response to a chat completion; raises the openai client's exceptions."""
         wire = {**body, "model": self.endpoint.own_name(model)}
         if self.batching is not None:
             self._batcher = self._batcher or Batcher(self.client(), self.batching, self.endpoint.base_url)
@@ -191,7 +191,7 @@ class KeyChannel:
         return str(await self.client().post("/chat/completions", cast_to=str, body=wire))
 
     def client(self) -> openai.AsyncOpenAI:
-        """The next one; as many as it takes to have few connections in each take turns."""
+        """The next client in rotation; enough clients that each has few connections."""
         if len(self._clients) * _POOLED < self.gate.most:
             import httpx2
 
@@ -209,36 +209,36 @@ class KeyChannel:
             await self._clients.pop().close()
 
     def pilot(self, model: str) -> Canary:
-        """Who goes first; in a batch all go together."""
+        """The canary for a model; a batch needs none."""
         return self.pilots.setdefault(model, Canary(landed=self.batching is not None))
 
     @property
     def landed(self) -> list[str]:
-        """The models that have answered."""
+        """Models that have answered."""
         return [model for model, pilot in self.pilots.items() if pilot.landed]
 
     async def connect(self) -> None:
-        """Wait for the turn to open a connection, where more requests go at once than ever before."""
+        """Wait before opening another connection, if there are more concurrent requests than ever."""
         if self.batching is None and self.opened < self.gate.inside:
             self.opened += 1
             await self.opening.take()
 
     @property
     def pace(self) -> float:
-        """Seconds until the endpoint's limits a minute let the next request go."""
+        """Seconds until the endpoint's rate limits allow the next request."""
         return max((each.wait() for each in (self.requests, self.tokens) if each is not None), default=0.0)
 
     async def keep_pace(self, tokens: int) -> None:
-        """Wait as long as the endpoint's limits a minute ask for."""
+        """Wait for the endpoint's rate limits."""
         if self.requests is not None:
             await self.requests.take()
         if self.tokens is not None:
             await self.tokens.take(tokens)
 
     def slow_down(self, sent: float, failure: Failure, pause: float) -> None:
-        """The server said 429 to what was ``sent`` then: rest as long as it asked for, and go on with fewer at once.
+        """Handle a 429 for a request ``sent`` at that time: rest as requested, and reduce concurrency.
 
-        One that asks for next to no time again and again is not believed.
+        A server that repeatedly asks for a very short wait is not believed.
         """
         self.strikes += self.gate.shrink(sent)
         least = pause if self.strikes > _BELIEVED else 0.0
@@ -252,14 +252,14 @@ class KeyChannel:
         self.gate.grow()
 
     def doubted(self, place: str | None, failure: Failure, request: str, sent: float) -> bool:
-        """Whether a refusal may be one request's own: a firewall's page for a row's text, one 404, one empty account.
+        """Whether a refusal may be specific to one request: a firewall's page for a row's text, one 404, one quota error.
 
-        Then the next request goes alone. Where that is another one and is refused too, or where the model's server itself
-        refuses the very first, the channel is of no use.
+        The next request then goes alone. If that is a different one and is refused too, or if the model server itself refuses
+        the very first, the channel is unusable.
 
         Args:
-            place: the model that is refused; None: the key.
-            request: its key.
+            place: the refused model; None: the key.
+            request: the request's key.
             sent: when it was sent, on the monotonic clock.
         """
         if not self.works and not failure.page:
@@ -273,19 +273,19 @@ class KeyChannel:
         return request == first or sent < since
 
     def hopeless(self, failure: Failure, seconds: float) -> bool:
-        """Whether nothing was ever answered, and the server has failed several times for a while."""
+        """Whether the server never answered, and has failed repeatedly for some time."""
         if self.works or failure.kind not in (Kind.SERVER, Kind.CONNECT):
             return False
         self.failing.append(time.monotonic())
         return len(self.failing) >= _FAILING and self.failing[-1] - self.failing[0] >= seconds
 
     def rest(self, seconds: float, reason: Failure) -> None:
-        """Take nothing more for a while."""
+        """Do not use the channel for some time."""
         self.rests_until = max(self.rests_until, time.monotonic() + seconds)
         self.rests_for = reason
 
     def usable(self, model: str) -> bool:
-        """Whether it neither rests nor is closed."""
+        """Whether it is neither resting nor closed."""
         return self.rests_until <= time.monotonic() and self.why_closed(model) is None
 
     def why_closed(self, model: str) -> str | None:
@@ -294,7 +294,7 @@ class KeyChannel:
 
 @dataclass(slots=True, eq=False)
 class EndpointPool:
-    """All lanes, in the order of failover."""
+    """All channels, in order of failover."""
 
     lanes: tuple[KeyChannel, ...]
 
@@ -322,10 +322,10 @@ class EndpointPool:
         )
 
     def open_for(self, model: str) -> list[KeyChannel]:
-        """The lanes that may still serve a model.
+        """The channels that may still serve a model.
 
         Raises:
-            EndpointError: there is none; says why, for each endpoint.
+            EndpointError: there are none; the message says why, for each endpoint.
         """
         serving = [lane for lane in self.lanes if lane.endpoint.serves(model)]
         if usable := [lane for lane in serving if lane.why_closed(model) is None]:
@@ -335,21 +335,21 @@ class EndpointPool:
             raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(listed)}")
         reasons = dict.fromkeys(f"{lane.endpoint.label}: {lane.why_closed(model)}" for lane in serving)
         raise EndpointError(
-            f"the model {model!r} cannot be asked: {'; '.join(reasons)}; "
+            f"no request can be sent to the model {model!r}: {'; '.join(reasons)}; "
             "give another model, key or endpoint, and run again"
         )
 
     def close(self, endpoint: Endpoint, model: str, reason: str) -> None:
-        """An endpoint turned out not to have a model."""
+        """Note that an endpoint does not have a model."""
         for lane in self.lanes:
             if lane.endpoint is endpoint:
                 lane.closed.setdefault(model, reason)
 
     def choose(self, model: str, avoid: Iterable[KeyChannel]) -> tuple[KeyChannel | None, float]:
-        """The lane to take now: the first endpoint in order that is neither resting nor among ``avoid``.
+        """The channel to use now: of the first endpoint that is neither resting nor in ``avoid``.
 
-        Of its keys the one that was chosen least. None with 0 seconds: all that are rested are among ``avoid``; None
-        with more: so long until one is rested.
+        Of its keys, the one chosen least. None with 0 seconds: all available ones are in ``avoid``; None with more: the time
+        until one is available.
         """
         now = time.monotonic()
         usable = self.open_for(model)
@@ -363,7 +363,7 @@ class EndpointPool:
         return None, min(lane.rests_until for lane in usable) - now
 
     def why_resting(self, model: str) -> Failure | None:
-        """What made a lane rest, where all do."""
+        """Why a channel is resting, if all are."""
         return next((lane.rests_for for lane in self.open_for(model) if lane.rests_for), None)
 
     async def aclose(self) -> None:
@@ -373,14 +373,14 @@ class EndpointPool:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """Places are of the list of endpoints and keys, which must be the same for whoever is told."""
+    """Facts about servers, by position in the list of endpoints and keys, which must be the same for the receiver."""
 
     largest: Mapping[tuple[int, str, bool], int] = field(default_factory=dict)
-    """The largest n that an endpoint takes for a model, greedy or not."""
+    """The largest n that an endpoint accepts for a model, greedy or not."""
     counts_one: Mapping[tuple[int, str], bool | None] = field(default_factory=dict)
-    """Whether an endpoint counts the tokens of one choice only, by model; None: it cannot be found out."""
+    """Whether an endpoint counts the tokens of only one choice, by model; None: unknown."""
     landed: frozenset[tuple[int, str]] = frozenset()
-    """Lanes and models that have answered: nobody needs to go first any more."""
+    """Channels and models that have answered and need no canary."""
 
     def __or__(self, other: ServerFacts) -> ServerFacts:
         return ServerFacts(

@@ -26,21 +26,21 @@ _HEADERS = {"content-type": "application/json"}
 
 
 async def send(lane: KeyChannel, body: Mapping[str, Any], seconds: float, hide: Hide = str) -> Exchange | Failure:
-    """Post a body and read the answer whole.
+    """Post a body and read the complete response.
 
-    A prompt stopped by a content filter (Azure: status 400) is an answer too, and becomes an exchange of that status.
+    A prompt refused by a content filter (Azure: status 400) counts as answered, and becomes an exchange with that status.
 
     Args:
-        body: with the suite's name of the model; the exchange keeps it so, whatever the server calls the model.
-        seconds: for the whole of it.
-        hide: takes keys out of a failure's message.
+        body: with the suite's name of the model, which the exchange keeps, whatever the server's name.
+        seconds: time limit for the whole request.
+        hide: removes keys from a failure's message.
     """
     model = str(body["model"])
     started = time.perf_counter()
     try:
         async with asyncio.timeout(seconds):
             text = await lane.post(model, body)
-    except Exception as error:  # noqa: BLE001  # whatever the client raises: its frames hold the key, and end here
+    except Exception as error:  # noqa: BLE001  # any exception is dropped here, because its frames have the key
         found: Exchange | Failure = failure_of(error, hide)
     else:
         found = _read(lane, body, text, hide)
@@ -54,11 +54,11 @@ async def send(lane: KeyChannel, body: Mapping[str, Any], seconds: float, hide: 
 
 
 async def model_names(lane: KeyChannel, seconds: float) -> tuple[str, ...]:
-    """The models that a server says it has; empty where it does not say in time."""
+    """The models that a server lists; empty if it does not answer in time."""
     try:
         async with asyncio.timeout(seconds):
             listing = parse_object(str(await lane.client().get("/models", cast_to=str)))
-    except Exception:  # noqa: BLE001  # as in ``send``; the list is a courtesy
+    except Exception:  # noqa: BLE001  # as in ``send``; the list is optional
         return ()
     entries = listing.get("data") if listing else None
     items = entries if isinstance(entries, list) else ()
@@ -87,7 +87,7 @@ def _read(lane: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> E
     response = parse_object(text)
     if response is None:
         said = " ".join(hide(text[:100_000]).split())[:80]
-        return Failure(Kind.BROKEN, f"the answer is no JSON object: {said!r}", uncertain=True)
+        return Failure(Kind.BROKEN, f"the answer is not a JSON object: {said!r}", uncertain=True)
     if (failure := failure_in(response, hide)) is not None:
         return failure
     choices = response.get("choices")

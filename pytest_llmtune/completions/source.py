@@ -1,4 +1,4 @@
-"""Sources of completions: replay from a recording, or live with cache and ledger."""
+"""Completion sources: replay from a recording, or live with cache and ledger."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["Journal", "LiveSource", "ReplaySource", "Requester", "Source"]
 
 
 Journal = Callable[[str, int, Decimal], None]
-"""Told of what is paid for before it is stored: a request's key, how many of its exchanges are stored, USD."""
+"""Called before a paid exchange is stored, with request key, number of exchanges stored before, and USD."""
 
 
 class Requester(Protocol):
-    """Who gets answers from endpoints: ``completions.asking``, or somebody on other machines."""
+    """Gets answers from endpoints: ``completions.requester``, or an engine on other machines."""
 
     async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
-        """Get n answers and keep each exchange as it arrives; raises as ``LiveSource.complete``."""
+        """Get n answers, storing each exchange as it arrives; raises as ``LiveSource.complete``."""
         ...
 
     async def aclose(self) -> None:
@@ -48,7 +48,7 @@ class Source(Protocol):
     """Answers requests."""
 
     async def complete(self, request: CompletionRequest) -> Completion:
-        """The ``request.n`` answers to a request; asked again, the same ones where they are kept anywhere."""
+        """The ``request.n`` answers to a request; the same ones for a repeated request, if they are stored."""
         ...
 
     async def aclose(self) -> None:
@@ -58,24 +58,24 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReplaySource:
-    """Answers from a recording, and from nowhere else."""
+    """Answers only from a recording."""
 
     recording: Recording
     command: str = "pytest --llm-record=missing"
-    """What mends a missing recording."""
+    """Command that records what is missing."""
     excused: frozenset[tuple[str, int]] = frozenset()
-    """Requests (key and draw) that could not be completed when the rest was recorded."""
+    """Requests (key and draw) that could not be completed when the recording was made."""
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """The recorded answers.
 
         Raises:
-            CompletionError: it is excused, and unknown.
+            CompletionError: it is excused, so that the example is unknown.
             StaleRecordingError: fewer than ``request.n`` are recorded.
         """
         completion = self.recording.take(request)
         if completion is None and (request.key, request.draw) in self.excused:
-            raise CompletionError(f"not completed when the rest was recorded; ask again: {self.command}")
+            raise CompletionError(f"not completed when the rest was recorded; try again: {self.command}")
         if completion is None:
             raise StaleRecordingError(
                 f"no recording in {self.recording.path} of {request.n} answers of {request.body.get('model')!r} "
@@ -84,19 +84,18 @@ class ReplaySource:
         return completion
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @dataclass(slots=True, eq=False)
 class LiveSource:
-    """Answers from endpoints; what the cache holds is not asked again, and what arrives is in it before it is counted.
+    """Answers from endpoints through a cache: cached answers are not requested again, and new ones are cached first.
 
-    All answers to one request form a stream, kept in the cache in order of arrival: ``n`` answers are the first ``n``
-    of it, whatever ``n`` they were asked with, and the next ``n`` for a request whose ``draw`` is 1. So a repeated
-    request costs nothing, and equal rows of a dataset get samples of their own. Without a cache every request is asked
-    anew.
+    All answers to a request form a stream in the cache, in order of arrival: a request for ``n`` gets the first ``n``,
+    whatever ``n`` they were requested with, and one whose ``draw`` is 1 gets the next ``n``. So a repeated request is free,
+    and equal rows of a dataset get separate samples. Without a cache every request is sent.
 
-    One event loop uses a source; close it there.
+    A source is used and closed in one event loop.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -110,21 +109,21 @@ class LiveSource:
     patience: float | None = None
     """Seconds for one completion with all its retries; None: ten times ``timeout``."""
     deadline: float | None = None
-    """Seconds for everything, from the first request on."""
+    """Seconds for all requests, starting with the first."""
     attempts: int = 8
     """HTTP requests for the same answers, waiting out of rate limits not counted."""
     pause: float = 0.5
     """Seconds before the first retry; doubled for each further one."""
     batching: Batching | None = None
-    """Ask by the Batch API; None: one by one."""
+    """Settings for the Batch API; None: one request at a time."""
     account: RequestStats = field(default_factory=RequestStats)
     redactor: Redactor = field(default_factory=Redactor)
-    """Takes secrets out of what arrives, the endpoints' keys included, before anybody sees it."""
+    """Removes secrets, including the endpoints' keys, from everything that arrives."""
     journal: Journal | None = None
     ask: bool = True
-    """False: what the cache does not hold fails, and nothing is sent."""
+    """False: requests that are not cached fail, and nothing is sent."""
     elsewhere: Callable[[LiveSource], Requester] | None = None
-    """Who asks in this source's place; None: this process does."""
+    """Creates a requester used instead of HTTP from this process; None: none."""
     _asking: Requester | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -133,12 +132,12 @@ class LiveSource:
         self.redactor = self.redactor.knowing(keys)
 
     async def complete(self, request: CompletionRequest) -> Completion:
-        """The answers, as many as can be from the cache.
+        """The answers, from the cache as far as possible.
 
         Raises:
-            CompletionError: retries or time are used up; what was answered so far is in the cache.
+            CompletionError: retries or time exhausted; answers so far are in the cache.
             EndpointError: no request of this model can succeed.
-            BudgetExhaustedError: it does not fit into the ledger any more.
+            BudgetExhaustedError: it exceeds the budget.
             CacheError: a paid answer cannot be stored.
         """
         if self.cache is None:
@@ -146,7 +145,7 @@ class LiveSource:
             paid = await self._fill(request, pool, request.n)
             return replace(completion_of(pool, request.n), paid=paid)
         turn = self._turns.setdefault(request.key, asyncio.Lock())
-        async with turn:  # the same request again waits for the answers of the first, instead of paying for its own
+        async with turn:  # a repeated request waits for the first one's answers, instead of paying again
             skip = request.draw * request.n
             pool = list(self.cache.get(request.key))
             kept = max(0, min(request.n, sum(map(answers_in, pool)) - skip))
@@ -155,7 +154,7 @@ class LiveSource:
         return replace(completion_of(pool, request.n, skip=skip), paid=paid)
 
     async def aclose(self) -> None:
-        """Close the clients, and this thread's hold on the cache."""
+        """Close the clients, and this thread's connection to the cache."""
         if self._asking is not None:
             await self._asking.aclose()
             self._asking = None
@@ -165,7 +164,7 @@ class LiveSource:
             self.cache.close()
 
     async def _fill(self, request: CompletionRequest, pool: list[Exchange], wanted: int) -> Decimal:
-        """Ask until the pool holds ``wanted`` answers; returns USD paid."""
+        """Request until the pool has ``wanted`` answers; returns USD paid."""
         costs: list[Decimal] = []
 
         def keep(exchange: Exchange, cost: Decimal) -> None:
@@ -188,6 +187,6 @@ class LiveSource:
     def _asker(self) -> Requester:
         if self.elsewhere is not None:
             return self.elsewhere(self)
-        from pytest_llmtune.completions.requester import HttpRequester  # a replay asks nobody
+        from pytest_llmtune.completions.requester import HttpRequester  # a replay sends nothing
 
         return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text)

@@ -1,4 +1,4 @@
-"""What a requester needs to know of the source it works for."""
+"""The settings of a source that a requester needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SourceSettings"]
 
 
 class SourceSettings(Protocol):
-    """A live source has them, and what is sent to a node of a cluster."""
+    """Implemented by a live source, and by the job sent to a cluster's node."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]: ...
@@ -35,11 +35,11 @@ class SourceSettings(Protocol):
 
     @property
     def deadline(self) -> float | None:
-        """Seconds for everything, from the first request on."""
+        """Seconds for all requests, starting with the first."""
 
     @property
     def attempts(self) -> int:
-        """HTTP requests for the same answers, waiting out of rate limits not counted."""
+        """HTTP requests for the same answers, not counting waits for rate limits."""
 
     @property
     def pause(self) -> float:
@@ -47,4 +47,4 @@ class SourceSettings(Protocol):
 
     @property
     def batching(self) -> Batching | None:
-        """How requests become batches; None: one by one."""
+        """Settings for the Batch API; None: one request at a time."""

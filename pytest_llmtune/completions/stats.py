@@ -21,43 +21,43 @@ _COUNTED = (
 
 @dataclass(slots=True)
 class RequestStats:
-    """Counts over the life of one or several sources."""
+    """Counts over the life of one or more sources."""
 
     sent: int = 0
-    """HTTP requests, retries and probes included."""
+    """HTTP requests, including retries and probes."""
     answered: int = 0
-    """Requests that brought answers."""
+    """Requests with answers."""
     samples: int = 0
     """Answers paid for."""
     cached: int = 0
-    """Answers taken from the cache."""
+    """Answers from the cache."""
     refused: int = 0
-    """Requests whose prompt a content filter stopped."""
+    """Requests whose prompt a content filter refused."""
     filtered: int = 0
     """Answers that a content filter stopped."""
     retried: Counter[str] = field(default_factory=Counter)
-    """Faults by kind, after which the request was tried again."""
+    """Failures that were retried, by kind."""
     given_up: Counter[str] = field(default_factory=Counter)
-    """Requests by the kind of their last fault."""
+    """Abandoned requests, by kind of the last failure."""
     waited: float = 0.0
-    """Seconds of waiting before retries, added up over requests."""
+    """Total seconds of waiting before retries."""
     paid: Decimal = Decimal(0)
     """USD for answers that arrived."""
     uncertain: Decimal = Decimal(0)
-    """USD that requests which broke off may have cost at most."""
+    """The most USD that interrupted requests may have cost."""
     notes: list[str] = field(default_factory=list)
-    """Single events worth a line: a server's limit of n, its way of counting, a switch to another endpoint."""
+    """Notable events: a server's limit of n, its way of counting, a switch to another endpoint."""
 
     in_flight: int = 0
     """Requests sent and not yet answered."""
     retrying: str = ""
-    """What is being waited out right now: ``HTTP 500: ... (attempt 3, next in 8 s)``."""
+    """The failure being retried: ``HTTP 500: ... (attempt 3, next in 8 s)``."""
     listen: Callable[[RequestStats], None] | None = None
-    """Told whenever a request is sent or has come back."""
+    """Called whenever a request is sent or answered."""
 
     @contextmanager
     def flight(self) -> Iterator[None]:
-        """A request is on its way."""
+        """Count a request as in flight."""
         self.sent += 1
         self._fly(1)
         try:
@@ -66,12 +66,12 @@ class RequestStats:
             self._fly(-1)
 
     def retry(self, text: str) -> None:
-        """A request failed and waits for its next attempt."""
+        """Note a failure that will be retried."""
         self.retrying = text
         self._fly(0)
 
     def fly_to(self, number: int) -> None:
-        """So many are on their way now, sent from elsewhere."""
+        """Set the number in flight, sent by another process."""
         self._fly(number - self.in_flight)
 
     def _fly(self, number: int) -> None:
@@ -80,7 +80,7 @@ class RequestStats:
             self.listen(self)
 
     def take(self) -> RequestStats:
-        """What was counted since the last time; counting begins anew."""
+        """Return the counts since the last call, and reset them."""
         taken, fresh = RequestStats(), RequestStats()
         for name in _COUNTED:
             setattr(taken, name, getattr(self, name))
@@ -88,7 +88,7 @@ class RequestStats:
         return taken
 
     def add(self, other: RequestStats) -> None:
-        """Count what another one counted."""
+        """Add another object's counts."""
         for name in _COUNTED[:-1]:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for text in other.notes:
@@ -101,11 +101,11 @@ class RequestStats:
 
     @property
     def eventful(self) -> bool:
-        """Whether anything did not go as it should."""
+        """Whether anything went wrong."""
         return bool(self.retried or self.given_up or self.refused or self.filtered or self.uncertain)
 
     def lines(self) -> tuple[str, ...]:
-        """The account for people; empty where nothing was sent and nothing noteworthy happened."""
+        """A summary; empty if nothing was sent and nothing notable happened."""
         lines = []
         if self.sent:
             lines.append(f"requests: {self.sent} sent, {self.answered} answered with {self.samples} samples")
@@ -115,7 +115,7 @@ class RequestStats:
         if self.refused or self.filtered:
             lines.append(f"stopped by a content filter: {self.refused} prompts, {self.filtered} answers")
         if self.waited >= 1:
-            lines.append(f"waited {self.waited:.0f} s in all before retries")
+            lines.append(f"waited {self.waited:.0f} s in total before retries")
         if self.uncertain:
-            lines.append(f"requests that broke off may have cost up to ${self.uncertain:.6f}")
+            lines.append(f"interrupted requests may have cost up to ${self.uncertain:.6f}")
         return (*lines, *self.notes)

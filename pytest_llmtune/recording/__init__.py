@@ -1,4 +1,4 @@
-"""The recording of a suite: look up requests in O(1), write it whole or not at all."""
+"""The recording of a suite: constant-time lookup, atomic writes."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ _ROUTE = "/chat/completions"
 
 @dataclass(slots=True)
 class Recording:
-    """A recording in memory. It counts what was taken, and so it also knows what no request uses any more."""
+    """A recording in memory. It tracks which interactions were used, and so also which are unused."""
 
     path: Path
     interactions: Sequence[Interaction] = ()
     redactor: Redactor | None = None
-    """What was redacted when it was written is redacted in the requests that are looked up."""
+    """Redacts requests before lookup, in the same way as when the recording was written."""
     _index: dict[bytes, array[int]] = field(default_factory=dict)
-    """The positions of each request, by its key."""
+    """Positions of interactions by request key."""
     _counts: array[int] = field(default_factory=lambda: array("L"))
-    """Answers of each interaction, as the file says; 0 where it does not."""
+    """Number of answers of each interaction according to the file; 0 if not given."""
     _taken: set[int] = field(default_factory=set)
     _runs: dict[tuple[str, int], list[int]] = field(default_factory=dict)
-    """The positions of each run of a task, by row and number of the run."""
+    """Positions of a task's interactions by row and run."""
     _torn: bool = False
     """Whether interactions that hold no answer are passed over."""
 
     @classmethod
     def load(cls, path: Path, redactor: Redactor | None = None, *, torn: bool = False) -> Recording:
-        """Read and index a recording; where there is no file, it is empty.
+        """Read and index a recording; empty if there is no file.
 
         Args:
-            torn: whether what is there will do where parts are missing or damaged.
+            torn: read what is there even if parts are missing or damaged.
 
         Raises:
-            RecordingError: the file cannot be trusted; the message names the line.
+            RecordingError: the file is damaged; the message names the line.
         """
         recording = cls(path, (), redactor, _torn=torn)
         recording.interactions = load_interactions(path, recording._see, torn=torn)
@@ -84,13 +84,13 @@ class Recording:
             self._index.setdefault(key, array("L")).append(position)
 
     def take(self, request: CompletionRequest) -> Completion | None:
-        """The recorded answers to a request, or None where fewer than ``request.n`` are recorded.
+        """The recorded answers to a request, or None if fewer than ``request.n`` are recorded.
 
-        The recorded exchanges are joined in order until there are enough; asked again, the answer is the same.
-        A request whose ``draw`` is 1 takes the ``n`` answers after those, and so on.
+        Exchanges are joined in recorded order, so that a repeated request gets the same answers. A request whose ``draw``
+        is 1 gets the next ``n`` answers, and so on.
 
         Raises:
-            RecordingError: a recorded body is no chat completion.
+            RecordingError: a recorded body is not a chat completion.
         """
         exchanges: list[Exchange] = []
         answers, skip = 0, request.draw * request.n
@@ -105,12 +105,12 @@ class Recording:
         return None
 
     def holds(self, request: CompletionRequest) -> bool:
-        """Whether ``take`` would find enough answers, by what the file says of itself; nothing is taken."""
+        """Whether ``take`` would find enough answers, by the file's own counts, without marking them as used."""
         positions = self._index.get(self._key(request), _NOWHERE)
         return sum(map(self._answers, positions)) >= (request.draw + 1) * request.n
 
     def leave(self, request: CompletionRequest) -> None:
-        """Somebody else takes the answers to this request: they count as used."""
+        """Mark the answers to this request as used, because another process takes them."""
         positions, answers = self._index.get(self._key(request), _NOWHERE), 0
         for position in positions:
             self._taken.add(position)
@@ -119,17 +119,17 @@ class Recording:
                 return
 
     def calls_of(self, row: str, run: int) -> list[Interaction]:
-        """What is recorded of one run of a task, in the order of its calls; they count as used."""
+        """The recorded calls of one run of a task, in order, marked as used."""
         positions = self._runs.get((row, run), ())
         self._taken.update(positions)
         found = [self.interactions[position] for position in positions]
         return sorted(found, key=lambda each: each.position.call if each.position else 0)
 
     def run_costs(self, charge: Callable[[Interaction], Any]) -> list[tuple[int, Decimal]]:
-        """Number of calls and USD of each recorded run of a task.
+        """Number of calls and cost in USD of each recorded run of a task.
 
         Args:
-            charge: prices a call; gives something with ``usd``.
+            charge: prices a call; returns an object with ``usd``.
         """
         return [
             (len(positions), sum((charge(self.interactions[each]).usd for each in positions), Decimal(0)))
@@ -137,44 +137,44 @@ class Recording:
         ]
 
     def leave_row(self, row: str) -> None:
-        """Somebody else replays the runs of this row: they count as used."""
+        """Mark the runs of this row as used, because another process replays them."""
         for (other, _), positions in self._runs.items():
             if other == row:
                 self._taken.update(positions)
 
     def rows_with_runs(self) -> frozenset[str]:
-        """The rows (ids of examples) that runs of a task are recorded for."""
+        """The rows (IDs of examples) with recorded runs of a task."""
         return frozenset(row for row, _ in self._runs)
 
     @classmethod
     def of(cls, path: Path, interactions: Sequence[Interaction], redactor: Redactor | None = None) -> Recording:
-        """A recording of what is about to be written."""
+        """A recording of interactions that are about to be written."""
         recording = cls(path, tuple(interactions), redactor)
         for position, interaction in enumerate(interactions):
             recording._see(position, interaction)
         return recording
 
     def explain(self, request: CompletionRequest) -> str:
-        """How a request without a recording differs from the nearest recorded one; empty where nothing is recorded."""
+        """How an unrecorded request differs from the nearest recorded one; empty if nothing is recorded."""
         if positions := self._index.get(self._key(request)):
             answers = sum(answers_in(self._exchange(position)) for position in positions)
-            return f"{answers} of the {(request.draw + 1) * request.n} answers asked for are recorded"
+            return f"{answers} of the {(request.draw + 1) * request.n} requested answers are recorded"
         _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
         recorded = (self.interactions[positions[0]] for positions in self._index.values())
         return stale.explain(body, (replace(item, body=body_without_n(item)) for item in recorded))
 
     @property
     def unused_count(self) -> int:
-        """How many interactions nothing has taken so far."""
+        """Number of interactions not used so far."""
         return len(self.interactions) - len(self._taken)
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
-        """The interactions that nothing has taken so far."""
+        """The interactions not used so far."""
         return tuple(item for position, item in enumerate(self.interactions) if position not in self._taken)
 
     def refuse_conflicts(self) -> None:
-        """After all requests were taken: none is left whose request, in the same words, was answered otherwise.
+        """Check, after all requests were taken, that no unused interaction answers the same request differently.
 
         git's union merge puts both sides' lines into one file.
 
@@ -197,7 +197,7 @@ class Recording:
                         )
 
     def _line(self, position: int) -> str:
-        """Where an interaction stands, for people; in our layout each has a line, after a first line of its own."""
+        """Location of an interaction for messages; in our layout each has its own line, after a header line."""
         return f"line {position + 2}" if isinstance(self.interactions, tuple) else f"interaction {position + 1}"
 
     def _key(self, request: CompletionRequest) -> bytes:
@@ -231,37 +231,37 @@ class Recording:
         layout: Layout | None = None,
         calls: Iterable[Interaction] = (),
     ) -> bool:
-        """Write exactly these exchanges, in canonical order, secrets removed.
+        """Write exactly these exchanges, in canonical order, with secrets removed.
 
-        Exchanges of one request keep the order given.
+        Exchanges of one request keep the given order.
 
         Args:
-            calls: of a task's runs, as ``storing.stable_runs`` leaves them.
+            calls: calls of a task's runs, as returned by ``writer.stable_runs``.
 
         Returns:
-            False where the file already held exactly this.
+            False if the file already had this content.
 
         Raises:
-            RecordingError: a secret is left in the text, or the file cannot be written; the old file is whole.
+            RecordingError: a secret is left in the text, or the file cannot be written; the old file is intact.
         """
         return write(path, chain(map(Interaction.of, exchanges), calls), redactor, layout)
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What a run got, put in the order in which a recording must hold it, whatever came first."""
+    """Collects a run's completions in any order, and returns them in the order of a recording."""
 
     _spool: Spool = field(default_factory=Spool)
-    """The exchanges of each completion that was added."""
+    """The exchanges of each added completion."""
     _keys: bytearray = field(default_factory=bytearray)
-    """Of its request."""
+    """Keys of their requests."""
     _draws: array[int] = field(default_factory=lambda: array("L"))
     _answers: array[int] = field(default_factory=lambda: array("L"))
     runs: dict[tuple[str, int], tuple[Interaction, ...]] = field(default_factory=dict)
-    """Of a task: row and run to its calls."""
+    """A task's calls by row and run."""
 
     def add(self, request: CompletionRequest, completion: Completion) -> None:
-        """A request was answered; of two answers for one draw of one request the longer counts."""
+        """Add a completion; of two for the same request and draw, the longer counts."""
         for call in completion.calls:
             place = call.position.row, call.position.run
             self.runs[place] = (*(each for each in self.runs.get(place, ()) if each.position != call.position), call)
@@ -274,13 +274,13 @@ class Gathered:
 
     @property
     def exchanges(self) -> Iterator[Exchange]:
-        """Each exchange once; those of one request in the order of its draws."""
+        """Each exchange once; those of one request in the order of draws."""
         for _, draws in groupby(sorted(range(len(self._spool)), key=self._place), key=self._key):
             answers, before = 0, -1
             for number in draws:
                 if (draw := self._draws[number]) == before:
                     continue
-                shared = answers > draw * self._answers[number]  # the draw before ended in the middle of an exchange
+                shared = answers > draw * self._answers[number]  # the previous draw ended within an exchange
                 for exchange in self._exchanges(number)[shared:]:
                     answers += answers_in(exchange)
                     yield exchange

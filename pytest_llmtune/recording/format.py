@@ -53,25 +53,25 @@ _JSON = {"content-type": "application/json"}
 
 
 class MalformedError(ValueError):
-    """Data that is no interaction; the caller knows which file and line to name."""
+    """Data that is not an interaction; the caller adds file and line."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CallPosition:
-    """Which call of a suite's task an interaction is."""
+    """Identifies the call of a suite's task that an interaction is."""
 
     row: str
-    """The example's id."""
+    """The example's ID."""
     run: int
     """From 1."""
     call: int
-    """In the run, from 1."""
+    """Number of the call in its run, from 1."""
     elapsed: float = field(default=0.0, compare=False)
-    """Seconds from the run's start to the answer."""
+    """Seconds from the start of the run to the answer."""
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> CallPosition | None:
-        """What the facts beside an interaction say; None where it belongs to no run."""
+        """Read it from the facts next to an interaction; None if it does not belong to a run."""
         row, run, call, elapsed = (facts.get(name) for name in ("row", "run", "call", "elapsed"))
         if not isinstance(row, str) or not isinstance(run, int) or not isinstance(call, int):
             return None
@@ -83,15 +83,15 @@ class CallPosition:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What an answer says of the moment at which it was given."""
+    """The parts of an interaction that vary between equal recordings."""
 
     latency: float
     recorded: str
     limits: Mapping[str, str]
     deployments: tuple[str, ...]
-    """The fields ``system_fingerprint``: of which deployment each part of the answer is."""
+    """Values of ``system_fingerprint``, the deployment that each part of the answer is from."""
     elapsed: float = 0.0
-    """Of a task's call: seconds from the run's start."""
+    """For a task's call: seconds from the start of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Interaction:
     method: str
     uri: str
     body: str
-    """The request's body; canonical in what we record, and as it is in what another tool recorded."""
+    """The request's body; canonical in our recordings, unchanged in those of other tools."""
     status: int
     text: str
     """The response's body, decoded."""
@@ -111,14 +111,14 @@ class Interaction:
     latency: float = 0.0
     """Seconds, rounded to milliseconds in the file."""
     answers: int = 0
-    """Choices in the response as the file's facts say; 0 where it has none."""
+    """Number of choices according to the file's facts; 0 if not given."""
     data: bytes = b""
-    """The response's body where it is binary; ``text`` is then empty."""
+    """The response's body if binary; ``text`` is then empty."""
     recorded: str = ""
-    """The day on which the server was asked, ``YYYY-MM-DD``; empty where the file does not say."""
+    """Date of the request, ``YYYY-MM-DD``; empty if unknown."""
 
     position: CallPosition | None = None
-    """Of a task's call."""
+    """Set for a task's call."""
 
     @property
     def content(self) -> bytes:
@@ -127,20 +127,20 @@ class Interaction:
 
     @property
     def lasting(self) -> Interaction:
-        """What is left when two recordings of one answer are compared: nothing that is of the moment."""
+        """The interaction without its ``moment``, for comparing two recordings of one answer."""
         headers = {name: value for name, value in self.headers.items() if not name.startswith(RATE_LIMITS)}
         text = _DEPLOYMENT.sub("", self.text)
         return replace(self, text=text, headers=headers, latency=0.0, recorded="", answers=0)
 
     @property
     def moment(self) -> Moment:
-        """What ``lasting`` leaves out."""
+        """The parts that ``lasting`` omits."""
         limits = {name: value for name, value in self.headers.items() if name.startswith(RATE_LIMITS)}
         elapsed = self.position.elapsed if self.position else 0.0
         return Moment(self.latency, self.recorded, limits, tuple(_DEPLOYMENT.findall(self.text)), elapsed)
 
     def at(self, moment: Moment) -> Interaction:
-        """The same answer as it was given at another moment."""
+        """The same answer with another moment."""
         headers = {name: value for name, value in self.headers.items() if not name.startswith(RATE_LIMITS)}
         text, deployments = self.text, iter(moment.deployments)
         if len(_DEPLOYMENT.findall(text)) == len(moment.deployments):
@@ -161,7 +161,7 @@ class Interaction:
 
     @classmethod
     def of(cls, exchange: Exchange) -> Interaction:
-        """The line for an exchange of a suite's; what says nothing in its response (null, empty, 0) is left out."""
+        """The interaction for a suite's exchange; empty fields of its response (null, empty, 0) are omitted."""
         if reports_one_choice_only(exchange):
             exchange = annotated(exchange, True)
         return cls(
@@ -171,21 +171,21 @@ class Interaction:
             status=exchange.status,
             text=safe_json(_telling(exchange.response)),
             reason="OK" if exchange.status == 200 else "",
-            request_headers=_JSON,  # stock vcrpy compares JSON as JSON where the request is said to be
+            request_headers=_JSON,  # makes stock vcrpy compare bodies as JSON
             headers={name: value for name, value in _kept(exchange.headers).items() if name in KEPT_HEADERS} or _JSON,
             latency=exchange.latency,
             recorded=exchange.recorded,
         )
 
     def exchange(self) -> Exchange:
-        """The exchange that this line records.
+        """The recorded exchange.
 
         Raises:
-            MalformedError: a body is no JSON object.
+            MalformedError: a body is not a JSON object.
         """
         request, response = parse_object(self.body), parse_object(self.text)
         if request is None or response is None:
-            raise MalformedError(f"the {'request' if request is None else 'response'} body is no JSON object")
+            raise MalformedError(f"the {'request' if request is None else 'response'} body is not a JSON object")
         return Exchange(
             self.method,
             self.uri,
@@ -198,7 +198,7 @@ class Interaction:
         )
 
     def to_plain(self) -> dict[str, Any]:
-        """The interaction as stock vcrpy reads it."""
+        """The interaction in stock vcrpy's format."""
         return {
             "request": {
                 "method": self.method,
@@ -214,10 +214,10 @@ class Interaction:
         }
 
     def line(self) -> str:
-        """The interaction and the facts that its response does not say itself, as one line of JSON.
+        """The interaction, with facts that its response does not contain, as one line of JSON.
 
-        Usage, the model as served and finish reasons are facts of a chat completion's own; those of an event stream
-        are gathered from its events.
+        A chat completion contains usage, served model and finish reasons; for an event stream they are collected from its
+        events.
         """
         choices = (parse_object(self.text) or {}).get("choices")
         known = {"answers": len(choices)} if isinstance(choices, list) else facts_of(self.text).to_plain()
@@ -227,10 +227,10 @@ class Interaction:
 
     @classmethod
     def from_plain(cls, data: Any) -> Interaction:
-        """Read one interaction, also one that stock vcrpy wrote.
+        """Read an interaction, also one written by stock vcrpy.
 
         Raises:
-            MalformedError: it has another shape; the message says what is missing.
+            MalformedError: it has another format; the message says what is missing.
         """
         request, response = _mapping(data, "request"), _mapping(data, "response")
         status, body = _mapping(response, "status"), _mapping(response, "body")
@@ -259,9 +259,9 @@ class Interaction:
 
 
 def _telling(data: Any, place: str = "") -> Any:
-    """A chat completion without fields that are null or empty, and without kinds of tokens of which there are none.
+    """A chat completion without null or empty fields, and without zero token counts.
 
-    With n answers these are most of a short completion. Clients read a missing field as they read null.
+    With n answers these are most of a short completion. Clients treat a missing field like null.
     """
     if isinstance(data, list):
         return [_telling(item, place) for item in data]
@@ -273,24 +273,24 @@ def _telling(data: Any, place: str = "") -> Any:
 
 
 def canonical_body(text: str) -> str:
-    """The canonical spelling of a JSON object's text; any other text as it is."""
+    """Canonical JSON of a JSON object; any other text unchanged."""
     data = parse_object(text)
     try:
         return text if data is None else canonical_json(data)
-    except SuiteError:  # 1e999 is JSON and no number
+    except SuiteError:  # 1e999 is valid JSON, but not a number
         return text
 
 
 @lru_cache(maxsize=256)
 def path_of(uri: str) -> str:
-    """The path of a URL; ``/`` where it has none."""
+    """The path of a URL; ``/`` if it has none."""
     return urlsplit(uri).path or "/"
 
 
 def redacted(redactor: Redactor, interaction: Interaction) -> Interaction:
     """The interaction without secrets, and with allow-listed headers only.
 
-    The value of a field or parameter such as ``api_key`` is removed everywhere, also where a server echoes it.
+    The value of a field or parameter such as ``api_key`` is removed everywhere, even if a server echoes it.
     """
     rules = redactor.knowing(named_secrets(interaction.uri, interaction.body))
     return replace(
@@ -317,7 +317,7 @@ def _bytes(body: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise MalformedError("'base64_string' of the interaction is no base64") from None
+        raise MalformedError("'base64_string' of the interaction is not base64") from None
 
 
 def _listed(headers: Mapping[str, str]) -> dict[str, list[str]]:
@@ -352,7 +352,7 @@ def _text(data: Mapping[str, Any], name: str, default: str | None = None) -> str
 def _uri(request: Mapping[str, Any]) -> str:
     uri = _text(request, "uri")
     try:
-        urlsplit(uri).port  # noqa: B018  # it is checked when it is asked for
+        urlsplit(uri).port  # noqa: B018  # accessing it validates it
     except ValueError as error:
         raise MalformedError(f"'uri' of the interaction is {uri!r:.60}: {error}") from None
     return uri
@@ -368,9 +368,9 @@ def _code(status: Mapping[str, Any]) -> int:
 VERSION = 1
 """The version of vcrpy's cassette format."""
 MAX_BYTES = 512 * 2**20
-"""Larger files are refused: a recording may come from a stranger's pull request."""
+"""Size limit: a recording may come from an untrusted pull request."""
 MAX_LINE = 64 * 2**20
-"""Bytes of one interaction, and of a whole file in another layout than ours."""
+"""Limit in bytes for one interaction, and for a whole file in another layout."""
 _LONGEST = 1e9  # seconds
 _MOST_ANSWERS = 100_000
 """Of one interaction."""
@@ -381,7 +381,7 @@ _CONFLICT = ("<<<<<<< ", "||||||| ", ">>>>>>> ")
 
 
 def rendered(lines: Iterable[str]) -> Iterator[bytes]:
-    """The file line by line, of the lines of its interactions, which stay in the order given."""
+    """The lines of a file with these interactions, in the given order."""
     yield f"{_HEAD}\n".encode()
     ahead = iter(lines)
     line = next(ahead, None)
@@ -393,16 +393,16 @@ def rendered(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 def is_own_format(head: bytes) -> bool:
-    """Whether a file that begins with this line is in our layout: an interaction a line."""
+    """Whether a file with this first line has our layout: one interaction per line."""
     return head.removeprefix(BOM_UTF8).rstrip() == _HEAD.encode()
 
 
 def entries(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Interaction]]:
-    """Every interaction of an open file, read line by line, with the byte where its line begins.
+    """All interactions of an open file, read line by line, with the offset of each line.
 
     Raises:
-        RecordingError: it is corrupt, truncated, too large, of an unknown version, or holds git conflict markers;
-            the message names the line.
+        RecordingError: corrupt, truncated, too large, of an unknown version, or with git conflict markers; the message
+            names the line.
     """
     try:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
@@ -419,7 +419,7 @@ def entries(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Interaction]]:
 
 
 def _bounded(path: Path, file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file; one that would fill the memory is refused."""
+    """The lines of a file; refuses one that would exhaust memory."""
     number = 1
     while line := file.readline(MAX_LINE + 1):
         number += 1
@@ -433,10 +433,10 @@ def _limited(path: Path, line: int, content: bytes) -> bytes:
 
 
 def entry(path: Path, line: bytes) -> Interaction:
-    """The interaction on one line that ``entries`` has read before.
+    """Read the interaction on a line that ``entries`` has read before.
 
     Raises:
-        RecordingError: it is none any more.
+        RecordingError: it is no longer valid.
     """
     return _interaction(path, 0, _parse(path, 0, _line(path, 0, line).removesuffix(",")))
 
@@ -446,7 +446,7 @@ def _fault(path: Path, line: int, what: str) -> RecordingError:
 
 
 def mending(path: Path) -> str:
-    """What to do about a damaged file, the cheapest first: answers that were paid for here are in the cache."""
+    """Advice for a damaged file, cheapest first: answers paid for on this machine are in the cache."""
     restore = f"git checkout -- {quoted(from_here(path))}"
     return f"restore the file from git ({restore}), or record what is lost: pytest --llm-record=missing"
 
@@ -462,19 +462,19 @@ def _line(path: Path, number: int, raw: bytes) -> str:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        raise _fault(path, number, "is no UTF-8 text") from None
+        raise _fault(path, number, "is not UTF-8 text") from None
     if text.startswith(_CONFLICT):
-        raise _fault(path, number, "holds git conflict markers")
+        raise _fault(path, number, "has git conflict markers")
     return text.rstrip()
 
 
 def _own(path: Path, lines: Iterable[bytes], start: int) -> Iterator[tuple[int, int, Any]]:
-    """(line, byte, data) of every interaction of a file in our layout; ``lines`` are those after the first."""
+    """(line, offset, data) of every interaction of a file in our layout; ``lines`` starts after the header."""
     numbered = _numbered(path, lines, start)
     number, offset, line = next(numbered, (1, 0, _HEAD))
     for after, then, following in numbered:
         if line == _TAIL:
-            raise _fault(path, after, "goes on after its end")
+            raise _fault(path, after, "continues after its end")
         last = following == _TAIL
         if line.endswith(",") == last:
             raise _fault(path, number, "ends with a comma" if last else "lacks a comma")
@@ -485,7 +485,7 @@ def _own(path: Path, lines: Iterable[bytes], start: int) -> Iterator[tuple[int, 
 
 
 def _numbered(path: Path, lines: Iterable[bytes], offset: int) -> Iterator[tuple[int, int, str]]:
-    """(line, byte, text) of every line that is not empty."""
+    """(line, offset, text) of every non-empty line."""
     for number, raw in enumerate(lines, 2):
         if text := _line(path, number, raw):
             yield number, offset, text
@@ -500,11 +500,11 @@ def _parse(path: Path, number: int, text: str) -> Any:
     except json.JSONDecodeError as error:
         raise _fault(path, number + error.lineno - 1, f"is corrupt: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError):
-        raise _fault(path, number, "is corrupt: it is nested too deeply, or holds a number too long") from None
+        raise _fault(path, number, "is corrupt: it is nested too deeply, or has a number that is too long") from None
 
 
 def _foreign(path: Path, content: bytes) -> Iterator[tuple[int, int, Any]]:
-    """A cassette that another tool wrote, laid out in its own way; or no cassette."""
+    """Interactions of a cassette in another tool's layout."""
     lines = [_line(path, number, raw) for number, raw in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), 1)]
     if not any(lines):
         raise _fault(path, 1, "is empty")
@@ -522,4 +522,4 @@ def _foreign(path: Path, content: bytes) -> Iterator[tuple[int, int, Any]]:
         yield 1, 0, item
 
 
-_NO_CASSETTE = "is no vcrpy cassette: it has no list of 'interactions'"
+_NO_CASSETTE = "is not a vcrpy cassette: it has no list of 'interactions'"

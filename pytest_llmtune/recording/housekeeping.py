@@ -1,4 +1,4 @@
-"""Remove recordings that nothing uses, and sessions that re-record."""
+"""Find and remove unused recordings; keep track of re-recording sessions."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _SUFFIXES = (".cassette.json", ".cassette.json.zst", ".lock.yaml")
 
 
 def orphans(root: Path, in_use: Collection[Path]) -> list[Path]:
-    """The files of suites below ``root`` that no suite uses.
+    """Suite files below ``root`` that no suite uses.
 
-    Only files named as ours, in directories named ``llmtune``, are looked at; hidden directories and virtual
-    environments are not entered.
+    Only lock files and recordings in directories named ``llmtune`` are considered; hidden directories and virtual
+    environments are skipped.
 
     Args:
-        in_use: the lock files and recordings of every suite that there is, collected without any selection.
+        in_use: lock files and recordings of all suites, collected without any selection.
     """
     used = {path.resolve() for path in in_use}
     return sorted(path for path in _files(root) if whole(path).resolve() not in used)
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove the files, where they are, and directories that they leave empty.
+    """Remove files, if they exist, and directories that become empty.
 
     Raises:
-        RecordingError: one cannot be removed.
+        RecordingError: a file cannot be removed.
     """
     for path in paths:
         try:
@@ -70,23 +70,26 @@ _NAME = re.compile(r"record-[0-9a-f]{16}\n")
 
 @dataclass(frozen=True, slots=True)
 class RerecordSession:
-    """The file of one recording; only who holds the recording's lock touches it."""
+    """The name under which a re-recording caches its answers, in a file, so that a killed run can resume.
+
+    Only the holder of the recording's lock may use it.
+    """
 
     file: Path
     today: bool = False
-    """Whether only a run of today (UTC) is gone on with."""
+    """Whether only a run of today (UTC) is resumed."""
 
     @classmethod
     def of(cls, recording: Path, root: Path, *, today: bool = False) -> RerecordSession:
-        """The file for a recording of the project at ``root``, or for asking all of it live."""
+        """The session for a recording of the project at ``root``, or for a live run of all of it."""
         digest = hashlib.sha256(str(recording.resolve()).encode()).hexdigest()[:32]
         return cls(root / ".llmtune" / "anew" / f"{digest}{'-live' if today else ''}.txt", today)
 
     def begin(self) -> str:
-        """Where the cache keeps what is asked: the killed run's name, else a new one.
+        """The cache seed for this run: the killed run's, else a new one.
 
         Raises:
-            RecordingError: it cannot be written.
+            RecordingError: the file cannot be written.
         """
         try:
             with self.file.open(encoding="utf-8", errors="replace") as file:
@@ -105,7 +108,7 @@ class RerecordSession:
         return name
 
     def end(self) -> None:
-        """The answers are of no more use: the next run asks anew.
+        """Forget the cached answers: the next run requests new ones.
 
         Raises:
             RecordingError: the file cannot be removed.

@@ -24,13 +24,13 @@ _CANDIDATES = 5
 
 
 def explain(body: str, recorded: Iterable[Interaction]) -> str:
-    """What differs between a request's body and the nearest recorded one; empty where nothing is recorded."""
+    """How a request's body differs from the nearest recorded one; empty if nothing is recorded."""
     near = nearest(body, recorded)
     return "" if near is None else difference(near.body, body)
 
 
 def nearest(body: str, recorded: Iterable[Interaction]) -> Interaction | None:
-    """The recorded interaction whose request is most like this body."""
+    """The recorded interaction with the most similar request body."""
     words = _words(body)
     likely = heapq.nlargest(_CANDIDATES, recorded, key=lambda item: _overlap(words, _words(item.body)))
     return max(likely, key=lambda item: difflib.SequenceMatcher(None, item.body, body).quick_ratio(), default=None)
@@ -62,7 +62,7 @@ def _fields(text: str) -> Iterator[str]:
 
 
 def _paths(data: Any, place: str) -> Iterator[str]:
-    """``messages[0].content: "..."``, one line for each value, and one for each line of a text."""
+    """``messages[0].content: "..."``, one line per value, and per line of a text."""
     if isinstance(data, dict) and data:
         for name in sorted(data):
             yield from _paths(data[name], f"{place}.{name}".lstrip("."))

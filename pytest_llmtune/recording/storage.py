@@ -47,27 +47,27 @@ __all__ = [
 
 
 PACKED = ".zst"
-"""What the name of a compressed part ends with."""
+"""Suffix of compressed parts."""
 _SUFFIX = ".cassette.json"
 _PART = re.compile(r"(?P<stem>.+)\.(?P<number>\d{1,5})-of-(?P<count>\d{1,5})\.cassette\.json(\.zst)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How recordings are laid out on disk."""
+    """The layout of recordings on disk."""
 
     part_bytes: int = 20_000_000
-    """A recording of more bytes is split into parts that have less, on average."""
+    """A larger recording is split into parts, smaller than this on average."""
     compressed: bool = False
-    """Whether parts are compressed by zstd."""
+    """Whether parts are compressed with zstd."""
 
     @classmethod
     def of(cls, settings: Settings) -> Layout:
-        """The layout that the options ask for."""
+        """The layout given by the options."""
         return cls(int(settings.part_size * 1_000_000), settings.compress)
 
     def files(self, path: Path, size: int) -> tuple[Path, ...]:
-        """Where a recording of so many bytes goes: one file, or its parts in order."""
+        """The files for a recording of ``size`` bytes: one file, or its parts in order."""
         count = self._count(size, len(_in_force(path)))
         if count == 1:
             return (path,)
@@ -78,7 +78,7 @@ class Layout:
         )
 
     def _count(self, size: int, before: int) -> int:
-        """The least power of two that will do; while a quarter would do, fewer than there are do not pay the move."""
+        """The smallest sufficient power of two; fewer parts than before only if a quarter would suffice."""
         count = 1
         while size > count * self.part_bytes:
             count *= 2
@@ -86,19 +86,19 @@ class Layout:
 
 
 def place(files: Sequence[Path], request: str) -> Path:
-    """The file of a request, by its content alone."""
+    """The file of a request, determined by its content."""
     digest = hashlib.sha256(request.encode("utf-8", "surrogatepass")).digest()
     return files[int.from_bytes(digest[:8], "big") % len(files)]
 
 
 def files_of(path: Path, *, torn: bool = False) -> tuple[Path, ...]:
-    """The files that a recording lies in, in order; none where there is no recording.
+    """The files of a recording, in order; empty if there is no recording.
 
-    While a recording changes its layout, old and new parts stand side by side: of complete sets, that with the most
-    parts is in force, so that a run that was killed leaves one whole recording.
+    While a recording changes its layout, old and new parts coexist: the complete set with the most parts is valid, so that
+    a killed run leaves one whole recording.
 
     Args:
-        torn: whether the parts that are there will do where others are missing.
+        torn: accept the existing parts if others are missing.
 
     Raises:
         RecordingError: parts are missing.
@@ -118,13 +118,13 @@ def files_of(path: Path, *, torn: bool = False) -> tuple[Path, ...]:
 
 
 def leftovers(path: Path, files: Sequence[Path]) -> list[Path]:
-    """Files of the recording other than these: of another layout, or of none."""
+    """Files of the recording that belong to another layout, or to none."""
     every = [file for parts in _sets(path).values() for both in parts.values() for file in both]
     return sorted({*every, *([path] if path.exists() else [])} - set(files))
 
 
 def whole(file: Path) -> Path:
-    """The recording that a file is of: the name it would have as one file."""
+    """The recording that a file belongs to, by the name it would have as a single file."""
     match = _PART.fullmatch(file.name)
     return file.with_name(match["stem"] + _SUFFIX) if match else file
 
@@ -138,7 +138,7 @@ def _in_force(path: Path) -> tuple[Path, ...]:
 
 
 def _sets(path: Path) -> dict[int, dict[int, list[Path]]]:
-    """Number of parts to the parts that are there; each plain, compressed, or both, the plain one first."""
+    """Number of parts to the existing parts; each plain, compressed, or both, plain first."""
     sets: defaultdict[int, defaultdict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     stem = path.name.removesuffix(_SUFFIX)
     for name in _parts_in(path.parent):
@@ -149,7 +149,7 @@ def _sets(path: Path) -> dict[int, dict[int, list[Path]]]:
 
 
 def _parts_in(directory: Path) -> tuple[str, ...]:
-    """The names of all parts in a directory, sorted: hundreds of tests share one listing."""
+    """Sorted names of all parts in a directory, cached because hundreds of tests share a listing."""
     try:
         changed = directory.stat().st_mtime_ns
     except OSError:
@@ -168,25 +168,25 @@ def _listed(directory: str, _: int) -> tuple[str, ...]:
 
 
 _SETTLED = 2_000_000_000
-"""Nanoseconds after which a directory that changes once more is sure to have another time stamp."""
+"""Nanoseconds after which a further change of a directory is certain to change its timestamp."""
 _LEVEL = 10
 
 
 def pack(text: bytes) -> bytes:
-    """The text compressed.
+    """Compress a text.
 
     Raises:
-        RecordingError: no zstd is installed.
+        RecordingError: zstd is not installed.
     """
     packed: bytes = _zstd().compress(text, _LEVEL)
     return packed
 
 
 def unpacked(path: Path, most: int) -> IO[bytes]:
-    """A temporary file with what a compressed one holds, at its start.
+    """A temporary file with the content of a compressed one, at its start.
 
     Raises:
-        RecordingError: no zstd is installed, it is damaged, or holds more than ``most`` bytes.
+        RecordingError: zstd is not installed, the file is damaged, or has more than ``most`` bytes.
         OSError: it cannot be read.
     """
     zstd, file = _zstd(), tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
@@ -203,7 +203,7 @@ def unpacked(path: Path, most: int) -> IO[bytes]:
 
 
 class _Limited(io.RawIOBase):
-    """A few bytes may hold terabytes: stops in time."""
+    """A reader that stops at a limit, because a few bytes may unpack to terabytes."""
 
     def __init__(self, source: Any, path: Path, most: int) -> None:
         self._source, self._path, self._most, self._left = source, path, most, most
@@ -224,26 +224,26 @@ def _zstd() -> Any:
             import zstandard as zstd
     except ImportError:
         raise RecordingError(
-            "a part of a recording is compressed by zstd, which is not installed: pip install 'pytest-llmtune[zstd]'"
+            "a part of a recording is compressed with zstd, which is not installed: pip install 'pytest-llmtune[zstd]'"
         ) from None
     return zstd
 
 
 IN_MEMORY = 20_000_000
-"""A recording of more bytes stays on disk."""
+"""A larger recording stays on disk."""
 _DENSEST = 1000
-"""Bytes that one compressed byte may stand for: a hundred small parts must not fill the disk. Answers have 5 to 50."""
+"""Maximum compression ratio, so that a hundred small parts cannot fill the disk; answers have 5 to 50."""
 
 
 def read_all(path: Path, *, torn: bool = False) -> Iterator[Interaction]:
-    """All interactions of a recording, in order; none where there is no recording.
+    """All interactions of a recording, in order; empty if there is no recording.
 
     Args:
-        torn: whether what is there will do where parts are missing or damaged.
+        torn: read what is there even if parts are missing or damaged.
 
     Raises:
-        RecordingError: a file is corrupt, truncated, too large, of an unknown version, or holds git conflict markers,
-            and the message names the line; or parts are missing.
+        RecordingError: a file is corrupt, truncated, too large, of an unknown version, or has git conflict markers, and the
+            message names the line; or parts are missing.
     """
     for file in files_of(path, torn=torn):
         for _, interaction in _Part(file).scan(torn=torn):
@@ -253,7 +253,7 @@ def read_all(path: Path, *, torn: bool = False) -> Iterator[Interaction]:
 def load_interactions(
     path: Path, seen: Callable[[int, Interaction], None], *, torn: bool = False
 ) -> Sequence[Interaction]:
-    """A recording's interactions; each is shown once, with its position, while the files are read.
+    """A recording's interactions; ``seen`` is called with each and its position while the files are read.
 
     Raises:
         RecordingError: as ``read_all``.
@@ -274,14 +274,14 @@ def load_interactions(
 
 
 class Stored(Sequence[Interaction]):
-    """Interactions that stay in their files: memory does not grow with their texts."""
+    """Interactions that stay on disk and are read on access."""
 
     def __init__(self) -> None:
         self._files: list[_Part] = []
         self._numbers, self._offsets = array("H"), array("Q")
 
     def keep(self, file: _Part, offset: int) -> None:
-        """One more, which is to be found at this byte of its file."""
+        """Add the interaction at this offset of a file."""
         if not self._files or self._files[-1] is not file:
             self._files.append(file)
         self._numbers.append(len(self._files) - 1)
@@ -301,7 +301,7 @@ class Stored(Sequence[Interaction]):
 
 
 class _Part:
-    """One file of a recording; a compressed one is unpacked to disk once, when it is first read."""
+    """One file of a recording; a compressed one is unpacked to disk when first read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -318,7 +318,7 @@ class _Part:
             return is_own_format(file.readline())
 
     def scan(self, *, torn: bool = False) -> Iterator[tuple[int, Interaction]]:
-        """Every interaction with the byte where its line begins; of a damaged file, if ``torn``, those before the damage."""
+        """All interactions with the offset of their line; if ``torn``, a damaged file gives those before the damage."""
         with self._open() as file:
             try:
                 yield from entries(self._path, file)
@@ -327,10 +327,10 @@ class _Part:
                     raise
 
     def at(self, offset: int) -> Interaction:
-        """The interaction whose line begins there.
+        """The interaction whose line starts at ``offset``.
 
         Raises:
-            RecordingError: the file is not as it was.
+            RecordingError: the file has changed.
         """
         if self._unpacked is None and _stamp(self._path) != self._stamp:
             raise RecordingError(f"the recording {self._path} was changed while it was replayed; run again")

@@ -1,4 +1,4 @@
-"""Write recordings in a canonical order with stable ids."""
+"""Write recordings in canonical order with stable IDs."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ _SHAPES = (
     {"model", "created_at", "done"},  # Ollama
     {"created", "data", "usage"},  # OpenAI's images
 )
-"""Names that a document of a provider has together, where it does not say its kind."""
+"""Sets of keys that identify a provider's document without a type field."""
 _IDS = frozenset(
     {"id", "call_id", "item_id", "responseId", "generation_id", "toolUseId", "tool_call_id", "tool_use_id", "file_id"}
 )
 _TIMES = frozenset({"created", "created_at", "completed_at", "createTime"})
 _DURATIONS = frozenset({"total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "latencyMs"})
-# a stopwatch of the server's (llama.cpp, Groq, Cerebras), and the random padding of OpenAI's streams
+# server timings (llama.cpp, Groq, Cerebras), and the random padding of OpenAI's streams
 _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
 _INNER = ("response", "metrics", "message")
-"""What an event wraps: the whole response, or a part of it."""
-_MADE_UP = re.compile(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counted and not made up
+"""Fields of an event that contain the response, or a part of it."""
+_MADE_UP = re.compile(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counters
 _GEMINI = re.compile(r"\S{15,}")
-"""An id that has no name, and not always a digit."""
+"""An ID without a prefix, and sometimes without a digit."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*")
 
 
 def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
-    """The interactions, in the order they were made, with ids that depend on the requests alone."""
+    """The interactions, in their order, with IDs that depend only on the requests."""
     names: dict[str, str] = {}
     seen: Counter[bytes] = Counter()
     for interaction in interactions:
@@ -76,12 +76,12 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
 
 def _body(body: str, names: dict[str, str]) -> str:
     data = parse_object(body) if names else None
-    renamed = _renamed(data, names)  # looked up text by text: there may be as many names as responses
+    renamed = _renamed(data, names)  # one lookup per string: there may be as many names as responses
     return canonical_body(body if renamed == data else canonical_json(renamed))
 
 
 def _uri(uri: str, names: dict[str, str]) -> str:
-    """An id is a part of the path, as in ``/v1/batches/batch_123``."""
+    """Rename IDs in the path, as in ``/v1/batches/batch_123``."""
     parts = uri.split("/") if names else []
     return "/".join(names.get(part, part) for part in parts) if names.keys() & set(parts) else uri
 
@@ -97,7 +97,7 @@ def _text(text: str, naming: _Naming) -> str:
 
 
 def _lines(text: str, naming: _Naming) -> str:
-    """JSON, one document a line, as Ollama streams."""
+    """JSON Lines, as Ollama streams."""
     lines = text.split("\n")
     documents = [(line, parse_object(line)) for line in lines]
     return "\n".join(
@@ -108,13 +108,13 @@ def _lines(text: str, naming: _Naming) -> str:
 
 @dataclass(slots=True)
 class _Naming:
-    """Gives names to the ids of one response."""
+    """Gives stable names to the IDs of one response."""
 
     names: dict[str, str]
-    """From ids as served to their new names, of the whole recording."""
+    """Served IDs to their new names, for the whole recording."""
     seed: str
     request: str
-    """Ids that stand in the request are not new."""
+    """IDs that occur in the request are not renamed."""
     given: dict[str, str] = field(default_factory=dict)
 
     def change(self, document: Any) -> Any:
@@ -127,7 +127,7 @@ class _Naming:
         return _lasting(_renamed(document, self.names))
 
     def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The ids that servers give to requests."""
+        """Headers with renamed request IDs."""
         found = REQUEST_IDS & headers.keys()
         return (
             headers
@@ -156,7 +156,7 @@ def _is_answer(document: dict[str, Any]) -> bool:
 
 def _ids(data: Any) -> Iterator[str]:
     if isinstance(data, dict):
-        for name, value in sorted(data.items()):  # servers order keys as they like
+        for name, value in sorted(data.items()):  # servers use any order of keys
             made_up = _GEMINI if name == "responseId" else _MADE_UP
             if name in _IDS and isinstance(value, str) and made_up.fullmatch(value):
                 yield value
@@ -168,7 +168,7 @@ def _ids(data: Any) -> Iterator[str]:
 
 
 def _renamed(data: Any, names: dict[str, str]) -> Any:
-    """Ids renamed, wherever a text is nothing but an id."""
+    """Rename IDs in all strings that are exactly an ID."""
     if isinstance(data, str):
         return names.get(data, data)
     if isinstance(data, dict):
@@ -177,7 +177,7 @@ def _renamed(data: Any, names: dict[str, str]) -> Any:
 
 
 def _lasting(document: dict[str, Any]) -> dict[str, Any]:
-    """Without times and stopwatches, in the document itself and in what it wraps."""
+    """The document without times and timings, including nested parts."""
     kept = {name: value for name, value in document.items() if name not in _DROPPED}
     job = kept.get("object") in ("batch", "file")
     for name, value in kept.items():
@@ -195,7 +195,7 @@ def _lasting(document: dict[str, Any]) -> dict[str, Any]:
 
 
 _FRESH = 7
-"""Days for which the same answer, recorded again, leaves its line as it is."""
+"""Days within which the same answer, recorded again, leaves its line unchanged."""
 
 
 def write(
@@ -204,13 +204,13 @@ def write(
     redactor: Redactor | None = None,
     layout: Layout | None = None,
 ) -> bool:
-    """Write exactly these interactions, in canonical order, secrets removed; past the layout's limit in parts.
+    """Write exactly these interactions, in canonical order, with secrets removed; in parts above the layout's limit.
 
     Returns:
-        False where the files already held exactly this.
+        False if the files already had this content.
 
     Raises:
-        RecordingError: a secret is left in the text, or a file cannot be written; what was there before is whole.
+        RecordingError: a secret is left in the text, or a file cannot be written; the old recording is intact.
     """
     redactor = redactor or Redactor.from_environment()
     moments, spool = _moments(path), Spool()
@@ -226,7 +226,7 @@ def write(
     for number in sorted(range(len(spool)), key=places.__getitem__):
         divided[place(files, places[number])].append(number)
     for file, numbers in divided.items():
-        for number in numbers:  # one at a time: none of the text needs to be in memory
+        for number in numbers:  # one at a time, to keep texts out of memory
             _check(spool.get(number), redactor, file)
     changed = [_write(file, spool, numbers) for file, numbers in divided.items()]
     gone = leftovers(path, files)
@@ -235,7 +235,7 @@ def write(
 
 
 def _check(line: str, redactor: Redactor, file: Path) -> None:
-    """The last look before a line is written: no known secret, and nothing that the user's patterns name."""
+    """Final check of a line: no known secret, and no match of the user's patterns."""
     redactor.check(line, file)
     if redactor.patterns:
         found, patterns_only = Interaction.from_plain(json.loads(line)), replace(redactor, hooks=())
@@ -244,14 +244,14 @@ def _check(line: str, redactor: Redactor, file: Path) -> None:
 
 
 def stable_runs(runs: Mapping[tuple[str, int], Sequence[Interaction]], redactor: Redactor) -> Iterator[Interaction]:
-    """The calls of a task's runs as a recording holds them: without secrets, and with ids that depend on the run alone."""
+    """The calls of a task's runs, without secrets, and with IDs that depend only on the run."""
     for _, calls in sorted(runs.items()):
         ordered = sorted(calls, key=lambda call: call.position.call if call.position else 0)
         yield from stable(redacted(redactor, call) for call in ordered)
 
 
 def _stable(interactions: Iterable[Interaction], redactor: Redactor) -> Iterator[Interaction]:
-    """Without secrets, and with lasting ids; those of a task's calls have them already."""
+    """The interactions without secrets and with stable IDs, which a task's calls already have."""
     placed: list[Interaction] = []
 
     def loose() -> Iterator[Interaction]:
@@ -261,7 +261,7 @@ def _stable(interactions: Iterable[Interaction], redactor: Redactor) -> Iterator
             else:
                 yield redacted(redactor, interaction)
 
-    yield from stable(loose())  # one at a time: they may be more than memory holds
+    yield from stable(loose())  # one at a time: they may not fit in memory
     yield from placed
 
 
@@ -279,29 +279,29 @@ def _write(file: Path, spool: Spool, numbers: Sequence[int]) -> bool:
 
 
 def _holds(file: Path, data: bytes) -> bool:
-    """Whether a compressed file already says this; another version of zstd may spell it otherwise."""
+    """Whether a compressed file already has this content; other versions of zstd may encode it differently."""
     try:
         with unpacked(file, len(data)) as known:
             return known.read() == data
-    except (OSError, RecordingError):  # it is not there, or is to be replaced anyway
+    except (OSError, RecordingError):  # missing, or about to be replaced anyway
         return False
 
 
 def _place(interaction: Interaction) -> str:
-    """Where an interaction stands in the file; those of one request stand together, whatever their ``n``."""
+    """Sort key of an interaction; those of one request are adjacent, whatever their ``n``."""
     if interaction.position is not None:
         return f"\0{interaction.position.row}\0{interaction.position.run:06}\0{interaction.position.call:06}"
     return f"{interaction.path}\0{interaction.method}\0{body_without_n(interaction)}"
 
 
 def body_without_n(interaction: Interaction) -> str:
-    """The canonical body; for requests that differ in ``n`` alone it is the same."""
+    """The canonical body without ``n``."""
     body = parse_object(interaction.body)
     return interaction.body if body is None else canonical_json(without_n(body))
 
 
 def _moments(path: Path) -> dict[bytes, list[Moment]]:
-    """Of what is recorded: an answer that did not change keeps its line, latency and rate limits included."""
+    """Moments of the existing recording: an unchanged answer keeps its line, with latency and rate limits."""
     moments: defaultdict[bytes, list[Moment]] = defaultdict(list)
     try:
         for interaction in read_all(path):
@@ -312,14 +312,14 @@ def _moments(path: Path) -> dict[bytes, list[Moment]]:
 
 
 def _as_before(before: Moment, now: Interaction) -> Interaction:
-    """The line as it was; its day moves on once it is a week old."""
+    """The interaction with its previous moment; the date is updated once it is a week old."""
     if now.recorded and (not before.recorded or days_between(before.recorded, now.recorded) >= _FRESH):
         before = replace(before, recorded=now.recorded)
     return now.at(before)
 
 
 def days_between(earlier: str, later: str) -> int:
-    """Days from one day, ``YYYY-MM-DD``, to another; 0 where one of them is no day."""
+    """Days between two dates, ``YYYY-MM-DD``; 0 if one is not a date."""
     try:
         return (date.fromisoformat(later) - date.fromisoformat(earlier)).days
     except ValueError:

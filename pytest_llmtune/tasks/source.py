@@ -180,7 +180,7 @@ class TaskSource:
         label = f"{request.row.index} [{row}]"
         capture = RunCapture(row, label, number, recorded, self.redactor, self.tariff, store, traffic=self.traffic)
         if row in self.excused and not recorded and self.live is None:
-            raise CompletionError("not completed when the rest was recorded; ask again: pytest --llm-record=missing")
+            raise CompletionError("not completed when the rest was recorded; try again: pytest --llm-record=missing")
         if self.live is None:
             outcome, raised = await self._called(request, capture)
         else:

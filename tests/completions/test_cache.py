@@ -193,7 +193,7 @@ def test_no_file_outside_is_read(cache: Cache, tmp_path: Path, mode: int) -> Non
     with closing(database(cache)) as db:
         plant_value(db, b"", mode, os.path.relpath(tmp_path / "secret", cache.path))
     assert cache.get("key") == ()
-    assert "stands in a file" in cache.notes[0]
+    assert "in a file" in cache.notes[0]
 
 
 def test_no_file_outside_is_deleted(cache: Cache, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_json_that_is_no_exchange_is_refused(cache: Cache, entry: Any) -> None:
     """An entry of another shape makes the cache a foreign one."""
     cache._opened()["0/key/0"] = entry
     assert cache.get("key") == ()
-    assert "no recorded exchange" in cache.notes[0]
+    assert "not a recorded exchange" in cache.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_dotenv_leads_no_key_of_the_environment_away(tmp_path: Path, variable:
     """A .env may come with a checkout: its address gets its own key, or one that the user lets go there."""
     (tmp_path / ".env").write_text(f"{variable}=https://evil.example/v1\n")
     own = {"AZURE_OPENAI_API_KEY": KEY} if variable.startswith("AZURE") else {"OPENAI_API_KEY": KEY}
-    with pytest.raises(SuiteError, match=r"\.env: \w+: the address https://evil\.example may be a stranger's"):
+    with pytest.raises(SuiteError, match=r"\.env: \w+: the address https://evil\.example is not trusted"):
         read(None, tmp_path, **own)
     trusted = Trust.of(hosts=["EVIL.example"])
     [endpoint] = endpoints_of(None, root=tmp_path, environ=own, trust=trusted)
@@ -164,7 +164,7 @@ def test_a_strangers_suite_names_no_address_of_its_own(tmp_path: Path, address: 
             [endpoint] = endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, strange=True)
             assert endpoint.base_url == address
         else:
-            with pytest.raises(SuiteError, match=r"may be a stranger's|holds a user or password"):
+            with pytest.raises(SuiteError, match=r"is not trusted|has a user or password"):
                 endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, strange=True)
 
 
@@ -185,7 +185,7 @@ def test_a_strangers_suite_reads_no_list_outside(tmp_path: Path) -> None:
     [endpoint] = endpoints_of("OAI_CONFIG_LIST", root=project, environ=environ, strange=True)
     assert endpoint.base_url == "https://h.example"  # the list is the user's own
     (project / ".env").write_text("OAI_CONFIG_LIST=" + environ.pop("OAI_CONFIG_LIST"))
-    with pytest.raises(SuiteError, match="may be a stranger's"):
+    with pytest.raises(SuiteError, match="is not trusted"):
         endpoints_of("OAI_CONFIG_LIST", root=project, environ=environ)
 
 
@@ -309,7 +309,7 @@ def test_the_ancestor_s_config_lists_can_be_expressed(tmp_path: Path) -> None:
 
 
 def test_key_files_are_named_in_a_list(tmp_path: Path) -> None:
-    """api_key_file: one key a line."""
+    """api_key_file: one key per line."""
     (tmp_path / "key_openai.txt").write_text("sk-one\nsk-two")
     [endpoint] = read([{"api_key_file": "key_openai.txt"}], tmp_path)
     assert revealed(endpoint) == ["sk-one", "sk-two"]
@@ -330,9 +330,9 @@ def test_key_files_are_named_in_a_list(tmp_path: Path) -> None:
         ([{"kind": "azure", "api_key": "k"}], "the address is ''; valid: http"),
         ([{"base_url": "ftp://h/v1"}], "the address is 'ftp://h/v1'"),
         ([{"base_url": "h/v1"}], "the address is 'h/v1'"),
-        ([{"base_url": "https://me:pw@h/v1"}], "holds a user or password"),
-        ([{"api_key": 5}], "api_key is no text"),
-        ([{"api_key": []}], "api_key is no text"),
+        ([{"base_url": "https://me:pw@h/v1"}], "has a user or password"),
+        ([{"api_key": 5}], "api_key must be a string"),
+        ([{"api_key": []}], "api_key must be a string"),
         ([{"api_key_env": "UNSET_API_KEY"}], "the environment variable UNSET_API_KEY has no key"),
         ([{"api_key_env": "HOME"}], "api_key_env is 'HOME'; valid: a name with API_KEY in it"),
         ([{"api_key_env": "AWS_SECRET_ACCESS_KEY"}], "valid: a name with API_KEY in it"),
@@ -356,8 +356,8 @@ def test_key_files_are_named_in_a_list(tmp_path: Path) -> None:
         ("bad.yaml", r"bad.yaml: line 2: "),
         ("cycle.yaml", "anchors and aliases are not allowed"),
         ("empty_directory", "has no key_openai.txt and no key_aoai.txt"),
-        ("LOOP", "endpoints: the environment variable LOOP holds neither JSON nor the name of a file"),
-        ("AWS_SECRET_ACCESS_KEY", "the environment variable AWS_SECRET_ACCESS_KEY holds neither JSON nor"),
+        ("LOOP", "endpoints: the environment variable LOOP is neither JSON nor the name of a file"),
+        ("AWS_SECRET_ACCESS_KEY", "the environment variable AWS_SECRET_ACCESS_KEY is neither JSON nor"),
     ],
 )
 def test_a_mistake_is_one_clear_error(tmp_path: Path, given: Any, what: str) -> None:

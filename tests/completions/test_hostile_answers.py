@@ -158,9 +158,7 @@ def test_no_redirect_leads_elsewhere(live: Live, kind: str, status: int) -> None
     assert other.count == 0
     assert server.count == 1
     assert {type(result) for result in results} == {EndpointError}
-    assert f"HTTP {status}: it sends requests on to http://127.0.0.1:{other.port}/v1/chat/completions;" in str(
-        results[0]
-    )
+    assert f"HTTP {status}: it redirects to http://127.0.0.1:{other.port}/v1/chat/completions;" in str(results[0])
     assert "SECRET" not in str(results[0])
 
 
@@ -271,7 +269,7 @@ def test_fewer_answers_than_asked_for_are_completed(live: Live) -> None:
         [completion] = live.run(source, request(n=4))
     assert len(completion.choices) == 4
     assert server.count == 4
-    assert any("gives at most 1 answers a request" in note for note in source.account.notes)
+    assert any("gives at most 1 answers per request" in note for note in source.account.notes)
 
 
 @pytest.mark.parametrize("index", [0, None, "x", -1, 1e300, [], {}], ids=repr)

@@ -128,7 +128,7 @@ def test_a_refusal_of_n_is_split_and_remembered(live: Live, words: str, refused:
     limit = 8 if refused == 1 else 5
     assert sizes[: refused + 1] == [*[20, 10, 5][:refused], limit]
     assert max(sizes[refused:]) == limit
-    assert f"gives at most {limit} answers a request for m" in account.notes[-1]
+    assert f"gives at most {limit} answers per request for m" in account.notes[-1]
     assert first.usage.prompt_tokens == -(-20 // limit) * prompt_tokens(request("a").body["messages"])
 
 

@@ -37,7 +37,7 @@ def test_an_account_is_given_of_what_was_survived(tuned: Project) -> None:
         [
             "note: sums: requests: 21 sent, 18 answered with * samples",
             "note: sums: retried: *1 x server error*",
-            "note: sums: requests that broke off may have cost up to $0.*",
+            "note: sums: interrupted requests may have cost up to $0.*",
         ]
     )
     text = shown(result)
@@ -124,7 +124,7 @@ def test_a_row_that_the_baseline_knows_needs_its_recording(tuned: Project) -> No
         (Fault.http(429, "You exceeded your quota", "insufficient_quota"), "no quota left (OPENAI_API_KEY)"),
         (
             Fault("status", 308, {"location": "https://elsewhere.example/v1"}),
-            "requests on to https://elsewhere.example/v1",
+            "it redirects to https://elsewhere.example/v1",
         ),
     ],
     ids=["wrong key", "gone model", "no quota", "redirect"],

@@ -124,7 +124,7 @@ def test_a_missing_request_is_explained(path: Path) -> None:
         '-messages[0].content: "What is 2+2?"',
         '+messages[0].content: "What is 2+3?"',
     ]
-    assert recording.explain(build(body_of("Name a colour."), 4)) == "1 of the 4 answers asked for are recorded"
+    assert recording.explain(build(body_of("Name a colour."), 4)) == "1 of the 4 requested answers are recorded"
     assert Recording.load(path.with_name("none")).explain(build(body_of("q"), 1)) == ""
 
 

@@ -49,7 +49,7 @@ def error_of(path: Path) -> str:
 def test_git_conflict_markers_are_named(path: Path, marker: str) -> None:
     """A conflict that nobody resolved is told with its line and the way out."""
     changed(path, 3, marker + "\n" + line(path, 3))
-    assert error_of(path).startswith(f"{path}:3: the recording holds git conflict markers; restore the file from git")
+    assert error_of(path).startswith(f"{path}:3: the recording has git conflict markers; restore the file from git")
 
 
 def test_truncated_file_is_named(path: Path) -> None:
@@ -119,7 +119,7 @@ def test_unknown_version_is_named(path: Path, version: object) -> None:
 def test_json_that_is_no_cassette_is_named(path: Path, text: str) -> None:
     """Other JSON is told apart from a damaged recording."""
     path.write_text(text, encoding="utf-8")
-    assert "is no vcrpy cassette" in error_of(path)
+    assert "is not a vcrpy cassette" in error_of(path)
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_json_that_is_no_cassette_is_named(path: Path, text: str) -> None:
     [
         (b"", ":1: the recording is empty"),
         (b"\n \n", ":1: the recording is empty"),
-        (b'{"version": 1,\n\xff', ":2: the recording is no UTF-8 text"),
+        (b'{"version": 1,\n\xff', ":2: the recording is not UTF-8 text"),
         (b"\x00" * 40, ":1: the recording is corrupt"),
         (b"[" * 200_000, ":1: the recording is corrupt: it is nested too deeply"),
         (b'{"version": ' + b"9" * 5000 + b"}", ":1: the recording is corrupt"),
-        (b"\x80\x04\x95\x10\x00", ":1: the recording is no UTF-8 text"),
+        (b"\x80\x04\x95\x10\x00", ":1: the recording is not UTF-8 text"),
     ],
 )
 def test_other_bytes_are_one_clear_error(path: Path, data: bytes, said: str) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SuiteError,
     )
     from pytest_llmtune.grading.base import Grader
+    from pytest_llmtune.plugin.mark import mark
     from pytest_llmtune.settings import Settings
     from pytest_llmtune.suite import (
         Config,
@@ -76,6 +77,7 @@ __all__ = [
     "grade",
     "lograndint",
     "loguniform",
+    "mark",
     "models",
     "quniform",
     "randint",
@@ -86,6 +88,7 @@ __all__ = [
 _HOMES = {
     "api": ("complete", "evaluate", "grade", "tune"),
     "grading.base": ("Grader",),
+    "plugin.mark": ("mark",),
     "settings": ("Settings",),
     "suite": (
         "Config",

@@ -42,6 +42,20 @@ def test_everything_public_can_be_imported_and_is_listed() -> None:
     assert all(issubclass(kind, LLMTuneError) for kind in kinds)
 
 
+def test_the_typed_marker_is_pytests() -> None:
+    """With all its keys, and the function stays what it is."""
+
+    @pytest_llmtune.mark(dataset="x.jsonl", model="m", grader="exact", prompt="{q}")
+    def test_it() -> None: ...
+
+    [marker] = test_it.pytestmark  # type: ignore[attr-defined]
+    assert (marker.name, marker.args, sorted(marker.kwargs)) == (
+        "llmtune",
+        (),
+        ["dataset", "grader", "model", "prompt"],
+    )
+
+
 def test_a_misspelled_name_is_told_with_what_was_meant() -> None:
     with pytest.raises(SuiteError, match=r"datset: unknown key \(did you mean 'dataset'\?\)"):
         Suite(datset="x")  # type: ignore[call-arg]

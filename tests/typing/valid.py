@@ -18,6 +18,7 @@ from pytest_llmtune import (
     evaluate,
     grade,
     lograndint,
+    mark,
     randint,
     tune,
     uniform,
@@ -51,6 +52,14 @@ assert_type(result.inference_cost, Decimal)
 completion = complete(config, {"question": "1+1"}, temperature=0.5, n=3)
 assert_type(completion.texts, tuple[str, ...])
 assert_type(grade("exact", ["2"], {"answer": "2"}).metrics["success"], float)
+
+
+@mark(dataset="a.jsonl", model="small", grader="math", prompt="{q}", temperature=uniform(0, 1), min_success_vote=0.8)
+def test_marked(llmtune: object) -> int:
+    return 1
+
+
+assert_type(test_marked(None), int)
 
 
 def mine(grader: Grader) -> str:

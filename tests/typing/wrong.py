@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmtune import Evaluation, Suite, complete, grade
+from pytest_llmtune import Evaluation, Suite, complete, grade, mark
 
 Suite(datset="a.jsonl", model="m", grader="math", prompt="{q}")  # wrong
 Suite(dataset="a.jsonl", model="m", grader="math", prompt="{q}", tune_size="many")  # wrong
@@ -20,3 +20,5 @@ complete({"model": "m", "prompt": "{q}"}, {"q": "1"}, temperature=0.3)
 complete({"model": "m", "prompt": "{q}"}, {"q": "1"}, tempratur=0.3)  # wrong
 complete({"model": "m", "prompt": "{q}"}, {"q": "1"}, n="three")  # wrong
 grade("math", ["1"])  # wrong
+mark(dataset="a.jsonl", model="m", grader="math", prompt="{q}", temperatur=0.5)  # wrong
+mark(dataset="a.jsonl", model="m", prompt="{q}")  # wrong

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,38 @@ def test_yaml_is_a_suite_or_a_list_of_endpoints(
         assert suite.name == found["name"]
 
 
+@pytest.mark.parametrize(("kind", "text"), blocks("json", "toml", "ini", "sh", "bash", "console"))
+def test_other_blocks_are_read_by_their_own_readers(kind: str, text: str) -> None:
+    """Data is parsed; commands are read by a shell, and ours are commands that there are (the tutorial's are run)."""
+    if kind == "json":
+        json.loads(text)
+    elif kind == "toml":
+        tomllib.loads(text)
+    elif kind == "ini":
+        configparser.ConfigParser().read_string(text)
+    else:
+        shown = [line for line in text.splitlines() if kind != "console" or line.startswith("$ ")]
+        script = "\n".join(line.removeprefix("$ ") for line in shown)
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)  # noqa: S607
+        assert done.returncode == 0, done.stderr
+        first = {line.split()[0] for line in script.splitlines() if line.strip() and not line.startswith((" ", "#"))}
+        assert first <= {"pip", "pytest", "llmtune", "cd", "sed", "git", "export", "jq", "python", "npm", "unset"}, (
+            first
+        )
+
+
+def test_every_block_says_what_it_is() -> None:
+    """A block of a kind that no test reads would rot."""
+    known = {"python", "yaml", "json", "toml", "ini", "sh", "bash", "console", "text"}
+    assert {block.values[0] for block in BLOCKS} <= known
+    bare = [
+        page.name
+        for page in PAGES
+        if page.read_text(encoding="utf-8").count("\n```\n") != len(FENCE.findall(page.read_text(encoding="utf-8")))
+    ]
+    assert bare == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_options_and_ini_keys_exist(page: Path) -> None:
     """Every ``--llm-x`` and ``llmtune_x`` that is named anywhere, but in the log of changes."""
@@ -88,9 +123,16 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_links_between_files_lead_somewhere() -> None:
     """In the README too, which mkdocs does not see."""
     broken = [
-        f"{page.name}: {target}"
+        f"{page.name}: {target}#{anchor}"
         for page in PAGES
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+        if not (linked := page.parent / target if target else page).exists()
+        or (anchor and linked.suffix == ".md" and anchor not in _anchors(linked))
     ]
     assert broken == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of the headings, as mkdocs and GitHub make them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}

@@ -72,7 +72,7 @@ def test_thresholds_in_a_mapping_are_thresholds() -> None:
     assert [(gate.key, float(gate.limit)) for gate in both.thresholds] == [("max_latency", 3.0), ("min_f1", 0.5)]
     with pytest.raises(SuiteError, match=r"thresholds\.min_f1 is given twice"):
         Suite(**keys, thresholds={"min_f1": 0.5}, min_f1=0.4)  # type: ignore[arg-type, call-arg]
-    with pytest.raises(SuiteError, match="no threshold"):
+    with pytest.raises(SuiteError, match="is not a threshold"):
         Suite(**keys, thresholds={"f1": 0.5})  # type: ignore[arg-type]
 
 

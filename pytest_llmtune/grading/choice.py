@@ -23,7 +23,7 @@ __all__ = ["ChoiceGrader", "LabelWords", "folded", "stated_text"]
 
 
 _DENIED_BEFORE = (
-    r"not|never|no|neither|nor|without|cannot|hardly|rather than|instead of|anything but|other than|\w+n['\u2019]t|"
+    r"not|never|no|neither|nor|without|cannot|hardly|than|instead of|anything but|other than|\w+n['\u2019]t|"
     r"rul(?:es?|ed|ing) out|eliminat\w+|exclud\w+|discard\w*|reject\w*|except|unlike|"
     r"nicht|kein\w*|weder|noch|pas|ni|nunca|jamais|não|nem|non|né|inte|ikke|niet|geen|не|нет"
 )
@@ -46,7 +46,7 @@ _SHORTEST_SENTENCE = 12  # characters; fewer hold no second statement
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
 _LATEX = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
 _CLAUSE = re.compile(
-    r",?\s+(?:because|since|as|which|although|though|while|whereas|weil|denn|parce\s+que|car|porque|ya\s+que|perché)\s|\s*[;\u2014]\s*|\s+[-\u2013]\s+",
+    r",?\s+(?:because|since|as|which|(?:al|even\s+)?though|despite|while|whereas|weil|denn|parce\s+que|car|porque|ya\s+que|perché)\s|\s*[;\u2014]\s*|\s+[-\u2013]\s+",
     re.IGNORECASE,
 )
 _NONE = re.compile(
@@ -55,33 +55,42 @@ _NONE = re.compile(
     r"(?:all|both|any|several)\s+of|both\b|all\s+(?:options|choices|answers)|以上(?:都|皆)|都不|无法|無法|없|알\s*수\s*없|keine|nicht|aucun|ningun|nenhum)",
     re.IGNORECASE,
 )
+_NO_OPTION = re.compile(
+    r"\b(?:none\s+of\s+(?:the\s+(?:above|options|choices|answers|labels)|these|those|them)\b|no\s+(?:option|choice|answer|label)\s+(?:is|fits|applies)|"
+    r"(?:cannot|can['’]t|unable\s+to)\s+(?:be\s+)?(?:determine|answer|decide|choose|tell))",
+    re.IGNORECASE,
+)
 _LEAD_IN = re.compile(
     r"\W*(?:as\s+follows|below|clear|obvious|simple|straightforward|found|given\s+by|determined|this|that|here|following)\b",
     re.IGNORECASE,
 )
 _BEFORE_LETTER = (
-    r"(?:(?:therefore|thus|hence|clearly|donc|daher|also|então|logo|quindi|entonces|the|either|option|options|choice|answer|letter|label|number|la|le|el|il|die|der|das|a(?=\s+(?:letra|letter|alternativa|opção))|letra|lettre|lettera|buchstabe|"
+    r"(?:(?:therefore|thus|hence|clearly|(?:most\s+)?likely|probably|definitely|certainly|obviously|indeed|simply|surely|donc|daher|also|então|logo|quindi|entonces|the|either|option|options|choice|answer|letter|label|number|la|le|el|il|die|der|das|a(?=\s+(?:letra|letter|alternativa|opção))|(?-i:a(?=\s+[A-Z]\b))|letra|lettre|lettera|buchstabe|"
     r"opción|opção|opzione|alternativa|réponse|vaihtoehto|вариант|选项|選項|选择|選擇|선택지|보기|الخيار|الحرف)(?:\s+|(?<=[项項]))[\W_]*?)*"
 )
 _AND_OR = (
-    r"(?:(?:\b(?:or|and|oder|und|ou|et|y|o|e|u|plus|as\s+well\s+as|along\s+with)\b|또는|이나|혹은|과|와|및|或者?|和|与|與|、|または|および|と|か|أو|و|"
+    r"(?:(?:\b(?:or|and|oder|und|ou|et|y|o|e|u|plus|l?or|land|vee|wedge|as\s+well\s+as|along\s+with)\b|또는|이나|혹은|과|와|및|或者?|和|与|與|、|または|および|と|か|أو|و|"
     r"[/,&+;|\u2013-])\s*)+"
 )
 _MAYBE = r"(?:\s*(?:and|or|also|maybe|possibly|perhaps|either|option|choice|even)\b)*"
+_ADDED = (
+    r"or|alternatively|possibly|maybe|perhaps|"
+    r"(?:but\s+)?(?:(?:it|this|that|the\s+answer)\s+)?(?:could|might|may)\s+(?:also|equally|as\s+well)\s+be"
+)
 _CHOSEN = (
     r"\b(?:(?:I|we)(?:['’](?:d|ll)|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with|say|answer|opt\s+for|settle\s+on)|"
-    r"(?:choose|pick|select|going\s+with)|je\s+choisis|elijo|escolho|ich\s+wähle|scelgo|"
+    r"(?:choose|pick|select|going\s+with)|c['’]est|je\s+choisis|elijo|escolho|ich\s+wähle|scelgo|"
     r"(?:must|should|would|has\s+to|have\s+to)\s+be|leav(?:es|ing)(?:\s+us\s+with)?)\s+"
     r"|(?:故|应该?|應該?|所以|因此)?(?:选|選)(?:择|擇)?\s*[:：]?\s*"
 )
 _RIGHT = (
-    r"(?:\s+(?:is|would\s+be|must\s+be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|true)(?!\w)|\s+fits\s+best|"
+    r"(?:\s+(?:is|would\s+be|must\s+be|(?:seems|looks|appears)(?:\s+to\s+be)?)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|true)(?!\w)|\s+fits\s+best|"
     r"\s+(?:ist|est|es|é|è)\s+(?:donc\s+|also\s+)?(?:la\s+|a\s+)?(?:richtig|korrekt|correct[eao]?|juste|corret[ao]|corrett[ao])(?!\w)|"
     r"\s*(?:是)?(?:正确|正確|对的|對的|が正解|が正しい|(?:이|가)\s*정답|(?:이|가)\s*맞))"
 )
 _SO = (
-    r"\b(?:therefore|thus|hence|so|finally|final|in\s+conclusion|in\s+short|overall)[,:]?\s+(?:it(?:['’]s|\s+is)\s+|the\s+)?|"
-    r"\b(?:it|that)(?:['’]s|\s+is)\s+|\b(?:letter|option|choice)\s+(?:is|would\s+be)\s+"
+    r"\b(?:therefore|thus|hence|so|finally|final|in\s+conclusion|in\s+short|overall|definitely|certainly|probably|surely)[,:]?\s+(?:it(?:['’]s|\s+is)\s+|the\s+)?|"
+    r"\b(?:it|that)(?:['’]s|\s+is)\s+|\b(?:letter|option|choice|solution|response)\s+(?:is|would\s+be)\s+"
 )
 _COPULA = r"(?:です|だ|입니다|이다|예요|이에요|번|项|項)"
 _ENDS = rf"(?=[\W_]*(?:$|\n|[.!。;])|\s*{_COPULA})"
@@ -90,6 +99,7 @@ _ITEM = re.compile(r"^[ \t*>-]*[(\[]?([A-Za-z])[)\].:]\**(?:\s|$)", re.MULTILINE
 _BUT = re.compile(
     r"\b(?:but|however|yet|aber|sondern|mais|pero|mas|ma)\b|하지만|지만|그러나|但|でも|しかし", re.IGNORECASE
 )
+_DESPITE = re.compile(r",?\s+(?:despite|(?:al|even\s+)?though|because|since)\s", re.IGNORECASE)
 _BECAUSE = re.compile(r"\b(?:because|since|as|if|that|why|when|whether)\s+$", re.IGNORECASE)
 _WORD_NEXT = re.compile(r"\s+\w")
 _NOUN_NEXT = re.compile(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|with)\b)[a-z]")
@@ -135,6 +145,8 @@ class LabelWords:
     """A one-character label at the start of a statement: "C because ..."."""
     offered: re.Pattern[str]
     """Another one-character label beside it: "or (B)"."""
+    added: re.Pattern[str]
+    """One in the next sentence: "Or B." """
     beside: re.Pattern[str]
     """Another one right behind it: "(A)(B)"."""
     weak: re.Pattern[str]
@@ -156,6 +168,9 @@ class LabelWords:
             re.compile(
                 rf"[\W_]*?(?:\([^()]*\)|\s[^\W\d_]{{2,}}(?=\s+or\b))?[\W_]*?(?i:{_AND_OR}{_MAYBE})[\W_]*?(?<![A-Za-z0-9])({one})"
             ),
+            re.compile(
+                rf"(?:[\W_]*(?i:{_ADDED})[,:]?\s+|\W*[,;/&|]\W*)(?i:{_BEFORE_LETTER}{_MAYBE})[\W_]*?(?P<other>{one}|(?i:{long})(?!\w))(?=[\W_]*?(?:$|\n|[.!,;?]))"
+            ),
             re.compile(rf"[\s)\]*]{{1,4}}[(\[*]*({one})[)\]*]*\W*$"),
             re.compile(
                 rf"(?i:{_CHOSEN})(?P<chosen>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS}|(?i:{_BEFORE_LETTER})[(\[]{one}[)\]])"
@@ -174,9 +189,7 @@ class LabelWords:
 
     def exactly(self, text: str) -> str | None:
         """The label that ``text`` is, or is a synonym of."""
-        if text in self.owner:
-            return self.owner[text]
-        return self.owner.get(folded(text))
+        return self.owner.get(text) or self.owner.get(text.casefold()) or self.owner.get(folded(text))
 
     def stated(self, text: str) -> str | None:
         """The label in the last statement of the response; where it states none, the only one that it does not deny.
@@ -187,25 +200,35 @@ class LabelWords:
         text = unicodedata.normalize("NFKC", untagged(text))
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
-        if len(text) < _LONGEST_STATEMENT and (label := self.exactly(_LATEX.sub(_inside, text))) is not None:
+        last = max(_announced(text, boxed), default=None)  # what was said before it does not count
+        if last is None and len(text) < _LONGEST_STATEMENT and (label := self.exactly(_without_latex(text))):
             return label
-        announced = sorted(_announced(text, boxed))
-        since = announced[-1].start if announced else 0  # what was said before the last announcement does not count
-        plain = (
-            announced
-            and len(announced[-1].fragment) < _SHORTEST_SENTENCE
-            and not text[announced[-1].end :].strip(" .*")
-        )
-        for candidate in sorted([*announced[-1:], *(() if plain else self._other(text, since))], reverse=True):
+        candidates = [] if last is None else [last]
+        if last is None or len(last.fragment) >= _SHORTEST_SENTENCE or text[last.end :].strip(" .*"):
+            candidates = sorted([*candidates, *self._other(text, last.start if last else 0)], reverse=True)
+        for candidate in candidates:
             verdict = self._verdict(candidate.fragment, strong=candidate.strong)
             if verdict is not _NOTHING:
-                return verdict if isinstance(verdict, str) else None
+                return verdict if isinstance(verdict, str) and self._stands(verdict, candidate, text) else None
             if candidate.strong and folded(candidate.fragment):
                 rest = text[candidate.end :]
                 return (self._only(rest) or self._last(rest)) if rest.strip() else None
+        return self._mentioned(text)
+
+    def _stands(self, label: str, candidate: _Candidate, text: str) -> bool:
+        """Whether the text goes on without offering another label, or saying that none fits."""
+        if not candidate.strong and _NO_OPTION.search(text, candidate.start):
+            return False
+        more = self.added.match(text, candidate.end)
+        return more is None or self.owner[_fold(more["other"])] == label
+
+    def _mentioned(self, text: str) -> str | None:
+        """The label of a text that states none."""
         labelled = [label for value in _LABELLED.findall(text) if (label := self.exactly(value))]
         if labelled:
             return labelled[-1]
+        if _NO_OPTION.search(text):
+            return None
         text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # what begins the lines of a list is no mention
         return self._only(text) or self._last(text)
 
@@ -232,8 +255,8 @@ class LabelWords:
 
     def _verdict(self, fragment: str, *, strong: bool) -> object:
         """The label that a fragment states; None where it offers several or says that none fits; else _NOTHING."""
-        text = _LATEX.sub(_inside, fragment) if "\\" in fragment or "$" in fragment else fragment
-        if (label := self.exactly(text)) is not None:
+        text = _without_latex(fragment)
+        if (label := self.exactly(text) or self._opening(text)) is not None:
             return label
         if (letter := self._leading(text)) is not None:
             label, rest = letter
@@ -247,6 +270,13 @@ class LabelWords:
         if found or (strong and _NONE.match(text)):
             return None
         return _NOTHING if not strong or _LEAD_IN.match(text) or not _denies(text, self.denied) else None
+
+    def _opening(self, text: str) -> str | None:
+        """The word that opens a statement, with no other beside it: "Yes, there is no doubt"."""
+        first = self.weak.match(text)
+        if first is None or first.lastgroup != "word" or self.added.match(text, first.end()):
+            return None
+        return self.exactly(first["word"])
 
     def _leading(self, text: str) -> tuple[str | None, str] | None:
         """The label and what follows it; the label None where it is denied. None where no letter leads."""
@@ -282,7 +312,11 @@ class LabelWords:
         """That of the last sentence that mentions one."""
         for sentence in reversed(_SENTENCES.split(text)):
             if any(self._mentions(sentence)):
-                return self._only(sentence) or self._only(_BUT.split(sentence)[-1])
+                return (
+                    self._only(sentence)
+                    or self._only(_BUT.split(sentence)[-1])
+                    or self._only(_DESPITE.split(sentence, maxsplit=1)[0])
+                )
         return None
 
     def _mentions(self, text: str) -> Iterator[str]:
@@ -292,6 +326,10 @@ class LabelWords:
             before = text[max(0, start - _WINDOW) : start]
             if not self.denied.search(before) and not _DENIED_AFTER.match(text, match.end(match.lastindex or 0)):
                 yield self.owner[match[match.lastindex or 0]]
+
+
+def _without_latex(text: str) -> str:
+    return _LATEX.sub(_inside, text) if "\\" in text or "$" in text else text
 
 
 def _inside(match: re.Match[str]) -> str:
@@ -307,13 +345,13 @@ def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Ca
     if (line := hash_line(text)) is not None:
         yield _Candidate(line[0], line[1], strong=True, end=len(text))
     for match in phrases(text):
-        rest = text[match.end() :]
-        start = match.end() + len(rest) - len(rest.lstrip())
-        fragment = _SENTENCE_END.split(text[start:], maxsplit=1)[0]
-        if text[start + len(fragment) : start + len(fragment) + 1] == "?":
+        rest = text[match.end() :].lstrip()
+        fragment = _SENTENCE_END.split(rest, maxsplit=1)[0]
+        end = len(text) - len(rest) + len(fragment)
+        if text[end : end + 1] == "?":
             fragment = "none"  # asked, not said
-        if "boxed" not in fragment:
-            yield _Candidate(match.start(), fragment, strong=True, end=start + len(fragment))
+        if "box" not in fragment:
+            yield _Candidate(match.start(), fragment, strong=True, end=end)
 
 
 def _listed(text: str) -> set[str]:
@@ -334,7 +372,7 @@ def _alone(word: str) -> str:
     term = f"({re.escape(word)})"
     if _is_short(word):  # "a" is also an article: it must be set apart
         return (
-            rf"[(\[]\s*{term}\s*[)\]]|(?:option|choice|answer|label|letter|选项|選項|答案)\s*(?<!\w(?=\w)){term}(?!\w)"
+            rf"[(\[]\s*{term}\s*[)\]]|(?:option|choice|answer|label|letter|opción|opção|letra|lettre|alternativa|buchstabe|вариант|选项|選項|答案)\s*(?<!\w(?=\w)){term}(?!\w)"
             rf"|\A\W*{term}(?=[.):,](?!\d)|\W*\Z)|^(?:[^\w\n]|_)*{term}(?:[^\w\n]|_)*$"
             rf"|(?:leaving|leaves|only|but|sondern|sino|out|eliminates?|excludes?|not)\s+{term}(?!\w)"
             rf"|(?<!\w){term}(?=\sis\s(?:correct|right|the answer))"
@@ -342,7 +380,7 @@ def _alone(word: str) -> str:
     if re.search(f"[{_HANGUL}]", word):  # particles follow the word
         return f"(?<![{_HANGUL}]){term}"
     if word.isascii():  # words of another script may follow without a space
-        return rf"(?<![a-z0-9_\u00c0-\u024f]){term}(?![a-z0-9_\u00c0-\u024f])"
+        return rf"(?<![a-z0-9_\u00c0-\u024f])(?<!non-){term}(?![a-z0-9_\u00c0-\u024f])"
     return term if _UNSPACED.search(word) else rf"(?<!\w){term}(?!\w)"
 
 

@@ -58,7 +58,7 @@ _ASCII = _Ascii(
     }
 )
 _POWER = re.compile(r"(?<=[\w)\]}])([⁺⁻]?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
-_VULGAR = re.compile(r"[¼-¾⅐-⅞↉]")
+_VULGAR = re.compile(r" ?[¼-¾⅐-⅞↉]")
 
 
 def ascii_numerals(text: str) -> str:
@@ -68,7 +68,7 @@ def ascii_numerals(text: str) -> str:
     if _POWER.search(text):
         text = _POWER.sub(_caret, text)
     if _VULGAR.search(text):
-        text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]).replace("⁄", "/"), text)
+        text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0].strip()).replace("⁄", "/"), text)
     return text.translate(_ASCII)
 
 
@@ -107,7 +107,7 @@ _WHOLE = (
 )
 _MONEY = r"(?:(?:US|CA|AU|NZ|HK|NT|SG|[ACRS])?[$€£¥₩₹₽₺₫₱฿]|(?:USD|EUR|GBP|INR|CNY|RMB|JPY|KRW|Rs\.?))\s?"
 _GROUP = r"\{[^{}]*\}"
-_EXPONENT = rf"(?:\s?\^\s?(?:{_GROUP}|-?\d+))"
+_EXPONENT = rf"(?:\s?(?:\^|\*\*)\s?(?:{_GROUP}|-?\d+))"
 _FACTOR = (
     rf"(?:\\frac\s*(?:{_GROUP}|\d)\s*(?:{_GROUP}|\d)|\\sqrt\s*(?:\[\d+\])?\s*(?:{_GROUP}|\d)|\\pi(?![a-zA-Z])|π|√\d+)"
 )
@@ -119,14 +119,27 @@ _UNIT_POWER = re.compile(
     r"\s?(?:[^\W\d_]|[°µΩ])+(?:\s?(?:[/·*]|per)\s?[^\W\d_]+)*\s?(?:\^\s?\{?\s?-?\d\s?\}?)"
     r"(?:\s?[/·*]\s?[^\W\d_]+(?:\^\{?-?\d\}?)?)*|\s?[^\W\d_]+\s?/\s?[^\W\d_]+\s?\^\s?\{?-?\d\}?"
 )
+_MINUS = re.compile(r"(?<!\d )(?<!\w)(?:minus|negative|moins|menos)[ ]\Z", re.IGNORECASE)
 _SCALE = re.compile(
     r"\s?(?:(thousand|million|billion|trillion|lakhs?|crores?|mille|tausend|millionen|mil|milh(?:ões|ão)|mill(?:ón|ones))(?!\w)"
-    r"|([kK])(?!\w)|([万萬만]|[億亿억]|[千천]|[兆조])(?![\w一-鿿]*\d))"
+    r"|([kK]|(?<=\d)(?:M|[BbMm]n|B)|(?<=\d )[bm]n)(?!\w)|([万萬만]|[億亿억]|[千천](?![米克瓦卡])|[兆조](?![赫瓦字]))(?![\w一-鿿]*\d))"
 )
 SCALED = re.compile(
-    r"\d\s?(?:thousand|million|billion|trillion|lakh|crore|[kK](?!\w)|[万萬만億亿억千천兆조])", re.IGNORECASE
+    r"\d\s?(?:thousand|million|billion|trillion|lakh|crore|[kK](?!\w)|[万萬만億亿억천조]|[千兆](?![米克瓦卡赫字]))",
+    re.IGNORECASE,
 )
-_SCALES = {"thousand": 3, "mille": 3, "tausend": 3, "mil": 3, "k": 3, "million": 6, "millionen": 6, "billion": 9}
+_SCALES = {
+    "thousand": 3,
+    "mille": 3,
+    "tausend": 3,
+    "mil": 3,
+    "k": 3,
+    "million": 6,
+    "b": 9,
+    "bn": 9,
+    "millionen": 6,
+    "billion": 9,
+}
 _SCALES |= {"trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
 _SCALES |= {"億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
 _DENIED = re.compile(
@@ -144,11 +157,12 @@ _COMPOUND = re.compile(
 )
 """Between the two numbers of one quantity: 5 ft 6 in, 2 hours and 30 minutes."""
 _BETWEEN = re.compile(r"\bbetween\s*$", re.IGNORECASE)
-_PART_OF_NAME = re.compile(r"[A-Za-z_\\]$|[A-Za-z]-$|\^\s?\{?-?$|_\{?$")
+_PART_OF_NAME = re.compile(r"(?:[A-Za-z_\\]|[A-Za-z]-|\^\s?\{?-?|_\{?)\Z")
 """x2, GPT-4, x^2, a_1"""
-_GOES_ON_BEFORE = re.compile(r"[\d}]\s?[.,:/]$|\{$")
-_GOES_ON = re.compile(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]")
-_RANGE_BEFORE = re.compile(r"\d\s?(?:-|to|~)\s?$")
+_GOES_ON_BEFORE = re.compile(r"(?:[\d}]\s?[.,:/]|\{)\Z")
+_GOES_ON = re.compile(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
+_EITHER_SIGN = re.compile(r"(?:±|\\pm)\s?\Z")
+_RANGE_BEFORE = re.compile(r"\d\s?(?:-|to|~)\s?\Z")
 _MONEY_SIGN = re.compile(_MONEY)
 _LONGEST = 200
 
@@ -193,11 +207,13 @@ def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
         return None, end
     sure = not (last and last in "{.,:/" and _GOES_ON_BEFORE.search(before))
     ranges = _RANGE_BEFORE.search(before) is not None
-    if ranges or _GOES_ON.match(text, end):
+    if ranges or _GOES_ON.match(text, end) or _EITHER_SIGN.search(before):
         sure = False
     if after == "!" and text[end + 1 : end + 2] not in ("", " ", "\n", '"'):
         sure = False
     value = constant(_plain(match)) if sure else None
+    if value is not None and _MINUS.search(before):
+        value = -value
     power = _UNIT_POWER.match(text, end)
     if value is None and power and not ranges:
         value = constant(_plain(match))

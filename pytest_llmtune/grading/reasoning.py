@@ -25,7 +25,7 @@ _NAMES = (
     r"think(?:ing)?|thoughts?|reason(?:ing)?|seed:think|analysis|reflection|scratch_?pad|rationale|monologue|"
     r"(?:inner|internal)_?(?:thoughts?|thinking|monologue|reasoning)|(?:ant|mm)[:_]?thinking|chain_of_thought|cot"
 )
-_TAG = rf"<\s*(?P<{{name}}>{_NAMES})(?:\s[^<>]*)?>"
+_TAG = rf"<\s*\|?(?P<{{name}}>{_NAMES})(?:\s[^<>]*|\|)?>"
 _OPEN = (
     _TAG.format(name="tag"),
     r"<details\s+type=[\"']reasoning[\"'][^<>]*>",  # Open WebUI
@@ -37,7 +37,7 @@ _OPEN = (
     r"<unused94>(?:thought)?",  # MedGemma
 )
 _CLOSE = (
-    rf"<\s*/\s*(?:{_NAMES})\s*>",
+    rf"<\s*\|?\s*/\s*(?:{_NAMES})\s*\|?>",
     r"</details>",
     r"\[(?:/|END_)THINK(?:ING)?\]",
     r"◁/think▷",

@@ -168,8 +168,9 @@ class _Parser:
         if word[0].isdigit() or word[0] == ".":
             raise _NoConstantError
         factor = self._power()
-        mixed = word == r"\frac" and before.isdigit() and isinstance(factor, Fraction) and 0 < factor < 1
-        return _add(value, factor) if mixed else _times(value, factor)
+        if word == r"\frac" and before.isdigit() and isinstance(factor, Fraction) and 0 < factor < 1:
+            return _add(value, factor if value >= 0 else -factor)  # -3 1/2 is less than -3
+        return _times(value, factor)
 
     def _signed(self) -> Value:
         sign = 1

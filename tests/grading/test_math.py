@@ -24,6 +24,7 @@ def right(reference: str, response: str, **options: object) -> bool:
     [
         r"So \boxed{18}.",
         r"\fbox{18}",
+        r"So it is \fbox{18}.",
         "She earns it.\n#### 18",
         "The answer is 18.",
         "18",
@@ -198,6 +199,10 @@ def test_no_text_breaks_it(text: str) -> None:
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
         ("A(1,2)", "B(1,2)"),
         ("12:00", "1:00"),
+        (r"9:30\text{ a.m.}", r"9:30\text{ p.m.}"),
+        ("x y", "x + y"),
+        ("FF_{16}", "FE_{16}"),
+        ("-3 1/2", "-2.5"),
     ],
 )
 def test_what_is_not_equal_in_either_tier(reference: str, response: str, symbolic: bool) -> None:
@@ -236,12 +241,19 @@ def test_what_is_not_equal_in_either_tier(reference: str, response: str, symboli
                 r"15\text{ percent}",
                 "15 mph.",
                 "15 USD",
+                "15 h",
+                "15 per day",
+                "15µm",
+                "₹15",
+                "15_{10}",
             )
         ),
         ("10 m", "10"),
         ("1 in", "1 inch"),
         ("4.5e33", r"4.5 \times 10^{33} \, \text{erg/s}"),
         ("12,34,567", "1234567"),
+        (r"\infty", r"\text{infinity}"),
+        ("-3 1/2", "-3.5"),
         ("6!", "720"),
         ("2500!/2499!", "2500"),
         (r"2\frac12", "2.5"),
@@ -274,8 +286,26 @@ def test_what_is_equal_in_either_tier(reference: str, response: str, symbolic: b
         "#### The answer is 18",
         "so\n####18",
         "**Final Answer:**\n\n18",
+        "## Final Answer\n\n18",
+        "**Answer**\n$18$",
+        "#### Final Answer\n\\[\n18\n\\]",
     ],
 )
 def test_headings_are_no_answers(response: str) -> None:
     """Markdown's level 4 is written like GSM8K's mark of the answer."""
     assert right("18", response, symbolic=False)
+
+
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        ("4 t", "2 t + 2 t"),
+        ("4 t", r"t \cdot 4"),
+        ("(3, 5)", "3 < x < 5"),
+        ("x y", "y x"),
+        (r"|x|\ge 1", r"(-\infty,-1]\cup[1,\infty)"),
+    ],
+)
+def test_algebra_takes_no_variable_for_a_unit(reference: str, response: str) -> None:
+    """And knows intervals written as inequalities, on either side."""
+    assert right(reference, rf"\boxed{{{response}}}", symbolic=True)

@@ -31,6 +31,13 @@ SURE = {
     "१२": 12,
     "2 1/2": Fraction(5, 2),
     "2½": Fraction(5, 2),
+    "-2 1/2": Fraction(-5, 2),
+    "\u22122 ¾": Fraction(-11, 4),
+    "minus 3.5": Fraction(-7, 2),
+    "$1.5M": 1_500_000,
+    "3 bn": 3_000_000_000,
+    "1.5*10**6": 1_500_000,
+    "40千米": 40,
     "\u22125": -5,
     "\u20135": -5,
     "$1,000.00": 1000,
@@ -52,7 +59,22 @@ SURE = {
     "18 dollars per day for 7 days": 18,
     "72, in total, and the rest": 72,
 }
-UNSURE = ["7:30", "3-5", "3,5", "1,2,3", "2024-05-01", "21.0.3", r"\frac{x}{13}", "x^2", "", "none", "3/0"]
+UNSURE = [
+    "7:30",
+    "3-5",
+    "3,5",
+    "1,2,3",
+    "2024-05-01",
+    "21.0.3",
+    "±42",
+    r"\pm 42",
+    "42x",
+    r"\frac{x}{13}",
+    "x^2",
+    "",
+    "none",
+    "3/0",
+]
 
 
 @pytest.mark.parametrize(("text", "value"), SURE.items())
@@ -88,6 +110,11 @@ def test_numbers_beside_the_answer(text: str) -> None:
     ("grader", "reference", "response", "expected"),
     [
         ("numeric", "5", "The answer is not 5.", False),
+        ("numeric", "12", "#### 1) Read the 7 words\n#### 2) Result\n12", True),
+        ("numeric", "14", "The answer is 12. Correction: 14.", True),
+        ("numeric", "14", "The answer is 12. Sorry, I meant 14.", True),
+        ("numeric", "14", "The answer is 14. On second thought, let me explain.", True),
+        ({"math": {"symbolic": False}}, "18", "The answer is 18, I hope this helps! Call 555-1234.", True),
         ("numeric", "6", "He is 5 ft 6 in", False),
         ("numeric", "30", "It takes 2 hours and 30 minutes", False),
         ("numeric", "4", "It is between 2 and 4", False),

@@ -29,6 +29,7 @@ SHAPES = {
     "harmony": "<|channel|>analysis<|message|>{thought}<|end|><|start|>assistant<|channel|>final<|message|>{answer}<|return|>",
     "harmony, begun in the template": "{thought}<|end|><|start|>assistant<|channel|>final<|message|>{answer}",
     "harmony without its special tokens": "analysis{thought}assistantfinal{answer}",
+    "bars": "<|thinking|>{thought}<|/thinking|>{answer}",
     "twice": "<think>{thought}</think>\n<think>{thought}</think>\n{answer}",
     "a mark inside": "<think>I may use <think> here. {thought}</think>\n{answer}",
 }

@@ -33,14 +33,18 @@ Die richtige Antwort ist C. | Die Antwort lautet C) Rom | La réponse correcte e
 La respuesta correcta es la C.
 A resposta correta é a letra C. | Risposta: C | Ответ: C | الإجابة الصحيحة هي C | الجواب: C
 答案是C | 正确答案是：C。 | 综上所述，选C。 | A不对，B也不对。故选：C
-因此选项C正确。
+因此选项C正确。 | 正确的选项是C
+C seems right. | The solution is C. | The correct response is C. | Definitely C. | The answer is probably C | **Final Answer**\\n\\n**C**
+Answer: B. Correction: C | Answer: B. Sorry, I meant C. | Answer: B. On second thought, C. | Answer: B. No, C. | Therefore \\fbox{C}
+Richtig ist C. | C'est la réponse C. | A alternativa correta é a C. | Letra C. | Opción C | الخيار الصحيح هو C
 答えはＣです。 | 正解はCです。 | Cが正解です。 | 정답은 C입니다. | 답: C | C가 정답입니다.
 """
 STATES_NONE = """
 The answer is A and/or C. | The answer is A as well as C. | Answer: (A)(C) | Answer: A C | Answer: A–C | 答えはAまたはCです
 \\boxed{A}, \\boxed{C} | \\boxed{A} or \\boxed{C}
 Answer: A, B | The answer is (A) or (B). | The answer is (A)/(C). | Answer: A) or C) | \\boxed{A,C} | \\boxed{A \\text{ or } C}
-#### A, C | Answer: A - C
+#### A, C | Answer: A - C | The answer is A. Or C. | Answer: A. Alternatively, C. | The answer is C. It could also be A. | \\boxed{A \\lor C}
+(C) looks good, but none of the options is correct. | I cannot answer this. C?
 The answer is A, C and D. | The answer is either A or C. | Both A and C are correct. | Answer: C & D | Answer: CD | The answers are B and C.
 ANSWER: None of the above | The answer is (None of the above). (C) is close. | (C) is tempting.\\nFinal answer: cannot be determined
 None of these. | \\boxed{\\text{None}}
@@ -80,6 +84,11 @@ def test_offers_denials_and_mentions_are_no_statement(response: str) -> None:
         ("At first it seems positive, but overall it is negative.", "negative"),
         ("The sentiment is positive, not negative.", "positive"),
         ("#### Final Answer: negative", "negative"),
+        ("The sentiment is negative, despite some positive remarks.", "negative"),
+        ("Overall: more negative than positive", "negative"),
+        ("non-negative", None),
+        ("Positive. Or neutral.", None),
+        ("Answer: Negative, positive", None),
         ("#### Explanation\nIt is clear.\n\nOverall: negative", "negative"),
         ("It could be positive or negative.", None),
         ("The answer is neither positive nor negative.", None),
@@ -94,7 +103,12 @@ def test_words_as_labels(response: str, mood: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("response", "label"),
-    [("Yes, there is no doubt.", "yes"), ("No, because yes-men are rare.", "no"), ("Yes and no.", None)],
+    [
+        ("Yes, there is no doubt.", "yes"),
+        ("No, because yes-men are rare.", "no"),
+        ("Answer: Yes, there is no way.", "yes"),
+        ("Yes and no.", None),
+    ],
 )
 def test_a_label_that_opens_the_response(response: str, label: str | None) -> None:
     """What comes after it only explains it."""

@@ -23,6 +23,7 @@ _MONOMIAL = re.compile(
     r"-?\s*(?:[\d.,/\s]|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}|\\pi(?![a-zA-Z]))*\s*(?:[a-zA-Z](?:\s*\^\s*\{?\s*\d+\s*\}?)?\s*){1,4}"
 )
 """A number times variables."""
+_HALF_OF_DAY = re.compile(r"\d\s*([ap])\.?\s?m\b", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
 
 
@@ -55,6 +56,8 @@ def is_settled(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
         one.is_constant and _MONOMIAL.fullmatch(other.text) for one, other in ((reference, answer), (answer, reference))
     ):
         return True  # 4 is not 4 t, though algebra may take the t for a unit
+    if (half := _HALF_OF_DAY.search(reference.text)) and (other := _HALF_OF_DAY.search(answer.text)):
+        return half[1].lower() != other[1].lower()  # 9:30 a.m. and 9:30 p.m.
     return _is_read(reference) and _is_read(answer)
 
 

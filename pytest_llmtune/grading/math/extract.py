@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-_BOX = re.compile(r"\\f?boxed(?![a-zA-Z])\s*")
+_BOX = re.compile(r"\\(?:boxed|fbox(?:ed)?)(?![a-zA-Z])\s*")
 _HASH = re.compile(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")
 _HEADING_ANSWER = re.compile(
     r"(?:the\s+|your\s+|my\s+)?(?:final\s+|correct\s+|short\s+)?(?:answer|solution|result|antwort|ergebnis|réponse|respuesta|resposta|정답|답|答案|答え)\s*[:：]?",
@@ -56,13 +56,13 @@ _PRICE = re.compile(
 )
 """A dollar sign that is money: none closes a formula after it before words have come."""
 _ROUGH = re.compile(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
-_REMARK = re.compile(r"[(\[,]\s?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
+_REMARK = re.compile(r"[(\[,]\s?(?:I\s)?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
 """What follows an answer in its sentence: a reason, an aside, a footnote."""
 _COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
 _LETTER = re.compile(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
 """A letter by itself is a variable, unless it is a word of some language."""
-_SUM = re.compile(r"[A-Za-z](?:\s*[-+]\s*[A-Za-z])+")
-"""``p - q``: without it a minus sign is a hyphen."""
+_LETTERS = re.compile(r"[A-Za-z](?:(?:\s*[-+]\s*|\s)[A-Za-z])+|[A-F]{2,}\s*_\s*\{?\d+\}?")
+"""``p - q``, ``x y``, ``FF_16``: formulas that look like words."""
 _SIGN = re.compile(r"[\d\\$=^]")
 
 
@@ -133,7 +133,8 @@ def hash_line(text: str) -> tuple[int, str] | None:
         if after and phrases(after):
             return None  # stated later
         if _HEADING_ANSWER.fullmatch(line):
-            line = after.split("\n", 1)[0].strip().strip("*").strip()
+            math = _MATH.match(after)
+            line = _unwrap(math) if math else after.split("\n", 1)[0].strip().strip("*").strip()
             if line and len(line) <= _SHORT:
                 return match.start(), line
         elif phrases(line) or _HEADING.match(line) or not line:
@@ -153,7 +154,7 @@ def _hash(text: str) -> str | None:
 
 
 def has_box(text: str) -> bool:
-    return "boxed" in text and _BOX.search(text) is not None
+    return "box" in text and _BOX.search(text) is not None
 
 
 def phrase_in(text: str) -> str | None:
@@ -259,7 +260,7 @@ def is_bare(text: str) -> bool:
     if not text or "\n" in text or len(text) > _LONGEST_BARE:
         return False
     words = _WORD.findall(_TEXT.sub(" ", text))
-    if _SUM.fullmatch(text):
+    if _LETTERS.fullmatch(text):
         return True
     if not _SIGN.search(text):
         return len(words) <= 1 and not re.search(r"\s", text)

@@ -26,8 +26,9 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\q?quad|(?<!\\)\\[,;:> ]|~|[\s\u00a0\u2009\u202f]+", " "),
         (r"(?:°|\^\s*\{?\s*\\circ\s*\}?)\s*(?=[CF](?![a-zA-Z]))", " "),
         (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])", ""),
-        (r"\\\$|[$€£¥₩]", ""),
+        (r"\\\$|[$€£¥₩₹¢]", ""),
         (r"\\%|％", "%"),
+        (r"(?<![\\a-zA-Z])infinity(?![a-zA-Z])", r"\\infty "),
         (r"\\(?:lt)(?![a-zA-Z])", "<"),
         (r"\\(?:gt)(?![a-zA-Z])", ">"),
         (r"\\leq?(?:slant)?(?![a-zA-Z])|≤|<=", r"\\le "),
@@ -42,14 +43,14 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _PERCENT = re.compile(r"\s*(?:%|\b(?:percent(?:age)?(?: points?)?|pct)\b\.?)\s*$", re.IGNORECASE)
 _SHORT_UNITS = (
-    r"mm|cm|dm|km|nm|um|μm|ft|in|yd|mi|mg|kg|lbs?|oz|m[lL]|c[lL]|d[lL]|hrs?|min|sec|ms|ns|[kMG]W|[km]V|mA|[kM]J|[kMG]?eV|[kMG]?Hz|[kM]?Pa|"
+    r"mm|cm|dm|km|nm|um|[μµ]m|ft|in|yd|mi|mg|kg|lbs?|oz|m[lL]|c[lL]|d[lL]|hrs?|min|sec|ms|ns|[kMG]W|[km]V|mA|[kM]J|[kMG]?eV|[kMG]?Hz|[kM]?Pa|"
     r"atm|bar|mol|rad|sr|deg|mph|k[mp]h|rpm|cc|pt|qt|gal|USD|EUR|GBP|KRW|JPY|CNY|RMB|INR|Nm|[kKMGT]B|AU|ly|k?cal|hp|psi|bu|dz|"
     r"cents?|sq|pcs?|°[CF]"
 )
-_LONE_UNITS = r"[mgsLWVJNKCFA]"
+_LONE_UNITS = r"[mgshLWVJNKCFA]"
 _NO_UNITS = (
     r"ln|log|lg|exp|sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arc\w+|sqrt|mod|base|pi|theta|alpha|beta|infinity|inf|"
-    r"and|or|to|times|over|plus|minus|divided|where|if|for|when|choose|[abcdxyz]+"
+    r"and|or|to|times|over|plus|minus|divided|where|if|for|when|choose|(?!days?\b)[abcdxyz]+"
 )
 _WORD_UNIT = (
     rf"(?:(?:{_SHORT_UNITS})(?![^\W\d_])|(?!(?:{_NO_UNITS})(?![^\W\d_]))[^\W\d_]{{3,}}\.?|\\(?:Omega|mu|AA|ohm)(?![a-zA-Z])\s*[a-zA-Z]{{0,2}}|"
@@ -122,7 +123,7 @@ _WORD_ANSWERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         (
             "no solution",
             r"(?:there (?:is|are) |the (?:equation|system) has |it has )?no (?:real )?(?:solutions?|roots?)(?: exists?)?|"
-            r"[∅ø]|\\(?:emptyset|varnothing)|"
+            r"none|[∅ø]|\\(?:emptyset|varnothing)|"
             r"\\\{ ?\\\}|\{ ?\}|(?:the )?(?:empty|null) set|(?:the system is )?inconsistent(?: system)?",
         ),
         (
@@ -282,8 +283,9 @@ def _scaled(text: str) -> Value | None:
 
 def _atom(text: str) -> ParsedAnswer:
     if (based := _BASED.fullmatch(text)) is not None:
-        base = (based[2] or based[3]).lower()
-        return ParsedAnswer(f"{based[1].upper()}_{_BASES.get(base, base)}", "atom")
+        base = _BASES.get((based[2] or based[3]).lower()) or (based[2] or based[3])
+        value = constant(based[1]) if base == "10" else None
+        return ParsedAnswer(f"{based[1].upper()}_{base}", "atom", value=value)
     if SCALED.search(text):
         return ParsedAnswer(text, "atom", value=_scaled(text))
     bare, percent = without_unit(text)

@@ -63,6 +63,11 @@ _DEGREES = re.compile(
 )
 
 
+_VARIABLE = re.compile(r"(?<![a-zA-Z\\])(?:(?<=[\d\s)}])([a-zA-Z](?<![mgshLWVJNKCFA])))$")
+"""A last letter that is no unit: math-verify takes the t of ``2 t + 2 t`` for one."""
+
+
 def _spelled(text: str) -> str:
     text = _DEGREES.sub(r"\\\1(\\frac{\2\\pi}{180})", text)
-    return re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\", text.replace("$", " ")).strip().rstrip(".")
+    text = re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\", text.replace("$", " ")).strip().rstrip(".")
+    return _VARIABLE.sub(r"\1^{1}", text)

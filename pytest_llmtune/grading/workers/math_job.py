@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import lru_cache
 from typing import Any
+
+_RELATION = re.compile(r"[<>\u2264\u2265]|\\[lg](?:eq?|t)(?![a-z])")
 
 
 def prepare() -> None:
@@ -15,8 +18,10 @@ def prepare() -> None:
 def answer(request: dict[str, str]) -> dict[str, Any]:
     from math_verify import verify
 
-    parsed = _parsed(request["answer"])
-    equal = bool(parsed) and verify(_parsed(request["gold"]), parsed, timeout_seconds=None)
+    gold, parsed = _parsed(request["gold"]), _parsed(request["answer"])
+    equal = bool(parsed) and verify(gold, parsed, timeout_seconds=None)
+    if not equal and parsed and bool(_RELATION.search(request["gold"])) < bool(_RELATION.search(request["answer"])):
+        equal = verify(parsed, gold, timeout_seconds=None)  # it knows 3 < x < 5 as (3, 5), but only on this side
     return {"equal": bool(equal), "key": None if equal else _key(parsed)}
 
 

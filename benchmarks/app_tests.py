@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -89,7 +90,7 @@ def cpu(directory: Path, *options: str, cold: bool) -> float:
     environment = dict(os.environ, OPENAI_API_KEY="sk-any-000000000000", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     if cold:
         environment |= {"PYTHONPYCACHEPREFIX": tempfile.mkdtemp(), "PYTHONDONTWRITEBYTECODE": "1"}
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = subprocess.run(
         [sys.executable, "-m", "pytest", *QUIET, *options],
         cwd=directory,
@@ -97,10 +98,10 @@ def cpu(directory: Path, *options: str, cold: bool) -> float:
         capture_output=True,
         check=False,
     )
-    after = os.times()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if found.returncode:
         raise SystemExit(found.stdout.decode()[-3000:] + found.stderr.decode()[-2000:])
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def project(directory: Path, who: str, url: str, tests: int, calls: int) -> None:

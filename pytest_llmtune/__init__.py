@@ -1,12 +1,14 @@
 """Regression-test the inference configuration of LLM applications with pytest.
 
 The core works without pytest too: ``from pytest_llmtune import Suite, tune, evaluate, complete, grade``.
-Names are imported on first use, so that an idle plugin costs nothing.
+Names are imported on first use, so that an idle plugin costs nothing. PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -112,6 +114,18 @@ _HOMES = {
         "Usage",
     ),
 }
+
+
+class _AsWritten:
+    """Finds our modules before pytest does, which would parse each at every run to rewrite assertions that none has."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, path, target) if name.startswith(f"{__name__}.") else None
+
+
+if "_pytest.assertion.rewrite" in sys.modules:
+    sys.meta_path.insert(0, _AsWritten)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,11 +6,11 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.text import dollars, meant, number
 from pytest_llmtune.errors import CompletionError, SuiteError

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import io
 import os
-import re
 import secrets
 import stat
 import sys
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from itertools import zip_longest
 from typing import IO, TYPE_CHECKING
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import CacheError, RecordingError, SuiteError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ __all__ = [
     "write_text",
 ]
 
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = lazy_regex("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def has_controls(name: str) -> bool:

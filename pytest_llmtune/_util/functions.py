@@ -6,11 +6,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import meant
 from pytest_llmtune.errors import SuiteError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["is_function_path", "load_function", "qualified_name", "source_of"]
 
 
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_PATH = lazy_regex(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def is_function_path(text: str) -> bool:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.types import CompletionRequest
+
+if TYPE_CHECKING:
+    import re
 
 __all__ = ["build", "canonical_json", "request_key", "safe_json", "without_n"]
 
 
 # Valid raw in JSON, but they break lines or mislead the reader of a diff (line separators, C1 and bidirectional
 # controls), or cannot be encoded (lone surrogates).
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNSAFE = lazy_regex("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def safe_json(value: Any) -> str:

@@ -8,6 +8,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ __all__ = [
 
 
 # C0 and C1 controls, DEL, bidirectional marks, invisible tags, line separators, lone surrogates
-_HARMFUL = re.compile(
+_HARMFUL = lazy_regex(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 # commands that CI systems execute anywhere in a log line: ##[error], ##vso[...], ##teamcity[...]
-_CI_COMMAND = re.compile(r"##(?=[a-z]*\[)")
+_CI_COMMAND = lazy_regex(r"##(?=[a-z]*\[)")
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -205,7 +206,7 @@ def parse_number(raw: Any) -> Decimal | None:
     return value if value.is_finite() else None
 
 
-_UNSCOPED = re.compile(r"\bpytest --llm-(?:tune|accept|live|record=(?:missing|all))(?![\w=-])(?! (?:\S*::|\S*\.py|\"))")
+_UNSCOPED = lazy_regex(r"\bpytest --llm-(?:tune|accept|live|record=(?:missing|all))(?![\w=-])(?! (?:\S*::|\S*\.py|\"))")
 """A command without the test that it should run."""
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import shown
 
 if TYPE_CHECKING:
@@ -124,17 +125,17 @@ def _with_resolvers(name: str, base: Any, resolvers: Mapping[str, tuple[re.Patte
 _MAX_CHARS, _MAX_DEPTH, _MAX_NODES, _MAX_DOCUMENTS = 4_000_000, 50, 200_000, 1_000
 
 _CORE = {
-    "bool": (re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
-    "null": (re.compile("^(?:~|null|Null|NULL|)$"), "~nN\0"),
-    "int": (re.compile("^[-+]?[0-9]+$"), "-+0123456789"),
-    "float": (re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), "-+.0123456789"),
+    "bool": (lazy_regex("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    "null": (lazy_regex("^(?:~|null|Null|NULL|)$"), "~nN\0"),
+    "int": (lazy_regex("^[-+]?[0-9]+$"), "-+0123456789"),
+    "float": (lazy_regex(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), "-+.0123456789"),
 }
 """YAML 1.2's core schema for plain scalars; what matches none of these is a string."""
 
 _DATA = {
-    "int": (re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
+    "int": (lazy_regex("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
     "float": (
-        re.compile(r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+        lazy_regex(r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
         "-+.0123456789",
     ),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.aio import outside
 from pytest_llmtune.capture.netguard import ignoring, passing
 from pytest_llmtune.capture.traffic import Kind

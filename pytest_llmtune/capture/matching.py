@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
+from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.recording.format import Interaction, canonical_body, path_of
 from pytest_llmtune.redaction.patterns import HEADERS
@@ -20,7 +20,7 @@ __all__ = ["DEFAULT", "Asked", "Key", "Matching"]
 
 Key: TypeAlias = tuple[object, ...]
 DEFAULT = ("method", "path", "body")
-_BOUNDARY = re.compile(r'boundary="?([^";]+)')
+_BOUNDARY = lazy_regex(r'boundary="?([^";]+)')
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
 from pytest_llmtune.types import TestCalls, Usage
 from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.aio import CURRENT
 from pytest_llmtune.capture.late import when_imported
 from pytest_llmtune.errors import RecordingError, SuiteError

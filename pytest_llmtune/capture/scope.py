@@ -41,8 +41,6 @@ class Scope:
         Raises:
             RecordingError: the recording cannot be read, or is being written by another run.
         """
-        from pytest_llmtune.capture.patches import belonging_to
-
         if self._open:
             return
         with ExitStack() as stack:
@@ -51,6 +49,8 @@ class Scope:
             if self.replay is not None:
                 self.replay.start()
                 if self._every_client:
+                    from pytest_llmtune.capture.patches import belonging_to
+
                     stack.enter_context(belonging_to(self.replay, alone=True))
             self._stack, self._open = stack.pop_all(), True
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 import threading
 import time
 import unicodedata
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import exclusive
 from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
 from pytest_llmtune.capture.matching import Asked, Key, Matching
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
-from pytest_llmtune.capture.traffic import Kind, Traffic, endpoints_of, is_answer
+from pytest_llmtune.capture.traffic import Kind, Traffic, is_answer
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError, SuiteError
 from pytest_llmtune.recording.format import Interaction, path_of
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = ["Call", "CallRefusedError", "Replay", "replay_of", "replay_of_fixture", "traffic_of"]
+__all__ = ["Call", "CallRefusedError", "Replay", "replay_of", "replay_of_fixture"]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
@@ -468,7 +468,7 @@ def _cause(error: BaseException | None) -> BaseException | None:
 _LONGEST = 120
 """Bytes of a file's name before its endings; the whole path has to fit into Windows' 260 too."""
 _KEYS = ("keep_retries", "match_on", "max_calls", "max_cost")
-_XUNIT = re.compile(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_.*)?")
+_XUNIT = lazy_regex(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_.*)?")
 _REPEATED = "__pytest_repeat_step_number"
 """The parameter that pytest-repeat gives to each run of a test."""
 
@@ -543,30 +543,6 @@ def _replay(directory: Path, stem: str, command: str, run: _Run) -> Replay:
         layout=Layout.of(settings),
         traffic=run.traffic,
     )
-
-
-def traffic_of(settings: Settings) -> Traffic:
-    """The rules of a run; endpoints of models that it knows are never just open hosts.
-
-    Raises:
-        SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
-    """
-    known = (settings.base_url, *(os.environ.get(name) for name in _ENDPOINTS))
-    return Traffic.of(settings.ignore_hosts, OpenHosts.of(settings.allow_hosts, endpoints_of(known)))
-
-
-_ENDPOINTS = (
-    "OPENAI_BASE_URL",
-    "OPENAI_API_BASE",
-    "AZURE_OPENAI_ENDPOINT",
-    "ANTHROPIC_BASE_URL",
-    "GOOGLE_GEMINI_BASE_URL",
-    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
-    "CO_API_URL",
-    "MISTRAL_BASE_URL",
-    "OLLAMA_HOST",
-)
-"""Environment variables in which clients find their endpoint."""
 
 
 def _flag(value: Any) -> bool:

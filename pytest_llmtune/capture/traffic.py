@@ -7,15 +7,15 @@ A request is a model's by its host (a provider's, or an endpoint that the run kn
 from __future__ import annotations
 
 import os
-import re
 import socket
 import stat
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.capture.netguard import HERE, HostPattern, OpenHosts, host_name, ip_number, provider
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.wire.response import documents_of, parse_object
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.settings import Settings
 
-__all__ = ["DEFAULTS", "Kind", "Rule", "Traffic", "endpoints_of", "is_answer"]
+__all__ = ["DEFAULTS", "Kind", "Rule", "Traffic", "endpoints_of", "is_answer", "traffic_of"]
 
 
 class Kind(Enum):
@@ -70,7 +71,7 @@ DEFAULTS = (
 
 _ACTIONS = {kind.value: kind for kind in (Kind.PASS, Kind.RECORD, Kind.REFUSE)}
 
-_ROUTE = re.compile(
+_ROUTE = lazy_regex(
     r"/chat/completions/?$|:(stream)?[gG]enerateContent$|:(batch)?[eE]mbedContents?$|:rawPredict$|:streamRawPredict$"
     r"|/model/[^/]+/(converse|converse-stream|invoke|invoke-with-response-stream)$"
     r"|/v\d+(beta\d?|alpha)?/(completions|responses|embeddings|messages|models|images|audio|moderations|files|batches"
@@ -222,3 +223,27 @@ def endpoints_of(urls: Iterable[str | None]) -> frozenset[tuple[str, int]]:
         if url.hostname:
             found.add((host_name(url.hostname), port))
     return frozenset(found)
+
+
+def traffic_of(settings: Settings) -> Traffic:
+    """The rules of a run; endpoints of models that it knows are never just open hosts.
+
+    Raises:
+        SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
+    """
+    known = (settings.base_url, *(os.environ.get(name) for name in _ENDPOINTS))
+    return Traffic.of(settings.ignore_hosts, OpenHosts.of(settings.allow_hosts, endpoints_of(known)))
+
+
+_ENDPOINTS = (
+    "OPENAI_BASE_URL",
+    "OPENAI_API_BASE",
+    "AZURE_OPENAI_ENDPOINT",
+    "ANTHROPIC_BASE_URL",
+    "GOOGLE_GEMINI_BASE_URL",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+    "CO_API_URL",
+    "MISTRAL_BASE_URL",
+    "OLLAMA_HOST",
+)
+"""Environment variables in which clients find their endpoint."""

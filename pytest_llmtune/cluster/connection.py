@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 from collections import deque
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.cluster import node
 from pytest_llmtune.cluster.budget_actor import BudgetActor
 from pytest_llmtune.cluster.job_spec import installed

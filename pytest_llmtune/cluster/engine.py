@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.cluster.connection import Connection
 from pytest_llmtune.cluster.grading import ClusterGrader, RemoteGrading, stays
 from pytest_llmtune.cluster.requester import ClusterRequester

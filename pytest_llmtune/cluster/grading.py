@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.cluster.requester import Gathering
 from pytest_llmtune.grading.base import Grader, Vote
 from pytest_llmtune.grading.judge import Judge

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.redaction.keys import Secret
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import inspect
 import itertools
 import pickle
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Kept
 from pytest_llmtune.cluster.job_spec import installed
 from pytest_llmtune.completions.requester import HttpRequester

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept
 from pytest_llmtune.cluster.job_spec import Item, JobSpec
 from pytest_llmtune.completions.routing import ServerFacts

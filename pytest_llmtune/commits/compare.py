@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard.lockfile import Lock, LockedExample

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.commits.compare import prompt_of
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard.lockfile import Lock

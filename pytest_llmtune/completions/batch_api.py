@@ -7,10 +7,10 @@ import hashlib
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import write_text
 from pytest_llmtune.wire.response import parse_object
 

@@ -7,9 +7,10 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import CacheError
 from pytest_llmtune.types import Exchange

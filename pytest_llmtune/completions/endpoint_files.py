@@ -7,12 +7,13 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.completions.endpoints import LOCAL, OPENAI_URL, Endpoint, Trust, check_address
 from pytest_llmtune.errors import LLMTuneError, SuiteError, problem_of
@@ -44,7 +45,7 @@ _ALIASES = {"api_base": "base_url", "api_type": "kind", "model": "models", "azur
 _NUMBERS = ("max_n", "requests_per_minute", "tokens_per_minute", "concurrency")
 _MAX_BYTES = 1_000_000
 _AZURE_VERSION = "2024-10-21"
-_LIST_NAME = re.compile(r"\w*(?:OAI|OPENAI|LLM|ENDPOINT)\w*", re.IGNORECASE)
+_LIST_NAME = lazy_regex(r"\w*(?:OAI|OPENAI|LLM|ENDPOINT)\w*", re.IGNORECASE)
 
 
 def endpoints_of(

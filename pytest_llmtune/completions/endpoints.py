@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.redaction.keys import shown
 

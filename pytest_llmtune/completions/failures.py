@@ -6,12 +6,13 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.wire.response import fault_of, parse_object
 
 __all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
@@ -64,15 +65,15 @@ class Failure:
 
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
 _MAYBE_BILLED = frozenset({408, 409, 502, 504, 524})
-_KEY = re.compile(r"\b(?:sk|key|gsk|xai|pplx)-[\w*.-]{4,}|\b[A-Za-z0-9_-]{40,}\b")
-_MODEL = re.compile(
+_KEY = lazy_regex(r"\b(?:sk|key|gsk|xai|pplx)-[\w*.-]{4,}|\b[A-Za-z0-9_-]{40,}\b")
+_MODEL = lazy_regex(
     r"\b(?:model|deployment)\b[^.:;]{0,120}\b(?:not (?:exist|found|supported|available)|unknown|invalid)\b|"
     r"\b(?:not found|unknown|invalid|no such|unsupported)(?: [a-z]+){0,2}:? (?:model|deployment)\b",
     re.IGNORECASE,
 )
-_ABOUT_N = re.compile(r"\bn\b|completion choice|number of (?:choices|completions)|multiple (?:choices|completions)")
+_ABOUT_N = lazy_regex(r"\bn\b|completion choice|number of (?:choices|completions)|multiple (?:choices|completions)")
 _LIMITS = tuple(
-    re.compile(pattern, re.IGNORECASE)
+    lazy_regex(pattern, re.IGNORECASE)
     for pattern in (
         r"(?:<=|≤|at most|up to|no more than|less than or equal to|maximum(?: value)?(?: of| is|:)?)\s*(\d+)",
         r"between\s+1\s+and\s+(\d+)",

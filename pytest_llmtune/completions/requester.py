@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, ServerFacts

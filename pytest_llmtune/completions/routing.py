@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.completions.batch_api import Batcher
 from pytest_llmtune.completions.failures import Failure, Kind, backoff
 from pytest_llmtune.errors import EndpointError

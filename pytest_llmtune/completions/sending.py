@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, failure_in, failure_of
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import parse_object

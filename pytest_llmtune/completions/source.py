@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, StaleRecordingError
 from pytest_llmtune.money.ledger import Ledger

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from pytest_llmtune._dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,6 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -18,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
 from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune._util.weight import weight_of

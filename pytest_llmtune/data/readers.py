@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import glob
-import gzip
 import io
 import itertools
 import json
@@ -14,11 +13,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import has_controls, open_regular
 from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune._util.weight import json_weight
@@ -378,6 +377,8 @@ class DataFile:
                 archive = stack.enter_context(zipfile.ZipFile(self.path))
                 stream = stack.enter_context(archive.open(self.member))
             if (self.member or self.path.name).lower().endswith(".gz"):
+                import gzip
+
                 stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
             yield stream
 

@@ -6,9 +6,9 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune.data.dataset import digest
 from pytest_llmtune.errors import SuiteError

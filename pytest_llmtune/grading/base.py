@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.functions import qualified_name, source_of
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
@@ -46,7 +46,7 @@ texts of the answers and returns the position of the elected one."""
 
 VOTES = ("equivalence", "medoid")
 
-_WORD = re.compile(r"[a-z0-9]+|[^\W_]")
+_WORD = lazy_regex(r"[a-z0-9]+|[^\W_]")
 """A word of Latin letters and digits, or one letter of any other script, some of which put no spaces."""
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
 from pytest_llmtune.grading.math.extract import answer_in, boxed_in, boxes, hash_line, untagged
@@ -28,7 +29,7 @@ _DENIED_BEFORE = (
     r"nicht|kein\w*|weder|noch|pas|ni|nunca|jamais|não|nem|non|né|inte|ikke|niet|geen|не|нет"
 )
 _DENIED_BEFORE_UNSPACED = r"不是|並非|并非|非|不|没有|没|無|未|排除"
-_DENIED_AFTER = re.compile(
+_DENIED_AFTER = lazy_regex(
     r"[)\]\"'*]*(?:(?:적)?(?:이|가|은|는|인|이지|하지|지)?\s?(?:것(?:은|이)\s?)?(?:아니|아닌|아닙|아님|않|틀)|"
     r"(?:では|じゃ|で)は?(?:ない|なく|ありません)|\s?(?:也|都)?(?:不(?:对|對|正确|正確|是)|错|錯|有误)|"
     r"\s(?:is|was|would be|seems|looks)\s(?:not|wrong|incorrect|false|tempting|a (?:common )?distractor|ruled out|eliminated|out)(?!\w)|"
@@ -36,31 +37,31 @@ _DENIED_AFTER = re.compile(
 )
 _BETWEEN = r"(?:\s+(?!but\b|sondern\b|sino\b|mais\b)[^\s,;:.!?()\[\]。、，；]+){0,3}"
 _WINDOW = 60  # characters before a mention in which a denial is looked for
-_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
-_SENTENCE_END = re.compile(r"\n|(?<=\w\w)[.!?](?=\s|$)|[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。！？]")
-_LABELLED = re.compile(r"^[\W_]*\w[^\n:：]{0,30}[:：]([^\n]+)$", re.MULTILINE)
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
+_SENTENCES = lazy_regex(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+_SENTENCE_END = lazy_regex(r"\n|(?<=\w\w)[.!?](?=\s|$)|[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。！？]")
+_LABELLED = lazy_regex(r"^[\W_]*\w[^\n:：]{0,30}[:：]([^\n]+)$", re.MULTILINE)
+_UNSPACED = lazy_regex(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 _MARKED = ("boxed", "hash", "phrase")
 _SHORTEST_SENTENCE = 12  # characters; fewer hold no second statement
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
-_LATEX = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
-_CLAUSE = re.compile(
+_LATEX = lazy_regex(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
+_CLAUSE = lazy_regex(
     r",?\s+(?:because|since|as|which|(?:al|even\s+)?though|despite|while|whereas|weil|denn|parce\s+que|car|porque|ya\s+que|perché)\s|\s*[;\u2014]\s*|\s+[-\u2013]\s+",
     re.IGNORECASE,
 )
-_NONE = re.compile(
+_NONE = lazy_regex(
     r"\W*(?:(?:that\s+)?none|neither|no\s+(?:option|answer|choice|label|correct|single)|nothing|not\s+(?:listed|given|sure|possible|enough|any|provided|determin\w+|clear)|"
     r"cannot|can['’]?t|could\s+not|unable|unknown|undetermin\w+|indetermin\w+|unclear|uncertain|unsure|impossible|n/?a\b|"
     r"(?:all|both|any|several)\s+of|both\b|all\s+(?:options|choices|answers)|以上(?:都|皆)|都不|无法|無法|없|알\s*수\s*없|keine|nicht|aucun|ningun|nenhum)",
     re.IGNORECASE,
 )
-_NO_OPTION = re.compile(
+_NO_OPTION = lazy_regex(
     r"\b(?:none\s+of\s+(?:the\s+(?:above|options|choices|answers|labels)|these|those|them)\b|no\s+(?:option|choice|answer|label)\s+(?:is|fits|applies)|"
     r"(?:cannot|can['’]t|unable\s+to)\s+(?:be\s+)?(?:determine|answer|decide|choose|tell))",
     re.IGNORECASE,
 )
-_LEAD_IN = re.compile(
+_LEAD_IN = lazy_regex(
     r"\W*(?:as\s+follows|below|clear|obvious|simple|straightforward|found|given\s+by|determined|this|that|here|following)\b",
     re.IGNORECASE,
 )
@@ -94,15 +95,15 @@ _SO = (
 )
 _COPULA = r"(?:です|だ|입니다|이다|예요|이에요|번|项|項)"
 _ENDS = rf"(?=[\W_]*(?:$|\n|[.!。;])|\s*{_COPULA})"
-_LETTER_BEFORE = re.compile(rf"(?<!\w)([A-Za-z])[\W_]*?(?i:{_AND_OR})[\W_]*$")
-_ITEM = re.compile(r"^[ \t*>-]*[(\[]?([A-Za-z])[)\].:]\**(?:\s|$)", re.MULTILINE)
-_BUT = re.compile(
+_LETTER_BEFORE = lazy_regex(rf"(?<!\w)([A-Za-z])[\W_]*?(?i:{_AND_OR})[\W_]*$")
+_ITEM = lazy_regex(r"^[ \t*>-]*[(\[]?([A-Za-z])[)\].:]\**(?:\s|$)", re.MULTILINE)
+_BUT = lazy_regex(
     r"\b(?:but|however|yet|aber|sondern|mais|pero|mas|ma)\b|하지만|지만|그러나|但|でも|しかし", re.IGNORECASE
 )
-_DESPITE = re.compile(r",?\s+(?:despite|(?:al|even\s+)?though|because|since)\s", re.IGNORECASE)
-_BECAUSE = re.compile(r"\b(?:because|since|as|if|that|why|when|whether)\s+$", re.IGNORECASE)
-_WORD_NEXT = re.compile(r"\s+\w")
-_NOUN_NEXT = re.compile(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|with)\b)[a-z]")
+_DESPITE = lazy_regex(r",?\s+(?:despite|(?:al|even\s+)?though|because|since)\s", re.IGNORECASE)
+_BECAUSE = lazy_regex(r"\b(?:because|since|as|if|that|why|when|whether)\s+$", re.IGNORECASE)
+_WORD_NEXT = lazy_regex(r"\s+\w")
+_NOUN_NEXT = lazy_regex(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|with)\b)[a-z]")
 _NOTHING = object()
 
 

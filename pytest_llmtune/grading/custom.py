@@ -6,9 +6,9 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError

@@ -6,11 +6,12 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
 from pytest_llmtune.grading.math.extract import untagged
@@ -27,13 +28,13 @@ __all__ = ["NOTHING", "JsonAnswer", "canonical", "check_path", "pick", "read", "
 NOTHING = object()
 """No JSON was found; None is JSON's null."""
 
-_FENCE = re.compile(
+_FENCE = lazy_regex(
     r"^[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?(?P<mark>`{3,}|~{3,})[ \t]*(?P<tag>json5?|jsonc)?[ \t]*(?:\r?\n)"
     r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _MOST_STARTS = 200  # places where a value may start; more are no answer
-_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_STEP = lazy_regex(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 def read_last(text: str, like: type | None = None) -> Any:
@@ -135,10 +136,10 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct)
-_OPENING = re.compile(r"[{\[]")
-_BEGUN = re.compile(r'\{\s*(?:"|\Z)|\[\s*(?:[{\["]|\Z)')
+_OPENING = lazy_regex(r"[{\[]")
+_BEGUN = lazy_regex(r'\{\s*(?:"|\Z)|\[\s*(?:[{\["]|\Z)')
 """The beginning of an object or array, as against a brace in prose or LaTeX."""
-_PIECE = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')
+_PIECE = lazy_regex(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')
 
 
 def canonical(value: Any, *, any_order: bool) -> str:

@@ -7,11 +7,12 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading.base import JUDGED, LABELLED, BuiltIn, QuestionError, grade_answers
 from pytest_llmtune.grading.reasoning import BUILT_IN
@@ -42,8 +43,8 @@ answer>>>
 
 Say in one or two sentences how the answer meets or misses the rubric. \
 Then write on a line of its own: {form}"""
-_PASS = re.compile(r"verdict\W{0,6}(pass|fail)\b", re.IGNORECASE)
-_SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
+_PASS = lazy_regex(r"verdict\W{0,6}(pass|fail)\b", re.IGNORECASE)
+_SCORE = lazy_regex(r"score\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
 _TRUE, _FALSE = (
     ("true", "yes", "pass", "1", "1.0", "good", "correct"),
     ("false", "no", "fail", "0", "0.0", "bad", "wrong"),

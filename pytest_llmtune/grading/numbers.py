@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.values import Value, constant
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ _ASCII = _Ascii(
         }.items()
     }
 )
-_POWER = re.compile(r"(?<=[\w)\]}])([⁺⁻]?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
-_VULGAR = re.compile(r" ?[¼-¾⅐-⅞↉]")
+_POWER = lazy_regex(r"(?<=[\w)\]}])([⁺⁻]?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_VULGAR = lazy_regex(r" ?[¼-¾⅐-⅞↉]")
 
 
 def ascii_numerals(text: str) -> str:
@@ -83,7 +84,7 @@ def swap_marks(text: str) -> str:
 
 
 _LATEX = tuple(
-    (re.compile(pattern), replacement)
+    (lazy_regex(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=\d)\s*(?:\{,\}|,?\\[,!;]|,\\ )\s*(?=\d{3}(?!\d))", ","),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -114,17 +115,17 @@ _FACTOR = (
 _PLAIN = rf"(?:{_WHOLE}(?:[.,]\d+)*|\.\d+)(?:\.?\\overline{_GROUP})?(?:[eE][-+]?\d{{1,3}}(?!\w))?"
 _TERM = rf"(?:{_MONEY})?(?:{_PLAIN}(?:(?<!\S)|(?<=\d))(?:[ ]\d+\s?/\s?\d+)?|{_FACTOR}){_EXPONENT}?(?:\s?{_FACTOR}{_EXPONENT}?)*%?"
 _OPERATOR = r"(?:\s?[×·÷*/]\s?|\s?x\s?(?=10\s?\^)|\s?\+\s?|\s-\s)"
-_NUMBER = re.compile(rf"(?P<sign>(?<![\w.,)\]}}%])[-+]\s?)?(?P<body>{_TERM}(?:{_OPERATOR}-?{_TERM})*)")
-_UNIT_POWER = re.compile(
+_NUMBER = lazy_regex(rf"(?P<sign>(?<![\w.,)\]}}%])[-+]\s?)?(?P<body>{_TERM}(?:{_OPERATOR}-?{_TERM})*)")
+_UNIT_POWER = lazy_regex(
     r"\s?(?:[^\W\d_]|[°µΩ])+(?:\s?(?:[/·*]|per)\s?[^\W\d_]+)*\s?(?:\^\s?\{?\s?-?\d\s?\}?)"
     r"(?:\s?[/·*]\s?[^\W\d_]+(?:\^\{?-?\d\}?)?)*|\s?[^\W\d_]+\s?/\s?[^\W\d_]+\s?\^\s?\{?-?\d\}?"
 )
-_MINUS = re.compile(r"(?<!\d )(?<!\w)(?:minus|negative|moins|menos)[ ]\Z", re.IGNORECASE)
-_SCALE = re.compile(
+_MINUS = lazy_regex(r"(?<!\d )(?<!\w)(?:minus|negative|moins|menos)[ ]\Z", re.IGNORECASE)
+_SCALE = lazy_regex(
     r"\s?(?:(thousand|million|billion|trillion|lakhs?|crores?|mille|tausend|millionen|mil|milh(?:ões|ão)|mill(?:ón|ones))(?!\w)"
     r"|([kK]|(?<=\d)(?:M|[BbMm]n|B)|(?<=\d )[bm]n)(?!\w)|([万萬만]|[億亿억]|[千천](?![米克瓦卡])|[兆조](?![赫瓦字]))(?![\w一-鿿]*\d))"
 )
-SCALED = re.compile(
+SCALED = lazy_regex(
     r"\d\s?(?:thousand|million|billion|trillion|lakh|crore|[kK](?!\w)|[万萬만億亿억천조]|[千兆](?![米克瓦卡赫字]))",
     re.IGNORECASE,
 )
@@ -142,28 +143,28 @@ _SCALES = {
 }
 _SCALES |= {"trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
 _SCALES |= {"億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
-_DENIED = re.compile(
+_DENIED = lazy_regex(
     r"(?:\bnot|\brather than|\binstead of|\bnever|(?<!\w)nicht|(?<!\w)pas|(?<!\w)non|(?<!\w)no)\s+\W{0,3}$",
     re.IGNORECASE,
 )
-_ASIDE = re.compile(r"(?:[(,;\[\u2014]|\bbut|\brather than|\binstead of)[^(,;\[\u2014]{0,12}$", re.IGNORECASE)
-_STEP = re.compile(
+_ASIDE = lazy_regex(r"(?:[(,;\[\u2014]|\bbut|\brather than|\binstead of)[^(,;\[\u2014]{0,12}$", re.IGNORECASE)
+_STEP = lazy_regex(
     r"(?:\b(?:steps?|part|question|problem|figure|table|equation|eq\.?|case|chapter|note)\s*#?|№\s*)$", re.IGNORECASE
 )
-_OR = re.compile(r"\s*(?:[^\W\d_]+\s+)?(?:or|oder|ou|또는|或(?:者)?|または)\s*\W?\s*", re.IGNORECASE)
-_COMPOUND = re.compile(
+_OR = lazy_regex(r"\s*(?:[^\W\d_]+\s+)?(?:or|oder|ou|또는|或(?:者)?|または)\s*\W?\s*", re.IGNORECASE)
+_COMPOUND = lazy_regex(
     r"\s*(?:ft|feet|foot|hours?|hrs?|h|minutes?|mins?|dollars?|lbs?|pounds?|degrees?|years?|months?|weeks?|days?|['′])\s*,?\s*(?:and\s+)?",
     re.IGNORECASE,
 )
 """Between the two numbers of one quantity: 5 ft 6 in, 2 hours and 30 minutes."""
-_BETWEEN = re.compile(r"\bbetween\s*$", re.IGNORECASE)
-_PART_OF_NAME = re.compile(r"(?:[A-Za-z_\\]|[A-Za-z]-|\^\s?\{?-?|_\{?)\Z")
+_BETWEEN = lazy_regex(r"\bbetween\s*$", re.IGNORECASE)
+_PART_OF_NAME = lazy_regex(r"(?:[A-Za-z_\\]|[A-Za-z]-|\^\s?\{?-?|_\{?)\Z")
 """x2, GPT-4, x^2, a_1"""
-_GOES_ON_BEFORE = re.compile(r"(?:[\d}]\s?[.,:/]|\{)\Z")
-_GOES_ON = re.compile(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
-_EITHER_SIGN = re.compile(r"(?:±|\\pm)\s?\Z")
-_RANGE_BEFORE = re.compile(r"\d\s?(?:-|to|~)\s?\Z")
-_MONEY_SIGN = re.compile(_MONEY)
+_GOES_ON_BEFORE = lazy_regex(r"(?:[\d}]\s?[.,:/]|\{)\Z")
+_GOES_ON = lazy_regex(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
+_EITHER_SIGN = lazy_regex(r"(?:±|\\pm)\s?\Z")
+_RANGE_BEFORE = lazy_regex(r"\d\s?(?:-|to|~)\s?\Z")
+_MONEY_SIGN = lazy_regex(_MONEY)
 _LONGEST = 200
 
 
@@ -278,12 +279,12 @@ def last_of(text: str, *, first: bool = False) -> Value | None:
     return None if _is_denied(text, number) else number.value
 
 
-_CLAUSE = re.compile(
+_CLAUSE = lazy_regex(
     r"\s+\(|\s*[;\[]|,\s|,?\s+(?:because|since|as|which|where|per|for|if|when|given|assuming|after|out of|i\.e\.|rather|so|"
     r"with|in|weil|da|porque|parce|car|perché)\s",
     re.IGNORECASE,
 )
-_HEDGE = re.compile(
+_HEDGE = lazy_regex(
     r"(?:\b(?:or|and|to|between|oder|und|ou|et|o|y|e)\b|\bby\b|(?<![^\W\d_])x\b|[,/&~×*]|또는|或|和|と|か)\s*\S?\s*$",
     re.IGNORECASE,
 )

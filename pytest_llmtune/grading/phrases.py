@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pytest_llmtune._util.lazy import lazy_regex
+
 __all__ = ["last_phrase", "phrases"]
 
 
@@ -57,7 +59,7 @@ _RULES: tuple[tuple[tuple[str, ...], str], ...] = (
 _COMPILED = tuple(
     (hint, compiled)
     for hints, pattern in _RULES
-    for compiled in [re.compile(rf"{pattern}{_TAIL}", re.IGNORECASE)]
+    for compiled in [lazy_regex(rf"{pattern}{_TAIL}", re.IGNORECASE)]
     for hint in hints
 )
 _ASCII = tuple((hint, pattern) for hint, pattern in _COMPILED if hint.isascii())

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import InvalidError
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.keys import reasoning
@@ -46,19 +47,19 @@ _CLOSE = (
     r"<channel\|>",
     r"<unused95>",
 )
-_FRAME = re.compile(  # what some models put around the answer proper
+_FRAME = lazy_regex(  # what some models put around the answer proper
     r"<\|?(?:begin|end)_of_solution\|?>|<\|(?:START|END)_RESPONSE\|>|<\|(?:im_end|endoftext|eot_id|end_of_turn|return)\|>"
 )
-_CHANNEL = re.compile(
+_CHANNEL = lazy_regex(
     r"(?:<\|start\|>\s*\w+[^<]*)?<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
 )
-_MESSAGE_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
-_PLAIN_CHANNELS = re.compile(
+_MESSAGE_END = lazy_regex(r"<\|(?:end|return|call|start|channel)\|>")
+_PLAIN_CHANNELS = lazy_regex(
     r"\s*(?:assistant)?\s*analysis(?=\S)(?P<thought>.*)assistant\s*final(?P<answer>.*)", re.DOTALL
 )
 """Harmony whose special tokens the server has dropped: ``analysisWe need ... assistantfinalThe answer``."""
-_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
-_HINT = re.compile(r"[<\[◁]|\A\s*(?:assistant)?analysis")
+_FENCE = lazy_regex(r"^[ \t]*```", re.MULTILINE)
+_HINT = lazy_regex(r"[<\[◁]|\A\s*(?:assistant)?analysis")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import Grader
 from pytest_llmtune.suite.reliability import RELIABILITY, ROW_RATE, reliability_names

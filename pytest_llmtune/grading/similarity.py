@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import statistics
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, grade_answers, reference_value
 from pytest_llmtune.grading.math.extract import untagged
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Similarity"]
 
 
-_WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]+|[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]")
+_WORD = lazy_regex(r"[^\W_\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]+|[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]")
 """A word, or one character of a script that puts no spaces."""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
 from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
@@ -179,12 +180,12 @@ class Regex(BuiltIn):
             raise SuiteError(f"the regular expression {pattern!r:.200} is not valid: {error}") from None
 
 
-_NO_NUMBER = re.compile(
+_NO_NUMBER = lazy_regex(
     r"\b(?:unknown|unclear|undetermined|undefined|not\s+(?:known|given|clear|determinable|enough)|cannot|can['’]t|impossible|none|no\s+(?:answer|solution))\b",
     re.IGNORECASE,
 )
-_DIGIT = re.compile(r"\d|[½¼¾⅓⅔]|\\(?:pi|sqrt)")
-_WORDS_BESIDE = re.compile(r"(?:[^\W\d_]{2,}|[\s.,;:!?()*'\"$€£¥₩%~≈-])*")
+_DIGIT = lazy_regex(r"\d|[½¼¾⅓⅔]|\\(?:pi|sqrt)")
+_WORDS_BESIDE = lazy_regex(r"(?:[^\W\d_]{2,}|[\s.,;:!?()*'\"$€£¥₩%~≈-])*")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, grade_answers
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "Tools", "run_of"]
 
 
-_COLUMN = re.compile(r"\{([^{}\[\].!:]+)\}")
+_COLUMN = lazy_regex(r"\{([^{}\[\].!:]+)\}")
 _ORDERS = ("any", "in_order", "exact")
 
 

@@ -9,6 +9,8 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
+from pytest_llmtune._util.lazy import lazy_regex
+
 __all__ = ["Value", "close", "constant", "value_key"]
 
 
@@ -19,11 +21,11 @@ _DEEPEST = 30  # brackets
 _LARGEST = 40_000  # bits of a power's or a factorial's result, roughly
 _LARGEST_FACTORIAL = 3000
 _LARGEST_SHOWN = 2000  # bits, past which a key is a hash: Python refuses to write very long integers out
-_TOKEN = re.compile(
+_TOKEN = lazy_regex(
     r"\s*(?:(?P<number>(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+)"
     r"|(?P<name>\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√]))"
 )
-_SIMPLE = re.compile(r"-?\d{1,100}(?:\.\d{1,100})?", re.ASCII)
+_SIMPLE = lazy_regex(r"-?\d{1,100}(?:\.\d{1,100})?", re.ASCII)
 _SAME = {
     "**": "^",
     r"\cdot": "*",
@@ -35,9 +37,9 @@ _SAME = {
     "π": r"\pi",
     "√": r"\sqrt",
 }
-_MIXED = re.compile(r"(?<![\d.,)}^!])(?<![\d.,)}^!] )(\d+) +(\d+) ?/ ?(\d+)(?![\d.])")
+_MIXED = lazy_regex(r"(?<![\d.,)}^!])(?<![\d.,)}^!] )(\d+) +(\d+) ?/ ?(\d+)(?![\d.])")
 """``2 1/2``."""
-_REPEATING = re.compile(
+_REPEATING = lazy_regex(
     r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)(?![a-zA-Z])\s*(?:\{\s*(\d+)\s*\}|(\d))|(?<=\.)\((\d{1,30})\))(?:\s*\\l?dots)?"
 )
 """``0.1\\overline{6}``, ``0.(3)``."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune.guard.verdict import Gate
 
 if TYPE_CHECKING:

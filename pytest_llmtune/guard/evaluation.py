@@ -8,10 +8,10 @@ import statistics
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError

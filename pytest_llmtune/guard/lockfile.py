@@ -7,12 +7,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import from_here, open_regular, write_text
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.text import quoted
 from pytest_llmtune._util.weight import json_weight
@@ -45,9 +46,9 @@ _HEADER = (
     "# Written by `pytest --llm-tune` or `--llm-accept` (pytest-llmtune); commit it.\n"
     "# Plain `pytest` holds today's result against this baseline.\n"
 )
-_CONFLICT = re.compile(r"^(<{7}|>{7}|\|{7})( |$)|^={7}$", re.MULTILINE)
+_CONFLICT = lazy_regex(r"^(<{7}|>{7}|\|{7})( |$)|^={7}$", re.MULTILINE)
 # what YAML may not hold raw, and what turns text around when a diff is read
-_ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
+_ESCAPED = lazy_regex("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)

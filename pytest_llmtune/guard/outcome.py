@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.agreement import held_to_agreement
 from pytest_llmtune.guard.gates import judge, unjudged

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.text import quoted, scoped
 from pytest_llmtune.errors import ReportError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.data.dataset import digest
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS, reference_columns
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.evaluation import evaluation_of

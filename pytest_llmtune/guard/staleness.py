@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.evaluation import requests_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard.lockfile import Lock, LockedExample, short_answer
 from pytest_llmtune.guard.rows import RowColumns, answers_digest

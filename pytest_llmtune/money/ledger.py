@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
@@ -325,6 +325,8 @@ class SharedSpend:
         Raises:
             LLMTuneError: the table cannot be read.
         """
+        import sqlite3
+
         try:
             with closing(self._connect()) as connection:
                 return self._others(connection)
@@ -337,6 +339,8 @@ class SharedSpend:
         Raises:
             LLMTuneError: the table cannot be written.
         """
+        import sqlite3
+
         try:
             with closing(self._connect()) as connection:
                 connection.execute("BEGIN IMMEDIATE")  # no other process writes between the sum and the update
@@ -355,6 +359,8 @@ class SharedSpend:
         Raises:
             LLMTuneError: the table cannot be written.
         """
+        import sqlite3
+
         try:
             with closing(self._connect()) as connection:
                 connection.execute("BEGIN IMMEDIATE")
@@ -367,6 +373,8 @@ class SharedSpend:
             raise self._unusable(error) from error
 
     def _connect(self) -> sqlite3.Connection:
+        import sqlite3  # most runs share nothing
+
         # one connection per access: every thread may use it, and none is left open
         connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")  # must survive a process, not a machine crash

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.errors import SuiteError
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import claimed, lock_file
 
 __all__ = ["SpendLog"]

@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks and fixtures; each delegates to the session."""
+"""The pytest plugin: hooks and fixtures; each delegates to the session. PYTEST_DONT_REWRITE"""
 
 from __future__ import annotations
 

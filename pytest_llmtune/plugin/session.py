@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular, refuse_links
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import counted, meant, quoted, scoped
-from pytest_llmtune.capture.session import replay_of, replay_of_fixture
 from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
@@ -160,7 +160,7 @@ class Session:
         Raises:
             SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
         """
-        from pytest_llmtune.capture.session import traffic_of
+        from pytest_llmtune.capture.traffic import traffic_of
 
         return traffic_of(self.settings)
 
@@ -224,6 +224,8 @@ class Session:
         refuse_links([item.path.parent / "llmtune", *written], self.config.rootpath)
         marked = item.get_closest_marker("llm_replay") is not None
         if marked:
+            from pytest_llmtune.capture.session import replay_of
+
             replay_of(item, self)  # what is wrong with the marker is said now
         module = item.nodeid.partition("::")[0]
         for name in getattr(item, "fixturenames", ()):
@@ -274,6 +276,7 @@ class Session:
         Raises:
             pytest.UsageError: some tests are not known, so that their files would look like orphans.
         """
+        from pytest_llmtune.capture.session import replay_of
         from pytest_llmtune.recording.housekeeping import orphans, remove
 
         config = self.config
@@ -478,6 +481,7 @@ class Session:
         if not uses and not self.blocks_all:
             return None
         from pytest_llmtune.capture.scope import Scope
+        from pytest_llmtune.capture.session import replay_of_fixture
 
         node = request.node.nodeid if fixture.scope in ("module", "class") else ""
         directory = self.config.rootpath / fixture.baseid
@@ -508,6 +512,8 @@ class Session:
     def replay(self, item: pytest.Item) -> Replay:
         """The one recording of client calls of a test."""
         if item.nodeid not in self.replays:
+            from pytest_llmtune.capture.session import replay_of
+
             self.replays[item.nodeid] = replay_of(item, self)
             if scope := self.scopes.get(item.nodeid):
                 scope.replay = scope.replay or self.replays[item.nodeid]
@@ -629,7 +635,8 @@ class Session:
         if hasattr(self.config, "workerinput"):
             return True
         step = os.environ.get("GITHUB_STEP_SUMMARY")
-        if not (self.reports or any(map(self._path, ("json", "report", "comment")))):
+        wanted = any(map(self._path, ("json", "report", "comment")))
+        if not (wanted or (self.reports and (step or value_of("reporter", self.config)))):
             return True
         from pytest_llmtune.report.writers import write_all
 
@@ -672,11 +679,11 @@ def reporting() -> Iterator[None]:
         yield
 
 
-_WHERE = re.compile(r"(?:[^\s:]+\.(?:py|ya?ml|json)(?:::[^\s:]+)*(?::\d+)?(?: \([^)]*\))?): ")
+_WHERE = lazy_regex(r"(?:[^\s:]+\.(?:py|ya?ml|json)(?:::[^\s:]+)*(?::\d+)?(?: \([^)]*\))?): ")
 """What messages begin with: a file, or a test with its line."""
 
 
-_COMMAND = re.compile(r"[.;:,]? (?:[\w ]+: )?pytest --[^\n]*")
+_COMMAND = lazy_regex(r"[.;:,]? (?:[\w ]+: )?pytest --[^\n]*")
 
 
 def message_first(text: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import claimed
 from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.shards import Shards

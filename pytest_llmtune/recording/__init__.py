@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from array import array
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from decimal import Decimal
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.jsonhash import canonical_json, request_key
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording import mismatch as stale
 from pytest_llmtune.recording.format import Interaction, MalformedError, mending
 from pytest_llmtune.recording.storage import load_interactions
-from pytest_llmtune.recording.writer import body_without_n, write
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import answers_in, choices_of, fault_of, is_refusal, parse_object
@@ -159,6 +159,8 @@ class Recording:
         if positions := self._index.get(self._key(request)):
             answers = sum(answers_in(self._exchange(position)) for position in positions)
             return f"{answers} of the {(request.draw + 1) * request.n} requested answers are recorded"
+        from pytest_llmtune.recording.writer import body_without_n
+
         _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
         recorded = (self.interactions[positions[0]] for positions in self._index.values())
         return stale.explain(body, (replace(item, body=body_without_n(item)) for item in recorded))
@@ -244,6 +246,8 @@ class Recording:
         Raises:
             RecordingError: a secret is left in the text, or the file cannot be written; the old file is intact.
         """
+        from pytest_llmtune.recording.writer import write
+
         return write(path, chain(map(Interaction.of, exchanges), calls), redactor, layout)
 
 

@@ -6,15 +6,15 @@ import base64
 import binascii
 import json
 import os
-import re
 from codecs import BOM_UTF8
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import from_here
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
 from pytest_llmtune._util.weight import MAX_JSON, json_weight
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError, SuiteError
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_DEPLOYMENT = re.compile(r'"system_fingerprint":\s*"[^"]*",?')
+_DAY = lazy_regex(r"\d{4}-\d\d-\d\d")
+_DEPLOYMENT = lazy_regex(r'"system_fingerprint":\s*"[^"]*",?')
 _ALWAYS = frozenset({"choices", "content", "finish_reason"})
 _JSON = {"content-type": "application/json"}
 
@@ -56,7 +56,7 @@ class MalformedError(ValueError):
     """Data that is not an interaction; the caller adds file and line."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class CallPosition:
     """Identifies the call of a suite's task that an interaction is."""
 
@@ -68,6 +68,9 @@ class CallPosition:
     """Number of the call in its run, from 1."""
     elapsed: float = field(default=0.0, compare=False)
     """Seconds from the start of the run to the answer."""
+
+    def __lt__(self, other: CallPosition) -> bool:
+        return (self.row, self.run, self.call) < (other.row, other.run, other.call)
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> CallPosition | None:

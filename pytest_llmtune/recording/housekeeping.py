@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording.storage import whole
 
@@ -65,7 +65,7 @@ def _files(root: Path) -> Iterator[Path]:
             yield from (directory / file for file in files if file.endswith(_SUFFIXES))
 
 
-_NAME = re.compile(r"record-[0-9a-f]{16}\n")
+_NAME = lazy_regex(r"record-[0-9a-f]{16}\n")
 
 
 @dataclass(frozen=True, slots=True)

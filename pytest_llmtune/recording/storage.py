@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -15,11 +14,12 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, overload
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import open_regular
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError
 from pytest_llmtune.recording.format import MAX_BYTES, Interaction, entries, entry, is_own_format
 
@@ -49,7 +49,7 @@ __all__ = [
 PACKED = ".zst"
 """Suffix of compressed parts."""
 _SUFFIX = ".cassette.json"
-_PART = re.compile(r"(?P<stem>.+)\.(?P<number>\d{1,5})-of-(?P<count>\d{1,5})\.cassette\.json(\.zst)?")
+_PART = lazy_regex(r"(?P<stem>.+)\.(?P<number>\d{1,5})-of-(?P<count>\d{1,5})\.cassette\.json(\.zst)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import Spool, write_bytes, write_lines
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json, without_n
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording.format import Interaction, Moment, canonical_body, redacted, rendered
 from pytest_llmtune.recording.housekeeping import remove
@@ -52,10 +52,10 @@ _DURATIONS = frozenset({"total_duration", "load_duration", "prompt_eval_duration
 _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
 _INNER = ("response", "metrics", "message")
 """Fields of an event that contain the response, or a part of it."""
-_MADE_UP = re.compile(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counters
-_GEMINI = re.compile(r"\S{15,}")
+_MADE_UP = lazy_regex(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counters
+_GEMINI = lazy_regex(r"\S{15,}")
 """An ID without a prefix, and sometimes without a digit."""
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*")
+_DATE = lazy_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*")
 
 
 def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:

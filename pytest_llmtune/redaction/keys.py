@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_regular
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ class Secret:
         raise TypeError(f"the key from {self.origin} cannot be pickled")
 
 
-_LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|key)[-_]\w|(?=\S*\d)(?=\S*[a-z])[A-Za-z0-9+/=_-]{24,}")
-_FILE_NAME = re.compile(r"\.(?:ya?ml|json|txt|env)$")
+_LIKE_A_KEY = lazy_regex(r"\b(?:sk|gsk|xai|pplx|key)[-_]\w|(?=\S*\d)(?=\S*[a-z])[A-Za-z0-9+/=_-]{24,}")
+_FILE_NAME = lazy_regex(r"\.(?:ya?ml|json|txt|env)$")
 _MAX_BYTES = 100_000
-_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
-_KEY_NAME = re.compile(r"[A-Z0-9_]*(?:API_?KEY|OPENAI|LLM)[A-Z0-9_]*", re.IGNORECASE)
+_LINE = lazy_regex(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+_KEY_NAME = lazy_regex(r"[A-Z0-9_]*(?:API_?KEY|OPENAI|LLM)[A-Z0-9_]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

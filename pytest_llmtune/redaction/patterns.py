@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
+from pytest_llmtune._util.lazy import lazy_regex
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -29,26 +31,26 @@ __all__ = [
 SHORTEST = 8
 """Minimum length in characters; a shorter value would match innocent text."""
 
-_VARIABLE = re.compile(r"(?:key|token|secret|passw(?:or)?d|passphrase|credential|_pat)s?\d*(?:_|$)", re.IGNORECASE)
-_PERHAPS = re.compile(
+_VARIABLE = lazy_regex(r"(?:key|token|secret|passw(?:or)?d|passphrase|credential|_pat)s?\d*(?:_|$)", re.IGNORECASE)
+_PERHAPS = lazy_regex(
     r"(?:^|_)(?:auth|authorization|bearer|cookie|session|webhook|hook|pass|pwd|dsn|jwt|sig|signature|cert|pem|private|login"
     r"|connection_?string|conn_?str)\d*(?:_|$)",
     re.IGNORECASE,
 )
 """A variable with such a name is secret if its value looks like one: AUTH_MODE=kerberos does not."""
-_NO_SECRET = re.compile(r"_(?:file|path|dir|sock|socket)$", re.IGNORECASE)
+_NO_SECRET = lazy_regex(r"_(?:file|path|dir|sock|socket)$", re.IGNORECASE)
 _IDENTITIES = ("OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID")
-_LOOKS_RANDOM = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}|\S{32,}")
-_WITH_LOGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/@]*:[^\s/@]+@")
+_LOOKS_RANDOM = lazy_regex(r"(?=\S*\d)(?=\S*[A-Za-z])\S{12,}|\S{32,}")
+_WITH_LOGIN = lazy_regex(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/@]*:[^\s/@]+@")
 
-PARAMETER = re.compile(
+PARAMETER = lazy_regex(
     r"(?:^|[-_.])(?:api-?key|key|access|token|secret|passw(?:or)?d|pwd|signature|sig|credential|auth|authorization|code"
     r"|jwt|session)$",
     re.IGNORECASE,
 )
 """Suffixes of query parameters whose values are secret."""
 
-FIELD = re.compile(
+FIELD = lazy_regex(
     r"(?:x-)?api[-_]?key|(?:proxy-)?authorization|passw(?:or)?d|(?:client_)?secret|(?:access|refresh|id|session)_token"
     r"|private_key|(?:set-)?cookie|openai-(?:organization|project)",
     re.IGNORECASE,
@@ -68,7 +70,7 @@ _FIELD_HINTS = (
     "openai-",
 )
 
-HEADERS = re.compile(r"authorization|api-?key|cookie|token|secret|organization|project", re.IGNORECASE)
+HEADERS = lazy_regex(r"authorization|api-?key|cookie|token|secret|organization|project", re.IGNORECASE)
 """Substrings of the names of headers whose values are secret."""
 
 _OWN_FORMS = (

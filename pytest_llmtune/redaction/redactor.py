@@ -6,11 +6,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.redaction.keys import KeySources

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line
 from pytest_llmtune.types import Asked, Finished, InFlight, Started, TrialDone
 

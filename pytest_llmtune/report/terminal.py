@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.text import (
     apart,
     cell_cut,

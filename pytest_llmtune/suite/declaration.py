@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.text import InvalidError, meant
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED, parse

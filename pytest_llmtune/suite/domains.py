@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.text import InvalidError, meant, shown
 
 __all__ = [

@@ -7,11 +7,12 @@ import re
 import statistics
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
@@ -333,8 +334,8 @@ def baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
 
 _MAX = 200
 """Limit in bytes; with the longest suffix a file name stays within the 255 that file systems allow."""
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_FORBIDDEN = lazy_regex(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_RESERVED = lazy_regex(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_name(raw: Any) -> str:
@@ -780,7 +781,7 @@ COSTS = ("inference_cost", "cost")
 METRICS = (*RATES, *COSTS, "latency", "latency_p50", "latency_p90", "latency_p95", "latency_p99")
 """Metrics of every suite; graders may add more."""
 
-_KEY = re.compile(r"(min|max)_([^\W\d]\w*)")
+_KEY = lazy_regex(r"(min|max)_([^\W\d]\w*)")
 
 
 @dataclass(frozen=True, slots=True)

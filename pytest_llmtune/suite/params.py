@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.text import InvalidError, shown
 from pytest_llmtune.suite.domains import Choice, Domain
 

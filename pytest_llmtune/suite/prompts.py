@@ -7,12 +7,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.functions import load_function, qualified_name, source_of
 from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError

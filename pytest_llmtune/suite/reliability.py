@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.suite.domains import Choice, Constant, Range
 from pytest_llmtune.suite.keys import Threshold, parse
 
@@ -21,7 +21,7 @@ GATES = ("pass_at_k", "pass_hat_k")
 """Keys that map k to the minimum of ``pass_at_<k>`` or ``pass_hat_<k>``."""
 ROW_RATE = "row_rate"
 """Fraction of a row's responses that are correct; for a suite, that of its worst row."""
-RELIABILITY = re.compile(r"pass_(at|hat)_([1-9]\d{0,3})")
+RELIABILITY = lazy_regex(r"pass_(at|hat)_([1-9]\d{0,3})")
 
 
 def reliability_names(metrics: Iterable[str]) -> tuple[str, ...]:

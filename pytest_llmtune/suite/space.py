@@ -7,10 +7,10 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune.data.dataset import Dataset, check_source, load
 from pytest_llmtune.data.split import Split, split

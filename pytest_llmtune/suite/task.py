@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import load_function, qualified_name
 from pytest_llmtune._util.text import InvalidError, listed, meant, shown
 from pytest_llmtune.errors import SuiteError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune._util.functions import is_function_path
 from pytest_llmtune._util.text import InvalidError, listed, shown

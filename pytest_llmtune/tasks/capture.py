@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.capture.matching import Matching
 from pytest_llmtune.capture.session import Call, CallRefusedError

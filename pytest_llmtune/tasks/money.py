@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.types import Usage
 from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill

@@ -7,15 +7,15 @@ import contextvars
 import hashlib
 import inspect
 import json
-import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.capture.patches import installed
 from pytest_llmtune.capture.patches import recorded as captured
 from pytest_llmtune.capture.traffic import Traffic
@@ -328,7 +328,7 @@ def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
     )
 
 
-_IDS = re.compile(r'"(?:id|call_id|item_id|tool_call_id|tool_use_id|toolUseId|previous_response_id)":"[^"]*"')
+_IDS = lazy_regex(r'"(?:id|call_id|item_id|tool_call_id|tool_use_id|toolUseId|previous_response_id)":"[^"]*"')
 """What a server makes up: a recording has other ids than the run that it was made from."""
 
 

@@ -10,10 +10,10 @@ import pickle
 import subprocess
 import sys
 import zlib
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.functions import load_function
 from pytest_llmtune.errors import CompletionError, RecordingError
 from pytest_llmtune.guard.evaluation import all_of

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.tuning.samples import VOTED
 from pytest_llmtune.tuning.surrogate import Kernel, Points, Posterior, Scored, Surrogate, learned
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.suite import Config
 from pytest_llmtune.tuning.allocation import Candidate, CellRequest
 from pytest_llmtune.tuning.costs import Cost

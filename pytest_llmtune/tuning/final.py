@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.text import shown
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard.evaluation import evaluate

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.tuning.allocation import Allocator, CellRequest, Trial
 from pytest_llmtune.tuning.selection import SAFE, Ranked, observed, ranked

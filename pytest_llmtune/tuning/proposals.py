@@ -9,10 +9,10 @@ import logging
 import math
 import random
 import warnings
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.suite import Config
 from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, QUniform, Range
 from pytest_llmtune.suite.prompts import TaskTemplate

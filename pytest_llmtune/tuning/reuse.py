@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.tuning.proposals import LENGTHS
 from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of

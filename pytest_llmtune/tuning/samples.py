@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
 from pytest_llmtune.tuning.reuse import AnswerReuse

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.stats import bootstrap_mean, wilson
 from pytest_llmtune.guard.lockfile import Measured
 

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import json
 import random
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.functions import qualified_name
 from pytest_llmtune._util.text import counted, dollars, number, per_thousand
 from pytest_llmtune.errors import LLMTuneError

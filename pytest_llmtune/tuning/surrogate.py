@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.suite.domains import OneOf, Range
 from pytest_llmtune.tuning.proposals import pooled
 

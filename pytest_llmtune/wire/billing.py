@@ -11,10 +11,11 @@ import base64
 import re
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.types import Exchange, Usage
 from pytest_llmtune.wire.response import (
     MOST_TOKENS,
@@ -38,15 +39,15 @@ if TYPE_CHECKING:
 __all__ = ["Bill", "asks_a_model", "model_asked", "names_a_deployment", "read_bill"]
 
 
-_MODEL_IN_PATH = re.compile(r"/(?:models?|deployments|engines)/([^/]+)|/ai/run/(.+)")
-_VERB = re.compile(r":[a-zA-Z]+$")  # Gemini's, behind the model
-_MODEL_IN_FORM = re.compile(r'name="model"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]+)')
-_FREE = re.compile(
+_MODEL_IN_PATH = lazy_regex(r"/(?:models?|deployments|engines)/([^/]+)|/ai/run/(.+)")
+_VERB = lazy_regex(r":[a-zA-Z]+$")  # Gemini's, behind the model
+_MODEL_IN_FORM = lazy_regex(r'name="model"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]+)')
+_FREE = lazy_regex(
     r"(?:count_tokens|:countTokens|/tokenize|/detokenize|/moderations|/files|/uploads(?:/.*)?|/vector_stores(?:/.*)?"
     r"|/assistants(?:/[^/]+)?|/threads(?:/[^/]+(?:/messages)?)?|/conversations(?:/.*)?|/cancel|/api/(?:show|pull|tags))$"
 )
 """Routes that look like those of models, but are never billed."""
-_ROUTES = re.compile(
+_ROUTES = lazy_regex(
     r"(?:/chat/completions|/completions|/responses|/messages|/embeddings|/embed|/rerank|/batches|/audio/\w+|/images/\w+"
     r"|/converse(?:-stream)?|/runs(?:/stream)?|/invoke(?:-with-response-stream)?|/generate|/v[12]/chat|/api/chat|/videos|/realtime\S*"
     r"|:(?:stream)?generateContent|:(?:batch)?[eE]mbedContents?|:(?:rawP|streamRawP|p)redict)$"

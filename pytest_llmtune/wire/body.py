@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections import defaultdict
@@ -149,6 +148,12 @@ def _deflate(body: bytes) -> bytes:
         return zlib.decompress(body, -zlib.MAX_WBITS)
 
 
+def _gunzip(body: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(body)
+
+
 def _brotli(body: bytes) -> bytes:
     brotli = import_module("brotli")
     try:
@@ -166,8 +171,8 @@ def _zstd(body: bytes) -> bytes:
 
 
 _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.decompress,
-    "x-gzip": gzip.decompress,
+    "gzip": _gunzip,
+    "x-gzip": _gunzip,
     "deflate": _deflate,
     "br": _brotli,
     "zstd": _zstd,

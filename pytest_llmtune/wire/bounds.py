@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ _LIMITS = (
     "textGenerationConfig.maxTokenCount", "parameters.max_new_tokens", "parameters.maxOutputTokens",
 )  # fmt: skip
 _CHOICES = ("n", "best_of", "num_generations", "generationConfig.candidateCount")
-_NO_ANSWER = re.compile(r"(?:/embeddings|/embed|/rerank|:(?:batch)?[eE]mbedContents?)$")
-_BLOB = re.compile(r'"(?:data:[^",]{0,100},)?[A-Za-z0-9+/=_-]{2000,}"')
+_NO_ANSWER = lazy_regex(r"(?:/embeddings|/embed|/rerank|:(?:batch)?[eE]mbedContents?)$")
+_BLOB = lazy_regex(r'"(?:data:[^",]{0,100},)?[A-Za-z0-9+/=_-]{2000,}"')
 """A base64 image, sound or file in the request."""
 _BLOB_TOKENS = 50_000
 """Maximum billed for an image by today's providers; a longer one counts one token more per 32 characters."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.weight import MAX_JSON, json_weight
 from pytest_llmtune.types import Usage
 
@@ -271,12 +272,12 @@ def _count(data: Mapping[str, Any], *names: str) -> int | None:
 
 FILTERED = "content_filter"
 """The finish reason of an answer that a content filter stopped."""
-_FILTERS = re.compile(
+_FILTERS = lazy_regex(
     r"content.?filter|sensitive|safety|recitation|prohibited|blocklist|blocked|spii|guardrail|^refusal$|^moderation",
     re.IGNORECASE,
 )
 """Providers' names for that: ``sensitive`` (Zhipu), ``SAFETY`` (Gemini), ``guardrail_intervened`` (Bedrock), ..."""
-_FAULTS = re.compile(
+_FAULTS = lazy_regex(
     r"error|insufficient|^fail|^abort|^cancel|timeout|timed.out|overload|unavailable|^interrupt", re.IGNORECASE
 )
 _WRITTEN = ("content", "refusal", "tool_calls")

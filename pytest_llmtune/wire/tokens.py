@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.types import Choice, Completion, Exchange, Usage
 from pytest_llmtune.wire.response import (

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.types import ToolCall
 from pytest_llmtune.wire.response import documents_of, parse_object
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import check_writable, exclusive, from_here
 from pytest_llmtune._util.text import counted, dollars, quoted
@@ -18,12 +18,9 @@ from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
 from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
-from pytest_llmtune.guard.shards import merged
 from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerprints_of, lock_of, prices_of, state_of
 from pytest_llmtune.recording import Recording
-from pytest_llmtune.recording.housekeeping import RerecordSession
 from pytest_llmtune.recording.storage import Layout, files_of
-from pytest_llmtune.recording.writer import stable_runs
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.types import Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
@@ -43,6 +40,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Gathered
     from pytest_llmtune.recording.format import Interaction
+    from pytest_llmtune.recording.housekeeping import RerecordSession
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.tasks import Miss
@@ -247,6 +245,8 @@ class SuiteRun:
         self, shards: Shards, locked: BaselineConfig, lock: Lock, now: dict[str, str], state: dict[str, str]
     ) -> SuiteReport:
         """The one verdict over all shards."""
+        from pytest_llmtune.guard.shards import merged
+
         rows = self.split.test
         whole = merged(shards.of(self.suite.name), rows, state)
         stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), grader=self.grader, detail=whole.detail)
@@ -352,6 +352,8 @@ class SuiteRun:
             self.listen(Finished(self.suite.name, self.own.spent))
 
     def _record(self, gathered: Gathered, rows: RequestPlan) -> None:
+        from pytest_llmtune.recording.writer import stable_runs
+
         calls = tuple(stable_runs(gathered.runs, self.redactor))
         if self.suite.task is not None:
             self._check_repeatable(calls, rows)
@@ -374,6 +376,8 @@ class SuiteRun:
 
     @property
     def _anew(self) -> RerecordSession:
+        from pytest_llmtune.recording.housekeeping import RerecordSession
+
         live = self.settings.mode is Mode.LIVE
         return RerecordSession.of(self.recording_path, self.settings.root, today=live)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.completions.source import ReplaySource

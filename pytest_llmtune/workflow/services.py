@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import RecordingError, SuiteError
 from pytest_llmtune.guard.evaluation import evaluate
@@ -165,7 +165,7 @@ class SuiteServices:
         """
         if self.suite.task is None:
             return source
-        from pytest_llmtune.capture.session import traffic_of
+        from pytest_llmtune.capture.traffic import traffic_of
         from pytest_llmtune.tasks import Tariff, TaskSource
 
         return TaskSource(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,34 @@ def test_a_guard_imports_nothing_heavy(tuned: Project) -> None:
     result = tuned.pytester.runpytest_subprocess("-s")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["heavy:"])
+
+
+def test_pytest_rewrites_none_of_our_modules(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pytest marks every package that the files of a plugin's distribution name; ours is parsed at no run."""
+    installed = tuned.pytester.path / "site" / "installed_llmtune-1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: installed-llmtune\nVersion: 1\n", encoding="utf-8"
+    )
+    (installed / "RECORD").write_text("pytest_llmtune/__init__.py,,\npytest_llmtune/types.py,,\n", encoding="utf-8")
+    (installed / "entry_points.txt").write_text("[pytest11]\nllmtune = pytest_llmtune.plugin\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(installed.parent), prepend=os.pathsep)
+    tuned.pytester.makeconftest(
+        """
+        import sys
+        from _pytest.assertion.rewrite import AssertionRewritingHook
+
+        def pytest_unconfigure(config):
+            [hook] = [finder for finder in sys.meta_path if isinstance(finder, AssertionRewritingHook)]
+            ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "pytest_llmtune"}
+            print("marked:", "pytest_llmtune" in hook._must_rewrite, len(ours) > 50)
+            print("rewritten:", *[name for name, module in ours.items() if "@pytest_ar" in vars(module)])
+            print("parsed:", *[name for name, module in ours.items() if isinstance(module.__loader__, AssertionRewritingHook)])
+        """
+    )
+    result = tuned.pytester.runpytest_subprocess("-s")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["marked: True True", "rewritten:", "parsed: pytest_llmtune"])
 
 
 def test_tuning_again_costs_nothing(tuned: Project) -> None:

@@ -14,10 +14,10 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, digest, reference_value
 from pytest_llmtune.grading.code.extract import code_in

@@ -6,6 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.math.extract import untagged
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["code_in"]
 
 
-_FENCE = re.compile(
+_FENCE = lazy_regex(
     r"^(?P<indent>[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?)(?P<mark>`{3,}|~{3,})[ \t]*\{?\.?(?P<tag>[\w+#-]*)[^\n]*\n"
     r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|\Z)",
     re.MULTILINE | re.DOTALL,
 )
-_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[^\n]*\n?", re.MULTILINE)
+_FUTURE = lazy_regex(r"^from[ \t]+__future__[ \t]+import[^\n]*\n?", re.MULTILINE)
 
 
 def code_in(response: str) -> str | None:

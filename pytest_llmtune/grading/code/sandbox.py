@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import MissingToolError, SuiteError
 
 if TYPE_CHECKING:

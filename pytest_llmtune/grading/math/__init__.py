@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, Elsewhere, reference_value
 from pytest_llmtune.grading.math.equality import equal, is_settled

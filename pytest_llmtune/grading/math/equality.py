@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.values import close, constant, value_key
 
 if TYPE_CHECKING:
@@ -16,15 +17,15 @@ __all__ = ["equal", "is_settled"]
 
 _MOST_PARTS = 60
 _SURE_DECIMALS = 6  # fewer decimal places do not tell 1/3 from its neighbours
-_DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
-_COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
-_BASED = re.compile(r"[\dA-Z]+_\d+")
-_MONOMIAL = re.compile(
+_DECIMAL = lazy_regex(r"[-+]?\d*\.(\d+)")
+_COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
+_BASED = lazy_regex(r"[\dA-Z]+_\d+")
+_MONOMIAL = lazy_regex(
     r"-?\s*(?:[\d.,/\s]|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}|\\pi(?![a-zA-Z]))*\s*(?:[a-zA-Z](?:\s*\^\s*\{?\s*\d+\s*\}?)?\s*){1,4}"
 )
 """A number times variables."""
-_HALF_OF_DAY = re.compile(r"\d\s*([ap])\.?\s?m\b", re.IGNORECASE)
-_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
+_HALF_OF_DAY = lazy_regex(r"\d\s*([ap])\.?\s?m\b", re.IGNORECASE)
+_WORDS = lazy_regex(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
 
 
 def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:

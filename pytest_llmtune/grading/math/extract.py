@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.math.parse import word_answer
 from pytest_llmtune.grading.numbers import clause_of, find, last_of, number_in
@@ -29,41 +30,41 @@ __all__ = [
 ]
 
 
-_BOX = re.compile(r"\\(?:boxed|fbox(?:ed)?)(?![a-zA-Z])\s*")
-_HASH = re.compile(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")
-_HEADING_ANSWER = re.compile(
+_BOX = lazy_regex(r"\\(?:boxed|fbox(?:ed)?)(?![a-zA-Z])\s*")
+_HASH = lazy_regex(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")
+_HEADING_ANSWER = lazy_regex(
     r"(?:the\s+|your\s+|my\s+)?(?:final\s+|correct\s+|short\s+)?(?:answer|solution|result|antwort|ergebnis|réponse|respuesta|resposta|정답|답|答案|答え)\s*[:：]?",
     re.IGNORECASE,
 )
-_HEADING = re.compile(r"\d+[.)]\s+[^\W\d_]|(?:step|part|case|schritt|étape|paso|단계|步骤)\b|第", re.IGNORECASE)
+_HEADING = lazy_regex(r"\d+[.)]\s+[^\W\d_]|(?:step|part|case|schritt|étape|paso|단계|步骤)\b|第", re.IGNORECASE)
 """The beginning of a Markdown heading, as against the answer that GSM8K writes after four of the same marks."""
-_TAGGED = re.compile(r"<\s*(answer|final_answer|solution)\s*>(.*?)(?:<\s*/\s*\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\(([^\n]+?)\\\)", re.DOTALL)
-_SENTENCE_END = re.compile(r"\n|(?<![\d.])\.(?=\s|$)|\.(?=\s|$)|[。!?;]")
-_JOINT = re.compile(  # between two boxes of one list: "and", commas, a unit, the name of the next value
+_TAGGED = lazy_regex(r"<\s*(answer|final_answer|solution)\s*>(.*?)(?:<\s*/\s*\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+_MATH = lazy_regex(r"\$\$(.+?)\$\$|\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\(([^\n]+?)\\\)", re.DOTALL)
+_SENTENCE_END = lazy_regex(r"\n|(?<![\d.])\.(?=\s|$)|\.(?=\s|$)|[。!?;]")
+_JOINT = lazy_regex(  # between two boxes of one list: "and", commas, a unit, the name of the next value
     r"[\s,;.$]*(?:[^\W\d_]{1,12}\s+(?=and\b|or\b))?"
     r"(?:(?:\\(?:q?quad|[,;!()\[\]])|\\text\s*\{[^{}]*\}|\band\b|\bor\b|그리고|또는)[\s,;.$]*)*"
     r"(?:[a-zA-Z](?:_\{?\w+\}?)?\s*=\s*)?"
 )
-_WORD = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
-_TEXT = re.compile(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox)\s*\{[^{}]*\}")
+_WORD = lazy_regex(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
+_TEXT = lazy_regex(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox)\s*\{[^{}]*\}")
 _LONGEST_BARE = 300  # characters
 _LONGEST_UNIT = 12
 _MOST_WORDS = 3
 _SHORT = 80  # characters of prose
-_PRICE = re.compile(
+_PRICE = lazy_regex(
     r"(?<![\\$])\$(?=\s?\d[\d,.]*(?![^\s.,;:!?)]*\$))(?=[^$\n]*(?:[^\W\d_]{2,}[^$\n]*\$|$))", re.MULTILINE
 )
 """A dollar sign that is money: none closes a formula after it before words have come."""
-_ROUGH = re.compile(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
-_REMARK = re.compile(r"[(\[,]\s?(?:I\s)?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
+_ROUGH = lazy_regex(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
+_REMARK = lazy_regex(r"[(\[,]\s?(?:I\s)?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
 """What follows an answer in its sentence: a reason, an aside, a footnote."""
-_COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
-_LETTER = re.compile(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
+_COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
+_LETTER = lazy_regex(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
 """A letter by itself is a variable, unless it is a word of some language."""
-_LETTERS = re.compile(r"[A-Za-z](?:(?:\s*[-+]\s*|\s)[A-Za-z])+|[A-F]{2,}\s*_\s*\{?\d+\}?")
+_LETTERS = lazy_regex(r"[A-Za-z](?:(?:\s*[-+]\s*|\s)[A-Za-z])+|[A-F]{2,}\s*_\s*\{?\d+\}?")
 """``p - q``, ``x y``, ``FF_16``: formulas that look like words."""
-_SIGN = re.compile(r"[\d\\$=^]")
+_SIGN = lazy_regex(r"[\d\\$=^]")
 
 
 def boxes(text: str) -> str | None:

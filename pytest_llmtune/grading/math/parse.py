@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.numbers import SCALED, ascii_numerals, find
 from pytest_llmtune.grading.values import Value, constant, value_key
 
@@ -12,9 +13,9 @@ __all__ = ["ParsedAnswer", "clean", "parse", "squeeze", "without_unit", "word_an
 
 
 _TEXT_NAMES = r"text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|rm|bf"
-_WRAPPED = re.compile(rf"\\(?:{_TEXT_NAMES})\s*\{{([^{{}}]*)\}}")
+_WRAPPED = lazy_regex(rf"\\(?:{_TEXT_NAMES})\s*\{{([^{{}}]*)\}}")
 _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
+    (lazy_regex(pattern), replacement)
     for pattern, replacement in (
         (r"\{([^{}]*?)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"^([^{}]*?)\\over(?![a-zA-Z])([^{}]*)$", r"\\frac{\1}{\2}"),
@@ -41,7 +42,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r" {2,}", " "),
     )
 )
-_PERCENT = re.compile(r"\s*(?:%|\b(?:percent(?:age)?(?: points?)?|pct)\b\.?)\s*$", re.IGNORECASE)
+_PERCENT = lazy_regex(r"\s*(?:%|\b(?:percent(?:age)?(?: points?)?|pct)\b\.?)\s*$", re.IGNORECASE)
 _SHORT_UNITS = (
     r"mm|cm|dm|km|nm|um|[μµ]m|ft|in|yd|mi|mg|kg|lbs?|oz|m[lL]|c[lL]|d[lL]|hrs?|min|sec|ms|ns|[kMG]W|[km]V|mA|[kM]J|[kMG]?eV|[kMG]?Hz|[kM]?Pa|"
     r"atm|bar|mol|rad|sr|deg|mph|k[mp]h|rpm|cc|pt|qt|gal|USD|EUR|GBP|KRW|JPY|CNY|RMB|INR|Nm|[kKMGT]B|AU|ly|k?cal|hp|psi|bu|dz|"
@@ -62,21 +63,21 @@ _LINK = (
 )
 _UNIT_EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))"
 _NEXT_UNIT = rf"(?:{_WORD_UNIT}|[mgshtLWVJNKCFA](?![^\W\d_])|{_FOREIGN_UNIT}|each|apiece|total|altogether)"
-_UNIT = re.compile(
+_UNIT = lazy_regex(
     rf"^(.*?[\d}})!]|.*?(?:\\pi|π|(?<=\d)e))(?:\s*(?:{_FOREIGN_UNIT}|(?:{_SHORT_UNITS})(?![^\W\d_])|(?<=\d)(?!(?:{_NO_UNITS})(?![^\W\d_]))[^\W\d_]{{4,}}|\\Omega)"
     rf"|\s+(?:per\s+|an?\s+)?(?:{_WORD_UNIT}|{_LONE_UNITS}(?![^\W\d_])))"
     rf"(?:{_UNIT_EXPONENT}|{_LINK}{_NEXT_UNIT})*\s*\.?$"
 )
-_ENDS_IN_UNIT = re.compile(r"[^\W\d_]\s*(?:\^\s*(?:\{\s*-?\d\s*\}|-?\d)|\.)?\s*$")
-_PREFIX = re.compile(
+_ENDS_IN_UNIT = lazy_regex(r"[^\W\d_]\s*(?:\^\s*(?:\{\s*-?\d\s*\}|-?\d)|\.)?\s*$")
+_PREFIX = lazy_regex(
     r"^(?:(?:\\(?:approx|simeq|sim|thickapprox)(?![a-zA-Z])|[≈≒]|(?:approximately|approx\.?|about|around|roughly|nearly|only|just)\s|약|约|約)\s*)+"
 )
 _CURRENCY_STARTS = frozenset("UEGICRJKANHS")
-_CURRENCY = re.compile(
+_CURRENCY = lazy_regex(
     r"^(?:(?:USD|EUR|GBP|INR|CNY|RMB|JPY|KRW|Rs\.?)\s*|(?:US|CA|AU|NZ|HK|NT|SG)(?=[-\d]))(?=[-+\d.])"
 )
-_SINGLE_BRACES = re.compile(r"([_^])\{(\w)\}")
-_PLAIN_NUMBER = re.compile(r"-?\d+(?:[.,/]\d+)*", re.ASCII)
+_SINGLE_BRACES = lazy_regex(r"([_^])\{(\w)\}")
+_PLAIN_NUMBER = lazy_regex(r"-?\d+(?:[.,/]\d+)*", re.ASCII)
 _ASCII = str.maketrans(
     {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")"}
 )
@@ -118,7 +119,7 @@ def _closing(text: str) -> int:
 
 
 _WORD_ANSWERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (name, re.compile(pattern, re.IGNORECASE))
+    (name, lazy_regex(pattern, re.IGNORECASE))
     for name, pattern in (
         (
             "no solution",
@@ -141,7 +142,7 @@ _WORD_ANSWERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("converges", r"(?:it |the (?:series|integral|sequence) )?(?:converges?|(?:is )?convergent)"),
     )
 )
-_MAY_BE_WORDS = re.compile(r"[a-zA-Z]{3}|[∅øℝ]|\\Re|^\\?\{|infty")
+_MAY_BE_WORDS = lazy_regex(r"[a-zA-Z]{3}|[∅øℝ]|\\Re|^\\?\{|infty")
 
 
 def word_answer(text: str) -> str | None:
@@ -179,34 +180,34 @@ def squeeze(text: str) -> str:
 _DEEPEST = 6
 _LETTER = r"(?:[a-zA-Z]|\\(?!frac|sqrt|pm|infty)[a-zA-Z]+)"
 _SUBSCRIPT = r"(?:\s*_\s*(?:\{\s*\w+\s*\}|\w))?"
-_NAME = re.compile(
+_NAME = lazy_regex(
     rf"{_LETTER}{_SUBSCRIPT}'*(?:\s*\(\s*(?:{_LETTER}|-?\d+)\s*\))?|"  # x, x_1, f(x), f(2)
     rf"\|?[A-Z]{{2,3}}\|?|"  # AB, |AB|
     rf"\(\s*{_LETTER}(?:\s*,\s*{_LETTER}){{1,3}}\s*\)|"  # (x, y)
     rf"[A-Z]{_SUBSCRIPT}\s*:\s*[A-Z]{_SUBSCRIPT}"  # A : B
 )
-_MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
-_RELATION = re.compile(r"(?<![<>!=\\])=(?!=)")
-_AND = re.compile(r"(?<![a-zA-Z\\])(?:and|or|그리고|또는)(?![a-zA-Z])|(?<=[\d)\]}])(?:and|or)(?=[a-zA-Z])")
-_GROUPED = re.compile(
+_MEMBER = lazy_regex(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
+_RELATION = lazy_regex(r"(?<![<>!=\\])=(?!=)")
+_AND = lazy_regex(r"(?<![a-zA-Z\\])(?:and|or|그리고|또는)(?![a-zA-Z])|(?<=[\d)\]}])(?:and|or)(?=[a-zA-Z])")
+_GROUPED = lazy_regex(
     r"[-+]?\s?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|[-+]?\s?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"
 )
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_THOUSANDS = lazy_regex(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 _WORDS_OF_BASES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _BASES = {word: str(base) for base, word in enumerate(_WORDS_OF_BASES.split(), 2)}
 _BASE = rf"([1-9]\d?|{'|'.join(_BASES)})"
-_BASED = re.compile(
+_BASED = lazy_regex(
     rf"(?=[^_(]*\d|[A-Z]{{2}})([\dA-Fa-f]+)\s*(?:_\s*\{{?\s*(?:base\s*)?{_BASE}\s*\}}?|,?\s*\(?\s*(?:in\s+)?base\s*{_BASE}\s*\)?)",
     re.IGNORECASE,
 )
 """``2516_8``, ``10 base 3``: a numeral of another base, which is not the decimal number of the same digits."""
-_MATRIX = re.compile(
+_MATRIX = lazy_regex(
     r"[(\[]?\s*\\begin\s*\{(?:[pbBvV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*?)\\end\s*\{\w+\}\s*[)\]]?",
     re.DOTALL,
 )
-_POINT = re.compile(r"([A-Z])\s*(?=\(.*,.*\)$)")
+_POINT = lazy_regex(r"([A-Z])\s*(?=\(.*,.*\)$)")
 
 
 @dataclass(frozen=True, slots=True)

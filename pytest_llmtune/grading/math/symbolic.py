@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.workers import WorkerPool
 
 __all__ = ["Algebra", "Finding", "is_installed"]
@@ -58,12 +59,12 @@ class Algebra:
         self._pool.close()
 
 
-_DEGREES = re.compile(
+_DEGREES = lazy_regex(
     r"\\(sin|cos|tan|cot|sec|csc)\s*[{(]?\s*(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z]))\s*[})]?"
 )
 
 
-_VARIABLE = re.compile(r"(?<![a-zA-Z\\])(?:(?<=[\d\s)}])([a-zA-Z](?<![mgshLWVJNKCFA])))$")
+_VARIABLE = lazy_regex(r"(?<![a-zA-Z\\])(?:(?<=[\d\s)}])([a-zA-Z](?<![mgshLWVJNKCFA])))$")
 """A last letter that is no unit: math-verify takes the t of ``2 t + 2 t`` for one."""
 
 

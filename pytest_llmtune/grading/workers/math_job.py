@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from functools import lru_cache
 from typing import Any
 
-_RELATION = re.compile(r"[<>\u2264\u2265]|\\[lg](?:eq?|t)(?![a-z])")
+from pytest_llmtune._util.lazy import lazy_regex
+
+_RELATION = lazy_regex(r"[<>\u2264\u2265]|\\[lg](?:eq?|t)(?![a-z])")
 
 
 def prepare() -> None:

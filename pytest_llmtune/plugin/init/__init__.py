@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.data.dataset import load
 from pytest_llmtune.data.readers import FORMATS, format_of
 from pytest_llmtune.errors import SuiteError
@@ -25,7 +26,7 @@ __all__ = ["start", "write_demo", "write_starter"]
 
 DEMO = "demo"
 
-_ENDING = re.compile(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)
+_ENDING = lazy_regex(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)
 """Of a data file, and of the files that are written, for who names these."""
 _PLACES = (".", "data", "tests", "tests/data")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import check, resolve
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
@@ -90,8 +91,8 @@ def _is_field(name: str) -> bool:
         return False
 
 
-_NUMBER = re.compile(r"[-+]?[$€£¥₩]?\s?\d[\d,]*(\.\d+)?\s?%?")
-_MATH = re.compile(r"\\[a-zA-Z]+|\$.+\$|[\d)}a-z]\s?[\^_=]|####")
+_NUMBER = lazy_regex(r"[-+]?[$€£¥₩]?\s?\d[\d,]*(\.\d+)?\s?%?")
+_MATH = lazy_regex(r"\\[a-zA-Z]+|\$.+\$|[\d)}a-z]\s?[\^_=]|####")
 _MOST_LABELS, _LONGEST_LABEL, _LONGEST_ANSWER = 12, 40, 200
 _RUBRIC = "The answer says the same as the reference, and nothing that contradicts it."
 

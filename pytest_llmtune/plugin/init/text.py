@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import one_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MODELS = ("gpt-4o-mini", "gpt-4o")
 _TUNED, _GUARDED = 20, 200
 _DOMAINS = ("uniform", "randint", "lograndint")
 _WIDTH = 88
-_PLAIN = re.compile(r"(\.\./)*[A-Za-z][\w./-]*")
+_PLAIN = lazy_regex(r"(\.\./)*[A-Za-z][\w./-]*")
 _MAGIC = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 

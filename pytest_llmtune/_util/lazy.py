@@ -25,3 +25,6 @@ class _Regex:
         found = getattr(re.compile(self.pattern, self.flags), name)
         setattr(self, name, found)
         return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Regex, (self.pattern, self.flags)

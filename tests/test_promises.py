@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
@@ -38,3 +39,20 @@ def test_every_extra_that_is_advised_can_be_installed() -> None:
     extras = project["optional-dependencies"].keys()
     assert {name: where for name, where in advised.items() if name not in extras} == {}
     assert extras - {"docs", "dev"} <= advised.keys()
+
+
+def test_the_version_stands_in_one_place() -> None:
+    """In pyproject.toml: the package asks its metadata, and nothing else that a release has to change names it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    files = [*(ROOT / "pytest_llmtune").rglob("*.py"), ROOT / "CITATION.cff", ROOT / "README.md", ROOT / "mkdocs.yml"]
+    assert [path.name for path in files if version in path.read_text(encoding="utf-8")] == []
+
+
+def test_forms_for_issues_and_citation_are_yaml() -> None:
+    """What GitHub reads."""
+    for path in [*(ROOT / ".github").rglob("*.yml"), ROOT / "CITATION.cff"]:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.parent.name == "ISSUE_TEMPLATE" and path.name != "config.yml":
+            assert {"name", "description", "body"} <= found.keys()
+        if path.name == "CITATION.cff":
+            assert {"cff-version", "message", "title", "authors"} <= found.keys()

@@ -59,11 +59,12 @@ class Failure:
     """Seconds to wait, as requested by the server."""
     body: Mapping[str, Any] | None = None
     """The server's error document."""
-    page: bool = False
-    """Whether the response was not JSON: a firewall's or proxy's page instead of the model server's."""
+    odd: bool = False
+    """Whether it may be this one request's own: a firewall's or a proxy's page, a 403 or 404 of any kind, a quota."""
 
 
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
+_GONE = ("model_not_found", "DeploymentNotFound")
 _MAYBE_BILLED = frozenset({408, 409, 502, 504, 524})
 _KEY = lazy_regex(r"\b(?:sk|key|gsk|xai|pplx)-[\w*.-]{4,}|\b[A-Za-z0-9_-]{40,}\b")
 _MODEL = lazy_regex(
@@ -91,7 +92,7 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
         document = parse_object(error.response.text)
         body = error.body if isinstance(error.body, Mapping) else document or {}
         found = _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
-        return replace(found, page=document is None)
+        return replace(found, odd=found.odd or document is None)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         unsent = type(error.__cause__).__name__ in _UNSENT
         return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
@@ -143,13 +144,14 @@ def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], me
         uncertain=status in _MAYBE_BILLED,
         retry_after=_retry_after(headers) if kind.passing else None,
         body=body if kind is Kind.FILTERED else None,
+        odd=kind is Kind.NO_QUOTA or status == 403 or (status == 404 and body.get("code") not in _GONE),
     )
 
 
 def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
     code = str(body.get("code") or "")
     rules = (
-        (Kind.NO_MODEL, code in ("model_not_found", "DeploymentNotFound")),
+        (Kind.NO_MODEL, code in _GONE),
         (Kind.NO_QUOTA, status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached")),
         (Kind.RATE_LIMIT, status == 429),
         (Kind.SERVER, status in (408, 409) or status >= 500),

@@ -254,15 +254,15 @@ class KeyChannel:
     def doubted(self, place: str | None, failure: Failure, request: str, sent: float) -> bool:
         """Whether a refusal may be specific to one request: a firewall's page for a row's text, one 404, one quota error.
 
-        The next request then goes alone. If that is a different one and is refused too, or if the model server itself refuses
-        the very first, the channel is unusable.
+        Then the next request goes alone. Where that is another one and is refused too, the channel is of no use; so it is
+        where the very first is refused with a plain word about the key or the model, or twice for the quota.
 
         Args:
             place: the refused model; None: the key.
             request: the request's key.
             sent: when it was sent, on the monotonic clock.
         """
-        if not self.works and not failure.page:
+        if not self.works and not failure.odd:
             return False
         if place not in self.doubts:
             self.doubts[place] = time.monotonic(), request
@@ -270,7 +270,7 @@ class KeyChannel:
                 canary.landed = self.batching is not None
             return True
         since, first = self.doubts[place]
-        return request == first or sent < since
+        return sent < since or (request == first and (self.works or failure.kind is not Kind.NO_QUOTA))
 
     def hopeless(self, failure: Failure, seconds: float) -> bool:
         """Whether the server never answered, and has failed repeatedly for some time."""

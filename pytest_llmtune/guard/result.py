@@ -114,7 +114,15 @@ class SuiteReport:
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to run next and what it does, the most likely first; empty where all is well."""
-        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or self._mending()
+        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or dict.fromkeys(self._mending())
+        if any(gate.name == "max_unknown" and not gate.passed for gate in self.verdict.gates):
+            again = self.mode in (
+                "live",
+                "tune",
+                "record=all",
+            )  # first of all answers: nobody accepts what is not known
+            options.pop("--llm-accept", None)
+            options = {f"--llm-{self.mode}" if again else "--llm-record=missing": None, **options}
         return tuple((f"pytest {option} {quoted(self.nodeid)}", _MEANING.get(option, "")) for option in options)
 
     def _mending(self) -> tuple[str, ...]:
@@ -124,8 +132,7 @@ class SuiteReport:
         if any(gate.name == "max_drop" and not gate.conclusive for gate in verdict.gates):
             return ("--llm-accept",)
         if verdict.status == "inconclusive":
-            again = self.mode in ("live", "tune", "record=all")
-            return (f"--llm-{self.mode}" if again else "--llm-record=missing",)
+            return ()
         only_baseline = all(gate.name in ("max_drop", "max_cost_rise") for gate in verdict.failed_gates)
         return ("--llm-accept", "--llm-tune") if only_baseline else ("--llm-tune",)
 

@@ -360,7 +360,7 @@ def test_an_empty_account_fails_once(live: Live) -> None:
     with LLMServer(fault=lambda _: Fault.http(429, "You exceeded your current quota", "insufficient_quota")) as server:
         results = live.results(live.source(server), *(request(number) for number in range(5)))
     assert {type(result) for result in results} == {EndpointError}
-    assert server.count == 1
+    assert server.count == 2  # one such reply may be a mistake of the server's
     assert "no quota left (OPENAI_API_KEY)" in str(results[0])
 
 

@@ -61,11 +61,28 @@ def test_a_refusal_of_one_row_is_that_rows(tmp_path: Path, fault: Fault) -> None
     assert count == 21
 
 
-@pytest.mark.parametrize("fault", [PAGE, LOST], ids=["403 page", "404 page"])
+@pytest.mark.parametrize(
+    "fault",
+    [PAGE, LOST, raw(403, '{"message": "Forbidden"}', "application/json"), raw(404, '{"detail": "Not Found"}')],
+    ids=["403 page", "404 page", "403 in JSON", "404 in JSON"],
+)
 def test_the_first_reply_of_all_may_be_odd_too(tmp_path: Path, fault: Fault) -> None:
-    """A page is no word of the model server's."""
+    """Nothing says that it is of the key or the model, and not of the row."""
     results, _ = answered(tmp_path, lambda body: fault if "question 0" in body["messages"][0]["content"] else None)
     assert sum(isinstance(result, Completion) for result in results) == 19
+
+
+@pytest.mark.parametrize("fault", [PAGE, LOST, EMPTY, raw(404, "{}")])
+def test_a_first_odd_reply_is_asked_about_once_more(tmp_path: Path, fault: Fault) -> None:
+    """Once: all is well; always: the second closes the endpoint, and the rest is not asked."""
+    odd = [fault]
+    results, count = answered(tmp_path, lambda _: odd.pop() if odd else None)
+    assert all(isinstance(result, Completion) for result in results)
+    assert count == 21
+    (other := tmp_path / "other").mkdir()  # another cache
+    results, count = answered(other, lambda _: fault)
+    assert sum(isinstance(result, EndpointError) for result in results) == 20
+    assert count == 2
 
 
 def test_what_refuses_all_is_given_up_by_a_canary(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_ten_thousand_examples_cross_in_seconds() -> None:
         (report(scores(0), lock(scores(1))), ["--llm-accept", "--llm-tune"]),
         (report(scores(None), mode="live"), ["--llm-live"]),
         (report(scores(None), mode="record=all"), ["--llm-record=all"]),
+        (report(scores(1, None, None, None), lock(scores(1, 1, 1, 1)), mode="live"), ["--llm-live"]),
+        (report(scores(1, None), lock(scores(1, 1)), stale=[Stale("x", "--llm-accept")]), ["--llm-record=missing"]),
         (
             report(None, stale=[Stale("x", "--llm-a"), Stale("y", "--llm-b"), Stale("z", "--llm-a")]),
             ["--llm-a", "--llm-b"],

@@ -173,5 +173,5 @@ def test_what_was_paid_before_anything_could_be_chosen_is_told_and_kept(project:
     began = len(server.requests)
     code, output = interrupted(project, lambda: len(server.requests) > began)
     assert code == 2
-    assert "nothing was written. pytest --llm-tune goes on" in output
+    assert "nothing was written. pytest --llm-tune test_sums.py::test_sums goes on" in output
     assert all(body["model"] == "bad" for body in server.requests[began:])

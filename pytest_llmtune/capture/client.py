@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.aio import outside
+from pytest_llmtune.capture.flow import turn, turn_async
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ class _Transport:
     def handle_request(self, request: Any) -> Any:
         import openai
 
-        call = self._replay.ask(_asked(request, request.read()))
+        asked = _asked(request, request.read())
+        turn(self._replay, asked)
+        call = self._replay.ask(asked)
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         self._verify = self._verify or self._http.create_ssl_context()
@@ -122,7 +125,9 @@ class _AsyncTransport:
     async def handle_async_request(self, request: Any) -> Any:
         import openai
 
-        call = self._replay.ask(_asked(request, await request.aread()))
+        asked = _asked(request, await request.aread())
+        await turn_async(self._replay, asked)
+        call = self._replay.ask(asked)
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         self._verify = self._verify or self._http.create_ssl_context()

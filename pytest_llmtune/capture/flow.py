@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,24 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.session import Call, Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "turn", "turn_async"]
+
+
+_LONGEST = 60.0  # seconds that a call waits for another one to go ahead: no test hangs for the sake of a limit
+
+
+def turn(replay: Replay, asked: Asked) -> None:
+    """Wait until a call may ask, in a thread; not in that of an event loop, whose calls it would hold up."""
+    while asyncio._get_running_loop() is None and (ahead := replay.ahead(asked)) is not None:  # noqa: SLF001
+        if not wait([ahead], _LONGEST).done:
+            return
+
+
+async def turn_async(replay: Replay, asked: Asked) -> None:
+    """Wait until a call may ask, in an event loop of asyncio's."""
+    while asyncio._get_running_loop() is not None and (ahead := replay.ahead(asked)) is not None:  # noqa: SLF001
+        if not (await asyncio.wait([asyncio.wrap_future(ahead)], timeout=_LONGEST))[0]:
+            return
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.flow import Flow
+from pytest_llmtune.capture.flow import Flow, turn, turn_async
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay
         if (replay := replay_here()) is None or _upgrades(request):
             return original(pool, request)
         body = b"".join(request.stream)
-        request = _again(module, request, body)
-        flow = Flow.of(replay, _asked(request, body))
+        request, asked = _again(module, request, body), _asked(request, body)
+        turn(replay, asked)
+        flow = Flow.of(replay, asked)
         if flow.played is not None:
             return _played(module, flow.played)
         with flow.sent():
@@ -69,8 +70,9 @@ def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], 
         if (replay := replay_here()) is None or _upgrades(request):
             return await original(pool, request)
         body = b"".join([part async for part in request.stream])
-        request = _again(module, request, body)
-        flow = Flow.of(replay, _asked(request, body))
+        request, asked = _again(module, request, body), _asked(request, body)
+        await turn_async(replay, asked)
+        flow = Flow.of(replay, asked)
         if flow.played is not None:
             return _played(module, flow.played)
         with flow.sent():

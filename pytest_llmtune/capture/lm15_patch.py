@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.flow import Flow
+from pytest_llmtune.capture.flow import Flow, turn, turn_async
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def _stream(response: Any, original: Any, replay_here: Callable[[], Replay | Non
     def stream(transport: Any, request: Any) -> Any:
         if (replay := replay_here()) is None:
             return original(transport, request)
-        flow = Flow.of(replay, _asked(request))
+        asked = _asked(request)
+        turn(replay, asked)
+        flow = Flow.of(replay, asked)
         if (played := flow.played) is not None:
             return _made(
                 response,
@@ -61,7 +63,9 @@ def _stream_async(response: Any, original: Any, replay_here: Callable[[], Replay
     async def stream(transport: Any, request: Any) -> Any:
         if (replay := replay_here()) is None:
             return await original(transport, request)
-        flow = Flow.of(replay, _asked(request))
+        asked = _asked(request)
+        await turn_async(replay, asked)
+        flow = Flow.of(replay, asked)
         if (played := flow.played) is not None:
             headers = list(played.headers.items())
             return _made(

@@ -14,7 +14,7 @@ from pytest_llmtune.wire.bounds import most_tokens
 from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pytest_llmtune.capture.matching import Asked
     from pytest_llmtune.money.ledger import Ledger, Reservation
@@ -35,6 +35,8 @@ class Prices(Protocol):
     def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price: ...
 
     def has_own(self, models: Iterable[str]) -> bool: ...
+
+    def learn(self, uri: str, models: Sequence[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Hold:
     asked: Asked
     amount: Decimal = _ZERO
     """USD of ``max_cost`` that are set aside for it."""
+    most: Decimal = _ZERO
+    """USD that it costs at most, by what its request says; 0 where that is not known."""
     answer: str | bytes = ""
     sent: bool = False
     """Whether it went to a server, now; else it is played."""
@@ -103,6 +107,8 @@ class Meter:
     """USD that calls without an answer may have cost."""
     _dearest: dict[str, Decimal] = field(default_factory=dict)
     """USD of the dearest call so far, by model as asked for."""
+    growth: dict[str, Decimal] = field(default_factory=dict)
+    """How many times what its requests allow a model has billed at most, where that is over 1; by model as asked for."""
     _unjudged: list[LLMTuneError] = field(default_factory=list)
 
     def enter(self, asked: Asked) -> Hold:
@@ -142,9 +148,11 @@ class Meter:
             self._flying.remove(hold)
             number = self.calls + len(self._flying) + 1
             flying = f", {len(self._flying)} calls in flight counted" if self._flying else ""
+            asked = model_asked(hold.asked.uri, hold.asked.body)
+            told = f" ({asked}{self._dishonest(asked)})" if asked in self.growth else ""
             raise BudgetExhaustedError(
-                f"call {number} may cost up to ${worst:.6f}, and ${max(left, _ZERO):.6f} of max_cost={limit} is "
-                f"left{flying}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
+                f"call {number} may cost up to ${worst:.6f}{told}, and ${max(left, _ZERO):.6f} of "
+                f"max_cost={limit} is left{flying}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
             )
         hold.amount = worst
 
@@ -203,12 +211,16 @@ class Meter:
                 self._usage[bill.model] = self._usage.get(bill.model, Usage(0, 0)) + bill.usage
             try:
                 cost = self._priced(hold, bill)
+                if self.prices is not None:
+                    self.prices.learn(hold.asked.uri, bill.models)
             except LLMTuneError as error:
                 self._unjudged.append(error)
-            else:
-                self._cost += cost
-                self._paid += cost if hold.sent else _ZERO
-                self._dearest[bill.model] = max(cost, self._dearest.get(bill.model, _ZERO))
+                continue
+            self._cost += cost
+            self._paid += cost if hold.sent else _ZERO
+            self._dearest[bill.model] = max(cost, self._dearest.get(bill.model, _ZERO))
+            if hold.most and cost > hold.most:
+                self._learn(bill.model, cost / hold.most)
 
     def check(self) -> None:
         """Hold the calls so far against the limits.
@@ -228,7 +240,18 @@ class Meter:
             raise SuiteError(f"max_cost={limit} cannot be judged: {error}") from None
         if cost > limit:
             calls = "1 call costs" if self.calls == 1 else f"{self.calls} calls cost"
-            raise BudgetExhaustedError(f"{calls} {cost} USD, more than max_cost={limit}")
+            more = "".join(f"; {model}{self._dishonest(model)}" for model in self.growth)
+            raise BudgetExhaustedError(f"{calls} {cost} USD, more than max_cost={limit}{more}")
+
+    def _learn(self, model: str, factor: Decimal) -> None:
+        """A bill was so many times what its request allows: expect that of the others too, those in flight included."""
+        factor = self.growth[model] = max(factor, self.growth.get(model, _ZERO))
+        for hold in self._flying:
+            if model_asked(hold.asked.uri, hold.asked.body) == model:
+                hold.amount = max(hold.amount, hold.most * factor)
+
+    def _dishonest(self, model: str) -> str:
+        return f" has billed {self.growth[model]:.1f} times what its requests allow" if model in self.growth else ""
 
     def _priced(self, hold: Hold, bill: Bill) -> Decimal:
         if self.prices is None:
@@ -260,7 +283,8 @@ class Meter:
                 raise
         else:
             if price.free or (price.bounded and most.answer is not None):
-                return price.worst(most.prompt, most.answer or 0, most.tier), True
+                hold.most = price.worst(most.prompt, most.answer or 0, most.tier)
+                return hold.most * self.growth.get(asked, Decimal(1)), True
             if price.bounded:
                 worst = min(worst, price.worst(most.prompt, most.choices * ASSUMED_ANSWER, most.tier))
         if asked in self._dearest:
@@ -301,6 +325,11 @@ class ClientSpend:
         model = model_asked(asked.uri, asked.body)
         return self.ledger.reserve_now(price.worst(most.prompt, answer, most.tier), model)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return any(ledger.limit is not None for ledger in self.ledger.chain())
+
     def answered(self, reservation: Reservation, asked: Asked, status: int, answer: str | bytes) -> None:
         """A call was answered: an error is free.
 
@@ -316,6 +345,7 @@ class ClientSpend:
             bill = read_bill(asked.method, asked.uri, asked.body, answer, listed=not own)
             if bill is not None and bill.usage is not None:
                 reservation.settle(self.prices.price_at(asked.uri, bill.models, bill.providers).cost(bill.usage))
+                self.prices.learn(asked.uri, bill.models)
         finally:
             self.ledger.close(reservation)
 

@@ -9,6 +9,7 @@ import threading
 import time
 import unicodedata
 from collections import deque
+from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +28,7 @@ from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingEr
 from pytest_llmtune.recording.format import Interaction, path_of
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.settings import Mode
-from pytest_llmtune.wire.billing import asks_a_model
+from pytest_llmtune.wire.billing import asks_a_model, model_asked
 from pytest_llmtune.wire.body import decoded, why_incomplete
 from pytest_llmtune.wire.tokens import noted
 
@@ -133,6 +134,10 @@ class Replay:
     """Missing calls and errors that were raised already."""
     _checked: int = 0
     """Calls that were held against the limits already."""
+    _ahead: dict[str, tuple[Asked, Future[None]]] = field(default_factory=dict)
+    """By model: the call that goes alone, and its end."""
+    _answering: set[str] = field(default_factory=set)
+    """Models that have answered a call of this test."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _home: int = 0
     """The thread that opened it."""
@@ -167,6 +172,7 @@ class Replay:
         """
         for call in self._calls:
             self._lost(call)
+            self._landed(call.asked)
         with self._stack or ExitStack():
             self._stack = None
             if interrupted or self.mode not in _WRITING:
@@ -220,6 +226,30 @@ class Replay:
         """What happens to a request."""
         return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(asked)
 
+    def ahead(self, asked: Asked) -> Future[None] | None:
+        """What a call waits for before it asks: where USD are limited, the first call of a model goes alone.
+
+        So a server that bills more than requests allow is found out by one bill. Who gets None goes, and asks.
+        """
+        limited = self.meter.limits.max_cost is not None or (self.spend is not None and self.spend.limited)
+        if not (limited and self.mode.online and self.kind(asked) is Kind.MODEL):
+            return None
+        model = model_asked(asked.uri, asked.body)
+        with self._lock:
+            self._open()
+            if model in self._answering or self._waiting.get(self.matching.key(self._clean(asked))):
+                return None
+            first, end = self._ahead.setdefault(model, (asked, Future()))
+            return None if first is asked else end
+
+    def _landed(self, asked: Asked, *, answered: bool = False) -> None:
+        """A call has come to its end; where it went alone, others follow: all after an answer, else the next one."""
+        model = model_asked(asked.uri, asked.body) if self._ahead else ""
+        if model in self._ahead and self._ahead[model][0] is asked:
+            if answered:
+                self._answering.add(model)
+            self._ahead.pop(model)[1].set_result(None)
+
     def ask(self, asked: Asked, *, counts: bool = True) -> Call:
         """A client makes a request.
 
@@ -269,6 +299,8 @@ class Replay:
                     return self._refuse(call, error)
                 self._pending.setdefault(key, []).append(call)
             self._calls.append(call)
+            if call.interaction is not None:
+                self._landed(asked)
         return call
 
     def refuse(self, asked: Asked) -> Call:
@@ -319,12 +351,14 @@ class Replay:
         with self._lock:
             self._count(call, replace(interaction, text=text))
             call.interaction = interaction
+            self._landed(asked, answered=status < 400)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
         """A call got no answer, or none that may be recorded; it does not count."""
         with self._lock:
             self._lost(call)
             call.fault, call.retryable, call.counts = why, True, False
+            self._landed(call.asked)
 
     def _open(self) -> None:
         """Lock and read the file, once: at the start, or when a fixture asks before the test."""
@@ -392,6 +426,7 @@ class Replay:
     def _refuse(self, call: Call, error: LLMTuneError) -> Call:
         self._errors.append(error)
         self._refused += 1
+        self._landed(call.asked)
         straight = threading.get_ident() == self._home and asyncio._get_running_loop() is None  # noqa: SLF001
         if straight or self._refused > _PATIENCE:
             raise CallRefusedError(error)

@@ -13,7 +13,7 @@ from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
@@ -219,6 +219,8 @@ class PriceBook:
     of_suite: bool = True
     """Whether a suite's keys can give a price; an app's own tests have none."""
     _known: dict[str, Price] = field(default_factory=dict, compare=False)
+    _served: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
+    """What answered at an address in the name of a deployment, by both."""
 
     def price(self, model: str, address: str | None = None) -> Price:
         """USD per 1M tokens of a model that is billed by tokens.
@@ -249,10 +251,17 @@ class PriceBook:
             SuiteError: the price is unknown.
         """
         names, ids = [name for name in dict.fromkeys(models) if name], tuple(providers)
+        if len(names) == 1 and (served := self._served.get((uri.partition("?")[0], names[0]))):
+            names.insert(0, served)
         key = repr((uri.partition("?")[0], names, ids))
         if key not in self._known:
             self._known[key] = self._look_up(names, [uri, *self.base_urls, None], ids)
         return self._known[key]
+
+    def learn(self, uri: str, models: Sequence[str]) -> None:
+        """An answer names its model, the surest name first: what asks for the last one there is priced by it."""
+        if len(models) > 1:
+            self._served[uri.partition("?")[0], models[-1]] = models[0]
 
     def check(self, models: Iterable[str]) -> None:
         """Check before the first request that every model has a price.

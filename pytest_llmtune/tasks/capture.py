@@ -182,6 +182,9 @@ class RunCapture:
                 self._lose(call, "was not answered before the task ended")
             self._closed = True
 
+    def ahead(self, asked: Asked) -> None:
+        """Calls of a run wait for nothing: its dollars are set aside before it begins."""
+
     @property
     def mode(self) -> Mode:
         """For the clients' libraries: whether the network is open."""

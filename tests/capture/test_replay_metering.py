@@ -112,7 +112,11 @@ def test_a_dear_call_is_not_sent(path: Path, server: LLMServer) -> None:
     [
         ({"max_calls": 3}, None, 3),
         ({"max_cost": "0.00005"}, None, 1),  # the first one takes all that is left
-        ({"max_cost": "0.001"}, 20, 3),  # the first goes alone; then the prompt's bytes and 20 tokens: $0.0003 to $0.0005
+        (
+            {"max_cost": "0.001"},
+            20,
+            3,
+        ),  # the first goes alone; then the prompt's bytes and 20 tokens: $0.0003 to $0.0005
         ({"max_cost": "0.01", "max_calls": 20}, 20, 20),
     ],
 )

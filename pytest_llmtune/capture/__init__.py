@@ -1,1 +1,1 @@
-"""An app's own calls: recorded, replayed, metered, and kept from the network."""
+"""Record, replay, meter and block an app's own calls."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["async_client", "client"]
 
 
-# A server's answer is passed on decoded and whole: these headers spoke of how it came over the wire.
+# Responses are passed on decoded and complete, so that these transfer headers no longer apply.
 _OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 _NO_KEY = "replayed"
 
@@ -30,18 +30,18 @@ def client(replay: Replay, *, base_url: str | None = None, api_key: str | None =
     """A synchronous client for the calls of one test.
 
     Args:
-        base_url: else ``OPENAI_BASE_URL``, else OpenAI's own.
-        api_key: else ``OPENAI_API_KEY``; replay needs none.
+        base_url: default: ``OPENAI_BASE_URL``, else OpenAI's own.
+        api_key: default: ``OPENAI_API_KEY``; replay needs none.
     """
     import openai
 
-    transport: Any = _Transport(replay, _http())  # it is what the library of whichever name calls a transport
+    transport: Any = _Transport(replay, _http())  # a transport of httpx or httpx2
     http = openai.DefaultHttpxClient(transport=transport)
     return openai.OpenAI(api_key=_key(replay, api_key), base_url=base_url, http_client=http)
 
 
 def async_client(replay: Replay, *, base_url: str | None = None, api_key: str | None = None) -> AsyncOpenAI:
-    """The asynchronous twin of ``client``."""
+    """Asynchronous version of ``client``."""
     import openai
 
     transport: Any = _AsyncTransport(replay, _http())
@@ -50,12 +50,12 @@ def async_client(replay: Replay, *, base_url: str | None = None, api_key: str | 
 
 
 def _key(replay: Replay, given: str | None) -> str | None:
-    """None lets openai look into the environment, and say what is missing."""
+    """The key; None lets openai read the environment, and report a missing key."""
     return given or os.environ.get("OPENAI_API_KEY") or (None if replay.mode.online else _NO_KEY)
 
 
 def _http() -> ModuleType:
-    """The HTTP library under this version of openai: httpx, or its fork httpx2."""
+    """The HTTP library that this version of openai uses: httpx, or its fork httpx2."""
     import openai
 
     base = next(base for base in openai.DefaultHttpxClient.__mro__ if base.__name__ == "Client")
@@ -80,12 +80,12 @@ def _answered(replay: Replay, http: ModuleType, call: Call, response: Any) -> An
 
 
 class _Transport:
-    """Where the client's requests come out; one to be sent goes on through an ordinary client of its own."""
+    """A transport that plays recorded responses, and sends other requests through a separate client."""
 
     def __init__(self, replay: Replay, http: ModuleType) -> None:
         self._replay = replay
         self._http = http
-        self._verify: Any = None  # certificates are read once, for the first request that is sent
+        self._verify: Any = None  # certificates are loaded once, for the first request sent
 
     def handle_request(self, request: Any) -> Any:
         import openai
@@ -111,16 +111,16 @@ class _Transport:
         self.close()
 
     def close(self) -> None:
-        """Nothing is ever left open, so that no client and no event loop has to be outlived."""
+        """Nothing to close: no connection is kept open beyond a request."""
 
 
 class _AsyncTransport:
-    """The asynchronous twin of ``_Transport``."""
+    """Asynchronous version of ``_Transport``."""
 
     def __init__(self, replay: Replay, http: ModuleType) -> None:
         self._replay = replay
         self._http = http
-        self._verify: Any = None  # certificates are read once, for the first request that is sent
+        self._verify: Any = None  # certificates are loaded once, for the first request sent
 
     async def handle_async_request(self, request: Any) -> Any:
         import openai
@@ -147,4 +147,4 @@ class _AsyncTransport:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Nothing is ever left open."""
+        """Nothing to close."""

@@ -1,4 +1,4 @@
-"""The way of one request through a patched client: played, or sent on and told of."""
+"""Handle one request of a patched client: play its response, or send and record it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def turn_async(replay: Replay, asked: Asked) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """One request that belongs to a recording, or is let through."""
+    """A request that belongs to a recording, or is passed through."""
 
     replay: Replay
     kind: Kind
@@ -50,10 +50,10 @@ class Flow:
 
     @classmethod
     def of(cls, replay: Replay, asked: Asked) -> Flow:
-        """A client makes a request.
+        """Start handling a client's request.
 
         Raises:
-            CallRefusedError: it may not be made.
+            CallRefusedError: the request is not allowed.
         """
         kind = replay.kind(asked)
         if kind is Kind.REFUSE:
@@ -63,12 +63,12 @@ class Flow:
 
     @property
     def played(self) -> Interaction | None:
-        """The answer from the recording; None: the request is to be sent."""
+        """The recorded response; None: the request must be sent."""
         return None if self.call is None else self.call.interaction
 
     @contextmanager
     def sent(self) -> Iterator[None]:
-        """The request is sent in this context; a call whose response does not come is dropped."""
+        """Send the request in this context; if there is no response, the call is dropped."""
         with ExitStack() as stack:
             stack.enter_context(outside())
             shut = self.kind is Kind.PASS and not self.replay.mode.online
@@ -81,6 +81,6 @@ class Flow:
                 raise
 
     def answered(self, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
-        """The response came, whole; ``headers`` are in lower case."""
+        """Handle the complete response; names of ``headers`` are in lower case."""
         if self.call is not None:
             self.replay.answer(self.call, status, reason, headers, body)

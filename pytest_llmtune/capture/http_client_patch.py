@@ -1,7 +1,7 @@
-"""Requests of ``http.client``, urllib3, requests, botocore and httplib2, recorded and played beneath their connections.
+"""Record and play requests of ``http.client``, urllib3, requests, botocore and httplib2 below their connections.
 
-vcrpy replaces these libraries' connection classes, and gives the real ones back to the whole process while one thread
-sends a request: other threads' requests then escape. Here connections keep their class and get another socket.
+vcrpy replaces these libraries' connection classes, and restores the real ones for the whole process while one thread
+sends a request, so that other threads' requests escape. Here connections keep their class and get another socket.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LIBRARIES = {
     "urllib3.connection": ("HTTPConnection", "HTTPSConnection"),
     "httplib2": ("HTTPConnectionWithTimeout", "HTTPSConnectionWithTimeout"),
 }
-"""Modules, and their classes of connections."""
+"""Modules and their connection classes."""
 _OF_THE_WIRE = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _MOCKS = ("httpretty", "mocket")
-"""Libraries that put a socket of their own in the place of Python's: what they mock wins."""
+"""Mocking libraries that replace Python's socket, which take precedence."""
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
-    """(owner, name, what takes its place) in one of the libraries: connections ask ``replay_here`` whose they are."""
+    """(owner, name, replacement) for one of the libraries; ``replay_here`` gives a connection's recording."""
     for name in LIBRARIES[module.__name__]:
         owner = getattr(module, name)
         if "connect" in vars(owner):
@@ -52,7 +52,7 @@ def _connect(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
             original(connection)
         else:
             connection.sock = _Socket(connection, replay)
-            connection.is_verified = True  # urllib3 warns of connections that are not
+            connection.is_verified = True  # otherwise urllib3 warns
 
     return connect
 
@@ -60,7 +60,7 @@ def _connect(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
 def _putrequest(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     def putrequest(connection: Any, *args: Any, **options: Any) -> Any:
-        """A connection kept open from before, or from another test, is opened again."""
+        """Reopen a connection kept open from an earlier test."""
         sock, replay = connection.sock, replay_here()
         foreign = sock.replay is not replay if isinstance(sock, _Socket) else replay is not None
         if sock is not None and foreign and not socket.socket.__module__.startswith(_MOCKS):
@@ -72,7 +72,7 @@ def _putrequest(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
 
 
 def _uri(connection: Any, target: str) -> str:
-    """The URL of a request, from its target; one sent through a proxy names the whole URL itself, or has a tunnel."""
+    """The URL of a request; through a proxy, its target is the whole URL, or the connection has a tunnel."""
     if not target.startswith("/"):
         return target
     tunnel = getattr(connection, "_tunnel_host", None)
@@ -84,7 +84,7 @@ def _uri(connection: Any, target: str) -> str:
 
 
 class _Socket:
-    """Takes a request's bytes and gives its response's: played, or fetched over the connection's real socket."""
+    """A socket that takes a request's bytes and returns its response: played, or fetched over the real socket."""
 
     def __init__(self, connection: Any, replay: Replay) -> None:
         self.replay = replay
@@ -95,10 +95,10 @@ class _Socket:
         self._sent += data
 
     def makefile(self, *_: Any, **__: Any) -> IO[bytes]:
-        """The response; http.client asks for it when the request is complete."""
+        """The response, read by http.client when the request is complete."""
         try:
             return self._response()
-        except BaseException as error:  # noqa: BLE001  # raised where it is read
+        except BaseException as error:  # noqa: BLE001  # raised on reading
             return _Failed(error)
 
     def _response(self) -> IO[bytes]:
@@ -128,20 +128,20 @@ class _Socket:
         return _raw(response.status, response.reason, response.getheaders(), body)
 
     def close(self) -> None:
-        """There is nothing to close; the real socket never stays open."""
+        """Nothing to close: the real socket never stays open."""
 
     def settimeout(self, _: float | None) -> None:
-        """What is in memory does not wait; the real socket has its connection's timeout."""
+        """Ignored: the real socket has its connection's timeout."""
 
     def setsockopt(self, *_: Any) -> None:
-        """The real socket gets its options when it is made."""
+        """Ignored: the real socket gets its options when it is created."""
 
     def shutdown(self, _: int) -> None:
-        """There is nobody to tell."""
+        """Nothing to shut down."""
 
 
 class _Failed(io.BytesIO):
-    """Raises when it is read: a response that got no file would be left half made, which Python 3.13 complains of."""
+    """A file that raises on reading; without a file the response would be half initialised, which warns on Python 3.13."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def _chunks(body: bytes) -> Iterator[bytes]:
 
 
 def _raw(status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> IO[bytes]:
-    """A response as bytes; it closes its connection, so that no client keeps one of ours."""
+    """A response as bytes, with ``connection: close``, so that clients do not keep our socket."""
     kept = [(name, value) for name, value in headers if name.lower() not in _OF_THE_WIRE]
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in kept)]
     lines += [f"content-length: {len(body)}", "connection: close", "", ""]

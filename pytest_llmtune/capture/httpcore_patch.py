@@ -1,7 +1,7 @@
-"""Requests of httpx, httpx2 and whatever else sends through httpcore, recorded and played at its connection pools.
+"""Record and play requests of httpx, httpx2 and other users of httpcore at its connection pools.
 
-Everything above is the client's own: a transport to an application in this process, a mock in the place of a
-transport or of a pool, is never asked about.
+Anything above is left to the client: a transport to an application in this process, or a mocked transport or pool, is
+not affected.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OF_THE_WIRE = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
-    """(owner, name, what takes its place) in httpcore, or its fork httpcore2.
+    """(owner, name, replacement) for httpcore, or its fork httpcore2.
 
-    What is mocked already, as by ``respx.start()`` of a whole module, stays mocked.
+    What is already mocked, for example by ``respx.start()``, stays mocked.
     """
     pool, async_pool = module.ConnectionPool, module.AsyncConnectionPool
     for owner, name, wrap in (
@@ -89,12 +89,12 @@ def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], 
 
 
 def _upgrades(request: Any) -> bool:
-    """Whether the request opens a WebSocket: it has no response to record."""
+    """Whether the request opens a WebSocket, which has no response to record."""
     return any(name.lower() == b"upgrade" for name, _ in request.headers)
 
 
 def _again(module: Any, request: Any, body: bytes) -> Any:
-    """The request with its body, which was read once."""
+    """A copy of the request with its body, which has been consumed."""
     return module.Request(
         method=request.method, url=request.url, headers=request.headers, content=body, extensions=request.extensions
     )

@@ -1,7 +1,7 @@
-"""The whole run cut off from the network by the operating system: what no patch of Python's sockets can hold is held.
+"""Cut the whole run off from the network by the operating system, including what patched sockets cannot block.
 
-Linux gives a process a network of its own, with nothing in it but a loopback interface; its children inherit it. So
-curl_cffi, pycurl, gRPC's core, Rust clients and child processes reach nothing outside, whatever they use.
+Linux gives a process its own network namespace with only a loopback interface, inherited by its children. So curl_cffi,
+pycurl, gRPC's core, Rust clients and child processes cannot reach anything outside.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SET_FLAGS, _UP = 0x8914, 0x1
 
 
 def isolate() -> None:
-    """Move this process into a network namespace of its own.
+    """Move this process into its own network namespace.
 
-    Privileges are not needed where the system lets users make namespaces; the process has to be single-threaded.
+    Needs no privileges if the system allows user namespaces; the process must be single-threaded.
 
     Raises:
-        SuiteError: the system does not allow it; says what may help.
+        SuiteError: the system does not allow it; the message says what may help.
     """
     if sys.platform != "linux":
         raise SuiteError(
@@ -49,7 +49,7 @@ def isolate() -> None:
 
 
 def _unshare(flags: int) -> int:
-    """0, or the number of the error."""
+    """Returns 0, or the errno."""
     libc = ctypes.CDLL(None, use_errno=True)
     return ctypes.get_errno() if libc.unshare(flags) else 0
 

@@ -1,4 +1,4 @@
-"""Libraries that are patched when the program imports them: nothing is imported for the sake of a patch."""
+"""Patch libraries when the program imports them, instead of importing them to patch them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["when_imported"]
 
 @contextmanager
 def when_imported(actions: Mapping[str, Callable[[Any], None]]) -> Iterator[None]:
-    """While in this context, each module is handed to its action: now where it is imported, else once it is."""
+    """In this context, call each module's action: now if it is imported, else on import."""
     finder = _Finder({name: action for name, action in actions.items() if name not in sys.modules})
     if finder.actions:
         sys.meta_path.insert(0, finder)
@@ -33,7 +33,7 @@ def when_imported(actions: Mapping[str, Callable[[Any], None]]) -> Iterator[None
 
 
 class _Finder(MetaPathFinder):
-    """Finds what the other finders find, and adds to the end of its execution."""
+    """Finds modules through the other finders, and runs an action after their execution."""
 
     def __init__(self, actions: Mapping[str, Callable[[Any], None]]) -> None:
         self.actions = actions

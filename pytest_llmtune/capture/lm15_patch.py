@@ -1,4 +1,4 @@
-"""Requests of dspy, which since 3.4 sends through an HTTP transport of its own (lm15's, on plain sockets)."""
+"""Record and play requests of dspy, which since 3.4 uses its own HTTP transport (lm15's, on plain sockets)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["LIBRARIES", "patches"]
 
 LIBRARIES = {"dspy._vendor.lm15.transports": "dspy", "lm15.transports": "lm15"}
-"""Modules with the transports, and whose they are."""
+"""Modules with the transports, and their owners."""
 _OF_THE_WIRE = frozenset({"transfer-encoding", "connection", "keep-alive", "content-length"})
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
-    """(owner, name, what takes its place)."""
+    """(owner, name, replacement)."""
     response = module.TransportResponse
     yield module.StdlibTransport, "stream", _stream(response, module.StdlibTransport.stream, replay_here)
     response = module.AsyncTransportResponse
-    name = "_do_stream"  # what the context manager that ``stream`` returns enters
+    name = "_do_stream"  # called by the context manager that ``stream`` returns
     original = getattr(module.StdlibAsyncTransport, name)
     yield module.StdlibAsyncTransport, name, _stream_async(response, original, replay_here)
 
@@ -118,4 +118,4 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def _released(_: bool) -> None:
-    """There is no connection to give back."""
+    """No connection to release."""

@@ -25,19 +25,19 @@ _BOUNDARY = lazy_regex(r'boundary="?([^";]+)')
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that a client makes, whichever client it is."""
+    """A request made by any client."""
 
     method: str
     uri: str
     body: str = ""
-    """Canonical where it is JSON."""
+    """Canonical if it is JSON."""
     content_type: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Keys and cookies of its headers, by the header's name: a server may say them back."""
+    """Keys and cookies by header name, because a server may echo them."""
 
     @classmethod
     def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> Asked:
-        """The request as it goes over the wire; the boundary of a form is no part of it."""
+        """The request as sent, without the boundary of a multipart form."""
         given = {name.lower(): value for name, value in headers}
         content_type = given.get("content-type", "")
         secrets = {name: value.rpartition(" ")[2] for name, value in given.items() if HEADERS.search(name)}
@@ -49,7 +49,7 @@ class Asked:
 
 
 def _text(data: bytes) -> str:
-    """The body as text; one that is no text by its fingerprint."""
+    """The body as text; if binary, its size and hash."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -70,16 +70,16 @@ _PARTS: dict[str, Callable[[Asked | Interaction], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Two requests with equal keys are the same request."""
+    """Which parts of a request are compared; requests with equal keys match."""
 
     parts: tuple[str, ...] = DEFAULT
 
     @classmethod
     def on(cls, match_on: Iterable[str] | None) -> Matching:
-        """From a marker's ``match_on``.
+        """Read a marker's ``match_on``.
 
         Raises:
-            SuiteError: a name is unknown, or there is none.
+            SuiteError: an unknown name, or no names.
         """
         if match_on is None:
             return cls()
@@ -90,5 +90,5 @@ class Matching:
         return cls(names)
 
     def key(self, item: Asked | Interaction) -> Key:
-        """What is compared."""
+        """The compared parts of a request."""
         return tuple(_PARTS[name](item) for name in self.parts)

@@ -26,7 +26,7 @@ __all__ = ["ClientSpend", "Hold", "Limits", "Meter", "Prices"]
 
 _ZERO = Decimal(0)
 _LEAST = Decimal("0.000001")
-"""Reserved of nothing: it does not fit, and says so."""
+"""An amount that never fits, so that reserving it fails."""
 
 
 class Prices(Protocol):
@@ -41,10 +41,10 @@ class Prices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one test may ask, by its ``llm_replay`` marker."""
+    """The limits of one test, from its ``llm_replay`` marker."""
 
     max_cost: Decimal | None = None
-    """USD in all."""
+    """Total USD."""
     max_calls: int | None = None
 
     @classmethod
@@ -52,7 +52,7 @@ class Limits:
         """Check a marker's values.
 
         Raises:
-            SuiteError: ``max_cost`` is no amount of USD from 0, or ``max_calls`` no whole number from 0.
+            SuiteError: ``max_cost`` is not an amount of USD from 0, or ``max_calls`` not an integer from 0.
         """
         if max_calls is not None and (isinstance(max_calls, bool) or not isinstance(max_calls, int) or max_calls < 0):
             raise SuiteError(f"llm_replay: max_calls is {max_calls!r}; valid: a whole number of calls from 0")
@@ -71,52 +71,52 @@ def _dollars(value: Any) -> Decimal:
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """One call on its way: it counts against the limits until it is answered or lost."""
+    """A call in flight, which counts against the limits until it is answered or lost."""
 
     asked: Asked
     amount: Decimal = _ZERO
-    """USD of ``max_cost`` that are set aside for it."""
+    """USD of ``max_cost`` reserved for it."""
     most: Decimal = _ZERO
     """USD that it costs at most, by what its request says; 0 where that is not known."""
     answer: str | bytes = ""
     sent: bool = False
-    """Whether it went to a server, now; else it is played."""
+    """Whether it was sent to a server; else it is played."""
     bounded: bool = True
-    """Whether it can cost no more than ``amount``, by what its request says."""
+    """Whether its request ensures that it costs no more than ``amount``."""
 
 
 @dataclass(slots=True)
 class Meter:
-    """Counts the calls of one test; not thread-safe, its owner locks.
+    """Counts the calls of one test; not thread-safe, the owner must lock.
 
-    An answer is read and priced when its cost is asked for: where nothing limits or shows it, nothing is.
+    Answers are read and priced lazily, when the cost is needed.
     """
 
     limits: Limits = field(default_factory=Limits)
     prices: Prices | None = None
     calls: int = 0
-    """Calls that were answered."""
+    """Answered calls."""
     _usage: dict[str, Usage] = field(default_factory=dict)
     _flying: list[Hold] = field(default_factory=list)
     _answered: list[Hold] = field(default_factory=list)
-    """Answers that are not read yet."""
+    """Answers not read yet."""
     _cost: Decimal = _ZERO
     _paid: Decimal = _ZERO
-    """USD of the calls that were sent."""
+    """USD of the calls sent to a server."""
     _lost: Decimal = _ZERO
-    """USD that calls without an answer may have cost."""
+    """USD that unanswered calls may have cost."""
     _dearest: dict[str, Decimal] = field(default_factory=dict)
-    """USD of the dearest call so far, by model as asked for."""
+    """USD of the most expensive call so far, by requested model."""
     growth: dict[str, Decimal] = field(default_factory=dict)
     """How many times what its requests allow a model has billed at most, where that is over 1; by model as asked for."""
     _unjudged: list[LLMTuneError] = field(default_factory=list)
 
     def enter(self, asked: Asked) -> Hold:
-        """A call is about to be made, from a recording or not.
+        """Register a call, recorded or not, before it is made.
 
         Raises:
-            BudgetExhaustedError: a limit leaves no room for one more call, those in flight counted.
-            SuiteError: ``max_cost`` is asked for, and the calls so far cannot be judged.
+            BudgetExhaustedError: one more call, counting those in flight, exceeds a limit.
+            SuiteError: ``max_cost`` is set, but the calls so far cannot be priced.
         """
         most, made = self.limits.max_calls, self.calls + len(self._flying)
         if most is not None and made >= most:
@@ -129,15 +129,15 @@ class Meter:
         return hold
 
     def reserve(self, hold: Hold) -> None:
-        """Before a call is sent: set aside what it may cost at most.
+        """Reserve the most that a call may cost, before it is sent.
 
-        A request that sets no limit counts as one of 16,384 tokens for each answer, or as what is left where that is
-        less; once its model has answered in this test, as its dearest bill, or twice that beside calls in flight. So it
-        can pass ``max_cost`` by no more than its own bill.
+        A request without a limit counts as 16,384 tokens per answer, or as what is left if that is less; once its model has
+        answered in this test, as its largest bill, or twice that if calls are in flight. So it can exceed ``max_cost`` by no
+        more than its own bill.
 
         Raises:
-            BudgetExhaustedError: what it may cost does not fit; nothing is to be sent.
-            SuiteError: nobody knows the price of its model.
+            BudgetExhaustedError: the amount does not fit; the call must not be sent.
+            SuiteError: the price of its model is unknown.
         """
         hold.sent, limit = True, self.limits.max_cost
         if limit is None or not asks_a_model(hold.asked.method, hold.asked.uri, hold.asked.body):
@@ -157,10 +157,10 @@ class Meter:
         hold.amount = worst
 
     def answered(self, hold: Hold, status: int, answer: str | bytes) -> None:
-        """A call was answered; an error is no call, and costs nothing.
+        """Count an answered call; an error does not count, and costs nothing.
 
         Args:
-            answer: the response's body as text; bytes where it is none.
+            answer: the response's body as text, or bytes if binary.
         """
         self._flying.remove(hold)
         if status >= 400:
@@ -170,14 +170,14 @@ class Meter:
         self._answered.append(hold)
 
     def lost(self, hold: Hold) -> None:
-        """A call got no answer: it does not count, but a provider may have billed what was reserved for it."""
+        """Handle an unanswered call: it does not count, but its reservation may have been billed."""
         if hold in self._flying:
             self._flying.remove(hold)
             self._lost += hold.amount if hold.bounded else _ZERO
 
     @property
     def usage(self) -> dict[str, Usage]:
-        """Tokens by model, as asked for; of answers that say them."""
+        """Tokens by requested model, of answers that report them."""
         self.read()
         return self._usage
 
@@ -186,7 +186,7 @@ class Meter:
         """USD so far.
 
         Raises:
-            SuiteError: a model has no price, or an answer does not say what it bills.
+            SuiteError: a model has no price, or an answer reports no usage.
         """
         self.read()
         if self._unjudged:
@@ -194,13 +194,13 @@ class Meter:
         return self._cost
 
     def told(self, nodeid: str) -> TestCalls:
-        """What reports say of the test's calls."""
+        """Summary of the test's calls for reports."""
         self.read()
         problem = str(self._unjudged[0]) if self._unjudged else ""
         return TestCalls(nodeid, self.calls, dict(self._usage), self._cost, self._paid, problem)
 
     def read(self) -> None:
-        """Read and price what was answered since the last time."""
+        """Read and price new answers."""
         answered, self._answered = self._answered, []
         for hold in answered:
             own = self.prices is not None and self.prices.has_own([model_asked(hold.asked.uri, hold.asked.body)])
@@ -223,11 +223,11 @@ class Meter:
                 self._learn(bill.model, cost / hold.most)
 
     def check(self) -> None:
-        """Hold the calls so far against the limits.
+        """Check the calls so far against the limits.
 
         Raises:
-            BudgetExhaustedError: they are more, or cost more.
-            SuiteError: they cannot be judged: an unknown model, or an answer that does not say what it bills.
+            BudgetExhaustedError: too many calls, or too expensive.
+            SuiteError: they cannot be priced: an unknown model, or an answer without usage.
         """
         limit = self.limits.max_cost
         if self.limits.max_calls is not None and self.calls > self.limits.max_calls:
@@ -266,12 +266,12 @@ class Meter:
         return self._price(hold, bill).cost(usage or Usage(0, 0))
 
     def _price(self, hold: Hold, bill: Bill) -> Price:
-        if self.prices is None:  # pragma: no cover  # asked before
+        if self.prices is None:  # pragma: no cover  # checked before
             raise SuiteError("no prices")
         return self.prices.price_at(hold.asked.uri, bill.models, bill.providers)
 
     def _worst(self, hold: Hold, left: Decimal) -> tuple[Decimal, bool]:
-        """USD that a call may cost, and whether its request makes sure of it."""
+        """USD that a call may cost, and whether its request ensures that."""
         asked, uri = model_asked(hold.asked.uri, hold.asked.body), hold.asked.uri
         if self.prices is None:
             raise SuiteError(f"the price of {asked} is not known; give it with llmtune_prices")
@@ -294,20 +294,20 @@ class Meter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientSpend:
-    """The run's ledger, as the calls of tests use it."""
+    """The run's ledger for calls of tests."""
 
     ledger: Ledger
     prices: PriceBook
 
     def reserve(self, asked: Asked) -> Reservation | None:
-        """Before a call is sent: the most it may cost; None where nothing limits it, or it asks no model.
+        """Reserve the most that a call may cost, before it is sent; None if there is no limit, or it is not a model call.
 
-        A request that does not limit its answer counts with 16,384 tokens. One whose model only the answer names (a
-        deployment at Azure), or that is billed by the second, takes all that is left: one such call goes out at a time.
+        A request without a limit for its answer counts as 16,384 tokens. If only the answer names the model (an Azure
+        deployment), or billing is per second, the call reserves all that is left, so that such calls go one at a time.
 
         Raises:
             BudgetExhaustedError: it does not fit.
-            SuiteError: nobody knows the model's price.
+            SuiteError: the model's price is unknown.
         """
         left = self.ledger.left
         if left is None or not asks_a_model(asked.method, asked.uri, asked.body):
@@ -331,10 +331,10 @@ class ClientSpend:
         return any(ledger.limit is not None for ledger in self.ledger.chain())
 
     def answered(self, reservation: Reservation, asked: Asked, status: int, answer: str | bytes) -> None:
-        """A call was answered: an error is free.
+        """Settle an answered call; an error is free.
 
         Raises:
-            SuiteError: the answer cannot be priced; what was reserved may have been billed, and counts.
+            SuiteError: the answer cannot be priced; the reserved amount counts, because it may have been billed.
         """
         try:
             if status >= 400:
@@ -350,6 +350,6 @@ class ClientSpend:
             self.ledger.close(reservation)
 
     def lost(self, reservation: Reservation) -> None:
-        """A call was never answered; the provider may have billed it."""
+        """Settle an unanswered call, which the provider may have billed."""
         reservation.settle(reservation.amount, uncertain=True)
         self.ledger.close(reservation)

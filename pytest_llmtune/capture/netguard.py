@@ -83,12 +83,12 @@ _PROVIDERS = (
     "api.replicate.com",
     "ollama.com",
 )
-"""Hosts of model providers: a request to one of them is a call of a model, whatever its path."""
+"""Hosts of model providers: a request to one of them is a model call, whatever its path."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """One entry of a list of hosts, such as ``redis:6379``, ``*.internal`` or ``[::1]:8000``."""
+    """An entry of a list of hosts, such as ``redis:6379``, ``*.internal`` or ``[::1]:8000``."""
 
     host: str
     """A name, an address, or a pattern with ``*`` or ``?``; lower case."""
@@ -100,7 +100,7 @@ class HostPattern:
         """Read an entry.
 
         Raises:
-            ValueError: it has no host, or its port is no number.
+            ValueError: no host, or an invalid port.
         """
         host, port = text.strip(), ""
         if host.startswith("["):
@@ -113,24 +113,24 @@ class HostPattern:
         return cls(host_name(host), int(port) if port else None)
 
     def matches(self, host: str, port: int | None) -> bool:
-        """Whether a host, by its ``host_name``, and a port are meant."""
+        """Whether it matches a host (its ``host_name``) and port."""
         return self.port in (None, port) and (self.host == host or fnmatchcase(host, self.host))
 
 
 @dataclass(frozen=True, slots=True)
 class OpenHosts:
-    """Hosts that stay open while the network is shut, except for the endpoints of models among them."""
+    """Hosts that stay reachable while the network is blocked, except for model endpoints among them."""
 
     entries: tuple[HostPattern, ...] = ()
     endpoints: frozenset[tuple[str, int]] = frozenset()
-    """(host, port) of model endpoints that the run knows: these are recorded and replayed, and never just reached."""
+    """(host, port) of the run's model endpoints, which are recorded and replayed instead of reached."""
 
     @classmethod
     def of(cls, hosts: Iterable[str], endpoints: Iterable[tuple[str, int]] = ()) -> OpenHosts:
         """Read entries such as ``localhost``, ``redis:6379``, ``*.internal`` or ``[::1]:8000``.
 
         Raises:
-            SuiteError: an entry names no host, every host, or the host of a model provider.
+            SuiteError: an entry is not a host, matches every host, or is the host of a model provider.
         """
         return cls(tuple(map(_entry, hosts)), frozenset((host_name(host), port) for host, port in endpoints))
 
@@ -140,18 +140,18 @@ class OpenHosts:
         return (name, port) not in self.endpoints and any(entry.matches(name, port) for entry in self.entries)
 
     def allows_all(self, names: Iterable[str], port: int | None) -> bool:
-        """Whether a socket may reach the host that has all these names: one is allowed, and none is an endpoint."""
+        """Whether a socket may reach a host with these names: one is allowed, and none is an endpoint."""
         known = tuple(map(host_name, names))
         endpoint = any((name, port) in self.endpoints for name in known)
         return not endpoint and any(self.allows(name, port) for name in known)
 
     def names_port(self, host: str, port: int | None) -> bool:
-        """Whether an entry names exactly this host and port: then also what looks like a call of a model is let out."""
+        """Whether an entry has exactly this host and port, which allows even requests that look like model calls."""
         name = host_name(host)
         return self.allows(host, port) and any(entry == HostPattern(name, port) for entry in self.entries)
 
     def allows_name(self, host: str) -> bool:
-        """Whether a name may be looked up, for whatever port."""
+        """Whether a name may be resolved, for any port."""
         return any(entry.matches(host_name(host), entry.port) for entry in self.entries)
 
 
@@ -163,7 +163,7 @@ def provider(host: str) -> bool:
 
 
 def ip_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that the text spells, or None; an IPv4 address inside an IPv6 one is taken out."""
+    """Parse an IP address, or None; an IPv4 address mapped into IPv6 is extracted."""
     try:
         number = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -173,7 +173,7 @@ def ip_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 @lru_cache(maxsize=1024)
 def host_name(host: str) -> str:
-    """One name for each host: every usual name of this machine is ``localhost``."""
+    """A canonical host name: all usual names of this machine are ``localhost``."""
     number = ip_number(host)
     name = host.lower().rstrip(".") if number is None else str(number)
     return HERE if name in _NAMES else name
@@ -201,20 +201,20 @@ _Wrap = Callable[[Any], Callable[..., Any]]
 
 
 class Questions(Protocol):
-    """What is asked at each place; an answer is no answer, or an exception."""
+    """Checks called by the patches; each returns nothing or raises."""
 
     def reach(self, family: int, address: Any) -> None:
         """A socket is about to connect, or to send to an address."""
 
     def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
-        """A name is about to be resolved; ``backwards``: an address to its name."""
+        """A name is about to be resolved; ``backwards``: an address to a name."""
 
     def found(self, host: Any, addresses: Iterable[str]) -> None:
         """The name was resolved to these addresses."""
 
 
 class Patches:
-    """Puts the questions before every place; what others patched meanwhile stays as they want it."""
+    """Adds the checks to all socket and event loop functions; patches made by others in the meantime are kept."""
 
     def __init__(self, questions: Questions) -> None:
         self._ask = questions
@@ -223,7 +223,7 @@ class Patches:
         self._installed: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, what the owner itself had (or None)
 
     def install(self) -> None:
-        """Patch every place; those of libraries once they are imported."""
+        """Patch all functions; those of libraries once they are imported."""
         self._patch(self._places())
         self._late.enter_context(when_imported({"uvloop": lambda module: self._patch(self._uvloop_places(module))}))
 
@@ -235,12 +235,12 @@ class Patches:
             setattr(owner, name, ours)
 
     def remove(self) -> None:
-        """Give every place back."""
+        """Restore all functions."""
         self._late.close()
         while self._installed:
             owner, name, ours, had = self._installed.pop()
             if vars(owner).get(name) is not ours:
-                continue  # somebody patched over ours and will put ours back; nothing is asked then
+                continue  # patched over by others, who will restore ours, which then checks nothing
             if had is None:
                 delattr(owner, name)
             else:
@@ -257,16 +257,16 @@ class Patches:
             yield socket, name, self._resolve
         yield socket, "gethostbyaddr", self._resolve_backwards
         yield socket, "getnameinfo", self._getnameinfo
-        # asyncio resolves in a thread of its own; asked here, the stack still shows the request
+        # asyncio resolves in another thread; here the stack still shows the request
         yield asyncio.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
-        # the loop of Windows connects without Python's socket.connect
+        # the Windows event loop connects without socket.connect
         if sys.platform == "win32":
             from asyncio import proactor_events
 
             yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
 
     def _uvloop_places(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:
-        """A loop with sockets of its own."""
+        """An event loop with its own sockets."""
         yield uvloop.Loop, "create_connection", self._loop_create_connection
         yield uvloop.Loop, "create_datagram_endpoint", self._loop_create_datagram_endpoint
         yield uvloop.Loop, "sock_connect", self._loop_sock_connect
@@ -297,7 +297,7 @@ class Patches:
         return sendmsg
 
     def _socketpair(self, original: Any) -> Callable[..., Any]:
-        """Windows makes a pair by connecting to itself, for every event loop."""
+        """Windows creates a pair by connecting to itself, for every event loop."""
 
         def socketpair(*args: Any, **options: Any) -> Any:
             self._inside.socketpair = True
@@ -368,7 +368,7 @@ class Patches:
 
 
 def _addresses(found: Any) -> list[str]:
-    """Of what ``getaddrinfo``, ``gethostbyname`` or ``gethostbyname_ex`` return."""
+    """The addresses in a result of ``getaddrinfo``, ``gethostbyname`` or ``gethostbyname_ex``."""
     if isinstance(found, str):
         return [found]
     if isinstance(found, tuple):
@@ -391,7 +391,7 @@ _SHOWN = 5
 
 @contextmanager
 def passing() -> Iterator[None]:
-    """The network is open in this context: for what is none of a test's, and for servers of this very process."""
+    """Allow the network in this context: for code outside tests, and for servers of this process."""
     token = _PASSING.set(True)
     try:
         yield
@@ -401,7 +401,7 @@ def passing() -> Iterator[None]:
 
 @contextmanager
 def ignoring() -> Iterator[None]:
-    """Attempts in this context are refused as ever, and do not fail the test: libraries do without these hosts."""
+    """Refuse attempts in this context without failing the test, because libraries work without these hosts."""
     token = _IGNORING.set(True)
     try:
         yield
@@ -410,17 +410,17 @@ def ignoring() -> Iterator[None]:
 
 
 class NetworkShutError(RecordingError, OSError):
-    """An attempt to reach a host while the network is shut; to clients it looks like any other failed connection."""
+    """An attempt to reach a host while the network is blocked; for clients, an ordinary failed connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to reach a host."""
+    """An attempt to reach a host."""
 
     host: str
     port: int | None = None
     request: str = ""
-    """The HTTP request behind it, without its query, where the client's own stack shows it."""
+    """The HTTP request that caused it, without its query, if visible on the stack."""
 
     def __str__(self) -> str:
         place = self.host if self.port is None else f"{self.host}:{self.port}"
@@ -428,22 +428,22 @@ class Attempt:
 
 
 class Offline:
-    """A context that shuts the network for the whole process, every thread included; contexts may be nested.
+    """Context manager that blocks the network for the whole process, including all threads; may be nested.
 
-    An attempt raises ``NetworkShutError`` where it happens, and, because clients swallow and retry errors, the context
-    raises again when it is left.
+    An attempt raises ``NetworkShutError`` immediately, and, because clients swallow and retry errors, the context raises
+    again on exit.
 
     Args:
         command: the command that records what is missing, for the message.
-        allow_hosts: hosts that stay open, such as ``localhost``, ``redis:6379`` or ``*.internal``.
+        allow_hosts: hosts that stay reachable, such as ``localhost``, ``redis:6379`` or ``*.internal``.
 
     Raises:
-        SuiteError: an entry of ``allow_hosts`` names no host, every host or a model provider's.
-        RecordingError: on leaving the context after an attempt; it lists every host and request.
+        SuiteError: an entry of ``allow_hosts`` is not a host, matches every host, or is a model provider's.
+        RecordingError: on exit after an attempt; lists every host and request.
     """
 
     shuts = True
-    """Whether it refuses; else it only remembers what is reached."""
+    """Whether attempts are refused, and not only noted."""
 
     def __init__(self, command: str, allow_hosts: Iterable[str] | OpenHosts = ()) -> None:
         self.command = command
@@ -464,7 +464,7 @@ class Offline:
 
     @contextmanager
     def shut(self) -> Iterator[None]:
-        """The network is shut in this context; ``verify`` tells of attempts."""
+        """Block the network in this context; ``verify`` reports attempts."""
         _WALL.enter(self)
         try:
             yield
@@ -472,10 +472,10 @@ class Offline:
             _WALL.leave(self)
 
     def verify(self, error: BaseException | None = None) -> None:
-        """Tell of the attempts since the last time.
+        """Report attempts since the last call.
 
         Raises:
-            RecordingError: there are some; it lists every host and request.
+            RecordingError: there are any; lists every host and request.
         """
         new, self._told = self.attempts[self._told :], len(self.attempts)
         if new:
@@ -485,23 +485,23 @@ class Offline:
         places = list(dict.fromkeys(map(str, attempts)))
         more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
         return (
-            f"the network is shut in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}: "
+            f"the network is blocked in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}: "
             f"for a model's endpoint, mark the test @pytest.mark.llm_replay, or use the fixture llm_client, and "
             f"record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
         )
 
     def refuse(self, attempt: Attempt) -> NetworkShutError | None:
-        """Remember an attempt, unless it is ignored; the error to raise for it."""
+        """Note an attempt, unless ignored; returns the error to raise."""
         if not _IGNORING.get():
             self.attempts.append(attempt)
         return NetworkShutError(
-            f"the network is shut in this mode: {attempt} was not reached; record the request: {self.command}, "
+            f"the network is blocked in this mode: {attempt} was not reached; record the request: {self.command}, "
             "or name a service of your own in llmtune_allow_hosts"
         )
 
 
 class Watch(Offline):
-    """While a test is recorded: the network is open, and what leaves beside the recording fails the test in the end."""
+    """While a test is recorded: the network is open, and connections that bypass the recording fail the test at its end."""
 
     shuts = False
 
@@ -514,20 +514,20 @@ class Watch(Offline):
         )
 
     def refuse(self, attempt: Attempt) -> None:
-        """Remember an attempt, unless it is of the evaluator's own."""
+        """Note an attempt, unless it is ours."""
         if CURRENT.get() != (None,):
             self.attempts.append(attempt)
 
 
 class _Wall:
-    """All guards now entered, in this process; sockets are patched exactly while there is one."""
+    """All active guards of this process; sockets are patched while there is one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._guards: tuple[Offline, ...] = ()
         self._patches = Patches(self)
         self._resolved: dict[str, set[str]] = {}
-        """Names that were looked up while they were allowed, by the address found."""
+        """Allowed names by the addresses they were resolved to."""
 
     def enter(self, guard: Offline) -> None:
         with self._lock:
@@ -557,7 +557,7 @@ class _Wall:
                     raise refused
 
     def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
-        """A name is about to be resolved; names of this machine, and numbers forwards, ask nobody."""
+        """A name is about to be resolved; names of this machine and IP addresses need no lookup."""
         name = _text(host or "")
         number = ip_number(name)
         asks_nobody = number is not None and (number.is_loopback or not backwards)
@@ -573,7 +573,7 @@ class _Wall:
             raise refused
 
     def found(self, host: Any, addresses: Iterable[str]) -> None:
-        """A name was resolved: a socket will connect to one of the addresses."""
+        """A name was resolved; a socket will connect to one of the addresses."""
         name = _text(host or "")
         for address in addresses:
             self._resolved.setdefault(address, set()).add(name)
@@ -587,8 +587,8 @@ def _text(host: Any) -> str:
 
 
 def _request_in_sight() -> str:
-    """``METHOD URL`` of the HTTP request that a frame further up works for, without query, user and password."""
-    frame = sys._getframe(1)  # noqa: SLF001  # only the stack knows for whom a socket works
+    """``METHOD URL`` of the HTTP request of a calling frame, without query, user and password."""
+    frame = sys._getframe(1)  # noqa: SLF001  # only the stack shows which request uses a socket
     while frame is not None:
         for name in {"request", "req"} & {*frame.f_code.co_varnames}:
             value = frame.f_locals.get(name)

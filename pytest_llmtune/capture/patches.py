@@ -1,4 +1,4 @@
-"""Whatever client a test uses: the libraries beneath it, patched in front of the test's recording."""
+"""Patch HTTP libraries so that requests of any client go through the test's recording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ActiveRecordings", "belonging_to", "recorded"]
 
 
 class ActiveRecordings:
-    """The recordings that are open in this process, and the one that a piece of running code belongs to."""
+    """The open recordings of this process, and which one the running code belongs to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,10 +29,10 @@ class ActiveRecordings:
 
     @contextmanager
     def opened(self, replay: Replay, *, alone: bool = False) -> Iterator[None]:
-        """The recording is open.
+        """Keep a recording open in this context.
 
         Args:
-            alone: the recordings that were open before are suspended meanwhile.
+            alone: suspend the other open recordings.
         """
         with self._lock:
             before = self._open
@@ -44,13 +44,13 @@ class ActiveRecordings:
                 self._open = before if alone else tuple(other for other in self._open if other is not replay)
 
     def replay(self) -> Replay | None:
-        """The recording that a request made here belongs to; None: it is nobody's.
+        """The recording that a request made here belongs to; None: none.
 
-        A thread that was started without its parent's context belongs to the only recording that is open, and so does
-        code that kept the context of a recording that is closed, as an event loop that outlives a test does.
+        A thread started without its parent's context belongs to the only open recording, and so does code with the context of
+        a closed recording, such as an event loop that outlives a test.
 
         Raises:
-            RecordingError: such a thread, while several recordings are open; their tests fail with it too.
+            RecordingError: such a thread, while several recordings are open; their tests fail too.
         """
         belongs, opened = CURRENT.get(), self._open
         if belongs is not None and (belongs[0] is None or belongs[0] in opened):
@@ -68,33 +68,33 @@ class ActiveRecordings:
 
 @contextmanager
 def recorded(replay: Replay) -> Iterator[Replay]:
-    """Every HTTP request made in this context belongs to the recording, whatever client makes it.
+    """All HTTP requests made in this context, by any client, belong to the recording.
 
-    Several may be open at once, in threads of their own: each keeps to itself what its context, and the tasks and
-    threads that inherit it, ask.
+    Several may be open in different threads: each gets the requests of its context, and of tasks and threads that inherit
+    it.
     """
     with replay, belonging_to(replay), inside(replay):
         yield replay
 
 
 def belonging_to(replay: Replay, *, alone: bool = False) -> AbstractContextManager[None]:
-    """Requests of this process belong to the recording, as far as no context says otherwise.
+    """Requests of this process belong to the recording, unless their context says otherwise.
 
     Args:
-        alone: the recordings that were open before are suspended meanwhile.
+        alone: suspend the other open recordings.
     """
     return _PATCHES.for_one(replay, alone=alone)
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """The libraries stay patched while in this context, so that opening many recordings one after another is cheap."""
+    """Keep the libraries patched in this context, so that opening many recordings in turn is cheap."""
     with _PATCHES.in_place():
         yield
 
 
 class _Patches:
-    """The libraries of this process are patched once, while any recording is open."""
+    """Patches the libraries of this process once, while any recording is open."""
 
     def __init__(self) -> None:
         self._belonging = ActiveRecordings()
@@ -131,7 +131,7 @@ class _Patches:
     def _unpatch(self) -> None:
         while self._patched:
             owner, name, ours, original = self._patched.pop()
-            if getattr(owner, name) is ours:  # else somebody patched over ours, which asks for nobody any more
+            if getattr(owner, name) is ours:  # else patched over by others; ours is then inactive
                 setattr(owner, name, original)
 
 

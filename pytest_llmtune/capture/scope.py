@@ -1,4 +1,4 @@
-"""What code may reach from its first fixture to its last finaliser: its recording, and the hosts that are allowed."""
+"""Recording and network access of a test, from its first fixture to its last finaliser."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Scope"]
 
 
 class Scope:
-    """Of one test, or of one fixture of a wider scope: opened once, run in phases, and closed.
+    """Recording and network block of a test, or of a fixture with a wider scope: opened once, run in phases, closed.
 
     Args:
-        replay: its recording; None: it has none.
-        every_client: whether every client's requests belong to the recording, and not only those of our own fixtures.
-        offline: shuts the network; None: it is open in this mode.
+        replay: its recording; None: none.
+        every_client: whether all clients' requests belong to the recording, and not only those of our fixtures.
+        offline: blocks the network; None: it is open in this mode.
     """
 
     def __init__(self, replay: Replay | None, *, every_client: bool, offline: Offline | None) -> None:
@@ -36,7 +36,7 @@ class Scope:
         self._interrupted = False
 
     def open(self) -> None:
-        """Shut the network, read the recording, and patch what clients send through.
+        """Block the network, read the recording, and patch HTTP libraries.
 
         Raises:
             RecordingError: the recording cannot be read, or is being written by another run.
@@ -56,10 +56,10 @@ class Scope:
 
     @contextmanager
     def phase(self) -> Iterator[None]:
-        """Setup, call or teardown: what went wrong in it is raised at its end, whatever its code did with the errors.
+        """Run setup, call or teardown; problems are raised at its end, even if the code swallowed the errors.
 
         Raises:
-            LLMTuneError: calls without a recording, limits passed, attempts to leave.
+            LLMTuneError: unrecorded calls, exceeded limits, blocked connections.
         """
         try:
             if self.replay is not None and self._every_client:
@@ -80,13 +80,13 @@ class Scope:
             raise
 
     def close(self, *, failed: bool = False) -> None:
-        """Write the recording, and open the network again.
+        """Write the recording, and unblock the network.
 
         Args:
-            failed: what was guarded did not come to its end, for a reason of its own.
+            failed: the test or fixture failed for another reason.
 
         Raises:
-            LLMTuneError: the recording cannot be written, or holds a response that cannot be recorded.
+            LLMTuneError: the recording cannot be written, or has a response that cannot be recorded.
         """
         self._open = False
         with self._stack:
@@ -97,7 +97,7 @@ class Scope:
                     self.replay.verify()
 
     def suspend(self) -> None:
-        """Give back the network and the patches until the next ``open``; the recording stays as it is."""
+        """Remove the network block and the patches until the next ``open``; the recording is kept."""
         self._open = False
         self._stack.close()
 

@@ -50,15 +50,15 @@ _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TU
 _WRITING = (Mode.RECORD_MISSING, Mode.TUNE, Mode.RECORD_ALL)
 _SHOWN = 3
 _RETRIED = frozenset({408, 409, 425, 429})
-"""Statuses below 500 after which clients ask again by themselves."""
+"""Statuses below 500 that clients retry."""
 _PATIENCE = 20
-"""Refusals of one test after which even code that reports errors to others, and goes on, is stopped."""
+"""Number of refusals in a test after which even code that reports errors and continues is stopped."""
 
 
 class CallRefusedError(BaseException):
-    """A call that must not be made. No ``Exception``: clients would retry it, and tests would swallow it.
+    """A refused call. Not an ``Exception``, because clients would retry it, and tests would swallow it.
 
-    It does not leave the ``Replay`` context, which raises the error behind it.
+    The ``Replay`` context replaces it by the underlying error.
     """
 
     def __init__(self, error: LLMTuneError) -> None:
@@ -68,72 +68,72 @@ class CallRefusedError(BaseException):
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request of a client, on its way to an answer."""
+    """A client's request until it is answered."""
 
     asked: Asked
     counts: bool = True
-    """Whether it asks a model; only such calls are held against the limits."""
+    """Whether it is a model call; only these count against the limits."""
     interaction: Interaction | None = None
-    """The answer, once there is one that may be recorded."""
+    """The recordable answer, once there is one."""
     played: bool = False
-    """Whether the answer is from the recording, or a refusal."""
+    """Whether the answer is played from the recording, or a refusal."""
     hold: Hold | None = None
-    """Of the test's limits, while it is on its way."""
+    """Its hold on the test's limits, while in flight."""
     reservation: Reservation | None = None
-    """Of the run's money, while it is on its way."""
+    """Its reservation in the run's ledger, while in flight."""
     started: float = field(default_factory=time.perf_counter)
     fault: str = ""
-    """Why there is no answer that may be recorded."""
+    """Why there is no recordable answer."""
     retryable: bool = False
-    """Whether clients ask again after such an answer."""
+    """Whether clients retry after such an answer."""
     kept: bool = True
-    """Whether it belongs into the recording: not where the client has asked again."""
+    """Whether it is recorded; not if the client has retried."""
 
 
 @dataclass(slots=True, eq=False)
 class Replay:
-    """The calls of one test, from any number of threads: a context that reads the recording, and in the end writes it.
+    """Context manager for the calls of one test, from any thread, that reads the recording and writes it on exit.
 
-    Raises, on leaving:
-        StaleRecordingError: a call had no recording; shows what differs, and the command that records it.
-        BudgetExhaustedError: the calls passed ``max_calls`` or ``max_cost``.
+    Raises on exit:
+        StaleRecordingError: a call had no recording; shows the difference, and the command that records it.
+        BudgetExhaustedError: the calls exceeded ``max_calls`` or ``max_cost``.
         RecordingError: the recording cannot be read or written, or a response cannot be recorded.
     """
 
     path: Path
     mode: Mode
     command: str
-    """What records what is missing: ``pytest NODEID --llm-record=missing``."""
+    """The command that records what is missing: ``pytest NODEID --llm-record=missing``."""
     redactor: Redactor
     matching: Matching = field(default_factory=Matching)
     meter: Meter = field(default_factory=Meter)
     open_hosts: OpenHosts = field(default_factory=OpenHosts)
     """Hosts that are neither recorded nor blocked."""
     traffic: Traffic | None = None
-    """Which requests are meant; None: all but those to open hosts."""
+    """Which requests are handled; None: all except those to open hosts."""
     layout: Layout = field(default_factory=Layout)
-    """How a recording that has grown large is laid out."""
+    """Layout of a large recording."""
     lock_directory: Path | None = None
-    """Where a recording run locks the file; None: it does not."""
+    """Directory of lock files while recording; None: no locking."""
     spend: ClientSpend | None = None
-    """What limits the run's money; None: nothing does."""
+    """The run's spending limit; None: no limit."""
     keep_retries: bool = False
-    """Whether errors that a client retried away are recorded too."""
+    """Whether errors that a client retried are recorded too."""
     missing: list[Asked] = field(default_factory=list)
     """Calls without a recording."""
     _recorded: list[Interaction] = field(default_factory=list)
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
     _errors_played: dict[Key, Interaction] = field(default_factory=dict)
-    """The last error played for each request: a client that asks again gets it again."""
+    """The last error played for each request, repeated if the client retries."""
     _pending: dict[Key, list[Call]] = field(default_factory=dict)
-    """Calls whose answer a client may ask for again."""
+    """Calls that the client may retry."""
     _calls: list[Call] = field(default_factory=list)
     _errors: list[LLMTuneError] = field(default_factory=list)
     _refused: int = 0
     _told: tuple[int, int] = (0, 0)
-    """Missing calls and errors that were raised already."""
+    """Numbers of missing calls and errors already raised."""
     _checked: int = 0
-    """Calls that were held against the limits already."""
+    """Number of calls already checked against the limits."""
     _ahead: dict[str, tuple[Asked, Future[None]]] = field(default_factory=dict)
     """By model: the call that goes alone, and its end."""
     _answering: set[str] = field(default_factory=set)
@@ -142,7 +142,7 @@ class Replay:
     _home: int = 0
     """The thread that opened it."""
     _stack: ExitStack | None = None
-    """What is held while it is open."""
+    """Resources held while open."""
 
     def __enter__(self) -> Replay:
         self.start()
@@ -164,11 +164,11 @@ class Replay:
             self.verify(error)
 
     def close(self, *, failed: bool, interrupted: bool = False) -> None:
-        """Nothing more is asked: the recording is written, in the modes that write.
+        """Finish, and write the recording in the modes that do.
 
         Args:
-            failed: the test did not come to its end, so that nothing recorded before is removed.
-            interrupted: nothing is written at all.
+            failed: the test did not complete, so that no earlier interaction is removed.
+            interrupted: write nothing.
         """
         for call in self._calls:
             self._lost(call)
@@ -182,14 +182,14 @@ class Replay:
             self._write(complete=not failed and not self._errors)
 
     def verify(self, error: BaseException | None = None, *, limits: bool = True) -> None:
-        """Raise what went wrong since the last time.
+        """Raise problems since the last call.
 
         Args:
-            error: what the test itself raised; it stays the cause.
-            limits: whether the calls so far are held against the limits; not where the test failed before.
+            error: the test's own exception, kept as the cause.
+            limits: whether to check the limits; not if the test failed before.
 
         Raises:
-            StaleRecordingError, BudgetExhaustedError, RecordingError: as on leaving the context.
+            StaleRecordingError, BudgetExhaustedError, RecordingError: as on exit.
         """
         missing, errors = self._told
         self._told = len(self.missing), len(self._errors)
@@ -202,28 +202,28 @@ class Replay:
             raise self._errors[errors] from _cause(error)
 
     def fail(self, error: LLMTuneError) -> None:
-        """The test fails in the end, whatever its code does with the error."""
+        """Make the test fail at its end, even if its code swallows the error."""
         with self._lock:
             self._errors.append(error)
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
-        """Recorded interactions that no call has played so far."""
+        """Recorded interactions not played so far."""
         return tuple(item for waiting in self._waiting.values() for item in waiting)
 
     @property
     def asked_nothing(self) -> bool:
-        """Whether no call of a model was made or played."""
+        """Whether no model call was made or played."""
         return not any(call.counts for call in self._calls)
 
     @property
     def oldest(self) -> str:
-        """The day, ``YYYY-MM-DD``, of the oldest answer played; empty where none says."""
+        """Date, ``YYYY-MM-DD``, of the oldest played answer; empty if unknown."""
         played = [call.interaction.recorded for call in self._calls if call.played and call.interaction is not None]
         return min(filter(None, played), default="")
 
     def kind(self, asked: Asked) -> Kind:
-        """What happens to a request."""
+        """How a request is handled."""
         return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(asked)
 
     def ahead(self, asked: Asked) -> Future[None] | None:
@@ -251,20 +251,19 @@ class Replay:
             self._ahead.pop(model)[1].set_result(None)
 
     def ask(self, asked: Asked, *, counts: bool = True) -> Call:
-        """A client makes a request.
+        """Handle a client's request.
 
         Args:
-            counts: whether it asks a model.
+            counts: whether it is a model call.
 
         Returns:
-            A call with its ``interaction`` played from the recording; without one, the client is to send the request
-            and to tell ``answer`` or ``drop`` what became of it.
+            A call with its played ``interaction``; without one, the caller must send the request, and then call
+            ``answer`` or ``drop``.
 
         Raises:
-            CallRefusedError: nothing is recorded for it and the network is shut, or a limit is reached. In an event
-                loop, and in threads other than the one that opened it, the answer says so instead, as an error of the
-                client's that is not asked for again: what reports only an ``Exception`` to its waiting parent would
-                leave it waiting for ever.
+            CallRefusedError: it is not recorded and the network is blocked, or a limit is reached. In an event loop, and in
+                threads other than the one that opened the recording, the answer is a non-retryable error instead, because
+                code that passes only an ``Exception`` to its waiting parent would hang.
         """
         call = Call(asked, counts and asked.method == "POST")
         with self._lock:
@@ -304,7 +303,7 @@ class Replay:
         return call
 
     def refuse(self, asked: Asked) -> Call:
-        """A request that the user's rules forbid.
+        """Refuse a request that the user's rules forbid.
 
         Raises:
             CallRefusedError: as in ``ask``.
@@ -317,7 +316,7 @@ class Replay:
             )
 
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
-        """The server answered a call; ``body`` has come to its end, ``headers`` are in lower case."""
+        """Handle a server's complete response; names of ``headers`` are in lower case."""
         latency = time.perf_counter() - call.started
         content_type = headers.get("content-type", "")
         asked, data = call.asked, b""
@@ -354,14 +353,14 @@ class Replay:
             self._landed(asked, answered=status < 400)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
-        """A call got no answer, or none that may be recorded; it does not count."""
+        """Drop a call without a recordable answer; it does not count."""
         with self._lock:
             self._lost(call)
             call.fault, call.retryable, call.counts = why, True, False
             self._landed(call.asked)
 
     def _open(self) -> None:
-        """Lock and read the file, once: at the start, or when a fixture asks before the test."""
+        """Lock and read the file once: at the start, or when a fixture needs it before the test."""
         if self._stack is not None:
             return
         self._home = threading.get_ident()
@@ -375,7 +374,7 @@ class Replay:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
 
     def _reserve(self, call: Call) -> None:
-        """Set aside what the call may cost, of the test's limit and the run's."""
+        """Reserve what the call may cost, within the test's limit and the run's."""
         try:
             if call.hold is not None:
                 self.meter.reserve(call.hold)
@@ -387,7 +386,7 @@ class Replay:
             raise
 
     def _asked_again(self, key: Key) -> None:
-        """What came before for this request, and is asked for again, was retried away."""
+        """Mark earlier answers to this request as retried."""
         pending = self._pending.get(key)
         if not pending or self.keep_retries:
             return
@@ -397,7 +396,7 @@ class Replay:
         self._pending[key] = [call for call in pending if not call.retryable]
 
     def _count(self, call: Call, interaction: Interaction) -> None:
-        """Only the answer of a model counts: what has the shape of one, or answers a request that asks for one."""
+        """Count an answer of a model: it looks like one, or answers a model request."""
         asked, status = call.asked, interaction.status
         if not interaction.data and not is_answer(interaction.text):
             call.counts = call.counts and asks_a_model(asked.method, asked.uri, asked.body)
@@ -442,7 +441,7 @@ class Replay:
         return f"the response to {_name(call.asked)} {call.fault}, and cannot be recorded; {self.path} was not written with it"
 
     def _write(self, *, complete: bool) -> None:
-        """Whole or not at all: a run that did not come to its end removes nothing that was recorded before."""
+        """Write the recording atomically; an incomplete run removes no earlier interaction."""
         from pytest_llmtune.recording.housekeeping import remove
         from pytest_llmtune.recording.writer import write
 
@@ -484,7 +483,7 @@ def _refusal(error: LLMTuneError) -> str:
 
 
 def may_retry(status: int) -> bool:
-    """Whether clients ask again by themselves after this status."""
+    """Whether clients retry after this status."""
     return status >= 500 or status in _RETRIED
 
 
@@ -501,11 +500,11 @@ def _cause(error: BaseException | None) -> BaseException | None:
 
 
 _LONGEST = 120
-"""Bytes of a file's name before its endings; the whole path has to fit into Windows' 260 too."""
+"""Limit in bytes for a file name's stem; the whole path must fit into Windows' 260."""
 _KEYS = ("keep_retries", "match_on", "max_calls", "max_cost")
 _XUNIT = lazy_regex(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_.*)?")
 _REPEATED = "__pytest_repeat_step_number"
-"""The parameter that pytest-repeat gives to each run of a test."""
+"""The parameter that pytest-repeat adds to each run of a test."""
 
 
 class _Run(Protocol):
@@ -524,7 +523,7 @@ class _Run(Protocol):
 def replay_of(test: Any, run: _Run) -> Replay:
     """The recording of a test's client calls: ``<tests>/llmtune/<module>.<class>.<test>.cassette.json``.
 
-    Marks of the module, the class and the function add up; of one key the nearest mark's value is in force.
+    Marks of module, class and function are merged; the nearest mark's value wins.
 
     Args:
         test: a pytest item; only its name, path and markers are read.
@@ -550,15 +549,15 @@ def replay_of(test: Any, run: _Run) -> Replay:
 
 
 def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _Run) -> Replay:
-    """The recording of what a fixture of a wider scope than one test asks.
+    """The recording of a fixture with a wider scope than one test.
 
-    ``<tests>/llmtune/<module>.<class>.fixture.<name>.cassette.json``; of a fixture for the whole session, or for a
-    package, ``<directory>/llmtune/<scope>.fixture.<name>.cassette.json``.
+    ``<tests>/llmtune/<module>.<class>.fixture.<name>.cassette.json``; for session or package scope,
+    ``<directory>/llmtune/<scope>.fixture.<name>.cassette.json``.
 
     Args:
-        directory: where the fixture is defined, or the tests of its module are.
+        directory: of the fixture's definition, or of its module's tests.
         scope: ``session``, ``package``, or the module's stem and the class.
-        name: of the fixture, with the index of its parameter where it has one.
+        name: the fixture's name, with the index of its parameter, if any.
         node: what to select to record it; empty for the whole session.
     """
     said = f"{scope}.fixture.{match[1] if (match := _XUNIT.fullmatch(name)) else name}"
@@ -587,13 +586,13 @@ def _flag(value: Any) -> bool:
 
 
 def _file_stem(test: Any) -> str:
-    """A name that every file system takes, and that no other test's file has, whatever the case of its letters."""
+    """A file name that is valid on every file system, and unique even if case is ignored."""
     nodeid = _without_repetition(test)
     return _safe(".".join([test.path.stem, *(part for part in nodeid.partition("::")[2].split("::") if part != "()")]))
 
 
 def _without_repetition(test: Any) -> str:
-    """The id of the test; all repetitions that pytest-repeat makes of it share its recording."""
+    """The test's node ID; all its repetitions by pytest-repeat share a recording."""
     parameters = getattr(getattr(test, "callspec", None), "params", {})
     nodeid: str = test.nodeid
     if _REPEATED not in parameters:

@@ -1,7 +1,7 @@
-"""Which HTTP traffic is meant: calls of models are recorded and counted; the rest is recorded, passed or refused.
+"""Classify HTTP traffic: model calls are recorded and counted; other requests are recorded, passed or refused.
 
-A request is a model's by its host (a provider's, or an endpoint that the run knows), by its path (``/chat/completions``,
-``:generateContent``) or by its body (a ``model`` and ``messages``). What counts as a call is decided by the response.
+A model call is recognised by its host (a provider's, or an endpoint of the run), its path (``/chat/completions``,
+``:generateContent``) or its body (``model`` and ``messages``). Whether it counts depends on the response.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = ["DEFAULTS", "Kind", "Rule", "Traffic", "endpoints_of", "is_answer", "
 
 
 class Kind(Enum):
-    """What happens to a request."""
+    """How a request is handled."""
 
     MODEL = "model"
     """Recorded and counted."""
     RECORD = "record"
-    """Recorded, and not counted."""
-    PASS = "pass"  # noqa: S105  # no password
-    """Left alone: sent while recording, refused without failing the test while the network is shut."""
+    """Recorded, but not counted."""
+    PASS = "pass"  # noqa: S105  # not a password
+    """Ignored: sent while recording, refused without failing the test while the network is blocked."""
     OPEN = "open"
-    """To a host of ``llmtune_allow_hosts``, or to a server of this very process: reached in every mode."""
+    """Always allowed: a host of ``llmtune_allow_hosts``, or a server of this process."""
     REFUSE = "refuse"
     """Fails the test in every mode."""
 
@@ -67,7 +67,7 @@ DEFAULTS = (
     "sts.*amazonaws.com pass",
     "login.microsoftonline.com pass",
 )
-"""In force before the user's own lines: hosts that libraries ask for other things than answers of models."""
+"""Default rules, before the user's own: hosts that libraries use for other purposes than model calls."""
 
 _ACTIONS = {kind.value: kind for kind in (Kind.PASS, Kind.RECORD, Kind.REFUSE)}
 
@@ -86,7 +86,7 @@ class Rule:
 
     hosts: HostPattern
     path: str
-    """What the URL's path begins with."""
+    """Prefix of the URL's path."""
     kind: Kind
 
     @classmethod
@@ -94,7 +94,7 @@ class Rule:
         """Read ``HOST[:PORT][/PATH] [pass|record|refuse]``.
 
         Raises:
-            SuiteError: the line says something else.
+            SuiteError: the line has another format.
         """
         where, _, action = line.strip().partition(" ")
         host, slash, path = where.partition("/")
@@ -112,22 +112,22 @@ class Traffic:
     """The rules of a run."""
 
     rules: tuple[Rule, ...] = ()
-    """The last that fits is in force."""
+    """The last match wins."""
     open_hosts: OpenHosts = field(default_factory=OpenHosts)
     own_ports: bool = True
-    """Whether servers of this process are left alone."""
+    """Whether servers of this process are always allowed."""
 
     @classmethod
     def of(cls, lines: Iterable[str], open_hosts: OpenHosts) -> Traffic:
         """The defaults and the user's own lines.
 
         Raises:
-            SuiteError: a line is unreadable.
+            SuiteError: a line is invalid.
         """
         return cls(tuple(map(Rule.of, (*DEFAULTS, *lines))), open_hosts)
 
     def kind(self, asked: Asked) -> Kind:
-        """What happens to a request."""
+        """How a request is handled."""
         url = urlsplit(asked.uri)
         host, port = host_name(url.hostname or ""), url.port or {"https": 443, "http": 80}.get(url.scheme)
         open_hosts = self.open_hosts
@@ -163,7 +163,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_own(port: int) -> bool:
-    """Whether this process itself listens at a port: then what is asked there runs here, and is no provider."""
+    """Whether this process listens at a port, so that requests to it do not go to a provider."""
     accepting = getattr(socket, "SO_ACCEPTCONN", None)
     try:
         numbers = [int(path.name) for path in Path("/dev/fd").iterdir()]
@@ -187,7 +187,7 @@ _OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completi
 
 
 def is_answer(text: str) -> bool:
-    """Whether a response has the shape of an answer of some provider's model: it then counts as a call."""
+    """Whether a response looks like an answer of a provider's model, and so counts as a call."""
     if not text:
         return False
     if any(map(_is_answer, documents_of(text))):
@@ -212,7 +212,7 @@ def _is_answer(data: Mapping[str, Any]) -> bool:
 
 
 def endpoints_of(urls: Iterable[str | None]) -> frozenset[tuple[str, int]]:
-    """(host, port) of the endpoints of models that a run knows by their URLs; what is no URL is left out."""
+    """(host, port) of model endpoints; invalid URLs are ignored."""
     found = set()
     for text in filter(None, urls):
         try:

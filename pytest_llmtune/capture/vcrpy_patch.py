@@ -1,4 +1,4 @@
-"""Requests of aiohttp and Tornado, through vcrpy's stubs for these libraries, in front of the test's recording."""
+"""Record and play requests of aiohttp and Tornado with vcrpy's stubs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["LIBRARIES", "patches"]
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
-    """(owner, name, what takes its place) in one of the libraries."""
+    """(owner, name, replacement) for one of the libraries."""
     owner, name, stub = LIBRARIES[module.__name__]
     client = getattr(module, owner)
     original = getattr(client, name)
@@ -62,11 +62,11 @@ LIBRARIES: dict[str, tuple[str, str, Any]] = {
     "tornado.simple_httpclient": ("SimpleAsyncHTTPClient", "fetch_impl", _tornado),
     "tornado.curl_httpclient": ("CurlAsyncHTTPClient", "fetch_impl", _tornado),
 }
-"""Modules, their client, its method that sends, and what takes its place."""
+"""Modules, their client, its sending method, and the replacement."""
 
 
 class _Cassette:
-    """What vcrpy's stubs talk to instead of a cassette, for one request and the redirects that follow it."""
+    """Used by vcrpy's stubs instead of a cassette, for one request and its redirects."""
 
     write_protected = False  # a request without a recording is refused by ``Replay.ask``
 
@@ -77,7 +77,7 @@ class _Cassette:
         return request
 
     def can_play_response_for(self, request: Request) -> bool:
-        """The first thing that a stub asks; what becomes of the request is kept on it until its end."""
+        """Called first by a stub; the request's flow is stored on it."""
         flow = Flow.of(self._replay, _asked(request))
         request.llmtune = flow
         if flow.played is None:
@@ -90,7 +90,7 @@ class _Cassette:
         return response | {"body": {"string": played.content}}
 
     def append(self, request: Request, response: dict[str, Any]) -> None:
-        """A real response came; one that aiohttp was redirected to was not asked about before."""
+        """Handle a real response; for a redirect target of aiohttp, this is the first call."""
         if not hasattr(request, "llmtune") and self.can_play_response_for(request):
             return
         headers = {name.lower(): ", ".join(values) for name, values in response["headers"].items()}
@@ -99,7 +99,7 @@ class _Cassette:
         request.llmtune.answered(status["code"], status["message"] or "", headers, body)
 
     def find_requests_with_most_matches(self, request: Request) -> list[tuple[Request]]:
-        """aiohttp's stub looks for the target of a redirect: it is the request itself."""
+        """Called by aiohttp's stub for the target of a redirect, which is the request itself."""
         return [(request,)]
 
 

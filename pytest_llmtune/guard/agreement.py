@@ -1,4 +1,4 @@
-"""Gates on what a judge says, where it agrees too little with hand labels."""
+"""Disable gates on a judge's metrics if it agrees too little with hand labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEASURED = ("inference_cost", "cost", "latency", "refused", "unknown")
 
 
 def held_to_agreement(verdict: Verdict, evaluation: Evaluation | None, grader: Grader) -> Verdict:
-    """The verdict, in which no gate on a judge's metrics is judged where the judge agrees too little with hand labels."""
+    """The verdict, with gates on a judge's metrics inconclusive if the judge agrees too little with hand labels."""
     if evaluation is None:
         return verdict
     for place, judge in enumerate(grader.parts):
@@ -56,7 +56,7 @@ def _with(verdict: Verdict, gate: Gate, prefix: str, *, first: bool) -> Verdict:
 
 
 def _is_its(gate: Gate, prefix: str, *, first: bool) -> bool:
-    """Whether a gate is on a metric of that judge; those of a list's first grader have no prefix."""
+    """Whether a gate is on a metric of this judge; those of a list's first grader have no prefix."""
     if prefix:
         return gate.metric.startswith(prefix)
     return first and not gate.metric.startswith(_MEASURED)

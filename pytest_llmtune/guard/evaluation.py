@@ -50,12 +50,12 @@ __all__ = [
 ]
 
 
-_write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # ASCII: lone surrogates are kept
+_write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # ASCII, to preserve lone surrogates
 _read = json.JSONDecoder().decode
 
 
 class SpilledResults(Sequence[ExampleResult]):
-    """As a tuple of results, one for each example; each is made anew, of what is on disk, when it is looked at."""
+    """Like a tuple of results, one per example, but stored on disk; each access builds a new object."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
@@ -63,7 +63,7 @@ class SpilledResults(Sequence[ExampleResult]):
         self._spool = Spool()
 
     def __setitem__(self, place: int, result: ExampleResult) -> None:
-        """The result of the example at this place; each is set before it is looked at."""
+        """Store the result of the example at this index; each must be set before it is read."""
         self._numbers[place] = self._spool.put(_write(_plain(result)))
 
     def __len__(self) -> int:
@@ -120,17 +120,17 @@ def _grade_line(metrics: dict[str, float], votes: Any, voted_answer: str | None,
     )
 
 
-_MANY = 10_000  # examples, past which their results are kept on disk
+_MANY = 10_000  # examples above which results are stored on disk
 
 Aggregate = Callable[[Sequence[float]], float]
 PERCENTILES = (50, 90, 95, 99)
-"""Of the latency, which are metrics: ``latency_p95``."""
+"""Percentiles of the latency that are metrics, such as ``latency_p95``."""
 mean: Aggregate = statistics.fmean
 
 
 @dataclass(slots=True)
 class Collector:
-    """A source that remembers every completion it passed on: what a recording is written from."""
+    """A source that collects all completions passed through, to write a recording from them."""
 
     source: Source
     gathered: Gathered = field(default_factory=Gathered)
@@ -152,7 +152,7 @@ class Completer(Protocol):
 
 @dataclass(slots=True)
 class _Meter:
-    """Adds up what one example asks: its own completion and those of a judge."""
+    """Adds up cost and usage of one example: its own completion and those of a judge."""
 
     source: Completer
     prices: PriceBook
@@ -170,11 +170,9 @@ class _Meter:
         self.paid += completion.paid
         self.usage += completion.usage
         self.latency += completion.latency
-        for exchange in completion.exchanges:  # a live source has looked; a recording may be older than the rule
+        for exchange in completion.exchanges:  # live sources check this; a recording may be older than the check
             if fault := next(filter(None, map(fault_of, choices_of(exchange))), ""):
-                raise CompletionError(
-                    f"the recorded answer is a fault of the provider's: {fault}; it is to be asked again"
-                )
+                raise CompletionError(f"the recorded answer is a provider error: {fault}; it must be requested again")
         return completion
 
 
@@ -186,9 +184,9 @@ async def _grade(grader: Grader, completion: Completion, example: Example, meter
 async def _graded(
     example: Example, request: CompletionRequest, grader: Grader, meter: _Meter
 ) -> tuple[Completion, ExampleGrade]:
-    """A completion and its grade; of a cascade those of the first step that accepts its answers, else of the last.
+    """A completion and its grade; for a cascade, those of the first step that accepts its answers, else of the last.
 
-    A cascade's grade has the metric ``escalated``: 1 where the first step was not enough.
+    A cascade's grade has the metric ``escalated``: 1 if the first step was not enough.
     """
     completion = await meter.ask(request)
     grade = await _grade(grader, completion, example, meter)
@@ -213,12 +211,12 @@ async def _evaluate_one(
     try:
         completion, grade = await _graded(example, request, grader, meter)
     except (EndpointError, BudgetExhaustedError):
-        raise  # no other example can fare better
+        raise  # no other example can succeed
     except CompletionError as error:
         return ExampleResult(example, "unknown", None, cost=meter.cost, error=str(error))
     runs = tuple(choice.run for choice in completion.choices if choice.run is not None)
     if grade.voted_answer is None and (raised := next((run.error for run in runs if run.error), None)):
-        grade = replace(grade, voted_answer=f"({raised})")  # what people see in place of an answer
+        grade = replace(grade, voted_answer=f"({raised})")  # shown instead of an answer
     refused = all(choice.finish_reason == "content_filter" for choice in completion.choices)
     return ExampleResult(
         example,
@@ -234,7 +232,7 @@ async def _evaluate_one(
 
 
 def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
-    """Of a mean Wilson's for outcomes of 0 and 1, else a bootstrap over examples; of another aggregate its own."""
+    """For a mean, Wilson's interval if all values are 0 or 1, else a bootstrap; for another aggregate, its bootstrap."""
     if aggregate is not mean:
         return bootstrap(values, aggregate)
     if all(value in (0.0, 1.0) for value in values):
@@ -247,7 +245,7 @@ def _figures(result: ExampleResult, grade: ExampleGrade) -> dict[str, float]:
 
 
 def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
-    """Of the latency, by nearest rank: so much or less did so many of a hundred examples take."""
+    """Latency percentiles by nearest rank."""
     ordered = sorted(latencies)
     return {f"latency_p{part}": ordered[-(-part * len(ordered) // 100) - 1] for part in PERCENTILES if ordered}
 
@@ -259,17 +257,17 @@ def evaluation_of(
     paid: Decimal = Decimal(0),
     aggregate: Aggregate = mean,
 ) -> Evaluation:
-    """Add up per-example results.
+    """Aggregate per-example results.
 
     Args:
         config: OpenAI parameters and prompt, as in the lock file.
-        results: one for each example.
-        paid: USD really spent to get them.
-        aggregate: from the values of one metric over examples to the suite's value.
+        results: one per example.
+        paid: USD actually spent on them.
+        aggregate: maps a metric's values over examples to the suite's value.
     """
     columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     costs, cost = array("d"), Decimal(0)
-    for result in results:  # once: they may lie on disk
+    for result in results:  # one pass: they may be on disk
         if result.grade is not None:
             cost += result.cost
             costs.append(float(result.cost))
@@ -295,9 +293,9 @@ def evaluation_of(
 def _agreement(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """``kappa`` and ``base_rate`` of each judge with hand-labelled rows, under the judge's prefix.
 
-    Cohen's kappa (1960) is the agreement beyond what two raters with these rates would have by chance: 1 is full agreement,
-    0 no more than chance. Where both always say the same, chance explains all, and it is 0. The base rate is the agreement
-    of always giving the commoner label.
+    Cohen's kappa (1960) is the agreement beyond what two raters with these rates would reach by chance: 1 is full agreement,
+    0 no more than chance. If both always give the same label, it is 0. The base rate is the agreement of always giving the
+    more common label.
     """
     found: dict[str, float] = {}
     for name, labels in columns.items():
@@ -313,16 +311,16 @@ def _agreement(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def _aggregated(name: str, values: Sequence[float], aggregate: Aggregate) -> float:
-    """Of a suite's rows; ``row_rate`` is its worst row's."""
+    """The value of a metric over a suite's rows; ``row_rate`` is that of the worst row."""
     return min(values) if name == ROW_RATE else aggregate(values)
 
 
 def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:
-    """One request for each example, in order; equal ones get draws of their own."""
+    """One request per example, in order; equal ones get different draws."""
     draws: Counter[bytes] = Counter()
     for example in examples:
         request = config.asked(example)
-        key = bytes.fromhex(request.key)  # half as large: all of them are remembered
+        key = bytes.fromhex(request.key)  # half the size: all of them are kept
         yield replace(request, draw=draws[key])
         draws[key] += 1
 
@@ -339,16 +337,16 @@ async def evaluate(
     on_result: Callable[[int, ExampleResult, Decimal], None] | None = None,
     requests: Iterable[CompletionRequest] | None = None,
 ) -> Evaluation:
-    """Ask and grade every example, with ``concurrency`` examples in flight.
+    """Complete and grade every example, with ``concurrency`` examples in flight.
 
     Args:
-        on_result: told (number done so far, the result, USD spent so far) as each example is finished.
-        requests: one for each example, where these are only some of the rows; default: ``requests_of`` the examples.
+        on_result: called with (number done, result, USD spent so far) as each example finishes.
+        requests: one per example, if these are only some of the rows; default: ``requests_of`` the examples.
 
     Raises:
         EndpointError: no request can succeed (wrong key, unknown model).
-        BudgetExhaustedError: the next request might pass a budget.
-        StaleRecordingError: replaying, and an example has no recording.
+        BudgetExhaustedError: the next request might exceed a budget.
+        StaleRecordingError: in replay, an example has no recording.
     """
     results: dict[int, ExampleResult] | SpilledResults = SpilledResults(examples) if len(examples) > _MANY else {}
     asked = requests_of(config, examples) if requests is None else requests
@@ -370,12 +368,12 @@ async def evaluate(
 
 
 async def all_of(jobs: Iterable[Awaitable[None]]) -> None:
-    """Run jobs together; the first error cancels the others, waits for them, and is raised as it is."""
+    """Run jobs concurrently; the first error cancels the others, waits for them, and is raised unchanged."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            if not task.cancelling():  # cancelled once, it keeps what is on its way; twice, it would leave it
+            if not task.cancelling():  # cancelled once, it stores answers in flight; twice, it would drop them
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

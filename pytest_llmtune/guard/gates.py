@@ -64,20 +64,20 @@ def judge(
     prices: Mapping[str, Mapping[str, Decimal]] | None = None,
     accepted: bool = False,
 ) -> Verdict:
-    """Hold an evaluation against its criteria.
+    """Judge an evaluation by its criteria.
 
     Args:
-        evaluation: None where nothing could be measured, which needs a reason in ``stale``.
-        baseline: None before the first tuning: what depends on it is then not judged.
-        aggregate: from the values of a metric over examples to the suite's value.
-        population: which row of the baseline each of today's is; None: rows are matched by their ids.
-        columns: what to show of a row.
-        fresh: whether answers are new where the baseline does not say which answers it saw.
-        prices: today's, as in the baseline: what changed is named beside a risen cost.
-        accepted: today becomes the baseline: what was the baseline is shown, and not held against it.
+        evaluation: None if nothing could be measured, which needs a reason in ``stale``.
+        baseline: None before the first tuning; gates that depend on it are then not judged.
+        aggregate: maps a metric's values over examples to the suite's value.
+        population: matches today's rows to the baseline's; None: rows are matched by ID.
+        columns: which columns of a row to show.
+        fresh: whether answers are new if the baseline does not tell which answers it had.
+        prices: today's prices, as in the baseline, to explain a higher cost.
+        accepted: today's result becomes the baseline; the old baseline is shown, but does not gate.
 
     Raises:
-        SuiteError: a gate names a metric that the grader does not give.
+        SuiteError: a gate names a metric that the grader does not return.
     """
     if baseline and population is None and evaluation:
         population = match((result.example for result in evaluation.results), baseline)
@@ -129,7 +129,7 @@ def judge(
 
 
 def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: Criteria, baseline: Lock) -> str:
-    """Both scores and both costs, side by side."""
+    """Old and new score and cost, for a note."""
     metric = criteria.metric
     was, rows = baseline.metrics.get(metric), _measured(baseline)
     known = len(evaluation.results) - len(evaluation.unknown)
@@ -148,7 +148,7 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
 
 
 def unjudged(evaluation: Evaluation | None, criteria: Criteria, stale: Sequence[Stale], shard: ShardFacts) -> Verdict:
-    """A shard's figures: its few rows are held against nothing; the shards together are."""
+    """A shard's result without judging it; only all shards together are judged."""
     count = len(evaluation.results) if evaluation else 0
     note = f"shard {shard.name}, {count} of {shard.rows} rows: not judged; judge all shards: pytest --llm-merge=DIR"
     return Verdict(
@@ -225,7 +225,7 @@ def _limit_gate(
 
 
 def _below(evaluation: Evaluation, limit: Limit, column: str | None) -> str:
-    """The rows below a limit on ``row_rate``, the worst first."""
+    """The rows below a limit on ``row_rate``, worst first."""
     rates = [
         (result.grade.metrics[ROW_RATE], result.example.index + 1)
         for result in evaluation.results
@@ -238,17 +238,17 @@ def _below(evaluation: Evaluation, limit: Limit, column: str | None) -> str:
 
 
 def _within(value: float | Decimal, limit: Decimal, *, low: bool) -> bool:
-    """Dollars are compared exactly; means of floats may be a rounding away from their limit. NaN is never within."""
+    """Whether a value is within its limit: exact for USD, with a tolerance for float means; NaN never is."""
     if isinstance(value, Decimal):
         return value >= limit if low else value <= limit
     return value >= float(limit) - _TOLERANCE if low else value <= float(limit) + _TOLERANCE
 
 
 def _drop_gate(comparison: Comparison | None, criteria: Criteria, baseline: Lock, known: int) -> Gate:
-    """Today against the baseline over the rows that both have.
+    """Compare today with the baseline over the rows that both have.
 
-    A row whose answers are the recorded ones of the baseline is lost by a change of code, prompt, data or grader, never by
-    luck; chance is looked at only where answers are new.
+    If a row's answers are the baseline's recorded ones, only a change of code, prompt, data or grader can flip it; chance is
+    considered only for new answers.
     """
     rows = comparison.shared.rows if comparison else 0
     allowed = criteria.max_drop or 0.0
@@ -273,7 +273,7 @@ def _drop_gate(comparison: Comparison | None, criteria: Criteria, baseline: Lock
 
 
 def _measured(baseline: Lock) -> int:
-    """How many rows of the baseline have an outcome."""
+    """Number of rows of the baseline with an outcome."""
     return sum(1 for example in baseline.examples if example.metrics)
 
 
@@ -289,7 +289,7 @@ def _moved(shared: Paired, criteria: Criteria, allowed: float) -> str:
 
 
 def _allowance(criteria: Criteria, allowed: float, chance: str, over: bool, significant: bool) -> str:
-    """What would be allowed, and which of the two rules was broken."""
+    """The allowed drop, and which of the two rules was violated."""
     if not chance:
         if criteria.max_drop is not None:
             return f"; max_drop allows {number(allowed)}"
@@ -306,7 +306,7 @@ def _allowance(criteria: Criteria, allowed: float, chance: str, over: bool, sign
 
 
 def _worst(evaluation: Evaluation, criteria: Criteria) -> Gate | None:
-    """A gate that fails where no row is right and nothing else says so: what cannot get worse would be green for ever."""
+    """A gate that fails if every row has the worst score and no other gate fails: it could never fail later."""
     worst = 0.0 if criteria.mode == "max" else 1.0
     if evaluation.metrics.get(criteria.metric) != worst:
         return None
@@ -323,9 +323,9 @@ def _cost_gates(
     evaluation: Evaluation,
     prices: Mapping[str, Mapping[str, Decimal]],
 ) -> list[Gate]:
-    """Today's cost per instance against the baseline's, over the same rows; none where they cannot be told."""
+    """Compare the cost per instance with the baseline's over the same rows; no gates if unknown."""
     before, now = comparison.cost_before, comparison.cost_now
-    if before is None:  # written before rows had costs of their own
+    if before is None:  # written before rows had costs
         locked = baseline.metrics.get("inference_cost")
         if locked is None or not comparison.whole or comparison.shared.rows != _measured(baseline):
             return []
@@ -344,7 +344,7 @@ def _cost_gates(
 
 
 def _dollars_apart(before: Decimal, now: Decimal) -> tuple[str, str]:
-    """Two costs, shown alike where they differ by no more than the rounding of floats."""
+    """Two formatted costs, equal if they differ only by float rounding."""
     if math.isclose(before, now, rel_tol=_TOLERANCE):
         return dollars(now), dollars(now)
     return apart(before, now, money=True)
@@ -353,7 +353,7 @@ def _dollars_apart(before: Decimal, now: Decimal) -> tuple[str, str]:
 def _why_dearer(
     comparison: Comparison, baseline: Lock, evaluation: Evaluation, prices: Mapping[str, Mapping[str, Decimal]]
 ) -> str:
-    """What makes the same rows dearer: a price, by model and with both numbers; the prompt; or other answers."""
+    """Why the same rows cost more: a price, by model with both values; the prompt; or other answers."""
     reasons = []
     for model, today in prices.items():
         old = baseline.prices.get(model, {})
@@ -371,7 +371,7 @@ def _why_dearer(
 
 
 def conclusive(evaluation: Evaluation, max_unknown: int) -> bool:
-    """Whether enough examples were completed to judge by, and to be a baseline."""
+    """Whether enough examples were completed for a verdict, or a baseline."""
     return len(evaluation.unknown) <= max_unknown and len(evaluation.unknown) < len(evaluation.results)
 
 

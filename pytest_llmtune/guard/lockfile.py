@@ -40,20 +40,20 @@ __all__ = [
 VERSION = 1
 MAX_BYTES = 64_000_000
 _MOST_EXAMPLES = 500_000
-_HEAVIEST = 1_000_000  # bytes of memory of one example
+_HEAVIEST = 1_000_000  # limit in bytes of memory for one example
 _SHOWN_ANSWER, _SHOWN_VOTES = 200, 5
 _HEADER = (
     "# Written by `pytest --llm-tune` or `--llm-accept` (pytest-llmtune); commit it.\n"
     "# Plain `pytest` holds today's result against this baseline.\n"
 )
 _CONFLICT = lazy_regex(r"^(<{7}|>{7}|\|{7})( |$)|^={7}$", re.MULTILINE)
-# what YAML may not hold raw, and what turns text around when a diff is read
+# characters that YAML must not contain raw, and bidirectional marks, which mislead the reader of a diff
 _ESCAPED = lazy_regex("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure and its 95 % interval."""
+    """A value and its 95 % interval."""
 
     value: float
     low: float | None = None
@@ -61,7 +61,7 @@ class Measured:
 
     @classmethod
     def of(cls, value: float | Decimal, interval: Interval | None = None) -> Measured:
-        """Rounded to 12 digits: beyond them floats differ between machines, and the file would change for nothing."""
+        """Round to 12 digits: beyond them floats differ between machines, and the file would change for no reason."""
         bounds = (interval.low, interval.high) if interval else ()
         return cls(*(float(f"{float(number):.12g}") for number in (value, *bounds)))
 
@@ -72,25 +72,25 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class LockedExample:
-    """The outcome of one example in the baseline; long answers are cut."""
+    """The outcome of one example in the baseline; long answers are truncated."""
 
     id: str
     index: int
     status: Literal["ok", "refused", "unknown"]
     metrics: Mapping[str, float]
     responses: int
-    """How many answers were asked for and got."""
+    """Number of answers."""
     votes: tuple[tuple[str, int], ...] = ()
     """The most frequent answers with their counts."""
     voted_answer: str | None = None
     asked: str = ""
-    """16 hex digits of what the row asks; empty in files of earlier versions."""
+    """16 hex digits of a hash of the row's prompt columns; empty in files of earlier versions."""
     answers: str = ""
-    """8 hex digits of the answers that were graded: others are new answers. Empty in files of earlier versions."""
+    """8 hex digits of a hash of the graded answers; empty in files of earlier versions."""
     cost: Decimal | None = None
     """USD of this instance; None in files of earlier versions."""
     calls: tuple[str, ...] = ()
-    """Digests of the calls of a task's first run, in order."""
+    """Hashes of the calls of a task's first run, in order."""
 
     @classmethod
     def of(cls, result: ExampleResult, asked: str = "") -> LockedExample:
@@ -117,19 +117,19 @@ class LockedExample:
 
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
-    """One configuration that a search tried."""
+    """One configuration tried by a search."""
 
     number: int
     """From 1."""
     config: Mapping[str, Any]
     score: Measured | None
-    """The tuned metric on the tuning rows; None where the trial has none."""
+    """The tuned metric on the tuning rows; None if the trial has none."""
     inference_cost: Decimal | None
     """Mean USD per instance."""
     spent: Decimal
-    """USD of this trial."""
+    """USD spent on this trial."""
     status: str
-    """``done``, ``pruned``, ``over_budget``, ``failed``; as the tuner says."""
+    """``done``, ``pruned``, ``over_budget`` or ``failed``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class StudySummary:
 
     trials: tuple[TrialSummary, ...]
     spent: Decimal
-    """USD of the whole search."""
+    """USD spent on the whole search."""
     stopped_by: str
     optimization_budget: Decimal | None = None
     inference_budget: Decimal | None = None
@@ -147,9 +147,9 @@ class StudySummary:
     winner: int | None = None
     """The number of the winning trial."""
     tuning: Measured | None = None
-    """The winner's score on the rows the search saw; optimistic, since it was chosen for it."""
+    """The winner's score on the rows used in the search; optimistic, because it was selected by it."""
     heldout: Measured | None = None
-    """The winner's score on rows held out of the search."""
+    """The winner's score on rows not used in the search."""
     front: tuple[TrialSummary, ...] = ()
     """With ``prefer: pareto``, the configurations that none is both better and cheaper than, the best first."""
     note: str | None = None
@@ -214,7 +214,7 @@ class Lock:
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> Lock:
-        """The lock in the content of a file, wherever that is kept; ``path`` is what messages call it.
+        """Parse a lock file's content; ``path`` is for messages only.
 
         Raises:
             LockError: as ``read``.
@@ -244,7 +244,7 @@ class Lock:
         return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{''.join(lines)}"
 
     def write(self, path: Path) -> bool:
-        """Write atomically; False where the file already says exactly this.
+        """Write atomically; False if the file already had this content.
 
         Raises:
             LockError: the file cannot be written.
@@ -256,7 +256,7 @@ class Lock:
 
 
 def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
-    """Examples that did alike share what they have in common: a lock file may hold hundreds of thousands."""
+    """Share equal metrics between examples: a lock file may have hundreds of thousands."""
     known: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
     for example in examples:
         yield dataclasses.replace(
@@ -270,9 +270,9 @@ def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
 
 
 def short_answer(answer: str) -> str:
-    """An answer as the lock file keeps it: at most 200 characters, and such as UTF-8 can say."""
+    """An answer as stored in the lock file: at most 200 characters, valid in UTF-8."""
     cut = answer if len(answer) <= _SHOWN_ANSWER else answer[: _SHOWN_ANSWER - 3] + "..."
-    return cut.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
+    return cut.encode("utf-8", "replace").decode()  # lone surrogates cannot be encoded
 
 
 def _mend(path: Path) -> str:
@@ -295,7 +295,7 @@ def _text(content: bytes, path: Path) -> str:
     try:
         text = content.decode().replace("\r\n", "\n").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise LockError(f"{path}: the lock file is no UTF-8 text (byte {error.start}). {_mend(path)}") from None
+        raise LockError(f"{path}: the lock file is not UTF-8 text (byte {error.start}). {_mend(path)}") from None
     if conflict := _CONFLICT.search(text):
         line = text.count("\n", 0, conflict.start()) + 1
         raise LockError(
@@ -306,7 +306,7 @@ def _text(content: bytes, path: Path) -> str:
 
 
 def _divided(text: str) -> tuple[Any, list[str]]:
-    """The file's data, and its lines of examples apart: as JSON, 100 times faster than as YAML, and one at a time."""
+    """The file's head, and its example lines, which are read as JSON: 100 times faster than as YAML, and one at a time."""
     start, mark, rest = text.partition("\nexamples:\n")
     lines = rest.splitlines() if mark else []
     if len(lines) > _MOST_EXAMPLES:
@@ -315,7 +315,7 @@ def _divided(text: str) -> tuple[Any, list[str]]:
         for line in lines:
             _read_line(line)
     except (ValueError, RecursionError):
-        return load(text), []  # edited by hand: still YAML
+        return load(text), []  # edited by hand: read all as YAML
     return load(start), lines
 
 
@@ -326,7 +326,7 @@ def _examples(lines: Iterable[str]) -> Iterator[LockedExample]:
 
 def _read_line(line: str) -> Any:
     if not line.startswith("- {"):
-        raise ValueError("not an example as we write it")
+        raise ValueError("not an example in the expected format")
     if json_weight(line) > _HEAVIEST:
         raise ValueError("an example of more than a megabyte")
     return json.loads(line[2:])
@@ -342,7 +342,7 @@ class _Line(dict[str, Any]):
 
 
 def head(data: Mapping[str, Any]) -> str:
-    """YAML of everything but the examples."""
+    """YAML of everything except the examples."""
     import yaml
 
     study = data.get("study")
@@ -365,7 +365,7 @@ def _numbers(price: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _study(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is not known; the trials last, one a line."""
+    """Without unknown values; trials last, one per line."""
     known = {name: value for name, value in study.items() if value is not None and name != "trials"}
     figures: dict[str, Any] = {name: _filled(known[name]) for name in ("tuning", "heldout") if name in known}
     money = {name: _Number(known[name]) for name in _MONEY & known.keys()}
@@ -381,19 +381,19 @@ _MONEY = {"spent", "optimization_budget", "inference_budget", "inference_cost"}
 
 
 class _Number(str):
-    """An amount written in digits, without quotes; the text of a finite ``Decimal``."""
+    """The text of a finite ``Decimal``, written without quotes."""
 
     __slots__ = ()
 
 
 @cache
 def _dumper() -> Any:
-    """A safe dumper with our two styles; made on first use, because yaml must not be imported before."""
+    """A safe dumper with our two styles; created on first use, to import yaml lazily."""
     import yaml
 
     class HeadDumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - yaml names it
-            return True  # equal values are written twice: a lock file holds no aliases
+            return True  # a lock file has no aliases
 
     def line(dumper: yaml.SafeDumper, data: _Line) -> yaml.Node:
         return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
@@ -401,12 +401,12 @@ def _dumper() -> Any:
     def number(dumper: yaml.SafeDumper, data: _Number) -> yaml.Node:
         digits = format(Decimal(data), "f")
         digits = digits.rstrip("0").rstrip(".") if "." in digits else digits  # 0.10 and 0.1 are the same amount
-        if Decimal(digits) != Decimal(repr(float(digits))):  # a YAML reader would lose digits: text keeps them
+        if Decimal(digits) != Decimal(repr(float(digits))):  # a YAML reader would lose digits: write a string
             return dumper.represent_scalar("tag:yaml.org,2002:str", digits)
         return dumper.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in digits else 'int'}", digits)
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
-        odd = any(character in data for character in "\x85\u2028\u2029\ufeff")  # line ends that other styles swallow
+        odd = any(character in data for character in "\x85\u2028\u2029\ufeff")  # line separators that other styles drop
         style = '"' if odd else "|" if "\n" in data.strip() else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 

@@ -1,4 +1,4 @@
-"""Make the report of a suite from its evaluation."""
+"""Create the report of a suite from its evaluation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of", "undecla
 
 @dataclass(frozen=True, slots=True)
 class SuiteLocation:
-    """Where a suite stands and where its files go."""
+    """Where a suite is declared, and where its files are."""
 
     nodeid: str
     path: str
@@ -42,7 +42,7 @@ class SuiteLocation:
 
 
 def recording_facts(path: Path, settings: Settings, recording: Recording, missing: int) -> RecordingFacts | None:
-    """What there is to say of a suite's recording; None where the mode neither reads nor writes it."""
+    """Facts about a suite's recording; None if the mode neither reads nor writes it."""
     if settings.mode is Mode.LIVE:
         return None
     written = settings.mode in (Mode.TUNE, Mode.RECORD_ALL)
@@ -64,7 +64,7 @@ class Declared(Protocol):
 
 
 class ReportedRun(Declared, Protocol):
-    """A suite in a run, as far as a report tells of it."""
+    """A suite in a run, with what a report needs."""
 
     @property
     def split(self) -> Split: ...
@@ -90,11 +90,11 @@ def report_of(
     shard: ShardFacts | None = None,
     accepted: bool = False,
 ) -> SuiteReport:
-    """Judge an evaluation against the suite's criteria and the baseline; a shard's is not judged.
+    """Judge an evaluation by the suite's criteria and the baseline; a shard's is not judged.
 
     Args:
-        config: the configuration that was evaluated.
-        accepted: the baseline is being replaced: it is shown, and not held against today.
+        config: the evaluated configuration.
+        accepted: the baseline is being replaced; it is shown, but does not gate.
     """
     suite, place = run.suite, run.place
     criteria = criteria_of(suite, reused=run.split.reused)
@@ -125,7 +125,7 @@ def report_of(
         verdict,
         criteria,
         evaluation,
-        baseline if shard is None else None,  # the merging run has its own
+        baseline if shard is None else None,  # the merging run reads it itself
         baseline.study if shard is None else None,
         compared,
         facts,
@@ -137,7 +137,7 @@ def report_of(
 
 
 def _left_out(split: Split) -> tuple[str, ...]:
-    """How the data were read, and rows that were dropped without anybody asking for it."""
+    """Notes on how the data were read, and on rows dropped automatically."""
     dataset = split.dataset
     if dataset is None or not dataset.dropped:
         return dataset.notes if dataset else ()
@@ -150,7 +150,7 @@ def _left_out(split: Split) -> tuple[str, ...]:
 
 
 def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
-    """A suite that could not be judged: reports of the run tell of it too."""
+    """The report of a suite that could not be judged."""
     suite, place = run.suite, run.place
     return SuiteReport(
         suite.name,
@@ -166,6 +166,6 @@ def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: De
 
 
 def undeclared(place: SuiteLocation, name: str, mode: Mode, problem: str) -> SuiteReport:
-    """A suite whose declaration is wrong: it has no keys yet to report by."""
+    """The report of a suite with an invalid declaration."""
     verdict = Verdict("error", Criteria().metric, problem=problem)
     return SuiteReport(name, place.nodeid, place.path, place.line, mode.value, verdict, Criteria())

@@ -1,4 +1,4 @@
-"""The result of a suite, the one value that every report is made from."""
+"""The result of a suite, from which every report is made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MEANING = {
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One configuration evaluated beside the chosen one, over the same rows."""
+    """Another configuration evaluated over the same rows."""
 
     label: str
     config: Mapping[str, Any]
@@ -71,36 +71,36 @@ class SuiteReport:
     verdict: Verdict
     criteria: Criteria
     evaluation: Evaluation | None = None
-    """None where nothing could be measured."""
+    """None if nothing could be measured."""
     baseline: Lock | None = None
     study: StudySummary | None = None
-    """The search of this run, else the one the lock file tells of."""
+    """The search of this run, else that of the lock file."""
     compared: tuple[Compared, ...] = ()
     recording: RecordingFacts | None = None
     notes: tuple[str, ...] = ()
     spent: Decimal = Decimal(0)
-    """USD this suite cost in this run."""
+    """USD spent on this suite in this run."""
     shard: ShardFacts | None = None
-    """Which part of the suite's rows this is; None: all of them."""
+    """The part of the suite's rows; None: all."""
     columns: RowColumns = field(default_factory=RowColumns)
-    """What a row asks and expects, for showing it."""
+    """The columns to show of a row."""
     reasoning: tuple[tuple[str, str], ...] = ()
-    """``Marks.key``: what opens and closes reasoning in a response, where the suite names its own marks."""
+    """``Marks.key``: the marks of reasoning in a response, if the suite gives its own."""
 
     @property
     def marks(self) -> Marks:
-        """What stands between them in a response is reasoning, and is shown folded."""
+        """The marks of reasoning in a response, which is shown collapsed."""
         return marks_by_key(self.reasoning)
 
     @property
     def status(self) -> str:
-        """The verdict in one word, and whether nothing of its quality could have failed."""
+        """The verdict in one word, with a remark if no quality gate could have failed."""
         gated = self.criteria.judges_drops or any(gate.metric == self.criteria.metric for gate in self.verdict.gates)
         return self.verdict.status if gated or not self.verdict.passed else "passed, not gated"
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader must know beside the figures: of the verdict, of the run, of the recording."""
+        """Remarks on the verdict, the run and the recording."""
         unused = self.recording.unused if self.recording else 0
         mending = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
         notes = (*self.verdict.notes, *self.notes, *([mending] if unused else []))
@@ -113,7 +113,7 @@ class SuiteReport:
 
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
-        """What to run next and what it does, the most likely first; empty where all is well."""
+        """Commands to run next and what they do, most likely first; empty if nothing is wrong."""
         options = dict.fromkeys(stale.option for stale in self.verdict.stale) or dict.fromkeys(self._mending())
         if any(gate.name == "max_unknown" and not gate.passed for gate in self.verdict.gates):
             again = self.mode in (
@@ -127,7 +127,7 @@ class SuiteReport:
 
     def _mending(self) -> tuple[str, ...]:
         verdict = self.verdict
-        if verdict.passed or verdict.status == "error":  # an error's own text says what to do
+        if verdict.passed or verdict.status == "error":  # the error message says what to do
             return ()
         if any(gate.name == "max_drop" and not gate.conclusive for gate in verdict.gates):
             return ("--llm-accept",)
@@ -137,19 +137,19 @@ class SuiteReport:
         return ("--llm-accept", "--llm-tune") if only_baseline else ("--llm-tune",)
 
     def to_data(self) -> dict[str, Any]:
-        """JSON data: numbers, text, lists and mappings; USD as text with all its digits.
+        """JSON data, with USD as strings with all digits.
 
-        To cross processes, send ``report.json.dumps``: its ASCII survives transports that choke on lone surrogates.
+        Between processes, send ``guard.results_file.dumps``: its ASCII survives transports that fail on lone surrogates.
         """
         data: dict[str, Any] = to_plain(self)
         return data
 
     @classmethod
     def from_data(cls, data: Any) -> SuiteReport:
-        """The report that ``to_data`` made ``data`` from.
+        """Read a report from ``to_data``'s data.
 
         Raises:
-            ReportError: the data have another shape; the message names the place.
+            ReportError: the data have another shape; the message names the path.
         """
         try:
             return from_plain(cls, data)

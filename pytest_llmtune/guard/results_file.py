@@ -28,11 +28,11 @@ MAX_BYTES = 1_000_000_000
 
 
 def dumps(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), killed: Decimal = Decimal(0)) -> str:
-    """The document, one suite a line, in ASCII: no control character or direction mark of a model is left.
+    """The document in ASCII, one suite per line, so that no control character or bidirectional mark is left raw.
 
     Args:
-        calls: of the app's own tests.
-        killed: USD that earlier runs had spent which were killed.
+        calls: calls of the app's own tests.
+        killed: USD spent by earlier runs that were killed.
     """
     head = {
         "format": FORMAT,
@@ -50,7 +50,7 @@ def dumps(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), kille
 def write(
     path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), killed: Decimal = Decimal(0)
 ) -> None:
-    """Write the document atomically; arguments as of ``dumps``.
+    """Write the document atomically; arguments as for ``dumps``.
 
     Raises:
         ReportError: the file cannot be written.
@@ -65,14 +65,14 @@ def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
     """The reports in a document.
 
     Raises:
-        ReportError: no such document, or of a later version.
+        ReportError: not such a document, or of a later version.
     """
     try:
         data: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{where}: no JSON document: {error}") from None
+        raise ReportError(f"{where}: not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("suites"), list):
-        raise ReportError(f"{where}: no results of pytest-llmtune; write them with pytest --llm-json=FILE")
+        raise ReportError(f"{where}: not a results file of pytest-llmtune; write them with pytest --llm-json=FILE")
     if data.get("version") != VERSION:
         raise ReportError(f"{where}: results of version {data.get('version')!r}; this pytest-llmtune reads {VERSION}")
     try:
@@ -96,4 +96,4 @@ def read(path: Path) -> tuple[SuiteReport, ...]:
     except OSError as error:
         raise ReportError(f"{path}: the results cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
-        raise ReportError(f"{path}: no UTF-8 text") from None
+        raise ReportError(f"{path}: not UTF-8 text") from None

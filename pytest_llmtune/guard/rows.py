@@ -1,4 +1,4 @@
-"""What a row asks and what it expects, for matching rows and for showing them to people."""
+"""Question and reference columns of rows, for matching and displaying rows."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _EXCERPT = 300
 
 @dataclass(frozen=True, slots=True)
 class RowColumns:
-    """The columns of a suite's rows by what they are for."""
+    """The columns of a suite's rows by purpose."""
 
     asked: tuple[str, ...] = ()
-    """What the prompt uses; for a prompt that is a function, all that is no reference."""
+    """Columns used by the prompt; if it is a function, all that are not references."""
     reference: tuple[str, ...] = ()
-    """What the grader compares answers with; empty where it needs none."""
+    """Columns that the grader compares answers with; empty if it needs none."""
 
     @classmethod
     def of(cls, suite: Suite, template: Template, columns: Sequence[str]) -> RowColumns:
-        """The columns as ``template`` and the suite's grader use them, in the order of the data."""
+        """The columns used by ``template`` and the suite's grader, in the order of the data."""
         read = reference_columns(suite.grader, columns) - template.fields
-        expected = read & frozenset(REFERENCE_COLUMNS) or read  # a grading function may read the question too
+        expected = read & frozenset(REFERENCE_COLUMNS) or read  # a grading function may also read the question
         by_name = template.fields and not template.is_function
         asked = template.fields if by_name else (frozenset(columns) - expected or frozenset(columns))
         return cls(*(tuple(name for name in columns if name in part) for part in (asked, expected)))
 
     def key(self, row: Row) -> str:
-        """16 hex digits, equal for rows that ask the same, whatever their reference says."""
+        """16 hex digits of a hash: equal for rows with the same question, whatever their reference."""
         return digest({name: row.get(name) for name in self.asked})[:16]
 
     def question(self, row: Row) -> str:
-        """The beginning of what a row asks, on one line."""
+        """The beginning of a row's question, on one line."""
         return _shown(row, self.asked or tuple(row))
 
     def expected(self, row: Row) -> str:
-        """The beginning of a row's reference, on one line; empty where the grader needs none."""
+        """The beginning of a row's reference, on one line; empty if the grader needs none."""
         return _shown(row, self.reference)
 
 
@@ -60,5 +60,5 @@ def _shown(row: Row, columns: Sequence[str]) -> str:
 
 
 def answers_digest(responses: Iterable[str]) -> str:
-    """8 hex digits, equal for the same answers in any order."""
+    """8 hex digits of a hash: equal for the same answers in any order."""
     return digest(sorted(responses))[:8]

@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["Merged", "Shards", "merged"]
 
 
-_ADVICE = (
-    "run every shard once, on the same commit, into a directory of its own: pytest --llm-shard=K/N --llm-json=FILE"
-)
+_ADVICE = "run every shard once, on the same commit, into a separate directory: pytest --llm-shard=K/N --llm-json=FILE"
 
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """The results in a directory: of every suite all shards, each once."""
+    """The results in a directory: all shards of every suite, each once."""
 
     directory: Path
     suites: Mapping[str, tuple[SuiteReport, ...]]
@@ -41,8 +39,8 @@ class Shards:
         """Read every JSON file below a directory.
 
         Raises:
-            ReportError: no results are there, a file is something else, or shards are missing or there twice; one
-                message names all of them.
+            ReportError: no results, a file that is something else, or missing or duplicate shards; one message names all
+                of them.
         """
         files = sorted(directory.rglob("*.json"))
         found: defaultdict[str, list[tuple[Path, SuiteReport]]] = defaultdict(list)
@@ -60,7 +58,7 @@ class Shards:
         """All shards of one suite, in order.
 
         Raises:
-            ReportError: there is none.
+            ReportError: there are none.
         """
         if suite not in self.suites:
             raise ReportError(f"{suite}: {self.directory} holds no results of this suite; {_ADVICE}")
@@ -75,7 +73,7 @@ def _results(file: Path) -> tuple[SuiteReport, ...]:
 
 
 def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
-    """Why these are not all shards of a suite, each once; empty where they are."""
+    """Why these are not all shards of a suite, each once; empty if they are."""
     where: defaultdict[str, list[str]] = defaultdict(list)
     counts = set()
     for file, report in parts:
@@ -89,7 +87,7 @@ def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
         names = ", ".join(f"{name} in {files[0]}" for name, files in sorted(where.items()))
         return f"shards of different divisions: {names}"
     if twice := [f"{name} in {' and '.join(files)}" for name, files in where.items() if len(files) > 1]:
-        return f"there twice: shard {', '.join(twice)}"
+        return f"duplicate: shard {', '.join(twice)}"
     (count,) = counts
     lacking = [name for index in range(1, count + 1) if (name := f"{index}/{count}") not in where]
     return f"missing: shard {', '.join(lacking)}" if lacking else ""
@@ -101,35 +99,35 @@ def _ordered(parts: Iterable[SuiteReport]) -> tuple[SuiteReport, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What all shards of a suite found."""
+    """The combined result of all shards of a suite."""
 
     results: tuple[ExampleResult, ...]
-    """One for each row, in the order of the rows; empty where requests had no recording."""
+    """One per row, in the order of rows; empty if requests had no recording."""
     cost: Decimal
     missing: int
     """Requests without a recording."""
     detail: str
-    """How the first of them differs from what is recorded."""
+    """How the first of them differs from the recorded ones."""
     mode: str
     facts: RecordingFacts | None
 
     def evaluation(self, config: Config, aggregate: Aggregate) -> Evaluation | None:
-        """As one run over all rows makes it; None where requests had no recording."""
+        """The evaluation over all rows; None if requests had no recording."""
         if self.missing:
             return None
         return evaluation_of(config.to_lock(), self.results, paid=self.cost, aggregate=aggregate)
 
 
 def merged(parts: Sequence[SuiteReport], examples: Sequence[Example], state: Mapping[str, str]) -> Merged:
-    """Put the shards of one suite together.
+    """Merge the shards of one suite.
 
     Args:
-        parts: all of them, as ``Shards.of`` gives them.
-        examples: the suite's rows of today.
-        state: the fingerprints of today, as in ``ShardFacts``.
+        parts: all shards, as returned by ``Shards.of``.
+        examples: the suite's current rows.
+        state: the current fingerprints, as in ``ShardFacts``.
 
     Raises:
-        ReportError: a shard is of another state of the suite, or holds other rows.
+        ReportError: a shard has a different state or different rows.
     """
     name = parts[0].name
     for part in parts:
@@ -158,4 +156,6 @@ def _same_state(part: SuiteReport, first: SuiteReport, state: Mapping[str, str])
     if part.mode != first.mode:
         other.append(f"mode ({part.mode}, not {first.mode})")
     if other:
-        raise ReportError(f"{part.name}: shard {part.shard.name} was run with another {', '.join(other)}; {_ADVICE}")
+        raise ReportError(
+            f"{part.name}: shard {part.shard.name} was run with a different {', '.join(other)}; {_ADVICE}"
+        )

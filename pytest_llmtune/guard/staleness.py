@@ -1,4 +1,4 @@
-"""What was tested against what is locked: fingerprints and missing recordings."""
+"""Differences between the suite and its baseline: fingerprints and missing recordings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["BaselineConfig", "RequestPlan", "fingerprints_of", "lock_of", "price
 
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
-    """What a baseline was measured with, as the lock file keeps it."""
+    """Fingerprints of everything that a baseline depends on, as in the lock file."""
     known = [template.fingerprint for template in suite.space.templates]
     mine = config.template.fingerprint
     return {
@@ -46,7 +46,7 @@ def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) 
 
 
 def _counts(split: Split) -> str:
-    """Every row of the data is in one of these counts."""
+    """Counts that together cover every row of the data."""
     counts = {"tune": 0 if split.reused else len(split.tune), "test": len(split.test), "repeated": split.doubled}
     if split.dataset:
         counts |= {"filtered": split.dataset.filtered, "dropped for empty cells": split.dataset.dropped}
@@ -62,30 +62,30 @@ def lock_of(
     study: StudySummary | None,
     columns: RowColumns,
 ) -> Lock:
-    """Today's result as the suite's baseline."""
+    """A lock with today's result as baseline."""
     return Lock.of(suite.name, evaluation, prices=prices, fingerprints=fingerprints, study=study, key=columns.key)
 
 
 def prices_of(book: PriceBook, models: Iterable[str]) -> dict[str, dict[str, Decimal]]:
-    """Model to USD per 1M tokens, as the lock file keeps them."""
+    """Model to USD per 1M tokens, as in the lock file."""
     return {model: {kind: Decimal(usd) for kind, usd in book.price(model).to_plain().items()} for model in models}
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineConfig:
-    """The configuration in force, and how today's suite differs from the baseline's."""
+    """The locked configuration, and how the suite differs from the baseline's."""
 
     config: Config
 
     @classmethod
     def of(cls, suite: Suite, lock: Lock) -> BaselineConfig:
-        """The locked parameters, with the suite's own template: the locked one, or what became of it.
+        """The locked parameters with the suite's template: the locked one, or its changed version.
 
         Raises:
-            SuiteError: the lock file's configuration makes no sense.
+            SuiteError: the lock file's configuration is invalid.
         """
         templates = suite.space.templates
-        if "cascade" in lock.config:  # a step whose prompt changed is outside the space: to be searched again
+        if "cascade" in lock.config:  # a step with a changed prompt is outside the space and needs a new search
             return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader))
         known = {template.fingerprint: template for template in templates}
         template = known.get(lock.fingerprints.get("prompt", ""))
@@ -100,7 +100,7 @@ class BaselineConfig:
         return cls(Config.from_lock({**lock.config}, [template, *templates]))
 
     def notes(self, now: Mapping[str, str], lock: Lock) -> tuple[str, ...]:
-        """What a reader of the verdict should know of changes that need no new recording."""
+        """Notes on changes that need no new recording."""
         if now["dataset"] == lock.fingerprints.get("dataset"):
             return ()
         return (
@@ -109,7 +109,7 @@ class BaselineConfig:
         )
 
     def changed(self, now: Mapping[str, str], lock: Lock) -> list[str]:
-        """Which of prompt and dataset differ from the baseline's."""
+        """Which of prompt and dataset have changed since the baseline."""
         return [name for name in ("prompt", "dataset") if now[name] != lock.fingerprints.get(name)]
 
     def stale(
@@ -123,7 +123,7 @@ class BaselineConfig:
         grader: Grader,
         detail: str = "",
     ) -> tuple[Stale, ...]:
-        """Why the verdict is no fact yet, each with the one option that mends it; ``detail``: of a missing request."""
+        """Reasons why the verdict is stale, each with the option that fixes it; ``detail``: about a missing request."""
         found = []
         if missing:
             changed = self.changed(now, lock)
@@ -141,7 +141,7 @@ class BaselineConfig:
         return (*found, *self._outside(suite))
 
     def unlike(self, suite: Suite, lock: Lock) -> str:
-        """How what is locked differs from what the suite tests, and the commands that end it; empty where they agree."""
+        """How the locked configuration differs from the tested one, and the commands that fix it; empty if it does not."""
         if (outside := self._outside(suite)) != ():
             return f"{outside[0].what}; search again: pytest {outside[0].option}"
         if self.config.template.fingerprint != lock.fingerprints.get("prompt"):
@@ -152,17 +152,17 @@ class BaselineConfig:
         return ""
 
     def _outside(self, suite: Suite) -> tuple[Stale, ...]:
-        """Why the suite would not choose what is locked."""
+        """Why the suite could not choose the locked configuration."""
         found = []
         if self.config.following is not None and not suite.cascade:
             found.append(Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune"))
         if (reason := suite.space.why_not(self.config)) is not None:
-            found.append(Stale(f"the locked configuration lies outside the search space: {reason}", "--llm-tune"))
+            found.append(Stale(f"the locked configuration is outside the search space: {reason}", "--llm-tune"))
         return tuple(found)
 
 
 def _why(grader: Grader, lock: Lock, asked: int) -> str:
-    """What is known of a changed grader: that an extra makes the whole difference, or that nothing needs to be asked."""
+    """Why a grader changed: because of an extra, or else that no request is needed."""
     other = grader.elsewhere
     if other is not None and other.fingerprint == lock.fingerprints.get("grader"):
         return other.why
@@ -171,14 +171,14 @@ def _why(grader: Grader, lock: Lock, asked: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """Requests are made each time they are gone through: all at once they would fill memory."""
+    """The requests of a run, created on each iteration, because all at once may not fit in memory."""
 
     config: Config
     all: Sequence[Example]
-    """Of the suite: a row's draw counts those before it, whatever shard they are of."""
+    """All rows of the suite: a row's draw counts equal ones before it, in any shard."""
     shard: Shard | None = None
     unknown: frozenset[str] = frozenset()
-    """Rows, by id, that could not be completed when the baseline was made: they need no recording."""
+    """IDs of rows that could not be completed when the baseline was made, which need no recording."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -190,19 +190,19 @@ class RequestPlan:
         return zip(self.examples, self.requests(), strict=True)
 
     def requests(self) -> Iterator[CompletionRequest]:
-        """One for each of ``examples``."""
+        """One per example of ``examples``."""
         return (request for mine, request in self._everything() if mine)
 
     def missing(self, recording: Recording) -> tuple[int, str]:
-        """How many requests have no recording, and how the first of them differs from the nearest recorded one.
+        """Number of requests without a recording, and how the first differs from the nearest recorded one.
 
-        What other shards will take counts as used.
+        Requests of other shards are marked as used.
         """
         if self.config.runs_task:
             for example in self.all:
                 if not self._holds(example):
                     recording.leave_row(example.id)
-            return 0, ""  # known only once they have run
+            return 0, ""  # unknown before they have run
         count, detail = 0, ""
         excused = self.excused(recording)
         for mine, request in self._everything():
@@ -214,7 +214,7 @@ class RequestPlan:
         return count, detail
 
     def excused(self, recording: Recording) -> frozenset[tuple[str, int]]:
-        """The requests (key and draw) without a recording whose rows are unknown in the baseline too."""
+        """The unrecorded requests (key and draw) of rows that are unknown in the baseline too."""
         if not self.unknown or self.config.runs_task:
             return frozenset()
         asked = zip(self.all, requests_of(self.config, self.all), strict=True)
@@ -225,7 +225,7 @@ class RequestPlan:
         )
 
     def facts(self, state: Mapping[str, str]) -> ShardFacts | None:
-        """What the results of a shard say of themselves; None where the run is whole."""
+        """Description of a shard's results; None if the run covers all rows."""
         if self.shard is None:
             return None
         return ShardFacts(self.shard.index, self.shard.count, len(self.all), state)
@@ -241,7 +241,7 @@ class RequestPlan:
 def state_of(
     fingerprints: Mapping[str, str], lock_path: Path, prices: Mapping[str, Mapping[str, Decimal]]
 ) -> dict[str, str]:
-    """All that the results of a suite depend on, beside its recording."""
+    """Everything that a suite's results depend on, except its recording."""
     with open_regular(lock_path) as file:
         lock = hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
     return {

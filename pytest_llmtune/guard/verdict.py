@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _NAMED = 5
-"""Rows that a message names before it only counts them."""
+"""Maximum number of rows named in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Outcome:
     """The tuned metric."""
     voted_answer: str | None
     votes: int
-    """How many responses gave the voted answer."""
+    """Number of responses with the voted answer."""
     responses: int
 
 
@@ -62,35 +62,35 @@ class Flip:
     id: str
     index: int
     question: str
-    """The beginning of what was asked: the columns that the prompt uses."""
+    """The beginning of the columns that the prompt uses."""
     direction: Literal["lost", "gained"]
-    """``lost``: the metric got worse, whichever way is worse."""
+    """``lost``: the metric got worse."""
     before: Outcome
     now: Outcome
     expected: str = ""
-    """The beginning of the reference; empty where the grader needs none."""
+    """The beginning of the reference; empty if the grader needs none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """How today's rows stand to the baseline's. Rows are matched by what they ask, so that a new label makes no new row."""
+    """How today's rows match the baseline's. Rows are matched by question, so that a new label is not a new row."""
 
     pairs: Mapping[str, LockedExample]
-    """Today's id to the same row in the baseline."""
+    """Today's ID to the same row in the baseline."""
     added: tuple[int, ...] = ()
-    """Indexes of today's rows that the baseline does not have."""
+    """Indexes of today's rows that are not in the baseline."""
     removed: tuple[int, ...] = ()
-    """Indexes, in the baseline's data, of rows that are gone."""
+    """Indexes in the baseline's data of rows that were removed."""
     relabelled: tuple[int, ...] = ()
-    """Indexes of today's rows that ask the same as in the baseline, but changed in other columns."""
+    """Indexes of today's rows with an unchanged question but changes in other columns."""
 
     @property
     def is_same(self) -> bool:
-        """Whether both sides have the same rows, so that their scores can be compared."""
+        """Whether both sides have the same rows, so that their scores are comparable."""
         return not self.added and not self.removed
 
     def changes(self) -> str:
-        """``2 added (rows 31, 32), 1 removed (row 4)``; empty where every row is the same."""
+        """``2 added (rows 31, 32), 1 removed (row 4)``; empty if all rows are the same."""
         kinds = (("added", self.added), ("removed", self.removed), ("relabelled", self.relabelled))
         return ", ".join(f"{len(rows)} {kind} ({_named(rows)})" for kind, rows in kinds if rows)
 
@@ -102,10 +102,10 @@ def _named(rows: Sequence[int]) -> str:
 
 
 def match(examples: Iterable[Example], baseline: Lock, key: Callable[[Row], str] | None = None) -> Population:
-    """Find each row of today in the baseline: the identical row, else one that asks the same.
+    """Match today's rows to the baseline: the identical row, else one with the same question.
 
     Args:
-        key: equal for rows that ask the same; None: only identical rows match.
+        key: equal for rows with the same question; None: only identical rows match.
     """
     locked = {example.id: example for example in baseline.examples}
     pairs: dict[str, LockedExample] = {}
@@ -134,43 +134,43 @@ def match(examples: Iterable[Example], baseline: Lock, key: Callable[[Row], str]
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The tuned metric of some rows on both sides."""
+    """The tuned metric of rows on both sides."""
 
     before: float
     now: float
     drop: float
-    """How much worse; negative where it got better."""
+    """How much worse; negative if better."""
     lost: int
     gained: int
     rows: int
 
     @property
     def p_value(self) -> float:
-        """Exact McNemar, two-sided; for metrics other than 0 and 1 that is the sign test."""
+        """Exact McNemar test, two-sided; for metrics other than 0 and 1, the sign test."""
         return mcnemar_exact(self.lost, self.gained)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The baseline and today over the rows that both have measured."""
+    """Baseline and today over the rows measured on both sides."""
 
     shared: Paired
     recorded: Paired | None
-    """Rows whose answers are those of the baseline: what flipped there, flipped by a change of code or data alone."""
+    """Rows with the baseline's answers, where only a change of code or data can cause a flip."""
     fresh: Paired | None
-    """Rows with other answers than the baseline's, in which chance has a part."""
+    """Rows with new answers, where chance plays a part."""
     flips: tuple[Flip, ...]
     population: Population
     whole: bool
-    """Whether the shared rows are all that today has measured."""
+    """Whether the shared rows are all rows measured today."""
     cost_before: Decimal | None
-    """Mean USD per instance over the shared rows; None where the baseline's rows have no costs of their own."""
+    """Mean USD per instance over the shared rows; None if the baseline's rows have no costs."""
     cost_now: Decimal
 
 
 @dataclass(slots=True)
 class _Sides:
-    """Values of the same rows, gathered one by one."""
+    """Collects values of the same rows on both sides."""
 
     before: list[float] = field(default_factory=list)
     now: list[float] = field(default_factory=list)
@@ -202,12 +202,12 @@ def compare(
     columns: RowColumns | None = None,
     fresh: bool = False,
 ) -> Comparison | None:
-    """Compare row by row; None where no row has the metric on both sides.
+    """Compare row by row; None if no row has the metric on both sides.
 
     Args:
-        population: which row of the baseline each of today's is.
-        columns: what to show of a row.
-        fresh: whether answers are new where the baseline does not say which answers it saw.
+        population: matches today's rows to the baseline's.
+        columns: which columns of a row to show.
+        fresh: whether answers are new if the baseline does not tell which answers it had.
     """
     columns = columns or RowColumns()
     shared, recorded, new = _Sides(), _Sides(), _Sides()
@@ -285,7 +285,7 @@ class Limit:
     group: str | None = None
     """The value of the ``group_by`` column; None for the whole suite."""
     key: str = ""
-    """The suite's key that set it, where it is not ``min_<metric>`` or ``max_<metric>``."""
+    """The suite's key that set it, if not ``min_<metric>`` or ``max_<metric>``."""
 
     @property
     def name(self) -> str:
@@ -294,9 +294,9 @@ class Limit:
 
 
 def limits_of(thresholds: Iterable[Threshold], inference_budget: Decimal | None = None) -> tuple[Limit, ...]:
-    """A suite's thresholds as limits, one for each group that a threshold names.
+    """A suite's thresholds as limits, one per group that a threshold names.
 
-    The inference budget is the limit on USD per instance unless ``max_inference_cost`` is among the thresholds.
+    The inference budget is the limit for USD per instance unless ``max_inference_cost`` is given.
     """
     limits = [
         Limit(threshold.metric, threshold.direction, limit, group)
@@ -312,31 +312,31 @@ def limits_of(thresholds: Iterable[Threshold], inference_budget: Decimal | None 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """All that a verdict depends on beside the evaluation and the baseline; taken from a suite."""
+    """Everything that a verdict depends on besides evaluation and baseline, from the suite's keys."""
 
     metric: str = "success_vote"
     mode: Literal["max", "min"] = "max"
     limits: tuple[Limit, ...] = ()
     max_drop: float | None = None
-    """How far the metric may get worse; absolute, over the rows that both sides have. None: no such limit."""
+    """How much worse the metric may get, absolute, over the rows on both sides. None: no limit."""
     strict: bool = False
-    """Without a ``max_drop``: whether any drop over recorded answers fails, since chance has no part in them."""
+    """Without ``max_drop``: whether any drop over recorded answers fails, because chance plays no part."""
     alpha: float | None = None
-    """A drop over new answers fails where the exact McNemar p-value is below this; None: chance is not looked at."""
+    """A drop over new answers fails if the exact McNemar p-value is below this; None: no test."""
     max_cost_rise: float | None = None
-    """How much the cost per instance may rise, as a share of the baseline's, with recorded answers. None: not gated."""
+    """How much the cost per instance may rise with recorded answers, as a fraction of the baseline's. None: not gated."""
     max_new_cost_rise: float | None = None
-    """The same where answers are new, and so are their lengths."""
+    """The same for new answers, which have other lengths."""
     max_unknown: int = 0
-    """How many examples may stay without an answer."""
+    """How many examples may lack an answer."""
     group_by: str | None = None
     reused: bool = False
-    """The guard had to use the rows the configuration was tuned on."""
+    """Whether the guard uses the rows that the configuration was tuned on."""
     allow_vacuous: bool = False
 
     @property
     def judges_drops(self) -> bool:
-        """Whether a worse result than the baseline's can fail."""
+        """Whether a drop below the baseline can fail."""
         return self.strict or self.max_drop is not None or self.alpha is not None
 
     @property
@@ -345,18 +345,18 @@ class Criteria:
         return self.max_cost_rise is not None
 
     def against_nothing(self) -> Criteria:
-        """The same criteria without the baseline's part."""
+        """The criteria that do not depend on a baseline."""
         return replace(self, max_drop=None, strict=False, alpha=None, max_cost_rise=None, max_new_cost_rise=None)
 
 
 ALPHA = 0.05
 """The default of ``alpha``."""
 NEW_COST_RISE = 0.1
-"""The default of ``max_cost_rise`` where answers are new: answers of other lengths cost otherwise."""
+"""The default of ``max_cost_rise`` for new answers, which have other lengths."""
 
 
 def criteria_of(suite: Suite, *, reused: bool) -> Criteria:
-    """What a suite's keys ask of its guard; ``reused``: it has no rows of its own and guards on the tuning rows."""
+    """The criteria given by a suite's keys; ``reused``: it guards on the tuning rows, because no others are left."""
     drop, alpha, rise = suite.max_drop, suite.alpha, suite.max_cost_rise
     if alpha == "auto":
         alpha = None if drop is None else ALPHA
@@ -378,7 +378,7 @@ def criteria_of(suite: Suite, *, reused: bool) -> Criteria:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """One reason why the numbers are no fact yet, and the one option that mends it."""
+    """A reason why a result is stale, and the option that fixes it."""
 
     what: str
     option: str
@@ -389,7 +389,7 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One limit and how the result stands to it."""
+    """A limit, and how the result compares with it."""
 
     name: str
     """The suite's key, such as ``min_success_vote``."""
@@ -426,15 +426,15 @@ class Verdict:
     baseline: float | None = None
     """The tuned metric of the baseline; None unless it is over the same rows as ``value``."""
     compared: int = 0
-    """How many rows both sides have measured."""
+    """Number of rows measured on both sides."""
     before: float | None = None
-    """The tuned metric of the baseline over the rows compared, whether or not they are all."""
+    """The baseline's tuned metric over the compared rows."""
     now: float | None = None
-    """The tuned metric today over the rows compared."""
+    """Today's tuned metric over the compared rows."""
     stale: tuple[Stale, ...] = ()
     notes: tuple[str, ...] = ()
     problem: str = ""
-    """No lock file, a budget used up, no endpoint that answers, ...; empty unless ``error``."""
+    """Description of an error (no lock file, exhausted budget, ...); empty unless ``error``."""
 
     @property
     def passed(self) -> bool:

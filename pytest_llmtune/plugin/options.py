@@ -232,7 +232,7 @@ OPTIONS = (
     Option(
         "allow-hosts",
         lines,
-        "hosts of your own services that tests may reach while the network is shut: NAME[:PORT], patterns with *",
+        "hosts of your own services that tests may reach while the network is blocked: NAME[:PORT], patterns with *",
         "HOST",
         many=True,
     ),

@@ -496,7 +496,7 @@ class Session:
 
     @property
     def blocks_all(self) -> bool:
-        """Whether the network is shut for tests too that use nothing of ours."""
+        """Whether the network is blocked for tests too that use nothing of ours."""
         return self.settings.block_network == "all"
 
     def target(self, nodeid: str) -> str:

@@ -141,7 +141,7 @@ class RunCapture:
     redactor: Redactor
     tariff: Tariff
     store: Store | None = None
-    """None: the network is shut."""
+    """None: the network is blocked."""
     allowance: Allowance = field(default_factory=Allowance)
     traffic: Traffic = field(default_factory=Traffic)
     """Which requests are meant."""
@@ -348,7 +348,7 @@ class RunCapture:
         return found
 
     def _differ(self, asked: Asked, call: _Call) -> None:
-        """A call that is not recorded: told where the network is shut, else taken from the store, or paid for."""
+        """A call that is not recorded: told where the network is blocked, else taken from the store, or paid for."""
         if self.store is None:
             self.miss = self._explain(asked)
             self.worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)

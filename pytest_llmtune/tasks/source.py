@@ -86,7 +86,7 @@ class TaskSource:
     recording: Recording | None = None
     """Is played first; None: nothing is."""
     live: LiveSource | None = None
-    """Whose ledger, cache and first endpoint serve; None: the network is shut."""
+    """Whose ledger, cache and first endpoint serve; None: the network is blocked."""
     concurrency: int = 32
     """Runs at once."""
     traffic: Traffic = field(default_factory=Traffic)

@@ -159,7 +159,7 @@ class SuiteServices:
         Args:
             source: answers what judges ask.
             recording: of runs; what it holds is not asked again.
-            live: pays for the calls of runs; None: the network is shut.
+            live: pays for the calls of runs; None: the network is blocked.
             remembers: whether a run is made once, however often it is asked for.
             excused: rows, by id, that need no recording.
         """

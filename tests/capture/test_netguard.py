@@ -103,7 +103,7 @@ def test_every_way_out_is_closed(way: object) -> None:
     """Each of Python's and the usual clients' ways to a host is refused at once and remembered once at least."""
     assert callable(way)
     guard = Offline(COMMAND)
-    with pytest.raises(RecordingError, match="the network is shut"), guard:
+    with pytest.raises(RecordingError, match="the network is blocked"), guard:
         way()
     assert guard.attempts
 
@@ -142,7 +142,7 @@ def test_every_way_out_of_an_event_loop_is_closed(job: object, loop: str) -> Non
     """Under asyncio's own loop and under uvloop, whose sockets are not Python's."""
     assert callable(job)
     factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else asyncio.new_event_loop
-    with pytest.raises(RecordingError, match="the network is shut"), Offline(COMMAND):  # noqa: SIM117
+    with pytest.raises(RecordingError, match="the network is blocked"), Offline(COMMAND):  # noqa: SIM117
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(job())
 
@@ -350,7 +350,7 @@ def test_guard_can_be_entered_again() -> None:
 
 
 def test_guards_of_two_threads_do_not_open_each_other() -> None:
-    """Guards overlap in any order; the network is shut as long as one is entered."""
+    """Guards overlap in any order; the network is blocked as long as one is entered."""
     first, second = Offline(COMMAND), Offline(COMMAND)
     entered, left = threading.Event(), threading.Event()
 

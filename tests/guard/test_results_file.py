@@ -83,8 +83,8 @@ def test_the_head_counts_verdicts_and_dollars() -> None:
     ("change", "message"),
     [
         ({"version": 2}, "results of version 2; this pytest-llmtune reads 1"),
-        ({"format": "x"}, "no results of pytest-llmtune"),
-        ({"suites": {}}, "no results of pytest-llmtune"),
+        ({"format": "x"}, "not a results file of pytest-llmtune"),
+        ({"suites": {}}, "not a results file of pytest-llmtune"),
         ({"suites": [{}]}, r"suites\[0\] lacks criteria, line, mode, name, nodeid, path, verdict"),
         ({"suites": [3]}, r"suites\[0\] is 3, not a mapping"),
     ],
@@ -98,8 +98,8 @@ def test_other_documents_are_refused(change: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "[" * 100_000, '{"a": 1e999}', "\x00"])
 def test_broken_documents_are_refused(text: str) -> None:
-    """What is no JSON document of ours is a ReportError, nothing else."""
-    with pytest.raises(ReportError, match="the results: no "):
+    """Anything but our own JSON is a ReportError, nothing else."""
+    with pytest.raises(ReportError, match="the results: not "):
         loads(text)
 
 
@@ -108,7 +108,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"gone\.json: the results cannot be read"):
         read(tmp_path / "gone.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(ReportError, match=r"binary\.json: no UTF-8 text"):
+    with pytest.raises(ReportError, match=r"binary\.json: not UTF-8 text"):
         read(tmp_path / "binary.json")
     with pytest.raises(ReportError, match="the results cannot be written"):
         write(tmp_path, [])

@@ -237,7 +237,7 @@ def test_tests_that_are_not_guarded_are_left_alone(app: App) -> None:
     app.pytester.makeini("[pytest]\nllmtune_block_network = all\n")
     result = app.run()
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*the network is shut*llmtune_allow_hosts*"])
+    result.stdout.fnmatch_lines(["*the network is blocked*llmtune_allow_hosts*"])
     app.run("--llm-record=missing").assert_outcomes(passed=2)
     assert app.server.count == 2
 

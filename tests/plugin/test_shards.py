@@ -156,9 +156,9 @@ def _fail(shards: Path) -> None:
 SPOILED = {
     _fail: "*sums: the shard in 2.json could not be judged: no memory left*",
     _lose: "*sums: missing: shard 2/3*",
-    _copy: "*sums: there twice: shard 2/3 in 2.json and again.json*",
+    _copy: "*sums: duplicate: shard 2/3 in 2.json and again.json*",
     _redivide: "*sums: shards of different divisions: 1/3 in 1.json, 2/4 in 2.json, 3/3 in 3.json*",
-    _foreign: "*notes.json: no results of pytest-llmtune*",
+    _foreign: "*notes.json: not a results file of pytest-llmtune*",
     _whole: "*sums: whole.json is of a run without --llm-shard*",
     _empty: "*shards holds no results of shards*",
     _other: "*sums: *shards holds no results of this suite*",
@@ -188,7 +188,7 @@ def test_shards_of_another_state_are_refused(tuned: Project) -> None:
     tuned.write_data([{"question": f"What is {a} plus {a}?", "answer": str(2 * a)} for a in range(30)])
     result = tuned.run("--llm-merge=shards")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*sums: shard 1/2 was run with another dataset; *"])
+    result.stdout.fnmatch_lines(["*sums: shard 1/2 was run with a different dataset; *"])
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_a_new_prompt_is_stale_until_it_is_the_apps(tuned: Project) -> None:
     tuned.write_suite(prompt="Please: {question}", more='stop="###",')
     result = tuned.run("test_app.py")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*lies outside the search space: *search again: pytest --llm-tune test_sums.py::*"])
+    result.stdout.fnmatch_lines(["*is outside the search space: *search again: pytest --llm-tune test_sums.py::*"])
 
 
 def test_an_app_test_sees_what_suites_beside_it_declare(tuned: Project) -> None:
@@ -439,7 +439,7 @@ def test_a_fault_that_was_recorded_once_is_unknown(tuned: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             "sums is inconclusive: 1 of 18*",
-            "*finish_reason is 'error'; it is to be asked again*",
+            "*finish_reason is 'error'; it must be requested again*",
             "next: pytest --llm-record=missing test_sums.py::test_sums*",
         ]
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pytest_llmtune.types import Interval
@@ -55,9 +57,15 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, confidence: float = 0
     resamples = _DRAWS // size
     if resamples < 500:
         return _johnson(values, confidence)
-    rng = random.Random(seed)  # noqa: S311 - repeatable statistics, no secret
-    drawn = [sum(rng.choices(values, k=size)) / size for _ in range(min(resamples, 2000))]
+    drawn = [sum(draw(values)) / size for draw in _draws(size, min(resamples, 2000), seed)]
     return _percentiles(statistics.fmean(values), drawn, confidence)
+
+
+@lru_cache(maxsize=1)
+def _draws(size: int, resamples: int, seed: int) -> list[Callable[[Sequence[float]], tuple[float, ...]]]:
+    """Pickers of resamples, which all metrics of an evaluation have in common."""
+    rng, places = random.Random(seed), range(size)  # noqa: S311 - repeatable statistics, no secret
+    return [itemgetter(*rng.choices(places, k=size)) for _ in range(resamples)]
 
 
 def _percentiles(point: float, drawn: list[float], confidence: float) -> Interval:

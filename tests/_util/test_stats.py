@@ -311,3 +311,16 @@ def test_19_of_20_intervals_of_a_skewed_mean_hold_the_truth(size: int) -> None:
         low, high = ends(bootstrap_mean([chance.expovariate(1.0) for _ in range(size)], seed))
         held += low <= 1.0 <= high
     assert 0.91 <= held / 400 <= 0.985
+
+
+def test_resamples_are_the_same_whatever_was_asked_before() -> None:
+    """Metrics of one evaluation share their draws; the figures are those of each alone."""
+    rng = random.Random(3)
+    first, second = ([rng.random() for _ in range(23)] for _ in range(2))
+    alone = bootstrap_mean(second)
+    bootstrap_mean([1.0, 2.0, 4.0])
+    together = bootstrap_mean(first), bootstrap_mean(second)
+    assert together[1] == alone
+    drawn = random.Random(0)
+    means = sorted(sum(drawn.choices(second, k=23)) / 23 for _ in range(2000))
+    assert {alone.low, alone.high} <= {*means}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unittest.mock
 from subprocess import run
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmtune._util import yaml as ours
 from pytest_llmtune._util.yaml import load
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -73,3 +75,42 @@ def test_yaml_is_imported_only_when_it_is_read() -> None:
     """Importing the module costs no yaml."""
     code = "import sys, pytest_llmtune._util.yaml, pytest_llmtune.guard.lockfile; sys.exit('yaml' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(plain, st.sampled_from([None, True, False]))
+def test_libyaml_reads_what_the_other_parser_reads(data: Any, flow: bool | None) -> None:
+    """Lock files are read by the fast parser, where PyYAML has it."""
+
+    class NoAliases(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+            return True
+
+    text = yaml.dump(data, Dumper=NoAliases, allow_unicode=True, default_flow_style=flow)
+    with unittest.mock.patch.object(ours, "_fast_loader_class", return_value=None):
+        slow = load(text)
+    assert load(text) == slow == data
+
+
+def test_what_libyaml_refuses_is_told_by_the_other_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [
+        "a: 1\na: 2",
+        "a: &x 1\nb: *x",
+        "a: !!int 1",
+        "- [",
+        "a: \x07",
+        "[" * 60 + "]" * 60,
+        "a: b: c",
+        "? [1]\n: 2",
+    ]
+
+    def said() -> list[str]:
+        found = []
+        for text in texts:
+            with pytest.raises(ValueError, match=r".") as error:
+                load(text)
+            found.append(str(error.value))
+        return found
+
+    fast = said()
+    monkeypatch.setattr(ours, "_fast_loader_class", lambda: None)
+    assert said() == fast

@@ -46,6 +46,7 @@ __all__ = [
     "evaluate",
     "evaluation_of",
     "mean",
+    "percentile",
     "requests_of",
 ]
 
@@ -244,10 +245,15 @@ def _figures(result: ExampleResult, grade: ExampleGrade) -> dict[str, float]:
     return {**grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
 
 
+def percentile(ordered: Sequence[float], part: int) -> float:
+    """By nearest rank, of values in order: so much or less have so many of a hundred."""
+    return ordered[-(-part * len(ordered) // 100) - 1]
+
+
 def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
     """Latency percentiles by nearest rank."""
     ordered = sorted(latencies)
-    return {f"latency_p{part}": ordered[-(-part * len(ordered) // 100) - 1] for part in PERCENTILES if ordered}
+    return {f"latency_p{part}": percentile(ordered, part) for part in PERCENTILES if ordered}
 
 
 def evaluation_of(

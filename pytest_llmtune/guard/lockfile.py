@@ -129,7 +129,7 @@ class TrialSummary:
     spent: Decimal
     """USD spent on this trial."""
     status: str
-    """``done``, ``pruned``, ``over_budget`` or ``failed``."""
+    """``done``, ``stopped``, ``over_budget``, ``constraint`` (over another limit), ``failed``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,12 @@ def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) 
     """Fingerprints of everything that a baseline depends on, as in the lock file."""
     known = [template.fingerprint for template in suite.space.templates]
     mine = config.template.fingerprint
+    index = str(known.index(mine)) if mine in known else "written" if suite.space.writes else "0"
     return {
         "dataset": split.dataset.fingerprint if split.dataset else "",
         "grader": grader.fingerprint,
         "prompt": mine,
-        "prompt_index": str(known.index(mine)) if mine in known else "0",
+        "prompt_index": index,
         "space": suite.space.fingerprint,
         "rows": _counts(split),
     }
@@ -87,6 +88,8 @@ class BaselineConfig:
         templates = suite.space.templates
         if "cascade" in lock.config:  # a step with a changed prompt is outside the space and needs a new search
             return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader))
+        if suite.space.writes and lock.fingerprints.get("prompt_index") == "written":  # by a search; it is here alone
+            return cls(Config.from_lock({**lock.config}, templates))
         known = {template.fingerprint: template for template in templates}
         template = known.get(lock.fingerprints.get("prompt", ""))
         if template is None:

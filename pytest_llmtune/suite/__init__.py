@@ -26,6 +26,7 @@ from pytest_llmtune.suite.domains import (
 from pytest_llmtune.suite.keys import Threshold
 from pytest_llmtune.suite.params import Models, models
 from pytest_llmtune.suite.prompts import Template
+from pytest_llmtune.suite.propose import Failure, Proposer, propose
 from pytest_llmtune.suite.space import Config, Space, SuiteWarning
 from pytest_llmtune.suite.suite import Suite
 from pytest_llmtune.suite.task import Outcome, Task
@@ -36,11 +37,13 @@ __all__ = [
     "Constant",
     "Dataset",
     "Domain",
+    "Failure",
     "LogRandInt",
     "LogUniform",
     "Models",
     "OneOf",
     "Outcome",
+    "Proposer",
     "QUniform",
     "RandInt",
     "Range",
@@ -58,6 +61,7 @@ __all__ = [
     "loguniform",
     "models",
     "parse_domain",
+    "propose",
     "quniform",
     "randint",
     "split",

@@ -16,7 +16,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
-from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P
+from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P, Choice, Constant, Range, parse_domain
 from pytest_llmtune.suite.params import read_params
 
 if TYPE_CHECKING:
@@ -322,6 +322,29 @@ def endpoints(raw: Any) -> Any:
     raise InvalidError("is not usable; valid: the path of a YAML or JSON file, or a list of mappings, one per endpoint")
 
 
+_MOST_SHOTS = 32
+
+
+def shots(raw: Any) -> tuple[int, ...]:
+    """Every number of examples to choose from.
+
+    Raises:
+        InvalidError: no whole numbers.
+    """
+    domain = parse_domain("shots", raw)
+    if isinstance(domain, Range) and domain.whole:
+        found: tuple[Any, ...] = tuple(range(int(domain.low), int(domain.top) + 1))
+    elif isinstance(domain, (Constant, Choice)):
+        found = (domain.value,) if isinstance(domain, Constant) else domain.options
+    else:
+        found = (None,)
+    if not all(isinstance(k, int) and not isinstance(k, bool) and 0 <= k <= _MOST_SHOTS for k in found):
+        raise InvalidError(
+            f"is {shown(raw)}; valid: examples in a prompt, from 0 to {_MOST_SHOTS}: a number, a list, randint(0, 4)"
+        )
+    return tuple(sorted(found))
+
+
 def baselines(raw: Any) -> tuple[Mapping[str, Any], ...]:
     """One or more configurations."""
     several = [raw] if isinstance(raw, Mapping) else raw
@@ -383,6 +406,25 @@ class Key:
 
 
 _TEMPLATE = {"$ref": "#/$defs/template"}
+_PROPOSED = {
+    "type": "object",
+    "properties": {
+        "seeds": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        "model": {"type": "string"},
+        "rounds": {"type": "integer", "minimum": 1},
+        "per_round": {"type": "integer", "minimum": 1},
+        "by": {"enum": ["model", "gepa"]},
+    },
+    "required": ["seeds", "model"],
+    "additionalProperties": False,
+}
+_PROPOSE = {
+    "type": "object",
+    "properties": {"propose": _PROPOSED},
+    "required": ["propose"],
+    "additionalProperties": False,
+}
+_SHOTS = {"type": "integer", "minimum": 0}
 _FUNCTION = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
 _MARKS = {
     "type": "object",
@@ -486,11 +528,19 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "prompt",
-        anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}]}),
+        anything({"anyOf": [_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1}, _PROPOSE]}),
         None,
-        "A template or a list to choose from: format strings over the columns, or functions of the row. "
-        "Give this, `messages` or `task`.",
-        type="str | Callable[..., Any] | Sequence[Any] | None",
+        "A template or a list to choose from: format strings over the columns, or functions of the row; or `propose(...)`, "
+        "prompts that a model writes during the search. Give this, `messages` or `task`.",
+        type="str | Callable[..., Any] | Sequence[Any] | Propose | Mapping[str, Any] | None",
+    ),
+    Key(
+        "shots",
+        ValueForm(shots, {"anyOf": [_SHOTS, {"type": "array", "items": _SHOTS}, {"$ref": "#/$defs/range"}]}),
+        (),
+        "How many tuning rows precede the question as examples, as in `randint(0, 4)`. Example rows are not scored, and "
+        "none is a row of the guard.",
+        type="int | Domain | Sequence[int] | Mapping[str, Sequence[int]]",
     ),
     Key(
         "messages",

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
 if TYPE_CHECKING:
     from pytest_llmtune.suite.domains import Domain
+    from pytest_llmtune.suite.propose import Propose
 
 __all__ = ["Parameters", "SuiteKeys"]
 

@@ -34,6 +34,7 @@ from pytest_llmtune.suite.domains import (
 from pytest_llmtune.suite.keys import PARAMETER_KEYS
 from pytest_llmtune.suite.params import RESERVED, Models, parse_param
 from pytest_llmtune.suite.prompts import TaskTemplate, Template, one_template, read_templates, several, task_prompt
+from pytest_llmtune.suite.propose import Propose, read_prompt, text_of
 from pytest_llmtune.suite.runs import task_request
 from pytest_llmtune.suite.task import Task
 from pytest_llmtune.types import Accept, Escalation
@@ -273,6 +274,10 @@ class Space:
     """Domains by parameter, without model and template; ``temperature_or_top_p`` is a ``OneOf``."""
     conditions: Mapping[str, Mapping[str, Domain]] = field(default_factory=dict)
     """Overriding domains by model; ``Constant(None)``: the parameter is not sent to this model."""
+    proposing: Propose | None = None
+    """Who writes further prompts during a search; None: nobody."""
+    shots: tuple[int, ...] = (0,)
+    """Numbers of example rows in a prompt, to choose from."""
 
     def for_model(self, model: str) -> dict[str, Domain]:
         """The domains for one model, without parameters that are not sent to it."""
@@ -287,8 +292,13 @@ class Space:
     @property
     def is_constant(self) -> bool:
         """Whether there is only one configuration."""
-        single = len(self.models) == 1 and len(self.templates) == 1
+        single = len(self.models) == 1 and len(self.templates) == 1 and len(self.shots) == 1 and not self.writes
         return single and all(domain.is_constant for domain in self.for_model(self.models[0]).values())
+
+    @property
+    def writes(self) -> bool:
+        """Whether a search may choose prompts that the suite does not hold."""
+        return self.proposing is not None or any(self.shots)
 
     @property
     def constant(self) -> Config:
@@ -350,7 +360,7 @@ class Space:
             valid = f"is not one of {listed(self.models)}" if any(self.models) else "is given, and the suite has none"
             yield f"the model {shown(config.params.get('model'))} {valid}"
             return
-        if config.template.fingerprint not in {template.fingerprint for template in self.templates}:
+        if not self._has(config.template):
             yield f"the {config.template.kind} {shown(config.template.label, 60)} is not among the suite's"
         left = {name: value for name, value in config.params.items() if name != "model"}
         for name, domain in self.for_model(config.model).items():
@@ -365,14 +375,27 @@ class Space:
         for name, value in left.items():
             yield f"{name} is {shown(value)}, which the suite does not send"
 
+    def _has(self, template: Template) -> bool:
+        """Whether it is one of the templates, or may have been made of one."""
+        if template.fingerprint in {own.fingerprint for own in self.templates}:
+            return True
+        text = text_of(template)
+        if text is None or not self.writes:
+            return False
+        return self.proposing is not None or text in {text_of(own) for own in self.templates}
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the space, independent of order."""
-        plain = {
+        plain: dict[str, Any] = {
             "models": sorted(self.models),
             "templates": sorted(template.fingerprint for template in self.templates),
             "parameters": {model: _plain(self.for_model(model)) for model in self.models},
         }
+        if self.proposing is not None:
+            plain["propose"] = self.proposing.to_plain()
+        if self.shots != (0,):
+            plain["shots"] = self.shots
         return hashlib.sha256(
             json.dumps(plain, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
         ).hexdigest()
@@ -430,7 +453,19 @@ def read_space(
     models, conditions = _models(values["model"], frozenset({*extra, *own}), problems)
     if values["model"] is None:
         _check_without_model(values["task"], own, problems)
-    templates = read_templates(values, declaration, problems)
+    prompt = problems.attempt(read_prompt, values["prompt"], path=("prompt",))
+    proposing = prompt if isinstance(prompt, Propose) else None
+    given_prompt = list(proposing.seeds) if proposing is not None else prompt
+    templates = read_templates({**values, "prompt": given_prompt}, declaration, problems)
+    shots = values["shots"] or (0,)
+    if values["task"] is not None and proposing is not None:
+        problems.add("propose writes prompts that are sent from here; list those of a task", "prompt")
+    elif proposing is not None and values["optimization_budget"] is None:
+        problems.add("propose needs an optimization_budget, which includes the cost of the proposer", "prompt")
+    if values["task"] is not None and any(shots):
+        problems.add("are added to prompts that are sent from here; a task has its own", "shots")
+    elif any(shots) and any(text_of(template) is None for template in templates):
+        problems.add("precede a user message that is a format string; a function or a column is none", "shots")
     if problems.found:
         return None
     if all(given.get(name, _NOT_SENT) != _NOT_SENT for name in ("temperature", "top_p")):
@@ -439,7 +474,8 @@ def read_space(
         )
         warnings.warn(message, SuiteWarning, stacklevel=2)
     # the task decides which parameters its calls accept, and within which bounds
-    return Space(models, templates, given if values["task"] is not None else overlaid(DEFAULTS, given), conditions)
+    domains = given if values["task"] is not None else overlaid(DEFAULTS, given)
+    return Space(models, templates, domains, conditions, proposing, shots)
 
 
 def _own_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problems: Problems) -> dict[str, Domain]:

@@ -135,6 +135,8 @@ class Suite:
     prefer: Literal["quality", "cost", "pareto"]
     within: float
     """If cost is preferred: how far below the best score the cheapest may be."""
+    shots: tuple[int, ...]
+    """Numbers of example rows in a prompt, to choose from; empty: none."""
     cascade: bool
     """Whether a cascade may win."""
     base_url: str | None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
 if TYPE_CHECKING:
     from pytest_llmtune.suite.domains import Domain
+    from pytest_llmtune.suite.propose import Propose
 
 __all__ = ["Parameters", "SuiteKeys"]
 
@@ -46,8 +47,10 @@ class SuiteKeys(TypedDict, total=False):
     """A function of the app as the unit under test: `module:function`, or a function, sync or async. Its parameters are filled by name, and its result is graded. Used instead of `prompt`; a `prompt` next to it is passed as `config["prompt"]`."""
     params: Mapping[str, Any] | Sequence[Any] | None
     """The task's own parameters, each a constant, a list, a range, or `models: [...]` for a model; part of the search."""
-    prompt: str | Callable[..., Any] | Sequence[Any] | None
-    """A template or a list to choose from: format strings over the columns, or functions of the row. Give this, `messages` or `task`."""
+    prompt: str | Callable[..., Any] | Sequence[Any] | Propose | Mapping[str, Any] | None
+    """A template or a list to choose from: format strings over the columns, or functions of the row; or `propose(...)`, prompts that a model writes during the search. Give this, `messages` or `task`."""
+    shots: int | Domain | Sequence[int] | Mapping[str, Sequence[int]] | None
+    """How many tuning rows precede the question as examples, as in `randint(0, 4)`. Example rows are not scored, and none is a row of the guard."""
     messages: Sequence[Any] | Callable[..., Any] | None
     """A list of chat messages whose contents are templates, `"{history}"` (a column with chat messages), or a list of these to choose from."""
     system: str | None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_llmtune.suite import Config
+    from pytest_llmtune.tuning.constraints import Constraint
     from pytest_llmtune.tuning.costs import Cost, Costs
     from pytest_llmtune.tuning.proposals import Arm
     from pytest_llmtune.tuning.samples import Pool
@@ -143,6 +144,7 @@ class Allocator:
     chance: np.random.Generator
     within: float | None = None
     """How far below the best the winner's score may lie, for a lower cost; None: the best wins."""
+    constraints: tuple[Constraint, ...] = ()
     kernel: Kernel = field(default_factory=Kernel)
     entrants: list[Trial] = field(default_factory=list)
     blocks: list[range] = field(default_factory=list)
@@ -152,6 +154,8 @@ class Allocator:
     _sizes: dict[int, list[int]] = field(default_factory=dict)
     """Numbers of answers of each family's candidates."""
     _scale: float | None = None
+    _meets: dict[int, bool] = field(default_factory=dict)
+    """By entrant, until it has new answers."""
     _learned: int = 0
     """Observations that the kernel was fitted to."""
 
@@ -180,6 +184,7 @@ class Allocator:
     def noted(self, entrant: Trial) -> None:
         """There are new answers of an entrant's: what was believed before is out of date."""
         self._observed.pop(entrant.place, None)
+        self._meets.pop(entrant.place, None)
         self._surrogates.clear()
         self._scale = None
 
@@ -288,13 +293,25 @@ class Allocator:
         """What may win: entrants with every n (thinned out) whose cost is ``within`` the budget by ``z`` errors.
 
         Args:
-            asked: rows that an entrant must have been asked.
+            asked: rows that an entrant must have been asked. From 1 on those that do not meet the constraints are left out,
+                unless none does.
         """
-        found = []
-        for entrant in self.entrants:
-            if not entrant.out and len(entrant.asked) >= asked:
-                found += self._of(entrant, z)
-        return found
+        entrants = [entrant for entrant in self.entrants if not entrant.out]
+        if asked and self.constraints:
+            meeting = [entrant for entrant in entrants if entrant.asked and self.meets(entrant)]
+            entrants = meeting or entrants or [entrant for entrant in self.entrants if entrant.out == "constraint"]
+        return [one for entrant in entrants if len(entrant.asked) >= asked for one in self._of(entrant, z)]
+
+    def meets(self, entrant: Trial) -> bool:
+        """Whether an entrant meets the constraints on the rows that it was asked."""
+        if entrant.place not in self._meets:
+            self._meets[entrant.place] = all(one.met(self.limited(entrant, one)) for one in self.constraints)
+        return self._meets[entrant.place]
+
+    def limited(self, entrant: Trial, constraint: Constraint) -> list[float]:
+        """Of the rows that an entrant was asked, what a constraint limits."""
+        cells = (self.pool.cell(entrant.arm, self.order[row]) for row in sorted(entrant.asked))
+        return [cell.gated[constraint.metric] for cell in cells if constraint.metric in cell.gated]
 
     def _of(self, entrant: Trial, z: float) -> list[Candidate]:
         arm = entrant.arm
@@ -322,14 +339,13 @@ class Allocator:
                 return Candidate(entrant, 1, cost, limit, loss) if loss < _MOST_LOST else None
         return None
 
-    def drop_dear(self) -> list[Trial]:
-        """Put out entrants that are over the inference budget with the fewest and shortest answers."""
-        gone = []
+    def drop_out(self) -> None:
+        """Put out entrants that are over the inference budget with the fewest and shortest answers, or over another limit."""
         for entrant in self.entrants:
             if not entrant.out and self.budget is not None and not self._of(entrant, -_SURE):
                 entrant.out = "over_budget"
-                gone.append(entrant)
-        return gone
+            if not entrant.out and any(one.hopeless(self.limited(entrant, one)) for one in self.constraints):
+                entrant.out = "constraint"
 
     # -- what to ask next
 
@@ -380,7 +396,8 @@ class Allocator:
 
         More draws would tell the vote of n from luck, but most of the luck is in the rows.
         """
-        early = seen < self.blocks[min(1, len(self.blocks) - 1)].stop
+        few = len(self.entrants) <= _LISTED
+        early = seen < self.blocks[min(2 if few else 1, len(self.blocks) - 1)].stop
         return depth if early else max(depth, min(n, depth * _DEEPER))
 
     def _further(self, entrant: Trial, depth: int) -> list[CellRequest]:

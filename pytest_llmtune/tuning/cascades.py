@@ -131,7 +131,12 @@ def _last_steps(
     for trial in race.entrants if among is None else among:
         n = trial.arm.family.counts[0]
         cost = race.costs.estimate(trial.arm, n)
-        if trial.out != "failed" and cost is not None and cost.mean * _LEAST <= (race.budget or math.inf):
+        if (
+            trial.out not in ("failed", "constraint")
+            and race.meets(trial)
+            and cost is not None
+            and cost.mean * _LEAST <= (race.budget or math.inf)
+        ):
             found.append(Candidate(trial, n, cost))
     own = best.candidate.entrant.arm.region
     better = [(one, mean) for one, mean in _believed(race, found, hope) if mean > race.sign * best.score]

@@ -117,6 +117,8 @@ class Costs:
         for group in arm.groups:
             self._seen.setdefault(group, {})[arm.key, row] = arm
             self._notes[group] = self._notes.get(group, 0) + 1
+        if row in self.guard:
+            self._known.clear()  # of a row to be judged on, every answer tells something of all arms of the model
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
         """Cost on the rows to be judged; None where nothing is known of the model."""

@@ -151,7 +151,9 @@ def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBoo
             body |= {} if None in options else {name: int(max(options))}
         elif name != "n":
             body[name] = max(options, key=_size)
-    prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
+    shots = [{"role": "user", "content": safe_json(row.row)} for row in sorted(rows, key=lambda row: -_size(row.row))]
+    shots = 2 * shots[: max(suite.space.shots)]  # what is asked for a row, and its answer
+    prompts = ([*shots, *template.render(row.row)] for template in suite.space.templates for row in rows)
     return _worst(build({**body, "messages": max(prompts, key=_size, default=[])}, n), prices)
 
 

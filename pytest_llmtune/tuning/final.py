@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.text import shown
-from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.guard.lockfile import Measured
 from pytest_llmtune.guard.result import Compared
@@ -63,7 +63,10 @@ async def affordable(
             break
         why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
         found = found.won_by(other, why)
-        judged = await judge(found.winner)
+        try:
+            judged = await judge(found.winner)
+        except BudgetExhaustedError:  # of the run: the winner stays, and the guard says that it is over
+            return study, first
         tried += 1
     return (found, judged) if budget is None or judged.evaluation.inference_cost <= budget else (study, first)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.tuning.allocation import Allocator, CellRequest, Trial
 from pytest_llmtune.tuning.selection import SAFE, Ranked, observed, ranked
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from pytest_llmtune.money.ledger import Ledger
-    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.suite import Space, Suite
     from pytest_llmtune.tuning.allocation import Candidate
     from pytest_llmtune.tuning.proposals import Arm, Proposals
 
@@ -49,6 +49,8 @@ class Search:
     """One search, and how far it has come."""
 
     suite: Suite
+    space: Space
+    """The suite's, with examples in its prompts where it has such."""
     race: Allocator
     proposals: Proposals
     ledger: Ledger
@@ -58,10 +60,18 @@ class Search:
     """USD of the optimization budget that are not for the race."""
     aside: Decimal = Decimal(0)
     """USD of it that are for the steps of cascades."""
+    later: Decimal = Decimal(0)
+    """USD of it that are for prompts that are not written yet."""
+    reserved: int = 0
+    """Trials that are for those."""
+    final: Decimal | None = None
+    """USD of the run's dollars that the leader's rows for the guard will take; None: nothing is known yet."""
     spent: Decimal = Decimal(0)
     """USD, those of a killed run before it included."""
     trials: list[Trial] = field(default_factory=list)
     """In the order in which they were begun."""
+    _at_first: Decimal | None = None
+    """USD that the run might have spent when the search began."""
     _asked: int = 0
     """Requests that were decided on."""
     _poor: bool = False
@@ -70,20 +80,21 @@ class Search:
 
     async def run(self) -> str:
         """Rounds until a bound is reached; returns which."""
-        self._enter(min(self._room(), self._pairs + _FRESH))
+        self._enter(min(self.room(), self._pairs + _FRESH))
         await self.round(self._pilot(lambda arm: arm.model, self.left()))
-        self.race.drop_dear()
-        await self._look(_PILOT_SHARE)
+        self.race.drop_out()
+        await self.look(_PILOT_SHARE)
         return await self.go_on()
 
     async def go_on(self) -> str:
         """Rounds, after the first look at everything, until a bound is reached; returns which."""
         while True:
-            self.race.drop_dear()
+            self.race.drop_out()
+            self._keep_for_guard()
             fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
-            self._enter(min(1, _FRESH - fresh, self._room()))
+            self._enter(min(1, _FRESH - fresh, self.room()))
             jobs = self._affordable_jobs()
-            if not jobs and not self._poor and await self._look(Decimal(1)):
+            if not jobs and await self.look(Decimal(1)):
                 continue
             if not jobs or (self._poor and self._used_up and len(jobs) < self.worthwhile(_WORTH)):
                 if (
@@ -99,7 +110,7 @@ class Search:
                 return self.bound
             self._tell()
 
-    async def _look(self, share: Decimal) -> bool:
+    async def look(self, share: Decimal) -> bool:
         """Ask every model with every prompt its first rows, for a part of what is left; returns whether any was asked."""
         left, before = self.left(), self.spent
         looked = False
@@ -107,7 +118,7 @@ class Search:
             if not await self.round(jobs):
                 break
             looked = True
-            self.race.drop_dear()
+            self.race.drop_out()
         return looked
 
     @property
@@ -120,17 +131,17 @@ class Search:
         """Requests that a round must have, of those asked one in so many: the budget that pays for fewer is as good as used."""
         return max(_TRICKLE, self._asked // parts)
 
-    def _room(self) -> int:
+    def room(self) -> int:
         """New arms that may still enter."""
         most = self._pairs + _MOST
         if self.suite.num_samples >= 0:
-            most = min(most, self.suite.num_samples)
+            most = min(most, self.suite.num_samples - self.reserved)
         return max(0, most - len(self.race.entrants))
 
     @property
     def _pairs(self) -> int:
         """Every model with every prompt."""
-        return len(self.suite.space.models) * len(self.suite.space.templates)
+        return len(self.space.models) * len(self.space.templates)
 
     def _enter(self, count: int) -> None:
         for _ in range(count):
@@ -146,7 +157,9 @@ class Search:
                 first.setdefault(kind(entrant.arm), entrant)
         rows = range(min(_PILOT, len(self.race.order)))
         jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
-        return self.fitting(sorted(jobs, key=self._worst) if len(jobs) <= _ROUND else jobs, left, skip=True)
+        if len(jobs) <= _ROUND:  # where the money does not reach all: each kind once, the cheapest first
+            jobs.sort(key=lambda job: (job.row, self._worst(job)))
+        return self.fitting(jobs, left, skip=True)
 
     def _affordable_jobs(self) -> list[CellRequest]:
         """The next round: what the plan holds, as far as its worst case fits into the budget."""
@@ -196,12 +209,38 @@ class Search:
     def _own(self) -> Decimal | None:
         """USD that are left of the suite's budget; what requests that broke off may have cost is not."""
         budget = self.suite.optimization_budget
-        return None if budget is None else budget - self.kept - self.aside - self.spent - self.ledger.uncertain
+        return (
+            None
+            if budget is None
+            else budget - self.kept - self.aside - self.later - self.spent - self.ledger.uncertain
+        )
 
     @property
     def _above(self) -> Decimal | None:
-        """USD that are left of the run's."""
+        """USD that are left of the run's, less what the winner's rows for the guard will take: at first, half of it."""
+        left = self.run_left
+        return None if left is None else left - (left / 2 if self.final is None else self.final)
+
+    @property
+    def run_left(self) -> Decimal | None:
+        """USD that the run may still spend; None: it has no limit."""
         return None if self.ledger.parent is None else self.ledger.parent.left
+
+    def _keep_for_guard(self) -> None:
+        """The leader's rows for the guard are kept for; with as few answers as may be, where those take more than half."""
+        if self.run_left is None or not (best := ranked(self.race, 0.0)):
+            return
+        leader, self._at_first = best[0].candidate, self._at_first or self.run_left + self.spent
+        n = leader.entrant.arm.family.counts[0]
+        fewest = replace(leader, n=n, cost=self.race.costs.estimate(leader.entrant.arm, n, leader.limit))
+        self.final = min(self.for_guard(leader), max(self._at_first / 2, self.for_guard(fewest)))
+
+    def for_guard(self, candidate: Candidate) -> Decimal:
+        """USD that a candidate's rows for the guard will take, as far as is known, the last request at its worst."""
+        race, cost = self.race, candidate.cost
+        rows = race.costs.guard or race.costs.tune
+        worst = race.pool.worst(candidate.entrant.arm, rows[-1], candidate.n)
+        return worst if cost is None else worst + Decimal(cost.high(SAFE) * len(rows))
 
     def _worst(self, job: CellRequest) -> Decimal:
         """USD that a job may cost at most."""
@@ -285,9 +324,9 @@ class Search:
     def _why_ended(self) -> str:
         if self._poor:
             return self.bound
-        if len(self.trials) == self.suite.num_samples:
+        if len(self.trials) == self.suite.num_samples - self.reserved:
             return "num_samples"
-        if self.suite.space.is_constant:
+        if self.space.is_constant:
             return "constant space"
         if len(self.race.entrants) >= self._pairs + _MOST:
             return "most_configurations"
@@ -297,6 +336,7 @@ class Search:
     def unseen(self) -> int:
         """Pairs of model and prompt that were never asked anything, though nothing was known against them."""
         told = {entrant.arm.region[:2] for entrant in self.race.entrants if entrant.asked or entrant.out}
+        told = {pair for pair in told if pair[1] in {template.fingerprint for template in self.space.templates}}
         return self._pairs - len(told)
 
 

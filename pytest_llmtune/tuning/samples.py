@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.proposals import Arm
     from pytest_llmtune.types import Answer, Choice, Completion, CompletionRequest, Example, Exchange, Row
 
-__all__ = ["VOTED", "Ask", "Cell", "Pool", "Sample", "Scorer", "voted"]
+__all__ = ["VOTED", "Ask", "Cell", "Meter", "Pool", "Sample", "Scorer", "voted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Cell:
     """USD that grading took for one answer: a judge's calls."""
     scores: Mapping[int, float] = field(default_factory=dict)
     """Number of answers to the metric's mean over draws of so many of the samples."""
+    gated: Mapping[str, float] = field(default_factory=dict)
+    """Metrics that have limits of their own, of all the samples together."""
     error: str | None = None
     """Why it could not be completed."""
 
@@ -84,7 +86,7 @@ class Pool:
         Raises:
             EndpointError: no request of this model can succeed.
         """
-        meter = _Meter(self.source, self.prices, self.log)
+        meter = Meter(self.source, self.prices, self.log)
         try:
             completion = await self._complete(arm, row, count, meter)
             self.cells[arm.key, row] = await self._cell(arm, row, completion, meter)
@@ -136,7 +138,7 @@ class Pool:
         step = math.ceil(2 * math.log2(max(_SHORTEST, factor * longest)))  # of half an octave: few different requests
         return min(whole, math.ceil(2 ** (step / 2)))
 
-    async def _complete(self, arm: Arm, row: int, count: int, meter: _Meter) -> Completion:
+    async def _complete(self, arm: Arm, row: int, count: int, meter: Meter) -> Completion:
         """``count`` answers: those that other limits of length lend, those that are there, and new ones."""
         if arm.runs_task:
             return await meter.complete(arm.config(count).asked(self.rows[row]))
@@ -161,7 +163,7 @@ class Pool:
         everything = [one for exchanges in held.values() for one in exchanges]
         return found if len(held) == 1 else replace(completion_of(everything, count), paid=found.paid)
 
-    async def _cell(self, arm: Arm, row: int, completion: Completion, meter: _Meter) -> Cell:
+    async def _cell(self, arm: Arm, row: int, completion: Completion, meter: Meter) -> Cell:
         if arm.runs_task:
             prompt, lengths = 0, [0] * len(completion.choices)
         else:
@@ -173,7 +175,9 @@ class Pool:
         samples = await self.scorer.read(completion.choices, lengths, example, meter.complete)
         draw = random.Random(f"{self.seed}/{arm.key}/{row}")  # noqa: S311  # repeatable, no secret
         scores = await self.scorer.scores(samples, arm.family.counts, example, draw, meter.complete)
-        return Cell(samples, prompt, float(meter.cost - before) / len(samples), scores)
+        extra = float(meter.cost - before) / len(samples)
+        gated = await self.scorer.gated(completion, example, meter.complete)
+        return Cell(samples, prompt, extra, scores, gated)
 
     def _learn_most(self, arm: Arm, completion: Completion) -> None:
         """A server that answers one request with several exchanges of less than were asked for has a limit."""
@@ -192,7 +196,7 @@ def _cut(completion: Completion, limit: int | None) -> bool:
 
 
 @dataclass(slots=True)
-class _Meter:
+class Meter:
     """Adds up what one cell asks: its own answers and those of a judge."""
 
     source: Completer
@@ -216,6 +220,8 @@ class _Meter:
 Ask = Callable[["CompletionRequest"], Awaitable["Completion"]]
 VOTED = frozenset({"success_vote", "success", "expected_success"})
 """Metrics that follow from each answer's own key and correctness."""
+_OF_COMPLETION = frozenset({"latency", "refused"})
+"""Metrics that no grader gives."""
 _DRAWS = 16
 """Orders of the pool that are looked at for the votes."""
 _PARTS = 3
@@ -243,6 +249,8 @@ class Scorer:
 
     grader: Grader
     metric: str
+    limited: frozenset[str] = frozenset()
+    """Metrics that have limits of their own."""
 
     @property
     def by_answer(self) -> bool:
@@ -278,6 +286,15 @@ class Scorer:
             values = [await self._grade([sample.text for sample in part], row, ask) for part in parts]
             found[n] = sum(values) / len(values)
         return found
+
+    async def gated(self, completion: Completion, row: Row, ask: Ask) -> dict[str, float]:
+        """The metrics with limits of their own, as the guard sees them: of all answers together."""
+        found: dict[str, float] = {}
+        if self.limited - _OF_COMPLETION:
+            found |= (await self.grader.agrade([one.judged for one in completion.choices], row, ask)).metrics
+        found["latency"] = completion.latency
+        found["refused"] = float(all(one.finish_reason == "content_filter" for one in completion.choices))
+        return {name: float(value) for name, value in found.items() if name in self.limited}
 
     async def _grade(self, texts: Sequence[str], row: Row, ask: Ask) -> float:
         return self._value((await self.grader.agrade(texts, row, ask)).metrics)

@@ -19,9 +19,11 @@ from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.suite.params import models_of
 from pytest_llmtune.tuning.allocation import Allocator
 from pytest_llmtune.tuning.cascades import Cascade, best_cascade, may_cascade, prepare, set_aside
+from pytest_llmtune.tuning.constraints import constraints_of
 from pytest_llmtune.tuning.costs import Costs
 from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.loop import Search, kept, settle
+from pytest_llmtune.tuning.prompt_rounds import PromptRounds, lessons_of, space_with_shots
 from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.samples import Pool, Scorer
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.tuning.allocation import Trial
+    from pytest_llmtune.tuning.allocation import Candidate, Trial
     from pytest_llmtune.types import Listener
 
 __all__ = ["INTERRUPTED", "Study", "best_so_far", "check_payable", "nothing_yet", "study_digest", "tune", "why_none"]
@@ -180,7 +182,7 @@ async def tune(
     """
     log = log or StudyLog()
     ledger.spent += log.spent_earlier
-    search = _search(
+    search, written = _search(
         suite,
         split,
         grader=grader,
@@ -192,8 +194,8 @@ async def tune(
         log=log,
         lender=lender or AnswerReuse(),
     )
-    stopped_by = await _searched(search, log)
-    found = _found(search, stopped_by, split)
+    stopped_by = await _searched(search, written, log)
+    found = _found(search, written, stopped_by, split)
     _write(log, found.summary)
     notes = (_KEPT if stopped_by == INTERRUPTED else None, found.summary.note, log.earlier)
     return replace(found, notes=tuple(filter(None, notes)), paid=_paid_now(ledger.spent, log))
@@ -204,10 +206,12 @@ def _paid_now(spent: Decimal, log: StudyLog) -> Decimal:
     return max(Decimal(0), spent - log.spent_earlier)
 
 
-async def _searched(search: Search, log: StudyLog) -> str:
+async def _searched(search: Search, written: PromptRounds | None, log: StudyLog) -> str:
     """Race and settle; returns what ended it."""
     try:
         stopped_by = await search.run()
+        if written is not None:
+            stopped_by = await written.run(stopped_by)
         if search.aside and not await prepare(search):
             stopped_by = await search.go_on()  # with the dollars that no cascade needs
         await settle(search)
@@ -219,15 +223,20 @@ async def _searched(search: Search, log: StudyLog) -> str:
     return stopped_by
 
 
-def _found(search: Search, stopped_by: str, split: Split) -> Study:
+def _found(search: Search, written: PromptRounds | None, stopped_by: str, split: Split) -> Study:
     best = ranked(search.race)
     if not best:
         raise LLMTuneError(why_none(search))
+    if written is not None and not written.helped:  # what cannot be told apart stays with the suite's own prompts
+        best.sort(key=lambda one: one.candidate.entrant.arm.template.fingerprint in written.written)
+    if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
+        best.sort(key=lambda one: search.for_guard(one.candidate) > left)
     less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # given up early, yet perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
-    summary = _summary(search, best, stopped_by, split)
-    if may_cascade(search.suite, search.race) and (cascade := best_cascade(search)) is not None:
+    summary = _summary(search, written, best, stopped_by, split)
+    cascade = best_cascade(search) if may_cascade(search.suite, search.race) else None
+    if cascade is not None and (left is None or cascade.cost.high(SAFE) * len(split.test) <= left):
         return _with_cascade(search, summary, cascade, (first, *others), split)
     return Study(first.config, summary, first.cost, tuple(others))
 
@@ -279,30 +288,40 @@ def _search(
     concurrency: int,
     log: StudyLog,
     lender: AnswerReuse,
-) -> Search:
+) -> tuple[Search, PromptRounds | None]:
     import numpy as np
 
     tuned = list(range(len(split.tune)))
     rows = list(split.tune) if split.reused else [*split.tune, *split.test]
-    pool = Pool(rows, source, prices, Scorer(grader, suite.metric), log, len(tuned), suite.seed, lender)
+    constraints = constraints_of(suite)
+    scorer = Scorer(grader, suite.metric, frozenset(one.metric for one in constraints))
+    pool = Pool(rows, source, prices, scorer, log, len(tuned), suite.seed, lender)
     costs = (TaskCosts if suite.task else Costs)(pool, tuned, range(len(tuned), len(rows)))
+    lessons = lessons_of(suite, split)
+    space = space_with_shots(suite, [rows[place] for place in lessons]) if any(suite.space.shots) else suite.space
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
+    order = [place for place in order if place not in lessons]
     race = Allocator(
         pool,
         costs,
-        Encoder(suite.space),
+        Encoder(space),
         order,
         1.0 if suite.mode == "max" else -1.0,
         None if suite.inference_budget is None else float(suite.inference_budget),
         np.random.default_rng(suite.seed),
         suite.within if suite.prefer == "cost" else None,
+        constraints,
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
-    proposals = Proposals(suite.space, suite.mode, suite.seed, budget)
-    return Search(suite, race, proposals, ledger, listen, concurrency, kept(suite, race), set_aside(suite, race))
+    proposals = Proposals(space, suite.mode, suite.seed, budget)
+    aside = kept(suite, race), set_aside(suite, race)
+    search = Search(suite, space, race, proposals, ledger, listen, concurrency, *aside)
+    return search, PromptRounds.of(search, lessons)
 
 
-def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Split) -> StudySummary:
+def _summary(
+    search: Search, written: PromptRounds | None, best: Sequence[Ranked], stopped_by: str, split: Split
+) -> StudySummary:
     suite, race = search.suite, search.race
     winner = best[0].candidate
     by_entrant: dict[int, Ranked] = {}
@@ -322,7 +341,19 @@ def _summary(search: Search, best: Sequence[Ranked], stopped_by: str, split: Spl
         front=tuple(_trial(search, one.candidate.entrant, one) for one in front(race))
         if suite.prefer == "pareto"
         else (),
-        note="; ".join(filter(None, (_other_statistic(suite), _unseen(search), _no_cascade(suite, race)))) or None,
+        note="; ".join(
+            filter(
+                None,
+                (
+                    _other_statistic(suite),
+                    _unseen(search),
+                    _no_cascade(suite, race),
+                    _unmet(race, winner),
+                    written.note() if written else None,
+                ),
+            )
+        )
+        or None,
     )
 
 
@@ -334,6 +365,15 @@ def _no_cascade(suite: Suite, race: Allocator) -> str | None:
         "cascade=True has no effect: it needs an inference_budget, a voted metric to be maximized, and a grader that reads "
         "each answer"
     )
+
+
+def _unmet(race: Allocator, winner: Candidate) -> str | None:
+    """Where no configuration meets the constraints."""
+    if race.meets(winner.entrant):
+        return None
+    unmet = [(one, race.limited(winner.entrant, one)) for one in race.constraints]
+    values = ", ".join(f"{one.gate.key} ({number(one.value(seen))})" for one, seen in unmet if not one.met(seen))
+    return f"no configuration tried meets all limits on the tuning rows; the winner misses {values}"
 
 
 def _unseen(search: Search) -> str | None:
@@ -373,7 +413,7 @@ def _trial(search: Search, entrant: Trial, found: Ranked | None) -> TrialSummary
         measured(scores),
         None if cost is None or not entrant.asked else Decimal(f"{cost.mean:.8g}"),
         entrant.spent,
-        entrant.out or (status if found else "over_budget"),
+        entrant.out or (status if found else "over_budget" if race.meets(entrant) else "constraint"),
     )
 
 
@@ -394,5 +434,6 @@ def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook)
     """
     baselines = (baseline.model for baseline in suite.baselines)
     own = {name for model in suite.space.models for name in models_of(suite.space.for_model(model))}
-    prices.check(filter(None, [*suite.space.models, *sorted(own), *baselines, *judges_of(grader)]))
+    writer = [suite.space.proposing.model] if suite.space.proposing else []
+    prices.check(filter(None, [*suite.space.models, *writer, *sorted(own), *baselines, *judges_of(grader)]))
     check_metric(grader, split.tune or split.test, suite.metric, where=suite.where_declared)

@@ -146,6 +146,7 @@ SAMPLES: dict[str, Any] = {
     "deadline": 9.5,
     "system": "Be brief.",
     "prompt": ["{question}", "{question}?"],
+    "shots": [0, 2],
     "model": ["m", {"model": "o3", "temperature": None}],
     "grader": {"exact": {"reference": "answer"}},
     "dataset": "sums.jsonl",

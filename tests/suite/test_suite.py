@@ -72,6 +72,7 @@ def test_defaults() -> None:
         "deadline": None,
         "task": None,
         "cascade": False,
+        "shots": (),
         "prefer": "quality",
         "within": 0.02,
     }

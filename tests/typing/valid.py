@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
 
 from pytest_llmtune import (
     BudgetExhaustedError,
     CompletionError,
     Config,
     Evaluation,
+    Failure,
     Grader,
     LLMTuneError,
+    Proposer,
     Settings,
     Suite,
     complete,
@@ -19,10 +21,14 @@ from pytest_llmtune import (
     grade,
     lograndint,
     mark,
+    propose,
     randint,
     tune,
     uniform,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 suite = Suite(
     name="sums",
@@ -60,6 +66,24 @@ def test_marked(llmtune: object) -> int:
 
 
 assert_type(test_marked(None), int)
+
+
+class Writer:
+    def prompt(self, template: str, failures: Sequence[Failure]) -> str:
+        return template + failures[0].question + failures[0].expected
+
+    def read(self, answer: str) -> str:
+        return answer
+
+
+writer: Proposer = Writer()
+written = Suite(
+    dataset="rows.jsonl",
+    prompt=propose(["{question}"], model="large", rounds=1, per_round=3, by=writer),
+    shots=randint(0, 4),
+    model="small",
+    grader="exact",
+)
 
 
 def mine(grader: Grader) -> str:

@@ -1,0 +1,154 @@
+"""``propose``: prompts that a model writes while a search runs; and ``shots``: tuning rows as examples in a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune.suite.prompts import Template, escape
+
+if TYPE_CHECKING:
+    from pytest_llmtune.types import Row
+
+__all__ = ["BY", "Failure", "Propose", "Proposer", "propose", "read_prompt", "rewritten", "text_of", "with_shots"]
+
+BY = ("model", "gepa")
+"""Proposers that have a name."""
+_MOST_ROUNDS, _MOST_A_ROUND = 20, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A tuning row that the best configuration did not get right, as a proposer is shown it."""
+
+    question: str
+    """What the model was asked."""
+    expected: str
+    """The row's reference; empty where there is none."""
+    answer: str
+    """What the model said."""
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """Writes prompts by means of a model: says what to ask it, and reads a template from its answer.
+
+    The search asks, pays and checks; every answer is one template.
+    """
+
+    def prompt(self, template: str, failures: Sequence[Failure]) -> str:
+        """What to ask the proposing model, given the best template and rows on which it failed."""
+
+    def read(self, answer: str) -> str:
+        """The new template, a format string over the same columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Prompts that are written while a search runs; made by ``propose``."""
+
+    seeds: tuple[str, ...]
+    model: str
+    rounds: int = 2
+    per_round: int = 6
+    by: str | Proposer = "model"
+
+    def to_plain(self) -> dict[str, Any]:
+        """As the space's fingerprint holds it."""
+        by = self.by if isinstance(self.by, str) else type(self.by).__qualname__
+        return {"model": self.model, "rounds": self.rounds, "per_round": self.per_round, "by": by}
+
+
+def propose(
+    seeds: str | Sequence[str], *, model: str, rounds: int = 2, per_round: int = 6, by: str | Proposer = "model"
+) -> Propose:
+    """Prompts to begin with, and a model that writes further ones: ``prompt=propose(["{question}"], model="gpt-4o")``.
+
+    Args:
+        seeds: format strings over the columns.
+        rounds: how often rows that failed go to the model.
+        per_round: templates that it writes each time.
+        by: who words the request and reads the answers: ``model``, ``gepa`` (the extra of that name), or a ``Proposer``.
+
+    Raises:
+        InvalidError: one of these is none.
+    """
+    several = (seeds,) if isinstance(seeds, str) else seeds
+    if not isinstance(several, (list, tuple)) or not several or not all(isinstance(seed, str) for seed in several):
+        raise InvalidError(f"propose: seeds is {shown(seeds)}; valid: a format string, or a list of these")
+    if not isinstance(model, str) or not model.strip():
+        raise InvalidError(f"propose: model is {shown(model)}; valid: the name of the model that writes prompts")
+    for name, value, most in (("rounds", rounds, _MOST_ROUNDS), ("per_round", per_round, _MOST_A_ROUND)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise InvalidError(f"propose: {name} is {shown(value)}; valid: a whole number from 1 to {most}")
+    if by not in BY and (isinstance(by, str) or not isinstance(by, Proposer)):
+        near = meant(by, BY) if isinstance(by, str) else ""
+        raise InvalidError(f"propose: by is {shown(by)}{near}; valid: {', '.join(BY)}, an object with prompt and read")
+    return Propose(tuple(several), model, rounds, per_round, by)
+
+
+def read_prompt(raw: Any) -> Any:
+    """The value of ``prompt``; ``{propose: {seeds: [...], model: ...}}`` as ``propose`` makes it.
+
+    Raises:
+        InvalidError: a propose that makes no sense.
+    """
+    if not isinstance(raw, Mapping) or raw.keys() != {"propose"}:
+        return raw
+    given, names = raw["propose"], ("seeds", "model", "rounds", "per_round", "by")
+    if not isinstance(given, Mapping) or not {"seeds", "model"} <= given.keys() or given.keys() - {*names}:
+        raise InvalidError(f"propose takes seeds and model, and may have rounds, per_round and by; got {shown(given)}")
+    return propose(**given)
+
+
+def text_of(template: Template) -> str | None:
+    """The format string that the user's message is made from; None where it is none."""
+    source = template.source
+    if isinstance(source, tuple):
+        last = source[-1]
+        source = last.get("content") if isinstance(last, Mapping) and last.get("role") == "user" else None
+    elif template.kind != "prompt":
+        return None
+    return source if isinstance(source, str) else None
+
+
+def rewritten(template: Template, text: str, columns: Sequence[str]) -> Template:
+    """The template with another text for the user's message, checked as any, which names the same columns.
+
+    Raises:
+        SuiteError: it is no format string, or names other columns.
+    """
+    checked = Template.prompt(text)
+    checked.check(columns)
+    wanted = Template.prompt(text_of(template) or "").fields
+    if checked.fields != wanted:
+        raise InvalidError(f"names the columns {listed(sorted(checked.fields))} in place of {listed(sorted(wanted))}")
+    if not isinstance(template.source, tuple):
+        return checked
+    return replace(template, source=(*template.source[:-1], {**template.source[-1], "content": text}))
+
+
+def with_shots(template: Template, examples: Sequence[tuple[Row, str]]) -> Template:
+    """The template with examples in front of the user's message: what is asked for a row, and the row's reference.
+
+    They stand there by their content, so that a lock file needs no data to be read with.
+
+    Raises:
+        SuiteError: what is asked for a row is no text.
+    """
+    if not examples:
+        return template
+    last = ({"role": "user", "content": text_of(template)},)
+    before = template.source[:-1] if isinstance(template.source, tuple) else ()
+    shots: list[Mapping[str, Any]] = []
+    for row, expected in examples:
+        asked = template.render(row)[-1]["content"]
+        if not isinstance(asked, str):
+            raise InvalidError(f"shots: what is asked for a row is no text: {shown(asked)}")
+        shots += [
+            {"role": "user", "content": escape(asked)},
+            {"role": "assistant", "content": escape(expected)},
+        ]
+    return Template("messages", (*before, *shots, *last))

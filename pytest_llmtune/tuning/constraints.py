@@ -1,0 +1,78 @@
+"""Limits on metrics beside the tuned one, which hold in the search as they do in the guard."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
+from pytest_llmtune._util.stats import wilson
+from pytest_llmtune.guard.evaluation import percentile
+from pytest_llmtune.suite.keys import COSTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmtune.suite import Suite
+    from pytest_llmtune.suite.keys import Aggregate, Threshold
+
+__all__ = ["Constraint", "constraints_of"]
+
+_PERCENTILE = lazy_regex(r"(.+)_p(50|90|95|99)")
+_LEAST = 5
+"""Rows from which on a configuration may be given up for what they show."""
+_ERRORS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A gate on something else than the tuned metric."""
+
+    gate: Threshold
+    metric: str
+    """Of a row: ``latency`` where the gate is on ``latency_p95``."""
+    limit: float
+    part: int | None
+    """Of a gate on a percentile, which one."""
+    aggregate: Aggregate
+
+    def value(self, values: Sequence[float]) -> float:
+        """The suite's, of its rows'."""
+        return self.aggregate(values) if self.part is None else percentile(sorted(values), self.part)
+
+    def met(self, values: Sequence[float]) -> bool:
+        """Whether the guard's gate would hold on these rows; nothing is known against none."""
+        return not values or not self._worse(self.value(values))
+
+    def hopeless(self, values: Sequence[float]) -> bool:
+        """Whether other rows will hardly make up for these."""
+        if len(values) < _LEAST or self.met(values):
+            return False
+        least = self.gate.direction == "min"
+        if self.part is not None:
+            allowed = self.part / 100 if least else 1 - self.part / 100
+            return wilson(sum(map(self._worse, values)), len(values)).low > allowed
+        if self.aggregate is not statistics.fmean:
+            return False
+        if set(values) <= {0.0, 1.0}:
+            likely = wilson(round(sum(values)), len(values))
+            return self._worse(likely.high if least else likely.low)
+        error = _ERRORS * statistics.stdev(values) / math.sqrt(len(values))
+        return self._worse(statistics.fmean(values) + (error if least else -error))
+
+    def _worse(self, value: float) -> bool:
+        return value < self.limit if self.gate.direction == "min" else value > self.limit
+
+
+def constraints_of(suite: Suite) -> tuple[Constraint, ...]:
+    """The suite's gates over all rows; costs have a budget of their own, and limits of groups are the guard's alone."""
+    found = []
+    for gate in suite.thresholds:
+        limit = gate.of_group(None)
+        if limit is not None and gate.metric not in (suite.metric, *COSTS):
+            match = _PERCENTILE.fullmatch(gate.metric)
+            metric, part = (match[1], int(match[2])) if match else (gate.metric, None)
+            found.append(Constraint(gate, metric, float(limit), part, suite.aggregator))
+    return tuple(found)

@@ -1,0 +1,340 @@
+"""Prompts that a model writes between rounds of a search, and the rows that are shown instead of scored.
+
+Some tuning rows, chosen by their content, are taken out of the race: they are what a proposer is shown, and what stands in
+prompts as examples. So every score of the race is of rows that no written prompt has seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import statistics
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune._util.stats import bootstrap_mean
+from pytest_llmtune._util.text import InvalidError, counted, number
+from pytest_llmtune.completions.billing import worst_case
+from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
+from pytest_llmtune.suite.columns import reference_columns
+from pytest_llmtune.suite.propose import Failure, Propose, Proposer, rewritten, text_of, with_shots
+from pytest_llmtune.tuning.proposals import LENGTHS, Arm
+from pytest_llmtune.tuning.samples import VOTED, Meter
+from pytest_llmtune.tuning.selection import SAFE, by_belief, ranked, scores_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.data.split import Split
+    from pytest_llmtune.suite import Space, Suite
+    from pytest_llmtune.tuning.allocation import Candidate
+    from pytest_llmtune.tuning.loop import Search
+    from pytest_llmtune.types import Example, Row
+
+__all__ = ["PromptRounds", "lessons_of", "space_with_shots"]
+
+_LESSONS = 12
+"""Tuning rows that a proposer may be shown; at most a third of them all."""
+_SHOWN = 8
+"""Failures in one request to it."""
+_PARENTS = 2
+"""Templates that are rewritten in one round."""
+_LENGTH = 1500
+"""Tokens that a written template may take."""
+_FOLDS = 5
+
+
+def lessons_of(suite: Suite, split: Split) -> list[int]:
+    """Places of the tuning rows that are shown and not scored: none where nothing is written and no example stands in prompts.
+
+    They are chosen by what they say, and none says what a row of the guard does.
+
+    Raises:
+        SuiteError: too few rows, or all of them are the guard's too.
+    """
+    space, rows = suite.space, split.tune
+    wanted = max(*space.shots, min(_LESSONS, len(rows) // 3) if space.proposing else 0, 0)
+    if not space.writes:
+        return []
+    what = "propose" if space.proposing else "shots"
+    if split.reused:
+        raise SuiteError(
+            f"{suite.at('tune_size')}: {what} needs tuning rows that the guard does not use; give more rows, or a smaller "
+            "tune_size"
+        )
+    guarded = {_said(space, example) for example in split.test}
+    free = [place for place, example in enumerate(rows) if _said(space, example) not in guarded]
+    free.sort(key=lambda place: hashlib.sha256(f"{suite.seed}/{_said(space, rows[place])}".encode()).digest())
+    if not wanted or len(free) < wanted or len(rows) - wanted < 2:
+        raise SuiteError(
+            f"{suite.at('tune_size')}: tune_size={suite.tune_size} leaves too few rows to score on beside those that {what} shows; "
+            "give more"
+        )
+    return free[:wanted]
+
+
+def _said(space: Space, example: Example) -> str:
+    return json.dumps(space.templates[0].render(example.row), ensure_ascii=True, sort_keys=True, default=str)
+
+
+def _reference(suite: Suite, row: Row) -> str:
+    """What a row's right answer is; empty where the grader needs none."""
+    return next((str(row[name]) for name in sorted(reference_columns(suite.grader, tuple(row)))), "")
+
+
+def space_with_shots(suite: Suite, rows: Sequence[Example]) -> Space:
+    """The suite's space, each template with each number of the rows as examples.
+
+    Raises:
+        SuiteError: a row has no reference.
+    """
+    space = suite.space
+    examples = [(example.row, _reference(suite, example.row)) for example in rows[: max(space.shots)]]
+    if not all(expected for _, expected in examples):
+        raise SuiteError(f"{suite.at('shots')}: an example needs its right answer, and the rows have no such column")
+    several = (with_shots(template, examples[:count]) for count in space.shots for template in space.templates)
+    return replace(space, templates=tuple(several))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProposer:
+    """Asks for one better template, in plain words."""
+
+    def prompt(self, template: str, failures: Sequence[Failure]) -> str:
+        shown = "\n\n".join(
+            f"Input:\n{one.question}\nWrong answer:\n{one.answer}"
+            + (f"\nRight answer:\n{one.expected}" if one.expected else "")
+            for one in failures
+        )
+        return (
+            "A language model is asked with this prompt template. Names in single braces are replaced by a row's columns.\n"
+            f"<template>\n{template}\n</template>\n\nOn these inputs it did not answer as it should:\n\n{shown}\n\n"
+            "Find out what it gets wrong in general, and write one better template for all inputs of this kind. Keep the names "
+            "in single braces exactly as they are; write any other brace twice. Do not answer these inputs, and do not copy them "
+            "into the template. Reply with the template alone, between <template> and </template>."
+        )
+
+    def read(self, answer: str) -> str:
+        found = re.findall(r"<template>(.*?)</template>", answer, re.DOTALL)
+        return str(found[-1] if found else answer).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class GepaProposer:
+    """The reflection of GEPA (Agrawal et al. 2025, arXiv:2507.19457), by the package ``gepa``.
+
+    Raises:
+        SuiteError: it is not installed.
+    """
+
+    signature: Any = None
+
+    @classmethod
+    def of(cls, where: str) -> GepaProposer:
+        try:
+            from gepa.strategies.instruction_proposal import InstructionProposalSignature
+        except ImportError:
+            raise SuiteError(f"{where}: propose by gepa needs pip install 'pytest-llmtune[gepa]'") from None
+        return cls(InstructionProposalSignature)
+
+    def prompt(self, template: str, failures: Sequence[Failure]) -> str:
+        records = [
+            {
+                "Inputs": one.question,
+                "Generated Outputs": one.answer,
+                "Feedback": f"This is wrong. The right answer is: {one.expected}"
+                if one.expected
+                else "This is not good.",
+            }
+            for one in failures
+        ]
+        asked = self.signature.prompt_renderer({"current_instruction_doc": template, "dataset_with_feedback": records})
+        return (
+            f"{asked}\n\nThe instructions are a format string: keep the names in single braces exactly as they are, and write "
+            "any other brace twice."
+        )
+
+    def read(self, answer: str) -> str:
+        return str(self.signature.output_extractor(answer)["new_instruction"])
+
+
+@dataclass()
+class PromptRounds:
+    """The rounds in which prompts are written for one search."""
+
+    search: Search
+    proposing: Propose
+    proposer: Proposer
+    lessons: Sequence[int]
+    """Rows of the pool that are shown."""
+    written: set[str] = field(default_factory=set)
+    """Fingerprints of the templates that came into the race."""
+    refused: list[str] = field(default_factory=list)
+    """Why others did not."""
+    unpaid: bool = False
+    """Whether the dollars did not reach a request of the proposer's."""
+
+    @classmethod
+    def of(cls, search: Search, lessons: Sequence[int]) -> PromptRounds | None:
+        """For a search whose suite proposes; None for any other. Dollars and trials are kept for the rounds.
+
+        Raises:
+            SuiteError: the proposer's package is not installed.
+        """
+        proposing, suite = search.suite.space.proposing, search.suite
+        if proposing is None:
+            return None
+        by = proposing.by
+        proposer = (
+            by if not isinstance(by, str) else GepaProposer.of(suite.at("prompt")) if by == "gepa" else ModelProposer()
+        )
+        rounds = proposing.rounds
+        search.later = (suite.optimization_budget or Decimal(0)) * rounds / (rounds + 1)
+        if suite.num_samples > 0:
+            search.reserved = min(rounds * proposing.per_round, suite.num_samples // 2)
+        return cls(search, proposing, proposer, lessons)
+
+    async def run(self, stopped_by: str) -> str:
+        """All rounds, after the first race; returns what ended the last."""
+        search = self.search
+        for left in range(self.proposing.rounds, 0, -1):
+            search.later -= search.later / left
+            search.reserved -= search.reserved // left
+            if not await self._round(self.proposing.rounds - left + 1):
+                search.later, search.reserved = Decimal(0), 0
+                return await search.go_on()
+            await search.look(Decimal(1))
+            stopped_by = await search.go_on()
+        return stopped_by
+
+    async def _round(self, round_: int) -> bool:
+        """Show failures of the best templates, and enter what is written; returns whether anything was."""
+        parents: dict[str, Candidate] = {}
+        for one in ranked(self.search.race, 0.0):
+            parents.setdefault(one.candidate.entrant.arm.template.fingerprint, one.candidate)
+        chosen, before = list(parents.values())[:_PARENTS], len(self.written)
+        share = -(-self.proposing.per_round // max(1, len(chosen)))
+        for parent in chosen:
+            failures = await self._failures(parent)
+            if failures:
+                await self._write(parent.entrant.arm, failures, share, round_)
+        return len(self.written) > before
+
+    async def _failures(self, parent: Candidate) -> list[Failure]:
+        """Rows that are shown and not right, the worst first."""
+        search, arm = self.search, parent.entrant.arm
+        pool, n = search.race.pool, arm.family.counts[0]
+        rows = [row for row in self.lessons if not pool.cell(arm, row).samples]
+        while rows and (left := search.left()) is not None and sum(pool.worst(arm, row, n) for row in rows) > left:
+            rows.pop()
+        await search.ask([(parent.entrant, row, n) for row in rows])
+        cells = [(row, cell) for row in self.lessons if (cell := pool.cell(arm, row)).samples and cell.scores]
+        cells.sort(key=lambda one: search.race.sign * one[1].scores[min(one[1].scores)])
+        if pool.scorer.metric in VOTED and search.race.sign > 0:
+            cells = [(row, cell) for row, cell in cells if cell.scores[min(cell.scores)] < 1]
+        else:  # of a score nobody knows what is good: the worse half
+            cells = cells[: -(-len(cells) // 2)]
+        return [
+            Failure(
+                str(arm.template.render(pool.rows[row].row)[-1]["content"]),
+                _reference(search.suite, pool.rows[row].row),
+                next((s.text for s in cell.samples if s.answer is None or not s.answer.correct), cell.samples[0].text),
+            )
+            for row, cell in cells[:_SHOWN]
+        ]
+
+    async def _write(self, arm: Arm, failures: Sequence[Failure], wanted: int, round_: int) -> None:
+        """Have templates written in place of the arm's, and let them enter the race with the arm's parameters."""
+        search, pool = self.search, self.search.race.pool
+        wanted = min(wanted, search.room()) if search.suite.num_samples >= 0 else wanted
+        limit = next((name for name in LENGTHS if name == arm.family.limit_name), "max_tokens")
+        asked = self.proposer.prompt(text_of(arm.template) or "", failures)
+        body = {"model": self.proposing.model, limit: _LENGTH, "messages": [{"role": "user", "content": asked}]}
+        price, left = pool.prices.price(self.proposing.model), search.left()
+        while wanted > 0 and left is not None and worst_case(price, body, wanted) > left:
+            wanted -= 1
+        if wanted < 1:
+            self.unpaid = True
+            return
+        meter = Meter(pool.source, pool.prices, pool.log)
+        try:
+            completion = await meter.complete(build(body, wanted))
+        except EndpointError:
+            raise
+        except BudgetExhaustedError:
+            self.unpaid = True
+            return
+        except CompletionError as error:
+            self.refused.append(str(error))
+            return
+        finally:
+            search.spent += meter.paid
+        for choice in completion.choices:
+            why = self._enter(arm, choice.text, cut=choice.finish_reason == "length")
+            pool.log.write({"round": round_, "proposed": self.proposer.read(choice.text), "refused": why})
+            self.refused += [why] if why else []
+
+    def _enter(self, arm: Arm, answer: str, *, cut: bool) -> str | None:
+        """Let a written template into the race; returns why not, where it is refused."""
+        if cut:
+            return "it was cut off"
+        try:
+            columns = tuple(self.search.race.pool.rows[0].row)
+            template = rewritten(arm.template, self.proposer.read(answer), columns)
+        except (InvalidError, SuiteError) as error:
+            return f"it {error}" if str(error).startswith(("is ", "names ", "has ")) else str(error)
+        known = {entrant.arm.template.fingerprint for entrant in self.search.race.entrants}
+        if template.fingerprint in known:
+            return "it is in the race already"
+        self.written.add(template.fingerprint)
+        self.search.race.enter(Arm(arm.params, template, arm.family))
+        return None
+
+    # -- what came of it
+
+    def note(self) -> str:
+        """What was written, and what it gained on rows that the proposer never saw."""
+        refused = f", {len(self.refused)} more were refused (the first: {self.refused[0]})" if self.refused else ""
+        unpaid = "; the optimization budget did not reach every request to it" if self.unpaid else ""
+        said = f"{self.proposing.model} wrote {counted(len(self.written), 'prompt')}{refused}{unpaid}"
+        gains = self.gains
+        if len(gains) < 2:
+            return f"{said}; too few rows to say what they gain" if self.written else said
+        mean, interval = statistics.fmean(gains), bootstrap_mean(gains)
+        figures = (
+            f"{number(mean)} ({number(interval.low)} to {number(interval.high)}) on {len(gains)} rows that it never saw"
+        )
+        if interval.low > 0:
+            return f"{said}; over the suite's own prompts they gained {figures}"
+        return f"{said}; no gain over the suite's own prompts can be claimed: {figures}"
+
+    @property
+    def helped(self) -> bool:
+        """Whether the written prompts were better, if by chance."""
+        return math.fsum(self.gains) > 0
+
+    @cached_property
+    def gains(self) -> list[float]:
+        """Once the search has ended."""
+        return list(self._gains())
+
+    def _gains(self) -> Iterator[float]:
+        """Of every scored row: the best written prompt less the best of the suite's own, chosen on the other folds' rows."""
+        race = self.search.race
+        for fold in range(_FOLDS):
+            inside = frozenset(row for row in range(len(race.order)) if row % _FOLDS == fold)
+            best = by_belief(race, race.candidates(SAFE, asked=1) or race.candidates(0.0, asked=1), inside)
+            mine: dict[bool, Candidate] = {}
+            for one in best:
+                mine.setdefault(one.candidate.entrant.arm.template.fingerprint in self.written, one.candidate)
+            for row in sorted(inside) if len(mine) == 2 else ():
+                new, old = (
+                    scores_of(race, mine[own], [row]) if row in mine[own].entrant.asked else [] for own in (True, False)
+                )
+                if new and old:
+                    yield race.sign * (new[0] - old[0])

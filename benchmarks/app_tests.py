@@ -36,7 +36,7 @@ def ask(client, question):
 """
 CLIENT = {
     "mock": """
-import httpx
+import httpx2 as httpx
 transport = httpx.MockTransport(lambda request: httpx.Response(200, content=ANSWER, headers={"content-type": "application/json"}))
 http = httpx.Client(transport=transport)
 def client():
@@ -48,7 +48,6 @@ MARK = pytest.mark.usefixtures()
     "cassetter": "MARK = pytest.mark.vcr\n",
 }
 OWN = """
-import httpx
 shared = openai.OpenAI(base_url="URL", api_key="sk-any")
 def client():
     return shared

@@ -21,9 +21,12 @@ from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard.rows import answers_digest
 from pytest_llmtune.types import Evaluation, ExampleResult, Interval, Row
+from pytest_llmtune.wire.response import facts_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_llmtune.recording.format import Interaction
 
 __all__ = [
     "VERSION",
@@ -157,6 +160,30 @@ class StudySummary:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedAnswers:
+    """When the answers of a baseline were given, and by which models."""
+
+    first: str | None
+    """The day of the oldest, ``YYYY-MM-DD``; None if the recording does not say."""
+    last: str | None
+    """The day of the newest."""
+    models: tuple[str, ...]
+    """As the responses name them, such as ``gpt-4o-mini-2024-07-18``."""
+
+    @classmethod
+    def of(cls, interactions: Iterable[Interaction]) -> RecordedAnswers | None:
+        """Of a recording; None if nothing is recorded."""
+        days, models, empty = set[str](), set[str](), True
+        for interaction in interactions:
+            empty = False
+            days.add(interaction.recorded)
+            models.add(facts_of(interaction.text).model)
+        days.discard("")
+        models.discard("")
+        return None if empty else cls(min(days, default=None), max(days, default=None), tuple(sorted(models)))
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """One lock file's content."""
 
@@ -171,6 +198,8 @@ class Lock:
     """Of ``dataset``, ``prompt``, ``grader``, ...: what the baseline was measured with; ``rows`` are counts, in words."""
     study: StudySummary | None = None
     examples: tuple[LockedExample, ...] = field(default=(), repr=False)
+    recording: RecordedAnswers | None = None
+    """None in files of earlier versions."""
 
     @property
     def unknown(self) -> frozenset[str]:
@@ -187,6 +216,7 @@ class Lock:
         fingerprints: Mapping[str, str],
         study: StudySummary | None = None,
         key: Callable[[Row], str] | None = None,
+        recording: RecordedAnswers | None = None,
     ) -> Lock:
         """Today's evaluation as the baseline; wall-clock figures are left out, since they differ with every run.
 
@@ -201,7 +231,7 @@ class Lock:
         }
         found = (LockedExample.of(each, key(each.example.row) if key else "") for each in evaluation.results)
         examples = sorted(_shared(found), key=lambda example: example.id)
-        return cls(suite, evaluation.config, metrics, prices, fingerprints, study, tuple(examples))
+        return cls(suite, evaluation.config, metrics, prices, fingerprints, study, tuple(examples), recording)
 
     @classmethod
     def read(cls, path: Path) -> Lock:
@@ -345,11 +375,12 @@ def head(data: Mapping[str, Any]) -> str:
     """YAML of everything except the examples."""
     import yaml
 
-    study = data.get("study")
+    study, recording = data.get("study"), data.get("recording")
     shown = {
-        **data,
+        **{name: value for name, value in data.items() if name not in ("recording", "study")},
         "metrics": {name: _filled(figure) for name, figure in data["metrics"].items()},
         "prices": {model: _Line(_numbers(price)) for model, price in data["prices"].items()},
+        **({"recording": _filled(recording)} if recording else {}),
         "study": study and _study(study),
     }
     text: str = yaml.dump(shown, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100_000)

@@ -46,12 +46,14 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     if settings.mode is Mode.LIVE:
         return None
     written = settings.mode in (Mode.TUNE, Mode.RECORD_ALL)
+    days = [interaction.recorded for interaction in read_all(path)] if written else [recording.oldest]
     return RecordingFacts(
         path.relative_to(settings.root).as_posix() if path.is_relative_to(settings.root) else path.name,
-        sum(1 for _ in read_all(path)) if written else len(recording.interactions),
+        len(days if written else recording.interactions),
         sum(file.stat().st_size for file in files_of(path, torn=True)),
         missing,
         0 if missing or settings.mode.online else recording.unused_count,
+        min(filter(None, days), default=""),
     )
 
 

@@ -54,6 +54,8 @@ class RecordingFacts:
     """Requests of the suite that have no recording."""
     unused: int = 0
     """Interactions that no request of the suite uses."""
+    oldest: str = ""
+    """The day, ``YYYY-MM-DD``, of the oldest answer that was replayed or written; empty where none says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
-from pytest_llmtune.guard.lockfile import Lock
+from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers
 from pytest_llmtune.guard.verdict import Stale
+from pytest_llmtune.recording.storage import read_all
 from pytest_llmtune.suite import Config
 from pytest_llmtune.types import Shard, ShardFacts
 
@@ -62,9 +63,18 @@ def lock_of(
     prices: Mapping[str, Mapping[str, Decimal]],
     study: StudySummary | None,
     columns: RowColumns,
+    recording: Path,
 ) -> Lock:
     """A lock with today's result as baseline."""
-    return Lock.of(suite.name, evaluation, prices=prices, fingerprints=fingerprints, study=study, key=columns.key)
+    return Lock.of(
+        suite.name,
+        evaluation,
+        prices=prices,
+        fingerprints=fingerprints,
+        study=study,
+        key=columns.key,
+        recording=RecordedAnswers.of(read_all(recording)),
+    )
 
 
 def prices_of(book: PriceBook, models: Iterable[str]) -> dict[str, dict[str, Decimal]]:

@@ -380,26 +380,33 @@ class Session:
     def _fresh(self, item: pytest.Item, scope: Scope) -> None:
         """Answers that are too old fail the test, where ``llmtune_max_age`` says so."""
         limit = self.settings.max_age
-        if limit is None or not limit.fails or scope.replay is None or self.settings.mode.online:
+        if limit is None or not limit.fails or self.settings.mode.online:
             return
-        day = scope.replay.oldest
+        day, _ = min(self._oldest(item, scope), default=("", ""))
         if (age := days_since(day)) > limit.days:
             raise LLMTuneError(
                 f"the oldest answer was recorded on {day}, {age} days ago: more than llmtune_max_age={limit.days}d; "
                 f"record again: pytest {quoted(self.target(item.nodeid))} --llm-record=all"
             )
 
+    def _oldest(self, item: pytest.Item, scope: Scope) -> Iterator[tuple[str, str]]:
+        """The day of the oldest answer, and its file, of each recording that a test used: its own and its suite's."""
+        if scope.replay is not None and scope.replay.oldest:
+            yield scope.replay.oldest, os.path.relpath(scope.replay.path, self.config.rootpath)
+        run = self.runs.get(item.nodeid)
+        if run is not None and "report" in vars(run) and (facts := run.report.recording) and facts.oldest:
+            yield facts.oldest, facts.path
+
     def told_of(self, item: pytest.Item) -> dict[str, str]:
         """What the recording of a test says of itself, as text: its path, its oldest day, or that nothing was asked."""
         scope = self.scopes.pop(item.nodeid, None)
-        if scope is None or scope.replay is None:
+        if scope is None:
             return {}
-        replay = scope.replay
-        told = {"test": item.nodeid, "path": os.path.relpath(replay.path, self.config.rootpath)}
-        if day := replay.oldest:
-            return told | {"day": day}
-        silent = item.get_closest_marker("llm_replay") is not None and replay.mode.online and replay.asked_nothing
-        return told | {"silent": "yes"} if silent and not scope.failed else {}
+        if found := min(self._oldest(item, scope), default=None):
+            return {"test": item.nodeid, "path": found[1], "day": found[0]}
+        marked, replay = item.get_closest_marker("llm_replay") is not None, scope.replay
+        silent = marked and replay is not None and replay.mode.online and replay.asked_nothing
+        return {"test": item.nodeid, "silent": "yes"} if silent and not scope.failed else {}
 
     def _recording_notes(self) -> Iterator[str]:
         for told in self.recordings:

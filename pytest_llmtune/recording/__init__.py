@@ -50,6 +50,8 @@ class Recording:
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Number of answers of each interaction according to the file; 0 if not given."""
     _taken: set[int] = field(default_factory=set)
+    oldest: str = ""
+    """The day, ``YYYY-MM-DD``, of the oldest answer taken; empty where none says."""
     _runs: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     """Positions of a task's interactions by row and run."""
     _torn: bool = False
@@ -101,8 +103,12 @@ class Recording:
             answers += answers_in(exchange)
             if answers >= skip + request.n:
                 self._taken.update(positions[:count])
+                self._date(exchange.recorded for exchange in exchanges)
                 return completion_of(exchanges, request.n, skip=skip)
         return None
+
+    def _date(self, days: Iterable[str]) -> None:
+        self.oldest = min(filter(None, (self.oldest, *days)), default="")
 
     def holds(self, request: CompletionRequest) -> bool:
         """Whether ``take`` would find enough answers, by the file's own counts, without marking them as used."""
@@ -123,6 +129,7 @@ class Recording:
         positions = self._runs.get((row, run), ())
         self._taken.update(positions)
         found = [self.interactions[position] for position in positions]
+        self._date(interaction.recorded for interaction in found)
         return sorted(found, key=lambda each: each.position.call if each.position else 0)
 
     def run_costs(self, charge: Callable[[Interaction], Any]) -> list[tuple[int, Decimal]]:

@@ -403,6 +403,7 @@ class SuiteRun:
             prices=self.prices_now(config),
             study=study,
             columns=self.columns(config),
+            recording=self.recording_path,
         )
 
     def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:

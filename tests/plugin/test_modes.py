@@ -68,6 +68,26 @@ def test_pytest_rewrites_none_of_our_modules(tuned: Project, monkeypatch: pytest
     result.stdout.fnmatch_lines(["marked: True True", "rewritten:", "parsed: pytest_llmtune"])
 
 
+def test_a_suites_recording_has_an_age(tuned: Project) -> None:
+    """The lock file says when its answers were given and by whom; the summary and ``llmtune_max_age`` hold it too."""
+    path = tuned.pytester.path / "llmtune" / "sums.cassette.json"
+    text = path.read_text(encoding="utf-8")
+    today = json.loads(text)["interactions"][0]["llmtune"]["recorded"]
+    assert f"\nrecording: {{first: '{today}', last: '{today}', models: [good]}}\n" in tuned.lock
+    path.write_text(text.replace(today, "2020-01-31", 1), encoding="utf-8")
+    result = tuned.run("--llm-json=result.json")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["oldest recorded answer: 2020-01-31 (* days), llmtune/sums.cassette.json"])
+    report = json.loads((tuned.pytester.path / "result.json").read_text(encoding="utf-8"))
+    assert report["suites"][0]["recording"]["oldest"] == "2020-01-31"
+    tuned.pytester.makeini("[pytest]\nllmtune_max_age = 90d:fail\n")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*recorded on 2020-01-31*llmtune_max_age=90d; record again: pytest *test_sums *"])
+    tuned.run("--llm-accept")
+    assert f"\nrecording: {{first: '2020-01-31', last: '{today}', models: [good]}}\n" in tuned.lock
+
+
 def test_tuning_again_costs_nothing(tuned: Project) -> None:
     """Every paid answer is in the cache: the same search asks nothing and writes the same lock file apart from spend."""
     before, config = tuned.server.count, tuned.lock.split("metrics:")[0]

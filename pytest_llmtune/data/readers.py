@@ -42,6 +42,8 @@ _BATCH = 1024
 _MOST = 200_000_000
 _YAML_NODE = 700
 """Bytes of memory per value while a YAML document is read."""
+_FOR_ARROW = 200_000_000
+"""Bytes of address space that pyarrow takes for itself."""
 _PER_VALUE = 16
 """Memory overhead of a value in bytes, which parquet's own sizes do not include."""
 
@@ -291,7 +293,15 @@ def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MO
                 if largest > most:
                     raise too_large(f"{name}: row {number + 1}", most)
                 batch_rows = max(1, min(_BATCH, most // 8 // largest))
-                for batch in file.iter_batches(batch_rows, row_groups=[group]):
+                batches = file.iter_batches(batch_rows, row_groups=[group], use_threads=False)
+                while True:
+                    try:
+                        with _memory_limited(_FOR_ARROW + 2 * most):  # the file's own figures may lie
+                            batch = next(batches, None)
+                    except MemoryError:
+                        raise too_large(f"{name}: row {number + 1}", most) from None
+                    if batch is None:
+                        break
                     if batch.nbytes > most:
                         raise too_large(f"{name}: row {number + 1}", most)
                     for row in batch.to_pylist():
@@ -299,6 +309,25 @@ def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MO
                         yield f"{name}: row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise SuiteError(f"{name}: not usable parquet: {error}") from None
+
+
+@contextmanager
+def _memory_limited(most: int) -> Iterator[None]:
+    """Let this process have no more than ``most`` bytes of memory beside what it has: on Linux, past them MemoryError."""
+    try:
+        import resource
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = min([used + most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _largest_row(group: Any) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.files import open_regular, write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.result import SuiteReport
 
@@ -25,6 +26,8 @@ __all__ = ["FORMAT", "VERSION", "dumps", "loads", "read", "write"]
 FORMAT = "pytest-llmtune results"
 VERSION = 1
 MAX_BYTES = 1_000_000_000
+MAX_MEMORY = 600_000_000
+"""Limit in bytes for what all files that are merged become, by the estimate of ``json_weight``."""
 
 
 def dumps(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), killed: Decimal = Decimal(0)) -> str:
@@ -81,18 +84,26 @@ def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
         raise ReportError(f"{where}: {error}") from None
 
 
-def read(path: Path) -> tuple[SuiteReport, ...]:
-    """The reports in a file.
+def read(path: Path, most: int | None = MAX_MEMORY) -> tuple[tuple[SuiteReport, ...], int]:
+    """The reports in a file, and the bytes of memory that they take.
+
+    Args:
+        most: limit for these; None: a file of our own.
 
     Raises:
-        ReportError: as ``loads``, or the file cannot be read.
+        ReportError: as ``loads``, or the file cannot be read, or is too large.
     """
     try:
         with open_regular(path) as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ReportError(f"{path}: more than the limit of {MAX_BYTES:,} bytes")
-        return loads(content.decode(), str(path))
+            content = file.read((MAX_BYTES if most is None else most) + 1)
+        text = content.decode()
+        weight = json_weight(text)
+        if most is not None and weight > most:
+            raise ReportError(
+                f"{path}: unpacks to more than the limit of {most:,} bytes of memory; to allow more: --llm-max-data=MB"
+            )
+        del content
+        return loads(text, str(path)), weight
     except OSError as error:
         raise ReportError(f"{path}: the results cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:

@@ -35,8 +35,11 @@ class Shards:
     suites: Mapping[str, tuple[SuiteReport, ...]]
 
     @classmethod
-    def read(cls, directory: Path) -> Shards:
+    def read(cls, directory: Path, most: int | None = None) -> Shards:
         """Read every JSON file below a directory.
+
+        Args:
+            most: limit in bytes of memory for all of them; None: files of our own.
 
         Raises:
             ReportError: no results, a file that is something else, or missing or duplicate shards; one message names all
@@ -45,7 +48,9 @@ class Shards:
         files = sorted(directory.rglob("*.json"))
         found: defaultdict[str, list[tuple[Path, SuiteReport]]] = defaultdict(list)
         for file in files:
-            for report in _results(file):
+            reports, weight = _results(file, most)
+            most = most and most - weight
+            for report in reports:
                 found[report.name].append((file.relative_to(directory), report))
         if not found:
             raise ReportError(f"{directory} holds no results of shards; {_ADVICE}")
@@ -65,9 +70,9 @@ class Shards:
         return self.suites[suite]
 
 
-def _results(file: Path) -> tuple[SuiteReport, ...]:
+def _results(file: Path, most: int | None) -> tuple[tuple[SuiteReport, ...], int]:
     try:
-        return report_json.read(file)
+        return report_json.read(file, most)
     except ReportError as error:
         raise ReportError(f"{error}; {_ADVICE}") from None
 

@@ -138,7 +138,7 @@ class Session:
         from pytest_llmtune.guard.shards import Shards
 
         try:
-            return Shards.read(Path(self.settings.merge))
+            return Shards.read(Path(self.settings.merge), most=int(self.settings.max_data * 12_000_000))
         except ReportError as error:
             raise pytest.UsageError(f"--llm-merge: {error}") from None
 

@@ -126,7 +126,7 @@ def test_a_column_without_messages_is_told(cell: Any) -> None:
         name="s", dataset=[{"history": HISTORY, "answer": "me"}], messages="{history}", model="m", grader="exact"
     )
     [template] = suite.space.templates
-    with pytest.raises(SuiteError, match="the column 'history' holds"):
+    with pytest.raises(SuiteError, match="the column 'history' has"):
         template.render({"history": cell})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -341,13 +342,26 @@ class ClientSpend:
                 reservation.settle(Decimal(0))
                 return
             reservation.settle(reservation.amount, uncertain=True)
-            own = self.prices.has_own([model_asked(asked.uri, asked.body)])
-            bill = read_bill(asked.method, asked.uri, asked.body, answer, listed=not own)
-            if bill is not None and bill.usage is not None:
-                reservation.settle(self.prices.price_at(asked.uri, bill.models, bill.providers).cost(bill.usage))
-                self.prices.learn(asked.uri, bill.models)
+            if (cost := self._billed(asked, answer)) is not None:
+                reservation.settle(cost)
         finally:
             self.ledger.close(reservation)
+
+    def note(self, asked: Asked, status: int, answer: str | bytes) -> None:
+        """A call that nothing limits was answered: if the run is killed, the next one tells what it cost."""
+        log = self.ledger.chain()[-1].log
+        with suppress(LLMTuneError):
+            if log is not None and status < 400 and (cost := self._billed(asked, answer)):
+                log.note(cost)
+
+    def _billed(self, asked: Asked, answer: str | bytes) -> Decimal | None:
+        own = self.prices.has_own([model_asked(asked.uri, asked.body)])
+        bill = read_bill(asked.method, asked.uri, asked.body, answer, listed=not own)
+        if bill is None or bill.usage is None:
+            return None
+        cost = self.prices.price_at(asked.uri, bill.models, bill.providers).cost(bill.usage)
+        self.prices.learn(asked.uri, bill.models)
+        return cost
 
     def lost(self, reservation: Reservation) -> None:
         """Settle an unanswered call, which the provider may have billed."""

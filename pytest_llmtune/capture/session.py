@@ -414,6 +414,8 @@ class Replay:
                     self.spend.answered(reservation, asked, status, text)
                 except LLMTuneError as error:
                     self._errors.append(error)
+            elif self.spend is not None and call.counts:
+                self.spend.note(asked, status, text)
 
     def _lost(self, call: Call) -> None:
         if call.hold is not None and call.interaction is None:

@@ -216,9 +216,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.pluginmanager.register(_Results(session.config), "llmtune-results")
 
 
+@pytest.hookimpl(trylast=True)  # Ctrl-C leaves fixtures to be torn down here
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _SESSION in session.config.stash:
         ours = session_of(session.config)
+        ours.attach_rest()
         written = ours.write_reports()
         wrong = ours.misused or (ours.wrong and session.config.getoption("collectonly"))
         if ours.pruned and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -254,6 +256,8 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_testnodedown(node: Any, error: object) -> None:
+    if text := getattr(node, "workeroutput", {}).pop("llmtune_calls", ""):  # it may go down twice
+        session_of(node.config).receive_calls(text)
     if error and _SESSION in node.config.stash and (workers := session_of(node.config).workers):
         workers.died(node)
 

@@ -74,6 +74,9 @@ class Session:
         """All suites that are declared beside a directory of lock files, by name, where somebody asked for them."""
         self.reports: list[SuiteReport] = []
         self.calls: list[TestCalls] = []
+        self.untold: list[tuple[str, Replay]] = []
+        """Recordings whose calls are still to be told, by test or fixture."""
+        self._told: set[str] = set()
         self.killed = Decimal(0)
         """USD that earlier runs had spent which were killed."""
         self.errors: dict[str, str] = {}
@@ -454,7 +457,7 @@ class Session:
             yield
             return
 
-        teardown = ExitStack()
+        teardown, scope_of_all = ExitStack(), f"the {fixture.scope}"
         node = self.target(request.node.nodeid) if fixture.scope in ("module", "class") else ""
 
         def close() -> None:
@@ -463,6 +466,9 @@ class Session:
                     teardown.close()
                 finally:
                     scope.close()
+                    if scope.replay is not None:
+                        within = request.node.nodeid or scope_of_all
+                        self.untold.append((f"{within}: fixture {fixture.argname}", scope.replay))
 
         def reopen() -> None:
             scope.open()
@@ -577,29 +583,47 @@ class Session:
 
     def attach_calls(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Tell what a test's own calls asked and cost, where anybody will see it: reading answers takes time."""
-        replay, config = self.replays.get(item.nodeid), self.config
-        shown = config.getoption("xmlpath", None) or self._path("json") or self._path("report")
-        if replay is None or not (shown or self.settings.mode.online or config.get_verbosity() > 0):
-            return
-        made = replay.meter.told(item.nodeid)
-        if not made.calls and not made.spent:
-            return
-        if hasattr(config, "workerinput"):
+        if item.nodeid in self.replays:
+            self.untold.append((item.nodeid, self.replays[item.nodeid]))
+        made = self._calls_made()
+        if hasattr(self.config, "workerinput"):
             from pytest_llmtune._util.serialize import to_plain
 
-            report.llmtune_calls = json.dumps(to_plain(made))  # type: ignore[attr-defined]
+            report.llmtune_calls = json.dumps([to_plain(each) for each in made])  # type: ignore[attr-defined]
         else:
-            self.calls.append(made)
-        from pytest_llmtune.report.ci import junit_of_calls
+            self.calls += made
+        for each in made:
+            if each.nodeid == item.nodeid:
+                from pytest_llmtune.report.ci import junit_of_calls
 
-        report.user_properties.extend(junit_of_calls(made))
+                report.user_properties.extend(junit_of_calls(each))
+
+    def _calls_made(self) -> list[TestCalls]:
+        """What was asked since the last time, by the test and by fixtures of wider scope that ended with it."""
+        shown = self.config.getoption("xmlpath", None) or self._path("json") or self._path("report")
+        wanted = shown or self.settings.mode.online or self.config.get_verbosity() > 0
+        made = [replay.meter.told(name) for name, replay in self.untold if wanted]
+        self._told.update(name for name, _ in self.untold)
+        self.untold.clear()
+        return [each for each in made if each.calls or each.spent]
+
+    def attach_rest(self) -> None:
+        """After Ctrl-C: the calls of the test that it ended, and of fixtures that were open."""
+        self.untold += [(node, replay) for node, replay in self.replays.items() if node not in self._told]
+        made = self._calls_made()
+        if (output := getattr(self.config, "workeroutput", None)) is None:
+            self.calls += made
+        else:
+            from pytest_llmtune._util.serialize import to_plain
+
+            output["llmtune_calls"] = json.dumps([to_plain(each) for each in made])
 
     def receive_calls(self, text: str) -> None:
         """A test's calls, from a worker of xdist."""
         from pytest_llmtune._util.serialize import from_plain
         from pytest_llmtune.types import TestCalls
 
-        self.calls.append(from_plain(TestCalls, json.loads(text)))
+        self.calls += [from_plain(TestCalls, each) for each in json.loads(text)]
 
     def receive(self, text: str) -> None:
         """A suite's result, from a worker of xdist."""

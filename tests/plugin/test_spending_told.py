@@ -127,3 +127,57 @@ def test_a_quiet_replay_reads_no_answers(project: Project) -> None:
     assert "spent" not in project.run().stdout.str()
     result = project.run("-v")
     result.stdout.fnmatch_lines(["*test_twice*not known", "cost not known: the price of model 'good' is unknown*"])
+
+
+ENDINGS = """
+import os, signal, threading, time
+import openai, pytest
+
+def ask():
+    client = openai.OpenAI()
+    return client.chat.completions.create(model="good", messages=[{"role": "user", "content": "x"}], max_tokens=8)
+
+@pytest.fixture(scope="module")
+def index():
+    ask()
+    yield
+    ask()
+
+@pytest.mark.llm_replay
+def test_ends(index):
+    ask()
+    if how := os.environ.get("HOW"):
+        os.kill(os.getpid(), int(how))
+        time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_calls_of_fixtures_and_of_what_ended_early_are_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    """Of wider fixtures too; after Ctrl-C at once, after a kill by the next run."""
+    (project.pytester.path / "test_sums.py").write_text(ENDINGS, encoding="utf-8")
+    (project.pytester.path / "pytest.ini").write_text(PRICES, encoding="utf-8")
+    each = Decimal("0.005")  # five tokens of "The answer is 999."
+
+    def run(*args: str) -> str:
+        command = ("-p", "no:cacheprovider", *args, "--llm-json=results.json")
+        return project.pytester.runpytest_subprocess(*command).stdout.str()
+
+    project.server.answer = lambda _: "The answer is 999."
+    monkeypatch.setenv("HOW", str(int(signal.SIGINT)))
+    lines = run("-v", "--llm-record=all", *workers)
+    assert Decimal(told(project)["spent"]) == Decimal(project.server.billed) / 1000 == 3 * each
+    assert "test_sums.py: fixture index " in lines
+    assert {test["nodeid"]: test["calls"] for test in told(project)["tests"]} == {
+        "test_sums.py: fixture index": 2,
+        "test_sums.py::test_ends": 1,
+    }
+    if workers:
+        return
+    monkeypatch.setenv("HOW", str(int(signal.SIGKILL)))
+    run("--llm-record=all")
+    monkeypatch.setenv("HOW", "")
+    assert "an earlier run that was killed had spent $0.01" in run("--llm-record=missing")
+    assert Decimal(told(project)["spent_by_killed_runs"]) == 2 * each

@@ -50,9 +50,9 @@ def live(tmp_path: Path) -> Iterator[Live]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The developer's own keys and options reach no test."""
+    """The developer's own keys and options reach no test; nor does `CI`, which makes pytest print messages twice."""
     for name in list(os.environ):
-        if name.startswith(("LLMTUNE_", "OPENAI_", "AZURE_OPENAI_", "GITHUB_")):
+        if name in ("CI", "BUILD_NUMBER") or name.startswith(("LLMTUNE_", "OPENAI_", "AZURE_OPENAI_", "GITHUB_")):
             monkeypatch.delenv(name)
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import pkgutil
 import sys
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+import pytest_llmtune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +65,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Runs of pytest in processes of their own do without two plugins that are none of ours: half of each start."""
     monkeypatch.setenv("PYTEST_ADDOPTS", LIGHT)
+    _import_the_whole_package()
     return pytester
+
+
+@cache
+def _import_the_whole_package() -> None:
+    """Pytester forgets what an inner run imported: each would import our lazy modules anew, a third of its time."""
+    for module in pkgutil.walk_packages(pytest_llmtune.__path__, "pytest_llmtune."):
+        if not module.name.startswith("pytest_llmtune.cluster") and "_job" not in module.name:
+            importlib.import_module(module.name)
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
-from pytest_llmtune.grading.math import Math
+from support.graders import math
 
 
 def right(reference: str, response: str) -> bool:
     """Whether a boxed response is graded as right."""
-    grade = Math(symbolic=False).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
+    grade = math(symbolic=False).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
     return grade.metrics["success_vote"] == 1
 
 
@@ -137,7 +136,7 @@ def test_long_lists_without_values_are_not_compared_part_by_part(parts: int, equ
 def test_an_answer_that_is_not_the_reference_never_votes_with_it(reference: str, response: str) -> None:
     """Two wrong answers of the same value outvote one right answer, and the vote is wrong."""
     responses = [rf"\boxed{{{reference}}}", rf"\boxed{{{response}}}", rf"\boxed{{{response}}}"]
-    grade = Math(symbolic=False).grade(responses, {"answer": reference})
+    grade = math(symbolic=False).grade(responses, {"answer": reference})
     assert [count for _, count in grade.votes] == [2, 1]
     assert (grade.metrics["success"], grade.metrics["success_vote"]) == (1, 0)
 
@@ -179,5 +178,5 @@ def test_an_answer_that_is_not_the_reference_never_votes_with_it(reference: str,
 )
 def test_what_was_read_to_the_end_is_not_left_to_algebra(reference: str, response: str, equal: bool) -> None:
     """To algebra a word is a product of letters, and a letter perhaps a unit."""
-    grade = Math(symbolic=True).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
+    grade = math(symbolic=True).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
     assert (grade.metrics["success_vote"] == 1) is equal

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.graders import shared
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
@@ -36,7 +37,7 @@ FITS: Any = {"json": {"schema": {"type": "object", "required": ["id"], "properti
 )
 def test_the_document_that_is_the_answer(grader: Any, reference: str, response: str, expected: bool) -> None:
     """Not a footnote; whole, without a doubled key or a number past all bounds."""
-    assert (resolve(grader).grade([response], {"answer": reference}).metrics["success_vote"] == 1) is expected
+    assert (shared(grader).grade([response], {"answer": reference}).metrics["success_vote"] == 1) is expected
 
 
 @pytest.mark.parametrize("reference", ['{"a": 1e400}', '{"a": 1, "a": 2}', '{"a": 1'])

@@ -8,6 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.graders import math
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.math import Math
@@ -16,7 +17,7 @@ ROW = {"answer": "18"}
 
 
 def right(reference: str, response: str, **options: object) -> bool:
-    return Math(**options).grade([response], {"answer": reference}).metrics["success_vote"] == 1
+    return math(**options).grade([response], {"answer": reference}).metrics["success_vote"] == 1
 
 
 @pytest.mark.parametrize(
@@ -89,12 +90,12 @@ def test_two_missing_answers_are_never_equal(response: str) -> None:
     """No answer is no success, and a reference without an answer is refused."""
     assert not right("18", response)
     with pytest.raises(SuiteError, match="reference"):
-        Math().reference({"answer": "words without a formula in them"})
+        math().reference({"answer": "words without a formula in them"})
 
 
 def test_equal_answers_vote_together() -> None:
     """Half, 0.5 and 1/2 are one candidate with three votes, against two for 3."""
-    grade = Math().grade(
+    grade = math().grade(
         [r"\boxed{\frac12}", r"\boxed{3}", r"\boxed{0.5}", r"\boxed{3}", r"\boxed{1/2}"], {"answer": "0.5"}
     )
     assert grade.metrics["success_vote"] == 1
@@ -104,7 +105,7 @@ def test_equal_answers_vote_together() -> None:
 @pytest.mark.parametrize("where", ["thread", "event loop"])
 def test_math_verify_works_off_the_main_thread_and_under_asyncio(where: str) -> None:
     """Its limit of time is no signal of the main thread's."""
-    grader, found = Math(symbolic=True), []
+    grader, found = math(symbolic=True), []
     pair = [r"\boxed{\sin^2 x + \cos^2 x + y}"], {"answer": "1 + y"}
     if where == "thread":
         thread = threading.Thread(target=lambda: found.append(grader.grade(*pair)))

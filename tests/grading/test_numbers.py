@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.graders import shared
 
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.grading.numbers import last_of, number_in
@@ -149,7 +150,7 @@ def test_numbers_beside_the_answer(text: str) -> None:
 )
 def test_in_the_graders(grader: Any, reference: str, response: str, expected: bool) -> None:
     """Boxes, phrases, corrections; each accepted one has a refused neighbour."""
-    assert (resolve(grader).grade([response], {"answer": reference}).metrics["success_vote"] == 1) is expected
+    assert (shared(grader).grade([response], {"answer": reference}).metrics["success_vote"] == 1) is expected
 
 
 DIGITS = {

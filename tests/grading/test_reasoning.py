@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.graders import shared
 
 from pytest_llmtune import Suite
 from pytest_llmtune.errors import SuiteError
@@ -121,7 +122,7 @@ FILLER = st.text("abc xyz.,!?\n", max_size=40)
 def test_adding_a_thought_never_changes_a_verdict(thought: str, shape: str) -> None:
     """Of right and of wrong answers, whatever was thought."""
     for grader, reference, good, bad in GRADERS[:-1]:
-        made = resolve(grader)
+        made = shared(grader)
         for answer in (good, bad):
             plain, thoughtful = (
                 made.grade([answer], {"answer": reference}),
@@ -157,7 +158,7 @@ STATED: list[tuple[Any, Any, str, str]] = [
 def test_headings_and_closing_remarks_never_change_a_verdict(heading: str, remark: str, gap: str) -> None:
     """Around right and around wrong answers."""
     for grader, reference, good, bad in STATED:
-        made = resolve(grader)
+        made = shared(grader)
         for answer, expected in ((good, 1.0), (bad, 0.0)):
             text = f"{heading}{gap}{answer}{gap}{remark}"
             assert made.grade([text], {"answer": reference}).metrics["success_vote"] == expected, (grader, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.graders import shared
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
@@ -137,7 +138,7 @@ def test_the_text_of_an_option_is_its_label() -> None:
 )
 def test_a_list_of_references_means_any_of_them(grader: Any, good: list[str], bad: list[str]) -> None:
     """And those that are right vote together."""
-    made, row = resolve(grader), {"answer": ["Oslo", "Christiania"]}
+    made, row = shared(grader), {"answer": ["Oslo", "Christiania"]}
     for text in good:
         assert made.grade([text], row).metrics["success_vote"] == 1
     for text in bad:

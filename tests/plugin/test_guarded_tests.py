@@ -334,7 +334,7 @@ def test_asgi():
 @guarded(max_calls=1)
 def test_server_of_this_process():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         try:
             url = f"http://127.0.0.1:{server.server_port}/ask"
             said = {httpx.get(url).text} if os.environ.get("ONCE") else {requests.get(url).text}

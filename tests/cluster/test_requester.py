@@ -80,6 +80,7 @@ def test_no_cent_over_the_budget(engine: Engine, live: Live) -> None:
     assert "optimization_budget" in str(next(each for each in found if isinstance(each, BudgetExhaustedError)))
 
 
+@pytest.mark.slow
 def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
     """Its power is cut in the middle: everything is answered, and only what was in flight is paid twice."""
     from pytest_llmtune.cluster import Engine

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.live import Live, request
 from support.llm_server import LLMServer
 
@@ -29,6 +30,7 @@ def answer(body: dict[str, Any]) -> list[str]:
     return [f"{body['messages'][0]['content']}-{index}" for index in range(body["n"])]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_nothing_stored_is_paid_twice(tmp_path: Path) -> None:
     """Five SIGKILLs at random moments: no stored answer is asked again, and the results are those of a whole run."""
     moments, live = random.Random(1), Live(tmp_path)

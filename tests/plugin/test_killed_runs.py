@@ -14,6 +14,8 @@ from support.kills import Counts, Project, Server, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 CONCURRENCY = 4  # of the suite
 
 

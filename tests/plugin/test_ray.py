@@ -100,6 +100,7 @@ def test_a_run_keeps_its_dollars(tuned: Project, cluster: RayCluster, mode: str)
     assert (tuned.server.billed - before) * 2e-6 <= 0.0001
 
 
+@pytest.mark.slow
 def test_a_node_is_lost_in_a_search(project: Project, cluster: RayCluster) -> None:
     """Its power is cut in the middle: the same lock file and recording as undisturbed."""
     project.run("--llm-tune").assert_outcomes(passed=1)
@@ -133,6 +134,7 @@ def test_a_judge_asks_on_the_cluster(project: Project, cluster: RayCluster) -> N
     assert project.server.count == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_best_so_far(project: Project, cluster: RayCluster) -> None:
     """As without a cluster: the search ends, says so, and leaves no task behind."""
     project.server.latency = 0.2

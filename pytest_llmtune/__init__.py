@@ -125,7 +125,7 @@ _HOMES = {
 
 
 class _AsWritten:
-    """Finds our modules before pytest does, which would parse each at every run to rewrite assertions that none has."""
+    """Finds our modules before pytest does, which would parse each in every run to rewrite assertions."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:

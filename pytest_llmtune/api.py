@@ -1,4 +1,4 @@
-"""Without pytest: ``tune``, ``evaluate`` and ``complete``."""
+"""Functions for use without pytest: ``tune``, ``evaluate``, ``complete`` and ``grade``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
 
 
 def _listener() -> Listener:
-    """``logging``, and a bar where a person looks on: in a terminal, as lines in a notebook."""
+    """Listener that logs events, and shows progress: a bar in a terminal, lines in a notebook."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if not terminal and "ipykernel" not in sys.modules:
         return _tell
@@ -64,7 +64,7 @@ _LOG = logging.getLogger("pytest_llmtune")
 
 
 def _tell(event: Event) -> None:
-    """What happens goes to ``logging`` at INFO; ``logging.basicConfig(level="INFO")`` shows it."""
+    """Log an event at INFO; ``logging.basicConfig(level="INFO")`` shows it."""
     match event:
         case Started():
             budget = f", at most {dollars(event.budget)}" if event.budget else ""
@@ -88,7 +88,7 @@ def _tell(event: Event) -> None:
 
 
 class Tuned(NamedTuple):
-    """What ``tune`` found: ``config, analysis = tune(suite)``."""
+    """Result of ``tune``: ``config, analysis = tune(suite)``."""
 
     config: Config
     """The best configuration within the budgets."""
@@ -97,14 +97,14 @@ class Tuned(NamedTuple):
 
 
 def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Settings | None = None) -> Tuned:
-    """Search the suite's space on its tuning rows; writes nothing but the cache and the log below ``settings.root``.
+    """Search the suite's space on its tuning rows; writes only the cache and the log below ``settings.root``.
 
     Args:
-        log_file_name: where the study is logged, JSON lines: what it paid for, and every trial. A killed search goes on
-            from it. Default: ``.llmtune/studies/<suite>.jsonl``.
+        log_file_name: JSON Lines log of the study, with spending and all trials, from which a killed search resumes.
+            Default: ``.llmtune/studies/<suite>.jsonl``.
 
     Raises:
-        LLMTuneError: no configuration is within the inference budget, an endpoint refuses, a grader is vacuous.
+        LLMTuneError: no configuration is within the inference budget, an endpoint fails, a grader is vacuous.
     """
     log = None if log_file_name is None else Path(log_file_name)
     study = run_async(_run(suite, settings).searching(log).search())
@@ -119,16 +119,16 @@ def evaluate(
     use_cache: bool = True,
     settings: Settings | None = None,
 ) -> Evaluation:
-    """One configuration over the suite's test rows, live; ``.metrics``, ``.inference_cost``, ``.cost``, ``.results``.
+    """Evaluate a configuration live on the suite's test rows; see ``.metrics``, ``.inference_cost``, ``.results``.
 
     Args:
         config: as in a lock file, or a ``Config``; None: the suite's untuned configuration.
-        aggregate: in place of the suite's: ``mean``, ``median``, ``module:function``, a function of a list of numbers, or
-            a mapping of metric to one of these.
-        use_cache: False: everything is asked anew.
+        aggregate: instead of the suite's: ``mean``, ``median``, ``module:function``, a function of a list of numbers, or a
+            mapping of metric to one of these.
+        use_cache: False: send every request again.
 
     Raises:
-        SuiteError: ``aggregate`` names a function or a metric that is not there.
+        SuiteError: ``aggregate`` names an unknown function or metric.
     """
     run = _run(suite, settings)
     aggregates = _aggregates(suite, aggregate)
@@ -144,7 +144,7 @@ def evaluate(
 
 
 def _aggregates(suite: Suite, given: Any) -> dict[str | None, Aggregate]:
-    """Metric, or None for all of them, to what makes one number of the examples'; checked before anything is paid."""
+    """Aggregate functions by metric, or None for all; checked before anything is spent."""
     named = given if isinstance(given, Mapping) else {} if given is None else {None: given}
     try:
         return {metric: aggregator(one, suite.base_dir, suite.root) for metric, one in named.items()}
@@ -173,21 +173,21 @@ def complete(
     settings: Settings | None = None,
     **params: Unpack[Parameters],
 ) -> Completion:
-    """The answers of one configuration to one row: ``complete(config, row).texts``.
+    """The answers of a configuration to a row: ``complete(config, row).texts``.
 
     Args:
-        config: OpenAI parameters by their own names, and ``prompt`` or ``messages`` with ``{column}`` fields. Of a list
-            the first is taken that can be completed and whose completion is accepted, else the last.
-        row: what the template's fields stand for.
-        accept: called with the row and a completion; False: the next configuration is asked.
-        cache_seed: answers are kept in the cache of this seed and asked for once; None: always asked anew.
-        params: OpenAI parameters, over those of every configuration.
+        config: OpenAI parameters, and ``prompt`` or ``messages`` with ``{column}`` fields. From a list, the first that can
+            be completed and is accepted is used, else the last.
+        row: values of the template's fields.
+        accept: called with the row and a completion; False: try the next configuration.
+        cache_seed: cache answers under this seed, so that they are requested once; None: no cache.
+        params: OpenAI parameters that override those of every configuration.
 
-    A cascade asks its steps in turn until the vote of one is clear; ``.paid`` is for all of them.
+    A cascade tries its steps in turn until one has a clear vote; ``.paid`` is the total.
 
     Raises:
-        SuiteError: the template names a column that the row lacks, or a parameter is unknown.
-        CompletionError: no endpoint could complete the last configuration; an ``EndpointError`` where none ever could.
+        SuiteError: the row lacks a column of the template, or a parameter is unknown.
+        CompletionError: no endpoint could complete the last configuration; ``EndpointError`` if none ever can.
     """
     several = [*config] if isinstance(config, (list, tuple)) else [config]
     if not several:
@@ -204,22 +204,22 @@ def grade(
     vote: Any = "equivalence",
     reasoning: Any = True,
 ) -> ExampleGrade:
-    """What a suite would say of these responses to a row, for trying a grader in a REPL; asks nobody.
+    """Grade responses to a row as a suite would, for trying a grader in a REPL; sends no request.
 
         >>> grade("math", ["\\boxed{4}", "5"], {"answer": "4"}).metrics["success_vote"]
         1.0
 
     Args:
         grader: as the suite key ``grader``: a name, ``{name: {option: value}}``, ``module:function``, a function, a list.
-        responses: one text, or one for each of n.
-        row: column to value, the reference among them.
+        responses: one text, or n texts.
+        row: column to value, including the reference.
         vote, reasoning: as the suite's keys.
 
     Returns:
         ``.metrics`` (name to value), ``.voted_answer``, ``.votes`` and ``.answers``.
 
     Raises:
-        SuiteError: no such grader or option, a row without its reference, or a judge, which needs an endpoint.
+        SuiteError: unknown grader or option, a row without its reference, or a judge, which needs an endpoint.
     """
     resolved = resolve(grader, vote=vote, reasoning=reasoning, where="grade()")
     if judges_of(resolved):
@@ -242,18 +242,18 @@ def _with(config: Config, params: Mapping[str, Any]) -> Config:
         if name not in ("model", *PARAMETERS, *config.params):
             near = meant(name, PARAMETERS)
             raise SuiteError(
-                f"complete(): unknown parameter {name!r}{near}; prompts, and what only your server knows, stand in the "
-                "configuration"
+                f"complete(): unknown parameter {name!r}{near}; prompts, and parameters that only your server knows, belong in "
+                "the configuration"
             )
     following = _with(config.following, params) if config.following else None
     return Config({**config.params, **params}, config.template, config.accept, following)
 
 
 def _votes(grader: Any, texts: Sequence[str], row: Mapping[str, Any]) -> list[int]:
-    """How often each readable answer came, most frequent first; the row need not have a reference.
+    """Counts of readable answers, most frequent first; the row need not have a reference.
 
     Raises:
-        SuiteError: the grader cannot read answers one by one.
+        SuiteError: the grader cannot read answers individually.
     """
     if grader is None:
         return sorted(Counter(text.strip() for text in texts if text.strip()).values(), reverse=True)
@@ -261,7 +261,7 @@ def _votes(grader: Any, texts: Sequence[str], row: Mapping[str, Any]) -> list[in
     if judges_of(reader) or not getattr(reader, "per_response", False):
         raise SuiteError(f"accept of a cascade's step: the grader {reader.name} does not read answers one by one")
     column = getattr(reader, "reference_column", None) or "answer"
-    for stand_in in (None, *texts, "0", "A"):  # a reference is needed to say what is right, not to read
+    for stand_in in (None, *texts, "0", "A"):  # reading needs no reference, but graders require one
         try:
             found = reader.grade(texts, row if stand_in is None else {**row, column: stand_in})
         except SuiteError:
@@ -271,7 +271,7 @@ def _votes(grader: Any, texts: Sequence[str], row: Mapping[str, Any]) -> list[in
 
 
 async def _steps(source: LiveSource, config: Config, row: Mapping[str, Any]) -> Completion:
-    """The completion of a configuration; of a cascade that of the first step whose answers are accepted."""
+    """The completion of a configuration; for a cascade, of the first step whose answers are accepted."""
     request, paid = config.request(row), Decimal(0)
     while True:
         completion = await source.complete(request)

@@ -1,4 +1,4 @@
-"""The command ``llmtune``: what needs no test run. ``pytest`` does the rest."""
+"""The command ``llmtune``, for tasks that need no test run."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _compare(given: argparse.Namespace) -> int:
 
 
 def _worse(change: SuiteChange) -> bool:
-    """Whether a suite's score is lower, or cannot be told to be as high: the suite is gone, or a side has no score."""
+    """Whether a suite's score is lower or not comparable: the suite was removed, or a side has no score."""
     if change.before is None:
         return False
     old, new = change.score("before"), change.score("now")
@@ -158,10 +158,10 @@ def _history(given: argparse.Namespace) -> int:
 
 
 def _lock(suite: str) -> tuple[Path, Lock]:
-    """The lock file of a suite, below the working directory.
+    """Find a suite's lock file below the working directory.
 
     Raises:
-        LockError: there is none, or several.
+        LockError: none, or several.
     """
     from pytest_llmtune._util.text import meant
     from pytest_llmtune.commits.compare import State

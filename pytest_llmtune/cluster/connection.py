@@ -26,38 +26,38 @@ __all__ = ["Connection"]
 
 
 _CALLS = 100_000
-"""Requests that may wait for dollars at once: Ray runs so many calls of an actor side by side."""
+"""Requests that may wait for the budget at once: the concurrency of the actor in Ray."""
 
 _KNOCK = 10.0
-"""Seconds for the head of a cluster to be reached."""
+"""Time limit in seconds for reaching the head of a cluster."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Connection:
-    """A cluster, and how much of it there is."""
+    """A connection to a cluster, and its size."""
 
     ray: Any
     """The module."""
     width: int
-    """Batches at once: one for each processor."""
+    """Concurrent batches: one per processor."""
     own: bool
-    """Whether this connection was made here, and is closed here."""
+    """Whether this object opened the connection, and must close it."""
     _purse: Any
-    """An actor beside this process, so that no lost machine takes it along."""
+    """The budget actor, on this machine, so that it survives the loss of others."""
     _ask: Any
     _grade: Any
 
     @classmethod
     def connect(cls, address: str) -> Self:
-        """Join a cluster, or the one this process has joined already.
+        """Connect to a cluster, or reuse this process's connection.
 
         Args:
-            address: ``HOST:PORT`` of the head node, or empty: as ``RAY_ADDRESS`` says, else one on this machine.
+            address: ``HOST:PORT`` of the head node; empty: ``RAY_ADDRESS``, else a new one on this machine.
 
         Raises:
             LLMTuneError: Ray is not installed, or there is no cluster.
         """
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # what Ray would tell its makers is nobody's business
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # disable Ray's telemetry
         try:
             import ray
         except ImportError:
@@ -68,7 +68,7 @@ class Connection:
             try:
                 _knock(address)
                 ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-            except Exception as error:  # whatever of a cluster is not there, Ray has an exception of its own for it
+            except Exception as error:  # Ray has many exceptions for a missing cluster
                 said = " ".join(str(error).split())[:300]
                 raise LLMTuneError(
                     f"--llm-engine=ray{'://' if address else ''}{address}: no cluster could be joined: {said}; start "
@@ -82,18 +82,18 @@ class Connection:
             max(1, int(cluster.cluster_resources().get("CPU", 1))),
             own,
             cluster.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(BudgetActor),
-            # Ray must not repeat what had answers that are paid for; grading again costs nothing
+            # Ray must not retry paid requests; grading again is free
             cluster.remote(max_retries=0, scheduling_strategy="SPREAD")(node.ask_batch),
             cluster.remote(max_retries=3, scheduling_strategy="SPREAD")(node.grade_batch),
         )
 
     def close(self) -> None:
-        """Leave the cluster; one that was started for this run ends with it."""
+        """Disconnect; a cluster started for this run is stopped."""
         if self.own:
             self.ray.shutdown()
 
     def purse(self, ledger: Ledger) -> Any:
-        """A purse with what is left of a ledger."""
+        """A budget actor with the remaining budget of a ledger."""
         return self._purse.remote(_alone(ledger))
 
     def ask_batch(self, order: JobSpec, purse: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
@@ -109,7 +109,7 @@ class Connection:
         return self._grade.remote(installed(), packed, calls)
 
     def failure(self, error: Exception) -> LLMTuneError:
-        """What went wrong on a node, in one line."""
+        """A node's error, in one line."""
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, LLMTuneError):
             return cause
@@ -121,11 +121,11 @@ class Connection:
 
 
 def _knock(address: str) -> None:
-    """Whether anybody is there: Ray itself would try for minutes.
+    """Check that a server listens at the address, because Ray would retry for minutes.
 
     Raises:
-        OSError: nobody.
-        ValueError: the port is no number.
+        OSError: no server.
+        ValueError: invalid port.
     """
     host, colon, port = address.rpartition(":")
     if colon:
@@ -133,6 +133,6 @@ def _knock(address: str) -> None:
 
 
 def _alone(ledger: Ledger) -> Ledger:
-    """A ledger, with those around it, as another process can have it."""
+    """A picklable copy of a ledger and its parents."""
     above = None if ledger.parent is None else _alone(ledger.parent)
     return replace(ledger, parent=above, queue=deque(), shared=None)

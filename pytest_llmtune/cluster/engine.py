@@ -1,4 +1,4 @@
-"""The engine ``ray``: asks and grades on a Ray cluster."""
+"""The engine ``ray``: sends requests and grades on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["Engine"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine(Connection):
-    """A Ray cluster that asks and grades in place of this process."""
+    """A Ray cluster that sends requests and grades instead of this process."""
 
     def asker(self, source: LiveSource) -> ClusterRequester:
-        """Who asks in a source's place."""
+        """The requester for a source."""
         return ClusterRequester(self, source)
 
     def grader(self, grader: Grader, root: Path) -> Grader:
-        """The grader at work on the cluster; a judge stays here: it asks, and what it asks is asked on the cluster.
+        """The grader, running on the cluster; a judge stays here, but its requests are sent by the cluster.
 
         Args:
-            root: the project's: its own modules are sent along.
+            root: the project's root, whose modules are sent along.
         """
         if isinstance(grader, AnswerGrader):
             return replace(grader, inner=self.grader(grader.inner, root))

@@ -1,4 +1,4 @@
-"""The grading half: what a grader reads, it reads on the cluster."""
+"""Run graders on the cluster."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["ClusterGrader", "RemoteGrading", "stays"]
 
 
 _MOST = 64
-"""Rows in a task."""
+"""Rows per task."""
 
 
 def stays(grader: Grader) -> bool:
-    """Whether a grader asks models: what it asks goes through the one cache and the one budget, which are here."""
+    """Whether a grader must stay here: its model requests need this process's cache and budget."""
     return isinstance(grader, Judge)
 
 
@@ -42,7 +42,7 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class RemoteGrading:
-    """Sends the calls of one grader out, as tasks."""
+    """Sends the calls of one grader to the cluster as tasks."""
 
     engine: Connection
     grader: Grader
@@ -52,9 +52,9 @@ class RemoteGrading:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
 
     async def call(self, method: str, responses: Sequence[str], row: Row) -> Any:
-        """What the grader's method says of some responses to a row; raises what it raises."""
+        """Call a grader's method remotely; raises what it raises."""
         loop = asyncio.get_running_loop()
-        if self._gathering is None or self._loop is not loop:  # each run of a suite has a loop of its own
+        if self._gathering is None or self._loop is not loop:  # each run of a suite has its own loop
             self._gathering, self._loop = Gathering(self._run, self.engine.width, _MOST), loop
         call = _Call(method, responses, row, loop.create_future())
         self._gathering.add(call)
@@ -65,7 +65,7 @@ class RemoteGrading:
             if self._sent is None:
                 self._sent = self._put()
             found = await self.engine.grade_batch(self._sent, [(c.method, c.responses, c.row) for c in calls])
-        except Exception as error:  # noqa: BLE001  # each call raises it where it waits
+        except Exception as error:  # noqa: BLE001  # raised again in each waiting call
             found = [self.engine.failure(error)] * len(calls)
         for call, each in zip(calls, found, strict=True):
             if call.found.done():
@@ -82,7 +82,7 @@ class RemoteGrading:
 
 @dataclass(frozen=True)
 class ClusterGrader(Grader):
-    """A grader of all responses together, at work on the cluster."""
+    """A grader that runs on the cluster."""
 
     local: Grader
     crew: RemoteGrading
@@ -131,7 +131,7 @@ class ClusterGrader(Grader):
 
 @contextmanager
 def _by_value(cloudpickle: Any, root: Path) -> Iterator[None]:
-    """The project's own modules are sent as they are: a node has installed packages, but not the project's tests."""
+    """Pickle the project's own modules by value: a node has installed packages, but not the project's tests."""
     own = [module for module in list(sys.modules.values()) if _is_below(module, root)]
     for module in own:
         cloudpickle.register_pickle_by_value(module)

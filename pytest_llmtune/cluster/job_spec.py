@@ -1,4 +1,4 @@
-"""What a node needs to know to ask in somebody's place."""
+"""The settings that a node needs to send requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Item", "JobSpec", "installed"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request: ``request.n`` answers are wanted."""
+    """One request with its number."""
 
     number: int
     request: CompletionRequest
@@ -27,13 +27,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """The terms for one of ``width`` batches at a time: its share of every limit.
+    """The settings for one of ``width`` concurrent batches, with its share of every limit.
 
-    The keys travel in it from process to process, and are in no file.
+    Contains the keys, which are only sent between processes, and never written to a file.
     """
 
     version: str
-    """Of this package, where the order comes from."""
+    """Version of this package in the sending process."""
     prices: PriceBook
     concurrency: int
     timeout: float
@@ -44,16 +44,16 @@ class JobSpec:
     _endpoints: tuple[Endpoint, ...]
     """Without their keys."""
     _keys: tuple[tuple[tuple[str, str], ...], ...] = field(repr=False)
-    """Of each endpoint: (key, where it came from)."""
+    """For each endpoint: (key, origin)."""
 
     batching: ClassVar[None] = None
 
     @classmethod
     def of(cls, terms: SourceSettings, width: int, deadline: float | None) -> JobSpec:
-        """A share of somebody's terms.
+        """A share of a source's settings.
 
         Args:
-            deadline: seconds that are left of it.
+            deadline: remaining seconds.
         """
 
         def share(limit: float | None) -> float | None:

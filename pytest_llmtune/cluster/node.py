@@ -1,4 +1,4 @@
-"""What runs on a node: a batch of requests, or of grades."""
+"""Functions that run on a node: a batch of requests, or of grades."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = ["ask_batch", "grade_batch"]
 
 
 _AT_ONCE = 16
-"""Answers of graders of which one waits for the other's process."""
+"""Concurrent grading calls on a node."""
 
 
 def ask_batch(order: JobSpec, purse: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
-    """Ask for a batch; answers go to the purse as they arrive. Returns what was learned of the servers.
+    """Send a batch of requests, reporting answers to the budget actor as they arrive; returns facts about the servers.
 
     Raises:
         LLMTuneError: another version of this package is installed here.
@@ -72,7 +72,7 @@ async def _ask_batch(order: JobSpec, post: _Post, items: Sequence[Item], known: 
 
 @dataclass(slots=True, eq=False)
 class _Post:
-    """The way to the purse: reserves as a ledger does, and tells what happened."""
+    """Client of the budget actor: reserves like a ledger, and reports events."""
 
     purse: Any
     batch: int
@@ -94,28 +94,28 @@ class _Post:
             yield reservation
 
     def tell(self, news: News) -> None:
-        """Say it soon; what is said while a message is on its way goes with the next one."""
+        """Queue a report; those queued while a message is in flight are sent together."""
         self._news.append(news)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.get_running_loop().create_task(self._send())
 
     async def sent(self) -> None:
-        """Wait until everything was heard."""
+        """Wait until all reports are delivered."""
         if self._sending is not None:
             await self._sending
 
     async def _send(self) -> None:
-        """One message after the other: Ray keeps no order among those of one moment."""
+        """Send one message at a time, because Ray does not keep the order of concurrent ones."""
         while self._news:
             news, self._news = [*self._news, Counted(self.account.take())], []
             await self.purse.report.remote(self.batch, news)
 
 
 def grade_batch(version: str, packed: bytes, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:
-    """What a grader says to each call (method, responses, row), or the error it raised there.
+    """Results of a grader's calls (method, responses, row), or the errors raised.
 
     Args:
-        packed: the grader.
+        packed: the pickled grader.
 
     Raises:
         LLMTuneError: another version of this package is installed here.
@@ -126,8 +126,8 @@ def grade_batch(version: str, packed: bytes, calls: Sequence[tuple[str, Sequence
 
 @lru_cache(maxsize=2)
 def _unpacked(packed: bytes) -> Grader:
-    """One for all batches that this process gets: a grader keeps processes of its own, and what it has learned."""
-    grader: Grader = pickle.loads(packed)  # noqa: S301  # as any task of Ray
+    """The grader, reused for all batches of this process, because it has worker processes and caches."""
+    grader: Grader = pickle.loads(packed)  # noqa: S301  # like any Ray task
     return grader
 
 

@@ -1,4 +1,4 @@
-"""The asking half: in place of ``completions.asking``, batches of requests go to the cluster as tasks."""
+"""Send requests through the cluster, in batches as tasks, instead of ``completions.requester``."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ __all__ = ["ClusterRequester", "Gathering"]
 
 T = TypeVar("T")
 _QUIET = 0.005
-"""Seconds without another call that end the gathering."""
+"""Seconds without a new call after which a batch is sent."""
 
 
 @dataclass(slots=True, eq=False)
 class Gathering(Generic[T]):
-    """What waits to be sent."""
+    """Collects calls into batches."""
 
     run: Callable[[list[T]], Awaitable[None]]
-    """Sends one batch, and returns when it is done; it raises nothing."""
+    """Runs one batch to completion; must not raise."""
     width: int
-    """Batches at once."""
+    """Concurrent batches."""
     most: int
-    """Calls in a batch."""
+    """Maximum calls per batch."""
     _waiting: list[T] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _gathering: asyncio.Task[None] | None = None
@@ -54,7 +54,7 @@ class Gathering(Generic[T]):
             self._gathering = asyncio.get_running_loop().create_task(self._gather())
 
     async def aclose(self) -> None:
-        """Send nothing more, and let go of what is under way."""
+        """Stop sending, and cancel running batches."""
         tasks = [*self._tasks, *([self._gathering] if self._gathering else [])]
         for task in tasks:
             task.cancel()
@@ -69,7 +69,7 @@ class Gathering(Generic[T]):
         self._fill()
 
     def _fill(self) -> None:
-        """As many batches as are free, of even size: none waits for a long one at the end."""
+        """Start batches of equal size on all free slots, so that none is left with a long one at the end."""
         while self._waiting and (free := self.width - len(self._tasks)) > 0:
             size = min(self.most, -(-len(self._waiting) // free))
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
@@ -86,11 +86,11 @@ class Gathering(Generic[T]):
 
 
 _EACH = 8
-"""Requests of a batch for each that it has in flight: enough to be worth a task, few enough to end together."""
+"""Requests of a batch per request in flight: enough for a task to be worthwhile, few enough to end together."""
 _LOST = 3
-"""Machines that may be lost under one request."""
+"""Lost machines after which a request fails."""
 _GOODBYE = 1.0
-"""Seconds for the purse to say what is still reserved."""
+"""Seconds to wait for the budget actor's final report."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,12 +99,12 @@ class _Waiting:
     keep: OnExchange
     done: asyncio.Future[None]
     lost: int = 0
-    """Machines that were lost under it."""
+    """Number of machines lost while it was in flight."""
 
 
 @dataclass(slots=True, eq=False)
 class ClusterRequester:
-    """Asks for one source. The ledger of the source follows what the purse says."""
+    """Sends the requests of one source. The source's ledger follows the budget actor's reports."""
 
     engine: Connection
     source: LiveSource
@@ -113,11 +113,11 @@ class ClusterRequester:
     _gathering: Gathering[_Waiting] | None = None
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
-    """By the item's number: asked for, and not done."""
+    """Pending requests by item number."""
     _batches: dict[int, tuple[Any, list[int]]] = field(default_factory=dict)
-    """Under way: the task, and the numbers of its items."""
+    """Running batches: the task, and the numbers of its items."""
     _silent: asyncio.Event = field(default_factory=asyncio.Event)
-    """Whether nothing is under way."""
+    """Set if nothing is running."""
     _known: ServerFacts = field(default_factory=ServerFacts)
     _end: float | None = None
 
@@ -128,10 +128,10 @@ class ClusterRequester:
         item = Item(number, replace(request, n=n, draw=0))
         self._waiting[number] = waiting = _Waiting(item, keep, asyncio.get_running_loop().create_future())
         self._gathering.add(waiting)
-        await waiting.done  # where this is cancelled, what is still to come is kept all the same
+        await waiting.done  # if cancelled, later answers are still stored
 
     async def aclose(self) -> None:
-        """Stop what is under way; what it had reserved counts as spent, for nobody knows."""
+        """Stop running batches; their reservations count as spent, because they may have been billed."""
         if self._gathering is None or self._hearing is None:
             return
         if not self._batches:
@@ -139,7 +139,7 @@ class ClusterRequester:
         if not self._waiting:
             await self._last_words()
         for task, numbers in self._batches.values():
-            if any(number in self._waiting for number in numbers):  # Ray aborts this process where a task just ends
+            if any(number in self._waiting for number in numbers):  # Ray aborts this process if the task is just ending
                 self.engine.ray.cancel(task, force=True)
         await self._gathering.aclose()
         with suppress(TimeoutError, self.engine.ray.exceptions.RayError):
@@ -153,7 +153,7 @@ class ClusterRequester:
         self._gathering = None
 
     async def _last_words(self) -> None:
-        """Wait until the purse has said that nothing is under way any more, but not for long."""
+        """Wait briefly for the budget actor to report that nothing is running."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE):
                 await self._silent.wait()
@@ -169,7 +169,7 @@ class ClusterRequester:
         self._hearing = asyncio.get_running_loop().create_task(self._hear())
 
     async def _run(self, waiting: list[_Waiting]) -> None:
-        """One batch, to its end."""
+        """Run one batch to completion."""
         batch = next(self._numbers)
         try:
             await self._purse.open.remote(batch)
@@ -183,20 +183,20 @@ class ClusterRequester:
             self._fail(self.engine.failure(error))
         except self.engine.ray.exceptions.RayError:
             self.source.account.note("a machine of the cluster was lost; what it had in flight was asked again")
-        except Exception as error:  # noqa: BLE001  # each request raises it where it waits
+        except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             self._fail(error)
         with suppress(self.engine.ray.exceptions.RayError):
             await self._purse.end.remote(batch)
 
     async def _hear(self) -> None:
-        """Do what the purse says was done, in its order."""
+        """Process the budget actor's reports, in order."""
         try:
             while True:
                 news, in_flight = await self._purse.hear.remote()
                 for each in news:
                     self._note(each)
                 self.source.account.fly_to(in_flight)
-        except Exception as error:  # noqa: BLE001  # each request raises it where it waits
+        except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             self._fail(self.engine.failure(error))
 
     def _note(self, news: News) -> None:
@@ -220,11 +220,11 @@ class ClusterRequester:
             waiting.keep(exchange, cost)
         except LLMTuneError as error:
             self._settle(waiting, error)
-        request = waiting.item.request  # should the machine be lost, the next one asks for the rest
+        request = waiting.item.request  # if the machine is lost, another one requests the rest
         waiting.item = replace(waiting.item, request=replace(request, n=request.n - answers_in(exchange)))
 
     def _settle(self, waiting: _Waiting, error: Exception | None = None) -> None:
-        """An item is done, or never will be."""
+        """Complete an item, or fail it."""
         self._waiting.pop(waiting.item.number, None)
         if waiting.done.done():
             return
@@ -234,7 +234,7 @@ class ClusterRequester:
             waiting.done.set_exception(error)
 
     def _ended(self, batch: int) -> None:
-        """What a batch left undone is asked again, by another machine."""
+        """Send a batch's unfinished requests again, on another machine."""
         _, numbers = self._batches.pop(batch, (None, []))
         if not self._batches:
             self._silent.set()

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _SESSION = pytest.StashKey["Session"]()
 _RUN = pytest.StashKey[str]()
-"""What xdist calls the run, in its controller."""
+"""ID that xdist gives the run, in its controller."""
 
 
 def session_of(config: pytest.Config) -> Session:
-    """What this run needs, made when it is first asked for: an idle run makes nothing.
+    """This run's session, created on first use, so that an idle run creates nothing.
 
     Raises:
         pytest.UsageError: an option is invalid.
@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     if any_given(config):
-        session_of(config).isolate()  # an invalid option is an error even where no suite is
+        session_of(config).isolate()  # an invalid option is an error even without suites
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -76,14 +76,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     from pytest_llmtune.plugin.yaml_items import SuiteFile
 
     if has_controls(name := os.path.relpath(file_path, parent.config.rootpath)):
-        plain = re.sub(r"[^\w./-]", "_", name)  # the node's own name, which pytest says as it is
+        plain = re.sub(r"[^\w./-]", "_", name)  # pytest prints node names unescaped
         return SuiteFile.from_parent(parent, path=file_path, name=plain, nodeid=plain)
     return SuiteFile.from_parent(parent, path=file_path)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if value_of("tune", config) or value_of("accept", config):  # tests of the app use what the suites are about to lock
+    if value_of("tune", config) or value_of("accept", config):  # the app's tests use what the suites are about to lock
         items.sort(key=lambda item: item.get_closest_marker("llmtune") is None)
     if hasattr(config, "workerinput") and any(map(uses_llmtune, items)):
         from pytest_llmtune.plugin.xdist import share
@@ -171,9 +171,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 class _Refusals:
-    """A test that cannot be run fails within the hooks of its setup: other plugins' have begun, and will end.
+    """Fails an unusable test within its setup hooks, so that other plugins' hooks are entered and exited.
 
-    After those that skip, before that of fixtures.
+    Runs after hooks that skip, and before fixtures.
     """
 
     def __init__(self, session: Session) -> None:
@@ -184,7 +184,7 @@ class _Refusals:
 
 
 class _Results:
-    """Registered with the run, so that results of xdist's workers are seen by the controller."""
+    """Receives results of xdist's workers in the controller."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -202,7 +202,7 @@ class _Results:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_logreport() -> Generator[None, Any, Any]:
-    """What other plugins send of a report is none of the test's."""
+    """Requests of other plugins while reporting do not belong to the test."""
     if "pytest_llmtune.plugin.session" not in sys.modules:
         return (yield)
     from pytest_llmtune.plugin.session import reporting
@@ -264,7 +264,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.fixture
 def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
-    """The suite that the test's ``llmtune`` marker declares: ``.config``, ``.evaluate()``, ``.check()``."""
+    """The suite declared by the test's ``llmtune`` marker: ``.config``, ``.evaluate()``, ``.check()``."""
     from pytest_llmtune.plugin.session import handle
 
     return handle(session_of(request.config), request.node)
@@ -280,7 +280,7 @@ def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
-    """An OpenAI client that records or replays what this test asks, and is metered."""
+    """An OpenAI client whose calls are recorded or replayed, and metered."""
     from pytest_llmtune.plugin.session import client
 
     with client(session_of(request.config), request.node) as made:
@@ -289,7 +289,7 @@ def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
 
 @pytest.fixture
 def async_llm_client(request: pytest.FixtureRequest) -> AsyncOpenAI:
-    """The asynchronous twin of ``llm_client``."""
+    """Asynchronous version of ``llm_client``."""
     from pytest_llmtune.plugin.session import async_client
 
     return async_client(session_of(request.config), request.node)

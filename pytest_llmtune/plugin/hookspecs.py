@@ -1,4 +1,4 @@
-"""Hooks that this plugin offers."""
+"""Hook specifications of the plugin."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _spec = pluggy.HookspecMarker("pytest")
 
 @_spec
 def pytest_llmtune_redact(text: str) -> str | None:
-    """Give a text without what must not be kept; None leaves it as it is. Each plugin gets what the one before gave.
+    """Return a text without secrets; None leaves it unchanged. Each plugin gets the previous one's result.
 
-    Called for every URL, header value and text of a request or response, before it is judged, stored or looked up, from
-    any thread and possibly more than once: what it gives for its own result must be that result.
+    Called for every URL, header value and string of a request or response, before it is graded, stored or looked up, from
+    any thread and possibly repeatedly, so it must be idempotent.
     """

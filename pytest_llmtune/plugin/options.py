@@ -47,7 +47,7 @@ def boolean(text: str) -> bool:
 
 
 def pruning(text: str) -> str | None:
-    """``show``, ``yes``, or None for an ini file's or the environment's false."""
+    """Parse ``show`` or ``yes``; None for false in an ini file or the environment."""
     word = text.strip().lower()
     if word in _FALSE:
         return None
@@ -66,7 +66,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def age(text: str) -> Any:
-    """``90d``, ``90d:fail``."""
+    """Parse ``90d`` or ``90d:fail``."""
     from pytest_llmtune.settings import MaxAge
 
     days, _, word = text.strip().partition(":")
@@ -100,7 +100,7 @@ def dollars(text: str) -> Any:
 
 
 def page(text: str) -> str:
-    """A directory, or a file that a browser opens."""
+    """A directory, or an HTML file."""
     name = text.replace("\\", "/").rpartition("/")[2]
     ending = name.rpartition(".")[2].lower() if "." in name.lstrip(".") else ""
     if ending not in ("", "html", "htm") and not os.path.isdir(text):  # noqa: PTH112
@@ -135,12 +135,12 @@ def engine(text: str) -> str | None:
 
 
 def plugin_of(kind: str) -> Callable[[str], str]:
-    """``NAME`` or ``NAME:TARGET``, the name of something that another package registers."""
+    """Parse ``NAME`` or ``NAME:TARGET``, with the name of another package's entry point."""
 
     def parse(text: str) -> str:
         names = registered(kind)
         if text.partition(":")[0] not in names:
-            raise ValueError(f"is {text!r}; valid: {', '.join(names) or 'nothing, for no package registers one'}")
+            raise ValueError(f"is {text!r}; valid: {', '.join(names) or 'nothing, because no package registers one'}")
         return text
 
     return parse
@@ -153,7 +153,7 @@ def registered(kind: str) -> list[str]:
 
 
 def prices(lines: str) -> dict[str, dict[str, str]]:
-    """One model a line: ``MODEL input=USD output=USD [cached_input=USD] [cache_write=USD]``, per 1M tokens."""
+    """One model per line: ``MODEL input=USD output=USD [cached_input=USD] [cache_write=USD]``, per 1M tokens."""
     prices: dict[str, dict[str, str]] = {}
     for line in filter(None, (line.strip() for line in lines.splitlines())):
         model, *pairs = line.split()
@@ -179,7 +179,7 @@ _FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_clien
 
 
 class Option(NamedTuple):
-    """One option under its three names; ``parse`` raises ValueError with the valid values."""
+    """An option with its three names; ``parse`` raises ValueError with the valid values."""
 
     name: str
     parse: Callable[[str], Any]
@@ -187,9 +187,9 @@ class Option(NamedTuple):
     metavar: str | None = None
     """None for a flag."""
     many: bool = False
-    """Whether the ini key holds one value a line; elsewhere values are separated by commas."""
+    """Whether the ini key has one value per line; elsewhere, values are separated by commas."""
     bare: str | None = None
-    """What the option means without a value; None: it needs one."""
+    """Value of the option if given without one; None: it needs one."""
 
     @property
     def flag(self) -> str:
@@ -205,30 +205,39 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("tune", boolean, "search the best configuration of the selected suites; write lock file and recording"),
-    Option("tune-dry-run", boolean, "print what a search may cost at most and what is cached; no request is sent"),
+    Option("tune", boolean, "search for the best configuration of the selected suites; write lock file and recording"),
+    Option("tune-dry-run", boolean, "print the maximum cost of a search, and what is cached; sends no request"),
     Option(
         "record",
         one_of("missing", "all"),
-        "missing: record what the suites ask and no recording holds, drop what is stale; all: record everything anew",
+        "missing: record requests without a recording, and drop stale ones; all: record everything again",
         "missing|all",
     ),
-    Option("live", boolean, "ask today's models, read and write no recording, and gate against the baseline"),
+    Option("live", boolean, "request new answers without reading or writing recordings, and gate against the baseline"),
     Option("accept", boolean, "make today's replayed result the baseline"),
     Option("concurrency", number(int, "requests", 10_000), "requests in flight (default 32)", "N"),
-    Option("base-url", str, "the OpenAI-compatible server to ask (else OPENAI_BASE_URL)", "URL"),
+    Option("base-url", str, "the OpenAI-compatible server (default: OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
     Option("timeout", number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
-    Option("deadline", number(float, "seconds"), "seconds for all that one suite asks (default: none)", "SECONDS"),
-    Option("batch", boolean, "ask by OpenAI's Batch API, at its price: cheaper, and answered within a day"),
-    Option("batch-price", part, "what a batch costs, as a part of the ordinary price (default 0.5)", "PART"),
+    Option("deadline", number(float, "seconds"), "seconds for all requests of a suite (default: none)", "SECONDS"),
+    Option("batch", boolean, "use OpenAI's Batch API, at its price: cheaper, answered within a day"),
+    Option("batch-price", part, "price of a batch, as a fraction of the normal price (default 0.5)", "PART"),
     Option(
-        "engine", engine, "what asks and grades: this process, or a Ray cluster (extra 'ray')", "local|ray[://ADDRESS]"
+        "engine",
+        engine,
+        "where requests are sent and graded: this process, or a Ray cluster (extra 'ray')",
+        "local|ray[://ADDRESS]",
     ),
-    Option("source", plugin_of("sources"), "what answers requests in place of HTTP, by its entry point", "NAME"),
-    Option("max-spend", dollars, "USD that the whole run may spend, in every paid mode", "USD"),
-    Option("prices", prices, "USD per 1M tokens, one model a line: MODEL input=USD output=USD", "LINES", many=True),
-    Option("redact", lines, "regular expressions whose matches never reach a file, one a line", "REGEX", many=True),
+    Option("source", plugin_of("sources"), "what answers requests instead of HTTP, by its entry point", "NAME"),
+    Option("max-spend", dollars, "limit in USD for the whole run, in every paid mode", "USD"),
+    Option("prices", prices, "USD per 1M tokens, one model per line: MODEL input=USD output=USD", "LINES", many=True),
+    Option(
+        "redact",
+        lines,
+        "regular expressions whose matches are never written to a file, one per line",
+        "REGEX",
+        many=True,
+    ),
     Option(
         "allow-hosts",
         lines,
@@ -239,28 +248,28 @@ OPTIONS = (
     Option(
         "ignore-hosts",
         lines,
-        "what happens to requests that ask no model, one host a line: HOST[:PORT][/PATH] [pass|record|refuse]",
+        "how requests to other services than models are handled, one host per line: HOST[:PORT][/PATH] [pass|record|refuse]",
         "LINES",
         many=True,
     ),
     Option(
         "block-network",
         one_of("marked", "all"),
-        "whose network is shut in plain pytest: that of tests that use the plugin (default), or of all tests",
+        "which tests have their network blocked in plain pytest: those that use the plugin (default), or all",
         "marked|all",
     ),
-    Option("isolate", boolean, "plain pytest: cut the run off from the network by the operating system (Linux)"),
+    Option("isolate", boolean, "plain pytest: let the operating system cut the run off from the network (Linux)"),
     Option(
         "max-age",
         age,
-        "tell of recordings older than that, or fail with them: 90d, 90d:fail",
+        "report older recordings, or fail: 90d, 90d:fail",
         "DAYS",
     ),
-    Option("trust-hosts", names, "hosts that suites in YAML and .env may send requests and keys to", "HOST", many=True),
+    Option("trust-hosts", names, "hosts that YAML suites and .env may send requests and keys to", "HOST", many=True),
     Option(
         "allow-code",
         names,
-        "suites in YAML that may run code: functions of the project that they name, and the python grader",
+        "YAML suites that may run code: functions of the project, and the python grader",
         "SUITE",
         many=True,
     ),
@@ -268,11 +277,11 @@ OPTIONS = (
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option("comment", str, "write a comment for a pull request, in Markdown, to this file", "FILE"),
     Option("reporter", plugin_of("reporters"), "a report of another package, by its entry point", "NAME[:TARGET]"),
-    Option("part-size", number(float, "megabytes"), "split a recording past this size (default 20)", "MB"),
-    Option("max-data", number(float, "megabytes"), "what a suite's data files may unpack to (default 50)", "MB"),
-    Option("compress", boolean, "compress the parts of a recording that is split (needs the extra 'zstd')"),
-    Option("share-rows", number(int, "rows"), "under -n, workers share suites of more rows (default 10000)", "N"),
-    Option("shard", shard, "replay a stable part of every suite's rows; --llm-merge judges them together", "K/N"),
+    Option("part-size", number(float, "megabytes"), "split a larger recording into parts (default 20)", "MB"),
+    Option("max-data", number(float, "megabytes"), "limit for a suite's unpacked data files (default 50)", "MB"),
+    Option("compress", boolean, "compress the parts of a split recording (needs the extra 'zstd')"),
+    Option("share-rows", number(int, "rows"), "with -n, workers share suites with more rows (default 10000)", "N"),
+    Option("shard", shard, "replay a stable part of every suite's rows; --llm-merge judges all parts together", "K/N"),
     Option("merge", str, "judge the JSON results of all shards in this directory as one run", "DIR"),
     Option(
         "init",
@@ -284,7 +293,7 @@ OPTIONS = (
     Option(
         "prune",
         pruning,
-        "show recordings and lock files whose suite is gone; yes: remove them (runs no test; give no paths, -k or -m)",
+        "show recordings and lock files of removed suites; yes: remove them (runs no test; give no paths, -k or -m)",
         "yes",
         bare="show",
     ),
@@ -294,14 +303,14 @@ MARKERS = (
     "llmtune(dataset=..., prompt=..., model=..., grader=..., **keys): declare a suite; "
     "the test uses the fixture 'llmtune'",
     "llm_replay(max_cost=None, max_calls=None, match_on=None, keep_retries=False): record and replay every LLM call of "
-    "the test and its fixtures that goes through Python's HTTP clients, gate its cost, and shut the network for the "
-    "rest; what has sockets of its own (curl_cffi, pycurl, gRPC, child processes) is held by llmtune_isolate alone",
+    "the test and its fixtures that uses Python's HTTP clients, gate its cost, and block the network for everything "
+    "else; clients with their own sockets (curl_cffi, pycurl, gRPC, child processes) are blocked only by llmtune_isolate",
     "llm_suite(name): the suite whose locked configuration the fixture 'tuned_config' gives",
 )
 
 
 def declare(parser: pytest.Parser) -> None:
-    """Declare every option to pytest, under its command-line and its ini name."""
+    """Declare all options to pytest, on the command line and as ini keys."""
     group = parser.getgroup("llmtune", "LLM inference configuration (pytest-llmtune)")
     for option in OPTIONS:
         if option.metavar is None:
@@ -324,7 +333,7 @@ def declare(parser: pytest.Parser) -> None:
 
 
 def _given(option: Option, config: pytest.Config) -> tuple[str, str, bool] | None:
-    """Where the option was set (as people name it), its text, and whether it wins over a suite's keys."""
+    """Where the option was set, its text, and whether it overrides a suite's keys."""
     if (text := config.getoption(option.key)) is not None:
         return option.flag, text, True
     if (text := os.environ.get(option.variable)) is not None:
@@ -335,10 +344,10 @@ def _given(option: Option, config: pytest.Config) -> tuple[str, str, bool] | Non
 
 
 def value_of(name: str, config: pytest.Config) -> Any:
-    """The settled value of one option, or None.
+    """The effective value of an option, or None.
 
     Raises:
-        pytest.UsageError: the text is not a valid value; names the place, the text and the valid values.
+        pytest.UsageError: invalid; the message names source, text and valid values.
     """
     option = next(option for option in OPTIONS if option.name == name)
     given = _given(option, config)
@@ -366,7 +375,7 @@ def _mode(config: pytest.Config) -> Mode:
 
 
 def _check_shards(config: pytest.Config, mode: Mode) -> None:
-    """A part of the rows can be replayed or asked live, and results be judged; what is written is of all rows."""
+    """Check that shards are only replayed, or requested live: lock files and recordings need all rows."""
     given = [name for name in ("shard", "merge") if value_of(name, config) is not None]
     if given and mode.option and (given[0] == "merge" or mode.value != "live"):
         given.append(mode.option.removeprefix("--llm-"))
@@ -378,15 +387,17 @@ def _check_shards(config: pytest.Config, mode: Mode) -> None:
 
 
 def _check_engine(config: pytest.Config) -> None:
-    """A cluster spreads the work by itself, and asks at once."""
+    """Refuse options that conflict with a cluster, which distributes the work itself."""
     if value_of("engine", config) is None:
         return
     if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
         raise pytest.UsageError(
-            "--llm-engine=ray and -n cannot be combined: the cluster spreads the work; leave out -n"
+            "--llm-engine=ray and -n cannot be combined: the cluster distributes the work; leave out -n"
         )
     if value_of("batch", config):
-        raise pytest.UsageError("--llm-engine=ray and --llm-batch cannot be combined: a batch has no work to spread")
+        raise pytest.UsageError(
+            "--llm-engine=ray and --llm-batch cannot be combined: a batch has no work to distribute"
+        )
 
 
 def _asked_modes(config: pytest.Config) -> set[str]:
@@ -415,12 +426,12 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def any_given(config: pytest.Config) -> bool:
-    """Whether any option is set anywhere: what is wrong with it is then said, even where no suite is."""
+    """Whether any option is set, so that it is validated even without suites."""
     return any(_given(option, config) is not None for option in OPTIONS)
 
 
 def uses_llmtune(item: pytest.Item) -> bool:
-    """Whether a test is ours to guard: it has one of our markers or asks for one of our fixtures."""
+    """Whether a test uses the plugin: it has one of our markers or fixtures."""
     if any(item.get_closest_marker(name) for name in ("llmtune", "llm_replay")):
         return True
     return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

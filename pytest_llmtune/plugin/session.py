@@ -1,6 +1,6 @@
-"""What one pytest session holds: suites, ledger, reports, guards.
+"""The plugin's state of one pytest session: suites, ledger, reports, guards.
 
-What suites need is imported where it is used: most runs of an app's own tests have none.
+Modules for suites are imported lazily, because most runs of an app's own tests have none.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ __all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "report
 
 
 _CLIENTS = frozenset({"llm_client", "async_llm_client"})
-"""Fixtures whose calls are recorded without a mark."""
+"""Fixtures whose calls are recorded without a marker."""
 
 
 class Session:
-    """One run: its settings, its suites by node id, and the reports that came of them."""
+    """A run: its settings, suites by node ID, and reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -69,9 +69,9 @@ class Session:
         self.replays: dict[str, Replay] = {}
         self.scopes: dict[str, Scope] = {}
         self.fixtures: dict[str, dict[str, bool]] = {}
-        """Fixtures that guarded tests use, the modules of these tests, and whether one of them is marked llm_replay."""
+        """Fixtures of guarded tests, the modules of these tests, and whether one of them is marked llm_replay."""
         self.beside: dict[Path, dict[str, tuple[str, Suite]]] = {}
-        """All suites that are declared beside a directory of lock files, by name, where somebody asked for them."""
+        """Suites declared next to a directory of lock files, by name, loaded on demand."""
         self.reports: list[SuiteReport] = []
         self.calls: list[TestCalls] = []
         self.untold: list[tuple[str, Replay]] = []
@@ -171,7 +171,7 @@ class Session:
     def progress(self) -> Progress:
         """On the real standard output, beside pytest's capture; silent under -q.
 
-        A worker of xdist has only the standard error of its controller.
+        An xdist worker can only use its controller's standard error.
         """
         from pytest_llmtune.report.progress import Progress
 
@@ -186,9 +186,9 @@ class Session:
         return self._open.enter_context(Progress(file, terminal=terminal, color=color, quiet=quiet, worker=worker))
 
     def _keep_books(self) -> None:
-        """What is spent is on disk while the run lasts: the next one tells of it where this one is killed."""
+        """Log spending to disk, so that the next run can report it if this one is killed."""
         directory = self.settings.root / ".llmtune" / "spend"
-        if directory.is_symlink() or directory.parent.is_symlink():  # a stranger's; refused where it would be used
+        if directory.is_symlink() or directory.parent.is_symlink():  # untrusted; refused when used
             return
         self.ledger.log = SpendLog(directory)
         self._open.callback(self.ledger.log.close)
@@ -196,27 +196,27 @@ class Session:
             self.killed = self.ledger.log.earlier()
 
     def close(self) -> None:
-        """Close what the run opened."""
+        """Close everything that the run opened."""
         self._open.close()
 
     # -- collection
 
     def declare(self, items: Sequence[pytest.Item]) -> None:
-        """Turn markers into suites, before any test runs; what is wrong with one is kept in ``wrong``."""
-        self.width  # noqa: B018  # looked up now: once output is captured, there is no terminal any more
+        """Create suites from markers before any test runs; problems are collected in ``wrong``."""
+        self.width  # noqa: B018  # determined now, because the terminal is hidden once output is captured
         for item in items:
             if item.nodeid in self.wrong:
                 continue
             try:
                 self._declare(item)
                 if item.nodeid in self.runs:
-                    self.runs[item.nodeid].means.engine  # noqa: B018  # joined while the network is open
+                    self.runs[item.nodeid].means.engine  # noqa: B018  # connect while the network is open
             except LLMTuneError as error:
                 self.runs.pop(item.nodeid, None)
                 self.wrong[item.nodeid] = str(error)
 
     def refuse(self, item: pytest.Item) -> None:
-        """Fail a test that is declared wrongly, or whose recording cannot be read, before anything of it runs."""
+        """Fail a test with an invalid declaration or unreadable recording before it runs."""
         if problem := self.wrong.get(item.nodeid) or self.unopened.pop(item.nodeid, ""):
             pytest.fail(problem, pytrace=False)
 
@@ -229,7 +229,7 @@ class Session:
         if marked:
             from pytest_llmtune.capture.session import replay_of
 
-            replay_of(item, self)  # what is wrong with the marker is said now
+            replay_of(item, self)  # validates the marker now
         module = item.nodeid.partition("::")[0]
         for name in getattr(item, "fixturenames", ()):
             modules = self.fixtures.setdefault(name, {})
@@ -237,7 +237,7 @@ class Session:
         suite = None if item.nodeid in self.runs else _suite_of(item)
         if suite is None:
             return
-        same = suite.name.casefold()  # on some file systems Sums.lock.yaml and sums.lock.yaml are one file
+        same = suite.name.casefold()  # some file systems ignore case
         twin = next((run for run in self.runs.values() if run.suite.name.casefold() == same), None)
         if twin is not None and twin.place.nodeid != item.nodeid:
             whose = next((node for node, _ in item.iter_markers_with_node("llmtune")), item)
@@ -252,15 +252,15 @@ class Session:
         run.at_end = self._open.callback
         run.others = self._names
         if (shards := self.shards) is not None:
-            shards.of(suite.name)  # that there are none is said now
+            shards.of(suite.name)  # raises now if there are none
             run.gather = lambda _: shards
         if isinstance(suite.dataset, (str, list, tuple)) and not str(suite.dataset).startswith("hf:"):
-            with suppress(MissingToolError):  # that suite's test fails, when it is run
-                run.grader  # noqa: B018  # reads the data, checks the templates and the grader against them
+            with suppress(MissingToolError):  # that suite's test fails when it runs
+                run.grader  # noqa: B018  # reads the data, and checks templates and grader with them
         self.runs[item.nodeid] = run
 
     def _names(self) -> frozenset[str]:
-        """Of all suites of this run."""
+        """Names of all suites of this run."""
         return frozenset(run.suite.name for run in self.runs.values())
 
     @staticmethod
@@ -271,13 +271,13 @@ class Session:
         return SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
 
     def prune(self, items: Sequence[pytest.Item], *, failed: int = 0) -> str:
-        """Show the files of suites and tests that are gone, and remove them where that is wanted; returns what to say.
+        """Show the files of removed suites and tests, and delete them on request; returns the output.
 
         Args:
-            failed: files that could not be collected: whatever they declare would look as if it were gone.
+            failed: number of files that could not be collected, whose suites would look removed.
 
         Raises:
-            pytest.UsageError: some tests are not known, so that their files would look like orphans.
+            pytest.UsageError: some tests are unknown, so that their files would look like orphans.
         """
         from pytest_llmtune.capture.session import replay_of
         from pytest_llmtune.recording.housekeeping import orphans, remove
@@ -287,7 +287,7 @@ class Session:
         if chosen or any(map(config.getoption, ("keyword", "markexpr", "ignore", "ignore_glob", "deselect"))):
             raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k, no -m, and ignore none")
         reporter = config.pluginmanager.getplugin("terminalreporter")
-        skipped = len(reporter.stats.get("skipped", ())) if reporter else 0  # importorskip: its suites are not known
+        skipped = len(reporter.stats.get("skipped", ())) if reporter else 0  # importorskip: its suites are unknown
         if self.wrong or failed or skipped:
             problems = [
                 *self.wrong.values(),
@@ -297,7 +297,7 @@ class Session:
                     if count
                 ),
             ]
-            raise pytest.UsageError("\n".join(["--llm-prune needs to know all suites; mend these first:", *problems]))
+            raise pytest.UsageError("\n".join(["--llm-prune needs to know all suites; fix these first:", *problems]))
         used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
         used += [replay_of(item, self).path for item in items]
         collected = [
@@ -324,11 +324,11 @@ class Session:
 
     @contextmanager
     def guarding(self, item: pytest.Item, *, starts: bool = False, ends: bool = False) -> Iterator[None]:
-        """One phase of a test: the network shut where the mode is offline, its client calls recorded or replayed.
+        """Guard a phase of a test: block the network if the mode is offline, record or replay its client calls.
 
         Args:
-            starts: the test begins, also where pytest-rerunfailures runs it once more: its recording is read anew.
-            ends: after its last finaliser; what it asked is written.
+            starts: the test starts, or is rerun by pytest-rerunfailures: its recording is read again.
+            ends: after its last finaliser: its recording is written.
         """
         with self._telling(item):
             if starts and item.nodeid not in self.wrong:
@@ -338,7 +338,7 @@ class Session:
                 except LLMTuneError as error:
                     self.unopened[item.nodeid] = self.errors[item.nodeid] = str(error)
             scope = self.scopes.get(item.nodeid)
-            if scope is None:  # it was refused before it began
+            if scope is None:  # refused before it started
                 yield
                 return
             try:
@@ -353,7 +353,7 @@ class Session:
 
     @contextmanager
     def _telling(self, item: pytest.Item) -> Iterator[None]:
-        """What is wrong becomes a failure with its text, and no traceback of ours."""
+        """Turn our errors into test failures with a message and without a traceback."""
         try:
             yield
         except LLMTuneError as error:
@@ -363,12 +363,12 @@ class Session:
             if not stopped.args:
                 raise
             said = str(stopped)
-            self.errors[item.nodeid] = scoped(said, item.nodeid)  # what a search says of it is told as any result is
+            self.errors[item.nodeid] = scoped(said, item.nodeid)  # reported like any result
             item.session.shouldstop = "the search was interrupted"
             raise pytest.fail.Exception(scoped(said, self.target(item.nodeid)), pytrace=False) from None
 
     def _judged(self, item: pytest.Item) -> None:
-        """A test that passed has judged its suite: what it declares is guarded, not only mentioned."""
+        """Fail a passing test that never judged its suite."""
         if item.nodeid not in self.runs or "llmtune" not in getattr(item, "fixturenames", ()):
             return
         by_verdict = self.judged.get(item.nodeid)
@@ -377,11 +377,11 @@ class Session:
                 f"{item.nodeid} declares the suite {self.runs[item.nodeid].suite.name!r} and never judges it: "
                 "the line llmtune.check() is missing (or assert something about llmtune.evaluate())"
             )
-        if not by_verdict:  # the test was content with the figures; the baseline has its say too
+        if not by_verdict:  # the test passed; the baseline gates too
             self.check(self.runs[item.nodeid])
 
     def _fresh(self, item: pytest.Item, scope: Scope) -> None:
-        """Answers that are too old fail the test, where ``llmtune_max_age`` says so."""
+        """Fail a test whose answers are older than ``llmtune_max_age`` allows."""
         limit = self.settings.max_age
         if limit is None or not limit.fails or self.settings.mode.online:
             return
@@ -401,7 +401,7 @@ class Session:
             yield facts.oldest, facts.path
 
     def told_of(self, item: pytest.Item) -> dict[str, str]:
-        """What the recording of a test says of itself, as text: its path, its oldest day, or that nothing was asked."""
+        """Facts about a test's recording, as text: its path, its oldest date, or that there were no calls."""
         scope = self.scopes.pop(item.nodeid, None)
         if scope is None:
             return {}
@@ -440,7 +440,7 @@ class Session:
         return Scope(replay, every_client=marked, offline=self._offline(item.nodeid, watched=marked))
 
     def _offline(self, node: str, *, watched: bool) -> Offline | None:
-        """What shuts the network, or watches it while a marked test is recorded."""
+        """The guard that blocks the network, or watches it while a marked test is recorded."""
         from pytest_llmtune.capture.netguard import Offline, Watch
 
         mode = self.settings.mode
@@ -451,7 +451,7 @@ class Session:
 
     @contextmanager
     def guarding_fixture(self, fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Iterator[None]:
-        """The setup of a fixture of a wider scope than one test; its teardown is guarded as well."""
+        """Guard setup and teardown of a fixture with a wider scope than one test."""
         scope = self._fixture_scope(fixture, request)
         if scope is None:
             yield
@@ -474,7 +474,7 @@ class Session:
             scope.open()
             teardown.enter_context(scope.phase())
 
-        fixture.addfinalizer(close)  # the last of its finalizers to run
+        fixture.addfinalizer(close)  # the last of its finalisers to run
         try:
             with _failing(node):
                 try:
@@ -509,21 +509,21 @@ class Session:
 
     @property
     def blocks_all(self) -> bool:
-        """Whether the network is blocked for tests too that use nothing of ours."""
+        """Whether the network is also blocked for tests that do not use the plugin."""
         return self.settings.block_network == "all"
 
     def target(self, nodeid: str) -> str:
-        """A test as a command names it that is run where pytest was."""
+        """A node ID relative to the directory in which pytest was started."""
         path, mark, rest = nodeid.partition("::")
         here = os.path.relpath(self.config.rootpath / path, self.config.invocation_params.dir)
         return f"{here.replace(os.sep, '/')}{mark}{rest}"
 
     def run_of(self, item: pytest.Item) -> SuiteRun:
-        """The suite that a test declares."""
+        """The suite declared by a test."""
         return self.runs[item.nodeid]
 
     def replay(self, item: pytest.Item) -> Replay:
-        """The one recording of client calls of a test."""
+        """The recording of a test's client calls."""
         if item.nodeid not in self.replays:
             from pytest_llmtune.capture.session import replay_of
 
@@ -533,7 +533,7 @@ class Session:
         return self.replays[item.nodeid]
 
     def check(self, run: SuiteRun) -> None:
-        """Judge a suite; a verdict that does not pass fails the test with its whole text."""
+        """Judge a suite, and fail the test with the full text unless the verdict passes."""
         if self.settings.mode is Mode.DRY_RUN:
             self.dry_runs.append(run.searching().dry_run())
             return
@@ -547,7 +547,7 @@ class Session:
     # -- reporting
 
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Keep what came of a suite; a worker of xdist sends it along with the test's report, as text."""
+        """Store a suite's report; an xdist worker sends it as text with the test's report."""
         if (made := self._report_of(item)) is not None:
             from pytest_llmtune.guard import results_file as report_json
             from pytest_llmtune.report.ci import junit_properties
@@ -556,18 +556,18 @@ class Session:
                 report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
                 self.reports.append(made)
-            if made.interrupted:  # nobody who stops one search wants the next to begin
+            if made.interrupted:  # Ctrl-C stops the following searches too
                 item.session.shouldstop = f"{made.name}: the search was interrupted; its best so far is kept"
-            item.user_properties.extend(properties := junit_properties(made))  # JUnit reads the teardown's
+            item.user_properties.extend(properties := junit_properties(made))  # JUnit uses the teardown's report
             report.user_properties.extend(properties)
-            if row_in := self.config.getoption("htmlpath", None):  # of pytest-html, where it is installed
+            if row_in := self.config.getoption("htmlpath", None):  # pytest-html's, if installed
                 from pytest_llmtune.report.html import extras
 
                 row = extras(made, self.config.invocation_params.dir / row_in, self._path("report"))
                 report.extras = [*getattr(report, "extras", []), *row]  # type: ignore[attr-defined]
 
     def _report_of(self, item: pytest.Item) -> SuiteReport | None:
-        """What came of a test's suite: a verdict, or why there is none; None where it was not asked for."""
+        """The report of a test's suite, or of its error; None if it was not evaluated."""
         nodeid, run = item.nodeid, self.runs.get(item.nodeid)
         if run is None and nodeid not in self.wrong:
             return None
@@ -582,7 +582,7 @@ class Session:
         return error_of(run, self.errors[nodeid], run.means.account, run.spent) if nodeid in self.errors else None
 
     def attach_calls(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Tell what a test's own calls asked and cost, where anybody will see it: reading answers takes time."""
+        """Attach cost and usage of a test's own calls, if anything displays them: reading answers takes time."""
         if item.nodeid in self.replays:
             self.untold.append((item.nodeid, self.replays[item.nodeid]))
         made = self._calls_made()
@@ -619,20 +619,20 @@ class Session:
             output["llmtune_calls"] = json.dumps([to_plain(each) for each in made])
 
     def receive_calls(self, text: str) -> None:
-        """A test's calls, from a worker of xdist."""
+        """Receive a test's calls from an xdist worker."""
         from pytest_llmtune._util.serialize import from_plain
         from pytest_llmtune.types import TestCalls
 
         self.calls += [from_plain(TestCalls, each) for each in json.loads(text)]
 
     def receive(self, text: str) -> None:
-        """A suite's result, from a worker of xdist."""
+        """Receive a suite's report from an xdist worker."""
         from pytest_llmtune.guard import results_file as report_json
 
         self.reports.extend(report_json.loads(text))
 
     def summary(self) -> str:
-        """The terminal summary; empty where there is nothing to say."""
+        """The terminal summary; may be empty."""
         lines = [*self.dry_runs, self.pruned]
         if self.reports:
             from pytest_llmtune.report import terminal
@@ -662,7 +662,7 @@ class Session:
         return "\n".join(filter(None, lines))
 
     def write_reports(self) -> bool:
-        """The files that were asked for; False where one of them could not be written, which the summary tells."""
+        """Write the requested files; False if one could not be written, which the summary reports."""
         if hasattr(self.config, "workerinput"):
             return True
         step = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -684,13 +684,13 @@ class Session:
         return not self.unwritten
 
     def _path(self, option: str) -> Path | None:
-        """A file that an option names, from where pytest was called: a test may have gone elsewhere."""
+        """An option's path, relative to where pytest was started, because a test may change the directory."""
         given = value_of(option, self.config)
         return self.config.invocation_params.dir / given if given else None
 
 
 def days_since(day: str) -> int:
-    """Days since a day, ``YYYY-MM-DD``; 0 where it is none."""
+    """Days since a date, ``YYYY-MM-DD``; 0 if it is not a date."""
     try:
         return (datetime.now(UTC).date() - date.fromisoformat(day)).days
     except ValueError:
@@ -699,7 +699,7 @@ def days_since(day: str) -> int:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """What pytest and its plugins do between the phases of a test is none of the test's: the network is theirs."""
+    """Allow the network for pytest and its plugins between the phases of a test."""
     if "pytest_llmtune.capture.netguard" not in sys.modules:
         yield
         return
@@ -711,14 +711,14 @@ def reporting() -> Iterator[None]:
 
 
 _WHERE = lazy_regex(r"(?:[^\s:]+\.(?:py|ya?ml|json)(?:::[^\s:]+)*(?::\d+)?(?: \([^)]*\))?): ")
-"""What messages begin with: a file, or a test with its line."""
+"""Location at the start of messages: a file, or a test with its line."""
 
 
 _COMMAND = lazy_regex(r"[.;:,]? (?:[\w ]+: )?pytest --[^\n]*")
 
 
 def message_first(text: str) -> str:
-    """A failure for pytest's summary, which has named the test and has no room for a place and a command."""
+    """A failure message without location and command, for pytest's short summary."""
     text = text.removeprefix("Failed: ")
     if found := _WHERE.match(text):
         text = text[found.end() :]
@@ -767,7 +767,7 @@ def _suite_of(item: pytest.Item) -> Suite | None:
     keys = dict(marker.kwargs)
     if isinstance(keys.get("name"), str) and item.get_closest_marker("parametrize") and hasattr(item, "callspec"):
         parameters = re.sub(r"[^\w.-]+", "_", item.callspec.id)
-        keys["name"] = f"{keys['name']}_{parameters}"  # each set of parameters is a suite
+        keys["name"] = f"{keys['name']}_{parameters}"  # each parameter set is a suite
     return Suite.from_mapping(keys, where=where, base_dir=item.path.parent, default_name=default_name)
 
 
@@ -789,17 +789,17 @@ class SuiteHandle:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The locked (under ``--llm-tune``: the just tuned) configuration, as in the lock file."""
+        """The locked (with ``--llm-tune``: the newly tuned) configuration, as in the lock file."""
         return self._run.config.to_lock()
 
     def evaluate(self) -> Evaluation:
-        """The configuration over the suite's test rows: from the recording, or live in the online modes.
+        """Evaluate the configuration on the suite's test rows: from the recording, or live in online modes.
 
-        Figures that are no fact (stale, or with too many unknown rows) fail the test here. The suite's gates are judged when
-        the test has passed: ``max_drop=None`` and ``max_cost_rise=None`` leave the judging to the test.
+        A stale or inconclusive result fails the test here. The suite's gates are judged after the test has passed;
+        ``max_drop=None`` and ``max_cost_rise=None`` leave judging to the test.
 
         Raises:
-            LLMTuneError: no lock file; names the command that writes it.
+            LLMTuneError: no lock file; the message gives the command that writes it.
         """
         self._session.judged.setdefault(self._nodeid, False)
         if self._session.settings.mode is Mode.DRY_RUN:
@@ -819,7 +819,7 @@ class SuiteHandle:
 
 
 def handle(session: Session, item: pytest.Item) -> SuiteHandle:
-    """What the fixture ``llmtune`` gives; a suite in YAML has the same."""
+    """The value of the fixture ``llmtune``, also used for YAML suites."""
     if item.nodeid not in session.runs:
         pytest.fail(
             "the fixture 'llmtune' needs a suite: @pytest.mark.llmtune(dataset=..., prompt=..., model=..., grader=...) on "
@@ -830,10 +830,10 @@ def handle(session: Session, item: pytest.Item) -> SuiteHandle:
 
 
 def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
-    """What the fixture ``tuned_config`` gives.
+    """The value of the fixture ``tuned_config``.
 
     Raises:
-        SuiteError: the marker ``llm_suite`` names no suite.
+        SuiteError: the marker ``llm_suite`` does not name a suite.
     """
     marker, name = item.get_closest_marker("llm_suite"), None
     if marker is not None:
@@ -845,21 +845,21 @@ def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
 
 
 def client(session: Session, item: pytest.Item) -> OpenAI:
-    """What the fixture ``llm_client`` gives."""
+    """The value of the fixture ``llm_client``."""
     from pytest_llmtune.capture import client as openai_client
 
     return openai_client.client(session.replay(item), base_url=session.settings.base_url)
 
 
 def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
-    """What the fixture ``async_llm_client`` gives; it shares the test's recording with ``llm_client``."""
+    """The value of the fixture ``async_llm_client``; shares the test's recording with ``llm_client``."""
     from pytest_llmtune.capture import client as openai_client
 
     return openai_client.async_client(session.replay(item), base_url=session.settings.base_url)
 
 
 def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict[str, Any]:
-    """The configuration in the lock file of a suite beside a test: by its name, else the only one there is.
+    """The locked configuration of a suite next to a test: by name, else the only one.
 
     Raises:
         SuiteError: no lock file of that name; several, and no name.
@@ -874,7 +874,7 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
         if run.place.directory == directory
     }
     found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
-    if (name or (found[0] if len(found) == 1 else None)) not in suites:  # its test was not chosen
+    if (name or (found[0] if len(found) == 1 else None)) not in suites:  # its test was not selected
         if directory not in session.beside:
             session.beside[directory] = dict(_declared_beside(item))
         suites = {**session.beside[directory], **suites}
@@ -891,7 +891,7 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
         there = f"the suites are {', '.join(known)}" if known else f"{directory} holds no lock file"
         raise SuiteError(f"llm_suite({name!r}): there is no such suite{meant(name, known)}; {there}")
     nodeid, suite = suites.get(name, ("", None))
-    node = session.target(nodeid) if nodeid else ""  # a test of the app is not what tunes: its commands name the suite
+    node = session.target(nodeid) if nodeid else ""  # an app's test does not tune: its commands name the suite
     if name not in found:
         raise SuiteError(
             f"the suite {name!r} has no lock file yet. Write it: pytest --llm-tune {quoted(node)}".rstrip()
@@ -906,10 +906,10 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
 
 
 def _agree(suite: Suite, lock: Lock) -> None:
-    """An app is never tested with what its suite does not test.
+    """Check that the app is tested with the configuration that its suite tests.
 
     Raises:
-        LockError: the suite would not choose what is locked, or has another prompt.
+        LockError: the suite could not choose the locked configuration, or has another prompt.
     """
     from pytest_llmtune.guard.staleness import BaselineConfig
 
@@ -922,9 +922,9 @@ def _agree(suite: Suite, lock: Lock) -> None:
 
 
 def _declared_beside(item: pytest.Item) -> Iterator[tuple[str, tuple[str, Suite]]]:
-    """Suites in the files beside a test's, by name, each with its node id: also of tests that were not chosen.
+    """Suites in the files next to a test's, by name, each with its node ID, including unselected tests.
 
-    What cannot be collected or is declared wrongly is the error of its own test.
+    Files that cannot be collected, and invalid suites, are ignored: their own test reports them.
     """
     if (module := item.getparent(pytest.Module)) is None:
         return

@@ -1,4 +1,4 @@
-"""What the controller of an xdist run keeps for its workers."""
+"""Data that an xdist controller shares with its workers."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ __all__ = ["Workers", "shared_spend", "width_told"]
 
 
 def width_told(config: Any) -> int | None:
-    """In a worker: how wide the terminal is, which only the controller can see."""
+    """In a worker: the terminal's width, known only to the controller."""
     told = getattr(config, "workerinput", {}).get("llmtune_width")
     return None if told is None else int(told)
 
 
 def shared_spend(config: Any) -> SharedSpend | None:
-    """In a worker of a run with ``--llm-max-spend``: what the other workers spend of it."""
+    """In a worker of a run with ``--llm-max-spend``: the other workers' spending."""
     told = getattr(config, "workerinput", {})
     return SharedSpend(Path(told["llmtune_spend"]), told["workerid"]) if "llmtune_spend" in told else None
 
 
 class Workers:
-    """The workers of a run with ``--llm-max-spend``, as the controller sees them."""
+    """The controller's view of the workers of a run with ``--llm-max-spend``."""
 
     def __init__(self, open_things: ExitStack) -> None:
         self._open = open_things
 
     @cached_property
     def _table(self) -> Path:
-        """Where they tell each other what they spend; gone at the run's end."""
+        """The table of shared spending, removed at the end of the run."""
         return Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="llmtune-"))) / "spend.sqlite"
 
     def starts(self, node: Any) -> None:
-        """A worker is set up: it shares the limit of the run."""
+        """Set up a worker to share the run's limit."""
         node.workerinput["llmtune_spend"] = str(self._table)
 
     def died(self, node: Any) -> None:
-        """A worker crashed: what it had in flight counts as spent, so that nobody waits for it."""
+        """Count a crashed worker's reservations as spent, so that others do not wait for them."""
         SharedSpend(self._table, "controller").bury(node.workerinput["workerid"])

@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 __all__ = ["Helper", "Shared", "share", "tidy"]
 
 
-_PAUSE = 0.05  # seconds between two looks at what others are doing
+_PAUSE = 0.05  # seconds between checks of other workers' progress
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A suite that processes of one machine share.
+    """A suite shared by several processes of one machine.
 
-    A part is claimed by a lock that the operating system gives back when its holder ends: what a killed process has
-    begun is done by another. Nobody who holds a part waits for anything, so that all come to an end.
+    A part is claimed by a file lock, which the operating system releases when its holder ends, so that another process
+    takes over from a killed one. The holder of a part never waits, so there is no deadlock.
     """
 
     directory: Path
-    """Of this suite, in this run."""
+    """Directory of this suite in this run."""
     count: int
-    """Into how many parts its rows fall."""
+    """Number of parts."""
 
     def help(self, run: SuiteRun, first: int = 1) -> bool:
-        """Do every part that nobody has begun, from ``first`` on.
+        """Do all unclaimed parts, starting with ``first``.
 
         Returns:
-            Whether all are done.
+            Whether all parts are done.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._done.exists():
@@ -56,7 +56,7 @@ class Shared:
         return all(self._result(number).exists() for number in range(1, self.count + 1))
 
     def gather(self, run: SuiteRun) -> Shards:
-        """Do what is left to do, wait for the others, and give what all have found."""
+        """Do the remaining parts, wait for the others, and return all results."""
         while not self.help(run):
             time.sleep(_PAUSE)
         found = Shards.read(self.directory)
@@ -67,7 +67,7 @@ class Shared:
 
     @property
     def _done(self) -> Path:
-        """There once the verdict is given: who comes to help later has nothing to do."""
+        """Exists once the verdict is given, so that late helpers have nothing to do."""
         return self.directory / "done"
 
     def _try(self, run: SuiteRun, shard: Shard) -> None:
@@ -83,14 +83,14 @@ class Shared:
 
 
 def _part(run: SuiteRun, shard: Shard) -> SuiteReport:
-    """A shard's results, with what is known of its suite already."""
+    """A shard's results, reusing the loaded suite."""
     part = replace(run, settings=replace(run.settings, shard=shard), gather=None)
     vars(part).update({name: value for name, value in vars(run).items() if name in ("split", "grader", "prices")})
     return part.report
 
 
 class Helper(pytest.Item):
-    """Does parts of a suite that stands in another test, which alone gives the verdict."""
+    """An item that does parts of another test's suite; only that test gives the verdict."""
 
     def __init__(self, *, helped: pytest.Item, run: SuiteRun, shared: Shared, number: int, **rest: Any) -> None:
         super().__init__(**rest)
@@ -105,9 +105,9 @@ class Helper(pytest.Item):
 
 
 def share(session: Session, items: list[pytest.Item]) -> None:
-    """Share every suite that is larger than a worker should take; all workers collect the same tests.
+    """Share large suites between workers, which all collect the same tests.
 
-    Only suites whose rows are read at collection can be: not those of a function or a hub.
+    Only suites whose rows are read at collection can be shared, not those from a function or a hub.
     """
     settings, told = session.settings, session.config.workerinput  # type: ignore[attr-defined]  # xdist's
     workers = int(told["workercount"])
@@ -137,23 +137,23 @@ def share(session: Session, items: list[pytest.Item]) -> None:
 
 
 def _directory(run: str) -> Path:
-    """Where the workers of a run of xdist share suites; its name, a UUID, is known to them alone."""
+    """Directory in which the workers of a run share suites; its name is a UUID known only to them."""
     return Path(tempfile.gettempdir()) / f"llmtune-{run}"
 
 
 def tidy(run: str) -> None:
-    """Remove what the workers of a run shared, if they did; in the controller, at the end."""
+    """Remove the workers' shared directory, in the controller at the end of the run."""
     shutil.rmtree(_directory(run), ignore_errors=True)
 
 
 def _spread(items: list[pytest.Item], groups: list[list[pytest.Item]], workers: int) -> list[pytest.Item]:
-    """An order in which xdist's first round brings each worker to one test of each group."""
+    """An order in which xdist's initial distribution gives each worker one test of each group."""
     grouped = {item for group in groups for item in group}
     rest = [item for item in items if item not in grouped]
     total = len(rest) + len(grouped)
-    if total < 2 * workers:  # dealt out one by one
+    if total < 2 * workers:  # distributed one by one
         return [*(item for group in groups for item in group), *rest]
-    chunk = max(2, total // workers // 4)  # dealt out in chunks
+    chunk = max(2, total // workers // 4)  # distributed in chunks
     ordered = []
     for worker in range(workers):
         mine = [group[(worker + place) % workers] for place, group in enumerate(groups)]

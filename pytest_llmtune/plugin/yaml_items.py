@@ -24,14 +24,14 @@ class SuiteFile(pytest.File):
     """One YAML file of suites."""
 
     def collect(self) -> Iterator[SuiteItem]:
-        if has_controls(str(self.path)):  # pytest says names as they are, to terminals and CI systems that obey them
+        if has_controls(str(self.path)):  # pytest prints names unescaped, and terminals and CI systems interpret them
             problem = f"the file name {str(self.path)!a} contains control characters; rename it"
             yield SuiteItem.from_parent(self, name="refused", suite=None, line=1, problem=problem)
             return
         try:
             allowed = value_of("allow-code", self.config) or ()
             found = declared_suites(self.path, shown_as=self.nodeid, root=self.config.rootpath, allow_code=allowed)
-        except LLMTuneError as error:  # a collector that fails would stop the tests of all other files
+        except LLMTuneError as error:  # a collection error would stop the tests of all other files
             name = self.path.name.partition(".")[0]
             yield SuiteItem.from_parent(self, name=name, suite=None, line=1, problem=str(error))
             return
@@ -40,12 +40,12 @@ class SuiteFile(pytest.File):
 
 
 class SuiteItem(pytest.Item):
-    """One suite: running it is ``llmtune.check()``."""
+    """A suite as a test; running it calls ``llmtune.check()``."""
 
     def __init__(self, *, suite: Suite | None, line: int, problem: str = "", **rest: Any) -> None:
         super().__init__(**rest)
         self.suite = suite
-        """None where it is declared wrongly."""
+        """None if the declaration is invalid."""
         self.line = line
         """From 1."""
         self.problem = problem
@@ -60,5 +60,5 @@ class SuiteItem(pytest.Item):
         return path, self.line - 1, self.name
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        # a verdict is text for people: the frames that led to it say nothing
+        # a verdict is a message: a traceback would not help
         return str(excinfo.value) if isinstance(excinfo.value, LLMTuneError) else super().repr_failure(excinfo, style)

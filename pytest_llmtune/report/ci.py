@@ -32,21 +32,21 @@ __all__ = [
 
 _FLIPS = 20
 _NOTES = 200
-_MAX_COMMENT = 60_000  # bytes; GitHub takes 65,536 characters
-_MAX_BYTES = 900_000  # GitHub drops a step's summary of more than 1 MiB
+_MAX_COMMENT = 60_000  # bytes; GitHub's limit is 65,536 characters
+_MAX_BYTES = 900_000  # GitHub drops a step summary above 1 MiB
 
 
 def error_annotations(reports: Sequence[SuiteReport], *, within: str = "") -> list[str]:
-    """One ``::error`` line for each suite that did not pass; to be printed as a line of its own.
+    """One ``::error`` line per suite that did not pass, to be printed on a separate line.
 
     Args:
-        within: where the project lies in its repository: ``packages/app``.
+        within: the project's path in its repository, such as ``packages/app``.
     """
     return [_annotation(report, within) for report in reports if not report.verdict.passed]
 
 
 def project_within(root: Path, workspace: str | None) -> str:
-    """Where a project lies in the checkout, which GitHub calls ``$GITHUB_WORKSPACE``; empty at its top or outside."""
+    """A project's path in the checkout, ``$GITHUB_WORKSPACE``; empty at its root or outside."""
     if not workspace or not root.resolve().is_relative_to(Path(workspace).resolve()):
         return ""
     return root.resolve().relative_to(Path(workspace).resolve()).as_posix().removeprefix(".")
@@ -72,16 +72,16 @@ def _property(text: str) -> str:
 
 
 def markdown(reports: Sequence[SuiteReport]) -> str:
-    """The job's summary: a table of all suites, then what failed; at most 900 kB."""
+    """The job summary: a table of all suites, then the failures; at most 900 kB."""
     return _markdown(reports, most=_MAX_BYTES, folded=False)
 
 
 COMMENT_MARK = "<!-- pytest-llmtune -->"
-"""The first line of a comment, by which a workflow finds its own again."""
+"""The first line of a comment, by which a workflow finds it again."""
 
 
 def comment(reports: Sequence[SuiteReport]) -> str:
-    """A comment for a pull request: a table of all suites, and what failed, folded; within GitHub's limit of length."""
+    """A comment for a pull request: a table of all suites, and collapsed failures; within GitHub's length limit."""
     return f"{COMMENT_MARK}\n{_markdown(reports, most=_MAX_COMMENT, folded=True)}"
 
 
@@ -165,19 +165,19 @@ def _outcome(outcome: Outcome) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown and HTML leave as it is."""
+    """Text escaped for Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]<>()#+\-!|~@&:$])", r"\\\1", one_line(text, 500)).replace("\\<", "&lt;")
 
 
 def _code(text: str) -> str:
-    """A code span: nothing in it is read as Markdown, HTML or a mention."""
+    """A code span, in which nothing is interpreted as Markdown, HTML or a mention."""
     shown = one_line(text, 200)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     return f"{fence} {shown} {fence}" if shown else "(nothing)"
 
 
 def write_comment(path: Path, reports: Sequence[SuiteReport]) -> None:
-    """Write the comment that ``--llm-comment`` asks for.
+    """Write the comment for ``--llm-comment``.
 
     Raises:
         ReportError: the file cannot be written.
@@ -189,7 +189,7 @@ def write_comment(path: Path, reports: Sequence[SuiteReport]) -> None:
 
 
 def append_summary(path: Path, reports: Sequence[SuiteReport]) -> None:
-    """Append the summary to the file that ``$GITHUB_STEP_SUMMARY`` names.
+    """Append the summary to the file named by ``$GITHUB_STEP_SUMMARY``.
 
     Raises:
         ReportError: the file cannot be written.
@@ -202,12 +202,12 @@ def append_summary(path: Path, reports: Sequence[SuiteReport]) -> None:
 
 
 def junit_properties(report: SuiteReport) -> list[tuple[str, str]]:
-    """(name, value) pairs for ``user_properties``; every name starts with ``llmtune.``, USD have no sign."""
+    """(name, value) pairs for ``user_properties``; names start with ``llmtune.``, USD are given without a sign."""
     return [(f"llmtune.{name}", one_line(value, 500)) for name, value in _figures(report)]
 
 
 def junit_of_calls(calls: TestCalls) -> list[tuple[str, str]]:
-    """What a test's own calls asked and cost, as ``junit_properties``."""
+    """Number, cost and tokens of a test's own calls, as ``junit_properties``."""
     found = [("calls", str(calls.calls)), ("cost", f"{calls.cost:f}"), ("spent", f"{calls.spent:f}")]
     for model, usage in sorted(calls.usage.items()):
         found.append((f"tokens.{one_line(model, 100)}", f"{usage.prompt_tokens} in, {usage.completion_tokens} out"))
@@ -249,7 +249,7 @@ def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
 
 
 def _search(report: SuiteReport) -> Iterator[tuple[str, str]]:
-    """What the search found, and the baselines beside it."""
+    """Results of the search and of the baselines."""
     study = report.study
     for name, figure in (("tuning", study.tuning), ("heldout", study.heldout)) if study else ():
         if figure is not None:

@@ -19,13 +19,13 @@ __all__ = ["Progress"]
 
 
 _VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}
-_PAUSE = 10.0  # seconds between two plain lines about examples
+_PAUSE = 10.0  # seconds between plain lines about examples
 _WIDE = 110
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known about one suite's step."""
+    """State of one suite's step."""
 
     started: Started
     done: int = 0
@@ -39,7 +39,7 @@ class _State:
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0 to 1: whichever bound is nearer; None where nothing bounds it."""
+        """Fraction done, by the nearer limit; None without a limit."""
         started = self.started
         shares = [self.done / started.total] if started.total else []
         shares += [float(self.spent / started.budget)] if started.budget else []
@@ -64,7 +64,7 @@ class _State:
         return self
 
     def text(self, width: int = _WIDE) -> str:
-        """What is known, in words; a line of less than ``_WIDE`` cells has no room for the number of requests."""
+        """A summary; lines narrower than ``_WIDE`` cells omit the number of requests."""
         unit = "trial" if self.started.task == "tune" else "example"
         parts = [f"{unit} {self.done}" + (f" of {self.started.total}" if self.started.total else "")]
         parts.append(dollars(self.spent, 3) + (f" of {dollars(self.started.budget)}" if self.started.budget else ""))
@@ -81,18 +81,18 @@ class _State:
 
 @dataclass(slots=True)
 class Progress:
-    """Listens to events and shows them; a context manager, so that the terminal is left as it was.
+    """Displays events; a context manager that restores the terminal.
 
-    ``file`` must be the real terminal or log, not a captured stream: output of tests is never mixed with it.
+    ``file`` must be the real terminal or log, not a captured stream, so that it never mixes with tests' output.
     """
 
     file: TextIO
     terminal: bool = False
-    """Whether ``file`` understands cursor movements."""
+    """Whether ``file`` supports cursor movements."""
     color: bool = False
     quiet: bool = False
     worker: bool = False
-    """Of xdist: other workers write to the same terminal, so there is a line every ten seconds, and no more."""
+    """Whether this is an xdist worker: others write to the same terminal, so only a line every ten seconds."""
     _states: dict[str, _State] = field(default_factory=dict)
     _tasks: dict[str, Any] = field(default_factory=dict)
     _bar: Any = None
@@ -115,7 +115,7 @@ class Progress:
         if isinstance(event, Started):
             self._states[event.suite] = _State(event)
         elif event.suite not in self._states:
-            return  # what comes after the end of a step belongs to none
+            return  # an event after the end of its step
         self._states[event.suite] = state = self._states[event.suite].after(event)
         if isinstance(event, Finished):
             del self._states[event.suite]
@@ -153,7 +153,7 @@ class Progress:
 
     def _line(self, suite: str, text: str) -> None:
         self._last = monotonic()
-        start = "" if self._begun else "\n"  # pytest has written the test's name, without an end of line
+        start = "" if self._begun else "\n"  # pytest has written the test's name without a newline
         self._begun = True
         self.file.write(f"{start}{one_line(suite)}: {text}\n")
         self.file.flush()

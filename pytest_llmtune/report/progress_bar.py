@@ -17,11 +17,11 @@ __all__ = ["bar", "fit"]
 
 
 _EARLY = 0.05
-"""The share that must be done before a guess at the rest is worth a word."""
+"""Fraction that must be done before the remaining time is estimated."""
 
 
 class _Left(ProgressColumn):
-    """Time left, if all goes on at the pace so far: rich's own column knows the last half minute only."""
+    """Estimated time left by the average speed so far; rich's own column uses only the last 30 seconds."""
 
     max_refresh = 0.5
 
@@ -35,7 +35,7 @@ class _Left(ProgressColumn):
 
 
 def bar(file: TextIO, *, color: bool) -> Progress:
-    """Suite, bar, what ``update(text=...)`` says, time left; on one line, in which the bar takes what is left of it."""
+    """One line with suite, bar, ``update(text=...)`` and time left; the bar takes the remaining width."""
     console = Console(file=file, force_terminal=True, no_color=not color, highlight=False, emoji=False)
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
@@ -49,9 +49,9 @@ def bar(file: TextIO, *, color: bool) -> Progress:
 
 
 def fit(shown: Progress) -> None:
-    """Be as wide as the terminal is now: rich asks the standard streams, which pytest has captured."""
+    """Adapt to the terminal's width: rich would ask the standard streams, which pytest has captured."""
     try:
         width = os.get_terminal_size(shown.console.file.fileno()).columns
-    except OSError:  # no terminal, or no file of the system's at all
+    except OSError:  # not a terminal, or not a system file
         width = 0
     shown.console.width = width or 80

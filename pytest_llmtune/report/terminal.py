@@ -1,4 +1,4 @@
-"""Verdicts and summaries on the terminal."""
+"""Terminal output: verdicts and summaries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 
 @dataclass(frozen=True, slots=True)
 class _Ink:
-    """Colours, where the terminal has them."""
+    """ANSI colours, if supported."""
 
     on: bool
 
@@ -52,9 +52,9 @@ def failure(report: SuiteReport, *, width: int = 80, color: bool = False, verbos
     """Why a suite did not pass: its gates, the flipped examples and the next command.
 
     Args:
-        width: of the terminal, in cells; lines about examples are cut to it unless ``verbosity`` is 2.
-        color: whether ANSI colours may be used.
-        verbosity: pytest's, 0 for none; 1 shows all flips, 2 also every answer in full.
+        width: the terminal's width in cells; lines about examples are truncated to it unless ``verbosity`` is 2.
+        color: whether to use ANSI colours.
+        verbosity: pytest's, 0 by default; 1 shows all flips, 2 also all answers in full.
     """
     ink = _Ink(color)
     lines = [ink(_headline(report), "bold", "red"), ""]
@@ -89,7 +89,7 @@ def _headline(report: SuiteReport) -> str:
 
 
 def _moved(report: SuiteReport) -> str:
-    """What a stale suite's score did in the meantime: it must not hide behind the reason."""
+    """How a stale suite's score changed, so that the reason does not hide it."""
     verdict = report.verdict
     if verdict.before is None or verdict.now is None:
         return ""
@@ -131,7 +131,7 @@ def _figures(report: SuiteReport) -> list[str]:
 
 
 def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:
-    """Of a suite in which no row is right, a few rows: what was asked, what was expected, what the model said."""
+    """A few rows of a suite without a correct row: question, reference, answer."""
     value, worst = report.verdict.value, 0.0 if report.criteria.mode == "max" else 1.0
     if value != worst or report.evaluation is None or report.verdict.flips:
         return []
@@ -192,7 +192,7 @@ def _outcome(outcome: Outcome, width: int) -> str:
 
 
 def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
-    """Every response in full; each line behind a bar, so that none can pass for a line of ours or of a CI system."""
+    """All responses in full; each line prefixed, so that none looks like our own or a CI command."""
     results = report.evaluation.results if report.evaluation else ()
     for result in results:
         if result.example.id == flip.id:
@@ -204,9 +204,9 @@ def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
 
 
 def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:
-    """A table with one line a suite, what a search found, and notes.
+    """A table with one line per suite, results of searches, and notes.
 
-    Under ``-q``, where all is well, one line for each suite of which more must be known than that it passed.
+    With ``-q``, if all passed, only one line per suite with something to report besides passing.
     """
     if not reports:
         return ""
@@ -222,7 +222,7 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
         lines += [*_search(report), *_compared(report, width)]
         if report.verdict.passed:
             lines += _nothing_right(report, ink, width)
-        if report.verdict.passed or report.verdict.status == "error":  # the others have said it in their failure
+        if report.verdict.passed or report.verdict.status == "error":  # the others report it in their failure
             lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
     return "\n".join(lines)
 
@@ -230,14 +230,14 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
 def spending(
     reports: Sequence[SuiteReport], calls: Sequence[TestCalls], killed: Decimal, *, width: int = 80, verbosity: int = 0
 ) -> list[str]:
-    """What the run was billed, whatever came of it; with ``-v`` what each test's own calls cost, and each model's.
+    """What the run spent; with ``-v`` also the cost of each test's own calls, and of each model.
 
     Args:
-        calls: of the app's own tests.
-        killed: USD that earlier runs had spent which were killed.
+        calls: calls of the app's own tests.
+        killed: USD spent by earlier runs that were killed.
     """
     lines = _calls(calls, width) if verbosity > 0 else []
-    quiet = verbosity < 0 and all(report.verdict.passed for report in reports)  # the suites' lines have said theirs
+    quiet = verbosity < 0 and all(report.verdict.passed for report in reports)  # the suites' lines report theirs
     by_calls = sum((each.spent for each in calls), Decimal(0))
     spent = by_calls if quiet else sum((report.spent for report in reports), by_calls)
     if spent:
@@ -278,11 +278,11 @@ def _calls(calls: Sequence[TestCalls], width: int) -> list[str]:
 
 
 _WEAKENING = ("not gated", "cost not gated", "no gate", "allow_vacuous", "accepted:", "the guard uses the rows")
-"""How notes begin that change what *passed* means."""
+"""Prefixes of notes that weaken the meaning of *passed*."""
 
 
 def _quiet(report: SuiteReport) -> str:
-    """One line, or nothing: what was chosen, what was spent, and what weakens the verdict."""
+    """One line with the chosen configuration, spending, and anything that weakens the verdict; or nothing."""
     verdict = report.verdict
     notes = [remark for remark in report.remarks if remark.startswith(_WEAKENING)]
     chosen = [f"chose {label(report.evaluation.config)}"] if report.mode == "tune" and report.evaluation else []
@@ -312,7 +312,7 @@ def _row(report: SuiteReport) -> tuple[str, ...]:
 
 
 def _search(report: SuiteReport) -> list[str]:
-    """What a search of this run found, with the score it may claim."""
+    """The result of this run's search, with its score."""
     study = report.study
     if report.mode != "tune" or study is None:
         return []
@@ -334,7 +334,7 @@ def _measured(figure: Measured) -> str:
 
 
 def _compared(report: SuiteReport, width: int) -> list[str]:
-    """The chosen configuration and its baselines side by side."""
+    """Table of the chosen configuration and the baselines."""
     evaluation, verdict = report.evaluation, report.verdict
     if not report.compared or evaluation is None or verdict.value is None:
         return []

@@ -32,16 +32,16 @@ def write_all(
     calls: Sequence[TestCalls] = (),
     killed: Decimal = Decimal(0),
 ) -> list[str]:
-    """Write what was asked for; gives a sentence for each file that could not be written.
+    """Write the requested files; returns a message for each that could not be written.
 
     Args:
         results: ``--llm-json``.
         page: ``--llm-report``.
         comment: ``--llm-comment``.
         reporter: ``--llm-reporter``: ``NAME`` or ``NAME:TARGET`` of an entry point ``pytest_llmtune.reporters``.
-        step_summary: what GitHub calls ``$GITHUB_STEP_SUMMARY``; nothing is added where no suite ran.
-        calls: of the app's own tests.
-        killed: USD that earlier runs had spent which were killed.
+        step_summary: ``$GITHUB_STEP_SUMMARY``; nothing is added if no suite ran.
+        calls: calls of the app's own tests.
+        killed: USD spent by earlier runs that were killed.
     """
     jobs: list[Callable[[], object]] = []
     if results is not None:
@@ -66,7 +66,7 @@ class Reporter(Protocol):
         """Report all suites of a run.
 
         Args:
-            target: what follows ``NAME:`` in ``--llm-reporter``; empty where nothing does.
+            target: the part after ``NAME:`` in ``--llm-reporter``; may be empty.
         """
         ...
 
@@ -78,7 +78,7 @@ def _write_with(reporter: str, reports: Sequence[SuiteReport]) -> None:
         raise ReportError(f"--llm-reporter={name}: no package registers this report (pytest_llmtune.reporters)")
     try:
         report(reports, target)
-    except Exception as error:  # a stranger's code: the run's other reports are written all the same
+    except Exception as error:  # third-party code must not prevent the other reports
         raise ReportError(f"--llm-reporter={name} failed: {type(error).__name__}: {error}") from error
 
 

@@ -1,1 +1,1 @@
-"""What one suite does in each mode."""
+"""The steps of one suite in each mode."""

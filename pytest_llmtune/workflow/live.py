@@ -1,4 +1,4 @@
-"""What answers live requests of a suite: its endpoints, or an engine or a source of another package."""
+"""Live completion source of a suite: its endpoints, or another package's engine or source."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ __all__ = ["Engine", "connect", "live_source"]
 
 
 class Engine(Protocol):
-    """Asks and grades in place of this process; found by name in the entry-point group ``pytest_llmtune.engines``."""
+    """Sends requests and grades outside this process; registered in the entry-point group ``pytest_llmtune.engines``."""
 
     @classmethod
     def connect(cls, address: str) -> Engine:
-        """Join the machines at an address, or the engine's default where it is empty.
+        """Connect to an address; empty: the engine's default.
 
         Raises:
-            LLMTuneError: they cannot be joined.
+            LLMTuneError: no connection.
         """
         ...
 
     def close(self) -> None:
-        """Leave them."""
+        """Disconnect."""
         ...
 
     def asker(self, source: LiveSource) -> Requester:
-        """Sends the requests of a source."""
+        """A requester for a source."""
         ...
 
     def grader(self, grader: Grader, root: Path) -> Grader:
-        """The same grader, at work there; ``root`` is the project's, whose modules it may need."""
+        """The same grader, running on the engine; ``root`` is the project's, whose modules it may need."""
         ...
 
 
@@ -61,7 +61,7 @@ def connect(given: str) -> Engine:
     """The engine that ``--llm-engine=NAME://ADDRESS`` names.
 
     Raises:
-        LLMTuneError: no package registers it, or it cannot be joined.
+        LLMTuneError: no package registers it, or no connection.
     """
     name, _, address = given.partition("://")
     found: type[Engine] | None = plugins.load("engines", name)
@@ -81,15 +81,14 @@ def live_source(
     listen: Listener,
     engine: Engine | None = None,
 ) -> LiveSource:
-    """The endpoints in force for a suite: command line > environment > suite > ini > default.
+    """The effective endpoints of a suite: command line > environment > suite > ini > default.
 
-    What they answer is redacted before anybody sees it, their own keys included: a replay judges the same text.
+    Answers are redacted immediately, including the endpoints' own keys, so that a replay judges the same text.
 
-    Every request that is sent or comes back is told to ``listen``.
+    ``listen`` is called whenever a request is sent or answered.
 
     Raises:
-        SuiteError: an endpoint is declared wrongly, no key is found, or a suite in YAML names an address that the user
-            never named.
+        SuiteError: an endpoint is invalid, no key is found, or a YAML suite gives an untrusted address.
     """
 
     def in_flight(account: RequestStats) -> None:
@@ -113,10 +112,10 @@ def live_source(
 
 
 def _requester(name: str | None) -> Callable[[LiveSource], Requester] | None:
-    """What a package registers to answer requests in place of HTTP.
+    """A registered requester that replaces HTTP.
 
     Raises:
-        LLMTuneError: nothing is registered under the name.
+        LLMTuneError: no package registers the name.
     """
     if name is None:
         return None

@@ -1,4 +1,4 @@
-"""What one suite does in each mode: tune, record, replay, accept."""
+"""Run one suite in each mode: tune, record, replay, accept."""
 
 from __future__ import annotations
 
@@ -52,34 +52,34 @@ __all__ = ["SuiteRun"]
 
 @dataclass(eq=False)
 class SuiteRun:
-    """One suite in one run. Everything is done once, when it is first asked for."""
+    """A suite in a run. Everything is computed once, on first use."""
 
     suite: Suite
     settings: Settings
     place: SuiteLocation
     ledger: Ledger
-    """The run's, which ``--llm-max-spend`` limits."""
+    """The run's ledger, limited by ``--llm-max-spend``."""
     redactor: Redactor
     listen: Listener = field(default=lambda _: None)
     gather: Callable[[SuiteRun], Shards] | None = None
-    """Where results come from that are judged together, instead of replaying."""
+    """Returns the results of shards to merge, instead of replaying."""
     at_end: Callable[[Callable[[], None]], object] = field(default=lambda _: None)
-    """Takes what is to be done when the whole run was told."""
+    """Registers a callback for the end of the run."""
     others: Callable[[], Collection[str]] = field(default=tuple)
-    """The names of all suites of the run."""
+    """Returns the names of all suites of the run."""
     _misses: dict[str, Miss] = field(default_factory=dict)
-    """Of a task: row to what it asked that is not recorded."""
+    """For a task: unrecorded calls by row."""
 
     @cached_property
     def own(self) -> Ledger:
-        """What this suite spends of the run's dollars."""
+        """This suite's ledger, within the run's."""
         from pytest_llmtune.money.ledger import Ledger
 
         return Ledger(parent=self.ledger, name=self.suite.name)
 
     @property
     def spent(self) -> Decimal:
-        """USD that this suite has been billed for so far, whatever came of it."""
+        """USD billed for this suite so far."""
         return self.own.billed
 
     @property
@@ -96,7 +96,7 @@ class SuiteRun:
 
     @cached_property
     def grader(self) -> Grader:
-        """The suite's grader, held against every row before anything is paid for."""
+        """The suite's grader, checked with every row before anything is spent."""
         suite = self.suite
         grader = resolve(
             suite.grader,
@@ -125,7 +125,7 @@ class SuiteRun:
 
     @cached_property
     def means(self) -> SuiteServices:
-        """How it is asked and graded."""
+        """Completion source, grader and prices of this suite."""
         return SuiteServices(self.suite, self.settings, self.redactor, self.listen, self.at_end)
 
     @property
@@ -134,10 +134,10 @@ class SuiteRun:
 
     @cached_property
     def report(self) -> SuiteReport:
-        """What came of the suite in this run's mode.
+        """Run the suite in this run's mode.
 
         Raises:
-            LLMTuneError: it could not be done; says what to do next.
+            LLMTuneError: it failed; the message says what to do next.
         """
         writes = self.settings.mode in (Mode.TUNE, Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.ACCEPT)
         lock: AbstractContextManager[object] = nullcontext()
@@ -159,7 +159,7 @@ class SuiteRun:
         return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
 
     def _check_writable(self) -> None:
-        """Before the first request: what is paid for could not be kept."""
+        """Check before the first request that results can be saved."""
         try:
             check_writable(self.place.directory)
         except OSError as error:
@@ -170,7 +170,7 @@ class SuiteRun:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The configuration in force over the test rows.
+        """The evaluation of the current configuration over the test rows.
 
         Raises:
             StaleRecordingError: requests have no recording.
@@ -185,16 +185,16 @@ class SuiteRun:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration in force: just tuned, or locked."""
+        """The current configuration: just tuned, or locked."""
         if self.settings.mode is Mode.TUNE:
-            self.evaluation  # noqa: B018  # tunes, and so writes the lock file
+            self.evaluation  # noqa: B018  # tunes and writes the lock file
         return BaselineConfig.of(self.suite, self._baseline()).config
 
     def searching(self, log: Path | None = None) -> TuneMode:
         """The search of this suite.
 
         Args:
-            log: of the study, where it is not the project's own.
+            log: the study's log, if not in the default location.
         """
 
         from pytest_llmtune.workflow.search import TuneMode  # a guard needs no numpy
@@ -207,12 +207,12 @@ class SuiteRun:
     # -- the modes
 
     def _interrupted(self) -> str:
-        """What is told after Ctrl-C."""
+        """The message after Ctrl-C."""
         spent = f" What was answered, for {dollars(self.spent)}, is kept:" if self.spent else " Go on:"
         return f"{self.suite.name}: interrupted, and nothing was written.{spent} pytest {self.settings.mode.option}"
 
     def _guarded(self) -> SuiteReport:
-        """Every mode that starts from a lock file."""
+        """Run a mode that starts from a lock file."""
         lock = self._baseline()
         locked = BaselineConfig.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
@@ -224,9 +224,9 @@ class SuiteRun:
         recording = recorded(mode, self.recording_path, self.redactor)
         missing, detail = (0, "") if mode.online else rows.missing(recording)
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
-        void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # nobody pays for such a verdict
+        void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # do not pay for a void verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
-        if self._misses:  # of a task, known only once it has run
+        if self._misses:  # for a task, known only after its runs
             evaluation, missing, detail = None, len(self._misses), next(iter(self._misses.values())).detail
             stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         if evaluation is not None and not mode.online:
@@ -244,7 +244,7 @@ class SuiteRun:
     def _merged(
         self, shards: Shards, locked: BaselineConfig, lock: Lock, now: dict[str, str], state: dict[str, str]
     ) -> SuiteReport:
-        """The one verdict over all shards."""
+        """The verdict over all shards."""
         from pytest_llmtune.guard.shards import merged
 
         rows = self.split.test
@@ -267,7 +267,7 @@ class SuiteRun:
         return report_of(self, evaluation, lock, facts, config=study.winner, notes=notes, compared=compared)
 
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
-        """One configuration over the test rows, asked of the endpoints, or from the cache."""
+        """Evaluate a configuration over the test rows, from the endpoints or the cache."""
         self.prices_now(config)
         live = self.means.live(self.own, cached=str(self.suite.seed) if cached else None)
         source = self.means.runs(live, live=live)
@@ -289,7 +289,7 @@ class SuiteRun:
         live = self.means.live(self.own, cached=record_cache(mode, self.suite, self._anew))
         if mode is Mode.LIVE:
             evaluation = await self._asked(rows, self.means.runs(live, live=live), "live")
-            if not evaluation.unknown:  # else the next run goes on with what was answered
+            if not evaluation.unknown:  # else the next run resumes with the answers so far
                 self._anew.end()
             return evaluation
         if mode is Mode.RECORD_MISSING:
@@ -298,17 +298,17 @@ class SuiteRun:
             collector = Collector(self.means.runs(live, live=live))
         evaluation = await self._asked(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
-        if not lost and conclusive(evaluation, self.suite.max_unknown):  # else what was paid for is in the cache
+        if not lost and conclusive(evaluation, self.suite.max_unknown):  # else paid answers stay in the cache
             self._record(collector.gathered, rows)
         return evaluation
 
     # -- the steps
 
     def _baseline(self) -> Lock:
-        """The suite's lock file.
+        """Read the suite's lock file.
 
         Raises:
-            LockError: it cannot be read, or is not there; one of a suite that was renamed is offered.
+            LockError: unreadable or missing; the message suggests one of a renamed suite.
         """
         try:
             return Lock.read(self.lock_path)
@@ -329,7 +329,7 @@ class SuiteRun:
         return self.place.directory / f"{name}.cassette.json"
 
     def _renamed(self) -> str:
-        """The name of a lock file beside this suite's that was made of the same; empty where there is none."""
+        """The name of a lock file in the same directory with equal fingerprints; empty if there is none."""
         same = {
             "dataset": self.split.dataset.fingerprint if self.split.dataset else "",
             "grader": self.grader.fingerprint,
@@ -364,7 +364,7 @@ class SuiteRun:
             self._anew.end()
 
     def _check_repeatable(self, calls: Sequence[Interaction], rows: RequestPlan) -> None:
-        """A task whose recording could not be replayed is found now, and not by the next guard."""
+        """Check now, and not in the next guard, that a task's recording can be replayed."""
         from pytest_llmtune.tasks.verify import check_repeatable, replay_elsewhere, replay_misses
 
         recording = Recording.of(self.recording_path, calls, self.redactor)
@@ -385,7 +385,7 @@ class SuiteRun:
         return RequestPlan(config, self.split.test, self.settings.shard)
 
     def columns(self, config: Config) -> RowColumns:
-        """What the rows are matched by and shown with."""
+        """The columns for matching and displaying rows."""
         dataset = self.split.dataset
         return RowColumns.of(self.suite, config.template, dataset.columns if dataset else ())
 
@@ -411,7 +411,7 @@ class SuiteRun:
 
 
 def _raised(evaluation: Evaluation | None) -> tuple[str, ...]:
-    """That the suite's task raised, which counts as a wrong answer."""
+    """Note on rows on which the task raised, which count as wrong answers."""
     failed = [result for result in (evaluation.results if evaluation else ()) if result.grade and result.error]
     if not failed:
         return ()
@@ -423,5 +423,5 @@ def _raised(evaluation: Evaluation | None) -> tuple[str, ...]:
 
 
 def _in_order(misses: Mapping[str, Miss], rows: RequestPlan) -> dict[str, Miss]:
-    """As the rows stand, whichever was replayed first."""
+    """Misses in the order of rows."""
     return {example.id: misses[example.id] for example in rows.examples if example.id in misses}

@@ -1,4 +1,4 @@
-"""The search of one suite, and the winner over its test rows."""
+"""Search a suite's space, and evaluate the winner on the test rows."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ __all__ = ["TuneMode"]
 
 @dataclass(frozen=True, slots=True)
 class TuneMode:
-    """The search of one suite, before it is begun."""
+    """The search of one suite."""
 
     suite: Suite
     split: Split
     grader: Grader
     means: SuiteServices
     ledger: Ledger
-    """The suite's, inside of the run's, which ``--llm-max-spend`` limits."""
+    """The suite's ledger, within the run's, limited by ``--llm-max-spend``."""
     listen: Listener
     log: Path
-    """Of the study, which a killed run goes on from."""
+    """Path of the study's log, from which a killed run resumes."""
     recording: Path | None = None
-    """Of the suite."""
+    """Path of the suite's recording."""
 
     def dry_run(self) -> str:
-        """What a search may cost at most and what is cached, in a few lines; nothing is asked."""
+        """A few lines on the maximum cost of a search and what is cached; sends no request."""
         suite, prices = self.suite, self.means.prices
         check_payable(suite, self.split, self.grader, prices)
         if suite.task is not None:
@@ -76,10 +76,10 @@ class TuneMode:
         return run_async(estimate(self.suite, self.split, Tariff(self.means.prices), recording, source))
 
     def _without_choice(self) -> Study | None:
-        """The one configuration there is, where no row is to tune on; None where there is a search.
+        """The only configuration, if there are no tuning rows; None if there is a search.
 
         Raises:
-            SuiteError: there is something to choose, and no row to choose by.
+            SuiteError: there is something to choose, but no tuning rows.
         """
         suite = self.suite
         if self.split.tune:
@@ -95,7 +95,7 @@ class TuneMode:
         return Study(config, StudySummary((trial,), nothing, "nothing to choose", *budgets, 1, suite.seed, 1))
 
     async def search(self) -> Study:
-        """The search alone: nothing is written but the cache and the study's log."""
+        """Run only the search, which writes just the cache and the study's log."""
         suite, prices = self.suite, self.means.prices
         check_payable(suite, self.split, self.grader, prices)
         if (only := self._without_choice()) is not None:
@@ -126,7 +126,7 @@ class TuneMode:
     async def tuned(
         self, rows: Callable[[Config], RequestPlan], record: Callable[[Gathered, RequestPlan], None]
     ) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
-        """The search, then the winner, recorded, and the baselines over the test rows; ``paid`` is for all of it."""
+        """Run the search, then record the winner and evaluate the baselines on the test rows; ``paid`` is the total."""
         suite, study = self.suite, await self.search()
         live = self.means.live(self.ledger, cached=str(suite.seed))
         source = self.means.runs(live, live=live)
@@ -136,7 +136,7 @@ class TuneMode:
             collector = Collector(source)
             return Judged(await self.means.evaluate(rows(config), self.grader, collector), collector.gathered)
 
-        live.ask = study.summary.stopped_by != INTERRUPTED  # after Ctrl-C nothing more is sent
+        live.ask = study.summary.stopped_by != INTERRUPTED  # after Ctrl-C send nothing more
         try:
             if live.ask:
                 study, judged = await affordable(study, suite.inference_budget, judge)

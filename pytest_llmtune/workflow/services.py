@@ -1,4 +1,4 @@
-"""Builds what a suite needs in a run: completion source, grader, prices."""
+"""Build what a suite needs in a run: completion source, grader, prices."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["RecordedFirst", "SuiteServices", "record_cache", "recorded"]
 
 @dataclass(frozen=True, slots=True)
 class RecordedFirst:
-    """Answers from a recording where it holds them, else from elsewhere."""
+    """Answers from a recording if it has them, else from a live source."""
 
     recording: Recording
     beyond: LiveSource
@@ -50,10 +50,10 @@ class RecordedFirst:
 
 
 def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
-    """Where a mode keeps what it pays for: what asks all anew resumes after a kill, yet takes no older answer.
+    """The cache seed of a mode; modes that re-record everything use a new seed, kept so that a killed run can resume.
 
     Raises:
-        RecordingError: the directory of caches cannot be written to.
+        RecordingError: the cache directory is not writable.
     """
     match mode:
         case Mode.RECORD_MISSING:
@@ -61,7 +61,7 @@ def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
         case Mode.RECORD_ALL:
             return anew.begin()
         case Mode.LIVE:
-            with suppress(RecordingError):  # nothing can be kept there: it is asked all the same
+            with suppress(RecordingError):  # go on without a cache
                 return anew.begin()
             return None
         case _:
@@ -69,10 +69,10 @@ def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
 
 
 def recorded(mode: Mode, path: Path, redactor: Redactor) -> Recording:
-    """What a mode reads of a recording: what asks everything anew must not stumble over a damaged one.
+    """The recording for a mode; empty for modes that request everything, which must not fail on a damaged one.
 
     Raises:
-        RecordingError: it is read, and damaged.
+        RecordingError: the recording is damaged.
     """
     if mode in (Mode.LIVE, Mode.RECORD_ALL):
         return Recording(path, (), redactor)
@@ -80,14 +80,14 @@ def recorded(mode: Mode, path: Path, redactor: Redactor) -> Recording:
 
 
 _BATCHED = 10_000
-"""Examples in flight where they are asked, or graded, in batches."""
+"""Examples in flight if requests, or grading, are batched."""
 _ROUND = 512
-"""Requests of a search that are decided on together, where they are asked in batches."""
+"""Requests per round of a search if they are batched."""
 
 
 @dataclass(eq=False)
 class SuiteServices:
-    """Those of one suite in one run."""
+    """Completion source, grader and prices of a suite in a run."""
 
     suite: Suite
     settings: Settings
@@ -96,9 +96,9 @@ class SuiteServices:
     at_end: Callable[[Callable[[], None]], object]
     """Takes what is to be done when the whole run was told."""
     asked_of: list[LiveSource] = field(default_factory=list)
-    """All sources so far."""
+    """All live sources so far."""
     _began: float | None = None
-    """When the first source with a deadline was made, on the monotonic clock."""
+    """When the first source with a deadline was created, on the monotonic clock."""
 
     def __post_init__(self) -> None:
         if self.suite.task is None:
@@ -107,21 +107,21 @@ class SuiteServices:
             if given:
                 raise SuiteError(
                     f"{self.suite.where_declared}: the suite {self.suite.name!r} runs the task {self.suite.task.name}, "
-                    f"which cannot be done with {option} yet; leave the option out"
+                    f"which does not support {option} yet; leave the option out"
                 )
 
     @cached_property
     def prices(self) -> PriceBook:
-        """By the suite's own address and not the environment's, so that a replay elsewhere finds the same prices."""
+        """Prices by the suite's own address, not the environment's, so that a replay elsewhere uses the same prices."""
         own = {**self.settings.prices, **self.suite.prices}
         return PriceBook(own, (self.suite.base_url,) if self.suite.base_url else ())
 
     @cached_property
     def engine(self) -> Engine | None:
-        """The cluster that asks and grades; None: this process does.
+        """The engine that sends requests and grades; None: this process.
 
         Raises:
-            LLMTuneError: it cannot be joined.
+            LLMTuneError: no connection.
         """
         if self.settings.engine is None:
             return None
@@ -142,7 +142,7 @@ class SuiteServices:
 
     @property
     def together(self) -> int:
-        """Requests of a search that are decided on together."""
+        """Requests per round of a search."""
         return _ROUND if self.settings.batch else self._requests
 
     def runs(
@@ -154,14 +154,14 @@ class SuiteServices:
         remembers: bool = False,
         excused: frozenset[str] = frozenset(),
     ) -> Any:
-        """What answers a suite's requests: the source itself, or, where the suite has a task, runs of it.
+        """The source for a suite's requests: ``source`` itself, or, for a suite with a task, runs of it.
 
         Args:
-            source: answers what judges ask.
-            recording: of runs; what it holds is not asked again.
+            source: answers requests of judges.
+            recording: recorded runs, which are not repeated.
             live: pays for the calls of runs; None: the network is blocked.
-            remembers: whether a run is made once, however often it is asked for.
-            excused: rows, by id, that need no recording.
+            remembers: whether a repeated request reuses the same run.
+            excused: IDs of rows that need no recording.
         """
         if self.suite.task is None:
             return source
@@ -186,18 +186,18 @@ class SuiteServices:
 
     @property
     def account(self) -> tuple[str, ...]:
-        """What is to be said of the requests so far: events on the way; all counts where any request failed."""
+        """Notes on the requests so far; with all counts if any request failed."""
         whole = RequestStats()
         for source in self.asked_of:
             whole.add(source.account)
         return whole.lines() if whole.eventful else tuple(whole.notes)
 
     def grading(self, grader: Grader) -> Grader:
-        """The grader, at work where this run's graders work."""
+        """The grader, on the engine if there is one."""
         return grader if self.engine is None else self.engine.grader(grader, self.settings.root)
 
     def live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
-        """The endpoints in force.
+        """A live source for the effective endpoints.
 
         Args:
             cached: the cache's seed; None: no cache.
@@ -215,14 +215,14 @@ class SuiteServices:
             listen=self.listen,
             engine=self.engine,
         )
-        if source.deadline is not None:  # for all sources together
+        if source.deadline is not None:  # shared by all sources
             self._began = self._began or time.monotonic()
             source.deadline = max(0.0, source.deadline - (time.monotonic() - self._began))
         self.asked_of.append(source)
         return source
 
     async def evaluate(self, rows: RequestPlan, grader: Grader, source: Completer) -> Evaluation:
-        """A configuration over rows; raises as ``evaluation.evaluate``."""
+        """Evaluate a configuration over rows; raises as ``evaluation.evaluate``."""
         examples = rows.examples
 
         def on_result(done: int, _: ExampleResult, paid: Decimal) -> None:

@@ -213,7 +213,11 @@ def test_long_answers_are_judged_by_a_model(workspace: Workspace) -> None:
         (lambda _: None, ["x", "no.jsonl"], "no.jsonl: there is no such file"),
         (lambda w: w.data(DATA["numbers"][0], "a.jsonl"), ["things"], "which data?*there is a.jsonl"),
         (lambda w: w.data([{"text": "a"}, {"text": "b"}]), ["things"], "no column holds the right answers*text*"),
-        (lambda w: w.data([{"id": 1, "answer": 1}, {"id": 2, "answer": 2}]), ["things"], "no column is left to ask*"),
+        (
+            lambda w: w.data([{"id": 1, "answer": 1}, {"id": 2, "answer": 2}]),
+            ["things"],
+            "there is no column with a question*",
+        ),
         (lambda w: w.data([]), ["things"], "*things.jsonl*"),
         (lambda w: w.data(DATA["numbers"][0]), ["con", "data/things.jsonl"], "*'con'*which some systems do not allow*"),
         (lambda w: w.data(DATA["numbers"][0]), ["a", "data/things.jsonl", "b"], "one data file, not 2*"),

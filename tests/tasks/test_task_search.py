@@ -99,7 +99,7 @@ def test_batches_refuse_a_task_in_one_sentence(project: Project) -> None:
     """Until they can."""
     result = project.run("--llm-tune", "--llm-batch")
     assert result.ret != 0
-    assert "runs the task desk:handle, which cannot be done with --llm-batch yet" in result.stdout.str()
+    assert "runs the task desk:handle, which does not support --llm-batch yet" in result.stdout.str()
 
 
 def test_a_dry_run_asks_nothing(project: Project) -> None:

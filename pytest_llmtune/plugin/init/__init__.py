@@ -27,22 +27,22 @@ __all__ = ["start", "write_demo", "write_starter"]
 DEMO = "demo"
 
 _ENDING = lazy_regex(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)
-"""Of a data file, and of the files that are written, for who names these."""
+"""Suffix of a data file, or of the files to write."""
 _PLACES = (".", "data", "tests", "tests/data")
 
 
 def write_starter(name: str, given: Sequence[str], *, here: Path, tests: Path, root: Path) -> tuple[Path, ...]:
-    """Write ``NAME.llmtune.yaml`` and ``test_NAME.py`` for a data file; gives both.
+    """Write ``NAME.llmtune.yaml`` and ``test_NAME.py`` for a data file; returns both paths.
 
     Args:
-        name: of the suite, with a directory if it is to go elsewhere; or the data file itself.
+        name: the suite's name, optionally with a directory; or the data file itself.
         given: the data file, if it is not the name.
-        here: where the user is; what paths are relative to.
-        tests: where suites go.
-        root: of the project, which a YAML suite must not reach out of.
+        here: the current directory, base of relative paths.
+        tests: default directory for suites.
+        root: the project's root, which a YAML suite must not leave.
 
     Raises:
-        SuiteError: no data file, one that no suite can use, or a file that is there already.
+        SuiteError: no data file, an unusable one, or an existing file.
     """
     data = _data_file(name, given, here)
     named = Path(name if given or format_of(name) is None else data.name)
@@ -64,7 +64,7 @@ def write_starter(name: str, given: Sequence[str], *, here: Path, tests: Path, r
 
 
 def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
-    """The file that was pointed at: given, the name itself, or ``NAME.jsonl`` and the like in the usual places."""
+    """The data file: given, the name itself, or ``NAME.jsonl`` and the like in the usual directories."""
     if len(given) > 1:
         raise SuiteError(f"--llm-init {name}: one data file, not {len(given)}: {', '.join(given)}")
     if given or format_of(name):
@@ -83,17 +83,17 @@ def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
 
 
 def _nearby(here: Path, name: str) -> tuple[list[Path], list[Path]]:
-    """The data files of a name in the usual places, and all data files there."""
+    """Data files with this name in the usual directories, and all data files there."""
     files = [path for place in _PLACES for path in sorted((here / place).glob("*")) if format_of(path.name)]
     nearby = [path for path in files if ".llmtune." not in path.name]
     return [path for path in nearby if path.name.partition(".")[0] == name], nearby
 
 
 def write_demo(directory: Path) -> None:
-    """Write the demo project: an app, its suite, and a `conftest.py` that starts the stand-in for a model.
+    """Write the demo project: an app, its suite, and a `conftest.py` that starts a fake model server.
 
     Raises:
-        SuiteError: the directory is there already.
+        SuiteError: the directory already exists.
     """
     _refuse_existing(directory)
     directory.mkdir(parents=True)
@@ -112,17 +112,17 @@ def _refuse_existing(*paths: Path) -> None:
 
 
 def _suite(name: str, data: Path, directory: Path, root: Path) -> tuple[dict[str, Any], Guess]:
-    """The suite's keys, proven: it loads, and its grader can use every row."""
+    """The suite's keys, validated: it loads, and its grader can use every row."""
     rows = load(str(data), base_dir=directory, root=root)
     answer = reference(rows)
     fields = asking(rows, answer)
-    rows = load(str(data), base_dir=directory, root=root, needed=(*fields, answer))  # as the suite will
+    rows = load(str(data), base_dir=directory, root=root, needed=(*fields, answer))  # as the suite will load it
     known = guess(rows, fields, answer)
     dataset = Path(os.path.relpath(data.resolve(), directory.resolve())).as_posix()
     found = keys(known, dataset, len(rows.examples))
     try:
         _prove(name, found | {"dataset": str(data.resolve())}, directory, root)
-    except SuiteError:  # most often rows that ask the same
+    except SuiteError:  # usually duplicate rows
         found = keys(known, dataset, len(rows.examples), drop=True)
         _prove(name, found | {"dataset": str(data.resolve())}, directory, root)
     return found, known
@@ -144,11 +144,11 @@ def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> Non
 
 
 def start(config: Any, name: str) -> None:
-    """Write a starter suite, and say so.
+    """Write a starter suite, and print the next command.
 
     Raises:
         LLMTuneError: it cannot be written.
-        OSError: the disk says no.
+        OSError: a disk error.
     """
     here = config.invocation_params.dir
     given = config.args if config.args_source.name == "ARGS" else []

@@ -1,4 +1,4 @@
-"""Guess the task, the grader and the columns from a data file."""
+"""Guess task, grader and columns from a data file."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _NUMBERING = ("id", "idx", "index", "no", "number", "row", "uid", "uuid", "key")
 
 
 def values(data: Dataset, column: str) -> list[Any]:
-    """What the rows hold in a column; rows without it left out."""
+    """A column's values, without missing ones."""
     return [row.row[column] for row in data.examples if row.row.get(column) not in (None, "")]
 
 
 def reference(data: Dataset) -> str:
-    """The column with the right answers: the best known name, else the one with the fewest different values.
+    """The column with the correct answers: by name, else the one with the fewest distinct values.
 
     Raises:
         SuiteError: the data have only one column.
@@ -59,10 +59,10 @@ def reference(data: Dataset) -> str:
 
 
 def asking(data: Dataset, answer: str) -> tuple[str, ...]:
-    """The columns that a prompt shows, in their order: those of known names, else the one with the longest texts.
+    """The columns for the prompt, in order: by name, else the one with the longest texts.
 
     Raises:
-        SuiteError: no column is left to ask with.
+        SuiteError: no column is left.
     """
     rest = [name for name in data.columns if name != answer and _is_field(name)]
     known = tuple(name for name in rest if _is_any(name, _QUESTIONS))
@@ -70,7 +70,7 @@ def asking(data: Dataset, answer: str) -> tuple[str, ...]:
         return known
     texts = [name for name in rest if not _is_any(name, (*_ANSWERS, *_EXPLAINING, *_NUMBERING))]
     if not texts:
-        raise SuiteError(f"{data.source}: beside {answer!r} no column is left to ask a question with")
+        raise SuiteError(f"{data.source}: besides {answer!r} there is no column with a question")
     return (max(texts, key=lambda name: sum(len(str(value)) for value in values(data, name))),)
 
 
@@ -99,24 +99,24 @@ _RUBRIC = "The answer says the same as the reference, and nothing that contradic
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What is known of the data."""
+    """The guess for a data file."""
 
     fields: tuple[str, ...]
-    """Columns that the prompt shows."""
+    """Columns used in the prompt."""
     reference: str
-    """The column with the right answers."""
+    """The column with the correct answers."""
     grader: Any
-    """As a suite declares it."""
+    """As declared in a suite."""
     why: str
     """Why this grader, for the comment above it."""
     ending: str
-    """How the prompt asks for the answer; a format string, as the whole prompt is."""
+    """End of the prompt that asks for the answer; a format string."""
     longest: int
-    """Tokens that an answer may need, generously."""
+    """Generous limit in tokens for an answer."""
 
 
 def guess(data: Dataset, fields: tuple[str, ...], reference: str) -> Guess:
-    """Look at all rows.
+    """Guess from all rows.
 
     Raises:
         SuiteError: no built-in grader can use the reference.
@@ -143,7 +143,7 @@ _Candidate = tuple[str, dict[str, Any], str, str, int]
 
 
 def _candidates(answers: Sequence[Any], rows: int) -> Iterator[_Candidate]:
-    """Graders that suit the answers, the best first: (name, options, why, the prompt's ending, tokens)."""
+    """Suitable graders, best first: (name, options, why, end of the prompt, tokens)."""
     texts = [str(answer).strip() for answer in answers]
     labels = list(dict.fromkeys(texts))
     longest = max(map(len, texts), default=0)

@@ -23,12 +23,12 @@ _MAGIC = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 
 def keys(guess: Guess, dataset: str, rows: int, *, drop: bool = False) -> dict[str, Any]:
-    """The suite as a mapping: what both forms say.
+    """The suite's keys, common to both forms.
 
     Args:
-        dataset: the path of the data, from the suite's directory.
-        rows: of the data.
-        drop: whether rows that ask the same as others are to be left out.
+        dataset: the data's path, relative to the suite's directory.
+        rows: number of rows.
+        drop: whether to leave out duplicate rows.
     """
     question, tuned = _question(guess), min(_TUNED, max(1, rows // 2))
     prompts = [f"{question}\n{ending}".strip() for ending in (guess.ending, f"Think step by step. {guess.ending}")]
@@ -57,7 +57,7 @@ def _question(guess: Guess) -> str:
 
 
 def _comments(guess: Guess) -> dict[str, str]:
-    """What stands above a key; empty where its own name says enough."""
+    """Comments above keys; keys with self-explanatory names have none."""
     return {
         "dataset": "Rows; a path from this file.",
         "tune_size": "Rows to search on, then rows that the guard replays in every run of pytest.",
@@ -79,7 +79,7 @@ def _above(key: str, comments: dict[str, str], indent: str = "") -> list[str]:
 
 
 def yaml_form(name: str, guess: Guess, found: dict[str, Any], *, twin: str) -> str:
-    """``NAME.llmtune.yaml``: plain words, and JSON for all else, which is YAML too."""
+    """``NAME.llmtune.yaml``, with plain scalars, and JSON, which is valid YAML, for everything else."""
     lines = [
         f"# Suite {name}, collected by pytest as it stands. {twin} is the same in Python: keep one of the two.",
         "# pytest --llm-tune-dry-run    what a search may cost at most; asks nothing",
@@ -128,7 +128,7 @@ def python_form(test: str, guess: Guess, found: dict[str, Any], *, twin: str) ->
 
 
 def _python(value: Any, indent: int = 0, taken: int = 0) -> str:
-    """A value as formatters write it: on one line, else an element a line."""
+    """A value as formatted by code formatters: on one line, else one element per line."""
     if isinstance(value, str):
         return _json(value)
     if not isinstance(value, (list, dict)):

@@ -1,4 +1,4 @@
-"""The HTML report: one file, offline."""
+"""The HTML report: a single self-contained file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _PAGE = Path(__file__).parent / "page"
 
 
 def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str:
-    """The whole page as HTML.
+    """The complete HTML page.
 
     Args:
-        calls: of the app's own tests.
+        calls: calls of the app's own tests.
 
     Raises:
         ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
@@ -62,17 +62,17 @@ def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str
 
 
 def fragment(report: SuiteReport) -> str:
-    """A piece of HTML for the suite's row in pytest-html: verdict, gates and flips.
+    """HTML fragment for the suite's row in pytest-html: verdict, gates and flips.
 
     Raises:
-        ReportError: Jinja2, which pytest-html needs too, is not installed.
+        ReportError: Jinja2, which pytest-html also needs, is not installed.
     """
     text: str = _environment().get_template("fragment.html.j2").render(suite=suite(report), flips=flips(report))
     return text
 
 
 def check_installed() -> None:
-    """Know before the run, and before anything is paid for, that its page can be written.
+    """Check before the run, and before anything is spent, that the page can be written.
 
     Raises:
         ReportError: the extra ``report`` is not installed.
@@ -83,17 +83,17 @@ def check_installed() -> None:
 
 
 def anchor(report: SuiteReport) -> str:
-    """The id of a suite's section on the page."""
+    """The ID of a suite's section on the page."""
     return f"suite-{sha256(report.nodeid.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def target_of(path: Path) -> Path:
-    """The file that the page is written to."""
+    """The path of the page."""
     return path if path.suffix.lower() in (".html", ".htm") else path / "index.html"
 
 
 def write(path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> Path:
-    """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; gives the file.
+    """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; returns the path.
 
     Raises:
         ReportError: the extra is missing, or the file cannot be written.
@@ -128,19 +128,19 @@ def _missing(name: str) -> ReportError:
 
 
 def _markup(text: str) -> Any:
-    """Our own code, which must not be escaped."""
+    """Mark our own code as safe, so that it is not escaped."""
     from markupsafe import Markup
 
     return Markup(text)  # noqa: S704 - files of this package and plotly's, and their hashes; nothing of a run
 
 
 def _hash(script: str) -> str:
-    """The only scripts that the page's content security policy lets run."""
+    """A script's hash for the page's content security policy."""
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
 def _data(value: Any) -> Any:
-    """JSON inside of a script element: ASCII, and no character that could end the element. Empty for nothing."""
+    """JSON for a script element, in ASCII and without characters that could end the element; empty for None."""
     if not value:
         return ""
     text = json.dumps(to_plain(value), allow_nan=False)
@@ -151,14 +151,14 @@ def extras(report: SuiteReport, row_in: Path, page: Path | None) -> list[dict[st
     """For ``report.extras`` of the test's report.
 
     Args:
-        row_in: the file that pytest-html writes.
-        page: our own page of this run, as ``--llm-report`` says it; None: there is none.
+        row_in: the file written by pytest-html.
+        page: our own page of this run, as given by ``--llm-report``; None: none.
     """
     from pytest_html import extras as kinds
 
     found: list[dict[str, Any]] = [kinds.html(fragment(report))]
     if page is not None:
-        # from one file to the other, so that both can be moved or served together
+        # a relative link, so that both files can be moved or served together
         path = Path(os.path.relpath(target_of(page), row_in.parent)).as_posix()
         found.append(kinds.url(f"{quote(path)}#{anchor(report)}", name="llmtune report"))
     return found

@@ -20,7 +20,7 @@ Figure = dict[str, Any]
 
 
 def _hover(title: str, config: Mapping[str, Any], score: Measured, cost: object) -> str:
-    """Lines for plotly, which reads a little HTML: everything is escaped."""
+    """Hover text for plotly, which interprets some HTML: everything is escaped."""
     sure = f" ({number(score.low, 3)} to {number(score.high or 0, 3)})" if score.low is not None else ""
     lines = [title, f"{number(score.value)}{sure} at {dollars(str(cost))}"]  # type: ignore[arg-type]
     lines += [f"{name}: {one_line(str(value), 80)}" for name, value in config.items()]
@@ -28,7 +28,7 @@ def _hover(title: str, config: Mapping[str, Any], score: Measured, cost: object)
 
 
 def pareto(trials: Sequence[TrialSummary], mode: str) -> list[TrialSummary]:
-    """The trials that no other one beats in both cost and score, by rising cost."""
+    """The trials not dominated in both cost and score, by rising cost."""
     sign = 1 if mode == "max" else -1
     known = [trial for trial in trials if trial.score and trial.inference_cost is not None]
     front: list[TrialSummary] = []

@@ -58,6 +58,8 @@ class Settings:
     mode: Mode = Mode.REPLAY
     root: Path = field(default_factory=Path.cwd)
     """The project's root; the cache is in ``<root>/.llmtune``."""
+    choose: int | None = None
+    """The point of a search's front to lock, from 1; None: the lock file's configuration stays."""
     base_url: str | None = None
     endpoints: str | None = field(default=None, repr=False)
     """May contain keys."""

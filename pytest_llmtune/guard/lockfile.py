@@ -15,7 +15,7 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import from_here, open_regular, write_text
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.serialize import from_plain, to_plain
-from pytest_llmtune._util.text import quoted
+from pytest_llmtune._util.text import dollars, label, number, quoted
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
@@ -133,6 +133,12 @@ class TrialSummary:
     """USD spent on this trial."""
     status: str
     """``done``, ``stopped``, ``over_budget``, ``constraint`` (over another limit), ``failed``."""
+
+    @property
+    def label(self) -> str:
+        """Score, cost and configuration, on one line for people."""
+        cost = "" if self.inference_cost is None else f" at {dollars(self.inference_cost)} per instance"
+        return f"{number(self.score.value) if self.score else '-'}{cost}: {label(self.config)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,8 +356,8 @@ def _divided(text: str) -> tuple[Any, list[str]]:
 
 
 def _examples(lines: Iterable[str]) -> Iterator[LockedExample]:
-    for number, line in enumerate(lines):
-        yield from_plain(LockedExample, _read_line(line), f"examples[{number}]")
+    for index, line in enumerate(lines):
+        yield from_plain(LockedExample, _read_line(line), f"examples[{index}]")
 
 
 def _read_line(line: str) -> Any:

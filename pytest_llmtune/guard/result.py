@@ -125,7 +125,10 @@ class SuiteReport:
             )  # first of all answers: nobody accepts what is not known
             options.pop("--llm-accept", None)
             options = {f"--llm-{self.mode}" if again else "--llm-record=missing": None, **options}
-        return tuple((f"pytest {option} {quoted(self.nodeid)}", _MEANING.get(option, "")) for option in options)
+        return tuple(
+            (f"pytest {option} {quoted(self.nodeid)}", _MEANING.get(option.rpartition(" ")[2], ""))
+            for option in options
+        )
 
     def _mending(self) -> tuple[str, ...]:
         verdict = self.verdict

@@ -6,9 +6,9 @@ import hashlib
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular
-from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.errors import LockError, SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers
 from pytest_llmtune.guard.verdict import Stale
@@ -29,22 +29,25 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import CompletionRequest, Evaluation, Example
 
-__all__ = ["BaselineConfig", "RequestPlan", "fingerprints_of", "lock_of", "prices_of", "state_of"]
+__all__ = ["BaselineConfig", "RequestPlan", "chosen", "fingerprints_of", "lock_of", "prices_of", "state_of"]
 
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
     """Fingerprints of everything that a baseline depends on, as in the lock file."""
-    known = [template.fingerprint for template in suite.space.templates]
-    mine = config.template.fingerprint
-    index = str(known.index(mine)) if mine in known else "written" if suite.space.writes else "0"
     return {
         "dataset": split.dataset.fingerprint if split.dataset else "",
         "grader": grader.fingerprint,
-        "prompt": mine,
-        "prompt_index": index,
+        **_prompt(suite, config),
         "space": suite.space.fingerprint,
         "rows": _counts(split),
     }
+
+
+def _prompt(suite: Suite, config: Config) -> dict[str, str]:
+    """Which of the suite's templates a configuration has."""
+    known, mine = [template.fingerprint for template in suite.space.templates], config.template.fingerprint
+    index = str(known.index(mine)) if mine in known else "written" if suite.space.writes else "0"
+    return {"prompt": mine, "prompt_index": index}
 
 
 def _counts(split: Split) -> str:
@@ -80,6 +83,24 @@ def lock_of(
 def prices_of(book: PriceBook, models: Iterable[str]) -> dict[str, dict[str, Decimal]]:
     """Model to USD per 1M tokens, as in the lock file."""
     return {model: {kind: Decimal(usd) for kind, usd in book.price(model).to_plain().items()} for model in models}
+
+
+def chosen(suite: Suite, lock: Lock, place: int) -> Lock:
+    """The lock with another point of the search's front in force, from 1, the best; no example of it is known.
+
+    Raises:
+        LockError: there is no such point.
+    """
+    study = lock.study
+    front = study.front if study is not None else ()
+    if study is None or not 1 <= place <= len(front):
+        there = f"has {len(front)} points" if front else "is not there: declare prefer='pareto'"
+        raise LockError(f"{suite.name}: --llm-choose={place}: the front {there}; search it: pytest --llm-tune")
+    point = front[place - 1]
+    config = Config.from_lock({**point.config}, suite.space.templates)
+    study = replace(study, winner=point.number, tuning=point.score, heldout=None)
+    prompt = _prompt(suite, config)
+    return replace(lock, config=point.config, study=study, fingerprints={**lock.fingerprints, **prompt}, examples=())
 
 
 @dataclass(frozen=True, slots=True)

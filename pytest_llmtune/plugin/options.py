@@ -215,6 +215,9 @@ OPTIONS = (
     ),
     Option("live", boolean, "request new answers without reading or writing recordings, and gate against the baseline"),
     Option("accept", boolean, "make today's replayed result the baseline"),
+    Option(
+        "choose", number(int, "places"), "lock the K-th point of the front that prefer='pareto' found, 1 the best", "K"
+    ),
     Option("concurrency", number(int, "requests", 10_000), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server (default: OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
@@ -367,6 +370,10 @@ def _mode(config: pytest.Config) -> Mode:
     if len(chosen) > 1:
         raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
     mode = chosen[0] if chosen else Modes.REPLAY
+    if value_of("choose", config) is not None:
+        if mode not in (Modes.REPLAY, Modes.RECORD_MISSING, Modes.RECORD_ALL):
+            raise pytest.UsageError(f"--llm-choose and {mode.option} cannot be combined; beside it goes --llm-record")
+        mode = Modes.ACCEPT if mode is Modes.REPLAY else mode
     _check_engine(config)
     if value_of("prune", config) and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
         raise pytest.UsageError("--llm-prune and -n cannot be combined: no test runs; leave out -n")

@@ -315,7 +315,7 @@ def _search(report: SuiteReport) -> list[str]:
     """The result of this run's search, with its score."""
     study = report.study
     if report.mode != "tune" or study is None:
-        return []
+        return [] if report.mode in ("replay", "live") else _front(report)
     budget = f" of {dollars(study.optimization_budget)}" if study.optimization_budget is not None else ""
     ended = f"{len(study.trials)} trials, {dollars(study.spent)}{budget} spent, ended by {study.stopped_by}"
     scores = {"on the tuning rows": study.tuning, "on held-out rows": study.heldout}
@@ -325,6 +325,15 @@ def _search(report: SuiteReport) -> list[str]:
         f"{name}: searched {one_line(ended)}",
         *([f"{name}: chose {one_line(label(report.evaluation.config))}"] if report.evaluation else []),
         *([f"{name}: {one_line(report.verdict.metric)} {', '.join(shown)}"] if shown else []),
+        *_front(report),
+    ]
+
+
+def _front(report: SuiteReport) -> list[str]:
+    """What each dollar buys, a line for each point of the search's front."""
+    front = report.study.front if report.study else ()
+    return [
+        f"{one_line(report.name)}: --llm-choose={place}: {one_line(one.label)}" for place, one in enumerate(front, 1)
     ]
 
 

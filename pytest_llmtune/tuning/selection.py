@@ -72,10 +72,9 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
 
 def front(race: Allocator) -> list[Ranked]:
     """Candidates that none is both better and cheaper than, the best first: what each dollar buys."""
-    enough = min(_ENOUGH, len(race.order))
     found: list[Ranked] = []
     for one in sorted(
-        by_belief(race, race.candidates(SAFE, asked=enough)),
+        by_belief(race, race.candidates(SAFE, asked=1)),  # what is cheap and not the best was asked few rows
         key=lambda one: (-race.sign * one.score, one.candidate.cost.mean if one.candidate.cost else math.inf),
     ):
         usd = one.candidate.cost.mean if one.candidate.cost else math.inf

@@ -18,7 +18,15 @@ from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
 from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
-from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan, fingerprints_of, lock_of, prices_of, state_of
+from pytest_llmtune.guard.staleness import (
+    BaselineConfig,
+    RequestPlan,
+    chosen,
+    fingerprints_of,
+    lock_of,
+    prices_of,
+    state_of,
+)
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.storage import Layout, files_of
 from pytest_llmtune.settings import Mode, Settings
@@ -213,7 +221,9 @@ class SuiteRun:
 
     def _guarded(self) -> SuiteReport:
         """Run a mode that starts from a lock file."""
-        lock = self._baseline()
+        lock, choose = self._baseline(), self.settings.choose
+        if choose is not None:
+            lock = chosen(self.suite, lock, choose)
         locked = BaselineConfig.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
         now = fingerprints_of(self.suite, config, self.split, self.grader)
@@ -232,12 +242,15 @@ class SuiteRun:
         if evaluation is not None and not mode.online:
             recording.refuse_conflicts()
         facts, shard = self._facts(recording, missing), rows.facts(state)
-        if mode is Mode.ACCEPT and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
+        accepts = mode is Mode.ACCEPT or choose is not None
+        if accepts and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
             accepted = self._lock(config, evaluation, now, lock.study)
             accepted.write(self.lock_path)
             stale = locked.stale(self.suite, now, accepted, 0, len(rows.examples), grader=self.grader)
             report = report_of(self, evaluation, lock, facts, config=config, stale=stale, accepted=True)
             return replace(report, baseline=accepted)
+        if choose is not None:  # the command must choose again
+            stale = tuple(replace(each, option=f"--llm-choose={choose} --llm-record=missing") for each in stale)
         notes = () if stale else locked.notes(now, lock)
         return report_of(self, evaluation, lock, facts, config=config, stale=stale, notes=notes, shard=shard)
 

@@ -428,6 +428,8 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
             if figure:
                 score, sure = _measured(figure)
                 yield name, f"{score} (95 % interval {sure})" if sure else score
+        for place, point in enumerate(study.front, 1):
+            yield f"front, --llm-choose={place}", point.label
         if study.note:
             yield "note on the search", study.note
     if lock:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = ["Call", "CallRefusedError", "Replay", "replay_of", "replay_of_fixture"]
+__all__ = ["REPEATED", "Call", "CallRefusedError", "Replay", "replay_of", "replay_of_fixture", "without_repetition"]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
@@ -505,7 +505,7 @@ _LONGEST = 120
 """Limit in bytes for a file name's stem; the whole path must fit into Windows' 260."""
 _KEYS = ("keep_retries", "match_on", "max_calls", "max_cost")
 _XUNIT = lazy_regex(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_.*)?")
-_REPEATED = "__pytest_repeat_step_number"
+REPEATED = "__pytest_repeat_step_number"
 """The parameter that pytest-repeat adds to each run of a test."""
 
 
@@ -589,17 +589,15 @@ def _flag(value: Any) -> bool:
 
 def _file_stem(test: Any) -> str:
     """A file name that is valid on every file system, and unique even if case is ignored."""
-    nodeid = _without_repetition(test)
+    nodeid = without_repetition(test, test.nodeid)
     return _safe(".".join([test.path.stem, *(part for part in nodeid.partition("::")[2].split("::") if part != "()")]))
 
 
-def _without_repetition(test: Any) -> str:
-    """The test's node ID; all its repetitions by pytest-repeat share a recording."""
-    parameters = getattr(getattr(test, "callspec", None), "params", {})
-    nodeid: str = test.nodeid
-    if _REPEATED not in parameters:
-        return nodeid
-    return re.sub(r"\[(?:(.*)-)?\d+-\d+\]$", lambda match: f"[{match[1]}]" if match[1] else "", nodeid)
+def without_repetition(test: Any, name: str) -> str:
+    """A name of the test; all repetitions that pytest-repeat makes of it share its recording, or its suite."""
+    if REPEATED not in getattr(getattr(test, "callspec", None), "params", {}):
+        return name
+    return re.sub(r"\[(?:(.*)-)?\d+-\d+\]$", lambda match: f"[{match[1]}]" if match[1] else "", name)
 
 
 def _safe(said: str) -> str:

@@ -239,6 +239,9 @@ class Session:
             return
         same = suite.name.casefold()  # some file systems ignore case
         twin = next((run for run in self.runs.values() if run.suite.name.casefold() == same), None)
+        if twin is not None and _plain(item, twin.place.nodeid) == _plain(item, item.nodeid):
+            self.runs[item.nodeid] = twin  # the same test, repeated by pytest-repeat
+            return
         if twin is not None and twin.place.nodeid != item.nodeid:
             whose = next((node for node, _ in item.iter_markers_with_node("llmtune")), item)
             way = "give one of them name=..." if whose is item else f"mark one test of {whose.name}, not all of them"
@@ -555,7 +558,7 @@ class Session:
             if hasattr(self.config, "workerinput"):
                 report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
-                self.reports.append(made)
+                self.reports = [*(report for report in self.reports if report is not made), made]
             if made.interrupted:  # Ctrl-C stops the following searches too
                 item.session.shouldstop = f"{made.name}: the search was interrupted; its best so far is kept"
             item.user_properties.extend(properties := junit_properties(made))  # JUnit uses the teardown's report
@@ -734,12 +737,22 @@ def _failing(node: str) -> Iterator[None]:
         raise pytest.fail.Exception(said, pytrace=False) from None
 
 
+def _plain(item: pytest.Item, name: str) -> str:
+    """A name of the test without the number that pytest-repeat adds."""
+    if not hasattr(item, "callspec"):
+        return name
+    from pytest_llmtune.capture.session import without_repetition
+
+    return without_repetition(item, name)
+
+
 def _suite_of(item: pytest.Item) -> Suite | None:
     marker = item.get_closest_marker("llmtune")
     if marker is None or hasattr(item, "suite"):
         declared: Suite | None = getattr(item, "suite", None)
         return declared
     path, line, name = item.location
+    name = _plain(item, name)
     where = f"{path}:{(line or 0) + 1} ({name})"
     if marker.args:
         raise LLMTuneError(f"{where}: the marker llmtune takes keyword arguments only, got {marker.args[0]!r}")

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._dataclass import dataclass, field
 
 __all__ = [
     "Accept",
@@ -199,9 +199,10 @@ class ModelCall:
     number: int
     """Position in its run, from 1."""
     model: str
-    """The requested model; empty for calls to other services (search, database)."""
-    messages: tuple[Mapping[str, Any], ...] = ()
-    """The prompt, as ``{"role": ..., "content": ...}`` where the provider's format has messages."""
+    """As asked for; empty where no model was asked (a search, a database)."""
+    messages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"plain": False})
+    """What the model was told, as ``{"role": ..., "content": ...}`` where the provider's shape has such; the recording
+    holds it, and reports leave it out."""
     text: str = ""
     """The answer."""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -231,22 +232,15 @@ class TaskRun:
     text: str
     """The text to grade; empty if the task raised."""
     data: Any = None
-    """``Outcome.data``."""
-    calls: tuple[ModelCall, ...] = ()
-    """In order."""
+    """Of ``Outcome``."""
+    calls: Sequence[ModelCall] = ()
+    """In order; each is read when somebody looks."""
     error: str | None = None
     """Last line of the app's exception."""
     latency: float = 0.0
-    """Seconds from the start of the run to its last answer."""
-
-    def shown(self) -> TaskRun:
-        """A copy for reports, without the prompts; the recording has them."""
-        return replace(self, calls=tuple(replace(call, messages=()) for call in self.calls))
-
-    @property
-    def cost(self) -> Decimal:
-        """Total USD of all calls."""
-        return sum((call.usd for call in self.calls), Decimal(0))
+    """Seconds from the run's start to its last answer."""
+    cost: Decimal = Decimal(0)
+    """USD of its calls."""
 
 
 class RunText(str):

@@ -23,9 +23,12 @@ __all__ = ["build", "canonical_json", "request_key", "safe_json", "without_n"]
 _UNSAFE = lazy_regex("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
+_write = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def safe_json(value: Any) -> str:
     """Compact JSON on one line with sorted keys, readable in any script; unsafe characters are escaped."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = _write(value)
     return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(_escape, text)
 
 

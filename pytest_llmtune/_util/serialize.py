@@ -40,8 +40,9 @@ def to_plain(value: Any) -> Any:
 
 @cache
 def _field_names(kind: type) -> tuple[str, ...]:
-    """Field names of a dataclass; of any other type, none."""
-    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+    """Of a dataclass, but for those with the metadata ``plain: False``; of any other type none."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(field.name for field in fields if field.metadata.get("plain", True))
 
 
 def from_plain(kind: type[T], data: Any, where: str = "") -> T:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.session import Call, Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["async_client", "client"]
+__all__ = ["async_client", "bound", "client"]
 
 
 # Responses are passed on decoded and complete, so that these transfer headers no longer apply.
@@ -49,11 +51,24 @@ def async_client(replay: Replay, *, base_url: str | None = None, api_key: str | 
     return openai.AsyncOpenAI(api_key=_key(replay, api_key), base_url=base_url, http_client=http)
 
 
+def bound(made: Any, replay: Replay) -> Any:
+    """A copy of a client for the calls of another recording; whichever endpoint serves a call may answer it."""
+    import openai
+
+    base = made.base_url.path.rstrip("/")
+    if isinstance(made, openai.OpenAI):
+        own: Any = _Transport(replay, _http(), base)
+        return made.with_options(http_client=openai.DefaultHttpxClient(transport=own))
+    own = _AsyncTransport(replay, _http(), base)
+    return made.with_options(http_client=openai.DefaultAsyncHttpxClient(transport=own))
+
+
 def _key(replay: Replay, given: str | None) -> str | None:
     """The key; None lets openai read the environment, and report a missing key."""
     return given or os.environ.get("OPENAI_API_KEY") or (None if replay.mode.online else _NO_KEY)
 
 
+@cache
 def _http() -> ModuleType:
     """The HTTP library that this version of openai uses: httpx, or its fork httpx2."""
     import openai
@@ -62,8 +77,17 @@ def _http() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
-def _asked(request: Any, body: bytes) -> Asked:
-    return Asked.of(request.method, str(request.url), body, request.headers.items())
+def _asked(request: Any, body: bytes, base: str | None) -> Asked:
+    asked = Asked.of(request.method, str(request.url), body, request.headers.items())
+    return asked if base is None else replace(asked, route=request.url.path.removeprefix(base))
+
+
+def _rerouted(http: ModuleType, call: Call, request: Any, body: bytes) -> Any:
+    """The request as it is sent: to the endpoint that serves it, where there are several."""
+    if call.instead is None:
+        return request
+    url, headers, content = call.instead(request.headers, body)
+    return http.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
 
 
 def _played(http: ModuleType, interaction: Interaction) -> Any:
@@ -82,19 +106,22 @@ def _answered(replay: Replay, http: ModuleType, call: Call, response: Any) -> An
 class _Transport:
     """A transport that plays recorded responses, and sends other requests through a separate client."""
 
-    def __init__(self, replay: Replay, http: ModuleType) -> None:
+    def __init__(self, replay: Replay, http: ModuleType, base: str | None = None) -> None:
         self._replay = replay
         self._http = http
+        self._base = base
         self._verify: Any = None  # certificates are loaded once, for the first request sent
 
     def handle_request(self, request: Any) -> Any:
         import openai
 
-        asked = _asked(request, request.read())
+        body = request.read()
+        asked = _asked(request, body, self._base)
         turn(self._replay, asked)
         call = self._replay.ask(asked)
         if call.interaction is not None:
             return _played(self._http, call.interaction)
+        request = _rerouted(self._http, call, request, body)
         self._verify = self._verify or self._http.create_ssl_context()
         try:
             with outside(), openai.DefaultHttpxClient(verify=self._verify) as sender:
@@ -117,19 +144,22 @@ class _Transport:
 class _AsyncTransport:
     """Asynchronous version of ``_Transport``."""
 
-    def __init__(self, replay: Replay, http: ModuleType) -> None:
+    def __init__(self, replay: Replay, http: ModuleType, base: str | None = None) -> None:
         self._replay = replay
         self._http = http
+        self._base = base
         self._verify: Any = None  # certificates are loaded once, for the first request sent
 
     async def handle_async_request(self, request: Any) -> Any:
         import openai
 
-        asked = _asked(request, await request.aread())
+        body = await request.aread()
+        asked = _asked(request, body, self._base)
         await turn_async(self._replay, asked)
         call = self._replay.ask(asked)
         if call.interaction is not None:
             return _played(self._http, call.interaction)
+        request = _rerouted(self._http, call, request, body)
         self._verify = self._verify or self._http.create_ssl_context()
         try:
             with outside():

@@ -46,11 +46,12 @@ def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay
         if (replay := replay_here()) is None or _upgrades(request):
             return original(pool, request)
         body = b"".join(request.stream)
-        request, asked = _again(module, request, body), _asked(request, body)
+        asked = _asked(request, body)
         turn(replay, asked)
         flow = Flow.of(replay, asked)
         if flow.played is not None:
             return _played(module, flow.played)
+        request = _again(module, request, body)
         with flow.sent():
             response = original(pool, request)
             if flow.call is None:
@@ -70,11 +71,12 @@ def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], 
         if (replay := replay_here()) is None or _upgrades(request):
             return await original(pool, request)
         body = b"".join([part async for part in request.stream])
-        request, asked = _again(module, request, body), _asked(request, body)
+        asked = _asked(request, body)
         await turn_async(replay, asked)
         flow = Flow.of(replay, asked)
         if flow.played is not None:
             return _played(module, flow.played)
+        request = _again(module, request, body)
         with flow.sent():
             response = await original(pool, request)
             if flow.call is None:

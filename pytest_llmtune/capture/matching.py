@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.recording.format import Interaction, canonical_body, path_of
+from pytest_llmtune.recording.format import Interaction, canonical, canonical_body, path_of
 from pytest_llmtune.redaction.patterns import HEADERS
 
 if TYPE_CHECKING:
@@ -33,19 +34,29 @@ class Asked:
     """Canonical if it is JSON."""
     content_type: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Keys and cookies by header name, because a server may echo them."""
+    """Keys and cookies of its headers, by the header's name: a server may say them back."""
+    data: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    """The body as it was read; None where it is no JSON object, or nobody read it."""
+    route: str = field(default="", compare=False)
+    """Of our own client: the URL's path behind the client's base, which any endpoint may serve."""
 
     @classmethod
     def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> Asked:
         """The request as sent, without the boundary of a multipart form."""
         given = {name.lower(): value for name, value in headers}
         content_type = given.get("content-type", "")
-        secrets = {name: value.rpartition(" ")[2] for name, value in given.items() if HEADERS.search(name)}
-        data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+        secrets = {name: value.rpartition(" ")[2] for name, value in given.items() if _is_secret(name)}
+        raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
         if boundary := _BOUNDARY.search(content_type):
-            data = data.replace(boundary[1].encode(), b"boundary")
+            raw = raw.replace(boundary[1].encode(), b"boundary")
             content_type = content_type.replace(boundary[1], "boundary")
-        return cls(method.upper(), uri, canonical_body(_text(data)), content_type, secrets)
+        text, data = canonical(_text(raw))
+        return cls(method.upper(), uri, text, content_type, secrets, data)
+
+
+@lru_cache(maxsize=256)
+def _is_secret(header: str) -> bool:
+    return HEADERS.search(header) is not None
 
 
 def _text(data: bytes) -> str:

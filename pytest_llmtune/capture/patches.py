@@ -7,8 +7,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_llmtune._util.aio import CURRENT, inside
-from pytest_llmtune.capture import http_client_patch, httpcore_patch, lm15_patch, vcrpy_patch
+from pytest_llmtune.capture.http_client_patch import LIBRARIES as STANDARD
+from pytest_llmtune.capture.http_client_patch import patches as standard_patches
+from pytest_llmtune.capture.httpcore_patch import patches as httpcore_patches
 from pytest_llmtune.capture.late import when_imported
+from pytest_llmtune.capture.lm15_patch import LIBRARIES as LM15
+from pytest_llmtune.capture.lm15_patch import patches as lm15_patches
+from pytest_llmtune.capture.vcrpy_patch import LIBRARIES as VCRPY
+from pytest_llmtune.capture.vcrpy_patch import patches as vcrpy_patches
 from pytest_llmtune.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -136,10 +142,10 @@ class _Patches:
 
 
 _LIBRARIES: dict[str, Callable[[Any, Callable[[], Replay | None]], Iterable[tuple[Any, str, Any]]]] = {
-    "httpcore": httpcore_patch.patches,
-    "httpcore2": httpcore_patch.patches,
-    **dict.fromkeys(http_client_patch.LIBRARIES, http_client_patch.patches),
-    **dict.fromkeys(lm15_patch.LIBRARIES, lm15_patch.patches),
-    **dict.fromkeys(vcrpy_patch.LIBRARIES, vcrpy_patch.patches),
+    "httpcore": httpcore_patches,
+    "httpcore2": httpcore_patches,
+    **dict.fromkeys(STANDARD, standard_patches),
+    **dict.fromkeys(LM15, lm15_patches),
+    **dict.fromkeys(VCRPY, vcrpy_patches),
 }
 _PATCHES = _Patches()

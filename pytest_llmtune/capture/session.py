@@ -33,7 +33,7 @@ from pytest_llmtune.wire.body import decoded, why_incomplete
 from pytest_llmtune.wire.tokens import noted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -87,7 +87,9 @@ class Call:
     retryable: bool = False
     """Whether clients retry after such an answer."""
     kept: bool = True
-    """Whether it is recorded; not if the client has retried."""
+    """Whether it belongs into the recording: not where the client has asked again."""
+    instead: Callable[[Mapping[str, str], bytes], tuple[str, dict[str, str], bytes]] | None = None
+    """From headers and body of our own client's request to URL, headers and body to send in its place."""
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -127,22 +128,29 @@ class Traffic:
         return cls(tuple(map(Rule.of, (*DEFAULTS, *lines))), open_hosts)
 
     def kind(self, asked: Asked) -> Kind:
-        """How a request is handled."""
-        url = urlsplit(asked.uri)
-        host, port = host_name(url.hostname or ""), url.port or {"https": 443, "http": 80}.get(url.scheme)
+        """What happens to a request."""
+        host, port, path, models = _place(asked.uri)
         open_hosts = self.open_hosts
         known = (host, port) in open_hosts.endpoints
         if not known and open_hosts.entries and open_hosts.names_port(host, port):
             return Kind.OPEN
-        if known or provider(host) or _ROUTE.search(url.path) or _asks_model(asked):
+        if known or models or _asks_model(asked):
             return Kind.MODEL
         if open_hosts.entries and open_hosts.allows(host, port):
             return Kind.OPEN
         fitting = (rule for rule in reversed(self.rules) if rule.hosts.matches(host, port))
-        if rule := next((rule for rule in fitting if url.path.startswith(rule.path)), None):
+        if rule := next((rule for rule in fitting if path.startswith(rule.path)), None):
             return rule.kind
         own = self.own_ports and port is not None and _is_loopback(host) and _is_own(port)
         return Kind.OPEN if own else Kind.RECORD
+
+
+@lru_cache(maxsize=256)
+def _place(uri: str) -> tuple[str, int | None, str, bool]:
+    """Host, port and path of a URL, and whether only models are asked there."""
+    url = urlsplit(uri)
+    host, port = host_name(url.hostname or ""), url.port or {"https": 443, "http": 80}.get(url.scheme)
+    return host, port, url.path, bool(provider(host) or _ROUTE.search(url.path))
 
 
 def _asks_model(asked: Asked) -> bool:

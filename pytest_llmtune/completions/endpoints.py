@@ -105,12 +105,12 @@ class Endpoint:
         """The server's name for a suite's model."""
         return model if self.models is None else self.models[model]
 
-    def url(self, model: str) -> str:
-        """The URL of chat completions."""
+    def url(self, model: str, route: str = "/chat/completions") -> str:
+        """The address of a route, by default of chat completions."""
         if self.kind == "azure":
-            path = f"openai/deployments/{quote(self.own_name(model))}/chat/completions"
+            path = f"openai/deployments/{quote(self.own_name(model))}{route}"
             return f"{self._root}/{path}?api-version={self.api_version}"
-        return f"{self.base_url.rstrip('/')}/chat/completions"
+        return f"{self.base_url.rstrip('/')}{route}"
 
     def client(self, key: Secret, timeout: float, trusted: ssl.SSLContext) -> openai.AsyncOpenAI:
         """A client of this server without its own retries, which are handled by the requester.

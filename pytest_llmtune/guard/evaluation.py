@@ -228,7 +228,7 @@ async def _evaluate_one(
         meter.cost,
         meter.latency,
         next((run.error for run in runs if run.error), None),
-        tuple(run.shown() for run in runs),
+        runs,
     )
 
 

@@ -859,16 +859,16 @@ def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
 
 def client(session: Session, item: pytest.Item) -> OpenAI:
     """The value of the fixture ``llm_client``."""
-    from pytest_llmtune.capture import client as openai_client
+    from pytest_llmtune.capture.client import client as made
 
-    return openai_client.client(session.replay(item), base_url=session.settings.base_url)
+    return made(session.replay(item), base_url=session.settings.base_url)
 
 
 def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
     """The value of the fixture ``async_llm_client``; shares the test's recording with ``llm_client``."""
-    from pytest_llmtune.capture import client as openai_client
+    from pytest_llmtune.capture.client import async_client as made
 
-    return openai_client.async_client(session.replay(item), base_url=session.settings.base_url)
+    return made(session.replay(item), base_url=session.settings.base_url)
 
 
 def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict[str, Any]:

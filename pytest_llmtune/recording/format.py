@@ -17,7 +17,7 @@ from pytest_llmtune._util.jsonhash import canonical_json, safe_json
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
 from pytest_llmtune._util.weight import MAX_JSON, json_weight
-from pytest_llmtune.errors import DamagedRecordingError, RecordingError, SuiteError
+from pytest_llmtune.errors import DamagedRecordingError, RecordingError
 from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import facts_of, parse_object
@@ -36,6 +36,7 @@ __all__ = [
     "Interaction",
     "MalformedError",
     "Moment",
+    "canonical",
     "canonical_body",
     "entries",
     "entry",
@@ -276,12 +277,17 @@ def _telling(data: Any, place: str = "") -> Any:
 
 
 def canonical_body(text: str) -> str:
-    """Canonical JSON of a JSON object; any other text unchanged."""
-    data = parse_object(text)
+    """The canonical spelling of a JSON object's text; any other text as it is."""
+    return canonical(text)[0]
+
+
+def canonical(text: str) -> tuple[str, dict[str, Any] | None]:
+    """The canonical spelling of a JSON object's text and the object; any other text as it is, and None."""
+    data = parse_object(text, canonical=True)  # 1e999 is JSON and no number
     try:
-        return text if data is None else canonical_json(data)
-    except SuiteError:  # 1e999 is valid JSON, but not a number
-        return text
+        return (text, None) if data is None else (safe_json(data), data)
+    except RecursionError:
+        return text, None
 
 
 @lru_cache(maxsize=256)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sys
 import threading
 import time
 from collections import Counter, deque
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
@@ -21,6 +23,7 @@ from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingEr
 from pytest_llmtune.recording import mismatch
 from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, redacted
 from pytest_llmtune.settings import Mode
+from pytest_llmtune.wire.billing import model_asked
 from pytest_llmtune.wire.body import decoded, why_incomplete
 from pytest_llmtune.wire.response import parse_object
 from pytest_llmtune.wire.tokens import noted
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.matching import Asked, Key
     from pytest_llmtune.capture.traffic import Kind
+    from pytest_llmtune.completions.routing import EndpointPool, KeyChannel
+    from pytest_llmtune.money.prices import Price
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.tasks.money import Tariff
 
@@ -41,6 +46,7 @@ _MATCHING = Matching()
 _TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 """Client errors that say something of the endpoint rather than of the request."""
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
+_OF_THE_ENDPOINT = frozenset({"host", "authorization", "api-key", "content-length"})
 _PATIENCE = 20
 """Refusals after which even a task that goes on whatever comes is stopped."""
 
@@ -62,6 +68,8 @@ class Fault:
     why: str
     status: int = 0
     """Of HTTP; 0: there was no response."""
+    lane: KeyChannel | None = None
+    """Which endpoint's key it was sent with, where our own client made it."""
 
 
 class Store(Protocol):
@@ -124,6 +132,13 @@ class _Call(Call):
     worst: Decimal | None = None
     """USD reserved for it while it is on its way."""
     cached: bool = False
+    lane: KeyChannel | None = None
+    """Of our own client: which endpoint's key it is sent with."""
+
+    @property
+    def own_price(self) -> Price | None:
+        """Of the endpoint, where it gives the model one."""
+        return self.lane.endpoint.prices.get(_model(self.asked)) if self.lane else None
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +160,8 @@ class RunCapture:
     allowance: Allowance = field(default_factory=Allowance)
     traffic: Traffic = field(default_factory=Traffic)
     """Which requests are meant."""
+    pool: EndpointPool | None = None
+    """Serves the calls of our own clients; None: they go where they say."""
     home: int = 0
     """The thread that runs a synchronous task."""
     calls: list[_Call] = field(default_factory=list)
@@ -199,10 +216,17 @@ class RunCapture:
     def interactions(self) -> tuple[Interaction, ...]:
         """What a recording of the run holds."""
         return tuple(
-            replace(call.interaction, position=CallPosition(self.row, self.run, number, call.elapsed))
+            call.interaction
+            if call.interaction.position == (here := CallPosition(self.row, self.run, number, call.elapsed))
+            else replace(call.interaction, position=here)
             for number, call in enumerate(self.calls, 1)
             if call.interaction is not None
         )
+
+    @property
+    def bodies(self) -> tuple[Mapping[str, Any] | None, ...]:
+        """Of the requests, as far as they were read."""
+        return tuple(call.asked.data for call in self.calls if call.interaction is not None)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -244,7 +268,7 @@ class RunCapture:
             if not self._waiting.get(call.key):  # else nothing in it is secret, or it would not be recorded so
                 clean = self._clean(asked)
                 call.key = _MATCHING.key(clean)
-                self._spell_out(call.key)
+                self._spell_out(call.key, clean.route)
             try:
                 if self.error is not None:
                     raise self.error
@@ -329,13 +353,14 @@ class RunCapture:
                 error = sys.exc_info()[1]
                 self._lose(call, f"{type(error).__name__}: {error}" if error else why)
 
-    def _spell_out(self, key: Key) -> None:
-        """A recording that somebody edited may spell a body otherwise than we do: it is looked for in the canonical form."""
+    def _spell_out(self, key: Key, route: str) -> None:
+        """What is recorded for a call in other words: its body was edited by hand, or another endpoint served it."""
         if key in self._waiting:
             return
         for other in [*self._waiting]:
             for interaction in [*self._waiting[other]]:
-                if other != key and _MATCHING.key(interaction) == key:
+                method, path, body = _MATCHING.key(interaction)
+                if other != key and (method, body) == (key[0], key[2]) and _same_route(str(path), str(key[1]), route):
                     self._waiting[other].remove(interaction)
                     self._waiting.setdefault(key, deque()).append(interaction)
 
@@ -359,16 +384,31 @@ class RunCapture:
             call.interaction, call.played, call.cached = known, True, True
             call.elapsed = time.perf_counter() - self._started + known.latency
             return
-        worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)
+        if call.asked.route and self.pool is not None:
+            self._route(call, self.pool)
+        worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body, call.own_price)
         self.allowance.reserve(worst)
         call.worst = worst
+
+    def _route(self, call: _Call, pool: EndpointPool) -> None:
+        """To the first endpoint that serves its model; asked again after a fault, to the next that does.
+
+        Raises:
+            EndpointError: none does.
+        """
+        asked, model = call.asked, _model(call.asked)
+        failed = [fault.lane for fault in self.faults if fault.key == call.key and fault.lane is not None]
+        lane, _ = pool.choose(model, failed)
+        lane = lane or pool.open_for(model)[0]
+        call.lane, call.asked = lane, replace(asked, uri=lane.endpoint.url(model, asked.route))
+        call.instead = partial(_instead, lane, model, call.asked.uri)
 
     def _pay(self, call: _Call, interaction: Interaction) -> None:
         if self.store is None or call.worst is None:
             return
         worst, call.worst = call.worst, None
         try:
-            usd = self.tariff.charge(interaction).usd
+            usd = self.tariff.charge(interaction, own=call.own_price).usd
         except LLMTuneError as error:
             self.allowance.settle(worst, worst, lost=True)
             self.error = self.error or error
@@ -391,7 +431,7 @@ class RunCapture:
     def _lose(self, call: _Call, why: str, status: int = 0) -> None:
         if call.interaction is not None:
             return
-        self.faults.append(Fault(call.key, _shown(call.asked), why, status))
+        self.faults.append(Fault(call.key, _shown(call.asked), why, status, call.lane))
         self._made[call.key] -= 1
         if call.worst is not None:
             self.allowance.settle(call.worst, call.worst, lost=True)
@@ -411,7 +451,7 @@ class RunCapture:
 
     def _clean(self, asked: Asked) -> Asked:
         uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type or "application/json")
-        return asked if (uri, body) == (asked.uri, asked.body) else replace(asked, uri=uri, body=body)
+        return asked if (uri, body) == (asked.uri, asked.body) else replace(asked, uri=uri, body=body, data=None)
 
     def _name(self, key: Key) -> str:
         """What the answer is kept under: the same call of the same run, whatever else the app asks before it."""
@@ -428,9 +468,30 @@ class RunCapture:
         if not left:
             return f"{where}: {_shown(asked)} is one call more than the {len(self.recorded)} recorded"
         there = next((item for item in left if item.position and item.position.call == number), left[0])
-        if (there.method, path_of(there.uri)) != (asked.method, path_of(asked.uri)):
+        if there.method != asked.method or not _same_route(path_of(there.uri), path_of(asked.uri), asked.route):
             return f"{where}: recorded is {there.method} {path_of(there.uri)}, asked now {_shown(asked)}"
         return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, asked.body)}"
+
+
+def _same_route(recorded: str, asked: str, route: str) -> bool:
+    """Whether two paths lead to the same; those of our own clients do where what is behind their base is the same."""
+    return recorded == asked or (bool(route) and recorded.endswith(route))
+
+
+def _model(asked: Asked) -> str:
+    return model_asked(asked.uri, asked.body if asked.data is None else asked.data)
+
+
+def _instead(
+    lane: KeyChannel, model: str, url: str, headers: Mapping[str, str], body: bytes
+) -> tuple[str, dict[str, str], bytes]:
+    """A request of our own client as its endpoint takes it: with the endpoint's key and name of the model."""
+    key, endpoint = lane.key.reveal(), lane.endpoint
+    kept = {name: value for name, value in headers.items() if name.lower() not in _OF_THE_ENDPOINT}
+    kept |= {"api-key": key} if endpoint.kind == "azure" else {"authorization": f"Bearer {key}"}
+    if endpoint.own_name(model) != model and (data := parse_object(body.decode())) is not None:
+        body = json.dumps({**data, "model": endpoint.own_name(model)}).encode()
+    return url, kept, body
 
 
 def _shown(asked: Asked) -> str:

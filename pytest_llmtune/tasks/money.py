@@ -13,7 +13,10 @@ from pytest_llmtune.wire.bounds import most_tokens
 from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
 
 if TYPE_CHECKING:
-    from pytest_llmtune.money.prices import PriceBook
+    from collections.abc import Mapping
+    from typing import Any
+
+    from pytest_llmtune.money.prices import Price, PriceBook
     from pytest_llmtune.recording.format import Interaction
 
 __all__ = ["Charge", "Tariff"]
@@ -38,10 +41,13 @@ class Tariff:
 
     prices: PriceBook
 
-    def worst(self, method: str, uri: str, body: str) -> Decimal:
+    def worst(self, method: str, uri: str, body: str, own: Price | None = None) -> Decimal:
         """USD that a call may cost at most; 0 where it asks no model.
 
         An answer that the request does not limit counts with 16,384 tokens for each choice.
+
+        Args:
+            own: the price of the endpoint that serves it, where it has its own.
 
         Raises:
             SuiteError: nobody knows the model's price.
@@ -50,7 +56,7 @@ class Tariff:
             return Decimal(0)
         most = most_tokens(uri, body)
         try:
-            price = self.prices.price_at(uri, [model_asked(uri, body)])
+            price = own or self.prices.price_at(uri, [model_asked(uri, body)])
         except SuiteError:
             if not names_a_deployment(uri):
                 raise
@@ -60,16 +66,21 @@ class Tariff:
         answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
         return price.worst(most.prompt, answer, most.tier)
 
-    def charge(self, call: Interaction) -> Charge:
+    def charge(self, call: Interaction, read: Mapping[str, Any] | None = None, own: Price | None = None) -> Charge:
         """What an answered call was billed; an error is free.
+
+        Args:
+            read: the request's body, where it was read already.
+            own: as of ``worst``.
 
         Raises:
             SuiteError: nobody knows the model's price, or the answer does not say what was used.
         """
+        body = call.body if read is None else read
+        asked = model_asked(call.uri, body)
         if call.status >= 400:
-            return Charge(model_asked(call.uri, call.body) if asks_a_model(call.method, call.uri, call.body) else "")
-        own = self.prices.has_own([model_asked(call.uri, call.body)])
-        bill = read_bill(call.method, call.uri, call.body, call.data or call.text, listed=not own)
+            return Charge(asked if asks_a_model(call.method, call.uri, body) else "")
+        bill = read_bill(call.method, call.uri, body, call.data or call.text, listed=not self.prices.has_own([asked]))
         if bill is None:
             return Charge()
         if bill.usage is None:
@@ -79,5 +90,5 @@ class Tariff:
                 f"a call of {bill.model or call.uri} cannot be priced: its answer gives no usage that can be read; for a "
                 'stream of chat completions ask for it: stream_options={"include_usage": True}'
             )
-        price = self.prices.price_at(call.uri, bill.models, bill.providers)
+        price = own or self.prices.price_at(call.uri, bill.models, bill.providers)
         return Charge(bill.model, bill.usage, price.cost(bill.usage))

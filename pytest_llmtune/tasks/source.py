@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import hashlib
 import inspect
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from decimal import Decimal
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.capture.patches import installed
 from pytest_llmtune.capture.patches import recorded as captured
 from pytest_llmtune.capture.traffic import Traffic
@@ -25,26 +22,28 @@ from pytest_llmtune.recording.format import Interaction, MalformedError
 from pytest_llmtune.suite.runs import TaskRequest, config_given
 from pytest_llmtune.suite.task import Outcome, outcome_of
 from pytest_llmtune.tasks.capture import Allowance, NoRoomError, RunCapture
-from pytest_llmtune.types import Choice, Completion, ModelCall, TaskRun, Usage
-from pytest_llmtune.wire.trace import read_call, tool_results
+from pytest_llmtune.tasks.trace import Trace
+from pytest_llmtune.types import Choice, Completion, TaskRun, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.completions.routing import EndpointPool
     from pytest_llmtune.completions.source import Journal, LiveSource
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite.task import Task
     from pytest_llmtune.tasks.money import Tariff
-    from pytest_llmtune.types import CompletionRequest, ToolCall
+    from pytest_llmtune.types import CompletionRequest
 
 __all__ = ["Miss", "TaskSource"]
 
 
 _UNAUTHORIZED = 401
 _ZERO = Decimal(0)
+_NOTHING = Usage(0, 0)
 
 
 class _Asking(Protocol):
@@ -68,6 +67,7 @@ class _Ran:
 
     run: TaskRun
     interactions: tuple[Interaction, ...]
+    usage: Usage
     names: tuple[str, ...]
     paid: Decimal = _ZERO
     """USD, now."""
@@ -103,6 +103,7 @@ class TaskSource:
     _limit: asyncio.Semaphore | None = None
     _threads: ThreadPoolExecutor | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
+    _clients: _Clients | None = None
     _needs: dict[str, Decimal] = field(default_factory=dict)
     """By configuration's model: the most USD that a run had to have set aside."""
     _lock: Any = field(default_factory=threading.Lock)
@@ -239,11 +240,14 @@ class TaskSource:
         """What the task returned, or raised."""
         task, template = request.task, request.template
         assert template is not None  # noqa: S101  # ``task_request`` gave it
-        clients = _Clients(capture, self.live)
+        clients = self._clients = self._clients or _Clients(self.live)
+        capture.pool = clients.pool
         recording: Any = capture  # it does all that the libraries' patches ask of a recording
         with captured(recording):
             try:
-                arguments = task.arguments(request.row.row, config_given(request.params, template), clients.make)
+                arguments = task.arguments(
+                    request.row.row, config_given(request.params, template), partial(clients.make, capture)
+                )
                 if task.is_async:
                     returned = await task.function(**arguments)
                 else:
@@ -294,11 +298,12 @@ class TaskSource:
                 outcome = outcome_of(returned, request.task.name)
             except SuiteError as problem:
                 error = str(problem)
-        interactions = capture.interactions
-        run = TaskRun(
-            capture.run, outcome.text, outcome.data, trace_of(interactions, self.tariff), error, capture.latency
-        )
-        return _Ran(run, interactions, capture.names)
+        interactions, bodies = capture.interactions, capture.bodies
+        charges = [self.tariff.charge(each, body) for each, body in zip(interactions, bodies, strict=True)]
+        trace = Trace(interactions, charges, bodies)
+        cost = sum((charge.usd for charge in charges), _ZERO)
+        run = TaskRun(capture.run, outcome.text, outcome.data, trace, error, capture.latency, cost)
+        return _Ran(run, interactions, sum((charge.usage for charge in charges), _NOTHING), capture.names)
 
 
 def _kind(request: TaskRequest) -> str:
@@ -318,7 +323,7 @@ def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
             Choice(f"({run.error})" if run.error else run.text, "raised" if run.error else "stop", run=run)
             for run in runs
         ),
-        usage=sum((call.usage for run in runs for call in run.calls), Usage(0, 0)),
+        usage=sum((each.usage for each in found), _NOTHING),
         exchanges=(),
         latency=max(run.latency for run in runs),
         paid=paid,
@@ -326,48 +331,6 @@ def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
         calls=tuple(interaction for each in found for interaction in each.interactions),
         kept=tuple(name for each in found for name in each.names),
     )
-
-
-_IDS = lazy_regex(r'"(?:id|call_id|item_id|tool_call_id|tool_use_id|toolUseId|previous_response_id)":"[^"]*"')
-"""What a server makes up: a recording has other ids than the run that it was made from."""
-
-
-def _digest(call: Interaction, text: str, tools: Sequence[ToolCall]) -> str:
-    """8 hex digits of what was asked and answered."""
-    said = json.dumps([text, [(tool.name, tool.arguments) for tool in tools]], sort_keys=True, default=str)
-    whole = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{said}"
-    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def trace_of(interactions: Sequence[Interaction], tariff: Tariff) -> tuple[ModelCall, ...]:
-    """The calls of a run, read and priced; a tool's result is what a later call sends back.
-
-    Raises:
-        SuiteError: a call has no price.
-    """
-    calls: list[ModelCall] = []
-    results: dict[str, str] = {}
-    for number, each in reversed(list(enumerate(interactions, 1))):
-        bill = tariff.charge(each)
-        told = read_call(each.body, each.text)
-        tools = tuple(replace(call, result=results.get(call.id or call.name)) for call in told.tool_calls)
-        results |= tool_results(told.messages)
-        calls.append(
-            ModelCall(
-                number,
-                bill.model,
-                told.messages,
-                told.text,
-                tools,
-                bill.usage,
-                bill.usd,
-                each.latency,
-                each.path,
-                each.status,
-                _digest(each, told.text, tools),
-            )
-        )
-    return tuple(reversed(calls))
 
 
 @dataclass(slots=True)
@@ -402,27 +365,41 @@ class _Store:
                 self.cache.remember(name, {**interaction.to_plain(), "llmtune": {"latency": interaction.latency}})
 
 
-@dataclass(slots=True)
+@dataclass
 class _Clients:
-    """OpenAI clients whose calls belong to one run."""
+    """OpenAI clients whose calls belong to a run; made once, and copied for each."""
 
-    capture: RunCapture
     live: LiveSource | None
+    _made: dict[str, Any] = field(default_factory=dict)
 
-    def make(self, name: str) -> Any:
-        from pytest_llmtune.capture import client as openai_client
+    @cached_property
+    def pool(self) -> EndpointPool | None:
+        """The endpoints in force; None where the network is shut, or others ask."""
+        if self.live is None or not self.live.endpoints:
+            return None
+        from pytest_llmtune.completions.routing import EndpointPool
 
-        made = openai_client.client if name == "client" else openai_client.async_client
-        address, key = self._endpoint()
-        recording: Any = self.capture
-        return made(recording, base_url=address, api_key=key)
+        return EndpointPool.of(self.live.endpoints, self.live.concurrency, self.live.timeout)
 
-    def _endpoint(self) -> tuple[str | None, str | None]:
-        """The first endpoint in force; offline the address that was recorded, for its path is compared."""
+    def make(self, capture: RunCapture, name: str) -> Any:
+        """``client`` or ``async_client`` for a run."""
+        from pytest_llmtune.capture.client import async_client, bound, client
+
+        recording: Any = capture
+        if name not in self._made:
+            make = client if name == "client" else async_client
+            address, key = self._endpoint(capture)
+            made = make(recording, base_url=address, api_key=key)
+            made.chat, made.responses, made.embeddings  # noqa: B018  # imported now, and not by several threads at once
+            self._made[name] = made
+        return bound(self._made[name], recording)
+
+    def _endpoint(self, capture: RunCapture) -> tuple[str | None, str | None]:
+        """The first endpoint in force; offline an address that was recorded."""
         if self.live is not None and self.live.endpoints:
             first = self.live.endpoints[0]
             return first.base_url, first.keys[0].reveal() if first.keys else None
-        for interaction in self.capture.recorded:
+        for interaction in capture.recorded:
             for route in ("/chat/completions", "/responses", "/embeddings", "/completions"):
                 if interaction.path.endswith(route):
                     return interaction.uri.partition("?")[0].removesuffix(route), None

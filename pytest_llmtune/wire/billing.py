@@ -25,6 +25,7 @@ from pytest_llmtune.wire.response import (
     facts_of,
     folded,
     parse_object,
+    read_object,
     tier_in,
     usage_of,
 )
@@ -84,22 +85,26 @@ class Bill:
         return self.models[-1] if self.models else ""
 
 
-def asks_a_model(method: str, uri: str, body: str) -> bool:
-    """Whether a provider may bill a request."""
+def asks_a_model(method: str, uri: str, body: str | Mapping[str, Any]) -> bool:
+    """Whether a request is one that a provider may bill; its body as text, or as it was read."""
     path = urlsplit(uri).path
     if method.upper() not in ("POST", "PUT") or _FREE.search(path):
         return False
     if model_asked(uri, body) or _ROUTES.search(path):
         return True
-    return not _PROMPTS.isdisjoint(parse_object(body) or {})
+    return not _PROMPTS.isdisjoint(_read(body))
 
 
-def model_asked(uri: str, body: str) -> str:
-    """The model named in a request's JSON, form or URL; else the empty string."""
-    named = (parse_object(body) or {}).get("model")
+def _read(body: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return (read_object(body) or {}) if isinstance(body, str) else body
+
+
+def model_asked(uri: str, body: str | Mapping[str, Any]) -> str:
+    """The model that a request names: in its JSON, its form or its URL; else the empty text."""
+    named = _read(body).get("model")
     if isinstance(named, str) and named:
         return named
-    if form := _MODEL_IN_FORM.search(body[:100_000]):
+    if isinstance(body, str) and (form := _MODEL_IN_FORM.search(body[:100_000])):
         return form[1].strip()
     found = _MODEL_IN_PATH.search(urlsplit(uri).path)
     return _VERB.sub("", unquote(found[1] or found[2])) if found else ""
@@ -111,20 +116,22 @@ def names_a_deployment(uri: str) -> bool:
     return "/deployments/" in parts.path or "/openai/v1/" in parts.path or (parts.hostname or "").endswith(".azure.com")
 
 
-def read_bill(method: str, uri: str, body: str, answer: str | bytes, *, listed: bool = True) -> Bill | None:
-    """The bill of an answered call; None if it is not billed.
+def read_bill(
+    method: str, uri: str, body: str | Mapping[str, Any], answer: str | bytes, *, listed: bool = True
+) -> Bill | None:
+    """What an answered call bills; None where nobody bills it.
 
     Args:
-        body: the request's body as text.
-        answer: the response's body as text, or bytes if it is binary, like Bedrock's streams.
-        listed: try genai-prices' extractors first, instead of only as a fallback.
+        body: of the request, as text, or as it was read.
+        answer: the response's body as text; bytes where it is none, as Bedrock's streams.
+        listed: read by genai-prices' extractors first; else only where our own reading knows nothing.
     """
     documents = list(_frames(answer) if isinstance(answer, bytes) else documents_of(answer))
     document = {**folded(documents), **(documents[0] if len(documents) == 1 else {})}
     told = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
     if not asks_a_model(method, uri, body) and not (told and method.upper() == "POST"):
         return None
-    request, path, asked = parse_object(body) or {}, urlsplit(uri).path, model_asked(uri, body)
+    request, path, asked = _read(body), urlsplit(uri).path, model_asked(uri, body)
     served = document.get("model") or document.get("modelVersion")
     models = tuple(dict.fromkeys(name for name in (served, asked) if isinstance(name, str) and name))
     providers = _by_shape(path, document)
@@ -132,7 +139,11 @@ def read_bill(method: str, uri: str, body: str, answer: str | bytes, *, listed: 
     if listed or own is None:
         usage = _extracted(uri, path, document, models, providers)
         usage = own if usage is None else usage if own is None else _mended(usage, own, document)
-    if usage is None or not _counts(usage) or _uncounted(request, document):
+    if (
+        usage is None
+        or not _counts(usage)
+        or ((usage is not own or not usage.completion_tokens) and _uncounted(request, document))
+    ):
         return Bill(models, None, providers)
     return Bill(models, replace(usage, units=_with_searches(usage, documents), requests=1), providers)
 
@@ -306,7 +317,7 @@ def _at(document: Mapping[str, Any], name: str) -> int | None:
 def _of_choices(request: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:
     """Usage of a chat completion; counts all choices if the server counted only one."""
     exchange = Exchange("POST", "", request, document)
-    if reports_one_choice_only(exchange):
+    if len(document["choices"]) > 1 and reports_one_choice_only(exchange):
         return completion_of([exchange], answers_in(exchange)).usage
     return usage_of(document["usage"], document.get("service_tier"))
 

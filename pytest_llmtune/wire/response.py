@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, replace
@@ -31,6 +33,7 @@ __all__ = [
     "folded",
     "is_refusal",
     "parse_object",
+    "read_object",
     "size_of",
     "text_of",
     "tier_in",
@@ -75,8 +78,17 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _number(text: str) -> float | int:
+    """``1.0`` and ``1e0`` are the number 1."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return int(value) if value.is_integer() else value
+
+
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # Python's own accepts NaN and Infinity
-_BOM = "\ufeff"  # some servers send it before their JSON
+_CANONICAL = json.JSONDecoder(parse_constant=_no_constant, parse_float=_number)
+_BOM = "\ufeff"  # some servers write it before their JSON
 _WRAPPED = ("response", "message", "delta", "x_groq")
 """Fields of an event that contain model and usage, in the Responses API, Anthropic, Cohere and Groq."""
 _TOLD = (
@@ -85,28 +97,45 @@ _TOLD = (
 )  # fmt: skip
 
 
-def parse_object(text: str) -> dict[str, Any] | None:
-    """Parse a JSON object; None if the text is not one, or would take more than 256 MB of memory."""
+_LIGHT = 1_000_000
+"""Characters of a text that cannot weigh too much, whatever they are."""
+
+
+def parse_object(text: str, *, canonical: bool = False) -> dict[str, Any] | None:
+    """The JSON object that the text is, or None; also where it would take more than 256 MB of memory.
+
+    Args:
+        canonical: equal numbers are equal values, however they are spelled; one that is infinite makes it no object.
+    """
     text = text.lstrip(_BOM)
-    if not text.lstrip().startswith("{"):
+    if not text.startswith("{") and not text.lstrip().startswith("{"):
         return None
-    data = _json(text)
+    data = _json(text, _CANONICAL if canonical else _DECODER)
     return data if isinstance(data, dict) else None
 
 
-def _json(text: str) -> Any:
-    if json_weight(text) > MAX_JSON:
+@lru_cache(maxsize=2)
+def read_object(text: str) -> dict[str, Any] | None:
+    """As ``parse_object``, for those who look at a request or its response one after another, and change nothing."""
+    return parse_object(text)
+
+
+def _json(text: str, decoder: json.JSONDecoder = _DECODER) -> Any:
+    if len(text) > _LIGHT and json_weight(text) > MAX_JSON:
         return None
     try:
-        return _DECODER.decode(text)
+        return decoder.decode(text)
     except (ValueError, RecursionError):
         return None
 
 
 def documents_of(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a response: the body, an array's items, one per line, or an event stream's ``data:``."""
+    """The JSON objects of a response: the body, an array's items, an object a line, or an event stream's ``data:``.
+
+    They are shared, and not to be changed.
+    """
     text = text.lstrip(_BOM)
-    if (whole := parse_object(text)) is not None:
+    if (whole := read_object(text)) is not None:
         yield whole
         return
     if text.lstrip().startswith("["):  # Gemini's stream without server-sent events

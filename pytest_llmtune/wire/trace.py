@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.types import ToolCall
-from pytest_llmtune.wire.response import documents_of, parse_object
+from pytest_llmtune.wire.response import documents_of, read_object
 
 __all__ = ["Told", "read_call", "tool_results"]
 
@@ -26,9 +26,13 @@ class Told:
     tool_calls: tuple[ToolCall, ...]
 
 
-def read_call(body: str, text: str) -> Told:
-    """Read one call; in an unknown format, messages and text are empty."""
-    asked = parse_object(body) or {}
+def read_call(body: str | Mapping[str, Any], text: str) -> Told:
+    """Read one call; what has no known shape has no messages, and its answer's text is empty.
+
+    Args:
+        body: of the request, as text, or as it was read.
+    """
+    asked = (read_object(body) or {}) if isinstance(body, str) else body
     documents = list(_documents(text))
     texts: list[str] = []
     calls: dict[Any, dict[str, str]] = {}

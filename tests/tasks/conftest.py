@@ -20,6 +20,10 @@ with warnings.catch_warnings():
     import vcr.patch  # noqa: F401
     import yaml  # noqa: F401
 
+    import pytest_llmtune.capture.client
+    import pytest_llmtune.plugin.session
+    import pytest_llmtune.tasks.verify  # noqa: F401
+
     openai.OpenAI(api_key="unused").close()
 
 if TYPE_CHECKING:

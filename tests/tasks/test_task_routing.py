@@ -1,0 +1,161 @@
+"""Calls of a task's own client go where a prompt's would: to the endpoint that serves the model, and to the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.llm_server import Fault, LLMServer
+
+from pytest_llmtune import Suite
+from pytest_llmtune.completions.endpoints import Endpoint
+from pytest_llmtune.completions.source import LiveSource
+from pytest_llmtune.errors import CompletionError, EndpointError
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.money.prices import Price, PriceBook
+from pytest_llmtune.recording import Recording
+from pytest_llmtune.redaction.keys import Secret
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.tasks import Tariff, TaskSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_llmtune.types import Completion
+
+PRICES = {name: {"input": 1, "output": 2} for name in ("small", "big")}
+
+
+def ask(client: Any, model: str, question: str) -> str:
+    found = client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}], max_tokens=9)
+    return str(found.choices[0].message.content)
+
+
+def two_models(question: str, client: Any) -> str:
+    """Plans with the small one, answers with the big one."""
+    return ask(client, "big", ask(client, "small", question) + question)
+
+
+async def two_models_async(question: str, async_client: Any) -> str:
+    said = question
+    for model in ("small", "big"):
+        create = async_client.chat.completions.create
+        found = await create(model=model, messages=[{"role": "user", "content": said + question}], max_tokens=9)
+        said = found.choices[0].message.content
+    return str(said)
+
+
+def embeds(question: str, client: Any) -> str:
+    return str(client.embeddings.create(model="small", input=question).data)
+
+
+def config_of(task: Any) -> Any:
+    rows = [{"question": question, "answer": "x"} for question in "ab"]
+    suite = Suite(name="t", dataset=rows, task=task, model="small", grader="exact", tune_size=1, shuffle=False)
+    return suite.space.first().asked(suite.load().test[0])
+
+
+def endpoint(server: LLMServer, models: dict[str, str] | None, key: str = "k-one", **more: Any) -> Endpoint:
+    return Endpoint(server.base_url, tuple(Secret(each, "test") for each in key.split()), models=models, **more)
+
+
+def ran(
+    task: Any, *endpoints: Endpoint, recording: Recording | None = None, ledger: Ledger | None = None
+) -> Completion:
+    """One run of a task, asked of endpoints, or played."""
+    live = LiveSource(endpoints, PriceBook(PRICES), ledger=ledger or Ledger()) if endpoints else None
+
+    async def run() -> Completion:
+        nobody: Any = live or _Nobody()
+        source = TaskSource(nobody, Tariff(PriceBook(PRICES)), Redactor(), recording, live)
+        try:
+            return await source.complete(config_of(task))
+        finally:
+            await source.aclose()
+
+    return asyncio.run(run())
+
+
+class _Nobody:
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[LLMServer, LLMServer]]:
+    with LLMServer(answer="one") as first, LLMServer(answer="two") as second:
+        yield first, second
+
+
+@pytest.mark.parametrize("task", [two_models, two_models_async])
+def test_each_call_goes_to_the_endpoint_that_serves_its_model(task: Any, servers: tuple[LLMServer, LLMServer]) -> None:
+    """With its key and its name of the model; recorded under the suite's name, and replayed whatever the client's address."""
+    first, second = servers
+    completion = ran(task, endpoint(first, {"small": "tiny-v2"}, "k-one"), endpoint(second, {"big": "big"}, "k-two"))
+    assert completion.texts == ("two",)
+    assert [body["model"] for body in first.requests] == ["tiny-v2"]
+    assert [body["model"] for body in second.requests] == ["big"]
+    assert (first.keys, second.keys) == (["k-one"], ["k-two"])
+    bodies = [json.loads(call.body)["model"] for call in completion.calls]
+    assert (
+        bodies,
+        [call.uri.startswith(server.base_url) for call, server in zip(completion.calls, servers, strict=True)],
+    ) == (
+        ["small", "big"],
+        [True, True],
+    )
+    played = ran(task, recording=Recording.of(Path("t.cassette.json"), completion.calls))
+    assert (played.texts, played.cost) == (completion.texts, completion.cost)
+    assert (first.count, second.count) == (1, 1)
+
+
+def test_azure_is_asked_by_deployment_and_its_calls_are_replayed(servers: tuple[LLMServer, LLMServer]) -> None:
+    """Its path names a deployment, which no other client would ask for."""
+    azure = Endpoint(
+        servers[0].root_url, (Secret("k", "test"),), "azure", models={"small": "mine", "big": "mine"}, api_version="v"
+    )
+    completion = ran(two_models, azure)
+    assert {call.path for call in completion.calls} == {"/openai/deployments/mine/chat/completions"}
+    assert ran(two_models, recording=Recording.of(Path("t"), completion.calls)).texts == completion.texts
+
+
+def test_a_client_that_tries_again_is_answered_by_the_next_endpoint(servers: tuple[LLMServer, LLMServer]) -> None:
+    """Its own retry goes to the next that serves the model; the fault is healed, and bills nothing."""
+    first, second = servers
+    first.fault = lambda _: Fault.http(503)
+    ledger = Ledger(Decimal(1))
+    completion = ran(two_models, endpoint(first, None), endpoint(second, None, "k-two"), ledger=ledger)
+    assert completion.texts == ("two",)
+    assert (first.count, second.count, len(completion.calls)) == (2, 2, 2)
+    assert ledger.spent == completion.cost == completion.paid
+
+
+def test_keys_of_an_endpoint_take_turns(servers: tuple[LLMServer, LLMServer]) -> None:
+    ran(two_models, endpoint(servers[0], None, "k-one k-two"))
+    assert sorted(servers[0].keys) == ["k-one", "k-two"]
+
+
+def test_a_model_that_no_endpoint_serves_ends_the_run(servers: tuple[LLMServer, LLMServer]) -> None:
+    """As for prompts: no other row can fare better. Nothing was sent for it."""
+    with pytest.raises(EndpointError, match="no endpoint serves the model 'big'; the endpoints list: small"):
+        ran(two_models, endpoint(servers[0], {"small": "small"}))
+    assert servers[0].count == 1
+
+
+def test_an_endpoint_with_a_price_of_its_own_is_paid_by_it(servers: tuple[LLMServer, LLMServer]) -> None:
+    """The ledger knows what it bills; the suite's cost is at the suite's prices, as a replay's."""
+    own = {name: Price(Decimal(10), Decimal(20)) for name in PRICES}
+    ledger = Ledger(Decimal(1))
+    completion = ran(two_models, endpoint(servers[0], None, prices=own), ledger=ledger)
+    assert completion.cost is not None
+    assert ledger.spent == 10 * completion.cost
+
+
+def test_a_route_that_fails_everywhere_is_unknown(servers: tuple[LLMServer, LLMServer]) -> None:
+    """404 of a server without embeddings says something of the endpoint, and nothing of the app."""
+    with pytest.raises(CompletionError, match="POST /v1/embeddings was answered with status 404"):
+        ran(embeds, endpoint(servers[0], None))

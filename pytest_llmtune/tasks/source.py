@@ -365,7 +365,7 @@ class _Store:
                 self.cache.remember(name, {**interaction.to_plain(), "llmtune": {"latency": interaction.latency}})
 
 
-@dataclass
+@dataclass(eq=False)
 class _Clients:
     """OpenAI clients whose calls belong to a run; made once, and copied for each."""
 

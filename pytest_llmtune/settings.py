@@ -25,13 +25,19 @@ class Mode(StrEnum):
     RECORD_ALL = "record=all"
     LIVE = "live"
     TUNE = "tune"
+    MIGRATE = "migrate"
     ACCEPT = "accept"
     DRY_RUN = "tune-dry-run"
 
     @property
     def online(self) -> bool:
         """Whether this mode may send requests."""
-        return self in (Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.LIVE, Mode.TUNE)
+        return self in (Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.LIVE, Mode.TUNE, Mode.MIGRATE)
+
+    @property
+    def replays(self) -> bool:
+        """Whether the locked configuration is answered by its recording alone."""
+        return not self.online or self is Mode.MIGRATE
 
     @property
     def option(self) -> str:
@@ -56,6 +62,10 @@ class Settings:
     """
 
     mode: Mode = Mode.REPLAY
+    migrate: tuple[str, ...] = ()
+    """Models to hold against the committed recording, as ``MODEL`` or ``PARAMETER=MODEL``."""
+    accept: bool = False
+    tune: bool = False
     root: Path = field(default_factory=Path.cwd)
     """The project's root; the cache is in ``<root>/.llmtune``."""
     choose: int | None = None
@@ -108,6 +118,23 @@ class Settings:
     """What answers requests: the name of an entry point in ``pytest_llmtune.sources``; None: the endpoints, over HTTP."""
     forced: frozenset[str] = frozenset()
     """Fields set on the command line or in the environment, which override a suite's keys."""
+
+    @property
+    def options(self) -> str:
+        """The command-line options that choose this run's mode."""
+        if self.mode is not Mode.MIGRATE:
+            return self.mode.option
+        also = {"--llm-accept": self.accept, "--llm-tune": self.tune}
+        return " ".join(
+            [f"--llm-migrate={','.join(self.migrate)}", *(option for option, given in also.items() if given)]
+        )
+
+    @property
+    def writes(self) -> bool:
+        """Whether lock files or recordings of suites may be written."""
+        if self.mode is Mode.MIGRATE:
+            return self.accept or self.tune
+        return self.mode in (Mode.TUNE, Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.ACCEPT)
 
     def pick(self, name: str, suite_value: Any) -> Any:
         """The effective value, for one suite, of a field that the suite may also set."""

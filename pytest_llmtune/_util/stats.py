@@ -1,4 +1,4 @@
-"""Statistics: Wilson intervals, bootstrap, McNemar's exact test, minimum detectable drop."""
+"""Statistics: Wilson intervals, bootstrap, McNemar's exact test, minimum detectable drop, bounds of a paired drop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from pytest_llmtune.types import Interval
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["bootstrap", "bootstrap_mean", "mcnemar_exact", "minimum_detectable_drop", "wilson"]
+__all__ = [
+    "bootstrap",
+    "bootstrap_mean",
+    "drop_bounds",
+    "mcnemar_exact",
+    "minimum_detectable_drop",
+    "rows_needed",
+    "wilson",
+]
 
 
 _DRAWS = 200_000
@@ -120,6 +128,95 @@ def minimum_detectable_drop(n: int, alpha: float = 0.05) -> float:
     """
     flips = math.floor(math.log2(2 / alpha)) + 1
     return flips / n if n else math.inf
+
+
+def drop_bounds(
+    before: Sequence[float],
+    now: Sequence[float],
+    aggregate: Callable[[Sequence[float]], float] = statistics.fmean,
+    confidence: float = 0.95,
+) -> Interval:
+    """How much a metric fell from ``before`` to ``now`` over the same rows: each bound holds with ``confidence`` by itself.
+
+    Of rates Tango's score bounds (1998); of other metrics the bootstrap over rows, widened by what so few rows can hide: a
+    share of ``1 - (1 - confidence) ** (1 / n)`` of all rows may lose everything, and none of it be among them.
+
+    Raises:
+        ValueError: no rows.
+    """
+    rows = len(before)
+    if not rows:
+        raise ValueError("no rows have no drop")
+    if aggregate is statistics.fmean and {*before, *now} <= {0.0, 1.0}:
+        lost = sum(old > new for old, new in zip(before, now, strict=True))
+        gained = sum(old < new for old, new in zip(before, now, strict=True))
+        return Interval(
+            -_most_dropped(gained, lost, rows, confidence, _CORRECTIONS[0]),
+            _most_dropped(lost, gained, rows, confidence),
+            confidence,
+        )
+    drop = float(aggregate(before)) - float(aggregate(now))
+    if aggregate is statistics.fmean:
+        found = bootstrap_mean([old - new for old, new in zip(before, now, strict=True)], confidence=2 * confidence - 1)
+    else:
+        rng = random.Random(0)  # noqa: S311 - repeatable statistics, no secret
+        draws = [rng.choices(range(rows), k=rows) for _ in range(max(200, min(1000, _DRAWS // rows)))]
+        drawn = [float(aggregate([before[i] for i in at])) - float(aggregate([now[i] for i in at])) for at in draws]
+        found = _percentiles(drop, drawn, 2 * confidence - 1)
+    span = max(*before, *now, 1.0) - min(*before, *now, 0.0)
+    hidden = span * (1 - (1 - confidence) ** (1 / rows))
+    return Interval(min(found.low, drop - hidden), max(found.high, drop + hidden), confidence)
+
+
+_CORRECTIONS = 0.75, 0.25
+"""Of a flip, for the least and the most: with them the bounds of a few losses without a gain are about the exact ones."""
+
+
+def _most_dropped(lost: int, gained: int, rows: int, confidence: float, correction: float = _CORRECTIONS[1]) -> float:
+    """The largest drop that ``lost`` and ``gained`` of ``rows`` leave possible: Tango's upper bound."""
+    z = statistics.NormalDist().inv_cdf(confidence)
+    low, high = (lost - gained) / rows, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if rows * middle - (lost - gained) - correction >= z * math.sqrt(_spread(lost, gained, rows, middle)):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _spread(lost: int, gained: int, rows: int, drop: float) -> float:
+    """The variance of ``lost - gained`` where the true drop is this: with the likeliest rate of gains under it."""
+    if drop < 0:
+        return _spread(gained, lost, rows, -drop)
+    b = -lost - gained + (2 * rows - lost + gained) * drop
+    c = -gained * drop * (1 - drop)
+    gains = (math.sqrt(max(0.0, b * b - 8 * rows * c)) - b) / (4 * rows)
+    return rows * max(0.0, 2 * gains + drop * (1 - drop))
+
+
+def rows_needed(
+    before: Sequence[float], now: Sequence[float], drop: float, margin: float, confidence: float = 0.95
+) -> int | None:
+    """How many rows would tell on which side of ``margin`` the drop lies, in four cases of five, were it as seen here.
+
+    None: no number that anybody has; the drop is about the margin itself.
+    """
+    normal, rows = statistics.NormalDist(), len(before)
+    variance = statistics.pvariance([old - new for old, new in zip(before, now, strict=True)]) if rows else 0.0
+    wanted = (normal.inv_cdf(confidence) + normal.inv_cdf(0.8)) ** 2
+    if (margin <= 0 and variance == 0) or not math.isfinite(drop) or abs(margin - drop) < 1e-9:
+        return None
+    needed = math.ceil(wanted * variance / (margin - drop) ** 2)
+    if drop < margin:  # even without a flip
+        least = 1
+        while least < _MOST_ROWS and _most_dropped(0, 0, least, confidence) > margin:
+            least = math.ceil(least * 1.02) if least > 50 else least + 1
+        needed = max(needed, least)
+    return None if needed >= _MOST_ROWS else max(needed, rows + 1)
+
+
+_MOST_ROWS = 1_000_000
 
 
 def _z(confidence: float) -> float:

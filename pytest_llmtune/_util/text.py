@@ -206,7 +206,10 @@ def parse_number(raw: Any) -> Decimal | None:
     return value if value.is_finite() else None
 
 
-_UNSCOPED = lazy_regex(r"\bpytest --llm-(?:tune|accept|live|record=(?:missing|all))(?![\w=-])(?! (?:\S*::|\S*\.py|\"))")
+_UNSCOPED = lazy_regex(
+    r"\bpytest --llm-(?:migrate=\S+(?: --llm-(?:tune|accept))?|tune|accept|live|record=(?:missing|all))"
+    r"(?![\w=-])(?! (?:\S*::|\S*\.py|\"))"
+)
 """A command without the test that it should run."""
 
 

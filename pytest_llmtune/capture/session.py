@@ -573,7 +573,7 @@ def _replay(directory: Path, stem: str, command: str, run: _Run) -> Replay:
     settings = run.settings
     return Replay(
         directory / "llmtune" / f"{stem}.cassette.json",
-        settings.mode,
+        Mode.REPLAY if settings.mode is Mode.MIGRATE else settings.mode,
         command,
         run.redactor,
         meter=Meter(prices=run.prices),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -15,7 +15,7 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.wire.response import fault_of, parse_object
 
-__all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit"]
+__all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit", "refused_parameter"]
 
 
 Hide: TypeAlias = Callable[[str], str]
@@ -138,9 +138,11 @@ def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
 
 def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], message: str) -> Failure:
     kind = _kind(status, body, message)
+    about = body.get("param")
+    named = f" (parameter {about[:60]})" if isinstance(about, str) and about and about not in message else ""
     return Failure(
         kind,
-        f"HTTP {status}: {message}",
+        f"HTTP {status}: {message}{named}",
         uncertain=status in _MAYBE_BILLED,
         retry_after=_retry_after(headers) if kind.passing else None,
         body=body if kind is Kind.FILTERED else None,
@@ -173,6 +175,34 @@ def n_limit(message: str, refused: int) -> int:
     if re.search(r"\b(?:only|one|single|multiple|not supported|unsupported)\b", message, re.IGNORECASE):
         return 1
     return refused // 2
+
+
+_REFUSAL = lazy_regex(r"HTTP (?:400|422)\b")
+_MOST = lazy_regex(
+    r"(?:<=|≤|at most|up to|no more than|less than or equal to|maximum(?: value)?(?: of| is|:)?|range:?\s*0(?:\.0)?\s*\.\.|"
+    r"between\s+0(?:\.0)?\s+and)\s*(\d+(?:\.\d+)?)",
+    re.IGNORECASE,
+)
+
+
+def refused_parameter(message: str, sent: Collection[str]) -> tuple[str, float | None] | None:
+    """Which of the parameters sent a server refuses, and the most that it takes where it says so; None: none of them.
+
+    Of two that exclude each other it is the later one.
+
+    Args:
+        message: of a ``CompletionError``.
+    """
+    if (refusal := _REFUSAL.search(message)) is None:
+        return None
+    said = message[refusal.end() :]
+    places = {name: match.start() for name in sent if (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said))}
+    if not places:
+        return None
+    both = re.search(r"\b(?:both|together|mutually exclusive)\b", said, re.IGNORECASE)
+    name = (max if both else min)(places, key=lambda each: places[each])
+    most = _MOST.search(said)
+    return name, None if both or most is None else float(most[1])
 
 
 def backoff(tries: int, base: float, longest: float = 30.0) -> float:

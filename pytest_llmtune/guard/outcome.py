@@ -9,7 +9,7 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.agreement import held_to_agreement
 from pytest_llmtune.guard.gates import judge, unjudged
-from pytest_llmtune.guard.result import Compared, RecordingFacts, SuiteReport
+from pytest_llmtune.guard.result import Compared, Migration, RecordingFacts, SuiteReport
 from pytest_llmtune.guard.verdict import Criteria, Stale, Verdict, criteria_of, match
 from pytest_llmtune.recording.storage import files_of, read_all
 from pytest_llmtune.settings import Mode, Settings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation, ShardFacts
 
-__all__ = ["SuiteLocation", "error_of", "recording_facts", "report_of", "undeclared"]
+__all__ = ["SuiteLocation", "error_of", "migrated", "recording_facts", "report_of", "undeclared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +130,68 @@ def report_of(
         baseline if shard is None else None,  # the merging run reads it itself
         baseline.study if shard is None else None,
         compared,
-        facts,
+        recording=facts,
         spent=evaluation.cost if evaluation else Decimal(0),
         shard=shard,
         columns=columns,
+        reasoning=marks_of(suite.reasoning).key,
+    )
+
+
+def migrated(
+    run: ReportedRun,
+    migrations: Sequence[Migration],
+    evaluation: Evaluation,
+    baseline: Lock,
+    facts: RecordingFacts | None,
+    *,
+    config: Config,
+    notes: Sequence[str] = (),
+    problems: Sequence[str] = (),
+) -> SuiteReport:
+    """What came of other models: passed where each keeps the quality, or where one of them was locked.
+
+    Args:
+        evaluation: of the model that is shown in the suite's own figures: the best.
+        problems: why a model could not be asked; empty texts for the others.
+    """
+    suite, place, criteria = run.suite, run.place, criteria_of(run.suite, reused=run.split.reused)
+    gates = tuple(each.gate for each in migrations)
+    shown = next((each for each in migrations if each.config == evaluation.config), None)
+    failed = [each for each in migrations if not each.passed]
+    if not failed or any(each.accepted for each in migrations):
+        status = "passed"
+    elif all(problems):
+        status = "error"
+    else:
+        status = "failed" if any(each.gate.conclusive for each in failed) else "inconclusive"
+    verdict = Verdict(
+        status,  # type: ignore[arg-type]  # mypy: a str
+        criteria.metric,
+        gates if status != "error" else (),
+        flips=shown.flips if shown else (),
+        p_value=shown.p_value if shown else None,
+        value=evaluation.metrics.get(criteria.metric),
+        interval=evaluation.intervals.get(criteria.metric),
+        baseline=shown.before.value if shown and shown.before else None,
+        compared=shown.rows if shown else 0,
+        notes=tuple(notes),
+        problem="; ".join(problems) if status == "error" else "",
+    )
+    return SuiteReport(
+        suite.name,
+        place.nodeid,
+        place.path,
+        place.line,
+        run.settings.mode.value,
+        verdict,
+        criteria,
+        evaluation,
+        baseline,
+        baseline.study,
+        migrations=tuple(migrations),
+        recording=facts,
+        columns=run.columns(config),
         reasoning=marks_of(suite.reasoning).key,
     )
 

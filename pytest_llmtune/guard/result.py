@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.serialize import from_plain, to_plain
@@ -13,10 +13,10 @@ from pytest_llmtune.errors import ReportError
 from pytest_llmtune.grading.reasoning import Marks, marks_by_key
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.rows import RowColumns
-from pytest_llmtune.guard.verdict import Criteria, Verdict
+from pytest_llmtune.guard.verdict import Criteria, Flip, Gate, Verdict
 from pytest_llmtune.types import Evaluation, Interval, ShardFacts
 
-__all__ = ["Compared", "RecordingFacts", "SuiteReport"]
+__all__ = ["Compared", "Migration", "RecordingFacts", "SuiteReport", "Total", "totals"]
 
 
 _MEANING = {
@@ -39,6 +39,62 @@ class Compared:
     inference_cost: Decimal
     """Mean USD per instance."""
     cost_interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """Another model held against the committed recording, row by row."""
+
+    model: str
+    """As asked for: ``MODEL``, or ``PARAMETER=MODEL``."""
+    verdict: Literal["keeps quality", "worse", "cannot be told"]
+    sentence: str
+    """The verdict with its figures."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked with."""
+    told: tuple[str, ...] = ()
+    """What differs from the locked configuration beside the model, and why; gates of the suite that do not hold."""
+    before: Measured | None = None
+    """The tuned metric of the recording; None, as the other figures, where nothing could be measured."""
+    now: Measured | None = None
+    rows: int = 0
+    """Compared."""
+    drop: Measured | None = None
+    """How much worse the metric is over the rows compared; each bound holds with ``confidence`` by itself."""
+    confidence: float = 0.95
+    margin: float = 0.0
+    """The drop that is allowed."""
+    lost: int = 0
+    gained: int = 0
+    p_value: float | None = None
+    """Exact McNemar, two-sided."""
+    flips: tuple[Flip, ...] = ()
+    needed: int | None = None
+    """Rows that would tell, where these do not."""
+    cost_before: Decimal | None = None
+    """Mean USD per instance at today's prices."""
+    cost: Decimal | None = None
+    """None where it is not known; that is not free."""
+    latency_before: tuple[float, float] | None = None
+    """Seconds: the median, and what 95 of 100 rows stay below."""
+    latency: tuple[float, float] | None = None
+    spent: Decimal = Decimal(0)
+    """USD of this run."""
+    broken: bool = False
+    """Whether a gate of the suite beside ``max_drop`` does not hold."""
+    accepted: bool = False
+    """Whether lock file and recording are its own now."""
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "keeps quality" and not self.broken
+
+    @property
+    def gate(self) -> Gate:
+        """What it says, as a gate of the suite."""
+        drop = float("nan") if self.drop is None else self.drop.value
+        conclusive = self.verdict != "cannot be told"
+        return Gate("migrate", self.model, self.passed, drop, self.margin, self.sentence, conclusive=conclusive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +125,7 @@ class SuiteReport:
     line: int
     """The line in ``path`` that declares it, from 1."""
     mode: str
-    """``replay``, ``record=missing``, ``record=all``, ``live``, ``tune`` or ``accept``."""
+    """``replay``, ``record=missing``, ``record=all``, ``live``, ``tune``, ``migrate`` or ``accept``."""
     verdict: Verdict
     criteria: Criteria
     evaluation: Evaluation | None = None
@@ -78,6 +134,8 @@ class SuiteReport:
     study: StudySummary | None = None
     """The search of this run, else that of the lock file."""
     compared: tuple[Compared, ...] = ()
+    migrations: tuple[Migration, ...] = ()
+    """Other models, as ``--llm-migrate`` names them; ``evaluation`` and ``verdict`` are of the best of them."""
     recording: RecordingFacts | None = None
     notes: tuple[str, ...] = ()
     spent: Decimal = Decimal(0)
@@ -105,7 +163,8 @@ class SuiteReport:
         """Remarks on the verdict, the run and the recording."""
         unused = self.recording.unused if self.recording else 0
         mending = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
-        notes = (*self.verdict.notes, *self.notes, *([mending] if unused else []))
+        moved = [f"{each.model}: {told}" for each in self.migrations for told in each.told]
+        notes = (*self.verdict.notes, *moved, *self.notes, *([mending] if unused else []))
         return tuple(scoped(note, self.nodeid) for note in notes)
 
     @property
@@ -125,13 +184,32 @@ class SuiteReport:
             )  # first of all answers: nobody accepts what is not known
             options.pop("--llm-accept", None)
             options = {f"--llm-{self.mode}" if again else "--llm-record=missing": None, **options}
+        known = {**_MEANING, **self._moves}
         return tuple(
-            (f"pytest {option} {quoted(self.nodeid)}", _MEANING.get(option.rpartition(" ")[2], ""))
+            (f"pytest {option} {quoted(self.nodeid)}", known.get(option, known.get(option.rpartition(" ")[2], "")))
             for option in options
         )
 
+    @property
+    def _moves(self) -> dict[str, str]:
+        """What to do about each model: retune what is worse, take what keeps the quality."""
+        found = {}
+        kept = [each.model for each in self.migrations if each.passed]
+        if kept and not any(each.accepted for each in self.migrations):
+            option = quoted(f"--llm-migrate={','.join(kept)}")
+            found[f"{option} --llm-accept"] = (
+                f"locks {kept[0] if len(kept) == 1 else 'the cheapest'}; nothing is asked again"
+            )
+        for each in self.migrations:
+            if each.verdict == "worse":
+                option = quoted(f"--llm-migrate={each.model}")
+                found[f"{option} --llm-tune"] = "tunes this model only, within the suite's budgets"
+        return found
+
     def _mending(self) -> tuple[str, ...]:
         verdict = self.verdict
+        if self.migrations:
+            return tuple(self._moves)
         if verdict.passed or verdict.status == "error":  # the error message says what to do
             return ()
         if any(gate.name == "max_drop" and not gate.conclusive for gate in verdict.gates):
@@ -160,3 +238,47 @@ class SuiteReport:
             return from_plain(cls, data)
         except ValueError as error:
             raise ReportError(f"no report of a suite: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """One model over all suites of a run."""
+
+    model: str
+    suites: int
+    keeps_quality: int
+    worse: int
+    cannot_be_told: int
+    cost_before: Decimal | None
+    """USD for one instance of each suite, as it is locked; None, as ``cost``, where that of one is not known."""
+    cost: Decimal | None
+    spent: Decimal
+    """USD of this run."""
+
+
+def totals(reports: Iterable[SuiteReport]) -> tuple[Total, ...]:
+    """What each model costs and saves over all suites, in the order in which they were named."""
+    found: dict[str, list[Migration]] = {}
+    for report in reports:
+        for each in report.migrations:
+            found.setdefault(each.model, []).append(each)
+    made = []
+    for model, moves in found.items():
+        verdicts = [each.verdict for each in moves]
+        known = [
+            (each.cost_before, each.cost) for each in moves if each.cost_before is not None and each.cost is not None
+        ]
+        whole = len(known) == len(moves)
+        made.append(
+            Total(
+                model,
+                len(moves),
+                verdicts.count("keeps quality"),
+                verdicts.count("worse"),
+                verdicts.count("cannot be told"),
+                cost_before=sum((before for before, _ in known), Decimal(0)) if whole else None,
+                cost=sum((now for _, now in known), Decimal(0)) if whole else None,
+                spent=sum((each.spent for each in moves), Decimal(0)),
+            )
+        )
+    return tuple(made)

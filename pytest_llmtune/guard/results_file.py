@@ -12,7 +12,7 @@ from pytest_llmtune._util.files import open_regular, write_text
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.guard.result import SuiteReport
+from pytest_llmtune.guard.result import SuiteReport, totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,7 @@ def dumps(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), kille
         "spent": to_plain(sum([*(report.spent for report in reports), *(each.spent for each in calls)], Decimal(0))),
         **({"spent_by_killed_runs": to_plain(killed)} if killed else {}),
         **({"tests": to_plain(list(calls))} if calls else {}),
+        **({"migrations": to_plain(moved)} if (moved := totals(reports)) else {}),
     }
     suites = ",\n".join(json.dumps(report.to_data(), allow_nan=False) for report in reports)
     return f'{json.dumps(head)[:-1]}, "suites": [\n{suites}\n]}}\n'

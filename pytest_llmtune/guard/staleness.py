@@ -29,7 +29,20 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import CompletionRequest, Evaluation, Example
 
-__all__ = ["BaselineConfig", "RequestPlan", "chosen", "fingerprints_of", "lock_of", "prices_of", "state_of"]
+__all__ = [
+    "MIGRATED",
+    "BaselineConfig",
+    "RequestPlan",
+    "chosen",
+    "fingerprints_of",
+    "lock_of",
+    "prices_of",
+    "state_of",
+]
+
+
+MIGRATED = "migrated"
+"""The fingerprint that lets a configuration of ``--llm-migrate`` stand outside of the search space, as long as that is the same."""
 
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
@@ -172,11 +185,11 @@ class BaselineConfig:
                 found.append(Stale(what, "--llm-accept"))
             if now["grader"] != lock.fingerprints.get("grader"):
                 found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
-        return (*found, *self._outside(suite))
+        return (*found, *self._outside(suite, lock))
 
     def unlike(self, suite: Suite, lock: Lock) -> str:
         """How the locked configuration differs from the tested one, and the commands that fix it; empty if it does not."""
-        if (outside := self._outside(suite)) != ():
+        if (outside := self._outside(suite, lock)) != ():
             return f"{outside[0].what}; search again: pytest {outside[0].option}"
         if self.config.template.fingerprint != lock.fingerprints.get("prompt"):
             return (
@@ -185,12 +198,13 @@ class BaselineConfig:
             )
         return ""
 
-    def _outside(self, suite: Suite) -> tuple[Stale, ...]:
+    def _outside(self, suite: Suite, lock: Lock) -> tuple[Stale, ...]:
         """Why the suite could not choose the locked configuration."""
         found = []
         if self.config.following is not None and not suite.cascade:
             found.append(Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune"))
-        if (reason := suite.space.why_not(self.config)) is not None:
+        migrated = lock.fingerprints.get(MIGRATED) == suite.space.admission(self.config)
+        if not migrated and (reason := suite.space.why_not(self.config)) is not None:
             found.append(Stale(f"the locked configuration is outside the search space: {reason}", "--llm-tune"))
         return tuple(found)
 

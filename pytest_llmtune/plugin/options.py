@@ -218,6 +218,13 @@ OPTIONS = (
     Option(
         "choose", number(int, "places"), "lock the K-th point of the front that prefer='pareto' found, 1 the best", "K"
     ),
+    Option(
+        "migrate",
+        names,
+        "ask these models with the locked configuration and hold them against the recording; a task's parameter: "
+        "NAME=MODEL. With --llm-accept the cheapest that keeps the quality is locked, with --llm-tune the model is tuned",
+        "MODEL,...",
+    ),
     Option("concurrency", number(int, "requests", 10_000), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server (default: OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
@@ -408,7 +415,9 @@ def _check_engine(config: pytest.Config) -> None:
 
 
 def _asked_modes(config: pytest.Config) -> set[str]:
-    asked = {name for name in ("tune", "live", "accept", "tune-dry-run") if value_of(name, config)}
+    asked = {name for name in ("tune", "live", "accept", "tune-dry-run", "migrate") if value_of(name, config)}
+    if "migrate" in asked and not {"tune", "accept"} <= asked:  # either says what becomes of a model that may take over
+        asked -= {"tune", "accept"}
     record = value_of("record", config)
     return asked | ({f"record={record}"} if record else set())
 

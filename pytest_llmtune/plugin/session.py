@@ -447,7 +447,7 @@ class Session:
         from pytest_llmtune.capture.netguard import Offline, Watch
 
         mode = self.settings.mode
-        if mode.online:
+        if mode.online and (mode is not Mode.MIGRATE or node in self.runs):
             return Watch("", self.traffic.open_hosts) if watched and mode is not Mode.LIVE else None
         command = " ".join(filter(None, ("pytest", node and quoted(self.target(node)), "--llm-record=missing")))
         return Offline(command, self.traffic.open_hosts)

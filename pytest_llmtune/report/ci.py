@@ -94,16 +94,17 @@ def _markdown(reports: Sequence[SuiteReport], *, most: int, folded: bool) -> str
         if report.verdict.passed
         for note in report.remarks
     ]
-    parts = [f"## LLM suites: {outcome}", "", *_table(reports), "", *notes[:_NOTES]]
+    parts = [f"## LLM suites: {outcome}", "", *_table(reports), "", *_migrations(reports), *notes[:_NOTES]]
     size = sum(len(part.encode()) + 1 for part in parts)
-    for number_, report in enumerate(failed):
+    told = [report for report in reports if not report.verdict.passed or report.migrations]
+    for number_, report in enumerate(told):
         section = "\n".join(_section(report))
         if folded:
             title, _, rest = section.partition("\n")
             section = f"<details><summary>{title.removeprefix('### ')}</summary>\n{rest}\n</details>\n"
         size += len(section.encode()) + 1
         if size > most:
-            parts.append(f"... and {len(failed) - number_} more")
+            parts.append(f"... and {len(told) - number_} more")
             break
         parts.append(section)
     return "\n".join(parts) + "\n"
@@ -128,6 +129,18 @@ def _table(reports: Sequence[SuiteReport]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def _migrations(reports: Sequence[SuiteReport]) -> Iterator[str]:
+    """The tables of ``--llm-migrate``."""
+    if not any(report.migrations for report in reports):
+        return
+    from pytest_llmtune.report.migrations import moves, together
+
+    for head, *rows in (moves(reports), together(reports)):
+        yield from (f"| {' | '.join(head)} |", "|" + "---|" * len(head))
+        yield from (f"| {' | '.join(map(_escaped, row))} |" for row in rows[:_NOTES])
+        yield f"\n... and {len(rows) - _NOTES} more\n" if len(rows) > _NOTES else ""
+
+
 def _section(report: SuiteReport) -> Iterator[str]:
     verdict = report.verdict
     yield f"### {_escaped(report.name)}: {verdict.status}"
@@ -138,7 +151,11 @@ def _section(report: SuiteReport) -> Iterator[str]:
         f"* {gate.word if gate.passed else f'**{gate.word}**'}: {_escaped(gate.sentence)}" for gate in verdict.gates
     )
     yield from (f"* note: {_escaped(note)}" for note in report.remarks)
-    if verdict.flips:
+    for each in report.migrations:
+        if each.flips:
+            yield f"\n{_escaped(each.model)}:"
+            yield from _flips(each.flips, each.p_value)
+    if verdict.flips and not report.migrations:
         yield from _flips(verdict.flips, verdict.p_value)
     for command, meaning in report.commands:
         yield f"\nNext: {_code(command)}" + (f" ({_escaped(meaning)})" if meaning else "")
@@ -237,6 +254,8 @@ def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
         yield "examples", str(len(evaluation.results))
         yield "unknown", str(len(evaluation.unknown))
     yield "spent", f"{report.spent:f}"
+    for each in report.migrations:
+        yield f"migrate.{one_line(each.model, 100)}", each.sentence
     yield from _search(report)
     for gate in verdict.gates:
         yield f"gate.{gate.name}", f"{gate.word}: {gate.sentence}"

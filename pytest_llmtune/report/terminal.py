@@ -159,19 +159,21 @@ def _unknown(report: SuiteReport, verbosity: int) -> list[str]:
 
 def _flips(report: SuiteReport, ink: _Ink, width: int, verbosity: int) -> Iterator[str]:
     verdict = report.verdict
-    if not verdict.flips:
-        return
-    lost = sum(flip.direction == "lost" for flip in verdict.flips)
-    chance = f"; exact McNemar p = {number(verdict.p_value)}" if verdict.p_value is not None else ""
-    yield f"flipped since the baseline: {lost} lost, {len(verdict.flips) - lost} gained{chance}"
-    shown = verdict.flips if verbosity > 0 else verdict.flips[:_FLIPS]
-    for flip in shown:
-        yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)
-        if verbosity > 1:
-            yield from _answers(report, flip)
-    if len(shown) < len(verdict.flips):
-        yield f"  ... and {len(verdict.flips) - len(shown)} more (-v shows all)"
-    yield ""
+    groups = [(f"flipped with {one_line(each.model)}", each.flips, each.p_value) for each in report.migrations]
+    for title, flips, p_value in groups or [("flipped since the baseline", verdict.flips, verdict.p_value)]:
+        if not flips:
+            continue
+        lost = sum(flip.direction == "lost" for flip in flips)
+        chance = f"; exact McNemar p = {number(p_value)}" if p_value is not None else ""
+        yield f"{title}: {lost} lost, {len(flips) - lost} gained{chance}"
+        shown = flips if verbosity > 0 else flips[:_FLIPS]
+        for flip in shown:
+            yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)
+            if verbosity > 1 and not groups:
+                yield from _answers(report, flip)
+        if len(shown) < len(flips):
+            yield f"  ... and {len(flips) - len(shown)} more (-v shows all)"
+        yield ""
 
 
 def _flip(flip: Flip, ink: _Ink, width: int) -> Iterator[str]:
@@ -211,7 +213,7 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
     if not reports:
         return ""
     if verbosity < 0 and all(report.verdict.passed for report in reports):
-        return "\n".join(filter(None, map(_quiet, reports)))
+        return "\n".join([*filter(None, map(_quiet, reports)), *_migrated(reports, _Ink(color), width, verbosity)])
     ink = _Ink(color)
     lines = columns([_HEAD, *map(_row, reports)], width)
     lines[0] = ink(lines[0], "bold")
@@ -224,7 +226,23 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
             lines += _nothing_right(report, ink, width)
         if report.verdict.passed or report.verdict.status == "error":  # the others report it in their failure
             lines += [f"note: {one_line(report.name)}: {one_line(remark)}" for remark in report.remarks]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_migrated(reports, ink, width, verbosity)])
+
+
+def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: int) -> Iterator[str]:
+    """What came of other models: of each suite, and of all together."""
+    if not any(report.migrations for report in reports):
+        return
+    from pytest_llmtune.report.migrations import moves, together
+
+    for report in reports:
+        if report.migrations and report.verdict.passed:  # the others have said it in their failure
+            yield ""
+            yield from _gates(report, ink)
+            yield from _flips(report, ink, width, verbosity)
+            yield from _next(report)
+    narrow = [tuple(cell for place, cell in enumerate(row) if place not in (2, 7, 8)) for row in moves(reports)]
+    yield from ("", *columns(narrow, width), "", *columns(together(reports), width))
 
 
 def spending(

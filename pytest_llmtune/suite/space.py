@@ -387,10 +387,17 @@ class Space:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the space, independent of order."""
+        return self._digest(templates=sorted(template.fingerprint for template in self.templates))
+
+    def admission(self, config: Config) -> str:
+        """SHA-256 (hex) of a configuration's parameters and of those that may be chosen, whatever the prompts."""
+        return self._digest(admitted=[step.params for step in config.steps])
+
+    def _digest(self, **more: Any) -> str:
         plain: dict[str, Any] = {
             "models": sorted(self.models),
-            "templates": sorted(template.fingerprint for template in self.templates),
             "parameters": {model: _plain(self.for_model(model)) for model in self.models},
+            **more,
         }
         if self.proposing is not None:
             plain["propose"] = self.proposing.to_plain()

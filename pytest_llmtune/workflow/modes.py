@@ -16,9 +16,10 @@ from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, r
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
-from pytest_llmtune.guard.outcome import SuiteLocation, recording_facts, report_of
+from pytest_llmtune.guard.outcome import SuiteLocation, migrated, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.staleness import (
+    MIGRATED,
     BaselineConfig,
     RequestPlan,
     chosen,
@@ -27,6 +28,7 @@ from pytest_llmtune.guard.staleness import (
     prices_of,
     state_of,
 )
+from pytest_llmtune.guard.verdict import criteria_of
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.storage import Layout, files_of
 from pytest_llmtune.settings import Mode, Settings
@@ -147,7 +149,7 @@ class SuiteRun:
         Raises:
             LLMTuneError: it failed; the message says what to do next.
         """
-        writes = self.settings.mode in (Mode.TUNE, Mode.RECORD_MISSING, Mode.RECORD_ALL, Mode.ACCEPT)
+        writes = self.settings.writes
         lock: AbstractContextManager[object] = nullcontext()
         if writes:
             lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
@@ -198,18 +200,26 @@ class SuiteRun:
             self.evaluation  # noqa: B018  # tunes and writes the lock file
         return BaselineConfig.of(self.suite, self._baseline()).config
 
-    def searching(self, log: Path | None = None) -> TuneMode:
+    def searching(self, log: Path | None = None, suite: Suite | None = None) -> TuneMode:
         """The search of this suite.
 
         Args:
             log: the study's log, if not in the default location.
+            suite: the same suite with a smaller space.
         """
 
         from pytest_llmtune.workflow.search import TuneMode  # a guard needs no numpy
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
         return TuneMode(
-            self.suite, self.split, self.grader, self.means, self.own, self.listen, log, self.recording_path
+            suite or self.suite,
+            self.split,
+            self.grader,
+            self.means,
+            self.own,
+            self.listen,
+            log,
+            self.recording_path,
         )
 
     # -- the modes
@@ -217,7 +227,7 @@ class SuiteRun:
     def _interrupted(self) -> str:
         """The message after Ctrl-C."""
         spent = f" What was answered, for {dollars(self.spent)}, is kept:" if self.spent else " Go on:"
-        return f"{self.suite.name}: interrupted, and nothing was written.{spent} pytest {self.settings.mode.option}"
+        return f"{self.suite.name}: interrupted, and nothing was written.{spent} pytest {self.settings.options}"
 
     def _guarded(self) -> SuiteReport:
         """Run a mode that starts from a lock file."""
@@ -232,27 +242,71 @@ class SuiteRun:
         if self.gather is not None:
             return self._merged(self.gather(self), locked, lock, now, state)
         recording = recorded(mode, self.recording_path, self.redactor)
-        missing, detail = (0, "") if mode.online else rows.missing(recording)
+        missing, detail = rows.missing(recording) if mode.replays else (0, "")
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # do not pay for a void verdict
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
         if self._misses:  # for a task, known only after its runs
             evaluation, missing, detail = None, len(self._misses), next(iter(self._misses.values())).detail
             stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
-        if evaluation is not None and not mode.online:
+        if evaluation is not None and mode.replays:
             recording.refuse_conflicts()
         facts, shard = self._facts(recording, missing), rows.facts(state)
         accepts = mode is Mode.ACCEPT or choose is not None
         if accepts and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
-            accepted = self._lock(config, evaluation, now, lock.study)
+            kept = {name: value for name, value in lock.fingerprints.items() if name == MIGRATED}
+            accepted = self._lock(config, evaluation, {**now, **kept}, lock.study)
             accepted.write(self.lock_path)
             stale = locked.stale(self.suite, now, accepted, 0, len(rows.examples), grader=self.grader)
             report = report_of(self, evaluation, lock, facts, config=config, stale=stale, accepted=True)
             return replace(report, baseline=accepted)
         if choose is not None:  # the command must choose again
             stale = tuple(replace(each, option=f"--llm-choose={choose} --llm-record=missing") for each in stale)
+        if mode is Mode.MIGRATE and evaluation is not None and not stale:
+            return self._migrated(config, evaluation, lock, facts)
         notes = () if stale else locked.notes(now, lock)
         return report_of(self, evaluation, lock, facts, config=config, stale=stale, notes=notes, shard=shard)
+
+    def _migrated(self, config: Config, before: Evaluation, lock: Lock, facts: RecordingFacts | None) -> SuiteReport:
+        """Other models against the recording; the cheapest that keeps the quality is locked, where that is wanted."""
+        from pytest_llmtune.workflow.migrate import MigrateMode, best_of
+
+        criteria, settings = criteria_of(self.suite, reused=self.split.reused), self.settings
+        moves = run_async(
+            MigrateMode(
+                self.suite,
+                self.split.test,
+                self.grader,
+                self.means,
+                self.own,
+                self.listen,
+                criteria,
+                self.columns(config),
+                self._rows,
+                config,
+                before,
+                self.place.nodeid,
+                (lambda suite, log: self.searching(log, suite)) if settings.tune else None,
+            ).all(settings.migrate)
+        )
+        best = best_of(moves)
+        shown = best or next((each for each in moves if each.evaluation is not None), None)
+        notes: tuple[str, ...] = ()
+        if best is not None and best.config is not None and best.evaluation is not None and settings.writes:
+            self._record(best.gathered, self._rows(best.config))
+            now = fingerprints_of(self.suite, best.config, self.split, self.grader)
+            now[MIGRATED] = self.suite.space.admission(best.config)
+            lock = self._lock(best.config, best.evaluation, now, best.study)
+            lock.write(self.lock_path)
+            facts = self._facts(Recording.load(self.recording_path, self.redactor))
+            if (outside := self.suite.space.why_not(best.config)) is not None:
+                notes = (
+                    f"locked outside of the search space ({outside}): add it there, so that a search considers it",
+                )
+        found = [replace(each.migration, accepted=each is best and settings.writes) for each in moves]
+        evaluation = before if shown is None or shown.evaluation is None else shown.evaluation
+        problems = [each.problem for each in moves]
+        return migrated(self, found, evaluation, lock, facts, config=config, notes=notes, problems=problems)
 
     def _merged(
         self, shards: Shards, locked: BaselineConfig, lock: Lock, now: dict[str, str], state: dict[str, str]
@@ -291,7 +345,7 @@ class SuiteRun:
 
     async def _evaluated(self, rows: RequestPlan, recording: Recording) -> Evaluation:
         mode = self.settings.mode
-        if not mode.online:
+        if mode.replays:
             replay = ReplaySource(recording, excused=rows.excused(recording))
             source = self.means.runs(replay, recording=recording, excused=rows.unknown)
             try:

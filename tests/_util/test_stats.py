@@ -15,7 +15,15 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, mcnemar_exact, minimum_detectable_drop, wilson
+from pytest_llmtune._util.stats import (
+    bootstrap,
+    bootstrap_mean,
+    drop_bounds,
+    mcnemar_exact,
+    minimum_detectable_drop,
+    rows_needed,
+    wilson,
+)
 from pytest_llmtune.types import Interval
 
 if TYPE_CHECKING:
@@ -324,3 +332,61 @@ def test_resamples_are_the_same_whatever_was_asked_before() -> None:
     drawn = random.Random(0)
     means = sorted(sum(drawn.choices(second, k=23)) / 23 for _ in range(2000))
     assert {alone.low, alone.high} <= {*means}
+
+
+@pytest.mark.parametrize(("rows", "margin"), [(30, 0.1), (61, 0.05), (157, 0.02)])
+def test_a_drop_bound_without_a_flip_is_no_tighter_than_the_exact_one(rows, margin):
+    """A drop of ``margin`` stays hidden with probability ``(1 - margin) ** rows``."""
+    bounds = drop_bounds([1.0] * rows, [1.0] * rows)
+    assert 1 - 0.05 ** (1 / rows) <= bounds.high <= margin
+    assert bounds.low == -bounds.high or bounds.low > -1.3 * bounds.high
+
+
+@pytest.mark.parametrize("rare", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(("rows", "drop"), [(40, 0.1), (60, 0.05)])
+def test_a_drop_bound_is_wrong_in_five_of_a_hundred(rows, drop, rare):
+    """Over all outcomes of the trinomial: neither bound misses the true drop more often."""
+    lost, gained = rare + drop, rare
+    chances = {
+        (a, b): math.exp(
+            math.lgamma(rows + 1)
+            - math.lgamma(a + 1)
+            - math.lgamma(b + 1)
+            - math.lgamma(rows - a - b + 1)
+            + a * math.log(lost)
+            + (b * math.log(gained) if b else 0.0)
+            + (rows - a - b) * math.log(1 - lost - gained)
+        )
+        for a in range(rows)
+        for b in range((rows if gained else 1) - a)
+    }
+    missed = [0.0, 0.0]
+    for (a, b), chance in chances.items():
+        if chance > 1e-7:
+            same = rows - a - b
+            bounds = drop_bounds([1.0] * a + [0.0] * b + [1.0] * same, [0.0] * a + [1.0] * b + [1.0] * same)
+            missed[0] += chance * (bounds.high < drop)
+            missed[1] += chance * (bounds.low > drop)
+    assert max(missed) <= 0.051
+
+
+def test_a_drop_of_other_metrics_is_bootstrapped_and_never_certain():
+    """Equal values leave room for what so few rows cannot show; a median has bounds too."""
+    same = [0.3, 0.5, 0.7] * 10
+    assert drop_bounds(same, same).high == pytest.approx(1 - 0.05 ** (1 / 30))
+    worse = [value - 0.2 for value in same]
+    for aggregate in (statistics.fmean, statistics.median):
+        bounds = drop_bounds(same, worse, aggregate)
+        assert bounds.low <= 0.2 <= bounds.high
+    with pytest.raises(ValueError, match="no rows"):
+        drop_bounds([], [])
+
+
+def test_rows_needed_grow_with_flips_and_shrink_with_the_distance():
+    calm, restless = [1.0] * 20, [1.0, 0.0] * 10
+    assert rows_needed(calm, calm, 0.0, 0.05) == pytest.approx(61, abs=2)
+    few, many = (rows_needed(restless, restless[::-1], 0.0, margin) for margin in (0.2, 0.1))
+    assert few is not None
+    assert many is not None
+    assert 20 < few < many
+    assert rows_needed(restless, restless[::-1], 0.05, 0.05) is None

@@ -195,3 +195,20 @@ def test_what_cannot_be_filled_is_an_error_at_collection(project: Project) -> No
     text = result.stdout.str() + result.stderr.str()
     assert "takes 'stile' (did you mean 'style'?), which nothing fills" in text
     assert "columns" in text or "column" in text
+
+
+def test_a_task_moves_to_another_model(project: Project) -> None:
+    """A parameter that is a model is named; what is locked is replayed."""
+    project.write_suite("max_drop=0.5,")
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    planner = "bad" if "planner_model: good" in project.lock else "good"
+    result = project.run(f"--llm-migrate=planner_model={planner}", "--llm-accept")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"*planner_model={planner} keeps quality*"])
+    assert f"planner_model: {planner}" in project.lock
+    asked = project.server.count
+    project.run().assert_outcomes(passed=1)
+    assert project.server.count == asked
+    result = project.run("--llm-migrate=bad")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*bad is worse*"])

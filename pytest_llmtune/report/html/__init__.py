@@ -19,7 +19,7 @@ from pytest_llmtune.errors import ReportError
 from pytest_llmtune.report.html.view import COLUMNS, flips, headline, suite, tested
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.types import TestCalls
@@ -54,11 +54,23 @@ def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str
         generator=f"pytest-llmtune {version('pytest-llmtune')}",
         spent=dollars(spent) if spent else "",
         calls=[tested(each) for each in calls],
+        tables=list(_tables(reports)),
         css=_markup((_PAGE / "page.css").read_text(encoding="utf-8")),
         script_hashes=_markup(" ".join(_hash(script) for script in scripts.values() if script)),
         **{name: _markup(script) for name, script in scripts.items()},
     )
     return text
+
+
+def _tables(reports: Sequence[SuiteReport]) -> Iterator[dict[str, Any]]:
+    """Tables over all suites: a title and rows of text, the first of them the head."""
+    from pytest_llmtune.report.migrations import flipped, moves, together
+
+    if any(report.migrations for report in reports):
+        yield {"id": "moves", "title": "Other models", "rows": moves(reports)}
+        yield {"id": "together", "title": "What each move costs and saves", "rows": together(reports)}
+        if rows := flipped(reports):
+            yield {"id": "flipped", "title": "Rows that flip", "rows": rows}
 
 
 def fragment(report: SuiteReport) -> str:

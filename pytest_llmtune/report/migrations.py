@@ -1,0 +1,105 @@
+"""The tables of ``--llm-migrate``: each move of a suite to another model, and all of them together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._util.text import dollars, interval, number, one_line
+from pytest_llmtune.guard.result import totals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from pytest_llmtune.guard.lockfile import Measured
+    from pytest_llmtune.guard.result import SuiteReport
+
+__all__ = ["flipped", "moves", "together"]
+
+_MOVES = ("move", "score", "95 % interval", "lost", "gained", "p", "USD per 1,000", "latency p50", "p95", "verdict")
+_TOGETHER = (
+    "all suites",
+    "suites",
+    "keep quality",
+    "worse",
+    "cannot be told",
+    "USD per 1,000 of each",
+    "asked for now",
+)
+
+
+def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
+    """A head and one row for each suite and model; empty where there is none."""
+    rows = []
+    for report in reports:
+        for each in report.migrations:
+            told = each.now is not None
+            quality, sure = _change(each.before, each.now), "" if each.now is None else _interval(each.now)
+            latency = zip(each.latency_before or (), each.latency or (), strict=False)
+            p50, p95 = [f"{number(a, 2)} -> {number(b, 2)} s" for a, b in latency] or ("-", "-")
+            rows.append(
+                (
+                    f"{one_line(report.name)}: {one_line(each.model)}",
+                    quality,
+                    sure or "-",
+                    str(each.lost) if told else "-",
+                    str(each.gained) if told else "-",
+                    "-" if each.p_value is None else number(each.p_value),
+                    _cost(each.cost_before, each.cost),
+                    p50,
+                    p95,
+                    each.verdict + (", a gate fails" if each.broken else "") + (", locked" if each.accepted else ""),
+                )
+            )
+    return [_MOVES, *rows] if rows else []
+
+
+def flipped(reports: Sequence[SuiteReport], most: int = 50) -> list[tuple[str, ...]]:
+    """A head and a row for each flip, at most ``most`` of one move; empty where nothing flipped."""
+    rows = [
+        (
+            f"{one_line(report.name)}: {one_line(each.model)}",
+            flip.direction,
+            str(flip.index),
+            one_line(flip.question, 120),
+            one_line(flip.expected, 80),
+            one_line(flip.before.voted_answer or "no answer", 80),
+            one_line(flip.now.voted_answer or "no answer", 80),
+        )
+        for report in reports
+        for each in report.migrations
+        for flip in each.flips[:most]
+    ]
+    return [("move", "flip", "row", "question", "expected", "before", "now"), *rows] if rows else []
+
+
+def together(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
+    """A head and one row for each model: what moving every suite costs and saves."""
+    rows = [
+        (
+            one_line(each.model),
+            str(each.suites),
+            str(each.keeps_quality),
+            str(each.worse),
+            str(each.cannot_be_told),
+            _cost(each.cost_before, each.cost),
+            dollars(each.spent),
+        )
+        for each in totals(reports)
+    ]
+    return [_TOGETHER, *rows] if rows else []
+
+
+def _change(before: Measured | None, now: Measured | None) -> str:
+    return "-" if before is None or now is None else f"{number(before.value)} -> {number(now.value)}"
+
+
+def _interval(figure: Measured) -> str:
+    return "" if figure.low is None or figure.high is None else interval(figure.low, figure.high)
+
+
+def _cost(before: Decimal | None, now: Decimal | None) -> str:
+    if before is None or now is None:
+        return "not known"
+    share = f" ({100 * (float(now / before) - 1):+.3g} %)" if before else ""
+    return f"{dollars(1000 * before, 3)} -> {dollars(1000 * now, 3)}{share}"

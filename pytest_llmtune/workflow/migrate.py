@@ -1,0 +1,431 @@
+"""Hold other models against the committed recording: ``--llm-migrate``."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.stats import drop_bounds, rows_needed
+from pytest_llmtune._util.text import apart, counted, dollars, listed, meant, number, quoted
+from pytest_llmtune.completions.failures import refused_parameter
+from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, SuiteError
+from pytest_llmtune.grading import judges_of
+from pytest_llmtune.guard.evaluation import Collector
+from pytest_llmtune.guard.gates import conclusive, judge
+from pytest_llmtune.guard.lockfile import Lock, Measured
+from pytest_llmtune.guard.result import Migration
+from pytest_llmtune.guard.verdict import ALPHA, compare, match
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.recording import Gathered
+from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant, Domain, OneOf, Range, Uniform
+from pytest_llmtune.suite.params import Models
+from pytest_llmtune.suite.space import overlaid
+from pytest_llmtune.types import Finished, Interval, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_llmtune.grading import Grader
+    from pytest_llmtune.guard.lockfile import StudySummary
+    from pytest_llmtune.guard.rows import RowColumns
+    from pytest_llmtune.guard.staleness import RequestPlan
+    from pytest_llmtune.guard.verdict import Comparison, Criteria
+    from pytest_llmtune.suite import Config, Suite
+    from pytest_llmtune.types import Evaluation, Example, Listener
+    from pytest_llmtune.workflow.search import TuneMode
+    from pytest_llmtune.workflow.services import SuiteServices
+
+__all__ = ["MARGIN", "MigrateMode", "Moved", "best_of"]
+
+MARGIN = 0.05
+"""The drop that is allowed where a suite sets no ``max_drop``."""
+_MOST_CHANGES = 8
+"""Parameters of one model that are translated before it is given up."""
+_LENGTHS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_RANDOM = ("temperature", "top_p")
+
+Change = str | float | None
+"""What becomes of a refused parameter: another name, the most that is taken, or None, where it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One model in the place of the locked one, and all that it takes to lock it."""
+
+    migration: Migration
+    config: Config | None = None
+    evaluation: Evaluation | None = None
+    gathered: Gathered = field(default_factory=Gathered)
+    study: StudySummary | None = None
+    problem: str = ""
+    """Why the model could not be asked at all."""
+
+
+def best_of(moves: Sequence[Moved]) -> Moved | None:
+    """Of the models that keep the quality the cheapest, of equally cheap ones the best; None where there is none."""
+    kept = [each for each in moves if each.migration.passed]
+    return min(
+        kept, key=lambda each: (each.migration.cost, each.migration.drop and each.migration.drop.value), default=None
+    )
+
+
+@dataclass(frozen=True)
+class MigrateMode:
+    """The models that one suite may move to, each asked over the guard's rows."""
+
+    suite: Suite
+    examples: Sequence[Example]
+    grader: Grader
+    means: SuiteServices
+    ledger: Ledger
+    """The suite's, inside of the run's, which ``--llm-max-spend`` limits."""
+    listen: Listener
+    criteria: Criteria
+    columns: RowColumns
+    rows: Callable[[Config], RequestPlan]
+    config: Config
+    """The locked one."""
+    before: Evaluation
+    """Of the recording."""
+    nodeid: str
+    search: Callable[[Suite, Path], TuneMode] | None = None
+    """Tunes a suite before it is judged; None: the locked configuration is asked as it is."""
+
+    async def all(self, targets: Sequence[str]) -> list[Moved]:
+        """Each model in turn; what is wrong with one of them stops no other."""
+        return [await self._one(target) for target in targets]
+
+    async def _one(self, target: str) -> Moved:
+        ledger = Ledger(parent=self.ledger, name="--llm-migrate")
+        try:
+            config, told = self._moved(target)
+            unpriced = self._unpriced([*self.suite.space.models_of(config), *judges_of(self.grader)])
+            if unpriced:  # asking it would spend nobody knows what
+                return Moved(Migration(target, "cannot be told", f"{target} cannot be told: {unpriced}"))
+            found = await (self._asked if self.search is None else self._tuned)(target, config, told, ledger)
+        except LLMTuneError as error:
+            missing = isinstance(error, EndpointError)
+            problem = (
+                f"{error}. Next: {self._command('MODEL')}, with a model that the server has" if missing else str(error)
+            )
+            sentence = f"{target} cannot be told: {problem}"
+            return Moved(Migration(target, "cannot be told", sentence, spent=ledger.billed), problem=problem)
+        return replace(found, migration=replace(found.migration, spent=ledger.billed))
+
+    @property
+    def _model_parameters(self) -> list[str]:
+        """The parameters of the locked configuration that are models."""
+        own = [name for name, domain in self.suite.space.parameters.items() if isinstance(domain, Models)]
+        return [name for name in ("model", *own) if name in self.config.steps[-1].params]
+
+    def _named(self, target: str) -> tuple[str, str]:
+        """(parameter, model) of ``MODEL`` or ``PARAMETER=MODEL``."""
+        name, mark, model = target.partition("=")
+        if mark and name.isidentifier():
+            return name, model
+        only = self._model_parameters
+        return (only[0] if len(only) == 1 else "model", target)
+
+    def _unpriced(self, models: Sequence[str]) -> str:
+        """Which model has no price, and how to give it; empty where all have one."""
+        try:
+            self.means.prices.check(models)
+        except SuiteError as error:
+            return str(error)
+        return ""
+
+    def _command(self, target: str) -> str:
+        return f"pytest {quoted(f'--llm-migrate={target}')} {quoted(self.nodeid)}"
+
+    # -- what is asked
+
+    def _moved(self, target: str) -> tuple[Config, tuple[str, ...]]:
+        """The locked configuration with another model, and what else that changes.
+
+        Raises:
+            SuiteError: it has no such parameter, or this model already.
+        """
+        config = self.config.steps[-1]
+        name, model = self._named(target)
+        told = [] if config is self.config else ["the locked configuration is a cascade; its last step is asked alone"]
+        there = self._model_parameters
+        if name not in there:
+            raise SuiteError(
+                f"the suite {self.suite.name!r} has no parameter {name!r} that is a model{meant(name, there)}; it has "
+                f"{listed(there)}. Next: {self._command(f'{there[0]}={model}')}"
+            )
+        if config.params[name] == model and not told:
+            raise SuiteError(f"{model!r} is the locked model already. Next: {self._command('MODEL')}, with another one")
+        params = {**config.params, name: model}
+        for each, domain in self.suite.space.conditions.get(model, {}).items() if name == "model" else ():
+            value = domain.value if isinstance(domain, Constant) else params.get(each)
+            if each != TEMPERATURE_OR_TOP_P and value != params.get(each):
+                told.append(f"{each}={value!r}, as the suite declares for this model")
+                given = overlaid({key: Constant(old) for key, old in params.items()}, {each: Constant(value)})
+                params = {key: old.to_plain() for key, old in given.items()}
+        return replace(config, params=params), tuple(told)
+
+    async def _asked(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
+        """The configuration over the guard's rows; parameters that the model refuses are translated."""
+        live = self.means.live(ledger, cached=str(self.suite.seed))
+        source = self.means.runs(live, live=live)
+        self.listen(Started(self.suite.name, "live", len(self.examples)))
+        changes: dict[str, Change] = {}
+        try:
+            while True:
+                config, told = await self._probed(live, config, told, changes)
+                collector = Collector(source)
+                evaluation = await self.means.evaluate(self.rows(config), self.grader, collector)
+                lost = evaluation.unknown
+                change = _change(config, lost[0].error or "", changes) if len(lost) == len(evaluation.results) else None
+                if change is None:  # in batches refusals are seen only here
+                    break
+                config, told = _changed(config, told, *change, changes)
+        finally:
+            await source.aclose()
+            self.listen(Finished(self.suite.name, ledger.spent))
+        return self._judged(target, config, told, evaluation, collector.gathered)
+
+    async def _probed(
+        self, live: Any, config: Config, told: tuple[str, ...], changes: dict[str, Change]
+    ) -> tuple[Config, tuple[str, ...]]:
+        """One row, asked alone, so that a refusal is found before all are asked; its answer is in the cache.
+
+        Raises:
+            EndpointError: there is no such model.
+        """
+        if config.runs_task or self.means.settings.batch:  # a task makes its requests itself; a batch takes hours
+            return config, told
+        while True:
+            try:
+                await live.complete(next(self.rows(config).requests()))
+            except EndpointError:
+                raise
+            except CompletionError as error:
+                if (change := _change(config, str(error), changes)) is None:
+                    return config, told
+                config, told = _changed(config, told, *change, changes)
+            else:
+                return config, told
+
+    async def _tuned(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
+        """The suite searched with this model alone, within its budgets; then the winner over the guard's rows."""
+        assert self.search is not None  # noqa: S101  # ``_one`` has looked
+        live, changes = self.means.live(ledger, cached=str(self.suite.seed)), dict[str, Change]()
+        try:
+            config, told = await self._probed(live, config, told, changes)
+        finally:
+            await live.aclose()
+        suite = _restricted(self.suite, *self._named(target), changes)
+        kept: list[Gathered] = []
+        digest = hashlib.sha256(target.encode("utf-8", "replace")).hexdigest()[:8]
+        log = self.means.settings.root / ".llmtune" / "studies" / f"{suite.name}.{digest}.jsonl"
+        mode = replace(self.search(suite, log), ledger=ledger)
+        study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: kept.append(gathered))
+        found = self._judged(target, study.winner, (*told, *study.notes), evaluation, kept[0] if kept else Gathered())
+        return replace(found, study=study.summary)
+
+    # -- how it is judged
+
+    def _judged(
+        self, target: str, config: Config, told: tuple[str, ...], evaluation: Evaluation, gathered: Gathered
+    ) -> Moved:
+        suite, criteria = self.suite, self.criteria
+        unmoved = config.runs_task and not _calls_of(evaluation, self._named(target)[1])
+        base = Migration(target, "cannot be told", "", evaluation.config, told, margin=_margin(criteria))
+        base = replace(
+            base,
+            cost_before=self.before.inference_cost,
+            cost=evaluation.inference_cost,
+            latency_before=_latency(self.before),
+            latency=_latency(evaluation),
+            confidence=1 - (criteria.alpha or ALPHA),
+        )
+        whole = Lock.of(suite.name, self.before, prices={}, fingerprints={}, key=self.columns.key)
+        comparison = compare(
+            evaluation,
+            match(self.examples, whole, self.columns.key),
+            metric=criteria.metric,
+            mode=criteria.mode,
+            aggregate=suite.aggregator,
+            columns=self.columns,
+            fresh=True,
+        )
+        if unmoved or comparison is None or not conclusive(evaluation, criteria.max_unknown):
+            why = f"no call of the task asked {self._named(target)[1]}; name the parameter: {self._command('PARAMETER=MODEL')}"
+            if not unmoved:
+                base = replace(base, cost=None if comparison is None else base.cost)
+                error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
+                why = f"{len(evaluation.unknown)} of {counted(len(evaluation.results), 'row')} have no answer: {error}"
+            return Moved(replace(base, sentence=f"{target} cannot be told: {why}"), config, evaluation, gathered)
+        gates = judge(evaluation, criteria.against_nothing(), aggregate=suite.aggregator).failed_gates
+        broken = [gate.sentence for gate in gates]
+        found = self._verdict(base, comparison, evaluation)
+        words = [found.sentence, *(f"but {sentence}" for sentence in broken), _money(found), _seconds(found)]
+        found = replace(found, sentence="; ".join(filter(None, words)), broken=bool(broken))
+        return Moved(found, config, evaluation, gathered)
+
+    def _verdict(self, base: Migration, comparison: Comparison, evaluation: Evaluation) -> Migration:
+        """Which side of the margin the drop lies on, and with which confidence."""
+        shared, metric = comparison.shared, self.criteria.metric
+        old = {each.example.id: each.grade.metrics for each in self.before.results if each.grade}
+        pairs = [
+            (round(old[each.example.id][metric], 6), round(each.grade.metrics[metric], 6))
+            for each in evaluation.results
+            if each.grade and metric in each.grade.metrics and metric in old.get(each.example.id, ())
+        ]
+        sides = [before for before, _ in pairs], [now for _, now in pairs]
+        worse_first = sides if self.criteria.mode == "max" else sides[::-1]
+        bounds = drop_bounds(*worse_first, self.suite.aggregator, base.confidence)
+        found = replace(
+            base,
+            before=Measured.of(shared.before, self.before.intervals.get(metric)),
+            now=Measured.of(shared.now, evaluation.intervals.get(metric)),
+            rows=shared.rows,
+            drop=Measured.of(shared.drop, bounds),
+            lost=shared.lost,
+            gained=shared.gained,
+            p_value=shared.p_value,
+            flips=comparison.flips,
+        )
+        was, now = apart(shared.before, shared.now)
+        figures = (
+            f"{metric} {was} -> {now} over {counted(shared.rows, 'row')} ({shared.lost} lost, {shared.gained} gained, exact "
+            f"McNemar p = {number(shared.p_value)}); with {100 * base.confidence:.3g} % confidence it is "
+        )
+        own = self.criteria.max_drop is not None
+        allowed = (
+            f"max_drop allows {number(base.margin)}"
+            if own
+            else f"{number(base.margin)} is allowed (no max_drop is set)"
+        )
+        if bounds.high <= base.margin:
+            said = f"{base.model} keeps quality: {figures}{_at_most(bounds)}, and {allowed}"
+            return replace(found, verdict="keeps quality", sentence=said)
+        if bounds.low > base.margin:
+            said = f"{base.model} is worse: {figures}worse by {number(bounds.low)} at least, and {allowed}"
+            return replace(found, verdict="worse", sentence=said)
+        needed = rows_needed(*worse_first, shared.drop, base.margin, base.confidence)
+        would = f"{needed:,} would do" if needed else "more would hardly do, for the drop is about what is allowed"
+        said = f"{base.model} cannot be told with {counted(shared.rows, 'row')}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
+        return replace(found, sentence=said, needed=needed)
+
+
+def _margin(criteria: Criteria) -> float:
+    return MARGIN if criteria.max_drop is None else criteria.max_drop
+
+
+def _latency(evaluation: Evaluation) -> tuple[float, float] | None:
+    found = [evaluation.metrics.get(f"latency_p{part}") for part in (50, 95)]
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def _calls_of(evaluation: Evaluation, model: str) -> bool:
+    """Whether a run asked a model; of very many rows nobody keeps the calls."""
+    runs = [run for result in evaluation.results for run in result.runs]
+    return not runs or any(call.model == model for run in runs for call in run.calls)
+
+
+def _at_most(bounds: Interval) -> str:
+    if bounds.high > 0:
+        return f"at most {number(bounds.high)} worse"
+    return f"better by {number(-bounds.high)} at least" if bounds.high < 0 else "no worse"
+
+
+def _money(found: Migration) -> str:
+    if found.cost is None or found.cost_before is None:
+        return ""
+    before, now = (dollars(1000 * amount, 3) for amount in (found.cost_before, found.cost))
+    share = f" ({100 * (float(found.cost / found.cost_before) - 1):+.3g} %)" if found.cost_before else ""
+    return f"{before} -> {now} per 1,000 instances{share}"
+
+
+def _seconds(found: Migration) -> str:
+    if found.latency is None or found.latency_before is None:
+        return ""
+    parts = zip(("p50", "p95"), found.latency_before, found.latency, strict=True)
+    return "latency " + ", ".join(f"{name} {number(before, 2)} -> {number(now, 2)} s" for name, before, now in parts)
+
+
+# -- parameters that a model refuses
+
+
+def _change(config: Config, message: str, changes: Mapping[str, Change]) -> tuple[str, Change] | None:
+    """What to do about a refusal; None where it is about no parameter, or that was tried."""
+    sent = {name: value for name, value in config.params.items() if name not in ("model", "n")}
+    found = refused_parameter(message, sent)
+    if found is None or len(changes) >= _MOST_CHANGES:
+        return None
+    name, most = found
+    value = sent[name]
+    if most is not None and isinstance(value, (int, float)) and most < value and not isinstance(value, bool):
+        return name, most
+    if name not in _LENGTHS:
+        return name, None
+    return None if _LENGTHS[name] in changes else (name, _LENGTHS[name])  # an answer's length stays bounded
+
+
+def _changed(
+    config: Config, told: tuple[str, ...], name: str, change: Change, changes: dict[str, Change]
+) -> tuple[Config, tuple[str, ...]]:
+    """The configuration as the model takes it, and what is told of it."""
+    changes[name] = change
+    params = dict(config.params)
+    value = params.pop(name)
+    if change is None:
+        said = f"{name}={value} was left out: the model refuses it"
+    elif isinstance(change, str):
+        params[change] = value
+        said = f"{name}={value} was sent as {change}: the model refuses the name"
+    else:
+        params[name] = int(change) if isinstance(value, int) else change
+        said = f"{name}={value} was lowered to {params[name]}: the model takes no more"
+    return replace(config, params=params), (*told, said)
+
+
+def _restricted(suite: Suite, name: str, model: str, changes: Mapping[str, Change]) -> Suite:
+    """The suite with one model to choose, and without what it refuses."""
+    space = suite.space
+    if name == "model":
+        own = dict(space.conditions.get(model, {}))
+        for each, change in changes.items():
+            own |= _domains(space.for_model(model), each, change)
+        space = replace(space, models=(model,), conditions={model: own} if own else {})
+    else:
+        space = replace(space, parameters={**space.parameters, name: Models((model,))})
+    made = copy.copy(suite)
+    object.__setattr__(made, "space", space)
+    return made
+
+
+def _domains(domains: Mapping[str, Domain], name: str, change: Change) -> dict[str, Domain]:
+    """What takes the place of a refused parameter's domain."""
+    if change is None:
+        return {each: Constant(None) for each in (_RANDOM if name in _RANDOM else (name,))}
+    if isinstance(change, str):
+        return {change: domains[name]} if name in domains else {}
+    if name in domains:
+        return {name: _limited(domains[name], change)}
+    either = domains.get(TEMPERATURE_OR_TOP_P)
+    if not isinstance(either, OneOf):
+        return {}
+    branches = [
+        {each: _limited(domain, change) if each == name else domain for each, domain in branch.items()}
+        for branch in either.branches
+    ]
+    return {TEMPERATURE_OR_TOP_P: OneOf(tuple(branches))}
+
+
+def _limited(domain: Domain, most: float) -> Domain:
+    if isinstance(domain, Range):
+        if domain.top <= most:
+            return domain
+        if domain.whole:
+            return replace(domain, high=int(most) + 1) if domain.low <= most else Constant(int(most))
+        return Uniform(domain.low, most) if domain.low < most else Constant(most)
+    options = domain.options if isinstance(domain, Choice) else (domain.to_plain(),)
+    kept = [option for option in options if not isinstance(option, (int, float)) or option <= most]
+    return Choice(tuple(kept)) if kept else Constant(most)

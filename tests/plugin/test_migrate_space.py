@@ -1,0 +1,44 @@
+"""The search space of one model, without what it refuses."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pytest_llmtune import Suite, lograndint, uniform
+from pytest_llmtune.suite.domains import Choice, Constant
+from pytest_llmtune.types import Evaluation, Example, ExampleResult, ModelCall, TaskRun
+from pytest_llmtune.workflow.migrate import _calls_of, _restricted
+
+KEYS = {"name": "a", "dataset": [{"question": "q", "answer": "a"}], "prompt": "{question}", "grader": "exact"}
+
+
+def domains(suite: Suite, **changes: str | float | None) -> dict[str, object]:
+    made = _restricted(suite, "model", "new", changes)
+    assert made.space.models == ("new",)
+    assert suite.space.models == ("old",)
+    return dict(made.space.for_model("new"))
+
+
+def test_refused_parameters_leave_the_space() -> None:
+    """The default space: randomness goes whole, a length changes its name, bounds are lowered."""
+    suite = Suite(**KEYS, model="old", max_tokens=lograndint(50, 1000), stop=[None, "a"])
+    found = domains(suite, temperature=None, max_tokens="max_completion_tokens")
+    assert found.keys() == {"max_completion_tokens", "n", "stop"}
+    found = domains(suite, temperature=1.0, max_tokens=100.0)
+    assert found["max_tokens"] == lograndint(50, 101)
+    assert found["temperature_or_top_p"].branches[0]["temperature"] == uniform(0, 1)  # type: ignore[attr-defined]
+    assert domains(suite, max_tokens=20.0)["max_tokens"] == Constant(20)
+
+
+def test_choices_and_constants_are_lowered() -> None:
+    suite = Suite(**KEYS, model="old", temperature=[0, 1, 2], max_tokens=500)
+    assert domains(suite, temperature=1.0)["temperature"] == Choice((0, 1))
+    assert domains(suite, max_tokens=100.0)["max_tokens"] == Constant(100.0)
+
+
+def test_a_task_that_never_asks_the_model_tells_nothing() -> None:
+    run = TaskRun(1, "4", calls=(ModelCall(1, "old"),))
+    result = ExampleResult(Example("a", 0, {}), "ok", None, runs=(run,))
+    evaluation = Evaluation({}, (result,), {}, {}, Decimal(0), Decimal(0))
+    assert _calls_of(evaluation, "old")
+    assert not _calls_of(evaluation, "new")

@@ -14,7 +14,7 @@ from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.text import dollars, meant, number
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading import check_aggregated, judges_of, resolve
+from pytest_llmtune.grading import accepts, check_aggregated, judges_of, resolve
 from pytest_llmtune.guard.evaluation import evaluation_of
 from pytest_llmtune.guard.outcome import SuiteLocation
 from pytest_llmtune.money.ledger import Ledger
@@ -280,7 +280,7 @@ async def _steps(source: LiveSource, config: Config, row: Mapping[str, Any]) -> 
         if request.escalation is None:
             return replace(completion, paid=paid)
         accept = request.escalation.accept
-        if accept.accepts(_votes(accept.grader, texts, row), texts):
+        if accepts(accept, _votes(accept.grader, texts, row), texts):
             return replace(completion, paid=paid)
         request = request.escalation.request
 

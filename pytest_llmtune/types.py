@@ -104,18 +104,20 @@ class Accept:
     """Pattern that every answer must match (``re.search``)."""
     grader: Any = None
     """How answers are read for the vote, as a suite declares it; None: by equal text. A suite uses its own grader."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema that every answer must fit."""
+    function: Any = None
+    """Called with the text of each answer; False: it is refused. Locked as ``{"callable": "module:name"}``."""
 
-    def accepts(self, votes: Sequence[int], texts: Sequence[str]) -> bool:
-        """Whether the answers are accepted.
+    def is_clear(self, votes: Sequence[int], answers: int) -> bool:
+        """Whether the most frequent answer leads the next by the margin.
 
         Args:
             votes: count of each readable answer, most frequent first.
-            texts: all answers.
+            answers: count of all answers.
         """
-        if not votes or (self.regex is not None and not all(re.search(self.regex, text) for text in texts)):
-            return False
-        lead = votes[0] - (votes[1] if len(votes) > 1 else 0)
-        return lead >= self.margin * len(texts) - 1e-9
+        lead = votes[0] - (votes[1] if len(votes) > 1 else 0) if votes else 0
+        return bool(votes) and lead >= self.margin * answers - 1e-9
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_llmtune.guard.lockfile import Lock
 
@@ -43,6 +43,49 @@ def complete(client, row):
 '''
 
 
+_CASCADE = '''\
+"""The locked cascade of the suite {suite}. Written by `llmtune export`; do not edit.
+
+    answers = complete(client, row{read})  # an openai.OpenAI client; a mapping from column to value
+"""
+
+import re
+from collections import Counter
+
+STEPS = {config}
+
+
+def messages(step, row):
+    """The chat messages for one row: a mapping from column to value."""
+    template = step.get("messages") or [{{"role": "user", "content": step["prompt"]}}]
+    return [{{**one, "content": _filled(one["content"], row)}} for one in template]
+
+
+def _filled(content, row):
+    return content.format_map(row) if isinstance(content, str) else content
+
+
+def complete(client, row, {signature}):
+    """The answers of the first step whose vote is clear, as texts, else those of the last.
+
+    ``read`` gives what of an answer is voted on, None where it cannot be read; the suite's grader is {grader}.
+    """
+    for step in STEPS:
+        parameters = {{name: value for name, value in step.items() if name not in ("prompt", "messages", "accept")}}
+        found = client.chat.completions.create(messages=messages(step, row), **parameters)
+        answers = [choice.message.content or "" for choice in found.choices]
+        if "accept" not in step or _accepts(step["accept"], answers, read):
+            return answers
+
+
+def _accepts(rule, answers, read):
+    votes = Counter(key for key in map(read, answers) if key is not None).most_common(2)
+    lead = votes[0][1] - (votes[1][1] if len(votes) > 1 else 0) if votes else -1
+    fits = all(re.search(rule["regex"], answer) for answer in answers) if "regex" in rule else True
+    return lead >= rule.get("margin", 0) * len(answers) - 1e-9 and fits
+'''
+
+
 def as_json(lock: Lock) -> str:
     """The configuration as in the lock file, with the suite's name and its baseline."""
     data = {
@@ -54,19 +97,38 @@ def as_json(lock: Lock) -> str:
 
 
 def as_python(lock: Lock) -> str:
-    """A module with ``CONFIG``, ``messages(row)`` and ``complete(client, row)``.
+    """A module with ``CONFIG``, ``messages(row)`` and ``complete(client, row)``; of a cascade ``complete(client, row, read)``.
 
     Raises:
-        LLMTuneError: the prompt is a function of the project, or the configuration is not one request.
+        LLMTuneError: the prompt is a function of the project, or a schema or function decides a cascade.
     """
     config = dict(lock.config)
-    if "cascade" in config:
-        raise LLMTuneError(f"{lock.suite} is a cascade; export it with --to=json")
-    _check(lock.suite, config)
+    steps = config.get("cascade", [config])
+    for step in steps:
+        _check(lock.suite, step)
     name = re.sub(r"[^\w.-]", "_", lock.suite)  # the file may come from a stranger: a name is no code
-    text = _MODULE.format(suite=name, config=pformat(config, width=110, sort_dicts=False))
+    if "cascade" in config:
+        text = _cascade(lock.suite, name, steps)
+    else:
+        text = _MODULE.format(suite=name, config=pformat(config, width=110, sort_dicts=False))
     compile(text, f"{lock.suite}.py", "exec")  # what is written can be imported
     return text
+
+
+def _cascade(suite: str, name: str, steps: Sequence[Mapping[str, Any]]) -> str:
+    rules = [step["accept"] for step in steps[:-1]]
+    if any({"schema", "function"} & rule.keys() for rule in rules):
+        raise LLMTuneError(f"{suite} is a cascade that a schema or a function decides; export it with --to=json")
+    grader = next((rule["grader"] for rule in rules if rule.get("grader")), None)
+    whole = grader is None  # else only the app can read what is voted on
+    shown = [{**step, "accept": {k: v for k, v in step["accept"].items() if k != "grader"}} for step in steps[:-1]]
+    return _CASCADE.format(
+        suite=name,
+        config=pformat([*shown, steps[-1]], width=110, sort_dicts=False),
+        read="" if whole else ", read",
+        signature="read=lambda answer: answer.strip() or None" if whole else "read",
+        grader=re.sub(r"[^\w.:{}\[\]', -]", "_", str(grader)),
+    )
 
 
 def _check(suite: str, config: Mapping[str, Any]) -> None:

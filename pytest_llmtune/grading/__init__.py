@@ -2,19 +2,21 @@
 
 from pytest_llmtune.grading.base import VOTES, Grader, check_vote, grade_answers
 from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of
-from pytest_llmtune.grading.registry import BUILT_IN, resolve
+from pytest_llmtune.grading.registry import BUILT_IN, accepts, fits, resolve
 from pytest_llmtune.grading.reliability import with_reliability
 
 __all__ = [
     "BUILT_IN",
     "VOTES",
     "Grader",
+    "accepts",
     "cautions_of",
     "check",
     "check_aggregated",
     "check_metric",
     "check_named",
     "check_vote",
+    "fits",
     "grade_answers",
     "judges_of",
     "resolve",

@@ -1,9 +1,10 @@
-"""Resolve what a suite calls its grader."""
+"""Resolve what a suite calls its grader, and what a cascade accepts."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -19,9 +20,12 @@ from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader, Functio
 from pytest_llmtune.grading.reasoning import marks_of
 
 if TYPE_CHECKING:
-    from pytest_llmtune.grading.base import BuiltIn
+    from collections.abc import Callable, Sequence
 
-__all__ = ["BUILT_IN", "built_in", "resolve"]
+    from pytest_llmtune.grading.base import BuiltIn
+    from pytest_llmtune.types import Accept
+
+__all__ = ["BUILT_IN", "accepts", "built_in", "fits", "resolve"]
 
 
 BUILT_IN: Mapping[str, str] = {
@@ -154,3 +158,41 @@ _SCALARS: Mapping[str, tuple[tuple[type, ...], str]] = {
 }
 _OPTION = {"reference_column": "reference", "alias": "name"}
 """Fields whose option goes by another name: ``reference`` is a method and ``name`` a property."""
+
+
+def fits(accept: Accept) -> Callable[[str], bool]:
+    """Whether one answer fulfils what a cascade's step asks of each, beside the vote.
+
+    Raises:
+        SuiteError: when it is called, the step's function is not there, or raises.
+    """
+    schema = None if accept.schema is None else resolve({"json": {"schema": accept.schema}})
+    pattern = None if accept.regex is None else re.compile(accept.regex)
+
+    def fit(text: str) -> bool:
+        if pattern is not None and not pattern.search(text):
+            return False
+        if schema is not None and not schema.answers([text], {})[0].correct:
+            return False
+        if accept.function is None:
+            return True
+        if not callable(accept.function):
+            raise SuiteError(
+                f"accept of a cascade's step is the function {shown(accept.function)}, which is in the suite; give its Config"
+            )
+        try:
+            return bool(accept.function(text))
+        except Exception as error:
+            raise SuiteError(f"accept of a cascade's step raised {type(error).__name__}: {error}") from error
+
+    return fit
+
+
+def accepts(accept: Accept, votes: Sequence[int], texts: Sequence[str]) -> bool:
+    """Whether the answers of a cascade's step are accepted.
+
+    Args:
+        votes: count of each readable answer, most frequent first.
+        texts: all answers.
+    """
+    return accept.is_clear(votes, len(texts)) and all(map(fits(accept), texts))

@@ -15,6 +15,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
+from pytest_llmtune.grading import accepts
 from pytest_llmtune.grading.base import JUDGED, LABELLED
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.reliability import ROW_RATE
@@ -193,7 +194,7 @@ async def _graded(
     grade = await _grade(grader, completion, example, meter)
     cascade, escalated = request.escalation is not None, 0.0
     while (following := request.escalation) is not None:
-        if following.accept.accepts([count for _, count in grade.votes], [one.judged for one in completion.choices]):
+        if accepts(following.accept, [count for _, count in grade.votes], [one.judged for one in completion.choices]):
             break
         request, escalated = following.request, 1.0
         completion = await meter.ask(request)

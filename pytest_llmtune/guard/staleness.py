@@ -131,7 +131,7 @@ class BaselineConfig:
         """
         templates = suite.space.templates
         if "cascade" in lock.config:  # a step with a changed prompt is outside the space and needs a new search
-            return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader))
+            return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader, suite.cascade))
         if suite.space.writes and lock.fingerprints.get("prompt_index") == "written":  # by a search; it is here alone
             return cls(Config.from_lock({**lock.config}, templates))
         known = {template.fingerprint: template for template in templates}

@@ -424,6 +424,11 @@ _PROPOSE = {
     "required": ["propose"],
     "additionalProperties": False,
 }
+_STEP = {
+    "type": "object",
+    "properties": {"model": {"type": ["string", "array"]}, "accept": {"type": "object"}},
+    "additionalProperties": False,
+}
 _SHOTS = {"type": "integer", "minimum": 0}
 _FUNCTION = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
 _MARKS = {
@@ -749,11 +754,14 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "cascade",
-        flag(),
+        anything(
+            {"anyOf": [{"type": "boolean"}, _STEP, {"type": "array", "items": _STEP, "minItems": 2, "maxItems": 2}]}
+        ),
         False,
         "Whether the search may choose a cascade: a cheap configuration votes, and a more expensive one answers the rows "
-        "without a clear vote.",
-        type="bool",
+        "without a clear vote. `{accept: {regex, schema, function or margin}}`: what the cheap answers must fulfil too; "
+        "a list of two steps: which `model` each may have.",
+        type="bool | Mapping[str, Any] | Sequence[Mapping[str, Any]]",
     ),
     Key(
         "base_url",

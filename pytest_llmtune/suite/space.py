@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.functions import qualified_name
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
+from pytest_llmtune.suite.cascade import CascadeSteps, read_accept
 from pytest_llmtune.suite.declaration import MISSING
 from pytest_llmtune.suite.domains import (
     LISTS,
@@ -111,12 +112,26 @@ class Config:
             return request
         return replace(request, escalation=Escalation(self.accept, self.following.request(row)))
 
-    def read_by(self, grader: Any) -> Config:
-        """A cascade whose votes use this grader, as declared; any other configuration unchanged."""
+    def read_by(self, grader: Any, cascade: bool | CascadeSteps = True) -> Config:
+        """A cascade whose votes use this grader and whose answers are refused by this function, as declared.
+
+        Any other configuration is unchanged.
+
+        Raises:
+            SuiteError: its function is another.
+        """
         if self.accept is None or self.following is None:
             return self
         plain = grader if isinstance(grader, (str, Mapping)) else None
-        return replace(self, accept=replace(self.accept, grader=plain), following=self.following.read_by(grader))
+        own = cascade.accept.function if isinstance(cascade, CascadeSteps) else None
+        if (function := self.accept.function) is not None:
+            if _named(function) != _named(own):
+                raise SuiteError(
+                    f"the locked cascade uses the function {shown(_named(function))}, which the suite does not have"
+                )
+            function = own
+        accept = replace(self.accept, grader=plain, function=function)
+        return replace(self, accept=accept, following=self.following.read_by(grader, cascade))
 
     def asked(self, example: Example) -> CompletionRequest:
         """The request for an example: completions of its prompt, or runs of the suite's task.
@@ -136,8 +151,7 @@ class Config:
         plain = {**self.params, self.template.kind: self.template.to_lock()}
         if self.following is None or self.accept is None:
             return plain
-        accept = {"margin": self.accept.margin, "regex": self.accept.regex, "grader": self.accept.grader}
-        own = {**plain, "accept": {name: value for name, value in accept.items() if value is not None}}
+        own = {**plain, "accept": _rules(self.accept)}
         rest = self.following.to_lock()
         return {"cascade": [own, *rest.get("cascade", [rest])]}
 
@@ -146,7 +160,8 @@ class Config:
         """SHA-256 (hex): equal for configurations with the same requests."""
         parts: list[Any] = [self.params, self.template.fingerprint]
         if self.following is not None and self.accept is not None:
-            parts += [[self.accept.margin, self.accept.regex], self.following.key]
+            rules = {name: rule for name, rule in _rules(self.accept).items() if name in ("schema", "function")}
+            parts += [[self.accept.margin, self.accept.regex, *([rules] if rules else [])], self.following.key]
         text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -156,8 +171,9 @@ class Config:
         own = ", ".join(f"{name}={shown(value, 40)}" for name, value in self.params.items())
         if self.following is None or self.accept is None:
             return own
-        rule = f"lead < {self.accept.margin:g}" + (f" or not {self.accept.regex!r}" if self.accept.regex else "")
-        return f"{own}; if {rule}: {self.following.label}"
+        rules = [f"not {name}" for name in _rules(self.accept) if name in ("schema", "function")]
+        rules += [f"not {self.accept.regex!r}"] if self.accept.regex else []
+        return f"{own}; if {' or '.join([f'lead < {self.accept.margin:g}', *rules])}: {self.following.label}"
 
     @classmethod
     def from_lock(cls, mapping: Mapping[str, Any], templates: Sequence[Template] = ()) -> Config:
@@ -195,27 +211,24 @@ class Config:
         found = cls.from_lock(steps[-1], templates)
         for step in reversed(steps[:-1]):
             own = cls.from_lock({name: value for name, value in step.items() if name != "accept"}, templates)
-            found = cls(own.params, own.template, _accept(step.get("accept")), found)
+            found = cls(own.params, own.template, read_accept(step.get("accept")), found)
         return found
 
 
-def _accept(locked: Any) -> Accept:
-    """Read a step's ``accept`` from a lock file.
+def _rules(accept: Accept) -> dict[str, Any]:
+    """What is given of it, as the lock file keeps it."""
+    rules = {
+        "margin": accept.margin,
+        "regex": accept.regex,
+        "grader": accept.grader,
+        "schema": accept.schema,
+        "function": _named(accept.function),
+    }
+    return {name: value for name, value in rules.items() if value is not None}
 
-    Raises:
-        SuiteError: it is invalid.
-    """
-    if not isinstance(locked, Mapping) or not locked or locked.keys() - {"margin", "regex", "grader"}:
-        raise SuiteError(f"accept of a cascade's step is {shown(locked)}; valid: margin (0 to 1), regex, grader")
-    margin, pattern = locked.get("margin", 0.0), locked.get("regex")
-    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin <= 1:
-        raise SuiteError(f"margin of a cascade's step is {shown(margin)}; valid: a number from 0 to 1")
-    if pattern is not None:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise SuiteError(f"regex of a cascade's step is {shown(pattern)}: {error}") from None
-    return Accept(float(margin), pattern, locked.get("grader"))
+
+def _named(function: Any) -> Any:
+    return {"callable": qualified_name(function)} if callable(function) else function
 
 
 def _template(kind: str, locked: Any, templates: Sequence[Template]) -> Template:

@@ -12,6 +12,7 @@ from pytest_llmtune._util.text import listed, meant, shown
 from pytest_llmtune.data.dataset import Dataset, check_source, load
 from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.errors import SuiteError, problem_of
+from pytest_llmtune.suite.cascade import CascadeSteps, read_cascade
 from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.declaration import Declaration, Problems, read_keys, read_thresholds
 from pytest_llmtune.suite.keys import COSTS, METRICS, SCORES, Aggregate, aggregator, check_name
@@ -137,8 +138,8 @@ class Suite:
     """If cost is preferred: how far below the best score the cheapest may be."""
     shots: tuple[int, ...]
     """Numbers of example rows in a prompt, to choose from; empty: none."""
-    cascade: bool
-    """Whether a cascade may win."""
+    cascade: bool | CascadeSteps
+    """Whether a cascade may win, and of which steps."""
     base_url: str | None
     endpoints: Any
     """As declared; may contain keys."""
@@ -341,6 +342,9 @@ def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration)
     values["space"] = space = read_space(mapping, values, declaration, problems)
     if space is not None:
         values["baselines"] = read_baselines(values, space, declaration, problems)
+        values["cascade"] = problems.attempt(
+            read_cascade, values["cascade"], space.models, declaration.base_dir, declaration.root, path=("cascade",)
+        )
     check_enough(space, (values["metric"] or "", *(gate.metric for gate in values["thresholds"])), problems)
     check_whole(values, problems)
     problems.raise_any(declaration)

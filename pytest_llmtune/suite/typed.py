@@ -105,8 +105,8 @@ class SuiteKeys(TypedDict, total=False):
     """Which configuration wins: the best score; the cheapest `within` of it; or the best score, with the Pareto front of score and cost in the lock file."""
     within: float | None
     """With `prefer: cost`: how far the score may be below the best, absolute."""
-    cascade: bool | None
-    """Whether the search may choose a cascade: a cheap configuration votes, and a more expensive one answers the rows without a clear vote."""
+    cascade: bool | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+    """Whether the search may choose a cascade: a cheap configuration votes, and a more expensive one answers the rows without a clear vote. `{accept: {regex, schema, function or margin}}`: what the cheap answers must fulfil too; a list of two steps: which `model` each may have."""
     base_url: str | None
     """The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`."""
     endpoints: str | Sequence[Mapping[str, Any]] | None

@@ -11,17 +11,19 @@ import math
 import random
 import statistics
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune.grading import fits
 from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.cascade import CascadeSteps
 from pytest_llmtune.tuning.allocation import Candidate, CellRequest
 from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.selection import ranked, scores_of
-from pytest_llmtune.types import Accept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.tuning.allocation import Allocator, Trial
@@ -76,7 +78,7 @@ class Cascade:
 def may_cascade(suite: Suite, race: Allocator) -> bool:
     """Whether a cascade may win: votes are compared, costs matter, and steps are completions."""
     voted = race.pool.scorer.by_answer and race.sign > 0
-    return suite.cascade and voted and race.budget is not None and not suite.space.runs_task
+    return bool(suite.cascade) and voted and race.budget is not None and not suite.space.runs_task
 
 
 def set_aside(suite: Suite, race: Allocator) -> Decimal:
@@ -90,13 +92,14 @@ async def prepare(search: Search) -> bool:
     race = search.race
     best = ranked(race)
     search.aside = Decimal(0)
-    lasts = _last_steps(race, best[0], hope=1.0) if best else []
-    firsts = _first_steps(race)
+    steps = _steps(search.suite)
+    lasts = _last_steps(race, best[0], steps, hope=1.0) if best else []
+    firsts = _first_steps(race, steps)
     if not lasts or not firsts:
         return False
     rows, trials = range(len(race.order)), [one.entrant for one in lasts]
     await _ask(search, [_whole(trial, row) for row in rows[: len(rows) // 4] for trial in trials])
-    for one in _last_steps(race, best[0], trials, hope=0.5)[:1]:
+    for one in _last_steps(race, best[0], steps, trials, hope=0.5)[:1]:
         await _ask(search, [_whole(one.entrant, row) for row in rows])
     for one in firsts:
         await _ask(search, [CellRequest(one.entrant, row, min(one.n, _DEEPEST)) for row in rows])
@@ -119,7 +122,7 @@ async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
 
 
 def _last_steps(
-    race: Allocator, best: Ranked, among: Sequence[Trial] | None = None, hope: float = 0.0
+    race: Allocator, best: Ranked, steps: CascadeSteps, among: Sequence[Trial] | None = None, hope: float = 0.0
 ) -> list[Candidate]:
     """One answer of trials that may be better than the best affordable configuration, whatever they cost.
 
@@ -129,6 +132,8 @@ def _last_steps(
     """
     found = []
     for trial in race.entrants if among is None else among:
+        if steps.last and trial.arm.model not in steps.last:
+            continue
         n = trial.arm.family.counts[0]
         cost = race.costs.estimate(trial.arm, n)
         if (
@@ -143,13 +148,15 @@ def _last_steps(
     return [one for one, _ in better if one.entrant.arm.region != own][:_LAST]
 
 
-def _first_steps(race: Allocator) -> list[Candidate]:
+def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
     """Affordable trials with as many answers as leave something of the inference budget: the best, and the best warm ones.
 
     At low temperatures all answers are the same, and their vote says nothing of how sure it is.
     """
     found: dict[int, Candidate] = {}
     for one in race.candidates(0.0, asked=1):
+        if steps.first and one.entrant.arm.model not in steps.first:
+            continue
         if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * (race.budget or math.inf):
             found[one.entrant.place] = one  # numbers of answers grow
     warm = [one for one in found.values() if _is_warm(one.entrant)]
@@ -215,9 +222,11 @@ def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
 def _cascades(race: Allocator, suite: Suite, best: Ranked) -> Iterator[Cascade]:
     enough = min(_ROWS, len(race.order))
     asked = [trial for trial in race.entrants if len(trial.asked) >= enough]
-    lasts = _last_steps(race, best, asked)
-    for first in _first_steps(race):
-        votes = {row: _votes(race, first.entrant, row) for row in first.entrant.asked}
+    steps = _steps(suite)
+    fit = cache(fits(steps.accept))
+    lasts = _last_steps(race, best, steps, asked)
+    for first in _first_steps(race, steps):
+        votes = {row: _votes(race, first.entrant, row, fit) for row in first.entrant.asked}
         for last in lasts:
             for n in last.entrant.arm.family.counts[:2]:
                 yield from _pairs(race, suite, first.entrant, votes, last.entrant, n)
@@ -238,12 +247,13 @@ def _pairs(  # noqa: PLR0917  # one combination
         return
     lengths = {row: statistics.fmean(sample.tokens for sample in cell.samples) for row, cell in answered.items()}
     usual = statistics.fmean(lengths.values())
+    fixed = _steps(suite).margin
     for count in first.arm.family.counts:
         rows = [row for row in answered if count in votes[row]]
         cheap = race.costs.estimate(first.arm, count)
         if cheap is None or len(rows) < min(_ROWS, len(race.order)):
             continue
-        for margin in _MARGINS:
+        for margin in _MARGINS if fixed is None else (fixed,):
             accepted = {row: [right for lead, right in votes[row][count] if lead >= margin - 1e-9] for row in rows}
             kept = {row: len(accepted[row]) / len(votes[row][count]) for row in rows}
             escalated = math.fsum(1 - kept[row] for row in rows)
@@ -264,10 +274,15 @@ def _pairs(  # noqa: PLR0917  # one combination
 
 def _config(suite: Suite, first: Trial, count: int, margin: float, following: Config) -> Config:
     own = first.arm.config(count)
-    return Config(own.params, own.template, Accept(margin), following).read_by(suite.grader)
+    accept = replace(_steps(suite).accept, margin=margin)
+    return Config(own.params, own.template, accept, following).read_by(suite.grader, suite.cascade)
 
 
-def _votes(race: Allocator, trial: Trial, row: int) -> dict[int, list[tuple[float, bool]]]:
+def _steps(suite: Suite) -> CascadeSteps:
+    return suite.cascade if isinstance(suite.cascade, CascadeSteps) else CascadeSteps()
+
+
+def _votes(race: Allocator, trial: Trial, row: int, fit: Callable[[str], bool]) -> dict[int, list[tuple[float, bool]]]:
     """For each number of answers that a row has: the lead of the most frequent one and whether it is right, by draw."""
     samples = race.pool.cell(trial.arm, race.order[row]).samples
     counts = [count for count in trial.arm.family.counts if count <= len(samples)]
@@ -276,11 +291,11 @@ def _votes(race: Allocator, trial: Trial, row: int) -> dict[int, list[tuple[floa
     for _ in range(_ORDERS if len(samples) > 1 else 1):
         order = rng.sample(samples, len(samples))
         for count in counts:
-            found[count].append(_vote(order[:count]))
+            found[count].append(_vote(order[:count], fit))
     return found
 
 
-def _vote(samples: Sequence[Sample]) -> tuple[float, bool]:
+def _vote(samples: Sequence[Sample], fit: Callable[[str], bool]) -> tuple[float, bool]:
     """The lead of the most frequent readable answer, as a share of all answers, and whether it is right."""
     seen: dict[str, int] = {}
     right: dict[str, bool] = {}
@@ -288,8 +303,8 @@ def _vote(samples: Sequence[Sample]) -> tuple[float, bool]:
         if sample.answer is not None and sample.answer.key is not None:
             seen[sample.answer.key] = seen.get(sample.answer.key, 0) + 1
             right.setdefault(sample.answer.key, sample.answer.correct)
-    if not seen:
-        return -1.0, False  # no answer could be read: never accepted
+    if not seen or not all(fit(sample.text) for sample in samples):
+        return -1.0, False  # no answer could be read, or one is refused: never accepted
     ordered = sorted(seen.items(), key=lambda item: -item[1])
     lead = ordered[0][1] - (ordered[1][1] if len(ordered) > 1 else 0)
     return lead / len(samples), right[ordered[0][0]]

@@ -164,6 +164,7 @@ class SuiteRun:
             *report.notes,
             *cautions_of(self.grader),
             *self.means.account,
+            *_escalated(report.evaluation),
             *(_raised(report.evaluation) if self.suite.task else ()),
         )
         return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
@@ -475,6 +476,14 @@ class SuiteRun:
 
     def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:
         return recording_facts(self.recording_path, self.settings, recording, missing)
+
+
+def _escalated(evaluation: Evaluation | None) -> tuple[str, ...]:
+    """The share of a cascade's rows that the more expensive step answered."""
+    share = evaluation.metrics.get("escalated") if evaluation else None
+    if share is None or evaluation is None:
+        return ()
+    return (f"the last step of the cascade answered {share:.0%} of {counted(len(evaluation.results), 'row')}",)
 
 
 def _raised(evaluation: Evaluation | None) -> tuple[str, ...]:

@@ -41,6 +41,10 @@ def answers(body: dict[str, Any]) -> list[str]:
     return [f"It is {1000 + next(GUESS) % 97 if guesses else a + b}." for _ in range(body.get("n") or 1)]
 
 
+def hard_row(row: dict[str, Any]) -> bool:
+    return hard(row["q"])
+
+
 @pytest.fixture
 def server() -> Iterator[LLMServer]:
     with LLMServer(answers) as running:
@@ -131,6 +135,57 @@ def test_a_rule_may_refuse_a_clear_vote(server: LLMServer, tmp_path: Path) -> No
     assert [body["model"] for body in server.requests] == ["cheap", "dear"]
 
 
+def sure(text: str) -> bool:
+    """Guesses are large numbers."""
+    return len(re.findall(r"\d+", text)[-1]) < 4
+
+
+@pytest.mark.parametrize("rule", [{"schema": {"type": "integer"}}, {"function": sure}])
+def test_a_schema_or_a_function_may_refuse_an_answer(server: LLMServer, tmp_path: Path, rule: dict[str, Any]) -> None:
+    """Of each answer by itself; a function that only a lock file names is not looked for."""
+    settings = Settings(root=tmp_path, base_url=server.base_url, prices=USD)
+    hard = next(row for row in ROWS if hard_row(row))
+    complete({"cascade": [cheap(1, margin=0, **rule), dear()]}, hard, settings=settings)
+    assert [body["model"] for body in server.requests] == ["cheap", "dear"]
+    locked = {"cascade": [cheap(1, function={"callable": "os:system"}), dear()]}
+    with pytest.raises(SuiteError, match="which is in the suite; give its Config"):
+        complete(locked, hard, settings=settings)
+
+
+def test_the_suite_says_which_steps_and_what_is_refused(server: LLMServer, tmp_path: Path) -> None:
+    """One answer is enough where a rule tells good ones; it is locked by name, and belongs to the suite."""
+    settings = Settings(root=tmp_path, base_url=server.base_url)
+    steps = [{"model": "cheap", "accept": {"function": sure}}, {"model": "dear"}]
+    config, study = tune(suite(n=1, cascade=steps), settings=settings)
+    assert [step.model for step in config.steps] == ["cheap", "dear"]
+    locked = config.to_lock()
+    assert locked["cascade"][0]["accept"]["function"] == {"callable": f"{__name__}:sure"}
+    assert evaluate(suite(n=1, cascade=steps), config, settings=settings).success_vote == 1
+    again = Config.from_lock(locked).read_by("numeric", suite(cascade=steps).cascade)
+    assert again.key == config.key
+    with pytest.raises(SuiteError, match="which the suite does not have"):
+        Config.from_lock(locked).read_by("numeric", suite().cascade)
+    config, study = tune(suite(n=1, cascade=[{"model": "dear"}, {"model": "cheap"}]), settings=settings)
+    assert config.following is None
+    assert study.summary.note is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([{"model": "cheap"}], "two steps"),
+        ([{"model": "other"}, {}], "is no model of the suite"),
+        ([{}, {"accept": {"margin": 1}}], "has the step"),
+        ({"accept": {"regex": "("}}, "regex of a cascade's step"),
+        ({"accept": {"function": 3}}, "function of a cascade's step"),
+    ],
+)
+def test_what_is_no_step_is_refused(given: Any, said: str) -> None:
+    """With what is valid."""
+    with pytest.raises(SuiteError, match=said):
+        suite(cascade=given)
+
+
 def test_a_good_model_that_is_affordable_needs_no_cascade(server: LLMServer, tmp_path: Path) -> None:
     """No evidence for one: it is not chosen."""
     config, study = tune(suite(inference_budget=0.01), settings=Settings(root=tmp_path, base_url=server.base_url))
@@ -161,7 +216,9 @@ def test_a_cascade_is_read_as_it_was_written() -> None:
         ([cheap(1, margin=2), dear()], "margin of a cascade's step is 2"),
         ([cheap(1, margin=True), dear()], "margin of a cascade's step is True"),
         ([cheap(1, regex="("), dear()], "regex of a cascade's step"),
-        ([cheap(1, function="os:system"), dear()], "accept of a cascade's step is"),
+        ([cheap(1, function="os:system"), dear()], "function of a cascade's step is 'os:system'"),
+        ([cheap(1, schema="x"), dear()], "schema of a cascade's step is 'x'"),
+        ([cheap(1, rule=1), dear()], "valid: margin, regex, schema, function, grader"),
         ([cheap(1), {"cascade": [cheap(1), dear()]}], "must be a configuration"),
     ],
 )

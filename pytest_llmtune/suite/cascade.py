@@ -1,0 +1,89 @@
+"""The key ``cascade``: which models may be its steps, and which answers of the first are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.functions import is_function_path, load_function
+from pytest_llmtune._util.text import InvalidError, listed, shown
+from pytest_llmtune.types import Accept
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["CascadeSteps", "read_accept", "read_cascade"]
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeSteps:
+    """What a cascade may consist of."""
+
+    first: tuple[str, ...] = ()
+    """Models of the first step; empty: any."""
+    last: tuple[str, ...] = ()
+    """Models of the last step; empty: any."""
+    accept: Accept = Accept()
+    """What the first step's answers must fulfil, beside a clear vote."""
+    margin: float | None = None
+    """The lead that a clear vote has; None: the search finds it."""
+
+
+def read_accept(raw: Any, *, declared: bool = False) -> Accept:
+    """A step's ``accept``, out of a lock file or as a suite declares it; only a suite's function is one to be loaded.
+
+    Raises:
+        InvalidError: it is none.
+    """
+    known = ("margin", "regex", "schema", "function", "grader")
+    if not isinstance(raw, Mapping) or not raw or raw.keys() - {*known}:
+        raise InvalidError(f"accept of a cascade's step is {shown(raw)}; valid: {', '.join(known)}")
+    margin, pattern, schema, function = (raw.get(name) for name in known[:-1])
+    margin = 0.0 if margin is None else margin
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin <= 1:
+        raise InvalidError(f"margin of a cascade's step is {shown(margin)}; valid: a number from 0 to 1")
+    if pattern is not None:
+        import re
+
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise InvalidError(f"regex of a cascade's step is {shown(pattern)}: {error}") from None
+    if schema is not None and not isinstance(schema, Mapping):
+        raise InvalidError(f"schema of a cascade's step is {shown(schema)}; valid: a JSON schema")
+    named = isinstance(function, Mapping) and function.keys() == {"callable"}
+    allowed = (callable(function) or is_function_path(str(function))) if declared else named or callable(function)
+    if function is not None and not allowed:
+        raise InvalidError(
+            f"function of a cascade's step is {shown(function)}; valid: a function of an answer's text, 'module:function'"
+        )
+    return Accept(float(margin), pattern, raw.get("grader"), schema, function)
+
+
+def read_cascade(raw: Any, models: Sequence[str], base_dir: Path, root: Path | None) -> bool | CascadeSteps:
+    """``True``, ``{"accept": {...}}``, or two steps: ``[{"model": "small", "accept": {...}}, {"model": "large"}]``.
+
+    Raises:
+        SuiteError: no such thing, or a model that the suite does not have.
+    """
+    if isinstance(raw, bool):
+        return raw
+    steps = [raw, {}] if isinstance(raw, Mapping) else raw
+    if not isinstance(steps, (list, tuple)) or len(steps) != 2 or not all(isinstance(one, Mapping) for one in steps):
+        raise InvalidError(f"is {shown(raw)}; valid: true, false, {{accept: {{...}}}}, or a list of two steps")
+    found = []
+    for index, step in enumerate(steps):
+        if step.keys() - {"model", *(() if index else ("accept",))}:
+            raise InvalidError(f"has the step {shown(step)}; valid: model, and in the first accept", index)
+        given = step.get("model", ())
+        several = (given,) if isinstance(given, str) else tuple(given)
+        if unknown := [name for name in several if name not in models]:
+            raise InvalidError(f"names {listed(unknown)}, which is no model of the suite: {listed(models)}", index)
+        found.append(several)
+    accept = read_accept(steps[0]["accept"], declared=True) if "accept" in steps[0] else Accept()
+    if isinstance(accept.function, str):
+        accept = replace(accept, function=load_function(accept.function, base_dir, root))
+    margin = accept.margin if "margin" in steps[0].get("accept", {}) else None
+    return CascadeSteps(found[0], found[1], accept, margin)

@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Project
 
+ROWS = 10
 SUITE: dict[str, Any] = {
     "dataset": "data.jsonl",
     "prompt": "{question}",
@@ -24,7 +25,7 @@ SUITE: dict[str, Any] = {
 SPACE: dict[str, Any] = {"model": ["good", "bad"], "num_samples": 2}
 FREE = {"prices": {"good": {"input": 0, "output": 0}, "bad": {"input": 0, "output": 0}}}
 ENDS: dict[str, list[Any]] = {
-    "tune_size": [0, 1, 0.001, 0.999, 30, 10**9],
+    "tune_size": [0, 1, 0.001, 0.999, ROWS, 10**9],
     "test_size": [1, 10**9],
     "seed": [0, 10**30],
     "num_samples": [1, -1],
@@ -49,11 +50,17 @@ ENDS: dict[str, list[Any]] = {
     "where": ["question != ''"],
     "stop": ["x", ["a", "b", "c", "d"]],
 }
+
+
+def batched(items: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 ALONE = [{key: value} for key, values in ENDS.items() for value in values]
 MEETING: list[dict[str, Any]] = [
     {"n": 200, "tune_size": 0, "test_size": 1},  # the end of the range, 10,000, takes a minute for one row
     {"tune_size": 0, "test_size": 1},
-    {"tune_size": 30, "test_size": 1},
+    {"tune_size": ROWS, "test_size": 1},
     {"tune_size": 0, "split": "hash"},
     {"tune_size": 10**9, "split": "hash"},
     {"tune_size": 0.001, "split": "hash", "stratify": "answer"},
@@ -75,7 +82,7 @@ MEETING: list[dict[str, Any]] = [
     {**SPACE, "tune_size": 0},
     {**SPACE, "tune_size": 1},
     {**SPACE, "tune_size": 1, "num_samples": 1},
-    {**SPACE, "tune_size": 30, "test_size": 1},
+    {**SPACE, "tune_size": ROWS, "test_size": 1},
     {**SPACE, "num_samples": -1},
     {**SPACE, "num_samples": -1, "optimization_budget": "1e-30"},
     {**SPACE, "num_samples": 10**9, "optimization_budget": "0.0001"},
@@ -85,25 +92,34 @@ MEETING: list[dict[str, Any]] = [
 ]
 
 
-def written(keys: dict[str, Any]) -> str:
-    given = ", ".join(f"{key}={value!r}" for key, value in {**SUITE, **keys}.items())
-    return f"import pytest\n\n@pytest.mark.llmtune({given})\ndef test_sums(llmtune):\n    llmtune.check()\n"
+TOGETHER = 10  # suites in one project: starting pytest takes longer than most of them
 
 
-@pytest.mark.parametrize("keys", [*ALONE, *MEETING], ids=str)
-def test_each_end_works_or_is_one_sentence(project: Project, keys: dict[str, Any]) -> None:
+def written(*suites: dict[str, Any]) -> str:
+    text = "import pytest\n"
+    for number, keys in enumerate(suites):
+        given = ", ".join(f"{key}={value!r}" for key, value in {**SUITE, **keys}.items())
+        text += f"\n@pytest.mark.llmtune({given})\ndef test_sums_{number}(llmtune):\n    llmtune.check()\n"
+    return text
+
+
+@pytest.mark.parametrize(
+    "suites", batched([*ALONE, *MEETING], TOGETHER), ids=lambda suites: ";".join(map(str, suites))[:60]
+)
+def test_each_end_works_or_is_one_sentence(project: Project, suites: list[dict[str, Any]]) -> None:
     """Searching and then guarding: passed, or failed with a text for people that names what to do."""
+    project.write_data([{"question": f"What is {n} plus 1?", "answer": str(n + 1)} for n in range(ROWS)])
     path = project.pytester.path / "test_sums.py"
-    path.write_text(written(keys), encoding="utf-8")
-    costs = keys.keys() & {"tune_size", "num_samples", "inference_budget", "optimization_budget", "n", "max_tokens"}
-    for mode in ([["--llm-tune-dry-run"]] if costs else []) + [["--llm-tune"], []]:
+    path.write_text(written(*suites), encoding="utf-8")
+    for mode in (["--llm-tune-dry-run"], ["--llm-tune"], []):
         result = project.run(*mode)
         text = result.stdout.str() + result.stderr.str()
         assert "Traceback" not in text
         assert "INTERNALERROR" not in text
         assert not re.search(r"^E  ", text, re.MULTILINE)  # an exception that pytest shows is none of ours
         outcomes = result.parseoutcomes()
-        assert sum(outcomes.get(word, 0) for word in ("passed", "failed", "errors", "error", "skipped")) == 1
+        ended = sum(outcomes.get(word, 0) for word in ("passed", "failed", "errors", "error", "skipped"))
+        assert ended == len(suites), text
 
 
 @pytest.mark.parametrize("value", ["10**400", "-10**400", "float('inf')", "float('nan')", "'x'", "None"])
@@ -115,6 +131,7 @@ def test_a_grader_returns_no_finite_number(project: Project, key: str, value: st
         f"    found = {{'score': float(f' {{answer}}.' in responses[0]), 'voted_answer': 'x', 'votes': 1}}\n"
         f"    return {{**found, {key!r}: {value}}} if responses[0].startswith('The') else found\n"
     )
+    project.write_data([{"question": f"What is {n} plus 1?", "answer": str(n + 1)} for n in range(ROWS)])
     path = project.pytester.path / "test_sums.py"
     path.write_text(written({"grader": "own:grade", "metric": "score"}), encoding="utf-8")
     result = project.run("--llm-tune")

@@ -22,14 +22,14 @@ from pytest_llmtune.types import Answer, Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NOTHING", "JsonAnswer", "canonical", "check_path", "pick", "read", "read_last"]
+__all__ = ["NOTHING", "JsonAnswer", "Validation", "canonical", "check_path", "pick", "read", "read_last"]
 
 
 NOTHING = object()
 """No JSON was found; None is JSON's null."""
 
 _FENCE = lazy_regex(
-    r"^[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?(?P<mark>`{3,}|~{3,})[ \t]*(?P<tag>json5?|jsonc)?[ \t]*(?:\r?\n)"
+    r"^[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?(?P<mark>`{3,}+|~{3,}+)[ \t]*(?P<tag>json5?|jsonc)?[ \t]*(?:\r?\n)"
     r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
@@ -177,6 +177,24 @@ def pick(value: Any, path: str) -> Any:
     return value
 
 
+class Validation:
+    """Holds values against JSON schemas, in worker processes: a pattern of a schema may take for ever.
+
+    Args:
+        limit: seconds of CPU for one value; past it the value does not fit.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._pool = WorkerPool(Path(__file__).parent / "workers" / "json_job.py")
+        self.fault = lru_cache(maxsize=10_000)(self._fault)
+
+    def _fault(self, schema: str, value: str) -> str | None:
+        """What a schema says against a value, both as JSON; None where the value fits."""
+        found = self._pool.call({"schema": json.loads(schema), "value": json.loads(value)}, self._limit)
+        return "the schema took too long" if found is None else found["error"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class JsonAnswer(BuiltIn):
     """The order of keys never matters; 1 is 1.0, but true is not 1. With a schema and no reference, fitting is all."""
@@ -249,19 +267,13 @@ class JsonAnswer(BuiltIn):
 
     def _fault(self, value: Any) -> str | None:
         """What the schema says against a value."""
-        return None if self.schema is None else self._validate(json.dumps(value))
+        if self.schema is None:
+            return None
+        return self._validation.fault(json.dumps(self.schema), json.dumps(value))
 
     @cached_property
-    def _pool(self) -> WorkerPool:
-        return WorkerPool(Path(__file__).parent / "workers" / "json_job.py")
-
-    @cached_property
-    def _validate(self) -> Any:
-        def validate(text: str) -> str | None:
-            found = self._pool.call({"schema": self.schema, "value": json.loads(text)}, self.time_limit)
-            return "the schema took too long" if found is None else found["error"]
-
-        return lru_cache(maxsize=10_000)(validate)
+    def _validation(self) -> Validation:
+        return Validation(self.time_limit)
 
 
 def _check_schema(schema: object) -> None:

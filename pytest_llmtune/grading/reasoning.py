@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -55,9 +56,10 @@ _CHANNEL = lazy_regex(
 )
 _MESSAGE_END = lazy_regex(r"<\|(?:end|return|call|start|channel)\|>")
 _PLAIN_CHANNELS = lazy_regex(
-    r"\s*(?:assistant)?\s*analysis(?=\S)(?P<thought>.*)assistant\s*final(?P<answer>.*)", re.DOTALL
+    r"\s*(?:assistant\s*)?analysis(?=\S)(?P<thought>.*)assistant\s*final(?P<answer>.*)", re.DOTALL
 )
 """Harmony whose special tokens the server has dropped: ``analysisWe need ... assistantfinalThe answer``."""
+_LONGEST_LINE = 2_000  # characters
 _FENCE = lazy_regex(r"^[ \t]*```", re.MULTILINE)
 _HINT = lazy_regex(r"[<\[◁]|\A\s*(?:assistant)?analysis")
 
@@ -127,10 +129,11 @@ class Marks:
             yield False, text
             return
         found: list[tuple[bool, str]] = []
-        place, thinking = 0, False
+        place, thinking, begun = 0, False, 0
+        fences = [match.start() for match in _FENCE.finditer(text)]
         for match in marks:
             before = text[place : match.start()]
-            if not thinking and _is_in_code(text, match):
+            if not thinking and bisect(fences, match.start() - 1) % 2 and _line_before(text, match).strip():
                 continue
             if match["open"]:
                 if thinking:
@@ -141,12 +144,15 @@ class Marks:
                 found.append((True, before))
                 thinking = False
             elif self._is_lone(match):
-                found = [(True, "".join(part for _, part in found) + before)]
+                found.append((True, before))
+                begun = len(found)
             else:
                 continue
             place = match.end()
-        found.append((thinking, text[place:]))
-        yield from found
+        if begun:
+            yield True, "".join(part for _, part in found[:begun])
+        yield from found[begun:]
+        yield thinking, text[place:]
 
     @cached_property
     def _mark(self) -> re.Pattern[str]:
@@ -173,14 +179,15 @@ def _is_quoted(text: str, match: re.Match[str]) -> bool:
     before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
     if before and before in "\"'`“‘「" and after and after in "\"'`”’」":
         return True
-    line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-    return line.count("`") % 2 == 1 and "`" in text[match.end() :].split("\n", 1)[0]
+    return (
+        _line_before(text, match).count("`") % 2 == 1
+        and "`" in text[match.end() : match.end() + _LONGEST_LINE].split("\n", 1)[0]
+    )
 
 
-def _is_in_code(text: str, match: re.Match[str]) -> bool:
-    """Whether a mark is part of a line of a fenced block."""
-    line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-    return bool(line.strip()) and len(_FENCE.findall(text, 0, match.start())) % 2 == 1
+def _line_before(text: str, match: re.Match[str]) -> str:
+    """What stands before a mark on its line, of which no more is looked at than people write."""
+    return text[max(0, match.start() - _LONGEST_LINE) : match.start()].rpartition("\n")[2]
 
 
 BUILT_IN = Marks()

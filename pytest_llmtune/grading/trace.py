@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_llmtune._dataclass import dataclass, replace
@@ -11,6 +12,8 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, grade_answers
+from pytest_llmtune.grading.json_match import Validation
+from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.suite.prompts import fill
 from pytest_llmtune.types import Answer, RunText
 
@@ -50,7 +53,7 @@ class _Trace(BuiltIn):
         return replace(grade, metrics={**grade.metrics, **counts})
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
-        return self.grade(responses, row)
+        return await off_thread(self.grade, responses, row)  # a schema is held against arguments by a worker
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:
         return super().metric_names(rows) | self._counts([]).keys()
@@ -142,9 +145,16 @@ class Tools(_Trace):
             if schema is None:
                 if not any(_same(call.arguments, wanted) for call in calls):
                     return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(wanted)}"
-            elif why := next(filter(None, (_invalid(call.arguments, schema) for call in calls)), ""):
+            elif why := next(filter(None, (self._fault(schema, call.arguments) for call in calls)), ""):
                 return f"{tool}: {why}"
         return ""
+
+    def _fault(self, schema: Mapping[str, Any], arguments: Any) -> str | None:
+        return self._validation.fault(json.dumps(schema), json.dumps(arguments, default=str))
+
+    @cached_property
+    def _validation(self) -> Validation:
+        return Validation(self.time_allowed)
 
     def _include(self, row: Row) -> list[str]:
         return _names("include", _filled(self.include, row))
@@ -274,14 +284,6 @@ def _check_schema(tool: str, schema: Mapping[str, Any]) -> None:
         jsonschema.validators.validator_for(schema).check_schema(schema)
     except jsonschema.SchemaError as error:
         raise SuiteError(f"args: the JSON Schema of {tool} is wrong: {error.message}") from None
-
-
-def _invalid(arguments: Any, schema: Mapping[str, Any]) -> str:
-    import jsonschema
-
-    validator = jsonschema.validators.validator_for(schema)(schema)
-    error = next(validator.iter_errors(arguments), None)
-    return "" if error is None else str(error.message)
 
 
 def _same(one: Any, other: Any) -> bool:

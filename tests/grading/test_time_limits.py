@@ -10,6 +10,10 @@ import pytest
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.grading.base import BuiltIn
+from pytest_llmtune.grading.code.extract import code_in
+from pytest_llmtune.grading.reasoning import BUILT_IN
+from pytest_llmtune.grading.similarity import Similarity
+from pytest_llmtune.types import ModelCall, RunText, TaskRun, ToolCall
 
 PIECES = [
     "\\[", "\\(", "$", "$$", "\\boxed{", "\\boxed", "\\frac{", "\\text{", "{", "}", "(", "[", "[[", '{"a":', "#### ", "####\n",
@@ -89,6 +93,42 @@ def test_a_regular_expression_of_a_suite_is_stopped(by_column: bool) -> None:
     grader_row = {"answer": evil if by_column else "aaa"}
     answers = grader.answers(["a" * 40 + "!", "aaa"], grader_row)
     assert [answer.correct for answer in answers] == [False, True]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_pattern_of_a_schema_is_stopped() -> None:
+    """Of the arguments of a tool, and of a document."""
+    schema = {"type": "object", "properties": {"q": {"pattern": "^(a+)+$"}}, "required": ["q"]}
+    tools = resolve({"tools": {"args": {"find": {"schema": schema}}}})
+    document = resolve({"json": {"schema": schema, "time_limit": 0.5}})
+    for text, expected in (("a" * 40 + "!", False), ("aaa", True)):
+        call = ModelCall(1, "m", (), "", (ToolCall("find", {"q": text}),))
+        [answer] = tools.answers([RunText("x", TaskRun(1, "x", calls=(call,)))], {})
+        assert answer.correct is expected
+        assert document.answers([f'{{"q": "{text}"}}'], {})[0].correct is expected
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        BUILT_IN.answer,
+        code_in,
+        Similarity(threshold=0.5).grade,
+        Similarity(threshold=0.5, measure="rouge_l").grade,
+    ],
+    ids=["reasoning", "python", "chrf", "rouge_l"],
+)
+def test_what_is_read_without_a_worker_takes_linear_time(read: Any) -> None:
+    """Before every grader, and in those whose libraries are fast: 50,000 characters of any beginning."""
+    if read not in (BUILT_IN.answer, code_in):
+        grade = read
+        read = lambda text: grade([text], {"answer": "a b c"})  # noqa: E731
+    pairs = ["`<think>x</think>", "```\na <think>x</think>\n", "<think>x</think>", "[THINK]", "<|channel|>a<|message|>"]
+    for piece in [*PIECES, *pairs]:
+        text = piece * (50_000 // len(piece)) + "<"
+        started = time.process_time()
+        read(text)
+        assert time.process_time() - started < 0.7, piece
 
 
 @pytest.mark.parametrize("pattern", ["(" * 10_000 + ")" * 10_000, "a{99999999999999999999}", "(?P<x>"])

@@ -16,7 +16,7 @@ __all__ = ["code_in"]
 
 
 _FENCE = lazy_regex(
-    r"^(?P<indent>[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?)(?P<mark>`{3,}|~{3,})[ \t]*\{?\.?(?P<tag>[\w+#-]*)[^\n]*\n"
+    r"^(?P<indent>[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?)(?P<mark>`{3,}+|~{3,}+)[ \t]*\{?\.?(?P<tag>[\w+#-]*)[^\n]*\n"
     r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|\Z)",
     re.MULTILINE | re.DOTALL,
 )

@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_llmtune.api import complete, evaluate, grade, tune
+    from pytest_llmtune.api import complete, evaluate, grade, tune, usage
     from pytest_llmtune.errors import (
         BudgetExhaustedError,
         CacheError,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         ExampleGrade,
         ExampleResult,
         Exchange,
+        ModelUsage,
         Usage,
     )
 
@@ -68,6 +69,7 @@ __all__ = [
     "Grader",
     "LLMTuneError",
     "LockError",
+    "ModelUsage",
     "Outcome",
     "Proposer",
     "RecordingError",
@@ -90,10 +92,11 @@ __all__ = [
     "randint",
     "tune",
     "uniform",
+    "usage",
 ]
 
 _HOMES = {
-    "api": ("complete", "evaluate", "grade", "tune"),
+    "api": ("complete", "evaluate", "grade", "tune", "usage"),
     "grading.base": ("Grader",),
     "plugin.mark": ("mark",),
     "settings": ("Settings",),
@@ -119,6 +122,7 @@ _HOMES = {
         "ExampleGrade",
         "ExampleResult",
         "Exchange",
+        "ModelUsage",
         "Usage",
     ),
 }

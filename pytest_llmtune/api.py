@@ -6,6 +6,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.text import dollars, meant, number
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading import accepts, check_aggregated, judges_of, resolve
 from pytest_llmtune.guard.evaluation import evaluation_of
@@ -27,15 +29,37 @@ from pytest_llmtune.types import Finished, InFlight, Started, TrialDone
 from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.guard.evaluation import Aggregate
     from pytest_llmtune.suite.typed import Parameters
     from pytest_llmtune.tuning import Study
-    from pytest_llmtune.types import Completion, Evaluation, Event, ExampleGrade, Listener
+    from pytest_llmtune.types import Completion, Evaluation, Event, ExampleGrade, Listener, ModelUsage
 
-__all__ = ["Tuned", "complete", "evaluate", "grade", "tune"]
+__all__ = ["Tuned", "complete", "evaluate", "grade", "tune", "usage"]
+
+
+_USED = RequestStats()
+"""Of this process."""
+
+
+def usage() -> dict[str, ModelUsage]:
+    """What ``tune``, ``evaluate`` and ``complete`` have asked in this process, by model: ``usage()["gpt-4o"].cost``.
+
+    What came from the cache was not asked, and is not in it.
+    """
+    return dict(_USED.by_model)
+
+
+@contextmanager
+def _counted(asked: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]:
+    """Whatever becomes of it, what was asked counts."""
+    try:
+        yield
+    finally:
+        for model, billed in asked().items():
+            _USED.bill(model, billed)
 
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
@@ -107,7 +131,9 @@ def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Set
         LLMTuneError: no configuration is within the inference budget, an endpoint fails, a grader is vacuous.
     """
     log = None if log_file_name is None else Path(log_file_name)
-    study = run_async(_run(suite, settings).searching(log).search())
+    run = _run(suite, settings)
+    with _counted(lambda: run.means.by_model):
+        study = run_async(run.searching(log).search())
     return Tuned(study.winner, study)
 
 
@@ -137,7 +163,8 @@ def evaluate(
         config = suite.space.first()
     if not isinstance(config, Config):
         config = Config.from_lock(config, suite.space.templates)
-    evaluation = run_async(run.evaluate_live(config, cached=use_cache))
+    with _counted(lambda: run.means.by_model):
+        evaluation = run_async(run.evaluate_live(config, cached=use_cache))
     for metric, one in aggregates.items():
         evaluation = _aggregated(evaluation, metric, one)
     return evaluation
@@ -193,7 +220,9 @@ def complete(
     if not several:
         raise SuiteError("complete takes a configuration, or a list of at least one; the list is empty")
     configs = [_with(_config(one), params) for one in several]
-    return run_async(_first_accepted(configs, row or {}, accept, cache_seed, settings or Settings()))
+    source = _source(settings or Settings(), cache_seed)
+    with _counted(lambda: source.account.by_model):
+        return run_async(_first_accepted(configs, row or {}, accept, source))
 
 
 def grade(
@@ -289,10 +318,8 @@ async def _first_accepted(
     configs: Sequence[Config],
     row: Mapping[str, Any],
     accept: Callable[[Mapping[str, Any], Completion], bool] | None,
-    cache_seed: int | None,
-    settings: Settings,
+    source: LiveSource,
 ) -> Completion:
-    source = _source(settings, cache_seed)
     paid = Decimal(0)
     try:
         for config in configs[:-1]:

@@ -29,6 +29,7 @@ __all__ = [
     "Interval",
     "Listener",
     "ModelCall",
+    "ModelUsage",
     "Row",
     "RunText",
     "Shard",
@@ -92,6 +93,19 @@ class Usage:
             self.tier or other.tier,
             self.requests + other.requests,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    """What one model was asked, and what it billed."""
+
+    usage: Usage = Usage(0, 0)
+    """Tokens; ``usage.requests`` HTTP requests that were answered."""
+    cost: Decimal = Decimal(0)
+    """USD."""
+
+    def __add__(self, other: ModelUsage) -> ModelUsage:
+        return ModelUsage(self.usage + other.usage, self.cost + other.cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import pytest
 from support.llm_server import Fault, LLMServer, prompt_tokens, tokens
 from support.searches import answers, settings, suite
 
-from pytest_llmtune import complete, evaluate
+from pytest_llmtune import api, complete, evaluate, usage
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, LLMTuneError, SuiteError
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.tokens import completion_of
@@ -67,6 +68,25 @@ def test_parameters_may_be_given_over_those_of_the_configuration(server: LLMServ
     with pytest.raises(SuiteError, match=r"the prompt names \{q\}, but the row has .question."):
         complete(STRONG, {"question": "?"}, settings=at)
     assert server.count == 1
+
+
+def test_usage_is_told_by_model(server: LLMServer, at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all calls so far, failed ones too, to the digit of what the server billed; what the cache held is not in it."""
+    monkeypatch.setattr(api, "_USED", RequestStats())
+    for _ in range(2):
+        complete(STRONG, ROW, cache_seed=3, settings=at)
+    evaluated = evaluate(suite(), WEAK, settings=at)
+    server.fault = lambda _: Fault.http(400, "no")
+    with pytest.raises(CompletionError):
+        complete(WEAK, ROW, settings=at)
+    found = usage()
+    assert set(found) == {"weak", "strong"}
+    assert (found["strong"].usage.requests, found["weak"].cost) == (1, evaluated.cost)
+    for model, asked in found.items():
+        bodies = [body for body in server.answered if body["model"] == model]
+        assert asked.usage.prompt_tokens == sum(prompt_tokens(body["messages"]) for body in bodies)
+        assert asked.usage.completion_tokens == sum(sum(map(tokens, answers(body))) for body in bodies)
+        assert asked.cost == Decimal(asked.usage.prompt_tokens + 4 * asked.usage.completion_tokens) / 1_000_000
 
 
 def test_what_is_kept_is_asked_for_once(server: LLMServer, at: Settings) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, ServerFacts
 from pytest_llmtune.completions.sending import base_urls, model_names, send
 from pytest_llmtune.errors import CompletionError
-from pytest_llmtune.types import Exchange
+from pytest_llmtune.types import Exchange, ModelUsage
 from pytest_llmtune.wire.response import answers_in, filtered_in, is_refusal
+from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
@@ -315,6 +316,8 @@ class HttpRequester:
         self.account.refused += is_refusal(exchange)
         self.account.filtered += filtered_in(exchange)
         self.account.paid += cost
+        usage = replace(completion_of([exchange], answers_in(exchange)).usage, requests=1)
+        self.account.bill(str(exchange.request["model"]), ModelUsage(usage, cost))
 
     def _retry_or_raise(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
         """Raise if this request has failed for good; return to try again."""

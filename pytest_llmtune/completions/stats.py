@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune.types import ModelUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ __all__ = ["RequestStats"]
 
 
 _COUNTED = (
-    "sent", "answered", "samples", "cached", "refused", "filtered", "retried", "given_up", "waited", "paid", "uncertain", "notes",
+    "sent", "answered", "samples", "cached", "refused", "filtered", "retried", "given_up", "waited", "paid", "uncertain", "notes", "by_model",
 )  # fmt: skip
 
 
@@ -48,6 +49,9 @@ class RequestStats:
     """The most USD that interrupted requests may have cost."""
     notes: list[str] = field(default_factory=list)
     """Notable events: a server's limit of n, its way of counting, a switch to another endpoint."""
+
+    by_model: dict[str, ModelUsage] = field(default_factory=dict)
+    """What was answered and billed, by the model asked for."""
 
     in_flight: int = 0
     """Requests sent and not yet answered."""
@@ -90,10 +94,16 @@ class RequestStats:
 
     def add(self, other: RequestStats) -> None:
         """Add another object's counts."""
-        for name in _COUNTED[:-1]:
+        for name in _COUNTED[:-2]:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        for model, billed in other.by_model.items():
+            self.bill(model, billed)
         for text in other.notes:
             self.note(text)
+
+    def bill(self, model: str, billed: ModelUsage) -> None:
+        """Add what a model was asked and billed."""
+        self.by_model[model] = self.by_model.get(model, ModelUsage()) + billed
 
     def note(self, text: str) -> None:
         """Add a line, once."""

@@ -14,7 +14,7 @@ from pytest_llmtune.grading.reasoning import Marks, marks_by_key
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Flip, Gate, Verdict
-from pytest_llmtune.types import Evaluation, Interval, ShardFacts
+from pytest_llmtune.types import Evaluation, Interval, ModelUsage, ShardFacts
 
 __all__ = ["Compared", "Migration", "RecordingFacts", "SuiteReport", "Total", "totals"]
 
@@ -140,6 +140,8 @@ class SuiteReport:
     notes: tuple[str, ...] = ()
     spent: Decimal = Decimal(0)
     """USD spent on this suite in this run."""
+    by_model: Mapping[str, ModelUsage] = field(default_factory=dict)
+    """What this run asked for this suite and was billed, by model."""
     shard: ShardFacts | None = None
     """The part of the suite's rows; None: all."""
     columns: RowColumns = field(default_factory=RowColumns)

@@ -582,7 +582,10 @@ class Session:
             return None
         if "report" in vars(run):
             return run.report
-        return error_of(run, self.errors[nodeid], run.means.account, run.spent) if nodeid in self.errors else None
+        if nodeid not in self.errors:
+            return None
+        made = error_of(run, self.errors[nodeid], run.means.account, run.spent)
+        return replace(made, by_model=run.means.by_model)
 
     def attach_calls(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Attach cost and usage of a test's own calls, if anything displays them: reading answers takes time."""

@@ -111,7 +111,7 @@ def _markdown(reports: Sequence[SuiteReport], *, most: int, folded: bool) -> str
 
 
 def _table(reports: Sequence[SuiteReport]) -> Iterator[str]:
-    yield "| suite | verdict | metric | value | baseline | 95 % interval | cost per instance | examples |"
+    yield "| suite | verdict | metric | value | baseline | 95 % interval | cost per 1,000 | examples |"
     yield "|---|---|---|--:|--:|--:|--:|--:|"
     for report in reports:
         verdict, evaluation = report.verdict, report.evaluation
@@ -123,7 +123,7 @@ def _table(reports: Sequence[SuiteReport]) -> Iterator[str]:
             "" if verdict.value is None else number(verdict.value),
             "" if verdict.baseline is None else number(verdict.baseline),
             "" if sure is None else interval(sure.low, sure.high),
-            "" if evaluation is None else dollars(evaluation.inference_cost),
+            "" if evaluation is None else dollars(1000 * evaluation.inference_cost, 3),
             "" if evaluation is None else str(len(evaluation.results)),
         )
         yield f"| {' | '.join(cells)} |"

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line
+from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line, per_thousand
 from pytest_llmtune.types import Asked, Finished, InFlight, Started, TrialDone
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Progress:
                 self._line(event.suite, ", ".join([_VERBS[event.task], *bounds]))
             case TrialDone():
                 score = "no score" if event.score is None else f"score {number(event.score)}"
-                cost = "" if event.inference_cost is None else f" at {dollars(event.inference_cost, 3)} per instance"
+                cost = "" if event.inference_cost is None else f" at {per_thousand(event.inference_cost)}"
                 status = "" if event.status == "done" else f" ({one_line(event.status)})"
                 self._line(event.suite, f"{state.text()}: {score}{cost}{status}: {one_line(event.config)}")
             case InFlight():

@@ -18,16 +18,18 @@ from pytest_llmtune._util.text import (
     label,
     number,
     one_line,
+    per_thousand,
     scoped,
 )
 from pytest_llmtune.guard.lockfile import Measured
+from pytest_llmtune.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Flip, Outcome
-    from pytest_llmtune.types import TestCalls, Usage
+    from pytest_llmtune.types import TestCalls
 
 __all__ = ["failure", "spending", "summary"]
 
@@ -127,7 +129,8 @@ def _figures(report: SuiteReport) -> list[str]:
     elif verdict.before is not None and verdict.now is not None:
         before, now = apart(verdict.before, verdict.now)
         text += f"; over the {verdict.compared} in the baseline too {now}, where the baseline has {before}"
-    return [text, f"inference_cost {dollars(evaluation.inference_cost)} per instance"]
+    cost = evaluation.inference_cost
+    return [text, f"inference_cost {dollars(cost)} per instance ({per_thousand(cost)})"]
 
 
 def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:
@@ -254,7 +257,7 @@ def spending(
         calls: calls of the app's own tests.
         killed: USD spent by earlier runs that were killed.
     """
-    lines = _calls(calls, width) if verbosity > 0 else []
+    lines = [*_calls(calls, width), *_by_model(reports, calls)] if verbosity > 0 else []
     quiet = verbosity < 0 and all(report.verdict.passed for report in reports)  # the suites' lines report theirs
     by_calls = sum((each.spent for each in calls), Decimal(0))
     spent = by_calls if quiet else sum((report.spent for report in reports), by_calls)
@@ -282,17 +285,25 @@ def _calls(calls: Sequence[TestCalls], width: int) -> list[str]:
         )
         for each in calls
     ]
+    problems = dict.fromkeys(f"cost not known: {one_line(each.problem)}" for each in calls if each.problem)
+    return [*columns([("test", "calls", "tokens in", "out", "spent now", "cost"), *rows], width), *problems]
+
+
+def _by_model(reports: Sequence[SuiteReport], calls: Sequence[TestCalls]) -> list[str]:
+    """A line for each model that tests called or suites asked."""
     total: dict[str, Usage] = {}
-    for each in calls:
-        for model, usage in each.usage.items():
-            total[model] = total[model] + usage if model in total else usage
-    models = [
+    billed: dict[str, Decimal] = {}
+    for model, usage in [pair for each in calls for pair in each.usage.items()]:
+        total[model] = total.get(model, Usage(0, 0)) + usage
+    for model, asked in [pair for report in reports for pair in report.by_model.items()]:
+        total[model] = total.get(model, Usage(0, 0)) + asked.usage
+        billed[model] = billed.get(model, Decimal(0)) + asked.cost
+    return [
         f"{one_line(model)}: {usage.prompt_tokens:,} tokens in ({usage.cached_tokens:,} cached), "
         f"{usage.completion_tokens:,} out in {counted(max(1, usage.requests), 'call')}"
+        + (f"; {dollars(billed[model])} for suites" if billed.get(model) else "")
         for model, usage in sorted(total.items())
     ]
-    problems = dict.fromkeys(f"cost not known: {one_line(each.problem)}" for each in calls if each.problem)
-    return [*columns([("test", "calls", "tokens in", "out", "spent now", "cost"), *rows], width), *models, *problems]
 
 
 _WEAKENING = ("not gated", "cost not gated", "no gate", "allow_vacuous", "accepted:", "the guard uses the rows")
@@ -311,7 +322,7 @@ def _quiet(report: SuiteReport) -> str:
     return f"{one_line(report.name)} {verdict.status}: {one_line('; '.join([*score, *parts]))}"
 
 
-_HEAD = ("suite", "score", "baseline", "95 % interval", "cost", "limit", "n", "verdict")
+_HEAD = ("suite", "score", "baseline", "95 % interval", "per 1,000", "limit", "n", "verdict")
 
 
 def _row(report: SuiteReport) -> tuple[str, ...]:
@@ -322,8 +333,8 @@ def _row(report: SuiteReport) -> tuple[str, ...]:
         "-" if verdict.value is None else number(verdict.value),
         "-" if verdict.baseline is None else number(verdict.baseline),
         interval(verdict.interval.low, verdict.interval.high) if verdict.interval else "-",
-        "-" if evaluation is None else dollars(evaluation.inference_cost, 3),
-        "-" if limit is None else dollars(limit, 3),
+        "-" if evaluation is None else dollars(1000 * evaluation.inference_cost, 3),
+        "-" if limit is None else dollars(1000 * limit, 3),
         "-" if evaluation is None else str(len(evaluation.results)),
         report.status,
     )
@@ -373,8 +384,8 @@ def _compared(report: SuiteReport, width: int) -> list[str]:
         (
             one_line(name),
             _measured(score),
-            dollars(mean, 3) + (f" ({dollars(c.low, 3)} to {dollars(c.high, 3)})" if c else ""),
+            dollars(1000 * mean, 3) + (f" ({dollars(1000 * c.low, 3)} to {dollars(1000 * c.high, 3)})" if c else ""),
         )
         for name, score, mean, c in figures
     ]
-    return ["", *columns([(one_line(report.name), one_line(verdict.metric), "cost per instance"), *rows], width), ""]
+    return ["", *columns([(one_line(report.name), one_line(verdict.metric), "cost per 1,000"), *rows], width), ""]

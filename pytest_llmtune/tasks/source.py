@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from decimal import Decimal
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +23,7 @@ from pytest_llmtune.suite.runs import TaskRequest, config_given
 from pytest_llmtune.suite.task import Outcome, outcome_of
 from pytest_llmtune.tasks.capture import Allowance, NoRoomError, RunCapture
 from pytest_llmtune.tasks.trace import Trace
-from pytest_llmtune.types import Choice, Completion, TaskRun, Usage
+from pytest_llmtune.types import Choice, Completion, ModelUsage, TaskRun, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -235,6 +235,11 @@ class TaskSource:
             account.sent += fresh + len(capture.faults)
             account.answered += fresh
             account.samples += fresh
+            for call in capture.calls:
+                if not call.played and call.interaction is not None:
+                    with suppress(SuiteError):
+                        charge = capture.tariff.charge(call.interaction)
+                        account.bill(charge.model, ModelUsage(replace(charge.usage, requests=1), charge.usd))
 
     async def _called(self, request: TaskRequest, capture: RunCapture) -> tuple[Any, BaseException | None]:
         """What the task returned, or raised."""

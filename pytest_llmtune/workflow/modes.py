@@ -167,6 +167,7 @@ class SuiteRun:
             *_escalated(report.evaluation),
             *(_raised(report.evaluation) if self.suite.task else ()),
         )
+        report = replace(report, by_model=self.means.by_model)
         return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
 
     def _check_writable(self) -> None:

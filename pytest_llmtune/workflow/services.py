@@ -14,7 +14,7 @@ from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.types import Asked, Listener
+from pytest_llmtune.types import Asked, Listener, ModelUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +191,14 @@ class SuiteServices:
         for source in self.asked_of:
             whole.add(source.account)
         return whole.lines() if whole.eventful else tuple(whole.notes)
+
+    @property
+    def by_model(self) -> dict[str, ModelUsage]:
+        """What was asked and billed so far, by model."""
+        whole = RequestStats()
+        for source in self.asked_of:
+            whole.add(source.account)
+        return whole.by_model
 
     def grading(self, grader: Grader) -> Grader:
         """The grader, on the engine if there is one."""

@@ -58,7 +58,7 @@ def test_every_report_compares_them_with_the_winner(project: Project, compared: 
     assert float(beside[1]["inference_cost"]) > float(beside[0]["inference_cost"])
 
     lines = compared["shown"].splitlines()
-    [start] = [place for place, line in enumerate(lines) if line.endswith("cost per instance")]
+    [start] = [place for place, line in enumerate(lines) if line.endswith("cost per 1,000")]
     table = lines[start + 1 : start + 5]
     assert [line.split("  ")[0] for line in table[:3]] == ["chosen", "untuned", "n=2"]
     assert all(line.count(" to ") == 2 for line in table)

@@ -41,8 +41,8 @@ def test_the_summary_shows_every_suite_and_explains_failures() -> None:
     """A table of all, then gates, notes, flips and commands of what failed."""
     text = markdown([PASSED, FAILED])
     assert text.startswith("## LLM suites: 1 of 2 failed\n\n| suite | verdict |")
-    assert "| intent | passed | success\\_vote | 1 | 1 | 0.9 to 1 | $0.00003 | 1 |" in text
-    assert "| algebra | **failed** | success\\_vote | 0.5 | 1 | 0.4 to 0.6 | $0.00003 | 2 |" in text
+    assert "| intent | passed | success\\_vote | 1 | 1 | 0.9 to 1 | $0.03 | 1 |" in text
+    assert "| algebra | **failed** | success\\_vote | 0.5 | 1 | 0.4 to 0.6 | $0.03 | 2 |" in text
     assert "* **FAIL**: success\\_vote fell from 1 to 0.5, a drop of 0.5; max\\_drop allows 0.02" in text
     assert "* note: 50% of it" in text
     assert "\n1 example lost, 0 gained since the baseline; exact McNemar p = 1\n" in text

@@ -61,9 +61,9 @@ def test_a_log_gets_one_line_a_trial() -> None:
     assert shown(SEARCH).splitlines() == [
         "",
         "algebra: tuning, 3 trials, at most $1.00",
-        "algebra: trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight: score 0.5 at $0.0012 per instance: gpt-4o n=2",
+        "algebra: trial 1 of 3, $0.10 of $1.00, best 0.5, 16 in flight: score 0.5 at $1.20 per 1,000 instances: gpt-4o n=2",
         "algebra: trial 2 of 3, $0.20 of $1.00, best 0.5, 16 in flight: no score (failed): gpt-4o n=5",
-        "algebra: trial 3 of 3, $0.30 of $1.00, best 0.75, 16 in flight: score 0.75 at $0.002 per instance: gpt-4o n=3",
+        "algebra: trial 3 of 3, $0.30 of $1.00, best 0.75, 16 in flight: score 0.75 at $2.00 per 1,000 instances: gpt-4o n=3",
         "algebra: tuning done, $0.30: all trials done",
     ]
 

@@ -38,7 +38,7 @@ def test_a_failure_tells_the_whole_story() -> None:
         "  ok    1 of 6 examples have no answer; max_unknown allows 1",
         "",
         "success_vote 0.8 (95 % interval 0.7 to 0.9) over 5 examples; baseline 0.8 over 5",
-        "inference_cost $0.00003 per instance",
+        "inference_cost $0.00003 per instance ($0.03 per 1,000 instances)",
         "",
         "  unknown  row 5: 429 Too Many Requests, given up after 5 tries",
         "",
@@ -186,10 +186,10 @@ def test_the_summary_has_one_line_a_suite() -> None:
     stale = report(None, name="감정", stale=[Stale("x", "--llm-accept")])
     reports = [FAILED, good, stale]
     assert [*summary(reports).splitlines(), *spending(reports, (), Decimal(0))] == [
-        "suite    score  baseline  95 % interval      cost     limit  n  verdict",
-        "algebra    0.8       0.8     0.7 to 0.9  $0.00003  $0.00001  6  failed",
-        "intent       1         1       0.9 to 1  $0.00003         -  2  passed",
-        "감정         -         -              -         -         -  -  stale",
+        "suite    score  baseline  95 % interval  per 1,000  limit  n  verdict",
+        "algebra    0.8       0.8     0.7 to 0.9      $0.03  $0.01  6  failed",
+        "intent       1         1       0.9 to 1      $0.03      -  2  passed",
+        "감정         -         -              -          -      -  -  stale",
         f"note: intent: {good.verdict.notes[0]}",
         "note: intent: cost not gated against the baseline (max_cost_rise=None)",
         "spent $0.125",
@@ -232,10 +232,10 @@ def test_baselines_stand_beside_the_choice() -> None:
     """Scores and costs with their intervals, one line a configuration."""
     one = report(scores(1, 0), compared=(compared("untuned", 0.25, "0.0011"), compared("n=5", 0.75, "0.01")))
     assert summary([one]).splitlines()[3:7] == [
-        "algebra         success_vote  cost per instance",
-        "chosen      0.5 (0.4 to 0.6)  $0.00003",
-        "untuned  0.25 (0.15 to 0.35)  $0.0011",
-        "n=5      0.75 (0.65 to 0.85)  $0.01",
+        "algebra         success_vote  cost per 1,000",
+        "chosen      0.5 (0.4 to 0.6)  $0.03",
+        "untuned  0.25 (0.15 to 0.35)  $1.10",
+        "n=5      0.75 (0.65 to 0.85)  $10.00",
     ]
 
 

@@ -26,7 +26,7 @@ def test_score_baseline_cost_examples_and_search() -> None:
     assert shown(report(now, lock(before), Criteria(limits=limits), study=study)) == {
         "success_vote": ("0.6667", "95 % interval 0.567 to 0.767"),
         "baseline": ("1", "1 lost, 0 gained since"),
-        "cost per instance": ("$0.00003", "at most $0.50"),
+        "cost per instance": ("$0.00003", "$0.03 per 1,000 instances; at most $0.50 each"),
         "examples": ("4", "2 right, 1 wrong, 1 unknown"),
         "search": ("$1.50", "spent on 0 trials"),
     }

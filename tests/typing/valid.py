@@ -25,6 +25,7 @@ from pytest_llmtune import (
     randint,
     tune,
     uniform,
+    usage,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ assert_type(result.metrics["json_valid"], float)
 assert_type(result.inference_cost, Decimal)
 completion = complete(config, {"question": "1+1"}, temperature=0.5, n=3)
 assert_type(completion.texts, tuple[str, ...])
+assert_type(usage()["small"].cost, Decimal)
 assert_type(grade("exact", ["2"], {"answer": "2"}).metrics["success"], float)
 
 

@@ -113,7 +113,9 @@ def tiles(report: SuiteReport) -> Iterator[Tile]:
         yield _tile("baseline", number(verdict.baseline), f"{lost} lost, {len(verdict.flips) - lost} gained since")
     if evaluation is not None:
         limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
-        allowed = "" if limit is None else f"at most {dollars(limit)}"
+        allowed = per_thousand(evaluation.inference_cost) + (
+            "" if limit is None else f"; at most {dollars(limit)} each"
+        )
         yield _tile("cost per instance", dollars(evaluation.inference_cost, 3), allowed)
         counts = Counter(outcome(result, report.criteria) for result in evaluation.results)
         told = ", ".join(

@@ -107,6 +107,10 @@ LETTERS = [f"a_{i}" for i in range(61)]
         (r"\frac{a}{3}", "0.333333", False),
         ("0.333333", r"\frac{a}{3}", False),
         ("1,5", r"\sqrt{2}", False),
+        ("(1, 2, 3)", "1.22", False),
+        (r"\frac{1}{3}", "0.3333330", False),
+        ("0.123456", "0.1234561", True),
+        ("0.123456", "0.1234567", False),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1, 2)", False),
         # words and numbers
         ("east", "east", True),

@@ -19,17 +19,21 @@ from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
 from pytest_llmtune._util.files import from_here
+from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune.errors import LockError
+from pytest_llmtune.guard import lockfile
 from pytest_llmtune.guard.lockfile import (
     VERSION,
     Lock,
     LockedExample,
     Measured,
+    RecordedAnswers,
     StudySummary,
     TrialSummary,
     short_answer,
 )
-from pytest_llmtune.types import Interval
+from pytest_llmtune.recording.format import Interaction
+from pytest_llmtune.types import ExampleGrade, Interval
 
 STUDY = StudySummary(
     trials=(
@@ -446,3 +450,71 @@ def test_amounts_are_written_as_numbers_and_figures_without_what_is_not_known() 
     assert (first["spent"], first["inference_cost"], second["inference_cost"]) == (0.25, 1e-7, None)
     assert (first["score"], second["score"]) == ({"value": 0.8, "low": 0.6, "high": 0.9}, None)
     assert [line for line in text.splitlines() if line.startswith("  - {number:")] != []
+
+
+def test_limits_hold_at_their_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is as large as the limit is read, and what is larger by one is refused."""
+    content, text = path.read_bytes(), path.read_text("utf-8")
+    monkeypatch.setattr(lockfile, "MAX_BYTES", len(content))
+    monkeypatch.setattr(lockfile, "_MOST_EXAMPLES", len(LOCK.examples))
+    assert Lock.read(path) == Lock.parse(content, path) == LOCK
+    monkeypatch.setattr(lockfile, "_MOST_EXAMPLES", len(LOCK.examples) - 1)
+    assert f"it has {len(LOCK.examples)} examples, more than the limit" in refused(path)
+    monkeypatch.setattr(lockfile, "MAX_BYTES", len(content) - 1)
+    assert "more than the limit of" in refused(path)
+    line = text.splitlines()[-1]
+    monkeypatch.setattr(lockfile, "_HEAVIEST", json_weight(line))
+    assert lockfile._read_line(line)["id"] == LOCK.examples[-1].id
+    monkeypatch.setattr(lockfile, "_HEAVIEST", json_weight(line) - 1)
+    with pytest.raises(ValueError, match="more than a megabyte"):
+        lockfile._read_line(line)
+
+
+def test_a_conflict_has_its_line_whatever_ends_the_lines(path: Path) -> None:
+    """From 1, also after an empty first line, and where git has written CRLF."""
+    for content, line in ((b"<<<<<<< HEAD\n", 1), (b"\n<<<<<<< HEAD\n", 2), (b"a: 1\r\n=======\r\n", 2)):
+        path.write_bytes(content)
+        assert f"algebra.lock.yaml, line {line}: git conflict markers" in refused(path)
+
+
+def test_an_example_is_locked_with_six_digits_and_the_answers_of_its_vote() -> None:
+    """Equal metrics, and the voted answer among the votes, are held once; another voted answer stays."""
+    grade = ExampleGrade({"success_vote": 1 / 3}, (("42", 3), ("41", 2)), "42")
+    first = dataclasses.replace(result(0), grade=grade)
+    other = dataclasses.replace(result(1), grade=dataclasses.replace(grade, voted_answer="41"))
+    silent = dataclasses.replace(
+        result(2), grade=dataclasses.replace(grade, votes=(), voted_answer="".join(("4", "0")))
+    )
+    made = lock(evaluation([first, other, silent]))
+    assert [example.metrics for example in made.examples] == [{"success_vote": 0.333333}] * 3
+    assert made.examples[0].metrics is made.examples[1].metrics
+    assert [example.voted_answer for example in made.examples] == ["42", "41", "40"]
+    assert made.examples[0].voted_answer is made.examples[0].votes[0][0]
+
+
+def test_rows_are_locked_with_what_they_ask() -> None:
+    """By the suite's key; without one there is none."""
+    found = evaluation([result(0), result(1)])
+    keyed = Lock.of("algebra", found, prices={}, fingerprints={}, key=lambda row: f"k {row['problem']}")
+    assert [example.asked for example in keyed.examples] == ["k What is 0 + 0?", "k What is 1 + 1?"]
+    plain = Lock.of("algebra", found, prices={}, fingerprints={})
+    assert [example.asked for example in plain.examples] == ["", ""]
+    assert StudySummary((), Decimal(0), "budget").seed == 0
+
+
+def test_a_recording_tells_its_days_and_models() -> None:
+    """The oldest and the newest day, and the models as served; what says neither is left out."""
+
+    def recorded(day: str, model: str) -> Interaction:
+        return Interaction("POST", "https://api.openai.com/v1", "{}", 200, json.dumps({"model": model}), recorded=day)
+
+    assert RecordedAnswers.of([]) is None
+    assert RecordedAnswers.of([recorded("", "")]) == RecordedAnswers(None, None, ())
+    three = [recorded("2026-02-01", "b"), recorded("2026-01-01", "a"), recorded("2026-01-31", "b"), recorded("", "")]
+    found = RecordedAnswers.of(three)
+    assert found == RecordedAnswers("2026-01-01", "2026-02-01", ("a", "b"))
+    text = dataclasses.replace(LOCK, recording=found).text()
+    assert "\nrecording: {first: '2026-01-01', last: '2026-02-01', models: [a, b]}\n" in text
+    assert yaml.safe_load(text)["recording"] == {"first": "2026-01-01", "last": "2026-02-01", "models": ["a", "b"]}
+    assert "recording" not in yaml.safe_load(LOCK.text())
+    assert "\n  heldout: {value: 0.7, low: 0.5, high: 0.8}\n" in LOCK.text()

@@ -38,7 +38,12 @@ def test_python_runs(kind: str, text: str) -> None:
     """Each block by itself, but for the calls that ask a model: of these the syntax alone is checked."""
     code = compile(text, "docs", "exec")
     if not re.search(r"^\s*(config, analysis = tune|print\()", text, re.MULTILINE):
-        exec(code, {"__name__": "docs", "pytest": pytest})  # noqa: S102  # our own documentation
+        try:
+            exec(code, {"__name__": "docs", "pytest": pytest})  # noqa: S102  # our own documentation
+        except ModuleNotFoundError as missing:
+            if str(missing.name).startswith("pytest_llmtune"):
+                raise
+            pytest.skip(f"needs {missing.name}, which .ci/clients installs")
 
 
 @pytest.mark.parametrize(("kind", "text"), blocks("yaml"))

@@ -1,4 +1,4 @@
-"""Graders turn the n responses of an example into metrics."""
+"""Graders: turn the n responses of an example into metrics."""
 
 from pytest_llmtune.grading.base import VOTES, Grader, check_vote, grade_answers
 from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of

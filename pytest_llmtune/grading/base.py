@@ -41,32 +41,32 @@ __all__ = [
 
 
 Vote = Literal["equivalence", "medoid"] | Callable[[Sequence[str]], int]
-"""``equivalence``: the most frequent answer; ``medoid``: the text most like all others; or a function that is given the
-texts of the answers and returns the position of the elected one."""
+"""``equivalence``: the most frequent answer; ``medoid``: the text most similar to all others; or a function that takes the
+texts of the answers and returns the index of the elected one."""
 
 VOTES = ("equivalence", "medoid")
 
 _WORD = lazy_regex(r"[a-z0-9]+|[^\W_]")
-"""A word of Latin letters and digits, or one letter of any other script, some of which put no spaces."""
+"""A word of Latin letters and digits, or one letter of any other script, some of which use no spaces."""
 
 
 def check_vote(vote: object, where: str = "vote") -> Vote:
-    """Raises SuiteError where ``vote`` is none of the ways to vote."""
+    """Raise SuiteError if ``vote`` is not a valid way to vote."""
     if callable(vote) or (isinstance(vote, str) and vote in VOTES):
         return vote  # type: ignore[return-value]
     raise SuiteError(f"{where}: vote={vote!r} is not one of {', '.join(VOTES)} or a function of the answers' texts")
 
 
 def grade_answers(answers: Sequence[Answer], vote: Vote = "equivalence") -> ExampleGrade:
-    """Elect an answer and count.
+    """Elect an answer, and compute the metrics.
 
-    ``expected_success`` is 1-(1-p)^n, with p the share of right answers among all n, readable or not: the chance that n fresh
-    draws hold a right one. ``success``: any answer is right. ``success_vote``: the elected one is. An answer with key None
-    was not readable: it is never elected and never counted. Ties go to the first seen, in every way of voting.
+    ``expected_success`` is 1-(1-p)^n, with p the fraction of correct answers among all n, readable or not: the probability
+    that n fresh samples include a correct one. ``success``: any answer is correct. ``success_vote``: the elected one is. An
+    answer with key None is unreadable, and never elected. Ties go to the first seen, in every way of voting.
     """
     n = len(answers)
     known: dict[Answer, Answer] = {}
-    answers = tuple(known.setdefault(answer, answer) for answer in answers)  # equal ones are kept once
+    answers = tuple(known.setdefault(answer, answer) for answer in answers)  # share equal ones
     right = sum(answer.correct for answer in answers)
     readable = [answer for answer in answers if answer.key is not None]
     groups = _groups(readable)
@@ -81,7 +81,7 @@ def grade_answers(answers: Sequence[Answer], vote: Vote = "equivalence") -> Exam
 
 @lru_cache(maxsize=10_000)
 def _metrics(right: int, n: int, voted: bool) -> Mapping[str, float]:
-    """One mapping for all examples that did alike."""
+    """The metrics, shared between examples with equal results."""
     return {
         "expected_success": 1 - (1 - right / n) ** n if n else 0.0,
         "success": float(right > 0),
@@ -90,7 +90,7 @@ def _metrics(right: int, n: int, voted: bool) -> Mapping[str, float]:
 
 
 def _groups(readable: Sequence[Answer]) -> list[list[Answer]]:
-    """Answers by key, the largest group first, ties in order of appearance."""
+    """Answers by key, largest group first, ties in order of appearance."""
     groups: dict[str | None, list[Answer]] = {}
     for answer in readable:
         groups.setdefault(answer.key, []).append(answer)
@@ -108,7 +108,7 @@ def _elect(readable: Sequence[Answer], groups: Sequence[Sequence[Answer]], vote:
 
 
 def _medoid(texts: Sequence[str]) -> int:
-    """The place of the text with the greatest total similarity to all others: Dice's coefficient over words."""
+    """Index of the text with the greatest total similarity to all others: Dice's coefficient over words."""
     words = [Counter(_WORD.findall(text.casefold())) for text in texts]
     sizes = [bag.total() for bag in words]
     totals = [0.0] * len(texts)
@@ -122,46 +122,46 @@ def _medoid(texts: Sequence[str]) -> int:
 
 
 JUDGED, LABELLED = "judged_pass", "labelled_pass"
-"""Of a row with a hand label: whether the judge lets the labelled response pass, and whether its label does."""
+"""For a row with a hand label: whether the judge passes the labelled response, and whether its label does."""
 
 
 class QuestionError(SuiteError):
-    """A row has no question that a judge could be shown."""
+    """A row has no question to show to a judge."""
 
 
 class Elsewhere(NamedTuple):
-    """A grader as the same suite has it on a machine where an extra is installed that is not here, or the other way round."""
+    """The same suite's grader on a machine with, or without, an optional extra."""
 
     fingerprint: str
     why: str
-    """What a baseline from there means here, and what to do."""
+    """What a baseline from such a machine means here, and what to do."""
 
 
 class Grader(ABC):
-    """Turns the n responses of one example into metrics. Subclass it for a grader of your own.
+    """Turns the n responses of one example into metrics. Base class for custom graders.
 
-    A subclass gives ``fingerprint``, ``reference`` and ``grade``. One that judges each response by itself sets
-    ``per_response`` and gives ``answers``, so that a search can vote over any subset of them without grading again.
+    A subclass implements ``fingerprint``, ``reference`` and ``grade``. One that judges each response separately sets
+    ``per_response`` and implements ``answers``, so that a search can vote over any subset without grading again.
     """
 
     @property
     def vote(self) -> Vote:
-        """How one of the answers is elected."""
+        """How an answer is elected."""
         return "equivalence"
 
     @property
     def reference_column(self) -> str | None:
-        """The column that holds the reference; None: the first of the usual names."""
+        """The reference column; None: the first of the usual names."""
         return None
 
     @property
     def caution(self) -> str:
-        """A sentence that every report must say of how answers are graded."""
+        """A caution about grading that every report must show."""
         return ""
 
     @property
     def probe_rows(self) -> int:
-        """Rows that nonsense is tried on before anything is paid for; 0: a probe would cost money."""
+        """Number of rows on which nonsense answers are tried before anything is spent; 0: a probe would cost money."""
         return 50
 
     @property
@@ -171,78 +171,78 @@ class Grader(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 hex of what the grades depend on: kind, options, source text of callables."""
+        """SHA-256 hex of everything that grades depend on: kind, options, source of callables."""
 
     @property
     def per_response(self) -> bool:
-        """Whether ``answers`` judges each response by itself and at once."""
+        """Whether ``answers`` judges each response separately, and without model requests."""
         return False
 
     @property
     def reads_answers(self) -> bool:
-        """Whether ``aanswers`` judges each response by itself, if not at once."""
+        """Whether ``aanswers`` judges each response separately, possibly with model requests."""
         return self.per_response
 
     @property
     def parts(self) -> tuple[Grader, ...]:
-        """The graders of a list; else this one."""
+        """The graders of a list; otherwise only itself."""
         return (self,)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Models that it asks, at the caller's expense."""
+        """Models that it sends requests to."""
         return ()
 
     @property
     def min_agreement(self) -> float | None:
-        """The share of hand labels below which nothing is gated on what it says."""
+        """Minimum agreement with hand labels for its metrics to be gated."""
         return None
 
     @property
     def elsewhere(self) -> Elsewhere | None:
-        """The same grader on a machine with other extras; None: extras make no difference."""
+        """The same grader on a machine with other extras; None if extras make no difference."""
         return None
 
     def ready(self) -> None:  # noqa: B027 - most graders need nothing
-        """Raises MissingToolError where this machine lacks what the grader needs; says how to get it."""
+        """Raise MissingToolError if this machine lacks something the grader needs; the message says how to get it."""
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:  # noqa: ARG002
-        """The metrics that some rows get, known without grading; None where only grading tells."""
+        """The metrics that the rows will get; None if unknown before grading."""
         return None
 
     @abstractmethod
     def reference(self, row: Row) -> str:
-        """The row's reference as the grader reads it, for people; SuiteError where it is unusable."""
+        """The row's reference as read by the grader, for display; SuiteError if unusable."""
 
     @abstractmethod
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         """The metrics of one example."""
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
-        """What was read from each response; only where ``per_response``."""
+        """The answer read from each response; only if ``per_response``."""
         raise TypeError(f"the grader {self.name} judges all responses together")
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
-        """As ``grade``, without blocking the event loop; ``ask`` completes a request at the caller's expense."""
+        """Like ``grade``, without blocking the event loop; ``ask`` completes a request."""
         return self.grade(responses, row)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        """As ``answers``, without blocking the event loop; only where ``reads_answers``."""
+        """Like ``answers``, without blocking the event loop; only if ``reads_answers``."""
         return self.answers(responses, row)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn(Grader):
-    """A grader that judges each response by itself and lets them vote. Its dataclass fields are its options."""
+    """A grader that judges each response separately, and lets them vote. Its dataclass fields are its options."""
 
     kind: ClassVar[str]
     time_allowed: ClassVar[float] = 5.0
-    """Seconds of CPU that reading one long response may take; past them it has no answer."""
+    """CPU seconds for reading one long response; after that it counts as unreadable."""
     longest_here: ClassVar[int | None] = 5_000
-    """Characters; longer responses are read in a worker process, which can be stopped. None: all are read here."""
+    """Characters; longer responses are read in a worker process, which can be killed. None: all are read here."""
     reference_column: str | None = None
     alias: str | None = None
-    """Another name, for the metrics of the second and later graders of a list."""
+    """Another name, for the metrics of later graders in a list."""
     vote: Vote = "equivalence"
 
     @property
@@ -262,23 +262,23 @@ class BuiltIn(Grader):
         return digest({"kind": self.kind, **options, **changed})
 
     def __getstate__(self) -> dict[str, Any]:
-        """On another machine there is nothing but the options: pools and caches are made anew."""
+        """Pickle only the options: pools and caches are created again."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:  # noqa: ARG002
-        """The metrics that some rows have, known without grading."""
+        """The metrics that the rows will get."""
         return frozenset(SCORES)
 
     @abstractmethod
     def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        """What was read from each response, in this process and without a time limit."""
+        """The answer read from each response, in this process and without a time limit."""
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        """As ``answers_here``; what was not read in time is no answer."""
+        """Like ``answers_here``, but with a time limit for long responses."""
         longest = self.longest_here
         if longest is None or not self._waits(responses):
             return self.answers_here(responses, row)
-        self.reference(row)  # what is wrong with it is said here
+        self.reference(row)  # raises here if it is unusable
         short = iter(self.answers_here([text for text in responses if len(text) <= longest], row))
         return tuple(next(short) if len(text) <= longest else self._answer_apart(text, row) for text in responses)
 
@@ -304,22 +304,22 @@ class BuiltIn(Grader):
         return grade_answers(self.answers(responses, row), self.vote)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        """As ``answers``; without blocking the event loop where that takes a worker."""
+        """Like ``answers``, without blocking the event loop if it needs a worker."""
         return (
             await off_thread(self.answers, responses, row) if self._waits(responses) else self.answers(responses, row)
         )
 
     def _waits(self, responses: Sequence[str]) -> bool:
-        """Whether reading these takes a worker process."""
+        """Whether reading these needs a worker process."""
         return self.longest_here is not None and any(len(text) > self.longest_here for text in responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        """As ``grade``, without keeping the event loop from other examples."""
+        """Like ``grade``, without blocking the event loop."""
         return grade_answers(await self.aanswers(responses, row, ask), self.vote)
 
 
 def reference_value(row: Row, column: str | None) -> Any:
-    """The cell that holds the reference.
+    """The value of the reference column.
 
     Raises:
         SuiteError: the row has no such column, or the cell is empty.
@@ -337,7 +337,7 @@ def reference_value(row: Row, column: str | None) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 hex of a value's plain form; callables count by qualified name and source text."""
+    """SHA-256 hex of a value's plain form; callables are hashed by qualified name and source."""
     text = json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

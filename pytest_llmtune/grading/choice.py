@@ -1,4 +1,4 @@
-"""The ``choice`` grader: which label does the response state?"""
+"""The ``choice`` grader: finds the label that a response states."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _DENIED_AFTER = lazy_regex(
     r"\s(?:isn|wasn|doesn|can)['\u2019]?t)"
 )
 _BETWEEN = r"(?:\s+(?!but\b|sondern\b|sino\b|mais\b)[^\s,;:.!?()\[\]。、，；]+){0,3}"
-_WINDOW = 60  # characters before a mention in which a denial is looked for
+_WINDOW = 60  # characters before a mention that are searched for a denial
 _SENTENCES = lazy_regex(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _SENTENCE_END = lazy_regex(r"\n|(?<=\w\w)[.!?](?=\s|$)|[.!?](?=\s+[A-Z\"'(*]|\s*$)|[。！？]")
 _LABELLED = lazy_regex(r"^[\W_]*\w[^\n:：]{0,30}[:：]([^\n]+)$", re.MULTILINE)
 _UNSPACED = lazy_regex(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 _MARKED = ("boxed", "hash", "phrase")
-_SHORTEST_SENTENCE = 12  # characters; fewer hold no second statement
+_SHORTEST_SENTENCE = 12  # characters; anything shorter is not a second statement
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
 _LATEX = lazy_regex(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
 _CLAUSE = lazy_regex(
@@ -108,7 +108,7 @@ _NOTHING = object()
 
 
 def folded(text: str) -> str:
-    """For comparing labels: NFKC, case folded, white space and punctuation at the ends taken away."""
+    """Normalise a label: NFKC, case folding, without whitespace and punctuation at the ends."""
     return " ".join(_fold(text).split()).strip(" .,:;!?\"'`*_()[]{}<>\u2018\u2019\u201c\u201d。、")
 
 
@@ -117,7 +117,7 @@ def _fold(text: str) -> str:
 
 
 def stated_text(text: str) -> str | None:
-    """What a response states where the labels are not known: its marked answer, or all of it where it is short."""
+    """The statement of a response if labels are unknown: its marked answer, or all of a short response."""
     text = untagged(text)
     found = (answer_in(text, _MARKED) or text).strip()
     if not folded(found) or "\n" in found or len(found) > _LONGEST_STATEMENT:
@@ -126,26 +126,26 @@ def stated_text(text: str) -> str | None:
 
 
 class _Candidate(NamedTuple):
-    """A place where a response may state its label."""
+    """A fragment in which a response may state its label."""
 
     start: int
     fragment: str
     strong: bool
-    """Whether it was announced as the answer, so that no mention elsewhere replaces it."""
+    """Whether it is announced as the answer, so that no mention elsewhere overrides it."""
     end: int
 
 
 @dataclass(frozen=True, slots=True)
 class LabelWords:
-    """The words that stand for each label, compiled."""
+    """Compiled patterns of the words for each label."""
 
     owner: Mapping[str, str]
-    """From folded word to label."""
+    """Normalised word to label."""
     mention: re.Pattern[str]
     leading: re.Pattern[str]
     """A one-character label at the start of a statement: "C because ..."."""
     offered: re.Pattern[str]
-    """Another one-character label beside it: "or (B)"."""
+    """Another one-character label next to it: "or (B)"."""
     added: re.Pattern[str]
     """One in the next sentence: "Or B." """
     beside: re.Pattern[str]
@@ -189,14 +189,14 @@ class LabelWords:
         )
 
     def exactly(self, text: str) -> str | None:
-        """The label that ``text`` is, or is a synonym of."""
+        """The label that ``text`` equals, or is a synonym of."""
         return self.owner.get(text) or self.owner.get(text.casefold()) or self.owner.get(folded(text))
 
     def stated(self, text: str) -> str | None:
-        """The label in the last statement of the response; where it states none, the only one that it does not deny.
+        """The label in the last statement of the response; without one, the only label that it does not deny.
 
         Returns:
-            None where there is none, or several are offered ("A or B"), or none of the labels is what is stated.
+            None if there is none, several are offered ("A or B"), or something else is stated.
         """
         text = unicodedata.normalize("NFKC", untagged(text))
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
@@ -230,7 +230,7 @@ class LabelWords:
             return labelled[-1]
         if _NO_OPTION.search(text):
             return None
-        text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # what begins the lines of a list is no mention
+        text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # list markers are not mentions
         return self._only(text) or self._last(text)
 
     def _other(self, text: str, since: int) -> Iterator[_Candidate]:
@@ -255,7 +255,7 @@ class LabelWords:
                 yield _Candidate(match.start(), match[1], strong=False, end=match.end())
 
     def _verdict(self, fragment: str, *, strong: bool) -> object:
-        """The label that a fragment states; None where it offers several or says that none fits; else _NOTHING."""
+        """The label that a fragment states; None if it offers several or says that none fits; else _NOTHING."""
         text = _without_latex(fragment)
         if (label := self.exactly(text) or self._opening(text)) is not None:
             return label
@@ -280,7 +280,7 @@ class LabelWords:
         return self.exactly(first["word"])
 
     def _leading(self, text: str) -> tuple[str | None, str] | None:
-        """The label and what follows it; the label None where it is denied. None where no letter leads."""
+        """The leading label and the rest; the label is None if denied. None without a leading letter."""
         match = self.leading.match(text)
         if match is None:
             return None
@@ -291,7 +291,7 @@ class LabelWords:
         return (None if _DENIED_AFTER.match(rest) else self.owner[_fold(letter)]), rest
 
     def _is_offered(self, label: str, rest: str) -> bool:
-        """Whether another letter is offered beside the leading one."""
+        """Whether another letter is offered besides the leading one."""
         match = self.offered.match(rest)
         if (beside := self.beside.match(rest)) is not None and self.owner[_fold(beside[1])] != label:
             return True
@@ -310,7 +310,7 @@ class LabelWords:
         return found.pop() if len(found) == 1 else None
 
     def _last(self, text: str) -> str | None:
-        """That of the last sentence that mentions one."""
+        """The label of the last sentence that mentions one."""
         for sentence in reversed(_SENTENCES.split(text)):
             if any(self._mentions(sentence)):
                 return (
@@ -338,7 +338,7 @@ def _inside(match: re.Match[str]) -> str:
 
 
 def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Candidate]:
-    """What stands in a box, on a ``####`` line, or after words such as "the answer is"."""
+    """Content of boxes, of ``####`` lines, or after phrases such as "the answer is"."""
     for start, inside, end in boxed[:-1]:
         yield _Candidate(start, inside, strong=True, end=end)
     for start, _, end in boxed[-1:]:
@@ -356,7 +356,7 @@ def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Ca
 
 
 def _listed(text: str) -> set[str]:
-    """The letters that begin a line, as in a list of parts or options."""
+    """Letters that start a line, as in a list of parts or options."""
     return {letter.casefold() for letter in _ITEM.findall(text)}
 
 
@@ -369,7 +369,7 @@ def _is_short(word: str) -> bool:
 
 
 def _alone(word: str) -> str:
-    """A pattern, with one group, of the word where it stands for itself and not inside another."""
+    """A pattern, with one group, of the word as a separate word."""
     term = f"({re.escape(word)})"
     if _is_short(word):  # "a" is also an article: it must be set apart
         return (

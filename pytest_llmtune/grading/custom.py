@@ -134,7 +134,7 @@ class Function(Grader):
 
 @dataclass(frozen=True)
 class CompositeGrader(Grader):
-    """Votes, voted answer and answers are the first grader's."""
+    """A list of graders; votes, voted answer and answers are the first one's."""
 
     graders: tuple[Grader, ...]
 
@@ -186,7 +186,7 @@ class CompositeGrader(Grader):
         return self.graders
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        """None where one of them cannot tell."""
+        """None if unknown for one of them."""
         found: set[str] = set()
         for place, grader in enumerate(self.graders):
             if (names := grader.metric_names(rows)) is None:
@@ -219,9 +219,9 @@ class CompositeGrader(Grader):
 
 
 class ShapedGrader(Grader):
-    """An object that is a grader by its shape (``name``, ``fingerprint``, ``reference``, ``grade``), not by its class.
+    """Wraps a duck-typed grader (``name``, ``fingerprint``, ``reference``, ``grade``).
 
-    What it lacks is as in the base class; its ``agrade`` and ``aanswers`` may be plain functions.
+    Missing attributes default to those of the base class; its ``agrade`` and ``aanswers`` may be plain functions.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -302,7 +302,7 @@ class ShapedGrader(Grader):
 
 @dataclass(frozen=True)
 class AnswerGrader(Grader):
-    """A grader that sees answers without their reasoning."""
+    """Wraps a grader, and removes the reasoning from responses."""
 
     inner: Grader
     marks: Marks
@@ -316,7 +316,7 @@ class AnswerGrader(Grader):
         return self._marked(self.inner.fingerprint)
 
     def _marked(self, fingerprint: str) -> str:
-        """The inner grader's own with the built-in marks: a suite that says nothing about reasoning has them."""
+        """The inner grader's fingerprint, with the marks if they are not the built-in ones."""
         return digest({"grader": fingerprint, "reasoning": self.marks.key}) if self.marks.key else fingerprint
 
     @property

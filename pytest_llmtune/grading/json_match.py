@@ -1,4 +1,4 @@
-"""The ``json`` grader: find the document in a response, compare it, validate it."""
+"""The ``json`` grader: find a JSON document in a response, compare and validate it."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ __all__ = ["NOTHING", "JsonAnswer", "Validation", "canonical", "check_path", "pi
 
 
 NOTHING = object()
-"""No JSON was found; None is JSON's null."""
+"""Returned if no JSON was found; None is JSON's null."""
 
 _FENCE = lazy_regex(
     r"^[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?(?P<mark>`{3,}+|~{3,}+)[ \t]*(?P<tag>json5?|jsonc)?[ \t]*(?:\r?\n)"
     r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-_MOST_STARTS = 200  # places where a value may start; more are no answer
+_MOST_STARTS = 200  # maximum number of positions at which a value may start
 _STEP = lazy_regex(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 def read_last(text: str, like: type | None = None) -> Any:
-    """The whole text, else the last fenced block, else the last object or array in it.
+    """Parse the whole text, else the last fenced block, else the last object or array in it.
 
-    A citation such as ``[1]`` or an empty ``[]`` in a remark is not the answer where there is another value.
+    A citation such as ``[1]`` or an empty ``[]`` in a remark is ignored if there is another value.
 
     Args:
-        like: ``dict`` or ``list`` where the answer is known to be one.
+        like: ``dict`` or ``list`` if the answer must be one.
 
     Returns:
-        NOTHING where none is JSON, where the last document is cut off, holds a key twice, or a number that is none (1e400).
+        NOTHING if there is no JSON, or the last document is truncated, has a duplicate key or an invalid number (1e400).
     """
     value = read(text)
     if value is not NOTHING:
@@ -72,12 +72,12 @@ def _chosen(found: list[Any], like: type | None) -> Any:
 
 
 def _is_aside(value: Any) -> bool:
-    """An empty array or object, or a footnote: what remarks hold."""
+    """Whether it is an empty array or object, or a footnote, as found in remarks."""
     return not value or (isinstance(value, list) and len(value) == 1 and type(value[0]) is int)
 
 
 def _embedded(text: str) -> Iterator[Any]:
-    """The objects and arrays of a text, outermost only; NOTHING as the last where the text ends inside one."""
+    """The outermost objects and arrays of a text; NOTHING at the end if the text ends inside one."""
     place, starts = 0, 0
     while (match := _OPENING.search(text, place)) and starts < _MOST_STARTS:
         starts += 1
@@ -96,7 +96,7 @@ def _embedded(text: str) -> Iterator[Any]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket at ``start`` closes, outside of strings; -1 where it does not."""
+    """Position at which the bracket at ``start`` closes, outside strings; -1 if it does not."""
     depth, place = 0, start
     while (match := _PIECE.search(text, place)) is not None:
         place = match.end()
@@ -110,7 +110,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def read(text: str) -> Any:
-    """A text that is JSON to its end; NOTHING where it is none."""
+    """Parse a text that is entirely JSON; NOTHING if it is not."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -138,12 +138,12 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct)
 _OPENING = lazy_regex(r"[{\[]")
 _BEGUN = lazy_regex(r'\{\s*(?:"|\Z)|\[\s*(?:[{\["]|\Z)')
-"""The beginning of an object or array, as against a brace in prose or LaTeX."""
+"""The beginning of an object or array, as opposed to a brace in prose or LaTeX."""
 _PIECE = lazy_regex(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')
 
 
 def canonical(value: Any, *, any_order: bool) -> str:
-    """Text that is the same for equal values: keys sorted, 1.0 as 1, and with ``any_order`` arrays sorted too."""
+    """Canonical text of a value: keys sorted, 1.0 as 1, and with ``any_order`` arrays sorted too."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, (int, float)):
@@ -159,14 +159,14 @@ def canonical(value: Any, *, any_order: bool) -> str:
 
 
 def check_path(path: object) -> str:
-    """A path such as ``user.tags[0]``; raises SuiteError where it is none."""
+    """Validate a path such as ``user.tags[0]``; raises SuiteError."""
     if not isinstance(path, str) or not re.fullmatch(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*", path):
         raise SuiteError(f"fields: {path!r} is no path such as 'name' or 'user.tags[0]'")
     return path
 
 
 def pick(value: Any, path: str) -> Any:
-    """What stands at ``path``; NOTHING where the value has no such place."""
+    """The value at ``path``; NOTHING if there is none."""
     for name, index in _STEP.findall(path):
         if name and isinstance(value, Mapping) and name in value:
             value = value[name]
@@ -197,16 +197,16 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class JsonAnswer(BuiltIn):
-    """The order of keys never matters; 1 is 1.0, but true is not 1. With a schema and no reference, fitting is all."""
+    """Compares JSON: key order never matters; 1 equals 1.0, but not true. With a schema and no reference, only validates."""
 
     schema: Mapping[str, Any] | None = None
-    """A JSON schema (the package jsonschema holds the value against it, in a worker process)."""
+    """A JSON Schema, validated by the package jsonschema in a worker process."""
     fields: Sequence[str] | None = None
-    """Paths such as ``user.tags[0]`` that are compared; default: everything."""
+    """Paths to compare, such as ``user.tags[0]``; default: everything."""
     any_order: bool = False
-    """Whether the order of arrays does not matter."""
+    """Whether to ignore the order of arrays."""
     time_limit: float = 5.0
-    """Seconds the schema may take for one answer, which does not fit past them."""
+    """Seconds for validating one answer; after that it is invalid."""
 
     kind: ClassVar[str] = "json"
 
@@ -229,7 +229,7 @@ class JsonAnswer(BuiltIn):
         return self._key(found)
 
     def _like(self, row: Row) -> type | None:
-        """``dict`` or ``list`` where the answer is known to be one, by the reference or by the schema."""
+        """``dict`` or ``list`` if the reference or the schema requires one."""
         if not self._has_reference(row):
             kind = (self.schema or {}).get("type")
             return {"object": dict, "array": list}.get(kind) if isinstance(kind, str) else None
@@ -266,7 +266,7 @@ class JsonAnswer(BuiltIn):
         return canonical(present, any_order=self.any_order)
 
     def _fault(self, value: Any) -> str | None:
-        """What the schema says against a value."""
+        """The validation error of a value, if any."""
         if self.schema is None:
             return None
         return self._validation.fault(json.dumps(self.schema), json.dumps(value))

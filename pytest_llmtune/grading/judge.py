@@ -1,4 +1,4 @@
-"""The ``judge`` grader: a model decides whether an answer is right."""
+"""The ``judge`` grader: a model decides whether an answer is correct."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Ask", "Judge"]
 
 
 Ask = Callable[[CompletionRequest], Awaitable[Completion]]
-"""Completes a request, recorded, priced and budgeted like any other."""
+"""Completes a request, which is recorded, priced and budgeted like any other."""
 
 _QUESTIONS = ("question", "problem", "query", "instruction", "input", "prompt", "text")
 _PROMPT = """\
@@ -54,11 +54,11 @@ _OWN = ("rubric", "response", "question", "reference_part", "form")
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(BuiltIn):
-    """Asks once for each different response; an empty response fails unasked.
+    """Sends one request per distinct response; an empty response fails without one.
 
-    Metrics beside the usual ones: ``score``, the mean score where there is a scale; ``agreement``, on rows with a hand
-    label: 1 where the judge's verdict on the labelled response is the label's, else 0. Of a suite with such rows also ``kappa``
-    (Cohen 1960: agreement beyond chance) and ``base_rate``, the agreement of always giving the commoner label.
+    Additional metrics: ``score``, the mean score if there is a scale; ``agreement``, on rows with a hand label: 1 if the
+    judge's verdict on the labelled response matches the label, else 0. For a suite with such rows also ``kappa`` (Cohen
+    1960: agreement beyond chance) and ``base_rate``, the agreement of always giving the more common label.
     """
 
     model: str = ""
@@ -66,20 +66,20 @@ class Judge(BuiltIn):
     scale: int | None = None
     """The judge gives 1 to ``scale`` points instead of pass or fail."""
     pass_mark: float | None = None
-    """Points that count as right; needed with ``scale``."""
+    """Minimum points for a pass; required with ``scale``."""
     prompt: Any = _PROMPT
-    """A template over the row's columns and rubric, response, question, reference_part and form (the line to end with)."""
+    """A template over the row's columns and rubric, response, question, reference_part and form (the final line)."""
     question_column: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0})
     """OpenAI parameters of the judge's requests."""
     samples: int = 1
-    """Judgements of each response; the majority decides, and a draw fails."""
+    """Number of judgements per response; the majority decides, and a tie fails."""
     label_column: str = "human_label"
     """Hand labels: true or false, pass or fail, or points on the scale."""
     labelled_column: str = "labelled_response"
-    """The responses that were labelled by hand."""
+    """Column with the responses that were labelled by hand."""
     min_agreement: float | None = None
-    """The share of hand labels that the judge must agree with: below it, nothing is gated on what it says."""
+    """Minimum agreement with hand labels; below it, the judge's metrics are not gated."""
 
     kind: ClassVar[str] = "judge"
     longest_here: ClassVar[int | None] = None
@@ -114,10 +114,10 @@ class Judge(BuiltIn):
 
     @property
     def per_response(self) -> bool:
-        return False  # not without asking: see aanswers
+        return False  # needs model requests: see aanswers
 
     def reference(self, row: Row) -> str:
-        """Checks that the prompt can be filled; a reference answer is shown to the judge where the row has one."""
+        """Check that the prompt can be filled; a reference answer, if any, is shown to the judge."""
         self._request("?", row)
         if row.get(self.label_column) not in (None, "") and row.get(self.labelled_column):
             self._label(row)
@@ -131,10 +131,10 @@ class Judge(BuiltIn):
         return tuple(self._answer(text, marks.get(text)) for text in responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Ask) -> ExampleGrade:
-        """As ``grade``, and the agreement with the row's hand label.
+        """Like ``grade``, plus the agreement with the row's hand label.
 
         Raises:
-            CompletionError: no judgement of a response could be read; the example is unknown rather than wrong.
+            CompletionError: no judgement of a response is readable; the example is unknown rather than wrong.
         """
         marks = await self._marks(responses, row, ask)
         grade = grade_answers([self._answer(text, marks.get(text)) for text in responses], self.vote)
@@ -171,13 +171,13 @@ class Judge(BuiltIn):
         return Answer(key or None, text.strip(), mark is not None and mark >= self._pass_mark)
 
     async def _marks(self, responses: Sequence[str], row: Row, ask: Ask) -> dict[str, float]:
-        """The judge's mark of each different response that is not empty; 1 or 0 where there is no scale."""
+        """The judge's mark for each distinct non-empty response; 1 or 0 without a scale."""
         different = [text for text in dict.fromkeys(responses) if text.strip()]
         completions = await asyncio.gather(*(ask(self._request(text, row)) for text in different))
         return {text: self._mark(completion) for text, completion in zip(different, completions, strict=True)}
 
     def _mark(self, completion: Completion) -> float:
-        said_by = [BUILT_IN.answer(choice.text) for choice in completion.choices]  # what it thinks is no verdict
+        said_by = [BUILT_IN.answer(choice.text) for choice in completion.choices]  # its reasoning is not a verdict
         read = [mark for text in said_by if (mark := self._read(text)) is not None]
         if not read:
             said = completion.choices[0].text if completion.choices else ""

@@ -1,7 +1,7 @@
-r"""Numbers as the world writes them, found in prose or formulas and read exactly. The one reader for `numeric` and `math`.
+r"""Find numbers in prose or formulas, and parse them exactly, for `numeric` and `math`.
 
 Covers LaTeX (``\frac{840}{13}``, ``3\times10^5``, ``12{,}000``), mixed numbers, digits of any script, Western, Indian, Arabic
-and space grouping, signs such as U+2212, units, and sums. What cannot be read for sure has no value: never its last digits.
+and space grouping, signs such as U+2212, units, and sums. An ambiguous number has no value, rather than that of its last digits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["SCALED", "Number", "ascii_numerals", "clause_of", "find", "last_of",
 
 
 class _Ascii(dict[int, str | None]):
-    """For ``str.translate``: digits of every script, and the signs and marks of numbers, in ASCII."""
+    """Table for ``str.translate``: digits of every script, signs and separators to ASCII."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -63,7 +63,7 @@ _VULGAR = lazy_regex(r" ?[¼-¾⅐-⅞↉]")
 
 
 def ascii_numerals(text: str) -> str:
-    """Digits and the marks of numbers in ASCII: ``１，２３４`` is 1,234, ``½`` 1/2, ``10⁵`` 10^5, U+2212 a hyphen."""
+    """Convert digits, signs and separators to ASCII: ``１，２３４`` is 1,234, ``½`` 1/2, ``10⁵`` 10^5, U+2212 a hyphen."""
     if text.isascii():
         return text
     if _POWER.search(text):
@@ -79,7 +79,7 @@ def _caret(match: re.Match[str]) -> str:
 
 
 def swap_marks(text: str) -> str:
-    """Of a text that writes ``1.234,5``: with the decimal point and grouping commas of the rest."""
+    """Swap decimal and grouping separators of a text that uses ``1.234,5``."""
     return text.translate({ord(","): ".", ord("."): ","})
 
 
@@ -175,13 +175,13 @@ class Number:
     start: int
     end: int
     value: Value | None
-    """None where the numeral cannot be read for sure."""
+    """None if the numeral is ambiguous."""
     aside: bool = False
-    """An enumerator, a citation, or what is expressly said not to be it: no answer where there is another numeral."""
+    """Whether it is an enumerator, a citation or denied, and so ignored if there is another numeral."""
 
 
 def find(text: str) -> tuple[str, list[Number]]:
-    """The text with its numerals in ASCII and its LaTeX thinned, and the numbers in it."""
+    """The text with ASCII numerals and simplified LaTeX, and its numbers."""
     text = ascii_numerals(text)
     if "\\" in text or "{" in text:
         for pattern, replacement in _LATEX:
@@ -200,7 +200,7 @@ def find(text: str) -> tuple[str, list[Number]]:
 
 
 def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
-    """What a match is, and where to go on."""
+    """The number of a match, and the position to continue at."""
     start, end = match.span()
     before, after = text[max(0, start - 40) : start], text[end : end + 1]
     last = before[-1:]
@@ -228,7 +228,7 @@ def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
 
 
 def _plain(match: re.Match[str]) -> str:
-    """The numeral for ``constant``: without currency signs and grouping."""
+    """The numeral for ``constant``, without currency signs and grouping."""
     if match["body"].isdecimal():
         return (match["sign"] or "").strip() + match["body"]
     body = _MONEY_SIGN.sub("", match["body"]).rstrip("%")
@@ -262,7 +262,7 @@ def _is_denied(text: str, number: Number) -> bool:
 
 
 def last_of(text: str, *, first: bool = False) -> Value | None:
-    """The last (or first) number of a text; None where there is none, or it cannot be read for sure."""
+    """The last (or first) number of a text; None if there is none, or it is ambiguous."""
     text, found = find(text)
     chosen = [number for number in found if not number.aside] or found
     if not chosen:
@@ -291,7 +291,7 @@ _HEDGE = lazy_regex(
 
 
 def clause_of(statement: str) -> str:
-    """The part of a statement before its first "because", "per", bracket or the like, that holds a number."""
+    """The first part of a statement with a number, before "because", "per", a bracket or the like."""
     for match in _CLAUSE.finditer(statement):
         if match[0].startswith(",") and re.match(r"[-+$€£¥(\s]{0,3}\d", statement[match.end() :]):
             continue  # a list of numbers
@@ -301,10 +301,10 @@ def clause_of(statement: str) -> str:
 
 
 def number_in(statement: str) -> Value | None:
-    """The number that a statement gives: what follows its last "=", else its only number, else its first.
+    """The number that a statement gives: after its last "=", else its only number, else its first.
 
     Returns:
-        None where there is none, where it cannot be read for sure, and where several are offered: "3 or 4".
+        None if there is none, it is ambiguous, or several are offered: "3 or 4".
     """
     statement = ascii_numerals(statement)
     head = clause_of(statement)

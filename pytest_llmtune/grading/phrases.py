@@ -1,4 +1,4 @@
-"""The words that come before an answer: "the answer is", ``정답:``, "wait, it's", in a dozen languages."""
+"""Phrases that introduce an answer: "the answer is", ``정답:``, "wait, it's", in a dozen languages."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ _ASCII = tuple((hint, pattern) for hint, pattern in _COMPILED if hint.isascii())
 
 
 def phrases(text: str, start: int = 0) -> list[re.Match[str]]:
-    """Every such phrase from ``start`` on, in order; the answer begins where a match ends."""
+    """All such phrases from ``start`` on, in order; the answer starts at the end of a match."""
     low = text.lower()
-    if len(low) != len(text):  # a few letters change their length
+    if len(low) != len(text):  # lower-casing changes the length of a few letters
         low = text
     found: list[re.Match[str]] = []
     rules = _ASCII if text.isascii() else _COMPILED

@@ -1,4 +1,4 @@
-"""Before anything is paid for: can the grader use every row, and does it refuse empty answers?"""
+"""Checks before anything is spent: the grader can use every row, and rejects empty answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROBES = {
     '"I don\'t know"': "I don't know.",
     "nonsense": "Lorem ipsum xyzzy; quux frobnicate?",
 }
-"""Answers that say nothing about any question."""
+"""Answers without content."""
 
 _SUCCESS = ("success", "success_vote", "expected_success")
 _OTHERS = 3
@@ -44,17 +44,17 @@ def check(
 ) -> None:
     """Check every row's reference, and that answers without content fail.
 
-    A probe counts as a success where the grader gives it any of success, success_vote, expected_success, or the best value
-    of ``metric``: 1.0 where more is better, 0.0 where less is. References of other rows are tried too: a row on which three
-    different ones all succeed has a vacuous grader.
+    A probe succeeds if the grader gives it any of success, success_vote, expected_success, or the best value of ``metric``:
+    1.0 if maximised, 0.0 if minimised. References of other rows are tried too: if three different ones all succeed on a
+    row, the grader is vacuous.
 
     Args:
-        grader: as resolved; each of a list of graders is checked by itself.
+        grader: as resolved; graders in a list are checked separately.
         examples: all rows, tuning and test.
-        allow_vacuous: leave out the probes. Unusable references are refused all the same: they cannot be graded.
+        allow_vacuous: skip the probes; unusable references are still refused.
         metric: the tuned metric.
-        mode: whether more of it is better, or less.
-        where: put before messages.
+        mode: whether to maximise or minimise it.
+        where: prefix of messages.
 
     Raises:
         MissingToolError: this machine lacks what a grader needs.
@@ -95,12 +95,12 @@ def check(
 
 
 def judges_of(grader: Grader) -> tuple[str, ...]:
-    """The models that the grader asks, at the caller's expense."""
+    """The models that the grader sends requests to."""
     return tuple(model for one in grader.parts for model in one.models)
 
 
 def cautions_of(grader: Grader) -> tuple[str, ...]:
-    """What every report must say of how answers are graded."""
+    """Cautions about grading for every report."""
     return tuple(one.caution for one in grader.parts if one.caution)
 
 
@@ -146,12 +146,12 @@ def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], 
 
 
 def _succeeds(grader: Grader, text: str, example: Example, metric: str, mode: str) -> str:
-    """The metric that counts ``text`` as a success, with its value; empty where none does."""
+    """The metric by which ``text`` succeeds, with its value; empty if none."""
     metrics = grader.grade([text], example.row).metrics
     for name in _SUCCESS:
         if metrics.get(name, 0.0) > 0 and (mode == "max" or name != metric):
             return f"{name} {metrics[name]:g}"
-    if mode == "min" and metric in _SUCCESS:  # somebody looks for wrong answers
+    if mode == "min" and metric in _SUCCESS:  # the suite looks for wrong answers
         return ""
     best = 1.0 if mode == "max" else 0.0
     return f"{metric} {best:g}" if metrics.get(metric) == best else ""
@@ -174,21 +174,21 @@ def _other_references(grader: Grader, example: Example, examples: Sequence[Examp
                 if found == _OTHERS:
                     return
     except SuiteError:
-        return  # a function whose rows have no column that is known to be a reference
+        return  # a function without a known reference column
 
 
 _MEASURED = tuple(name for name in METRICS if name not in SCORES)
-"""Metrics of every suite that no grader gives."""
+"""Metrics of every suite that are not from graders."""
 _MEASURED_OF_A_GROUP = ("inference_cost",)
 _ADDED_UP = tuple(name for name in _MEASURED if not name.endswith("cost"))
 """Those that are aggregated over examples."""
 
 
 def check_named(suite: Suite, grader: Grader, split: Split) -> None:
-    """The suite's ``metric`` and gates are on metrics that there will be, as far as the grader can tell.
+    """Check that the suite's ``metric`` and gates use existing metrics, as far as known.
 
     Raises:
-        SuiteError: one is not; says which there are.
+        SuiteError: one does not; the message lists the metrics.
     """
     if (names := _names(grader, split.tune or split.test)) is not None and suite.metric not in names:
         raise _missing(grader, suite.metric, names, f"{suite.at('metric')}: metric")
@@ -201,10 +201,10 @@ def check_named(suite: Suite, grader: Grader, split: Split) -> None:
 
 
 def check_aggregated(grader: Grader, examples: Sequence[Example], metrics: Iterable[str], *, where: str = "") -> None:
-    """Metrics with an aggregate of their own are such that there will be, as far as the grader can tell.
+    """Check that metrics with their own aggregate exist, as far as known.
 
     Raises:
-        SuiteError: one is not; says which there are.
+        SuiteError: one does not; the message lists the metrics.
     """
     if (names := _names(grader, examples)) is None:
         return
@@ -214,10 +214,10 @@ def check_aggregated(grader: Grader, examples: Sequence[Example], metrics: Itera
 
 
 def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, where: str = "") -> None:
-    """Look for the tuned metric where the grader cannot tell what it gives, by grading; not where that would cost money.
+    """Check by grading that a grader with unknown metrics gives the tuned one, unless that costs money.
 
     Raises:
-        SuiteError: the grader does not give it; says what it gives.
+        SuiteError: it does not; the message lists the metrics.
     """
     if judges_of(grader) or not examples or _names(grader, examples) is not None:
         return

@@ -1,8 +1,8 @@
-"""Separates a model's reasoning from its answer, before any grader reads it.
+"""Separate a model's reasoning from its answer before grading.
 
-Reasoning models think in the open: ``<think>...</think>`` where the server has no reasoning parser, ``</think>`` alone where
-the chat template has opened the thought, ``[THINK]``, gpt-oss' harmony channels, and so on. What is thought is not the
-answer, and a thought that is never closed leaves none.
+Reasoning may be part of the text: ``<think>...</think>`` if the server has no reasoning parser, only ``</think>`` if the
+chat template opened it, ``[THINK]``, gpt-oss' harmony channels, and so on. Reasoning is not part of the answer, and if it
+is never closed, there is no answer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _MESSAGE_END = lazy_regex(r"<\|(?:end|return|call|start|channel)\|>")
 _PLAIN_CHANNELS = lazy_regex(
     r"\s*(?:assistant\s*)?analysis(?=\S)(?P<thought>.*)assistant\s*final(?P<answer>.*)", re.DOTALL
 )
-"""Harmony whose special tokens the server has dropped: ``analysisWe need ... assistantfinalThe answer``."""
+"""Harmony without special tokens, which the server dropped: ``analysisWe need ... assistantfinalThe answer``."""
 _LONGEST_LINE = 2_000  # characters
 _FENCE = lazy_regex(r"^[ \t]*```", re.MULTILINE)
 _HINT = lazy_regex(r"[<\[◁]|\A\s*(?:assistant)?analysis")
@@ -66,11 +66,11 @@ _HINT = lazy_regex(r"[<\[◁]|\A\s*(?:assistant)?analysis")
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks that open and close a thought.
+    """The marks that open and close reasoning.
 
     Args:
-        open, close: regular expressions, alternatives of each other.
-        channels: whether harmony's channels are read.
+        open, close: alternative regular expressions.
+        channels: whether to parse harmony's channels.
     """
 
     open: tuple[str, ...] = _OPEN
@@ -80,7 +80,7 @@ class Marks:
     """As declared; empty for the built-in marks."""
 
     def answer(self, text: str) -> str:
-        """The text without what is thought; the same text where nothing is. Empty where a thought is not closed."""
+        """The text without reasoning; empty if reasoning is not closed."""
         if (self.channels and not _HINT.search(text)) or _is_json(text):
             return text
         parts = list(self.parts(text))
@@ -89,14 +89,14 @@ class Marks:
         return "".join(part for is_thought, part in parts if not is_thought).strip()
 
     def split(self, text: str) -> tuple[str, str]:
-        """The reasoning (empty where there is none) and the answer."""
+        """The reasoning (may be empty) and the answer."""
         answer = self.answer(text)
         if answer is text:
             return "", text
         return "\n\n".join(part.strip() for is_thought, part in self.parts(text) if is_thought and part.strip()), answer
 
     def parts(self, text: str) -> Iterator[tuple[bool, str]]:
-        """(whether it is thought, text), in order; together all of the response but the marks."""
+        """(whether it is reasoning, text), in order; together the whole response without marks."""
         if not self.channels:
             yield from self._tagged(text)
         elif "<|message|>" in text and _CHANNEL.search(text):
@@ -164,7 +164,7 @@ class Marks:
 
 
 def _is_json(text: str) -> bool:
-    """A document that is JSON to its end holds no thoughts, though its texts may hold marks."""
+    """Whether the text is a complete JSON document, which has no reasoning even if its strings have marks."""
     if text.lstrip()[:1] not in ("{", '"'):
         return False
     try:
@@ -175,7 +175,7 @@ def _is_json(text: str) -> bool:
 
 
 def _is_quoted(text: str, match: re.Match[str]) -> bool:
-    """Whether a mark is talked about: in back-quotes or quotation marks."""
+    """Whether a mark is quoted, in back-quotes or quotation marks."""
     before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
     if before and before in "\"'`“‘「" and after and after in "\"'`”’」":
         return True
@@ -195,7 +195,7 @@ _OFF = Marks((r"(?!)",), (r"(?!)",), channels=False, key=(("", ""),))
 
 
 def marks_of(spec: Any) -> Marks:
-    """From the suite's key ``reasoning``: true, false, ``{"open": ..., "close": ...}`` or a list of these.
+    """Parse the suite's key ``reasoning``: true, false, ``{"open": ..., "close": ...}`` or a list of these.
 
     Raises:
         SuiteError: anything else, or an empty mark.
@@ -212,7 +212,7 @@ def marks_of(spec: Any) -> Marks:
 
 
 def marks_by_key(key: tuple[tuple[str, str], ...]) -> Marks:
-    """The marks that have this key."""
+    """The marks with this key."""
     if not key or key == _OFF.key:
         return _OFF if key else BUILT_IN
     opens, closes = (tuple(re.escape(pair[side]) for pair in key) for side in (0, 1))

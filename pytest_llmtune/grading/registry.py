@@ -42,7 +42,7 @@ BUILT_IN: Mapping[str, str] = {
     "tools": "trace:Tools",
     "calls": "trace:Calls",
 }
-"""Name to module and class; a module is imported where a suite names its grader."""
+"""Name to module and class; modules are imported on demand."""
 
 
 def built_in(name: str) -> type[BuiltIn]:
@@ -61,20 +61,20 @@ def resolve(
     reasoning: Any = True,
     where: str = "",
 ) -> Grader:
-    """The grader that a suite asks for.
+    """Create the grader that a suite declares.
 
     Args:
         spec: ``"math"``, ``{"math": {option: value}}``, ``"module:function"``, a function, an object like Grader, or a list of
-            these: the first names the metrics, those of the others are called ``<name>_<metric>``.
+            these; metrics of all but the first are named ``<name>_<metric>``.
         base_dir: where "module:function" looks for ``module.py`` first; default: the current directory.
-        root: where given, "module:function" runs no code from outside this directory.
-        vote: how the built-in graders elect an answer; see ``votes``.
+        root: if given, "module:function" runs no code outside this directory.
+        vote: how the built-in graders elect an answer; see ``base``.
         reasoning: whether graders see responses without the model's reasoning: true, false, or the marks of a thought,
             ``{"open": ..., "close": ...}``.
-        where: put before messages, for example ``"suite algebra: grader"``.
+        where: prefix of messages, for example ``"suite algebra: grader"``.
 
     Raises:
-        SuiteError: no such grader or option, an option's value that does not fit.
+        SuiteError: unknown grader or option, or an invalid value.
     """
     try:
         one = partial(_one, base_dir=base_dir or Path.cwd(), root=root, vote=check_vote(vote))
@@ -120,7 +120,7 @@ def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> Grader:
 
 
 def _registered(name: str, options: Mapping[Any, Any]) -> Grader:
-    """A grader of another distribution: its factory is called with the options, or it is a plain grading function."""
+    """A grader of another distribution: a factory, called with the options, or a plain grading function."""
     factory = plugins.load("graders", name)
     if factory is None:
         known = [*BUILT_IN, *sorted({entry.name for entry in plugins.installed("graders")})]
@@ -139,7 +139,7 @@ def _registered(name: str, options: Mapping[Any, Any]) -> Grader:
 
 
 def _check_type(what: str, value: Any, annotation: str) -> None:
-    """Scalars by their annotation: YAML's ``"no"`` must not pass for a truth."""
+    """Check scalars by annotation: YAML's ``"no"`` must not count as true."""
     expected, said = _SCALARS.get(annotation, ((object,), ""))
     if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected and said):
         raise SuiteError(f"{what}={shown(value)}; expected {said}")
@@ -157,7 +157,7 @@ _SCALARS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str | None": ((str, _NONE), "text"),
 }
 _OPTION = {"reference_column": "reference", "alias": "name"}
-"""Fields whose option goes by another name: ``reference`` is a method and ``name`` a property."""
+"""Fields with another option name: ``reference`` is a method and ``name`` a property."""
 
 
 def fits(accept: Accept) -> Callable[[str], bool]:

@@ -1,4 +1,4 @@
-"""Reliability over the n responses of a row: ``pass_at_k``, ``pass_hat_k`` and ``row_rate``, for any grader that judges each."""
+"""Reliability metrics over the n responses of a row: ``pass_at_k``, ``pass_hat_k`` and ``row_rate``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Reliability", "pass_at", "pass_hat", "with_reliability"]
 
 
 def pass_at(n: int, right: int, k: int) -> float:
-    """The chance that at least one of k responses, drawn from n of which so many are right, is right.
+    """Probability that at least one of k responses drawn from n, of which ``right`` are correct, is correct.
 
     Unbiased for fresh responses (Chen et al. 2021, Evaluating Large Language Models Trained on Code, equation 1).
     """
@@ -28,7 +28,7 @@ def pass_at(n: int, right: int, k: int) -> float:
 
 
 def pass_hat(n: int, right: int, k: int) -> float:
-    """The chance that all of k responses, drawn from n of which so many are right, are right.
+    """Probability that all of k responses drawn from n, of which ``right`` are correct, are correct.
 
     Unbiased for fresh responses (Yao et al. 2024, tau-bench, section 3).
     """
@@ -36,7 +36,7 @@ def pass_hat(n: int, right: int, k: int) -> float:
 
 
 def with_reliability(grader: Grader, metrics: Iterable[str]) -> Grader:
-    """The grader, which also gives those of the metrics that are measured here.
+    """Wrap a grader to add the requested reliability metrics.
 
     Raises:
         SuiteError: it judges all responses together.
@@ -54,7 +54,7 @@ def with_reliability(grader: Grader, metrics: Iterable[str]) -> Grader:
 
 @dataclass(frozen=True)
 class Reliability(Grader):
-    """A grader with more metrics; all else is the grader's own."""
+    """Wraps a grader, and adds metrics."""
 
     grader: Grader
     names: tuple[str, ...]
@@ -107,7 +107,7 @@ class Reliability(Grader):
         self.grader.ready()
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        """None where the grader cannot tell."""
+        """None if the grader's metrics are unknown."""
         known = self.grader.metric_names(rows)
         return None if known is None else known | {*self.names}
 
@@ -133,7 +133,7 @@ class Reliability(Grader):
 
 
 def _value(name: str, n: int, right: int) -> float | None:
-    """None where the responses are too few to tell."""
+    """None if there are too few responses."""
     if name == ROW_RATE:
         return right / n if n else None
     match = RELIABILITY.fullmatch(name)

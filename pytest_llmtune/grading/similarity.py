@@ -1,4 +1,4 @@
-"""The ``similarity`` grader: how much an answer has in common with a text that is known to be good."""
+"""The ``similarity`` grader: measures how similar an answer is to a reference text."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Similarity"]
 
 
 _WORD = lazy_regex(r"[^\W_\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]+|[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]")
-"""A word, or one character of a script that puts no spaces."""
+"""A word, or one character of a script without spaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity(BuiltIn):
-    """Right where the likeness to the reference, or to the most similar of a list of references, reaches a threshold.
+    """Correct if the similarity to the reference, or to the most similar of several, reaches a threshold.
 
-    For free text that is never equal: set ``vote="medoid"`` to elect the answer that is most like the others. Metrics beside
-    the usual ones: ``similarity``, the mean likeness of the responses, from 0 to 1.
+    For free text, which is never equal, set ``vote="medoid"`` to elect the most typical answer. Additional metric:
+    ``similarity``, the mean similarity of the responses, from 0 to 1.
     """
 
     threshold: float | None = None
-    """The least likeness that counts as right, above 0 and up to 1; it has no default, for it depends on the data."""
+    """Minimum similarity of a correct answer, above 0 and up to 1; no default, because it depends on the data."""
     measure: Literal["chrf", "rouge_l"] = "chrf"
     """``chrf``: F-score of character n-grams (Popović 2015, as sacrebleu computes it), which suits every script;
     ``rouge_l``: F-score of the longest common subsequence of words (Lin 2004)."""
@@ -90,7 +90,7 @@ class Similarity(BuiltIn):
 
     @cached_property
     def _measured(self) -> Callable[[str, str], float]:
-        """From two texts to their likeness, 0 to 1."""
+        """Function from two texts to their similarity, 0 to 1."""
         if self.measure == "rouge_l":
             return _rouge_l
         from sacrebleu.metrics.chrf import CHRF

@@ -29,13 +29,13 @@ __all__ = ["Contains", "Exact", "Folding", "Numeric", "Regex"]
 
 @dataclass(frozen=True, kw_only=True)
 class Folding(BuiltIn):
-    """Which differences between two texts do not count."""
+    """Options for ignoring differences between two texts."""
 
     form: Literal["NFC", "NFKC"] = "NFC"
     """Unicode normal form; NFKC also folds full-width letters, ligatures and the like."""
     ignore_case: bool = False
     ignore_space: bool = False
-    """Runs of white space count as one space; at the ends white space never counts."""
+    """Whether whitespace runs count as one space; whitespace at the ends never counts."""
     ignore_punctuation: bool = False
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Folding(BuiltIn):
         return " | ".join(self._wanted(row))
 
     def _wanted(self, row: Row) -> tuple[str, ...]:
-        """The reference, or each of a list of references, as compared."""
+        """The reference, or each of a list of references, normalised."""
         value = reference_value(row, self.reference_column)
         wanted = tuple(self.fold(str(item)) for item in (value if isinstance(value, (list, tuple)) else [value]))
         if not wanted:
@@ -68,7 +68,7 @@ class Folding(BuiltIn):
 
 @dataclass(frozen=True, kw_only=True)
 class Exact(Folding):
-    """The whole response, or what it puts into ``<answer>``, equals the reference, or any of a list of references."""
+    """Correct if the response, or its ``<answer>``, equals the reference, or any of a list of references."""
 
     kind: ClassVar[str] = "exact"
 
@@ -81,17 +81,17 @@ class Exact(Folding):
         if key not in wanted and (inner := untagged(text)) is not text:
             text, key = inner, self.fold(inner)
         if key in wanted:
-            return Answer(wanted[0], text.strip(), correct=True)  # those of a list vote together
+            return Answer(wanted[0], text.strip(), correct=True)  # alternatives vote together
         return Answer(key or None, text.strip(), correct=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contains(Folding):
-    """The response contains the reference, or any one (or every one) of a list of references."""
+    """Correct if the response contains the reference, or any (or all) of a list of references."""
 
     match: Literal["any", "all"] = "any"
     whole_words: bool = True
-    """``10`` is not contained in ``100``; switch off for parts of words and for scripts without spaces."""
+    """Whether ``10`` is not contained in ``100``; disable for parts of words and scripts without spaces."""
 
     kind: ClassVar[str] = "contains"
 
@@ -114,7 +114,7 @@ class Contains(Folding):
 
 @dataclass(frozen=True, kw_only=True)
 class Regex(BuiltIn):
-    """What ``pattern`` finds last in the response equals the reference; without ``pattern`` the reference is the pattern.
+    """Correct if the last match of ``pattern`` equals the reference; without ``pattern``, the reference is the pattern.
 
     The answer is the group named ``answer``, else the first group, else the whole match.
     """
@@ -123,7 +123,9 @@ class Regex(BuiltIn):
     ignore_case: bool = False
 
     kind: ClassVar[str] = "regex"
-    longest_here: ClassVar[int | None] = None  # the pattern is the suite's: every search has a worker and a time limit
+    longest_here: ClassVar[int | None] = (
+        None  # the suite's pattern may be slow: always search in a worker with a time limit
+    )
 
     def __post_init__(self) -> None:
         if self.pattern is not None:
@@ -150,7 +152,7 @@ class Regex(BuiltIn):
         return await off_thread(self.answers, responses, row)
 
     def _found(self, pattern: str, texts: Sequence[str]) -> dict[str, list[str] | None]:
-        """For each text the match and the answer in it; None where there is none, or it was not found in time."""
+        """For each text, the match and the answer in it; None without a match in time."""
         request = {"pattern": pattern, "ignore_case": self.ignore_case, "last": self.pattern is not None}
         distinct = list(dict.fromkeys(texts))
         if reply := self._pool.call({**request, "texts": distinct}, self.time_allowed):
@@ -194,10 +196,10 @@ class Numeric(BuiltIn):
 
     abs_tol: float = 0.0
     rel_tol: float = 0.0
-    """Relative to the reference. Right is what either tolerance allows; with both 0 only the same number is."""
+    """Relative to the reference. A number within either tolerance is correct; with both 0, only the same number."""
     take: Literal["last", "first"] = "last"
     decimal_comma: bool = False
-    """Numbers are written ``1.234,5``."""
+    """Whether numbers are written as ``1.234,5``."""
 
     kind: ClassVar[str] = "numeric"
 
@@ -253,7 +255,7 @@ class Numeric(BuiltIn):
         return _fraction(last_of(self._plain(text), first=self.take == "first"))
 
     def _whole(self, text: str) -> Fraction | None:
-        """The value of a text that is one number, with its unit and a few words at most."""
+        """The value of a text that is one number, possibly with a unit and a few words."""
         plain = self._plain(text)
         value = parse(plain).value
         if value is None:
@@ -278,7 +280,7 @@ def _fraction(value: Value | None) -> Fraction | None:
 
 
 def _shown(value: Fraction) -> str:
-    """Shortest exact spelling: ``18``, ``0.25``, ``1/3``."""
+    """Shortest exact notation: ``18``, ``0.25``, ``1/3``."""
     rest = value.denominator
     for prime in (2, 5):
         while rest % prime == 0:

@@ -1,4 +1,4 @@
-"""The `tools` and `calls` graders: how a task came to its answer, by the calls that it and its models made."""
+"""The `tools` and `calls` graders: judge the model and tool calls of a task's run."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _ORDERS = ("any", "in_order", "exact")
 
 
 def run_of(response: str) -> TaskRun | None:
-    """The run that a response came from; None where it is the completion of a prompt."""
+    """The run that produced a response; None for the completion of a prompt."""
     return response.run if isinstance(response, RunText) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Trace(BuiltIn):
-    """Judges runs; a response without one, and a run that raised, is wrong."""
+    """Judges runs; a response without a run, or a run that raised, is wrong."""
 
     probe_rows: ClassVar[int] = 1
-    longest_here: ClassVar[int | None] = None  # a run is read, not its text
+    longest_here: ClassVar[int | None] = None  # reads the run, not its text
 
     def reference(self, row: Row) -> str:
         self._check(row)
@@ -67,7 +67,7 @@ class _Trace(BuiltIn):
         return Answer("wrong" if why else "right", why or "as expected", correct=not why)
 
     def _check(self, row: Row) -> None:
-        """Raises SuiteError where the row lacks what the options name."""
+        """Raise SuiteError if the row lacks a column that the options name."""
 
     def _why_not(self, run: TaskRun, row: Row) -> str:
         raise NotImplementedError
@@ -78,21 +78,21 @@ class _Trace(BuiltIn):
 
 @dataclass(frozen=True, kw_only=True)
 class Tools(_Trace):
-    """Which tools the models asked for, in what order, and with which arguments.
+    """Judges which tools the models called, in what order, and with which arguments.
 
     ``include``, ``exclude`` and ``args`` may name columns, as in ``include="{tools}"``.
     """
 
     include: Any = ()
-    """Tools that must be asked for."""
+    """Tools that must be called."""
     exclude: Any = ()
-    """Tools that must not be."""
+    """Tools that must not be called."""
     order: str = "any"
-    """Of ``include``: ``any``; ``in_order``, others may stand between; ``exact``, these calls and no others."""
+    """Order of ``include``: ``any``; ``in_order``, with others in between; ``exact``, these calls and no others."""
     args: Any = None
     """Tool to its arguments: ``{"lookup": {"id": "{order}"}}`` (equal), or ``{"lookup": {"schema": {...}}}`` (JSON Schema)."""
     max_calls: int | None = None
-    """The most calls of tools in a run."""
+    """Maximum number of tool calls in a run."""
 
     kind: ClassVar[str] = "tools"
 
@@ -136,7 +136,7 @@ class Tools(_Trace):
         return self._wrong_arguments(asked, row)
 
     def _wrong_arguments(self, asked: Sequence[ToolCall], row: Row) -> str:
-        """One call of each tool that ``args`` names is as it says, and with a schema all of them are."""
+        """Why no call of a tool in ``args`` matches; with a schema, all calls must match."""
         for tool, wanted in self._args(row).items():
             calls = [call for call in asked if call.name == tool]
             schema = _schema(wanted)
@@ -179,14 +179,14 @@ class Tools(_Trace):
 
 @dataclass(frozen=True, kw_only=True)
 class Calls(_Trace):
-    """How many calls of models a run took."""
+    """Judges the number of model calls of a run."""
 
     max_calls: int | None = None
-    """The most calls of models in a run."""
+    """Maximum number of model calls in a run."""
     max_turns: int | None = None
-    """The most messages of a model in one conversation."""
+    """Maximum number of a model's messages in one conversation."""
     no_repeats: bool = False
-    """Whether the same request, or the same tool with the same arguments, twice in a run is wrong."""
+    """Whether a repeated request, or a repeated tool call with the same arguments, is wrong."""
 
     kind: ClassVar[str] = "calls"
 
@@ -215,7 +215,7 @@ class Calls(_Trace):
 
 
 def _turns(calls: Sequence[ModelCall]) -> int:
-    """The model's messages in the longest conversation: those sent along with a call, and its answer."""
+    """Number of the model's messages in the longest conversation: those sent with a call, and its answer."""
     models = ("assistant", "model")
     return max((1 + sum(message.get("role") in models for message in call.messages) for call in calls), default=0)
 
@@ -237,7 +237,7 @@ def _repeated(calls: Sequence[ModelCall]) -> str:
 
 
 def _filled(value: Any, row: Row) -> Any:
-    """The value with the row's cells in place of ``{column}``; a text that is nothing else becomes the cell itself."""
+    """The value with ``{column}`` replaced by the row's cells; a string that is only a field becomes the cell itself."""
     if isinstance(value, str):
         if match := _COLUMN.fullmatch(value):
             if match[1] not in row:
@@ -250,7 +250,7 @@ def _filled(value: Any, row: Row) -> Any:
 
 
 def _names(option: str, value: Any) -> list[str]:
-    """Tools' names: of a list, or of a text with commas."""
+    """Tool names from a list, or from a comma-separated string."""
     if isinstance(value, str):
         return [name for part in value.split(",") if (name := part.strip())]
     if value is None:
@@ -266,7 +266,7 @@ def _is_subsequence(wanted: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _schema(wanted: Any) -> Mapping[str, Any] | None:
-    """The JSON Schema that the arguments are declared with; None where they are to be equal."""
+    """The JSON Schema of the arguments; None if they must be equal."""
     if not isinstance(wanted, Mapping):
         return None
     if wanted.keys() == {"schema"} and isinstance(wanted["schema"], Mapping):
@@ -287,7 +287,7 @@ def _check_schema(tool: str, schema: Mapping[str, Any]) -> None:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """As JSON; ``1`` and ``1.0`` are the same number, and ``1`` is not true."""
+    """Equality as JSON: ``1`` equals ``1.0``, but not true."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):

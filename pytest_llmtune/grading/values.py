@@ -20,7 +20,7 @@ _LONGEST = 200  # characters
 _DEEPEST = 30  # brackets
 _LARGEST = 40_000  # bits of a power's or a factorial's result, roughly
 _LARGEST_FACTORIAL = 3000
-_LARGEST_SHOWN = 2000  # bits, past which a key is a hash: Python refuses to write very long integers out
+_LARGEST_SHOWN = 2000  # bits above which a key is a hash: Python refuses to print very long integers
 _TOKEN = lazy_regex(
     r"\s*(?:(?P<number>(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+)"
     r"|(?P<name>\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√]))"
@@ -50,11 +50,11 @@ _E = Decimal("2.71828182845904523536028747135266249775724709369995957496696763")
 
 
 class _NoConstantError(Exception):
-    """The text is something else."""
+    """The text is not a constant expression."""
 
 
 def constant(text: str) -> Value | None:
-    """The value of ``text``; None where it is no constant expression."""
+    """The value of ``text``; None if it is not a constant expression."""
     if _SIMPLE.fullmatch(text):
         return Fraction(text)
     if len(text) > _LONGEST or not re.search(r"[\dπe]|\\pi", text):
@@ -87,7 +87,7 @@ def _exact(value: Value) -> Value:
 
 
 def value_key(value: Value) -> str:
-    """Equal for equal values: ``1/4``, or the first 30 significant digits of what is not rational."""
+    """Key of a value: ``1/4``, or the first 30 significant digits of an irrational number."""
     if isinstance(value, Fraction):
         if max(value.numerator.bit_length(), value.denominator.bit_length()) <= _LARGEST_SHOWN:
             return str(value)
@@ -98,7 +98,7 @@ def value_key(value: Value) -> str:
 
 
 def close(one: Value, other: Value, decimals: int) -> bool:
-    """Whether two values differ by no more than rounding to that many decimal places makes them differ."""
+    """Whether two values are equal when rounded to that many decimal places."""
     with decimal.localcontext(_CONTEXT):
         return abs(_decimal(one) - _decimal(other)) <= Decimal(6).scaleb(-decimals - 1)
 
@@ -117,7 +117,7 @@ def _tokens(text: str) -> list[str]:
 
 
 class _Parser:
-    """Recursive descent over the words of one expression."""
+    """Recursive descent parser of one expression."""
 
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
@@ -273,7 +273,7 @@ def _raise(base: Value, exponent: Value) -> Value:
         if root is not None:
             return root**exponent.numerator
     if _decimal(base) <= 0:
-        raise _NoConstantError  # complex, or a matter of convention
+        raise _NoConstantError  # complex, or undefined by convention
     if exponent == _HALF:
         return _decimal(base).sqrt()
     return _decimal(base) ** _decimal(exponent)

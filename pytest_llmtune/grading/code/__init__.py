@@ -32,29 +32,29 @@ __all__ = ["PythonCode"]
 
 
 _LONGEST_REPLY = 4096  # bytes
-_STARTUP = 60.0  # seconds on the clock
+_STARTUP = 60.0  # wall-clock seconds
 _STARTING = 4
-"""Sandboxes that are being prepared for each that works: the kernel makes namespaces slowly, with hardly any CPU."""
+"""Sandboxes prepared per running one: creating namespaces is slow, but takes hardly any CPU."""
 _PASSES = "passes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PythonCode(BuiltIn):
-    """Right where code, then tests, run to their end. Wrong answers that fail in the same way vote together.
+    """Correct if code and then tests run to completion. Wrong answers that fail in the same way vote together.
 
-    The tests are Python text or a list of statements; where the row has an ``entry_point``, they define
+    The tests are Python text or a list of statements; if the row has an ``entry_point``, they define
     ``check(candidate)``, as in HumanEval. Each answer runs in a new process of a new sandbox: no environment, no network,
-    no other process, no file but Python and its installed packages, and an empty directory of 16 MiB.
+    no other processes, no files except Python and its installed packages, and an empty directory of 16 MiB.
     """
 
     allow_code_execution: bool = False
-    """The consent that this grader needs: it runs what a model writes."""
+    """Required permission, because this grader runs code written by a model."""
     time_limit: float = 10.0
-    """Seconds of CPU for one answer; code that sleeps may take four times as many on the clock."""
+    """CPU seconds per answer; sleeping code may take four times as long in wall-clock time."""
     memory_mb: int = 1024
-    """For each process of an answer."""
+    """Memory limit per process."""
     processes: int = 1
-    """Processes and threads that an answer may have at a time."""
+    """Maximum number of concurrent processes and threads of an answer."""
     setup_column: str | None = None
     """A column with code to run before the answer."""
     isolation: str | None = None
@@ -78,19 +78,19 @@ class PythonCode(BuiltIn):
 
     @property
     def fingerprint(self) -> str:
-        """Without ``isolation``: where an answer runs does not change what is right."""
+        """Independent of ``isolation``, which does not affect correctness."""
         options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "isolation"}
         if self.processes == 1:
             del options["processes"]
         return digest({"kind": self.kind, **options})
 
     def ready(self) -> None:
-        """Start a sandbox once. Raises MissingToolError where this machine has none; says how to get it."""
+        """Start a sandbox once; raises MissingToolError, with instructions, if this machine has none."""
         sandbox_for(self.isolation)
 
     @property
     def caution(self) -> str:
-        """What every report of the suite says; empty where answers are isolated."""
+        """The caution for reports; empty if answers are isolated."""
         return "isolation='none': answers ran without a sandbox, with the rights of the user" * (
             self.isolation == UNCONFINED
         )
@@ -132,12 +132,12 @@ class PythonCode(BuiltIn):
 
     @cached_property
     def _slots(self) -> threading.BoundedSemaphore:
-        """As many processes as processors, over all examples that are graded at once."""
+        """Limits running sandboxes to the number of processors, over all examples."""
         return threading.BoundedSemaphore(workers_each(8))
 
     @cached_property
     def _sandboxes(self) -> threading.BoundedSemaphore:
-        """Those at work and those that start meanwhile."""
+        """Limits sandboxes that are running or starting."""
         return threading.BoundedSemaphore(_STARTING * workers_each(8))
 
     @cached_property
@@ -168,7 +168,7 @@ class PythonCode(BuiltIn):
 
 
 class _Process:
-    """A sandbox for one answer. It is killed with all that it started."""
+    """A sandbox for one answer, killed with all its processes."""
 
     def __init__(self, command: Sequence[str], directory: str) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - the command is ours; what it runs is the point, and has consent
@@ -183,12 +183,12 @@ class _Process:
 
     def send(self, request: bytes) -> None:
         assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
-        with suppress(OSError):  # it has died
+        with suppress(OSError):  # the process has died
             self._process.stdin.write(request)
             self._process.stdin.close()
 
     def line(self, seconds: float) -> bytes:
-        """The next line that it writes; less where it ended before, or had to be killed."""
+        """The next output line; incomplete if the process ended or was killed."""
         assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
         timer = threading.Timer(seconds, self._kill)
         timer.start()
@@ -204,7 +204,7 @@ class _Process:
     def end(self) -> None:
         self._kill()
         for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # a request that it never read
+            with suppress(OSError):  # unread input
                 pipe and pipe.close()
         self._process.wait()
 

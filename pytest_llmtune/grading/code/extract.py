@@ -24,9 +24,9 @@ _FUTURE = lazy_regex(r"^from[ \t]+__future__[ \t]+import[^\n]*\n?", re.MULTILINE
 
 
 def code_in(response: str) -> str | None:
-    """All blocks fenced as Python, else all fenced blocks, else the whole text where it is a program; None: no code.
+    """All blocks fenced as Python, else all fenced blocks, else the whole text if it is a program; None: no code.
 
-    Sessions (``>>>``) and outputs are no code; what a list item indents is brought back to the margin.
+    Sessions (``>>>``) and outputs are not code; code indented in a list item is dedented.
     """
     response = untagged(response)
     fenced = [(fence["tag"].lower(), _body(fence)) for fence in _FENCE.finditer(response)]
@@ -39,7 +39,7 @@ def code_in(response: str) -> str | None:
         return response if _is_program(response) else None
     code = _joined(blocks)
     if len(blocks) > 1 and not _parses(code) and _parses(blocks[-1]):
-        code = _joined([block for block in blocks if _parses(block)])  # the others were cut off, and begun anew
+        code = _joined([block for block in blocks if _parses(block)])  # the others were truncated and restarted
     return code
 
 
@@ -62,7 +62,7 @@ _OTHER_TAGS = (
 
 
 def _body(fence: re.Match[str]) -> str:
-    """A block's lines without the indentation, or the marks of a quotation, that its fence has."""
+    """A block's lines without the indentation or quotation marks of its fence."""
     width, lines = len(fence["indent"].expandtabs()), fence["body"].splitlines(keepends=True)
     if ">" in fence["indent"]:
         lines = [re.sub(r"^[ \t]*(?:>[ \t]?)+", "", line) for line in lines]
@@ -71,7 +71,7 @@ def _body(fence: re.Match[str]) -> str:
 
 
 def _joined(blocks: Sequence[str]) -> str:
-    """One program: imports from ``__future__`` must stand first."""
+    """Join blocks into one program, with imports from ``__future__`` first."""
     code = "\n".join(blocks)
     future = "".join(dict.fromkeys(line.rstrip("\n") + "\n" for line in _FUTURE.findall(code)))
     return future + _FUTURE.sub("", code) if future and len(blocks) > 1 else code

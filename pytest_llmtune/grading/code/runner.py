@@ -1,6 +1,6 @@
 """The script inside the sandbox: executes a model's code and then the tests of one row, within resource limits.
 
-Says that it is ready, reads one value from standard input, written by ``marshal`` (tests, setup, code, entry_point,
+Reports that it is ready, reads one value from standard input, written by ``marshal`` (tests, setup, code, entry_point,
 search_path, memory in bytes, seconds of CPU, processes, disk in bytes, and a token), and writes one line: the token, a blank
 and the outcome. Code that leaves early, by ``os._exit`` or a crash, never says the token. Imports next to nothing: each
 answer has a new process.
@@ -15,7 +15,7 @@ from typing import Any
 
 _LONGEST_MESSAGE = 200
 _MOST_FILES = 64
-_OTHER_PROCESSES = 1  # bwrap's own, the first of the namespace
+_OTHER_PROCESSES = 1  # bwrap's own process, the first in the namespace
 
 
 def main() -> None:
@@ -31,18 +31,18 @@ def main() -> None:
     _limit(request)
     outcome = run(request)
     os.write(out, f"{token} {outcome}\n".encode(errors="backslashreplace"))
-    os._exit(0)  # whatever threads the code has started
+    os._exit(0)  # even if the code has started threads
 
 
 def _packages() -> list[str]:
-    """The installed packages of a container's image: Python was started without looking for them."""
+    """Installed packages of a container image: Python was started without site-packages."""
     import sysconfig
 
     return list({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 def _limit(request: dict[str, Any]) -> None:
-    """Cap this process for good; an answer's processes each have these limits."""
+    """Set permanent resource limits, which apply to each of an answer's processes."""
     try:
         import resource
     except ImportError:  # Windows, without a sandbox
@@ -63,7 +63,7 @@ def _limit(request: dict[str, Any]) -> None:
 
 
 def run(request: dict[str, Any]) -> str:
-    """``passes``, or what failed and how."""
+    """``passes``, or a description of the failure."""
     names: dict[str, Any] = {"__name__": "answer"}
     try:
         for part in ("setup", "code", "tests"):

@@ -1,7 +1,7 @@
 """Isolation for code that a model wrote: bubblewrap, or a container runtime that the user names.
 
-The walls are theirs: namespaces for mounts, processes, network and IPC, a read-only interpreter, an empty environment, a
-small tmpfs. This module only writes their command lines. Inside, ``runner.py`` sets the resource limits.
+They provide the isolation: namespaces for mounts, processes, network and IPC, a read-only interpreter, an empty
+environment, a small tmpfs. This module only builds command lines. Inside, ``runner.py`` sets the resource limits.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 
 
 VARIABLE = "LLMTUNE_ISOLATION"
-"""The environment variable that names a container runtime and an image for suites that do not."""
+"""Environment variable with the default container runtime and image."""
 UNCONFINED = "none"
 _BUBBLEWRAP = "bubblewrap"
 DISK = 16 * 2**20
-"""Bytes that an answer may write, in all its files."""
+"""Limit in bytes for all files that an answer writes."""
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _HOME = "/tmp"  # noqa: S108 - inside the sandbox: a tmpfs of its own
@@ -57,26 +57,26 @@ class Sandbox(Protocol):
     """A way to start the runner."""
 
     def command(self, memory: int, processes: int) -> Sequence[str]:
-        """What to start for one answer; ``memory`` in bytes."""
+        """Command to run for one answer; ``memory`` in bytes."""
 
     def search_path(self) -> Sequence[str]:
-        """Directories of installed packages, for ``sys.path`` inside."""
+        """Directories of installed packages, for ``sys.path`` in the sandbox."""
 
     def after_kill(self, command: Sequence[str]) -> None:
-        """End what killing the started process leaves running."""
+        """End processes that survive killing the started one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bubblewrap:
-    """bwrap with its own user, mount, process, network, IPC and host name namespaces.
+    """bwrap with separate user, mount, process, network, IPC and host name namespaces.
 
-    Root first becomes *nobody*: the kernel does not count the processes of root. What only root can read is bound
-    by an outer bwrap, so that an interpreter below ``/root`` can be used.
+    Root first becomes *nobody*, because the kernel does not limit root's processes. Files that only root can read are bound
+    by an outer bwrap, so that an interpreter below ``/root`` is usable.
     """
 
     program: str
     setpriv: str | None = None
-    """The program that gives up root; None where this process is not root."""
+    """The program that drops root privileges; None if this process is not root."""
 
     def command(self, memory: int, processes: int) -> list[str]:  # noqa: ARG002 - the runner limits itself
         interpreter = _interpreter()
@@ -96,7 +96,7 @@ class Bubblewrap:
         return [
             *(self.program, "--die-with-parent", "--clearenv", "--tmpfs", _HOME, *shared),
             *_bound([self.program, self.setpriv]),
-            # the inner bwrap writes its user map there, and leaves the directory behind
+            # the inner bwrap writes its user map there, and leaves the directory
             *("--dev", "/dev", "--bind", "/proc", "/proc", "--chdir", "/"),
             *("--", self.setpriv, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"),
             *("--", self.program, *inner),
@@ -106,12 +106,12 @@ class Bubblewrap:
         return _installed()
 
     def after_kill(self, command: Sequence[str]) -> None:
-        """Nothing: ``--die-with-parent``, and a process namespace ends with its first process."""
+        """Nothing to do: ``--die-with-parent``, and a process namespace ends with its first process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """``podman run`` or ``docker run`` of an image that is already there and has Python."""
+    """``podman run`` or ``docker run`` of an existing image with Python."""
 
     program: str
     image: str
@@ -133,7 +133,7 @@ class Container:
         ]
 
     def search_path(self) -> list[str]:
-        return []  # the image's own, which the runner finds
+        return []  # the runner finds the image's own
 
     def after_kill(self, command: Sequence[str]) -> None:
         name = next(part for part in command if part.startswith("--name=")).removeprefix("--name=")
@@ -148,7 +148,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Unconfined:
-    """No walls: the answer may do what the user may do. Only the resource limits hold."""
+    """No isolation: the answer has the user's rights, with resource limits only."""
 
     def command(self, memory: int, processes: int) -> list[str]:  # noqa: ARG002 - the runner limits itself
         return [sys.executable, *_PYTHON, str(_RUNNER)]
@@ -157,7 +157,7 @@ class Unconfined:
         return _installed()
 
     def after_kill(self, command: Sequence[str]) -> None:
-        """Nothing: the process group was killed."""
+        """Nothing to do: the process group was killed."""
 
 
 def sandbox_for(isolation: str | None) -> Sandbox:
@@ -165,10 +165,10 @@ def sandbox_for(isolation: str | None) -> Sandbox:
 
     Args:
         isolation: ``"bubblewrap"``, ``"podman:IMAGE"``, ``"docker:IMAGE"`` or ``"none"``; None: what the environment
-            variable ``LLMTUNE_ISOLATION`` names (never none), else bubblewrap.
+            variable ``LLMTUNE_ISOLATION`` gives (never none), else bubblewrap.
 
     Raises:
-        MissingToolError: it is not installed or cannot start here; says how to install it.
+        MissingToolError: not installed, or cannot start; the message says how to install it.
     """
     if isolation == UNCONFINED:
         return Unconfined()
@@ -185,7 +185,7 @@ def sandbox_for(isolation: str | None) -> Sandbox:
 
 
 def check_isolation(said: str, where: str) -> None:
-    """Raises SuiteError where it is neither bubblewrap nor a container image."""
+    """Raise SuiteError if it is neither bubblewrap nor a container image."""
     runtime, _, image = said.partition(":")
     if said != _BUBBLEWRAP and (runtime not in ("podman", "docker") or not image or image.startswith("-")):
         raise SuiteError(f"{where}={said!r}; expected {_BUBBLEWRAP}, podman:IMAGE or docker:IMAGE")
@@ -193,7 +193,7 @@ def check_isolation(said: str, where: str) -> None:
 
 @cache
 def _bubblewrap(program: str) -> Bubblewrap:
-    """Started once, so that a machine that does not allow it is known before anything is paid for."""
+    """Start bubblewrap once, to find out before anything is spent whether this machine allows it."""
     setpriv = None
     if os.geteuid() == 0 and (setpriv := shutil.which("setpriv")) is None:
         raise MissingToolError(
@@ -222,15 +222,15 @@ def _bubblewrap(program: str) -> Bubblewrap:
 
 
 def _environment() -> dict[str, str]:
-    """The whole environment of an answer."""
+    """The complete environment of an answer."""
     return {"HOME": _HOME, "TMPDIR": _HOME, "PATH": "", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @cache
 def _interpreter() -> tuple[str, ...]:
-    """The interpreter below any virtual environment, its standard library, and the installed packages; nothing of the project."""
+    """Paths of the base interpreter, its standard library and the installed packages, without the project."""
     program = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    shared = (f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64")  # libpython, and what extension modules link to
+    shared = (f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64")  # libpython, and libraries of extension modules
     return program, *(path for path in (sysconfig.get_path("stdlib"), *shared, *_installed()) if Path(path).is_dir())
 
 
@@ -242,12 +242,12 @@ def _installed() -> list[str]:
 
 
 def _system_libraries() -> list[str]:
-    """Where the dynamic loader looks; on a merged ``/usr`` the short names are links."""
+    """Library directories of the dynamic loader; on a merged ``/usr`` the short names are links."""
     return [path for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(path).exists()]
 
 
 def _bound(paths: Iterable[str]) -> Iterable[str]:
-    """Arguments that bind each path read-only under its own name, in directories that everybody may pass."""
+    """Arguments that bind each path read-only under its own name, in directories with search permission for all."""
     made: set[Path] = set()
     bound: set[Path] = set()
     for path in sorted(set(paths), key=lambda path: (path.count("/"), path)):

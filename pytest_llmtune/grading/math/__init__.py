@@ -1,4 +1,4 @@
-"""The ``math`` grader: is the final answer mathematically equal to the reference?"""
+"""The ``math`` grader: compares the final answer mathematically with the reference."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _REFERENCE_FORMS = ("boxed", "hash", "phrase")
 
 @dataclass(frozen=True, kw_only=True)
 class Math(BuiltIn):
-    """In tiers: the MATH benchmark's string normalisation, then numbers and structure, then math-verify.
+    """Compares in tiers: the MATH benchmark's string normalisation, numbers and structure, then math-verify.
 
-    The last tier needs the extra `math`, runs in worker processes, and is asked only where the others cannot tell.
+    The last tier needs the extra `math`, runs in worker processes, and is used only if the others cannot decide.
     """
 
     extract: Sequence[str] = ("boxed", "hash", "phrase", "short")
-    """Where answers may stand, out of boxed, hash, phrase, short and last."""
+    """Where to look for answers: boxed, hash, phrase, short, last."""
     symbolic: bool | None = None
-    """Whether math-verify is asked; None: where it is installed."""
+    """Whether to use math-verify; None: if installed."""
     time_limit: float = 5.0
-    """Seconds math-verify may take for one answer, which is wrong past them."""
+    """Seconds for math-verify per answer; after that the answer is wrong."""
 
     kind: ClassVar[str] = "math"
-    # whether nobody has set `symbolic`; no field, for it is no option
+    # whether `symbolic` was not set; not a field, because it is not an option
     _as_installed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extract", check_forms(self.extract))
         if self.symbolic and not is_installed():
             raise SuiteError("symbolic=True needs math-verify: pip install 'pytest-llmtune[math]'")
-        if self.symbolic is None:  # decided now, so that the fingerprint tells with from without
+        if self.symbolic is None:  # decided now, because the fingerprint depends on it
             object.__setattr__(self, "symbolic", is_installed())
             object.__setattr__(self, "_as_installed", True)
         if isinstance(self.time_limit, bool) or not isinstance(self.time_limit, (int, float)) or self.time_limit <= 0:
@@ -99,7 +99,7 @@ class Math(BuiltIn):
             correct, key = finding.equal, finding.key or key
         if correct:
             return Answer(_key(reference), form.text, correct=True)
-        # never the reference's key: y = 5 is not x = 5, though both are 5
+        # never the reference's key: y = 5 is not x = 5, although both are 5
         return Answer(key if key != _key(reference) else f"{form.name or form.text} = {key}", form.text, correct=False)
 
     def _needs_algebra(self, reference: str, answer: str) -> bool:

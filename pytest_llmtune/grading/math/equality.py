@@ -16,7 +16,7 @@ __all__ = ["equal", "is_settled"]
 
 
 _MOST_PARTS = 60
-_SURE_DECIMALS = 6  # fewer decimal places do not tell 1/3 from its neighbours
+_SURE_DECIMALS = 6  # fewer decimal places do not distinguish 1/3 from other fractions
 _DECIMAL = lazy_regex(r"[-+]?\d*\.(\d+)")
 _COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
 _BASED = lazy_regex(r"[\dA-Z]+_\d+")
@@ -29,13 +29,13 @@ _WORDS = lazy_regex(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
 
 
 def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Equality as people read it, without algebra. ``28%`` is 28 and 0.28, though 28 is not 0.28."""
+    """Equality as people understand it, without algebra. ``28%`` equals 28 and 0.28, but 28 does not equal 0.28."""
     if reference.name and answer.name and reference.name != answer.name:
         return False
     if reference.kind == answer.kind == "atom":
         return _atoms_equal(reference, answer)
     parts, others = _by_name(reference), _by_name(answer)
-    if parts and others:  # before the keys, which know no names: y = 45, x = 2 is not x = 45, y = 2
+    if parts and others:  # before the keys, which ignore names: y = 45, x = 2 is not x = 45, y = 2
         return parts.keys() == others.keys() and all(equal(part, others[name]) for name, part in parts.items())
     if reference.key == answer.key and reference.is_constant:
         return not _names_differ(reference, answer)
@@ -45,25 +45,25 @@ def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
 
 def is_settled(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Whether both were read to the last part, so that being unequal is final and algebra could only err.
+    """Whether both were fully parsed, so that inequality is final and algebra could only err.
 
-    To algebra, ``east`` is a product of four letters, and equal to ``seat``.
+    In algebra, ``east`` is a product of four letters, equal to ``seat``.
     """
     if reference.name and answer.name and reference.name != answer.name and not _share_names(reference, answer):
         return True
     if ("||" in (reference.kind, answer.kind)) and reference.kind != answer.kind:
-        return False  # a column of numbers is also written as a tuple
+        return False  # a column vector may be written as a tuple
     if any(
         one.is_constant and _MONOMIAL.fullmatch(other.text) for one, other in ((reference, answer), (answer, reference))
     ):
-        return True  # 4 is not 4 t, though algebra may take the t for a unit
+        return True  # 4 is not 4 t, although algebra may treat t as a unit
     if (half := _HALF_OF_DAY.search(reference.text)) and (other := _HALF_OF_DAY.search(answer.text)):
         return half[1].lower() != other[1].lower()  # 9:30 a.m. and 9:30 p.m.
     return _is_read(reference) and _is_read(answer)
 
 
 def _share_names(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Whether either side speaks of what the other defines: ``x = y + 1`` and ``y = x - 1``."""
+    """Whether one side uses the variable that the other defines: ``x = y + 1`` and ``y = x - 1``."""
     return any(
         re.search(rf"(?<![a-zA-Z]){re.escape(one.name)}(?![a-zA-Z])", other.text)
         for one, other in ((reference, answer), (answer, reference))
@@ -90,7 +90,7 @@ def _atoms_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
 
 def _rounded(decimal: ParsedAnswer, exact: ParsedAnswer) -> bool:
-    """Whether ``decimal`` is the other value written with six decimal places or more."""
+    """Whether ``decimal`` is the other value rounded to six or more decimal places."""
     written = _DECIMAL.fullmatch(decimal.text)
     if written is None or len(written[1]) < _SURE_DECIMALS or decimal.value is None or exact.value is None:
         return False
@@ -98,7 +98,7 @@ def _rounded(decimal: ParsedAnswer, exact: ParsedAnswer) -> bool:
 
 
 def _decimal_comma(form: ParsedAnswer, atom: ParsedAnswer) -> bool:
-    """``1,22`` may be a decimal; it is one where the other side is that decimal."""
+    """Whether ``1,22`` is a decimal, because the other side is that decimal."""
     text = form.text.replace(" ", "\0")
     if atom.kind != "atom" or not isinstance(atom.value, Fraction) or not _COMMA_DECIMAL.fullmatch(text):
         return False
@@ -106,7 +106,7 @@ def _decimal_comma(form: ParsedAnswer, atom: ParsedAnswer) -> bool:
 
 
 def _by_name(form: ParsedAnswer) -> dict[str, ParsedAnswer]:
-    """The parts of ``k = 45, n = 2`` by their names; empty where a part has no name, or two have the same."""
+    """The parts of ``k = 45, n = 2`` by name; empty if a part has no name, or two have the same."""
     parts = {item.name: item for item in form.items}
     return parts if len(parts) == len(form.items) and "" not in parts else {}
 
@@ -127,7 +127,7 @@ def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
 
 def _same_members(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Whether each part of one side has its equal on the other."""
+    """Whether every part of either side has an equal on the other."""
     return _all_found(reference.items, answer.items) and _all_found(answer.items, reference.items)
 
 

@@ -1,4 +1,4 @@
-r"""Where the answer stands in a response: the last ``\boxed{}``, ``#### 18``, "the answer is ...", or all of a short response."""
+r"""Find the answer in a response: the last ``\boxed{}``, ``#### 18``, "the answer is ...", or all of a short response."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HEADING_ANSWER = lazy_regex(
     re.IGNORECASE,
 )
 _HEADING = lazy_regex(r"\d+[.)]\s+[^\W\d_]|(?:step|part|case|schritt|étape|paso|단계|步骤)\b|第", re.IGNORECASE)
-"""The beginning of a Markdown heading, as against the answer that GSM8K writes after four of the same marks."""
+"""The beginning of a Markdown heading, as opposed to GSM8K's answer mark, which has four."""
 _TAGGED = lazy_regex(r"<\s*(answer|final_answer|solution)\s*>(.*?)(?:<\s*/\s*\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 _MATH = lazy_regex(r"\$\$(.+?)\$\$|\$([^$\n]+?)(?<!\\)\$|\\\[(.+?)\\\]|\\\(([^\n]+?)\\\)", re.DOTALL)
 _SENTENCE_END = lazy_regex(r"\n|(?<![\d.])\.(?=\s|$)|\.(?=\s|$)|[。!?;]")
@@ -55,13 +55,13 @@ _SHORT = 80  # characters of prose
 _PRICE = lazy_regex(
     r"(?<![\\$])\$(?=\s?\d[\d,.]*(?![^\s.,;:!?)]*\$))(?=[^$\n]*(?:[^\W\d_]{2,}[^$\n]*\$|$))", re.MULTILINE
 )
-"""A dollar sign that is money: none closes a formula after it before words have come."""
+"""A dollar sign for money, not closed as a formula before words follow."""
 _ROUGH = lazy_regex(r"\b(?:about|approximately|approx|roughly|around|nearly)\b|≈|\\approx|\\simeq", re.IGNORECASE)
 _REMARK = lazy_regex(r"[(\[,]\s?(?:I\s)?[^\W\d_]{2}|\[\d+\]$|\b(?:because|since|weil|porque|car)\b")
-"""What follows an answer in its sentence: a reason, an aside, a footnote."""
+"""Text after an answer in its sentence: a reason, an aside, a footnote."""
 _COMMA_DECIMAL = lazy_regex(r"[-+]?\d+,\d+")
 _LETTER = lazy_regex(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])")
-"""A letter by itself is a variable, unless it is a word of some language."""
+"""A single letter is a variable, unless it is a word in some language."""
 _LETTERS = lazy_regex(r"[A-Za-z](?:(?:\s*[-+]\s*|\s)[A-Za-z])+|[A-F]{2,}\s*_\s*\{?\d+\}?")
 """``p - q``, ``x y``, ``FF_16``: formulas that look like words."""
 _SIGN = lazy_regex(r"[\d\\$=^]")
@@ -76,12 +76,12 @@ def boxes(text: str) -> str | None:
 
 
 def _boxes(text: str) -> tuple[str | None, int]:
-    """And where the last one ends; -1 where there is none."""
+    """The same, and the end of the last box; -1 if there is none."""
     found: list[tuple[int, int, str]] = []
     for match in _BOX.finditer(text):
         end, inside = _braced(text, match.end())
         if found and match.start() < found[-1][1]:
-            continue  # a box in a box
+            continue  # a nested box
         found.append((match.start(), end, inside))
     if not found or not found[-1][2].strip():
         return None, found[-1][1] if found else -1
@@ -95,7 +95,7 @@ def _boxes(text: str) -> tuple[str | None, int]:
 
 
 def boxed_in(text: str) -> list[tuple[int, str, int]]:
-    """(start, content, end) of every box that is in no other box; the content is empty where it is cut off."""
+    """(start, content, end) of every outermost box; a truncated box has empty content."""
     found: list[tuple[int, str, int]] = []
     if "box" in text:
         for match in _BOX.finditer(text):
@@ -106,7 +106,7 @@ def boxed_in(text: str) -> list[tuple[int, str, int]]:
 
 
 def _braced(text: str, start: int) -> tuple[int, str]:
-    """The end and the inside of the braces that open at ``start``; one token where there are none."""
+    """End and content of the braces that open at ``start``; without braces, one token."""
     if not text.startswith("{", start):
         token = re.compile(r"\\?\w+").match(text, start)
         return (token.end(), token[0]) if token else (start, "")
@@ -115,7 +115,7 @@ def _braced(text: str, start: int) -> tuple[int, str]:
     while place < len(text):
         char = text[place]
         if char == "\\":
-            place += 1  # an escaped brace is no brace
+            place += 1  # skip an escaped brace
         elif char in "{}":
             depth += 1 if char == "{" else -1
             if not depth:
@@ -125,7 +125,7 @@ def _braced(text: str, start: int) -> tuple[int, str]:
 
 
 def hash_line(text: str) -> tuple[int, str] | None:
-    """Where the last ``#### 18`` stands, and what follows the marks; Markdown headings of level 4 are none."""
+    """Position and content of the last ``#### 18``; Markdown headings do not count."""
     if "####" not in text:
         return None
     for match in reversed(list(_HASH.finditer(text))):
@@ -159,7 +159,7 @@ def has_box(text: str) -> bool:
 
 
 def phrase_in(text: str) -> str | None:
-    """The sentence after the last "the answer is"; None where there is no such phrase."""
+    """The sentence after the last "the answer is"; None without such a phrase."""
     match = last_phrase(text)
     if match is None:
         return None
@@ -170,7 +170,7 @@ def phrase_in(text: str) -> str | None:
 
 
 def _phrase(text: str) -> str | None:
-    """What follows the last "the answer is": a formula with its unit, or the sentence, or the number that it states."""
+    """The answer after the last "the answer is": a formula with its unit, the sentence, or the number it states."""
     found = last_phrase(text)
     return _stated(text[found.end() :]) if found else None
 
@@ -196,7 +196,7 @@ def _stated(rest: str) -> str | None:
 
 
 def _number_text(sentence: str) -> str | None:
-    """The number that a sentence of words states; None where there is none, or there is algebra about it."""
+    """The number that a prose sentence states; None if there is none, or it contains algebra."""
     head = clause_of(sentence)
     if "\\" in head or "$" in _PRICE.sub("", head) or _LETTER.search(head.rpartition("=")[2]):
         return None
@@ -211,7 +211,7 @@ def _spelled(value: Value) -> str:
 
 
 def _is_money(math: re.Match[str]) -> bool:
-    """Whether what looks like a formula between two dollar signs is the text between two prices."""
+    """Whether a supposed formula between two dollar signs is text between two prices."""
     inside = math[2]
     return inside is not None and re.match(r"\s?\d[\d,.]*\s+[^\W\d_]{2,}", inside) is not None and "\\" not in inside
 
@@ -221,7 +221,7 @@ def _unwrap(math: re.Match[str]) -> str:
 
 
 def _short(text: str) -> str | None:
-    """All of the response, where it is nothing but an answer; of one short line its only formula, or the number it ends in."""
+    """The whole response, if it is just an answer; for one short line, its only formula, or its final number."""
     stripped = text.strip().strip("*").strip().removesuffix(".")
     if is_bare(stripped) or word_answer(stripped):
         return stripped
@@ -238,16 +238,16 @@ def _short(text: str) -> str | None:
         return None
     raw, value = thin[own[-1].start : own[-1].end], last_of(stripped)
     if value is None:
-        return raw if _COMMA_DECIMAL.fullmatch(raw) else None  # a list or a decimal: the reference tells
+        return raw if _COMMA_DECIMAL.fullmatch(raw) else None  # a list or a decimal: depends on the reference
     return _spelled(value)
 
 
 def _last(text: str) -> str | None:
-    """The last formula or number, whichever stands later."""
+    """The last formula or number, whichever is later."""
     text = _PRICE.sub("", text) if "$" in text else text
     formulas = list(_MATH.finditer(text))
     if not formulas and len(re.findall(r"\\\(|\\\[|\$", text)) > 1:
-        return None  # formulas that are not closed on their line: which text is one cannot be told
+        return None  # unclosed formulas: it is unclear which text is one
     start = formulas[-1].end() if formulas else 0
     _, numbers = find(text[start:])
     if [number for number in numbers if not number.aside] or (numbers and not formulas):
@@ -257,7 +257,7 @@ def _last(text: str) -> str | None:
 
 
 def is_bare(text: str) -> bool:
-    """Whether a text can be a mathematical answer by itself: one word, or a line of formula with a unit at most."""
+    """Whether a text can be a mathematical answer by itself: one word, or one formula with an optional unit."""
     if not text or "\n" in text or len(text) > _LONGEST_BARE:
         return False
     words = _WORD.findall(_TEXT.sub(" ", text))
@@ -275,14 +275,14 @@ FORMS: Mapping[str, Callable[[str], str | None]] = {
     "short": _short,
     "last": _last,
 }
-"""The forms in which an answer may stand, the surest first."""
+"""Forms of answers, most reliable first."""
 
 
 def answer_in(text: str, forms: Sequence[str]) -> str | None:
-    """The answer in the first of ``forms`` that the text has; None where it has none.
+    """The answer in the first of ``forms`` that the text has; None if it has none.
 
-    A cut-off or empty box is no answer, whatever else the text holds. A number that is stated after the box, as in
-    "Answer: 42", is a later answer.
+    A truncated or empty box means no answer, whatever else the text has. A number stated after the box, as in
+    "Answer: 42", replaces it.
     """
     text = untagged(text)
     for form in forms:
@@ -298,7 +298,7 @@ def answer_in(text: str, forms: Sequence[str]) -> str | None:
 
 
 def _later(tail: str) -> str | None:
-    """The plain number that is stated after a box."""
+    """The plain number stated after a box."""
     match = last_phrase(tail)
     if match is None:
         return None
@@ -310,7 +310,7 @@ def _later(tail: str) -> str | None:
 
 
 def untagged(text: str) -> str:
-    """What stands in the last ``<answer>...</answer>``; the text itself where there is no such tag."""
+    """Content of the last ``<answer>...</answer>``; the text itself without such a tag."""
     if "<" not in text:
         return text
     found = _TAGGED.findall(text)

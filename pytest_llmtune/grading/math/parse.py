@@ -84,7 +84,7 @@ _ASCII = str.maketrans(
 
 
 def clean(text: str) -> str:
-    """Layout commands, currency signs and degrees taken away; words in ``\\text{}`` stand bare; one space at most."""
+    """Remove layout commands, currency signs and degrees, unwrap ``\\text{}``, and collapse spaces."""
     if _PLAIN_NUMBER.fullmatch(text):
         return text
     text = ascii_numerals(text).translate(_ASCII)
@@ -99,12 +99,12 @@ def clean(text: str) -> str:
 
 
 def _unwrapped(match: re.Match[str]) -> str:
-    """The words, set apart from what stands beside them."""
+    """The words, separated by spaces from their surroundings."""
     return f" {match[1]} "
 
 
 def _closing(text: str) -> int:
-    """Where the bracket that opens at 0 closes; -1 where it does not."""
+    """Position at which the bracket at 0 closes; -1 if it does not."""
     depth = 0
     for place, char in enumerate(text):
         if place and text[place - 1] == "\\" and char in "{}":
@@ -153,7 +153,7 @@ def word_answer(text: str) -> str | None:
 
 
 def without_unit(text: str) -> tuple[str, bool]:
-    """A number without the unit behind it, and whether it is a percentage: ``12 cm^2`` is 12, ``28 percent`` 28."""
+    """A number without its unit, and whether it is a percentage: ``12 cm^2`` is 12, ``28 percent`` 28."""
     percent = _PERCENT.search(text)
     if percent:
         return text[: percent.start()].strip(), True
@@ -202,7 +202,7 @@ _BASED = lazy_regex(
     rf"(?=[^_(]*\d|[A-Z]{{2}})([\dA-Fa-f]+)\s*(?:_\s*\{{?\s*(?:base\s*)?{_BASE}\s*\}}?|,?\s*\(?\s*(?:in\s+)?base\s*{_BASE}\s*\)?)",
     re.IGNORECASE,
 )
-"""``2516_8``, ``10 base 3``: a numeral of another base, which is not the decimal number of the same digits."""
+"""``2516_8``, ``10 base 3``: a numeral in another base, which differs from the decimal number."""
 _MATRIX = lazy_regex(
     r"[(\[]?\s*\\begin\s*\{(?:[pbBvV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*?)\\end\s*\{\w+\}\s*[)\]]?",
     re.DOTALL,
@@ -212,22 +212,22 @@ _POINT = lazy_regex(r"([A-Z])\s*(?=\(.*,.*\)$)")
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """One answer, read."""
+    """A parsed answer."""
 
     text: str
-    """Cleaned, for people."""
+    """The cleaned text, for display."""
     kind: str
     """``atom``; ``list``: in order; ``set``: in any order; or a pair of brackets such as ``(]``: a tuple or an interval."""
     items: tuple[ParsedAnswer, ...] = ()
     value: Value | None = None
-    """Of an atom that is a constant."""
+    """The value of a constant atom."""
     percent: bool = False
     name: str = ""
-    """What the answer calls its value: the x of ``x = 5``."""
+    """The name of the value: the x of ``x = 5``."""
 
     @property
     def key(self) -> str:
-        """Answers with equal keys are equal; not every two equal answers have equal keys."""
+        """Answers with equal keys are equal, but equal answers may have different keys."""
         if self.kind == "atom":
             return value_key(self.value) if self.value is not None else squeeze(self.text)
         keys = [item.key for item in self.items]
@@ -238,12 +238,12 @@ class ParsedAnswer:
 
     @property
     def is_constant(self) -> bool:
-        """Whether every part was read as a number, so that a difference is final."""
+        """Whether every part was parsed as a number, so that a difference is final."""
         return self.value is not None if self.kind == "atom" else all(item.is_constant for item in self.items)
 
 
 def parse(text: str) -> ParsedAnswer:
-    """Read an answer; what is not understood is an atom without a value."""
+    """Parse an answer; anything not understood is an atom without a value."""
     cleaned = clean(text)
     words = word_answer(cleaned)
     return ParsedAnswer(words, "atom") if words else _form(cleaned, _DEEPEST)
@@ -274,7 +274,7 @@ def _matrix(text: str, depth: int) -> ParsedAnswer | None:
 
 
 def _scaled(text: str) -> Value | None:
-    """``5 million``, ``3万円``: the number is the scaled one, or none."""
+    """The value of a scaled number such as ``5 million`` or ``3万円``; None if it is not one."""
     thin, found = find(text)
     if len(found) != 1 or thin[: found[0].start].strip():
         return None
@@ -295,7 +295,7 @@ def _atom(text: str) -> ParsedAnswer:
 
 
 def _list(text: str, items: list[ParsedAnswer], *, any_order: bool) -> ParsedAnswer:
-    """Solutions stand in any order: points, and what is joined by "and" or named; bare numbers in commas stand in theirs."""
+    """Solutions are unordered: points, and parts joined by "and" or named; bare comma-separated numbers are ordered."""
     names = {item.name for item in items if item.name}
     if (
         any_order
@@ -303,7 +303,7 @@ def _list(text: str, items: list[ParsedAnswer], *, any_order: bool) -> ParsedAns
         and items[0].value is not None
         and all(item.value == items[0].value for item in items)
     ):
-        return items[-1]  # one value, spelled in several ways
+        return items[-1]  # one value, written in several ways
     points = all(len(item.items) > 1 and item.kind != "list" for item in items)
     return ParsedAnswer(text, "set" if any_order or points or len(names) == 1 else "list", tuple(items))
 
@@ -322,14 +322,14 @@ def _named(text: str, depth: int) -> ParsedAnswer | None:
 
 
 def _sum(first: str, chain: list[str]) -> ParsedAnswer | None:
-    """``2 + 3 = 5 apples`` is the 5; None where the two sides are not the same number."""
+    """``2 + 3 = 5 apples`` is 5; None if the two sides differ."""
     last = _atom(chain[-1].strip()) if chain else None
     value = constant(first.strip()) if last is not None and last.value is not None else None
     return last if last is not None and value is not None and value == last.value else None
 
 
 def _point(text: str, depth: int) -> ParsedAnswer | None:
-    """``A(1, 2)`` is the point (1, 2) by name."""
+    """``A(1, 2)``, a named point."""
     match = _POINT.match(text)
     if match is None:
         return None

@@ -24,22 +24,22 @@ def is_installed() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What algebra says of one answer."""
+    """Result of comparing one answer."""
 
     equal: bool
     key: str | None
-    """The same for wrong answers that are equal to each other; None where it could not be read in time."""
+    """Equal for wrong answers that are equal to each other; None if it was not parsed in time."""
 
 
 _NOTHING = Finding(equal=False, key=None)
 
 
 class Algebra:
-    """Compares answers; remembers what it found. May be used from several threads.
+    """Compares answers, with a cache; thread-safe.
 
     Args:
-        limit: seconds of CPU for one comparison; past it the answers are not equal.
-        workers: processes; default: see WorkerPool.
+        limit: CPU seconds per comparison; after that the answers are unequal.
+        workers: number of processes; default: see WorkerPool.
     """
 
     def __init__(self, limit: float, workers: int | None = None) -> None:
@@ -48,7 +48,7 @@ class Algebra:
         self.compare = lru_cache(maxsize=_REMEMBERED)(self._compare)
 
     def _compare(self, reference: str, answer: str) -> Finding:
-        """Both as extracted, in LaTeX."""
+        """Compare two extracted answers in LaTeX."""
         texts = _spelled(reference), _spelled(answer)
         if max(map(len, texts)) > _LONGEST:
             return _NOTHING

@@ -23,20 +23,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 4
-"""Seconds on the clock for each second of CPU that an answer may take: for answers that sleep, and busy machines."""
+"""Wall-clock seconds per allowed CPU second, for sleeping answers and busy machines."""
 
 _LOOP = Path(__file__).with_name("loop.py")
 _STARTUP = 120.0  # seconds; imports only
-_RECYCLE = 5_000  # requests, after which a worker is replaced: sympy's caches grow
+_RECYCLE = 5_000  # requests after which a worker is replaced, because sympy's caches grow
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC", "LD_LIBRARY_PATH")
 
 
 class WorkerPool:
-    """Up to ``size`` processes of one script, started when they are first needed, stopped when the pool is garbage.
+    """Up to ``size`` processes of a script, started on demand, stopped when the pool is garbage-collected.
 
     Args:
         script: a Python file with ``prepare()`` and ``answer(request) -> dict``; see ``worker_loop``.
-        size: processes; default: ``workers_each(4)``.
+        size: number of processes; default: ``workers_each(4)``.
     """
 
     def __init__(self, script: Path, size: int | None = None) -> None:
@@ -48,9 +48,9 @@ class WorkerPool:
         weakref.finalize(self, _stop_all, self._running)
 
     def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any] | None:
-        """The worker's answer; None where it took more than ``limit`` seconds of CPU, crashed, or ran out of memory.
+        """The worker's answer; None if it took more than ``limit`` CPU seconds, crashed, or ran out of memory.
 
-        May be called from any thread; waits for a free worker without counting that time.
+        Thread-safe; waiting for a free worker does not count.
         """
         worker = self._idle.get()
         try:
@@ -70,7 +70,7 @@ class WorkerPool:
         return answer
 
     def close(self) -> None:
-        """Stop all workers; calls under way return None, later calls start new ones."""
+        """Stop all workers; running calls return None, later calls start new ones."""
         _stop_all(self._running)
 
     def _start(self) -> _Worker:
@@ -91,7 +91,7 @@ def _stop_all(workers: Sequence[_Worker]) -> None:
 
 
 class _Worker:
-    """One process. Raises OSError where it cannot be started."""
+    """One process. Raises OSError if it cannot be started."""
 
     def __init__(self, script: Path) -> None:
         self._calls = 0
@@ -118,14 +118,14 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps({**request, "limit": limit}) + "\n")
             self._process.stdin.flush()
-        except OSError:  # it has died
+        except OSError:  # the process has died
             return None
         return self._read(limit * PATIENCE)
 
     def _read(self, limit: float) -> dict[str, Any] | None:
-        """The next line within ``limit`` seconds; None where the process ended before it."""
+        """The next line within ``limit`` seconds; None if the process ended before."""
         assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
-        timer = threading.Timer(limit, self._process.kill)  # killing it ends the read below, on every platform
+        timer = threading.Timer(limit, self._process.kill)  # killing the process ends the read below, on every platform
         timer.daemon = True
         timer.start()
         try:
@@ -144,26 +144,26 @@ class _Worker:
             if pipe is not None:
                 try:
                     pipe.close()
-                except OSError:  # a line that it never read
+                except OSError:  # unread input
                     continue
 
 
 def workers_each(most: int) -> int:
-    """Processes for one pool: one a processor that this process may use; xdist's workers divide them."""
+    """Processes per pool: one per processor available to this process, divided among xdist workers."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
     return max(1, min(most, usable // max(1, int(shared) if shared.isdecimal() else 1)))
 
 
 def clean_environment() -> dict[str, str]:
-    """What a grading process may see of the environment: no keys, no settings."""
+    """The environment of a grading process: no keys, no settings."""
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {"PYTHONUTF8": "1"}
 
 
 async def off_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking function in a thread of its own, which is abandoned when the caller is cancelled.
+    """Run a blocking function in a new thread, which is abandoned if the caller is cancelled.
 
-    Unlike ``asyncio.to_thread``, the event loop does not wait for it when it closes: Ctrl-C stays quick.
+    Unlike with ``asyncio.to_thread``, a closing event loop does not wait for it, so that Ctrl-C is fast.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

@@ -1,4 +1,4 @@
-"""The loop of a worker process: one JSON request a line, one answer a line."""
+"""The loop of a worker process: one JSON request per line, one answer per line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _module(path: str) -> ModuleType:
-    """The file alone, without its package: importing that would cost more than most answers."""
+    """Load only the file: importing its package would take longer than most answers."""
     spec = importlib.util.spec_from_file_location("work", path)
     assert spec is not None  # noqa: S101 - the file is there
     assert spec.loader is not None  # noqa: S101
@@ -42,7 +42,7 @@ def _module(path: str) -> ModuleType:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """SIGPROF ends a process that does not handle it; 0: no limit."""
+    """Limit CPU time by SIGPROF, which ends the process; 0: no limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 

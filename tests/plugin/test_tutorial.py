@@ -25,6 +25,14 @@ def steps() -> list[tuple[str, list[str]]]:
     return found
 
 
+def as_pattern(line: str) -> re.Pattern[str]:
+    """A line as shown, with other figures: another search of a later version may choose and lose other rows."""
+    text = re.sub(r"row \d+ \[.*", "row ...", re.sub(r" +", " ", line.strip()))
+    text = re.sub(r"praise|complaint|question", "LABEL", text) if "votes)" in text or "expected" in text else text
+    text = re.escape(text).replace(re.escape("..."), ".*").replace("LABEL", r"\w+")
+    return re.compile(r" *" + re.sub(r"\d[\d.]*(?:\\\.\d+)*", r"[\\d.]+", text).replace(r"\ ", " +"))
+
+
 def test_tutorial(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """From `--llm-init demo` on: tune, guard, break, record, accept, against the stand-in that the package ships."""
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")  # the demo's own server takes its place
@@ -39,10 +47,9 @@ def test_tutorial(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
             result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
             failed = any(re.match(r"\S+ (failed|is stale):", line) for line in shown)
             assert result.ret == failed, command
-            text = re.escape("\n".join(shown)).replace(re.escape("..."), ".*").splitlines()
             lines = iter(result.outlines)
-            for expected in text:
-                pattern = expected.removesuffix("\\")
-                assert any(re.fullmatch(pattern, line) for line in lines), f"{command}: {expected}"
+            for expected in shown:
+                pattern = as_pattern(expected)
+                assert any(pattern.fullmatch(line) for line in lines), f"{command}: {expected}"
         else:
             assert program == "pip", command

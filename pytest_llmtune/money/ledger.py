@@ -108,6 +108,8 @@ class Ledger:
     """The part of ``spent`` for interrupted requests, which a provider may have billed."""
     queue: deque[_Waiting] = field(default_factory=deque, repr=False)
     """Requests waiting for settlements; only the outermost ledger's queue is used."""
+    kept: Decimal = _ZERO
+    """In the outermost ledger: what this process needs in the end."""
     shared: SharedSpend | None = None
     """Outermost ledger only: spending of the other processes that share the limit."""
     growth: dict[str, Decimal] = field(default_factory=dict)
@@ -191,7 +193,7 @@ class Ledger:
         if reservation.asked and reservation.price > reservation.amount and not reservation.uncertain:
             outermost.learn(reservation.model, reservation.price / reservation.asked)
         if outermost.shared is not None:
-            outermost.shared.publish(outermost.spent, outermost.reserved)
+            outermost.shared.publish(outermost.spent, outermost.reserved, outermost.kept)
         self._serve(outermost.queue)
 
     def check(self, amount: Decimal, model: str = "") -> None:
@@ -227,6 +229,19 @@ class Ledger:
         """USD spent and reserved by other processes that share the limit."""
         return (_ZERO, _ZERO) if self.shared is None else self.shared.others()
 
+    def keep(self, amount: Decimal = _ZERO) -> None:
+        """Leave USD to this process for later: searches of other processes do not spend them, urgent requests may."""
+        outermost = self.chain()[-1]
+        outermost.kept = amount
+        if outermost.shared is not None:
+            outermost.shared.publish(outermost.spent, outermost.reserved, amount)
+
+    @property
+    def free(self) -> Decimal | None:
+        """``left``, less what other processes keep for later."""
+        shared, left = self.chain()[-1].shared, self.left
+        return left if left is None or shared is None else left - shared.kept_by_others()
+
     def take(self, amount: Decimal) -> bool:
         """Reserve an amount here and in all parents, if it fits right now."""
         if not self.fits(amount):
@@ -235,7 +250,9 @@ class Ledger:
         for ledger in chain:
             ledger.reserved += amount
         outermost = chain[-1]
-        if outermost.shared is None or outermost.shared.publish(outermost.spent, outermost.reserved, outermost.limit):
+        if outermost.shared is None or outermost.shared.publish(
+            outermost.spent, outermost.reserved, outermost.kept, outermost.limit
+        ):
             return True
         for ledger in chain:  # another process was faster
             ledger.reserved -= amount
@@ -307,7 +324,7 @@ class Ledger:
 
 
 _BUSY = 30.0  # seconds to wait for another process, which locks the table for under a millisecond
-_TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL)"
+_TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL, kept TEXT NOT NULL)"
 _Figures = tuple[Decimal, Decimal]
 
 
@@ -333,7 +350,22 @@ class SharedSpend:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def publish(self, spent: Decimal, reserved: Decimal, limit: Decimal | None = None) -> bool:
+    def kept_by_others(self) -> Decimal:
+        """USD that the other processes need in the end.
+
+        Raises:
+            LLMTuneError: the table cannot be read.
+        """
+        import sqlite3
+
+        try:
+            with closing(self._connect()) as connection:
+                rows = connection.execute("SELECT kept FROM spend WHERE process != ?", (self.process,)).fetchall()
+                return sum((Decimal(kept) for (kept,) in rows), Decimal(0))
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def publish(self, spent: Decimal, reserved: Decimal, kept: Decimal, limit: Decimal | None = None) -> bool:
         """Write this process's spending and reservations; False if the total would exceed the limit.
 
         Raises:
@@ -346,8 +378,8 @@ class SharedSpend:
                 connection.execute("BEGIN IMMEDIATE")  # no other process writes between the sum and the update
                 if limit is not None and sum(self._others(connection), spent + reserved) > limit:
                     return False
-                row = self.process, str(spent), str(reserved)
-                connection.execute("INSERT OR REPLACE INTO spend VALUES (?, ?, ?)", row)
+                row = self.process, str(spent), str(reserved), str(kept)
+                connection.execute("INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?)", row)
                 connection.execute("COMMIT")
                 return True
         except sqlite3.Error as error:
@@ -367,7 +399,7 @@ class SharedSpend:
                 rows = connection.execute("SELECT spent, reserved FROM spend WHERE process = ?", (process,))
                 for spent, reserved in rows.fetchall():
                     gone = str(Decimal(spent) + Decimal(reserved)), "0", process
-                    connection.execute("UPDATE spend SET spent = ?, reserved = ? WHERE process = ?", gone)
+                    connection.execute("UPDATE spend SET spent = ?, reserved = ?, kept = '0' WHERE process = ?", gone)
                 connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._unusable(error) from error

@@ -224,7 +224,7 @@ class Search:
     @property
     def run_left(self) -> Decimal | None:
         """USD that the run may still spend; None: it has no limit."""
-        return None if self.ledger.parent is None else self.ledger.parent.left
+        return None if self.ledger.parent is None else self.ledger.parent.free
 
     def _keep_for_guard(self) -> None:
         """The leader's rows for the guard are kept for; with as few answers as may be, where those take more than half."""
@@ -234,6 +234,7 @@ class Search:
         n = leader.entrant.arm.family.counts[0]
         fewest = replace(leader, n=n, cost=self.race.costs.estimate(leader.entrant.arm, n, leader.limit))
         self.final = min(self.for_guard(leader), max(self._at_first / 2, self.for_guard(fewest)))
+        self.ledger.keep(self.final)
 
     def for_guard(self, candidate: Candidate) -> Decimal:
         """USD that a candidate's rows for the guard will take, as far as is known, the last request at its worst."""

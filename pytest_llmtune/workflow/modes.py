@@ -325,7 +325,10 @@ class SuiteRun:
         return replace(report, mode=whole.mode)
 
     def _tuned(self) -> SuiteReport:
-        study, evaluation, compared = run_async(self.searching().tuned(self._rows, self._record))
+        try:
+            study, evaluation, compared = run_async(self.searching().tuned(self._rows, self._record))
+        finally:
+            self.own.keep()
         now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
         lock, facts, notes = self._lock(study.winner, evaluation, now, study.summary), None, study.notes
         if conclusive(evaluation, self.suite.max_unknown):

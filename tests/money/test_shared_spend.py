@@ -42,6 +42,25 @@ def test_what_one_spends_the_other_has_no_more(pair: tuple[Ledger, Ledger]) -> N
         first.check(Decimal("0.2"))
 
 
+def test_what_one_keeps_the_other_may_spend_only_where_it_must(pair: tuple[Ledger, Ledger]) -> None:
+    """A search looks at what is free; a request that is due is not refused. A dead process keeps nothing."""
+    first, second = pair
+    first.keep(Decimal("0.3"))
+    assert (second.left, second.free, first.free) == (ONE, Decimal("0.7"), ONE)
+    held = first.reserve_now(Decimal("0.5"))
+    assert second.free == Decimal("0.2")
+    held.settle(Decimal("0.1"))
+    first.close(held)
+    assert (second.left, second.free) == (Decimal("0.9"), Decimal("0.6"))
+    second.close(second.reserve_now(Decimal("0.8")))
+    assert second.shared is not None
+    SharedSpend(second.shared.path, "controller").bury("gw0")
+    assert second.free == second.left
+    first.keep(Decimal("0.3"))
+    first.keep()
+    assert second.free == second.left
+
+
 def test_a_request_waits_for_what_the_other_has_in_flight(pair: tuple[Ledger, Ledger]) -> None:
     """Once the other process settled for less, a waiting request goes on; once it spent all, it is refused."""
     first, second = pair

@@ -114,7 +114,7 @@ class HostPattern:
 
     def matches(self, host: str, port: int | None) -> bool:
         """Whether it matches a host (its ``host_name``) and port."""
-        return self.port in (None, port) and (self.host == host or fnmatchcase(host, self.host))
+        return self.port in (None, port) and _fits(host, self.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +155,22 @@ class OpenHosts:
         return any(entry.matches(host_name(host), entry.port) for entry in self.entries)
 
 
+def _fits(host: str, pattern: str) -> bool:
+    """As ``fnmatchcase``, which compiles every pattern, also one that is a name or an ending."""
+    ending = pattern.removeprefix("*")
+    if not _WILD.isdisjoint(ending):
+        return fnmatchcase(host, pattern)
+    return host == pattern or (ending != pattern and host.endswith(ending))
+
+
+_WILD = frozenset("*?[")
+
+
 @lru_cache(maxsize=1024)
 def provider(host: str) -> bool:
     """Whether a host is that of a model provider."""
     name = host_name(host)
-    return any(fnmatchcase(name, pattern) for pattern in _PROVIDERS)
+    return any(_fits(name, pattern) for pattern in _PROVIDERS)
 
 
 def ip_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

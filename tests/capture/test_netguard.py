@@ -8,6 +8,7 @@ import functools
 import socket
 import threading
 from contextlib import closing, suppress
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -20,7 +21,7 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.capture.netguard import NetworkShutError, Offline, OpenHosts
+from pytest_llmtune.capture.netguard import NetworkShutError, Offline, OpenHosts, _fits
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
@@ -400,3 +401,8 @@ def test_interrupt_is_not_replaced() -> None:
         with pytest.raises(NetworkShutError):
             connect((AWAY, 80))
         raise KeyboardInterrupt
+
+
+@given(st.text("a*?[]!.-", max_size=8), st.text("a.-b[", max_size=8))
+def test_hosts_fit_patterns_as_file_names_do(pattern: str, host: str) -> None:
+    assert _fits(host, pattern) == fnmatchcase(host, pattern)

@@ -12,7 +12,6 @@ not counted.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import random
 import resource
@@ -198,6 +197,7 @@ def ours(directory: Path, size: int) -> None:
 
 def verdict(directory: Path, size: int) -> None:
     """From the recording to the verdict: rows, prompts, replay, grading by ``math``, votes, costs, intervals, gates."""
+    from pytest_llmtune._util.aio import run_async
     from pytest_llmtune.completions.source import ReplaySource
     from pytest_llmtune.grading import check, resolve
     from pytest_llmtune.guard.evaluation import evaluate
@@ -225,7 +225,7 @@ def verdict(directory: Path, size: int) -> None:
         source=ReplaySource(recording_of(directory, size)),
         prices=PriceBook({}),
     )
-    result = judge(asyncio.run(job), criteria_of(suite, reused=False))
+    result = judge(run_async(job), criteria_of(suite, reused=False))
     assert result.passed or size == 1, result  # the one row of the warm-up is wrong
 
 

@@ -43,9 +43,26 @@ def canonical_json(value: Any) -> str:
         SuiteError: the value is not representable in JSON (NaN, an arbitrary object, a non-string key, a cycle).
     """
     try:
-        return safe_json(_plain(value, ""))
+        try:
+            return safe_json(_usual(value))
+        except TypeError:
+            return safe_json(_plain(value, ""))
     except RecursionError:
         raise SuiteError("the request body is nested too deeply, or contains itself") from None
+
+
+def _usual(value: Any) -> Any:
+    """As ``_plain`` for what JSON texts hold; a TypeError for whatever needs a closer look."""
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if kind is dict and all(type(key) is str for key in value):
+        return {key: _usual(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_usual(item) for item in value]
+    if kind is float and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    raise TypeError(kind)
 
 
 def _plain(value: Any, where: str) -> Any:

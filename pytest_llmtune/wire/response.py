@@ -41,6 +41,7 @@ __all__ = [
     "usage_of",
     "was_cut",
     "written_bytes",
+    "wrote",
 ]
 
 
@@ -333,8 +334,10 @@ def filtered_in(exchange: Exchange) -> int:
 
 def finish_reason_of(choice: Mapping[str, Any]) -> str:
     """Why the answer ended, as served, with one name for all content filters; empty if not reported."""
-    reason = str(choice.get("finish_reason") or "")
-    return FILTERED if _FILTERS.search(reason) else reason
+    reason = choice.get("finish_reason")
+    if reason == "stop" or not reason:  # most of them
+        return reason or ""
+    return FILTERED if _FILTERS.search(str(reason)) else str(reason)
 
 
 def fault_of(choice: Mapping[str, Any]) -> str:
@@ -346,7 +349,7 @@ def fault_of(choice: Mapping[str, Any]) -> str:
     if choice.get("error"):
         return "the choice contains an error"
     reason = finish_reason_of(choice)
-    if _FAULTS.search(reason):
+    if reason != "stop" and _FAULTS.search(reason):
         return f"finish_reason is {reason!r}"
     if not reason and not written_bytes(choice) and not _message(choice).get("function_call"):
         return "the answer is empty, without a finish_reason"
@@ -414,8 +417,14 @@ def token_limit(body: Mapping[str, Any]) -> int | None:
 def written_bytes(choice: Mapping[str, Any]) -> int:
     """UTF-8 bytes of everything the model wrote: text, visible reasoning, tool calls."""
     message = _message(choice)
-    thought = max(size_of(message.get(name)) for name in _THOUGHT)
-    return thought + sum(size_of(message.get(name)) for name in _WRITTEN)
+    sizes = [size_of(message[name]) if message.get(name) else 0 for name in (*_THOUGHT, *_WRITTEN)]
+    return max(sizes[: len(_THOUGHT)]) + sum(sizes[len(_THOUGHT) :])
+
+
+def wrote(choice: Mapping[str, Any]) -> bool:
+    """Whether ``written_bytes`` is more than zero."""
+    message = _message(choice)
+    return any(message.get(name) for name in (*_WRITTEN, *_THOUGHT))
 
 
 def answer_bytes(exchange: Exchange) -> int:
@@ -428,7 +437,7 @@ def size_of(content: Any) -> int:
     if not content:
         return 0
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:

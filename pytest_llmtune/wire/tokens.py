@@ -22,6 +22,7 @@ from pytest_llmtune.wire.response import (
     usage_of,
     was_cut,
     written_bytes,
+    wrote,
 )
 
 __all__ = [
@@ -59,21 +60,21 @@ def reports_one_choice_only(exchange: Exchange) -> bool:
         return False  # nothing is counted
     if COUNTED in usage:
         return bool(usage[COUNTED] == 1)
-    return proven(exchange) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
+    return _proven(exchange, reported) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
 
 
 def proven(exchange: Exchange) -> bool:
     """Whether the texts must have more tokens than reported, and the reported number fits one choice."""
-    usage, limit, choices = (
-        usage_of(exchange.response.get("usage")),
-        token_limit(exchange.request),
-        choices_of(exchange),
-    )
+    return _proven(exchange, usage_of(exchange.response.get("usage")))
+
+
+def _proven(exchange: Exchange, usage: Usage | None) -> bool:
+    limit, choices = token_limit(exchange.request), choices_of(exchange)
     if usage is None or not usage.completion_tokens or len(choices) < 2:
         return False
     if _stopwatch(exchange) == usage.completion_tokens:
         return True
-    least = sum(limit if limit and was_cut(choice) else min(1, written_bytes(choice)) for choice in choices)
+    least = sum(limit if limit and was_cut(choice) else wrote(choice) for choice in choices)
     return usage.completion_tokens < least and (limit is None or usage.completion_tokens <= limit)
 
 
@@ -219,10 +220,9 @@ def estimated_prompt(body: Mapping[str, Any]) -> int:
 
 
 def _read(exchange: Exchange) -> _Reading:
-    unknown_prompt = Usage(estimated_prompt(exchange.request), 0, estimated=True)
     if is_refusal(exchange):  # Azure bills the prompt that it refuses
         refused = (Choice("", "content_filter", 0),) * answers_in(exchange)
-        return _Reading(refused, (0,) * len(refused), counted=True, prompt=unknown_prompt)
+        return _Reading(refused, (0,) * len(refused), counted=True, prompt=_unknown_prompt(exchange))
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
     total = None if usage is None else usage.completion_tokens
     if total == 0 and any(map(written_bytes, choices)):
@@ -234,8 +234,13 @@ def _read(exchange: Exchange) -> _Reading:
         limit = token_limit(exchange.request)
         known = [_sure(choice, choices[0], total, limit) for choice in choices]
         tokens, counted = _guessed(choices, known, limit), False
-    prompt = replace(usage, completion_tokens=0) if usage is not None and usage.prompt_tokens else unknown_prompt
+    told = usage is not None and usage.prompt_tokens
+    prompt = replace(usage, completion_tokens=0) if usage is not None and told else _unknown_prompt(exchange)
     return _Reading(_named(choices, known), tokens, counted, prompt)
+
+
+def _unknown_prompt(exchange: Exchange) -> Usage:
+    return Usage(estimated_prompt(exchange.request), 0, estimated=True)
 
 
 def _logged(choice: Mapping[str, Any]) -> int | None:
@@ -265,10 +270,10 @@ def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...
         0 if tokens is not None else max(1, written_bytes(choice))
         for choice, tokens in zip(choices, known, strict=True)
     ]
-    shares, given, seen = [], 0, 0
+    shares, given, seen, whole = [], 0, 0, sum(weights)
     for tokens, weight in zip(known, weights, strict=True):
         seen += weight
-        share = 0 if tokens is not None else -(-rest * seen // sum(weights)) - given
+        share = 0 if tokens is not None else -(-rest * seen // whole) - given
         given += share
         shares.append(share if tokens is None else tokens)
     return tuple(shares)

@@ -137,9 +137,6 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=200)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--cold", action="store_true", help="without cached bytecode")
-    parser.add_argument(
-        "--without", default="", help="such as recording, whose time grows with the square of the calls"
-    )
     arguments = parser.parse_args()
     there = {entry.name for entry in entry_points(group="pytest11")}
     everyone = [who for who in CLIENT if who == "mock" or who in there]

@@ -177,10 +177,11 @@ def _is_json(text: str) -> bool:
 def _is_quoted(text: str, match: re.Match[str]) -> bool:
     """Whether a mark is quoted, in back-quotes or quotation marks."""
     before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
-    if before and before in "\"'`“‘「" and after and after in "\"'`”’」":
+    fence = text[max(0, match.start() - 3) : match.start()] == "```"
+    if not fence and before and before in "\"'`“‘「" and after and after in "\"'`”’」":
         return True
     return (
-        _line_before(text, match).count("`") % 2 == 1
+        _line_before(text, match).replace("```", "").count("`") % 2 == 1
         and "`" in text[match.end() : match.end() + _LONGEST_LINE].split("\n", 1)[0]
     )
 

@@ -13,7 +13,9 @@ from support.graders import shared
 from pytest_llmtune import Suite
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
+from pytest_llmtune.grading.code.extract import code_in
 from pytest_llmtune.grading.reasoning import BUILT_IN, marks_of
+from pytest_llmtune.types import Choice, Completion, CompletionRequest, Usage
 
 SHAPES = {
     "tags": "<think>\n{thought}\n</think>\n\n{answer}",
@@ -115,6 +117,40 @@ def test_fingerprints_tell_ways_to_read_reasoning_apart() -> None:
     assert len(set(prints)) == 3
 
 
+SUM = "```python\ndef add(a, b):\n    return a {} b\n```"
+MORE: list[tuple[Any, dict[str, Any], str, str]] = [
+    ({"similarity": {"threshold": 0.9}}, {"answer": "The cat sat."}, "The cat sat.", "A dog ran off."),
+    (
+        {"similarity": {"threshold": 0.9, "measure": "rouge_l"}},
+        {"answer": "The cat sat."},
+        "The cat sat.",
+        "A dog ran off.",
+    ),
+    ({"judge": {"model": "j", "rubric": "It greets."}}, {"question": "Greet."}, "Hello", "Bye"),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_thought_changes_no_likeness_and_no_judge_sees_it(shape: str) -> None:
+    """Nor is code run that was only thought of."""
+
+    async def ask(request: CompletionRequest) -> Completion:
+        judged = str(request.body["messages"][-1]["content"]).split("<<<answer")[1]
+        verdict = "pass" if "Hello" in judged and "Bye" not in judged else "fail"
+        return Completion((Choice(f"Verdict: {verdict}", "stop"),), Usage(0, 0), ())
+
+    for grader, row, good, bad in MORE:
+        made = resolve(grader)
+        for answer, other, expected in ((good, bad, 1.0), (bad, good, 0.0)):
+            thoughtful = shape.format(thought=other, answer=answer)
+            found = asyncio.run(made.agrade([thoughtful], row, ask))
+            assert found.metrics["success_vote"] == expected, (grader, thoughtful)
+    for sign, other in (("+", "-"), ("-", "+")):
+        assert code_in(BUILT_IN.answer(shape.format(thought=SUM.format(other), answer=SUM.format(sign)))) == code_in(
+            SUM.format(sign)
+        )
+
+
 FILLER = st.text("abc xyz.,!?\n", max_size=40)
 
 
@@ -137,7 +173,10 @@ STATED: list[tuple[Any, Any, str, str]] = [
     ({"choice": {"labels": ["A", "B", "C"]}}, "B", "The answer is B.", "The answer is C."),
     ({"choice": {"labels": ["good", "bad"]}}, "bad", "Answer: bad", "Answer: good"),
     ("json", '{"a": 1}', '```json\n{"a": 1}\n```', '```json\n{"a": 2}\n```'),
+    ({"contains": {"whole_words": True}}, "Oslo", "It is Oslo.", "It is Bern."),
+    ({"regex": {"pattern": r"is (\w+)\."}}, "Oslo", "It is Oslo.", "It is Bern."),
 ]
+"""All built-in graders but `exact` and `similarity`, whose answer is the whole text, `judge`, which reads it, and those of runs."""
 
 
 @given(
@@ -162,3 +201,4 @@ def test_headings_and_closing_remarks_never_change_a_verdict(heading: str, remar
         for answer, expected in ((good, 1.0), (bad, 0.0)):
             text = f"{heading}{gap}{answer}{gap}{remark}"
             assert made.grade([text], {"answer": reference}).metrics["success_vote"] == expected, (grader, text)
+    assert code_in(f"{heading}{gap}{SUM}{gap}{remark}") == code_in(SUM)

@@ -21,6 +21,7 @@ from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.proposals import Arm, Proposals, arm_space, families_of
 from pytest_llmtune.tuning.samples import Sample, voted
 from pytest_llmtune.tuning.selection import predicted
+from pytest_llmtune.tuning.study import _paid_now
 from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Scored, posterior_of
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, Exchange, Usage
 
@@ -270,6 +271,7 @@ def test_a_killed_study_counts_what_it_paid_once(tmp_path: Path) -> None:
     assert again.paid(request("k", 3), completion(2)) == 0
     assert again.paid(request("k2"), completion(1)) == 0
     assert StudyLog.open(path, "two").spent_earlier == 0
+    assert _paid_now(Decimal("0.001"), again) == 0  # never -$0.749: some of what was paid for is not needed again
 
 
 def completion(exchanges: int, paid: str = "0") -> Completion:

@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         "responses", metavar="RESPONSE", nargs="+", help="one for each of n answers; - reads one from stdin"
     )
     made.add_argument("--row", default="{}", metavar="JSON", help="the row, with its reference")
-    command("schema", _schema, "the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
+    made = command("schema", _schema, "the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
+    made.add_argument("--report", action="store_true", help="of the results that --llm-json writes")
     made = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
     made.add_argument("name", metavar="NAME", nargs="?")
     made.add_argument("file", metavar="FILE", nargs="?")
@@ -238,10 +239,11 @@ def _grade(given: argparse.Namespace) -> int:
     return _OK if found.metrics.get("success_vote", found.metrics.get("success", 0.0)) > 0 else _FAILED
 
 
-def _schema(_: argparse.Namespace) -> int:
-    from pytest_llmtune.suite.schema import text
+def _schema(given: argparse.Namespace) -> int:
+    from pytest_llmtune.guard import results_schema
+    from pytest_llmtune.suite import schema
 
-    return _write(text())
+    return _write(results_schema.text() if given.report else schema.text())
 
 
 def _init(given: argparse.Namespace) -> int:

@@ -6,9 +6,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune.errors import MissingToolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas
+    import polars
 
 __all__ = [
     "Accept",
@@ -432,6 +439,83 @@ class Evaluation(_Metrics):
     @cached_property
     def unknown(self) -> tuple[ExampleResult, ...]:
         return tuple(result for result in self.results if result.status == "unknown")
+
+    @overload
+    def frame(self, kind: Literal["pandas"]) -> pandas.DataFrame: ...
+    @overload
+    def frame(self, kind: Literal["polars"]) -> polars.DataFrame: ...
+    @overload
+    def frame(self, kind: None = None) -> Any: ...
+    def frame(self, kind: Literal["pandas", "polars"] | None = None) -> Any:
+        """A table for notebooks, one row per example.
+
+        Columns: ``index``, ``id``, ``status``, ``voted_answer``, ``responses`` (a list), ``cost`` (USD, a float), ``latency``
+        (seconds), ``prompt_tokens``, ``completion_tokens``, ``error``; each metric by its name, empty where the status is
+        ``unknown``; and the row's own columns as ``row.NAME``.
+
+        Args:
+            kind: the library; None: pandas if it is installed, else polars.
+
+        Raises:
+            MissingToolError: it is not installed, or neither is.
+        """
+        import importlib
+
+        if kind not in (None, "pandas", "polars"):
+            raise MissingToolError(
+                f"frame({kind!r}): valid: 'pandas', 'polars', or nothing for the one that is installed"
+            )
+        for name in ("pandas", "polars") if kind is None else (kind,):
+            try:
+                library = importlib.import_module(name)
+            except ImportError:
+                continue
+            columns = _columns(self.results, self.metrics)
+            return library.DataFrame(columns, strict=False) if name == "polars" else library.DataFrame(columns)
+        wanted = kind or "pandas or polars"
+        raise MissingToolError(f"a frame needs {wanted}, which is not installed: pip install {kind or 'pandas'}")
+
+
+def _columns(results: Sequence[ExampleResult], metrics: Iterable[str]) -> dict[str, list[Any]]:
+    """The columns of ``Evaluation.frame``, all of the same length."""
+    rows = []
+    for result in results:  # once: they may be on disk
+        grade = result.grade
+        own = {f"row.{name}": value for name, value in result.example.row.items()}
+        rows.append(
+            {
+                "index": result.example.index,
+                "id": result.example.id,
+                "status": result.status,
+                "voted_answer": grade and grade.voted_answer,
+                "responses": [str(text) for text in result.responses],
+                "cost": float(result.cost),
+                "latency": result.latency,
+                "prompt_tokens": result.usage.prompt_tokens,
+                "completion_tokens": result.usage.completion_tokens,
+                "error": result.error,
+                **({name: float(value) for name, value in grade.metrics.items()} if grade else {}),
+                **own,
+            }
+        )
+    # without results, the columns that any result has
+    fixed = [
+        "index",
+        "id",
+        "status",
+        "voted_answer",
+        "responses",
+        "cost",
+        "latency",
+        "prompt_tokens",
+        "completion_tokens",
+        "error",
+    ]
+    scores = {name for row in rows for name in row} - {*fixed}
+    known = [name for name in metrics if name in scores]
+    rest = [name for row in rows for name in row if name in scores]
+    names = dict.fromkeys([*fixed, *known, *rest])
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.results import compared, evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
+from pytest_llmtune.guard import results_schema
 from pytest_llmtune.guard.gates import judge
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import SuiteReport
@@ -54,6 +55,22 @@ def test_any_answer_and_row_survive(answer: str, row: dict[str, Any]) -> None:
     assert text.isascii()
     assert not any(ord(character) < 32 and character != "\n" for character in text)
     assert loads(text) == (one,)
+
+
+def test_the_published_schema_is_todays_and_holds() -> None:
+    """After a change of the types: python -m pytest_llmtune.guard.results_schema."""
+    jsonschema = pytest.importorskip("jsonschema")
+    assert results_schema.PATH.read_text(encoding="utf-8") == results_schema.text()
+    jsonschema.Draft202012Validator.check_schema(results_schema.schema())
+    validator = jsonschema.Draft202012Validator(results_schema.schema())
+    document = json.loads(dumps([REPORT, EMPTY], killed=Decimal("0.1")))
+    validator.validate(document)
+    for change in (
+        {"version": 2},
+        {"spent": 0.1},
+        {"suites": [{**document["suites"][0], "verdict": {"status": "ok"}}]},
+    ):
+        assert not validator.is_valid({**document, **change})
 
 
 def test_figures_that_are_no_numbers_are_written() -> None:

@@ -11,8 +11,11 @@ import openai
 import pytest
 from support.llm_server import LLMServer
 
+from pytest_llmtune.guard import results_schema
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 with warnings.catch_warnings():
     # pytester forgets what an inner run imported; numpy cannot be imported twice in one process, and a second
@@ -63,6 +66,14 @@ def answer(body: dict[str, Any]) -> str:
     return f"The answer is {a + b if body['model'] == 'good' else 999}."
 
 
+def valid_results(path: Path) -> None:
+    """Every report of every run here is what the published schema says."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(json.loads(results_schema.PATH.read_text("utf-8")))
+    validator.validate(json.loads(path.read_text("utf-8")))
+
+
 class Project:
     """A user's project."""
 
@@ -79,7 +90,13 @@ class Project:
         (self.pytester.path / "test_sums.py").write_text(SUITE.format(prompt=prompt, more=more), encoding="utf-8")
 
     def run(self, *args: str) -> pytest.RunResult:
-        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
+        result = self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
+        for path in (
+            self.pytester.path / arg.removeprefix("--llm-json=") for arg in args if arg.startswith("--llm-json=")
+        ):
+            if path.is_file():
+                valid_results(path)
+        return result
 
     @property
     def lock(self) -> str:

@@ -97,3 +97,9 @@ def handled() -> None:
         evaluate(suite)
     except (BudgetExhaustedError, CompletionError) as error:
         raise LLMTuneError(str(error)) from error
+
+
+def notebook(result: Evaluation) -> None:
+    result.frame()
+    result.frame("pandas").describe()
+    result.frame("polars").describe()

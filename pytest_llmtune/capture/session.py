@@ -10,7 +10,7 @@ import time
 import unicodedata
 from collections import deque
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -321,21 +321,21 @@ class Replay:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
         latency = time.perf_counter() - call.started
         content_type = headers.get("content-type", "")
-        asked, data = call.asked, b""
+        asked = call.asked
         try:
             plain = decoded(body, headers.get("content-encoding", ""))
         except ValueError as error:
             self.drop(call, str(error))
             return
-        try:
-            text = noted(asked.body, plain.decode())
-        except UnicodeDecodeError:
-            text, data = "", plain
-        self._settle(call, status, data or text)
+        text, data = "", plain
+        if "vnd.amazon.eventstream" not in content_type:  # binary, even where its bytes happen to be UTF-8
+            with suppress(UnicodeDecodeError):
+                text, data = noted(asked.body, plain.decode()), b""
         call.retryable = may_retry(status)
         if not data and (why := why_incomplete(path_of(asked.uri), status, text, content_type)):
-            self.drop(call, why)
+            self.drop(call, why)  # what it says of its usage is not the last word
             return
+        self._settle(call, status, data or text)
         interaction = Interaction(
             asked.method,
             asked.uri,

@@ -17,7 +17,7 @@ from pytest_llmtune.capture.client import async_client, client
 from pytest_llmtune.capture.matching import Asked
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.patches import recorded
-from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
+from pytest_llmtune.errors import BudgetExhaustedError, RecordingError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.settings import Mode
@@ -123,6 +123,24 @@ def test_without_a_limit_nobody_waits(tmp_path: Path) -> None:
         with suppress(Exception), replay_of(tmp_path / "a.cassette.json", mode, meter=meter) as replay:
             assert replay.ahead(asked) is None
             assert replay.ahead(Asked.of("POST", asked.uri, asked.body)) is None
+
+
+def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:
+    """A stream of Anthropic's says its prompt first: what the cut one would have billed nobody knows, so all of it counts."""
+    book, ledger = PriceBook(), Ledger(Decimal(1))
+    meter = Meter(Limits.of(max_cost=1), book)
+    start = '{"type": "message_start", "message": {"model": "claude-sonnet-4-5", "usage": {"input_tokens": 10, "output_tokens": 1}}}'
+    body = b'{"model": "claude-sonnet-4-5", "max_tokens": 1000, "stream": true, "messages": [{"role": "user", "content": "x"}]}'
+    asked = Asked.of("POST", "https://api.anthropic.com/v1/messages", body)
+    with (
+        suppress(RecordingError),
+        replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter, spend=ClientSpend(ledger, book)) as replay,
+    ):
+        call = replay.ask(asked)
+        text = f"event: message_start\ndata: {start}\n\n".encode()
+        replay.answer(call, 200, "OK", {"content-type": "text/event-stream"}, text)
+    assert ledger.spent == ledger.uncertain > Decimal("0.015")
+    assert ledger.billed == 0
 
 
 DEPLOYMENT = "https://r.openai.azure.com/openai/deployments/mine/chat/completions"

@@ -116,9 +116,9 @@ def claude_stream(model: str, last: dict[str, Any]) -> str:
     )
 
 
-def gemini(model: str, usage: dict[str, Any], text: str = "hello") -> dict[str, Any]:
-    content = {"parts": [{"text": text}], "role": "model"}
-    return {"candidates": [{"content": content, "finishReason": "STOP"}], "usageMetadata": usage, "modelVersion": model}
+def gemini(model: str, usage: dict[str, Any], text: str = "hello", *, ends: bool = True) -> dict[str, Any]:
+    candidate = {"content": {"parts": [{"text": text}], "role": "model"}, **({"finishReason": "STOP"} if ends else {})}
+    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model}
 
 
 SONNET = "claude-sonnet-4-5"
@@ -374,7 +374,10 @@ CASES = (
         FLASH,
         f"/v1beta/models/{FLASH}:streamGenerateContent",
         {"contents": []},
-        sse(gemini(FLASH, {"promptTokenCount": 900, "totalTokenCount": 900}, "hel"), gemini(FLASH, GEMINI, "lo")),
+        sse(
+            gemini(FLASH, {"promptTokenCount": 900, "totalTokenCount": 900}, "hel", ends=False),
+            gemini(FLASH, GEMINI, "lo"),
+        ),
         (900, 80, 0, 0),
         GEMINI_BILL,
         "text/event-stream",
@@ -386,7 +389,10 @@ CASES = (
         f"/v1beta/models/{FLASH}:streamGenerateContent",
         {"contents": []},
         json.dumps(
-            [gemini(FLASH, {"promptTokenCount": 900, "totalTokenCount": 900}, "hel"), gemini(FLASH, GEMINI, "lo")]
+            [
+                gemini(FLASH, {"promptTokenCount": 900, "totalTokenCount": 900}, "hel", ends=False),
+                gemini(FLASH, GEMINI, "lo"),
+            ]
         ),
         (900, 80, 0, 0),
         GEMINI_BILL,

@@ -1,1 +1,1 @@
-"""Lock files from one commit to the next: compare two states, walk the history, comment on a pull request."""
+"""Lock files over git history: compare two states, list the history, comment on a pull request."""

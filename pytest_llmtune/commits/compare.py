@@ -28,11 +28,11 @@ _METRICS = ("success_vote", "success", "expected_success")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The lock files of one state: of a commit, or of the working tree."""
+    """The lock files of a commit, or of the working tree."""
 
     name: str
     locks: Mapping[str, Lock]
-    """By path, from the root of the repository."""
+    """By path, relative to the root of the repository."""
 
     @classmethod
     def of_revision(cls, repository: Repository, revision: str) -> State:
@@ -47,7 +47,7 @@ class State:
 
     @classmethod
     def of_directory(cls, directory: Path) -> State:
-        """The lock files below a directory, as they are now.
+        """The current lock files below a directory.
 
         Raises:
             LockError: a lock file cannot be read.
@@ -62,18 +62,18 @@ def _hidden(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What became of the rows, by number."""
+    """Numbers of shared, added, removed and changed rows."""
 
     shared: int
     added: int
     removed: int
     relabelled: int
-    """The same question with another reference, or with other columns that the prompt does not use."""
+    """Rows with the same question but another reference, or changes in columns not used by the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteChange:
-    """One suite in two states; None stands for a state that has no such suite."""
+    """A suite in two states; None for a state without it."""
 
     name: str
     path: str
@@ -81,11 +81,11 @@ class SuiteChange:
     now: Lock | None
     metric: str
     lost: tuple[LockedExample, ...] = ()
-    """Rows that got worse, as they are now."""
+    """Rows that got worse, in their current state."""
     gained: tuple[LockedExample, ...] = ()
     rows: Rows | None = None
     p_value: float | None = None
-    """Of the exact McNemar test over the shared rows; None where no row flipped."""
+    """Of the exact McNemar test over the shared rows; None if no row flipped."""
 
     @property
     def status(self) -> Literal["added", "removed", "changed", "same"]:
@@ -111,20 +111,20 @@ class SuiteChange:
 
     @property
     def config(self) -> tuple[tuple[str, Any, Any], ...]:
-        """(parameter, before, now) of every parameter that differs; prompts are told apart."""
+        """(parameter, before, now) of every changed parameter, without prompts."""
         old, new = (dict(lock.config) if lock else {} for lock in (self.before, self.now))
         names = [name for name in {**old, **new} if name not in _PROMPTS]
         return tuple((name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name))
 
     @property
     def prompt(self) -> tuple[tuple[str, str], ...]:
-        """The prompt's difference by words: (``=``, ``-`` or ``+``; text). Empty where it is the same."""
+        """Word diff of the prompt: (``=``, ``-`` or ``+``; text); empty if unchanged."""
         old, new = (prompt_of(lock.config) if lock else "" for lock in (self.before, self.now))
         return () if old == new else tuple(_word_diff(old, new))
 
     @property
     def prices(self) -> tuple[tuple[str, str, Decimal | None, Decimal | None], ...]:
-        """(model, rate, before, now) of every price of a model that both states use."""
+        """(model, rate, before, now) of every changed price of a model used in both states."""
         old, new = (lock.prices if lock else {} for lock in (self.before, self.now))
         return tuple(
             (model, rate, old[model].get(rate), new[model].get(rate))
@@ -164,7 +164,7 @@ def _word_diff(old: str, new: str) -> Iterable[tuple[str, str]]:
 
 
 def changes(base: State, head: State) -> list[SuiteChange]:
-    """Every suite of either state, by name; a suite that moved to another directory is the same suite."""
+    """All suites of both states, by name; a suite moved to another directory is the same suite."""
     old, new = _by_suite(base), _by_suite(head)
     return [_change(name, old.get(name), new.get(name)) for name in sorted({*old, *new})]
 
@@ -173,7 +173,7 @@ def _by_suite(state: State) -> dict[str, tuple[str, Lock]]:
     found: dict[str, tuple[str, Lock]] = {}
     for path, lock in state.locks.items():
         name = lock.suite
-        if name in found:  # of two projects in one repository
+        if name in found:  # two projects in one repository
             name = f"{PurePosixPath(path).parent}/{lock.suite}"
         found[name] = (path, lock)
     return found
@@ -198,7 +198,7 @@ def _ordered(examples: Iterable[LockedExample]) -> tuple[LockedExample, ...]:
 
 
 def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedExample]], Rows]:
-    """The rows that both states have: the same row, or one that asks the same."""
+    """Rows in both states: the same row, or one with the same question."""
     old = {example.id: example for example in before.examples}
     pairs = [(old[example.id], example) for example in now.examples if example.id in old]
     known = {example.id for _, example in pairs}
@@ -218,10 +218,10 @@ def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedEx
 
 
 def state_of_results(path: Path) -> State:
-    """The suites in a file of ``--llm-json``, as states.
+    """The suites in a results file of ``--llm-json``.
 
     Raises:
-        LLMTuneError: a suite of it has no evaluation.
+        LLMTuneError: a suite has no evaluation.
     """
     from pytest_llmtune.guard import results_file
 

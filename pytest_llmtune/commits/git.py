@@ -1,4 +1,4 @@
-"""Read lock files out of git objects: nothing is checked out, and no hook or filter of the repository runs."""
+"""Read lock files from git objects, without a checkout, and without running hooks or filters of the repository."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["Commit", "GitError", "Repository"]
 
 _SUFFIX = ".lock.yaml"
-# what a stranger's repository could have run: hooks, a file-system monitor, a pager, credential helpers
+# disable what an untrusted repository could run: hooks, a file-system monitor, a pager, credential helpers
 _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "--no-pager")
 
 
 class GitError(LLMTuneError):
-    """Git is not installed, this is no repository, or a revision is unknown."""
+    """Git is not installed, not a repository, or an unknown revision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit that touched lock files."""
+    """A commit that changed lock files."""
 
     hash: str
     date: str
-    """The committer's, ISO 8601."""
+    """Commit date, ISO 8601."""
     subject: str
     files: tuple[tuple[str, str, str], ...]
-    """(path, blob, the path before a rename or empty) of each lock file it wrote; the blob is all 0 where it deleted one."""
+    """(path, blob, path before a rename or empty) of each changed lock file; a deleted one has a blob of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Repository:
 
     @classmethod
     def around(cls, directory: Path) -> Repository:
-        """The repository that a directory belongs to.
+        """The repository of a directory.
 
         Raises:
-            GitError: git is not installed, or there is none.
+            GitError: git is not installed, or not a repository.
         """
         top = _run(directory, "rev-parse", "--show-toplevel", what=f"{directory} is not in a git repository")
         return cls(Path(top.decode().strip()))
@@ -55,7 +55,7 @@ class Repository:
         """The full hash of a revision.
 
         Raises:
-            GitError: it is unknown; in a shallow clone it may have been cut off.
+            GitError: unknown; a shallow clone may not include it.
         """
         if revision.startswith("-"):
             raise GitError(f"{revision!r} is not a revision")
@@ -72,7 +72,7 @@ class Repository:
         return _run(self.root, "rev-parse", "--is-shallow-repository", what="").strip() == b"true"
 
     def locks(self, revision: str) -> dict[str, bytes]:
-        """The lock files of a commit: path from the root to content.
+        """The lock files of a commit: relative path to content.
 
         Raises:
             GitError: the revision is unknown.
@@ -83,7 +83,7 @@ class Repository:
         blobs = {}
         for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
             kind, _, path = entry.partition("\t")
-            if path.endswith(_SUFFIX) and kind.startswith("100"):  # a regular file: no link, no submodule
+            if path.endswith(_SUFFIX) and kind.startswith("100"):  # a regular file, not a link or submodule
                 blobs[path] = kind.split()[2]
         return dict(zip(blobs, self.blobs(list(blobs.values())), strict=True))
 
@@ -103,7 +103,7 @@ class Repository:
             at = end + 1 + size + 1
 
     def history(self, revision: str = "HEAD") -> list[Commit]:
-        """The commits that touched lock files, oldest first, along the first parents: a merge counts as one change.
+        """The commits that changed lock files, oldest first, following first parents: a merge counts as one change.
 
         Raises:
             GitError: the revision is unknown.
@@ -123,7 +123,7 @@ class Repository:
 
 
 def _changed(raw: str) -> Iterator[tuple[str, str, str]]:
-    """(path, blob, former path) of ``git log --raw -z``."""
+    """(path, blob, former path) from ``git log --raw -z``."""
     fields = iter(raw.strip("\0\n").split("\0"))
     for field in fields:
         if not field.lstrip("\n").startswith(":"):

@@ -1,4 +1,4 @@
-"""The history of the locked suites: one entry for each commit that changed a lock file."""
+"""History of the locked suites: one entry per commit that changed a lock file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["Entry", "history"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One suite as a commit left it."""
+    """A suite as of a commit."""
 
     suite: str
     path: str
     commit: str
     date: str
-    """Of the committer, ISO 8601."""
+    """Commit date, ISO 8601."""
     subject: str
     model: str
-    """In brackets where there is no configuration: the commit removed the suite, or its file cannot be read."""
+    """In brackets without a configuration: the commit removed the suite, or its file is unreadable."""
     score: Measured | None
     cost: Decimal | None
     """USD per 1,000 instances."""
@@ -43,7 +43,7 @@ class Entry:
 
 
 def history(repository: Repository, suites: Collection[str] = (), revision: str = "HEAD") -> list[Entry]:
-    """Every change of a locked suite, oldest first; a renamed lock file goes on under its suite's present name.
+    """All changes of locked suites, oldest first; a renamed lock file continues under the suite's current name.
 
     Args:
         suites: names; empty: all.
@@ -69,7 +69,7 @@ def history(repository: Repository, suites: Collection[str] = (), revision: str 
 
 
 def _head(content: bytes) -> Lock | None:
-    """A lock file without its examples, which are most of it; None where it cannot be read as one."""
+    """Parse a lock file without its examples, which are most of it; None if unreadable."""
     start, _, _ = content.partition(b"\nexamples:\n")
     try:
         return Lock.parse(start + b"\nexamples: []\n", Path("a lock file of the past"))

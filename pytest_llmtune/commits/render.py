@@ -1,4 +1,4 @@
-"""Show changes and histories: text for a terminal, Markdown for a comment, JSON, CSV and HTML."""
+"""Render changes and histories as terminal text, Markdown, JSON, CSV and HTML."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARK = "<!-- pytest-llmtune -->"
 """The first line of a comment, by which a workflow finds it again."""
 
 _LONGEST = 60_000
-"""Characters of a comment: GitHub takes 65,536, GitLab more."""
+"""Maximum length of a comment in characters: GitHub's limit is 65,536, GitLab's higher."""
 _NAMED = 10
 _HEADER = ("suite", "score before", "score now", "flips", "USD per 1,000 before", "USD per 1,000 now", "what changed")
 
@@ -33,7 +33,7 @@ Row = tuple[str, ...]
 
 
 def table_of(changes: Sequence[SuiteChange]) -> list[Row]:
-    """One row of text for each suite, below ``_HEADER``."""
+    """One table row per suite, for ``_HEADER``."""
     return [
         (
             change.name,
@@ -82,7 +82,7 @@ def _what(change: SuiteChange) -> str:
 
 
 def _details(change: SuiteChange) -> list[tuple[str, list[str]]]:
-    """(heading, lines) of what a table has no room for; model text is cut to a line."""
+    """(heading, lines) of details that do not fit into a table; model text is truncated to a line."""
     found = []
     if change.config:
         found.append(("configuration", [f"{name}: {_value(old)} -> {_value(new)}" for name, old, new in change.config]))
@@ -127,7 +127,7 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 
 def as_markdown(changes: Sequence[SuiteChange], base: str, head: str) -> str:
-    """A comment: one table, details folded. What is too long for GitHub is cut, and says so."""
+    """A comment with one table and collapsed details, truncated with a remark if too long for GitHub."""
     shown = [change for change in changes if change.status != "same"]
     same = len(changes) - len(shown)
     if not shown:
@@ -166,12 +166,12 @@ _SPECIAL = str.maketrans(
 
 
 def _md(text: str) -> str:
-    """Text of a model, a person or a file name: no markup, no mention, no link of it comes to life."""
+    """Escape text, so that no markup, mention or link in it becomes active."""
     return clean(text).translate(_SPECIAL).replace("://", ":\u200b//").replace("\\@", "@\u200b")
 
 
 def as_json(changes: Sequence[SuiteChange], base: str, head: str) -> str:
-    """One object: ``version``, ``base``, ``head`` and ``suites``; amounts are texts, USD."""
+    """A JSON object: ``version``, ``base``, ``head`` and ``suites``; amounts in USD as strings."""
     suites = [
         {
             "suite": change.name,
@@ -201,7 +201,7 @@ def _plain_dollars(amount: Decimal | None) -> str | None:
 
 
 def as_html(changes: Sequence[SuiteChange], base: str, head: str) -> str:
-    """A page of its own: the table, and the details of each suite folded."""
+    """A complete page: the table, and collapsed details of each suite."""
     details = []
     for change in changes:
         blocks = [

@@ -1,4 +1,4 @@
-"""Runs of an app's own function: every model call inside captured, priced, recorded and replayed."""
+"""Run an app's function, with every model call inside captured, priced, recorded and replayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls of one run of a task: played from what is recorded of it, from the cache, or sent and kept."""
+"""Capture the calls of a task's run: played from the recording or the cache, or sent and stored."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ __all__ = ["Allowance", "Fault", "NoRoomError", "RunCapture", "Store"]
 
 _MATCHING = Matching()
 _TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
-"""Client errors that say something of the endpoint rather than of the request."""
+"""Client errors caused by the endpoint rather than the request."""
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 _OF_THE_ENDPOINT = frozenset({"host", "authorization", "api-key", "content-length"})
 _PATIENCE = 20
-"""Refusals after which even a task that goes on whatever comes is stopped."""
+"""Number of refusals after which even a task that ignores errors is stopped."""
 
 
 class NoRoomError(LLMTuneError):
-    """The run needs more USD than are set aside for it: it is repeated once they are."""
+    """The run needs a larger reservation, and is repeated with it."""
 
     def __init__(self, amount: Decimal) -> None:
         super().__init__(f"the run may cost {amount:f} USD, which are not set aside")
@@ -61,46 +61,46 @@ class NoRoomError(LLMTuneError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A call that got no answer that counts."""
+    """A call without a valid answer."""
 
     key: Key
     name: str
     why: str
     status: int = 0
-    """Of HTTP; 0: there was no response."""
+    """HTTP status; 0: no response."""
     lane: KeyChannel | None = None
     """Which endpoint's key it was sent with, where our own client made it."""
 
 
 class Store(Protocol):
-    """Keeps answers that were paid for; called from any thread."""
+    """Stores paid answers; called from any thread."""
 
     def recall(self, name: str) -> Interaction | None:
-        """What was paid for earlier under this name."""
+        """The answer stored under this name."""
         ...
 
     def keep(self, name: str, interaction: Interaction, usd: Decimal) -> None:
-        """Keep what was just paid for."""
+        """Store a paid answer."""
         ...
 
 
 @dataclass(slots=True)
 class Allowance:
-    """USD that are set aside for one run; its owner locks."""
+    """USD reserved for one run; the owner must lock."""
 
     limit: Decimal | None = None
-    """None: nothing limits the run."""
+    """None: no limit."""
     more: Callable[[Decimal], bool] | None = None
-    """Sets so many USD more aside, at once or not at all."""
+    """Reserves more USD immediately, or returns False."""
     spent: Decimal = Decimal(0)
     lost: Decimal = Decimal(0)
-    """Of calls that were never answered: they may have been billed."""
+    """USD of unanswered calls, which may have been billed."""
     reserved: Decimal = Decimal(0)
     most: Decimal = Decimal(0)
-    """The most that ever had to be set aside at once."""
+    """The largest simultaneous reservation so far."""
 
     def reserve(self, amount: Decimal) -> None:
-        """Set a call's worst case aside.
+        """Reserve a call's worst case.
 
         Raises:
             NoRoomError: it does not fit.
@@ -115,7 +115,7 @@ class Allowance:
         self.most = max(self.most, needed)
 
     def settle(self, amount: Decimal, cost: Decimal, *, lost: bool = False) -> None:
-        """A call that was reserved with an amount cost this much; ``lost``: it may have."""
+        """Settle a call's reservation with its cost; ``lost``: it may have been billed."""
         self.reserved -= amount
         self.spent += Decimal(0) if lost else cost
         self.lost += cost if lost else Decimal(0)
@@ -127,10 +127,10 @@ class _Call(Call):
 
     key: Key = ()
     stored: str = ""
-    """The name it is kept under."""
+    """Name in the store."""
     elapsed: float = 0.0
     worst: Decimal | None = None
-    """USD reserved for it while it is on its way."""
+    """USD reserved while in flight."""
     cached: bool = False
     lane: KeyChannel | None = None
     """Of our own client: which endpoint's key it is sent with."""
@@ -143,49 +143,49 @@ class _Call(Call):
 
 @dataclass(slots=True, eq=False)
 class RunCapture:
-    """Stands where a test's recording stands in front of the clients' libraries; threads and tasks may share it."""
+    """Takes the place of a test's recording for the patched HTTP libraries; usable from several threads and tasks."""
 
     row: str
     """The example's id."""
     label: str
-    """The row's place and id, for people."""
+    """The row's index and ID, for messages."""
     run: int
     """From 1."""
     recorded: Sequence[Interaction]
-    """What is recorded of this run, in order."""
+    """The recorded calls of this run, in order."""
     redactor: Redactor
     tariff: Tariff
     store: Store | None = None
     """None: the network is blocked."""
     allowance: Allowance = field(default_factory=Allowance)
     traffic: Traffic = field(default_factory=Traffic)
-    """Which requests are meant."""
+    """Which requests are handled."""
     pool: EndpointPool | None = None
     """Serves the calls of our own clients; None: they go where they say."""
     home: int = 0
     """The thread that runs a synchronous task."""
     calls: list[_Call] = field(default_factory=list)
-    """In the order in which they were made; those that were dropped are gone."""
+    """In order, without dropped calls."""
     faults: list[Fault] = field(default_factory=list)
     miss: str = ""
-    """Why a call could not be played: which, and how it differs from what is recorded there."""
+    """Which call could not be played, and how it differs from the recorded one."""
     error: LLMTuneError | None = None
-    """What stopped the run from our side."""
+    """The error that stopped the run from our side."""
     worst: Decimal = Decimal(0)
-    """USD that the call which could not be played may cost at most."""
+    """Worst-case USD of the call that could not be played."""
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
     _played: set[int] = field(default_factory=set)
-    """Numbers of recorded calls that were played."""
+    """Numbers of played recorded calls."""
     _made: Counter[Key] = field(default_factory=Counter)
     _differs: bool = False
-    """Whether a call was made that is not recorded: from it on all are asked."""
+    """Whether an unrecorded call was made, after which all calls are sent."""
     _closed: bool = False
     _refused: int = 0
     _started: float = field(default_factory=time.perf_counter)
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        for interaction in self.recorded:  # what we wrote is canonical
+        for interaction in self.recorded:  # our recordings are canonical
             key = interaction.method, path_of(interaction.uri), interaction.body
             self._waiting.setdefault(key, deque()).append(interaction)
 
@@ -193,7 +193,7 @@ class RunCapture:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """What the run left unanswered is given up."""
+        """Give up unanswered calls."""
         with self._lock:
             for call in [call for call in self.calls if call.interaction is None]:
                 self._lose(call, "was not answered before the task ended")
@@ -204,17 +204,17 @@ class RunCapture:
 
     @property
     def mode(self) -> Mode:
-        """For the clients' libraries: whether the network is open."""
+        """For the patched libraries: whether the network is open."""
         return Mode.REPLAY if self.store is None else Mode.LIVE
 
     @property
     def latency(self) -> float:
-        """Seconds from the run's start to its last answer, as recorded where it was played."""
+        """Seconds from the start of the run to its last answer, as recorded if played."""
         return max((call.elapsed for call in self.calls), default=0.0)
 
     @property
     def interactions(self) -> tuple[Interaction, ...]:
-        """What a recording of the run holds."""
+        """The interactions to record for the run."""
         return tuple(
             call.interaction
             if call.interaction.position == (here := CallPosition(self.row, self.run, number, call.elapsed))
@@ -230,42 +230,42 @@ class RunCapture:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the store keeps of the run."""
+        """Names of the run's calls in the store."""
         return tuple(call.stored for call in self.calls if call.stored)
 
     @property
     def cached(self) -> int:
-        """Calls that were answered by the store."""
+        """Number of calls answered by the store."""
         return sum(call.cached for call in self.calls)
 
     @property
     def unhealed(self) -> tuple[Fault, ...]:
-        """Faults after which the same request was not answered: a client that tries again heals them."""
+        """Faults that were not followed by an answer to the same request, as after a retry."""
         answered = {call.key for call in self.calls}
         return tuple(fault for fault in self.faults if fault.key not in answered)
 
     def kind(self, asked: Asked) -> Kind:
-        """What happens to a request."""
+        """How a request is handled."""
         return self.traffic.kind(asked)
 
     def ask(self, asked: Asked, *, counts: bool = True) -> Call:  # noqa: ARG002
-        """A client makes a request.
+        """Handle a client's request.
 
         Args:
-            counts: whether it asks a model; calls of a run are priced by their answers.
+            counts: whether it is a model call; calls of a run are priced by their answers.
 
         Returns:
-            A call with its answer, where it is recorded or was paid for; without one the client is to send the request.
-            In an event loop, and in threads other than the task's own, a call that must not be sent is answered with an
-            error that clients do not try again: what waits for an ``Exception`` is not left waiting.
+            A call with its answer, if recorded or paid for; without one, the caller must send the request. In an event
+            loop, and in threads other than the task's own, a refused call is answered with a non-retryable error, so that
+            code waiting for an ``Exception`` does not hang.
 
         Raises:
-            CallRefusedError: it must not be sent; ``error`` and ``miss`` say why.
+            CallRefusedError: it must not be sent; see ``error`` and ``miss``.
         """
         with self._lock:
             call = _Call(asked, key=(asked.method, path_of(asked.uri), asked.body))
             clean = asked
-            if not self._waiting.get(call.key):  # else nothing in it is secret, or it would not be recorded so
+            if not self._waiting.get(call.key):  # recorded as it is, so it has no secrets
                 clean = self._clean(asked)
                 call.key = _MATCHING.key(clean)
                 self._spell_out(call.key, clean.route)
@@ -289,7 +289,7 @@ class RunCapture:
             return call
 
     def refuse(self, asked: Asked) -> Call:
-        """A request that the user's rules forbid.
+        """Refuse a request that the user's rules forbid.
 
         Raises:
             CallRefusedError: as in ``ask``.
@@ -299,12 +299,12 @@ class RunCapture:
             return self._refuse(_Call(asked), RecordingError(what))
 
     def fail(self, error: LLMTuneError) -> None:
-        """The run fails, whatever the task makes of the error."""
+        """Make the run fail, even if the task swallows the error."""
         with self._lock:
             self.error = self.error or error
 
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
-        """The server answered a call; ``body`` has come to its end, ``headers`` are in lower case."""
+        """Handle a server's complete response; names of ``headers`` are in lower case."""
         assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
         latency = time.perf_counter() - call.started
         asked, data = call.asked, b""
@@ -346,7 +346,7 @@ class RunCapture:
             self._pay(call, interaction)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
-        """A call got no answer."""
+        """Drop a call without an answer."""
         with self._lock:
             if isinstance(call, _Call) and call in self.calls:
                 call.fault = why
@@ -373,7 +373,7 @@ class RunCapture:
         return found
 
     def _differ(self, asked: Asked, call: _Call) -> None:
-        """A call that is not recorded: told where the network is blocked, else taken from the store, or paid for."""
+        """Handle an unrecorded call: refused if the network is blocked, else from the store, or paid for."""
         if self.store is None:
             self.miss = self._explain(asked)
             self.worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)
@@ -420,7 +420,7 @@ class RunCapture:
             self.error = self.error or error
 
     def _fail(self, call: _Call, why: str, status: int) -> None:
-        """An answer that does not count; nobody bills an error."""
+        """Note an invalid answer; errors are not billed."""
         with self._lock:
             if call in self.calls:
                 if status >= 400 and call.worst is not None:
@@ -454,12 +454,12 @@ class RunCapture:
         return asked if (uri, body) == (asked.uri, asked.body) else replace(asked, uri=uri, body=body, data=None)
 
     def _name(self, key: Key) -> str:
-        """What the answer is kept under: the same call of the same run, whatever else the app asks before it."""
+        """Name in the store: the same for the same call of the same run, whatever calls precede it."""
         parts = "\0".join([self.row, str(self.run), str(self._made[key]), *map(str, key)])
         return f"task/{hashlib.sha256(parts.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
     def _explain(self, asked: Asked) -> str:
-        """Which call has no recording, and how it differs from the one that is recorded there."""
+        """Which call has no recording, and how it differs from the recorded one."""
         number = len(self.calls) + 1
         where = f"row {self.label}, run {self.run}, call {number}"
         if not self.recorded:

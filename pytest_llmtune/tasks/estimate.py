@@ -1,4 +1,4 @@
-"""What a search over a task may cost, by the calls of a probe row: nothing is asked."""
+"""Estimate what a search over a task may cost, without sending a request."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["estimate"]
 
 
 async def estimate(suite: Suite, split: Split, tariff: Tariff, recording: Recording, source: TaskSource) -> str:
-    """A few sentences.
+    """An estimate in a few sentences.
 
     Args:
-        recording: of the suite's winner, if there is one: its runs tell how many calls a run takes.
-        source: with the network shut; runs the probe row as far as its first call.
+        recording: the recording of the suite's winner, if any, whose runs show how many calls a run takes.
+        source: with the network blocked; runs the probe row up to its first call.
     """
     most = max(_most(suite.space.for_model(model).get("n")) for model in suite.space.models)
     trials = suite.num_samples if suite.num_samples > 0 else None
@@ -58,7 +58,7 @@ async def _first_call(suite: Suite, split: Split, source: TaskSource) -> Decimal
     try:
         await source.complete(suite.space.first().asked(example))
     except CompletionError:
-        pass  # a call was made, and nothing answers it
+        pass  # the call was not answered
     finally:
         await source.aclose()
     return source.first_worst

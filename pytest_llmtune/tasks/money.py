@@ -1,4 +1,4 @@
-"""Prices of a task's calls: the most that each may cost before it is sent, and what it was billed."""
+"""Worst-case and billed cost of a task's calls."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["Charge", "Tariff"]
 
 _UNBOUNDED = Decimal("0.05")
-"""USD set aside for a call whose price the request does not bound: of a deployment, or billed by the second."""
+"""USD reserved for a call without a bound: a deployment, or billed by the second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one call was billed."""
+    """The bill of one call."""
 
     model: str = ""
-    """As asked for, else as served; empty where no model was asked."""
+    """The requested model, else as served; empty if not a model call."""
     usage: Usage = field(default_factory=lambda: Usage(0, 0))
     usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """The prices in force, as the calls of a task use them."""
+    """Applies prices to a task's calls."""
 
     prices: PriceBook
 

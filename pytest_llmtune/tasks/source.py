@@ -1,4 +1,4 @@
-"""Answers requests for runs of a task: each run calls the app's function, with its calls captured."""
+"""Completion source for tasks: each run calls the app's function with its calls captured."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ class _Asking(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A run that asks what is not recorded."""
+    """A run with an unrecorded call."""
 
     run: int
     detail: str
-    """Names row, run and call, and shows the difference."""
+    """Row, run and call, with the difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """One run and what it left."""
+    """A completed run with its calls."""
 
     run: TaskRun
     interactions: tuple[Interaction, ...]
@@ -75,46 +75,46 @@ class _Ran:
 
 @dataclass(slots=True, eq=False)
 class TaskSource:
-    """Runs of a task, and, of what else is asked (by a judge), what ``inner`` answers.
+    """Answers requests by runs of a task; other requests, such as a judge's, go to ``inner``.
 
-    One event loop uses a source; close it there.
+    A source is used and closed in one event loop.
     """
 
     inner: _Asking
     tariff: Tariff
     redactor: Redactor
     recording: Recording | None = None
-    """Is played first; None: nothing is."""
+    """Played first; None: no recording."""
     live: LiveSource | None = None
-    """Whose ledger, cache and first endpoint serve; None: the network is blocked."""
+    """Provides ledger, cache and first endpoint; None: the network is blocked."""
     concurrency: int = 32
-    """Runs at once."""
+    """Concurrent runs."""
     traffic: Traffic = field(default_factory=Traffic)
     """Which requests are meant."""
     remembers: bool = False
-    """Whether a run is made once, however often it is asked for: in a search."""
+    """Whether a repeated request reuses the same run, as in a search."""
     excused: frozenset[str] = frozenset()
-    """Rows that were unknown when the rest was recorded."""
+    """Rows that were unknown when the recording was made."""
     misses: dict[str, Miss] = field(default_factory=dict)
-    """By row: what is not recorded."""
+    """Unrecorded calls by row."""
     first_worst: Decimal = _ZERO
-    """USD that the first call which is not recorded may cost at most."""
+    """Worst-case USD of the first unrecorded call."""
     _runs: dict[tuple[str, int], asyncio.Task[_Ran]] = field(default_factory=dict)
     _limit: asyncio.Semaphore | None = None
     _threads: ThreadPoolExecutor | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _clients: _Clients | None = None
     _needs: dict[str, Decimal] = field(default_factory=dict)
-    """By configuration's model: the most USD that a run had to have set aside."""
+    """By the configuration's model: the largest reservation of a run."""
     _lock: Any = field(default_factory=threading.Lock)
 
     async def complete(self, request: CompletionRequest) -> Completion:
-        """``request.n`` runs of the task on the request's row.
+        """Run the task ``request.n`` times on the request's row.
 
         Raises:
             CompletionError: an endpoint failed, or a call is not recorded; the row is unknown.
             EndpointError: an endpoint refuses the key.
-            BudgetExhaustedError: a call does not fit into the ledger any more.
+            BudgetExhaustedError: a call exceeds the budget.
             SuiteError: a call has no price.
         """
         if not isinstance(request, TaskRequest):
@@ -136,13 +136,13 @@ class TaskSource:
         found: list[_Ran] = []
         for each in ended:
             if isinstance(each, BaseException):
-                raise each  # of the first run that failed, whichever failed first
+                raise each  # the lowest-numbered failed run's error
             found.append(each)
         paid = sum((each.paid for each, fresh in zip(found, new, strict=True) if fresh), _ZERO)
         return _completion(found, paid)
 
     async def aclose(self) -> None:
-        """Close what the runs used."""
+        """Close threads and clients."""
         for job in self._runs.values():
             job.cancel()
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
@@ -196,7 +196,7 @@ class TaskSource:
         return self._judged(request, capture, outcome, raised)
 
     def _more(self, ledger: Ledger, task: Task) -> Callable[[Decimal], bool]:
-        """Sets more aside where that can be done at once: in the loop's own thread, or while it waits for a thread of ours."""
+        """A function that reserves more immediately: in the loop's thread, or while it waits for one of ours."""
         loop, own = asyncio.get_running_loop(), threading.get_ident()
 
         def more(amount: Decimal) -> bool:
@@ -213,7 +213,7 @@ class TaskSource:
         return more
 
     def _settle(self, ledger: Ledger, held: Decimal, capture: RunCapture, request: TaskRequest) -> None:
-        """What was set aside becomes what the run cost."""
+        """Settle the reservation with the run's cost."""
         spent = capture.allowance
         total = held if spent.limit is None else spent.limit
         if spent.lost:
@@ -242,12 +242,12 @@ class TaskSource:
                         account.bill(charge.model, ModelUsage(replace(charge.usage, requests=1), charge.usd))
 
     async def _called(self, request: TaskRequest, capture: RunCapture) -> tuple[Any, BaseException | None]:
-        """What the task returned, or raised."""
+        """The task's return value, or its exception."""
         task, template = request.task, request.template
         assert template is not None  # noqa: S101  # ``task_request`` gave it
         clients = self._clients = self._clients or _Clients(self.live)
         capture.pool = clients.pool
-        recording: Any = capture  # it does all that the libraries' patches ask of a recording
+        recording: Any = capture  # implements what the patches need of a recording
         with captured(recording):
             try:
                 arguments = task.arguments(
@@ -261,7 +261,7 @@ class TaskSource:
                         returned = await returned
             except (KeyboardInterrupt, asyncio.CancelledError):
                 raise
-            except BaseException as error:  # a refused call is no Exception, and may come in a group
+            except BaseException as error:  # a refused call is not an Exception, and may be in a group
                 if capture.error is None and not isinstance(error, (Exception, SystemExit)):
                     raise
                 return None, error
@@ -279,7 +279,7 @@ class TaskSource:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, run))
 
     def _judged(self, request: TaskRequest, capture: RunCapture, returned: Any, raised: BaseException | None) -> _Ran:
-        """The run, where it says something of the app; else what is to be raised."""
+        """The run, if it reflects the app's behaviour; otherwise raises."""
         if isinstance(capture.error, StaleRecordingError):
             self.first_worst = self.first_worst or capture.worst
             if capture.row not in self.excused:
@@ -316,7 +316,7 @@ def _kind(request: TaskRequest) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    """As a traceback ends."""
+    """The last line of a traceback."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
@@ -340,7 +340,7 @@ def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
 
 @dataclass(slots=True)
 class _Store:
-    """The cache of paid calls, and, where there is none, what this very run paid for."""
+    """The cache of paid calls; without one, the answers paid in this run."""
 
     cache: Cache | None
     journal: Journal | None

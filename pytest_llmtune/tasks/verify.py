@@ -1,4 +1,4 @@
-"""The second pass over a recording of a task: replayed unchanged, the app must ask the same again.
+"""Check that a recorded task makes the same requests when replayed unchanged.
 
 Once in this process, and once in two others whose sets are ordered otherwise (``PYTHONHASHSEED``).
 """
@@ -39,16 +39,16 @@ __all__ = ["check_repeatable", "main", "replay_elsewhere", "replay_misses"]
 _ORDERS = 2
 """Other processes, each with an order of its own."""
 _ROWS_ELSEWHERE = 25
-"""Rows that the other process replays."""
+"""Number of rows replayed by the other process."""
 _PATIENCE = 300
-"""Seconds for it."""
+"""Time limit of the other process in seconds."""
 
 
 async def replay_misses(source: TaskSource, requests: Iterable[CompletionRequest], concurrency: int) -> dict[str, Miss]:
-    """Replay every request; row to what it asks that is not recorded.
+    """Replay every request; returns unrecorded calls by row.
 
     Args:
-        source: of the recording alone.
+        source: a source with only the recording.
     """
     todo = iter(requests)
 
@@ -57,7 +57,7 @@ async def replay_misses(source: TaskSource, requests: Iterable[CompletionRequest
             try:
                 await source.complete(request)
             except CompletionError:
-                continue  # the miss is noted
+                continue  # the miss is recorded
 
     try:
         await all_of(work() for _ in range(concurrency))
@@ -67,10 +67,10 @@ async def replay_misses(source: TaskSource, requests: Iterable[CompletionRequest
 
 
 def check_repeatable(misses: dict[str, Miss], rows: int) -> None:
-    """What was found by replaying what was just recorded.
+    """Fail if replaying the new recording made unrecorded calls.
 
     Raises:
-        RecordingError: a run asked something else; names row, run and call, and shows the difference.
+        RecordingError: a run made another request; the message names row, run and call, and shows the difference.
     """
     if not misses:
         return
@@ -85,16 +85,16 @@ def check_repeatable(misses: dict[str, Miss], rows: int) -> None:
 
 @dataclass(frozen=True)
 class _Order:
-    """What the other process is to replay."""
+    """Job of the other process."""
 
     path: list[str]
-    """Where it imports from."""
+    """Import path."""
     task: Task
     requests: list[TaskRequest]
     interactions: list[Interaction]
     prices: PriceBook
     function: tuple[str, str] | None = field(default=None)
-    """Module and qualified name, where the task was given itself."""
+    """Module and qualified name, if the task was given as a function."""
 
 
 def replay_elsewhere(
@@ -106,7 +106,7 @@ def replay_elsewhere(
     """
     requests = [request for request in asked if isinstance(request, TaskRequest)]
     if os.environ.get("PYTHONHASHSEED", "random") != "random" or not requests:
-        return {}  # the user fixes the order himself
+        return {}  # the user has fixed the order
     step = max(1, len(requests) // _ROWS_ELSEWHERE)
     chosen = list(requests[::step])
     rows = {request.row.id for request in chosen}
@@ -156,7 +156,7 @@ def _order(requests: list[TaskRequest], interactions: list[Interaction], prices:
 
 
 def _nothing() -> None:
-    """Stands for a function that the other process imports by itself."""
+    """Placeholder for a function that the other process imports."""
 
 
 def _without_function(request: TaskRequest, task: Task | None = None) -> TaskRequest:
@@ -166,10 +166,10 @@ def _without_function(request: TaskRequest, task: Task | None = None) -> TaskReq
 
 
 def main() -> None:
-    """Of the other process: replay what standard input says, and write what is missing to standard output."""
+    """Entry point of the other process: replay the job on standard input, and write misses to standard output."""
     import asyncio
 
-    order: _Order = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # of the process that began this one
+    order: _Order = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # from the parent process
     sys.path[:] = order.path
     if order.function is None:
         assert order.task.found_in is not None  # noqa: S101  # else there is a function
@@ -192,4 +192,4 @@ class _Nobody:
         raise CompletionError(f"{request.key}: no judge is asked here")
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""

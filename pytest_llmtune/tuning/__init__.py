@@ -1,4 +1,4 @@
-"""The search for the best configuration within two budgets (EcoOptiGen, Wang et al. 2023, arXiv:2303.04673)."""
+"""Search for the best configuration within two budgets (EcoOptiGen, Wang et al. 2023, arXiv:2303.04673)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Allocate the next requests among trials (posterior sampling within two budgets)."""
+"""Allocate requests among trials, by posterior sampling within two budgets."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["Allocator", "Candidate", "CellRequest", "Trial", "blocks_of", "thin"
 
 
 def blocks_of(rows: int) -> list[range]:
-    """Rows in blocks of growing size: each about doubles what was seen."""
+    """Rows in blocks of growing size: each about doubles the number seen."""
     edges = sorted({0, *(math.ceil(rows / part) for part in (8, 4, 2, 1))})
     return [range(low, high) for low, high in itertools.pairwise(edges)]
 
 
 def thin(counts: Sequence[int], most: int) -> list[int]:
-    """At most so many of the counts, the ends among them, spread by factors."""
+    """At most ``most`` of the counts, including both ends, spaced by equal factors."""
     if len(counts) <= most:
         return list(counts)
     low, high = math.log(counts[0]), math.log(counts[-1])
@@ -42,63 +42,63 @@ def thin(counts: Sequence[int], most: int) -> list[int]:
 
 
 _DRAWS = 64
-"""Draws from the belief for one plan."""
+"""Posterior samples per plan."""
 _TRIED = 12
-"""Best candidates of a draw that are asked for a step."""
+"""Best candidates of a posterior sample that get a step."""
 _AT_ONCE = 300
-"""Candidates that a plan looks at."""
+"""Maximum number of candidates in a plan."""
 _LISTED = 60
-"""Entrants whose candidates are believed of exactly."""
+"""Trials whose candidates have an exact posterior."""
 _OBSERVED = 700
-"""Observations that such beliefs are conditioned on, as far as they are not the entrants' own."""
+"""Observations of other trials that such a posterior is conditioned on."""
 _SIZES = 10
-"""Numbers of answers that an arm is a candidate with."""
+"""Numbers of answers with which an arm is a candidate."""
 _LEVELS = 3
-"""Numbers of answers that an arm is scored with."""
+"""Numbers of answers with which an arm is scored."""
 _SURE = 2.0
-"""Standard errors over the inference budget that put an arm out."""
+"""Standard errors above the inference budget that eliminate an arm."""
 _HOPE = -1.0
-"""Standard errors of its cost that a candidate may be over the inference budget and still be asked."""
+"""Standard errors that a candidate's cost may exceed the inference budget by and still get requests."""
 _MOST_LOST = 0.5
-"""Success that a limit of length may cost."""
+"""Success that a length limit may cost."""
 _BEATEN = 3.0
-"""Standard errors of its distance from the best that a candidate may lie behind it and still be asked."""
+"""Standard errors that a candidate may be behind the best and still get requests."""
 _FIRST_ROWS = 2
-"""Rows that an arm among very many is asked first."""
+"""Initial number of rows for an arm among very many."""
 _DEEPER = 3
-"""Factor of answers a row from one step to the next."""
+"""Growth factor of answers per row from step to step."""
 
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """An arm in the race."""
+    """An arm in the search, with its state."""
 
     arm: Arm
     cell: tuple[int, ...]
     heat: tuple[float, ...]
     place: int
-    """In the race's list."""
+    """Index in the allocator's list."""
     number: int = 0
-    """Of its trial, from 1; 0: not asked yet."""
+    """Number of the trial, from 1; 0: no requests yet."""
     asked: dict[int, int] = field(default_factory=dict)
-    """Row (place in the race's order) to answers that are there."""
+    """Row (position in the order) to number of answers."""
     out: str = ""
-    """Why it takes no part any more."""
+    """Why it was eliminated; empty if it was not."""
     spent: Decimal = Decimal(0)
     """USD."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration that might win."""
+    """A possible winner."""
 
     entrant: Trial
     n: int
     cost: Cost | None
     limit: int | None = None
-    """Of the length, below the longest: it makes an arm affordable."""
+    """A reduced length limit that makes an arm affordable."""
     loss: float = 0.0
-    """Of score, by the answers that the limit cuts."""
+    """Loss of score from answers that the limit truncates."""
 
     @property
     def config(self) -> Config:
@@ -107,43 +107,43 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CellRequest:
-    """One cell to fill."""
+    """A request to fill one cell."""
 
     entrant: Trial
     row: int
-    """Place in the race's order."""
+    """Position in the order."""
     answers: int
-    """How many there shall be."""
+    """Target number of answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Observation:
-    """The metric's mean over some rows of a block."""
+    """Mean of the metric over rows of a block."""
 
     block: int
     n: int
     rows: int
     repeats: float
-    """Independent draws that a row's score is the mean of."""
+    """Number of independent samples averaged in a row's score."""
     mean: float
 
 
 @dataclass(slots=True)
 class Allocator:
-    """Entrants, what is known of them, and what to ask next."""
+    """Trials, their posterior, and the next requests."""
 
     pool: Pool
     costs: Costs
     encoder: Encoder
     order: Sequence[int]
-    """Tuning rows in the order in which they are asked."""
+    """Tuning rows in the order of requests."""
     sign: float
-    """1: more is better; -1: less is."""
+    """1: maximise; -1: minimise."""
     budget: float | None
     """USD per instance."""
     chance: np.random.Generator
     within: float | None = None
-    """How far below the best the winner's score may lie, for a lower cost; None: the best wins."""
+    """How far below the best the winner's score may be, for a lower cost; None: the best wins."""
     constraints: tuple[Constraint, ...] = ()
     kernel: Kernel = field(default_factory=Kernel)
     entrants: list[Trial] = field(default_factory=list)
@@ -157,13 +157,13 @@ class Allocator:
     _meets: dict[int, bool] = field(default_factory=dict)
     """By entrant, until it has new answers."""
     _learned: int = 0
-    """Observations that the kernel was fitted to."""
+    """Number of observations that the kernel was fitted to."""
 
     def __post_init__(self) -> None:
         self.blocks = blocks_of(len(self.order))
 
     def enter(self, arm: Arm) -> Trial:
-        """A new arm."""
+        """Add an arm."""
         entrant = Trial(arm, self.encoder.cell(arm), self.encoder.heat(arm), len(self.entrants))
         self.entrants.append(entrant)
         return entrant
@@ -171,10 +171,10 @@ class Allocator:
     # -- beliefs
 
     def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
-        """What is believed of the candidates' scores, more being better.
+        """Posterior of the candidates' scores; higher is better.
 
         Args:
-            without: rows (places in the order) to leave out of account.
+            without: rows (positions in the order) to ignore.
         """
         wanted = self._points([(c.entrant, c.n, c.cost) for c in candidates])
         places = {c.entrant.place for c in candidates}
@@ -182,14 +182,14 @@ class Allocator:
         return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
     def noted(self, entrant: Trial) -> None:
-        """There are new answers of an entrant's: what was believed before is out of date."""
+        """Discard cached results after new answers of a trial."""
         self._observed.pop(entrant.place, None)
         self._meets.pop(entrant.place, None)
         self._surrogates.clear()
         self._scale = None
 
     def shortlist(self, candidates: list[Candidate]) -> list[Candidate]:
-        """The candidates of the most promising entrants: exact beliefs of thousands of them would take minutes."""
+        """The candidates of the most promising trials: an exact posterior of thousands would take minutes."""
         largest = {candidate.entrant.place: candidate for candidate in candidates}  # numbers of answers grow
         if len(largest) <= _LISTED:
             return candidates
@@ -202,7 +202,7 @@ class Allocator:
         return [candidate for candidate in candidates if candidate.entrant.place in places]
 
     def _surrogate(self, without: frozenset[int], places: set[int] | None) -> Surrogate:
-        """Conditioned on what was seen; of very much, on what was seen of the entrants at ``places`` and a part of the rest."""
+        """A surrogate given the observations; if very many, those of the trials at ``places`` and a sample of the rest."""
         seen = self._scored(without)
         self._learn(seen)
         if places is None or len(seen.mean) <= _OBSERVED:
@@ -218,7 +218,7 @@ class Allocator:
         return self._surrogates[key]
 
     def _learn(self, seen: Scored) -> None:
-        """Fit the kernel again where there is a quarter more to fit it to."""
+        """Refit the kernel once there are 25 % more observations."""
         if len(seen.mean) > 1.25 * self._learned:
             self._learned = len(seen.mean)
             self.kernel = learned(seen, self.scale())
@@ -234,7 +234,7 @@ class Allocator:
         )
 
     def _log_cost(self, cost: Cost | None) -> float:
-        """log2 of the cost as a part of the inference budget, or of a cent."""
+        """log2 of the cost relative to the inference budget, or to a cent."""
         return 0.0 if cost is None or cost.mean <= 0 else math.log2(cost.mean / (self.budget or 0.01))
 
     def _scored(self, without: frozenset[int]) -> Scored:
@@ -257,7 +257,7 @@ class Allocator:
         )
 
     def _observations(self, entrant: Trial, without: frozenset[int]) -> Iterator[_Observation]:
-        """Means of an entrant's scores over each block, with some of the numbers of answers that all its rows have."""
+        """Means of a trial's scores per block, for some of the numbers of answers that all its rows have."""
         for place, span in enumerate(self.blocks):
             cells = [
                 cell
@@ -290,10 +290,10 @@ class Allocator:
     # -- candidates
 
     def candidates(self, z: float, *, asked: int = 0) -> list[Candidate]:
-        """What may win: entrants with every n (thinned out) whose cost is ``within`` the budget by ``z`` errors.
+        """Possible winners: trials with every n (thinned) whose cost is ``within`` the budget by ``z`` standard errors.
 
         Args:
-            asked: rows that an entrant must have been asked. From 1 on those that do not meet the constraints are left out,
+            asked: minimum number of rows with answers. From 1 on those that do not meet the constraints are left out,
                 unless none does.
         """
         entrants = [entrant for entrant in self.entrants if not entrant.out]
@@ -327,7 +327,7 @@ class Allocator:
         return self.budget is None or cost is None or cost.within(self.budget, z)
 
     def _shorter(self, entrant: Trial, z: float) -> Candidate | None:
-        """One answer with the largest limit of length that makes it affordable."""
+        """One answer with the largest affordable length limit."""
         cells = [self.pool.cell(entrant.arm, self.order[row]) for row in entrant.asked]
         longest = self.costs.longest(entrant.arm)
         for limit in entrant.arm.family.shorter:
@@ -350,10 +350,10 @@ class Allocator:
     # -- what to ask next
 
     def plan(self, size: int, curiosity: float = 1.0) -> Iterable[list[CellRequest]]:
-        """Steps to take now, the most useful first; as many as are worth it, of ``size`` requests in all at most.
+        """The next steps, most useful first, with at most ``size`` requests in total.
 
         Args:
-            curiosity: from 1, each candidate by its chance to be the best, to 0, the best as far as is known.
+            curiosity: from 1, each candidate by its probability of being the best, to 0, the currently best.
         """
         candidates = self.shortlist(self.candidates(_HOPE))
         if not candidates:
@@ -380,7 +380,7 @@ class Allocator:
                 return
 
     def _step(self, candidate: Candidate) -> list[CellRequest]:
-        """The smallest useful piece of work on a candidate: deeper on the rows seen, or on to the next block."""
+        """The smallest useful step for a candidate: more answers to the rows seen, or the next block."""
         entrant = candidate.entrant
         if not entrant.asked:
             few = self.blocks[0] if len(self.entrants) <= _LISTED else self.blocks[0][:_FIRST_ROWS]
@@ -392,9 +392,9 @@ class Allocator:
         return self._further(entrant, depth) if seen < len(self.order) else []
 
     def _depth(self, n: int, depth: int, seen: int) -> int:
-        """Answers that the rows seen shall have before another row is asked: in the end the n of the vote, no more.
+        """Target number of answers for the rows seen before adding rows: at most the n of the vote.
 
-        More draws would tell the vote of n from luck, but most of the luck is in the rows.
+        More samples would reduce the variance of the vote, but most variance is between rows.
         """
         few = len(self.entrants) <= _LISTED
         early = seen < self.blocks[min(2 if few else 1, len(self.blocks) - 1)].stop

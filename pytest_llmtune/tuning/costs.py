@@ -18,19 +18,19 @@ __all__ = ["Cost", "Costs"]
 
 
 _SLOPE, _SLOPE_WEIGHT = 0.25, 1 / 0.1**2
-"""Tokens for a byte of a prompt, and how sure that is: one over its variance."""
+"""Prior tokens per byte of a prompt, and its precision (1 / variance)."""
 _PRIOR_ROWS = 3.0
-"""Weight of the assumption that lengths vary by half their mean."""
+"""Weight of the prior that lengths vary by half their mean."""
 _WITHIN = 0.4
-"""Of the spread of lengths, what is between the answers to one row."""
+"""Fraction of the variation of lengths that is between answers to the same row."""
 _RESIDUAL = 0.25
-"""Of the mean length: assumed spread of what relatives' answers to the same row do not tell."""
+"""Prior variation, relative to the mean length, that related answers to the same row do not explain."""
 _MARGIN = 0.03
-"""Of the inference budget, to stay below it: of many candidates near it, the one with the luckiest lengths looks cheap."""
+"""Margin below the inference budget: of many candidates near it, the one with the luckiest lengths looks cheap."""
 _LITTLE = 20
-"""One part in so many more answers of a model tells nothing new of a prompt that has none itself."""
+"""Relative increase of a model's answers below which estimates for its other prompts are not updated."""
 _BORROWED = 1.5
-"""How much wider the error is where an arm has no samples of its own."""
+"""Factor on the error of an arm without its own samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Cost:
 
     mean: float
     error: float
-    """Standard error of ``mean`` as an estimate of the cost on the rows it is meant for."""
+    """Standard error of ``mean`` as an estimate of the cost on the target rows."""
 
     def high(self, z: float) -> float:
         return self.mean + z * self.error
@@ -48,22 +48,22 @@ class Cost:
         return self.mean - z * self.error
 
     def within(self, budget: float, z: float) -> bool:
-        """Whether ``z`` errors are left to the budget; where they are small, 3 % of it or twice as many errors."""
+        """Whether the cost is ``z`` errors below the budget; if errors are small, 3 % of it or twice as many errors."""
         margin = z * self.error
         return self.mean + (margin if z <= 0 else min(max(margin, _MARGIN * budget), 2 * margin)) <= budget
 
 
 @dataclass(frozen=True, slots=True)
 class _Lengths:
-    """Tokens of the prompt and of one answer on the rows to be judged, with standard errors."""
+    """Tokens of the prompt and of one answer on the target rows, with standard errors."""
 
     prompt: float
     prompt_error: float
     answer: float
     between: float
-    """Error of ``answer`` that more answers a row do not reduce."""
+    """Error of ``answer`` that more answers per row do not reduce."""
     within: float
-    """Error of ``answer`` with one answer a row."""
+    """Error of ``answer`` with one answer per row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class _Row:
     length: float
     """Mean, in tokens."""
     drawn: int
-    """How many."""
+    """Number of answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +88,32 @@ class _Predicted:
 
 @dataclass(slots=True)
 class Costs:
-    """Costs of arms, known from their own samples, else from those of the same region or model."""
+    """Costs of arms, estimated from their own samples, else from those of the same region or model."""
 
     pool: Pool
     tune: Sequence[int]
-    """Rows that are searched on."""
+    """Tuning rows."""
     guard: Sequence[int] = ()
-    """Rows that the winner is going to be judged on; empty: not known, as many as ``tune``."""
+    """Rows that the winner will be judged on; empty: unknown, as many as ``tune``."""
     _seen: dict[str, dict[tuple[str, int], Arm]] = field(default_factory=dict)
-    """Group to its cells; dictionaries keep the order, so that equal searches add up equal figures."""
+    """Group to its cells; in insertion order, so that equal searches sum in the same order."""
     _notes: dict[str, int] = field(default_factory=dict)
-    """Group to how often something new was noted of it."""
+    """Group to the number of updates."""
     _known: dict[tuple[str, str, int | None], tuple[int, int, _Lengths]] = field(default_factory=dict)
-    """With the notes of the group and of its model that each was computed from."""
+    """Estimates, with the update counts of group and model that they are based on."""
     _row_means: dict[tuple[str, int | None], tuple[int, dict[int, _Row]]] = field(default_factory=dict)
     _lines: dict[str, tuple[int, tuple[float, float, float]]] = field(default_factory=dict)
     """Group to mean bytes and tokens of its prompts, and tokens for one more byte."""
     _estimates: dict[str, tuple[_Lengths | None, Sequence[Cost | None]]] = field(default_factory=dict)
-    """By arm, with the lengths they follow from."""
+    """Estimates by arm, with the lengths they are based on."""
     _mean_sizes: dict[str, float] = field(default_factory=dict)
-    """Template to mean bytes of its prompts over the rows to be judged."""
+    """Template to mean bytes of its prompts over the target rows."""
     _means: dict[tuple[str, int, int | None], tuple[Cell, float]] = field(default_factory=dict)
-    """Mean lengths, with the cell that each was taken from."""
+    """Mean lengths, with the cell of each."""
     _sizes: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def note(self, arm: Arm, row: int) -> None:
-        """The pool has (more) samples of this arm for this row."""
+        """Update after new samples of this arm for this row."""
         for group in arm.groups:
             self._seen.setdefault(group, {})[arm.key, row] = arm
             self._notes[group] = self._notes.get(group, 0) + 1
@@ -121,7 +121,7 @@ class Costs:
             self._known.clear()  # of a row to be judged on, every answer tells something of all arms of the model
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
-        """Cost on the rows to be judged; None where nothing is known of the model."""
+        """Estimated cost on the target rows; None if nothing is known about the model."""
         lengths = self._lengths_of(arm, limit)
         if lengths is None:
             return None
@@ -135,7 +135,7 @@ class Costs:
         return Cost(asked * lengths.prompt + answered * lengths.answer, error)
 
     def estimates(self, arm: Arm, counts: Sequence[int]) -> Sequence[Cost | None]:
-        """Costs with each number of answers; the same object as long as nothing was learnt."""
+        """Costs for each number of answers; the same object until the next update."""
         lengths = self._lengths_of(arm, None)
         known = self._estimates.get(arm.key)
         if known is None or known[0] is not lengths:
@@ -143,12 +143,12 @@ class Costs:
         return known[1]
 
     def prompt(self, arm: Arm) -> float:
-        """USD that sending the prompt costs once, on the mean of the rows to be judged; 0 where nothing is known."""
+        """Mean USD of sending the prompt once, over the target rows; 0 if unknown."""
         lengths = self._lengths_of(arm, None)
         return 0.0 if lengths is None else float(self.pool.prices.price(arm.model).input) / 1e6 * lengths.prompt
 
     def longest(self, arm: Arm) -> int:
-        """The most tokens that an answer of the arm, or else of its relatives, took."""
+        """The most tokens of an answer of the arm, else of related arms."""
         group = next((group for group in arm.groups if group in self._seen), None)
         cells = [self.pool.cells[place] for place in self._seen[group]] if group else []
         return max((sample.tokens for cell in cells for sample in cell.samples), default=0)
@@ -165,7 +165,7 @@ class Costs:
         return known[2]
 
     def _lengths(self, arm: Arm, group: str, limit: int | None) -> _Lengths:
-        """Combine prompts, known or predicted for every row, and answers, known for some."""
+        """Combine prompts, known or predicted for every row, with answers, known for some."""
         own = self._rows(group, limit)
         wide = own if group == arm.model else self._rows(arm.model, limit)
         judged = self.guard or self.tune
@@ -184,7 +184,7 @@ class Costs:
         return _Lengths(prompt, prompt_error, answer.mean, between, within)
 
     def _rows(self, group: str, limit: int | None) -> dict[int, _Row]:
-        """Mean length of the group's answers to each row, in tokens of the price's output rate."""
+        """Mean length of the group's answers per row, in tokens of the output rate."""
         known = self._row_means.get((group, limit))
         if known is not None and known[0] == self._notes[group]:
             return known[1]
@@ -200,7 +200,7 @@ class Costs:
         return found
 
     def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:
-        """Mean length of an answer, in tokens of the price's output rate."""
+        """Mean length of an answer, in tokens of the output rate."""
         cell = self.pool.cells[key, row]
         if (memo := self._means.get((key, row, limit))) is not None and memo[0] is cell:
             return memo[1]
@@ -212,14 +212,14 @@ class Costs:
         return mean
 
     def _prompt(self, arm: Arm, group: str) -> float:
-        """Mean tokens of the prompts of the rows to be judged, by a line in their bytes."""
+        """Mean tokens of the target rows' prompts, linear in their bytes."""
         size, tokens, slope = self._line(group)
         return max(1.0, tokens + slope * (self._mean_size(arm) - size))
 
     def _line(self, group: str) -> tuple[float, float, float]:
-        """Mean bytes and tokens of a group's prompts, and tokens for one more byte.
+        """Mean bytes and tokens of a group's prompts, and tokens per additional byte.
 
-        The slope is drawn towards a token for four bytes while the rows are few; the rest is what every prompt has.
+        With few rows, the slope is shrunk towards a token per four bytes; the intercept is common to all prompts.
         """
         known = self._lines.get(group)
         if known is not None and known[0] == self._notes[group]:
@@ -240,7 +240,7 @@ class Costs:
         return found
 
     def _mean_size(self, arm: Arm) -> float:
-        """Mean bytes of an arm's prompts over the rows to be judged."""
+        """Mean bytes of an arm's prompts over the target rows."""
         name = arm.template.fingerprint
         if name not in self._mean_sizes:
             self._mean_sizes[name] = statistics.fmean(self._size(arm, row) for row in self.guard or self.tune)
@@ -258,12 +258,12 @@ class Costs:
 
 
 def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequence[int]) -> _Predicted:
-    """Mean length over rows, known for some, from what relatives' answers to more rows were: a ratio estimate.
+    """Mean length over rows, known for some, by a ratio estimate from related arms' answers to more rows.
 
-    Long answers to a row are long in all arms of a model (Cochran 1977, chapter 6).
+    Rows with long answers have them in all arms of a model (Cochran 1977, chapter 6).
 
     Args:
-        judged: the rows; empty: any, of which these are a sample.
+        judged: the target rows; empty: a population of which these are a sample.
     """
     ratio = math.fsum(row.length for row in own.values()) / max(1e-9, math.fsum(wide[place].length for place in own))
     spread = ratio * _spread([row.length for row in wide.values()])
@@ -285,7 +285,7 @@ def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequen
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Standard deviation over rows, drawn towards half the mean while they are few."""
+    """Standard deviation over rows, shrunk towards half the mean if they are few."""
     mean = statistics.fmean(values)
     squares = math.fsum((value - mean) ** 2 for value in values) + _PRIOR_ROWS * (mean / 2) ** 2
     return math.sqrt(squares / (len(values) - 1 + _PRIOR_ROWS))

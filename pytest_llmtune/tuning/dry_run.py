@@ -1,4 +1,4 @@
-"""``--llm-tune-dry-run``: what a search may cost."""
+"""``--llm-tune-dry-run``: estimate what a search may cost."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ __all__ = ["dry_run"]
 async def dry_run(
     suite: Suite, split: Split, *, prices: PriceBook, cache: Cache | None, grader: Grader, log: StudyLog
 ) -> str:
-    """What a search may cost at most, in USD, and how far the cache reaches, in two lines.
+    """Two lines: the maximum cost of a search in USD, and how much of it is cached.
 
     Args:
         cache: None: there is none yet.
-        log: of the search that this one would go on with.
+        log: log of the search that would be resumed.
     """
     cached = "there is no cache yet: all of it has to be asked."
     if cache is not None:
@@ -52,10 +52,12 @@ async def dry_run(
 
 
 def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> str:
-    """The search, the winner on the test rows, and the baselines there."""
+    """Bounds for the search, and for winner and baselines on the test rows."""
     dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
     trials = 1 if suite.space.is_constant else suite.num_samples if suite.num_samples > 0 else None
-    doubt = suite.inference_budget is not None and not split.reused  # then test rows are asked for what they cost
+    doubt = (
+        suite.inference_budget is not None and not split.reused
+    )  # then test rows get requests to estimate their cost
     rows = len(split.tune) + (len(split.test) if doubt else 0)
     most = None if trials is None else trials * rows * dearest
     bounds = [bound for bound in (suite.optimization_budget, most) if bound is not None]
@@ -92,11 +94,11 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
 
 
 async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache, grader: Grader, log: StudyLog) -> str:
-    """The search asks what it would ask, until the first answer that is not there."""
+    """Simulate the search with cached answers, until the first missing one."""
     source = _Cached(cache)
     winner: Config | None = None
     ledger = Ledger(suite.optimization_budget, parent=source.allowance)
-    with suppress(LLMTuneError):  # too few answers for an end
+    with suppress(LLMTuneError):  # too few answers to finish
         lender = AnswerReuse.of(cache, families_of(suite.space).values(), writes=False)
         study = await tune(
             suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, lender=lender
@@ -113,12 +115,12 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
 
 @dataclass(slots=True, eq=False)
 class _Cached:
-    """Answers from the cache alone; after the first one that is not there, the search has no money any more."""
+    """Answers only from the cache; at the first missing one, the budget is exhausted."""
 
     cache: Cache
     allowance: Ledger = field(default_factory=Ledger)
     held: dict[str, tuple[CompletionRequest, Completion]] = field(default_factory=dict)
-    """By key, the most answers that were wanted."""
+    """By key, the largest request."""
     missed: bool = False
 
     async def complete(self, request: CompletionRequest) -> Completion:
@@ -135,13 +137,13 @@ class _Cached:
 
 
 def _paid(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:
-    """USD of all requests that the answers came from: each was billed its prompt."""
+    """USD of all requests that the answers are from, each billed its prompt."""
     price = prices.price(str(request.body["model"]))
     return sum((price.cost(completion_of([one], answers_in(one)).usage) for one in completion.exchanges), Decimal(0))
 
 
 def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
-    """USD of one instance at worst: the longest prompt, the most answers, each of the greatest length."""
+    """Worst-case USD per instance: the longest prompt, the most answers, each of maximum length."""
     domains = suite.space.for_model(model)
     n = int(max(value or 1 for value in _options(domains.get("n"))))
     body: dict[str, Any] = {"model": model}
@@ -158,7 +160,7 @@ def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBoo
 
 
 def _least(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
-    """USD of the cheapest request that a search could begin with, at its worst: one prompt, the fewest answers."""
+    """Worst-case USD of the cheapest initial request: one prompt, the fewest answers."""
     domains = suite.space.for_model(model)
     lengths = {name: max(options) for name in LENGTHS if None not in (options := _options(domains.get(name)))}
     prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
@@ -169,7 +171,7 @@ def _least(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook)
 
 
 def _prompt_alone(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
-    """USD of the shortest prompt with no answer, at eight bytes a token: fewer than that no prompt has."""
+    """USD of the shortest prompt without an answer, at eight bytes per token, a lower bound."""
     texts = (
         message["content"] for template in suite.space.templates for row in rows for message in template.render(row.row)
     )
@@ -178,13 +180,13 @@ def _prompt_alone(suite: Suite, model: str, rows: Sequence[Example], prices: Pri
 
 
 def _worst(request: CompletionRequest, prices: PriceBook) -> Decimal:
-    """USD that the answers to a request cost at most, though each of them be asked for by itself."""
+    """Worst-case USD of the answers to a request, even if each is requested separately."""
     price, n = prices.price(str(request.body["model"])), request.n
     return worst_case(price, request.body, n) + (n - 1) * price.worst(prompt_bound(request.body), 0)
 
 
 def _options(domain: Domain | None) -> tuple[Any, ...]:
-    """What a parameter may be, of a range the largest value; None: not sent, or nothing that matters here."""
+    """Possible values of a parameter, for a range the largest; None: not sent, or irrelevant."""
     if isinstance(domain, Choice):
         return domain.options
     if isinstance(domain, Range):

@@ -27,26 +27,26 @@ __all__ = ["MOST_JUDGED", "Judged", "affordable", "compare"]
 
 
 MOST_JUDGED = 5
-"""Configurations that are judged on the test rows for one within the inference budget."""
+"""Maximum number of configurations judged on the test rows to find one within the inference budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A configuration over the test rows."""
+    """An evaluation on the test rows."""
 
     evaluation: Evaluation
     gathered: Gathered
-    """What its recording is written from."""
+    """Its completions, for the recording."""
 
 
 async def affordable(
     study: Study, budget: Decimal | None, judge: Callable[[Config], Awaitable[Judged]]
 ) -> tuple[Study, Judged]:
-    """The winner over the test rows, or the best runner-up where it is over the inference budget there.
+    """The winner on the test rows, or the best runner-up if it exceeds the inference budget there.
 
-    Only costs decide: to choose by the scores of the test rows would make them worthless as a test. What was found out
-    about one configuration corrects what is expected of others with the same model and prompt. Where no runner-up that
-    is judged is within the budget the winner stays, and the guard fails.
+    Only costs decide: selecting by test scores would invalidate the test. Costs measured for one configuration correct the
+    estimates of others with the same model and prompt. If no judged runner-up is within the budget, the winner stays, and
+    the guard fails.
     """
     first = judged = await judge(study.winner)
     found, tried = study, 1
@@ -85,9 +85,9 @@ async def compare(
     prices: PriceBook,
     concurrency: int,
 ) -> tuple[tuple[Compared, ...], tuple[str, ...]]:
-    """Every baseline of the suite over the rows that the winner was judged on, and what is to be said of them.
+    """Evaluate the suite's baselines on the winner's test rows; returns them with notes.
 
-    A baseline that cannot be evaluated is told and left out: what the search found is not lost for it.
+    A baseline that cannot be evaluated gives a note and is left out, so that the search is not lost.
     """
     if suite.baselines and study.summary.stopped_by == INTERRUPTED:
         return (), ("the baselines were not evaluated",)
@@ -116,7 +116,7 @@ async def compare(
 
 
 def _label(baseline: Config, untuned: Config) -> str:
-    """What of a baseline is not as in the untuned configuration."""
+    """How a baseline differs from the untuned configuration."""
     params = {name: value for name, value in baseline.params.items() if untuned.params.get(name) != value}
     left_out = [f"no {name}" for name in untuned.params if name not in baseline.params]
     other = baseline.template.fingerprint != untuned.template.fingerprint

@@ -1,4 +1,4 @@
-"""The log of a study, kept so that an interrupted search resumes."""
+"""The log of a study, from which an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ _MAX_BYTES = 256_000_000
 
 @dataclass(slots=True)
 class StudyLog:
-    """What this study paid for, in this run and in the ones that were killed before it.
+    """What this study paid for, in this run and in killed earlier ones.
 
-    The answers themselves are in the cache, and the search repeats its decisions; so going on where it was means to
-    begin again and to count what was paid for earlier at its price, once.
+    The answers are in the cache, and the search is deterministic; so resuming means starting again, and counting earlier
+    payments once.
     """
 
     path: Path | None = None
-    """None: nothing is kept."""
+    """None: nothing is logged."""
     spent_earlier: Decimal = Decimal(0)
-    """USD that killed runs of this study paid, answers included that they died too early to keep."""
+    """USD paid by killed runs of this study, including for answers that were lost."""
     uncounted: dict[tuple[str, int], Decimal] = field(default_factory=dict)
-    """Exchange (its request's key, its place in the cache) to USD that the study paid, until it is first used."""
+    """Exchange (request key, index in the cache) to USD paid by the study, until first used."""
     ended: bool = False
-    """Whether it had come to its end, and is repeated from the cache."""
+    """Whether the study was complete, and is repeated from the cache."""
 
     @property
     def earlier(self) -> str | None:
-        """What is to be said of runs that were killed or interrupted; None where there were none."""
+        """Note on killed or interrupted runs; None if there were none."""
         if self.ended or not self.spent_earlier:
             return None
         return f"earlier runs of this search, which did not end, had spent {dollars(self.spent_earlier)}; it counts in its budget"
 
     @classmethod
     def open(cls, path: Path, study: str) -> StudyLog:
-        """Go on with the log at ``path`` where it is one of the same study, else begin a new one.
+        """Resume the log at ``path`` if it is of the same study, else start a new one.
 
-        A study that had ended is repeated from the cache: it finds the same again and pays nothing.
+        A complete study is repeated from the cache, with the same result and without cost.
 
         Args:
-            study: what makes two studies the same: a digest of suite, rows, grader, budgets and seed.
+            study: identifies the study: a hash of suite, rows, grader, budgets and seed.
 
         Raises:
-            LLMTuneError: no file can be written there.
+            LLMTuneError: the file cannot be written.
         """
         try:
             log = _read(path, study)
@@ -65,7 +65,7 @@ class StudyLog:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path, json.dumps({"study": study}) + "\n")
             elif not path.read_bytes().endswith(b"\n"):
-                log.write({})  # ends the line that a kill tore
+                log.write({})  # ends a line truncated by a kill
         except OSError as error:
             why = error.strerror or error
             raise LLMTuneError(f"{path}: the study's log cannot be kept there: {why}; name another file") from error
@@ -73,32 +73,32 @@ class StudyLog:
 
     @classmethod
     def peek(cls, path: Path, study: str) -> StudyLog:
-        """What ``open`` would go on with; nothing is written, now or later."""
+        """What ``open`` would resume, without writing anything, now or later."""
         log = _read(path, study) or cls()
         log.path = None
         return log
 
     def note(self, key: str, place: int, usd: Decimal) -> None:
-        """An exchange was paid for. To be called before it is stored: what is stored is then in the log, always.
+        """Log a paid exchange. Must be called before it is stored, so that everything stored is in the log.
 
         Args:
-            key: of the request.
-            place: how many exchanges of the request are stored already.
+            key: the request's key.
+            place: number of exchanges of the request already stored.
         """
         self.uncounted[key, place] = usd
         self.write({"key": key, "place": place, "paid": str(usd)})
 
     def paid(self, request: CompletionRequest, completion: Completion) -> Decimal:
-        """USD that the study paid for what it uses now for the first time, be it before it was killed.
+        """USD paid by the study, now or before a kill, for exchanges used for the first time.
 
-        A search asks for the first answers to a request only, never for a later draw.
+        A search only requests the first answers to a request, never a later draw.
         """
         if completion.kept:
             kept = (self.uncounted.pop((name, 0), Decimal(0)) for name in completion.kept)
-            return max(sum(kept, Decimal(0)), completion.paid)  # two runs may have paid for one call at the same time
+            return max(sum(kept, Decimal(0)), completion.paid)  # two concurrent runs may have paid for the same call
         used = ((request.key, place) for place in range(len(completion.exchanges)))
         noted = sum((self.uncounted.pop(each, Decimal(0)) for each in used), Decimal(0))
-        return noted or completion.paid  # of a source that notes nothing
+        return noted or completion.paid  # from a source without a journal
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append a line."""
@@ -108,7 +108,7 @@ class StudyLog:
 
 
 def _read(path: Path, study: str) -> StudyLog | None:
-    """The log of this study; None: there is none."""
+    """The log of this study; None if there is none."""
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return None
     log = StudyLog(path)
@@ -120,7 +120,7 @@ def _read(path: Path, study: str) -> StudyLog | None:
                 case {"key": str(key), "place": int(place), "paid": str(usd)}:
                     log.uncounted[key, place] = _dollars(
                         usd
-                    )  # the last line of a place is of the exchange stored there
+                    )  # the last line for an index is that of the stored exchange
                     log.spent_earlier += _dollars(usd)
                 case {"finished": _}:
                     log.ended = True
@@ -128,7 +128,7 @@ def _read(path: Path, study: str) -> StudyLog | None:
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """A line's object; nothing where a kill tore it."""
+    """A line's object; empty if truncated by a kill."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

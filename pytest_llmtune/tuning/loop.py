@@ -23,30 +23,30 @@ __all__ = ["Search", "kept", "settle"]
 
 
 _FRESH = 6
-"""Arms that wait unasked: something new is always among the candidates."""
+"""Number of new arms without requests kept among the candidates."""
 _PILOT = 2
-"""Rows that every model is asked first, then every model with every prompt, to learn their costs."""
+"""Initial rows for every model, then for every model with every prompt, to learn their costs."""
 _PILOT_SHARE = Decimal("0.25")
-"""Of the dollars, that the prompts' first rows may cost."""
+"""Fraction of the budget for the prompts' initial rows."""
 _ROUND = 32
-"""Requests that are decided on together, at least."""
+"""Minimum number of requests per round."""
 _PART = 16
-"""Of very many arms, one request for so many makes a round: each round thinks of all of them."""
+"""With very many arms, one request per this many makes a round, because each round considers all."""
 _REST = Decimal("0.08")
-"""Part of the optimization budget that may stay unspent where it pays for the worst of a few requests only."""
+"""Fraction of the optimization budget that may stay unspent if it covers only a few requests at their worst."""
 _TRICKLE = 1
-"""Requests that are worth a round, whatever was asked."""
+"""Number of requests that always justify a round."""
 _WORTH = 64
-"""So many that were asked make one more request needed for a round to be worth the waiting."""
+"""A round needs one more request per this many already sent to be worth the wait."""
 _LEAST = 0.1
-"""Curiosity at the end."""
+"""Final value of the curiosity."""
 _MOST = 200
-"""Arms that BlendSearch may add to one for every model with every prompt."""
+"""Arms that BlendSearch may add besides one for every model with every prompt."""
 
 
 @dataclass(slots=True)
 class Search:
-    """One search, and how far it has come."""
+    """A search and its state."""
 
     suite: Suite
     space: Space
@@ -57,9 +57,9 @@ class Search:
     listen: Listener
     concurrency: int
     kept: Decimal = Decimal(0)
-    """USD of the optimization budget that are not for the race."""
+    """USD of the optimization budget reserved for other purposes than the race."""
     aside: Decimal = Decimal(0)
-    """USD of it that are for the steps of cascades."""
+    """USD of it reserved for steps of cascades."""
     later: Decimal = Decimal(0)
     """USD of it that are for prompts that are not written yet."""
     reserved: int = 0
@@ -67,19 +67,19 @@ class Search:
     final: Decimal | None = None
     """USD of the run's dollars that the leader's rows for the guard will take; None: nothing is known yet."""
     spent: Decimal = Decimal(0)
-    """USD, those of a killed run before it included."""
+    """USD, including those of a killed earlier run."""
     trials: list[Trial] = field(default_factory=list)
-    """In the order in which they were begun."""
+    """In order of start."""
     _at_first: Decimal | None = None
     """USD that the run might have spent when the search began."""
     _asked: int = 0
-    """Requests that were decided on."""
+    """Number of requests decided so far."""
     _poor: bool = False
-    """Whether something useful did not fit into the budget."""
+    """Whether a useful request exceeded the budget."""
     _told: set[int] = field(default_factory=set)
 
     async def run(self) -> str:
-        """Rounds until a bound is reached; returns which."""
+        """Run rounds until a limit is reached; returns which."""
         self._enter(min(self.room(), self._pairs + _FRESH))
         await self.round(self._pilot(lambda arm: arm.model, self.left()))
         self.race.drop_out()
@@ -87,7 +87,7 @@ class Search:
         return await self.go_on()
 
     async def go_on(self) -> str:
-        """Rounds, after the first look at everything, until a bound is reached; returns which."""
+        """Run rounds after the initial requests until a limit is reached; returns which."""
         while True:
             self.race.drop_out()
             self._keep_for_guard()
@@ -103,7 +103,7 @@ class Search:
                     and _doubtful(self.race, SAFE) is None
                     and _doubtful(self.race, 0.0) is None
                 ):
-                    self.kept = Decimal(0)  # nobody's cost needs confirming: the race may have it
+                    self.kept = Decimal(0)  # no cost needs confirming: release the reserve
                     continue
                 return self._why_ended()
             if not await self.round(jobs):
@@ -111,7 +111,7 @@ class Search:
             self._tell()
 
     async def look(self, share: Decimal) -> bool:
-        """Ask every model with every prompt its first rows, for a part of what is left; returns whether any was asked."""
+        """Send every model with every prompt its initial rows, for a fraction of the rest; returns whether any was sent."""
         left, before = self.left(), self.spent
         looked = False
         while jobs := self._pilot(lambda arm: arm.region, left and left * share - (self.spent - before)):
@@ -123,16 +123,16 @@ class Search:
 
     @property
     def _used_up(self) -> bool:
-        """Whether so little of the optimization budget is left that a few more requests change nothing."""
+        """Whether the rest of the optimization budget covers too few requests to matter."""
         budget, left = self.suite.optimization_budget, self.left()
         return budget is None or left is None or left <= _REST * budget
 
     def worthwhile(self, parts: int) -> int:
-        """Requests that a round must have, of those asked one in so many: the budget that pays for fewer is as good as used."""
+        """Minimum requests of a round, one per ``parts`` already sent; a budget for fewer counts as used up."""
         return max(_TRICKLE, self._asked // parts)
 
     def room(self) -> int:
-        """New arms that may still enter."""
+        """Number of arms that may still be added."""
         most = self._pairs + _MOST
         if self.suite.num_samples >= 0:
             most = min(most, self.suite.num_samples - self.reserved)
@@ -140,7 +140,7 @@ class Search:
 
     @property
     def _pairs(self) -> int:
-        """Every model with every prompt."""
+        """Number of models times number of prompts."""
         return len(self.space.models) * len(self.space.templates)
 
     def _enter(self, count: int) -> None:
@@ -150,7 +150,7 @@ class Search:
             self.race.enter(arm)
 
     def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[CellRequest]:
-        """The first arm of each kind on its first rows, as far as so many USD reach."""
+        """The first arm of each kind on its initial rows, as far as the USD allow."""
         first: dict[Hashable, Trial] = {}
         for entrant in self.race.entrants:
             if not entrant.out:
@@ -162,7 +162,7 @@ class Search:
         return self.fitting(jobs, left, skip=True)
 
     def _affordable_jobs(self) -> list[CellRequest]:
-        """The next round: what the plan holds, as far as its worst case fits into the budget."""
+        """The next round: the plan, as far as its worst case fits into the budget."""
         found: list[CellRequest] = []
         left = self.left()
         self._poor = False
@@ -176,12 +176,12 @@ class Search:
         return found
 
     def _curiosity(self) -> float:
-        """What is left of the budget is spent more and more on telling the leaders apart."""
+        """Curiosity, decreasing with the budget, so that the rest goes to distinguishing the leaders."""
         budget = self.suite.optimization_budget
         return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
 
     def fitting(self, jobs: Iterable[CellRequest], left: Decimal | None, *, skip: bool = False) -> list[CellRequest]:
-        """As many of the jobs as are paid for whatever they cost: from the first on, or with gaps (``skip``)."""
+        """The jobs whose worst case fits the budget: a prefix, or with gaps (``skip``)."""
         found = []
         for job in jobs:
             if left is not None and self._worst(job) > left:
@@ -194,12 +194,12 @@ class Search:
         return found
 
     def left(self) -> Decimal | None:
-        """USD that may still be spent."""
+        """Remaining USD."""
         return min((value for value in (self._own, self._above) if value is not None), default=None)
 
     @property
     def bound(self) -> str:
-        """Whose dollars end first: the suite's or the run's."""
+        """The tighter budget: the suite's or the run's."""
         run = self.ledger.parent
         if run is None or self._above is None or (self._own is not None and self._own <= self._above):
             return "optimization_budget"
@@ -207,7 +207,7 @@ class Search:
 
     @property
     def _own(self) -> Decimal | None:
-        """USD that are left of the suite's budget; what requests that broke off may have cost is not."""
+        """Remaining USD of the suite's budget, less what interrupted requests may have cost."""
         budget = self.suite.optimization_budget
         return (
             None
@@ -244,11 +244,11 @@ class Search:
         return worst if cost is None else worst + Decimal(cost.high(SAFE) * len(rows))
 
     def _worst(self, job: CellRequest) -> Decimal:
-        """USD that a job may cost at most."""
+        """Worst-case USD of a job."""
         return self.race.pool.worst(job.entrant.arm, self.race.order[job.row], job.answers)
 
     async def round(self, jobs: list[CellRequest]) -> bool:
-        """Ask for all of it together; returns whether anything came of it."""
+        """Run all jobs concurrently; returns whether any gave answers."""
         self._asked += len(jobs)
         for job in jobs:
             if not job.entrant.number:
@@ -256,12 +256,12 @@ class Search:
                 job.entrant.number = len(self.trials)
         try:
             await self.ask([(job.entrant, self.race.order[job.row], job.answers) for job in jobs])
-        finally:  # interrupted, it leaves what was answered
+        finally:  # if interrupted, keep the answers so far
             noted = [self._note(job) for job in jobs]
         return any(noted)
 
     async def ask(self, cells: Iterable[tuple[Trial, int, int]]) -> None:
-        """Bring cells (entrant, row of the pool) to a number of answers, with all the concurrency there is."""
+        """Fill cells (trial, row of the pool) to a number of answers, concurrently."""
         wanted = list(cells)
         todo = iter(wanted)
 
@@ -274,7 +274,7 @@ class Search:
         await all_of(work() for _ in range(min(self.concurrency, len(wanted))))
 
     def _note(self, job: CellRequest) -> bool:
-        """What came of a job, in the order of the plan and not of arrival; False: it did not fit into the budget."""
+        """Record a job's result, in the order of the plan, not of arrival; False: it exceeded the budget."""
         entrant, pool = job.entrant, self.race.pool
         cell = pool.cell(entrant.arm, self.race.order[job.row])
         self.race.noted(entrant)
@@ -291,7 +291,7 @@ class Search:
         return entrant.asked.get(job.row, 0) > before
 
     def _tell(self) -> None:
-        """BlendSearch and the listener hear of every trial that was asked about a quarter of the rows."""
+        """Report trials with about a quarter of the rows to BlendSearch and the listener."""
         quarter = self.race.blocks[min(1, len(self.race.blocks) - 1)].stop
         new = [
             entrant
@@ -335,36 +335,36 @@ class Search:
 
     @property
     def unseen(self) -> int:
-        """Pairs of model and prompt that were never asked anything, though nothing was known against them."""
+        """Number of pairs of model and prompt that got no request, without having been eliminated."""
         told = {entrant.arm.region[:2] for entrant in self.race.entrants if entrant.asked or entrant.out}
         told = {pair for pair in told if pair[1] in {template.fingerprint for template in self.space.templates}}
         return self._pairs - len(told)
 
 
 _Cell = tuple["Trial", int, int]
-"""Of the pool: entrant, row and how many answers there shall be."""
+"""A cell of the pool: trial, row and target number of answers."""
 
 _CLEAR = 3.0
-"""Standard errors of its cost below the inference budget that leave no doubt."""
+"""Standard errors below the inference budget at which a cost counts as certain."""
 _KEPT = Decimal("0.1")
-"""Part of the optimization budget that the race leaves for it."""
+"""Fraction of the optimization budget reserved for it."""
 
 _BILLED_TWICE = 1 / 3
-"""Part of a row's cost that the prompt may be, for one answer alone to be asked now and the others by the guard."""
+"""Maximum share of the prompt in a row's cost for requesting one answer now, and the others in the guard."""
 _TWO = 2
-"""Answers that are asked together all the same: one and one look like a server's limit, and the prompt would count twice."""
+"""Answers always requested together: one plus one looks like a server's limit, and the prompt would be billed twice."""
 _CONFIRM_WORTH = 128
-"""As the search's own, yet more patient: whether a winner is within its budget matters more than a few more rows."""
+"""Like the search's own, but more patient: whether a winner is within budget matters more than a few rows."""
 
 
 def kept(suite: Suite, race: Allocator) -> Decimal:
-    """USD of the optimization budget that the race does not get."""
+    """USD of the optimization budget reserved from the race."""
     doubt = suite.inference_budget is not None and race.costs.guard
     return _KEPT * suite.optimization_budget if doubt and suite.optimization_budget else Decimal(0)
 
 
 async def settle(search: Search) -> None:
-    """Ask test rows until the likely winner is surely within the inference budget, or surely not, or money ends."""
+    """Request test rows until it is certain whether the likely winner is within the inference budget, or money ends."""
     search.kept = Decimal(0)
     while wanted := _wanted(search)[: search.concurrency]:
         cells = _affordable(search, wanted)
@@ -382,13 +382,13 @@ async def settle(search: Search) -> None:
 
 
 def _wanted(search: Search) -> list[_Cell]:
-    """Test rows to ask: of the best candidate that is probably within the budget, else of the one that would win now."""
+    """Test rows to request: for the best candidate probably within the budget, else for the current winner."""
     leaders = (_doubtful(search.race, errors) for errors in (0.0, SAFE))
     return next(filter(None, (_unasked(search, leader) for leader in leaders if leader)), [])
 
 
 def _doubtful(race: Allocator, errors: float) -> Candidate | None:
-    """The best candidate that is within the inference budget by so many errors, where that is not sure."""
+    """The best candidate within the inference budget by ``errors`` standard errors, if that is uncertain."""
     best = ranked(race, errors)
     if race.budget is None or not best or (cost := best[0].candidate.cost) is None or cost.high(_CLEAR) <= race.budget:
         return None
@@ -396,10 +396,10 @@ def _doubtful(race: Allocator, errors: float) -> Candidate | None:
 
 
 def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
-    """Every test row that has no answer of the leader's.
+    """Test rows without an answer of the leader.
 
-    One answer tells nearly as much of a row's lengths as all that the leader gives, and more rows can be asked. Where the
-    prompt is much of the cost all are asked in one request, as the guard asks: of two, it would be billed twice.
+    One answer shows nearly as much about a row's lengths as all of them, and allows more rows. If the prompt is a large part
+    of the cost, all are requested at once, as in the guard: two requests would bill it twice.
     """
     entrant, race = leader.entrant, search.race
     cheap = leader.cost is not None and race.costs.prompt(entrant.arm) <= _BILLED_TWICE * leader.cost.mean

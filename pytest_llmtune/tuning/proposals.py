@@ -1,4 +1,4 @@
-"""Propose configurations: BlendSearch from flaml, and a first design."""
+"""Propose configurations: an initial design, then flaml's BlendSearch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["LENGTHS", "Arm", "BlendSearch", "Family", "Proposals", "arm_space", 
 
 
 _FLAML_PATIENCE = 50
-"""Suggestions in a row that may be none (known already) before the space counts as searched through."""
+"""Consecutive known suggestions after which the space counts as exhausted."""
 _WORST = 1e6
-"""Worse than any metric, yet a number: FLAML's search threads cannot reckon with infinity."""
+"""A finite number worse than any metric: FLAML cannot handle infinity."""
 _COARSE = {"temperature": 0.1, "top_p": 0.1}
 
 
@@ -36,7 +36,7 @@ _COARSE = {"temperature": 0.1, "top_p": 0.1}
 class BlendSearch:
     """Proposes configurations of a space.
 
-    Values are rounded (``coarse``), because equal sampling parameters share their samples.
+    Values are rounded (``coarse``), because equal sampling parameters share samples.
     """
 
     space: Space
@@ -46,11 +46,11 @@ class BlendSearch:
     """USD for the search."""
     _search: Any = None
     _points: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What was drawn and not yet told of, in FLAML's own words."""
+    """Pending suggestions, as FLAML's points."""
     _ids: Any = field(default_factory=itertools.count)
 
     def suggest(self) -> tuple[str, Config] | None:
-        """A trial's id and its configuration; None: the space is searched through."""
+        """A trial's ID and configuration; None if the space is exhausted."""
         search = self._started()
         for _ in range(_FLAML_PATIENCE):
             trial = f"t{next(self._ids)}"
@@ -61,7 +61,7 @@ class BlendSearch:
         return None
 
     def tell(self, trial: str, score: float | None, cost: float) -> None:
-        """How a trial did; a score of None stands for a configuration that must not win, in either mode."""
+        """Report a trial's result; a score of None marks a configuration that must not win."""
         worst = -_WORST if self.mode == "max" else _WORST
         result = {"score": worst if score is None else score, "cost": cost, "config": self._points.pop(trial)}
         self._search.on_trial_complete(trial, result)
@@ -69,13 +69,13 @@ class BlendSearch:
     def _started(self) -> Any:
         if self._search is None:
             with warnings.catch_warnings():
-                # flaml complains, when it is imported, about its automl extra, which we do not use
+                # flaml warns on import about its automl extra, which we do not use
                 warnings.filterwarnings("ignore", message=".*automl.*")
                 import flaml
                 import optuna
-            optuna.logging.set_verbosity(optuna.logging.WARNING)  # it greets on standard error
-            logging.getLogger("flaml.tune.searcher").setLevel(logging.WARNING)  # its advice is nothing users can take
-            # it tells Optuna of a trial twice, and then complains of itself
+            optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs to standard error
+            logging.getLogger("flaml.tune.searcher").setLevel(logging.WARNING)  # its advice does not apply to users
+            # it reports a trial to Optuna twice, and warns about that
             logging.getLogger("flaml.tune.searcher.suggestion").setLevel(logging.ERROR)
             self._search = flaml.BlendSearch(
                 metric="score",
@@ -134,7 +134,7 @@ def _value(name: str, domain: Domain, drawn: Any) -> Any:
 
 
 def coarse(name: str, domain: Range, value: float) -> float:
-    """A value as fine as the scores of some ten rows can tell apart: equal sampling parameters share their samples."""
+    """Round a value to what scores of about ten rows can distinguish, so that equal parameters share samples."""
     if domain.whole:
         found: float = int(value)
         if domain.logarithmic and value > 16:
@@ -152,18 +152,18 @@ LENGTHS = ("max_completion_tokens", "max_tokens")
 
 @dataclass(frozen=True)
 class Family:
-    """What all arms of one model share: the choices that cost no samples to compare."""
+    """The choices of one model that can be compared without extra samples."""
 
     model: str
     n: Domain | None
     """None: not sent, one answer."""
     limit_name: str | None
     limit: Domain | None
-    """Of the length of an answer; None: not sent."""
+    """Domain of the length limit; None: not sent."""
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Numbers of answers worth telling apart: all small ones, then in steps of about a fifth."""
+        """Numbers of answers to consider: all small ones, then in steps of about 20 %."""
         if not isinstance(self.n, Range):
             return tuple(sorted({1 if value is None else int(value) for value in _options(self.n)}))
         low, top = max(1, math.ceil(self.n.low)), int(self.n.top)
@@ -174,7 +174,7 @@ class Family:
 
     @cached_property
     def longest(self) -> int | None:
-        """The largest limit, which samples are drawn with; None: unlimited."""
+        """The largest limit, used for sampling; None: unlimited."""
         if isinstance(self.limit, Range):
             return int(self.limit.top)
         values = _options(self.limit)
@@ -182,7 +182,7 @@ class Family:
 
     @cached_property
     def shorter(self) -> tuple[int, ...]:
-        """Limits below the longest that are worth telling apart, in steps of half an octave, the longest first."""
+        """Smaller limits to consider, in steps of half an octave, largest first."""
         if not isinstance(self.limit, Range):
             return tuple(sorted((v for v in _options(self.limit) if v is not None and v != self.longest), reverse=True))
         steps = (int(self.limit.top / 2 ** (step / 2)) for step in range(1, 24))
@@ -199,7 +199,7 @@ def _options(domain: Domain | None) -> tuple[Any, ...]:
 
 
 def pooled(space: Space) -> tuple[str, ...]:
-    """What an arm's samples serve all values of; how long the answers within a task are, changes what it does."""
+    """Parameters for all values of which an arm's samples can be used; a task depends on its length limits."""
     return ("n",) if space.runs_task else ("n", *LENGTHS)
 
 
@@ -215,7 +215,7 @@ def families_of(space: Space) -> dict[str, Family]:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One way to sample; equal arms have equal keys."""
+    """A sampling configuration; equal arms have equal keys."""
 
     params: Mapping[str, Any]
     """OpenAI parameters, without ``n`` and the family's limit."""
@@ -224,7 +224,7 @@ class Arm:
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits: equal for arms that draw from the same distribution."""
+        """16 hex digits: equal for arms with the same distribution of samples."""
         text = json.dumps([self.params, self.template.fingerprint], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -234,14 +234,14 @@ class Arm:
 
     @property
     def runs_task(self) -> bool:
-        """Whether an answer is a run of the app's own function."""
+        """Whether an answer is a run of a task."""
         return isinstance(self.template, TaskTemplate)
 
     @cached_property
     def region(self) -> tuple[str, str, str]:
-        """Model, prompt and stop, which together decide how long prompts and answers are (EcoOptiGen).
+        """Model, prompt and stop, which determine the lengths of prompts and answers (EcoOptiGen).
 
-        Of a task: whatever is chosen from a list, be it a model or how many documents are looked at.
+        For a task: every parameter chosen from a list, such as a model or a number of documents.
         """
         if self.runs_task:
             named = {name: value for name, value in self.params.items() if not isinstance(value, float)}
@@ -250,7 +250,7 @@ class Arm:
 
     @cached_property
     def groups(self) -> tuple[str, str, str]:
-        """What arms share their lengths with, from the narrowest to the widest: itself, its region, its model."""
+        """Groups with similar lengths, narrowest first: the arm, its region, its model."""
         return self.key, repr(self.region), self.model
 
     def config(self, n: int | None = None, limit: int | None = None) -> Config:
@@ -264,13 +264,13 @@ class Arm:
 
 
 _PATIENCE = 30
-"""Proposals in a row that may be known already before the space counts as searched through."""
+"""Consecutive known proposals after which the space counts as exhausted."""
 _WARM = 1.0
-"""The highest temperature to begin with: beyond it answers soon turn to noise."""
+"""Highest temperature of the initial design: above it, answers soon become noise."""
 
 
 def arm_space(space: Space) -> Space:
-    """The space without the choices that need no samples of their own."""
+    """The space without choices that need no separate samples."""
 
     def kept(domains: Mapping[str, Domain]) -> dict[str, Domain]:
         return {name: domain for name, domain in domains.items() if name not in pooled(space)}
@@ -284,7 +284,7 @@ def arm_space(space: Space) -> Space:
 
 @dataclass(slots=True)
 class Proposals:
-    """New arms, none twice."""
+    """Proposes new, distinct arms."""
 
     space: Space
     mode: str
@@ -296,7 +296,7 @@ class Proposals:
     _seen: set[str] = field(default_factory=set)
     _search: BlendSearch | None = None
     _open: dict[str, str] = field(default_factory=dict)
-    """Arm to FLAML's name of the suggestion."""
+    """Arm to FLAML's trial ID."""
     _told: dict[str, tuple[float | None, float]] = field(default_factory=dict)
     _done: bool = False
 
@@ -308,7 +308,7 @@ class Proposals:
             self._search = BlendSearch(small, self.mode, self.seed, self.budget)
 
     def next(self) -> Arm | None:
-        """An arm that was not proposed yet; None: there is none left."""
+        """An arm not proposed before; None if there is none left."""
         for config in self._first:
             if (arm := self._new(config)) is not None:
                 return arm
@@ -327,7 +327,7 @@ class Proposals:
         return None
 
     def tell(self, arm: Arm, score: float | None, spent: float) -> None:
-        """How an arm did; a score of None stands for one that must not win."""
+        """Report an arm's result; a score of None marks one that must not win."""
         self._told[arm.key] = score, spent
         if self._search is not None and arm.key in self._open:
             self._search.tell(self._open.pop(arm.key), score, spent)
@@ -345,7 +345,7 @@ class Proposals:
 
 def _first_ones(space: Space, chance: random.Random) -> Iterator[Config]:
     pairs = [(model, template) for template in space.templates for model in space.models]
-    chance.shuffle(pairs)  # where the money does not reach all of them, their order must not decide
+    chance.shuffle(pairs)  # if the budget does not cover all of them, their order must not decide
     for model, template in pairs:
         drawn = {name: _draw(name, domain, chance) for name, domain in space.for_model(model).items()}
         yield space.config({"model": model, **drawn}, template)

@@ -20,29 +20,29 @@ __all__ = ["AnswerReuse", "Limit"]
 
 
 Limit = tuple[str, int | None]
-"""Of the length of an answer: the parameter's name, and tokens; None: none was sent."""
+"""A length limit: the parameter's name, and tokens; None: not sent."""
 _LIMITS = "limits"
-"""The cache's entry of all limits that searches drew answers with."""
+"""Cache entry with all limits used by searches."""
 _MOST = 50
-"""Limits that are looked for: each is a look into the cache for every row of an arm."""
+"""Maximum number of limits tried: each needs a cache lookup per row of an arm."""
 
 
 @dataclass(slots=True)
 class AnswerReuse:
-    """What the cache holds for a search beside its own answers."""
+    """Cached answers of other searches that a search can reuse."""
 
     cache: Cache | None = None
     """None: nothing."""
     writes: bool = True
-    """Whether what was taken is kept; a rehearsal leaves the cache as it is."""
+    """Whether reuse is recorded in the cache; not in a dry run."""
     limits: list[Limit] = field(default_factory=list)
-    """That searches drew with before."""
+    """Limits used by earlier searches."""
     _drawn: set[Limit] = field(default_factory=set)
-    """That this search drew with."""
+    """Limits used by this search."""
 
     @classmethod
     def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> AnswerReuse:
-        """For a search over such families, whose limits later searches are told of."""
+        """For a search over these families, whose limits are recorded for later searches."""
         if cache is None:
             return cls()
         own: set[Limit] = {_limit_of(family) for family in families}
@@ -52,7 +52,7 @@ class AnswerReuse:
         return cls(cache, writes, sorted(known | own, key=str))
 
     def lent(self, arm: Arm, row: Row, limit: int | None) -> dict[str, list[Exchange]]:
-        """Exchanges of other limits that answer the arm's request of a row with ``limit``, by their request's key."""
+        """Exchanges with other limits that can answer the arm's request for a row with ``limit``, by request key."""
         if self.cache is None or len(self.limits) < 2:
             return {}
         cache, request = self.cache, arm.config(1, limit).request(row)
@@ -60,14 +60,14 @@ class AnswerReuse:
         taken = _read_taken(cache.recall(name))
         if not taken and not cache.get(request.key):
             taken = self._new(arm, row, limit, cache)
-            if not taken and limit != arm.family.longest:  # a longer answer than the lowered limit lets through
+            if not taken and limit != arm.family.longest:  # longer than the lowered limit allows
                 taken = self._new(arm, row, arm.family.longest, cache, own=True)
             if taken and self.writes:
                 cache.remember(name, taken)
         return {key: [*held[:count]] for key, count in taken if (held := cache.get(key))}
 
     def drew(self, arm: Arm, limit: int | None) -> None:
-        """Answers were drawn with a limit that is not the family's: later searches are told of it."""
+        """Record a limit other than the family's for later searches."""
         own = arm.family.limit_name or "", limit
         if self.cache is not None and self.writes and own not in self._drawn:
             self._drawn.add(own)
@@ -76,10 +76,10 @@ class AnswerReuse:
                 self.cache.remember(_LIMITS, sorted(known | {own}, key=str))
 
     def _new(self, arm: Arm, row: Row, limit: int | None, cache: Cache, *, own: bool = False) -> list[tuple[str, int]]:
-        """Keys of requests that differ in the limit alone, and how many exchanges of each may be taken.
+        """Keys of requests that differ only in the limit, and how many exchanges of each may be used.
 
         Args:
-            own: requests with just this limit too.
+            own: include requests with the same limit.
         """
         this, found = (arm.family.limit_name or "", limit), []
         for other in self.limits:
@@ -101,7 +101,7 @@ def _limited(arm: Arm, limit: Limit) -> dict[str, Any]:
 
 
 def _read_limits(entry: Any) -> list[Limit]:
-    """As the cache, which may come from a stranger, holds them."""
+    """Read limits from the cache, which may be untrusted."""
     found: list[Limit] = []
     for each in entry if isinstance(entry, list) else ():
         match each:
@@ -120,7 +120,7 @@ def _read_taken(entry: Any) -> list[tuple[str, int]]:
 
 
 def _serves(exchange: Exchange, limit: int | None) -> bool:
-    """Whether it has answers, and all ended by themselves, within the limit."""
+    """Whether all its answers ended naturally within the limit."""
     if not (size := answers_in(exchange)):
         return False
     choices = completion_of([exchange], size).choices

@@ -36,9 +36,9 @@ class Cell:
     prompt: float = 0.0
     """Tokens of the prompt."""
     extra: float = 0.0
-    """USD that grading took for one answer: a judge's calls."""
+    """USD for grading one answer, by a judge."""
     scores: Mapping[int, float] = field(default_factory=dict)
-    """Number of answers to the metric's mean over draws of so many of the samples."""
+    """Number of answers to the metric's mean over subsets of that size."""
     gated: Mapping[str, float] = field(default_factory=dict)
     """Metrics that have limits of their own, of all the samples together."""
     error: str | None = None
@@ -47,11 +47,11 @@ class Cell:
 
 _NOTHING = Cell()
 _MEASURED = 2
-"""Answers that must be known before less than the longest limit is sent."""
+"""Answers that must be known before a lower limit is sent."""
 _ROOM = 3
-"""The limit that is sent, as a multiple of the longest answer seen of model and prompt."""
+"""Sent limit as a multiple of the longest answer of model and prompt so far."""
 _SHORTEST = 16
-"""The smallest limit, in tokens, that is sent in place of the arm's own."""
+"""Smallest limit in tokens sent instead of the arm's own."""
 
 
 @dataclass(slots=True)
@@ -64,24 +64,24 @@ class Pool:
     scorer: Scorer
     log: StudyLog
     tuned: int
-    """Rows, from the first on, that the search is about."""
+    """Number of rows, from the first, that are tuning rows."""
     seed: int = 0
     lender: AnswerReuse = field(default_factory=AnswerReuse)
     cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
-    """The most answers that one request brings, by model, where it was found out."""
+    """The most answers per request, by model, if known."""
     _held: dict[tuple[str, int], dict[str, list[Exchange]]] = field(default_factory=dict)
-    """The exchanges of each cell, by the key of their request: it differs in the limit of length."""
+    """Exchanges of each cell by request key, which differs by length limit."""
     _lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Group of arms to the answers that were measured, and tokens of the longest of them."""
+    """Group of arms to number of measured answers, and tokens of the longest."""
 
     def cell(self, arm: Arm, row: int) -> Cell:
         return self.cells.get((arm.key, row), _NOTHING)
 
     async def fill(self, arm: Arm, row: int, count: int) -> Decimal:
-        """Bring a cell to ``count`` answers; returns USD paid by this study for them and for grading them.
+        """Fill a cell to ``count`` answers; returns USD paid by this study for them and their grading.
 
-        What does not fit into the budget is left as it was.
+        A cell that does not fit into the budget is left unchanged.
 
         Raises:
             EndpointError: no request of this model can succeed.
@@ -95,12 +95,12 @@ class Pool:
         except BudgetExhaustedError:
             return meter.paid
         except CompletionError as error:
-            if not self.cell(arm, row).samples:  # else what is there still counts
+            if not self.cell(arm, row).samples:  # else the existing answers still count
                 self.cells[arm.key, row] = Cell(error=str(error))
         return meter.paid
 
     def worst(self, arm: Arm, row: int, count: int) -> Decimal:
-        """USD that bringing a cell to ``count`` answers may cost at most, unless one is cut and asked again."""
+        """Worst-case USD of filling a cell to ``count`` answers, unless one is truncated and requested again."""
         missing = count - len(self.cell(arm, row).samples)
         if arm.runs_task:
             return max((sample.usd for sample in self.samples_of(arm)), default=Decimal(0)) * missing
@@ -108,23 +108,23 @@ class Pool:
         return worst_case(self.prices.price(arm.model), request.body, missing)
 
     def samples_of(self, arm: Arm) -> Iterator[Sample]:
-        """Of the arm, or of all where it has none."""
+        """The arm's samples, or all if it has none."""
         own = [cell for (key, _), cell in self.cells.items() if key == arm.key and cell.samples]
         for cell in own or self.cells.values():
             yield from cell.samples
 
     def measure(self, arm: Arm, row: int) -> None:
-        """Learn from a cell how long the answers of its arm and of the arm's relatives are."""
+        """Learn from a cell the lengths of answers of its arm and of related arms."""
         tokens = [sample.tokens for sample in self.cell(arm, row).samples]
         for group in arm.groups[1:]:
             count, longest = self._lengths.get(group, (0, 0))
             self._lengths[group] = count + len(tokens), max([longest, *tokens])
 
     def limit(self, arm: Arm, row: int) -> int | None:
-        """The limit of length to send: what is reserved for a request follows from it.
+        """The length limit to send, which determines a request's reservation.
 
-        A multiple of the longest answer seen, where that is below the arm's own limit. Should it cut an answer all the
-        same, the cell is asked again with the arm's own. Rows that the search is not about are asked as the guard asks.
+        A multiple of the longest answer so far, if below the arm's own limit. If it truncates an answer, the cell is requested
+        again with the arm's own. Test rows are requested as in the guard.
         """
         whole = arm.family.longest
         _, region, model = arm.groups
@@ -135,11 +135,11 @@ class Pool:
             factor, longest = 2 * _ROOM, max(longest, most)
         if whole is None or count < _MEASURED or row >= self.tuned:
             return whole
-        step = math.ceil(2 * math.log2(max(_SHORTEST, factor * longest)))  # of half an octave: few different requests
+        step = math.ceil(2 * math.log2(max(_SHORTEST, factor * longest)))  # half an octave, for few distinct requests
         return min(whole, math.ceil(2 ** (step / 2)))
 
     async def _complete(self, arm: Arm, row: int, count: int, meter: Meter) -> Completion:
-        """``count`` answers: those that other limits of length lend, those that are there, and new ones."""
+        """``count`` answers: reused from other length limits, existing, and new ones."""
         if arm.runs_task:
             return await meter.complete(arm.config(count).asked(self.rows[row]))
         example, limit = self.rows[row].row, self.limit(arm, row)
@@ -180,7 +180,7 @@ class Pool:
         return Cell(samples, prompt, extra, scores, gated)
 
     def _learn_most(self, arm: Arm, completion: Completion) -> None:
-        """A server that answers one request with several exchanges of less than were asked for has a limit."""
+        """Learn a server's limit of n, if a request took several exchanges."""
         if completion.paid and len(completion.exchanges) > 1:
             asked = completion.exchanges[-2]
             if answers_in(asked) < int(asked.request.get("n") or 1):
@@ -188,7 +188,7 @@ class Pool:
 
 
 def _cut(completion: Completion, limit: int | None) -> bool:
-    """Whether an answer ended because of the limit."""
+    """Whether an answer was truncated by the limit."""
     return any(
         choice.finish_reason == "length" or (limit is not None and choice.tokens is not None and choice.tokens >= limit)
         for choice in completion.choices
@@ -197,15 +197,15 @@ def _cut(completion: Completion, limit: int | None) -> bool:
 
 @dataclass(slots=True)
 class Meter:
-    """Adds up what one cell asks: its own answers and those of a judge."""
+    """Adds up cost of one cell: its own answers and those of a judge."""
 
     source: Completer
     prices: PriceBook
     log: StudyLog
     cost: Decimal = Decimal(0)
-    """USD at the prices in force, whoever paid."""
+    """USD at current prices, whoever paid."""
     paid: Decimal = Decimal(0)
-    """USD that this study paid, now or before it was interrupted."""
+    """USD paid by this study, now or before an interruption."""
 
     async def complete(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
@@ -219,13 +219,13 @@ class Meter:
 
 Ask = Callable[["CompletionRequest"], Awaitable["Completion"]]
 VOTED = frozenset({"success_vote", "success", "expected_success"})
-"""Metrics that follow from each answer's own key and correctness."""
+"""Metrics determined by each answer's key and correctness."""
 _OF_COMPLETION = frozenset({"latency", "refused"})
 """Metrics that no grader gives."""
 _DRAWS = 16
-"""Orders of the pool that are looked at for the votes."""
+"""Number of random orders of the pool for votes."""
 _PARTS = 3
-"""Parts of the pool that an opaque grader is shown for one n."""
+"""Number of subsets of the pool graded per n by an opaque grader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,18 +234,18 @@ class Sample:
 
     text: str
     tokens: int
-    """Billed for it: exact where that is known, else its share."""
+    """Billed tokens: exact if known, else its share."""
     exact: bool
-    """Whether ``tokens`` is exact, and the answer ended by itself or with as many tokens as it was allowed."""
+    """Whether ``tokens`` is exact, and the answer ended naturally or exactly at its limit."""
     answer: Answer | None = None
-    """As read; None where the grader only judges all answers together."""
+    """As read by the grader; None if it judges all answers together."""
     usd: Decimal = Decimal(0)
-    """Of a task's run."""
+    """USD of a task's run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """A grader seen from the pool."""
+    """Applies a grader to samples of the pool."""
 
     grader: Grader
     metric: str
@@ -254,7 +254,7 @@ class Scorer:
 
     @property
     def by_answer(self) -> bool:
-        """Whether answers are judged one by one and elected by equality, so that a vote needs no grader."""
+        """Whether answers are judged separately and elected by equality, so that a vote needs no grader."""
         return self.grader.reads_answers and self.metric in VOTED and self.grader.vote == "equivalence"
 
     async def read(self, choices: Sequence[Choice], lengths: Sequence[int], row: Row, ask: Ask) -> tuple[Sample, ...]:
@@ -273,9 +273,9 @@ class Scorer:
     async def scores(
         self, samples: Sequence[Sample], counts: Sequence[int], row: Row, draw: random.Random, ask: Ask
     ) -> dict[int, float]:
-        """For every n of ``counts`` that the samples allow: the metric's mean over draws of n of them.
+        """For every n of ``counts`` that the samples allow: the metric's mean over subsets of n.
 
-        A grader that judges all answers together is asked for the smallest and the largest such n alone.
+        A grader that judges all answers together is used only for the smallest and largest such n.
         """
         if self.by_answer:
             return voted(samples, counts, self.metric, draw)
@@ -312,9 +312,9 @@ class Scorer:
         return float(metrics[self.metric])
 
     def cut(self, samples: Sequence[Sample], limit: int) -> float | None:
-        """The metric of one answer of at most ``limit`` tokens: a longer one would have been cut, and is worth nothing.
+        """The metric of one answer of at most ``limit`` tokens; a longer one would be truncated, and counts as 0.
 
-        None where no answer's length is known exactly.
+        None if no answer's length is known exactly.
         """
         known = [sample for sample in samples if sample.exact]
         if not known or not self.by_answer:
@@ -327,9 +327,9 @@ def _right(sample: Sample) -> bool:
 
 
 def voted(samples: Sequence[Sample], counts: Sequence[int], metric: str, draw: random.Random) -> dict[int, float]:
-    """The mean of a voted metric over draws without replacement, for every n that the samples allow.
+    """Mean of a voted metric over subsets, for every n that the samples allow.
 
-    ``success`` and ``expected_success`` are exact; the vote is averaged over some orders of the pool.
+    ``success`` and ``expected_success`` are exact; the vote is averaged over random orders of the pool.
     """
     size = len(samples)
     fitting = [n for n in counts if n <= size]
@@ -338,7 +338,7 @@ def voted(samples: Sequence[Sample], counts: Sequence[int], metric: str, draw: r
         return {n: _counted(metric, size, right, n) for n in fitting}
     keys = [None if sample.answer is None else sample.answer.key for sample in samples]
     wins = [_right(sample) for sample in samples]
-    if len(set(keys)) == 1:  # all alike: nothing to draw
+    if len(set(keys)) == 1:  # all equal: no sampling needed
         return dict.fromkeys(fitting, float(wins[0]))
     totals = dict.fromkeys(fitting, 0.0)
     for _ in range(_DRAWS):
@@ -349,7 +349,7 @@ def voted(samples: Sequence[Sample], counts: Sequence[int], metric: str, draw: r
 
 
 def _counted(metric: str, size: int, right: int, n: int) -> float:
-    """Expectation of a metric that depends on the number of right answers among n of the pool's (hypergeometric)."""
+    """Expectation of a metric of the number of correct answers among n of the pool (hypergeometric)."""
     ways = math.comb(size, n)
     if metric == "success":
         return 1 - math.comb(size - right, n) / ways
@@ -360,7 +360,7 @@ def _counted(metric: str, size: int, right: int, n: int) -> float:
 
 
 def _walk(keys: Sequence[str | None], wins: Sequence[bool], totals: dict[int, float]) -> None:
-    """Add up, at every n asked for, whether the elected one of the first n answers is right; ties go to the first."""
+    """Count, for every requested n, whether the elected one of the first n answers is correct; ties go to the first."""
     counts: dict[str, int] = {}
     first: dict[str, int] = {}
     leader: str | None = None

@@ -1,4 +1,4 @@
-"""Choose the winner, with an interval that holds after choosing."""
+"""Select the winner, with an interval that accounts for the selection."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ __all__ = ["Ranked", "by_belief", "cross_fitted", "front", "measured", "observed
 
 
 SAFE = 1.0
-"""Standard errors of its cost that a winner must be below the inference budget."""
+"""Standard errors that a winner's cost must be below the inference budget."""
 _ENOUGH = 10
-"""Rows that a winner must have been asked, where there are so many."""
+"""Minimum number of rows of a winner, if there are that many."""
 _ALIKE = 0.01
-"""Of the metric's standard deviation over rows: scores nearer than this cannot be told apart, and the cheapest wins."""
+"""Relative to the metric's standard deviation over rows: closer scores count as equal, and the cheapest wins."""
 _CONFIDENT = 0.5
-"""Standard errors of its distance from the best that a cheaper winner must be within: 69 % sure."""
+"""Standard errors of its distance from the best within which a cheaper winner must be: 69 % certain."""
 _CHEAPER = 0.05
-"""Part of its cost that the next of the front must save."""
+"""Fraction of cost that the next point of the front must save."""
 _FOLDS = 5
 _Z = 2.25
-"""Errors on each side of a claim: the folds' winners differ, so that 1.96 held the truth in 89 % of simulated searches."""
+"""Standard errors on each side of an interval: as the folds' winners differ, 1.96 covered 89 % in simulated searches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate and what its score is believed to be."""
+    """A candidate and the posterior of its score."""
 
     candidate: Candidate
     score: float
@@ -46,9 +46,9 @@ class Ranked:
 
 
 def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset()) -> list[Ranked]:
-    """Candidates that may win, the best first: within the inference budget by ``z`` errors, and asked enough rows.
+    """Possible winners, best first: within the inference budget by ``z`` errors, with enough rows.
 
-    Where none is so surely affordable, those that are probably.
+    If none is that certainly affordable, those that probably are.
     """
     enough = min(_ENOUGH, len(race.order))
     for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
@@ -59,7 +59,7 @@ def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset
 
 
 def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
-    """Where cost is preferred, the cheapest first that is as good as the best, less what may be lost."""
+    """If cost is preferred: first the cheapest that is as good as the best, less the tolerance."""
     if race.within is None:
         return found
     belief = race.belief([one.candidate for one in found], without)
@@ -71,7 +71,7 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
 
 
 def front(race: Allocator) -> list[Ranked]:
-    """Candidates that none is both better and cheaper than, the best first: what each dollar buys."""
+    """The Pareto front of score and cost, best first."""
     found: list[Ranked] = []
     for one in sorted(
         by_belief(race, race.candidates(SAFE, asked=1)),  # what is cheap and not the best was asked few rows
@@ -84,9 +84,9 @@ def front(race: Allocator) -> list[Ranked]:
 
 
 def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:
-    """Fewer answers of the best arm go first where they did no worse on any row: its answers all say the same.
+    """Prefer fewer answers of the best arm if no row got worse, because all its answers agree.
 
-    Only rows that have as many answers as the best candidate's vote can show that; where they are few, belief decides.
+    Only rows with as many answers as the best candidate's vote can show that; if they are few, the posterior decides.
     """
     best = found[0].candidate
     rows = [row for row in sorted(best.entrant.asked) if row not in without]
@@ -104,7 +104,7 @@ def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int])
 
 
 def by_belief(race: Allocator, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:
-    """The best first; of those that cannot be told apart, the cheapest."""
+    """Best first; of indistinguishable ones, the cheapest."""
     if not candidates:
         return []
     candidates = race.shortlist([*candidates])
@@ -121,7 +121,7 @@ def by_belief(race: Allocator, candidates: Sequence[Candidate], without: frozens
 
 
 def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> list[float]:
-    """The metric of each of the rows (places in the order) that the candidate's arm was asked with n answers or more."""
+    """The metric per row (position in the order) for rows with at least n answers of the candidate's arm."""
     found = []
     for row in rows:
         cell = race.pool.cell(candidate.entrant.arm, race.order[row])
@@ -135,13 +135,13 @@ def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> lis
 
 
 def observed(race: Allocator, candidate: Candidate) -> float | None:
-    """The mean of the metric over the rows that the candidate's arm was asked."""
+    """Mean of the metric over the rows of the candidate's arm."""
     scores = scores_of(race, candidate, sorted(candidate.entrant.asked))
     return statistics.fmean(scores) if scores else None
 
 
 def measured(scores: Sequence[float]) -> Measured | None:
-    """A mean with its 95 % interval; None of nothing."""
+    """A mean with its 95 % interval; None without values."""
     if not scores:
         return None
     yes_no = all(score in (0.0, 1.0) for score in scores)
@@ -150,13 +150,13 @@ def measured(scores: Sequence[float]) -> Measured | None:
 
 
 def cross_fitted(race: Allocator, guarded: int) -> Measured | None:
-    """What the winner is going to score on the guard's rows, with a 95 % prediction interval.
+    """Predicted score of the winner on the guard's rows, with a 95 % prediction interval.
 
-    Each fifth of the rows is scored with the configuration that wins on the other four fifths (Stone 1974): the luck
-    that a winner was chosen for is not in it. The interval holds the luck of both sets of rows.
+    Each fifth of the rows is scored with the configuration that wins on the other four fifths (cross-validation, Stone
+    1974), which removes the selection bias. The interval includes the variance of both sets of rows.
 
     Args:
-        guarded: number of the guard's rows.
+        guarded: number of rows of the guard.
     """
     places = range(len(race.order))
     scores: list[float] = []
@@ -168,13 +168,13 @@ def cross_fitted(race: Allocator, guarded: int) -> Measured | None:
 
 
 def predicted(scores: Sequence[float], rows: int, scale: float) -> Measured | None:
-    """The mean of the scores, and where that of so many other rows is going to lie; None of nothing.
+    """Mean of the scores, with a prediction interval for the mean of ``rows`` other rows; None without scores.
 
-    To scores from 0 to 1 a row is added at each end (Laplace's rule): that all of twenty rows are right does not make
-    all of the next twenty right.
+    For scores from 0 to 1 a row is added at each end (Laplace's rule): twenty correct rows of twenty do not guarantee the
+    next twenty.
 
     Args:
-        scale: variance of the metric over rows, as known from elsewhere.
+        scale: prior variance of the metric over rows.
     """
     if not scores:
         return None

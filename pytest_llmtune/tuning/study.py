@@ -57,7 +57,7 @@ __all__ = ["INTERRUPTED", "Study", "best_so_far", "check_payable", "nothing_yet"
 
 
 def nothing_yet(search: Search, log: StudyLog) -> str:
-    """What is told after Ctrl-C where there is nothing to choose from."""
+    """Message after Ctrl-C if there is nothing to choose from."""
     paid = _paid_now(search.ledger.spent - search.ledger.uncertain, log)
     kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
     return (
@@ -67,7 +67,7 @@ def nothing_yet(search: Search, log: StudyLog) -> str:
 
 
 def best_so_far(suite: Suite, study: Study) -> str:
-    """What is told after Ctrl-C where the best has not answered all rows that the guard needs."""
+    """Message after Ctrl-C if the best has not answered all rows of the guard."""
     score = study.summary.tuning
     value = f"{suite.metric} {number(score.value)} on the tuning rows" if score else "not judged yet"
     cost = f", about {per_thousand(study.cost)}" if study.cost else ""
@@ -106,40 +106,40 @@ def why_none(search: Search) -> str:
 
 _RUNNERS_UP = 50
 INTERRUPTED = "interrupted"
-"""What ended a search, where Ctrl-C did."""
+"""``stopped_by`` of a search ended by Ctrl-C."""
 _KEPT = "the search was interrupted; the best so far was taken. What was answered is kept: pytest --llm-tune goes on"
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A configuration that might have won."""
+    """A runner-up."""
 
     config: Config
     trial: int
     """Its number."""
     scores: tuple[float, ...]
-    """On the rows that the search saw."""
+    """Scores on the tuning rows."""
     cost: float | None
-    """USD per instance, as estimated."""
+    """Estimated USD per instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a search found."""
+    """Result of a search."""
 
     winner: Config
     summary: StudySummary
     cost: float | None = None
-    """USD per instance of the winner, as estimated."""
+    """Estimated USD per instance of the winner."""
     others: tuple[Contender, ...] = ()
-    """The best first, should the winner turn out to be over the inference budget."""
+    """Runners-up, best first, in case the winner exceeds the inference budget."""
     notes: tuple[str, ...] = ()
     paid: Decimal = Decimal(0)
-    """USD, by this run; ``summary.spent`` is what the study cost in all its runs."""
+    """USD paid by this run; ``summary.spent`` is the cost of the study over all its runs."""
 
     @property
     def trials(self) -> tuple[TrialSummary, ...]:
-        """All of them, in the order in which they were begun."""
+        """All trials, in order of start."""
         return self.summary.trials
 
     @property
@@ -148,7 +148,7 @@ class Study:
         return next(trial for trial in self.trials if trial.number == self.summary.winner)
 
     def won_by(self, other: Contender, why: str) -> Study:
-        """The study with another winner; what was claimed for the first does not hold for it."""
+        """The study with another winner, without the first one's scores."""
         summary = replace(self.summary, winner=other.trial, tuning=measured(other.scores), heldout=None)
         return replace(self, winner=other.config, cost=other.cost, summary=summary, notes=(*self.notes, why))
 
@@ -168,17 +168,17 @@ async def tune(
 ) -> Study:
     """Search the suite's space on the split's tuning rows.
 
-    Of the test rows only the prompts are looked at: their lengths are a part of what the guard will cost.
+    Of the test rows only the prompts are used: their lengths are part of the guard's cost.
 
     Args:
-        source: asks and pays; what it spends is reserved in ``ledger``, whose limit is the optimization budget.
-        log: what a killed run of the same study paid for.
-        lender: has answers of other searches.
+        source: sends requests; its spending is reserved in ``ledger``, whose limit is the optimization budget.
+        log: payments of a killed run of the same study.
+        lender: answers of other searches.
 
     Raises:
         LLMTuneError: no configuration is within the inference budget, or none could be judged.
         EndpointError: no request of a model can succeed.
-        CancelledError: with what to tell of it, where no configuration could be chosen yet; else the best so far is.
+        CancelledError: with a message, if no configuration can be chosen yet; otherwise the best so far is returned.
     """
     log = log or StudyLog()
     ledger.spent += log.spent_earlier
@@ -202,18 +202,18 @@ async def tune(
 
 
 def _paid_now(spent: Decimal, log: StudyLog) -> Decimal:
-    """USD of this run alone; answers of an earlier one that this run did not need are not paid back."""
+    """USD of this run only; unused answers of an earlier run are not refunded."""
     return max(Decimal(0), spent - log.spent_earlier)
 
 
 async def _searched(search: Search, written: PromptRounds | None, log: StudyLog) -> str:
-    """Race and settle; returns what ended it."""
+    """Run the search and confirm costs; returns what ended it."""
     try:
         stopped_by = await search.run()
         if written is not None:
             stopped_by = await written.run(stopped_by)
         if search.aside and not await prepare(search):
-            stopped_by = await search.go_on()  # with the dollars that no cascade needs
+            stopped_by = await search.go_on()  # with the budget that no cascade needs
         await settle(search)
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
@@ -231,7 +231,7 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
         best.sort(key=lambda one: one.candidate.entrant.arm.template.fingerprint in written.written)
     if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
         best.sort(key=lambda one: search.for_guard(one.candidate) > left)
-    less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # given up early, yet perhaps cheap
+    less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # abandoned early, but perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     summary = _summary(search, written, best, stopped_by, split)
@@ -244,7 +244,7 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
 def _with_cascade(
     search: Search, summary: StudySummary, cascade: Cascade, others: tuple[Contender, ...], split: Split
 ) -> Study:
-    """The study won by a cascade, which is a trial of its own that cost nothing more."""
+    """The study with a cascade as the winner, a separate trial without extra cost."""
     number = len(summary.trials) + 1
     score = measured([cascade.scores[row] for row in sorted(cascade.scores)])
     cost = Decimal(f"{cascade.cost.mean:.8g}")
@@ -261,14 +261,14 @@ def _with_cascade(
 
 
 def _go_on(search: Search) -> None:
-    """After Ctrl-C: what was answered and not yet added up counts, and the task is no longer being cancelled."""
+    """After Ctrl-C: count the answers so far, and clear the task's cancellation."""
     search.spent = max(search.spent, search.ledger.spent - search.ledger.uncertain)
     if (task := asyncio.current_task()) is not None:
         task.uncancel()
 
 
 def _write(log: StudyLog, summary: StudySummary) -> None:
-    """The trials, and that it is finished, where it is."""
+    """Log the trials, and the end of the search, if complete."""
     for trial in summary.trials:
         score = None if trial.score is None else trial.score.value
         log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
@@ -358,7 +358,7 @@ def _summary(
 
 
 def _no_cascade(suite: Suite, race: Allocator) -> str | None:
-    """Why ``cascade=True`` cannot lead to one."""
+    """Why ``cascade=True`` has no effect; None if it has."""
     if not suite.cascade or may_cascade(suite, race):
         return None
     return (
@@ -377,7 +377,7 @@ def _unmet(race: Allocator, winner: Candidate) -> str | None:
 
 
 def _unseen(search: Search) -> str | None:
-    """Where the money or ``num_samples`` did not reach every model with every prompt."""
+    """Note if the budget or ``num_samples`` did not cover every model with every prompt."""
     pairs = len(search.suite.space.models) * len(search.suite.space.templates)
     if not search.unseen:
         return None
@@ -385,7 +385,7 @@ def _unseen(search: Search) -> str | None:
 
 
 def _other_statistic(suite: Suite) -> str | None:
-    """What is to be said where the suite's own score is no mean: beliefs about configurations are beliefs about means."""
+    """Note if the suite's score is not a mean, because the search compares means."""
     if suite.aggregator is mean:
         return None
     own = qualified_name(suite.aggregate) if callable(suite.aggregate) else suite.aggregate
@@ -418,7 +418,7 @@ def _trial(search: Search, entrant: Trial, found: Ranked | None) -> TrialSummary
 
 
 def study_digest(suite: Suite, split: Split, grader: Grader) -> str:
-    """What makes two searches the same: they would ask the same, in the same order."""
+    """Hash that identifies a search: equal ones send the same requests in the same order."""
     rows = [example.id for example in split.tune], [example.id for example in split.test]
     figures = (suite.metric, suite.mode, suite.seed, suite.num_samples)
     budgets = (str(suite.inference_budget), str(suite.optimization_budget))
@@ -427,7 +427,7 @@ def study_digest(suite: Suite, split: Split, grader: Grader) -> str:
 
 
 def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook) -> None:
-    """Every model that will be asked has a price, judges and baselines included, and the grader gives the tuned metric.
+    """Check that every model, including judges and baselines, has a price, and that the grader gives the tuned metric.
 
     Raises:
         SuiteError: one of these is missing.

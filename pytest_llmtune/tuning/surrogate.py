@@ -32,15 +32,15 @@ class Points:
     """Configurations as numbers, one row each."""
 
     cell: Integers
-    """(points, categories): category 0 is the model, the others prompt, stop, ...; -1 where it has none."""
+    """(points, categories): category 0 is the model, then prompt, stop, ...; -1 if absent."""
     heat: Array
-    """(points, numbers): continuous parameters scaled to 0..1; NaN where a configuration has none."""
+    """(points, parameters): continuous parameters scaled to 0..1; NaN if absent."""
     depth: Array
     """(points,): log2 of the number of answers."""
     arm: Integers
-    """(points,): equal where samples are shared."""
+    """(points,): equal if samples are shared."""
     cost: Array
-    """(points,): log2 of USD per instance, from any origin."""
+    """(points,): log2 of USD per instance, up to a constant."""
 
     def take(self, index: Integers) -> Points:
         return Points(self.cell[index], self.heat[index], self.depth[index], self.arm[index], self.cost[index])
@@ -54,13 +54,13 @@ class Scored:
     """Means of the metric over blocks of rows."""
 
     points: Points
-    """One for every configuration and block that was scored."""
+    """One per scored configuration and block."""
     block: Integers
-    """(points,): which block."""
+    """(points,): block number."""
     rows: Array
-    """(points,): number of rows of the block that were scored."""
+    """(points,): number of scored rows of the block."""
     repeats: Array
-    """(points,): independent draws that a row's score is the mean of: samples / n."""
+    """(points,): number of independent samples averaged per row: samples / n."""
     mean: Array
     """(points,)"""
 
@@ -72,33 +72,33 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Variances as shares of the variance of the metric over rows; how they were chosen: docs/decisions/0028."""
+    """Variances relative to the metric's variance over rows; how they were chosen: docs/decisions/0028."""
 
     level: float = 2.0
     slope: float = 0.2
-    """Expected gain for a doubling of the cost, in standard deviations of the metric over rows."""
+    """Expected gain per doubling of the cost, in standard deviations of the metric over rows."""
     slope_spread: float = 0.05
-    """Its standard deviation."""
+    """Standard deviation of ``slope``."""
     model: float = 0.03
     part: float = 0.01
-    """Of each other category by itself, over all models."""
+    """Each other category by itself, over all models."""
     cell: float = 0.01
-    """Of a combination of categories."""
+    """A combination of categories."""
     heat: float = 0.003
     reach: float = 0.35
-    """Of a likeness in a continuous parameter, on its 0..1 scale."""
+    """Length scale of continuous parameters, on 0..1."""
     depth: float = 0.01
-    """Of one doubling of ``n``, over all models; as much again for each cell."""
+    """One doubling of ``n``, over all models; as much again per cell."""
     row: float = 0.35
     row_model: float = 0.15
     row_cell: float = 0.15
     row_arm: float = 0.1
     noise: float = 0.30
-    """Of one answer; of the vote of n answers by the root of n smaller."""
+    """Noise of one answer; that of a vote of n answers is smaller by the square root of n."""
 
     @property
     def own(self) -> float:
-        """Variance of a configuration's true score that the model alone does not tell."""
+        """Variance of a configuration's true score given the model."""
         return self.part + self.cell + self.heat + self.depth
 
     @property
@@ -123,7 +123,7 @@ class Kernel:
         return found
 
     def covariance(self, seen: Scored) -> Array:
-        """Of observations, sampling noise included, in units of the variance of the metric over rows."""
+        """Covariance of observations, including sampling noise, in units of the metric's variance over rows."""
         points = seen.points
         together = seen.block[:, None] == seen.block[None, :]
         share = together / np.maximum(seen.rows[:, None], seen.rows[None, :])
@@ -132,7 +132,7 @@ class Kernel:
         return found
 
     def luck(self, a: Points, b: Points) -> Array:
-        """Covariance of two scores on the same single row beside that of ``signal``, sampling noise left out."""
+        """Additional covariance of two scores on the same row, without sampling noise."""
         model, _, cell = _alike(a.cell, b.cell)
         arm = a.arm[:, None] == b.arm[None, :]
         alike = np.exp(-np.abs(a.depth[:, None] - b.depth[None, :]) / 3)
@@ -142,7 +142,7 @@ class Kernel:
 
 
 def _alike(a: Integers, b: Integers) -> tuple[NDArray[np.bool_], Integers, NDArray[np.bool_]]:
-    """Each (len(a), len(b)): whether the models are the same, how many other categories are, and whether all are."""
+    """Each (len(a), len(b)): whether models are equal, number of other equal categories, and whether all are equal."""
     model = a[:, 0][:, None] == b[:, 0][None, :]
     parts, cell = np.zeros(model.shape, dtype=np.int64), model.copy()
     for category in range(1, a.shape[1]):
@@ -153,7 +153,7 @@ def _alike(a: Integers, b: Integers) -> tuple[NDArray[np.bool_], Integers, NDArr
 
 
 def _near(a: Array, b: Array, reach: float) -> Array:
-    """Likeness in the continuous parameters, from 0 to 1."""
+    """Similarity of the continuous parameters, from 0 to 1."""
     squares = np.zeros((len(a), len(b)))
     for axis in range(a.shape[1]):
         own, other = a[:, axis], b[:, axis]
@@ -170,7 +170,7 @@ def _near(a: Array, b: Array, reach: float) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Joint normal belief of the true scores of some configurations, in the metric's own unit."""
+    """Joint normal posterior of the true scores of configurations, in the metric's unit."""
 
     mean: Array
     covariance: Array
@@ -183,14 +183,14 @@ class Posterior:
         return Posterior(self.mean[index], self.covariance[np.ix_(index, index)])
 
     def behind(self, errors: float) -> Array:
-        """How far each lies behind the best mean, less so many standard errors of that distance: above 0, it is beaten."""
+        """Distance of each from the best mean, less ``errors`` standard errors of the distance: above 0, it is worse."""
         best = int(np.argmax(self.mean))
         variance = np.diag(self.covariance) + self.covariance[best, best] - 2 * self.covariance[best]
         found: Array = self.mean[best] - self.mean - errors * np.sqrt(np.maximum(variance, 0.0))
         return found
 
     def draws(self, count: int, chance: np.random.Generator) -> Array:
-        """(count, configurations): scores as they may be."""
+        """(count, configurations): samples of scores."""
         jitter = 1e-9 * max(1e-12, float(np.trace(self.covariance))) + 1e-12
         root = np.linalg.cholesky(self.covariance + jitter * np.eye(len(self.mean)))
         drawn: Array = self.mean + chance.standard_normal((count, len(self.mean))) @ root.T
@@ -199,20 +199,20 @@ class Posterior:
 
 @dataclass(frozen=True, slots=True)
 class Surrogate:
-    """Observations with a kernel, ready to be asked about other points."""
+    """A Gaussian process conditioned on observations."""
 
     points: Points
     kernel: Kernel
     scale: float
     middle: float
     inverse: Array
-    """Of the observations' covariance, in units of ``scale``."""
+    """Inverse of the observations' covariance, in units of ``scale``."""
     weights: Array
     """``inverse`` applied to the observations, in the metric's unit."""
 
     @classmethod
     def of(cls, seen: Scored, scale: float, kernel: Kernel) -> Surrogate:
-        """Condition on what was seen.
+        """Condition on observations.
 
         Args:
             scale: variance of the metric over rows.
@@ -247,21 +247,21 @@ def posterior_of(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> 
 
 
 _SPREADS = (0.05, 0.15, 0.4)
-"""Standard deviations that the slope may have: from what holds for most families of models to no idea."""
+"""Candidate standard deviations of the slope: from typical model families to uninformative."""
 _STRENGTHS = (1.0, 3.0, 9.0)
-"""Factors of the variances between models, prompts and cells."""
+"""Candidate factors of the variances between models, prompts and cells."""
 _NOISES = (1.0, 0.25, 0.05)
-"""Factors of the variance of one answer to a row: 0 or 1 by chance, or a score that hardly differs between answers."""
+"""Candidate factors of the variance of one answer: random 0 or 1, or a score that hardly varies between answers."""
 _PENALTY = 5.0
-"""Log likelihood that one step away from the usual kernel must gain."""
+"""Log likelihood that each step from the default kernel must gain."""
 _FITTED = 400
-"""Observations that a kernel is fitted to, at most."""
+"""Maximum number of observations for fitting a kernel."""
 
 
 def learned(seen: Scored, scale: float) -> Kernel:
-    """The kernel whose slope, strengths and noise make the observations most likely, chosen one after the other.
+    """The kernel whose slope, strengths and noise maximise the likelihood of the observations, one after the other.
 
-    Marginal likelihood (Rasmussen and Williams 2006, section 5.4) over a few values, less a penalty for what is unusual.
+    Marginal likelihood (Rasmussen and Williams 2006, section 5.4) over a few values, with a penalty for unusual ones.
     """
     step = -(-len(seen.mean) // _FITTED)
     seen = seen.take(np.arange(0, len(seen.mean), step))
@@ -304,12 +304,12 @@ _NONE = float("nan")
 
 @dataclass(slots=True)
 class Encoder:
-    """Every arm of one space gets vectors of equal lengths."""
+    """Encodes the arms of a space as vectors of equal length."""
 
     space: Space
     ranges: dict[str, Range] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
-    """Parameters that are chosen from a list, or sent by some models only."""
+    """Parameters chosen from a list, or sent to some models only."""
     _codes: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -331,7 +331,7 @@ class Encoder:
         return tuple(self._codes.setdefault(item, len(self._codes)) for item in named)
 
     def heat(self, arm: Arm) -> tuple[float, ...]:
-        """Each continuous parameter, from 0 to 1; NaN where it is not sent, or not as a number."""
+        """Continuous parameters scaled to 0..1; NaN if not sent, or not a number."""
         return tuple(_scaled(domain, arm.params.get(name)) for name, domain in self.ranges.items())
 
 

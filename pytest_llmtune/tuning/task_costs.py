@@ -1,4 +1,4 @@
-"""What a configuration of a task costs per instance: the USD of its runs, by row."""
+"""Cost per instance of a task's configuration, from the USD of its runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SCALE = 1e6
 
 @dataclass(slots=True)
 class TaskCosts(Costs):
-    """As ``Costs``; in place of an answer's length stands what a run cost, and nothing is known of prompts."""
+    """Like ``Costs``, with the cost of a run instead of an answer's length, and without prompts."""
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
-        """Cost on the rows to be judged; None where nothing is known of the model."""
+        """Estimated cost on the target rows; None if nothing is known about the model."""
         runs = self._lengths_of(arm, limit)
         if runs is None:
             return None
@@ -33,7 +33,7 @@ class TaskCosts(Costs):
         return 0.0
 
     def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:  # noqa: ARG002
-        """Millionths of a USD of a run, what grading it took included."""
+        """Cost of a run, including grading, in millionths of a USD."""
         cell = self.pool.cells[key, row]
         return _SCALE * (float(sum(sample.usd for sample in cell.samples)) / len(cell.samples) + cell.extra)
 

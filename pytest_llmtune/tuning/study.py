@@ -88,8 +88,9 @@ def why_none(search: Search) -> str:
             what = f"the optimization budget of {suite.optimization_budget:f} USD"
         arms = (entrant.arm for entrant in race.entrants)
         least = min((race.pool.worst(arm, race.order[0], arm.family.counts[0]) for arm in arms), default=Decimal(0))
+        once = f"one request at its worst, {least:.6f} USD" if least else "the first call of a run at its worst"
         return (
-            f"{suite.name}: {what} does not pay for one request at its worst, {least:.6f} USD; raise it: "
+            f"{suite.name}: {what} does not pay for {once}; raise it: "
             f"{search.bound}=..., or allow shorter answers: max_tokens=..."
         )
     if all(entrant.out == "failed" for entrant in search.trials):

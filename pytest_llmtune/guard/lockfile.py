@@ -169,11 +169,11 @@ class StudySummary:
 class RecordedAnswers:
     """When the answers of a baseline were given, and by which models."""
 
-    first: str | None
+    first: str | None = None
     """The day of the oldest, ``YYYY-MM-DD``; None if the recording does not say."""
-    last: str | None
+    last: str | None = None
     """The day of the newest."""
-    models: tuple[str, ...]
+    models: tuple[str, ...] = ()
     """As the responses name them, such as ``gpt-4o-mini-2024-07-18``."""
 
     @classmethod

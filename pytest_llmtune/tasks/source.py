@@ -367,7 +367,8 @@ class _Store:
             if self.journal is not None:
                 self.journal(name, 0, usd)
             if self.cache is not None:
-                self.cache.remember(name, {**interaction.to_plain(), "llmtune": {"latency": interaction.latency}})
+                facts = {"latency": interaction.latency, "recorded": interaction.recorded}
+                self.cache.remember(name, {**interaction.to_plain(), "llmtune": facts})
 
 
 @dataclass(eq=False)

@@ -110,6 +110,16 @@ def test_the_report_folds_the_trace_and_names_the_first_call_that_differs(three_
     assert "2 calls, $0.000" in page
 
 
+def test_what_the_search_paid_for_keeps_its_day(project: Project) -> None:
+    """The winner's rows are those of the search: all calls come from the cache, and the recording says when they were answered."""
+    project.write_task(DESK)
+    project.write_data([{"question": f"What is {a} plus 1?", "answer": str(a + 1)} for a in range(3)])
+    project.write_suite("", suite=SUITE.replace("tune_size=2,", "").replace("test_size=4,", ""))
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    assert re.search(r"recording: .*first: '?20", project.lock)
+    project.run().assert_outcomes(passed=1)
+
+
 def test_a_run_may_return_an_outcome_or_json_and_raise(three_of_four: Project) -> None:
     """Its text is graded, what JSON can say too; an exception is told with its last line, in a row of others."""
     project = three_of_four

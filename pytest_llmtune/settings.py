@@ -80,6 +80,8 @@ class Settings:
     """Seconds for all requests of one suite in a run."""
     max_spend: Decimal | None = None
     """Limit in USD for the whole run, in every paid mode."""
+    stop_early: float | None = None
+    """With ``--llm-live``, stop asking once the verdict is decided with this probability of error."""
     prices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Model name to USD per 1M tokens (``input``, ``output``, ``cached_input``, ``cache_write``), from the ini file."""
     redact: tuple[str, ...] = ()

@@ -343,19 +343,22 @@ async def evaluate(
     aggregate: Aggregate = mean,
     on_result: Callable[[int, ExampleResult, Decimal], None] | None = None,
     requests: Iterable[CompletionRequest] | None = None,
+    over: Callable[[], bool] | None = None,
 ) -> Evaluation:
     """Complete and grade every example, with ``concurrency`` examples in flight.
 
     Args:
         on_result: called with (number done, result, USD spent so far) as each example finishes.
         requests: one per example, if these are only some of the rows; default: ``requests_of`` the examples.
+        over: whether no further example needs to be asked; the evaluation is then of those that were.
 
     Raises:
         EndpointError: no request can succeed (wrong key, unknown model).
         BudgetExhaustedError: the next request might exceed a budget.
         StaleRecordingError: in replay, an example has no recording.
     """
-    results: dict[int, ExampleResult] | SpilledResults = SpilledResults(examples) if len(examples) > _MANY else {}
+    spilled = len(examples) > _MANY and over is None
+    results: dict[int, ExampleResult] | SpilledResults = SpilledResults(examples) if spilled else {}
     asked = requests_of(config, examples) if requests is None else requests
     todo = enumerate(zip(examples, asked, strict=True))
     paid, done = Decimal(0), 0
@@ -368,9 +371,11 @@ async def evaluate(
             paid, done = paid + meter.paid, done + 1
             if on_result is not None:
                 on_result(done, result, paid)
+            if over is not None and over():
+                return
 
     await all_of(work() for _ in range(min(concurrency, len(examples))))
-    found = results if isinstance(results, SpilledResults) else [results[index] for index in range(len(examples))]
+    found = results if isinstance(results, SpilledResults) else [results[index] for index in sorted(results)]
     return evaluation_of(config.to_lock(), found, paid=paid, aggregate=aggregate)
 
 

@@ -7,6 +7,7 @@ import statistics
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.stats import minimum_detectable_drop
 from pytest_llmtune._util.text import apart, counted, dollars, number
 from pytest_llmtune.errors import SuiteError
@@ -63,6 +64,7 @@ def judge(
     fresh: bool = False,
     prices: Mapping[str, Mapping[str, Decimal]] | None = None,
     accepted: bool = False,
+    decided: Mapping[str, bool] | None = None,
 ) -> Verdict:
     """Judge an evaluation by its criteria.
 
@@ -75,6 +77,7 @@ def judge(
         fresh: whether answers are new if the baseline does not tell which answers it had.
         prices: today's prices, as in the baseline, to explain a higher cost.
         accepted: today's result becomes the baseline; the old baseline is shown, but does not gate.
+        decided: gates whose outcome on all rows is decided, where only some were asked.
 
     Raises:
         SuiteError: a gate names a metric that the grader does not return.
@@ -104,6 +107,11 @@ def judge(
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
     if baseline and comparison and criteria.judges_cost and not accepted:
         gates += _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
+    for place, gate in enumerate(gates):
+        if decided and gate.name in decided:
+            passed = decided[gate.name]
+            sentence = f"{gate.sentence}; on all rows it {'passes' if passed else 'fails'}"
+            gates[place] = replace(gate, passed=passed, conclusive=True, sentence=sentence)
     if criteria.judges_drops and all(gate.passed for gate in gates) and (worst := _worst(evaluation, criteria)):
         gates.append(worst)
     unknown = _unknown_gate(evaluation, criteria)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.agreement import held_to_agreement
 from pytest_llmtune.guard.gates import judge, unjudged
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.lockfile import Lock
     from pytest_llmtune.guard.rows import RowColumns
+    from pytest_llmtune.guard.sequential import EarlyStop
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation, ShardFacts
@@ -91,25 +92,38 @@ def report_of(
     compared: tuple[Compared, ...] = (),
     shard: ShardFacts | None = None,
     accepted: bool = False,
+    early: EarlyStop | None = None,
 ) -> SuiteReport:
     """Judge an evaluation by the suite's criteria and the baseline; a shard's is not judged.
 
     Args:
         config: the evaluated configuration.
         accepted: the baseline is being replaced; it is shown, but does not gate.
+        early: what ended a live run before all rows were asked; the baseline is then held against those that were.
     """
     suite, place = run.suite, run.place
     criteria = criteria_of(suite, reused=run.split.reused)
     columns = run.columns(config)
     if shard is None:
+        rows, held = run.split.test, baseline
+        if early is not None and evaluation is not None:
+            notes = (*notes, early.note)
+            if early.ended:
+                evaluation = replace(
+                    evaluation, results=sorted(evaluation.results, key=lambda each: each.example.index)
+                )
+                rows = tuple(result.example for result in evaluation.results)
+                pairs = match(run.split.test, baseline, columns.key).pairs
+                held = replace(baseline, examples=tuple(pairs[row.id] for row in rows if row.id in pairs))
         verdict = judge(
             evaluation,
             criteria,
-            baseline,
+            held,
             stale=stale,
             notes=(*notes, *_left_out(run.split)),
             aggregate=suite.aggregator,
-            population=match(run.split.test, baseline, columns.key),
+            population=match(rows, held, columns.key),
+            decided=early.decided if early is not None and early.ended else {},
             columns=columns,
             fresh=run.settings.mode in (Mode.LIVE, Mode.RECORD_ALL),
             prices=run.prices_now(config),

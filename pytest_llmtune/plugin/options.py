@@ -240,6 +240,13 @@ OPTIONS = (
     ),
     Option("source", plugin_of("sources"), "what answers requests instead of HTTP, by its entry point", "NAME"),
     Option("max-spend", dollars, "limit in USD for the whole run, in every paid mode", "USD"),
+    Option(
+        "stop-early",
+        number(float, "error probability", 0.5),
+        "with --llm-live: ask rows in random order, and stop once the verdict on all rows is decided; it would be another one "
+        "with this probability at most, such as 0.05",
+        "ERROR",
+    ),
     Option("prices", prices, "USD per 1M tokens, one model per line: MODEL input=USD output=USD", "LINES", many=True),
     Option(
         "redact",
@@ -393,6 +400,10 @@ def _check_shards(config: pytest.Config, mode: Mode) -> None:
     given = [name for name in ("shard", "merge") if value_of(name, config) is not None]
     if given and mode.option and (given[0] == "merge" or mode.value != "live"):
         given.append(mode.option.removeprefix("--llm-"))
+    if value_of("shard", config) is not None and value_of("stop-early", config) is not None:
+        raise pytest.UsageError(
+            "--llm-shard and --llm-stop-early cannot be combined: a shard does not know the others' rows"
+        )
     if len(given) > 1:
         raise pytest.UsageError(
             f"--llm-{given[0]} and --llm-{given[1]} cannot be combined: a shard is replayed, or asked with --llm-live; "

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
+    from pytest_llmtune.guard.sequential import EarlyStop
     from pytest_llmtune.guard.shards import Shards
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
@@ -77,6 +78,8 @@ class SuiteRun:
     """Registers a callback for the end of the run."""
     others: Callable[[], Collection[str]] = field(default=tuple)
     """Returns the names of all suites of the run."""
+    _early: EarlyStop | None = None
+    """With ``--llm-stop-early``, what decides when a live run is over."""
     _misses: dict[str, Miss] = field(default_factory=dict)
     """For a task: unrecorded calls by row."""
 
@@ -247,6 +250,8 @@ class SuiteRun:
         missing, detail = rows.missing(recording) if mode.replays else (0, "")
         stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # do not pay for a void verdict
+        if mode is Mode.LIVE and self.settings.stop_early is not None:
+            rows = self._until_decided(rows, lock, self.settings.stop_early)
         evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
         if self._misses:  # for a task, known only after its runs
             evaluation, missing, detail = None, len(self._misses), next(iter(self._misses.values())).detail
@@ -267,7 +272,22 @@ class SuiteRun:
         if mode is Mode.MIGRATE and evaluation is not None and not stale:
             return self._migrated(config, evaluation, lock, facts)
         notes = () if stale else locked.notes(now, lock)
-        return report_of(self, evaluation, lock, facts, config=config, stale=stale, notes=notes, shard=shard)
+        return report_of(
+            self, evaluation, lock, facts, config=config, stale=stale, notes=notes, shard=shard, early=self._early
+        )
+
+    def _until_decided(self, rows: RequestPlan, lock: Lock, error: float) -> RequestPlan:
+        """The rows in random order, asked until the verdict on all of them is decided."""
+        from pytest_llmtune.guard.sequential import EarlyStop
+        from pytest_llmtune.guard.verdict import criteria_of, match
+
+        population = match(rows.examples, lock, self.columns(rows.config).key)
+        criteria = criteria_of(self.suite, reused=self.split.reused)
+        self._early = EarlyStop.of(criteria, population, rows.examples, error, self.suite.seed)
+        if self.suite.aggregate != "mean":
+            self._early.why_not = "aggregate is not the mean"
+        place = {row: number for number, row in enumerate(self._early.order)}
+        return replace(rows, all=sorted(rows.all, key=lambda example: place.get(example.id, len(place))))
 
     def _migrated(self, config: Config, before: Evaluation, lock: Lock, facts: RecordingFacts | None) -> SuiteReport:
         """Other models against the recording; the cheapest that keeps the quality is locked, where that is wanted."""
@@ -418,7 +438,7 @@ class SuiteRun:
         self.prices.check(self.suite.space.models_of(rows.config))
         self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         try:
-            return await self.means.evaluate(rows, self.grader, source)
+            return await self.means.evaluate(rows, self.grader, source, self._early)
         finally:
             await source.aclose()
             self.listen(Finished(self.suite.name, self.own.spent))

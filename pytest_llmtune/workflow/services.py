@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.evaluation import Completer
+    from pytest_llmtune.guard.sequential import EarlyStop
     from pytest_llmtune.guard.staleness import RequestPlan
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording.housekeeping import RerecordSession
@@ -229,11 +230,15 @@ class SuiteServices:
         self.asked_of.append(source)
         return source
 
-    async def evaluate(self, rows: RequestPlan, grader: Grader, source: Completer) -> Evaluation:
+    async def evaluate(
+        self, rows: RequestPlan, grader: Grader, source: Completer, early: EarlyStop | None = None
+    ) -> Evaluation:
         """Evaluate a configuration over rows; raises as ``evaluation.evaluate``."""
         examples = rows.examples
 
-        def on_result(done: int, _: ExampleResult, paid: Decimal) -> None:
+        def on_result(done: int, result: ExampleResult, paid: Decimal) -> None:
+            if early is not None:
+                early.see(result)
             self.listen(Asked(self.suite.name, done, len(examples), paid))
 
         return await evaluate(
@@ -246,4 +251,5 @@ class SuiteServices:
             aggregate=self.suite.aggregator,
             on_result=on_result if self.settings.mode.online else None,
             requests=rows.requests(),
+            over=None if early is None else lambda: early.over,
         )

@@ -110,6 +110,34 @@ def test_the_report_folds_the_trace_and_names_the_first_call_that_differs(three_
     assert "2 calls, $0.000" in page
 
 
+def test_a_live_run_stops_once_it_is_decided(project: Project) -> None:
+    """A model that is always wrong is found out after a few of 40 rows; one that is as before needs more, and passes."""
+    project.write_task(DESK)
+    project.write_data(
+        [{"question": f"What is {a} plus {b}?", "answer": str(a + b)} for a in range(7) for b in range(6)]
+    )
+    declared = (
+        SUITE.replace("n=4", "n=1").replace("test_size=4", "test_size=40").replace("concurrency=1", "concurrency=2")
+    )
+    project.write_suite("min_success_vote=0.6,", suite=declared)
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    before, answer = project.server.count, project.server.answer
+    result = project.run("--llm-live", "--llm-stop-early=0.05")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*stopped early, after * of 40 rows: max_drop and min_success_vote would be judged*0.05*"]
+    )
+    asked = project.server.count - before
+    assert asked < 40 * 2
+    project.server.answer = lambda _: "999"
+    result = project.run("--llm-live", "--llm-stop-early=0.05")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*FAIL*on all rows it fails*"])
+    assert project.server.count - before - asked < 20 * 2
+    project.server.answer = answer
+    assert project.run("--llm-live", "--llm-stop-early=2").ret != 0
+
+
 def test_what_the_search_paid_for_keeps_its_day(project: Project) -> None:
     """The winner's rows are those of the search: all calls come from the cache, and the recording says when they were answered."""
     project.write_task(DESK)

@@ -122,16 +122,24 @@ def _holds(path: Path, lines: Iterable[bytes]) -> bool:
 
 
 def refuse_links(directories: Iterable[Path], root: Path) -> None:
-    """Check that nothing in these directories, which need not exist, is a symbolic link that leaves the project.
+    """Check that these directories, which need not exist, have no symbolic link that leaves the project, and no pipe or device.
 
     Raises:
-        SuiteError: a link leads out of the project, and out of the directory that contains it.
+        SuiteError: a link leads out of the project, and out of the directory that contains it; or what is no regular file.
     """
     for directory in directories:
         allowed = (root.resolve(), directory.parent.resolve())
         for path in (directory, *directory.rglob("*")):
-            if path.is_symlink() and not any(path.resolve().is_relative_to(parent) for parent in allowed):
-                raise SuiteError(f"{path} is a symbolic link that leads out of the project {root}; remove it")
+            try:
+                mode = path.lstat().st_mode
+            except OSError:
+                continue  # not there, or no longer
+            if stat.S_ISLNK(mode):
+                if not any(path.resolve().is_relative_to(parent) for parent in allowed):
+                    raise SuiteError(f"{path} is a symbolic link that leads out of the project {root}; remove it")
+                mode = path.resolve().stat().st_mode if path.exists() else stat.S_IFREG
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise SuiteError(f"{path} is not a regular file; remove it")
 
 
 _IN_MEMORY = 500_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 import threading
@@ -10,7 +11,8 @@ from subprocess import run
 
 import pytest
 
-from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.files import refuse_links, write_text
+from pytest_llmtune.errors import SuiteError
 
 
 def test_a_new_file_is_written_with_its_directory(tmp_path: Path) -> None:
@@ -104,3 +106,21 @@ def test_readers_see_the_old_or_the_new_text_only(tmp_path: Path) -> None:
         stop.set()
         thread.join()
     assert seen <= set(versions)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes as files")
+def test_no_pipe_and_no_way_out_is_taken_along(tmp_path: Path) -> None:
+    """Whatever a mode that pays reads or writes below .llmtune/: a log of spending, a state, the cache."""
+    kept = tmp_path / "project" / ".llmtune"
+    (kept / "anew").mkdir(parents=True)
+    (kept / "anew" / "a.txt").write_text("x")
+    (kept / "inside").symlink_to(kept / "anew" / "a.txt")
+    (kept / "gone").symlink_to(kept / "anew" / "b.txt")
+    refuse_links([kept, tmp_path / "none"], tmp_path / "project")
+    os.mkfifo(kept / "anew" / "pipe.txt")
+    with pytest.raises(SuiteError, match=r"pipe\.txt is not a regular file; remove it"):
+        refuse_links([kept], tmp_path / "project")
+    (kept / "anew" / "pipe.txt").unlink()
+    (kept / "null").symlink_to("/dev/null")
+    with pytest.raises(SuiteError, match="null is a symbolic link that leads out of the project"):
+        refuse_links([kept], tmp_path / "project")

@@ -545,9 +545,18 @@ class Session:
 
             shown = replace(run.report, nodeid=self.target(run.report.nodeid))
             text = terminal.failure(shown, width=self.width, color=False, verbosity=self.config.get_verbosity())
-            pytest.fail(text, pytrace=False)
+            pytest.fail(self.broken(text), pytrace=False)
 
     # -- reporting
+
+    def broken(self, text: str) -> str:
+        """Text for the user, whose lines a real terminal does not break within words; elsewhere as it is."""
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        if reporter is None or not getattr(reporter, "isatty", False):
+            return text
+        from pytest_llmtune.report.terminal import wrapped
+
+        return wrapped(text, self.width)
 
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Store a suite's report; an xdist worker sends it as text with the test's report."""
@@ -665,7 +674,7 @@ class Session:
 
             lines.append(f"report: {os.path.relpath(target_of(page), self.config.invocation_params.dir)}")
         lines.extend(f"ERROR: {problem}" for problem in self.unwritten)
-        return "\n".join(filter(None, lines))
+        return self.broken("\n".join(filter(None, lines)))
 
     def write_reports(self) -> bool:
         """Write the requested files; False if one could not be written, which the summary reports."""

@@ -12,7 +12,7 @@ from support.results import compared, evaluation, lock, report, result, scores
 from pytest_llmtune.guard.lockfile import Measured, StudySummary
 from pytest_llmtune.guard.result import RecordingFacts
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
-from pytest_llmtune.report.terminal import failure, spending, summary
+from pytest_llmtune.report.terminal import failure, spending, summary, wrapped
 
 FAILED = report(
     scores(1, 0, 1, 1, 1, None),
@@ -293,3 +293,13 @@ def test_a_baseline_over_other_rows_does_not_stand_beside_the_score() -> None:
     one = report(scores(1, 0, 0, 0), lock(scores(1, 1, 1)), Criteria(max_drop=0.1))
     assert summary([one]).splitlines()[1].split()[:3] == ["algebra", "0.25", "-"]
     assert "over the 3 in the baseline too 0.3333, where the baseline has 1" in failure(one)
+
+
+def test_lines_are_broken_between_words() -> None:
+    """Of what a terminal would break anywhere; a command, and a word longer than the terminal, stay whole."""
+    long = "note: sums: 40 examples: too few to tell a drop of 0.02 from chance; the smallest detectable drop is 0.15"
+    shown = wrapped(f"short\n  FAIL  {long}\nnext: pytest --llm-tune {'x' * 90}", 60).split("\n")
+    assert max(map(len, shown[:-1])) <= 60
+    assert " ".join(" ".join(shown[1:-1]).split()) == f"FAIL {long}"
+    assert shown[2].startswith("      ")
+    assert shown[-1] == f"next: pytest --llm-tune {'x' * 90}"

@@ -118,6 +118,20 @@ def test_the_reference_is_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+AVOIDED = re.compile(
+    r"\b(used to (?:be|take)|no longer|previously|earlier version|commit [0-9a-f]{7}"  # pages tell today's state
+    r"|(?<!/)anew|beforehand|whom|in order to|please note|simply|obviously)\b",  # plain words
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_are_plain_and_tell_no_history(page: Path) -> None:
+    """A small vocabulary to avoid; decisions have a date and may look back."""
+    if "decisions" not in page.parts:
+        assert [line for line in page.read_text(encoding="utf-8").splitlines() if AVOIDED.search(line)] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """A page that nobody finds is not there."""
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")

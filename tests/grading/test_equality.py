@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from support.graders import math
 
+from pytest_llmtune.grading.math.equality import is_settled
+from pytest_llmtune.grading.math.parse import parse
+
 
 def right(reference: str, response: str) -> bool:
     """Whether a boxed response is graded as right."""
@@ -30,6 +33,7 @@ LETTERS = [f"a_{i}" for i in range(61)]
         ("x = 1, y = 2", "y = 1, x = 2", False),
         ("x = 1, y = 2", "x = 2, y = 1", False),
         ("x = 1, y = 2", "x = 1, z = 2", False),
+        ("x = 1, y = 2", "x = 1, y = 3", False),
         ("x = 1, y = 2", "a = 1, b = 2", False),
         ("x = 1, y = 2", "x = 1, y = 2, z = 3", False),
         ("x = 1, y = 2, z = 3", "x = 1, y = 2", False),
@@ -184,3 +188,42 @@ def test_what_was_read_to_the_end_is_not_left_to_algebra(reference: str, respons
     """To algebra a word is a product of letters, and a letter perhaps a unit."""
     grade = math(symbolic=True).grade([rf"\boxed{{{response}}}"], {"answer": rf"\boxed{{{reference}}}"})
     assert (grade.metrics["success_vote"] == 1) is equal
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "settled"),
+    [
+        # names: final, unless one side speaks of what the other defines
+        ("x = a + b", "z = c + d", True),
+        ("x = y + 1", "z = 3", True),
+        ("x = y + 1", "y = x - 1", False),
+        ("x = a + y", "y = 3", False),
+        ("x = 3", "y = x + 1", False),
+        ("x = a", "b + c", False),
+        # a column of numbers may be written as a tuple
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1, 2)", False),
+        ("(1, 2)", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", False),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 3 \end{pmatrix}", True),
+        ("(1, 2)", "[1, 2]", True),
+        # a number is no number of something
+        ("4", "4t", True),
+        ("4t", "4", True),
+        ("4", "a + b", False),
+        ("a + b", "4", False),
+        # times of the day
+        ("9:30 a.m.", "9:30 p.m.", True),
+        ("9:30 AM", "9:30 p.m.", True),
+        ("9:30 a.m.", "9:30 A.M.", False),
+        ("9:30 a.m.", "a + b", False),
+        ("9:30", "9:30 p.m.", False),
+        # read to the last part
+        ("4", "5", True),
+        ("east", "seat", True),
+        ("east", "a + b", False),
+        ("a + b", "east", False),
+        ("(1, a + b)", "(1, 2)", False),
+        ("(1, 2)", "(1, a + b)", False),
+    ],
+)
+def test_algebra_is_not_asked_where_the_difference_is_final(reference: str, response: str, settled: bool) -> None:
+    assert is_settled(parse(reference), parse(response)) is settled

@@ -32,6 +32,7 @@ __all__ = ["Gathered", "Recording"]
 
 
 _KEY = 32  # bytes
+_MOST_KEYS = 20_000  # kept; each takes some 200 bytes
 _MOST_INTERACTIONS = 1_000_000
 _NOWHERE: array[int] = array("L")
 _ROUTE = "/chat/completions"
@@ -47,6 +48,8 @@ class Recording:
     """Redacts requests before lookup, in the same way as when the recording was written."""
     _index: dict[bytes, array[int]] = field(default_factory=dict)
     """Positions of interactions by request key."""
+    _keys: dict[str, bytes] = field(default_factory=dict)
+    """Keys of requests to those of what is left of them without secrets; each is looked up more than once."""
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Number of answers of each interaction according to the file; 0 if not given."""
     _taken: set[int] = field(default_factory=set)
@@ -210,12 +213,17 @@ class Recording:
         return f"line {position + 2}" if isinstance(self.interactions, tuple) else f"interaction {position + 1}"
 
     def _key(self, request: CompletionRequest) -> bytes:
+        if (known := self._keys.get(request.key)) is not None:
+            return known
         key = request.key
         if self.redactor is not None:
             text = canonical_json(request.body)
             _, clean = self.redactor.clean_request("", text)
             key = key if clean == text else request_key(parse_object(clean) or {})
-        return bytes.fromhex(key)
+        found = bytes.fromhex(key)
+        if len(self._keys) < _MOST_KEYS:
+            self._keys[request.key] = found
+        return found
 
     def _answers(self, position: int) -> int:
         return self._counts[position] or answers_in(self._exchange(position))

@@ -113,7 +113,7 @@ class Redactor:
     def clean_request(self, uri: str, body: str, content_type: str = "application/json") -> tuple[str, str]:
         """A request's URL and body without secrets, for lookup."""
         rules = self.knowing(named_secrets(uri, body))
-        return rules.clean_uri(uri), rules.clean_body(body, content_type)
+        return uri and rules.clean_uri(uri), rules.clean_body(body, content_type)
 
     def clean_text(self, text: str) -> str:
         """The text with every secret replaced by ``[REDACTED]``."""

@@ -48,7 +48,7 @@ def test_the_second_endpoint_takes_over(live: Live, fault: Fault) -> None:
         assert time.monotonic() - start < 3
     assert {answer_of(completion) for completion in completions} == {"second"}
     if fault.status in (401, 404, 429):
-        assert first.count == 1  # not asked again
+        assert first.count == 1 + (fault.status == 404)  # a 404 may be one row's: a canary asks once more
 
 
 def test_a_busy_endpoint_is_not_waited_for_while_the_next_one_stumbles(live: Live) -> None:

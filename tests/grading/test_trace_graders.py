@@ -144,6 +144,6 @@ def test_too_few_responses_are_refused_before_anything_is_paid_for() -> None:
     keys: dict[str, Any] = {
         "name": "a", "dataset": [ROW], "prompt": "{order}", "model": "m", "grader": "exact", "tune_size": 1,
     }  # fmt: skip
-    with pytest.raises(SuiteError, match=r"may be 1, but pass_hat_3 is counted over 3 responses"):
+    with pytest.raises(SuiteError, match=r"may be 1, but pass_hat_3 needs 3 responses per row"):
         Suite(**keys, n=[1, 5], pass_hat_k={3: 0.5})
     assert [gate.key for gate in Suite(**keys, n=3, pass_hat_k={3: 0.5}).thresholds] == ["min_pass_hat_3"]

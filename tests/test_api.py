@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from decimal import Decimal
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,6 +178,20 @@ def test_every_metric_may_have_an_aggregate_of_its_own(server: LLMServer, at: Se
     assert found.same == plain.same
     assert found.intervals["digit"] != plain.intervals["digit"]
     assert found.intervals["same"] == plain.intervals["same"]
+
+
+def test_the_most_answers_to_a_row(tmp_path: Path) -> None:
+    """10,000, where the server gives them at once: the work grows with their number, and not faster."""
+    with LLMServer(lambda body: [f"It is {number}." for number in range(body["n"])]) as server:
+        many = suite(n=10_000, temperature=1, max_tokens=9, model="weak", tune_size=1, test_size=1)
+        began = process_time()
+        evaluated = evaluate(many, settings=settings(server, tmp_path))
+        assert process_time() - began < 30
+    assert server.count == 1
+    [result] = evaluated.results
+    assert len(result.responses) == 10_000
+    assert result.grade is not None
+    assert len(result.grade.votes) == 10_000
 
 
 def test_an_evaluation_may_ask_anew(server: LLMServer, at: Settings) -> None:

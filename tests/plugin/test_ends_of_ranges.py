@@ -58,7 +58,7 @@ def batched(items: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]
 
 ALONE = [{key: value} for key, values in ENDS.items() for value in values]
 MEETING: list[dict[str, Any]] = [
-    {"n": 200, "tune_size": 0, "test_size": 1},  # the end of the range, 10,000, takes a minute for one row
+    {"n": 200, "tune_size": 0, "test_size": 1},  # here two a request; the end of the range: tests/test_api.py
     {"tune_size": 0, "test_size": 1},
     {"tune_size": ROWS, "test_size": 1},
     {"tune_size": 0, "split": "hash"},

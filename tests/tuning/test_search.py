@@ -250,6 +250,27 @@ def test_the_least_of_a_metric_wins_in_mode_min(server: LLMServer, tmp_path: Pat
     assert config.model == "weak"
 
 
+def test_errors_are_pruned_and_chosen_as_hits_are(tmp_path: Path) -> None:
+    """One world told both ways, as hits to be maximised and as errors to be minimised: the same requests, the same winner."""
+
+    def hits(responses: list[str], answer: str) -> dict[str, float]:
+        return {"score": float(f" {answer}." in responses[0])}
+
+    def errors(responses: list[str], answer: str) -> dict[str, float]:
+        return {"score": 1.0 - (f" {answer}." in responses[0])}
+
+    found = []
+    for grader, mode in ((hits, "max"), (errors, "min")):
+        with LLMServer(answers) as server:
+            root = tmp_path / mode
+            config, analysis = search(server, root, grader=grader, metric="score", mode=mode, num_samples=8, n=1)
+            trials = [(trial.config, trial.status) for trial in analysis.trials]
+            found.append((config.params, trials, len(server.answered)))
+    assert found[0][0] == found[1][0]
+    assert found[0][0]["model"] == "strong"
+    assert found[0][1:] == found[1][1:]
+
+
 def test_a_model_that_fails_always_is_out(server: LLMServer, tmp_path: Path) -> None:
     """Its rows are unknown, not wrong: another model wins, and its trials are called failed."""
     server.fault = lambda body: Fault.http(400, "no such thing") if body["model"] == "weak" else None

@@ -75,7 +75,9 @@ class _State:
         if self.in_flight:
             parts.append(f"{self.in_flight} in flight")
         if self.retrying:
-            parts.append(f"retrying: {one_line(self.retrying)}")
+            what, mark, when = one_line(self.retrying).partition(" (attempt")
+            short = what if width >= _WIDE else what.partition(": ")[0]  # HTTP 500
+            parts.insert(0, f"retrying: {short}{mark}{when}")
         return ", ".join(parts)
 
 

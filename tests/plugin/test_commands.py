@@ -114,6 +114,48 @@ def test_commands_are_run_from_where_they_are_shown(
     tuned.run("--llm-accept", test).assert_outcomes(passed=1)
 
 
+APP = """
+import pytest, openai
+
+def ask():
+    openai.OpenAI().chat.completions.create(model="good", messages=[{"role": "user", "content": "1 plus 1"}])
+
+@pytest.fixture(scope="module")
+def index():
+    ask()
+
+@pytest.mark.llm_replay
+def test_fixture(index):
+    pass
+
+@pytest.mark.llm_replay
+@pytest.mark.parametrize("what", ["a b"])
+def test_app(what):
+    ask()
+"""
+
+
+def test_commands_of_app_tests_are_run_from_where_they_are_shown(
+    tuned: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a subdirectory too, of tests, of parameters with blanks, and of fixtures."""
+    root = tuned.pytester.path
+    tuned.pytester.makepyfile(test_app=APP)
+    (root / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (root / "sub").mkdir()
+    monkeypatch.chdir(root / "sub")
+    result = tuned.run("../test_app.py")
+    result.assert_outcomes(failed=1, errors=1)
+    commands = re.findall(r"record[^:]*: (pytest .*--llm-record=missing)", result.stdout.str())
+    assert set(commands) == {
+        "pytest ../test_app.py --llm-record=missing",
+        'pytest "../test_app.py::test_app[a b]" --llm-record=missing',
+    }
+    for command in commands:
+        follow(tuned, command)
+    tuned.run("../test_app.py").assert_outcomes(passed=2)
+
+
 def test_a_renamed_suite_is_offered_its_files(tuned: Project) -> None:
     """Same data, grader and space under another name: ``git mv`` costs nothing, a search would."""
     root = tuned.pytester.path

@@ -107,6 +107,36 @@ def test_the_bar_fills_with_what_is_done() -> None:
         assert [task.total for task in listener._bar.tasks] == [1, None]
 
 
+def test_what_is_waited_out_is_shown_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the bar at once, in a log now and then; gone with the next answer."""
+    waits = "HTTP 500: overloaded (attempt 3, next in 8 s)"
+    events = (SEARCH[0], InFlight("algebra", 1, Decimal(0), waits), InFlight("algebra", 1, Decimal(0)), SEARCH[-1])
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", on_a_terminal((*events[:2], SEARCH[2], *events[2:])))
+    assert "retrying: HTTP 500 (attempt 3, next in 8 s)" in plain
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
+    lines = shown(events).splitlines()
+    assert f"algebra: retrying: {waits}, trial 0 of 3, $0 of $1.00, 1 in flight" in lines
+    assert sum("retrying" in line for line in lines) == 1
+
+
+def test_python_shows_the_bar_where_a_person_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tune()`` and ``evaluate()``: in a terminal and in a notebook; else they only log."""
+    from pytest_llmtune import api
+
+    for terminal, notebook in ((True, False), (False, True), (False, False)):
+        file = io.StringIO()
+        monkeypatch.setattr(file, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stderr", file)
+        if notebook:
+            monkeypatch.setitem(sys.modules, "ipykernel", sys)
+        else:
+            monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+        listener = api._listener()
+        for event in SEARCH:
+            listener(event)
+        assert ("tuning done" in file.getvalue()) == (terminal or notebook)
+
+
 def test_an_error_leaves_the_terminal_usable() -> None:
     """A bar that is interrupted is taken down: the cursor is shown again."""
     file = io.StringIO()

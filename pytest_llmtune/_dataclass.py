@@ -1,7 +1,7 @@
-"""``dataclass`` as in the standard library, whose methods are written when they are first needed.
+"""A ``dataclass`` like the standard library's, whose methods are generated on first use.
 
 ``dataclasses.dataclass`` compiles up to six methods of each class at import, half a millisecond; most runs make no
-value of most classes. Here ``__init__`` is compiled at the first value, and the other methods are shared.
+value of most classes. Here ``__init__`` is compiled on first use, and the other methods are shared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["dataclass", "field", "replace"]
 if not TYPE_CHECKING:
 
     def dataclass(*, frozen=False, slots=False, kw_only=False, init=True, repr=True, eq=True):  # noqa: A002
-        """As ``dataclasses.dataclass``; comparing by order is not offered."""
+        """Like ``dataclasses.dataclass``, without ``order``."""
 
         def made(kind: type) -> type:
             parents = [getattr(base, "__dataclass_params__", None) for base in kind.__mro__[1:]]
@@ -53,7 +53,7 @@ if not TYPE_CHECKING:
 
 
 class _Factory:
-    """The default of a field that is made anew for each value."""
+    """Default of a field with a factory."""
 
     def __repr__(self) -> str:
         return "<factory>"
@@ -63,7 +63,7 @@ _FACTORY = _Factory()
 
 
 class _Init:
-    """Stands for ``__init__`` until it is asked for; then writes it, and gives way to it."""
+    """Descriptor that generates ``__init__`` on first access, and is replaced by it."""
 
     def __init__(self, kind: type, *, frozen: bool) -> None:
         self._kind, self._frozen = kind, frozen
@@ -76,7 +76,7 @@ class _Init:
 
 
 def _written(kind: type, *, frozen: bool) -> Callable[..., None]:
-    """``__init__`` of a dataclass: parameters in the fields' order, those by keyword only last."""
+    """``__init__`` of a dataclass: parameters in the order of fields, keyword-only ones last."""
     names: dict[str, Any] = {"_set": object.__setattr__, "_FACTORY": _FACTORY}
     plain, keyword, lines = ["self"], list[str](), list[str]()
     fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(kind)
@@ -112,7 +112,7 @@ def _repr(self: Any) -> str:
 
 
 def _values(names: list[str]) -> Callable[[Any], Any]:
-    """What a value is compared and hashed by."""
+    """Function that returns the values to compare and hash."""
     if len(names) > 1:
         return attrgetter(*names)
     return lambda value: tuple(getattr(value, name) for name in names)
@@ -130,7 +130,7 @@ def _hashing(values: Callable[[Any], Any]) -> Callable[[Any], int]:
 
 
 def _refusing(kind: type) -> tuple[Callable[[Any, str, Any], None], Callable[[Any, str], None]]:
-    """``__setattr__`` and ``__delattr__`` of a frozen class; one that derives from it may have attributes of its own."""
+    """``__setattr__`` and ``__delattr__`` of a frozen class; subclasses may have additional attributes."""
 
     def frozen(self: Any, name: str) -> bool:
         return type(self) is kind or name in kind.__dataclass_fields__  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Regular expressions that are compiled when they are first used: most runs need few of them."""
+"""Regular expressions compiled on first use: most runs need few of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["lazy_regex"]
 
 
 def lazy_regex(text: str, flags: int = 0) -> re.Pattern[str]:
-    """As ``re.compile``, later. What is wrong with the text is said later, too: for our own ones only."""
+    """Like ``re.compile``, on first use; as errors are raised late too, only for our own patterns."""
     return cast("re.Pattern[str]", _Regex(text, flags))
 
 
 class _Regex:
-    """What is asked of it is asked of the compiled pattern, and kept."""
+    """Delegates to the compiled pattern, and caches attributes."""
 
     def __init__(self, text: str, flags: int) -> None:
         self.pattern, self.flags = text, flags
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # of protocols such as pickle's
+        if name.startswith("__"):  # protocols such as pickle
             raise AttributeError(name)
         found = getattr(re.compile(self.pattern, self.flags), name)
         setattr(self, name, found)

@@ -36,7 +36,7 @@ class Asked:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Keys and cookies of its headers, by the header's name: a server may say them back."""
     data: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
-    """The body as it was read; None where it is no JSON object, or nobody read it."""
+    """The parsed body; None if it is not a JSON object, or not parsed."""
     route: str = field(default="", compare=False)
     """Of our own client: the URL's path behind the client's base, which any endpoint may serve."""
 

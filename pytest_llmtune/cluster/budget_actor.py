@@ -91,7 +91,7 @@ class BudgetActor:
         return ""
 
     async def report(self, batch: int, news: Sequence[News]) -> None:
-        """What a batch did; of one that has ended nothing is taken any more: somebody else is asking for it."""
+        """Process a batch's reports; those of an ended batch are ignored, because its requests are sent again elsewhere."""
         if batch not in self._held:
             return
         for each in news:
@@ -103,7 +103,7 @@ class BudgetActor:
         self._tell(news)
 
     async def end(self, batch: int) -> None:
-        """Nothing more will come of a batch: what it still holds may have been billed, and nobody will ever say."""
+        """The batch ended; open reservations count as possibly billed."""
         held = self._held.pop(batch, {})
         for reservation in held.values():
             reservation.settle(reservation.amount, uncertain=True)
@@ -111,7 +111,7 @@ class BudgetActor:
         self._tell([*(Closed(number, each.amount, uncertain=True) for number, each in held.items()), Ended(batch)])
 
     async def hear(self) -> tuple[list[News], int]:
-        """All news since the last time, once there are any, and how many requests are in flight."""
+        """Wait for reports; returns all since the last call, and the number of requests in flight."""
         await self._any.wait()
         self._any.clear()
         news, self._news = self._news, []

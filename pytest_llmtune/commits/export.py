@@ -106,7 +106,7 @@ def as_python(lock: Lock) -> str:
     steps = config.get("cascade", [config])
     for step in steps:
         _check(lock.suite, step)
-    name = re.sub(r"[^\w.-]", "_", lock.suite)  # the file may come from a stranger: a name is no code
+    name = re.sub(r"[^\w.-]", "_", lock.suite)  # the file may be untrusted: a name must not become code
     if "cascade" in config:
         text = _cascade(lock.suite, name, steps)
     else:

@@ -79,7 +79,7 @@ def check(
                 faults = [faults[0], f"... and the same in {count - 1} more"]
             raise SuiteError(
                 f"{prefix}the grader {one.name} cannot use the reference of {count} of {len(examples)} rows:\n"
-                f"{_listed(faults)}\nmend the data, name the right column with the grader's option `reference`, "
+                f"{_listed(faults)}\nfix the data, name the right column with the grader's option `reference`, "
                 f"or drop the rows with `where`"
             )
         if allow_vacuous:
@@ -90,7 +90,7 @@ def check(
         if faults:
             raise SuiteError(
                 f"{prefix}the grader {one.name} is vacuous: answers that say nothing count as success:\n{_listed(faults)}\n"
-                f"mend the grader, or say allow_vacuous=True where this is meant"
+                f"fix the grader, or set allow_vacuous=True if this is intended"
             )
 
 

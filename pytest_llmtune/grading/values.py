@@ -165,7 +165,7 @@ class _Parser:
         return value
 
     def _beside(self, value: Value) -> Value:
-        r"""What stands beside a factor without a sign: ``3\frac{1}{2}`` is a mixed number, two numerals are nothing."""
+        r"""Juxtaposed factors: ``3\frac{1}{2}`` is a mixed number, two numerals are nothing."""
         before, word = self._tokens[self._place - 1], self._peek()
         if word[0].isdigit() or word[0] == ".":
             raise _NoConstantError

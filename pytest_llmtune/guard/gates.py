@@ -347,7 +347,7 @@ def _cost_gates(
     moved = f"inference_cost {verb} {old}" + (f" to {new} per instance{share}" if old != new else " per instance")
     sentence = f"{moved}; max_cost_rise allows {number(100 * allowed)} %"
     if now > before and not passed:
-        sentence += f": {_why_dearer(comparison, baseline, evaluation, prices)}"
+        sentence += f": {_why_costlier(comparison, baseline, evaluation, prices)}"
     return [Gate("max_cost_rise", "inference_cost", passed, float(now), limit, sentence)]
 
 
@@ -358,7 +358,7 @@ def _dollars_apart(before: Decimal, now: Decimal) -> tuple[str, str]:
     return apart(before, now, money=True)
 
 
-def _why_dearer(
+def _why_costlier(
     comparison: Comparison, baseline: Lock, evaluation: Evaluation, prices: Mapping[str, Mapping[str, Decimal]]
 ) -> str:
     """Why the same rows cost more: a price, by model with both values; the prompt; or other answers."""

@@ -183,7 +183,7 @@ class SuiteReport:
                 "live",
                 "tune",
                 "record=all",
-            )  # first of all answers: nobody accepts what is not known
+            )  # answers first: unknown ones cannot be accepted
             options.pop("--llm-accept", None)
             options = {f"--llm-{self.mode}" if again else "--llm-record=missing": None, **options}
         known = {**_MEANING, **self._moves}

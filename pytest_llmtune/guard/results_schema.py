@@ -1,4 +1,4 @@
-"""JSON Schema of the results that ``--llm-json`` writes, made from the types that it writes."""
+"""JSON Schema of ``--llm-json`` results, generated from the types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 
 
 def schema() -> dict[str, Any]:
-    """The schema, as JSON data. New optional fields may appear within a version, so other fields are not refused."""
+    """The schema as JSON data; unknown fields are allowed, because a version may get new optional ones."""
     known: dict[str, Any] = {}
     properties = {
         "format": {"const": FORMAT},
@@ -57,7 +57,7 @@ def schema() -> dict[str, Any]:
 
 
 def _of(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """The schema of one type; those of dataclasses go to ``known``."""
+    """The schema of a type; those of dataclasses are added to ``known``."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return {"enum": list(arguments)}
@@ -75,7 +75,7 @@ def _of(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
 def _defined(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
     """A reference to the schema of a dataclass."""
     if kind.__name__ not in known:
-        known[kind.__name__] = {}  # a type may hold itself
+        known[kind.__name__] = {}  # a type may be recursive
         hints = typing.get_type_hints(kind)
         names = [each.name for each in dataclasses.fields(kind)]
         known[kind.__name__] = {
@@ -87,7 +87,7 @@ def _defined(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
 
 
 def text() -> str:
-    """The content of the shipped file."""
+    """The text of the shipped file."""
     return json.dumps(schema(), indent=1) + "\n"
 
 

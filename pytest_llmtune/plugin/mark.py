@@ -1,4 +1,4 @@
-"""The marker ``llmtune`` with types, for editors and type checkers."""
+"""The marker ``llmtune`` with type annotations."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ Test = TypeVar("Test", bound="Callable[..., object]")
 
 
 def mark(**keys: Unpack[SuiteKeys]) -> Callable[[Test], Test]:
-    """The same as ``pytest.mark.llmtune(...)``; editors complete its keys, and type checkers know their values."""
+    """Same as ``pytest.mark.llmtune(...)``, with completion in editors and type checking."""
     return pytest.mark.llmtune(**keys)

@@ -125,7 +125,7 @@ class Session:
 
     @cached_property
     def width(self) -> int:
-        """Of the terminal; a worker of xdist is told."""
+        """The terminal's width; an xdist worker gets it from its controller."""
         shown = self.config.pluginmanager.hasplugin("terminalreporter")
         return workers.width_told(self.config) or (self.config.get_terminal_writer().fullwidth if shown else 80)
 

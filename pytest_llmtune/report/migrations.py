@@ -1,4 +1,4 @@
-"""The tables of ``--llm-migrate``: each move of a suite to another model, and all of them together."""
+"""Tables of ``--llm-migrate``: each suite with each model, and all suites together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOGETHER = (
 
 
 def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
-    """A head and one row for each suite and model; empty where there is none."""
+    """A header and one row per suite and model; empty if there are none."""
     rows = []
     for report in reports:
         for each in report.migrations:
@@ -55,7 +55,7 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
 
 
 def flipped(reports: Sequence[SuiteReport], most: int = 50) -> list[tuple[str, ...]]:
-    """A head and a row for each flip, at most ``most`` of one move; empty where nothing flipped."""
+    """A header and a row per flip, at most ``most`` per suite and model; empty without flips."""
     rows = [
         (
             f"{one_line(report.name)}: {one_line(each.model)}",
@@ -74,7 +74,7 @@ def flipped(reports: Sequence[SuiteReport], most: int = 50) -> list[tuple[str, .
 
 
 def together(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
-    """A head and one row for each model: what moving every suite costs and saves."""
+    """A header and one row per model: cost and savings of migrating every suite."""
     rows = [
         (
             one_line(each.model),

@@ -1,4 +1,4 @@
-"""The key ``cascade``: which models may be its steps, and which answers of the first are refused."""
+"""The key ``cascade``: allowed models of its steps, and which answers of the first are accepted."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["CascadeSteps", "read_accept", "read_cascade"]
 
 @dataclass(frozen=True, slots=True)
 class CascadeSteps:
-    """What a cascade may consist of."""
+    """The allowed steps of a cascade."""
 
     first: tuple[str, ...] = ()
     """Models of the first step; empty: any."""
     last: tuple[str, ...] = ()
     """Models of the last step; empty: any."""
     accept: Accept = Accept()
-    """What the first step's answers must fulfil, beside a clear vote."""
+    """What the first step's answers must satisfy besides a clear vote."""
     margin: float | None = None
-    """The lead that a clear vote has; None: the search finds it."""
+    """The lead of a clear vote; None: found by the search."""
 
 
 def read_accept(raw: Any, *, declared: bool = False) -> Accept:
-    """A step's ``accept``, out of a lock file or as a suite declares it; only a suite's function is one to be loaded.
+    """Read a step's ``accept`` from a lock file or a suite; only a suite's function is loaded.
 
     Raises:
-        InvalidError: it is none.
+        InvalidError: invalid.
     """
     known = ("margin", "regex", "schema", "function", "grader")
     if not isinstance(raw, Mapping) or not raw or raw.keys() - {*known}:
@@ -66,7 +66,7 @@ def read_cascade(raw: Any, models: Sequence[str], base_dir: Path, root: Path | N
     """``True``, ``{"accept": {...}}``, or two steps: ``[{"model": "small", "accept": {...}}, {"model": "large"}]``.
 
     Raises:
-        SuiteError: no such thing, or a model that the suite does not have.
+        SuiteError: invalid, or a model that the suite does not have.
     """
     if isinstance(raw, bool):
         return raw

@@ -1,4 +1,4 @@
-"""``propose``: prompts that a model writes while a search runs; and ``shots``: tuning rows as examples in a prompt."""
+"""``propose``: prompts written by a model during a search; ``shots``: tuning rows as examples in a prompt."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 __all__ = ["BY", "Failure", "Propose", "Proposer", "propose", "read_prompt", "rewritten", "text_of", "with_shots"]
 
 BY = ("model", "gepa")
-"""Proposers that have a name."""
+"""Names of built-in proposers."""
 _MOST_ROUNDS, _MOST_A_ROUND = 20, 50
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A tuning row that the best configuration did not get right, as a proposer is shown it."""
+    """A tuning row on which the best configuration failed, as shown to a proposer."""
 
     question: str
-    """What the model was asked."""
+    """The question to the model."""
     expected: str
-    """The row's reference; empty where there is none."""
+    """The row's reference; may be empty."""
     answer: str
-    """What the model said."""
+    """The model's answer."""
 
 
 @runtime_checkable
 class Proposer(Protocol):
-    """Writes prompts by means of a model: says what to ask it, and reads a template from its answer.
+    """Writes prompts with a model: builds the request, and reads a template from the answer.
 
-    The search asks, pays and checks; every answer is one template.
+    The search sends, pays and validates; every answer gives one template.
     """
 
     def prompt(self, template: str, failures: Sequence[Failure]) -> str:
-        """What to ask the proposing model, given the best template and rows on which it failed."""
+        """The request to the proposing model, given the best template and rows on which it failed."""
 
     def read(self, answer: str) -> str:
         """The new template, a format string over the same columns."""
@@ -47,7 +47,7 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Prompts that are written while a search runs; made by ``propose``."""
+    """Prompts written during a search; created by ``propose``."""
 
     seeds: tuple[str, ...]
     model: str
@@ -56,7 +56,7 @@ class Propose:
     by: str | Proposer = "model"
 
     def to_plain(self) -> dict[str, Any]:
-        """As the space's fingerprint holds it."""
+        """As used in the space's fingerprint."""
         by = self.by if isinstance(self.by, str) else type(self.by).__qualname__
         return {"model": self.model, "rounds": self.rounds, "per_round": self.per_round, "by": by}
 
@@ -64,16 +64,16 @@ class Propose:
 def propose(
     seeds: str | Sequence[str], *, model: str, rounds: int = 2, per_round: int = 6, by: str | Proposer = "model"
 ) -> Propose:
-    """Prompts to begin with, and a model that writes further ones: ``prompt=propose(["{question}"], model="gpt-4o")``.
+    """Initial prompts, and a model that writes more: ``prompt=propose(["{question}"], model="gpt-4o")``.
 
     Args:
         seeds: format strings over the columns.
-        rounds: how often rows that failed go to the model.
-        per_round: templates that it writes each time.
-        by: who words the request and reads the answers: ``model``, ``gepa`` (the extra of that name), or a ``Proposer``.
+        rounds: how often failed rows are sent to the model.
+        per_round: number of templates written each time.
+        by: what builds the request and reads the answers: ``model``, ``gepa`` (the extra of that name), or a ``Proposer``.
 
     Raises:
-        InvalidError: one of these is none.
+        InvalidError: an invalid argument.
     """
     several = (seeds,) if isinstance(seeds, str) else seeds
     if not isinstance(several, (list, tuple)) or not several or not all(isinstance(seed, str) for seed in several):
@@ -90,10 +90,10 @@ def propose(
 
 
 def read_prompt(raw: Any) -> Any:
-    """The value of ``prompt``; ``{propose: {seeds: [...], model: ...}}`` as ``propose`` makes it.
+    """Read ``prompt``, with ``{propose: {seeds: [...], model: ...}}`` as a ``Propose``.
 
     Raises:
-        InvalidError: a propose that makes no sense.
+        InvalidError: an invalid ``propose``.
     """
     if not isinstance(raw, Mapping) or raw.keys() != {"propose"}:
         return raw
@@ -104,7 +104,7 @@ def read_prompt(raw: Any) -> Any:
 
 
 def text_of(template: Template) -> str | None:
-    """The format string that the user's message is made from; None where it is none."""
+    """The format string of the user message; None if it is not one."""
     source = template.source
     if isinstance(source, tuple):
         last = source[-1]
@@ -115,10 +115,10 @@ def text_of(template: Template) -> str | None:
 
 
 def rewritten(template: Template, text: str, columns: Sequence[str]) -> Template:
-    """The template with another text for the user's message, checked as any, which names the same columns.
+    """The template with another, validated text for the user message, which must name the same columns.
 
     Raises:
-        SuiteError: it is no format string, or names other columns.
+        SuiteError: not a format string, or other columns.
     """
     checked = Template.prompt(text)
     checked.check(columns)
@@ -131,12 +131,12 @@ def rewritten(template: Template, text: str, columns: Sequence[str]) -> Template
 
 
 def with_shots(template: Template, examples: Sequence[tuple[Row, str]]) -> Template:
-    """The template with examples in front of the user's message: what is asked for a row, and the row's reference.
+    """The template with examples before the user message: a row's question and reference.
 
-    They stand there by their content, so that a lock file needs no data to be read with.
+    They are stored by content, so that a lock file can be read without the data.
 
     Raises:
-        SuiteError: what is asked for a row is no text.
+        SuiteError: a row's question is not text.
     """
     if not examples:
         return template

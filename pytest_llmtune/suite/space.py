@@ -288,7 +288,7 @@ class Space:
     conditions: Mapping[str, Mapping[str, Domain]] = field(default_factory=dict)
     """Overriding domains by model; ``Constant(None)``: the parameter is not sent to this model."""
     proposing: Propose | None = None
-    """Who writes further prompts during a search; None: nobody."""
+    """Writes more prompts during a search; None: no proposals."""
     shots: tuple[int, ...] = (0,)
     """Numbers of example rows in a prompt, to choose from."""
 

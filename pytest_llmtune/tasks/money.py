@@ -50,7 +50,7 @@ class Tariff:
             own: the price of the endpoint that serves it, where it has its own.
 
         Raises:
-            SuiteError: nobody knows the model's price.
+            SuiteError: the model's price is unknown.
         """
         if not asks_a_model(method, uri, body):
             return Decimal(0)
@@ -74,7 +74,7 @@ class Tariff:
             own: as of ``worst``.
 
         Raises:
-            SuiteError: nobody knows the model's price, or the answer does not say what was used.
+            SuiteError: the model's price is unknown, or the answer does not say what was used.
         """
         body = call.body if read is None else read
         asked = model_asked(call.uri, body)

@@ -357,7 +357,7 @@ class _Store:
             return None
         try:
             return Interaction.from_plain(value)
-        except (MalformedError, AttributeError, TypeError):  # of a stranger
+        except (MalformedError, AttributeError, TypeError):  # untrusted data
             return None
 
     def keep(self, name: str, interaction: Interaction, usd: Decimal) -> None:

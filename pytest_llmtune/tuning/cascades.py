@@ -1,4 +1,4 @@
-"""Cascades: a cheap configuration votes, and a dearer one answers the rows whose vote is not clear.
+"""Cascades: a cheap configuration votes, and a more expensive one answers the rows without a clear vote.
 
 Both steps' answers are in the pool, so that every number of answers, margin and pair of steps is judged without asking
 anything (FrugalGPT, Chen et al. 2023; the vote's margin as confidence: Yue et al. 2024). What the race leaves out is asked
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Cascade", "best_cascade", "may_cascade", "prepare", "set_aside"]
 
 _ASIDE = Decimal("0.3")
-"""Part of the optimization budget for the dearer steps' answers."""
+"""Fraction of the optimization budget for answers of the expensive steps."""
 _LAST, _WARM = 2, 2
 """Trials that are considered as a last step, and warm ones that are as a first step."""
 _WARMTH = 0.6

@@ -1,4 +1,4 @@
-"""Limits on metrics beside the tuned one, which hold in the search as they do in the guard."""
+"""Constraints of the search: gates on other metrics than the tuned one."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ __all__ = ["Constraint", "constraints_of"]
 
 _PERCENTILE = lazy_regex(r"(.+)_p(50|90|95|99)")
 _LEAST = 5
-"""Rows from which on a configuration may be given up for what they show."""
+"""Minimum number of rows for abandoning a configuration."""
 _ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A gate on something else than the tuned metric."""
+    """A gate on another metric than the tuned one."""
 
     gate: Threshold
     metric: str
-    """Of a row: ``latency`` where the gate is on ``latency_p95``."""
+    """Metric of a row: ``latency`` for a gate on ``latency_p95``."""
     limit: float
     part: int | None
-    """Of a gate on a percentile, which one."""
+    """The percentile, for a gate on one."""
     aggregate: Aggregate
 
     def value(self, values: Sequence[float]) -> float:
-        """The suite's, of its rows'."""
+        """The suite's value from its rows' values."""
         return self.aggregate(values) if self.part is None else percentile(sorted(values), self.part)
 
     def met(self, values: Sequence[float]) -> bool:
-        """Whether the guard's gate would hold on these rows; nothing is known against none."""
+        """Whether the guard's gate would pass on these rows; True without rows."""
         return not values or not self._worse(self.value(values))
 
     def hopeless(self, values: Sequence[float]) -> bool:
-        """Whether other rows will hardly make up for these."""
+        """Whether further rows are unlikely to compensate for these."""
         if len(values) < _LEAST or self.met(values):
             return False
         least = self.gate.direction == "min"
@@ -67,7 +67,7 @@ class Constraint:
 
 
 def constraints_of(suite: Suite) -> tuple[Constraint, ...]:
-    """The suite's gates over all rows; costs have a budget of their own, and limits of groups are the guard's alone."""
+    """The suite's gates over all rows, except costs, which have a budget, and limits of groups."""
     found = []
     for gate in suite.thresholds:
         limit = gate.of_group(None)

@@ -119,7 +119,7 @@ def names_a_deployment(uri: str) -> bool:
 def read_bill(
     method: str, uri: str, body: str | Mapping[str, Any], answer: str | bytes, *, listed: bool = True
 ) -> Bill | None:
-    """What an answered call bills; None where nobody bills it.
+    """The bill of an answered call; None if it is not billed.
 
     Args:
         body: of the request, as text, or as it was read.

@@ -61,11 +61,11 @@ class Moved:
     gathered: Gathered = field(default_factory=Gathered)
     study: StudySummary | None = None
     problem: str = ""
-    """Why the model could not be asked at all."""
+    """Why no request to the model succeeded."""
 
 
 def best_of(moves: Sequence[Moved]) -> Moved | None:
-    """Of the models that keep the quality the cheapest, of equally cheap ones the best; None where there is none."""
+    """Of the models that keep quality, the cheapest, then the best; None if there is none."""
     kept = [each for each in moves if each.migration.passed]
     return min(
         kept, key=lambda each: (each.migration.cost, each.migration.drop and each.migration.drop.value), default=None
@@ -74,28 +74,28 @@ def best_of(moves: Sequence[Moved]) -> Moved | None:
 
 @dataclass(frozen=True)
 class MigrateMode:
-    """The models that one suite may move to, each asked over the guard's rows."""
+    """Evaluates candidate models of a suite on the guard's rows."""
 
     suite: Suite
     examples: Sequence[Example]
     grader: Grader
     means: SuiteServices
     ledger: Ledger
-    """The suite's, inside of the run's, which ``--llm-max-spend`` limits."""
+    """The suite's ledger, within the run's, limited by ``--llm-max-spend``."""
     listen: Listener
     criteria: Criteria
     columns: RowColumns
     rows: Callable[[Config], RequestPlan]
     config: Config
-    """The locked one."""
+    """The locked configuration."""
     before: Evaluation
-    """Of the recording."""
+    """The evaluation of the recording."""
     nodeid: str
     search: Callable[[Suite, Path], TuneMode] | None = None
-    """Tunes a suite before it is judged; None: the locked configuration is asked as it is."""
+    """Tunes a suite before judging it; None: use the locked configuration unchanged."""
 
     async def all(self, targets: Sequence[str]) -> list[Moved]:
-        """Each model in turn; what is wrong with one of them stops no other."""
+        """Evaluate each model in turn; an error with one does not stop the others."""
         return [await self._one(target) for target in targets]
 
     async def _one(self, target: str) -> Moved:
@@ -103,7 +103,7 @@ class MigrateMode:
         try:
             config, told = self._moved(target)
             unpriced = self._unpriced([*self.suite.space.models_of(config), *judges_of(self.grader)])
-            if unpriced:  # asking it would spend nobody knows what
+            if unpriced:  # its requests would have an unknown cost
                 return Moved(Migration(target, "cannot be told", f"{target} cannot be told: {unpriced}"))
             found = await (self._asked if self.search is None else self._tuned)(target, config, told, ledger)
         except LLMTuneError as error:
@@ -117,7 +117,7 @@ class MigrateMode:
 
     @property
     def _model_parameters(self) -> list[str]:
-        """The parameters of the locked configuration that are models."""
+        """The locked configuration's parameters that are models."""
         own = [name for name, domain in self.suite.space.parameters.items() if isinstance(domain, Models)]
         return [name for name in ("model", *own) if name in self.config.steps[-1].params]
 
@@ -130,7 +130,7 @@ class MigrateMode:
         return (only[0] if len(only) == 1 else "model", target)
 
     def _unpriced(self, models: Sequence[str]) -> str:
-        """Which model has no price, and how to give it; empty where all have one."""
+        """Message naming a model without a price; empty if all have one."""
         try:
             self.means.prices.check(models)
         except SuiteError as error:
@@ -143,10 +143,10 @@ class MigrateMode:
     # -- what is asked
 
     def _moved(self, target: str) -> tuple[Config, tuple[str, ...]]:
-        """The locked configuration with another model, and what else that changes.
+        """The locked configuration with another model, and notes on other changes.
 
         Raises:
-            SuiteError: it has no such parameter, or this model already.
+            SuiteError: no such parameter, or the model is already used.
         """
         config = self.config.steps[-1]
         name, model = self._named(target)
@@ -169,7 +169,7 @@ class MigrateMode:
         return replace(config, params=params), tuple(told)
 
     async def _asked(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
-        """The configuration over the guard's rows; parameters that the model refuses are translated."""
+        """Evaluate on the guard's rows, translating parameters that the model refuses."""
         live = self.means.live(ledger, cached=str(self.suite.seed))
         source = self.means.runs(live, live=live)
         self.listen(Started(self.suite.name, "live", len(self.examples)))
@@ -181,7 +181,7 @@ class MigrateMode:
                 evaluation = await self.means.evaluate(self.rows(config), self.grader, collector)
                 lost = evaluation.unknown
                 change = _change(config, lost[0].error or "", changes) if len(lost) == len(evaluation.results) else None
-                if change is None:  # in batches refusals are seen only here
+                if change is None:  # with batches, refusals are only seen here
                     break
                 config, told = _changed(config, told, *change, changes)
         finally:
@@ -192,12 +192,12 @@ class MigrateMode:
     async def _probed(
         self, live: Any, config: Config, told: tuple[str, ...], changes: dict[str, Change]
     ) -> tuple[Config, tuple[str, ...]]:
-        """One row, asked alone, so that a refusal is found before all are asked; its answer is in the cache.
+        """Request one row first, to detect a refusal before sending all; its answer is cached.
 
         Raises:
-            EndpointError: there is no such model.
+            EndpointError: no such model.
         """
-        if config.runs_task or self.means.settings.batch:  # a task makes its requests itself; a batch takes hours
+        if config.runs_task or self.means.settings.batch:  # a task sends its own requests; a batch takes hours
             return config, told
         while True:
             try:
@@ -212,7 +212,7 @@ class MigrateMode:
                 return config, told
 
     async def _tuned(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
-        """The suite searched with this model alone, within its budgets; then the winner over the guard's rows."""
+        """Search the suite with only this model, within its budgets, then evaluate the winner on the guard's rows."""
         assert self.search is not None  # noqa: S101  # ``_one`` has looked
         live, changes = self.means.live(ledger, cached=str(self.suite.seed)), dict[str, Change]()
         try:
@@ -269,7 +269,7 @@ class MigrateMode:
         return Moved(found, config, evaluation, gathered)
 
     def _verdict(self, base: Migration, comparison: Comparison, evaluation: Evaluation) -> Migration:
-        """Which side of the margin the drop lies on, and with which confidence."""
+        """On which side of the margin the drop is, with a confidence."""
         shared, metric = comparison.shared, self.criteria.metric
         old = {each.example.id: each.grade.metrics for each in self.before.results if each.grade}
         pairs = [
@@ -324,7 +324,7 @@ def _latency(evaluation: Evaluation) -> tuple[float, float] | None:
 
 
 def _calls_of(evaluation: Evaluation, model: str) -> bool:
-    """Whether a run asked a model; of very many rows nobody keeps the calls."""
+    """Whether a run called a model; calls are not kept for very many rows."""
     runs = [run for result in evaluation.results for run in result.runs]
     return not runs or any(call.model == model for run in runs for call in run.calls)
 
@@ -354,7 +354,7 @@ def _seconds(found: Migration) -> str:
 
 
 def _change(config: Config, message: str, changes: Mapping[str, Change]) -> tuple[str, Change] | None:
-    """What to do about a refusal; None where it is about no parameter, or that was tried."""
+    """How to respond to a refusal; None if it is not about a parameter, or that was tried."""
     sent = {name: value for name, value in config.params.items() if name not in ("model", "n")}
     found = refused_parameter(message, sent)
     if found is None or len(changes) >= _MOST_CHANGES:
@@ -365,13 +365,13 @@ def _change(config: Config, message: str, changes: Mapping[str, Change]) -> tupl
         return name, most
     if name not in _LENGTHS:
         return name, None
-    return None if _LENGTHS[name] in changes else (name, _LENGTHS[name])  # an answer's length stays bounded
+    return None if _LENGTHS[name] in changes else (name, _LENGTHS[name])  # keep the answer's length limited
 
 
 def _changed(
     config: Config, told: tuple[str, ...], name: str, change: Change, changes: dict[str, Change]
 ) -> tuple[Config, tuple[str, ...]]:
-    """The configuration as the model takes it, and what is told of it."""
+    """The configuration that the model accepts, with notes."""
     changes[name] = change
     params = dict(config.params)
     value = params.pop(name)
@@ -387,7 +387,7 @@ def _changed(
 
 
 def _restricted(suite: Suite, name: str, model: str, changes: Mapping[str, Change]) -> Suite:
-    """The suite with one model to choose, and without what it refuses."""
+    """The suite restricted to one model, without what it refuses."""
     space = suite.space
     if name == "model":
         own = dict(space.conditions.get(model, {}))
@@ -402,7 +402,7 @@ def _restricted(suite: Suite, name: str, model: str, changes: Mapping[str, Chang
 
 
 def _domains(domains: Mapping[str, Domain], name: str, change: Change) -> dict[str, Domain]:
-    """What takes the place of a refused parameter's domain."""
+    """Replacement for a refused parameter's domain."""
     if change is None:
         return {each: Constant(None) for each in (_RANDOM if name in _RANDOM else (name,))}
     if isinstance(change, str):

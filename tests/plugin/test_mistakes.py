@@ -101,7 +101,7 @@ def test_declared_wrongly(project: pytest.Pytester) -> None:
     assert told.keys() == expected.keys()
     for name, start in expected.items():
         assert told[name].startswith(start), name
-    result.stdout.fnmatch_lines(["  ... and the same in 3 more", "mend the data, name the right column *"])
+    result.stdout.fnmatch_lines(["  ... and the same in 3 more", "fix the data, name the right column *"])
 
 
 def test_budgets_that_pay_for_nothing(project: pytest.Pytester) -> None:

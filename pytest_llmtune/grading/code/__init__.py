@@ -67,7 +67,7 @@ class PythonCode(BuiltIn):
     def __post_init__(self) -> None:
         if self.allow_code_execution is not True:
             raise SuiteError(
-                "this grader runs code that a model wrote; say allow_code_execution=True in its options if this is meant"
+                "this grader runs code that a model wrote; set allow_code_execution=True in its options if this is intended"
             )
         for name in ("time_limit", "memory_mb", "processes"):
             value = getattr(self, name)

@@ -68,9 +68,9 @@ _SIGN = lazy_regex(r"[\d\\$=^]")
 
 
 def boxes(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{}`` or ``\fbox{}``; boxes joined by nothing but "and" or commas are one list.
+    r"""Content of the last ``\boxed{}`` or ``\fbox{}``; boxes joined by nothing but "and" or commas are one list.
 
-    None where there is no box, or the last one is cut off or empty.
+    None if there is no box, or the last one is truncated or empty.
     """
     return _boxes(text)[0]
 

@@ -88,7 +88,9 @@ def test_libyaml_reads_what_the_other_parser_reads(data: Any, flow: bool | None)
     text = yaml.dump(data, Dumper=NoAliases, allow_unicode=True, default_flow_style=flow)
     with unittest.mock.patch.object(ours, "_fast_loader_class", return_value=None):
         slow = load(text)
-    assert load(text) == slow == data
+    assert load(text) == slow
+    if not any(mark in text for mark in "\x85\u2028\u2029\ufeff"):  # which this dumper, unlike ours, loses
+        assert slow == data
 
 
 def test_what_libyaml_refuses_is_told_by_the_other_parser(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def state_of_results(path: Path) -> State:
     from pytest_llmtune.guard import results_file
 
     locks = {}
-    for report in results_file.read(path)[0]:
+    for report in results_file.read(path):
         if report.evaluation is None:
             raise LLMTuneError(f"{path}: the suite {report.name} has no evaluation ({report.verdict.status})")
         prices = report.baseline.prices if report.baseline else {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import TestCalls
 
-__all__ = ["FORMAT", "VERSION", "dumps", "loads", "read", "write"]
+__all__ = ["FORMAT", "VERSION", "dumps", "loads", "read", "read_weighed", "write"]
 
 
 FORMAT = "pytest-llmtune results"
@@ -85,7 +85,12 @@ def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
         raise ReportError(f"{where}: {error}") from None
 
 
-def read(path: Path, most: int | None = MAX_MEMORY) -> tuple[tuple[SuiteReport, ...], int]:
+def read(path: Path, most: int | None = MAX_MEMORY) -> tuple[SuiteReport, ...]:
+    """The reports in a file; arguments and errors as for ``read_weighed``."""
+    return read_weighed(path, most)[0]
+
+
+def read_weighed(path: Path, most: int | None = MAX_MEMORY) -> tuple[tuple[SuiteReport, ...], int]:
     """The reports in a file, and the bytes of memory that they take.
 
     Args:

@@ -72,7 +72,7 @@ class Shards:
 
 def _results(file: Path, most: int | None) -> tuple[tuple[SuiteReport, ...], int]:
     try:
-        return report_json.read(file, most)
+        return report_json.read_weighed(file, most)
     except ReportError as error:
         raise ReportError(f"{error}; {_ADVICE}") from None
 

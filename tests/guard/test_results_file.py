@@ -44,7 +44,7 @@ EMPTY = report(None, stale=[Stale("no recording", "--llm-record=missing")])
 def test_every_report_survives_the_file(tmp_path: Path) -> None:
     """A suite with everything and one with nothing come back equal, amounts with all their digits."""
     write(tmp_path / "results.json", [REPORT, EMPTY])
-    assert read(tmp_path / "results.json")[0] == (REPORT, EMPTY)
+    assert read(tmp_path / "results.json") == (REPORT, EMPTY)
 
 
 @given(st.text(), st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.booleans(), max_size=4))

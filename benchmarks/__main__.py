@@ -1,0 +1,67 @@
+"""Every benchmark in turn, each a process of its own: what fits in ten minutes, or all of them.
+
+    python -m benchmarks            the quick ones
+    python -m benchmarks --all      the others too (hours)
+    python -m benchmarks replay     only these
+
+Each prints the tables that the docs hold, under its own command. Ends with 1 where one of them failed. Those that need data or servers
+which the project does not ship (tune.py, grading.py on public sets, peers/run.py) are run by hand; their docstrings say how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+QUICK = {
+    "startup": (),
+    "replay": ("--stock", "100", "200"),
+    "app_tests": ("--calls", "50,200", "--tests", "50", "--files", "500"),
+    "tasks": ("500",),
+    "bills": ("faults",),
+    "reliability": ("--requests", "60"),
+    "history": ("--commits=200",),
+}
+REST = {
+    "bills caps": (),
+    "scale": (),
+    "load": (),
+    "kills": (),
+    "page": ("5000", "5"),
+    "migrations": (),
+    "simulate": ("--seeds", "20"),
+    "mutants": (),
+    "client_table": (),
+}
+
+
+def run(name: str, options: tuple[str, ...]) -> bool:
+    """One benchmark; whether it ended well."""
+    script, *words = name.split()
+    command = [sys.executable, str(HERE / f"{script}.py"), *words, *options]
+    print(f"\n$ python benchmarks/{script}.py {' '.join([*words, *options])}".rstrip(), flush=True)
+    start = time.monotonic()
+    code = subprocess.run(command, check=False).returncode
+    print(f"({time.monotonic() - start:.0f} s{f', FAILED with {code}' if code else ''})", flush=True)
+    return code == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join({**QUICK, **REST})}")
+    parser.add_argument("--all", action="store_true", help="the slow ones too")
+    given = parser.parse_args()
+    known = QUICK | REST
+    if unknown := [name for name in given.names if name not in known]:
+        parser.error(f"no benchmark {', '.join(unknown)}; valid: {', '.join(known)}")
+    chosen = given.names or (known if given.all else QUICK)
+    return int(sum(run(name, known[name]) for name in chosen) < len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

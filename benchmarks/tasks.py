@@ -2,7 +2,8 @@
 
 python benchmarks/tasks.py [ROWS ...]        default: 500 1000 2000 rows of 5 calls each
 
-Prints seconds for each number of rows, the ratio of the two, and seconds a call, which must not grow with the rows.
+For a task that uses bare httpx, and for two that use OpenAI's client (ours, and one of the app): seconds of CPU for each number
+of rows, the ratio of the two, and milliseconds a call, which must not grow with the rows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
+import openai
 
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.money.prices import PriceBook
@@ -29,6 +32,7 @@ CALLS = 5
 URL = "http://127.0.0.1:9/v1/chat/completions"
 PRICES = {"m": {"input": 1, "output": 2}}
 CLIENT: list[httpx.AsyncClient] = []
+OPENAI: list[openai.AsyncOpenAI] = []
 
 
 def body(question: str, call: int) -> dict[str, Any]:
@@ -63,11 +67,28 @@ async def handle(question: str) -> str:
     return said
 
 
-def suite(rows: int) -> Suite:
+async def with_openai(question: str) -> str:
+    """The same with OpenAI's client."""
+    return await with_ours(question, OPENAI[-1])
+
+
+async def with_ours(question: str, async_client: Any) -> str:
+    """The same with the client that a task is given."""
+    said = ""
+    for call in range(1, CALLS + 1):
+        response = await async_client.chat.completions.create(**body(question, call))
+        said = response.choices[0].message.content
+    return said
+
+
+TASKS = {"httpx": handle, "openai": with_openai, "async_client": with_ours}
+
+
+def suite(rows: int, task: Any) -> Suite:
     """As many different questions."""
     data = [{"question": f"Where is order {row}?", "answer": "x"} for row in range(rows)]
     return Suite(
-        name="tasks", dataset=data, task=handle, model="m", grader="exact", tune_size=1, prices=PRICES, shuffle=False
+        name="tasks", dataset=data, task=task, model="m", grader="exact", tune_size=1, prices=PRICES, shuffle=False
     )
 
 
@@ -93,15 +114,16 @@ def recorded(declared: Suite) -> Recording:
     return Recording.of(Path("tasks.cassette.json"), interactions)
 
 
-def replayed(rows: int) -> float:
-    """Seconds for a replay of all rows."""
-    declared = suite(rows + 1)
+def replayed(rows: int, task: Any = handle) -> float:
+    """Seconds of CPU for a replay of all rows."""
+    declared = suite(rows + 1, task)
     recording, config = recorded(declared), declared.space.first()
     tariff = Tariff(PriceBook(declared.prices))
 
     async def run() -> float:
         async with httpx.AsyncClient() as client:
             CLIENT.append(client)
+            OPENAI.append(openai.AsyncOpenAI(api_key="unused", base_url=URL.removesuffix("/chat/completions")))
             source = TaskSource(None, tariff, Redactor(), recording)  # type: ignore[arg-type]  # no judge is asked
             source.inner = _Nobody()
             started = time.process_time()
@@ -119,38 +141,45 @@ class _Nobody:
         """Nothing is open."""
 
 
-def mocked(rows: int) -> float:
-    """Seconds for the same task over a MockTransport."""
+def mocked(rows: int, task: Any = handle) -> float:
+    """Seconds of CPU for the same task over a MockTransport."""
 
-    async def respond(request: httpx.Request) -> httpx.Response:
-        call = int(json.loads(request.content)["messages"][1]["content"].split(":")[0].removeprefix("Step "))
-        return httpx.Response(200, text=answer(call), headers={"content-type": "application/json"})
+    def respond(library: Any) -> Any:
+        async def respond(request: Any) -> Any:
+            call = int(json.loads(request.content)["messages"][1]["content"].split(":")[0].removeprefix("Step "))
+            return library.Response(200, text=answer(call), headers={"content-type": "application/json"})
+
+        return library.AsyncClient(transport=library.MockTransport(respond))
 
     async def run() -> float:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client:
-            CLIENT.append(client)
-            todo = iter([f"Where is order {row}?" for row in range(1, rows + 1)])
+        CLIENT.append(respond(httpx))
+        OPENAI.append(
+            openai.AsyncOpenAI(api_key="unused", base_url="http://127.0.0.1:9/v1", http_client=respond(httpx2))
+        )
+        todo = iter([f"Where is order {row}?" for row in range(1, rows + 1)])
 
-            async def work() -> None:
-                for question in todo:
-                    await handle(question)
+        async def work() -> None:
+            for question in todo:
+                await (task(question, OPENAI[-1]) if task is with_ours else task(question))
 
-            started = time.process_time()
-            await all_of(work() for _ in range(32))
-            return time.process_time() - started
+        started = time.process_time()
+        await all_of(work() for _ in range(32))
+        return time.process_time() - started
 
     return asyncio.run(run())
 
 
 def main() -> None:
     """Measure and print."""
-    replayed(2), mocked(2)  # what is imported is imported now
-    for rows in map(int, sys.argv[1:] or ("500", "1000", "2000")):
-        ours, plain = replayed(rows), mocked(rows)
-        per_call = ours / rows / CALLS * 1e3
-        print(
-            f"{rows:6} rows: replay {ours:6.2f} s, MockTransport {plain:6.2f} s, {ours / plain:.2f}; {per_call:.3f} ms a call"
-        )
+    for name, task in TASKS.items():
+        replayed(2, task), mocked(2, task)  # what is imported is imported now
+        for rows in map(int, sys.argv[1:] or ("500", "1000", "2000")):
+            ours, plain = replayed(rows, task), mocked(rows, task)
+            per_call = ours / rows / CALLS * 1e3
+            print(
+                f"{name:12} {rows:6} rows: replay {ours:6.2f} s, MockTransport {plain:6.2f} s, {ours / plain:.2f}; "
+                f"{per_call:.3f} ms a call"
+            )
 
 
 if __name__ == "__main__":

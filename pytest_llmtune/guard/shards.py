@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.evaluation import evaluation_of
 
 if TYPE_CHECKING:

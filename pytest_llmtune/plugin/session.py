@@ -561,7 +561,7 @@ class Session:
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Store a suite's report; an xdist worker sends it as text with the test's report."""
         if (made := self._report_of(item)) is not None:
-            from pytest_llmtune.guard import results_file as report_json
+            import pytest_llmtune.guard.results_file as report_json
             from pytest_llmtune.report.ci import junit_properties
 
             if hasattr(self.config, "workerinput"):
@@ -642,7 +642,7 @@ class Session:
 
     def receive(self, text: str) -> None:
         """Receive a suite's report from an xdist worker."""
-        from pytest_llmtune.guard import results_file as report_json
+        import pytest_llmtune.guard.results_file as report_json
 
         self.reports.extend(report_json.loads(text))
 

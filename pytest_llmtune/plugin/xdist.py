@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import claimed
-from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.guard.shards import Shards
 from pytest_llmtune.plugin.options import uses_llmtune
 from pytest_llmtune.settings import Mode

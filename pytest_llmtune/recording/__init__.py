@@ -55,7 +55,7 @@ class Recording:
     _taken: set[int] = field(default_factory=set)
     oldest: str = ""
     """The day, ``YYYY-MM-DD``, of the oldest answer taken; empty where none says."""
-    _runs: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _runs: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     """Positions of a task's interactions by row and run."""
     _torn: bool = False
     """Whether interactions that hold no answer are passed over."""
@@ -81,7 +81,8 @@ class Recording:
             )
         self._counts.append(interaction.answers)
         if interaction.position is not None:
-            self._runs.setdefault((interaction.position.row, interaction.position.run), []).append(position)
+            runs = self._runs.setdefault(interaction.position.row, {})
+            runs.setdefault(interaction.position.run, []).append(position)
             return
         body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
         if body is not None and not (self._torn and _no_answer(interaction)):
@@ -129,7 +130,7 @@ class Recording:
 
     def calls_of(self, row: str, run: int) -> list[Interaction]:
         """The recorded calls of one run of a task, in order, marked as used."""
-        positions = self._runs.get((row, run), ())
+        positions = self._runs.get(row, {}).get(run, ())
         self._taken.update(positions)
         found = [self.interactions[position] for position in positions]
         self._date(interaction.recorded for interaction in found)
@@ -143,18 +144,18 @@ class Recording:
         """
         return [
             (len(positions), sum((charge(self.interactions[each]).usd for each in positions), Decimal(0)))
-            for positions in self._runs.values()
+            for runs in self._runs.values()
+            for positions in runs.values()
         ]
 
     def leave_row(self, row: str) -> None:
         """Mark the runs of this row as used, because another process replays them."""
-        for (other, _), positions in self._runs.items():
-            if other == row:
-                self._taken.update(positions)
+        for positions in self._runs.get(row, {}).values():
+            self._taken.update(positions)
 
     def rows_with_runs(self) -> frozenset[str]:
         """The rows (IDs of examples) with recorded runs of a task."""
-        return frozenset(row for row, _ in self._runs)
+        return frozenset(self._runs)
 
     @classmethod
     def of(cls, path: Path, interactions: Sequence[Interaction], redactor: Redactor | None = None) -> Recording:
@@ -281,9 +282,10 @@ class Gathered:
 
     def add(self, request: CompletionRequest, completion: Completion) -> None:
         """Add a completion; of two for the same request and draw, the longer counts."""
+        runs: dict[tuple[str, int], list[Interaction]] = {}
         for call in completion.calls:
-            place = call.position.row, call.position.run
-            self.runs[place] = (*(each for each in self.runs.get(place, ()) if each.position != call.position), call)
+            runs.setdefault((call.position.row, call.position.run), []).append(call)
+        self.runs |= {place: tuple(calls) for place, calls in runs.items()}  # whole: run again, it may make fewer
         if not completion.exchanges:
             return
         self._spool.put(json.dumps([_packed(exchange) for exchange in completion.exchanges], default=dict))

@@ -6,9 +6,9 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._util import plugins
 from pytest_llmtune.errors import LLMTuneError, ReportError
-from pytest_llmtune.guard import results_file as report_json
 from pytest_llmtune.report.ci import append_summary, write_comment
 
 if TYPE_CHECKING:

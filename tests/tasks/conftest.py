@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     import yaml  # noqa: F401
 
     import pytest_llmtune.capture.client
+    import pytest_llmtune.guard.results_file
     import pytest_llmtune.plugin.session
     import pytest_llmtune.tasks.verify  # noqa: F401
 

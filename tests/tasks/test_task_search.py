@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_llmtune import Suite, SuiteError
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.settings import Settings
+from pytest_llmtune.workflow.services import SuiteServices
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -100,6 +106,33 @@ def test_batches_refuse_a_task_in_one_sentence(project: Project) -> None:
     result = project.run("--llm-tune", "--llm-batch")
     assert result.ret != 0
     assert "runs the task desk:handle, which does not support --llm-batch yet" in result.stdout.str()
+
+
+def test_a_cluster_refuses_a_task_in_one_sentence() -> None:
+    """Until it can; before it is joined."""
+    suite = Suite(
+        name="desk", dataset=[{"q": "1", "answer": "1"}], task=lambda q: q, model="good", grader="exact", tune_size=0
+    )
+    settings = Settings(Path(), engine="ray://nowhere:10001")
+    with pytest.raises(
+        SuiteError, match=r"runs the task .*, which does not support --llm-engine yet; leave the option out"
+    ):
+        SuiteServices(suite, settings, Redactor(), lambda _: None, lambda _: None)
+
+
+def test_a_recording_in_parts_is_replayed_by_workers_together(project: Project) -> None:
+    """Written in several files; two workers share the suite's rows, and ask nothing."""
+    project.run("--llm-tune", "--llm-part-size=0.004").assert_outcomes(passed=1)
+    assert len([*(project.pytester.path / "llmtune").rglob("*.json")]) > 1
+    before = project.server.count
+    project.run("-n", "2", "--llm-share-rows=2", "--llm-json=shared.json").assert_outcomes(passed=2)
+    project.run("--llm-json=alone.json").assert_outcomes(passed=1)
+    alone, shared = (
+        json.loads((project.pytester.path / f"{name}.json").read_text(encoding="utf-8"))["suites"][0]["evaluation"]
+        for name in ("alone", "shared")
+    )
+    assert (alone["metrics"], alone["inference_cost"]) == (shared["metrics"], shared["inference_cost"])
+    assert project.server.count == before
 
 
 def test_a_dry_run_asks_nothing(project: Project) -> None:

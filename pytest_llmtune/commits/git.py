@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Commit", "GitError", "Repository"]
 
 _SUFFIX = ".lock.yaml"
+_AT_ONCE = 1000
 # disable what an untrusted repository could run: hooks, a file-system monitor, a pager, credential helpers
 _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "--no-pager")
 
@@ -88,21 +89,21 @@ class Repository:
         return dict(zip(blobs, self.blobs(list(blobs.values())), strict=True))
 
     def blobs(self, hashes: Sequence[str]) -> Iterator[bytes]:
-        """The contents of blobs, in order."""
-        if not hashes:
-            return
-        answer = _run(self.root, "cat-file", "--batch", what="git cat-file failed", given="\n".join(hashes) + "\n")
-        at = 0
-        for _ in hashes:
-            end = answer.index(b"\n", at)
-            head = answer[at:end].split()
-            if len(head) != 3:
-                raise GitError(f"git has no object {head[0].decode(errors='replace')}; the clone is incomplete")
-            size = int(head[2])
-            yield answer[end + 1 : end + 1 + size]
-            at = end + 1 + size + 1
+        """The contents of blobs, in order; so many of them at once that memory stays small."""
+        for start in range(0, len(hashes), _AT_ONCE):
+            part = hashes[start : start + _AT_ONCE]
+            answer = _run(self.root, "cat-file", "--batch", what="git cat-file failed", given="\n".join(part) + "\n")
+            at = 0
+            for _ in part:
+                end = answer.index(b"\n", at)
+                head = answer[at:end].split()
+                if len(head) != 3:
+                    raise GitError(f"git has no object {head[0].decode(errors='replace')}; the clone is incomplete")
+                size = int(head[2])
+                yield answer[end + 1 : end + 1 + size]
+                at = end + 1 + size + 1
 
-    def history(self, revision: str = "HEAD") -> list[Commit]:
+    def history(self, revision: str = "HEAD", most: int | None = None) -> list[Commit]:
         """The commits that changed lock files, oldest first, following first parents: a merge counts as one change.
 
         Raises:
@@ -111,6 +112,7 @@ class Repository:
         log = _run(
             self.root,
             *("log", "--first-parent", "-m", "--raw", "--no-abbrev", "-M", "-z", "--reverse"),
+            *([] if most is None else [f"--max-count={most}"]),
             *("--format=%x01%H%x02%cI%x02%s%x03", self.resolve(revision), "--", f"*{_SUFFIX}"),
             what="git log failed",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,9 @@ class Entry:
     """USD of the search that chose the configuration."""
 
 
-def history(repository: Repository, suites: Collection[str] = (), revision: str = "HEAD") -> list[Entry]:
+def history(
+    repository: Repository, suites: Collection[str] = (), revision: str = "HEAD", most: int | None = None
+) -> list[Entry]:
     """All changes of locked suites, oldest first; a renamed lock file continues under the suite's current name.
 
     Args:
@@ -51,9 +54,10 @@ def history(repository: Repository, suites: Collection[str] = (), revision: str 
     Raises:
         GitError: the revision is unknown.
     """
-    commits = repository.history(revision)
+    commits = repository.history(revision, most)
     wanted = list(dict.fromkeys(blob for one in commits for _, blob, _ in one.files if set(blob) != {"0"}))
-    locks = dict(zip(wanted, map(_head, repository.blobs(wanted)), strict=True))
+    read = (_head(content, suites) for content in repository.blobs(wanted))
+    locks = dict(zip(wanted, read, strict=True))
     entries: list[Entry] = []
     names: dict[str, str] = {}
     for commit in commits:
@@ -68,13 +72,19 @@ def history(repository: Repository, suites: Collection[str] = (), revision: str 
     return entries
 
 
-def _head(content: bytes) -> Lock | None:
-    """Parse a lock file without its examples, which are most of it; None if unreadable."""
+def _head(content: bytes, suites: Collection[str]) -> Lock | None:
+    """Parse a lock file without its examples, which are most of it; None if unreadable or of another suite."""
     start, _, _ = content.partition(b"\nexamples:\n")
+    plain = _PLAIN_NAME.search(start)
+    if suites and plain and plain[1].decode() not in suites:  # reading the YAML is what takes the time
+        return None
     try:
         return Lock.parse(start + b"\nexamples: []\n", Path("a lock file of the past"))
     except LockError:
         return None
+
+
+_PLAIN_NAME = re.compile(rb"^suite: ([\w.-]+)\r?$", re.MULTILINE | re.ASCII)
 
 
 def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, gone: bool) -> Entry:

@@ -32,7 +32,7 @@ from pytest_llmtune.redaction.redactor import redactor_of
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from openai import AsyncOpenAI, OpenAI
 
@@ -695,13 +695,32 @@ class Session:
             reporter=value_of("reporter", self.config),
             calls=self.calls,
             killed=self.killed,
+            history=self._history() if self._path("report") else (),
         )
         return not self.unwritten
+
+    def _history(self) -> Sequence[Mapping[str, Any]]:
+        """The last states of the run's suites in git; none outside of a checkout, and whatever goes wrong there."""
+        from pytest_llmtune._util.serialize import to_plain
+        from pytest_llmtune.commits.git import Repository
+        from pytest_llmtune.commits.history import history
+
+        try:
+            names = {report.name for report in self.reports}
+            found = history(Repository.around(self.config.rootpath), names, most=_SHOWN_COMMITS) if names else []
+        except (LLMTuneError, OSError, ValueError):
+            return ()
+        plain: list[Mapping[str, Any]] = to_plain(found)
+        return plain
 
     def _path(self, option: str) -> Path | None:
         """An option's path, relative to where pytest was started, because a test may change the directory."""
         given = value_of(option, self.config)
         return self.config.invocation_params.dir / given if given else None
+
+
+_SHOWN_COMMITS = 300
+"""Commits that the report's history goes back at most."""
 
 
 def days_since(day: str) -> int:

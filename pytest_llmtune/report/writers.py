@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._util import plugins
@@ -12,7 +12,7 @@ from pytest_llmtune.errors import LLMTuneError, ReportError
 from pytest_llmtune.report.ci import append_summary, write_comment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llmtune.guard.result import SuiteReport
@@ -31,6 +31,7 @@ def write_all(
     reporter: str | None = None,
     calls: Sequence[TestCalls] = (),
     killed: Decimal = Decimal(0),
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """Write the requested files; returns a message for each that could not be written.
 
@@ -42,6 +43,7 @@ def write_all(
         step_summary: ``$GITHUB_STEP_SUMMARY``; nothing is added if no suite ran.
         calls: calls of the app's own tests.
         killed: USD spent by earlier runs that were killed.
+        history: former states of the suites, for the page.
     """
     jobs: list[Callable[[], object]] = []
     if results is not None:
@@ -49,7 +51,7 @@ def write_all(
     if page is not None:
         from pytest_llmtune.report.html import write
 
-        jobs.append(partial(write, page, reports, calls))
+        jobs.append(partial(write, page, reports, calls, history))
     if step_summary is not None and reports:
         jobs.append(partial(append_summary, step_summary, reports))
     if comment is not None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from support.locks import Git
 
 from pytest_llmtune.plugin.options import OPTIONS
+from pytest_llmtune.report.ci import COMMENT_MARK
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -205,3 +209,69 @@ def test_a_suite_that_could_not_be_judged_is_reported_too(
     properties = {one.get("name"): one.get("value") or "" for one in xml.iter("property")}
     assert properties["llmtune.verdict"] == "error"
     assert "no lock file" in properties["llmtune.problem"]
+
+
+def test_the_page_has_the_history_of_a_git_checkout(tuned: Project) -> None:
+    """Two states of the lock file are a chart; outside of git there is none, and the page is written all the same."""
+    pytest.importorskip("plotly")
+    root, page = tuned.pytester.path, tuned.pytester.path / "page.html"
+    tuned.run("--llm-report=page.html").assert_outcomes(passed=1)
+    assert 'id="history"' not in page.read_text("utf-8")
+    git = Git(root)
+    git("init", "-q")
+    path, now = root / "llmtune" / "sums.lock.yaml", tuned.lock
+    for subject, text in (("first", now.replace("value: 1.0", "value: 0.5")), ("second", now)):
+        path.write_text(text, encoding="utf-8")
+        git("add", "llmtune")
+        git("commit", "-q", "-m", subject)
+    tuned.run("--llm-report=page.html").assert_outcomes(passed=1)
+    assert 'id="history"' in page.read_text("utf-8")
+    assert "second" in page.read_text("utf-8")
+
+
+def test_gitlab_posts_one_note_and_updates_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step of docs/ci/gitlab-ci.yml, run as it stands against a server with a list of notes."""
+    notes: list[dict[str, Any]] = [{"id": 1, "body": "a person's"}]
+
+    class GitLab(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+        def do_GET(self) -> None:
+            self.answer(notes)
+
+        def do_POST(self) -> None:
+            notes.append({"id": len(notes) + 1, "body": self.body()})
+            self.answer(notes[-1])
+
+        def do_PUT(self) -> None:
+            notes[int(self.path.rpartition("/")[2]) - 1]["body"] = self.body()
+            self.answer({})
+
+        def body(self) -> Any:
+            assert self.headers["private-token"] == "glpat-x"
+            return json.loads(self.rfile.read(int(self.headers["content-length"])))["body"]
+
+        def answer(self, data: Any) -> None:
+            text = json.dumps(data).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+    job = yaml.safe_load((DOCS / "ci" / "gitlab-ci.yml").read_text("utf-8"))["llm-note"]
+    assert job["variables"]["GIT_STRATEGY"] == "none"
+    [script] = job["script"]
+    code = script.partition("<<'END'\n")[2].rpartition("END")[0]
+    (tmp_path / "llm-report").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), GitLab) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        given = {"CI_API_V4_URL": f"http://127.0.0.1:{server.server_address[1]}/api/v4", "LLM_NOTE_TOKEN": "glpat-x"}
+        for name, value in {**given, "CI_PROJECT_ID": "7", "CI_MERGE_REQUEST_IID": "3"}.items():
+            monkeypatch.setenv(name, value)
+        for text in ("first", "second"):
+            (tmp_path / "llm-report" / "comment.md").write_text(f"{COMMENT_MARK}\n{text}", encoding="utf-8")
+            exec(compile(code, "step", "exec"), {})  # noqa: S102 - what the documentation tells people to run
+        server.shutdown()
+    assert [note["body"] for note in notes] == ["a person's", f"{COMMENT_MARK}\nsecond"]

@@ -16,10 +16,11 @@ from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import ReportError
+from pytest_llmtune.report.html import charts
 from pytest_llmtune.report.html.view import COLUMNS, flips, headline, suite, tested
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.types import TestCalls
@@ -30,11 +31,14 @@ __all__ = ["anchor", "check_installed", "extras", "fragment", "page", "target_of
 _PAGE = Path(__file__).parent / "page"
 
 
-def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str:
+def page(
+    reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), history: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The complete HTML page.
 
     Args:
         calls: calls of the app's own tests.
+        history: the suites' former states, as ``llmtune history --format=json`` has them.
 
     Raises:
         ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
@@ -44,7 +48,8 @@ def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str
     for shown in suites:
         for name in ("quality", "spending", "progress", "examples", "asks"):
             shown[name] = _data(shown[name])
-    figures = any(shown["quality"] or shown["spending"] for shown in suites)
+    timeline = _data(charts.timeline(history))
+    figures = timeline or any(shown["quality"] or shown["spending"] for shown in suites)
     scripts = {"js": (_PAGE / "page.js").read_text(encoding="utf-8"), "plotly": _plotly() if figures else ""}
     spent = sum(report.spent for report in reports) + sum(each.spent for each in calls)
     text: str = environment.get_template("page.html.j2").render(
@@ -55,6 +60,8 @@ def page(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> str
         spent=dollars(spent) if spent else "",
         calls=[tested(each) for each in calls],
         tables=list(_tables(reports)),
+        timeline=timeline,
+        states=[charts.state(entry) for entry in reversed(history)],
         css=_markup((_PAGE / "page.css").read_text(encoding="utf-8")),
         script_hashes=_markup(" ".join(_hash(script) for script in scripts.values() if script)),
         **{name: _markup(script) for name, script in scripts.items()},
@@ -104,7 +111,12 @@ def target_of(path: Path) -> Path:
     return path if path.suffix.lower() in (".html", ".htm") else path / "index.html"
 
 
-def write(path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = ()) -> Path:
+def write(
+    path: Path,
+    reports: Sequence[SuiteReport],
+    calls: Sequence[TestCalls] = (),
+    history: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; returns the path.
 
     Raises:
@@ -112,7 +124,7 @@ def write(path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls]
     """
     target = target_of(path)
     try:
-        write_text(target, page(reports, calls))
+        write_text(target, page(reports, calls, history))
     except OSError as error:
         raise ReportError(f"{target}: the report cannot be written: {error.strerror or error}") from error
     return target

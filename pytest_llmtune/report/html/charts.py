@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
     from pytest_llmtune.guard.result import Compared, SuiteReport
 
-__all__ = ["pareto", "progress", "quality", "spending"]
+__all__ = ["pareto", "progress", "quality", "spending", "state", "timeline"]
 
 
 Figure = dict[str, Any]
@@ -222,3 +222,42 @@ def spending(study: StudySummary | None) -> Figure | None:
             "y", float(study.optimization_budget), f"optimization budget {dollars(study.optimization_budget)}", total
         )
     return {"data": [data], "layout": layout}
+
+
+def timeline(history: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """The score of each suite from commit to commit; None where no suite has two states."""
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in history:
+        if entry["score"]:
+            lines.setdefault(entry["suite"], []).append(entry)
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": escape(one_line(name, 60)),
+            "x": [entry["date"] for entry in entries],
+            "y": [entry["score"]["value"] for entry in entries],
+            "line": {"shape": "hv"},
+            "hoverinfo": "text",
+            "text": ["<br>".join(escape(cell) for cell in state(entry)) for entry in entries],
+        }
+        for name, entries in lines.items()
+        if len(entries) > 1
+    ]
+    return (
+        {"data": data, "layout": {"yaxis": {"title": {"text": "score"}}, "xaxis": {"type": "date"}}} if data else None
+    )
+
+
+def state(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """One state of a suite as a row: date, commit, suite, model, score, USD per 1,000, what the commit is about."""
+    cost, score = entry["cost"], entry["score"]
+    return (
+        str(entry["date"])[:10],
+        str(entry["commit"])[:8],
+        one_line(entry["suite"], 60),
+        one_line(entry["model"], 60),
+        "-" if score is None else number(score["value"]),
+        "-" if cost is None else dollars(cost, 3),
+        one_line(entry["subject"], 80),
+    )

@@ -25,6 +25,7 @@ __all__ = [
     "dollars",
     "interval",
     "label",
+    "lifeless",
     "listed",
     "meant",
     "number",
@@ -54,6 +55,15 @@ def _escaped(match: re.Match[str]) -> str:
 def clean(text: str) -> str:
     """Text with terminal controls and CI commands escaped; tabs and line feeds stay."""
     return _CI_COMMAND.sub(r"#\\#", _HARMFUL.sub(_escaped, text))
+
+
+_ALIVE = lazy_regex(r"@|#(?=\d)|\bwww(?=\.)|(?<=\w):(?=//)", re.IGNORECASE)
+"""What GitHub and GitLab turn into mentions and links after Markdown was read, so that a backslash does not stop them."""
+
+
+def lifeless(text: str) -> str:
+    """Text in which no mention, reference or address comes to life: an invisible space stands inside of each."""
+    return _ALIVE.sub(lambda match: f"{match[0]}\u200b", text)
 
 
 def one_line(text: str, limit: int = 1_000) -> str:

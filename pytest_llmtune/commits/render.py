@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, number, one_line
+from pytest_llmtune._util.text import clean, lifeless, number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -161,13 +162,15 @@ def _md_table(rows: Sequence[Row]) -> list[str]:
 
 
 _SPECIAL = str.maketrans(
-    {character: f"\\{character}" for character in "\\`*_{}[]|~#@!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    {character: f"\\{character}" for character in "\\`*_{}[]|~#!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 )
 
 
 def _md(text: str) -> str:
     """Escape text, so that no markup, mention or link in it becomes active."""
-    return clean(text).translate(_SPECIAL).replace("://", ":\u200b//").replace("\\@", "@\u200b")
+    plain = re.sub(r"(?m)^ +", lambda match: "\u00a0" * len(match[0]), clean(text))  # four blanks would begin code
+    starts = re.sub(r"(?m)^(\u00a0*\d*)([-+=]|(?<=\d)[.)])", r"\1\\\2", plain.translate(_SPECIAL))
+    return lifeless(starts)
 
 
 def as_json(changes: Sequence[SuiteChange], base: str, head: str) -> str:

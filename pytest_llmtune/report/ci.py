@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.files import write_text
-from pytest_llmtune._util.text import counted, dollars, interval, number, one_line
+from pytest_llmtune._util.text import counted, dollars, interval, lifeless, number, one_line
 from pytest_llmtune.errors import ReportError
 
 if TYPE_CHECKING:
@@ -183,7 +183,10 @@ def _outcome(outcome: Outcome) -> str:
 
 def _escaped(text: str) -> str:
     """Text escaped for Markdown and HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+\-!|~@&:$])", r"\\\1", one_line(text, 500)).replace("\\<", "&lt;")
+    escaped = re.sub(r"([\\`*_{}\[\]<>()+\-!|~&$]|#(?!\d)|:(?!//))", r"\\\1", one_line(text, 500)).replace(
+        "\\<", "&lt;"
+    )
+    return lifeless(escaped)
 
 
 def _code(text: str) -> str:

@@ -115,7 +115,7 @@ def test_answers_are_shown_not_rendered(answer: str) -> None:
 def test_suite_names_are_escaped() -> None:
     """A name with Markdown or HTML in it cannot break the table or mention a team."""
     text = markdown([report(scores(1), name="a|b<i>@team\n*x*")])
-    assert "| a\\|b&lt;i\\>\\@team \\*x\\* | passed |" in text
+    assert "| a\\|b&lt;i\\>@\u200bteam \\*x\\* | passed |" in text
 
 
 def test_the_summary_is_appended(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_xdist_and_pytest_html(pytester: pytest.Pytester) -> None:
         from pytest_llmtune.report import html
         from pytest_llmtune.guard import results_file as results
 
-        REPORTS, _ = results.read(pathlib.Path(__file__).with_name("data.json"))
+        REPORTS = results.read(pathlib.Path(__file__).with_name("data.json"))
         ARRIVED = []
 
         @pytest.hookimpl(wrapper=True)

@@ -135,7 +135,7 @@ def main() -> None:
             bare = found["bare pytest"]
             figures = (bare, found["idle"] - bare, found["guard"] - bare, found["import pytest"] - found["python"])
             shown = " | ".join(f"{figure:.3f}" for figure in figures)
-            print(f"| {'bytecode cached' if cached else 'our modules compiled anew'} | {shown} |", flush=True)
+            print(f"| {'bytecode cached' if cached else 'our modules without bytecode'} | {shown} |", flush=True)
         pytests, ours, count = imports(directory, given.times)
         print(f"\nimports of the guard, {count} of them our modules: {ours / pytests:.2f} x import pytest")
 

@@ -13,9 +13,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+from support import results
 from support.locks import CONFIG, example, lock
 
 from pytest_llmtune._util.stats import mcnemar_exact
+from pytest_llmtune.guard import results_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,3 +241,19 @@ def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
     code, _, err = llmtune("grade", "exact", "5", "--row", "{")
     assert (code, "no JSON" in err) == (2, True)
     assert json.loads(llmtune("schema")[1])["type"] == "object"
+
+
+def test_two_results_files_with_two_suites_of_one_file(git: Git, llmtune: Run) -> None:
+    """Each suite is compared with itself, and a row with a new label is the same row."""
+    old = [results.result(0, 1.0, row={"problem": "1+1", "answer": "2"}), results.result(1, 1.0)]
+    relabelled = results.result(2, 0.0, row={"problem": "1+1", "answer": "3"})
+    for name, rows in (("old.json", old), ("new.json", [relabelled, old[1]])):
+        changed = results.report(results.evaluation(rows))
+        same = results.report(results.evaluation(old), name="other")
+        results_file.write(git.root / name, [changed, same])
+    code, out, _ = llmtune("compare", "old.json", "new.json", "--format=json")
+    suites = {suite["suite"]: suite for suite in json.loads(out)["suites"]}
+    assert code == 0
+    assert {name: suite["status"] for name, suite in suites.items()} == {"algebra": "changed", "other": "same"}
+    assert suites["algebra"]["rows"] == {"shared": 2, "added": 0, "removed": 0, "relabelled": 1}
+    assert len(suites["algebra"]["lost"]) == 1

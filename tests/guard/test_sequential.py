@@ -6,6 +6,7 @@ import random
 from decimal import Decimal
 
 import pytest
+from scipy.stats import betabinom
 
 from pytest_llmtune.guard.sequential import EarlyStop, HitBounds
 from pytest_llmtune.guard.verdict import Criteria, Limit
@@ -36,8 +37,6 @@ def test_bounds_are_ever_wrong_with_the_error_rate_at_most(hits: int) -> None:
 
 def test_bounds_are_those_of_the_definition() -> None:
     """The counts whose prior is less than 1/error times their posterior, found one by one."""
-    from scipy.stats import betabinom
-
     for seen, every in [(5, 99), (12, 4), (30, 1), (39, 2)]:
         bounds, low, high = HitBounds(40, ERROR), 0, 40
         for place in range(seen):

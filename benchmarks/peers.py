@@ -150,8 +150,9 @@ def dearest(desk: Desk, seed: int) -> Config | None:  # noqa: ARG001
     space, budget, found = desk.suite.space, float(desk.suite.inference_budget or 1e9), []
     for model in space.models:
         one = Asked(Config({"model": model, "temperature": 0.0, "n": 1, "max_tokens": 999}, space.templates[0]))
-        desk.ask(one, 3)
-        if one.cost <= budget:
+        with suppress(Spent):  # of so many models that the money does not reach all: among those that it reaches
+            desk.ask(one, 3)
+        if one.scores and one.cost <= budget:
             found.append(one)
     if not found:
         return None

@@ -180,7 +180,11 @@ class Replay:
             if interrupted or self.mode not in _WRITING:
                 return
             if not failed:
-                self._errors.extend(RecordingError(self._unrecordable(call)) for call in self._calls if _is_lost(call))
+                self._errors.extend(
+                    RecordingError(self._unrecordable(call))
+                    for call in self._calls
+                    if call.kept and call.interaction is None
+                )
             self._write(complete=not failed and not self._errors)
 
     def verify(self, error: BaseException | None = None, *, limits: bool = True) -> None:
@@ -489,10 +493,6 @@ def _refusal(error: LLMTuneError) -> str:
 def may_retry(status: int) -> bool:
     """Whether clients retry after this status."""
     return status >= 500 or status in _RETRIED
-
-
-def _is_lost(call: Call) -> bool:
-    return call.kept and call.interaction is None
 
 
 def _name(asked: Asked) -> str:

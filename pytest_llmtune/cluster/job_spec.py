@@ -10,7 +10,7 @@ from pytest_llmtune.redaction.keys import Secret
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.source_settings import SourceSettings
+    from pytest_llmtune.completions.requester import SourceSettings
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.types import CompletionRequest
 

@@ -187,14 +187,11 @@ def _change(name: str, old: tuple[str, Lock] | None, new: tuple[str, Lock] | Non
         return SuiteChange(name, path, before, now, metric)
     pairs, rows = _paired(before, now)
     both = [(a, b) for a, b in pairs if metric in a.metrics and metric in b.metrics]
-    lost = tuple(b for a, b in both if b.metrics[metric] < a.metrics[metric])
-    gained = tuple(b for a, b in both if b.metrics[metric] > a.metrics[metric])
+    both.sort(key=lambda pair: pair[1].index)
+    lost = [b for a, b in both if b.metrics[metric] < a.metrics[metric]]
+    gained = [b for a, b in both if b.metrics[metric] > a.metrics[metric]]
     p_value = mcnemar_exact(len(lost), len(gained)) if lost or gained else None
-    return SuiteChange(name, path, before, now, metric, _ordered(lost), _ordered(gained), rows, p_value)
-
-
-def _ordered(examples: Iterable[LockedExample]) -> tuple[LockedExample, ...]:
-    return tuple(sorted(examples, key=lambda example: example.index))
+    return SuiteChange(name, path, before, now, metric, tuple(lost), tuple(gained), rows, p_value)
 
 
 def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedExample]], Rows]:

@@ -22,13 +22,53 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from pytest_llmtune.completions.batch_api import Batching
+    from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.routing import KeyChannel
-    from pytest_llmtune.completions.source_settings import SourceSettings
     from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.ledger import Reservation
+    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["Attempts", "HttpRequester", "OnExchange", "Reserving", "RetryPolicy"]
+__all__ = ["Attempts", "HttpRequester", "OnExchange", "Reserving", "RetryPolicy", "SourceSettings"]
+
+
+class SourceSettings(Protocol):
+    """Implemented by a live source, and by the job sent to a cluster's node."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]: ...
+
+    @property
+    def prices(self) -> PriceBook: ...
+
+    @property
+    def concurrency(self) -> int:
+        """HTTP requests in flight, over all endpoints."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one HTTP request."""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for one completion with all its retries; None: ten times ``timeout``."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds for all requests, starting with the first."""
+
+    @property
+    def attempts(self) -> int:
+        """HTTP requests for the same answers, not counting waits for rate limits."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds before the first retry; doubled for each further one."""
+
+    @property
+    def batching(self) -> Batching | None:
+        """Settings for the Batch API; None: one request at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +185,8 @@ class HttpRequester:
             missing -= answers_in(exchange)
 
         while missing > 0:
-            await _all(self.ask(request, size, counted) for size in _split(missing, self._most_at_once(request)))
+            most = self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
+            await _all(self.ask(request, size, counted) for size in _split(missing, most))
 
     async def aclose(self) -> None:
         """Close the clients."""
@@ -163,10 +204,6 @@ class HttpRequester:
         self.billing.recall(known.counts_one)
         for at, model in known.landed:
             self.fleet.lanes[at].pilot(model).landed = True
-
-    def _most_at_once(self, request: CompletionRequest) -> int | None:
-        """The largest n for one request, if known."""
-        return self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
 
     async def ask(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
         """Get and store n answers; fewer, but at least one, if the server does not support n.

@@ -385,7 +385,9 @@ def head(data: Mapping[str, Any]) -> str:
     shown = {
         **{name: value for name, value in data.items() if name not in ("recording", "study")},
         "metrics": {name: _filled(figure) for name, figure in data["metrics"].items()},
-        "prices": {model: _Line(_numbers(price)) for model, price in data["prices"].items()},
+        "prices": {
+            model: _Line({name: _Number(usd) for name, usd in price.items()}) for model, price in data["prices"].items()
+        },
         **({"recording": _filled(recording)} if recording else {}),
         "study": study and _study(study),
     }
@@ -395,10 +397,6 @@ def head(data: Mapping[str, Any]) -> str:
 
 def _filled(figure: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return None if figure is None else _Line({name: value for name, value in figure.items() if value is not None})
-
-
-def _numbers(price: Mapping[str, str]) -> dict[str, Any]:
-    return {name: _Number(amount) for name, amount in price.items()}
 
 
 def _study(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -787,7 +787,10 @@ def _suite_of(item: pytest.Item) -> Suite | None:
     where = f"{path}:{(line or 0) + 1} ({name})"
     if marker.args:
         raise LLMTuneError(f"{where}: the marker llmtune takes keyword arguments only, got {marker.args[0]!r}")
-    if any(f"{kind.__module__}.{kind.__name__}" == "unittest.case.TestCase" for kind in _bases(item)):
+    if any(
+        f"{kind.__module__}.{kind.__name__}" == "unittest.case.TestCase"
+        for kind in getattr(getattr(item, "cls", None), "__mro__", ())
+    ):
         raise LLMTuneError(
             f"{where}: a method of unittest.TestCase takes no fixture, and so declares no suite: "
             f"write a function, def {item.name}(llmtune): llmtune.check()"
@@ -813,10 +816,6 @@ def _suite_of(item: pytest.Item) -> Suite | None:
         parameters = re.sub(r"[^\w.-]+", "_", item.callspec.id)
         keys["name"] = f"{keys['name']}_{parameters}"  # each parameter set is a suite
     return Suite.from_mapping(keys, where=where, base_dir=item.path.parent, default_name=default_name)
-
-
-def _bases(item: pytest.Item) -> tuple[type, ...]:
-    return getattr(getattr(item, "cls", None), "__mro__", ())
 
 
 @dataclass(frozen=True, slots=True)

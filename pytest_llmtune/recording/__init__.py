@@ -288,7 +288,12 @@ class Gathered:
         self.runs |= {place: tuple(calls) for place, calls in runs.items()}  # whole: run again, it may make fewer
         if not completion.exchanges:
             return
-        self._spool.put(json.dumps([_packed(exchange) for exchange in completion.exchanges], default=dict))
+        self._spool.put(
+            json.dumps(
+                [[getattr(exchange, each.name) for each in fields(exchange)] for exchange in completion.exchanges],
+                default=dict,
+            )
+        )
         self._keys += bytes.fromhex(request.key)
         self._draws.append(request.draw)
         self._answers.append(len(completion.choices))
@@ -302,7 +307,8 @@ class Gathered:
                 if (draw := self._draws[number]) == before:
                     continue
                 shared = answers > draw * self._answers[number]  # the previous draw ended within an exchange
-                for exchange in self._exchanges(number)[shared:]:
+                for packed in json.loads(self._spool.get(number))[shared:]:
+                    exchange = Exchange(*packed)
                     answers += answers_in(exchange)
                     yield exchange
                 before = draw
@@ -312,13 +318,6 @@ class Gathered:
 
     def _place(self, number: int) -> tuple[bytes, int, int]:
         return self._key(number), self._draws[number], -self._answers[number]
-
-    def _exchanges(self, number: int) -> list[Exchange]:
-        return [Exchange(*packed) for packed in json.loads(self._spool.get(number))]
-
-
-def _packed(exchange: Exchange) -> list[Any]:
-    return [getattr(exchange, each.name) for each in fields(exchange)]
 
 
 def _no_answer(interaction: Interaction) -> bool:

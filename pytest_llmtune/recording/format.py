@@ -213,7 +213,8 @@ class Interaction:
             "response": {
                 "status": {"code": self.status, "message": self.reason},
                 "headers": _listed(self.headers),
-                "body": {"string": self.text} | ({"base64_string": _base64(self.data)} if self.data else {}),
+                "body": {"string": self.text}
+                | ({"base64_string": base64.b64encode(self.data).decode("ascii")} if self.data else {}),
             },
         }
 
@@ -315,10 +316,6 @@ def redacted(redactor: Redactor, interaction: Interaction) -> Interaction:
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items() if is_kept(name.lower())}
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
 
 
 def _bytes(body: Mapping[str, Any]) -> bytes:

@@ -152,7 +152,12 @@ class Redactor:
         if isinstance(data, str):
             return self._clean_leaf(data)
         if isinstance(data, Mapping):
-            return {self.clean_text(name): self._field(name, value) for name, value in data.items()}
+            return {
+                self.clean_text(name): PLACEHOLDER
+                if isinstance(value, str) and value and FIELD.fullmatch(name)
+                else self.clean_json(value)
+                for name, value in data.items()
+            }
         if isinstance(data, (list, tuple)):
             return [self.clean_json(item) for item in data]
         return data
@@ -188,10 +193,6 @@ class Redactor:
             return True
         hints = may_hold_known_forms(text) or any(form in text for _, form in self.forms)
         return hints or names_a_secret(text)
-
-    def _field(self, name: str, value: Any) -> Any:
-        secret = isinstance(value, str) and value and FIELD.fullmatch(name)
-        return PLACEHOLDER if secret else self.clean_json(value)
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Spans of secrets in a text: (start, end), in order, without overlaps or parts of placeholders."""

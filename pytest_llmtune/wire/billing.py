@@ -141,16 +141,11 @@ def read_bill(
         usage = own if usage is None else usage if own is None else _mended(usage, own, document)
     if (
         usage is None
-        or not _counts(usage)
+        or not (usage.prompt_tokens or usage.units)
         or ((usage is not own or not usage.completion_tokens) and _uncounted(request, document))
     ):
         return Bill(models, None, providers)
     return Bill(models, replace(usage, units=_with_searches(usage, documents), requests=1), providers)
-
-
-def _counts(usage: Usage) -> bool:
-    """Whether anything is counted: every model has some input."""
-    return bool(usage.prompt_tokens or usage.units)
 
 
 def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:

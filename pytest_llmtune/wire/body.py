@@ -230,16 +230,13 @@ def _why_incomplete_events(text: str) -> str:
         if any(kind.startswith(begins) for kind in kinds):
             return "" if set(kinds) & set(last) else cut
     if any("candidates" in event or "usageMetadata" in event for event in events):
-        return "" if _has_ended_candidates(events) else cut
+        candidates = [each for event in events for each in event.get("candidates") or () if isinstance(each, dict)]
+        # a candidate ends with its finishReason; a blocked prompt has none
+        ended = any(each.get("finishReason") for each in candidates)
+        return "" if ended or any(event.get("promptFeedback") for event in events) else cut
     if any(isinstance(event.get("choices"), list) for event in events):
         return "" if facts_of(text).finish_reasons else cut
     return ""
-
-
-def _has_ended_candidates(events: list[dict[str, Any]]) -> bool:
-    """Gemini: a candidate ends with its ``finishReason``; a blocked prompt has none."""
-    candidates = [each for event in events for each in event.get("candidates") or () if isinstance(each, dict)]
-    return any(each.get("finishReason") for each in candidates) or any(event.get("promptFeedback") for event in events)
 
 
 def _why_incomplete_lines(text: str) -> str:

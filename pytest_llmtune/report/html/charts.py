@@ -110,8 +110,9 @@ def quality(report: SuiteReport) -> Figure | None:
     data += [_beside(report.compared)] if report.compared else []
     data += [_points("winner", winner, {"symbol": "star", "size": 16, "color": "--good"})] if winner else []
     costs = [float(trial.inference_cost or 0) for trial in known]
+    scale = "log" if min(costs) > 0 and max(costs) > 30 * min(costs) else "linear"
     layout: Figure = {
-        "xaxis": {"title": {"text": "USD per instance"}, "tickprefix": "$", "type": _scale(costs)},
+        "xaxis": {"title": {"text": "USD per instance"}, "tickprefix": "$", "type": scale},
         "yaxis": {"title": {"text": one_line(report.criteria.metric)}},
     }
     if study.inference_budget is not None:
@@ -120,10 +121,6 @@ def quality(report: SuiteReport) -> Figure | None:
         if layout["xaxis"]["type"] == "log" and layout["shapes"]:
             layout["annotations"][0]["x"] = _log10(float(study.inference_budget))
     return {"data": data, "layout": layout}
-
-
-def _scale(values: Sequence[float]) -> str:
-    return "log" if min(values) > 0 and max(values) > 30 * min(values) else "linear"
 
 
 def _log10(value: float) -> float:

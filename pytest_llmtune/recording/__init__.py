@@ -214,14 +214,13 @@ class Recording:
         return f"line {position + 2}" if isinstance(self.interactions, tuple) else f"interaction {position + 1}"
 
     def _key(self, request: CompletionRequest) -> bytes:
+        if self.redactor is None:
+            return bytes.fromhex(request.key)
         if (known := self._keys.get(request.key)) is not None:
             return known
-        key = request.key
-        if self.redactor is not None:
-            text = canonical_json(request.body)
-            _, clean = self.redactor.clean_request("", text)
-            key = key if clean == text else request_key(parse_object(clean) or {})
-        found = bytes.fromhex(key)
+        text = canonical_json(request.body)
+        _, clean = self.redactor.clean_request("", text)
+        found = bytes.fromhex(request.key if clean == text else request_key(parse_object(clean) or {}))
         if len(self._keys) < _MOST_KEYS:
             self._keys[request.key] = found
         return found

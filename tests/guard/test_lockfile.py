@@ -518,3 +518,10 @@ def test_a_recording_tells_its_days_and_models() -> None:
     assert yaml.safe_load(text)["recording"] == {"first": "2026-01-01", "last": "2026-02-01", "models": ["a", "b"]}
     assert "recording" not in yaml.safe_load(LOCK.text())
     assert "\n  heldout: {value: 0.7, low: 0.5, high: 0.8}\n" in LOCK.text()
+
+
+def test_a_trial_is_one_line() -> None:
+    """Score, cost and configuration; what is not known is left out, or a dash."""
+    made = TrialSummary(1, {"model": "m", "n": 2}, Measured(0.8), Decimal("0.001"), Decimal(0), "done")
+    assert made.label == "0.8 at $0.001 per instance: m, n=2"
+    assert dataclasses.replace(made, score=None, inference_cost=None).label == "-: m, n=2"

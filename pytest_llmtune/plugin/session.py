@@ -94,6 +94,8 @@ class Session:
         self.judged: dict[str, bool] = {}
         """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
+        self._links: dict[Path, str] = {}
+        """Directories that were looked through for links, and what is wrong in them."""
         self._open = ExitStack()
         if self.settings.mode.online:
             self._keep_books()
@@ -224,7 +226,8 @@ class Session:
         if problem := getattr(item, "problem", ""):  # of a document in a YAML file
             raise LLMTuneError(problem)
         written = [] if self.settings.mode is Mode.REPLAY else [self.config.rootpath / ".llmtune"]
-        refuse_links([item.path.parent / "llmtune", *written], self.config.rootpath)
+        for directory in (item.path.parent / "llmtune", *written):
+            self._refuse_links(directory)
         marked = item.get_closest_marker("llm_replay") is not None
         if marked:
             from pytest_llmtune.capture.session import replay_of
@@ -261,6 +264,17 @@ class Session:
             with suppress(MissingToolError):  # that suite's test fails when it runs
                 run.grader  # noqa: B018  # reads the data, and checks templates and grader with them
         self.runs[item.nodeid] = run
+
+    def _refuse_links(self, directory: Path) -> None:
+        """Each directory is looked through once, however many tests have their files in it."""
+        if directory not in self._links:
+            try:
+                refuse_links([directory], self.config.rootpath)
+                self._links[directory] = ""
+            except SuiteError as error:
+                self._links[directory] = str(error)
+        if problem := self._links[directory]:
+            raise SuiteError(problem)
 
     def _names(self) -> frozenset[str]:
         """Names of all suites of this run."""

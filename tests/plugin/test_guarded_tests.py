@@ -11,6 +11,7 @@ import requests
 from support.llm_server import LLMServer
 
 import pytest_llmtune.capture.patches  # noqa: F401  # once, so that no inner run imports it again
+from pytest_llmtune.plugin import session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -587,3 +588,12 @@ def test_it():
     app.pytester.makeini(f"[pytest]\nllmtune_allow_hosts = 127.0.0.1:{app.server.port}\n")
     app.run("--llm-record=missing").assert_outcomes(passed=1)
     app.run().assert_outcomes(passed=1)
+
+
+def test_the_folder_of_recordings_is_looked_through_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each test: with thousands of files that took longer than the tests."""
+    looked: list[str] = []
+    monkeypatch.setattr(session, "refuse_links", lambda paths, _: looked.extend(path.name for path in paths))
+    app.write("".join(f"@guarded\ndef test_{number}():\n    pass\n" for number in range(5)))
+    app.run().assert_outcomes(passed=5)
+    assert looked == ["llmtune"]

@@ -149,7 +149,9 @@ def test_code_reaches_nothing_outside(tmp_path: Path, listener: tuple[int, str, 
 def test_a_native_module_writes_no_conftest(tmp_path: Path) -> None:
     """An answer unpacks a native module into its directory, imports it, and calls the kernel directly."""
     project = Path(__file__).parents[2]
-    planted = [tmp_path / "conftest.py", project / "conftest.py"]
+    planted = [tmp_path / "conftest.py"]
+    if not project.is_relative_to("/tmp"):  # noqa: S108 - there the sandbox has directories of its own, in memory
+        planted.append(project / "conftest.py")
     code = f"""
 import importlib.util, shutil, sys, _ctypes
 native = shutil.copy(_ctypes.__file__, '/tmp/' + _ctypes.__file__.rpartition('/')[2])
@@ -171,13 +173,17 @@ for path in {[str(path).encode() for path in planted]!r}:
 @sandboxed
 def test_nothing_of_the_machine_is_seen() -> None:
     """The environment, other processes, open descriptors, the file system: what there is, is Python."""
-    code = """
+    bound = {path.parts[2] for path in map(Path, (*sys.path, sys.prefix)) if path.is_relative_to("/tmp")}  # noqa: S108
+    code = (
+        f"""
 import ctypes, os
 libc = ctypes.CDLL(None)
+assert set(os.listdir('/tmp')) <= {bound!r}
+"""
+        """
 assert set(os.environ) <= {'HOME', 'TMPDIR', 'PATH', 'PWD', 'LC_ALL', 'LC_CTYPE', 'OPENBLAS_NUM_THREADS'}, os.environ
 assert not os.path.exists('/proc/self'), 'proc'
 assert not any(os.path.exists(path) for path in ('/etc/passwd', '/etc/ssl', '/home', '/var', '/sys', '/run', '/usr/bin/env'))
-assert os.listdir('/tmp') == []
 assert os.getuid() == os.geteuid() == 65534 or os.getuid() >= 1000, os.getuid()
 for number in range(3, 64):
     try:
@@ -198,6 +204,7 @@ try:
 except OSError:
     pass
 """
+    )
     assert outcome(code) == "passes"
 
 

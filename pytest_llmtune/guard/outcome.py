@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.grading.reasoning import marks_of
@@ -132,18 +132,16 @@ def report_of(
         verdict = held_to_agreement(verdict, evaluation, run.grader)
     else:
         verdict = unjudged(evaluation, criteria, stale, shard)
-    return SuiteReport(
+    return _report(
+        place,
         suite.name,
-        place.nodeid,
-        place.path,
-        place.line,
-        run.settings.mode.value,
+        run.settings.mode,
         verdict,
         criteria,
-        evaluation,
-        baseline if shard is None else None,  # the merging run reads it itself
-        baseline.study if shard is None else None,
-        compared,
+        evaluation=evaluation,
+        baseline=baseline if shard is None else None,  # the merging run reads it itself
+        study=baseline.study if shard is None else None,
+        compared=compared,
         recording=facts,
         spent=evaluation.cost if evaluation else Decimal(0),
         shard=shard,
@@ -192,17 +190,15 @@ def migrated(
         notes=tuple(notes),
         problem="; ".join(problems) if status == "error" else "",
     )
-    return SuiteReport(
+    return _report(
+        place,
         suite.name,
-        place.nodeid,
-        place.path,
-        place.line,
-        run.settings.mode.value,
+        run.settings.mode,
         verdict,
         criteria,
-        evaluation,
-        baseline,
-        baseline.study,
+        evaluation=evaluation,
+        baseline=baseline,
+        study=baseline.study,
         migrations=tuple(migrations),
         recording=facts,
         columns=run.columns(config),
@@ -226,20 +222,19 @@ def _left_out(split: Split) -> tuple[str, ...]:
 def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
     """The report of a suite that could not be judged."""
     suite, place = run.suite, run.place
-    return SuiteReport(
-        suite.name,
-        place.nodeid,
-        place.path,
-        place.line,
-        run.settings.mode.value,
-        Verdict("error", suite.metric, problem=problem),
-        criteria_of(suite, reused=False),
-        notes=notes,
-        spent=spent,
+    verdict = Verdict("error", suite.metric, problem=problem)
+    return _report(
+        place, suite.name, run.settings.mode, verdict, criteria_of(suite, reused=False), notes=notes, spent=spent
     )
 
 
 def undeclared(place: SuiteLocation, name: str, mode: Mode, problem: str) -> SuiteReport:
     """The report of a suite with an invalid declaration."""
     verdict = Verdict("error", Criteria().metric, problem=problem)
-    return SuiteReport(name, place.nodeid, place.path, place.line, mode.value, verdict, Criteria())
+    return _report(place, name, mode, verdict, Criteria())
+
+
+def _report(
+    place: SuiteLocation, name: str, mode: Mode, verdict: Verdict, criteria: Criteria, **more: Any
+) -> SuiteReport:
+    return SuiteReport(name, place.nodeid, place.path, place.line, mode.value, verdict, criteria, **more)

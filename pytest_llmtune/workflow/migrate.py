@@ -255,7 +255,7 @@ class MigrateMode:
             fresh=True,
         )
         if unmoved or comparison is None or not conclusive(evaluation, criteria.max_unknown):
-            why = f"no call of the task asked {self._named(target)[1]}; name the parameter: {self._command('PARAMETER=MODEL')}"
+            why = f"no call of the task is known to have asked {self._named(target)[1]}; name the parameter: {self._command('PARAMETER=MODEL')}"
             if not unmoved:
                 base = replace(base, cost=None if comparison is None else base.cost)
                 error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
@@ -324,9 +324,8 @@ def _latency(evaluation: Evaluation) -> tuple[float, float] | None:
 
 
 def _calls_of(evaluation: Evaluation, model: str) -> bool:
-    """Whether a run called a model; calls are not kept for very many rows."""
-    runs = [run for result in evaluation.results for run in result.runs]
-    return not runs or any(call.model == model for run in runs for call in run.calls)
+    """Whether a run is known to have called a model; for very many rows, calls are not kept."""
+    return any(call.model == model for result in evaluation.results for run in result.runs for call in run.calls)
 
 
 def _at_most(bounds: Interval) -> str:

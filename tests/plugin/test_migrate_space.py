@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from pytest_llmtune import Suite, lograndint, uniform
@@ -42,3 +43,5 @@ def test_a_task_that_never_asks_the_model_tells_nothing() -> None:
     evaluation = Evaluation({}, (result,), {}, {}, Decimal(0), Decimal(0))
     assert _calls_of(evaluation, "old")
     assert not _calls_of(evaluation, "new")
+    not_kept = replace(evaluation, results=(replace(result, runs=()),))  # as for very many rows
+    assert not _calls_of(not_kept, "old")

@@ -42,7 +42,7 @@ class Connection:
     """Concurrent batches: one per processor."""
     own: bool
     """Whether this object opened the connection, and must close it."""
-    _purse: Any
+    _budget: Any
     """The budget actor, on this machine, so that it survives the loss of others."""
     _ask: Any
     _grade: Any
@@ -92,13 +92,13 @@ class Connection:
         if self.own:
             self.ray.shutdown()
 
-    def purse(self, ledger: Ledger) -> Any:
+    def budget(self, ledger: Ledger) -> Any:
         """A budget actor with the remaining budget of a ledger."""
-        return self._purse.remote(_alone(ledger))
+        return self._budget.remote(_alone(ledger))
 
-    def ask_batch(self, order: JobSpec, purse: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
+    def ask_batch(self, order: JobSpec, budget: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
         """A batch of requests as a task."""
-        return self._ask.remote(order, purse, batch, items, known)
+        return self._ask.remote(order, budget, batch, items, known)
 
     def grade_batch(self, packed: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
         """A batch of grades as a task.

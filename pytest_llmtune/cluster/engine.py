@@ -39,5 +39,5 @@ class Engine(Connection):
             return replace(grader, graders=tuple(self.grader(each, root) for each in grader.graders))
         if stays(grader):
             return grader
-        crew = RemoteGrading(self, grader, root)
-        return ClusterGrader(grader, crew)
+        remote = RemoteGrading(self, grader, root)
+        return ClusterGrader(grader, remote)

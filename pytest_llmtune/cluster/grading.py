@@ -85,7 +85,7 @@ class ClusterGrader(Grader):
     """A grader that runs on the cluster."""
 
     local: Grader
-    crew: RemoteGrading
+    remote: RemoteGrading
 
     @property
     def name(self) -> str:
@@ -121,11 +121,11 @@ class ClusterGrader(Grader):
         return self.local.answers(responses, row)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
-        grade: ExampleGrade = await self.crew.call("grade", responses, row)
+        grade: ExampleGrade = await self.remote.call("grade", responses, row)
         return grade
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        answers: tuple[Answer, ...] = await self.crew.call("answers", responses, row)
+        answers: tuple[Answer, ...] = await self.remote.call("answers", responses, row)
         return answers
 
 

@@ -36,14 +36,14 @@ _AT_ONCE = 16
 """Concurrent grading calls on a node."""
 
 
-def ask_batch(order: JobSpec, purse: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
+def ask_batch(order: JobSpec, budget: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
     """Send a batch of requests, reporting answers to the budget actor as they arrive; returns facts about the servers.
 
     Raises:
         LLMTuneError: another version of this package is installed here.
     """
     _check_version(order.version)
-    return asyncio.run(_ask_batch(order, _Post(purse, batch), items, known))
+    return asyncio.run(_ask_batch(order, _Post(budget, batch), items, known))
 
 
 async def _ask_batch(order: JobSpec, post: _Post, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
@@ -74,7 +74,7 @@ async def _ask_batch(order: JobSpec, post: _Post, items: Sequence[Item], known: 
 class _Post:
     """Client of the budget actor: reserves like a ledger, and reports events."""
 
-    purse: Any
+    budget: Any
     batch: int
     account: RequestStats = field(default_factory=RequestStats)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -84,7 +84,7 @@ class _Post:
     @asynccontextmanager
     async def reserve(self, amount: Decimal, model: str = "") -> AsyncIterator[Reservation]:
         number = next(self._numbers)
-        if refusal := await self.purse.reserve.remote(self.batch, number, amount, model):
+        if refusal := await self.budget.reserve.remote(self.batch, number, amount, model):
             raise BudgetExhaustedError(refusal)
 
         def close(done: Reservation) -> None:
@@ -108,7 +108,7 @@ class _Post:
         """Send one message at a time, because Ray does not keep the order of concurrent ones."""
         while self._news:
             news, self._news = [*self._news, Counted(self.account.take())], []
-            await self.purse.report.remote(self.batch, news)
+            await self.budget.report.remote(self.batch, news)
 
 
 def grade_batch(version: str, packed: bytes, calls: Sequence[tuple[str, Sequence[str], Row]]) -> list[Any]:

@@ -108,7 +108,7 @@ class ClusterRequester:
 
     engine: Connection
     source: LiveSource
-    _purse: Any = None
+    _budget: Any = None
     _hearing: asyncio.Task[None] | None = None
     _gathering: Gathering[_Waiting] | None = None
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -145,11 +145,11 @@ class ClusterRequester:
         with suppress(TimeoutError, self.engine.ray.exceptions.RayError):
             async with asyncio.timeout(_GOODBYE):
                 for batch in list(self._batches):
-                    await self._purse.end.remote(batch)
+                    await self._budget.end.remote(batch)
             await self._last_words()
         self._hearing.cancel()
         await asyncio.gather(self._hearing, return_exceptions=True)
-        self.engine.ray.kill(self._purse)
+        self.engine.ray.kill(self._budget)
         self._gathering = None
 
     async def _last_words(self) -> None:
@@ -163,7 +163,7 @@ class ClusterRequester:
             return
         source, width = self.source, self.engine.width
         self._end = None if source.deadline is None else time.monotonic() + source.deadline
-        self._purse = self.engine.purse(source.ledger)
+        self._budget = self.engine.budget(source.ledger)
         most = _EACH * max(1, source.concurrency // width)
         self._gathering = Gathering(self._run, min(width, source.concurrency), most)
         self._hearing = asyncio.get_running_loop().create_task(self._hear())
@@ -172,10 +172,10 @@ class ClusterRequester:
         """Run one batch to completion."""
         batch = next(self._numbers)
         try:
-            await self._purse.open.remote(batch)
+            await self._budget.open.remote(batch)
             left = None if self._end is None else self._end - time.monotonic()
             order = JobSpec.of(self.source, min(self.engine.width, self.source.concurrency), left)
-            task = self.engine.ask_batch(order, self._purse, batch, [each.item for each in waiting], self._known)
+            task = self.engine.ask_batch(order, self._budget, batch, [each.item for each in waiting], self._known)
             self._silent.clear()
             self._batches[batch] = task, [each.item.number for each in waiting]
             self._known |= await task
@@ -186,13 +186,13 @@ class ClusterRequester:
         except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             self._fail(error)
         with suppress(self.engine.ray.exceptions.RayError):
-            await self._purse.end.remote(batch)
+            await self._budget.end.remote(batch)
 
     async def _hear(self) -> None:
         """Process the budget actor's reports, in order."""
         try:
             while True:
-                news, in_flight = await self._purse.hear.remote()
+                news, in_flight = await self._budget.hear.remote()
                 for each in news:
                     self._note(each)
                 self.source.account.fly_to(in_flight)

@@ -65,8 +65,8 @@ def _flips(change: SuiteChange) -> str:
         return "-"
     if not change.lost and not change.gained:
         return "none"
-    chance = "" if change.p_value is None else f", p = {number(change.p_value)}"
-    return f"{len(change.lost)} lost, {len(change.gained)} gained{chance}"
+    p_value_text = "" if change.p_value is None else f", p = {number(change.p_value)}"
+    return f"{len(change.lost)} lost, {len(change.gained)} gained{p_value_text}"
 
 
 def _what(change: SuiteChange) -> str:

@@ -50,40 +50,40 @@ class Billing:
     _counting: dict[tuple[int, str], asyncio.Future[bool | None]] = field(default_factory=dict)
     """Whether an endpoint counts only one choice, by its position and the model; None: unknown."""
 
-    def price(self, lane: KeyChannel, model: str) -> Price:
+    def price(self, channel: KeyChannel, model: str) -> Price:
         """The price that the endpoint's list gives, else that of its provider, times the share that batches pay."""
-        found = lane.endpoint.prices.get(model) or self.prices.price(model, lane.endpoint.base_url)
+        found = channel.endpoint.prices.get(model) or self.prices.price(model, channel.endpoint.base_url)
         return found if self.share == 1 else found.times(self.share)
 
-    def worst(self, lane: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:
+    def worst(self, channel: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:
         """The most USD that a request for n answers may cost, including a probe of the server's counting.
 
         Its prompt counts as the tokens billed for the same prompt before, else as an upper bound.
         """
-        return worst_case(self.price(lane, str(body["model"])), body, n, self._prompts.get(_digest(body)))
+        return worst_case(self.price(channel, str(body["model"])), body, n, self._prompts.get(_digest(body)))
 
     def tokens(self, body: Mapping[str, Any], n: int) -> int:
         """Tokens that a request counts as against a limit per minute."""
         prompt = self._prompts.get(_digest(body)) or prompt_bound(body) // 3
         return prompt + n * (token_limit(body) or 1024)
 
-    async def counted(self, lane: KeyChannel, exchange: Exchange) -> tuple[Exchange, Decimal]:
+    async def counted(self, channel: KeyChannel, exchange: Exchange) -> tuple[Exchange, Decimal]:
         """The exchange, annotated with the server's way of counting, and the USD spent to find it out."""
         model = str(exchange.request["model"])
-        counts_one, extra = await self._counts_one(lane, model, exchange)
+        counts_one, extra = await self._counts_one(channel, model, exchange)
         if counts_one is not None:
             exchange = annotated(exchange, counts_one)
         return exchange, extra
 
-    def cost(self, lane: KeyChannel, exchange: Exchange) -> Decimal:
+    def cost(self, channel: KeyChannel, exchange: Exchange) -> Decimal:
         """USD for all answers of an exchange."""
         usage = completion_of([exchange], answers_in(exchange)).usage
         reported = usage_of(exchange.response.get("usage"))
         if reported is not None and reported.prompt_tokens and not is_refusal(exchange):
             self._prompts[_digest(exchange.request)] = usage.prompt_tokens
         if usage.estimated and not is_refusal(exchange) and not (reported and reported.completion_tokens):
-            self.account.note(f"{lane.endpoint.label} reports no usable usage; tokens are estimated from the texts")
-        return self.price(lane, str(exchange.request["model"])).cost(usage)
+            self.account.note(f"{channel.endpoint.label} reports no usable usage; tokens are estimated from the texts")
+        return self.price(channel, str(exchange.request["model"])).cost(usage)
 
     @property
     def ways_of_counting(self) -> dict[tuple[int, str], bool | None]:
@@ -96,9 +96,9 @@ class Billing:
             self._counting[place] = asyncio.get_running_loop().create_future()
             self._counting[place].set_result(ways[place])
 
-    async def _counts_one(self, lane: KeyChannel, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
+    async def _counts_one(self, channel: KeyChannel, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
         """The server's way of counting; the first suspicious response probes it, others wait."""
-        place = lane.order, model
+        place = channel.order, model
         if place in self._counting:
             return await asyncio.shield(self._counting[place]), _FREE  # a cancelled waiter must not cancel others
         if not suspicious(exchange):
@@ -106,21 +106,21 @@ class Billing:
         found = self._counting[place] = asyncio.get_running_loop().create_future()
         one, cost = None, _FREE
         try:
-            one, cost = (True, _FREE) if proven(exchange) else await self._probe(lane, exchange.request)
+            one, cost = (True, _FREE) if proven(exchange) else await self._probe(channel, exchange.request)
         finally:
             found.set_result(one)
         if one:
-            self.account.note(f"{lane.endpoint.label} reports the tokens of one choice only; all are counted here")
+            self.account.note(f"{channel.endpoint.label} reports the tokens of one choice only; all are counted here")
         return one, cost
 
-    async def _probe(self, lane: KeyChannel, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
+    async def _probe(self, channel: KeyChannel, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
         """Probe how the server counts; returns the result and the USD spent."""
         question = probe_body(body)
         self.account.sent += 1
-        answer = await send(lane, question, self.timeout)
+        answer = await send(channel, question, self.timeout)
         if not isinstance(answer, Exchange) or is_refusal(answer):
-            return None, self.price(lane, str(body["model"])).worst(prompt_bound(question), 2)
-        return verdict(answer.response), self.cost(lane, answer)
+            return None, self.price(channel, str(body["model"])).worst(prompt_bound(question), 2)
+        return verdict(answer.response), self.cost(channel, answer)
 
 
 def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None = None) -> Decimal:

@@ -135,7 +135,7 @@ _TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the sui
 class HttpRequester:
     """Sends a source's requests over HTTP."""
 
-    fleet: EndpointPool
+    pool: EndpointPool
     billing: Billing
     ledger: Reserving
     account: RequestStats
@@ -185,17 +185,17 @@ class HttpRequester:
             missing -= answers_in(exchange)
 
         while missing > 0:
-            most = self._limit(self.fleet.open_for(str(request.body.get("model")))[0], request)
+            most = self._limit(self.pool.open_for(str(request.body.get("model")))[0], request)
             await _all(self.ask(request, size, counted) for size in _split(missing, most))
 
     async def aclose(self) -> None:
         """Close the clients."""
-        await self.fleet.aclose()
+        await self.pool.aclose()
 
     @property
     def known(self) -> ServerFacts:
         """What is known about the servers so far."""
-        landed = ((at, model) for at, lane in enumerate(self.fleet.lanes) for model in lane.landed)
+        landed = ((at, model) for at, channel in enumerate(self.pool.channels) for model in channel.landed)
         return ServerFacts(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
 
     def recall(self, known: ServerFacts) -> None:
@@ -203,7 +203,7 @@ class HttpRequester:
         self._largest.update(known.largest)
         self.billing.recall(known.counts_one)
         for at, model in known.landed:
-            self.fleet.lanes[at].pilot(model).landed = True
+            self.pool.channels[at].canary(model).landed = True
 
     async def ask(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
         """Get and store n answers; fewer, but at least one, if the server does not support n.
@@ -215,31 +215,31 @@ class HttpRequester:
         """
         job = Attempts(request, self.patience.end)
         while True:
-            lane = await self._lane(job)
-            size = min(n, self._limit(lane, request) or n)
-            failure = await self._attempt(lane, job, size, keep)
+            channel = await self._channel(job)
+            size = min(n, self._limit(channel, request) or n)
+            failure = await self._attempt(channel, job, size, keep)
             if failure is None:
                 return
             job.failure = job.failure if failure.kind is Kind.CLOSED else failure
             if failure.kind is Kind.NO_N and size > 1:
-                self._learn(lane, job, n_limit(failure.message, size))
+                self._learn(channel, job, n_limit(failure.message, size))
             else:
-                self._retry_or_raise(lane, job, failure)
+                self._retry_or_raise(channel, job, failure)
 
-    async def _lane(self, job: Attempts) -> KeyChannel:
+    async def _channel(self, job: Attempts) -> KeyChannel:
         """The channel for the next attempt; waits while all are resting."""
         while True:
             if time.monotonic() > job.end:
                 raise self._given_up(job)
-            lane, seconds = self.fleet.choose(job.model, job.avoid)
-            if lane is not None:
-                return lane
+            channel, seconds = self.pool.choose(job.model, job.avoid)
+            if channel is not None:
+                return channel
             if seconds == 0.0:  # every channel has failed this request: start over, later
                 job.avoid.clear()
                 seconds = backoff(max(1, job.tries), self.patience.pause)
             else:
                 job.begin(self.patience)
-                job.failure = job.failure or self.fleet.why_resting(job.model)
+                job.failure = job.failure or self.pool.why_resting(job.model)
             if time.monotonic() + seconds > job.end:
                 raise self._given_up(job)
             self.account.waited += seconds
@@ -247,42 +247,44 @@ class HttpRequester:
                 self.account.retry(f"{job.failure.message[:60]} (attempt {job.tries + 1}, next in {seconds:.0f} s)")
             await asyncio.sleep(seconds)
 
-    async def _attempt(self, lane: KeyChannel, job: Attempts, n: int, keep: OnExchange) -> Failure | None:
+    async def _attempt(self, channel: KeyChannel, job: Attempts, n: int, keep: OnExchange) -> Failure | None:
         """Send the request once; None if answers were stored."""
         body = {**job.request.body, "n": n}
-        worst = self.billing.worst(lane, body, n)
+        worst = self.billing.worst(channel, body, n)
         async with self.slots.entered(), self.ledger.reserve(worst, job.model) as reservation:
             reservation.settle(_FREE)  # until it is sent
-            async with lane.gate.entered():
-                if time.monotonic() + lane.pace > job.end:
+            async with channel.gate.entered():
+                if time.monotonic() + channel.pace > job.end:
                     raise self._given_up(job)
-                await lane.keep_pace(self.billing.tokens(body, n))
-                async with lane.pilot(ANY).flight() as first, lane.pilot(job.model).flight() as pilot:
-                    await lane.connect()
+                await channel.keep_pace(self.billing.tokens(body, n))
+                async with channel.canary(ANY).flight() as first, channel.canary(job.model).flight() as canary:
+                    await channel.connect()
                     seconds = job.begin(self.patience)
-                    too_many = n > (self._limit(lane, job.request) or n)
-                    if seconds <= 0 or too_many or reservation.overdrawn or not lane.usable(job.model):
+                    too_many = n > (self._limit(channel, job.request) or n)
+                    if seconds <= 0 or too_many or reservation.overdrawn or not channel.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # closed while this request waited
-                    found = await self._send(lane, body, seconds, reservation, keep)
+                    found = await self._send(channel, body, seconds, reservation, keep)
                     if isinstance(found, Failure):
-                        pilot.landed |= found.kind is Kind.TIMEOUT  # otherwise all would wait for it, one after another
+                        canary.landed |= (
+                            found.kind is Kind.TIMEOUT
+                        )  # otherwise all would wait for it, one after another
                         first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
-                        await self._lost(lane, job, found, reservation)
+                        await self._lost(channel, job, found, reservation)
                         return found
-                    self._billed(lane, found, reservation)  # before other requests follow
-                    first.landed = pilot.landed = True
-            lane.succeeded()
-            await self._received(lane, found, reservation, keep)
+                    self._billed(channel, found, reservation)  # before other requests follow
+                    first.landed = canary.landed = True
+            channel.succeeded()
+            await self._received(channel, found, reservation, keep)
         if answers_in(found) < n:
-            self._learn(lane, job, answers_in(found))
+            self._learn(channel, job, answers_in(found))
         return None
 
     async def _send(
-        self, lane: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation, keep: OnExchange
+        self, channel: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation, keep: OnExchange
     ) -> Exchange | Failure:
         """Post the request; on cancellation, wait two seconds for the answer, which is paid for, and store it."""
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
-        sending = asyncio.ensure_future(send(lane, body, seconds, self.hide))
+        sending = asyncio.ensure_future(send(channel, body, seconds, self.hide))
         try:
             with self.account.flight():
                 return await asyncio.shield(sending)
@@ -291,7 +293,7 @@ class HttpRequester:
             found = sending.result() if sending.done() else None
             sending.cancel()
             if isinstance(found, Exchange):
-                cost = self.billing.cost(lane, found)
+                cost = self.billing.cost(channel, found)
                 reservation.settle(cost)
                 self._keep(found, cost, keep)
             elif found is None or found.uncertain:
@@ -300,48 +302,48 @@ class HttpRequester:
                 reservation.settle(_FREE)
             raise
 
-    async def _lost(self, lane: KeyChannel, job: Attempts, failure: Failure, reservation: Reservation) -> None:
+    async def _lost(self, channel: KeyChannel, job: Attempts, failure: Failure, reservation: Reservation) -> None:
         """Update ledger and channel after a failure, before another request uses the channel."""
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
         match failure.kind:
-            case Kind.BAD_KEY | Kind.NO_QUOTA if lane.doubted(None, failure, job.request.key, job.sent):
+            case Kind.BAD_KEY | Kind.NO_QUOTA if channel.doubted(None, failure, job.request.key, job.sent):
                 return
-            case Kind.NO_MODEL if lane.doubted(job.model, failure, job.request.key, job.sent):
+            case Kind.NO_MODEL if channel.doubted(job.model, failure, job.request.key, job.sent):
                 return
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
-                lane.closed.setdefault(None, f"{failure.kind} ({lane.key.origin}): {failure.message}")
-            case Kind.NO_MODEL if lane.why_closed(job.model) is None:
+                channel.closed.setdefault(None, f"{failure.kind} ({channel.key.origin}): {failure.message}")
+            case Kind.NO_MODEL if channel.why_closed(job.model) is None:
                 patience = max(0.0, min(_COURTESY, job.end - time.monotonic()))
-                names = await model_names(lane, patience)
+                names = await model_names(channel, patience)
                 there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
-                if not names and lane.endpoint.kind == "openai":
-                    tried, found = await base_urls(lane, patience)
-                    base = lane.endpoint.base_url.rstrip("/")
+                if not names and channel.endpoint.kind == "openai":
+                    tried, found = await base_urls(channel, patience)
+                    base = channel.endpoint.base_url.rstrip("/")
                     there = (
                         f"; nothing is at {base}/chat/completions, but {found} answers: make that the base URL"
                         if found
                         else f"; no list of models at {base} nor at {' or '.join(tried)}: is the base URL right?"
                     )
-                self.fleet.close(lane.endpoint, job.model, f"{failure.message}{there}")
+                self.pool.close(channel.endpoint, job.model, f"{failure.message}{there}")
             case Kind.RATE_LIMIT:
-                lane.slow_down(job.sent, failure, self.patience.pause)
+                channel.slow_down(job.sent, failure, self.patience.pause)
 
-    def _billed(self, lane: KeyChannel, found: Exchange, reservation: Reservation) -> None:
+    def _billed(self, channel: KeyChannel, found: Exchange, reservation: Reservation) -> None:
         """Settle the cost of an answer by its own usage; if above its reservation, enlarge other reservations."""
-        cost = self.billing.cost(lane, found)
+        cost = self.billing.cost(channel, found)
         if reservation.billed(cost):
             self.account.note(
-                f"{lane.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} instead of at "
+                f"{channel.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} instead of at "
                 f"most ${reservation.asked:.6f}): later requests reserve accordingly"
             )
 
-    async def _received(self, lane: KeyChannel, found: Exchange, reservation: Reservation, keep: OnExchange) -> None:
+    async def _received(self, channel: KeyChannel, found: Exchange, reservation: Reservation, keep: OnExchange) -> None:
         exchange, extra = found, _FREE
         try:
-            exchange, extra = await self.billing.counted(lane, found)
+            exchange, extra = await self.billing.counted(channel, found)
         finally:  # even if cancelled, because it is paid for
-            cost = self.billing.cost(lane, exchange) + extra
+            cost = self.billing.cost(channel, exchange) + extra
             reservation.settle(cost)
             self._keep(exchange, cost, keep)
 
@@ -356,40 +358,40 @@ class HttpRequester:
         usage = replace(completion_of([exchange], answers_in(exchange)).usage, requests=1)
         self.account.bill(str(exchange.request["model"]), ModelUsage(usage, cost))
 
-    def _retry_or_raise(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
+    def _retry_or_raise(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
         """Raise if this request has failed for good; return to try again."""
         match failure.kind:
             case Kind.CLOSED | Kind.MOVED:
                 return  # another channel may serve it
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
-                if lane.why_closed(job.model) is None:  # one odd reply: only this request fails, after another try
-                    self._odd(lane, job, failure)
+                if channel.why_closed(job.model) is None:  # one odd reply: only this request fails, after another try
+                    self._odd(channel, job, failure)
             case Kind.RATE_LIMIT:
                 self.account.retried[str(failure.kind)] += 1
             case kind if kind.passing:
-                self._again(lane, job, failure)
+                self._again(channel, job, failure)
             case kind:
                 self.account.given_up[str(kind)] += 1
-                raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
+                raise CompletionError(f"{job.model} at {channel.endpoint.label}: {failure.message}")
 
-    def _odd(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
+    def _odd(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
         job.odd += 1
         if job.odd > 1:
             self.account.given_up[str(failure.kind)] += 1
-            raise CompletionError(f"{job.model} at {lane.endpoint.label}: {failure.message}")
-        job.avoid.add(lane)
+            raise CompletionError(f"{job.model} at {channel.endpoint.label}: {failure.message}")
+        job.avoid.add(channel)
         self.account.retried[str(failure.kind)] += 1
 
-    def _again(self, lane: KeyChannel, job: Attempts, failure: Failure) -> None:
-        if lane.hopeless(failure, 10 * self.patience.pause):
-            self.fleet.close(lane.endpoint, job.model, f"no request was answered since the start: {failure.message}")
+    def _again(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
+        if channel.hopeless(failure, 10 * self.patience.pause):
+            self.pool.close(channel.endpoint, job.model, f"no request was answered since the start: {failure.message}")
             return
         job.tries += 1
         if job.tries >= self.patience.attempts:
             raise self._given_up(job)
         if failure.retry_after:
-            lane.rest(failure.retry_after, failure)
-        job.avoid.add(lane)
+            channel.rest(failure.retry_after, failure)
+        job.avoid.add(channel)
         self.account.retried[str(failure.kind)] += 1
 
     def _given_up(self, job: Attempts) -> CompletionError:
@@ -402,22 +404,22 @@ class HttpRequester:
         late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
         return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
 
-    def _limit(self, lane: KeyChannel, request: CompletionRequest) -> int | None:
-        known = self._largest.get(_place(lane, request))
-        return min((most for most in (known, lane.endpoint.max_n) if most), default=None)
+    def _limit(self, channel: KeyChannel, request: CompletionRequest) -> int | None:
+        known = self._largest.get(_place(channel, request))
+        return min((most for most in (known, channel.endpoint.max_n) if most), default=None)
 
-    def _learn(self, lane: KeyChannel, job: Attempts, limit: int) -> None:
+    def _learn(self, channel: KeyChannel, job: Attempts, limit: int) -> None:
         """Remember the largest n."""
-        place = _place(lane, job.request)
+        place = _place(channel, job.request)
         self._largest[place] = min(limit, self._largest.get(place, limit))
         self.account.note(
-            f"{lane.endpoint.label} gives at most {self._largest[place]} answers per request for {job.model}"
+            f"{channel.endpoint.label} gives at most {self._largest[place]} answers per request for {job.model}"
         )
 
 
-def _place(lane: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
+def _place(channel: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
     """Key of a limit of n; some servers accept n > 1 only when sampling."""
-    return lane.order, str(request.body.get("model")), request.body.get("temperature") == 0
+    return channel.order, str(request.body.get("model")), request.body.get("temperature") == 0
 
 
 def _split(missing: int, most: int | None) -> list[int]:

@@ -156,7 +156,7 @@ class KeyChannel:
     gate: AdaptiveLimiter
     requests: RateLimiter | None = None
     tokens: RateLimiter | None = None
-    pilots: dict[str, Canary] = field(default_factory=dict)
+    canaries: dict[str, Canary] = field(default_factory=dict)
     """Canaries by model."""
     strikes: int = 0
     """Bursts of 429 since the last success."""
@@ -208,14 +208,14 @@ class KeyChannel:
         while self._clients:
             await self._clients.pop().close()
 
-    def pilot(self, model: str) -> Canary:
+    def canary(self, model: str) -> Canary:
         """The canary for a model; a batch needs none."""
-        return self.pilots.setdefault(model, Canary(landed=self.batching is not None))
+        return self.canaries.setdefault(model, Canary(landed=self.batching is not None))
 
     @property
     def landed(self) -> list[str]:
         """Models that have answered."""
-        return [model for model, pilot in self.pilots.items() if pilot.landed]
+        return [model for model, canary in self.canaries.items() if canary.landed]
 
     async def connect(self) -> None:
         """Wait before opening another connection, if there are more concurrent requests than ever."""
@@ -266,7 +266,7 @@ class KeyChannel:
             return False
         if place not in self.doubts:
             self.doubts[place] = time.monotonic(), request
-            for canary in self.pilots.values():
+            for canary in self.canaries.values():
                 canary.landed = self.batching is not None
             return True
         since, first = self.doubts[place]
@@ -296,7 +296,7 @@ class KeyChannel:
 class EndpointPool:
     """All channels, in order of failover."""
 
-    lanes: tuple[KeyChannel, ...]
+    channels: tuple[KeyChannel, ...]
 
     @classmethod
     def of(
@@ -327,13 +327,13 @@ class EndpointPool:
         Raises:
             EndpointError: there are none; the message says why, for each endpoint.
         """
-        serving = [lane for lane in self.lanes if lane.endpoint.serves(model)]
-        if usable := [lane for lane in serving if lane.why_closed(model) is None]:
+        serving = [channel for channel in self.channels if channel.endpoint.serves(model)]
+        if usable := [channel for channel in serving if channel.why_closed(model) is None]:
             return usable
         if not serving:
-            listed = sorted({name for lane in self.lanes for name in lane.endpoint.models or ()})
+            listed = sorted({name for channel in self.channels for name in channel.endpoint.models or ()})
             raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(listed)}")
-        reasons = dict.fromkeys(f"{lane.endpoint.label}: {lane.why_closed(model)}" for lane in serving)
+        reasons = dict.fromkeys(f"{channel.endpoint.label}: {channel.why_closed(model)}" for channel in serving)
         raise EndpointError(
             f"no request can be sent to the model {model!r}: {'; '.join(reasons)}; "
             "give another model, key or endpoint, and run again"
@@ -341,9 +341,9 @@ class EndpointPool:
 
     def close(self, endpoint: Endpoint, model: str, reason: str) -> None:
         """Note that an endpoint does not have a model."""
-        for lane in self.lanes:
-            if lane.endpoint is endpoint:
-                lane.closed.setdefault(model, reason)
+        for channel in self.channels:
+            if channel.endpoint is endpoint:
+                channel.closed.setdefault(model, reason)
 
     def choose(self, model: str, avoid: Iterable[KeyChannel]) -> tuple[KeyChannel | None, float]:
         """The channel to use now: of the first endpoint that is neither resting nor in ``avoid``.
@@ -353,22 +353,22 @@ class EndpointPool:
         """
         now = time.monotonic()
         usable = self.open_for(model)
-        rested = [lane for lane in usable if lane.rests_until <= now]
-        if fresh := [lane for lane in rested if lane not in avoid]:
-            lane = min(fresh, key=lambda lane: (lane.order, lane.taken))
-            lane.taken += 1
-            return lane, 0.0
+        rested = [channel for channel in usable if channel.rests_until <= now]
+        if fresh := [channel for channel in rested if channel not in avoid]:
+            channel = min(fresh, key=lambda channel: (channel.order, channel.taken))
+            channel.taken += 1
+            return channel, 0.0
         if rested:
             return None, 0.0
-        return None, min(lane.rests_until for lane in usable) - now
+        return None, min(channel.rests_until for channel in usable) - now
 
     def why_resting(self, model: str) -> Failure | None:
         """Why a channel is resting, if all are."""
-        return next((lane.rests_for for lane in self.open_for(model) if lane.rests_for), None)
+        return next((channel.rests_for for channel in self.open_for(model) if channel.rests_for), None)
 
     async def aclose(self) -> None:
-        for lane in self.lanes:
-            await lane.aclose()
+        for channel in self.channels:
+            await channel.aclose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _LONGEST_NAME = 100
 _HEADERS = {"content-type": "application/json"}
 
 
-async def send(lane: KeyChannel, body: Mapping[str, Any], seconds: float, hide: Hide = str) -> Exchange | Failure:
+async def send(channel: KeyChannel, body: Mapping[str, Any], seconds: float, hide: Hide = str) -> Exchange | Failure:
     """Post a body and read the complete response.
 
     A prompt refused by a content filter (Azure: status 400) counts as answered, and becomes an exchange with that status.
@@ -39,25 +39,25 @@ async def send(lane: KeyChannel, body: Mapping[str, Any], seconds: float, hide: 
     started = time.perf_counter()
     try:
         async with asyncio.timeout(seconds):
-            text = await lane.post(model, body)
+            text = await channel.post(model, body)
     except Exception as error:  # noqa: BLE001  # any exception is dropped here, because its frames have the key
         found: Exchange | Failure = failure_of(error, hide)
     else:
-        found = _read(lane, body, text, hide)
+        found = _read(channel, body, text, hide)
     if isinstance(found, Failure):
         if found.kind is not Kind.FILTERED:
             return found
         refusal = {"error": dict(found.body or {})}
-        found = Exchange("POST", lane.endpoint.url(model), body, refusal, status=400, headers=_HEADERS)
+        found = Exchange("POST", channel.endpoint.url(model), body, refusal, status=400, headers=_HEADERS)
     today = datetime.now(UTC).date().isoformat()
     return replace(found, latency=time.perf_counter() - started, recorded=today)
 
 
-async def model_names(lane: KeyChannel, seconds: float) -> tuple[str, ...]:
+async def model_names(channel: KeyChannel, seconds: float) -> tuple[str, ...]:
     """The models that a server lists; empty if it does not answer in time."""
     try:
         async with asyncio.timeout(seconds):
-            listing = parse_object(str(await lane.client().get("/models", cast_to=str)))
+            listing = parse_object(str(await channel.client().get("/models", cast_to=str)))
     except Exception:  # noqa: BLE001  # as in ``send``; the list is optional
         return ()
     entries = listing.get("data") if listing else None
@@ -65,9 +65,9 @@ async def model_names(lane: KeyChannel, seconds: float) -> tuple[str, ...]:
     return tuple(str(item["id"])[:_LONGEST_NAME] for item in items if isinstance(item, dict) and "id" in item)
 
 
-async def base_urls(lane: KeyChannel, seconds: float) -> tuple[tuple[str, ...], str]:
+async def base_urls(channel: KeyChannel, seconds: float) -> tuple[tuple[str, ...], str]:
     """The same server's addresses with and without ``/v1``, and the one at which it lists its models; empty: none does."""
-    given = lane.endpoint.base_url.rstrip("/")
+    given = channel.endpoint.base_url.rstrip("/")
     base = given.removesuffix("/chat/completions").removesuffix("/completions").removesuffix("/models")
     others = [base, base.removesuffix("/v1")] if base.endswith("/v1") else [base, f"{base}/v1"]
     others += [base.removesuffix("/v1")] if base.endswith("/v1/v1") else []
@@ -76,14 +76,14 @@ async def base_urls(lane: KeyChannel, seconds: float) -> tuple[tuple[str, ...], 
         with suppress(Exception):  # as above
             async with asyncio.timeout(seconds):
                 listing = parse_object(
-                    str(await lane.client().with_options(base_url=other).get("/models", cast_to=str))
+                    str(await channel.client().with_options(base_url=other).get("/models", cast_to=str))
                 )
             if listing and isinstance(listing.get("data"), list):
                 return tried, other
     return tried, ""
 
 
-def _read(lane: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:
+def _read(channel: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:
     response = parse_object(text)
     if response is None:
         said = " ".join(hide(text[:100_000]).split())[:80]
@@ -95,4 +95,4 @@ def _read(lane: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> E
         return Failure(Kind.EMPTY, "the answer has no choices", uncertain=True)
     if not all(isinstance(choice, dict) and isinstance(choice.get("message"), dict) for choice in choices):
         return Failure(Kind.BROKEN, "a choice of the answer has no message", uncertain=True)
-    return Exchange("POST", lane.endpoint.url(str(body["model"])), body, response, headers=_HEADERS)
+    return Exchange("POST", channel.endpoint.url(str(body["model"])), body, response, headers=_HEADERS)

@@ -18,7 +18,7 @@ __all__ = ["ACCURACY", "serve"]
 
 ACCURACY = {"stand-in-small": 0.5, "stand-in-large": 0.8}
 """The share of right answers at temperature 0, to a message of middling difficulty."""
-HEAT, HINT, SPREAD = -0.2, 0.1, 0.25
+TEMPERATURE, HINT, SPREAD = -0.2, 0.1, 0.25
 """What is added to that share: by a temperature of 1, by a prompt that asks for one word, by an easy message (taken by a hard one)."""
 _LABELS = ("praise", "complaint", "question")
 
@@ -42,16 +42,16 @@ def answers(body: dict[str, Any], before: int = 0) -> list[str]:
     prompt = "\n".join(str(message.get("content")) for message in body["messages"])
     brief = "one word" in prompt
     message, label = next((each for each in _known().items() if each[0] in prompt), ("", _LABELS[0]))
-    chance = ACCURACY[body["model"]] + HEAT * float(body.get("temperature") or 0) + HINT * brief
-    chance += SPREAD * (_draw(message) % 2001 / 1000 - 1)
+    rate = ACCURACY[body["model"]] + TEMPERATURE * float(body.get("temperature") or 0) + HINT * brief
+    rate += SPREAD * (_draw(message) % 2001 / 1000 - 1)
     key = f"{body['model']}\n{prompt}\n{body.get('temperature')}"
-    said = [_said(label, chance, f"{key}\n{before + index}") for index in range(body.get("n") or 1)]
+    said = [_said(label, rate, f"{key}\n{before + index}") for index in range(body.get("n") or 1)]
     return said if brief else [f"That looks like a {text} to me." for text in said]
 
 
-def _said(label: str, chance: float, key: str) -> str:
+def _said(label: str, rate: float, key: str) -> str:
     draw = _draw(key)
-    right = draw % 10_000 < chance * 10_000
+    right = draw % 10_000 < rate * 10_000
     others = [other for other in _LABELS if other != label]
     text = label if right else others[draw // 10_000 % 2]
     return text if draw % 3 else text.capitalize()

@@ -164,8 +164,8 @@ def _section(report: SuiteReport) -> Iterator[str]:
 
 def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
     lost = sum(flip.direction == "lost" for flip in flips)
-    chance = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
-    yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{chance}\n"
+    p_value_text = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
+    yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{p_value_text}\n"
     for flip in flips[:_FLIPS]:
         asked = f": {_code(flip.question)}" if flip.question else ""
         expected = f"<br>expected {_code(flip.expected)}" if flip.expected else ""

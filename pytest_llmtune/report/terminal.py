@@ -182,8 +182,8 @@ def _flips(report: SuiteReport, ink: _Ink, width: int, verbosity: int) -> Iterat
         if not flips:
             continue
         lost = sum(flip.direction == "lost" for flip in flips)
-        chance = f"; exact McNemar p = {number(p_value)}" if p_value is not None else ""
-        yield f"{title}: {lost} lost, {len(flips) - lost} gained{chance}"
+        p_value_text = f"; exact McNemar p = {number(p_value)}" if p_value is not None else ""
+        yield f"{title}: {lost} lost, {len(flips) - lost} gained{p_value_text}"
         shown = flips if verbosity > 0 else flips[:_FLIPS]
         for flip in shown:
             yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)

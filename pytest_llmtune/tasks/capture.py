@@ -68,7 +68,7 @@ class Fault:
     why: str
     status: int = 0
     """HTTP status; 0: no response."""
-    lane: KeyChannel | None = None
+    channel: KeyChannel | None = None
     """Which endpoint's key it was sent with, where our own client made it."""
 
 
@@ -132,13 +132,13 @@ class _Call(Call):
     worst: Decimal | None = None
     """USD reserved while in flight."""
     cached: bool = False
-    lane: KeyChannel | None = None
+    channel: KeyChannel | None = None
     """Of our own client: which endpoint's key it is sent with."""
 
     @property
     def own_price(self) -> Price | None:
         """Of the endpoint, where it gives the model one."""
-        return self.lane.endpoint.prices.get(_model(self.asked)) if self.lane else None
+        return self.channel.endpoint.prices.get(_model(self.asked)) if self.channel else None
 
 
 @dataclass(slots=True, eq=False)
@@ -397,11 +397,11 @@ class RunCapture:
             EndpointError: none does.
         """
         asked, model = call.asked, _model(call.asked)
-        failed = [fault.lane for fault in self.faults if fault.key == call.key and fault.lane is not None]
-        lane, _ = pool.choose(model, failed)
-        lane = lane or pool.open_for(model)[0]
-        call.lane, call.asked = lane, replace(asked, uri=lane.endpoint.url(model, asked.route))
-        call.instead = partial(_instead, lane, model, call.asked.uri)
+        failed = [fault.channel for fault in self.faults if fault.key == call.key and fault.channel is not None]
+        channel, _ = pool.choose(model, failed)
+        channel = channel or pool.open_for(model)[0]
+        call.channel, call.asked = channel, replace(asked, uri=channel.endpoint.url(model, asked.route))
+        call.instead = partial(_instead, channel, model, call.asked.uri)
 
     def _pay(self, call: _Call, interaction: Interaction) -> None:
         if self.store is None or call.worst is None:
@@ -431,7 +431,7 @@ class RunCapture:
     def _lose(self, call: _Call, why: str, status: int = 0) -> None:
         if call.interaction is not None:
             return
-        self.faults.append(Fault(call.key, _shown(call.asked), why, status, call.lane))
+        self.faults.append(Fault(call.key, _shown(call.asked), why, status, call.channel))
         self._made[call.key] -= 1
         if call.worst is not None:
             self.allowance.settle(call.worst, call.worst, lost=True)
@@ -483,10 +483,10 @@ def _model(asked: Asked) -> str:
 
 
 def _instead(
-    lane: KeyChannel, model: str, url: str, headers: Mapping[str, str], body: bytes
+    channel: KeyChannel, model: str, url: str, headers: Mapping[str, str], body: bytes
 ) -> tuple[str, dict[str, str], bytes]:
     """A request of our own client as its endpoint takes it: with the endpoint's key and name of the model."""
-    key, endpoint = lane.key.reveal(), lane.endpoint
+    key, endpoint = channel.key.reveal(), channel.endpoint
     kept = {name: value for name, value in headers.items() if name.lower() not in _OF_THE_ENDPOINT}
     kept |= {"api-key": key} if endpoint.kind == "azure" else {"authorization": f"Bearer {key}"}
     if endpoint.own_name(model) != model and (data := parse_object(body.decode())) is not None:

@@ -75,7 +75,7 @@ class Trial:
 
     arm: Arm
     cell: tuple[int, ...]
-    heat: tuple[float, ...]
+    continuous: tuple[float, ...]
     place: int
     """Index in the allocator's list."""
     number: int = 0
@@ -92,7 +92,7 @@ class Trial:
 class Candidate:
     """A possible winner."""
 
-    entrant: Trial
+    trial: Trial
     n: int
     cost: Cost | None
     limit: int | None = None
@@ -102,14 +102,14 @@ class Candidate:
 
     @property
     def config(self) -> Config:
-        return self.entrant.arm.config(self.n, self.limit)
+        return self.trial.arm.config(self.n, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
 class CellRequest:
     """A request to fill one cell."""
 
-    entrant: Trial
+    trial: Trial
     row: int
     """Position in the order."""
     answers: int
@@ -141,21 +141,21 @@ class Allocator:
     """1: maximise; -1: minimise."""
     budget: float | None
     """USD per instance."""
-    chance: np.random.Generator
+    rng: np.random.Generator
     within: float | None = None
     """How far below the best the winner's score may be, for a lower cost; None: the best wins."""
     constraints: tuple[Constraint, ...] = ()
     kernel: Kernel = field(default_factory=Kernel)
-    entrants: list[Trial] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     blocks: list[range] = field(default_factory=list)
     _observed: dict[int, list[_Observation]] = field(default_factory=dict)
-    """By entrant, until it has new answers."""
+    """By trial, until it has new answers."""
     _surrogates: dict[tuple[frozenset[int], frozenset[int]], Surrogate] = field(default_factory=dict)
     _sizes: dict[int, list[int]] = field(default_factory=dict)
     """Numbers of answers of each family's candidates."""
     _scale: float | None = None
     _meets: dict[int, bool] = field(default_factory=dict)
-    """By entrant, until it has new answers."""
+    """By trial, until it has new answers."""
     _learned: int = 0
     """Number of observations that the kernel was fitted to."""
 
@@ -164,42 +164,42 @@ class Allocator:
 
     def enter(self, arm: Arm) -> Trial:
         """Add an arm."""
-        entrant = Trial(arm, self.encoder.cell(arm), self.encoder.heat(arm), len(self.entrants))
-        self.entrants.append(entrant)
-        return entrant
+        trial = Trial(arm, self.encoder.cell(arm), self.encoder.continuous(arm), len(self.trials))
+        self.trials.append(trial)
+        return trial
 
     # -- beliefs
 
-    def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
+    def posterior(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
         """Posterior of the candidates' scores; higher is better.
 
         Args:
             without: rows (positions in the order) to ignore.
         """
-        wanted = self._points([(c.entrant, c.n, c.cost) for c in candidates])
-        places = {c.entrant.place for c in candidates}
-        found = self._surrogate(without, places).belief(wanted)
+        wanted = self._points([(c.trial, c.n, c.cost) for c in candidates])
+        places = {c.trial.place for c in candidates}
+        found = self._surrogate(without, places).posterior(wanted)
         return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
-    def noted(self, entrant: Trial) -> None:
+    def noted(self, trial: Trial) -> None:
         """Discard cached results after new answers of a trial."""
-        self._observed.pop(entrant.place, None)
-        self._meets.pop(entrant.place, None)
+        self._observed.pop(trial.place, None)
+        self._meets.pop(trial.place, None)
         self._surrogates.clear()
         self._scale = None
 
     def shortlist(self, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates of the most promising trials: an exact posterior of thousands would take minutes."""
-        largest = {candidate.entrant.place: candidate for candidate in candidates}  # numbers of answers grow
+        largest = {candidate.trial.place: candidate for candidate in candidates}  # numbers of answers grow
         if len(largest) <= _LISTED:
             return candidates
         ones = list(largest.values())
-        means = self._surrogate(frozenset(), None).means(self._points([(c.entrant, c.n, c.cost) for c in ones]))
-        rows = np.array([len(c.entrant.asked) for c in ones], dtype=float)
+        means = self._surrogate(frozenset(), None).means(self._points([(c.trial, c.n, c.cost) for c in ones]))
+        rows = np.array([len(c.trial.asked) for c in ones], dtype=float)
         hope = np.sqrt(self.scale() * self.kernel.own / (1 + rows * self.kernel.own / self.kernel.single))
         best = np.argsort(-(means - np.array([c.loss for c in ones]) + hope), kind="stable")[:_LISTED]
-        places = {ones[int(index)].entrant.place for index in best}
-        return [candidate for candidate in candidates if candidate.entrant.place in places]
+        places = {ones[int(index)].trial.place for index in best}
+        return [candidate for candidate in candidates if candidate.trial.place in places]
 
     def _surrogate(self, without: frozenset[int], places: set[int] | None) -> Surrogate:
         """A surrogate given the observations; if very many, those of the trials at ``places`` and a sample of the rest."""
@@ -224,12 +224,15 @@ class Allocator:
             self.kernel = learned(seen, self.scale())
 
     def _points(self, configs: Sequence[tuple[Trial, int, Cost | None]]) -> Points:
-        cells, heats = len(self.entrants[0].cell), len(self.entrants[0].heat)  # also where there are no configs yet
+        cells, dimensions = (
+            len(self.trials[0].cell),
+            len(self.trials[0].continuous),
+        )  # also where there are no configs yet
         return Points(
-            np.array([entrant.cell for entrant, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
-            np.array([entrant.heat for entrant, _, _ in configs], dtype=float).reshape(len(configs), heats),
+            np.array([trial.cell for trial, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
+            np.array([trial.continuous for trial, _, _ in configs], dtype=float).reshape(len(configs), dimensions),
             np.array([math.log2(n) for _, n, _ in configs], dtype=float),
-            np.array([entrant.place for entrant, _, _ in configs], dtype=np.int64),
+            np.array([trial.place for trial, _, _ in configs], dtype=np.int64),
             np.array([self._log_cost(cost) for _, _, cost in configs], dtype=float),
         )
 
@@ -239,30 +242,30 @@ class Allocator:
 
     def _scored(self, without: frozenset[int]) -> Scored:
         found: list[tuple[Trial, _Observation]] = []
-        for entrant in self.entrants:
-            if entrant.asked:
-                if without or entrant.place not in self._observed:
-                    seen = list(self._observations(entrant, without))
+        for trial in self.trials:
+            if trial.asked:
+                if without or trial.place not in self._observed:
+                    seen = list(self._observations(trial, without))
                     if not without:
-                        self._observed[entrant.place] = seen
+                        self._observed[trial.place] = seen
                 else:
-                    seen = self._observed[entrant.place]
-                found += [(entrant, one) for one in seen]
+                    seen = self._observed[trial.place]
+                found += [(trial, one) for one in seen]
         return Scored(
-            self._points([(entrant, one.n, self.costs.estimate(entrant.arm, one.n)) for entrant, one in found]),
+            self._points([(trial, one.n, self.costs.estimate(trial.arm, one.n)) for trial, one in found]),
             np.array([one.block for _, one in found], dtype=np.int64),
             np.array([one.rows for _, one in found], dtype=float),
             np.array([one.repeats for _, one in found], dtype=float),
             np.array([one.mean for _, one in found], dtype=float),
         )
 
-    def _observations(self, entrant: Trial, without: frozenset[int]) -> Iterator[_Observation]:
+    def _observations(self, trial: Trial, without: frozenset[int]) -> Iterator[_Observation]:
         """Means of a trial's scores per block, for some of the numbers of answers that all its rows have."""
         for place, span in enumerate(self.blocks):
             cells = [
                 cell
                 for row in span
-                if row not in without and (cell := self.pool.cell(entrant.arm, self.order[row])).scores
+                if row not in without and (cell := self.pool.cell(trial.arm, self.order[row])).scores
             ]
             if not cells:
                 continue
@@ -278,7 +281,7 @@ class Allocator:
         return self._scale
 
     def _variance(self) -> float:
-        cells = [self.pool.cell(entrant.arm, self.order[row]) for entrant in self.entrants for row in entrant.asked]
+        cells = [self.pool.cell(trial.arm, self.order[row]) for trial in self.trials for row in trial.asked]
         values = [cell.scores[min(cell.scores)] for cell in cells if cell.scores]
         if not values:
             return 0.25
@@ -296,56 +299,56 @@ class Allocator:
             asked: minimum number of rows with answers. From 1 on those that do not meet the constraints are left out,
                 unless none does.
         """
-        entrants = [entrant for entrant in self.entrants if not entrant.out]
+        trials = [trial for trial in self.trials if not trial.out]
         if asked and self.constraints:
-            meeting = [entrant for entrant in entrants if entrant.asked and self.meets(entrant)]
-            entrants = meeting or entrants or [entrant for entrant in self.entrants if entrant.out == "constraint"]
-        return [one for entrant in entrants if len(entrant.asked) >= asked for one in self._of(entrant, z)]
+            meeting = [trial for trial in trials if trial.asked and self.meets(trial)]
+            trials = meeting or trials or [trial for trial in self.trials if trial.out == "constraint"]
+        return [one for trial in trials if len(trial.asked) >= asked for one in self._of(trial, z)]
 
-    def meets(self, entrant: Trial) -> bool:
-        """Whether an entrant meets the constraints on the rows that it was asked."""
-        if entrant.place not in self._meets:
-            self._meets[entrant.place] = all(one.met(self.limited(entrant, one)) for one in self.constraints)
-        return self._meets[entrant.place]
+    def meets(self, trial: Trial) -> bool:
+        """Whether a trial meets the constraints on the rows that it was asked."""
+        if trial.place not in self._meets:
+            self._meets[trial.place] = all(one.met(self.limited(trial, one)) for one in self.constraints)
+        return self._meets[trial.place]
 
-    def limited(self, entrant: Trial, constraint: Constraint) -> list[float]:
-        """Of the rows that an entrant was asked, what a constraint limits."""
-        cells = (self.pool.cell(entrant.arm, self.order[row]) for row in sorted(entrant.asked))
+    def limited(self, trial: Trial, constraint: Constraint) -> list[float]:
+        """Of the rows that a trial was asked, what a constraint limits."""
+        cells = (self.pool.cell(trial.arm, self.order[row]) for row in sorted(trial.asked))
         return [cell.gated[constraint.metric] for cell in cells if constraint.metric in cell.gated]
 
-    def _of(self, entrant: Trial, z: float) -> list[Candidate]:
-        arm = entrant.arm
+    def _of(self, trial: Trial, z: float) -> list[Candidate]:
+        arm = trial.arm
         counts = self._sizes.setdefault(id(arm.family), thin(arm.family.counts, _SIZES))
         costs = self.costs.estimates(arm, counts)
-        fit = [Candidate(entrant, n, cost) for n, cost in zip(counts, costs, strict=True) if self._affordable(cost, z)]
-        if fit or not entrant.asked or arm.family.counts[0] != 1 or self.sign < 0:
+        fit = [Candidate(trial, n, cost) for n, cost in zip(counts, costs, strict=True) if self._affordable(cost, z)]
+        if fit or not trial.asked or arm.family.counts[0] != 1 or self.sign < 0:
             return fit
-        shorter = self._shorter(entrant, z)
+        shorter = self._shorter(trial, z)
         return [shorter] if shorter else []
 
     def _affordable(self, cost: Cost | None, z: float) -> bool:
         return self.budget is None or cost is None or cost.within(self.budget, z)
 
-    def _shorter(self, entrant: Trial, z: float) -> Candidate | None:
+    def _shorter(self, trial: Trial, z: float) -> Candidate | None:
         """One answer with the largest affordable length limit."""
-        cells = [self.pool.cell(entrant.arm, self.order[row]) for row in entrant.asked]
-        longest = self.costs.longest(entrant.arm)
-        for limit in entrant.arm.family.shorter:
-            cost = self.costs.estimate(entrant.arm, 1, limit)
+        cells = [self.pool.cell(trial.arm, self.order[row]) for row in trial.asked]
+        longest = self.costs.longest(trial.arm)
+        for limit in trial.arm.family.shorter:
+            cost = self.costs.estimate(trial.arm, 1, limit)
             if limit < longest and self._affordable(cost, z):
                 cut = [self.pool.scorer.cut(cell.samples, limit) for cell in cells]
                 losses = [cell.scores[1] - s for cell, s in zip(cells, cut, strict=True) if s is not None]
                 loss = sum(losses) / len(losses) if losses else math.inf
-                return Candidate(entrant, 1, cost, limit, loss) if loss < _MOST_LOST else None
+                return Candidate(trial, 1, cost, limit, loss) if loss < _MOST_LOST else None
         return None
 
     def drop_out(self) -> None:
-        """Put out entrants that are over the inference budget with the fewest and shortest answers, or over another limit."""
-        for entrant in self.entrants:
-            if not entrant.out and self.budget is not None and not self._of(entrant, -_SURE):
-                entrant.out = "over_budget"
-            if not entrant.out and any(one.hopeless(self.limited(entrant, one)) for one in self.constraints):
-                entrant.out = "constraint"
+        """Eliminate trials over the inference budget even with the fewest and shortest answers, or over another limit."""
+        for trial in self.trials:
+            if not trial.out and self.budget is not None and not self._of(trial, -_SURE):
+                trial.out = "over_budget"
+            if not trial.out and any(one.hopeless(self.limited(trial, one)) for one in self.constraints):
+                trial.out = "constraint"
 
     # -- what to ask next
 
@@ -358,21 +361,21 @@ class Allocator:
         candidates = self.shortlist(self.candidates(_HOPE))
         if not candidates:
             return
-        belief = self.belief(candidates)
-        behind = belief.behind(_BEATEN)
+        posterior = self.posterior(candidates)
+        behind = posterior.behind(_BEATEN)
         best = np.argsort(behind, kind="stable")[: min(_AT_ONCE, int((behind <= 0).sum()))]
-        candidates, belief = [candidates[int(index)] for index in best], belief.take(best)
+        candidates, posterior = [candidates[int(index)] for index in best], posterior.take(best)
         busy: set[int] = set()
         planned = 0
-        for values in belief.mean + curiosity * (belief.draws(_DRAWS, self.chance) - belief.mean):
+        for values in posterior.mean + curiosity * (posterior.draws(_DRAWS, self.rng) - posterior.mean):
             for index in np.argsort(-values, kind="stable")[:_TRIED]:
                 candidate = candidates[int(index)]
-                if candidate.entrant.place in busy:
+                if candidate.trial.place in busy:
                     continue
                 if jobs := self._step(candidate):
                     if planned and planned + len(jobs) > size:
                         return
-                    busy.add(candidate.entrant.place)
+                    busy.add(candidate.trial.place)
                     planned += len(jobs)
                     yield jobs
                     break
@@ -381,25 +384,25 @@ class Allocator:
 
     def _step(self, candidate: Candidate) -> list[CellRequest]:
         """The smallest useful step for a candidate: more answers to the rows seen, or the next block."""
-        entrant = candidate.entrant
-        if not entrant.asked:
-            few = self.blocks[0] if len(self.entrants) <= _LISTED else self.blocks[0][:_FIRST_ROWS]
-            return [CellRequest(entrant, row, entrant.arm.family.counts[0]) for row in few]
-        depth, seen = max(entrant.asked.values()), len(entrant.asked)
+        trial = candidate.trial
+        if not trial.asked:
+            few = self.blocks[0] if len(self.trials) <= _LISTED else self.blocks[0][:_FIRST_ROWS]
+            return [CellRequest(trial, row, trial.arm.family.counts[0]) for row in few]
+        depth, seen = max(trial.asked.values()), len(trial.asked)
         wanted = self._depth(candidate.n, depth, seen)
-        if min(entrant.asked.values()) < wanted:
-            return [CellRequest(entrant, row, wanted) for row, have in entrant.asked.items() if have < wanted]
-        return self._further(entrant, depth) if seen < len(self.order) else []
+        if min(trial.asked.values()) < wanted:
+            return [CellRequest(trial, row, wanted) for row, have in trial.asked.items() if have < wanted]
+        return self._further(trial, depth) if seen < len(self.order) else []
 
     def _depth(self, n: int, depth: int, seen: int) -> int:
         """Target number of answers for the rows seen before adding rows: at most the n of the vote.
 
         More samples would reduce the variance of the vote, but most variance is between rows.
         """
-        few = len(self.entrants) <= _LISTED
+        few = len(self.trials) <= _LISTED
         early = seen < self.blocks[min(2 if few else 1, len(self.blocks) - 1)].stop
         return depth if early else max(depth, min(n, depth * _DEEPER))
 
-    def _further(self, entrant: Trial, depth: int) -> list[CellRequest]:
-        block = next(block for block in self.blocks if block.stop > len(entrant.asked))
-        return [CellRequest(entrant, row, depth) for row in block if row not in entrant.asked]
+    def _further(self, trial: Trial, depth: int) -> list[CellRequest]:
+        block = next(block for block in self.blocks if block.stop > len(trial.asked))
+        return [CellRequest(trial, row, depth) for row in block if row not in trial.asked]

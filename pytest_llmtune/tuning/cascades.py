@@ -97,12 +97,12 @@ async def prepare(search: Search) -> bool:
     firsts = _first_steps(race, steps)
     if not lasts or not firsts:
         return False
-    rows, trials = range(len(race.order)), [one.entrant for one in lasts]
+    rows, trials = range(len(race.order)), [one.trial for one in lasts]
     await _ask(search, [_whole(trial, row) for row in rows[: len(rows) // 4] for trial in trials])
     for one in _last_steps(race, best[0], steps, trials, hope=0.5)[:1]:
-        await _ask(search, [_whole(one.entrant, row) for row in rows])
+        await _ask(search, [_whole(one.trial, row) for row in rows])
     for one in firsts:
-        await _ask(search, [CellRequest(one.entrant, row, min(one.n, _DEEPEST)) for row in rows])
+        await _ask(search, [CellRequest(one.trial, row, min(one.n, _DEEPEST)) for row in rows])
     return True
 
 
@@ -113,7 +113,7 @@ def _whole(trial: Trial, row: int) -> CellRequest:
 async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
     """As many of the jobs as the budget pays for."""
     race = search.race
-    todo = [job for job in jobs if len(race.pool.cell(job.entrant.arm, race.order[job.row]).samples) < job.answers]
+    todo = [job for job in jobs if len(race.pool.cell(job.trial.arm, race.order[job.row]).samples) < job.answers]
     while todo:
         fitting = search.fitting(todo, search.left())[: search.concurrency]
         if not fitting or not await search.round(fitting):
@@ -131,7 +131,7 @@ def _last_steps(
         hope: standard errors that they are given the benefit of.
     """
     found = []
-    for trial in race.entrants if among is None else among:
+    for trial in race.trials if among is None else among:
         if steps.last and trial.arm.model not in steps.last:
             continue
         n = trial.arm.family.counts[0]
@@ -143,9 +143,9 @@ def _last_steps(
             and cost.mean * _LEAST <= (race.budget or math.inf)
         ):
             found.append(Candidate(trial, n, cost))
-    own = best.candidate.entrant.arm.region
+    own = best.candidate.trial.arm.region
     better = [(one, mean) for one, mean in _believed(race, found, hope) if mean > race.sign * best.score]
-    return [one for one, _ in better if one.entrant.arm.region != own][:_LAST]
+    return [one for one, _ in better if one.trial.arm.region != own][:_LAST]
 
 
 def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
@@ -155,13 +155,13 @@ def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
     """
     found: dict[int, Candidate] = {}
     for one in race.candidates(0.0, asked=1):
-        if steps.first and one.entrant.arm.model not in steps.first:
+        if steps.first and one.trial.arm.model not in steps.first:
             continue
         if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * (race.budget or math.inf):
-            found[one.entrant.place] = one  # numbers of answers grow
-    warm = [one for one in found.values() if _is_warm(one.entrant)]
+            found[one.trial.place] = one  # numbers of answers grow
+    warm = [one for one in found.values() if _is_warm(one.trial)]
     chosen = [one for one, _ in (*_believed(race, list(found.values()))[:1], *_believed(race, warm)[:_WARM])]
-    return list({one.entrant.place: one for one in chosen}.values())
+    return list({one.trial.place: one for one in chosen}.values())
 
 
 def _is_warm(trial: Trial) -> bool:
@@ -174,12 +174,12 @@ def _believed(race: Allocator, found: list[Candidate], hope: float = 0.0) -> lis
     if not found:
         return []
     found = race.shortlist(found)
-    belief = race.belief(found)
-    means = belief.mean + hope * belief.spread
+    posterior = race.posterior(found)
+    means = posterior.mean + hope * posterior.spread
     order = sorted(range(len(found)), key=lambda index: -float(means[index]))
     seen: dict[tuple[str, str, str], tuple[Candidate, float]] = {}
     for index in order:
-        seen.setdefault(found[index].entrant.arm.region, (found[index], float(means[index])))
+        seen.setdefault(found[index].trial.arm.region, (found[index], float(means[index])))
     return list(seen.values())
 
 
@@ -190,7 +190,7 @@ def best_cascade(search: Search) -> Cascade | None:
     if not best or race.budget is None:
         return None
     single = best[0].candidate
-    rows = sorted(single.entrant.asked)
+    rows = sorted(single.trial.asked)
     alone = {row: score for row in rows for score in scores_of(race, single, [row])}
     found, bound = None, 0.0
     affordable = [one for one in _cascades(race, suite, best[0]) if one.cost.within(race.budget, _SURE)]
@@ -221,15 +221,15 @@ def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
 
 def _cascades(race: Allocator, suite: Suite, best: Ranked) -> Iterator[Cascade]:
     enough = min(_ROWS, len(race.order))
-    asked = [trial for trial in race.entrants if len(trial.asked) >= enough]
+    asked = [trial for trial in race.trials if len(trial.asked) >= enough]
     steps = _steps(suite)
     fit = cache(fits(steps.accept))
     lasts = _last_steps(race, best, steps, asked)
     for first in _first_steps(race, steps):
-        votes = {row: _votes(race, first.entrant, row, fit) for row in first.entrant.asked}
+        votes = {row: _votes(race, first.trial, row, fit) for row in first.trial.asked}
         for last in lasts:
-            for n in last.entrant.arm.family.counts[:2]:
-                yield from _pairs(race, suite, first.entrant, votes, last.entrant, n)
+            for n in last.trial.arm.family.counts[:2]:
+                yield from _pairs(race, suite, first.trial, votes, last.trial, n)
 
 
 def _pairs(  # noqa: PLR0917  # one combination

@@ -24,9 +24,9 @@ __all__ = ["Search", "kept", "settle"]
 
 _FRESH = 6
 """Number of new arms without requests kept among the candidates."""
-_PILOT = 2
+_FIRST_ROWS = 2
 """Initial rows for every model, then for every model with every prompt, to learn their costs."""
-_PILOT_SHARE = Decimal("0.25")
+_FIRST_SHARE = Decimal("0.25")
 """Fraction of the budget for the prompts' initial rows."""
 _ROUND = 32
 """Minimum number of requests per round."""
@@ -81,9 +81,9 @@ class Search:
     async def run(self) -> str:
         """Run rounds until a limit is reached; returns which."""
         self._enter(min(self.room(), self._pairs + _FRESH))
-        await self.round(self._pilot(lambda arm: arm.model, self.left()))
+        await self.round(self._first_cells(lambda arm: arm.model, self.left()))
         self.race.drop_out()
-        await self.look(_PILOT_SHARE)
+        await self.look(_FIRST_SHARE)
         return await self.go_on()
 
     async def go_on(self) -> str:
@@ -91,7 +91,7 @@ class Search:
         while True:
             self.race.drop_out()
             self._keep_for_guard()
-            fresh = sum(not entrant.number and not entrant.out for entrant in self.race.entrants)
+            fresh = sum(not trial.number and not trial.out for trial in self.race.trials)
             self._enter(min(1, _FRESH - fresh, self.room()))
             jobs = self._affordable_jobs()
             if not jobs and await self.look(Decimal(1)):
@@ -114,7 +114,7 @@ class Search:
         """Send every model with every prompt its initial rows, for a fraction of the rest; returns whether any was sent."""
         left, before = self.left(), self.spent
         looked = False
-        while jobs := self._pilot(lambda arm: arm.region, left and left * share - (self.spent - before)):
+        while jobs := self._first_cells(lambda arm: arm.region, left and left * share - (self.spent - before)):
             if not await self.round(jobs):
                 break
             looked = True
@@ -136,7 +136,7 @@ class Search:
         most = self._pairs + _MOST
         if self.suite.num_samples >= 0:
             most = min(most, self.suite.num_samples - self.reserved)
-        return max(0, most - len(self.race.entrants))
+        return max(0, most - len(self.race.trials))
 
     @property
     def _pairs(self) -> int:
@@ -149,13 +149,13 @@ class Search:
                 return
             self.race.enter(arm)
 
-    def _pilot(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[CellRequest]:
+    def _first_cells(self, kind: Callable[[Arm], Hashable], left: Decimal | None) -> list[CellRequest]:
         """The first arm of each kind on its initial rows, as far as the USD allow."""
         first: dict[Hashable, Trial] = {}
-        for entrant in self.race.entrants:
-            if not entrant.out:
-                first.setdefault(kind(entrant.arm), entrant)
-        rows = range(min(_PILOT, len(self.race.order)))
+        for trial in self.race.trials:
+            if not trial.out:
+                first.setdefault(kind(trial.arm), trial)
+        rows = range(min(_FIRST_ROWS, len(self.race.order)))
         jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
         if len(jobs) <= _ROUND:  # where the money does not reach all: each kind once, the cheapest first
             jobs.sort(key=lambda job: (job.row, self._worst(job)))
@@ -166,7 +166,7 @@ class Search:
         found: list[CellRequest] = []
         left = self.left()
         self._poor = False
-        size = max(_ROUND, self.concurrency, len(self.race.entrants) // _PART)
+        size = max(_ROUND, self.concurrency, len(self.race.trials) // _PART)
         for step in self.race.plan(size, self._curiosity()):
             fitting = self.fitting(step, left)
             self._poor = self._poor or len(fitting) < len(step)
@@ -231,8 +231,8 @@ class Search:
         if self.run_left is None or not (best := ranked(self.race, 0.0)):
             return
         leader, self._at_first = best[0].candidate, self._at_first or self.run_left + self.spent
-        n = leader.entrant.arm.family.counts[0]
-        fewest = replace(leader, n=n, cost=self.race.costs.estimate(leader.entrant.arm, n, leader.limit))
+        n = leader.trial.arm.family.counts[0]
+        fewest = replace(leader, n=n, cost=self.race.costs.estimate(leader.trial.arm, n, leader.limit))
         self.final = min(self.for_guard(leader), max(self._at_first / 2, self.for_guard(fewest)))
         self.ledger.keep(self.final)
 
@@ -240,22 +240,22 @@ class Search:
         """USD that a candidate's rows for the guard will take, as far as is known, the last request at its worst."""
         race, cost = self.race, candidate.cost
         rows = race.costs.guard or race.costs.tune
-        worst = race.pool.worst(candidate.entrant.arm, rows[-1], candidate.n)
+        worst = race.pool.worst(candidate.trial.arm, rows[-1], candidate.n)
         return worst if cost is None else worst + Decimal(cost.high(SAFE) * len(rows))
 
     def _worst(self, job: CellRequest) -> Decimal:
         """Worst-case USD of a job."""
-        return self.race.pool.worst(job.entrant.arm, self.race.order[job.row], job.answers)
+        return self.race.pool.worst(job.trial.arm, self.race.order[job.row], job.answers)
 
     async def round(self, jobs: list[CellRequest]) -> bool:
         """Run all jobs concurrently; returns whether any gave answers."""
         self._asked += len(jobs)
         for job in jobs:
-            if not job.entrant.number:
-                self.trials.append(job.entrant)
-                job.entrant.number = len(self.trials)
+            if not job.trial.number:
+                self.trials.append(job.trial)
+                job.trial.number = len(self.trials)
         try:
-            await self.ask([(job.entrant, self.race.order[job.row], job.answers) for job in jobs])
+            await self.ask([(job.trial, self.race.order[job.row], job.answers) for job in jobs])
         finally:  # if interrupted, keep the answers so far
             noted = [self._note(job) for job in jobs]
         return any(noted)
@@ -266,59 +266,59 @@ class Search:
         todo = iter(wanted)
 
         async def work() -> None:
-            for entrant, row, answers in todo:  # shared: each worker takes the next
-                paid = await self.race.pool.fill(entrant.arm, row, answers)
+            for trial, row, answers in todo:  # shared: each worker takes the next
+                paid = await self.race.pool.fill(trial.arm, row, answers)
                 self.spent += paid
-                entrant.spent += paid
+                trial.spent += paid
 
         await all_of(work() for _ in range(min(self.concurrency, len(wanted))))
 
     def _note(self, job: CellRequest) -> bool:
         """Record a job's result, in the order of the plan, not of arrival; False: it exceeded the budget."""
-        entrant, pool = job.entrant, self.race.pool
-        cell = pool.cell(entrant.arm, self.race.order[job.row])
-        self.race.noted(entrant)
-        before = entrant.asked.get(job.row, 0)
+        trial, pool = job.trial, self.race.pool
+        cell = pool.cell(trial.arm, self.race.order[job.row])
+        self.race.noted(trial)
+        before = trial.asked.get(job.row, 0)
         if cell.samples:
-            entrant.asked[job.row] = len(cell.samples)
-            self.race.costs.note(entrant.arm, self.race.order[job.row])
-            pool.measure(entrant.arm, self.race.order[job.row])
+            trial.asked[job.row] = len(cell.samples)
+            self.race.costs.note(trial.arm, self.race.order[job.row])
+            pool.measure(trial.arm, self.race.order[job.row])
         elif cell.error:
-            entrant.asked[job.row] = job.answers
-            failed = sum(pool.cell(entrant.arm, self.race.order[row]).error is not None for row in entrant.asked)
-            if failed > len(entrant.asked) / 2:
-                entrant.out = entrant.out or "failed"
-        return entrant.asked.get(job.row, 0) > before
+            trial.asked[job.row] = job.answers
+            failed = sum(pool.cell(trial.arm, self.race.order[row]).error is not None for row in trial.asked)
+            if failed > len(trial.asked) / 2:
+                trial.out = trial.out or "failed"
+        return trial.asked.get(job.row, 0) > before
 
     def _tell(self) -> None:
         """Report trials with about a quarter of the rows to BlendSearch and the listener."""
         quarter = self.race.blocks[min(1, len(self.race.blocks) - 1)].stop
         new = [
-            entrant
-            for entrant in self.trials
-            if entrant.place not in self._told and (entrant.out or len(entrant.asked) >= quarter)
+            trial
+            for trial in self.trials
+            if trial.place not in self._told and (trial.out or len(trial.asked) >= quarter)
         ]
         if not new:
             return
         best = ranked(self.race, 0.0)
-        for entrant in new:
-            self._told.add(entrant.place)
-            own = next((found for found in best if found.candidate.entrant is entrant), None)
-            self.proposals.tell(entrant.arm, own.score if own else None, float(entrant.spent))
-            self._announce(entrant, own, best[0] if best else None)
+        for trial in new:
+            self._told.add(trial.place)
+            own = next((found for found in best if found.candidate.trial is trial), None)
+            self.proposals.tell(trial.arm, own.score if own else None, float(trial.spent))
+            self._announce(trial, own, best[0] if best else None)
 
-    def _announce(self, entrant: Trial, own: Ranked | None, best: Ranked | None) -> None:
+    def _announce(self, trial: Trial, own: Ranked | None, best: Ranked | None) -> None:
         cost = own.candidate.cost if own else None
         self.listen(
             TrialDone(
                 self.suite.name,
-                entrant.number,
-                (own.candidate.config if own else entrant.arm.config()).label,
+                trial.number,
+                (own.candidate.config if own else trial.arm.config()).label,
                 observed(self.race, own.candidate) if own else None,
                 None if cost is None else Decimal(f"{cost.mean:.8g}"),
                 self.spent,
                 observed(self.race, best.candidate) if best else None,
-                entrant.out or "done",
+                trial.out or "done",
             )
         )
 
@@ -329,14 +329,14 @@ class Search:
             return "num_samples"
         if self.space.is_constant:
             return "constant space"
-        if len(self.race.entrants) >= self._pairs + _MOST:
+        if len(self.race.trials) >= self._pairs + _MOST:
             return "most_configurations"
         return "converged"
 
     @property
     def unseen(self) -> int:
         """Number of pairs of model and prompt that got no request, without having been eliminated."""
-        told = {entrant.arm.region[:2] for entrant in self.race.entrants if entrant.asked or entrant.out}
+        told = {trial.arm.region[:2] for trial in self.race.trials if trial.asked or trial.out}
         told = {pair for pair in told if pair[1] in {template.fingerprint for template in self.space.templates}}
         return self._pairs - len(told)
 
@@ -370,12 +370,12 @@ async def settle(search: Search) -> None:
         cells = _affordable(search, wanted)
         if len(cells) < min(search.worthwhile(_CONFIRM_WORTH), len(wanted)):
             return
-        before = [len(search.race.pool.cell(entrant.arm, row).samples) for entrant, row, _ in cells]
+        before = [len(search.race.pool.cell(trial.arm, row).samples) for trial, row, _ in cells]
         await search.ask(cells)
         after = []
-        for entrant, row, _ in cells:
-            if samples := search.race.pool.cell(entrant.arm, row).samples:
-                search.race.costs.note(entrant.arm, row)
+        for trial, row, _ in cells:
+            if samples := search.race.pool.cell(trial.arm, row).samples:
+                search.race.costs.note(trial.arm, row)
             after.append(len(samples))
         if before == after:
             return
@@ -401,17 +401,17 @@ def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
     One answer shows nearly as much about a row's lengths as all of them, and allows more rows. If the prompt is a large part
     of the cost, all are requested at once, as in the guard: two requests would bill it twice.
     """
-    entrant, race = leader.entrant, search.race
-    cheap = leader.cost is not None and race.costs.prompt(entrant.arm) <= _BILLED_TWICE * leader.cost.mean
+    trial, race = leader.trial, search.race
+    cheap = leader.cost is not None and race.costs.prompt(trial.arm) <= _BILLED_TWICE * leader.cost.mean
     answers = 1 if cheap and leader.n > _TWO else leader.n
-    cells = {row: race.pool.cell(entrant.arm, row) for row in race.costs.guard}
-    return [(entrant, row, answers) for row, cell in cells.items() if not cell.samples and cell.error is None]
+    cells = {row: race.pool.cell(trial.arm, row) for row in race.costs.guard}
+    return [(trial, row, answers) for row, cell in cells.items() if not cell.samples and cell.error is None]
 
 
 def _affordable(search: Search, cells: Sequence[_Cell]) -> list[_Cell]:
     left, found = search.left(), []
-    for entrant, row, answers in cells:
-        if left is not None and (left := left - search.race.pool.worst(entrant.arm, row, answers)) < 0:
+    for trial, row, answers in cells:
+        if left is not None and (left := left - search.race.pool.worst(trial.arm, row, answers)) < 0:
             break
-        found.append((entrant, row, answers))
+        found.append((trial, row, answers))
     return found

@@ -25,7 +25,7 @@ from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.propose import Failure, Propose, Proposer, rewritten, text_of, with_shots
 from pytest_llmtune.tuning.proposals import LENGTHS, Arm
 from pytest_llmtune.tuning.samples import VOTED, Meter
-from pytest_llmtune.tuning.selection import SAFE, by_belief, ranked, scores_of
+from pytest_llmtune.tuning.selection import SAFE, by_posterior, ranked, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -216,23 +216,23 @@ class PromptRounds:
         """Show failures of the best templates, and enter what is written; returns whether anything was."""
         parents: dict[str, Candidate] = {}
         for one in ranked(self.search.race, 0.0):
-            parents.setdefault(one.candidate.entrant.arm.template.fingerprint, one.candidate)
+            parents.setdefault(one.candidate.trial.arm.template.fingerprint, one.candidate)
         chosen, before = list(parents.values())[:_PARENTS], len(self.written)
         share = -(-self.proposing.per_round // max(1, len(chosen)))
         for parent in chosen:
             failures = await self._failures(parent)
             if failures:
-                await self._write(parent.entrant.arm, failures, share, round_)
+                await self._write(parent.trial.arm, failures, share, round_)
         return len(self.written) > before
 
     async def _failures(self, parent: Candidate) -> list[Failure]:
         """Rows that are shown and not right, the worst first."""
-        search, arm = self.search, parent.entrant.arm
+        search, arm = self.search, parent.trial.arm
         pool, n = search.race.pool, arm.family.counts[0]
         rows = [row for row in self.lessons if not pool.cell(arm, row).samples]
         while rows and (left := search.left()) is not None and sum(pool.worst(arm, row, n) for row in rows) > left:
             rows.pop()
-        await search.ask([(parent.entrant, row, n) for row in rows])
+        await search.ask([(parent.trial, row, n) for row in rows])
         cells = [(row, cell) for row in self.lessons if (cell := pool.cell(arm, row)).samples and cell.scores]
         cells.sort(key=lambda one: search.race.sign * one[1].scores[min(one[1].scores)])
         if pool.scorer.metric in VOTED and search.race.sign > 0:
@@ -288,7 +288,7 @@ class PromptRounds:
             template = rewritten(arm.template, self.proposer.read(answer), columns)
         except (InvalidError, SuiteError) as error:
             return f"it {error}" if str(error).startswith(("is ", "names ", "has ")) else str(error)
-        known = {entrant.arm.template.fingerprint for entrant in self.search.race.entrants}
+        known = {trial.arm.template.fingerprint for trial in self.search.race.trials}
         if template.fingerprint in known:
             return "it is in the race already"
         self.written.add(template.fingerprint)
@@ -328,13 +328,13 @@ class PromptRounds:
         race = self.search.race
         for fold in range(_FOLDS):
             inside = frozenset(row for row in range(len(race.order)) if row % _FOLDS == fold)
-            best = by_belief(race, race.candidates(SAFE, asked=1) or race.candidates(0.0, asked=1), inside)
+            best = by_posterior(race, race.candidates(SAFE, asked=1) or race.candidates(0.0, asked=1), inside)
             mine: dict[bool, Candidate] = {}
             for one in best:
-                mine.setdefault(one.candidate.entrant.arm.template.fingerprint in self.written, one.candidate)
+                mine.setdefault(one.candidate.trial.arm.template.fingerprint in self.written, one.candidate)
             for row in sorted(inside) if len(mine) == 2 else ():
                 new, old = (
-                    scores_of(race, mine[own], [row]) if row in mine[own].entrant.asked else [] for own in (True, False)
+                    scores_of(race, mine[own], [row]) if row in mine[own].trial.asked else [] for own in (True, False)
                 )
                 if new and old:
                     yield race.sign * (new[0] - old[0])

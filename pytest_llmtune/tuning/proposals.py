@@ -343,28 +343,28 @@ class Proposals:
         return arm
 
 
-def _first_ones(space: Space, chance: random.Random) -> Iterator[Config]:
+def _first_ones(space: Space, rng: random.Random) -> Iterator[Config]:
     pairs = [(model, template) for template in space.templates for model in space.models]
-    chance.shuffle(pairs)  # if the budget does not cover all of them, their order must not decide
+    rng.shuffle(pairs)  # if the budget does not cover all of them, their order must not decide
     for model, template in pairs:
-        drawn = {name: _draw(name, domain, chance) for name, domain in space.for_model(model).items()}
+        drawn = {name: _draw(name, domain, rng) for name, domain in space.for_model(model).items()}
         yield space.config({"model": model, **drawn}, template)
 
 
-def _draw(name: str, domain: Domain, chance: random.Random) -> Any:
+def _draw(name: str, domain: Domain, rng: random.Random) -> Any:
     if isinstance(domain, OneOf):
-        branch = chance.choice(domain.branches)
-        return {inner: _draw(inner, other, chance) for inner, other in branch.items()}
+        branch = rng.choice(domain.branches)
+        return {inner: _draw(inner, other, rng) for inner, other in branch.items()}
     if isinstance(domain, Choice):
-        return chance.choice(domain.options)
+        return rng.choice(domain.options)
     if isinstance(domain, Constant):
         return domain.value
     assert isinstance(domain, Range)  # noqa: S101  # the domains are these four
     top = min(domain.top, max(_WARM, domain.low)) if name == "temperature" else domain.top
     if domain.logarithmic:
-        value = math.exp(chance.uniform(math.log(domain.low), math.log(top)))
+        value = math.exp(rng.uniform(math.log(domain.low), math.log(top)))
     else:
-        value = chance.uniform(domain.low, top)
+        value = rng.uniform(domain.low, top)
     if isinstance(domain, QUniform):
         value = round(value / domain.q) * domain.q
     return coarse(name, domain, value)

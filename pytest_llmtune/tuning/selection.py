@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.tuning.allocation import Allocator, Candidate
 
-__all__ = ["Ranked", "by_belief", "cross_fitted", "front", "measured", "observed", "predicted", "ranked", "scores_of"]
+__all__ = [
+    "Ranked",
+    "by_posterior",
+    "cross_fitted",
+    "front",
+    "measured",
+    "observed",
+    "predicted",
+    "ranked",
+    "scores_of",
+]
 
 
 SAFE = 1.0
@@ -54,7 +64,7 @@ def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset
     for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
         candidates = race.candidates(margin, asked=asked)
         if candidates:
-            return _cheapest_first(race, _fewest_first(race, by_belief(race, candidates, without), without), without)
+            return _cheapest_first(race, _fewest_first(race, by_posterior(race, candidates, without), without), without)
     return []
 
 
@@ -62,9 +72,9 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
     """If cost is preferred: first the cheapest that is as good as the best, less the tolerance."""
     if race.within is None:
         return found
-    belief = race.belief([one.candidate for one in found], without)
-    variance = np.diag(belief.covariance) + belief.covariance[0, 0] - 2 * belief.covariance[0]
-    lost = belief.mean[0] - belief.mean + _CONFIDENT * np.sqrt(np.maximum(variance, 0.0))
+    posterior = race.posterior([one.candidate for one in found], without)
+    variance = np.diag(posterior.covariance) + posterior.covariance[0, 0] - 2 * posterior.covariance[0]
+    lost = posterior.mean[0] - posterior.mean + _CONFIDENT * np.sqrt(np.maximum(variance, 0.0))
     as_good = [one for one, loss in zip(found, lost, strict=True) if one is found[0] or loss <= race.within]
     cheapest = min(as_good, key=lambda one: one.candidate.cost.mean if one.candidate.cost else math.inf)
     return [cheapest, *(one for one in found if one is not cheapest)]
@@ -74,7 +84,7 @@ def front(race: Allocator) -> list[Ranked]:
     """The Pareto front of score and cost, best first."""
     found: list[Ranked] = []
     for one in sorted(
-        by_belief(race, race.candidates(SAFE, asked=1)),  # what is cheap and not the best was asked few rows
+        by_posterior(race, race.candidates(SAFE, asked=1)),  # what is cheap and not the best was asked few rows
         key=lambda one: (-race.sign * one.score, one.candidate.cost.mean if one.candidate.cost else math.inf),
     ):
         usd = one.candidate.cost.mean if one.candidate.cost else math.inf
@@ -89,8 +99,8 @@ def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int])
     Only rows with as many answers as the best candidate's vote can show that; if they are few, the posterior decides.
     """
     best = found[0].candidate
-    rows = [row for row in sorted(best.entrant.asked) if row not in without]
-    cells = [race.pool.cell(best.entrant.arm, race.order[row]) for row in rows]
+    rows = [row for row in sorted(best.trial.asked) if row not in without]
+    cells = [race.pool.cell(best.trial.arm, race.order[row]) for row in rows]
     enough = min(_ENOUGH, len(race.order) - len(without))
 
     def as_good(one: Ranked) -> bool:
@@ -98,33 +108,35 @@ def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int])
         both = [cell.scores for cell in cells if n in cell.scores and best.n in cell.scores]
         return len(both) >= enough and all(race.sign * (scores[n] - scores[best.n]) >= 0 for scores in both)
 
-    own = [one for one in found if one.candidate.entrant is best.entrant and one.candidate.limit == best.limit]
+    own = [one for one in found if one.candidate.trial is best.trial and one.candidate.limit == best.limit]
     least = min((one for one in own if as_good(one)), key=lambda one: one.candidate.n, default=found[0])
     return [least, *(one for one in found if one is not least)]
 
 
-def by_belief(race: Allocator, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> list[Ranked]:
+def by_posterior(
+    race: Allocator, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()
+) -> list[Ranked]:
     """Best first; of indistinguishable ones, the cheapest."""
     if not candidates:
         return []
     candidates = race.shortlist([*candidates])
-    belief = race.belief(candidates, without)
+    posterior = race.posterior(candidates, without)
     step = _ALIKE * math.sqrt(race.scale())
-    top = float(belief.mean.max())
+    top = float(posterior.mean.max())
 
     def rank(index: int) -> tuple[float, float, int]:
-        behind, cost = top - float(belief.mean[index]), candidates[index].cost
+        behind, cost = top - float(posterior.mean[index]), candidates[index].cost
         return max(0.0, behind - step), cost.mean if cost else 0.0, index
 
     order = sorted(range(len(candidates)), key=rank)
-    return [Ranked(candidates[i], race.sign * float(belief.mean[i]), float(belief.spread[i])) for i in order]
+    return [Ranked(candidates[i], race.sign * float(posterior.mean[i]), float(posterior.spread[i])) for i in order]
 
 
 def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> list[float]:
     """The metric per row (position in the order) for rows with at least n answers of the candidate's arm."""
     found = []
     for row in rows:
-        cell = race.pool.cell(candidate.entrant.arm, race.order[row])
+        cell = race.pool.cell(candidate.trial.arm, race.order[row])
         if candidate.limit is not None and cell.samples:
             cut = race.pool.scorer.cut(cell.samples, candidate.limit)
             found += [] if cut is None else [cut]
@@ -136,7 +148,7 @@ def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> lis
 
 def observed(race: Allocator, candidate: Candidate) -> float | None:
     """Mean of the metric over the rows of the candidate's arm."""
-    scores = scores_of(race, candidate, sorted(candidate.entrant.asked))
+    scores = scores_of(race, candidate, sorted(candidate.trial.asked))
     return statistics.fmean(scores) if scores else None
 
 

@@ -30,7 +30,7 @@ from pytest_llmtune.tuning.samples import Pool, Scorer
 from pytest_llmtune.tuning.selection import (
     SAFE,
     Ranked,
-    by_belief,
+    by_posterior,
     cross_fitted,
     front,
     measured,
@@ -81,22 +81,22 @@ def best_so_far(suite: Suite, study: Study) -> str:
 def why_none(search: Search) -> str:
     """Why no configuration can win, and what to change."""
     suite, race = search.suite, search.race
-    if not any(entrant.asked for entrant in search.trials):
+    if not any(trial.asked for trial in search.trials):
         own = search.bound == "optimization_budget"
         what = f"what is left of {search.bound}"
         if own and suite.optimization_budget is not None:
             what = f"the optimization budget of {suite.optimization_budget:f} USD"
-        arms = (entrant.arm for entrant in race.entrants)
+        arms = (trial.arm for trial in race.trials)
         least = min((race.pool.worst(arm, race.order[0], arm.family.counts[0]) for arm in arms), default=Decimal(0))
         once = f"one request at its worst, {least:.6f} USD" if least else "the first call of a run at its worst"
         return (
             f"{suite.name}: {what} does not pay for {once}; raise it: "
             f"{search.bound}=..., or allow shorter answers: max_tokens=..."
         )
-    if all(entrant.out == "failed" for entrant in search.trials):
+    if all(trial.out == "failed" for trial in search.trials):
         errors = (cell.error for cell in race.pool.cells.values() if cell.error)
         return f"{suite.name}: no configuration could be completed; the first error: {next(errors, 'none')}"
-    costs = [race.costs.estimate(entrant.arm, entrant.arm.family.counts[0]) for entrant in search.trials]
+    costs = [race.costs.estimate(trial.arm, trial.arm.family.counts[0]) for trial in search.trials]
     cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
     return (
         f"{suite.name}: none of {counted(len(search.trials), 'configuration')} tried is within the inference budget of "
@@ -229,10 +229,10 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
     if not best:
         raise LLMTuneError(why_none(search))
     if written is not None and not written.helped:  # what cannot be told apart stays with the suite's own prompts
-        best.sort(key=lambda one: one.candidate.entrant.arm.template.fingerprint in written.written)
+        best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
     if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
         best.sort(key=lambda one: search.for_guard(one.candidate) > left)
-    less_known = by_belief(search.race, search.race.candidates(SAFE, asked=1))  # abandoned early, but perhaps cheap
+    less_known = by_posterior(search.race, search.race.candidates(SAFE, asked=1))  # abandoned early, but perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     summary = _summary(search, written, best, stopped_by, split)
@@ -325,21 +325,21 @@ def _summary(
 ) -> StudySummary:
     suite, race = search.suite, search.race
     winner = best[0].candidate
-    by_entrant: dict[int, Ranked] = {}
-    for found in [*best, *by_belief(race, race.candidates(0.0, asked=1))]:
-        by_entrant.setdefault(found.candidate.entrant.place, found)
+    by_trial: dict[int, Ranked] = {}
+    for found in [*best, *by_posterior(race, race.candidates(0.0, asked=1))]:
+        by_trial.setdefault(found.candidate.trial.place, found)
     return StudySummary(
-        tuple(_trial(search, entrant, by_entrant.get(entrant.place)) for entrant in search.trials),
+        tuple(_trial(search, trial, by_trial.get(trial.place)) for trial in search.trials),
         search.spent,
         stopped_by,
         suite.optimization_budget,
         suite.inference_budget,
         suite.num_samples,
         suite.seed,
-        winner.entrant.number,
-        measured(scores_of(race, winner, sorted(winner.entrant.asked))),
+        winner.trial.number,
+        measured(scores_of(race, winner, sorted(winner.trial.asked))),
         cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
-        front=tuple(_trial(search, one.candidate.entrant, one) for one in front(race))
+        front=tuple(_trial(search, one.candidate.trial, one) for one in front(race))
         if suite.prefer == "pareto"
         else (),
         note="; ".join(
@@ -370,9 +370,9 @@ def _no_cascade(suite: Suite, race: Allocator) -> str | None:
 
 def _unmet(race: Allocator, winner: Candidate) -> str | None:
     """Where no configuration meets the constraints."""
-    if race.meets(winner.entrant):
+    if race.meets(winner.trial):
         return None
-    unmet = [(one, race.limited(winner.entrant, one)) for one in race.constraints]
+    unmet = [(one, race.limited(winner.trial, one)) for one in race.constraints]
     values = ", ".join(f"{one.gate.key} ({number(one.value(seen))})" for one, seen in unmet if not one.met(seen))
     return f"no configuration tried meets all limits on the tuning rows; the winner misses {values}"
 
@@ -396,25 +396,25 @@ def _other_statistic(suite: Suite) -> str | None:
 
 
 def _contender(search: Search, found: Ranked) -> Contender:
-    entrant = found.candidate.entrant
-    scores = scores_of(search.race, found.candidate, sorted(entrant.asked))
+    trial = found.candidate.trial
+    scores = scores_of(search.race, found.candidate, sorted(trial.asked))
     cost = found.candidate.cost
-    return Contender(found.candidate.config, entrant.number, tuple(scores), cost.mean if cost else None)
+    return Contender(found.candidate.config, trial.number, tuple(scores), cost.mean if cost else None)
 
 
-def _trial(search: Search, entrant: Trial, found: Ranked | None) -> TrialSummary:
+def _trial(search: Search, trial: Trial, found: Ranked | None) -> TrialSummary:
     race = search.race
-    n = entrant.arm.family.counts[0]
-    cost = found.candidate.cost if found else race.costs.estimate(entrant.arm, n)
-    scores = scores_of(race, found.candidate, sorted(entrant.asked)) if found else []
-    status = "done" if len(entrant.asked) == len(race.order) else "stopped"
+    n = trial.arm.family.counts[0]
+    cost = found.candidate.cost if found else race.costs.estimate(trial.arm, n)
+    scores = scores_of(race, found.candidate, sorted(trial.asked)) if found else []
+    status = "done" if len(trial.asked) == len(race.order) else "stopped"
     return TrialSummary(
-        entrant.number,
-        (found.candidate.config if found else entrant.arm.config()).to_lock(),
+        trial.number,
+        (found.candidate.config if found else trial.arm.config()).to_lock(),
         measured(scores),
-        None if cost is None or not entrant.asked else Decimal(f"{cost.mean:.8g}"),
-        entrant.spent,
-        entrant.out or (status if found else "over_budget" if race.meets(entrant) else "constraint"),
+        None if cost is None or not trial.asked else Decimal(f"{cost.mean:.8g}"),
+        trial.spent,
+        trial.out or (status if found else "over_budget" if race.meets(trial) else "constraint"),
     )
 
 

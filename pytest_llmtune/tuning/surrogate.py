@@ -33,7 +33,7 @@ class Points:
 
     cell: Integers
     """(points, categories): category 0 is the model, then prompt, stop, ...; -1 if absent."""
-    heat: Array
+    continuous: Array
     """(points, parameters): continuous parameters scaled to 0..1; NaN if absent."""
     depth: Array
     """(points,): log2 of the number of answers."""
@@ -43,7 +43,7 @@ class Points:
     """(points,): log2 of USD per instance, up to a constant."""
 
     def take(self, index: Integers) -> Points:
-        return Points(self.cell[index], self.heat[index], self.depth[index], self.arm[index], self.cost[index])
+        return Points(self.cell[index], self.continuous[index], self.depth[index], self.arm[index], self.cost[index])
 
     def __len__(self) -> int:
         return len(self.depth)
@@ -84,7 +84,7 @@ class Kernel:
     """Each other category by itself, over all models."""
     cell: float = 0.01
     """A combination of categories."""
-    heat: float = 0.003
+    continuous: float = 0.003
     reach: float = 0.35
     """Length scale of continuous parameters, on 0..1."""
     depth: float = 0.01
@@ -99,7 +99,7 @@ class Kernel:
     @property
     def own(self) -> float:
         """Variance of a configuration's true score given the model."""
-        return self.part + self.cell + self.heat + self.depth
+        return self.part + self.cell + self.continuous + self.depth
 
     @property
     def single(self) -> float:
@@ -109,7 +109,7 @@ class Kernel:
     def signal(self, a: Points, b: Points) -> Array:
         """Covariance of the true scores, (len(a), len(b))."""
         model, parts, cell = _alike(a.cell, b.cell)
-        near = _near(a.heat, b.heat, self.reach)
+        near = _near(a.continuous, b.continuous, self.reach)
         deep = np.minimum(a.depth[:, None], b.depth[None, :])  # a random walk in log2 n
         found: Array = (
             self.level
@@ -117,7 +117,7 @@ class Kernel:
             + self.model * model
             + self.part * parts
             + self.cell * cell
-            + self.heat * near * (0.3 + 0.7 * model + 0.5 * cell)
+            + self.continuous * near * (0.3 + 0.7 * model + 0.5 * cell)
             + self.depth * deep * (1.0 + model + cell)
         )
         return found
@@ -189,11 +189,11 @@ class Posterior:
         found: Array = self.mean[best] - self.mean - errors * np.sqrt(np.maximum(variance, 0.0))
         return found
 
-    def draws(self, count: int, chance: np.random.Generator) -> Array:
+    def draws(self, count: int, rng: np.random.Generator) -> Array:
         """(count, configurations): samples of scores."""
         jitter = 1e-9 * max(1e-12, float(np.trace(self.covariance))) + 1e-12
         root = np.linalg.cholesky(self.covariance + jitter * np.eye(len(self.mean)))
-        drawn: Array = self.mean + chance.standard_normal((count, len(self.mean))) @ root.T
+        drawn: Array = self.mean + rng.standard_normal((count, len(self.mean))) @ root.T
         return drawn
 
 
@@ -226,7 +226,7 @@ class Surrogate:
         """(len(wanted),) expected true scores."""
         return self._means(wanted, self.kernel.signal(wanted, self.points))
 
-    def belief(self, wanted: Points) -> Posterior:
+    def posterior(self, wanted: Points) -> Posterior:
         """Posterior of the true mean scores of ``wanted``."""
         across = self.kernel.signal(wanted, self.points)
         covariance = self.kernel.signal(wanted, wanted) - across @ self.inverse @ across.T
@@ -243,7 +243,7 @@ def posterior_of(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> 
     Args:
         scale: variance of the metric over rows.
     """
-    return Surrogate.of(seen, scale, kernel).belief(wanted)
+    return Surrogate.of(seen, scale, kernel).posterior(wanted)
 
 
 _SPREADS = (0.05, 0.15, 0.4)
@@ -330,7 +330,7 @@ class Encoder:
         named = [("model", arm.model), ("prompt", arm.template.fingerprint), ("sent", sent), *chosen]
         return tuple(self._codes.setdefault(item, len(self._codes)) for item in named)
 
-    def heat(self, arm: Arm) -> tuple[float, ...]:
+    def continuous(self, arm: Arm) -> tuple[float, ...]:
         """Continuous parameters scaled to 0..1; NaN if not sent, or not a number."""
         return tuple(_scaled(domain, arm.params.get(name)) for name, domain in self.ranges.items())
 

@@ -39,8 +39,10 @@ def image(address: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def lane(tmp_path: Path) -> KeyChannel:
-    return EndpointPool.of(endpoints_of(base_url="http://127.0.0.1:9/v1", root=tmp_path, environ={}), 1, 1.0).lanes[0]
+def channel(tmp_path: Path) -> KeyChannel:
+    return EndpointPool.of(endpoints_of(base_url="http://127.0.0.1:9/v1", root=tmp_path, environ={}), 1, 1.0).channels[
+        0
+    ]
 
 
 def billing(**options: Any) -> Billing:
@@ -53,7 +55,7 @@ def test_each_endpoint_is_paid_at_its_provider_s_price(tmp_path: Path) -> None:
     paid = []
     for address in ("https://api.groq.com/openai/v1", "https://openrouter.ai/api/v1"):
         pool = EndpointPool.of(endpoints_of(base_url=address, root=tmp_path, environ=environ), 1, 1.0)
-        paid.append(Billing(own, RequestStats(), 1.0).price(pool.lanes[0], model))
+        paid.append(Billing(own, RequestStats(), 1.0).price(pool.channels[0], model))
         suite: Any = SimpleNamespace(task=None, prices={}, base_url=address)
         services = SuiteServices(suite, Settings(), Redactor(), print, print)
         assert services.prices.price(model) == paid[-1] != own.price(model)
@@ -120,49 +122,49 @@ def test_an_answer_without_a_limit_is_reserved_as_a_long_one() -> None:
     assert worst_case(price, asked("x", max_completion_tokens=9), 1, prompt=1) == price.worst(1, 9)
 
 
-def test_a_prompt_that_was_billed_before_is_reserved_with_what_it_had(lane: KeyChannel) -> None:
+def test_a_prompt_that_was_billed_before_is_reserved_with_what_it_had(channel: KeyChannel) -> None:
     """Whatever else differs between the requests; another prompt, model or tool is another prompt."""
     known, body = billing(), asked("x" * 400, max_tokens=20)
-    before = known.worst(lane, body, 1)
+    before = known.worst(channel, body, 1)
     usage = {"prompt_tokens": 107, "completion_tokens": 1}
     answer = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": usage}
-    known.cost(lane, Exchange("POST", "", body, answer))
-    assert known.worst(lane, body, 1) == PRICES.price("m").worst(107, 20) < before
-    assert known.worst(lane, body | {"temperature": 0.5, "n": 3}, 1) == PRICES.price("m").worst(107, 20)
+    known.cost(channel, Exchange("POST", "", body, answer))
+    assert known.worst(channel, body, 1) == PRICES.price("m").worst(107, 20) < before
+    assert known.worst(channel, body | {"temperature": 0.5, "n": 3}, 1) == PRICES.price("m").worst(107, 20)
     for other in ({"tools": [{"type": "function"}]}, {"response_format": {"type": "json_object"}}):
-        assert known.worst(lane, body | other, 1) == PRICES.price("m").worst(prompt_bound(body | other), 20)
-    assert known.worst(lane, asked("y" * 400, max_tokens=20), 1) == before
+        assert known.worst(channel, body | other, 1) == PRICES.price("m").worst(prompt_bound(body | other), 20)
+    assert known.worst(channel, asked("y" * 400, max_tokens=20), 1) == before
     dear = PRICES.price("dear")
-    assert known.worst(lane, body | {"model": "dear"}, 1) == dear.worst(prompt_bound(body | {"model": "dear"}), 20)
+    assert known.worst(channel, body | {"model": "dear"}, 1) == dear.worst(prompt_bound(body | {"model": "dear"}), 20)
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 1}])
-def test_a_prompt_that_no_server_counted_is_not_known(lane: KeyChannel, usage: dict[str, int] | None) -> None:
+def test_a_prompt_that_no_server_counted_is_not_known(channel: KeyChannel, usage: dict[str, int] | None) -> None:
     """An estimate is no count: the bound stays."""
     known, body = billing(), asked("x" * 400, max_tokens=20)
-    before = known.worst(lane, body, 1)
+    before = known.worst(channel, body, 1)
     answer = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": usage}
-    known.cost(lane, Exchange("POST", "", body, answer))
-    assert known.worst(lane, body, 1) == before
+    known.cost(channel, Exchange("POST", "", body, answer))
+    assert known.worst(channel, body, 1) == before
 
 
-def test_batches_cost_their_share(lane: KeyChannel) -> None:
+def test_batches_cost_their_share(channel: KeyChannel) -> None:
     """Half the price, for what is reserved and for what is charged."""
     body = asked("x", max_tokens=20)
     whole, half = billing(), billing(share=Decimal("0.5"))
-    assert half.worst(lane, body, 3) * 2 == whole.worst(lane, body, 3)
-    assert (half.price(lane, "m").input, half.price(lane, "m").output) == (Decimal("0.5"), 5)
-    assert whole.price(lane, "m") == PRICES.price("m")
+    assert half.worst(channel, body, 3) * 2 == whole.worst(channel, body, 3)
+    assert (half.price(channel, "m").input, half.price(channel, "m").output) == (Decimal("0.5"), 5)
+    assert whole.price(channel, "m") == PRICES.price("m")
 
 
-def test_tokens_a_minute_count_a_third_of_the_bytes_and_the_longest_answers(lane: KeyChannel) -> None:
+def test_tokens_a_minute_count_a_third_of_the_bytes_and_the_longest_answers(channel: KeyChannel) -> None:
     """Limits of the endpoint are no budget: an estimate near the truth, exact where the prompt was billed before."""
     known, body = billing(), asked("x" * 400, max_tokens=20)
     assert known.tokens(body, 3) == prompt_bound(body) // 3 + 3 * 20
     assert known.tokens(asked("x"), 2) == prompt_bound(asked("x")) // 3 + 2 * 1024
     usage = {"prompt_tokens": 107, "completion_tokens": 1}
     answer = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": usage}
-    known.cost(lane, Exchange("POST", "", body, answer))
+    known.cost(channel, Exchange("POST", "", body, answer))
     assert known.tokens(body, 3) == 107 + 3 * 20
 
 
@@ -188,12 +190,12 @@ def test_an_answer_without_usage_is_charged_by_its_text_and_noted_once(live: Liv
     ],
 )
 def test_only_an_answer_whose_tokens_nobody_counted_is_noted(
-    lane: KeyChannel, status: int, usage: dict[str, int] | None, noted: bool
+    channel: KeyChannel, status: int, usage: dict[str, int] | None, noted: bool
 ) -> None:
     """A count of nothing is no count; a prompt that a content filter refused has no answer to count."""
     known = billing()
     answer = {"choices": [{"message": {"content": "It is 42."}, "finish_reason": "stop"}], "usage": usage}
-    known.cost(lane, Exchange("POST", "", asked("x"), answer if status == 200 else {"error": {}}, status=status))
+    known.cost(channel, Exchange("POST", "", asked("x"), answer if status == 200 else {"error": {}}, status=status))
     assert len(known.account.notes) == noted
 
 

@@ -100,15 +100,15 @@ def test_the_pilot_flies_alone_until_it_lands() -> None:
     """While nothing has landed, one at a time; then all together."""
 
     async def work() -> list[int]:
-        pilot, together, seen = Canary(), 0, []
+        canary, together, seen = Canary(), 0, []
 
         async def fly(lands: bool) -> None:
             nonlocal together
-            async with pilot.flight():
+            async with canary.flight():
                 together += 1
                 seen.append(together)
                 await turns()
-                pilot.landed = pilot.landed or lands
+                canary.landed = canary.landed or lands
                 await turns()
                 together -= 1
 
@@ -124,12 +124,12 @@ def test_a_failing_pilot_leaves_the_way_to_the_next() -> None:
     """An error in flight does not lock the others out."""
 
     async def work() -> None:
-        pilot = Canary()
+        canary = Canary()
         with pytest.raises(ConnectionError):
-            async with pilot.flight():
+            async with canary.flight():
                 raise ConnectionError
-        async with asyncio.timeout(1), pilot.flight():
-            pilot.landed = True
-        assert pilot.landed
+        async with asyncio.timeout(1), canary.flight():
+            canary.landed = True
+        assert canary.landed
 
     asyncio.run(work())

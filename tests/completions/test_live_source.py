@@ -403,32 +403,32 @@ def test_a_known_prompt_is_reserved_exactly(live: Live) -> None:
 
 def test_the_reservation_covers_the_probe(live: Live) -> None:
     """Asking a server how it counts is reserved together with the request that may raise the question."""
-    lane = EndpointPool.of(
+    channel = EndpointPool.of(
         endpoints_of(base_url="http://127.0.0.1:9/v1", root=live.directory, environ={}), 1, 1.0
-    ).lanes[0]
+    ).channels[0]
     billing, price = Billing(PRICES, RequestStats(), 1.0), PRICES.price("m")
     one, two = ({**request().body, "n": n} for n in (1, 2))
-    assert billing.worst(lane, one, 1) == price.worst(prompt_bound(one), 20)
+    assert billing.worst(channel, one, 1) == price.worst(prompt_bound(one), 20)
     probe = price.worst(prompt_bound(probe_body(two)), 2)
-    assert billing.worst(lane, two, 2) == price.worst(prompt_bound(two), 40) + probe
+    assert billing.worst(channel, two, 2) == price.worst(prompt_bound(two), 40) + probe
 
 
 def test_pools_of_connections_share_their_certificates(live: Live) -> None:
     """Twenty requests at once go through several clients of one lane; reading certificates for each takes longer than a request."""
-    lane = EndpointPool.of(
+    channel = EndpointPool.of(
         endpoints_of(base_url="https://127.0.0.1:9/v1", root=live.directory, environ={}), 20, 1.0
-    ).lanes[0]
+    ).channels[0]
 
     def contexts() -> int:
         gc.collect()
         return sum(issubclass(type(found), ssl.SSLContext) for found in gc.get_objects())  # looks into no lazy proxy
 
-    clients = [lane.client()]  # with what its libraries make when they are imported
+    clients = [channel.client()]  # with what its libraries make when they are imported
     before = contexts()
-    clients += [lane.client() for _ in range(19)]
+    clients += [channel.client() for _ in range(19)]
     assert len(set(map(id, clients))) == 3
     assert contexts() == before
-    asyncio.run(lane.aclose())
+    asyncio.run(channel.aclose())
 
 
 def test_no_max_tokens_reserves_an_assumed_length(live: Live) -> None:

@@ -132,12 +132,12 @@ def test_blocks_hold_every_row_once(rows: int) -> None:
 
 def points(*configs: tuple[int, float, int, float]) -> Points:
     """(model, temperature, n, USD): one arm for each model and temperature."""
-    arms = {(model, heat): place for place, (model, heat, _, _) in enumerate(configs)}
+    arms = {(model, continuous): place for place, (model, continuous, _, _) in enumerate(configs)}
     return Points(
         np.array([[model, 0] for model, *_ in configs]),
-        np.array([[heat] for _, heat, *_ in configs]),
+        np.array([[continuous] for _, continuous, *_ in configs]),
         np.log2([n for _, _, n, _ in configs]),
-        np.array([arms[model, heat] for model, heat, *_ in configs]),
+        np.array([arms[model, continuous] for model, continuous, *_ in configs]),
         np.log2([cost for *_, cost in configs]),
     )
 
@@ -154,10 +154,10 @@ def test_belief_is_shared_between_neighbours() -> None:
     known = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.3, 1, 1), (1, 0.1, 1, 1), (1, 0.2, 1, 1))
     scored = seen(known, [0.5, 0.9, 0.5, 0.3, 0.3])
     wanted = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.25, 1, 1), (1, 0.25, 1, 1))
-    belief = posterior_of(scored, wanted, 0.25, Kernel())
-    assert 0.5 < belief.mean[0] < belief.mean[1] < 0.9
-    assert belief.mean[2] > belief.mean[3] + 0.05
-    assert belief.spread[1] < belief.spread[2]
+    posterior = posterior_of(scored, wanted, 0.25, Kernel())
+    assert 0.5 < posterior.mean[0] < posterior.mean[1] < 0.9
+    assert posterior.mean[2] > posterior.mean[3] + 0.05
+    assert posterior.spread[1] < posterior.spread[2]
 
 
 def test_dearer_is_believed_better_until_shown_otherwise() -> None:
@@ -189,11 +189,11 @@ def test_the_luck_of_rows_is_shared_by_what_is_alike() -> None:
 def test_draws_repeat_with_the_seed_and_spread_as_believed() -> None:
     """Thompson sampling asks for joint draws."""
     known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
-    belief = posterior_of(seen(known, [0.6, 0.4]), known, 0.25, Kernel())
-    one, two = (belief.draws(4000, np.random.default_rng(5)) for _ in range(2))
+    posterior = posterior_of(seen(known, [0.6, 0.4]), known, 0.25, Kernel())
+    one, two = (posterior.draws(4000, np.random.default_rng(5)) for _ in range(2))
     assert (one == two).all()
-    assert one.std(axis=0) == pytest.approx(belief.spread, rel=0.1)
-    assert one.mean(axis=0) == pytest.approx(belief.mean, abs=0.02)
+    assert one.std(axis=0) == pytest.approx(posterior.spread, rel=0.1)
+    assert one.mean(axis=0) == pytest.approx(posterior.mean, abs=0.02)
 
 
 def test_arms_are_encoded_by_what_they_send() -> None:
@@ -201,8 +201,8 @@ def test_arms_are_encoded_by_what_they_send() -> None:
     plain = suite()
     encoder = Encoder(plain.space)
     one, other = arm(plain, temperature=0.25, stop="x"), arm(plain, temperature=0.5, stop=["y", "z"])
-    assert encoder.heat(one) == (0.25,)
-    assert math.isnan(encoder.heat(arm(plain, stop="x"))[0])
+    assert encoder.continuous(one) == (0.25,)
+    assert math.isnan(encoder.continuous(arm(plain, stop="x"))[0])
     differing = [a != b for a, b in zip(encoder.cell(one), encoder.cell(other), strict=True)]
     assert differing == [False, False, False, True]
 
@@ -308,14 +308,14 @@ def test_a_cost_stays_below_its_budget_by_a_margin(mean: float, error: float, z:
 @pytest.mark.parametrize(("seen", "guarded"), [(12, 40), (20, 30), (100, 100)])
 def test_the_claim_holds_for_good_configurations_too(rate: float, seen: int, guarded: int) -> None:
     """Of 400 claims from some rows, 19 in 20 hold the score of other rows, also where hardly a row is ever wrong."""
-    chance, held = random.Random(seen), 0
+    rng, held = random.Random(seen), 0
     for _ in range(400):
-        claim = predicted([float(chance.random() < rate) for _ in range(seen)], guarded, scale=0.1)
+        claim = predicted([float(rng.random() < rate) for _ in range(seen)], guarded, scale=0.1)
         assert claim is not None
         assert claim.low is not None
         assert claim.high is not None
         assert claim.low <= claim.value <= claim.high
-        held += claim.low <= sum(chance.random() < rate for _ in range(guarded)) / guarded <= claim.high
+        held += claim.low <= sum(rng.random() < rate for _ in range(guarded)) / guarded <= claim.high
     assert held >= 0.95 * 400
 
 

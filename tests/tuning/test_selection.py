@@ -17,7 +17,7 @@ from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.samples import Cell
 from pytest_llmtune.tuning.selection import (
     Ranked,
-    by_belief,
+    by_posterior,
     cross_fitted,
     measured,
     observed,
@@ -101,16 +101,16 @@ class Race:
         return [
             one
             for one in self.all
-            if len(one.entrant.asked) >= asked and (one.cost is None or one.cost.within(self.budget, z))
+            if len(one.trial.asked) >= asked and (one.cost is None or one.cost.within(self.budget, z))
         ]
 
-    def belief(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
+    def posterior(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
         means = np.array([self.sign * self.means(one, without) for one in candidates])
         return Posterior(means, np.diag([0.01 * (place + 1) ** 2 for place in range(len(candidates))]))
 
 
 def names(found: Sequence[Ranked]) -> list[tuple[Any, int]]:
-    return [(one.candidate.entrant.arm, one.candidate.n) for one in found]
+    return [(one.candidate.trial.arm, one.candidate.n) for one in found]
 
 
 # by belief
@@ -122,12 +122,12 @@ def test_the_best_comes_first_whichever_way_is_better(sign: float) -> None:
     race = Race(sign=sign)
     for name, score in (("middling", 0.5), ("high", 0.9), ("low", 0.1)):
         race.add(name, score)
-    found = by_belief(race, race.all)
+    found = by_posterior(race, race.all)
     assert [one.score for one in found] == ([0.9, 0.5, 0.1] if sign > 0 else [0.1, 0.5, 0.9])
-    assert {one.candidate.entrant.arm: one.error for one in found} == pytest.approx(
+    assert {one.candidate.trial.arm: one.error for one in found} == pytest.approx(
         {"middling": 0.1, "high": 0.2, "low": 0.3}
     )
-    assert by_belief(race, []) == []
+    assert by_posterior(race, []) == []
 
 
 def test_the_cheapest_wins_of_those_that_cannot_be_told_apart() -> None:
@@ -137,18 +137,23 @@ def test_the_cheapest_wins_of_those_that_cannot_be_told_apart() -> None:
     race.add("alike", 0.7951, cost=0.1)
     race.add("as alike, dearer", 0.7999, cost=0.2)
     race.add("told apart", 0.7949, cost=0.01)
-    assert [arm for arm, _ in names(by_belief(race, race.all))] == ["alike", "as alike, dearer", "best", "told apart"]
+    assert [arm for arm, _ in names(by_posterior(race, race.all))] == [
+        "alike",
+        "as alike, dearer",
+        "best",
+        "told apart",
+    ]
     race.add("free", 0.7952, cost=None)
-    assert names(by_belief(race, race.all))[0] == ("free", 1)
+    assert names(by_posterior(race, race.all))[0] == ("free", 1)
     race.variance = 4.0
-    assert [arm for arm, _ in names(by_belief(race, race.all))][:2] == ["free", "told apart"]
+    assert [arm for arm, _ in names(by_posterior(race, race.all))][:2] == ["free", "told apart"]
 
 
 def test_of_equals_the_first_wins() -> None:
     race = Race()
     for name in "cab":
         race.add(name, 0.5, cost=0.1)
-    assert [arm for arm, _ in names(by_belief(race, race.all))] == ["c", "a", "b"]
+    assert [arm for arm, _ in names(by_posterior(race, race.all))] == ["c", "a", "b"]
 
 
 # who may win
@@ -166,7 +171,7 @@ def test_a_winner_was_asked_ten_rows_and_is_surely_affordable() -> None:
         race.ask(name, {place: {1: 0.5} for place in range(rows)})
     for name in ("ten rows", "nine rows", "unsure of its cost"):
         assert names(ranked(race)) == [(name, 1)]
-        race.all = [one for one in race.all if one.entrant.arm != name]
+        race.all = [one for one in race.all if one.trial.arm != name]
     assert ranked(race) == []
 
 

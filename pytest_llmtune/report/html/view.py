@@ -356,10 +356,10 @@ def _flips_text(report: SuiteReport) -> str:
     if verdict.baseline is None:
         return ""
     lost = sum(flip.direction == "lost" for flip in verdict.flips)
-    chance = "" if verdict.p_value is None else f"; exact McNemar p = {number(verdict.p_value)}"
+    p_value_text = "" if verdict.p_value is None else f"; exact McNemar p = {number(verdict.p_value)}"
     return (
         f"{counted(lost, 'example')} lost and {len(verdict.flips) - lost} gained since the baseline, "
-        f"of {verdict.compared} compared{chance}"
+        f"of {verdict.compared} compared{p_value_text}"
     )
 
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from decimal import Decimal, InvalidOperation
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.lazy import lazy_regex
@@ -35,6 +36,7 @@ __all__ = [
     "quoted",
     "scoped",
     "shown",
+    "wrapped",
 ]
 
 
@@ -116,6 +118,20 @@ def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
         )
         for row in rows
     ]
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines that a terminal would break in the middle of a word, broken between words; commands stay whole."""
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        whole = len(line) <= width or "\x1b" in line or line.startswith(("next: ", "::"))
+        lines += (
+            [line]
+            if whole
+            else wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        )
+    return "\n".join(lines)
 
 
 def number(value: float | Decimal, digits: int = 4) -> str:
@@ -241,10 +257,15 @@ def _visible(value: Any) -> str:
     return str(value)
 
 
+def _line_ends(prompt: object) -> str:
+    """A prompt with its line ends written as ``\\n``; those of messages are, being shown by ``repr``."""
+    return str(prompt).strip().replace("\r\n", "\n").replace("\n", "\\n")
+
+
 def label(config: Mapping[str, Any]) -> str:
     """A configuration on one line: model first, start of the prompt last."""
     parts = [str(config["model"])] if "model" in config else []
     texts = ("model", "prompt", "messages")
     parts += [f"{name}={_visible(value)}" for name, value in config.items() if name not in texts]
-    parts += [f"{name}: {config[name]}" for name in texts[1:] if name in config]
+    parts += [f"{name}: {_line_ends(config[name])}" for name in texts[1:] if name in config]
     return ", ".join(one_line(part, 120) for part in parts)

@@ -22,7 +22,7 @@ import pytest
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular, refuse_links
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.text import counted, meant, quoted, scoped
+from pytest_llmtune._util.text import counted, meant, quoted, scoped, wrapped
 from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
@@ -568,8 +568,6 @@ class Session:
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         if reporter is None or not getattr(reporter, "isatty", False):
             return text
-        from pytest_llmtune.report.terminal import wrapped
-
         return wrapped(text, self.width)
 
     def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:

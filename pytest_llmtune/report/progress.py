@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line, per_thousand
+from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line, per_thousand, wrapped
 from pytest_llmtune.types import Asked, Finished, InFlight, Started, TrialDone
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ __all__ = ["Progress"]
 
 _VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}
 _PAUSE = 10.0  # seconds between plain lines about examples
-_WIDE = 110
+_WIDE = 100  # cells; a narrower bar has a shorter name
+_CLOCK = 12  # cells for the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +64,37 @@ class _State:
                 return replace(self, spent=event.spent, in_flight=0, retrying="")
         return self
 
-    def text(self, width: int = _WIDE) -> str:
-        """A summary; lines narrower than ``_WIDE`` cells omit the number of requests."""
-        unit = "trial" if self.started.task == "tune" else "example"
-        parts = [f"{unit} {self.done}" + (f" of {self.started.total}" if self.started.total else "")]
-        parts.append(dollars(self.spent, 3) + (f" of {dollars(self.started.budget)}" if self.started.budget else ""))
-        if self.best is not None:
-            parts.append(f"best {number(self.best)}")
-        if self.answered and width >= _WIDE:
-            parts.append(f"{counted(self.answered, 'request')} answered")
-        if self.in_flight:
-            parts.append(f"{self.in_flight} in flight")
-        if self.retrying:
-            what, mark, when = one_line(self.retrying).partition(" (attempt")
-            short = what if width >= _WIDE else what.partition(": ")[0]  # HTTP 500
-            parts.insert(0, f"retrying: {short}{mark}{when}")
-        return ", ".join(parts)
+    @property
+    def timed(self) -> float | None:
+        """Fraction done that tells how much time is left; None if nothing does.
+
+        Trials do not: when the last one has begun, a search goes on with more rows. Its budget is at least a limit.
+        """
+        if self.started.task != "tune":
+            return self.share
+        return float(self.spent / self.started.budget) if self.started.budget else None
+
+    def text(self, room: int = 1_000) -> str:
+        """A summary of at most ``room`` cells, as far as shortening its parts allows."""
+        what, mark, when = one_line(self.retrying).partition(" (attempt")
+        waits = [f"retrying: {what}{mark}{when}"] if what else []
+        short = [f"retrying: {what.partition(': ')[0]}{mark}{when}"] if what else []  # HTTP 500
+        flying = [f"{self.in_flight} in flight"] if self.in_flight else []
+        figures, brief = self._figures(), self._figures(brief=True)
+        forms = ([*waits, *figures, *flying], [*short, *figures, *flying], [*short, *figures], [*short, *brief])
+        lines = [", ".join(parts) for parts in forms]
+        return next((line for line in lines if len(line) <= room), lines[-1])
+
+    def _figures(self, *, brief: bool = False) -> list[str]:
+        started, per = self.started, "/" if brief else " of "
+        total = f"{per}{started.total}" if started.total else ""
+        budget = f"{per}{dollars(started.budget)}" if started.budget else ""
+        return [
+            f"{'trial' if started.task == 'tune' else 'example'} {self.done}{total}",
+            f"{dollars(self.spent, 2 if brief else 3)}{budget}",
+            *([f"best {number(self.best, 3 if brief else 4)}"] if self.best is not None else []),
+            *([counted(self.answered, "request") + ("" if brief else " answered")] if self.answered else []),
+        ]
 
 
 @dataclass(slots=True)
@@ -153,29 +169,37 @@ class Progress:
                 verb = _VERBS[state.started.task]
                 self._line(event.suite, f"{verb} done, {dollars(event.spent)}{note}")
 
-    def _line(self, suite: str, text: str) -> None:
+    def _line(self, suite: str, text: str, width: int = 10_000) -> None:
         self._last = monotonic()
         start = "" if self._begun else "\n"  # pytest has written the test's name without a newline
         self._begun = True
-        self.file.write(f"{start}{one_line(suite)}: {text}\n")
+        self.file.write(f"{start}{wrapped(f'{one_line(suite)}: {text}', width)}\n")
         self.file.flush()
 
     def _draw(self, event: Event, state: _State) -> None:
         bar = self._running_bar()
-        suite = event.suite
+        suite, width = event.suite, bar.console.width
+        name = cell_cut(one_line(suite), 24 if width >= _WIDE else 16)
         if suite not in self._tasks:
-            self._tasks[suite] = bar.add_task(cell_cut(one_line(suite), 24), total=None, text="")
+            self._tasks[suite] = bar.add_task(name, total=None, text="", timed=None, search=False)
         share = state.share
-        text = state.text(bar.console.width)
-        bar.update(self._tasks[suite], text=text, completed=share or 0, total=None if share is None else 1)
+        bar.update(
+            self._tasks[suite],
+            text=state.text(width - len(name) - _CLOCK - 7),  # four for the bar, three between columns
+            timed=state.timed,
+            search=state.started.task == "tune",
+            completed=share or 0,
+            total=None if share is None else 1,
+        )
         if isinstance(event, TrialDone):
             bar.refresh()
         if isinstance(event, Finished):
             bar.remove_task(self._tasks.pop(suite))
             if not self._tasks:
                 self._stop_bar()
-            verb = _VERBS[state.started.task]
-            self._line(suite, f"{verb} done, {state.text()}" + (f": {one_line(event.note)}" if event.note else ""))
+            note = f": {one_line(event.note)}" if event.note else ""
+            head = f"{_VERBS[state.started.task]} done, "
+            self._line(suite, f"{head}{state.text(width - len(one_line(suite)) - len(head) - 2)}{note}", width)
 
     def _running_bar(self) -> Any:
         if self._bar is None:

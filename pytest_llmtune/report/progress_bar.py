@@ -21,17 +21,25 @@ _EARLY = 0.05
 
 
 class _Left(ProgressColumn):
-    """Estimated time left by the average speed so far; rich's own column uses only the last 30 seconds."""
+    """Estimated time left by the average speed so far; rich's own column uses only the last 30 seconds.
+
+    A search may end before its budget does, so its time is a limit. Where nothing can be estimated: time so far.
+    """
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        if not task.total or task.elapsed is None or task.completed < _EARLY * task.total:
-            return Text("")
-        minutes, seconds = divmod(round(task.elapsed * (task.total - task.completed) / task.completed), 60)
-        hours, minutes = divmod(minutes, 60)
-        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-        return Text(f"{clock} left")
+        elapsed, timed = task.elapsed or 0.0, task.fields["timed"]
+        if timed is None or timed < _EARLY:
+            return Text(f"{_clock(elapsed)} so far")
+        left = elapsed * max(0.0, 1 - timed) / timed
+        return Text(f"{'<' if task.fields['search'] else ''}{_clock(max(1, round(left)))} left")
+
+
+def _clock(elapsed: float) -> str:
+    minutes, seconds = divmod(round(elapsed), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def bar(file: TextIO, *, color: bool) -> Progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import islice
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Flip, Outcome
     from pytest_llmtune.types import TestCalls
 
-__all__ = ["failure", "spending", "summary", "wrapped"]
+__all__ = ["failure", "spending", "summary"]
 
 
 _FLIPS = 5
@@ -68,20 +67,6 @@ def failure(report: SuiteReport, *, width: int = 80, color: bool = False, verbos
     lines += [f"note: {one_line(remark)}" for remark in report.remarks]
     lines += _next(report)
     return "\n".join(lines).rstrip()
-
-
-def wrapped(text: str, width: int) -> str:
-    """Lines that a terminal would break in the middle of a word, broken between words; commands stay whole."""
-    lines = []
-    for line in text.split("\n"):
-        indent = " " * (len(line) - len(line.lstrip()) + 4)
-        whole = len(line) <= width or "\x1b" in line or line.startswith(("next: ", "::"))
-        lines += (
-            [line]
-            if whole
-            else wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        )
-    return "\n".join(lines)
 
 
 def _next(report: SuiteReport) -> list[str]:

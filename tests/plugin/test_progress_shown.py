@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from conftest import Project
 
 BAR = re.compile(r"sums [━╸╺ ]+ (trial|example) ")
-WHOLE = re.compile(r"sums [━╸╺ ]+ trial [1-6] of 6, \$0\.\d+ of \$1\.00, best [01], \d in flight +\d:\d\d left$")
+WHOLE = re.compile(
+    r"sums [━╸╺ ]+ trial [1-6] of 6, \$0\.\d+ of \$1\.00, best [01], \d+ requests answered, \d in flight +\d:\d\d so far$"
+)
 
 
 @pytest.fixture
@@ -60,6 +62,18 @@ def test_a_log_has_one_line_a_trial(slow: Project) -> None:
     assert "\x1b" not in result.stdout.str()
     xml = ElementTree.parse(slow.pytester.path / "out.xml")  # noqa: S314 - our own file
     assert "trial" not in "".join(text for case in xml.iter("testcase") for text in case.itertext())
+
+
+def test_workers_write_a_line_now_and_then(slow: Project) -> None:
+    """Under -n there is no bar: workers share the terminal, and each line names its suite."""
+    hurry = "from pytest_llmtune.report import progress\nprogress._PAUSE = 0\n"
+    (slow.pytester.path / "conftest.py").write_text(hurry, encoding="utf-8")
+    seen = on_a_terminal([*PYTEST, "-n", "1", "--llm-live", "--llm-concurrency=4"], slow.pytester.path, width=100)
+    assert seen.code == 0, seen.end
+    lines = {line for moment in seen.moments for line in moment}
+    assert any(re.match(r"sums: example \d+ of 18, \$0\.0\d+, \d+ requests answered", line) for line in lines), seen.end
+    assert not any(BAR.match(line) for line in lines)
+    assert not seen.cursor_hidden
 
 
 def test_quiet_is_silent(slow: Project) -> None:

@@ -128,7 +128,7 @@ def test_the_front_is_what_nothing_beats(pairs: list[tuple[int, float]], mode: s
 def test_a_configuration_is_one_line() -> None:
     """The model first, then parameters, then the beginning of the prompt."""
     config = {"n": 2, "prompt": "a\n" + "b" * 500, "model": "m", "stop": ["\n"]}
-    assert label(config).startswith("m, n=2, stop=['\\n'], prompt: a b")
+    assert label(config).startswith("m, n=2, stop=['\\n'], prompt: a\\nb")
     assert len(label(config)) < 160
 
 

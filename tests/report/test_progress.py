@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -135,6 +136,51 @@ def test_python_shows_the_bar_where_a_person_looks_on(monkeypatch: pytest.Monkey
         for event in SEARCH:
             listener(event)
         assert ("tuning done" in file.getvalue()) == (terminal or notebook)
+
+
+def test_a_bar_counts_requests_on_any_terminal() -> None:
+    """What does not fit into the room is shortened: first the reason for waiting, last the figures."""
+    asked = InFlight("a", 16, Decimal("0.00147"), "HTTP 500: overloaded (attempt 3, next in 8 s)", 395)
+    state = progress._State(Started("a", "tune", 8, Decimal("0.02")), done=7, best=0.83333).after(asked)
+    waits, full = "retrying: HTTP 500", "trial 7 of 8, $0.00147 of $0.02, best 0.8333, 395 requests answered"
+    assert state.text() == f"{waits}: overloaded (attempt 3, next in 8 s), {full}, 16 in flight"
+    assert state.text(130) == f"{waits} (attempt 3, next in 8 s), {full}, 16 in flight"
+    calm = replace(state, retrying="")
+    assert calm.text(70) == full
+    assert calm.text(54) == "trial 7/8, $0.0015/$0.02, best 0.833, 395 requests"
+
+
+def test_time_left_is_not_guessed_from_trials() -> None:
+    """All trials have begun, and the search goes on: only dollars limit it, and where few are spent, nothing does."""
+    file = io.StringIO()
+    with Progress(file, terminal=True) as listener:
+        listener(Started("a", "tune", 3, Decimal(1)))
+        listener(TrialDone("a", 3, "x", 1.0, None, Decimal("0.01"), 1.0))
+        (task,) = listener._bar.tasks
+        task.start_time -= 60
+        clock = listener._bar.columns[-1]
+        assert clock.render(task).plain == "1:00 so far"
+        listener(InFlight("a", 1, Decimal("0.25")))
+        assert clock.render(task).plain == "<3:00 left"
+        listener(Started("b", "record", 10))
+        listener(Asked("b", 5, 10, Decimal(0)))
+        task = listener._bar.tasks[-1]
+        task.start_time -= 30
+        assert clock.render(task).plain == "0:30 left"
+
+
+def test_the_last_line_fits_the_terminal() -> None:
+    """It stays on the screen, and no word of it is broken."""
+    file = io.StringIO()
+    with Progress(file, terminal=True) as listener:
+        listener(SEARCH[0])
+        listener(InFlight("algebra", 0, Decimal("0.01234"), answered=1395))
+        listener(SEARCH[4])
+        listener(Finished("algebra", Decimal("0.3"), "stopped because the server refused the key"))
+    *_, first, second, end = file.getvalue().split("\n")
+    first = first.rpartition("\r")[2]
+    assert first.startswith("algebra: tuning done, trial 3/3, $0.30/$1.00, best 0.75, 1395 requests: stopped")
+    assert (max(len(first), len(second)) <= 80, second[:4], end) == (True, " " * 4, "")
 
 
 def test_an_error_leaves_the_terminal_usable() -> None:

@@ -9,10 +9,11 @@ import pytest
 from rich.cells import cell_len
 from support.results import compared, evaluation, lock, report, result, scores
 
+from pytest_llmtune._util.text import wrapped
 from pytest_llmtune.guard.lockfile import Measured, StudySummary
 from pytest_llmtune.guard.result import RecordingFacts
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
-from pytest_llmtune.report.terminal import failure, spending, summary, wrapped
+from pytest_llmtune.report.terminal import failure, spending, summary
 
 FAILED = report(
     scores(1, 0, 1, 1, 1, None),

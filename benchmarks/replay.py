@@ -190,7 +190,7 @@ def ours(directory: Path, size: int) -> None:
 
     recording = recording_of(directory, size)
     for index in range(size):
-        completion = recording.take(build(body_of(index), N))
+        completion = recording.lookup(build(body_of(index), N))
         assert completion is not None
         assert len(completion.choices) == N
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.text import dollars, meant, number
+from pytest_llmtune._util.text import did_you_mean, dollars, number
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading import accepts, check_aggregated, judges_of, resolve
@@ -64,8 +64,8 @@ def _counted(asked: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]:
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
     settings = settings or Settings()
-    place = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
-    return SuiteRun(suite, settings, place, Ledger(), redactor_of(settings), _listener())
+    location = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
+    return SuiteRun(suite, settings, location, Ledger(), redactor_of(settings), _listener())
 
 
 def _listener() -> Listener:
@@ -132,7 +132,7 @@ def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Set
     """
     log = None if log_file_name is None else Path(log_file_name)
     run = _run(suite, settings)
-    with _counted(lambda: run.means.by_model):
+    with _counted(lambda: run.services.by_model):
         study = run_async(run.searching(log).search())
     return Tuned(study.winner, study)
 
@@ -163,7 +163,7 @@ def evaluate(
         config = suite.space.first()
     if not isinstance(config, Config):
         config = Config.from_lock(config, suite.space.templates)
-    with _counted(lambda: run.means.by_model):
+    with _counted(lambda: run.services.by_model):
         evaluation = run_async(run.evaluate_live(config, cached=use_cache))
     for metric, one in aggregates.items():
         evaluation = _aggregated(evaluation, metric, one)
@@ -269,7 +269,7 @@ def _config(given: object) -> Config:
 def _with(config: Config, params: Mapping[str, Any]) -> Config:
     for name in params:
         if name not in ("model", *PARAMETERS, *config.params):
-            near = meant(name, PARAMETERS)
+            near = did_you_mean(name, PARAMETERS)
             raise SuiteError(
                 f"complete(): unknown parameter {name!r}{near}; prompts, and parameters that only your server knows, belong in "
                 "the configuration"

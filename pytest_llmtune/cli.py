@@ -164,7 +164,7 @@ def _lock(suite: str) -> tuple[Path, Lock]:
     Raises:
         LockError: none, or several.
     """
-    from pytest_llmtune._util.text import meant
+    from pytest_llmtune._util.text import did_you_mean
     from pytest_llmtune.commits.compare import State
 
     here = Path.cwd()
@@ -176,7 +176,7 @@ def _lock(suite: str) -> tuple[Path, Lock]:
     if chosen:
         raise LockError(f"several suites are called {suite!r}; name the file: {', '.join(sorted(found))}")
     there = f"; there are {', '.join(names)}" if names else "; there is no lock file below this directory"
-    raise LockError(f"no suite {suite!r}{meant(suite, names)}{there}")
+    raise LockError(f"no suite {suite!r}{did_you_mean(suite, names)}{there}")
 
 
 def _show(given: argparse.Namespace) -> int:

@@ -178,7 +178,7 @@ class CompletionRequest:
     """Number of answers requested."""
     key: str
     """SHA-256 hex of the canonical JSON of ``body``; see ``_util.jsonhash``."""
-    draw: int = 0
+    sample_index: int = 0
     """Sample index: 0 for the first ``n`` answers, 1 for the next ``n``, ...: equal rows get separate samples."""
     escalation: Escalation | None = None
     """The cascade's next step, asked if the answers are not accepted."""

@@ -208,8 +208,8 @@ def test_recordings(tmp_path: Path, name: str) -> None:
 
     def work() -> int | None:
         recording = Recording.load(tmp_path / "a.cassette.json")
-        recording.holds(request)
-        taken = recording.take(request)
+        recording.has(request)
+        taken = recording.lookup(request)
         return len(taken.choices) if taken else None
 
     assert said in read(work)

@@ -54,8 +54,8 @@ suite_run({root!r}, Mode.TUNE).report
 def suite_run(root: Path | str, mode: Mode, limit: Decimal | None = None) -> SuiteRun:
     root = Path(root)
     [(suite, line)] = read_suites(root / "sums.llmtune.yaml", root=root, allow_code=())
-    place = SuiteLocation("sums", "sums.llmtune.yaml", line, root / "llmtune")
-    return SuiteRun(suite, Settings(mode=mode, root=root), place, Ledger(limit), Redactor())
+    location = SuiteLocation("sums", "sums.llmtune.yaml", line, root / "llmtune")
+    return SuiteRun(suite, Settings(mode=mode, root=root), location, Ledger(limit), Redactor())
 
 
 class Commands(RuleBasedStateMachine):

@@ -74,8 +74,8 @@ class Project:
 
     def run(self, mode: Mode = Mode.REPLAY) -> SuiteRun:
         [(suite, line)] = read_suites(self.root / "sums.llmtune.yaml", root=self.root, allow_code=())
-        place = SuiteLocation("sums", "sums.llmtune.yaml", line, self.root / "llmtune")
-        return SuiteRun(suite, Settings(mode=mode, root=self.root), place, Ledger(), Redactor())
+        location = SuiteLocation("sums", "sums.llmtune.yaml", line, self.root / "llmtune")
+        return SuiteRun(suite, Settings(mode=mode, root=self.root), location, Ledger(), Redactor())
 
     def harmless(self) -> bool:
         """Whether the guard judges it, or says our own error in so many words, and writes nothing either way."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.text import meant
+from pytest_llmtune._util.text import did_you_mean
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def load_function(path: str, base_dir: Path, root: Path | None = None) -> Callab
     if not callable(found):
         there = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
         raise SuiteError(
-            f"{module_name} has no function {names!r}{meant(names, there)}; it has: {', '.join(there):.200}"
+            f"{module_name} has no function {names!r}{did_you_mean(names, there)}; it has: {', '.join(there):.200}"
         )
     return found  # type: ignore[no-any-return]
 

@@ -23,12 +23,12 @@ __all__ = [
     "clean",
     "columns",
     "counted",
+    "did_you_mean",
     "dollars",
     "interval",
     "label",
     "lifeless",
     "listed",
-    "meant",
     "number",
     "one_line",
     "parse_number",
@@ -213,7 +213,7 @@ def listed(names: Iterable[object], most: int = 12) -> str:
     return ", ".join(every[:most]) + rest if every else "none"
 
 
-def meant(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str:
+def did_you_mean(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str:
     """`` (did you mean 'x'?)`` if one of the valid words is close, else the empty string."""
     words = list(valid)
     swapped = [name for name in words if name != word and sorted(name) == sorted(str(word))]  # two letters swapped

@@ -58,8 +58,8 @@ class Flow:
         kind = replay.kind(asked)
         if kind is Kind.REFUSE:
             return cls(replay, kind, replay.refuse(asked))
-        meant = kind in (Kind.MODEL, Kind.RECORD)
-        return cls(replay, kind, replay.ask(asked, counts=kind is Kind.MODEL) if meant else None)
+        did_you_mean = kind in (Kind.MODEL, Kind.RECORD)
+        return cls(replay, kind, replay.ask(asked, counts=kind is Kind.MODEL) if did_you_mean else None)
 
     @property
     def played(self) -> Interaction | None:

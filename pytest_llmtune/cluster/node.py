@@ -52,12 +52,12 @@ async def _ask_batch(order: JobSpec, post: _Post, items: Sequence[Item], known: 
     asking.recall(known)
 
     async def one(item: Item) -> None:
-        def keep(exchange: Exchange, cost: Decimal) -> None:
+        def on_exchange(exchange: Exchange, cost: Decimal) -> None:
             post.tell(Kept(item.number, redactor.clean_exchange(exchange), cost))
 
         error: LLMTuneError | None = None
         try:
-            await asking.fill(item.request, item.request.n, keep)
+            await asking.fill(item.request, item.request.n, on_exchange)
         except LLMTuneError as caught:
             error = caught.with_traceback(None)
         post.tell(Done(item.number, error))

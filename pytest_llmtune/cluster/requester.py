@@ -96,7 +96,7 @@ _GOODBYE = 1.0
 @dataclass(slots=True, eq=False)
 class _Waiting:
     item: Item
-    keep: OnExchange
+    on_exchange: OnExchange
     done: asyncio.Future[None]
     lost: int = 0
     """Number of machines lost while it was in flight."""
@@ -121,12 +121,12 @@ class ClusterRequester:
     _known: ServerFacts = field(default_factory=ServerFacts)
     _end: float | None = None
 
-    async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
+    async def fill(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
         self._start()
         assert self._gathering is not None  # noqa: S101  # started
         number = next(self._numbers)
-        item = Item(number, replace(request, n=n, draw=0))
-        self._waiting[number] = waiting = _Waiting(item, keep, asyncio.get_running_loop().create_future())
+        item = Item(number, replace(request, n=n, sample_index=0))
+        self._waiting[number] = waiting = _Waiting(item, on_exchange, asyncio.get_running_loop().create_future())
         self._gathering.add(waiting)
         await waiting.done  # if cancelled, later answers are still stored
 
@@ -202,7 +202,7 @@ class ClusterRequester:
     def _note(self, news: News) -> None:
         match news:
             case Kept(number, exchange, cost):
-                self._keep(self._waiting.get(number), exchange, cost)
+                self._deliver(self._waiting.get(number), exchange, cost)
             case Closed(_, cost, uncertain):
                 self.source.ledger.close(Reservation(Decimal(0), cost, uncertain))
             case Counted(account):
@@ -213,11 +213,11 @@ class ClusterRequester:
             case Ended(batch):
                 self._ended(batch)
 
-    def _keep(self, waiting: _Waiting | None, exchange: Any, cost: Decimal) -> None:
+    def _deliver(self, waiting: _Waiting | None, exchange: Any, cost: Decimal) -> None:
         if waiting is None:
             return
         try:
-            waiting.keep(exchange, cost)
+            waiting.on_exchange(exchange, cost)
         except LLMTuneError as error:
             self._settle(waiting, error)
         request = waiting.item.request  # if the machine is lost, another one requests the rest

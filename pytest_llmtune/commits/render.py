@@ -123,7 +123,7 @@ def as_text(changes: Sequence[SuiteChange], base: str, head: str) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 

@@ -169,7 +169,7 @@ class HttpRequester:
             hide,
         )
 
-    async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
+    async def fill(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
         """Get and store n answers, in as many requests as the server's limits need.
 
         Raises:
@@ -181,7 +181,7 @@ class HttpRequester:
 
         def counted(exchange: Exchange, cost: Decimal) -> None:
             nonlocal missing
-            keep(exchange, cost)
+            on_exchange(exchange, cost)
             missing -= answers_in(exchange)
 
         while missing > 0:
@@ -205,7 +205,7 @@ class HttpRequester:
         for at, model in known.landed:
             self.pool.channels[at].canary(model).landed = True
 
-    async def ask(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
+    async def ask(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
         """Get and store n answers; fewer, but at least one, if the server does not support n.
 
         Raises:
@@ -217,7 +217,7 @@ class HttpRequester:
         while True:
             channel = await self._channel(job)
             size = min(n, self._limit(channel, request) or n)
-            failure = await self._attempt(channel, job, size, keep)
+            failure = await self._attempt(channel, job, size, on_exchange)
             if failure is None:
                 return
             job.failure = job.failure if failure.kind is Kind.CLOSED else failure
@@ -247,7 +247,7 @@ class HttpRequester:
                 self.account.retry(f"{job.failure.message[:60]} (attempt {job.tries + 1}, next in {seconds:.0f} s)")
             await asyncio.sleep(seconds)
 
-    async def _attempt(self, channel: KeyChannel, job: Attempts, n: int, keep: OnExchange) -> Failure | None:
+    async def _attempt(self, channel: KeyChannel, job: Attempts, n: int, on_exchange: OnExchange) -> Failure | None:
         """Send the request once; None if answers were stored."""
         body = {**job.request.body, "n": n}
         worst = self.billing.worst(channel, body, n)
@@ -263,7 +263,7 @@ class HttpRequester:
                     too_many = n > (self._limit(channel, job.request) or n)
                     if seconds <= 0 or too_many or reservation.overdrawn or not channel.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # closed while this request waited
-                    found = await self._send(channel, body, seconds, reservation, keep)
+                    found = await self._send(channel, body, seconds, reservation, on_exchange)
                     if isinstance(found, Failure):
                         canary.landed |= (
                             found.kind is Kind.TIMEOUT
@@ -274,13 +274,18 @@ class HttpRequester:
                     self._billed(channel, found, reservation)  # before other requests follow
                     first.landed = canary.landed = True
             channel.succeeded()
-            await self._received(channel, found, reservation, keep)
+            await self._received(channel, found, reservation, on_exchange)
         if answers_in(found) < n:
             self._learn(channel, job, answers_in(found))
         return None
 
     async def _send(
-        self, channel: KeyChannel, body: Mapping[str, Any], seconds: float, reservation: Reservation, keep: OnExchange
+        self,
+        channel: KeyChannel,
+        body: Mapping[str, Any],
+        seconds: float,
+        reservation: Reservation,
+        on_exchange: OnExchange,
     ) -> Exchange | Failure:
         """Post the request; on cancellation, wait two seconds for the answer, which is paid for, and store it."""
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
@@ -295,7 +300,7 @@ class HttpRequester:
             if isinstance(found, Exchange):
                 cost = self.billing.cost(channel, found)
                 reservation.settle(cost)
-                self._keep(found, cost, keep)
+                self._deliver(found, cost, on_exchange)
             elif found is None or found.uncertain:
                 self.account.uncertain += reservation.amount
             else:
@@ -338,17 +343,19 @@ class HttpRequester:
                 f"most ${reservation.asked:.6f}): later requests reserve accordingly"
             )
 
-    async def _received(self, channel: KeyChannel, found: Exchange, reservation: Reservation, keep: OnExchange) -> None:
+    async def _received(
+        self, channel: KeyChannel, found: Exchange, reservation: Reservation, on_exchange: OnExchange
+    ) -> None:
         exchange, extra = found, _FREE
         try:
             exchange, extra = await self.billing.counted(channel, found)
         finally:  # even if cancelled, because it is paid for
             cost = self.billing.cost(channel, exchange) + extra
             reservation.settle(cost)
-            self._keep(exchange, cost, keep)
+            self._deliver(exchange, cost, on_exchange)
 
-    def _keep(self, exchange: Exchange, cost: Decimal, keep: OnExchange) -> None:
-        keep(exchange, cost)
+    def _deliver(self, exchange: Exchange, cost: Decimal, on_exchange: OnExchange) -> None:
+        on_exchange(exchange, cost)
         self.account.retrying = ""
         self.account.answered += 1
         self.account.samples += answers_in(exchange)

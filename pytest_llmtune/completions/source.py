@@ -35,7 +35,7 @@ Journal = Callable[[str, int, Decimal], None]
 class Requester(Protocol):
     """Gets answers from endpoints: ``completions.requester``, or an engine on other machines."""
 
-    async def fill(self, request: CompletionRequest, n: int, keep: OnExchange) -> None:
+    async def fill(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
         """Get n answers, storing each exchange as it arrives; raises as ``LiveSource.complete``."""
         ...
 
@@ -73,8 +73,8 @@ class ReplaySource:
             CompletionError: it is excused, so that the example is unknown.
             StaleRecordingError: fewer than ``request.n`` are recorded.
         """
-        completion = self.recording.take(request)
-        if completion is None and (request.key, request.draw) in self.excused:
+        completion = self.recording.lookup(request)
+        if completion is None and (request.key, request.sample_index) in self.excused:
             raise CompletionError(f"not completed when the rest was recorded; try again: {self.command}")
         if completion is None:
             raise StaleRecordingError(
@@ -92,7 +92,7 @@ class LiveSource:
     """Answers from endpoints through a cache: cached answers are not requested again, and new ones are cached first.
 
     All answers to a request form a stream in the cache, in order of arrival: a request for ``n`` gets the first ``n``,
-    whatever ``n`` they were requested with, and one whose ``draw`` is 1 gets the next ``n``. So a repeated request is free,
+    whatever ``n`` they were requested with, and one whose ``sample_index`` is 1 gets the next ``n``. So a repeated request is free,
     and equal rows of a dataset get separate samples. Without a cache every request is sent.
 
     A source is used and closed in one event loop.
@@ -146,7 +146,7 @@ class LiveSource:
             return replace(completion_of(pool, request.n), paid=paid)
         turn = self._turns.setdefault(request.key, asyncio.Lock())
         async with turn:  # a repeated request waits for the first one's answers, instead of paying again
-            skip = request.draw * request.n
+            skip = request.sample_index * request.n
             pool = list(self.cache.get(request.key))
             kept = max(0, min(request.n, sum(map(answers_in, pool)) - skip))
             self.account.cached += kept
@@ -167,7 +167,7 @@ class LiveSource:
         """Request until the pool has ``wanted`` answers; returns USD paid."""
         costs: list[Decimal] = []
 
-        def keep(exchange: Exchange, cost: Decimal) -> None:
+        def on_exchange(exchange: Exchange, cost: Decimal) -> None:
             costs.append(cost)
             exchange = self.redactor.clean_exchange(exchange)
             if self.journal is not None:
@@ -181,7 +181,7 @@ class LiveSource:
             raise CompletionError("not answered before the run was interrupted")
         if missing > 0:
             self._asking = self._asking or self._asker()
-            await self._asking.fill(request, missing, keep)
+            await self._asking.fill(request, missing, on_exchange)
         return sum(costs, Decimal(0))
 
     def _asker(self) -> Requester:

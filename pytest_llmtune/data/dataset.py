@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
-from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune._util.weight import weight_of
 from pytest_llmtune.data import huggingface as hub
 from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, delimiter_note, find, too_large
@@ -343,7 +343,7 @@ def _compiled(where: str, there: Sequence[str]) -> Condition:
     missing = sorted(asked - set(there))
     if missing:
         raise SuiteError(
-            f"where={where!r} names {missing[0]!r}{meant(missing[0], there)}, but the columns are {listed(there)}"
+            f"where={where!r} names {missing[0]!r}{did_you_mean(missing[0], there)}, but the columns are {listed(there)}"
         )
     return condition
 
@@ -359,7 +359,9 @@ def _holds(condition: Condition, row: Row, index: int) -> bool:
 def _require(wanted: Iterable[str], there: Sequence[str], label: str) -> None:
     for name in wanted:
         if name not in there:
-            raise SuiteError(f"{label} has no column {name!r}{meant(name, there)}; the columns are {listed(there)}")
+            raise SuiteError(
+                f"{label} has no column {name!r}{did_you_mean(name, there)}; the columns are {listed(there)}"
+            )
 
 
 def _complete(

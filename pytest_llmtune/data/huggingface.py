@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pytest_llmtune._util.text import listed, meant, shown
+from pytest_llmtune._util.text import did_you_mean, listed, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def parse_name(source: str) -> HubName:
     for option in options:
         if option not in _OPTIONS:
             raise SuiteError(
-                f"{shown(source)}: no option {option!r}{meant(option, _OPTIONS)}; valid: {', '.join(_OPTIONS)}"
+                f"{shown(source)}: no option {option!r}{did_you_mean(option, _OPTIONS)}; valid: {', '.join(_OPTIONS)}"
             )
     if not path.strip("/"):
         raise SuiteError(
@@ -94,7 +94,7 @@ def _split(data: Any, name: HubName, source: str) -> Any:
     splits = sorted(data)
     wanted = name.get("split") or (splits[0] if len(splits) == 1 else "")
     if wanted not in data:
-        what = f"no split {wanted!r}{meant(wanted, splits)}" if wanted else "name a split, as in ?split=test"
+        what = f"no split {wanted!r}{did_you_mean(wanted, splits)}" if wanted else "name a split, as in ?split=test"
         raise SuiteError(f"{shown(source)}: {what}; there are {listed(splits)}")
     return data[wanted]
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import has_controls, open_regular
-from pytest_llmtune._util.text import listed, meant, shown
+from pytest_llmtune._util.text import did_you_mean, listed, shown
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import SuiteError
@@ -495,7 +495,7 @@ def _absence(pattern: str, direct: Path) -> str:
             f"{shown(str(direct), 200)} is a directory; name its files, as in {shown(pattern.rstrip('/') + '/*.jsonl')}"
         )
     there = sorted(path.name for path in direct.parent.iterdir()) if direct.parent.is_dir() else []
-    return f"no file {shown(str(direct), 200)}{meant(direct.name, there)}"
+    return f"no file {shown(str(direct), 200)}{did_you_mean(direct.name, there)}"
 
 
 def _relative(path: Path, base_dir: Path) -> str:

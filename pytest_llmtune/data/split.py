@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._dataclass import dataclass, replace
-from pytest_llmtune._util.text import listed, meant, shown
+from pytest_llmtune._util.text import did_you_mean, listed, shown
 from pytest_llmtune.data.dataset import digest
 from pytest_llmtune.errors import SuiteError
 
@@ -70,7 +70,7 @@ def split(
     ordered = sorted(examples, key=lambda e: (_hash(seed, identity[e.id]), e.id)) if shuffle else list(examples)
     if stratify is not None and stratify not in dataset.columns:
         raise SuiteError(
-            f"stratify={stratify!r}{meant(stratify, dataset.columns)}: the columns are {listed(dataset.columns)}"
+            f"stratify={stratify!r}{did_you_mean(stratify, dataset.columns)}: the columns are {listed(dataset.columns)}"
         )
     if method == "hash":
         tune, rest = _by_hash(examples, tune_size, seed, stratify, identity)

@@ -43,21 +43,21 @@ def answers(body: dict[str, Any], before: int = 0) -> list[str]:
     brief = "one word" in prompt
     message, label = next((each for each in _known().items() if each[0] in prompt), ("", _LABELS[0]))
     rate = ACCURACY[body["model"]] + TEMPERATURE * float(body.get("temperature") or 0) + HINT * brief
-    rate += SPREAD * (_draw(message) % 2001 / 1000 - 1)
+    rate += SPREAD * (_hash(message) % 2001 / 1000 - 1)
     key = f"{body['model']}\n{prompt}\n{body.get('temperature')}"
     said = [_said(label, rate, f"{key}\n{before + index}") for index in range(body.get("n") or 1)]
     return said if brief else [f"That looks like a {text} to me." for text in said]
 
 
 def _said(label: str, rate: float, key: str) -> str:
-    draw = _draw(key)
-    right = draw % 10_000 < rate * 10_000
+    value = _hash(key)
+    right = value % 10_000 < rate * 10_000
     others = [other for other in _LABELS if other != label]
-    text = label if right else others[draw // 10_000 % 2]
-    return text if draw % 3 else text.capitalize()
+    text = label if right else others[value // 10_000 % 2]
+    return text if value % 3 else text.capitalize()
 
 
-def _draw(text: str) -> int:
+def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmtune._util.text import meant
+from pytest_llmtune._util.text import did_you_mean
 from pytest_llmtune.errors import MissingToolError, SuiteError
 from pytest_llmtune.grading.base import Grader, QuestionError, reference_value
 from pytest_llmtune.suite.keys import METRICS, SCORES
@@ -238,6 +238,6 @@ def _names(grader: Grader, examples: Sequence[Example]) -> frozenset[str] | None
 def _missing(grader: Grader, metric: str, known: Iterable[str], where: str) -> SuiteError:
     there = sorted(known)
     return SuiteError(
-        f"{where}: the grader {grader.name} gives no metric {metric!r}{meant(metric, there)}; "
+        f"{where}: the grader {grader.name} gives no metric {metric!r}{did_you_mean(metric, there)}; "
         f"there are {', '.join(there)}: name one of these"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util import plugins
 from pytest_llmtune._util.functions import load_function
-from pytest_llmtune._util.text import meant, shown
+from pytest_llmtune._util.text import did_you_mean, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import Grader, Vote, check_vote
 from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader, Function, ShapedGrader
@@ -111,7 +111,9 @@ def _built_in(name: str, options: Mapping[Any, Any], vote: Vote) -> Grader:
     fields = {_OPTION.get(item.name, item.name): item for item in dataclasses.fields(kind) if item.name != "vote"}
     for option, value in options.items():
         if option not in fields:
-            raise SuiteError(f"{name}: no option {option!r}{meant(option, fields)}; valid: {', '.join(sorted(fields))}")
+            raise SuiteError(
+                f"{name}: no option {option!r}{did_you_mean(option, fields)}; valid: {', '.join(sorted(fields))}"
+            )
         _check_type(f"{name}: {option}", value, str(fields[option].type))
     try:
         return kind(vote=vote, **{fields[option].name: value for option, value in options.items()})
@@ -124,7 +126,7 @@ def _registered(name: str, options: Mapping[Any, Any]) -> Grader:
     factory = plugins.load("graders", name)
     if factory is None:
         known = [*BUILT_IN, *sorted({entry.name for entry in plugins.installed("graders")})]
-        raise SuiteError(f"no grader {name!r}{meant(name, known)}; valid: {', '.join(known)}, 'module:function'")
+        raise SuiteError(f"no grader {name!r}{did_you_mean(name, known)}; valid: {', '.join(known)}, 'module:function'")
     if inspect.isfunction(factory) and "responses" in inspect.signature(factory).parameters:
         if options:
             raise SuiteError(f"{name}: takes no options, got {', '.join(map(str, options))}")

@@ -21,11 +21,11 @@ def held_to_agreement(verdict: Verdict, evaluation: Evaluation | None, grader: G
     """The verdict, with gates on a judge's metrics inconclusive if the judge agrees too little with hand labels."""
     if evaluation is None:
         return verdict
-    for place, judge in enumerate(grader.parts):
+    for index, judge in enumerate(grader.parts):
         least = judge.min_agreement
         if least is None:
             continue
-        prefix = f"{judge.name}_" if place else ""
+        prefix = f"{judge.name}_" if index else ""
         value = evaluation.metrics.get(f"{prefix}agreement")
         beside = "".join(
             f"; {word} {evaluation.metrics[prefix + name]:.2f}"
@@ -41,7 +41,7 @@ def held_to_agreement(verdict: Verdict, evaluation: Evaluation | None, grader: G
         gate = Gate(
             f"{prefix}min_agreement", f"{prefix}agreement", (value or 0.0) >= least, value or 0.0, least, sentence
         )
-        verdict = _with(verdict, gate, prefix, first=not place)
+        verdict = _with(verdict, gate, prefix, first=not index)
     return verdict
 
 

@@ -64,21 +64,21 @@ class SpilledResults(Sequence[ExampleResult]):
         self._numbers = array("L", [0]) * len(examples)
         self._spool = Spool()
 
-    def __setitem__(self, place: int, result: ExampleResult) -> None:
+    def __setitem__(self, index: int, result: ExampleResult) -> None:
         """Store the result of the example at this index; each must be set before it is read."""
-        self._numbers[place] = self._spool.put(_write(_plain(result)))
+        self._numbers[index] = self._spool.put(_write(_plain(result)))
 
     def __len__(self) -> int:
         return len(self._examples)
 
     @overload
-    def __getitem__(self, place: int) -> ExampleResult: ...
+    def __getitem__(self, index: int) -> ExampleResult: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[ExampleResult, ...]: ...
-    def __getitem__(self, place: int | slice) -> ExampleResult | tuple[ExampleResult, ...]:
-        if isinstance(place, slice):
-            return tuple(self[each] for each in range(*place.indices(len(self))))
-        return _result(self._examples[place], _read(self._spool.get(self._numbers[place])))
+    def __getitem__(self, index: slice) -> tuple[ExampleResult, ...]: ...
+    def __getitem__(self, index: int | slice) -> ExampleResult | tuple[ExampleResult, ...]:
+        if isinstance(index, slice):
+            return tuple(self[each] for each in range(*index.indices(len(self))))
+        return _result(self._examples[index], _read(self._spool.get(self._numbers[index])))
 
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, (tuple, SpilledResults)) else NotImplemented
@@ -324,12 +324,12 @@ def _aggregated(name: str, values: Sequence[float], aggregate: Aggregate) -> flo
 
 def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:
     """One request per example, in order; equal ones get different draws."""
-    draws: Counter[bytes] = Counter()
+    repeats: Counter[bytes] = Counter()
     for example in examples:
         request = config.asked(example)
         key = bytes.fromhex(request.key)  # half the size: all of them are kept
-        yield replace(request, draw=draws[key])
-        draws[key] += 1
+        yield replace(request, sample_index=repeats[key])
+        repeats[key] += 1
 
 
 async def evaluate(

@@ -107,11 +107,11 @@ def judge(
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
     if baseline and comparison and criteria.judges_cost and not accepted:
         gates += _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
-    for place, gate in enumerate(gates):
+    for index, gate in enumerate(gates):
         if decided and gate.name in decided:
             passed = decided[gate.name]
             sentence = f"{gate.sentence}; on all rows it {'passes' if passed else 'fails'}"
-            gates[place] = replace(gate, passed=passed, conclusive=True, sentence=sentence)
+            gates[index] = replace(gate, passed=passed, conclusive=True, sentence=sentence)
     if criteria.judges_drops and all(gate.passed for gate in gates) and (worst := _worst(evaluation, criteria)):
         gates.append(worst)
     unknown = _unknown_gate(evaluation, criteria)

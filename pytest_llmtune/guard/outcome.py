@@ -63,7 +63,7 @@ class Declared(Protocol):
 
     suite: Suite
     settings: Settings
-    place: SuiteLocation
+    location: SuiteLocation
 
 
 class ReportedRun(Declared, Protocol):
@@ -101,7 +101,7 @@ def report_of(
         accepted: the baseline is being replaced; it is shown, but does not gate.
         early: what ended a live run before all rows were asked; the baseline is then held against those that were.
     """
-    suite, place = run.suite, run.place
+    suite, location = run.suite, run.location
     criteria = criteria_of(suite, reused=run.split.reused)
     columns = run.columns(config)
     if shard is None:
@@ -133,7 +133,7 @@ def report_of(
     else:
         verdict = unjudged(evaluation, criteria, stale, shard)
     return _report(
-        place,
+        location,
         suite.name,
         run.settings.mode,
         verdict,
@@ -167,7 +167,7 @@ def migrated(
         evaluation: of the model that is shown in the suite's own figures: the best.
         problems: why a model could not be asked; empty texts for the others.
     """
-    suite, place, criteria = run.suite, run.place, criteria_of(run.suite, reused=run.split.reused)
+    suite, location, criteria = run.suite, run.location, criteria_of(run.suite, reused=run.split.reused)
     gates = tuple(each.gate for each in migrations)
     shown = next((each for each in migrations if each.config == evaluation.config), None)
     failed = [each for each in migrations if not each.passed]
@@ -191,7 +191,7 @@ def migrated(
         problem="; ".join(problems) if status == "error" else "",
     )
     return _report(
-        place,
+        location,
         suite.name,
         run.settings.mode,
         verdict,
@@ -221,20 +221,20 @@ def _left_out(split: Split) -> tuple[str, ...]:
 
 def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
     """The report of a suite that could not be judged."""
-    suite, place = run.suite, run.place
+    suite, location = run.suite, run.location
     verdict = Verdict("error", suite.metric, problem=problem)
     return _report(
-        place, suite.name, run.settings.mode, verdict, criteria_of(suite, reused=False), notes=notes, spent=spent
+        location, suite.name, run.settings.mode, verdict, criteria_of(suite, reused=False), notes=notes, spent=spent
     )
 
 
-def undeclared(place: SuiteLocation, name: str, mode: Mode, problem: str) -> SuiteReport:
+def undeclared(location: SuiteLocation, name: str, mode: Mode, problem: str) -> SuiteReport:
     """The report of a suite with an invalid declaration."""
     verdict = Verdict("error", Criteria().metric, problem=problem)
-    return _report(place, name, mode, verdict, Criteria())
+    return _report(location, name, mode, verdict, Criteria())
 
 
 def _report(
-    place: SuiteLocation, name: str, mode: Mode, verdict: Verdict, criteria: Criteria, **more: Any
+    location: SuiteLocation, name: str, mode: Mode, verdict: Verdict, criteria: Criteria, **more: Any
 ) -> SuiteReport:
-    return SuiteReport(name, place.nodeid, place.path, place.line, mode.value, verdict, criteria, **more)
+    return SuiteReport(name, location.nodeid, location.path, location.line, mode.value, verdict, criteria, **more)

@@ -98,7 +98,7 @@ def prices_of(book: PriceBook, models: Iterable[str]) -> dict[str, dict[str, Dec
     return {model: {kind: Decimal(usd) for kind, usd in book.price(model).to_plain().items()} for model in models}
 
 
-def chosen(suite: Suite, lock: Lock, place: int) -> Lock:
+def chosen(suite: Suite, lock: Lock, number: int) -> Lock:
     """The lock with another point of the search's front in force, from 1, the best; no example of it is known.
 
     Raises:
@@ -106,10 +106,10 @@ def chosen(suite: Suite, lock: Lock, place: int) -> Lock:
     """
     study = lock.study
     front = study.front if study is not None else ()
-    if study is None or not 1 <= place <= len(front):
+    if study is None or not 1 <= number <= len(front):
         there = f"has {len(front)} points" if front else "is not there: declare prefer='pareto'"
-        raise LockError(f"{suite.name}: --llm-choose={place}: the front {there}; search it: pytest --llm-tune")
-    point = front[place - 1]
+        raise LockError(f"{suite.name}: --llm-choose={number}: the front {there}; search it: pytest --llm-tune")
+    point = front[number - 1]
     config = Config.from_lock({**point.config}, suite.space.templates)
     study = replace(study, winner=point.number, tuning=point.score, heldout=None)
     prompt = _prompt(suite, config)
@@ -231,7 +231,7 @@ class RequestPlan:
     @property
     def examples(self) -> tuple[Example, ...]:
         """The rows of this run, in order."""
-        return tuple(example for example in self.all if self._holds(example))
+        return tuple(example for example in self.all if self._in_shard(example))
 
     def pairs(self) -> Iterator[tuple[Example, CompletionRequest]]:
         """``examples``, each with its request."""
@@ -248,15 +248,15 @@ class RequestPlan:
         """
         if self.config.runs_task:
             for example in self.all:
-                if not self._holds(example):
+                if not self._in_shard(example):
                     recording.leave_row(example.id)
             return 0, ""  # unknown before they have run
         count, detail = 0, ""
         excused = self.excused(recording)
         for mine, request in self._everything():
             if not mine:
-                recording.leave(request)
-            elif not recording.holds(request) and (request.key, request.draw) not in excused:
+                recording.mark_used(request)
+            elif not recording.has(request) and (request.key, request.sample_index) not in excused:
                 count += 1
                 detail = detail or recording.explain(request)
         return count, detail
@@ -267,9 +267,9 @@ class RequestPlan:
             return frozenset()
         asked = zip(self.all, requests_of(self.config, self.all), strict=True)
         return frozenset(
-            (request.key, request.draw)
+            (request.key, request.sample_index)
             for example, request in asked
-            if example.id in self.unknown and not recording.holds(request)
+            if example.id in self.unknown and not recording.has(request)
         )
 
     def facts(self, state: Mapping[str, str]) -> ShardFacts | None:
@@ -280,9 +280,9 @@ class RequestPlan:
 
     def _everything(self) -> Iterator[tuple[bool, CompletionRequest]]:
         for example, request in zip(self.all, requests_of(self.config, self.all), strict=True):
-            yield self._holds(example), request
+            yield self._in_shard(example), request
 
-    def _holds(self, example: Example) -> bool:
+    def _in_shard(self, example: Example) -> bool:
         return self.shard is None or self.shard.holds(example)
 
 

@@ -229,7 +229,7 @@ class Ledger:
         """USD spent and reserved by other processes that share the limit."""
         return (_ZERO, _ZERO) if self.shared is None else self.shared.others()
 
-    def keep(self, amount: Decimal = _ZERO) -> None:
+    def set_aside(self, amount: Decimal = _ZERO) -> None:
         """Leave USD to this process for later: searches of other processes do not spend them, urgent requests may."""
         outermost = self.chain()[-1]
         outermost.kept = amount
@@ -242,7 +242,7 @@ class Ledger:
         shared, left = self.chain()[-1].shared, self.left
         return left if left is None or shared is None else left - shared.kept_by_others()
 
-    def take(self, amount: Decimal) -> bool:
+    def try_reserve(self, amount: Decimal) -> bool:
         """Reserve an amount here and in all parents, if it fits right now."""
         if not self.fits(amount):
             return False
@@ -261,7 +261,7 @@ class Ledger:
     def grant(self, asked: Decimal, model: str) -> Reservation | None:
         """Reserve an amount, enlarged by its model's bills, if it fits right now; else None."""
         amount = self._grown(asked, model)
-        if not self.take(amount):
+        if not self.try_reserve(amount):
             return None
         reservation = Reservation(amount, model=model, asked=asked, ledger=self)
         self.chain()[-1].under_way.add(reservation)

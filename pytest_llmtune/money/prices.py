@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_number, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -365,7 +365,7 @@ def _price(model: str, raw: Any) -> dict[str, Decimal]:
         )
     for rate in raw:
         if rate not in RATES:
-            raise InvalidError(f"has {shown(rate)}{meant(rate, RATES)}; valid: {', '.join(RATES)}", model)
+            raise InvalidError(f"has {shown(rate)}{did_you_mean(rate, RATES)}; valid: {', '.join(RATES)}", model)
     prices = {}
     for rate, value in raw.items():
         dollars = parse_number(value)

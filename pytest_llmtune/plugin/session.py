@@ -22,7 +22,7 @@ import pytest
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular, refuse_links
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.text import counted, meant, quoted, scoped, wrapped
+from pytest_llmtune._util.text import counted, did_you_mean, quoted, scoped, wrapped
 from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
@@ -212,7 +212,7 @@ class Session:
             try:
                 self._declare(item)
                 if item.nodeid in self.runs:
-                    self.runs[item.nodeid].means.engine  # noqa: B018  # connect while the network is open
+                    self.runs[item.nodeid].services.engine  # noqa: B018  # connect while the network is open
             except LLMTuneError as error:
                 self.runs.pop(item.nodeid, None)
                 self.wrong[item.nodeid] = str(error)
@@ -242,10 +242,10 @@ class Session:
             return
         same = suite.name.casefold()  # some file systems ignore case
         twin = next((run for run in self.runs.values() if run.suite.name.casefold() == same), None)
-        if twin is not None and _plain(item, twin.place.nodeid) == _plain(item, item.nodeid):
+        if twin is not None and _plain(item, twin.location.nodeid) == _plain(item, item.nodeid):
             self.runs[item.nodeid] = twin  # the same test, repeated by pytest-repeat
             return
-        if twin is not None and twin.place.nodeid != item.nodeid:
+        if twin is not None and twin.location.nodeid != item.nodeid:
             whose = next((node for node, _ in item.iter_markers_with_node("llmtune")), item)
             way = "give one of them name=..." if whose is item else f"mark one test of {whose.name}, not all of them"
             raise LLMTuneError(
@@ -323,7 +323,7 @@ class Session:
         gone = [
             path
             for path in orphans(config.rootpath, used)
-            if ".fixture." not in path.name and any(path.resolve().is_relative_to(place) for place in collected)
+            if ".fixture." not in path.name and any(path.resolve().is_relative_to(location) for location in collected)
         ]
         if not gone:
             return "nothing to remove"
@@ -605,8 +605,8 @@ class Session:
             return run.report
         if nodeid not in self.errors:
             return None
-        made = error_of(run, self.errors[nodeid], run.means.account, run.spent)
-        return replace(made, by_model=run.means.by_model)
+        made = error_of(run, self.errors[nodeid], run.services.account, run.spent)
+        return replace(made, by_model=run.services.by_model)
 
     def attach_calls(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Attach cost and usage of a test's own calls, if anything displays them: reading answers takes time."""
@@ -924,9 +924,9 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
 
     directory = item.path.parent / "llmtune"
     suites = {
-        run.suite.name: (run.place.nodeid, run.suite)
+        run.suite.name: (run.location.nodeid, run.suite)
         for run in session.runs.values()
-        if run.place.directory == directory
+        if run.location.directory == directory
     }
     found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
     if (name or (found[0] if len(found) == 1 else None)) not in suites:  # its test was not selected
@@ -944,7 +944,7 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
         [name] = known
     elif name not in known:
         there = f"the suites are {', '.join(known)}" if known else f"{directory} holds no lock file"
-        raise SuiteError(f"llm_suite({name!r}): there is no such suite{meant(name, known)}; {there}")
+        raise SuiteError(f"llm_suite({name!r}): there is no such suite{did_you_mean(name, known)}; {there}")
     nodeid, suite = suites.get(name, ("", None))
     node = session.target(nodeid) if nodeid else ""  # an app's test does not tune: its commands name the suite
     if name not in found:

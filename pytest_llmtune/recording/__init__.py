@@ -89,17 +89,17 @@ class Recording:
             key = bytes.fromhex(request_key(body))
             self._index.setdefault(key, array("L")).append(position)
 
-    def take(self, request: CompletionRequest) -> Completion | None:
+    def lookup(self, request: CompletionRequest) -> Completion | None:
         """The recorded answers to a request, or None if fewer than ``request.n`` are recorded.
 
-        Exchanges are joined in recorded order, so that a repeated request gets the same answers. A request whose ``draw``
+        Exchanges are joined in recorded order, so that a repeated request gets the same answers. A request whose ``sample_index``
         is 1 gets the next ``n`` answers, and so on.
 
         Raises:
             RecordingError: a recorded body is not a chat completion.
         """
         exchanges: list[Exchange] = []
-        answers, skip = 0, request.draw * request.n
+        answers, skip = 0, request.sample_index * request.n
         positions = self._index.get(self._key(request), _NOWHERE)
         for count, position in enumerate(positions, 1):
             exchange = self._exchange(position)
@@ -114,18 +114,18 @@ class Recording:
     def _date(self, days: Iterable[str]) -> None:
         self.oldest = min(filter(None, (self.oldest, *days)), default="")
 
-    def holds(self, request: CompletionRequest) -> bool:
-        """Whether ``take`` would find enough answers, by the file's own counts, without marking them as used."""
+    def has(self, request: CompletionRequest) -> bool:
+        """Whether ``lookup`` would find enough answers, by the file's own counts, without marking them as used."""
         positions = self._index.get(self._key(request), _NOWHERE)
-        return sum(map(self._answers, positions)) >= (request.draw + 1) * request.n
+        return sum(map(self._answers, positions)) >= (request.sample_index + 1) * request.n
 
-    def leave(self, request: CompletionRequest) -> None:
+    def mark_used(self, request: CompletionRequest) -> None:
         """Mark the answers to this request as used, because another process takes them."""
         positions, answers = self._index.get(self._key(request), _NOWHERE), 0
         for position in positions:
             self._taken.add(position)
             answers += self._answers(position)
-            if answers >= (request.draw + 1) * request.n:
+            if answers >= (request.sample_index + 1) * request.n:
                 return
 
     def calls_of(self, row: str, run: int) -> list[Interaction]:
@@ -169,7 +169,7 @@ class Recording:
         """How an unrecorded request differs from the nearest recorded one; empty if nothing is recorded."""
         if positions := self._index.get(self._key(request)):
             answers = sum(answers_in(self._exchange(position)) for position in positions)
-            return f"{answers} of the {(request.draw + 1) * request.n} requested answers are recorded"
+            return f"{answers} of the {(request.sample_index + 1) * request.n} requested answers are recorded"
         from pytest_llmtune.recording.writer import body_without_n
 
         _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
@@ -274,7 +274,7 @@ class Gathered:
     """The exchanges of each added completion."""
     _keys: bytearray = field(default_factory=bytearray)
     """Keys of their requests."""
-    _draws: array[int] = field(default_factory=lambda: array("L"))
+    _sample_indices: array[int] = field(default_factory=lambda: array("L"))
     _answers: array[int] = field(default_factory=lambda: array("L"))
     runs: dict[tuple[str, int], tuple[Interaction, ...]] = field(default_factory=dict)
     """A task's calls by row and run."""
@@ -294,29 +294,29 @@ class Gathered:
             )
         )
         self._keys += bytes.fromhex(request.key)
-        self._draws.append(request.draw)
+        self._sample_indices.append(request.sample_index)
         self._answers.append(len(completion.choices))
 
     @property
     def exchanges(self) -> Iterator[Exchange]:
         """Each exchange once; those of one request in the order of draws."""
-        for _, draws in groupby(sorted(range(len(self._spool)), key=self._place), key=self._key):
+        for _, numbers in groupby(sorted(range(len(self._spool)), key=self._place), key=self._key):
             answers, before = 0, -1
-            for number in draws:
-                if (draw := self._draws[number]) == before:
+            for number in numbers:
+                if (sample_index := self._sample_indices[number]) == before:
                     continue
-                shared = answers > draw * self._answers[number]  # the previous draw ended within an exchange
+                shared = answers > sample_index * self._answers[number]  # the previous draw ended within an exchange
                 for packed in json.loads(self._spool.get(number))[shared:]:
                     exchange = Exchange(*packed)
                     answers += answers_in(exchange)
                     yield exchange
-                before = draw
+                before = sample_index
 
     def _key(self, number: int) -> bytes:
         return bytes(self._keys[_KEY * number : _KEY * (number + 1)])
 
     def _place(self, number: int) -> tuple[bytes, int, int]:
-        return self._key(number), self._draws[number], -self._answers[number]
+        return self._key(number), self._sample_indices[number], -self._answers[number]
 
 
 def _no_answer(interaction: Interaction) -> bool:

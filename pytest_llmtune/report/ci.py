@@ -96,15 +96,15 @@ def _markdown(reports: Sequence[SuiteReport], *, most: int, folded: bool) -> str
     ]
     parts = [f"## LLM suites: {outcome}", "", *_table(reports), "", *_migrations(reports), *notes[:_NOTES]]
     size = sum(len(part.encode()) + 1 for part in parts)
-    told = [report for report in reports if not report.verdict.passed or report.migrations]
-    for number_, report in enumerate(told):
+    shown = [report for report in reports if not report.verdict.passed or report.migrations]
+    for index, report in enumerate(shown):
         section = "\n".join(_section(report))
         if folded:
             title, _, rest = section.partition("\n")
             section = f"<details><summary>{title.removeprefix('### ')}</summary>\n{rest}\n</details>\n"
         size += len(section.encode()) + 1
         if size > most:
-            parts.append(f"... and {len(told) - number_} more")
+            parts.append(f"... and {len(shown) - index} more")
             break
         parts.append(section)
     return "\n".join(parts) + "\n"
@@ -278,12 +278,12 @@ def _search(report: SuiteReport) -> Iterator[tuple[str, str]]:
             yield f"{name}.value", number(figure.value, 6)
             if sure := figure.interval:
                 yield f"{name}.interval", interval(sure.low, sure.high)
-    for place, one in enumerate(report.compared, 1):
+    for index, one in enumerate(report.compared, 1):
         score, cost = one.score.interval, one.cost_interval
-        yield f"compared.{place}.label", one.label
-        yield f"compared.{place}.value", number(one.score.value, 6)
+        yield f"compared.{index}.label", one.label
+        yield f"compared.{index}.value", number(one.score.value, 6)
         if score:
-            yield f"compared.{place}.interval", interval(score.low, score.high)
-        yield f"compared.{place}.inference_cost", f"{one.inference_cost:.12f}".rstrip("0").rstrip(".")
+            yield f"compared.{index}.interval", interval(score.low, score.high)
+        yield f"compared.{index}.inference_cost", f"{one.inference_cost:.12f}".rstrip("0").rstrip(".")
         if cost:
-            yield f"compared.{place}.inference_cost.interval", f"{cost.low:.9f} to {cost.high:.9f}"
+            yield f"compared.{index}.inference_cost.interval", f"{cost.low:.9f} to {cost.high:.9f}"

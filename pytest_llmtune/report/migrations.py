@@ -33,7 +33,7 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
     rows = []
     for report in reports:
         for each in report.migrations:
-            told = each.now is not None
+            measured = each.now is not None
             quality, sure = _change(each.before, each.now), "" if each.now is None else _interval(each.now)
             latency = zip(each.latency_before or (), each.latency or (), strict=False)
             p50, p95 = [f"{number(a, 2)} -> {number(b, 2)} s" for a, b in latency] or ("-", "-")
@@ -42,8 +42,8 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
                     f"{one_line(report.name)}: {one_line(each.model)}",
                     quality,
                     sure or "-",
-                    str(each.lost) if told else "-",
-                    str(each.gained) if told else "-",
+                    str(each.lost) if measured else "-",
+                    str(each.gained) if measured else "-",
                     "-" if each.p_value is None else number(each.p_value),
                     _cost(each.cost_before, each.cost),
                     p50,

@@ -201,10 +201,10 @@ def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
     results = report.evaluation.results if report.evaluation else ()
     for result in results:
         if result.example.id == flip.id:
-            for number_, response in enumerate(result.responses, 1):
+            for index, response in enumerate(result.responses, 1):
                 thought, answer = report.marks.split(response)
                 folded = f" (after {len(thought):,} characters of reasoning)" if thought else ""
-                yield f"          answer {number_}{folded}:"
+                yield f"          answer {index}{folded}:"
                 yield from (f"          | {line}" for line in clean(answer).split("\n"))
 
 
@@ -244,7 +244,7 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
             yield from _gates(report, ink)
             yield from _flips(report, ink, width, verbosity)
             yield from _next(report)
-    narrow = [tuple(cell for place, cell in enumerate(row) if place not in (2, 7, 8)) for row in moves(reports)]
+    narrow = [tuple(cell for index, cell in enumerate(row) if index not in (2, 7, 8)) for row in moves(reports)]
     yield from ("", *columns(narrow, width), "", *columns(together(reports), width))
 
 
@@ -362,7 +362,7 @@ def _front(report: SuiteReport) -> list[str]:
     """What each dollar buys, a line for each point of the search's front."""
     front = report.study.front if report.study else ()
     return [
-        f"{one_line(report.name)}: --llm-choose={place}: {one_line(one.label)}" for place, one in enumerate(front, 1)
+        f"{one_line(report.name)}: --llm-choose={index}: {one_line(one.label)}" for index, one in enumerate(front, 1)
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.text import InvalidError, meant
+from pytest_llmtune._util.text import InvalidError, did_you_mean
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED, parse
 
@@ -114,14 +114,14 @@ def _check_known(name: Any, problems: Problems) -> None:
     elif name not in _KNOWN and not _is_gate(name):
         valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
         rest = "and OpenAI's parameters (put parameters that only your server knows into extra_body)"
-        problems.add(f"unknown key{meant(name, _KNOWN)}; valid: {valid}, {rest}", name)
+        problems.add(f"unknown key{did_you_mean(name, _KNOWN)}; valid: {valid}, {rest}", name)
 
 
 def _is_gate(name: str) -> bool:
     """Whether a key is a threshold, and not a misspelled key such as ``max_tokens``."""
     if name in _KNOWN or name in _SAMPLING:
         return False
-    return re.match(GATE, name) is not None and not meant(name, _KNOWN, cutoff=0.85)
+    return re.match(GATE, name) is not None and not did_you_mean(name, _KNOWN, cutoff=0.85)
 
 
 def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:

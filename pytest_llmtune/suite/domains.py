@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
-from pytest_llmtune._util.text import InvalidError, meant, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, shown
 
 __all__ = [
     "LISTS",
@@ -448,6 +448,6 @@ def check_name(name: Any, extra: Iterable[str] = ()) -> None:
     if name in PARAMETERS or name in extra or name == TEMPERATURE_OR_TOP_P:
         return
     raise InvalidError(
-        f"unknown parameter{meant(name, PARAMETERS)}; put parameters that only your server knows into extra_body",
+        f"unknown parameter{did_you_mean(name, PARAMETERS)}; put parameters that only your server knows into extra_body",
         str(name),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.text import InvalidError, meant, parse_number, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
 from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P, Choice, Constant, Range, parse_domain
@@ -219,7 +219,7 @@ def one_of(*words: str) -> ValueForm:
 
     def parse(raw: Any) -> str:
         if raw not in words or not isinstance(raw, str):
-            raise InvalidError(f"is {shown(raw)}{meant(raw, words)}; valid: {', '.join(words)}")
+            raise InvalidError(f"is {shown(raw)}{did_you_mean(raw, words)}; valid: {', '.join(words)}")
         return raw
 
     return ValueForm(parse, {"enum": list(words)})
@@ -826,7 +826,7 @@ def aggregator(raw: Any, base_dir: Path, root: Path | None = None) -> Aggregate:
     if is_function_path(str(raw)):
         return load_function(str(raw), base_dir, root)
     raise InvalidError(
-        f"is {shown(raw)}{meant(raw, AGGREGATES)}; valid: {', '.join(AGGREGATES)}, 'module:function', a function"
+        f"is {shown(raw)}{did_you_mean(raw, AGGREGATES)}; valid: {', '.join(AGGREGATES)}, 'module:function', a function"
     )
 
 
@@ -877,7 +877,7 @@ def parse(key: str, raw: Any) -> Threshold:
     if match is None:
         raise InvalidError(f"{key!r} is not a threshold; valid: min_<metric> or max_<metric>")
     direction, metric = match[1], match[2]
-    if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
+    if metric not in METRICS and (near := did_you_mean(metric, METRICS, cutoff=0.85)):
         raise InvalidError(f"no metric {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns")
     if not isinstance(raw, Mapping):
         return Threshold(metric, _direction(direction), _limit(metric, raw))

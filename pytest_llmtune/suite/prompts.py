@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.functions import load_function, qualified_name, source_of
-from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.domains import Choice
 from pytest_llmtune.suite.task import Task
@@ -109,7 +109,7 @@ def fill(text: str, row: Row) -> str:
 
 def _value(name: str, spec: str, how: str, row: Row) -> str:
     if name not in row:
-        raise SuiteError(f"the prompt names {{{name}}}{meant(name, row)}, but the row has {listed(row)}")
+        raise SuiteError(f"the prompt names {{{name}}}{did_you_mean(name, row)}, but the row has {listed(row)}")
     value = row[name]
     try:
         converted = repr(value) if how == "r" else ascii(value) if how == "a" else str(value) if how == "s" else value
@@ -206,7 +206,7 @@ class Template:
         """
         missing = sorted(self.fields - set(columns))
         if missing:
-            fields = ", ".join(f"{{{name}}}{meant(name, columns)}" for name in missing)
+            fields = ", ".join(f"{{{name}}}{did_you_mean(name, columns)}" for name in missing)
             raise SuiteError(
                 f"{where}{': ' if where else ''}the {self.kind} {shown(self.label, 60)} names {fields}, "
                 f"but the columns are {listed(columns)}; literal braces are written {{{{ }}}}"
@@ -240,7 +240,7 @@ def _history(source: str, row: Row) -> tuple[dict[str, Any], ...]:
     """The chat messages in a column, as a list or as its JSON."""
     [name] = format_fields(source)
     if name not in row:
-        raise SuiteError(f"messages names {{{name}}}{meant(name, row)}, but the row has {listed(row)}")
+        raise SuiteError(f"messages names {{{name}}}{did_you_mean(name, row)}, but the row has {listed(row)}")
     value = row[name]
     if isinstance(value, str):
         try:
@@ -278,7 +278,7 @@ def _message(raw: Any, index: int, base_dir: Path | None, root: Path | None) -> 
         raise InvalidError(f"is {shown(raw)}; valid: {{'role': ..., 'content': ...}}", index)
     if raw["role"] not in ROLES:
         raise InvalidError(
-            f"is {shown(raw['role'])}{meant(raw['role'], ROLES)}; valid: {', '.join(ROLES)}", index, "role"
+            f"is {shown(raw['role'])}{did_you_mean(raw['role'], ROLES)}; valid: {', '.join(ROLES)}", index, "role"
         )
     try:
         return {**raw, "content": _content(raw["content"], base_dir, root)}

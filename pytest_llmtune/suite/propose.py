@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_llmtune._dataclass import dataclass, replace
-from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.suite.prompts import Template, escape
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def propose(
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise InvalidError(f"propose: {name} is {shown(value)}; valid: a whole number from 1 to {most}")
     if by not in BY and (isinstance(by, str) or not isinstance(by, Proposer)):
-        near = meant(by, BY) if isinstance(by, str) else ""
+        near = did_you_mean(by, BY) if isinstance(by, str) else ""
         raise InvalidError(f"propose: by is {shown(by)}{near}; valid: {', '.join(BY)}, an object with prompt and read")
     return Propose(tuple(several), model, rounds, per_round, by)
 

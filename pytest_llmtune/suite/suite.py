@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.text import listed, meant, shown
+from pytest_llmtune._util.text import did_you_mean, listed, shown
 from pytest_llmtune.data.dataset import Dataset, check_source, load
 from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.errors import SuiteError, problem_of
@@ -46,7 +46,7 @@ def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
 
 def _check_search(values: Mapping[str, Any], problems: Problems) -> None:
     metric = values["metric"] or ""
-    if metric not in METRICS and (near := meant(metric, METRICS, cutoff=0.85)):
+    if metric not in METRICS and (near := did_you_mean(metric, METRICS, cutoff=0.85)):
         problems.add(f"is {metric!r}{near}; there are {', '.join(SCORES)}, and what the grader returns", "metric")
     if metric in METRICS and metric not in SCORES:
         limit = "inference_budget=..." if metric in COSTS else f"max_{metric}=..."
@@ -272,7 +272,9 @@ class Suite:
             self._check_task(self.task, columns)
         for key, column in (("stratify", self.stratify), ("group_by", self.group_by)):
             if column is not None and column not in columns:
-                raise SuiteError(f"{key} is {column!r}{meant(column, columns)}; the columns are {listed(columns)}")
+                raise SuiteError(
+                    f"{key} is {column!r}{did_you_mean(column, columns)}; the columns are {listed(columns)}"
+                )
         fields = frozenset(name for template in self._templates for name in template.fields)
         if self.task is not None:
             fields |= {name for name, needed in self.task.parameters.items() if needed and name in columns}
@@ -311,7 +313,7 @@ class Suite:
             for group in gate.groups:
                 if group not in groups:
                     raise SuiteError(
-                        f"{gate.key} names the group {shown(group)}{meant(group, groups)}; "
+                        f"{gate.key} names the group {shown(group)}{did_you_mean(group, groups)}; "
                         f"{self.group_by} has {listed(groups)}"
                     )
 

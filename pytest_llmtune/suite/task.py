@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import load_function, qualified_name
-from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.params import CLIENTS, RESERVED
 
@@ -102,7 +102,7 @@ class Task:
         missing = [name for name, needed in self.parameters.items() if needed and name not in known]
         if missing:
             names = ", ".join(
-                f"{name!r}{' (which model= of the suite gives)' if name == 'model' else meant(name, known)}"
+                f"{name!r}{' (which model= of the suite gives)' if name == 'model' else did_you_mean(name, known)}"
                 for name in missing
             )
             raise SuiteError(

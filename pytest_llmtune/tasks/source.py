@@ -122,7 +122,7 @@ class TaskSource:
         if self._limit is None:
             self._limit = asyncio.Semaphore(self.concurrency)
             self._stack.enter_context(installed())
-        first = request.draw * request.n
+        first = request.sample_index * request.n
         numbers = range(first + 1, first + request.n + 1)
         new = [(request.key, number) not in self._runs for number in numbers]
         jobs = [self._job(request, number) for number in numbers]
@@ -201,12 +201,12 @@ class TaskSource:
 
         def more(amount: Decimal) -> bool:
             if threading.get_ident() == own:
-                return ledger.take(amount)
+                return ledger.try_reserve(amount)
             if task.is_async:  # its loop may be waiting for this very thread
                 return False
 
             async def take() -> bool:
-                return ledger.take(amount)
+                return ledger.try_reserve(amount)
 
             return asyncio.run_coroutine_threadsafe(take(), loop).result()
 

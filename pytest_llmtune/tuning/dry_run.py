@@ -104,7 +104,7 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
             suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, lender=lender
         )
         winner = study.winner
-    rows = [] if winner is None else [source.holds(request) for request in requests_of(winner, split.test)]
+    rows = [] if winner is None else [source.has(request) for request in requests_of(winner, split.test)]
     cache.close()
     worth = sum((_paid(request, completion, prices) for request, completion in source.held.values()), Decimal(0))
     held = f"{len(source.held)} requests of the search ({worth:.6f} USD) are cached and cost nothing"
@@ -125,15 +125,15 @@ class _Cached:
 
     async def complete(self, request: CompletionRequest) -> Completion:
         exchanges = self.cache.get(request.key)
-        if sum(map(answers_in, exchanges)) < (request.draw + 1) * request.n:
+        if sum(map(answers_in, exchanges)) < (request.sample_index + 1) * request.n:
             self.missed, self.allowance.limit = True, Decimal(0)
             raise BudgetExhaustedError("it is not cached")
-        found = completion_of(exchanges, request.n, skip=request.draw * request.n)
+        found = completion_of(exchanges, request.n, skip=request.sample_index * request.n)
         self.held[request.key] = request, found
         return found
 
-    def holds(self, request: CompletionRequest) -> bool:
-        return sum(map(answers_in, self.cache.get(request.key))) >= (request.draw + 1) * request.n
+    def has(self, request: CompletionRequest) -> bool:
+        return sum(map(answers_in, self.cache.get(request.key))) >= (request.sample_index + 1) * request.n
 
 
 def _paid(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:

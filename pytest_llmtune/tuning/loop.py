@@ -234,7 +234,7 @@ class Search:
         n = leader.trial.arm.family.counts[0]
         fewest = replace(leader, n=n, cost=self.race.costs.estimate(leader.trial.arm, n, leader.limit))
         self.final = min(self.for_guard(leader), max(self._at_first / 2, self.for_guard(fewest)))
-        self.ledger.keep(self.final)
+        self.ledger.set_aside(self.final)
 
     def for_guard(self, candidate: Candidate) -> Decimal:
         """USD that a candidate's rows for the guard will take, as far as is known, the last request at its worst."""

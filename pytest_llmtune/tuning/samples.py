@@ -173,8 +173,8 @@ class Pool:
         before = meter.cost
         example = self.rows[row].row
         samples = await self.scorer.read(completion.choices, lengths, example, meter.complete)
-        draw = random.Random(f"{self.seed}/{arm.key}/{row}")  # noqa: S311  # repeatable, no secret
-        scores = await self.scorer.scores(samples, arm.family.counts, example, draw, meter.complete)
+        rng = random.Random(f"{self.seed}/{arm.key}/{row}")  # noqa: S311  # repeatable, no secret
+        scores = await self.scorer.scores(samples, arm.family.counts, example, rng, meter.complete)
         extra = float(meter.cost - before) / len(samples)
         gated = await self.scorer.gated(completion, example, meter.complete)
         return Cell(samples, prompt, extra, scores, gated)
@@ -271,14 +271,14 @@ class Scorer:
         )
 
     async def scores(
-        self, samples: Sequence[Sample], counts: Sequence[int], row: Row, draw: random.Random, ask: Ask
+        self, samples: Sequence[Sample], counts: Sequence[int], row: Row, rng: random.Random, ask: Ask
     ) -> dict[int, float]:
         """For every n of ``counts`` that the samples allow: the metric's mean over subsets of n.
 
         A grader that judges all answers together is used only for the smallest and largest such n.
         """
         if self.by_answer:
-            return voted(samples, counts, self.metric, draw)
+            return voted(samples, counts, self.metric, rng)
         found = {}
         fitting = [n for n in counts if n <= len(samples)]
         for n in sorted({*fitting[:1], *fitting[-1:]}):
@@ -326,7 +326,7 @@ def _right(sample: Sample) -> bool:
     return sample.answer is not None and sample.answer.correct and sample.answer.key is not None
 
 
-def voted(samples: Sequence[Sample], counts: Sequence[int], metric: str, draw: random.Random) -> dict[int, float]:
+def voted(samples: Sequence[Sample], counts: Sequence[int], metric: str, rng: random.Random) -> dict[int, float]:
     """Mean of a voted metric over subsets, for every n that the samples allow.
 
     ``success`` and ``expected_success`` are exact; the vote is averaged over random orders of the pool.
@@ -342,7 +342,7 @@ def voted(samples: Sequence[Sample], counts: Sequence[int], metric: str, draw: r
         return dict.fromkeys(fitting, float(wins[0]))
     totals = dict.fromkeys(fitting, 0.0)
     for _ in range(_DRAWS):
-        order = draw.sample(range(size), size)
+        order = rng.sample(range(size), size)
         _walk([keys[index] for index in order], [wins[index] for index in order], totals)
     found = {n: total / _DRAWS for n, total in totals.items()}
     return found | ({1: sum(wins) / size} if 1 in found else {})  # known exactly

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.stats import drop_bounds, rows_needed
-from pytest_llmtune._util.text import apart, counted, dollars, listed, meant, number, quoted
+from pytest_llmtune._util.text import apart, counted, did_you_mean, dollars, listed, number, quoted
 from pytest_llmtune.completions.failures import refused_parameter
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, SuiteError
 from pytest_llmtune.grading import judges_of
@@ -79,7 +79,7 @@ class MigrateMode:
     suite: Suite
     examples: Sequence[Example]
     grader: Grader
-    means: SuiteServices
+    services: SuiteServices
     ledger: Ledger
     """The suite's ledger, within the run's, limited by ``--llm-max-spend``."""
     listen: Listener
@@ -132,7 +132,7 @@ class MigrateMode:
     def _unpriced(self, models: Sequence[str]) -> str:
         """Message naming a model without a price; empty if all have one."""
         try:
-            self.means.prices.check(models)
+            self.services.prices.check(models)
         except SuiteError as error:
             return str(error)
         return ""
@@ -154,7 +154,7 @@ class MigrateMode:
         there = self._model_parameters
         if name not in there:
             raise SuiteError(
-                f"the suite {self.suite.name!r} has no parameter {name!r} that is a model{meant(name, there)}; it has "
+                f"the suite {self.suite.name!r} has no parameter {name!r} that is a model{did_you_mean(name, there)}; it has "
                 f"{listed(there)}. Next: {self._command(f'{there[0]}={model}')}"
             )
         if config.params[name] == model and not told:
@@ -170,15 +170,15 @@ class MigrateMode:
 
     async def _asked(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
         """Evaluate on the guard's rows, translating parameters that the model refuses."""
-        live = self.means.live(ledger, cached=str(self.suite.seed))
-        source = self.means.runs(live, live=live)
+        live = self.services.live(ledger, cached=str(self.suite.seed))
+        source = self.services.runs(live, live=live)
         self.listen(Started(self.suite.name, "live", len(self.examples)))
         changes: dict[str, Change] = {}
         try:
             while True:
                 config, told = await self._probed(live, config, told, changes)
                 collector = Collector(source)
-                evaluation = await self.means.evaluate(self.rows(config), self.grader, collector)
+                evaluation = await self.services.evaluate(self.rows(config), self.grader, collector)
                 lost = evaluation.unknown
                 change = _change(config, lost[0].error or "", changes) if len(lost) == len(evaluation.results) else None
                 if change is None:  # with batches, refusals are only seen here
@@ -197,7 +197,7 @@ class MigrateMode:
         Raises:
             EndpointError: no such model.
         """
-        if config.runs_task or self.means.settings.batch:  # a task sends its own requests; a batch takes hours
+        if config.runs_task or self.services.settings.batch:  # a task sends its own requests; a batch takes hours
             return config, told
         while True:
             try:
@@ -214,7 +214,7 @@ class MigrateMode:
     async def _tuned(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
         """Search the suite with only this model, within its budgets, then evaluate the winner on the guard's rows."""
         assert self.search is not None  # noqa: S101  # ``_one`` has looked
-        live, changes = self.means.live(ledger, cached=str(self.suite.seed)), dict[str, Change]()
+        live, changes = self.services.live(ledger, cached=str(self.suite.seed)), dict[str, Change]()
         try:
             config, told = await self._probed(live, config, told, changes)
         finally:
@@ -222,7 +222,7 @@ class MigrateMode:
         suite = _restricted(self.suite, *self._named(target), changes)
         kept: list[Gathered] = []
         digest = hashlib.sha256(target.encode("utf-8", "replace")).hexdigest()[:8]
-        log = self.means.settings.root / ".llmtune" / "studies" / f"{suite.name}.{digest}.jsonl"
+        log = self.services.settings.root / ".llmtune" / "studies" / f"{suite.name}.{digest}.jsonl"
         mode = replace(self.search(suite, log), ledger=ledger)
         study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: kept.append(gathered))
         found = self._judged(target, study.winner, (*told, *study.notes), evaluation, kept[0] if kept else Gathered())

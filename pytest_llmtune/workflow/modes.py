@@ -67,7 +67,7 @@ class SuiteRun:
 
     suite: Suite
     settings: Settings
-    place: SuiteLocation
+    location: SuiteLocation
     ledger: Ledger
     """The run's ledger, limited by ``--llm-max-spend``."""
     redactor: Redactor
@@ -97,11 +97,11 @@ class SuiteRun:
 
     @property
     def lock_path(self) -> Path:
-        return self.place.directory / f"{self.suite.name}.lock.yaml"
+        return self.location.directory / f"{self.suite.name}.lock.yaml"
 
     @property
     def recording_path(self) -> Path:
-        return self.place.directory / f"{self.suite.name}.cassette.json"
+        return self.location.directory / f"{self.suite.name}.cassette.json"
 
     @cached_property
     def split(self) -> Split:
@@ -137,13 +137,13 @@ class SuiteRun:
         return grader
 
     @cached_property
-    def means(self) -> SuiteServices:
+    def services(self) -> SuiteServices:
         """Completion source, grader and prices of this suite."""
         return SuiteServices(self.suite, self.settings, self.redactor, self.listen, self.at_end)
 
     @property
     def prices(self) -> PriceBook:
-        return self.means.prices
+        return self.services.prices
 
     @cached_property
     def report(self) -> SuiteReport:
@@ -166,20 +166,20 @@ class SuiteRun:
         notes = (
             *report.notes,
             *cautions_of(self.grader),
-            *self.means.account,
+            *self.services.account,
             *_escalated(report.evaluation),
             *(_raised(report.evaluation) if self.suite.task else ()),
         )
-        report = replace(report, by_model=self.means.by_model)
+        report = replace(report, by_model=self.services.by_model)
         return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
 
     def _check_writable(self) -> None:
         """Check before the first request that results can be saved."""
         try:
-            check_writable(self.place.directory)
+            check_writable(self.location.directory)
         except OSError as error:
             raise RecordingError(
-                f"{self.place.directory} cannot be written to: {error.strerror or error}; lock file and recording go there: "
+                f"{self.location.directory} cannot be written to: {error.strerror or error}; lock file and recording go there: "
                 "make the directory writable, and run again"
             ) from None
 
@@ -220,7 +220,7 @@ class SuiteRun:
             suite or self.suite,
             self.split,
             self.grader,
-            self.means,
+            self.services,
             self.own,
             self.listen,
             log,
@@ -286,8 +286,8 @@ class SuiteRun:
         self._early = EarlyStop.of(criteria, population, rows.examples, error, self.suite.seed)
         if self.suite.aggregate != "mean":
             self._early.why_not = "aggregate is not the mean"
-        place = {row: number for number, row in enumerate(self._early.order)}
-        return replace(rows, all=sorted(rows.all, key=lambda example: place.get(example.id, len(place))))
+        rank = {row: number for number, row in enumerate(self._early.order)}
+        return replace(rows, all=sorted(rows.all, key=lambda example: rank.get(example.id, len(rank))))
 
     def _migrated(self, config: Config, before: Evaluation, lock: Lock, facts: RecordingFacts | None) -> SuiteReport:
         """Other models against the recording; the cheapest that keeps the quality is locked, where that is wanted."""
@@ -299,7 +299,7 @@ class SuiteRun:
                 self.suite,
                 self.split.test,
                 self.grader,
-                self.means,
+                self.services,
                 self.own,
                 self.listen,
                 criteria,
@@ -307,7 +307,7 @@ class SuiteRun:
                 self._rows,
                 config,
                 before,
-                self.place.nodeid,
+                self.location.nodeid,
                 (lambda suite, log: self.searching(log, suite)) if settings.tune else None,
             ).all(settings.migrate)
         )
@@ -348,7 +348,7 @@ class SuiteRun:
         try:
             study, evaluation, compared = run_async(self.searching().tuned(self._rows, self._record))
         finally:
-            self.own.keep()
+            self.own.set_aside()
         now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
         lock, facts, notes = self._lock(study.winner, evaluation, now, study.summary), None, study.notes
         if conclusive(evaluation, self.suite.max_unknown):
@@ -361,10 +361,10 @@ class SuiteRun:
     async def evaluate_live(self, config: Config, *, cached: bool = True) -> Evaluation:
         """Evaluate a configuration over the test rows, from the endpoints or the cache."""
         self.prices_now(config)
-        live = self.means.live(self.own, cached=str(self.suite.seed) if cached else None)
-        source = self.means.runs(live, live=live)
+        live = self.services.live(self.own, cached=str(self.suite.seed) if cached else None)
+        source = self.services.runs(live, live=live)
         try:
-            return await self.means.evaluate(self._rows(config), self.grader, source)
+            return await self.services.evaluate(self._rows(config), self.grader, source)
         finally:
             await source.aclose()
 
@@ -372,22 +372,22 @@ class SuiteRun:
         mode = self.settings.mode
         if mode.replays:
             replay = ReplaySource(recording, excused=rows.excused(recording))
-            source = self.means.runs(replay, recording=recording, excused=rows.unknown)
+            source = self.services.runs(replay, recording=recording, excused=rows.unknown)
             try:
-                return await self.means.evaluate(rows, self.grader, source)
+                return await self.services.evaluate(rows, self.grader, source)
             finally:
                 await source.aclose()
                 self._misses = _in_order(getattr(source, "misses", {}), rows)
-        live = self.means.live(self.own, cached=record_cache(mode, self.suite, self._anew))
+        live = self.services.live(self.own, cached=record_cache(mode, self.suite, self._rerecord))
         if mode is Mode.LIVE:
-            evaluation = await self._asked(rows, self.means.runs(live, live=live), "live")
+            evaluation = await self._asked(rows, self.services.runs(live, live=live), "live")
             if not evaluation.unknown:  # else the next run resumes with the answers so far
-                self._anew.end()
+                self._rerecord.end()
             return evaluation
         if mode is Mode.RECORD_MISSING:
-            collector = Collector(self.means.runs(RecordedFirst(recording, live), recording=recording, live=live))
+            collector = Collector(self.services.runs(RecordedFirst(recording, live), recording=recording, live=live))
         else:
-            collector = Collector(self.means.runs(live, live=live))
+            collector = Collector(self.services.runs(live, live=live))
         evaluation = await self._asked(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
         if not lost and conclusive(evaluation, self.suite.max_unknown):  # else paid answers stay in the cache
@@ -418,7 +418,7 @@ class SuiteRun:
             ) from None
 
     def _recording_of(self, name: str) -> Path:
-        return self.place.directory / f"{name}.cassette.json"
+        return self.location.directory / f"{name}.cassette.json"
 
     def _renamed(self) -> str:
         """The name of a lock file in the same directory with equal fingerprints; empty if there is none."""
@@ -427,7 +427,7 @@ class SuiteRun:
             "grader": self.grader.fingerprint,
             "space": self.suite.space.fingerprint,
         }
-        for path in sorted(self.place.directory.glob("*.lock.yaml")):
+        for path in sorted(self.location.directory.glob("*.lock.yaml")):
             name = path.name.removesuffix(".lock.yaml")
             with suppress(LockError):
                 if name not in self.others() and same.items() <= Lock.read(path).fingerprints.items():
@@ -438,7 +438,7 @@ class SuiteRun:
         self.prices.check(self.suite.space.models_of(rows.config))
         self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         try:
-            return await self.means.evaluate(rows, self.grader, source, self._early)
+            return await self.services.evaluate(rows, self.grader, source, self._early)
         finally:
             await source.aclose()
             self.listen(Finished(self.suite.name, self.own.spent))
@@ -451,23 +451,23 @@ class SuiteRun:
             self._check_repeatable(calls, rows)
         Recording.write(self.recording_path, gathered.exchanges, self.redactor, Layout.of(self.settings), calls)
         if self.settings.mode is Mode.RECORD_ALL:
-            self.at_end(self._anew.end)
+            self.at_end(self._rerecord.end)
         else:
-            self._anew.end()
+            self._rerecord.end()
 
     def _check_repeatable(self, calls: Sequence[Interaction], rows: RequestPlan) -> None:
         """Check now, and not in the next guard, that a task's recording can be replayed."""
         from pytest_llmtune.tasks.verify import check_repeatable, replay_elsewhere, replay_misses
 
         recording = Recording.of(self.recording_path, calls, self.redactor)
-        source = self.means.runs(ReplaySource(recording), recording=recording)
+        source = self.services.runs(ReplaySource(recording), recording=recording)
         recorded = recording.rows_with_runs()
         kept = [request for example, request in rows.pairs() if example.id in recorded]
-        misses = run_async(replay_misses(source, kept, self.means.concurrency))
+        misses = run_async(replay_misses(source, kept, self.services.concurrency))
         check_repeatable(_in_order(misses or replay_elsewhere(kept, calls, self.prices), rows), len(kept))
 
     @property
-    def _anew(self) -> RerecordSession:
+    def _rerecord(self) -> RerecordSession:
         from pytest_llmtune.recording.housekeeping import RerecordSession
 
         live = self.settings.mode is Mode.LIVE

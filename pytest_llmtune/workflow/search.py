@@ -45,7 +45,7 @@ class TuneMode:
     suite: Suite
     split: Split
     grader: Grader
-    means: SuiteServices
+    services: SuiteServices
     ledger: Ledger
     """The suite's ledger, within the run's, limited by ``--llm-max-spend``."""
     listen: Listener
@@ -56,13 +56,13 @@ class TuneMode:
 
     def dry_run(self) -> str:
         """A few lines on the maximum cost of a search and what is cached; sends no request."""
-        suite, prices = self.suite, self.means.prices
+        suite, prices = self.suite, self.services.prices
         check_payable(suite, self.split, self.grader, prices)
         if suite.task is not None:
             return self._dry_run_of_task()
         if (only := self._without_choice()) is not None:
             return f"{suite.name}: nothing to choose: {only.winner.label}; no row to tune on, and no search"
-        cache = Cache(self.means.cache, seed=str(suite.seed)) if self.means.cache.is_dir() else None
+        cache = Cache(self.services.cache, seed=str(suite.seed)) if self.services.cache.is_dir() else None
         log = StudyLog.peek(self.log, self._digest)
         return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
 
@@ -72,8 +72,8 @@ class TuneMode:
 
         recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)
         nothing = Recording(recording.path)
-        source = self.means.runs(ReplaySource(nothing), recording=nothing)
-        return run_async(estimate(self.suite, self.split, Tariff(self.means.prices), recording, source))
+        source = self.services.runs(ReplaySource(nothing), recording=nothing)
+        return run_async(estimate(self.suite, self.split, Tariff(self.services.prices), recording, source))
 
     def _without_choice(self) -> Study | None:
         """The only configuration, if there are no tuning rows; None if there is a search.
@@ -96,26 +96,26 @@ class TuneMode:
 
     async def search(self) -> Study:
         """Run only the search, which writes just the cache and the study's log."""
-        suite, prices = self.suite, self.means.prices
+        suite, prices = self.suite, self.services.prices
         check_payable(suite, self.split, self.grader, prices)
         if (only := self._without_choice()) is not None:
             return only
         own = Ledger(suite.optimization_budget, parent=self.ledger, name="optimization_budget")
-        live = self.means.live(own, cached=str(suite.seed))
+        live = self.services.live(own, cached=str(suite.seed))
         log = StudyLog.open(self.log, self._digest)
         live.journal = log.note
-        source = self.means.runs(live, live=live, remembers=True)
+        source = self.services.runs(live, live=live, remembers=True)
         self.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
                 suite,
                 self.split,
-                grader=self.means.grading(self.grader),
+                grader=self.services.grading(self.grader),
                 source=source,
                 prices=prices,
                 ledger=own,
                 listen=self.listen,
-                concurrency=self.means.together,
+                concurrency=self.services.together,
                 log=log,
                 lender=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
             )
@@ -128,13 +128,13 @@ class TuneMode:
     ) -> tuple[Study, Evaluation, tuple[Compared, ...]]:
         """Run the search, then record the winner and evaluate the baselines on the test rows; ``paid`` is the total."""
         suite, study = self.suite, await self.search()
-        live = self.means.live(self.ledger, cached=str(suite.seed))
-        source = self.means.runs(live, live=live)
+        live = self.services.live(self.ledger, cached=str(suite.seed))
+        source = self.services.runs(live, live=live)
         self.listen(Started(suite.name, "record", len(self.split.test)))
 
         async def judge(config: Config) -> Judged:
             collector = Collector(source)
-            return Judged(await self.means.evaluate(rows(config), self.grader, collector), collector.gathered)
+            return Judged(await self.services.evaluate(rows(config), self.grader, collector), collector.gathered)
 
         live.ask = study.summary.stopped_by != INTERRUPTED  # after Ctrl-C send nothing more
         try:
@@ -150,10 +150,10 @@ class TuneMode:
                 study,
                 suite,
                 self.split.test,
-                grader=self.means.grading(self.grader),
+                grader=self.services.grading(self.grader),
                 source=source,
-                prices=self.means.prices,
-                concurrency=self.means.concurrency,
+                prices=self.services.prices,
+                concurrency=self.services.concurrency,
             )
         finally:
             await source.aclose()

@@ -44,13 +44,13 @@ class RecordedFirst:
     beyond: LiveSource
 
     async def complete(self, request: CompletionRequest) -> Completion:
-        return self.recording.take(request) or await self.beyond.complete(request)
+        return self.recording.lookup(request) or await self.beyond.complete(request)
 
     async def aclose(self) -> None:
         await self.beyond.aclose()
 
 
-def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
+def record_cache(mode: Mode, suite: Suite, session: RerecordSession) -> str | None:
     """The cache seed of a mode; modes that re-record everything use a new seed, kept so that a killed run can resume.
 
     Raises:
@@ -60,10 +60,10 @@ def record_cache(mode: Mode, suite: Suite, anew: RerecordSession) -> str | None:
         case Mode.RECORD_MISSING:
             return str(suite.seed)
         case Mode.RECORD_ALL:
-            return anew.begin()
+            return session.begin()
         case Mode.LIVE:
             with suppress(RecordingError):  # go on without a cache
-                return anew.begin()
+                return session.begin()
             return None
         case _:
             return None

@@ -314,7 +314,7 @@ def test_a_filtered_prompt_is_n_refusals(live: Live, tmp_path: Path) -> None:
     assert completion.usage.estimated
     assert completion.usage.prompt_tokens >= prompt_tokens(request().body["messages"]) - 2
     Recording.write(tmp_path / "r.json", completion.exchanges)
-    replayed = Recording.load(tmp_path / "r.json").take(request(n=3))
+    replayed = Recording.load(tmp_path / "r.json").lookup(request(n=3))
     assert replayed is not None
     assert (replayed.choices, replayed.usage) == (completion.choices, completion.usage)
 

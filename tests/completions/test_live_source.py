@@ -205,7 +205,7 @@ def test_equal_requests_at_once_are_paid_once(live: Live) -> None:
 
 def test_equal_rows_get_samples_of_their_own(live: Live, tmp_path: Path) -> None:
     """Draws of one request never share a sample: in any order of arrival, from the cache, and from a recording."""
-    asked = [replace(request(n=3), draw=draw) for draw in (2, 0, 1)]
+    asked = [replace(request(n=3), sample_index=sample_index) for sample_index in (2, 0, 1)]
     with LLMServer(answer=numbered) as server:
         third, first, second = live.run(live.source(server), *asked)
         again = live.run(live.source(server), *reversed(asked))
@@ -215,7 +215,7 @@ def test_equal_rows_get_samples_of_their_own(live: Live, tmp_path: Path) -> None
     path = tmp_path / "r.cassette.json"
     Recording.write(path, live.cache().get(request().key))
     recording = Recording.load(path)
-    assert [texts(recording.take(one)) for one in asked] == [texts(third), texts(first), texts(second)]
+    assert [texts(recording.lookup(one)) for one in asked] == [texts(third), texts(first), texts(second)]
 
 
 def test_without_a_cache_every_request_is_a_fresh_one(live: Live) -> None:
@@ -270,7 +270,7 @@ def test_a_recording_counts_as_the_live_run_did(live: Live, tmp_path: Path, answ
     with LLMServer(answer=answer, usage="llama.cpp") as server:
         [completion] = live.run(live.source(server), request(1, n))
     Recording.write(tmp_path / "s.cassette.json", completion.exchanges)
-    replayed = Recording.load(tmp_path / "s.cassette.json").take(request(1, n))
+    replayed = Recording.load(tmp_path / "s.cassette.json").lookup(request(1, n))
     assert replayed is not None
     assert replayed.usage == completion.usage
     assert replayed.usage.completion_tokens == n * tokens(answer)

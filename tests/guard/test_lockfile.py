@@ -269,11 +269,11 @@ def test_a_huge_file_is_refused_unread(path: Path) -> None:
 
 def test_a_directory_in_its_place_is_named(tmp_path: Path) -> None:
     """What cannot be read or written is a LockError with the system's reason."""
-    place = tmp_path / "algebra.lock.yaml"
-    place.mkdir()
-    assert "cannot be read" in refused(place)
+    path = tmp_path / "algebra.lock.yaml"
+    path.mkdir()
+    assert "cannot be read" in refused(path)
     with pytest.raises(LockError, match="cannot be written"):
-        LOCK.write(place)
+        LOCK.write(path)
 
 
 names = st.text(max_size=12)

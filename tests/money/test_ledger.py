@@ -319,9 +319,9 @@ def test_a_reservation_that_nobody_settled_cost_all_of_it() -> None:
 def test_what_is_left_is_reserved_to_the_last_cent() -> None:
     """Just the limit fits, a cent more does not, and nothing is taken where it does not."""
     ledger = Ledger(ONE)
-    assert not ledger.take(Decimal("1.01"))
+    assert not ledger.try_reserve(Decimal("1.01"))
     assert ledger.reserved == 0
-    assert ledger.take(ONE)
+    assert ledger.try_reserve(ONE)
     assert (ledger.left, ledger.fits(Decimal(0)), ledger.fits(Decimal("0.01"))) == (0, True, False)
 
 

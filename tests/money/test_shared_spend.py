@@ -45,7 +45,7 @@ def test_what_one_spends_the_other_has_no_more(pair: tuple[Ledger, Ledger]) -> N
 def test_what_one_keeps_the_other_may_spend_only_where_it_must(pair: tuple[Ledger, Ledger]) -> None:
     """A search looks at what is free; a request that is due is not refused. A dead process keeps nothing."""
     first, second = pair
-    first.keep(Decimal("0.3"))
+    first.set_aside(Decimal("0.3"))
     assert (second.left, second.free, first.free) == (ONE, Decimal("0.7"), ONE)
     held = first.reserve_now(Decimal("0.5"))
     assert second.free == Decimal("0.2")
@@ -56,8 +56,8 @@ def test_what_one_keeps_the_other_may_spend_only_where_it_must(pair: tuple[Ledge
     assert second.shared is not None
     SharedSpend(second.shared.path, "controller").bury("gw0")
     assert second.free == second.left
-    first.keep(Decimal("0.3"))
-    first.keep()
+    first.set_aside(Decimal("0.3"))
+    first.set_aside()
     assert second.free == second.left
 
 
@@ -93,9 +93,9 @@ def test_the_quicker_one_gets_it(pair: tuple[Ledger, Ledger], monkeypatch: pytes
     assert first.fits(ONE)
     held = second.reserve_now(Decimal("0.5"))
     monkeypatch.setattr(Ledger, "fits", lambda *_: True)  # what it saw a moment ago
-    assert not first.take(ONE)
+    assert not first.try_reserve(ONE)
     assert (first.reserved, held.amount) == (0, Decimal("0.5"))
-    assert first.take(Decimal("0.5"))
+    assert first.try_reserve(Decimal("0.5"))
 
 
 def test_a_wait_can_be_cancelled(pair: tuple[Ledger, Ledger]) -> None:

@@ -265,23 +265,23 @@ def test_a_cache_that_is_not_ours_is_set_aside_and_told(tuned: Project, kind: st
     """Whatever stands in the cache's place: the run goes on with a new one, and its summary says where the old one is."""
     import sqlite3
 
-    place = tuned.pytester.path / ".llmtune" / "cache"
+    folder = tuned.pytester.path / ".llmtune" / "cache"
     if kind == "later":
-        with (place / "cache.db").open("r+b") as file:
+        with (folder / "cache.db").open("r+b") as file:
             file.seek(60)
             file.write((7).to_bytes(4, "big"))
     else:
-        shutil.rmtree(place)
-        place.mkdir()
+        shutil.rmtree(folder)
+        folder.mkdir()
         if kind == "garbage":
-            (place / "cache.db").write_bytes(b"\x00garbage" * 999)
+            (folder / "cache.db").write_bytes(b"\x00garbage" * 999)
         else:
-            with sqlite3.connect(place / "cache.db") as database:
+            with sqlite3.connect(folder / "cache.db") as database:
                 database.execute("CREATE TABLE Cache (key TEXT)")
             database.close()
     result = tuned.run("--llm-record=all")
     result.assert_outcomes(passed=1)
-    (aside,) = place.parent.glob("cache.set-aside-*")
+    (aside,) = folder.parent.glob("cache.set-aside-*")
     assert f"was set aside as {aside.name}" in " ".join(result.stdout.str().split())
     said = {"garbage": "not written by", "foreign": "not written by", "later": "it has version 7"}
     assert said[kind] in " ".join(result.stdout.str().split())

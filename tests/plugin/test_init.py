@@ -179,12 +179,12 @@ def test_names_and_places(workspace: Workspace, arguments: list[str], written: l
 @pytest.mark.parametrize("ini", ["", "[pytest]\ntestpaths = checks\n"])
 def test_suites_go_where_tests_are(workspace: Workspace, ini: str) -> None:
     """Into ``tests`` or the first of ``testpaths``, so that plain pytest collects them."""
-    place = workspace.path / ("checks" if ini else "tests")
-    place.mkdir()
+    folder = workspace.path / ("checks" if ini else "tests")
+    folder.mkdir()
     (workspace.path / "pytest.ini").write_text(ini, encoding="utf-8")
     assert workspace.run("--llm-init", workspace.data(DATA["numbers"][0])).ret == 0
-    assert sorted(path.name for path in place.iterdir()) == ["test_things.py", "things.llmtune.yaml"]
-    assert "dataset: ../data/things.jsonl" in (place / "things.llmtune.yaml").read_text(encoding="utf-8")
+    assert sorted(path.name for path in folder.iterdir()) == ["test_things.py", "things.llmtune.yaml"]
+    assert "dataset: ../data/things.jsonl" in (folder / "things.llmtune.yaml").read_text(encoding="utf-8")
     workspace.run("--collect-only").stdout.fnmatch_lines(["*2 tests collected*"])
 
 

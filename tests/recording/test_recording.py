@@ -32,14 +32,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def texts(recording: Recording, question: str, n: int, **parameters: object) -> list[str] | None:
-    completion = recording.take(build(body_of(question, **parameters), n))
+    completion = recording.lookup(build(body_of(question, **parameters), n))
     return None if completion is None else [choice.text for choice in completion.choices]
 
 
 def test_what_was_written_is_taken(path: Path) -> None:
     """Answers come back in their order, with usage, model, finish reasons and latency as served."""
     Recording.write(path, [exchange("2+2?", "4", "four", latency=1.23456)])
-    completion = Recording.load(path).take(build(body_of("2+2?"), 2))
+    completion = Recording.load(path).lookup(build(body_of("2+2?"), 2))
     assert completion is not None
     assert [(choice.text, choice.finish_reason) for choice in completion.choices] == [("4", "stop"), ("four", "stop")]
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (11, 6)
@@ -83,7 +83,7 @@ def test_spelling_does_not_matter(path: Path) -> None:
     """Key order and the spelling of numbers are not part of a request."""
     Recording.write(path, [exchange("q", "a", temperature=1.0)])
     reordered = dict(reversed(body_of("q", temperature=1).items()))
-    assert Recording.load(path).take(build(reordered, 1)) is not None
+    assert Recording.load(path).lookup(build(reordered, 1)) is not None
 
 
 def test_another_route_is_not_taken(path: Path) -> None:
@@ -109,10 +109,14 @@ def test_holding_is_told_without_taking(path: Path, facts: bool) -> None:
         path.write_text(json.dumps({**data, "interactions": [i | {"llmtune": 7} for i in data["interactions"]]}))
     recording = Recording.load(path)
     request = build(body_of("q"), 1)
-    held = [recording.holds(build(body_of("q"), n)) for n in (1, 2, 3, 4)]
+    held = [recording.has(build(body_of("q"), n)) for n in (1, 2, 3, 4)]
     assert held == [True, True, True, False]
-    assert [recording.holds(replace(request, draw=draw)) for draw in (0, 2, 3)] == [True, True, False]
-    assert recording.holds(build(body_of("other"), 1)) is False
+    assert [recording.has(replace(request, sample_index=sample_index)) for sample_index in (0, 2, 3)] == [
+        True,
+        True,
+        False,
+    ]
+    assert recording.has(build(body_of("other"), 1)) is False
     assert len(recording.unused) == 2
 
 
@@ -235,7 +239,7 @@ def test_what_was_gathered_replays_draw_by_draw(path: Path) -> None:
     """Equal rows of a dataset get samples of their own: in a replay each gets its own again, whoever came first."""
     first, second = exchange("q", *"abcde"), exchange("q", *"fghij")
     other, gathered = exchange("r", "x"), Gathered()
-    one, two = build(body_of("q"), 4), replace(build(body_of("q"), 4), draw=1)
+    one, two = build(body_of("q"), 4), replace(build(body_of("q"), 4), sample_index=1)
     gathered.add(two, completion_of([first, second], 4, skip=4))
     gathered.add(build(body_of("r"), 1), completion_of([other], 1))
     gathered.add(one, completion_of([first], 4))
@@ -246,7 +250,7 @@ def test_what_was_gathered_replays_draw_by_draw(path: Path) -> None:
     Recording.write(path, gathered.exchanges)
     recording = Recording.load(path)
     for request, answers in ((one, "abcd"), (two, "efgh")):
-        completion = recording.take(request)
+        completion = recording.lookup(request)
         assert completion is not None
         assert "".join(choice.text for choice in completion.choices) == answers
     assert len(recording.unused) == 1
@@ -304,12 +308,12 @@ def test_looking_up_does_not_depend_on_size(path: Path) -> None:
 def test_equal_answers_of_equal_rows_are_all_kept(path: Path) -> None:
     """Two draws that were answered alike, in no time: two exchanges, not one."""
     gathered = Gathered()
-    for draw in (1, 0):
-        gathered.add(replace(build(body_of("q"), 1), draw=draw), completion_of([exchange("q", "a")], 1))
+    for sample_index in (1, 0):
+        gathered.add(replace(build(body_of("q"), 1), sample_index=sample_index), completion_of([exchange("q", "a")], 1))
     Recording.write(path, gathered.exchanges)
     recording = Recording.load(path)
     assert len(recording.interactions) == 2
-    assert recording.take(replace(build(body_of("q"), 1), draw=1)) is not None
+    assert recording.lookup(replace(build(body_of("q"), 1), sample_index=1)) is not None
 
 
 def test_much_is_gathered_on_disk(path: Path) -> None:

@@ -154,7 +154,7 @@ def test_hostile_bodies_are_only_text(path: Path) -> None:
     ):
         item["request"]["body"] = body
     path.write_text(json.dumps(data), encoding="utf-8")
-    assert Recording.load(path).take(build(body_of("q0"), 1)) is None
+    assert Recording.load(path).lookup(build(body_of("q0"), 1)) is None
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"choices": 3}', '{"choices": null}'])
@@ -164,9 +164,9 @@ def test_recorded_response_that_is_no_completion_is_named(path: Path, text: str)
     data["interactions"][1]["response"]["body"]["string"] = text
     path.write_text(json.dumps(data), encoding="utf-8")
     recording = Recording.load(path)
-    assert recording.take(build(body_of("q0"), 1)) is not None
+    assert recording.lookup(build(body_of("q0"), 1)) is not None
     with pytest.raises(RecordingError, match="interaction 2 is corrupt"):
-        recording.take(build(body_of("q1"), 1))
+        recording.lookup(build(body_of("q1"), 1))
 
 
 def test_too_large_a_file_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_checkouts_of_windows_are_read(path: Path, change: bytes) -> None:
     """core.autocrlf and byte order marks change nothing."""
     data = path.read_bytes()
     path.write_bytes(b"\xef\xbb\xbf" + data if change == b"bom" else data.replace(b"\n", change))
-    assert Recording.load(path).take(build(body_of("q1"), 1)) is not None
+    assert Recording.load(path).lookup(build(body_of("q1"), 1)) is not None
 
 
 def test_another_layout_is_read(path: Path) -> None:
@@ -189,7 +189,7 @@ def test_another_layout_is_read(path: Path) -> None:
     for item in data["interactions"]:
         item.pop("llmtune")
     path.write_text(json.dumps(data, indent=4), encoding="utf-8")
-    completion = Recording.load(path).take(build(body_of("q2"), 1))
+    completion = Recording.load(path).lookup(build(body_of("q2"), 1))
     assert completion is not None
     assert completion.latency == 0
 
@@ -204,7 +204,7 @@ def test_no_bytes_make_any_other_error(tmp_path_factory: pytest.TempPathFactory,
     lines[place:place] = [data]
     path.write_bytes(b"\n".join(lines))
     try:
-        Recording.load(path).take(build(body_of("q0"), 1))
+        Recording.load(path).lookup(build(body_of("q0"), 1))
     except RecordingError as error:
         assert str(path) in str(error)  # noqa: PT017
 

@@ -48,7 +48,7 @@ def write(path: Path, rows: int = ROWS, layout: Layout = SMALL, changed: Mapping
 
 def said(recording: Recording, number: int) -> str | None:
     """The recorded answer to one question."""
-    completion = recording.take(build(body_of(f"question {number}"), 1))
+    completion = recording.lookup(build(body_of(f"question {number}"), 1))
     return None if completion is None else completion.choices[0].text
 
 

@@ -105,6 +105,6 @@ def test_a_cassette_of_stock_vcrpy_is_read(tmp_path: Path, compressed: bool) -> 
         openai.OpenAI(api_key="any", base_url=server.base_url) as stock_client,
     ):
         stock_client.chat.completions.create(**body_of("2+2?"), n=2)  # type: ignore[call-overload]
-    completion = Recording.load(path).take(build(body_of("2+2?"), 2))
+    completion = Recording.load(path).lookup(build(body_of("2+2?"), 2))
     assert completion is not None
     assert [choice.text for choice in completion.choices] == ["4", "five"]

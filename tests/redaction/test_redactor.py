@@ -363,9 +363,9 @@ def test_looking_up_redacts_too(tmp_path: Path) -> None:
     Recording.write(path, [exchange(f"call 555-1234 with {SECRET}", "a")], own)
     assert "555-1234" not in path.read_text(encoding="utf-8")
     request = build(body_of(f"call 555-1234 with {SECRET}"), 1)
-    assert Recording.load(path, own).take(request) is not None
-    assert Recording.load(path).take(request) is None
-    assert Recording.load(path, own).take(build(body_of("something else"), 1)) is None
+    assert Recording.load(path, own).lookup(request) is not None
+    assert Recording.load(path).lookup(request) is None
+    assert Recording.load(path, own).lookup(build(body_of("something else"), 1)) is None
 
 
 def test_what_is_left_stops_the_writing(tmp_path: Path) -> None:

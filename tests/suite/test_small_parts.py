@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune._util.text import InvalidError, listed, meant, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.keys import check_name
@@ -126,7 +126,7 @@ def test_checked_names_are_stable(name: str) -> None:
 )
 def test_did_you_mean(word: Any, valid: list[str], hint: str) -> None:
     """The nearest word; two letters in each other's place beat a lost letter."""
-    assert meant(word, valid) == hint
+    assert did_you_mean(word, valid) == hint
 
 
 def test_values_in_messages() -> None:

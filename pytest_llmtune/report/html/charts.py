@@ -154,10 +154,10 @@ def _bound(axis: str, value: float, text: str, most: float) -> Figure:
         f"{other}ref": "paper",
     }
     corner = {"x": {"y": 1, "xanchor": "right"}, "y": {"x": 0, "xanchor": "left"}}[axis]  # where points are rare
-    place = {axis: value, f"{other}ref": "paper", "yanchor": "bottom", "showarrow": False} | corner
+    anchor = {axis: value, f"{other}ref": "paper", "yanchor": "bottom", "showarrow": False} | corner
     return {
         "shapes": [line | {"line": {"dash": "dash", "width": 1, "color": "--bad"}}],
-        "annotations": [place | {"text": text, "font": {"size": 11, "color": "--bad"}}],
+        "annotations": [anchor | {"text": text, "font": {"size": 11, "color": "--bad"}}],
     }
 
 

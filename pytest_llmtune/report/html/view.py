@@ -118,10 +118,10 @@ def tiles(report: SuiteReport) -> Iterator[Tile]:
         )
         yield _tile("cost per instance", dollars(evaluation.inference_cost, 3), allowed)
         counts = Counter(outcome(result, report.criteria) for result in evaluation.results)
-        told = ", ".join(
+        by_outcome = ", ".join(
             f"{count} {name}" for name in ("right", "wrong", "refused", "unknown") if (count := counts[name])
         )
-        yield _tile("examples", f"{len(evaluation.results):,}", told)
+        yield _tile("examples", f"{len(evaluation.results):,}", by_outcome)
     if report.study is not None:
         trials = counted(len(report.study.trials), "trial")
         yield _tile("search", dollars(report.study.spent, 3), f"spent on {trials}")
@@ -312,9 +312,9 @@ def first_difference(result: ExampleResult, before: LockedExample | None) -> str
     if before is None or not before.calls or not result.runs:
         return ""
     now = [call.digest for call in result.runs[0].calls]
-    place = next((place for place, (a, b) in enumerate(zip(now, before.calls, strict=False)) if a != b), None)
-    if place is not None:
-        return f"call {place + 1} of run 1 is the first that differs from the baseline's"
+    index = next((index for index, (a, b) in enumerate(zip(now, before.calls, strict=False)) if a != b), None)
+    if index is not None:
+        return f"call {index + 1} of run 1 is the first that differs from the baseline's"
     if len(now) != len(before.calls):
         return f"run 1 makes {counted(len(now), 'call')}, in the baseline {len(before.calls)}"
     return "the calls of run 1 are those of the baseline: what the app makes of them changed"
@@ -430,8 +430,8 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
             if figure:
                 score, sure = _measured(figure)
                 yield name, f"{score} (95 % interval {sure})" if sure else score
-        for place, point in enumerate(study.front, 1):
-            yield f"front, --llm-choose={place}", point.label
+        for index, point in enumerate(study.front, 1):
+            yield f"front, --llm-choose={index}", point.label
         if study.note:
             yield "note on the search", study.note
     if lock:

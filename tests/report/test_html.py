@@ -185,6 +185,13 @@ def test_columns_sort_both_ways(page: Browser) -> None:
     assert header.find_element("xpath", "..").get_attribute("aria-sort") is None
 
 
+def test_what_changed_says_how_many_rows_it_leaves_out(page: Browser) -> None:
+    """Five of ten lost rows are shown above the table, and the others are counted."""
+    box = page.one(".changed").text
+    assert box.count("row ") == 5
+    assert "... and 5 more lost: see Examples below" in box
+
+
 def test_pages_turn(page: Browser) -> None:
     """250 examples are three pages; the buttons end where the pages do."""
     page.one("#examples-0 option[value=all]").click()
@@ -308,6 +315,24 @@ for (const element of document.querySelectorAll(all)) {
 }
 return worst;
 """
+
+
+def test_paper_is_white_and_shows_everything(whole_page: Browser) -> None:
+    """Printed from a dark screen: details open, charts in dark ink, nothing to click; the page is restored afterwards."""
+    whole_page.emulate(1280, 900, dark=True)
+    ink = "return getComputedStyle(document.querySelector('.chart .xtitle')).fill"
+    whole_page.run("dispatchEvent(new Event('beforeprint'))")
+    whole_page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert whole_page.run(ink) == "rgb(31, 35, 40)"
+    assert whole_page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert whole_page.all("details:not([open])") == []
+    assert not any(button.is_displayed() for button in whole_page.all("main button:not(thead button)"))
+    whole_page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    whole_page.emulate(1280, 900, dark=True)
+    whole_page.run("dispatchEvent(new Event('afterprint'))")
+    assert whole_page.run(ink) == "rgb(232, 237, 243)"
+    assert whole_page.all("details[open]") == []
+    whole_page.emulate(1280, 900)
 
 
 @pytest.mark.parametrize("dark", [False, True])

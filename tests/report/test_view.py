@@ -162,7 +162,7 @@ def test_a_failure_says_what_changed() -> None:
     assert changed["configuration"] == ["-n: 1", "+n: 3"]
     assert changed["prompt"] == [" {q}", "-One word.", "+Briefly."]
     rows = changed["rows: 7 lost, 0 gained"]
-    assert len(rows) == 15
+    assert (len(rows), rows[-1]) == (16, " ... and 2 more lost: see Examples below")
     assert rows[1:3] == ["-  42", "+  7"]
     stale = suite(report(None, stale=[Stale("the prompt changed", "--llm-record=missing", "-a\n+b")]))
     assert stale["changed"] == [("the prompt changed", ["-a", "+b"])]

@@ -262,6 +262,7 @@ def _changed(report: SuiteReport) -> Iterator[tuple[str, list[str]]]:
             old, new = (_plain(side.get(name, ""))[:_FACT].splitlines() for side in (before, now))
             yield name, [clean(line[0] + line[2:]) for line in ndiff(old, new) if not line.startswith("?")]
     if lost := [flip for flip in verdict.flips if flip.direction == "lost"]:
+        hidden = len(lost) - _SHOWN_ROWS
         yield (
             f"rows: {len(lost)} lost, {len(verdict.flips) - len(lost)} gained",
             [
@@ -273,7 +274,8 @@ def _changed(report: SuiteReport) -> Iterator[tuple[str, list[str]]]:
                     f"-  {one_line(flip.before.voted_answer or 'no answer', 120)}",
                     f"+  {one_line(flip.now.voted_answer or 'no answer', 120)}",
                 )
-            ],
+            ]
+            + ([f" ... and {hidden} more lost: see Examples below"] if hidden > 0 else []),
         )
 
 

@@ -236,7 +236,7 @@
     return value;
   }
 
-  function draw(place) {
+  function draw(place, size) {
     const style = getComputedStyle(document.documentElement);
     const figure = painted(JSON.parse(document.getElementById(place.dataset.figure).textContent), style);
     const colors = painted({ color: "--text", line: "--line" }, style);
@@ -250,6 +250,7 @@
       hoverlabel: { align: "left" },
       dragmode: false,
       ...figure.layout,
+      ...size,
       xaxis: { ...axis, nticks: place.clientWidth < 500 ? 5 : 8, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },
     };
@@ -257,8 +258,8 @@
     Plotly.react(place, figure.data, layout, { responsive: true, displayModeBar: false });
   }
 
-  function drawAll() {
-    if (typeof Plotly !== "undefined") document.querySelectorAll("[data-figure]").forEach(draw);
+  function drawAll(size = {}) {
+    if (typeof Plotly !== "undefined") document.querySelectorAll("[data-figure]").forEach((place) => draw(place, size));
   }
 
   document.querySelectorAll(".examples").forEach((root) => new Examples(root));
@@ -268,7 +269,16 @@
   const reachable = (root) => root.querySelectorAll("pre").forEach((pre) => pre.scrollHeight > pre.clientHeight && (pre.tabIndex = 0));
   reachable(document);
   document.addEventListener("toggle", (event) => reachable(event.target), true);
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+  // on paper everything is open, and charts are as wide as two of a row; afterwards the page is as it was
+  let opened = [];
+  function printing(on) {
+    document.documentElement.classList.toggle("printing", on);
+    if (on) opened = [...document.querySelectorAll("details:not([open])")];
+    for (const one of opened) one.open = on;
+    drawAll(on ? { width: 320, height: 300 } : {});
+  }
+  addEventListener("beforeprint", () => printing(true));
+  addEventListener("afterprint", () => printing(false));
   drawAll();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
 })();

@@ -127,7 +127,7 @@ def replayed(rows: int, task: Any = handle) -> float:
             source = TaskSource(None, tariff, Redactor(), recording)  # type: ignore[arg-type]  # no judge is asked
             source.inner = _Nobody()
             started = time.process_time()
-            misses = await replay_misses(source, [config.asked(example) for example in declared.load().test], 32)
+            misses = await replay_misses(source, [config.request_for(example) for example in declared.load().test], 32)
             seconds = time.process_time() - started
         if misses:
             sys.exit(f"missing: {next(iter(misses.values())).detail}")

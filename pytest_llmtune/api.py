@@ -53,12 +53,12 @@ def usage() -> dict[str, ModelUsage]:
 
 
 @contextmanager
-def _counted(asked: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]:
+def _counted(by_model: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]:
     """Whatever becomes of it, what was asked counts."""
     try:
         yield
     finally:
-        for model, billed in asked().items():
+        for model, billed in by_model().items():
             _USED.bill(model, billed)
 
 

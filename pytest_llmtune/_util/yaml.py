@@ -193,7 +193,7 @@ class Document:
     data: Any
     line: int
     """From 1."""
-    places: Mapping[str, tuple[int, int]]
+    positions: Mapping[str, tuple[int, int]]
     """A value's path (``model[1].stop``) to the line and column, from 1, of its key (in a list, of the value)."""
 
 
@@ -221,17 +221,17 @@ def _read(text: str) -> Iterator[Document]:
         while loader.check_node():
             node = loader.get_node()
             if (count := count + 1) > _MAX_DOCUMENTS:
-                raise YamlError(f"more than the limit of {_MAX_DOCUMENTS:,} documents", *_place(node))
+                raise YamlError(f"more than the limit of {_MAX_DOCUMENTS:,} documents", *_position(node))
             _check_size(node)
-            places: dict[str, tuple[int, int]] = {}
-            data = _build(node, "", places, loader)
+            positions: dict[str, tuple[int, int]] = {}
+            data = _build(node, "", positions, loader)
             if data is not None:
-                yield Document(data, node.start_mark.line + 1, places)
+                yield Document(data, node.start_mark.line + 1, positions)
     finally:
         loader.dispose()
 
 
-def _place(node: yaml.Node) -> tuple[int, int]:
+def _position(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
@@ -244,9 +244,9 @@ def _check_size(root: yaml.Node) -> None:
 
     def size(node: yaml.Node, depth: int) -> int:
         if id(node) in open_nodes:
-            raise YamlError("an alias inside its own anchor", *_place(node))
+            raise YamlError("an alias inside its own anchor", *_position(node))
         if depth > _MAX_DEPTH:
-            raise YamlError("nested too deeply", *_place(node))
+            raise YamlError("nested too deeply", *_position(node))
         if id(node) not in sizes:
             if isinstance(node, yaml.MappingNode):
                 _refuse_twice(node)
@@ -256,32 +256,32 @@ def _check_size(root: yaml.Node) -> None:
             sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in children)
             open_nodes.remove(id(node))
         if sizes[id(node)] > _MAX_NODES:
-            raise YamlError(f"more than the limit of {_MAX_NODES:,} values, aliases counted", *_place(node))
+            raise YamlError(f"more than the limit of {_MAX_NODES:,} values, aliases counted", *_position(node))
         return sizes[id(node)]
 
     size(root, 0)
 
 
-def _build(node: yaml.Node, path: str, places: dict[str, tuple[int, int]], loader: Any) -> Any:
+def _build(node: yaml.Node, path: str, positions: dict[str, tuple[int, int]], loader: Any) -> Any:
     import yaml
 
-    places.setdefault(path, _place(node))
+    positions.setdefault(path, _position(node))
     if node.tag not in _TAGS:
-        raise YamlError(f"the tag {shown(node.tag)} is not allowed", *_place(node))
+        raise YamlError(f"the tag {shown(node.tag)} is not allowed", *_position(node))
     if isinstance(node, yaml.SequenceNode):
-        return [_build(item, f"{path}[{index}]", places, loader) for index, item in enumerate(node.value)]
+        return [_build(item, f"{path}[{index}]", positions, loader) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, places, loader)
+        return _mapping(node, path, positions, loader)
     return _scalar(node)
 
 
-def _mapping(node: yaml.MappingNode, path: str, places: dict[str, tuple[int, int]], loader: Any) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, path: str, positions: dict[str, tuple[int, int]], loader: Any) -> dict[str, Any]:
     loader.flatten_mapping(node)  # expands <<: merged keys come first, own keys override them
     data: dict[str, Any] = {}
     for key, value in node.value:
         inner = f"{path}.{key.value}".removeprefix(".")
-        places[inner] = _place(key)
-        data[key.value] = _build(value, inner, places, loader)
+        positions[inner] = _position(key)
+        data[key.value] = _build(value, inner, positions, loader)
     return data
 
 
@@ -289,9 +289,9 @@ def _refuse_twice(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key.value, str):
-            raise YamlError("a key is not a string", *_place(key))
+            raise YamlError("a key is not a string", *_position(key))
         if key.value in seen:
-            raise YamlError(f"duplicate key {shown(key.value)}", *_place(key))
+            raise YamlError(f"duplicate key {shown(key.value)}", *_position(key))
         seen.add(key.value)
 
 
@@ -303,7 +303,7 @@ def _scalar(node: yaml.Node) -> Any:
         if kind == "float":
             return float(text)
     except ValueError as error:  # more digits than Python reads; an explicit !!int before a string
-        raise YamlError(str(error), *_place(node)) from None
+        raise YamlError(str(error), *_position(node)) from None
     if kind == "bool":
         return text.lower() == "true"
     return None if kind == "null" else text

@@ -90,7 +90,7 @@ class _Post:
         def close(done: Reservation) -> None:
             self.tell(Closed(number, done.price, done.uncertain))
 
-        with closing_reservation(Reservation(amount, model=model, asked=amount), close) as reservation:
+        with closing_reservation(Reservation(amount, model=model, requested=amount), close) as reservation:
             yield reservation
 
     def tell(self, news: News) -> None:

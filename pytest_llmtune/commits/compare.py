@@ -199,14 +199,14 @@ def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedEx
     old = {example.id: example for example in before.examples}
     pairs = [(old[example.id], example) for example in now.examples if example.id in old]
     known = {example.id for _, example in pairs}
-    asked: dict[str, list[LockedExample]] = {}
+    by_question: dict[str, list[LockedExample]] = {}
     for example in before.examples:
         if example.id not in known and example.asked:
-            asked.setdefault(example.asked, []).append(example)
+            by_question.setdefault(example.asked, []).append(example)
     relabelled = [
-        (asked[example.asked].pop(0), example)
+        (by_question[example.asked].pop(0), example)
         for example in now.examples
-        if example.id not in known and asked.get(example.asked)
+        if example.id not in known and by_question.get(example.asked)
     ]
     shared = len(pairs) + len(relabelled)
     return [*pairs, *relabelled], Rows(

@@ -88,22 +88,22 @@ class Billing:
     @property
     def ways_of_counting(self) -> dict[tuple[int, str], bool | None]:
         """The ways of counting known so far."""
-        return {place: found.result() for place, found in self._counting.items() if found.done()}
+        return {key: found.result() for key, found in self._counting.items() if found.done()}
 
     def recall(self, ways: Mapping[tuple[int, str], bool | None]) -> None:
         """Take over what another process found out."""
-        for place in ways.keys() - self._counting.keys():
-            self._counting[place] = asyncio.get_running_loop().create_future()
-            self._counting[place].set_result(ways[place])
+        for key in ways.keys() - self._counting.keys():
+            self._counting[key] = asyncio.get_running_loop().create_future()
+            self._counting[key].set_result(ways[key])
 
     async def _counts_one(self, channel: KeyChannel, model: str, exchange: Exchange) -> tuple[bool | None, Decimal]:
         """The server's way of counting; the first suspicious response probes it, others wait."""
-        place = channel.order, model
-        if place in self._counting:
-            return await asyncio.shield(self._counting[place]), _FREE  # a cancelled waiter must not cancel others
+        key = channel.order, model
+        if key in self._counting:
+            return await asyncio.shield(self._counting[key]), _FREE  # a cancelled waiter must not cancel others
         if not suspicious(exchange):
             return None, _FREE
-        found = self._counting[place] = asyncio.get_running_loop().create_future()
+        found = self._counting[key] = asyncio.get_running_loop().create_future()
         one, cost = None, _FREE
         try:
             one, cost = (True, _FREE) if proven(exchange) else await self._probe(channel, exchange.request)

@@ -196,11 +196,11 @@ def refused_parameter(message: str, sent: Collection[str]) -> tuple[str, float |
     if (refusal := _REFUSAL.search(message)) is None:
         return None
     said = message[refusal.end() :]
-    places = {name: match.start() for name in sent if (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said))}
-    if not places:
+    positions = {name: match.start() for name in sent if (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said))}
+    if not positions:
         return None
     both = re.search(r"\b(?:both|together|mutually exclusive)\b", said, re.IGNORECASE)
-    name = (max if both else min)(places, key=lambda each: places[each])
+    name = (max if both else min)(positions, key=lambda each: positions[each])
     most = _MOST.search(said)
     return name, None if both or most is None else float(most[1])
 

@@ -340,7 +340,7 @@ class HttpRequester:
         if reservation.billed(cost):
             self.account.note(
                 f"{channel.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} instead of at "
-                f"most ${reservation.asked:.6f}): later requests reserve accordingly"
+                f"most ${reservation.requested:.6f}): later requests reserve accordingly"
             )
 
     async def _received(
@@ -412,19 +412,19 @@ class HttpRequester:
         return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
 
     def _limit(self, channel: KeyChannel, request: CompletionRequest) -> int | None:
-        known = self._largest.get(_place(channel, request))
+        known = self._largest.get(_size_key(channel, request))
         return min((most for most in (known, channel.endpoint.max_n) if most), default=None)
 
     def _learn(self, channel: KeyChannel, job: Attempts, limit: int) -> None:
         """Remember the largest n."""
-        place = _place(channel, job.request)
-        self._largest[place] = min(limit, self._largest.get(place, limit))
+        key = _size_key(channel, job.request)
+        self._largest[key] = min(limit, self._largest.get(key, limit))
         self.account.note(
-            f"{channel.endpoint.label} gives at most {self._largest[place]} answers per request for {job.model}"
+            f"{channel.endpoint.label} gives at most {self._largest[key]} answers per request for {job.model}"
         )
 
 
-def _place(channel: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
+def _size_key(channel: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
     """Key of a limit of n; some servers accept n > 1 only when sampling."""
     return channel.order, str(request.body.get("model")), request.body.get("temperature") == 0
 

@@ -77,22 +77,22 @@ class AdaptiveLimiter:
             self._admit()
 
     async def _wait(self) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            await place
+            await turn
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():  # admitted at the same moment
+            if turn.done() and not turn.cancelled():  # admitted at the same moment
                 self.inside -= 1
                 self._admit()
             raise
 
     def _admit(self) -> None:
         while self._waiting and self.inside < int(self.allowed):
-            place = self._waiting.popleft()
-            if not place.done():
+            turn = self._waiting.popleft()
+            if not turn.done():
                 self.inside += 1
-                place.set_result(None)
+                turn.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +106,7 @@ class RateLimiter:
         """Seconds that the next caller has to wait."""
         return max(0.0, self._next - time.monotonic())
 
-    async def take(self, amount: float = 1.0) -> None:
+    async def acquire(self, amount: float = 1.0) -> None:
         """Wait until ``amount`` more units are allowed."""
         now = time.monotonic()
         start = max(now, self._next)
@@ -221,7 +221,7 @@ class KeyChannel:
         """Wait before opening another connection, if there are more concurrent requests than ever."""
         if self.batching is None and self.opened < self.gate.inside:
             self.opened += 1
-            await self.opening.take()
+            await self.opening.acquire()
 
     @property
     def pace(self) -> float:
@@ -231,9 +231,9 @@ class KeyChannel:
     async def keep_pace(self, tokens: int) -> None:
         """Wait for the endpoint's rate limits."""
         if self.requests is not None:
-            await self.requests.take()
+            await self.requests.acquire()
         if self.tokens is not None:
-            await self.tokens.take(tokens)
+            await self.tokens.acquire(tokens)
 
     def slow_down(self, sent: float, failure: Failure, pause: float) -> None:
         """Handle a 429 for a request ``sent`` at that time: rest as requested, and reduce concurrency.
@@ -242,8 +242,8 @@ class KeyChannel:
         """
         self.strikes += self.gate.shrink(sent)
         least = pause if self.strikes > _BELIEVED else 0.0
-        asked = failure.retry_after
-        self.rest(backoff(max(1, self.strikes), pause) if asked is None else max(asked, least), failure)
+        retry_after = failure.retry_after
+        self.rest(backoff(max(1, self.strikes), pause) if retry_after is None else max(retry_after, least), failure)
 
     def succeeded(self) -> None:
         self.strikes = 0
@@ -251,7 +251,7 @@ class KeyChannel:
         self.doubts.clear()
         self.gate.grow()
 
-    def doubted(self, place: str | None, failure: Failure, request: str, sent: float) -> bool:
+    def doubted(self, model: str | None, failure: Failure, request: str, sent: float) -> bool:
         """Whether a refusal may be specific to one request: a firewall's page for a row's text, one 404, one quota error.
 
         Then the next request goes alone. Where that is another one and is refused too, the channel is of no use; so it is
@@ -264,12 +264,12 @@ class KeyChannel:
         """
         if not self.works and not failure.odd:
             return False
-        if place not in self.doubts:
-            self.doubts[place] = time.monotonic(), request
+        if model not in self.doubts:
+            self.doubts[model] = time.monotonic(), request
             for canary in self.canaries.values():
                 canary.landed = self.batching is not None
             return True
-        since, first = self.doubts[place]
+        since, first = self.doubts[model]
         return sent < since or (request == first and (self.works or failure.kind is not Kind.NO_QUOTA))
 
     def hopeless(self, failure: Failure, seconds: float) -> bool:

@@ -277,11 +277,11 @@ def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None, max_byte
         left -= len(content)
         if note := delimiter_note(content[:_HEAD], file.shown):
             notes.append(note)
-        for place, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes):
+        for where, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes):
             memory -= weight_of(row)
             if memory < 0:
-                raise too_large(place, _SWELLS * max_bytes)
-            yield place, row
+                raise too_large(where, _SWELLS * max_bytes)
+            yield where, row
 
 
 def _called(function: Callable[[], Any]) -> Any:
@@ -320,10 +320,10 @@ def _numbered(data: Iterable[Any], label: str) -> Raw:
 
 def _clean_rows(raw: Raw, label: str) -> list[dict[str, Any]]:
     everything: list[dict[str, Any]] = []
-    for place, row in raw:
+    for where, row in raw:
         if len(everything) >= MAX_ROWS:
             raise SuiteError(f"{label}: more than the limit of {MAX_ROWS:,} rows")
-        everything.append(clean_row(row, place))
+        everything.append(clean_row(row, where))
     if not everything:
         raise SuiteError(f"{label} holds no row")
     return everything
@@ -339,8 +339,8 @@ def _filtered(
 
 
 def _compiled(where: str, there: Sequence[str]) -> Condition:
-    condition, asked = compile_condition(where)
-    missing = sorted(asked - set(there))
+    condition, names = compile_condition(where)
+    missing = sorted(names - set(there))
     if missing:
         raise SuiteError(
             f"where={where!r} names {missing[0]!r}{did_you_mean(missing[0], there)}, but the columns are {listed(there)}"

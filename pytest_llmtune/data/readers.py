@@ -76,22 +76,22 @@ def _text(content: bytes, name: str) -> str:
         ) from None
 
 
-def too_large(place: str, most: int) -> SuiteError:
+def too_large(where: str, most: int) -> SuiteError:
     """The error for data that take more than ``most`` bytes of memory."""
     return SuiteError(
-        f"{place}: unpacks to more than the limit of {most:,} bytes of memory; to allow more: --llm-max-data=MB (default 50)"
+        f"{where}: unpacks to more than the limit of {most:,} bytes of memory; to allow more: --llm-max-data=MB (default 50)"
     )
 
 
-def _parse_json(text: str, place: str, most: int) -> Any:
+def _parse_json(text: str, where: str, most: int) -> Any:
     if json_weight(text) > most:
-        raise too_large(place, most)
+        raise too_large(where, most)
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise SuiteError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
+        raise SuiteError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{place}: not usable JSON: {error}") from None
+        raise SuiteError(f"{where}: not usable JSON: {error}") from None
 
 
 def _finite(text: str) -> float:
@@ -116,8 +116,8 @@ def _jsonl(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST
     # split at \n only: JSON strings may contain U+2028 and other line separators
     for number, line in enumerate(_text(content, name).split("\n"), 1):
         if line.strip():
-            place = f"{name}:{number}"
-            yield place, _parse_json(line, place, most)
+            where = f"{name}:{number}"
+            yield where, _parse_json(line, where, most)
 
 
 def _json(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
@@ -264,19 +264,19 @@ def _records(
         twice = sorted({column for column in named if named.count(column) > 1})
         raise SuiteError(f"{name}: the header names {listed(twice)} twice")
     for number, cells in lines:
-        place = f"{name}:{number}"
+        where = f"{name}:{number}"
         for cell, column in zip(cells[len(header) :] or [], [""] * len(cells), strict=False):
-            _refuse_unnamed(cell, column, place, header)
+            _refuse_unnamed(cell, column, where, header)
         for cell, column in zip(cells, header, strict=False):
-            _refuse_unnamed(cell, column, place, header)
+            _refuse_unnamed(cell, column, where, header)
         padded = [cell if cell.strip() else None for cell in cells] + [None] * len(header)
-        yield place, {column: cell for column, cell in zip(header, padded, strict=False) if column}
+        yield where, {column: cell for column, cell in zip(header, padded, strict=False) if column}
 
 
-def _refuse_unnamed(cell: str, column: str, place: str, header: Sequence[str]) -> None:
+def _refuse_unnamed(cell: str, column: str, where: str, header: Sequence[str]) -> None:
     """Refuse a value in an unnamed column; an empty unnamed column is a spreadsheet's leftover."""
     if not column and cell.strip():
-        raise SuiteError(f"{place}: the cell {shown(cell, 40)} is in no named column; the header is {listed(header)}")
+        raise SuiteError(f"{where}: the cell {shown(cell, 40)} is in no named column; the header is {listed(header)}")
 
 
 def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:

@@ -47,7 +47,7 @@ def split(
     shuffle: bool = True,
     seed: int = 0,
     stratify: str | None = None,
-    asked: Iterable[str] = (),
+    prompt_columns: Iterable[str] = (),
     duplicates: Literal["refuse", "drop", "allow"] = "refuse",
 ) -> Split:
     """Split a dataset into tuning and test rows.
@@ -65,7 +65,7 @@ def split(
     Raises:
         SuiteError: duplicates on both sides, an unknown stratum column, an unsupported combination.
     """
-    identity = _identities(dataset.examples, tuple(asked))
+    identity = _identities(dataset.examples, tuple(prompt_columns))
     examples = _distinct(dataset.examples, identity) if duplicates == "drop" else dataset.examples
     ordered = sorted(examples, key=lambda e: (_hash(seed, identity[e.id]), e.id)) if shuffle else list(examples)
     if stratify is not None and stratify not in dataset.columns:
@@ -79,15 +79,15 @@ def split(
     test = rest if test_size is None else _first(rest, test_size, stratify)[0]
     if duplicates == "refuse":
         _refuse_leaks(tune, test, identity)
-    rank = {example.id: place for place, example in enumerate(ordered)}
+    rank = {example.id: position for position, example in enumerate(ordered)}
     tuned, tested = (tuple(sorted(part, key=lambda e: rank[e.id])) for part in (tune, test))
     doubled = len(dataset.examples) - len(examples)
     return Split(tuned, tested or tuned, not tested, replace(dataset, examples=tuple(examples)), doubled)
 
 
-def _identities(examples: Iterable[Example], asked: Sequence[str]) -> Identity:
+def _identities(examples: Iterable[Example], prompt_columns: Sequence[str]) -> Identity:
     def identity(example: Example) -> str:
-        return digest({name: example.row.get(name) for name in asked} if asked else example.row)
+        return digest({name: example.row.get(name) for name in prompt_columns} if prompt_columns else example.row)
 
     return {example.id: identity(example) for example in examples}
 
@@ -166,8 +166,8 @@ def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, st
         start = _hash(seed, "start", name)
         for block in range(math.ceil(len(members) / size)):
             share = math.floor((block + 1) * size * fraction + start) - math.floor(block * size * fraction + start)
-            places = sorted(range(size), key=lambda place: _hash(seed, "place", name, block, place))[:share]
-            side |= {members[block * size + place] for place in places if block * size + place < len(members)}
+            indices = sorted(range(size), key=lambda index: _hash(seed, "place", name, block, index))[:share]
+            side |= {members[block * size + index] for index in indices if block * size + index < len(members)}
     return side
 
 

@@ -101,10 +101,10 @@ def _elect(readable: Sequence[Answer], groups: Sequence[Sequence[Answer]], vote:
     if vote == "equivalence":
         return groups[0][0]
     texts = [answer.text for answer in readable]
-    place = _medoid(texts) if vote == "medoid" else vote(texts)
-    if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(texts):
-        raise SuiteError(f"the vote function returned {place!r}; expected a position from 0 to {len(texts) - 1}")
-    return readable[place]
+    index = _medoid(texts) if vote == "medoid" else vote(texts)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(texts):
+        raise SuiteError(f"the vote function returned {index!r}; expected a position from 0 to {len(texts) - 1}")
+    return readable[index]
 
 
 def _medoid(texts: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ def _medoid(texts: Sequence[str]) -> int:
             likeness = 2 * shared / (sizes[i] + sizes[j]) if shared else 0.0
             totals[i] += likeness
             totals[j] += likeness
-    return max(range(len(texts)), key=lambda place: (round(totals[place], 9), -place))
+    return max(range(len(texts)), key=lambda index: (round(totals[index], 9), -index))
 
 
 JUDGED, LABELLED = "judged_pass", "labelled_pass"

@@ -188,10 +188,10 @@ class CompositeGrader(Grader):
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
         """None if unknown for one of them."""
         found: set[str] = set()
-        for place, grader in enumerate(self.graders):
+        for index, grader in enumerate(self.graders):
             if (names := grader.metric_names(rows)) is None:
                 return None
-            found |= {f"{grader.name}_{name}" if place else name for name in names}
+            found |= {f"{grader.name}_{name}" if index else name for name in names}
         return frozenset(found)
 
     def reference(self, row: Row) -> str:

@@ -78,11 +78,11 @@ def _is_aside(value: Any) -> bool:
 
 def _embedded(text: str) -> Iterator[Any]:
     """The outermost objects and arrays of a text; NOTHING at the end if the text ends inside one."""
-    place, starts = 0, 0
-    while (match := _OPENING.search(text, place)) and starts < _MOST_STARTS:
+    position, starts = 0, 0
+    while (match := _OPENING.search(text, position)) and starts < _MOST_STARTS:
         starts += 1
         try:
-            value, place = _DECODER.raw_decode(text, match.start())
+            value, position = _DECODER.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             end = _closing(text, match.start())
             if end < 0 and _BEGUN.match(text, match.start()):
@@ -90,16 +90,16 @@ def _embedded(text: str) -> Iterator[Any]:
                 return
             if end >= 0 and _BEGUN.match(text, match.start()):
                 yield NOTHING  # no JSON, and its parts are not the answer
-            place = end + 1 if end >= 0 else match.start() + 1
+            position = end + 1 if end >= 0 else match.start() + 1
         else:
             yield value
 
 
 def _closing(text: str, start: int) -> int:
     """Position at which the bracket at ``start`` closes, outside strings; -1 if it does not."""
-    depth, place = 0, start
-    while (match := _PIECE.search(text, place)) is not None:
-        place = match.end()
+    depth, position = 0, start
+    while (match := _PIECE.search(text, position)) is not None:
+        position = match.end()
         if match[0] in ("{", "["):
             depth += 1
         elif match[0] in ("}", "]"):

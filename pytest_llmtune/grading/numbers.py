@@ -187,13 +187,13 @@ def find(text: str) -> tuple[str, list[Number]]:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
     found = []
-    place = 0
-    while (match := _NUMBER.search(text, place)) is not None:
-        place = match.end()
+    position = 0
+    while (match := _NUMBER.search(text, position)) is not None:
+        position = match.end()
         if match.end() - match.start() > _LONGEST:
             found.append(Number(match.start(), match.end(), None))
             continue
-        number, place = _read(text, match)
+        number, position = _read(text, match)
         if number is not None:
             found.append(number)
     return text, found

@@ -73,12 +73,12 @@ def phrases(text: str, start: int = 0) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     rules = _ASCII if text.isascii() else _COMPILED
     for hint, pattern in [rule for rule in rules if rule[0] in low]:
-        place = low.find(hint, start)
-        while place >= 0:
-            match = pattern.match(text, place)
+        position = low.find(hint, start)
+        while position >= 0:
+            match = pattern.match(text, position)
             if match is not None:
                 found.append(match)
-            place = low.find(hint, place + len(hint))
+            position = low.find(hint, position + len(hint))
     return sorted(found, key=re.Match.end) if len(found) > 1 else found
 
 

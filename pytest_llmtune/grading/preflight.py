@@ -131,7 +131,7 @@ def _spread(examples: Sequence[Example], grader: Grader) -> Sequence[Example]:
     most = grader.probe_rows
     if len(examples) <= most:
         return examples
-    return [examples[place * len(examples) // most] for place in range(most)]
+    return [examples[index * len(examples) // most] for index in range(most)]
 
 
 def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], metric: str, mode: str) -> str:
@@ -162,10 +162,10 @@ def _other_references(grader: Grader, example: Example, examples: Sequence[Examp
     try:
         column = grader.reference_column
         seen = {str(reference_value(example.row, column)), grader.reference(example.row)}
-        places = range(1, min(len(examples), 200))
+        offsets = range(1, min(len(examples), 200))
         found = 0
-        for place in places:
-            row = examples[(example.index + place) % len(examples)].row
+        for offset in offsets:
+            row = examples[(example.index + offset) % len(examples)].row
             text, read = str(reference_value(row, column)), grader.reference(row)
             if text not in seen and (read not in seen or not read):
                 seen |= {text, read}

@@ -113,8 +113,8 @@ class Marks:
         found = list(_CHANNEL.finditer(text))
         if text[: found[0].start()].strip():
             yield True, _MESSAGE_END.sub("", text[: found[0].start()])
-        for place, match in enumerate(found):
-            end = found[place + 1].start() if place + 1 < len(found) else len(text)
+        for index, match in enumerate(found):
+            end = found[index + 1].start() if index + 1 < len(found) else len(text)
             message = _MESSAGE_END.split(text[match.end() : end], maxsplit=1)[0]
             if match["name"] == "final":
                 yield from self._tagged(message)
@@ -129,10 +129,10 @@ class Marks:
             yield False, text
             return
         found: list[tuple[bool, str]] = []
-        place, thinking, begun = 0, False, 0
+        position, thinking, begun = 0, False, 0
         fences = [match.start() for match in _FENCE.finditer(text)]
         for match in marks:
-            before = text[place : match.start()]
+            before = text[position : match.start()]
             if not thinking and bisect(fences, match.start() - 1) % 2 and _line_before(text, match).strip():
                 continue
             if match["open"]:
@@ -148,11 +148,11 @@ class Marks:
                 begun = len(found)
             else:
                 continue
-            place = match.end()
+            position = match.end()
         if begun:
             yield True, "".join(part for _, part in found[:begun])
         yield from found[begun:]
-        yield thinking, text[place:]
+        yield thinking, text[position:]
 
     @cached_property
     def _mark(self) -> re.Pattern[str]:

@@ -120,8 +120,8 @@ class Tools(_Trace):
         self._args(row)
 
     def _why_not(self, run: TaskRun, row: Row) -> str:
-        asked = [tool for call in run.calls for tool in call.tool_calls]
-        names = [tool.name for tool in asked]
+        tool_calls = [tool for call in run.calls for tool in call.tool_calls]
+        names = [tool.name for tool in tool_calls]
         include, order = self._include(row), self.order.replace(" ", "_")
         if lacking := [name for name in include if name not in names]:
             return f"{', '.join(lacking)} not asked for; asked: {', '.join(names) or 'no tool'}"
@@ -133,12 +133,12 @@ class Tools(_Trace):
             return f"asked: {', '.join(names)}; expected in this order: {', '.join(include)}"
         if self.max_calls is not None and len(names) > self.max_calls:
             return f"{len(names)} calls of tools, more than {self.max_calls}"
-        return self._wrong_arguments(asked, row)
+        return self._wrong_arguments(tool_calls, row)
 
-    def _wrong_arguments(self, asked: Sequence[ToolCall], row: Row) -> str:
+    def _wrong_arguments(self, tool_calls: Sequence[ToolCall], row: Row) -> str:
         """Why no call of a tool in ``args`` matches; with a schema, all calls must match."""
         for tool, wanted in self._args(row).items():
-            calls = [call for call in asked if call.name == tool]
+            calls = [call for call in tool_calls if call.name == tool]
             schema = _schema(wanted)
             if not calls:
                 return f"{tool} not asked for"
@@ -207,10 +207,10 @@ class Calls(_Trace):
         return _repeated(calls) if self.no_repeats else ""
 
     def _counts(self, runs: Sequence[TaskRun]) -> Mapping[str, list[float]]:
-        asked = [[call for call in run.calls if call.model] for run in runs]
+        requests = [[call for call in run.calls if call.model] for run in runs]
         return {
-            "per_run": [float(len(calls)) for calls in asked],
-            "turns": [float(_turns(calls)) for calls in asked],
+            "per_run": [float(len(calls)) for calls in requests],
+            "turns": [float(_turns(calls)) for calls in requests],
         }
 
 

@@ -105,14 +105,14 @@ def close(one: Value, other: Value, decimals: int) -> bool:
 
 def _tokens(text: str) -> list[str]:
     tokens: list[str] = []
-    place = 0
+    position = 0
     text = text.rstrip()
-    while place < len(text):
-        match = _TOKEN.match(text, place)
+    while position < len(text):
+        match = _TOKEN.match(text, position)
         if match is None:
             raise _NoConstantError
         tokens.append(_SAME.get(match[0].strip(), match[0].strip()))
-        place = match.end()
+        position = match.end()
     return tokens
 
 
@@ -121,23 +121,23 @@ class _Parser:
 
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
-        self._place = 0
+        self._position = 0
         self._depth = 0
 
     def whole(self) -> Value:
         value = self._sum()
-        if self._place < len(self._tokens):
+        if self._position < len(self._tokens):
             raise _NoConstantError
         return value
 
     def _peek(self) -> str:
-        return self._tokens[self._place] if self._place < len(self._tokens) else ""
+        return self._tokens[self._position] if self._position < len(self._tokens) else ""
 
     def _take(self, wanted: str = "") -> str:
         word = self._peek()
         if not word or (wanted and word != wanted):
             raise _NoConstantError
-        self._place += 1
+        self._position += 1
         return word
 
     def _sum(self) -> Value:
@@ -166,7 +166,7 @@ class _Parser:
 
     def _beside(self, value: Value) -> Value:
         r"""Juxtaposed factors: ``3\frac{1}{2}`` is a mixed number, two numerals are nothing."""
-        before, word = self._tokens[self._place - 1], self._peek()
+        before, word = self._tokens[self._position - 1], self._peek()
         if word[0].isdigit() or word[0] == ".":
             raise _NoConstantError
         factor = self._power()
@@ -222,10 +222,10 @@ class _Parser:
             return self._atom()
         word = self._take()
         if not word.isdigit():
-            self._place -= 1
+            self._position -= 1
             return self._atom()
         if len(word) > 1:
-            self._tokens[self._place - 1 : self._place] = [word[0], word[1:]]
+            self._tokens[self._position - 1 : self._position] = [word[0], word[1:]]
         return Fraction(int(word[0]))
 
 

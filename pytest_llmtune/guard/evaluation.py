@@ -326,7 +326,7 @@ def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[Complet
     """One request per example, in order; equal ones get different draws."""
     repeats: Counter[bytes] = Counter()
     for example in examples:
-        request = config.asked(example)
+        request = config.request_for(example)
         key = bytes.fromhex(request.key)  # half the size: all of them are kept
         yield replace(request, sample_index=repeats[key])
         repeats[key] += 1
@@ -359,8 +359,8 @@ async def evaluate(
     """
     spilled = len(examples) > _MANY and over is None
     results: dict[int, ExampleResult] | SpilledResults = SpilledResults(examples) if spilled else {}
-    asked = requests_of(config, examples) if requests is None else requests
-    todo = enumerate(zip(examples, asked, strict=True))
+    requested = requests_of(config, examples) if requests is None else requests
+    todo = enumerate(zip(examples, requested, strict=True))
     paid, done = Decimal(0), 0
 
     async def work() -> None:

@@ -370,8 +370,8 @@ def _why_costlier(
             for kind in today
             if kind in old and old[kind] != today[kind]
         ]
-    asked = {kind: evaluation.config.get(kind) for kind in ("prompt", "messages")}
-    if asked != {kind: baseline.config.get(kind) for kind in asked}:
+    prompts = {kind: evaluation.config.get(kind) for kind in ("prompt", "messages")}
+    if prompts != {kind: baseline.config.get(kind) for kind in prompts}:
         reasons.append("the prompt changed")
     if comparison.fresh:
         reasons.append("the answers are new")

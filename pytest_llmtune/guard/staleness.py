@@ -165,7 +165,7 @@ class BaselineConfig:
         now: Mapping[str, str],
         lock: Lock,
         missing: int,
-        asked: int,
+        requests: int,
         *,
         grader: Grader,
         detail: str = "",
@@ -175,7 +175,7 @@ class BaselineConfig:
         if missing:
             changed = self.changed(now, lock)
             what = f"the {' and the '.join(changed)} changed" if changed else "the recording is incomplete"
-            what = f"{what}: {missing} of {asked} requests have no recording"
+            what = f"{what}: {missing} of {requests} requests have no recording"
             found.append(Stale(what, "--llm-record=missing", detail))
         else:
             if now["prompt"] != lock.fingerprints.get("prompt"):
@@ -184,7 +184,7 @@ class BaselineConfig:
                 )
                 found.append(Stale(what, "--llm-accept"))
             if now["grader"] != lock.fingerprints.get("grader"):
-                found.append(Stale(f"the grader changed: {_why(grader, lock, asked)}", "--llm-accept"))
+                found.append(Stale(f"the grader changed: {_why(grader, lock, requests)}", "--llm-accept"))
         return (*found, *self._outside(suite, lock))
 
     def unlike(self, suite: Suite, lock: Lock) -> str:
@@ -209,12 +209,12 @@ class BaselineConfig:
         return tuple(found)
 
 
-def _why(grader: Grader, lock: Lock, asked: int) -> str:
+def _why(grader: Grader, lock: Lock, requests: int) -> str:
     """Why a grader changed: because of an extra, or else that no request is needed."""
     other = grader.elsewhere
     if other is not None and other.fingerprint == lock.fingerprints.get("grader"):
         return other.why
-    return f"0 of {asked} requests lack a recording"
+    return f"0 of {requests} requests lack a recording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +265,10 @@ class RequestPlan:
         """The unrecorded requests (key and draw) of rows that are unknown in the baseline too."""
         if not self.unknown or self.config.runs_task:
             return frozenset()
-        asked = zip(self.all, requests_of(self.config, self.all), strict=True)
+        pairs = zip(self.all, requests_of(self.config, self.all), strict=True)
         return frozenset(
             (request.key, request.sample_index)
-            for example, request in asked
+            for example, request in pairs
             if example.id in self.unknown and not recording.has(request)
         )
 

@@ -35,7 +35,7 @@ class Reservation:
     uncertain: bool = False
     model: str = ""
     """What a model's bills show applies to its other requests."""
-    asked: Decimal = _ZERO
+    requested: Decimal = _ZERO
     """Upper bound in USD, by the request itself."""
     ledger: Ledger | None = None
     """The ledger that granted it."""
@@ -49,10 +49,10 @@ class Reservation:
     def billed(self, cost: Decimal) -> bool:
         """Like ``settle``; if the bill exceeds the reservation, enlarge those in flight at once and return True."""
         self.settle(cost)
-        if not self.asked or cost <= self.asked:
+        if not self.requested or cost <= self.requested:
             return False
         if self.ledger is not None and cost > self.amount:
-            self.ledger.chain()[-1].learn(self.model, cost / self.asked)
+            self.ledger.chain()[-1].learn(self.model, cost / self.requested)
         return True
 
     @property
@@ -82,7 +82,7 @@ def closing_reservation(reservation: Reservation, close: Callable[[Reservation],
 @dataclass(slots=True, eq=False)
 class _Waiting:
     ledger: Ledger
-    asked: Decimal
+    requested: Decimal
     model: str
     granted: asyncio.Future[Reservation]
 
@@ -190,8 +190,8 @@ class Ledger:
             ledger.uncertain += reservation.price if reservation.uncertain else _ZERO
         if outermost.log is not None and reservation.price and not reservation.uncertain:
             outermost.log.note(reservation.price)
-        if reservation.asked and reservation.price > reservation.amount and not reservation.uncertain:
-            outermost.learn(reservation.model, reservation.price / reservation.asked)
+        if reservation.requested and reservation.price > reservation.amount and not reservation.uncertain:
+            outermost.learn(reservation.model, reservation.price / reservation.requested)
         if outermost.shared is not None:
             outermost.shared.publish(outermost.spent, outermost.reserved, outermost.kept)
         self._serve(outermost.queue)
@@ -258,24 +258,24 @@ class Ledger:
             ledger.reserved -= amount
         return False
 
-    def grant(self, asked: Decimal, model: str) -> Reservation | None:
+    def grant(self, requested: Decimal, model: str) -> Reservation | None:
         """Reserve an amount, enlarged by its model's bills, if it fits right now; else None."""
-        amount = self._grown(asked, model)
+        amount = self._grown(requested, model)
         if not self.try_reserve(amount):
             return None
-        reservation = Reservation(amount, model=model, asked=asked, ledger=self)
+        reservation = Reservation(amount, model=model, requested=requested, ledger=self)
         self.chain()[-1].under_way.add(reservation)
         return reservation
 
-    def _grown(self, asked: Decimal, model: str) -> Decimal:
-        return asked * self.chain()[-1].growth.get(model, Decimal(1))
+    def _grown(self, requested: Decimal, model: str) -> Decimal:
+        return requested * self.chain()[-1].growth.get(model, Decimal(1))
 
     def learn(self, model: str, factor: Decimal) -> None:
         """Note the ratio of a bill to its reservation, and expect it of the model's other requests."""
         factor = factor.quantize(_HUNDREDTH, ROUND_CEILING)  # products stay exact
         self.growth[model] = factor
         for reservation in self.under_way:
-            more = reservation.asked * factor - reservation.amount
+            more = reservation.requested * factor - reservation.amount
             if reservation.model != model or more <= 0 or reservation.ledger is None:
                 continue
             reservation.amount += more
@@ -283,11 +283,11 @@ class Ledger:
             for ledger in reservation.ledger.chain():
                 ledger.reserved += more
 
-    async def _wait_for(self, asked: Decimal, model: str) -> Reservation:
-        self.check(asked, model)
+    async def _wait_for(self, requested: Decimal, model: str) -> Reservation:
+        self.check(requested, model)
         outermost = self.chain()[-1]
         queue = outermost.queue
-        waiting = _Waiting(self, asked, model, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(self, requested, model, asyncio.get_running_loop().create_future())
         queue.append(waiting)
         self._serve(queue)
         try:
@@ -312,11 +312,11 @@ class Ledger:
             first = queue[0]
             if not first.granted.done():  # else cancelled
                 try:
-                    first.ledger.check(first.asked, first.model)
+                    first.ledger.check(first.requested, first.model)
                 except BudgetExhaustedError as error:
                     first.granted.set_exception(error)
                 else:
-                    reservation = first.ledger.grant(first.asked, first.model)
+                    reservation = first.ledger.grant(first.requested, first.model)
                     if reservation is None:
                         return
                     first.granted.set_result(reservation)

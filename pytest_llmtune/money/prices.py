@@ -300,12 +300,12 @@ def _found(model: str, urls: Iterable[str | None], providers: Iterable[str]) -> 
     from genai_prices import data_snapshot
 
     table = data_snapshot.get_snapshot()
-    places: list[tuple[str | None, str | None]] = [(None, url) for url in urls if url]
-    places += [(provider, None) for provider in providers]
+    candidates: list[tuple[str | None, str | None]] = [(None, url) for url in urls if url]
+    candidates += [(provider, None) for provider in providers]
     if any(url is None for url in urls):
         # ``litellm``: by the provider prefix of the name, as in openai/gpt-4o
-        places += [(None, None), ("litellm", None), *((maker, None) for maker in _MAKERS)]
-    for provider_id, url in places:
+        candidates += [(None, None), ("litellm", None), *((maker, None) for maker in _MAKERS)]
+    for provider_id, url in candidates:
         with suppress(LookupError):
             yield table.find_provider_model(model, None, provider_id, url)
     sellers = [(provider, info) for provider in table.providers for info in provider.models if info.id == model.lower()]

@@ -159,8 +159,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         ours.attach(item, report)
     if call.when == "teardown":
         ours.attach_calls(item, report)
-        if told := ours.told_of(item):
-            report.llmtune_recording = told
+        if facts := ours.recording_facts(item):
+            report.llmtune_recording = facts
     if uses_llmtune(item) and (crash := getattr(report.longrepr, "reprcrash", None)):
         from pytest_llmtune.plugin.session import message_first
 
@@ -196,8 +196,8 @@ class _Results:
             session_of(self.config).receive_calls(text)
         if getattr(report, "llmtune_wrong", False):
             session_of(self.config).misused = True
-        if told := getattr(report, "llmtune_recording", None):
-            session_of(self.config).recordings.append(told)
+        if facts := getattr(report, "llmtune_recording", None):
+            session_of(self.config).recordings.append(facts)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

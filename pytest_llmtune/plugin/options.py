@@ -426,11 +426,11 @@ def _check_engine(config: pytest.Config) -> None:
 
 
 def _asked_modes(config: pytest.Config) -> set[str]:
-    asked = {name for name in ("tune", "live", "accept", "tune-dry-run", "migrate") if value_of(name, config)}
-    if "migrate" in asked and not {"tune", "accept"} <= asked:  # either says what becomes of a model that may take over
-        asked -= {"tune", "accept"}
+    given = {name for name in ("tune", "live", "accept", "tune-dry-run", "migrate") if value_of(name, config)}
+    if "migrate" in given and not {"tune", "accept"} <= given:  # either says what becomes of a model that may take over
+        given -= {"tune", "accept"}
     record = value_of("record", config)
-    return asked | ({f"record={record}"} if record else set())
+    return given | ({f"record={record}"} if record else set())
 
 
 def settings_of(config: pytest.Config) -> Settings:

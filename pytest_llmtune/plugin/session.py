@@ -74,9 +74,9 @@ class Session:
         """Suites declared next to a directory of lock files, by name, loaded on demand."""
         self.reports: list[SuiteReport] = []
         self.calls: list[TestCalls] = []
-        self.untold: list[tuple[str, Replay]] = []
+        self.unreported: list[tuple[str, Replay]] = []
         """Recordings whose calls are still to be told, by test or fixture."""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self.killed = Decimal(0)
         """USD that earlier runs had spent which were killed."""
         self.errors: dict[str, str] = {}
@@ -84,7 +84,7 @@ class Session:
         self.wrong: dict[str, str] = {}
         """What is wrong with the declaration of a test, by node id: that test alone fails."""
         self.recordings: list[dict[str, str]] = []
-        """What each test's recording says of itself, here or in a worker of xdist: ``told_of``."""
+        """What each test's recording says of itself, here or in a worker of xdist: ``recording_facts``."""
         self.unopened: dict[str, str] = {}
         """Why the recording of a test cannot be opened, by node id; told as soon as its setup begins."""
         self.misused = False
@@ -129,7 +129,7 @@ class Session:
     def width(self) -> int:
         """The terminal's width; an xdist worker gets it from its controller."""
         shown = self.config.pluginmanager.hasplugin("terminalreporter")
-        return workers.width_told(self.config) or (self.config.get_terminal_writer().fullwidth if shown else 80)
+        return workers.worker_width(self.config) or (self.config.get_terminal_writer().fullwidth if shown else 80)
 
     @cached_property
     def shards(self) -> Shards | None:
@@ -417,7 +417,7 @@ class Session:
         if run is not None and "report" in vars(run) and (facts := run.report.recording) and facts.oldest:
             yield facts.oldest, facts.path
 
-    def told_of(self, item: pytest.Item) -> dict[str, str]:
+    def recording_facts(self, item: pytest.Item) -> dict[str, str]:
         """Facts about a test's recording, as text: its path, its oldest date, or that there were no calls."""
         scope = self.scopes.pop(item.nodeid, None)
         if scope is None:
@@ -429,13 +429,13 @@ class Session:
         return {"test": item.nodeid, "silent": "yes"} if silent and not scope.failed else {}
 
     def _recording_notes(self) -> Iterator[str]:
-        for told in self.recordings:
-            if "silent" in told:
+        for facts in self.recordings:
+            if "silent" in facts:
                 yield (
-                    f"note: {told['test']} made no call of a model, and nothing was recorded: if it should have, look for "
+                    f"note: {facts['test']} made no call of a model, and nothing was recorded: if it should have, look for "
                     "a cache of its library's (dspy, litellm, langchain, joblib) that answered instead"
                 )
-        dated = sorted((told["day"], told["path"], told["test"]) for told in self.recordings if "day" in told)
+        dated = sorted((facts["day"], facts["path"], facts["test"]) for facts in self.recordings if "day" in facts)
         if not dated:
             return
         day, path, _ = dated[0]
@@ -485,7 +485,7 @@ class Session:
                     scope.close()
                     if scope.replay is not None:
                         within = request.node.nodeid or scope_of_all
-                        self.untold.append((f"{within}: fixture {fixture.argname}", scope.replay))
+                        self.unreported.append((f"{within}: fixture {fixture.argname}", scope.replay))
 
         def reopen() -> None:
             scope.open()
@@ -611,7 +611,7 @@ class Session:
     def attach_calls(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Attach cost and usage of a test's own calls, if anything displays them: reading answers takes time."""
         if item.nodeid in self.replays:
-            self.untold.append((item.nodeid, self.replays[item.nodeid]))
+            self.unreported.append((item.nodeid, self.replays[item.nodeid]))
         made = self._calls_made()
         if hasattr(self.config, "workerinput"):
             from pytest_llmtune._util.serialize import to_plain
@@ -629,14 +629,14 @@ class Session:
         """What was asked since the last time, by the test and by fixtures of wider scope that ended with it."""
         shown = self.config.getoption("xmlpath", None) or self._path("json") or self._path("report")
         wanted = shown or self.settings.mode.online or self.config.get_verbosity() > 0
-        made = [replay.meter.told(name) for name, replay in self.untold if wanted]
-        self._told.update(name for name, _ in self.untold)
-        self.untold.clear()
+        made = [replay.meter.told(name) for name, replay in self.unreported if wanted]
+        self._reported.update(name for name, _ in self.unreported)
+        self.unreported.clear()
         return [each for each in made if each.calls or each.spent]
 
     def attach_rest(self) -> None:
         """After Ctrl-C: the calls of the test that it ended, and of fixtures that were open."""
-        self.untold += [(node, replay) for node, replay in self.replays.items() if node not in self._told]
+        self.unreported += [(node, replay) for node, replay in self.replays.items() if node not in self._reported]
         made = self._calls_made()
         if (output := getattr(self.config, "workeroutput", None)) is None:
             self.calls += made

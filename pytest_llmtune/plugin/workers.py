@@ -12,19 +12,19 @@ from pytest_llmtune.money.ledger import SharedSpend
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-__all__ = ["Workers", "shared_spend", "width_told"]
+__all__ = ["Workers", "shared_spend", "worker_width"]
 
 
-def width_told(config: Any) -> int | None:
+def worker_width(config: Any) -> int | None:
     """In a worker: the terminal's width, known only to the controller."""
-    told = getattr(config, "workerinput", {}).get("llmtune_width")
-    return None if told is None else int(told)
+    width = getattr(config, "workerinput", {}).get("llmtune_width")
+    return None if width is None else int(width)
 
 
 def shared_spend(config: Any) -> SharedSpend | None:
     """In a worker of a run with ``--llm-max-spend``: the other workers' spending."""
-    told = getattr(config, "workerinput", {})
-    return SharedSpend(Path(told["llmtune_spend"]), told["workerid"]) if "llmtune_spend" in told else None
+    given = getattr(config, "workerinput", {})
+    return SharedSpend(Path(given["llmtune_spend"]), given["workerid"]) if "llmtune_spend" in given else None
 
 
 class Workers:

@@ -51,8 +51,8 @@ class Shared:
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._done.exists():
             return True
-        for place in range(self.count):
-            self._try(run, Shard((first - 1 + place) % self.count + 1, self.count))
+        for step in range(self.count):
+            self._try(run, Shard((first - 1 + step) % self.count + 1, self.count))
         return all(self._result(number).exists() for number in range(1, self.count + 1))
 
     def gather(self, run: SuiteRun) -> Shards:
@@ -109,8 +109,8 @@ def share(session: Session, items: list[pytest.Item]) -> None:
 
     Only suites whose rows are read at collection can be shared, not those from a function or a hub.
     """
-    settings, told = session.settings, session.config.workerinput  # type: ignore[attr-defined]  # xdist's
-    workers = int(told["workercount"])
+    settings, workerinput = session.settings, session.config.workerinput  # type: ignore[attr-defined]  # xdist's
+    workers = int(workerinput["workercount"])
     whole = settings.shard is None and settings.merge is None and settings.mode is Mode.REPLAY
     if not whole or workers < 2:
         return
@@ -124,7 +124,7 @@ def share(session: Session, items: list[pytest.Item]) -> None:
             and "split" in vars(run)
             and len(run.split.test) > settings.share_rows
         ):
-            shared = Shared(_directory(told["testrunuid"]) / run.suite.name, workers)
+            shared = Shared(_directory(workerinput["testrunuid"]) / run.suite.name, workers)
             run.gather = shared.gather
             helpers = [
                 Helper.from_parent(
@@ -156,7 +156,7 @@ def _spread(items: list[pytest.Item], groups: list[list[pytest.Item]], workers: 
     chunk = max(2, total // workers // 4)  # distributed in chunks
     ordered = []
     for worker in range(workers):
-        mine = [group[(worker + place) % workers] for place, group in enumerate(groups)]
+        mine = [group[(worker + index) % workers] for index, group in enumerate(groups)]
         size = max(0, chunk - len(mine))
         ordered += [*mine, *rest[:size]]
         rest = rest[size:]

@@ -284,7 +284,7 @@ class Gathered:
         runs: dict[tuple[str, int], list[Interaction]] = {}
         for call in completion.calls:
             runs.setdefault((call.position.row, call.position.run), []).append(call)
-        self.runs |= {place: tuple(calls) for place, calls in runs.items()}  # whole: run again, it may make fewer
+        self.runs |= {key: tuple(calls) for key, calls in runs.items()}  # whole: run again, it may make fewer
         if not completion.exchanges:
             return
         self._spool.put(
@@ -300,7 +300,7 @@ class Gathered:
     @property
     def exchanges(self) -> Iterator[Exchange]:
         """Each exchange once; those of one request in the order of draws."""
-        for _, numbers in groupby(sorted(range(len(self._spool)), key=self._place), key=self._key):
+        for _, numbers in groupby(sorted(range(len(self._spool)), key=self._sort_key), key=self._key):
             answers, before = 0, -1
             for number in numbers:
                 if (sample_index := self._sample_indices[number]) == before:
@@ -315,7 +315,7 @@ class Gathered:
     def _key(self, number: int) -> bytes:
         return bytes(self._keys[_KEY * number : _KEY * (number + 1)])
 
-    def _place(self, number: int) -> tuple[bytes, int, int]:
+    def _sort_key(self, number: int) -> tuple[bytes, int, int]:
         return self._key(number), self._sample_indices[number], -self._answers[number]
 
 

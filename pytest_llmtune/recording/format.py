@@ -263,16 +263,16 @@ class Interaction:
         )
 
 
-def _telling(data: Any, place: str = "") -> Any:
+def _telling(data: Any, name: str = "") -> Any:
     """A chat completion without null or empty fields, and without zero token counts.
 
     With n answers these are most of a short completion. Clients treat a missing field like null.
     """
     if isinstance(data, list):
-        return [_telling(item, place) for item in data]
+        return [_telling(item, name) for item in data]
     if not isinstance(data, dict):
         return data
-    nothing: tuple[Any, ...] = (None, [], {}, 0) if place.endswith("_tokens_details") else (None, [], {})
+    nothing: tuple[Any, ...] = (None, [], {}, 0) if name.endswith("_tokens_details") else (None, [], {})
     kept = {name: _telling(value, name) for name, value in data.items()}
     return {name: value for name, value in kept.items() if name in _ALWAYS or value not in nothing}
 

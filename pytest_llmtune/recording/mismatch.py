@@ -36,9 +36,9 @@ def nearest(body: str, recorded: Iterable[Interaction]) -> Interaction | None:
     return max(likely, key=lambda item: difflib.SequenceMatcher(None, item.body, body).quick_ratio(), default=None)
 
 
-def difference(recorded: str, asked: str) -> str:
+def difference(recorded: str, requested: str) -> str:
     """A unified diff of two request bodies, field by field; at most 24 lines of 160 characters."""
-    before, after = list(_fields(recorded)), list(_fields(asked))
+    before, after = list(_fields(recorded)), list(_fields(requested))
     lines = list(difflib.unified_diff(before, after, "recorded", "asked now", n=0, lineterm=""))
     shown = [line if len(line) <= _WIDTH else line[:_WIDTH] + "..." for line in lines if not line.startswith("@@")]
     more = len(shown) - _LINES
@@ -61,16 +61,16 @@ def _fields(text: str) -> Iterator[str]:
     yield from _paths(data, "")
 
 
-def _paths(data: Any, place: str) -> Iterator[str]:
+def _paths(data: Any, path: str) -> Iterator[str]:
     """``messages[0].content: "..."``, one line per value, and per line of a text."""
     if isinstance(data, dict) and data:
         for name in sorted(data):
-            yield from _paths(data[name], f"{place}.{name}".lstrip("."))
+            yield from _paths(data[name], f"{path}.{name}".lstrip("."))
     elif isinstance(data, list) and data:
         for index, item in enumerate(data):
-            yield from _paths(item, f"{place}[{index}]")
+            yield from _paths(item, f"{path}[{index}]")
     elif isinstance(data, str):
         for line in data.split("\n"):
-            yield f"{place}: {safe_json(line)}"
+            yield f"{path}: {safe_json(line)}"
     else:
-        yield f"{place}: {json.dumps(data)}"
+        yield f"{path}: {json.dumps(data)}"

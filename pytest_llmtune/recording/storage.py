@@ -39,7 +39,7 @@ __all__ = [
     "leftovers",
     "load_interactions",
     "pack",
-    "place",
+    "part_for",
     "read_all",
     "unpacked",
     "whole",
@@ -85,7 +85,7 @@ class Layout:
         return before if count < before and size * 4 > before * self.part_bytes else count
 
 
-def place(files: Sequence[Path], request: str) -> Path:
+def part_for(files: Sequence[Path], request: str) -> Path:
     """The file of a request, determined by its content."""
     digest = hashlib.sha256(request.encode("utf-8", "surrogatepass")).digest()
     return files[int.from_bytes(digest[:8], "big") % len(files)]
@@ -296,7 +296,7 @@ class Stored(Sequence[Interaction]):
     def __getitem__(self, position: slice) -> tuple[Interaction, ...]: ...
     def __getitem__(self, position: int | slice) -> Interaction | tuple[Interaction, ...]:
         if isinstance(position, slice):
-            return tuple(self[place] for place in range(*position.indices(len(self))))
+            return tuple(self[index] for index in range(*position.indices(len(self))))
         return self._files[self._numbers[position]].at(self._offsets[position])
 
 

@@ -15,7 +15,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording.format import Interaction, Moment, canonical_body, redacted, rendered
 from pytest_llmtune.recording.housekeeping import remove
-from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, place, read_all, unpacked
+from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, part_for, read_all, unpacked
 from pytest_llmtune.redaction.redactor import ADVICE, REQUEST_IDS, Redactor
 from pytest_llmtune.wire.body import is_stream, rewrite
 from pytest_llmtune.wire.response import parse_object
@@ -139,9 +139,9 @@ class _Naming:
             }
         )
 
-    def _give(self, found: str, place: str) -> str:
+    def _give(self, found: str, position: str) -> str:
         if found not in self.given:
-            digest = hashlib.sha256(f"{self.seed} {place}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+            digest = hashlib.sha256(f"{self.seed} {position}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
             match = _MADE_UP.fullmatch(found)
             self.given[found] = ((match and match[1]) or "") + digest
         return self.given[found]
@@ -214,17 +214,17 @@ def write(
     """
     redactor = redactor or Redactor.from_environment()
     moments, spool = _moments(path), Spool()
-    places, size = [], 0
+    keys, size = [], 0
     for interaction in _stable(interactions, redactor):
         before = moments.get(_digest(interaction))
         line = (_as_before(before.pop(0), interaction) if before else interaction).line()
         spool.put(line)
-        places.append(_place(interaction))
+        keys.append(_key(interaction))
         size += len(line) + 2
     files = (layout or Layout()).files(path, size)
     divided: dict[Path, list[int]] = {file: [] for file in files}
-    for number in sorted(range(len(spool)), key=places.__getitem__):
-        divided[place(files, places[number])].append(number)
+    for number in sorted(range(len(spool)), key=keys.__getitem__):
+        divided[part_for(files, keys[number])].append(number)
     for file, numbers in divided.items():
         for number in numbers:  # one at a time, to keep texts out of memory
             _check(spool.get(number), redactor, file)
@@ -287,7 +287,7 @@ def _holds(file: Path, data: bytes) -> bool:
         return False
 
 
-def _place(interaction: Interaction) -> str:
+def _key(interaction: Interaction) -> str:
     """Sort key of an interaction; those of one request are adjacent, whatever their ``n``."""
     if interaction.position is not None:
         return f"\0{interaction.position.row}\0{interaction.position.run:06}\0{interaction.position.call:06}"

@@ -141,10 +141,10 @@ def lines_of(file: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _named(keys: list[str], origin: str, place: str) -> tuple[Secret, ...]:
+def _named(keys: list[str], origin: str, name: str) -> tuple[Secret, ...]:
     several = len(keys) > 1
     return tuple(
-        secret(key, f"{origin} {place} {number}" if several else origin, "endpoints")
+        secret(key, f"{origin} {name} {number}" if several else origin, "endpoints")
         for number, key in enumerate(keys, 1)
     )
 

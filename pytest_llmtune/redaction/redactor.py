@@ -196,10 +196,10 @@ class Redactor:
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Spans of secrets in a text: (start, end), in order, without overlaps or parts of placeholders."""
-        found = [span for _, form in self.forms if form in text for span in _places(form, text)]
+        found = [span for _, form in self.forms if form in text for span in _spans(form, text)]
         found += [(start, end) for start, end, _ in known_forms(text)]
         found += [match.span() for pattern in self.patterns for match in pattern.finditer(text) if match[0]]
-        done = list(_places(PLACEHOLDER, text)) if found else []
+        done = list(_spans(PLACEHOLDER, text)) if found else []
         return _merged([span for span in found if not any(low <= span[0] and span[1] <= high for low, high in done)])
 
 
@@ -216,7 +216,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
+def _spans(form: str, text: str) -> Iterator[tuple[int, int]]:
     start = text.find(form)
     while start >= 0:
         yield start, start + len(form)

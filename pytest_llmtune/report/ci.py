@@ -167,9 +167,9 @@ def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
     p_value_text = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
     yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{p_value_text}\n"
     for flip in flips[:_FLIPS]:
-        asked = f": {_code(flip.question)}" if flip.question else ""
+        question = f": {_code(flip.question)}" if flip.question else ""
         expected = f"<br>expected {_code(flip.expected)}" if flip.expected else ""
-        yield f"* {flip.direction} row {flip.index}{asked}{expected}<br>before {_outcome(flip.before)}, now {_outcome(flip.now)}"
+        yield f"* {flip.direction} row {flip.index}{question}{expected}<br>before {_outcome(flip.before)}, now {_outcome(flip.now)}"
     if len(flips) > _FLIPS:
         yield f"* ... and {len(flips) - _FLIPS} more"
 

@@ -142,8 +142,8 @@ def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:
     lines = [ink(f"no row is right: {one_line(report.verdict.metric)} is {worst:g}", "bold", "red")]
     for result in known:
         said = result.responses[0] if result.responses else ""
-        asked = f"row {result.example.index}  {one_line(report.columns.question(result.example.row))}"
-        lines.append(f"  {cell_cut(asked, width - 2)}")
+        question = f"row {result.example.index}  {one_line(report.columns.question(result.example.row))}"
+        lines.append(f"  {cell_cut(question, width - 2)}")
         if expected := report.columns.expected(result.example.row):
             lines.append(f"    expected  {cell_cut(one_line(expected), width - 14)}")
         lines.append(f"    the model said  {cell_cut(one_line(said) or '(nothing)', width - 20)}")
@@ -295,9 +295,9 @@ def _by_model(reports: Sequence[SuiteReport], calls: Sequence[TestCalls]) -> lis
     billed: dict[str, Decimal] = {}
     for model, usage in [pair for each in calls for pair in each.usage.items()]:
         total[model] = total.get(model, Usage(0, 0)) + usage
-    for model, asked in [pair for report in reports for pair in report.by_model.items()]:
-        total[model] = total.get(model, Usage(0, 0)) + asked.usage
-        billed[model] = billed.get(model, Decimal(0)) + asked.cost
+    for model, each in [pair for report in reports for pair in report.by_model.items()]:
+        total[model] = total.get(model, Usage(0, 0)) + each.usage
+        billed[model] = billed.get(model, Decimal(0)) + each.cost
     return [
         f"{one_line(model)}: {usage.prompt_tokens:,} tokens in ({usage.cached_tokens:,} cached), "
         f"{usage.completion_tokens:,} out in {counted(max(1, usage.requests), 'call')}"

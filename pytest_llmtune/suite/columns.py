@@ -27,8 +27,8 @@ def reference_columns(grader: Any, columns: Sequence[str]) -> frozenset[str]:
             return frozenset({named})
         return frozenset() if word in _WITHOUT else _first(columns)
     if callable(grader):
-        asked = _asked(grader)
-        return frozenset(name for name in asked if name in columns) if asked else _first(columns)
+        named = _named(grader)
+        return frozenset(name for name in named if name in columns) if named else _first(columns)
     return frozenset() if grader in _WITHOUT else _first(columns)
 
 
@@ -36,7 +36,7 @@ def _first(columns: Sequence[str]) -> frozenset[str]:
     return frozenset([name for name in REFERENCE_COLUMNS if name in columns][:1])
 
 
-def _asked(function: Callable[..., Any]) -> Iterable[str]:
+def _named(function: Callable[..., Any]) -> Iterable[str]:
     """The columns that a grading function requires; its first argument is the responses."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[1:]

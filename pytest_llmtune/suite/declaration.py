@@ -38,15 +38,15 @@ class Declaration:
     root: Path | None = None
     """If given, nothing outside this directory is read or run."""
     default_name: str | None = None
-    places: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[str, str] = field(default_factory=dict)
     """A value's path (``model[1].stop``) to its ``file:line:column``, if declared in a file."""
 
     def at(self, problem: InvalidError) -> str:
         """The location of a problem, or the nearest known one."""
         for length in range(len(problem.path), 0, -1):
             spot = InvalidError("", *problem.path[:length]).spot
-            if spot in self.places:
-                return self.places[spot]
+            if spot in self.positions:
+                return self.positions[spot]
         return self.where
 
 

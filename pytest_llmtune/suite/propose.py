@@ -144,11 +144,11 @@ def with_shots(template: Template, examples: Sequence[tuple[Row, str]]) -> Templ
     before = template.source[:-1] if isinstance(template.source, tuple) else ()
     shots: list[Mapping[str, Any]] = []
     for row, expected in examples:
-        asked = template.render(row)[-1]["content"]
-        if not isinstance(asked, str):
-            raise InvalidError(f"shots: what is asked for a row is no text: {shown(asked)}")
+        question = template.render(row)[-1]["content"]
+        if not isinstance(question, str):
+            raise InvalidError(f"shots: what is asked for a row is no text: {shown(question)}")
         shots += [
-            {"role": "user", "content": escape(asked)},
+            {"role": "user", "content": escape(question)},
             {"role": "assistant", "content": escape(expected)},
         ]
     return Template("messages", (*before, *shots, *last))

@@ -133,7 +133,7 @@ class Config:
         accept = replace(self.accept, grader=plain, function=function)
         return replace(self, accept=accept, following=self.following.read_by(grader, cascade))
 
-    def asked(self, example: Example) -> CompletionRequest:
+    def request_for(self, example: Example) -> CompletionRequest:
         """The request for an example: completions of its prompt, or runs of the suite's task.
 
         Raises:

@@ -170,7 +170,7 @@ class Suite:
         base_dir: Path,
         default_name: str | None = None,
         root: Path | None = None,
-        places: Mapping[str, str] | None = None,
+        positions: Mapping[str, str] | None = None,
     ) -> Suite:
         """Create a suite from the keys of a marker or of a YAML document.
 
@@ -185,7 +185,7 @@ class Suite:
             SuiteError: a key is unknown, missing, invalid or contradicts another; one line per problem.
         """
         suite = cls.__new__(cls)
-        declaration = Declaration(where, base_dir, root, default_name, places or {})
+        declaration = Declaration(where, base_dir, root, default_name, positions or {})
         problem = problem_of(partial(_declare, suite, mapping, declaration))
         if problem is not None:
             del mapping
@@ -214,7 +214,7 @@ class Suite:
 
     def at(self, key: str) -> str:
         """Location of a key: ``file:line:column`` in YAML, else that of the suite."""
-        return self.declaration.places.get(key, self.declaration.where)
+        return self.declaration.positions.get(key, self.declaration.where)
 
     def load(self, *, offline: bool = False, max_bytes: int | None = None) -> Split:
         """Read the data, check the templates against its columns, and split it.
@@ -246,7 +246,7 @@ class Suite:
                 shuffle=self.shuffle,
                 seed=self.seed,
                 stratify=self.stratify,
-                asked=self._asked,
+                prompt_columns=self._prompt_columns,
                 duplicates=self.duplicates,
             )
         except SuiteError as error:
@@ -259,7 +259,7 @@ class Suite:
         return [*self.space.templates, *(baseline.template for baseline in self.baselines)]
 
     @property
-    def _asked(self) -> frozenset[str]:
+    def _prompt_columns(self) -> frozenset[str]:
         """The columns used in prompts; empty, meaning all, if a function decides."""
         if any(template.is_function for template in self.space.templates):
             return frozenset()

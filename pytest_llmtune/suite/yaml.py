@@ -98,17 +98,19 @@ class _Keys:
     """The keys of a document, including those it extends."""
 
     data: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
+    positions: dict[str, str] = field(default_factory=dict)
 
-    def overlay(self, other: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    def overlay(self, other: Mapping[str, Any], positions: Mapping[str, str]) -> None:
         """Override keys by the other's; mappings are replaced, not merged."""
         for key in other:
             inner = (f"{key}.", f"{key}[")
-            self.places = {
-                path: position for path, position in self.places.items() if path != key and not path.startswith(inner)
+            self.positions = {
+                path: position
+                for path, position in self.positions.items()
+                if path != key and not path.startswith(inner)
             }
         self.data |= other
-        self.places |= places
+        self.positions |= positions
 
 
 def project_root(path: Path) -> Path:
@@ -207,7 +209,7 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
         _refuse_code(keys, str(name), source)
     if (isolation := isolation_in(keys.data.get("grader"))) is not None:
         raise SuiteError(
-            f"{keys.places.get('grader', source.name)}: grader: isolation is {shown(isolation)}, which a suite in YAML cannot "
+            f"{keys.positions.get('grader', source.name)}: grader: isolation is {shown(isolation)}, which a suite in YAML cannot "
             "choose; leave it out, or declare the suite in Python"
         )
     return Suite.from_mapping(
@@ -216,16 +218,16 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
         base_dir=source.path.parent,
         default_name=default,
         root=source.root,
-        places=keys.places,
+        positions=keys.positions,
     )
 
 
 def _refuse_code(keys: _Keys, name: str, source: _Source) -> None:
     """Refuse code without permission: a data file must not run even the project's own code by itself."""
     for key, what in code_in(keys.data):
-        place = keys.places.get(key, source.name)
+        position = keys.positions.get(key, source.name)
         raise SuiteError(
-            f"{place}: {key} is {shown(what)}, which runs code; a suite in YAML may do so if pytest's ini file (or "
+            f"{position}: {key} is {shown(what)}, which runs code; a suite in YAML may do so if pytest's ini file (or "
             f"LLMTUNE_ALLOW_CODE) says llmtune_allow_code = {name}"
         )
 
@@ -244,15 +246,15 @@ def _keys(document: Document, source: _Source) -> _Keys:
     """The document's own keys over those that it extends."""
     if not isinstance(document.data, dict):
         raise source.problem(f"a suite is a mapping of keys, got {shown(document.data)}", document.line)
-    places = {spot: f"{source.name}:{line}:{column}" for spot, (line, column) in document.places.items() if spot}
+    positions = {spot: f"{source.name}:{line}:{column}" for spot, (line, column) in document.positions.items() if spot}
     own = {key: value for key, value in document.data.items() if not str(key).startswith("x-")}  # ignored; for anchors
     extended = own.pop("extends", None)
     keys = _Keys()
     for parent in extended if isinstance(extended, list) else [] if extended is None else [extended]:
-        line, column = document.places["extends"]
+        line, column = document.positions["extends"]
         inherited = _extended(parent, source, line, column)
-        keys.overlay(inherited.data, inherited.places)
-    keys.overlay(own, places)
+        keys.overlay(inherited.data, inherited.positions)
+    keys.overlay(own, positions)
     return keys
 
 

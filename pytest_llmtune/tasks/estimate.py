@@ -56,7 +56,7 @@ async def _first_call(suite: Suite, split: Split, source: TaskSource) -> Decimal
     """The worst case of the first call of the untuned configuration."""
     [example, *_] = split.tune or split.test
     try:
-        await source.complete(suite.space.first().asked(example))
+        await source.complete(suite.space.first().request_for(example))
     except CompletionError:
         pass  # the call was not answered
     finally:

@@ -141,7 +141,7 @@ class Pool:
     async def _complete(self, arm: Arm, row: int, count: int, meter: Meter) -> Completion:
         """``count`` answers: reused from other length limits, existing, and new ones."""
         if arm.runs_task:
-            return await meter.complete(arm.config(count).asked(self.rows[row]))
+            return await meter.complete(arm.config(count).request_for(self.rows[row]))
         example, limit = self.rows[row].row, self.limit(arm, row)
         held = self._held.setdefault((arm.key, row), {})
         own = arm.config(1, limit).request(example).key

@@ -128,12 +128,12 @@ def read_bill(
     """
     documents = list(_frames(answer) if isinstance(answer, bytes) else documents_of(answer))
     document = {**folded(documents), **(documents[0] if len(documents) == 1 else {})}
-    told = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
-    if not asks_a_model(method, uri, body) and not (told and method.upper() == "POST"):
+    has_usage = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
+    if not asks_a_model(method, uri, body) and not (has_usage and method.upper() == "POST"):
         return None
-    request, path, asked = _read(body), urlsplit(uri).path, model_asked(uri, body)
+    request, path, requested = _read(body), urlsplit(uri).path, model_asked(uri, body)
     served = document.get("model") or document.get("modelVersion")
-    models = tuple(dict.fromkeys(name for name in (served, asked) if isinstance(name, str) and name))
+    models = tuple(dict.fromkeys(name for name in (served, requested) if isinstance(name, str) and name))
     providers = _by_shape(path, document)
     usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
     if listed or own is None:
@@ -190,10 +190,10 @@ def _extracted(
 def _candidates(
     table: DataSnapshot, uri: str, models: tuple[str, ...], providers: tuple[str, ...]
 ) -> Iterator[Provider]:
-    places: list[tuple[str | None, str | None, str | None]] = [(None, None, uri)]
-    places += [(None, provider, None) for provider in providers]
-    places += [(model, None, None) for model in models]
-    for model, provider, url in [*places, (None, "openai", None), (None, "anthropic", None)]:
+    candidates: list[tuple[str | None, str | None, str | None]] = [(None, None, uri)]
+    candidates += [(None, provider, None) for provider in providers]
+    candidates += [(model, None, None) for model in models]
+    for model, provider, url in [*candidates, (None, "openai", None), (None, "anthropic", None)]:
         try:
             yield table.find_provider(model and model.lower(), provider, url)
         except LookupError:

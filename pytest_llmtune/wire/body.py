@@ -64,8 +64,8 @@ def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
     groups: defaultdict[object, list[tuple[dict[str, Any], str]]] = defaultdict(list)
     for document in documents:
         kind = (document.get("type"), document.get("output_index"), document.get("content_index"))
-        for place, holder, name in _texts(document, ()):
-            groups[kind, place].append((holder, name))
+        for path, holder, name in _texts(document, ()):
+            groups[kind, path].append((holder, name))
     for pieces in groups.values():
         texts = [holder[name] for holder, name in pieces]
         if len(texts) > 1 and (found := spans("".join(texts))):
@@ -75,18 +75,18 @@ def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
     return anything
 
 
-def _texts(data: Any, place: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], dict[str, Any], str]]:
+def _texts(data: Any, path: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], dict[str, Any], str]]:
     """(path, container, key) of every string in a mapping; list items are identified by their ``index`` field."""
     if isinstance(data, dict):
         for name, value in data.items():
             if isinstance(value, str):
-                yield (*place, name), data, name
+                yield (*path, name), data, name
             else:
-                yield from _texts(value, (*place, name))
+                yield from _texts(value, (*path, name))
     elif isinstance(data, list):
         for position, item in enumerate(data):
             index = item.get("index", position) if isinstance(item, dict) else position
-            yield from _texts(item, (*place, index))
+            yield from _texts(item, (*path, index))
 
 
 def _without(texts: list[str], spans: list[tuple[int, int]], placeholder: str) -> list[str]:

@@ -42,16 +42,16 @@ class MostTokens:
 
 def most_tokens(uri: str, body: str) -> MostTokens:
     """Bounds for one call: a token per byte of its request, as no tokenizer makes more, and its limit for the answer."""
-    asked = parse_object(body) or {}
+    request = parse_object(body) or {}
     blobs = [len(blob) for blob in _BLOB.findall(body)]
     text = len(body.encode("utf-8", "surrogatepass")) - sum(blobs)
     prompt = text + 16 * body.count('"role"') + 64 + sum(min(size, _BLOB_TOKENS + size // 32) for size in blobs)
-    tier = asked.get("service_tier")
+    tier = request.get("service_tier")
     tier = tier if isinstance(tier, str) else ""
     if _NO_ANSWER.search(urlsplit(uri).path):
         return MostTokens(prompt, 0, tier=tier)
-    limits = [limit for name in _LIMITS if (limit := _whole(asked, name)) is not None]
-    choices = max([1, *(number for name in _CHOICES if (number := _whole(asked, name)) is not None)])
+    limits = [limit for name in _LIMITS if (limit := _whole(request, name)) is not None]
+    choices = max([1, *(number for name in _CHOICES if (number := _whole(request, name)) is not None)])
     return MostTokens(prompt, choices * max(limits) if limits else None, choices, tier)
 
 

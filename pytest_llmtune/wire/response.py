@@ -154,19 +154,19 @@ def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     Anthropic reports prompt tokens in its first event and completion tokens in one of its last.
     """
-    told: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for document in documents:
         wrapped = [document[name] for name in _WRAPPED if isinstance(document.get(name), dict)]
         for part in (document, *wrapped):
             for name in _TOLD:
                 value = part.get(name)
                 if isinstance(value, dict):
-                    before = told.get(name)
+                    before = merged.get(name)
                     said = {key: item for key, item in value.items() if item is not None}
-                    told[name] = {**before, **said} if isinstance(before, dict) else said
+                    merged[name] = {**before, **said} if isinstance(before, dict) else said
                 elif value is not None:
-                    told[name] = value
-    return told
+                    merged[name] = value
+    return merged
 
 
 def facts_of(text: str) -> Facts:
@@ -183,12 +183,12 @@ def facts_of(text: str) -> Facts:
         found = usage_of(body.get("usage"))
         closing += [found] if found and body.get("choices") == [] else []
         reasons |= _reasons(body)
-    told = folded(documents)
-    usage = usage_of(told.get("usage"), told.get("service_tier"))
+    merged = folded(documents)
+    usage = usage_of(merged.get("usage"), merged.get("service_tier"))
     if len(closing) == len(reasons) > 1:
         usage = replace(closing[0], completion_tokens=sum(each.completion_tokens for each in closing))
     return Facts(
-        str(told.get("model") or told.get("modelVersion") or ""),
+        str(merged.get("model") or merged.get("modelVersion") or ""),
         usage,
         tuple(reasons[index] for index in sorted(reasons)),
     )
@@ -235,16 +235,16 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
     completion = _count(data, "completion_tokens", "output_tokens")
     if completion is None and any(data.get(name) is not None for name in ("completion_tokens", "output_tokens")):
         return None  # reported, but not readable
-    asked, answered = _details(data, "prompt", "input"), _details(data, "completion", "output")
-    cached = _count(asked, "cached_tokens") or _count(data, "prompt_cache_hit_tokens", "cached_tokens") or 0
-    written = _count(asked, "cache_write_tokens") or 0
+    prompt_details, completion_details = _details(data, "prompt", "input"), _details(data, "completion", "output")
+    cached = _count(prompt_details, "cached_tokens") or _count(data, "prompt_cache_hit_tokens", "cached_tokens") or 0
+    written = _count(prompt_details, "cache_write_tokens") or 0
     if "prompt_tokens" not in data:  # Anthropic counts cache reads and writes separately from the input
         read, created = (_count(data, f"cache_{name}_input_tokens") or 0 for name in ("read", "creation"))
         prompt, cached, written = prompt + read + created, cached + read, written + created
     completion = max(completion or 0, (total or 0) - prompt)
     units = {
-        "input_audio_tokens": _count(asked, "audio_tokens"),
-        "output_audio_tokens": _count(answered, "audio_tokens"),
+        "input_audio_tokens": _count(prompt_details, "audio_tokens"),
+        "output_audio_tokens": _count(completion_details, "audio_tokens"),
     }
     if "citation_tokens" in data or "num_search_queries" in data:
         reasoning, citations = _count(data, "reasoning_tokens") or 0, _count(data, "citation_tokens") or 0

@@ -234,8 +234,8 @@ def _read(exchange: Exchange) -> _Reading:
         limit = token_limit(exchange.request)
         known = [_sure(choice, choices[0], total, limit) for choice in choices]
         tokens, counted = _guessed(choices, known, limit), False
-    told = usage is not None and usage.prompt_tokens
-    prompt = replace(usage, completion_tokens=0) if usage is not None and told else _unknown_prompt(exchange)
+    prompt_known = usage is not None and usage.prompt_tokens
+    prompt = replace(usage, completion_tokens=0) if usage is not None and prompt_known else _unknown_prompt(exchange)
     return _Reading(_named(choices, known), tokens, counted, prompt)
 
 

@@ -32,14 +32,14 @@ def read_call(body: str | Mapping[str, Any], text: str) -> Told:
     Args:
         body: of the request, as text, or as it was read.
     """
-    asked = (read_object(body) or {}) if isinstance(body, str) else body
+    request = (read_object(body) or {}) if isinstance(body, str) else body
     documents = list(_documents(text))
     texts: list[str] = []
     calls: dict[Any, dict[str, str]] = {}
     for document in documents:
         _read(document, texts, calls)
     tools = tuple(ToolCall(call["name"], _arguments(call["arguments"]), call["id"]) for call in calls.values())
-    return Told(tuple(_messages(asked)), "".join(texts), tools)
+    return Told(tuple(_messages(request)), "".join(texts), tools)
 
 
 def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -75,13 +75,13 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
     yield from documents_of(text)
 
 
-def _messages(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _messages(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The prompt, system text first."""
-    system = asked.get("system", asked.get("instructions", asked.get("systemInstruction")))
+    system = request.get("system", request.get("instructions", request.get("systemInstruction")))
     if system:
         yield {"role": "system", "content": _text(system)}
     for name in ("messages", "contents", "input"):
-        listed = asked.get(name)
+        listed = request.get(name)
         if isinstance(listed, str):
             yield {"role": "user", "content": listed}
         elif isinstance(listed, list):
@@ -90,8 +90,8 @@ def _messages(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                     yield item
                 elif isinstance(item, str):
                     yield {"role": "user", "content": item}
-    if isinstance(asked.get("prompt"), str):
-        yield {"role": "user", "content": asked["prompt"]}
+    if isinstance(request.get("prompt"), str):
+        yield {"role": "user", "content": request["prompt"]}
 
 
 def _read(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
@@ -159,8 +159,8 @@ def _read_tool_calls(listed: Any, choice: Any, calls: dict[Any, dict[str, str]])
     for index, call in enumerate(listed if isinstance(listed, list) else ()):
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
-            place = choice, call.get("index", index)
-            _add(calls, place, function.get("name"), function.get("arguments"), call.get("id"))
+            key = choice, call.get("index", index)
+            _add(calls, key, function.get("name"), function.get("arguments"), call.get("id"))
         elif isinstance(call, dict) and isinstance(call.get("custom"), dict):
             _add(calls, (choice, index), call["custom"].get("name"), call["custom"].get("input"), call.get("id"))
 
@@ -198,9 +198,9 @@ def _read_parts(parts: Any, texts: list[str], calls: dict[Any, dict[str, str]]) 
                 _add(calls, len(calls), call.get("name"), call.get(arguments), call.get("id", call.get("toolUseId")))
 
 
-def _add(calls: dict[Any, dict[str, str]], place: Any, name: Any, arguments: Any, identity: Any) -> None:
+def _add(calls: dict[Any, dict[str, str]], key: Any, name: Any, arguments: Any, identity: Any) -> None:
     """Add a tool call, or, in a stream, another piece of one."""
-    call = calls.setdefault(place, {"name": "", "arguments": "", "id": ""})
+    call = calls.setdefault(key, {"name": "", "arguments": "", "id": ""})
     call["name"] += _said(name)
     call["id"] = call["id"] or _said(identity)
     if isinstance(arguments, str):

@@ -101,11 +101,11 @@ class MigrateMode:
     async def _one(self, target: str) -> Moved:
         ledger = Ledger(parent=self.ledger, name="--llm-migrate")
         try:
-            config, told = self._moved(target)
+            config, notes = self._moved(target)
             unpriced = self._unpriced([*self.suite.space.models_of(config), *judges_of(self.grader)])
             if unpriced:  # its requests would have an unknown cost
                 return Moved(Migration(target, "cannot be told", f"{target} cannot be told: {unpriced}"))
-            found = await (self._asked if self.search is None else self._tuned)(target, config, told, ledger)
+            found = await (self._evaluated if self.search is None else self._tuned)(target, config, notes, ledger)
         except LLMTuneError as error:
             missing = isinstance(error, EndpointError)
             problem = (
@@ -150,25 +150,25 @@ class MigrateMode:
         """
         config = self.config.steps[-1]
         name, model = self._named(target)
-        told = [] if config is self.config else ["the locked configuration is a cascade; its last step is asked alone"]
+        notes = [] if config is self.config else ["the locked configuration is a cascade; its last step is asked alone"]
         there = self._model_parameters
         if name not in there:
             raise SuiteError(
                 f"the suite {self.suite.name!r} has no parameter {name!r} that is a model{did_you_mean(name, there)}; it has "
                 f"{listed(there)}. Next: {self._command(f'{there[0]}={model}')}"
             )
-        if config.params[name] == model and not told:
+        if config.params[name] == model and not notes:
             raise SuiteError(f"{model!r} is the locked model already. Next: {self._command('MODEL')}, with another one")
         params = {**config.params, name: model}
         for each, domain in self.suite.space.conditions.get(model, {}).items() if name == "model" else ():
             value = domain.value if isinstance(domain, Constant) else params.get(each)
             if each != TEMPERATURE_OR_TOP_P and value != params.get(each):
-                told.append(f"{each}={value!r}, as the suite declares for this model")
+                notes.append(f"{each}={value!r}, as the suite declares for this model")
                 given = overlaid({key: Constant(old) for key, old in params.items()}, {each: Constant(value)})
                 params = {key: old.to_plain() for key, old in given.items()}
-        return replace(config, params=params), tuple(told)
+        return replace(config, params=params), tuple(notes)
 
-    async def _asked(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
+    async def _evaluated(self, target: str, config: Config, notes: tuple[str, ...], ledger: Ledger) -> Moved:
         """Evaluate on the guard's rows, translating parameters that the model refuses."""
         live = self.services.live(ledger, cached=str(self.suite.seed))
         source = self.services.runs(live, live=live)
@@ -176,21 +176,21 @@ class MigrateMode:
         changes: dict[str, Change] = {}
         try:
             while True:
-                config, told = await self._probed(live, config, told, changes)
+                config, notes = await self._probed(live, config, notes, changes)
                 collector = Collector(source)
                 evaluation = await self.services.evaluate(self.rows(config), self.grader, collector)
                 lost = evaluation.unknown
                 change = _change(config, lost[0].error or "", changes) if len(lost) == len(evaluation.results) else None
                 if change is None:  # with batches, refusals are only seen here
                     break
-                config, told = _changed(config, told, *change, changes)
+                config, notes = _changed(config, notes, *change, changes)
         finally:
             await source.aclose()
             self.listen(Finished(self.suite.name, ledger.spent))
-        return self._judged(target, config, told, evaluation, collector.gathered)
+        return self._judged(target, config, notes, evaluation, collector.gathered)
 
     async def _probed(
-        self, live: Any, config: Config, told: tuple[str, ...], changes: dict[str, Change]
+        self, live: Any, config: Config, notes: tuple[str, ...], changes: dict[str, Change]
     ) -> tuple[Config, tuple[str, ...]]:
         """Request one row first, to detect a refusal before sending all; its answer is cached.
 
@@ -198,7 +198,7 @@ class MigrateMode:
             EndpointError: no such model.
         """
         if config.runs_task or self.services.settings.batch:  # a task sends its own requests; a batch takes hours
-            return config, told
+            return config, notes
         while True:
             try:
                 await live.complete(next(self.rows(config).requests()))
@@ -206,17 +206,17 @@ class MigrateMode:
                 raise
             except CompletionError as error:
                 if (change := _change(config, str(error), changes)) is None:
-                    return config, told
-                config, told = _changed(config, told, *change, changes)
+                    return config, notes
+                config, notes = _changed(config, notes, *change, changes)
             else:
-                return config, told
+                return config, notes
 
-    async def _tuned(self, target: str, config: Config, told: tuple[str, ...], ledger: Ledger) -> Moved:
+    async def _tuned(self, target: str, config: Config, notes: tuple[str, ...], ledger: Ledger) -> Moved:
         """Search the suite with only this model, within its budgets, then evaluate the winner on the guard's rows."""
         assert self.search is not None  # noqa: S101  # ``_one`` has looked
         live, changes = self.services.live(ledger, cached=str(self.suite.seed)), dict[str, Change]()
         try:
-            config, told = await self._probed(live, config, told, changes)
+            config, notes = await self._probed(live, config, notes, changes)
         finally:
             await live.aclose()
         suite = _restricted(self.suite, *self._named(target), changes)
@@ -225,17 +225,17 @@ class MigrateMode:
         log = self.services.settings.root / ".llmtune" / "studies" / f"{suite.name}.{digest}.jsonl"
         mode = replace(self.search(suite, log), ledger=ledger)
         study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: kept.append(gathered))
-        found = self._judged(target, study.winner, (*told, *study.notes), evaluation, kept[0] if kept else Gathered())
+        found = self._judged(target, study.winner, (*notes, *study.notes), evaluation, kept[0] if kept else Gathered())
         return replace(found, study=study.summary)
 
     # -- how it is judged
 
     def _judged(
-        self, target: str, config: Config, told: tuple[str, ...], evaluation: Evaluation, gathered: Gathered
+        self, target: str, config: Config, notes: tuple[str, ...], evaluation: Evaluation, gathered: Gathered
     ) -> Moved:
         suite, criteria = self.suite, self.criteria
         unmoved = config.runs_task and not _calls_of(evaluation, self._named(target)[1])
-        base = Migration(target, "cannot be told", "", evaluation.config, told, margin=_margin(criteria))
+        base = Migration(target, "cannot be told", "", evaluation.config, notes, margin=_margin(criteria))
         base = replace(
             base,
             cost_before=self.before.inference_cost,
@@ -368,7 +368,7 @@ def _change(config: Config, message: str, changes: Mapping[str, Change]) -> tupl
 
 
 def _changed(
-    config: Config, told: tuple[str, ...], name: str, change: Change, changes: dict[str, Change]
+    config: Config, notes: tuple[str, ...], name: str, change: Change, changes: dict[str, Change]
 ) -> tuple[Config, tuple[str, ...]]:
     """The configuration that the model accepts, with notes."""
     changes[name] = change
@@ -382,7 +382,7 @@ def _changed(
     else:
         params[name] = int(change) if isinstance(value, int) else change
         said = f"{name}={value} was lowered to {params[name]}: the model takes no more"
-    return replace(config, params=params), (*told, said)
+    return replace(config, params=params), (*notes, said)
 
 
 def _restricted(suite: Suite, name: str, model: str, changes: Mapping[str, Change]) -> Suite:

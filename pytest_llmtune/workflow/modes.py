@@ -380,7 +380,7 @@ class SuiteRun:
                 self._misses = _in_order(getattr(source, "misses", {}), rows)
         live = self.services.live(self.own, cached=record_cache(mode, self.suite, self._rerecord))
         if mode is Mode.LIVE:
-            evaluation = await self._asked(rows, self.services.runs(live, live=live), "live")
+            evaluation = await self._evaluate(rows, self.services.runs(live, live=live), "live")
             if not evaluation.unknown:  # else the next run resumes with the answers so far
                 self._rerecord.end()
             return evaluation
@@ -388,7 +388,7 @@ class SuiteRun:
             collector = Collector(self.services.runs(RecordedFirst(recording, live), recording=recording, live=live))
         else:
             collector = Collector(self.services.runs(live, live=live))
-        evaluation = await self._asked(rows, collector, "record")
+        evaluation = await self._evaluate(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
         if not lost and conclusive(evaluation, self.suite.max_unknown):  # else paid answers stay in the cache
             self._record(collector.gathered, rows)
@@ -434,7 +434,7 @@ class SuiteRun:
                     return name
         return ""
 
-    async def _asked(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
+    async def _evaluate(self, rows: RequestPlan, source: LiveSource | Collector, task: str) -> Evaluation:
         self.prices.check(self.suite.space.models_of(rows.config))
         self.listen(Started(self.suite.name, "live" if task == "live" else "record", len(rows.examples)))
         try:

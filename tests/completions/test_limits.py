@@ -84,7 +84,7 @@ def test_the_pace_spreads_evenly() -> None:
         pace, start, times = RateLimiter(1200), time.monotonic(), []
 
         async def take(amount: float) -> None:
-            await pace.take(amount)
+            await pace.acquire(amount)
             times.append(time.monotonic() - start)
 
         await asyncio.gather(take(1), take(3), take(1))

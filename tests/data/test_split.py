@@ -108,7 +108,7 @@ def test_a_corrected_reference_moves_no_row() -> None:
     """What a model is asked decides the place, so that mending a label stales that row only."""
     rows = [{"q": f"question {number}", "answer": "x"} for number in range(40)]
     mended = [row | ({"answer": "y"} if number == 7 else {}) for number, row in enumerate(rows)]
-    one, other = (split(load(data), asked=["q"]) for data in (rows, mended))
+    one, other = (split(load(data), prompt_columns=["q"]) for data in (rows, mended))
     assert (numbers(one.tune), numbers(one.test)) == (numbers(other.tune), numbers(other.test))
 
 
@@ -212,7 +212,7 @@ DOUBLED = [
 def test_duplicates_between_tune_and_test_are_refused() -> None:
     """The rows are named, and the keys that settle it."""
     with pytest.raises(SuiteError) as caught:
-        split(load(DOUBLED), 2, shuffle=False, asked=["q"])
+        split(load(DOUBLED), 2, shuffle=False, prompt_columns=["q"])
     assert str(caught.value) == (
         "1 of the test rows are tuning rows too (rows 1 = 3; the first: {'q': 'same', 'answer': '1'}); "
         "remove them, or set duplicates='drop' (keep the first of each) or duplicates='allow'"
@@ -228,12 +228,12 @@ def test_many_duplicates_are_counted() -> None:
 def test_what_a_model_is_asked_makes_a_duplicate() -> None:
     """By all columns the rows differ; by the prompt's they do not."""
     assert len(split(load(DOUBLED), 2, shuffle=False).test) == 2
-    assert len(split(load(DOUBLED), 2, shuffle=False, asked=["answer"]).test) == 2
+    assert len(split(load(DOUBLED), 2, shuffle=False, prompt_columns=["answer"]).test) == 2
 
 
 def test_duplicates_dropped() -> None:
     """The first of each stays, and the count of the others is told."""
-    made = split(load(DOUBLED), 2, shuffle=False, asked=["q"], duplicates="drop")
+    made = split(load(DOUBLED), 2, shuffle=False, prompt_columns=["q"], duplicates="drop")
     assert [example.row["answer"] for example in (*made.tune, *made.test)] == ["1", "2", "4"]
     assert made.doubled == 1
     assert made.dataset is not None
@@ -242,13 +242,13 @@ def test_duplicates_dropped() -> None:
 
 def test_duplicates_allowed() -> None:
     """If the suite says so."""
-    made = split(load(DOUBLED), 2, shuffle=False, asked=["q"], duplicates="allow")
+    made = split(load(DOUBLED), 2, shuffle=False, prompt_columns=["q"], duplicates="allow")
     assert [example.row["answer"] for example in made.test] == ["3", "4"]
 
 
 def test_duplicates_within_one_side_are_no_leak() -> None:
     """Only a row on both sides makes a result too good."""
-    made = split(load([DOUBLED[0], DOUBLED[2], DOUBLED[1], DOUBLED[3]]), 2, shuffle=False, asked=["q"])
+    made = split(load([DOUBLED[0], DOUBLED[2], DOUBLED[1], DOUBLED[3]]), 2, shuffle=False, prompt_columns=["q"])
     assert [example.row["answer"] for example in made.tune] == ["1", "3"]
 
 
@@ -263,13 +263,13 @@ def test_hash_splits_never_leak(questions: list[str], share: float) -> None:
 def test_shuffled_duplicates_stand_together() -> None:
     """So that only a border between them can part them."""
     rows = [{"q": f"question {number % 30}", "id": str(number)} for number in range(60)]
-    made = split(load(rows), 20, asked=["q"])
+    made = split(load(rows), 20, prompt_columns=["q"])
     assert len(set(numbers(made.tune))) == 10
 
 
 def test_reused_rows_are_no_leak() -> None:
     """Where tuning rows guard, they are of course the same; that is said otherwise."""
-    assert split(load(DOUBLED), 20, asked=["q"]).reused
+    assert split(load(DOUBLED), 20, prompt_columns=["q"]).reused
 
 
 def test_examples_keep_their_ids_and_positions() -> None:

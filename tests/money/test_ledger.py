@@ -267,9 +267,9 @@ def test_an_overrun_is_told() -> None:
 def test_an_overrun_is_at_most_what_was_under_way(requests: list[tuple[int, int]], limit: int, at_once: int) -> None:
     """Whatever a server bills: the first request goes alone, and what is sent later was granted at the dearest rate seen."""
     ledger, flying, under_way = Ledger(Decimal(limit)), [], Decimal(0)
-    for number, (asked, billed) in enumerate(requests):
+    for number, (requested, billed) in enumerate(requests):
         try:
-            flying.append((ledger.reserve_now(Decimal(asked), "m"), Decimal(billed)))
+            flying.append((ledger.reserve_now(Decimal(requested), "m"), Decimal(billed)))
         except BudgetExhaustedError:
             if not flying:
                 break
@@ -396,7 +396,7 @@ def test_bills_within_what_was_asked_teach_nothing() -> None:
     assert not ledger.reserve_now(ONE, "m").billed(ONE)
     assert not Reservation(ONE).billed(Decimal(5))
     assert not ledger.reserve_now(Decimal(0), "m").billed(Decimal(5))
-    assert Reservation(ONE, asked=ONE).billed(Decimal(5))
+    assert Reservation(ONE, requested=ONE).billed(Decimal(5))
     assert ledger.growth == {}
 
 

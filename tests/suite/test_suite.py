@@ -353,13 +353,13 @@ def test_the_table_is_in_order() -> None:
 def test_a_place_for_every_problem() -> None:
     """A declaration that knows its lines points at the nearest one."""
     places = {"model": "a.yaml:3:1", "model[1].stop": "a.yaml:5:7"}
-    declaration = Declaration("a.yaml:1 (a)", Path(), places=places)
+    declaration = Declaration("a.yaml:1 (a)", Path(), positions=places)
     with pytest.raises(SuiteError) as caught:
         Suite.from_mapping(
             keys(model=["a", {"model": "b", "stop": []}, {"model": "c", "n": 0}], seed=-1),
             where=declaration.where,
             base_dir=Path(),
-            places=places,
+            positions=places,
         )
     assert [line.partition(": ")[0] for line in str(caught.value).split("\n")] == [
         "a.yaml:1 (a)",

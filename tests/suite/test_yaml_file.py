@@ -380,7 +380,7 @@ def test_project_root(tmp_path: Path) -> None:
 def test_places_of_nested_values() -> None:
     """Every value's line and column by its path; in a mapping that of the key."""
     [document] = documents("a: 1\nb:\n  - c: x\n    d: [1, 2]\n")
-    assert document.places == {
+    assert document.positions == {
         "": (1, 1),
         "a": (1, 1),
         "b": (2, 1),

@@ -56,7 +56,7 @@ def embeds(question: str, client: Any) -> str:
 def config_of(task: Any) -> Any:
     rows = [{"question": question, "answer": "x"} for question in "ab"]
     suite = Suite(name="t", dataset=rows, task=task, model="small", grader="exact", tune_size=1, shuffle=False)
-    return suite.space.first().asked(suite.load().test[0])
+    return suite.space.first().request_for(suite.load().test[0])
 
 
 def endpoint(server: LLMServer, models: dict[str, str] | None, key: str = "k-one", **more: Any) -> Endpoint:

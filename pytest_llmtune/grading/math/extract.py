@@ -111,16 +111,16 @@ def _braced(text: str, start: int) -> tuple[int, str]:
         token = re.compile(r"\\?\w+").match(text, start)
         return (token.end(), token[0]) if token else (start, "")
     depth = 0
-    place = start
-    while place < len(text):
-        char = text[place]
+    position = start
+    while position < len(text):
+        char = text[position]
         if char == "\\":
-            place += 1  # skip an escaped brace
+            position += 1  # skip an escaped brace
         elif char in "{}":
             depth += 1 if char == "{" else -1
             if not depth:
-                return place + 1, text[start + 1 : place]
-        place += 1
+                return position + 1, text[start + 1 : position]
+        position += 1
     return len(text), ""  # cut off
 
 

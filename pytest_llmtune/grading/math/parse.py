@@ -106,15 +106,15 @@ def _unwrapped(match: re.Match[str]) -> str:
 def _closing(text: str) -> int:
     """Position at which the bracket at 0 closes; -1 if it does not."""
     depth = 0
-    for place, char in enumerate(text):
-        if place and text[place - 1] == "\\" and char in "{}":
+    for position, char in enumerate(text):
+        if position and text[position - 1] == "\\" and char in "{}":
             continue
         if char in "([{":
             depth += 1
         elif char in ")]}":
             depth -= 1
             if not depth:
-                return place
+                return position
     return -1
 
 
@@ -376,17 +376,17 @@ def _parts(text: str) -> tuple[list[str], bool]:
     """Split at the outermost semicolons, else at commas and the word "and"; and whether that word was there."""
     semicolons, commas, words = [], [], []
     depth = 0
-    for place, char in enumerate(text):
+    for position, char in enumerate(text):
         if char in "([{":
             depth += 1
         elif char in ")]}":
             depth -= 1
         elif depth == 0:
             if char == ";":
-                semicolons.append((place, place + 1))
+                semicolons.append((position, position + 1))
             elif char == ",":
-                commas.append((place, place + 1))
-            elif char in "ao그또" and (word := _AND.match(text, place)):
+                commas.append((position, position + 1))
+            elif char in "ao그또" and (word := _AND.match(text, position)):
                 words.append(word.span())
     if semicolons:
         return _cut(text, semicolons), False

@@ -84,7 +84,7 @@ def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
 
 def _nearby(here: Path, name: str) -> tuple[list[Path], list[Path]]:
     """Data files with this name in the usual directories, and all data files there."""
-    files = [path for place in _PLACES for path in sorted((here / place).glob("*")) if format_of(path.name)]
+    files = [path for folder in _PLACES for path in sorted((here / folder).glob("*")) if format_of(path.name)]
     nearby = [path for path in files if ".llmtune." not in path.name]
     return [path for path in nearby if path.name.partition(".")[0] == name], nearby
 
@@ -159,8 +159,8 @@ def start(config: Any, name: str) -> None:
             f"next: cd {DEMO} && pytest --llm-tune\n"
         )
         return
-    places = [config.rootpath / place for place in config.getini("testpaths")] or [here / "tests"]
-    tests = next((place for place in places if place.is_dir()), here)
+    folders = [config.rootpath / folder for folder in config.getini("testpaths")] or [here / "tests"]
+    tests = next((folder for folder in folders if folder.is_dir()), here)
     written = write_starter(name, given, here=here, tests=tests, root=config.rootpath)
     shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
     lines = [f"wrote {path}" for path in shown] + ["both files declare the same suite: keep one, delete the other"]

@@ -76,11 +76,11 @@ class Trial:
     arm: Arm
     cell: tuple[int, ...]
     continuous: tuple[float, ...]
-    place: int
+    index: int
     """Index in the allocator's list."""
     number: int = 0
     """Number of the trial, from 1; 0: no requests yet."""
-    asked: dict[int, int] = field(default_factory=dict)
+    answers: dict[int, int] = field(default_factory=dict)
     """Row (position in the order) to number of answers."""
     out: str = ""
     """Why it was eliminated; empty if it was not."""
@@ -177,40 +177,40 @@ class Allocator:
             without: rows (positions in the order) to ignore.
         """
         wanted = self._points([(c.trial, c.n, c.cost) for c in candidates])
-        places = {c.trial.place for c in candidates}
-        found = self._surrogate(without, places).posterior(wanted)
+        indices = {c.trial.index for c in candidates}
+        found = self._surrogate(without, indices).posterior(wanted)
         return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
     def noted(self, trial: Trial) -> None:
         """Discard cached results after new answers of a trial."""
-        self._observed.pop(trial.place, None)
-        self._meets.pop(trial.place, None)
+        self._observed.pop(trial.index, None)
+        self._meets.pop(trial.index, None)
         self._surrogates.clear()
         self._scale = None
 
     def shortlist(self, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates of the most promising trials: an exact posterior of thousands would take minutes."""
-        largest = {candidate.trial.place: candidate for candidate in candidates}  # numbers of answers grow
+        largest = {candidate.trial.index: candidate for candidate in candidates}  # numbers of answers grow
         if len(largest) <= _LISTED:
             return candidates
         ones = list(largest.values())
         means = self._surrogate(frozenset(), None).means(self._points([(c.trial, c.n, c.cost) for c in ones]))
-        rows = np.array([len(c.trial.asked) for c in ones], dtype=float)
+        rows = np.array([len(c.trial.answers) for c in ones], dtype=float)
         hope = np.sqrt(self.scale() * self.kernel.own / (1 + rows * self.kernel.own / self.kernel.single))
         best = np.argsort(-(means - np.array([c.loss for c in ones]) + hope), kind="stable")[:_LISTED]
-        places = {ones[int(index)].trial.place for index in best}
-        return [candidate for candidate in candidates if candidate.trial.place in places]
+        indices = {ones[int(index)].trial.index for index in best}
+        return [candidate for candidate in candidates if candidate.trial.index in indices]
 
-    def _surrogate(self, without: frozenset[int], places: set[int] | None) -> Surrogate:
+    def _surrogate(self, without: frozenset[int], indices: set[int] | None) -> Surrogate:
         """A surrogate given the observations; if very many, those of the trials at ``places`` and a sample of the rest."""
         seen = self._scored(without)
         self._learn(seen)
-        if places is None or len(seen.mean) <= _OBSERVED:
-            places = set()
-        key = without, frozenset(places)
+        if indices is None or len(seen.mean) <= _OBSERVED:
+            indices = set()
+        key = without, frozenset(indices)
         if key not in self._surrogates:
-            if places:
-                own = np.isin(seen.points.arm, list(places))
+            if indices:
+                own = np.isin(seen.points.arm, list(indices))
                 step = -(-int((~own).sum()) // max(1, _OBSERVED - int(own.sum())))
                 own[np.flatnonzero(~own)[::step]] = True
                 seen = seen.take(np.flatnonzero(own))
@@ -232,7 +232,7 @@ class Allocator:
             np.array([trial.cell for trial, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
             np.array([trial.continuous for trial, _, _ in configs], dtype=float).reshape(len(configs), dimensions),
             np.array([math.log2(n) for _, n, _ in configs], dtype=float),
-            np.array([trial.place for trial, _, _ in configs], dtype=np.int64),
+            np.array([trial.index for trial, _, _ in configs], dtype=np.int64),
             np.array([self._log_cost(cost) for _, _, cost in configs], dtype=float),
         )
 
@@ -243,13 +243,13 @@ class Allocator:
     def _scored(self, without: frozenset[int]) -> Scored:
         found: list[tuple[Trial, _Observation]] = []
         for trial in self.trials:
-            if trial.asked:
-                if without or trial.place not in self._observed:
+            if trial.answers:
+                if without or trial.index not in self._observed:
                     seen = list(self._observations(trial, without))
                     if not without:
-                        self._observed[trial.place] = seen
+                        self._observed[trial.index] = seen
                 else:
-                    seen = self._observed[trial.place]
+                    seen = self._observed[trial.index]
                 found += [(trial, one) for one in seen]
         return Scored(
             self._points([(trial, one.n, self.costs.estimate(trial.arm, one.n)) for trial, one in found]),
@@ -261,7 +261,7 @@ class Allocator:
 
     def _observations(self, trial: Trial, without: frozenset[int]) -> Iterator[_Observation]:
         """Means of a trial's scores per block, for some of the numbers of answers that all its rows have."""
-        for place, span in enumerate(self.blocks):
+        for index, span in enumerate(self.blocks):
             cells = [
                 cell
                 for row in span
@@ -272,7 +272,7 @@ class Allocator:
             for n in thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
                 repeats = max(1.0, sum(len(cell.samples) for cell in cells) / len(cells) / n)
                 mean = self.sign * sum(cell.scores[n] for cell in cells) / len(cells)
-                yield _Observation(place, n, len(cells), repeats, mean)
+                yield _Observation(index, n, len(cells), repeats, mean)
 
     def scale(self) -> float:
         """Variance of the metric over rows, from all cells at the smallest n."""
@@ -281,7 +281,7 @@ class Allocator:
         return self._scale
 
     def _variance(self) -> float:
-        cells = [self.pool.cell(trial.arm, self.order[row]) for trial in self.trials for row in trial.asked]
+        cells = [self.pool.cell(trial.arm, self.order[row]) for trial in self.trials for row in trial.answers]
         values = [cell.scores[min(cell.scores)] for cell in cells if cell.scores]
         if not values:
             return 0.25
@@ -292,28 +292,28 @@ class Allocator:
 
     # -- candidates
 
-    def candidates(self, z: float, *, asked: int = 0) -> list[Candidate]:
+    def candidates(self, z: float, *, min_rows: int = 0) -> list[Candidate]:
         """Possible winners: trials with every n (thinned) whose cost is ``within`` the budget by ``z`` standard errors.
 
         Args:
-            asked: minimum number of rows with answers. From 1 on those that do not meet the constraints are left out,
+            min_rows: minimum number of rows with answers. From 1 on those that do not meet the constraints are left out,
                 unless none does.
         """
         trials = [trial for trial in self.trials if not trial.out]
-        if asked and self.constraints:
-            meeting = [trial for trial in trials if trial.asked and self.meets(trial)]
+        if min_rows and self.constraints:
+            meeting = [trial for trial in trials if trial.answers and self.meets(trial)]
             trials = meeting or trials or [trial for trial in self.trials if trial.out == "constraint"]
-        return [one for trial in trials if len(trial.asked) >= asked for one in self._of(trial, z)]
+        return [one for trial in trials if len(trial.answers) >= min_rows for one in self._of(trial, z)]
 
     def meets(self, trial: Trial) -> bool:
         """Whether a trial meets the constraints on the rows that it was asked."""
-        if trial.place not in self._meets:
-            self._meets[trial.place] = all(one.met(self.limited(trial, one)) for one in self.constraints)
-        return self._meets[trial.place]
+        if trial.index not in self._meets:
+            self._meets[trial.index] = all(one.met(self.limited(trial, one)) for one in self.constraints)
+        return self._meets[trial.index]
 
     def limited(self, trial: Trial, constraint: Constraint) -> list[float]:
         """Of the rows that a trial was asked, what a constraint limits."""
-        cells = (self.pool.cell(trial.arm, self.order[row]) for row in sorted(trial.asked))
+        cells = (self.pool.cell(trial.arm, self.order[row]) for row in sorted(trial.answers))
         return [cell.gated[constraint.metric] for cell in cells if constraint.metric in cell.gated]
 
     def _of(self, trial: Trial, z: float) -> list[Candidate]:
@@ -321,7 +321,7 @@ class Allocator:
         counts = self._sizes.setdefault(id(arm.family), thin(arm.family.counts, _SIZES))
         costs = self.costs.estimates(arm, counts)
         fit = [Candidate(trial, n, cost) for n, cost in zip(counts, costs, strict=True) if self._affordable(cost, z)]
-        if fit or not trial.asked or arm.family.counts[0] != 1 or self.sign < 0:
+        if fit or not trial.answers or arm.family.counts[0] != 1 or self.sign < 0:
             return fit
         shorter = self._shorter(trial, z)
         return [shorter] if shorter else []
@@ -331,7 +331,7 @@ class Allocator:
 
     def _shorter(self, trial: Trial, z: float) -> Candidate | None:
         """One answer with the largest affordable length limit."""
-        cells = [self.pool.cell(trial.arm, self.order[row]) for row in trial.asked]
+        cells = [self.pool.cell(trial.arm, self.order[row]) for row in trial.answers]
         longest = self.costs.longest(trial.arm)
         for limit in trial.arm.family.shorter:
             cost = self.costs.estimate(trial.arm, 1, limit)
@@ -370,12 +370,12 @@ class Allocator:
         for values in posterior.mean + curiosity * (posterior.draws(_DRAWS, self.rng) - posterior.mean):
             for index in np.argsort(-values, kind="stable")[:_TRIED]:
                 candidate = candidates[int(index)]
-                if candidate.trial.place in busy:
+                if candidate.trial.index in busy:
                     continue
                 if jobs := self._step(candidate):
                     if planned and planned + len(jobs) > size:
                         return
-                    busy.add(candidate.trial.place)
+                    busy.add(candidate.trial.index)
                     planned += len(jobs)
                     yield jobs
                     break
@@ -385,13 +385,13 @@ class Allocator:
     def _step(self, candidate: Candidate) -> list[CellRequest]:
         """The smallest useful step for a candidate: more answers to the rows seen, or the next block."""
         trial = candidate.trial
-        if not trial.asked:
+        if not trial.answers:
             few = self.blocks[0] if len(self.trials) <= _LISTED else self.blocks[0][:_FIRST_ROWS]
             return [CellRequest(trial, row, trial.arm.family.counts[0]) for row in few]
-        depth, seen = max(trial.asked.values()), len(trial.asked)
+        depth, seen = max(trial.answers.values()), len(trial.answers)
         wanted = self._depth(candidate.n, depth, seen)
-        if min(trial.asked.values()) < wanted:
-            return [CellRequest(trial, row, wanted) for row, have in trial.asked.items() if have < wanted]
+        if min(trial.answers.values()) < wanted:
+            return [CellRequest(trial, row, wanted) for row, have in trial.answers.items() if have < wanted]
         return self._further(trial, depth) if seen < len(self.order) else []
 
     def _depth(self, n: int, depth: int, seen: int) -> int:
@@ -404,5 +404,5 @@ class Allocator:
         return depth if early else max(depth, min(n, depth * _DEEPER))
 
     def _further(self, trial: Trial, depth: int) -> list[CellRequest]:
-        block = next(block for block in self.blocks if block.stop > len(trial.asked))
-        return [CellRequest(trial, row, depth) for row in block if row not in trial.asked]
+        block = next(block for block in self.blocks if block.stop > len(trial.answers))
+        return [CellRequest(trial, row, depth) for row in block if row not in trial.answers]

@@ -154,14 +154,14 @@ def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
     At low temperatures all answers are the same, and their vote says nothing of how sure it is.
     """
     found: dict[int, Candidate] = {}
-    for one in race.candidates(0.0, asked=1):
+    for one in race.candidates(0.0, min_rows=1):
         if steps.first and one.trial.arm.model not in steps.first:
             continue
         if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * (race.budget or math.inf):
-            found[one.trial.place] = one  # numbers of answers grow
+            found[one.trial.index] = one  # numbers of answers grow
     warm = [one for one in found.values() if _is_warm(one.trial)]
     chosen = [one for one, _ in (*_believed(race, list(found.values()))[:1], *_believed(race, warm)[:_WARM])]
-    return list({one.trial.place: one for one in chosen}.values())
+    return list({one.trial.index: one for one in chosen}.values())
 
 
 def _is_warm(trial: Trial) -> bool:
@@ -190,7 +190,7 @@ def best_cascade(search: Search) -> Cascade | None:
     if not best or race.budget is None:
         return None
     single = best[0].candidate
-    rows = sorted(single.trial.asked)
+    rows = sorted(single.trial.answers)
     alone = {row: score for row in rows for score in scores_of(race, single, [row])}
     found, bound = None, 0.0
     affordable = [one for one in _cascades(race, suite, best[0]) if one.cost.within(race.budget, _SURE)]
@@ -221,12 +221,12 @@ def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
 
 def _cascades(race: Allocator, suite: Suite, best: Ranked) -> Iterator[Cascade]:
     enough = min(_ROWS, len(race.order))
-    asked = [trial for trial in race.trials if len(trial.asked) >= enough]
+    tried = [trial for trial in race.trials if len(trial.answers) >= enough]
     steps = _steps(suite)
     fit = cache(fits(steps.accept))
-    lasts = _last_steps(race, best, steps, asked)
+    lasts = _last_steps(race, best, steps, tried)
     for first in _first_steps(race, steps):
-        votes = {row: _votes(race, first.trial, row, fit) for row in first.trial.asked}
+        votes = {row: _votes(race, first.trial, row, fit) for row in first.trial.answers}
         for last in lasts:
             for n in last.trial.arm.family.counts[:2]:
                 yield from _pairs(race, suite, first.trial, votes, last.trial, n)

@@ -126,13 +126,13 @@ class Costs:
         if lengths is None:
             return None
         price = self.pool.prices.price(arm.model)
-        asked, answered = float(price.input) / 1e6, n * float(price.output) / 1e6
-        asked *= -(-n // self.pool.most.get(arm.model, n))
+        input_price, output_price = float(price.input) / 1e6, n * float(price.output) / 1e6
+        input_price *= -(-n // self.pool.most.get(arm.model, n))
         error = math.hypot(
-            asked * lengths.prompt_error,
-            answered * math.hypot(lengths.between, lengths.within / math.sqrt(n)),
+            input_price * lengths.prompt_error,
+            output_price * math.hypot(lengths.between, lengths.within / math.sqrt(n)),
         )
-        return Cost(asked * lengths.prompt + answered * lengths.answer, error)
+        return Cost(input_price * lengths.prompt + output_price * lengths.answer, error)
 
     def estimates(self, arm: Arm, counts: Sequence[int]) -> Sequence[Cost | None]:
         """Costs for each number of answers; the same object until the next update."""
@@ -150,18 +150,18 @@ class Costs:
     def longest(self, arm: Arm) -> int:
         """The most tokens of an answer of the arm, else of related arms."""
         group = next((group for group in arm.groups if group in self._seen), None)
-        cells = [self.pool.cells[place] for place in self._seen[group]] if group else []
+        cells = [self.pool.cells[key] for key in self._seen[group]] if group else []
         return max((sample.tokens for cell in cells for sample in cell.samples), default=0)
 
     def _lengths_of(self, arm: Arm, limit: int | None) -> _Lengths | None:
         group = next((group for group in arm.groups if group in self._seen), None)
         if group is None:
             return None
-        place = (group, arm.template.fingerprint, limit)
+        key = (group, arm.template.fingerprint, limit)
         own, wide = self._notes[group], self._notes[arm.model]
-        known = self._known.get(place)
+        known = self._known.get(key)
         if known is None or known[0] != own or wide > known[1] + wide // _LITTLE:
-            known = self._known[place] = own, wide, self._lengths(arm, group, limit)
+            known = self._known[key] = own, wide, self._lengths(arm, group, limit)
         return known[2]
 
     def _lengths(self, arm: Arm, group: str, limit: int | None) -> _Lengths:
@@ -248,13 +248,11 @@ class Costs:
 
     def _size(self, arm: Arm, row: int) -> int:
         """Bytes of a row's prompt."""
-        place = arm.template.fingerprint, row
-        if place not in self._sizes:
+        key = arm.template.fingerprint, row
+        if key not in self._sizes:
             messages = arm.template.render(self.pool.rows[row].row)
-            self._sizes[place] = sum(
-                len(str(message.get("content")).encode("utf-8", "replace")) for message in messages
-            )
-        return self._sizes[place]
+            self._sizes[key] = sum(len(str(message.get("content")).encode("utf-8", "replace")) for message in messages)
+        return self._sizes[key]
 
 
 def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequence[int]) -> _Predicted:
@@ -265,18 +263,18 @@ def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequen
     Args:
         judged: the target rows; empty: a population of which these are a sample.
     """
-    ratio = math.fsum(row.length for row in own.values()) / max(1e-9, math.fsum(wide[place].length for place in own))
-    spread = ratio * _spread([row.length for row in wide.values()])
-    residuals = [row.length - ratio * wide[place].length for place, row in own.items()]
-    level = statistics.fmean(row.length for row in own.values())
+    ratio = math.fsum(found.length for found in own.values()) / max(1e-9, math.fsum(wide[row].length for row in own))
+    spread = ratio * _spread([found.length for found in wide.values()])
+    residuals = [found.length - ratio * wide[row].length for row, found in own.items()]
+    level = statistics.fmean(found.length for found in own.values())
     prior = _PRIOR_ROWS * (level * _RESIDUAL) ** 2
     noise = math.sqrt((math.fsum(value * value for value in residuals) + prior) / (len(own) + _PRIOR_ROWS))
-    middle = ratio * statistics.fmean(row.length for row in wide.values())
+    middle = ratio * statistics.fmean(found.length for found in wide.values())
     if not judged:
         return _Predicted(middle, math.hypot(spread / math.sqrt(len(wide)), noise / math.sqrt(len(own))), spread)
-    known = [row.length for place, row in own.items() if place in judged]
-    close = [ratio * row.length for place, row in wide.items() if place in judged and place not in own]
-    out = 1 - sum(place in judged for place in wide) / len(judged)
+    known = [found.length for row, found in own.items() if row in judged]
+    close = [ratio * found.length for row, found in wide.items() if row in judged and row not in own]
+    out = 1 - sum(row in judged for row in wide) / len(judged)
     guessed = 1 - len(known) / len(judged)
     total = math.fsum(known) + math.fsum(close) + (len(judged) - len(known) - len(close)) * middle
     variance = guessed**2 * noise**2 / len(own) + guessed * noise**2 / len(judged)

@@ -78,15 +78,15 @@ class StudyLog:
         log.path = None
         return log
 
-    def note(self, key: str, place: int, usd: Decimal) -> None:
+    def note(self, key: str, index: int, usd: Decimal) -> None:
         """Log a paid exchange. Must be called before it is stored, so that everything stored is in the log.
 
         Args:
             key: the request's key.
             place: number of exchanges of the request already stored.
         """
-        self.uncounted[key, place] = usd
-        self.write({"key": key, "place": place, "paid": str(usd)})
+        self.uncounted[key, index] = usd
+        self.write({"key": key, "place": index, "paid": str(usd)})
 
     def paid(self, request: CompletionRequest, completion: Completion) -> Decimal:
         """USD paid by the study, now or before a kill, for exchanges used for the first time.
@@ -96,7 +96,7 @@ class StudyLog:
         if completion.kept:
             kept = (self.uncounted.pop((name, 0), Decimal(0)) for name in completion.kept)
             return max(sum(kept, Decimal(0)), completion.paid)  # two concurrent runs may have paid for the same call
-        used = ((request.key, place) for place in range(len(completion.exchanges)))
+        used = ((request.key, index) for index in range(len(completion.exchanges)))
         noted = sum((self.uncounted.pop(each, Decimal(0)) for each in used), Decimal(0))
         return noted or completion.paid  # from a source without a journal
 
@@ -117,8 +117,8 @@ def _read(path: Path, study: str) -> StudyLog | None:
             return None
         for line in lines:
             match _entry(line):
-                case {"key": str(key), "place": int(place), "paid": str(usd)}:
-                    log.uncounted[key, place] = _dollars(
+                case {"key": str(key), "place": int(index), "paid": str(usd)}:
+                    log.uncounted[key, index] = _dollars(
                         usd
                     )  # the last line for an index is that of the stored exchange
                     log.spent_earlier += _dollars(usd)

@@ -72,11 +72,11 @@ class Search:
     """In order of start."""
     _at_first: Decimal | None = None
     """USD that the run might have spent when the search began."""
-    _asked: int = 0
+    _requested: int = 0
     """Number of requests decided so far."""
     _poor: bool = False
     """Whether a useful request exceeded the budget."""
-    _told: set[int] = field(default_factory=set)
+    _reported: set[int] = field(default_factory=set)
 
     async def run(self) -> str:
         """Run rounds until a limit is reached; returns which."""
@@ -129,7 +129,7 @@ class Search:
 
     def worthwhile(self, parts: int) -> int:
         """Minimum requests of a round, one per ``parts`` already sent; a budget for fewer counts as used up."""
-        return max(_TRICKLE, self._asked // parts)
+        return max(_TRICKLE, self._requested // parts)
 
     def room(self) -> int:
         """Number of arms that may still be added."""
@@ -156,7 +156,7 @@ class Search:
             if not trial.out:
                 first.setdefault(kind(trial.arm), trial)
         rows = range(min(_FIRST_ROWS, len(self.race.order)))
-        jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.asked for row in rows]
+        jobs = [CellRequest(e, row, e.arm.family.counts[0]) for e in first.values() if not e.answers for row in rows]
         if len(jobs) <= _ROUND:  # where the money does not reach all: each kind once, the cheapest first
             jobs.sort(key=lambda job: (job.row, self._worst(job)))
         return self.fitting(jobs, left, skip=True)
@@ -249,7 +249,7 @@ class Search:
 
     async def round(self, jobs: list[CellRequest]) -> bool:
         """Run all jobs concurrently; returns whether any gave answers."""
-        self._asked += len(jobs)
+        self._requested += len(jobs)
         for job in jobs:
             if not job.trial.number:
                 self.trials.append(job.trial)
@@ -278,17 +278,17 @@ class Search:
         trial, pool = job.trial, self.race.pool
         cell = pool.cell(trial.arm, self.race.order[job.row])
         self.race.noted(trial)
-        before = trial.asked.get(job.row, 0)
+        before = trial.answers.get(job.row, 0)
         if cell.samples:
-            trial.asked[job.row] = len(cell.samples)
+            trial.answers[job.row] = len(cell.samples)
             self.race.costs.note(trial.arm, self.race.order[job.row])
             pool.measure(trial.arm, self.race.order[job.row])
         elif cell.error:
-            trial.asked[job.row] = job.answers
-            failed = sum(pool.cell(trial.arm, self.race.order[row]).error is not None for row in trial.asked)
-            if failed > len(trial.asked) / 2:
+            trial.answers[job.row] = job.answers
+            failed = sum(pool.cell(trial.arm, self.race.order[row]).error is not None for row in trial.answers)
+            if failed > len(trial.answers) / 2:
                 trial.out = trial.out or "failed"
-        return trial.asked.get(job.row, 0) > before
+        return trial.answers.get(job.row, 0) > before
 
     def _tell(self) -> None:
         """Report trials with about a quarter of the rows to BlendSearch and the listener."""
@@ -296,13 +296,13 @@ class Search:
         new = [
             trial
             for trial in self.trials
-            if trial.place not in self._told and (trial.out or len(trial.asked) >= quarter)
+            if trial.index not in self._reported and (trial.out or len(trial.answers) >= quarter)
         ]
         if not new:
             return
         best = ranked(self.race, 0.0)
         for trial in new:
-            self._told.add(trial.place)
+            self._reported.add(trial.index)
             own = next((found for found in best if found.candidate.trial is trial), None)
             self.proposals.tell(trial.arm, own.score if own else None, float(trial.spent))
             self._announce(trial, own, best[0] if best else None)
@@ -336,9 +336,9 @@ class Search:
     @property
     def unseen(self) -> int:
         """Number of pairs of model and prompt that got no request, without having been eliminated."""
-        told = {trial.arm.region[:2] for trial in self.race.trials if trial.asked or trial.out}
-        told = {pair for pair in told if pair[1] in {template.fingerprint for template in self.space.templates}}
-        return self._pairs - len(told)
+        seen = {trial.arm.region[:2] for trial in self.race.trials if trial.answers or trial.out}
+        seen = {pair for pair in seen if pair[1] in {template.fingerprint for template in self.space.templates}}
+        return self._pairs - len(seen)
 
 
 _Cell = tuple["Trial", int, int]

@@ -68,8 +68,8 @@ def lessons_of(suite: Suite, split: Split) -> list[int]:
             "tune_size"
         )
     guarded = {_said(space, example) for example in split.test}
-    free = [place for place, example in enumerate(rows) if _said(space, example) not in guarded]
-    free.sort(key=lambda place: hashlib.sha256(f"{suite.seed}/{_said(space, rows[place])}".encode()).digest())
+    free = [index for index, example in enumerate(rows) if _said(space, example) not in guarded]
+    free.sort(key=lambda index: hashlib.sha256(f"{suite.seed}/{_said(space, rows[index])}".encode()).digest())
     if not wanted or len(free) < wanted or len(rows) - wanted < 2:
         raise SuiteError(
             f"{suite.at('tune_size')}: tune_size={suite.tune_size} leaves too few rows to score on beside those that {what} shows; "
@@ -153,9 +153,9 @@ class GepaProposer:
             }
             for one in failures
         ]
-        asked = self.signature.prompt_renderer({"current_instruction_doc": template, "dataset_with_feedback": records})
+        prompt = self.signature.prompt_renderer({"current_instruction_doc": template, "dataset_with_feedback": records})
         return (
-            f"{asked}\n\nThe instructions are a format string: keep the names in single braces exactly as they are, and write "
+            f"{prompt}\n\nThe instructions are a format string: keep the names in single braces exactly as they are, and write "
             "any other brace twice."
         )
 
@@ -253,8 +253,8 @@ class PromptRounds:
         search, pool = self.search, self.search.race.pool
         wanted = min(wanted, search.room()) if search.suite.num_samples >= 0 else wanted
         limit = next((name for name in LENGTHS if name == arm.family.limit_name), "max_tokens")
-        asked = self.proposer.prompt(text_of(arm.template) or "", failures)
-        body = {"model": self.proposing.model, limit: _LENGTH, "messages": [{"role": "user", "content": asked}]}
+        prompt = self.proposer.prompt(text_of(arm.template) or "", failures)
+        body = {"model": self.proposing.model, limit: _LENGTH, "messages": [{"role": "user", "content": prompt}]}
         price, left = pool.prices.price(self.proposing.model), search.left()
         while wanted > 0 and left is not None and worst_case(price, body, wanted) > left:
             wanted -= 1
@@ -328,13 +328,13 @@ class PromptRounds:
         race = self.search.race
         for fold in range(_FOLDS):
             inside = frozenset(row for row in range(len(race.order)) if row % _FOLDS == fold)
-            best = by_posterior(race, race.candidates(SAFE, asked=1) or race.candidates(0.0, asked=1), inside)
+            best = by_posterior(race, race.candidates(SAFE, min_rows=1) or race.candidates(0.0, min_rows=1), inside)
             mine: dict[bool, Candidate] = {}
             for one in best:
                 mine.setdefault(one.candidate.trial.arm.template.fingerprint in self.written, one.candidate)
             for row in sorted(inside) if len(mine) == 2 else ():
                 new, old = (
-                    scores_of(race, mine[own], [row]) if row in mine[own].trial.asked else [] for own in (True, False)
+                    scores_of(race, mine[own], [row]) if row in mine[own].trial.answers else [] for own in (True, False)
                 )
                 if new and old:
                     yield race.sign * (new[0] - old[0])

@@ -297,7 +297,7 @@ class Proposals:
     _search: BlendSearch | None = None
     _open: dict[str, str] = field(default_factory=dict)
     """Arm to FLAML's trial ID."""
-    _told: dict[str, tuple[float | None, float]] = field(default_factory=dict)
+    _results: dict[str, tuple[float | None, float]] = field(default_factory=dict)
     _done: bool = False
 
     def __post_init__(self) -> None:
@@ -322,13 +322,13 @@ class Proposals:
             if (arm := self._new(config)) is not None:
                 self._open[arm.key] = name
                 return arm
-            self._search.tell(name, *self._told.get(self._arm(config).key, (None, 0.0)))
+            self._search.tell(name, *self._results.get(self._arm(config).key, (None, 0.0)))
             misses += 1
         return None
 
     def tell(self, arm: Arm, score: float | None, spent: float) -> None:
         """Report an arm's result; a score of None marks one that must not win."""
-        self._told[arm.key] = score, spent
+        self._results[arm.key] = score, spent
         if self._search is not None and arm.key in self._open:
             self._search.tell(self._open.pop(arm.key), score, spent)
 

@@ -182,9 +182,9 @@ class Pool:
     def _learn_most(self, arm: Arm, completion: Completion) -> None:
         """Learn a server's limit of n, if a request took several exchanges."""
         if completion.paid and len(completion.exchanges) > 1:
-            asked = completion.exchanges[-2]
-            if answers_in(asked) < int(asked.request.get("n") or 1):
-                self.most[arm.model] = answers_in(asked)
+            earlier = completion.exchanges[-2]
+            if answers_in(earlier) < int(earlier.request.get("n") or 1):
+                self.most[arm.model] = answers_in(earlier)
 
 
 def _cut(completion: Completion, limit: int | None) -> bool:

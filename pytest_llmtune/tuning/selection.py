@@ -61,8 +61,8 @@ def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset
     If none is that certainly affordable, those that probably are.
     """
     enough = min(_ENOUGH, len(race.order))
-    for margin, asked in ((z, enough), (z, 1), (0.0, 1)):
-        candidates = race.candidates(margin, asked=asked)
+    for margin, min_rows in ((z, enough), (z, 1), (0.0, 1)):
+        candidates = race.candidates(margin, min_rows=min_rows)
         if candidates:
             return _cheapest_first(race, _fewest_first(race, by_posterior(race, candidates, without), without), without)
     return []
@@ -84,7 +84,7 @@ def front(race: Allocator) -> list[Ranked]:
     """The Pareto front of score and cost, best first."""
     found: list[Ranked] = []
     for one in sorted(
-        by_posterior(race, race.candidates(SAFE, asked=1)),  # what is cheap and not the best was asked few rows
+        by_posterior(race, race.candidates(SAFE, min_rows=1)),  # what is cheap and not the best was asked few rows
         key=lambda one: (-race.sign * one.score, one.candidate.cost.mean if one.candidate.cost else math.inf),
     ):
         usd = one.candidate.cost.mean if one.candidate.cost else math.inf
@@ -99,7 +99,7 @@ def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int])
     Only rows with as many answers as the best candidate's vote can show that; if they are few, the posterior decides.
     """
     best = found[0].candidate
-    rows = [row for row in sorted(best.trial.asked) if row not in without]
+    rows = [row for row in sorted(best.trial.answers) if row not in without]
     cells = [race.pool.cell(best.trial.arm, race.order[row]) for row in rows]
     enough = min(_ENOUGH, len(race.order) - len(without))
 
@@ -148,7 +148,7 @@ def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> lis
 
 def observed(race: Allocator, candidate: Candidate) -> float | None:
     """Mean of the metric over the rows of the candidate's arm."""
-    scores = scores_of(race, candidate, sorted(candidate.trial.asked))
+    scores = scores_of(race, candidate, sorted(candidate.trial.answers))
     return statistics.fmean(scores) if scores else None
 
 
@@ -170,10 +170,10 @@ def cross_fitted(race: Allocator, guarded: int) -> Measured | None:
     Args:
         guarded: number of rows of the guard.
     """
-    places = range(len(race.order))
+    positions = range(len(race.order))
     scores: list[float] = []
     for fold in range(min(_FOLDS, len(race.order))):
-        inside = [row for row in places if row % _FOLDS == fold]
+        inside = [row for row in positions if row % _FOLDS == fold]
         best = ranked(race, without=frozenset(inside))
         scores += next(filter(None, (scores_of(race, found.candidate, inside) for found in best)), [])
     return predicted(scores, guarded, race.scale())

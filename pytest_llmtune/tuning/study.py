@@ -81,7 +81,7 @@ def best_so_far(suite: Suite, study: Study) -> str:
 def why_none(search: Search) -> str:
     """Why no configuration can win, and what to change."""
     suite, race = search.suite, search.race
-    if not any(trial.asked for trial in search.trials):
+    if not any(trial.answers for trial in search.trials):
         own = search.bound == "optimization_budget"
         what = f"what is left of {search.bound}"
         if own and suite.optimization_budget is not None:
@@ -232,7 +232,9 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
         best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
     if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
         best.sort(key=lambda one: search.for_guard(one.candidate) > left)
-    less_known = by_posterior(search.race, search.race.candidates(SAFE, asked=1))  # abandoned early, but perhaps cheap
+    less_known = by_posterior(
+        search.race, search.race.candidates(SAFE, min_rows=1)
+    )  # abandoned early, but perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     summary = _summary(search, written, best, stopped_by, split)
@@ -299,9 +301,9 @@ def _search(
     pool = Pool(rows, source, prices, scorer, log, len(tuned), suite.seed, lender)
     costs = (TaskCosts if suite.task else Costs)(pool, tuned, range(len(tuned), len(rows)))
     lessons = lessons_of(suite, split)
-    space = space_with_shots(suite, [rows[place] for place in lessons]) if any(suite.space.shots) else suite.space
+    space = space_with_shots(suite, [rows[index] for index in lessons]) if any(suite.space.shots) else suite.space
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
-    order = [place for place in order if place not in lessons]
+    order = [index for index in order if index not in lessons]
     race = Allocator(
         pool,
         costs,
@@ -326,10 +328,10 @@ def _summary(
     suite, race = search.suite, search.race
     winner = best[0].candidate
     by_trial: dict[int, Ranked] = {}
-    for found in [*best, *by_posterior(race, race.candidates(0.0, asked=1))]:
-        by_trial.setdefault(found.candidate.trial.place, found)
+    for found in [*best, *by_posterior(race, race.candidates(0.0, min_rows=1))]:
+        by_trial.setdefault(found.candidate.trial.index, found)
     return StudySummary(
-        tuple(_trial(search, trial, by_trial.get(trial.place)) for trial in search.trials),
+        tuple(_trial(search, trial, by_trial.get(trial.index)) for trial in search.trials),
         search.spent,
         stopped_by,
         suite.optimization_budget,
@@ -337,7 +339,7 @@ def _summary(
         suite.num_samples,
         suite.seed,
         winner.trial.number,
-        measured(scores_of(race, winner, sorted(winner.trial.asked))),
+        measured(scores_of(race, winner, sorted(winner.trial.answers))),
         cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
         front=tuple(_trial(search, one.candidate.trial, one) for one in front(race))
         if suite.prefer == "pareto"
@@ -397,7 +399,7 @@ def _other_statistic(suite: Suite) -> str | None:
 
 def _contender(search: Search, found: Ranked) -> Contender:
     trial = found.candidate.trial
-    scores = scores_of(search.race, found.candidate, sorted(trial.asked))
+    scores = scores_of(search.race, found.candidate, sorted(trial.answers))
     cost = found.candidate.cost
     return Contender(found.candidate.config, trial.number, tuple(scores), cost.mean if cost else None)
 
@@ -406,13 +408,13 @@ def _trial(search: Search, trial: Trial, found: Ranked | None) -> TrialSummary:
     race = search.race
     n = trial.arm.family.counts[0]
     cost = found.candidate.cost if found else race.costs.estimate(trial.arm, n)
-    scores = scores_of(race, found.candidate, sorted(trial.asked)) if found else []
-    status = "done" if len(trial.asked) == len(race.order) else "stopped"
+    scores = scores_of(race, found.candidate, sorted(trial.answers)) if found else []
+    status = "done" if len(trial.answers) == len(race.order) else "stopped"
     return TrialSummary(
         trial.number,
         (found.candidate.config if found else trial.arm.config()).to_lock(),
         measured(scores),
-        None if cost is None or not trial.asked else Decimal(f"{cost.mean:.8g}"),
+        None if cost is None or not trial.answers else Decimal(f"{cost.mean:.8g}"),
         trial.spent,
         trial.out or (status if found else "over_budget" if race.meets(trial) else "constraint"),
     )

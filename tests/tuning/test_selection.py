@@ -68,7 +68,7 @@ class Race:
     def ask(self, name: str, scores: Mapping[int, Mapping[int, float]]) -> None:
         """Row (place in the order) to the scores by n."""
         for place, by_n in scores.items():
-            self.trials[name].asked[place] = max(by_n, default=1)
+            self.trials[name].answers[place] = max(by_n, default=1)
             self.cells[name, self.order[place]] = Cell(scores=by_n)
 
     # what selection uses
@@ -97,11 +97,11 @@ class Race:
     def shortlist(self, candidates: list[Candidate]) -> list[Candidate]:
         return candidates
 
-    def candidates(self, z: float, *, asked: int = 0) -> list[Candidate]:
+    def candidates(self, z: float, *, min_rows: int = 0) -> list[Candidate]:
         return [
             one
             for one in self.all
-            if len(one.trial.asked) >= asked and (one.cost is None or one.cost.within(self.budget, z))
+            if len(one.trial.answers) >= min_rows and (one.cost is None or one.cost.within(self.budget, z))
         ]
 
     def posterior(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
@@ -259,7 +259,7 @@ def test_under_a_limit_of_length_answers_are_cut() -> None:
     race = Race(rows=3)
     limited, whole = race.add("arm", limit=5), race.add("arm")
     for place, length in enumerate((4, 5, None)):
-        race.trials["arm"].asked[place] = 1
+        race.trials["arm"].answers[place] = 1
         race.cells["arm", race.order[place]] = Cell(samples=(length,), scores={1: 0.5})
     assert scores_of(race, limited, [0, 1, 2]) == [0.0, 1.0]
     assert scores_of(race, whole, [0, 1, 2]) == [0.5, 0.5, 0.5]

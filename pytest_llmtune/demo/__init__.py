@@ -1,6 +1,6 @@
-"""A stand-in for a model: a server on this machine that sorts the demo's messages, and is right as often as it says.
+"""A local stand-in for a model server, which labels the demo's messages with a known accuracy.
 
-It is no model. It knows the label of each of the demo's messages, and answers with it, or with another label, by chance.
+It is not a model: it knows every message's label, and answers with that or another one at random.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 __all__ = ["ACCURACY", "serve"]
 
 ACCURACY = {"stand-in-small": 0.5, "stand-in-large": 0.8}
-"""The share of right answers at temperature 0, to a message of middling difficulty."""
+"""Share of right answers at temperature 0, for a message of medium difficulty."""
 TEMPERATURE, HINT, SPREAD = -0.2, 0.1, 0.25
-"""What is added to that share: by a temperature of 1, by a prompt that asks for one word, by an easy message (taken by a hard one)."""
+"""Added to that share: for temperature 1, for a prompt that asks for one word, for the easiest message (minus: the hardest)."""
 _LABELS = ("praise", "complaint", "question")
 
 
 def serve() -> str:
-    """Answer on a free port of this machine until the process ends, and be what `OPENAI_BASE_URL` names; gives the URL."""
+    """Serve on a free local port until the process ends, and set ``OPENAI_BASE_URL`` to it; returns the URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
@@ -33,11 +33,11 @@ def serve() -> str:
 
 
 def answers(body: dict[str, Any], before: int = 0) -> list[str]:
-    """The answers to one request, always the same.
+    """Deterministic answers to one request.
 
     Args:
-        body: of a chat completion.
-        before: how many answers the same request had before; the next ones are other draws.
+        body: the request body of a chat completion.
+        before: number of earlier answers to the same request; later answers are different samples.
     """
     prompt = "\n".join(str(message.get("content")) for message in body["messages"])
     brief = "one word" in prompt

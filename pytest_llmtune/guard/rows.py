@@ -25,7 +25,7 @@ _EXCERPT = 300
 class RowColumns:
     """The columns of a suite's rows by purpose."""
 
-    prompt: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     """Columns used by the prompt; if it is a function, all that are not references."""
     reference: tuple[str, ...] = ()
     """Columns that the grader compares answers with; empty if it needs none."""
@@ -41,11 +41,11 @@ class RowColumns:
 
     def key(self, row: Row) -> str:
         """16 hex digits of a hash: equal for rows with the same question, whatever their reference."""
-        return digest({name: row.get(name) for name in self.prompt})[:16]
+        return digest({name: row.get(name) for name in self.asked})[:16]
 
     def question(self, row: Row) -> str:
         """The beginning of a row's question, on one line."""
-        return _shown(row, self.prompt or tuple(row))
+        return _shown(row, self.asked or tuple(row))
 
     def expected(self, row: Row) -> str:
         """The beginning of a row's reference, on one line; empty if the grader needs none."""

@@ -1,7 +1,7 @@
-"""Prompts that a model writes between rounds of a search, and the rows that are shown instead of scored.
+"""Prompts written by a model between rounds of a search, and the rows set aside to show to it.
 
-Some tuning rows, chosen by their content, are taken out of the race: they are what a proposer is shown, and what stands in
-prompts as examples. So every score of the race is of rows that no written prompt has seen.
+Some tuning rows, chosen by their content, are never scored: they are shown to the proposer or used as examples in prompts.
+So every score is measured on rows that no written prompt has seen.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
 __all__ = ["PromptRounds", "lessons_of", "space_with_shots"]
 
 _LESSONS = 12
-"""Tuning rows that a proposer may be shown; at most a third of them all."""
+"""Maximum number of tuning rows set aside for the proposer; never more than a third of them."""
 _SHOWN = 8
-"""Failures in one request to it."""
+"""Maximum number of failures in one request."""
 _PARENTS = 2
-"""Templates that are rewritten in one round."""
+"""Number of templates rewritten in a round."""
 _LENGTH = 1500
-"""Tokens that a written template may take."""
+"""Maximum tokens of a written template."""
 _FOLDS = 5
 
 
 def lessons_of(suite: Suite, split: Split) -> list[int]:
-    """Places of the tuning rows that are shown and not scored: none where nothing is written and no example stands in prompts.
+    """Indices of the tuning rows that are shown and not scored; empty without ``propose`` and ``shots``.
 
-    They are chosen by what they say, and none says what a row of the guard does.
+    They are chosen by a hash of their prompt; rows with the same prompt as a test row are left out.
 
     Raises:
-        SuiteError: too few rows, or all of them are the guard's too.
+        SuiteError: too few rows, or the guard uses the tuning rows.
     """
     space, rows = suite.space, split.tune
     wanted = max(*space.shots, min(_LESSONS, len(rows) // 3) if space.proposing else 0, 0)
@@ -83,12 +83,12 @@ def _said(space: Space, example: Example) -> str:
 
 
 def _reference(suite: Suite, row: Row) -> str:
-    """What a row's right answer is; empty where the grader needs none."""
+    """A row's reference as text; empty if the grader needs none."""
     return next((str(row[name]) for name in sorted(reference_columns(suite.grader, tuple(row)))), "")
 
 
 def space_with_shots(suite: Suite, rows: Sequence[Example]) -> Space:
-    """The suite's space, each template with each number of the rows as examples.
+    """The suite's space with every combination of template and number of examples.
 
     Raises:
         SuiteError: a row has no reference.
@@ -103,7 +103,7 @@ def space_with_shots(suite: Suite, rows: Sequence[Example]) -> Space:
 
 @dataclass(frozen=True, slots=True)
 class ModelProposer:
-    """Asks for one better template, in plain words."""
+    """Asks for one better template with a fixed instruction."""
 
     def prompt(self, template: str, failures: Sequence[Failure]) -> str:
         shown = "\n\n".join(
@@ -126,16 +126,13 @@ class ModelProposer:
 
 @dataclass(frozen=True, slots=True)
 class GepaProposer:
-    """The reflection of GEPA (Agrawal et al. 2025, arXiv:2507.19457), by the package ``gepa``.
-
-    Raises:
-        SuiteError: it is not installed.
-    """
+    """Asks with GEPA's reflection prompt (Agrawal et al. 2025, arXiv:2507.19457), from the package ``gepa``."""
 
     signature: Any = None
 
     @classmethod
     def of(cls, where: str) -> GepaProposer:
+        """Raises SuiteError if ``gepa`` is not installed."""
         try:
             from gepa.strategies.instruction_proposal import InstructionProposalSignature
         except ImportError:
@@ -165,23 +162,23 @@ class GepaProposer:
 
 @dataclass()
 class PromptRounds:
-    """The rounds in which prompts are written for one search."""
+    """The rounds of prompt writing in one search."""
 
     search: Search
     proposing: Propose
     proposer: Proposer
     lessons: Sequence[int]
-    """Rows of the pool that are shown."""
+    """Indices of the rows that may be shown to the proposer."""
     written: set[str] = field(default_factory=set)
-    """Fingerprints of the templates that came into the race."""
+    """Fingerprints of the accepted templates."""
     refused: list[str] = field(default_factory=list)
-    """Why others did not."""
+    """Why the other templates were rejected."""
     unpaid: bool = False
-    """Whether the dollars did not reach a request of the proposer's."""
+    """Whether the budget was too small for a request to the proposer."""
 
     @classmethod
     def of(cls, search: Search, lessons: Sequence[int]) -> PromptRounds | None:
-        """For a search whose suite proposes; None for any other. Dollars and trials are kept for the rounds.
+        """The rounds of a search, for which budget and trials are reserved; None if the suite has no ``propose``.
 
         Raises:
             SuiteError: the proposer's package is not installed.
@@ -200,7 +197,7 @@ class PromptRounds:
         return cls(search, proposing, proposer, lessons)
 
     async def run(self, stopped_by: str) -> str:
-        """All rounds, after the first race; returns what ended the last."""
+        """Run all rounds after the first search; returns why the last one stopped."""
         search = self.search
         for left in range(self.proposing.rounds, 0, -1):
             search.later -= search.later / left
@@ -213,7 +210,7 @@ class PromptRounds:
         return stopped_by
 
     async def _round(self, round_: int) -> bool:
-        """Show failures of the best templates, and enter what is written; returns whether anything was."""
+        """Have the best templates rewritten from their failures; returns whether a new template was accepted."""
         parents: dict[str, Candidate] = {}
         for one in ranked(self.search.race, 0.0):
             parents.setdefault(one.candidate.trial.arm.template.fingerprint, one.candidate)
@@ -226,7 +223,7 @@ class PromptRounds:
         return len(self.written) > before
 
     async def _failures(self, parent: Candidate) -> list[Failure]:
-        """Rows that are shown and not right, the worst first."""
+        """Rows set aside that the configuration got wrong, the worst first."""
         search, arm = self.search, parent.trial.arm
         pool, n = search.race.pool, arm.family.counts[0]
         rows = [row for row in self.lessons if not pool.cell(arm, row).samples]
@@ -237,7 +234,7 @@ class PromptRounds:
         cells.sort(key=lambda one: search.race.sign * one[1].scores[min(one[1].scores)])
         if pool.scorer.metric in VOTED and search.race.sign > 0:
             cells = [(row, cell) for row, cell in cells if cell.scores[min(cell.scores)] < 1]
-        else:  # of a score nobody knows what is good: the worse half
+        else:  # no threshold for a free score: take the worse half
             cells = cells[: -(-len(cells) // 2)]
         return [
             Failure(
@@ -249,7 +246,7 @@ class PromptRounds:
         ]
 
     async def _write(self, arm: Arm, failures: Sequence[Failure], wanted: int, round_: int) -> None:
-        """Have templates written in place of the arm's, and let them enter the race with the arm's parameters."""
+        """Ask for new versions of the arm's template, and add them to the search with the arm's parameters."""
         search, pool = self.search, self.search.race.pool
         wanted = min(wanted, search.room()) if search.suite.num_samples >= 0 else wanted
         limit = next((name for name in LENGTHS if name == arm.family.limit_name), "max_tokens")
@@ -280,7 +277,7 @@ class PromptRounds:
             self.refused += [why] if why else []
 
     def _enter(self, arm: Arm, answer: str, *, cut: bool) -> str | None:
-        """Let a written template into the race; returns why not, where it is refused."""
+        """Add a written template to the search; returns the reason if it is rejected."""
         if cut:
             return "it was cut off"
         try:
@@ -295,10 +292,10 @@ class PromptRounds:
         self.search.race.enter(Arm(arm.params, template, arm.family))
         return None
 
-    # -- what came of it
+    # -- results
 
     def note(self) -> str:
-        """What was written, and what it gained on rows that the proposer never saw."""
+        """One sentence: the number of prompts written, and their gain on rows that the proposer never saw."""
         refused = f", {len(self.refused)} more were refused (the first: {self.refused[0]})" if self.refused else ""
         unpaid = "; the optimization budget did not reach every request to it" if self.unpaid else ""
         said = f"{self.proposing.model} wrote {counted(len(self.written), 'prompt')}{refused}{unpaid}"
@@ -315,16 +312,16 @@ class PromptRounds:
 
     @property
     def helped(self) -> bool:
-        """Whether the written prompts were better, if by chance."""
+        """Whether the written prompts scored higher in sum, significantly or not."""
         return math.fsum(self.gains) > 0
 
     @cached_property
     def gains(self) -> list[float]:
-        """Once the search has ended."""
+        """The gain on each scored row; call it after the search has ended."""
         return list(self._gains())
 
     def _gains(self) -> Iterator[float]:
-        """Of every scored row: the best written prompt less the best of the suite's own, chosen on the other folds' rows."""
+        """Per scored row: score of the best written prompt minus that of the suite's best, both chosen on the other folds."""
         race = self.search.race
         for fold in range(_FOLDS):
             inside = frozenset(row for row in range(len(race.order)) if row % _FOLDS == fold)

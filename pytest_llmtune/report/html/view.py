@@ -1,4 +1,4 @@
-"""What the HTML report shows: tiles, tables, examples."""
+"""The data of the HTML report's page: tiles, tables, examples."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser ope
 _LONGEST, _SHORTEST = 20_000, 500
 _VOTES = 20
 _SHOWN_ROWS, _LINES = 5, 60
-"""In the box that says what changed."""
+"""Limits of the list of changes."""
 _TRACES = 300
-"""Rows whose runs are shown."""
+"""Maximum number of rows with traces."""
 
 
 def table(report: SuiteReport) -> list[dict[str, Any]]:
-    """One mapping an example; long responses are cut, so that the page of a huge run still opens."""
+    """One mapping per example; long responses are truncated so that a browser can open the page of a huge run."""
     results = report.evaluation.results if report.evaluation else ()
     responses = sum(len(result.responses) for result in results)
     limit = max(_SHORTEST, min(_LONGEST, _TEXT_BUDGET // max(1, responses)))
@@ -92,7 +92,7 @@ def _answer(answer: str | None, votes: tuple[tuple[str, int], ...], responses: i
 
 
 def cut(text: str, limit: int) -> str:
-    """Cleaned text of several lines, with a word about what is missing."""
+    """Cleaned text, truncated with a note on how much is missing."""
     if len(text) <= limit:
         return clean(text)
     return f"{clean(text[:limit])}\n... cut, {len(text) - limit:,} more characters"
@@ -102,7 +102,7 @@ Tile = dict[str, str]
 
 
 def tiles(report: SuiteReport) -> Iterator[Tile]:
-    """Score, baseline, cost and examples, as far as they are known; each with a word beneath."""
+    """Tiles for score, baseline, cost and examples, as far as known, each with a caption."""
     verdict, evaluation = report.verdict, report.evaluation
     if verdict.value is not None:
         sure = verdict.interval
@@ -132,7 +132,7 @@ def _tile(label: str, value: str, note: str) -> Tile:
 
 
 def band(verdict: Verdict) -> dict[str, float] | None:
-    """Where score, interval and baseline lie between 0 and 1, in per cent; None where they do not."""
+    """Positions of score, interval and baseline on a scale from 0 to 1, in per cent; None if any lies outside."""
     sure, value, baseline = verdict.interval, verdict.value, verdict.baseline
     if sure is None or value is None or not 0 <= sure.low <= value <= sure.high <= 1:
         return None
@@ -161,7 +161,7 @@ def headline(reports: Sequence[SuiteReport]) -> str:
 
 
 def tested(calls: TestCalls) -> dict[str, str]:
-    """What the page says of one test's own calls."""
+    """The table row of one test's own calls."""
     return {
         "name": one_line(calls.nodeid),
         "calls": str(calls.calls),
@@ -174,7 +174,7 @@ def tested(calls: TestCalls) -> dict[str, str]:
 
 
 def suite(report: SuiteReport) -> dict[str, Any]:
-    """Everything the page says about one suite; cleaned text, not yet escaped."""
+    """All data of one suite, as cleaned text; the template escapes it."""
     verdict, evaluation, study = report.verdict, report.evaluation, report.study
     return {
         "name": one_line(report.name),
@@ -216,7 +216,7 @@ def suite(report: SuiteReport) -> dict[str, Any]:
 
 
 def _chosen(report: SuiteReport) -> dict[str, Any]:
-    """The configuration in force: its parameters, its prompt message by message, and what it costs; empty for none."""
+    """The configuration in use: parameters, messages of the prompt, cost; empty if there is none."""
     evaluation, lock = report.evaluation, report.baseline
     config = evaluation.config if evaluation else lock.config if lock else {}
     if not config:
@@ -238,7 +238,7 @@ def _plain(value: object) -> str:
 
 
 def _changed(report: SuiteReport) -> Iterator[tuple[str, list[str]]]:
-    """Of a suite that did not pass, what differs from the baseline: a title, and lines that begin with `+`, `-` or a blank."""
+    """Differences of a failed suite from its baseline: a title, and lines that start with ``+``, ``-`` or a space."""
     verdict, lock = report.verdict, report.baseline
     if verdict.passed:
         return
@@ -280,7 +280,7 @@ def _changed(report: SuiteReport) -> Iterator[tuple[str, list[str]]]:
 
 
 def _asks(report: SuiteReport) -> dict[str, Any]:
-    """What the page needs to write a row's request: the parameters, and the messages as templates; empty where it cannot."""
+    """Parameters and message templates from which the page builds a row's request; empty if it cannot."""
     config = report.evaluation.config if report.evaluation else {}
     messages = config.get("messages") or ([{"role": "user", "content": config["prompt"]}] if "prompt" in config else [])
     texts = [message.get("content") for message in messages if isinstance(message, Mapping)]
@@ -294,7 +294,7 @@ def _asks(report: SuiteReport) -> dict[str, Any]:
 
 
 def _traces(report: SuiteReport) -> Iterator[dict[str, Any]]:
-    """What the runs of a task asked, row by row; what got worse or better first."""
+    """The calls of a task's runs per row; flipped rows first."""
     results = [result for result in (report.evaluation.results if report.evaluation else ()) if result.runs]
     flips = {flip.id: flip for flip in report.verdict.flips}
     locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
@@ -310,7 +310,7 @@ def _traces(report: SuiteReport) -> Iterator[dict[str, Any]]:
 
 
 def first_difference(result: ExampleResult, before: LockedExample | None) -> str:
-    """The first call of the first run that is not as in the baseline."""
+    """Says which call of the first run is the first that differs from the baseline."""
     if before is None or not before.calls or not result.runs:
         return ""
     now = [call.digest for call in result.runs[0].calls]
@@ -450,7 +450,7 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
 
 
 def flips(report: SuiteReport, limit: int = 20) -> list[dict[str, str]]:
-    """The first flipped examples, as words."""
+    """The first flipped examples as text."""
     return [
         {
             "direction": flip.direction,

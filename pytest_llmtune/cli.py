@@ -20,8 +20,8 @@ __all__ = ["main"]
 
 _OK, _FAILED, _USAGE = 0, 1, 2
 
-_HELP = """exit codes: 0 done; 1 the answer is no (grade: not right; compare --fail-on-drop: a score dropped);
-2 it could not be done, and the message says what to do."""
+_HELP = """exit codes: 0 success; 1 the answer is no (grade: wrong; compare --fail-on-drop: a score fell);
+2 an error, with a message that says what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="llmtune",
-        description="Locked LLM configurations: compare, look back, export.",
+        description="Compare, inspect and export tuned suites, without a test run.",
         epilog=_HELP,
         formatter_class=formatter,
     )
@@ -57,43 +57,49 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    made = command(
-        "compare", _compare, "compare the locked suites of two states", "llmtune compare main --format=markdown"
-    )
-    made.add_argument("base", metavar="BASE", help="a git revision, or a file of --llm-json")
-    made.add_argument("head", metavar="HEAD", nargs="?", help="likewise; default: the working tree")
+    made = command("compare", _compare, "compare the suites of two commits", "llmtune compare main --format=markdown")
+    made.add_argument("base", metavar="BASE", help="a git revision, or a file that --llm-json wrote")
+    made.add_argument("head", metavar="HEAD", nargs="?", help="the same (default: the working tree)")
     made.add_argument("--format", choices=["text", "markdown", "json", "html"], default="text")
-    made.add_argument(
-        "--fail-on-drop", action="store_true", help="exit 1 where a score is lower, or cannot be compared"
+    made.add_argument("--fail-on-drop", action="store_true", help="exit 1 if a score fell, or cannot be compared")
+    made = command(
+        "history", _history, "show how the suites changed, commit by commit", "llmtune history mood --format=csv"
     )
-    made = command("history", _history, "the locked suites, commit by commit", "llmtune history mood --format=csv")
     made.add_argument("suites", metavar="SUITE", nargs="*", help="default: all")
-    made.add_argument("--revision", default="HEAD", help="where to start (default HEAD)")
+    made.add_argument("--revision", default="HEAD", help="the newest commit to show (default HEAD)")
     made.add_argument("--format", choices=["text", "json", "csv", "html"], default="text")
-    made = command("show", _show, "what is locked for a suite", "llmtune show mood")
+    made = command("show", _show, "show a suite's chosen configuration and its baseline", "llmtune show mood")
     made.add_argument("suite", metavar="SUITE")
     made = command(
-        "export", _export, "write a locked configuration for the app", "llmtune export mood --to=python > mood.py"
+        "export",
+        _export,
+        "print a suite's chosen configuration for your app",
+        "llmtune export mood --to=python > mood.py",
     )
     made.add_argument("suite", metavar="SUITE")
     made.add_argument("--to", choices=["json", "python"], default="json")
     made = command(
         "grade",
         _grade,
-        "what a grader says of a response",
+        "grade a response by hand",
         "llmtune grade math '\\boxed{4}' --row '{\"answer\": \"4\"}'",
     )
     made.add_argument("grader", metavar="GRADER", help="a name, module:function, or JSON such as '{\"exact\": {}}'")
     made.add_argument(
-        "responses", metavar="RESPONSE", nargs="+", help="one for each of n answers; - reads one from stdin"
+        "responses",
+        metavar="RESPONSE",
+        nargs="+",
+        help="one for each of the n responses; - reads one from standard input",
     )
-    made.add_argument("--row", default="{}", metavar="JSON", help="the row, with its reference")
-    made = command("schema", _schema, "the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
-    made.add_argument("--report", action="store_true", help="of the results that --llm-json writes")
+    made.add_argument(
+        "--row", default="{}", metavar="JSON", help="the row, with the column that holds the right answer"
+    )
+    made = command("schema", _schema, "print the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
+    made.add_argument("--report", action="store_true", help="print the schema of what --llm-json writes")
     made = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
     made.add_argument("name", metavar="NAME", nargs="?")
     made.add_argument("file", metavar="FILE", nargs="?")
-    made.add_argument("--demo", action="store_true", help="a small project that needs no key")
+    made.add_argument("--demo", action="store_true", help="write a small project that needs no key")
     return parser
 
 

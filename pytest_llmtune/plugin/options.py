@@ -216,20 +216,29 @@ OPTIONS = (
     Option("live", boolean, "request new answers without reading or writing recordings, and gate against the baseline"),
     Option("accept", boolean, "make today's replayed result the baseline"),
     Option(
-        "choose", number(int, "places"), "lock the K-th point of the front that prefer='pareto' found, 1 the best", "K"
+        "choose",
+        number(int, "places"),
+        "lock the K-th configuration of the Pareto front that prefer='pareto' found; 1 is the best",
+        "K",
     ),
     Option(
         "migrate",
         names,
-        "ask these models with the locked configuration and hold them against the recording; a task's parameter: "
-        "NAME=MODEL. With --llm-accept the cheapest that keeps the quality is locked, with --llm-tune the model is tuned",
+        "send the locked prompt and parameters to these models, and compare their answers with the recording; for a "
+        "parameter of a task: NAME=MODEL. With --llm-accept, lock the cheapest model that keeps the quality; with --llm-tune, "
+        "tune each model",
         "MODEL,...",
     ),
     Option("concurrency", number(int, "requests", 10_000), "requests in flight (default 32)", "N"),
     Option("base-url", str, "the OpenAI-compatible server (default: OPENAI_BASE_URL)", "URL"),
     Option("endpoints", str, "a YAML or JSON file, or JSON text, listing endpoints in order of failover", "FILE"),
-    Option("timeout", number(float, "seconds"), "seconds for one request (default 60)", "SECONDS"),
-    Option("deadline", number(float, "seconds"), "seconds for all requests of a suite (default: none)", "SECONDS"),
+    Option("timeout", number(float, "seconds"), "timeout of one request in seconds (default 60)", "SECONDS"),
+    Option(
+        "deadline",
+        number(float, "seconds"),
+        "time limit in seconds for all requests of a suite (default: none)",
+        "SECONDS",
+    ),
     Option("batch", boolean, "use OpenAI's Batch API, at its price: cheaper, answered within a day"),
     Option("batch-price", part, "price of a batch, as a fraction of the normal price (default 0.5)", "PART"),
     Option(
@@ -238,13 +247,18 @@ OPTIONS = (
         "where requests are sent and graded: this process, or a Ray cluster (extra 'ray')",
         "local|ray[://ADDRESS]",
     ),
-    Option("source", plugin_of("sources"), "what answers requests instead of HTTP, by its entry point", "NAME"),
+    Option(
+        "source",
+        plugin_of("sources"),
+        "send requests to an installed package instead of over HTTP; the name of its entry point",
+        "NAME",
+    ),
     Option("max-spend", dollars, "limit in USD for the whole run, in every paid mode", "USD"),
     Option(
         "stop-early",
         number(float, "error probability", 0.5),
-        "with --llm-live: ask rows in random order, and stop once the verdict on all rows is decided; it would be another one "
-        "with this probability at most, such as 0.05",
+        "with --llm-live: send rows in random order, and stop as soon as the verdict is clear; ERROR is the highest probability "
+        "that all rows would give another verdict, such as 0.05",
         "ERROR",
     ),
     Option("prices", prices, "USD per 1M tokens, one model per line: MODEL input=USD output=USD", "LINES", many=True),
@@ -275,11 +289,11 @@ OPTIONS = (
         "which tests have their network blocked in plain pytest: those that use the plugin (default), or all",
         "marked|all",
     ),
-    Option("isolate", boolean, "plain pytest: let the operating system cut the run off from the network (Linux)"),
+    Option("isolate", boolean, "plain pytest: run without a network, by a Linux network namespace"),
     Option(
         "max-age",
         age,
-        "report older recordings, or fail: 90d, 90d:fail",
+        "warn of recordings that are older (90d), or fail (90d:fail)",
         "DAYS",
     ),
     Option("trust-hosts", names, "hosts that YAML suites and .env may send requests and keys to", "HOST", many=True),
@@ -293,7 +307,12 @@ OPTIONS = (
     Option("report", page, "write the HTML report to this file or directory (needs the extra 'report')", "PATH"),
     Option("json", str, "write the results of all suites as JSON", "FILE"),
     Option("comment", str, "write a comment for a pull request, in Markdown, to this file", "FILE"),
-    Option("reporter", plugin_of("reporters"), "a report of another package, by its entry point", "NAME[:TARGET]"),
+    Option(
+        "reporter",
+        plugin_of("reporters"),
+        "write another package's report; the name of its entry point",
+        "NAME[:TARGET]",
+    ),
     Option("part-size", number(float, "megabytes"), "split a larger recording into parts (default 20)", "MB"),
     Option("max-data", number(float, "megabytes"), "limit for a suite's unpacked data files (default 50)", "MB"),
     Option("compress", boolean, "compress the parts of a split recording (needs the extra 'zstd')"),

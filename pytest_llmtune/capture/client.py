@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.aio import outside
-from pytest_llmtune.capture.flow import turn, turn_async
+from pytest_llmtune.capture.flow import in_loop, wait_turn, wait_turn_async
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ class _Transport:
 
         body = request.read()
         asked = _asked(request, body, self._base)
-        turn(self._replay, asked)
-        call = self._replay.ask(asked)
+        call = wait_turn(self._replay, self._replay.ask(asked, waits=not in_loop()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         request = _rerouted(self._http, call, request, body)
@@ -155,8 +154,7 @@ class _AsyncTransport:
 
         body = await request.aread()
         asked = _asked(request, body, self._base)
-        await turn_async(self._replay, asked)
-        call = self._replay.ask(asked)
+        call = await wait_turn_async(self._replay, self._replay.ask(asked, waits=in_loop()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         request = _rerouted(self._http, call, request, body)

@@ -19,24 +19,42 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.session import Call, Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["Flow", "turn", "turn_async"]
+__all__ = ["Flow", "in_loop", "wait_turn", "wait_turn_async"]
 
 
-_LONGEST = 60.0  # seconds that a call waits for another one to go ahead: no test hangs for the sake of a limit
+_GLANCE = 0.5  # seconds between looks at what other processes have settled
 
 
-def turn(replay: Replay, asked: Asked) -> None:
-    """Wait until a call may ask, in a thread; not in that of an event loop, whose calls it would hold up."""
-    while asyncio._get_running_loop() is None and (ahead := replay.ahead(asked)) is not None:  # noqa: SLF001
-        if not wait([ahead], _LONGEST).done:
-            return
+def in_loop() -> bool:
+    """Whether this thread runs an event loop of asyncio's."""
+    return asyncio._get_running_loop() is not None  # noqa: SLF001
 
 
-async def turn_async(replay: Replay, asked: Asked) -> None:
-    """Wait until a call may ask, in an event loop of asyncio's."""
-    while asyncio._get_running_loop() is not None and (ahead := replay.ahead(asked)) is not None:  # noqa: SLF001
-        if not (await asyncio.wait([asyncio.wrap_future(ahead)], timeout=_LONGEST))[0]:
-            return
+def wait_turn(replay: Replay, call: Call) -> Call:
+    """Wait in a thread until a call may be sent, or is refused."""
+    if call.turn is None:
+        return call
+    try:
+        while not wait([call.turn], _GLANCE).done:
+            replay.urge(call)
+    except BaseException:
+        replay.withdraw(call)
+        raise
+    return replay.turned(call)
+
+
+async def wait_turn_async(replay: Replay, call: Call) -> Call:
+    """Wait in an event loop until a call may be sent, or is refused."""
+    if call.turn is None:
+        return call
+    turn = asyncio.wrap_future(call.turn)
+    try:
+        while not (await asyncio.wait([turn], timeout=_GLANCE))[0]:
+            replay.urge(call)
+    except BaseException:
+        replay.withdraw(call)
+        raise
+    return replay.turned(call)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +67,8 @@ class Flow:
     """None: the request is neither recorded nor played."""
 
     @classmethod
-    def of(cls, replay: Replay, asked: Asked) -> Flow:
-        """Start handling a client's request.
+    def begun(cls, replay: Replay, asked: Asked, *, waits: bool) -> Flow:
+        """Start handling a client's request; where ``waits``, the call may have to wait for its turn.
 
         Raises:
             CallRefusedError: the request is not allowed.
@@ -58,8 +76,24 @@ class Flow:
         kind = replay.kind(asked)
         if kind is Kind.REFUSE:
             return cls(replay, kind, replay.refuse(asked))
-        did_you_mean = kind in (Kind.MODEL, Kind.RECORD)
-        return cls(replay, kind, replay.ask(asked, counts=kind is Kind.MODEL) if did_you_mean else None)
+        handled = kind in (Kind.MODEL, Kind.RECORD)
+        return cls(replay, kind, replay.ask(asked, counts=kind is Kind.MODEL, waits=waits) if handled else None)
+
+    @classmethod
+    def of(cls, replay: Replay, asked: Asked) -> Flow:
+        """Start handling a client's request, once it may be sent; not waiting in an event loop's thread, which it would hold up."""
+        flow = cls.begun(replay, asked, waits=not in_loop())
+        if flow.call is not None:
+            wait_turn(replay, flow.call)
+        return flow
+
+    @classmethod
+    async def of_async(cls, replay: Replay, asked: Asked) -> Flow:
+        """``of``, in an event loop."""
+        flow = cls.begun(replay, asked, waits=in_loop())
+        if flow.call is not None:
+            await wait_turn_async(replay, flow.call)
+        return flow
 
     @property
     def played(self) -> Interaction | None:

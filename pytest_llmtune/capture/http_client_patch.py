@@ -12,7 +12,7 @@ import io
 import socket
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.flow import Flow, turn
+from pytest_llmtune.capture.flow import Flow
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ class _Socket:
     def _response(self) -> IO[bytes]:
         sent, self._sent = bytes(self._sent), bytearray()
         asked = _asked(self._connection, sent)
-        turn(self.replay, asked)
         flow = Flow.of(self.replay, asked)
         if (played := flow.played) is not None:
             return _raw(played.status, played.reason, played.headers.items(), played.content)

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.flow import Flow, turn, turn_async
+from pytest_llmtune.capture.flow import Flow
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay
             return original(pool, request)
         body = b"".join(request.stream)
         asked = _asked(request, body)
-        turn(replay, asked)
         flow = Flow.of(replay, asked)
         if flow.played is not None:
             return _played(module, flow.played)
@@ -72,8 +71,7 @@ def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], 
             return await original(pool, request)
         body = b"".join([part async for part in request.stream])
         asked = _asked(request, body)
-        await turn_async(replay, asked)
-        flow = Flow.of(replay, asked)
+        flow = await Flow.of_async(replay, asked)
         if flow.played is not None:
             return _played(module, flow.played)
         request = _again(module, request, body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.flow import Flow, turn, turn_async
+from pytest_llmtune.capture.flow import Flow
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def _stream(response: Any, original: Any, replay_here: Callable[[], Replay | Non
         if (replay := replay_here()) is None:
             return original(transport, request)
         asked = _asked(request)
-        turn(replay, asked)
         flow = Flow.of(replay, asked)
         if (played := flow.played) is not None:
             return _made(
@@ -64,8 +63,7 @@ def _stream_async(response: Any, original: Any, replay_here: Callable[[], Replay
         if (replay := replay_here()) is None:
             return await original(transport, request)
         asked = _asked(request)
-        await turn_async(replay, asked)
-        flow = Flow.of(replay, asked)
+        flow = await Flow.of_async(replay, asked)
         if (played := flow.played) is not None:
             headers = list(played.headers.items())
             return _made(

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
+from pytest_llmtune.money.ledger import NotNowError
 from pytest_llmtune.types import TestCalls, Usage
 from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
 from pytest_llmtune.wire.bounds import most_tokens
@@ -137,25 +138,33 @@ class Meter:
         more than its own bill.
 
         Raises:
+            NotNowError: the amount does not fit before calls in flight are settled; the hold stays.
             BudgetExhaustedError: the amount does not fit; the call must not be sent.
-            SuiteError: the price of its model is unknown.
+            SuiteError: the price of its model is unknown, or the calls so far cannot be priced.
         """
-        hold.sent, limit = True, self.limits.max_cost
+        limit = self.limits.max_cost
         if limit is None or not asks_a_model(hold.asked.method, hold.asked.uri, hold.asked.body):
+            hold.sent = True
             return
-        left = limit - self._cost - self._lost - sum((other.amount for other in self._flying), _ZERO)
-        worst, hold.bounded = self._worst(hold, left)
+        self.check()  # it may have waited
+        others = [other for other in self._flying if other.amount]
+        flying = sum((other.amount for other in others), _ZERO)
+        left = limit - self._cost - self._lost - flying
+        worst, hold.bounded = self._worst(hold, left, others)
         if worst > left:
-            self._flying.remove(hold)
-            number = self.calls + len(self._flying) + 1
-            flying = f", {len(self._flying)} calls in flight counted" if self._flying else ""
+            wait = bool(others) and (not hold.bounded or worst <= left + flying)
+            number, counted = self.calls + len(others) + 1, f", {len(others)} calls in flight counted" if others else ""
             asked = model_asked(hold.asked.uri, hold.asked.body)
             told = f" ({asked}{self._dishonest(asked)})" if asked in self.growth else ""
-            raise BudgetExhaustedError(
+            raise (NotNowError if wait else BudgetExhaustedError)(
                 f"call {number} may cost up to ${worst:.6f}{told}, and ${max(left, _ZERO):.6f} of "
-                f"max_cost={limit} is left{flying}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
+                f"max_cost={limit} is left{counted}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
             )
-        hold.amount = worst
+        hold.sent, hold.amount = True, worst
+
+    def release(self, hold: Hold) -> None:
+        """Take back ``reserve``: the call was not sent."""
+        hold.sent, hold.amount = False, _ZERO
 
     def answered(self, hold: Hold, status: int, answer: str | bytes) -> None:
         """Count an answered call; an error does not count, and costs nothing.
@@ -271,7 +280,7 @@ class Meter:
             raise SuiteError("no prices")
         return self.prices.price_at(hold.asked.uri, bill.models, bill.providers)
 
-    def _worst(self, hold: Hold, left: Decimal) -> tuple[Decimal, bool]:
+    def _worst(self, hold: Hold, left: Decimal, others: Sequence[Hold]) -> tuple[Decimal, bool]:
         """USD that a call may cost, and whether its request ensures that."""
         asked, uri = model_asked(hold.asked.uri, hold.asked.body), hold.asked.uri
         if self.prices is None:
@@ -289,7 +298,7 @@ class Meter:
             if price.bounded:
                 worst = min(worst, price.worst(most.prompt, most.choices * ASSUMED_ANSWER, most.tier))
         if asked in self._dearest:
-            worst = self._dearest[asked] * (2 if len(self._flying) > 1 else 1)
+            worst = self._dearest[asked] * (2 if others else 1)
         return worst, False
 
 
@@ -307,6 +316,7 @@ class ClientSpend:
         deployment), or billing is per second, the call reserves all that is left, so that such calls go one at a time.
 
         Raises:
+            NotNowError: it does not fit before requests in flight are settled.
             BudgetExhaustedError: it does not fit.
             SuiteError: the model's price is unknown.
         """

@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
 from pytest_llmtune.capture.traffic import Kind, Traffic, is_answer
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError, SuiteError
+from pytest_llmtune.money.ledger import NotNowError
 from pytest_llmtune.recording.format import Interaction, path_of
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.settings import Mode
@@ -51,6 +53,8 @@ _WRITING = (Mode.RECORD_MISSING, Mode.TUNE, Mode.RECORD_ALL)
 _SHOWN = 3
 _RETRIED = frozenset({408, 409, 425, 429})
 """Statuses below 500 that clients retry."""
+_LONGEST_WAIT = 120.0
+"""Seconds without a settled call after which a waiting one is sent, or refused: no test hangs for the sake of a limit."""
 _PATIENCE = 20
 """Number of refusals in a test after which even code that reports errors and continues is stopped."""
 
@@ -81,6 +85,10 @@ class Call:
     """Its hold on the test's limits, while in flight."""
     reservation: Reservation | None = None
     """Its reservation in the run's ledger, while in flight."""
+    model: str = ""
+    """The requested model, of a call with a ``turn``."""
+    turn: Future[LLMTuneError | None] | None = None
+    """What it waits for before it is sent, where USD are limited; ends with the reason if it must not be sent."""
     started: float = field(default_factory=time.perf_counter)
     fault: str = ""
     """Why there is no recordable answer."""
@@ -136,8 +144,12 @@ class Replay:
     """Numbers of missing calls and errors already raised."""
     _checked: int = 0
     """Number of calls already checked against the limits."""
-    _ahead: dict[str, tuple[Asked, Future[None]]] = field(default_factory=dict)
-    """By model: the call that goes alone, and its end."""
+    _queue: dict[Call, None] = field(default_factory=dict)
+    """Calls that wait for their turn, in order of arrival."""
+    _progress: float = 0.0
+    """When a call was sent or settled last."""
+    _ahead: dict[str, Call] = field(default_factory=dict)
+    """By model: the call that goes alone."""
     _answering: set[str] = field(default_factory=set)
     """Models that have answered a call of this test."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -172,9 +184,13 @@ class Replay:
             failed: the test did not complete, so that no earlier interaction is removed.
             interrupted: write nothing.
         """
-        for call in self._calls:
-            self._lost(call)
-            self._landed(call.asked)
+        with self._lock:
+            for call in self._queue:
+                if call.turn is not None:
+                    call.turn.set_result(RecordingError(f"{_name(call.asked)} was not sent before the test ended"))
+            self._queue.clear()
+            for call in self._calls:
+                self._lost(call)
         with self._stack or ExitStack():
             self._stack = None
             if interrupted or self.mode not in _WRITING:
@@ -232,35 +248,14 @@ class Replay:
         """How a request is handled."""
         return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(asked)
 
-    def ahead(self, asked: Asked) -> Future[None] | None:
-        """What a call waits for before it asks: where USD are limited, the first call of a model goes alone.
-
-        So a server that bills more than requests allow is found out by one bill. Who gets None goes, and asks.
-        """
-        limited = self.meter.limits.max_cost is not None or (self.spend is not None and self.spend.limited)
-        if not (limited and self.mode.online and self.kind(asked) is Kind.MODEL):
-            return None
-        model = model_asked(asked.uri, asked.body)
-        with self._lock:
-            self._open()
-            if model in self._answering or self._waiting.get(self.matching.key(self._clean(asked))):
-                return None
-            first, end = self._ahead.setdefault(model, (asked, Future()))
-            return None if first is asked else end
-
-    def _landed(self, asked: Asked, *, answered: bool = False) -> None:
-        """A call has come to its end; where it went alone, others follow: all after an answer, else the next one."""
-        model = model_asked(asked.uri, asked.body) if self._ahead else ""
-        if model in self._ahead and self._ahead[model][0] is asked:
-            if answered:
-                self._answering.add(model)
-            self._ahead.pop(model)[1].set_result(None)
-
-    def ask(self, asked: Asked, *, counts: bool = True) -> Call:
+    def ask(self, asked: Asked, *, counts: bool = True, waits: bool = False) -> Call:
         """Handle a client's request.
 
         Args:
             counts: whether it is a model call.
+            waits: whether the caller can wait for the call's ``turn``. Where USD are limited, the first call of a model goes
+                alone, so that one bill tells a server that bills more than requests allow; and what does not fit beside
+                the calls in flight waits until they are settled. A caller that cannot wait is refused then.
 
         Returns:
             A call with its played ``interaction``; without one, the caller must send the request, and then call
@@ -298,15 +293,49 @@ class Replay:
                     call, StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}")
                 )
             else:
-                try:
-                    self._reserve(call)
-                except LLMTuneError as error:
-                    return self._refuse(call, error)
+                limited = self.meter.limits.max_cost is not None or (self.spend is not None and self.spend.limited)
+                if waits and limited and call.counts and asks_a_model(asked.method, asked.uri, asked.body):
+                    call.model, call.turn = model_asked(asked.uri, asked.body), Future()
+                    self._queue[call] = None
+                    self._serve()
+                else:
+                    try:
+                        self._reserve(call)
+                    except LLMTuneError as error:
+                        return self._refuse(call, error)
                 self._pending.setdefault(key, []).append(call)
             self._calls.append(call)
-            if call.interaction is not None:
-                self._landed(asked)
         return call
+
+    def urge(self, call: Call) -> None:
+        """Look again after a waiting call: other processes settle without notice, and none waits for ever."""
+        with self._lock:
+            if call is next(iter(self._queue), None):
+                self._serve(overdue=time.perf_counter() - max(self._progress, call.started) > _LONGEST_WAIT)
+
+    def turned(self, call: Call) -> Call:
+        """The call, once its ``turn`` has come: it may be sent, or is refused.
+
+        Raises:
+            CallRefusedError: as in ``ask``.
+        """
+        error = None if call.turn is None else call.turn.result()
+        with self._lock:
+            return call if error is None else self._refuse(call, error)
+
+    def withdraw(self, call: Call) -> None:
+        """A call that waited is not sent: its task was cancelled, or its thread interrupted."""
+        with self._lock:
+            self._queue.pop(call, None)
+            if call.hold is not None:
+                self.meter.release(call.hold)
+                self.meter.lost(call.hold)
+            if call.reservation is not None and self.spend is not None:
+                call.reservation.settle(Decimal(0))
+                self.spend.ledger.close(call.reservation)
+            call.hold = call.reservation = None
+            call.kept = call.counts = False
+            self._landed(call)
 
     def refuse(self, asked: Asked) -> Call:
         """Refuse a request that the user's rules forbid.
@@ -356,14 +385,14 @@ class Replay:
         with self._lock:
             self._count(call, replace(interaction, text=text))
             call.interaction = interaction
-            self._landed(asked, answered=status < 400)
+            self._landed(call, answered=status < 400)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
         """Drop a call without a recordable answer; it does not count."""
         with self._lock:
             self._lost(call)
             call.fault, call.retryable, call.counts = why, True, False
-            self._landed(call.asked)
+            self._landed(call)
 
     def _open(self) -> None:
         """Lock and read the file once: at the start, or when a fixture needs it before the test."""
@@ -379,17 +408,59 @@ class Replay:
         for interaction in self._recorded:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
 
-    def _reserve(self, call: Call) -> None:
-        """Reserve what the call may cost, within the test's limit and the run's."""
+    def _serve(self, *, overdue: bool = False) -> None:
+        """Let waiting calls go whose turn it is, in order of arrival; refuse what can never fit.
+
+        Args:
+            overdue: the first one waits no longer.
+        """
+        for call in [*self._queue]:
+            if overdue and call.model in self._ahead:
+                del self._ahead[call.model]
+                self._answering.add(call.model)
+            if call.model in self._ahead:
+                continue
+            error: LLMTuneError | None = None
+            try:
+                self._reserve(call, waits=not overdue)
+            except LLMTuneError as refused:
+                if isinstance(refused, NotNowError) and not overdue:
+                    return
+                error = refused
+            del self._queue[call]
+            overdue = False
+            call.started = self._progress = time.perf_counter()
+            if call.turn is not None:
+                call.turn.set_result(error)
+
+    def _landed(self, call: Call, *, answered: bool = False) -> None:
+        """A call is settled; where it went alone, others follow: all after an answer, else the next one."""
+        if self._ahead.get(call.model) is call:
+            del self._ahead[call.model]
+            if answered:
+                self._answering.add(call.model)
+        self._progress = time.perf_counter()
+        self._serve()
+
+    def _reserve(self, call: Call, *, waits: bool = False) -> None:
+        """Reserve what the call may cost, within the test's limit and the run's.
+
+        Args:
+            waits: keep the call's hold where it does not fit now.
+        """
         try:
             if call.hold is not None:
                 self.meter.reserve(call.hold)
             if self.spend is not None and call.counts:
                 call.reservation = self.spend.reserve(call.asked)
-        except LLMTuneError:
+        except LLMTuneError as error:
             if call.hold is not None:
-                self.meter.lost(call.hold)
+                self.meter.release(call.hold)
+                if not (waits and isinstance(error, NotNowError)):
+                    self.meter.lost(call.hold)
             raise
+        if call.turn is not None and call.model not in self._answering:
+            self._ahead.setdefault(call.model, call)
 
     def _asked_again(self, key: Key) -> None:
         """Mark earlier answers to this request as retried."""
@@ -433,7 +504,6 @@ class Replay:
     def _refuse(self, call: Call, error: LLMTuneError) -> Call:
         self._errors.append(error)
         self._refused += 1
-        self._landed(call.asked)
         straight = threading.get_ident() == self._home and asyncio._get_running_loop() is None  # noqa: SLF001
         if straight or self._refused > _PATIENCE:
             raise CallRefusedError(error)

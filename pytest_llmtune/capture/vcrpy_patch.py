@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import canonical_json
-from pytest_llmtune.capture.flow import Flow
+from pytest_llmtune.capture.flow import Flow, in_loop, wait_turn_async
 from pytest_llmtune.capture.matching import Asked
 
 if TYPE_CHECKING:
@@ -35,11 +36,21 @@ def _aiohttp(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
             str(name).lower() for name in options.get("headers") or ()
         }:
             return await original(session, method, url, **options)
-        from vcr.stubs.aiohttp_stubs import vcr_request
+        from vcr.stubs.aiohttp_stubs import build_response, vcr_request
+
+        async def sent(*args: Any, **kwargs: Any) -> Any:
+            """Called by the stub for what is not recorded, so that a refusal after the wait is answered here."""
+            flow = cassette.flow
+            if flow.call is not None:
+                await wait_turn_async(replay, flow.call)
+            if flow.played is not None:
+                return build_response(cassette.request, cassette.play_response(cassette.request), [])
+            stack.enter_context(flow.sent())
+            return await original(*args, **kwargs)
 
         with ExitStack() as stack:
-            cassette = _Cassette(replay, stack)
-            return await vcr_request(cassette, original)(session, method, url, **options)
+            cassette = _Cassette(replay)
+            return await vcr_request(cassette, sent)(session, method, url, **options)
 
     return request
 
@@ -49,10 +60,35 @@ def _tornado(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     def fetch_impl(client: Any, request: Any, callback: Any) -> Any:
         if (replay := replay_here()) is None:
             return original(client, request, callback)
-        from vcr.stubs.tornado_stubs import vcr_fetch_impl
+        from vcr.stubs.tornado_stubs import HTTPResponse, vcr_fetch_impl
 
-        with ExitStack() as stack:
-            return vcr_fetch_impl(_Cassette(replay, stack), original)(client, request, callback)
+        def sent(client: Any, request: Any, answered: Any) -> None:
+            """Called by the stub for what is not recorded; ``answered`` records, and then calls ``callback``."""
+            call = cassette.flow.call
+            if call is None or call.turn is None:
+                go(client, request, answered)
+                return
+
+            async def later() -> None:
+                try:
+                    await wait_turn_async(replay, call)
+                    if cassette.flow.played is None:
+                        go(client, request, answered)
+                    else:  # refused
+                        vcr_fetch_impl(_Cassette(replay, cassette.flow), original)(client, request, callback)
+                except BaseException as error:  # noqa: BLE001  # raised by ``fetch``
+                    callback(HTTPResponse(request, 599, error=error))
+
+            waiting.add(task := asyncio.ensure_future(later()))
+            task.add_done_callback(waiting.discard)
+
+        def go(client: Any, request: Any, answered: Any) -> None:
+            with cassette.flow.sent():
+                original(client, request, answered)
+
+        waiting: set[Any] = set()  # a loop holds its tasks weakly
+        cassette = _Cassette(replay)
+        return vcr_fetch_impl(cassette, sent)(client, request, callback)
 
     return fetch_impl
 
@@ -65,24 +101,33 @@ LIBRARIES: dict[str, tuple[str, str, Any]] = {
 """Modules, their client, its sending method, and the replacement."""
 
 
+_NO_RESPONSE = 599  # Tornado's, for a refused connection or a timeout
+
+
 class _Cassette:
     """Used by vcrpy's stubs instead of a cassette, for one request and its redirects."""
 
     write_protected = False  # a request without a recording is refused by ``Replay.ask``
 
-    def __init__(self, replay: Replay, stack: ExitStack) -> None:
-        self._replay, self._stack = replay, stack
+    def __init__(self, replay: Replay, begun: Flow | None = None) -> None:
+        self._replay, self._begun = replay, begun
+        self.request: Any = None
+        """The last request, with its flow."""
+
+    @property
+    def flow(self) -> Flow:
+        """Of the last request."""
+        flow: Flow = self.request.llmtune
+        return flow
 
     def filter_request(self, request: Request) -> Request:
         return request
 
     def can_play_response_for(self, request: Request) -> bool:
         """Called first by a stub; the request's flow is stored on it."""
-        flow = Flow.of(self._replay, _asked(request))
-        request.llmtune = flow
-        if flow.played is None:
-            self._stack.enter_context(flow.sent())
-        return flow.played is not None
+        request.llmtune = self._begun or Flow.begun(self._replay, _asked(request), waits=in_loop())
+        self.request = request
+        return self.flow.played is not None
 
     def play_response(self, request: Request) -> dict[str, Any]:
         played = request.llmtune.played
@@ -91,11 +136,16 @@ class _Cassette:
 
     def append(self, request: Request, response: dict[str, Any]) -> None:
         """Handle a real response; for a redirect target of aiohttp, this is the first call."""
-        if not hasattr(request, "llmtune") and self.can_play_response_for(request):
+        if not hasattr(request, "llmtune"):
+            request.llmtune = Flow.begun(self._replay, _asked(request), waits=False)
+        if request.llmtune.played is not None:  # or refused
             return
-        headers = {name.lower(): ", ".join(values) for name, values in response["headers"].items()}
+        headers = {name.lower(): ", ".join(values) for name, values in dict(response["headers"]).items()}
         status = response["status"]
         body = response["body"].get("string") or b""
+        if status["code"] == _NO_RESPONSE and request.llmtune.call is not None:
+            self._replay.drop(request.llmtune.call, f"did not come ({status['message']})")
+            return
         request.llmtune.answered(status["code"], status["message"] or "", headers, body)
 
     def find_requests_with_most_matches(self, request: Request) -> list[tuple[Request]]:

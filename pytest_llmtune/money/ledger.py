@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.money.spend_log import SpendLog
 
-__all__ = ["Ledger", "Reservation", "SharedSpend", "closing_reservation"]
+__all__ = ["Ledger", "NotNowError", "Reservation", "SharedSpend", "closing_reservation"]
 
 
 _ZERO = Decimal(0)
 _HUNDREDTH = Decimal("0.01")
 _PAUSE = 0.05  # seconds between checks of what other processes have settled
+
+
+class NotNowError(BudgetExhaustedError):
+    """An amount does not fit before requests in flight are settled, but may fit then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -166,13 +170,14 @@ class Ledger:
         """Reserve an amount without waiting; the caller settles it and calls ``close``.
 
         Raises:
-            BudgetExhaustedError: it does not fit now.
+            NotNowError: it does not fit before requests in flight are settled.
+            BudgetExhaustedError: it does not fit even if everything in flight costs nothing.
         """
         self.check(amount, model)
         reservation = self.grant(amount, model)
         if reservation is None:
             outermost = self.chain()[-1]
-            raise BudgetExhaustedError(
+            raise NotNowError(
                 f"{outermost.name}: what is left of ${outermost.limit} is reserved for requests in flight, and the "
                 f"next one may cost up to ${self._grown(amount, model):.6f}; give a larger budget, or a smaller "
                 "max_tokens or n"

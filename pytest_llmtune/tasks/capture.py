@@ -199,9 +199,6 @@ class RunCapture:
                 self._lose(call, "was not answered before the task ended")
             self._closed = True
 
-    def ahead(self, asked: Asked) -> None:
-        """Calls of a run wait for nothing: its dollars are set aside before it begins."""
-
     @property
     def mode(self) -> Mode:
         """For the patched libraries: whether the network is open."""
@@ -248,11 +245,12 @@ class RunCapture:
         """How a request is handled."""
         return self.traffic.kind(asked)
 
-    def ask(self, asked: Asked, *, counts: bool = True) -> Call:  # noqa: ARG002
+    def ask(self, asked: Asked, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002
         """Handle a client's request.
 
         Args:
             counts: whether it is a model call; calls of a run are priced by their answers.
+            waits: none waits for its turn: the dollars of a run are set aside before it begins.
 
         Returns:
             A call with its answer, if recorded or paid for; without one, the caller must send the request. In an event

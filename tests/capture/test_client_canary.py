@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
+import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import httpx2
 import pytest
+import requests
 from support.llm_server import Fault, LLMServer
 from support.replaying import chat, replay_of
 
+from pytest_llmtune.capture import flow, session
 from pytest_llmtune.capture.client import async_client, client
 from pytest_llmtune.capture.matching import Asked
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.patches import recorded
+from pytest_llmtune.capture.session import CallRefusedError
 from pytest_llmtune.errors import BudgetExhaustedError, RecordingError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
@@ -45,37 +52,64 @@ class Server(LLMServer):
         return usage
 
 
+async def openai_tasks(server: Server, replay: Any, bodies: list[Any]) -> None:
+    async with async_client(replay, base_url=server.base_url, api_key="any") as asking:
+        await asyncio.gather(*(asking.chat.completions.create(**body) for body in bodies), return_exceptions=True)
+
+
+async def httpx_tasks(server: Server, _: Any, bodies: list[Any]) -> None:
+    async with httpx2.AsyncClient(base_url=server.base_url, trust_env=False, timeout=30) as asking:
+        await asyncio.gather(*(asking.post("/chat/completions", json=body) for body in bodies), return_exceptions=True)
+
+
+async def aiohttp_tasks(server: Server, _: Any, bodies: list[Any]) -> None:
+    async def one(session: aiohttp.ClientSession, body: Any) -> None:
+        async with session.post(f"{server.base_url}/chat/completions", json=body) as response:
+            assert response.status == 200 or "llmtune_refused" in await response.text()
+
+    async with aiohttp.ClientSession() as session:
+        done = await asyncio.gather(*(one(session, body) for body in bodies), return_exceptions=True)
+    assert not [error for error in done if isinstance(error, AssertionError)]
+
+
+async def tornado_tasks(server: Server, _: Any, bodies: list[Any]) -> None:
+    tornado = pytest.importorskip("tornado.httpclient", reason="the client of Tornado is not installed")
+    asking = tornado.AsyncHTTPClient(force_instance=True, max_clients=30)
+    url = f"{server.base_url}/chat/completions"
+    sent = (asking.fetch(url, method="POST", body=json.dumps(body)) for body in bodies)
+    await asyncio.gather(*sent, return_exceptions=True)
+
+
+def openai_threads(server: Server, replay: Any, bodies: list[Any]) -> None:
+    with client(replay, base_url=server.base_url, api_key="any") as asking, ThreadPoolExecutor(len(bodies)) as pool:
+        wait([pool.submit(asking.chat.completions.create, **body) for body in bodies])
+
+
+def requests_threads(server: Server, _: Any, bodies: list[Any]) -> None:
+    url = f"{server.base_url}/chat/completions"
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        wait([pool.submit(requests.post, url, json=body, timeout=30) for body in bodies])
+
+
+WAYS: dict[str, Any] = {
+    "tasks": openai_tasks,
+    "httpx": httpx_tasks,
+    "aiohttp": aiohttp_tasks,
+    "tornado": tornado_tasks,
+    "threads": openai_threads,
+    "requests": requests_threads,
+}
+
+
 def ask(server: Server, replay: Any, how: str, count: int = 20) -> None:
     """So many calls at once, of tasks or threads, by the fixture's client or any other."""
-
-    async def tasks() -> None:
-        async with async_client(replay, base_url=server.base_url, api_key="any") as asking:
-            made = (asking.chat.completions.create(**chat(f"{i}", max_tokens=20)) for i in range(count))
-            await asyncio.gather(*made, return_exceptions=True)
-
-    async def httpx_tasks() -> None:
-        async with httpx2.AsyncClient(base_url=server.base_url, trust_env=False, timeout=30) as asking:
-            made = (asking.post("/chat/completions", json=chat(f"{i}", max_tokens=20)) for i in range(count))
-            await asyncio.gather(*made, return_exceptions=True)
-
-    with suppress(BudgetExhaustedError):
-        if how == "tasks":
-            with replay:
-                asyncio.run(tasks())
-        elif how == "httpx":
-            with recorded(replay):
-                asyncio.run(httpx_tasks())
-        else:
-            with (
-                replay,
-                client(replay, base_url=server.base_url, api_key="any") as asking,
-                ThreadPoolExecutor(count) as pool,
-            ):
-                create = asking.chat.completions.create
-                wait([pool.submit(create, **chat(f"{i}", max_tokens=20)) for i in range(count)])
+    bodies = [chat(f"{number:02}", max_tokens=20) for number in range(count)]
+    way = WAYS[how]
+    with suppress(BudgetExhaustedError), recorded(replay):
+        asyncio.run(way(server, replay, bodies)) if inspect.iscoroutinefunction(way) else way(server, replay, bodies)
 
 
-@pytest.mark.parametrize("how", ["tasks", "threads", "httpx"])
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("limit", ["max_cost", "--llm-max-spend"])
 @pytest.mark.parametrize("hidden", [0, HIDDEN])
 def test_no_limit_is_passed_by_calls_at_once(tmp_path: Path, how: str, limit: str, hidden: int) -> None:
@@ -91,6 +125,69 @@ def test_no_limit_is_passed_by_calls_at_once(tmp_path: Path, how: str, limit: st
         assert ledger.billed == sum(server.bills)
     assert (len(server.bills) == 20) == (not hidden)
     assert len(server.bills) > 1
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("limit", ["max_cost", "--llm-max-spend"])
+def test_what_fits_once_calls_are_settled_waits_for_that(tmp_path: Path, how: str, limit: str) -> None:
+    """A limit for two worst cases pays for all ten calls of an honest server, which cost a tenth of that."""
+    most = Decimal("0.0008")
+    meter = Meter(Limits.of(max_cost=most if limit == "max_cost" else None), PRICES)
+    ledger = Ledger(most if limit != "max_cost" else None, name=limit)
+    with Server() as server:
+        server.latency = 0.01
+        replay = replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter, spend=ClientSpend(ledger, PRICES))
+        ask(server, replay, how, 10)
+        assert server.peak < 6  # a server counts a call a moment longer than its client
+    assert len(server.bills) == meter.calls == 10
+    assert sum(server.bills) == meter.cost <= most
+
+
+def test_calls_that_wait_can_be_cancelled(tmp_path: Path) -> None:
+    """What was not sent costs nothing, and who waits behind it goes on."""
+    meter = Meter(Limits.of(max_cost="0.0008"), PRICES)
+
+    async def go() -> None:
+        async with async_client(
+            replay,
+            base_url=server.base_url,
+            api_key="any",
+        ) as asking:
+            made = [
+                asyncio.create_task(asking.chat.completions.create(**chat(f"{i}", max_tokens=20))) for i in range(9)
+            ]
+            await asyncio.get_running_loop().run_in_executor(None, arrived.wait)
+            for task in made[1:8]:
+                task.cancel()
+            await asyncio.gather(*made, return_exceptions=True)
+
+    def latency(_: Any) -> float:
+        arrived.set()
+        return 0.05
+
+    arrived = threading.Event()
+    with Server() as server, replay_of(tmp_path / "a.cassette.json", Mode.RECORD_ALL, meter=meter) as replay:
+        server.latency = latency
+        asyncio.run(go())
+    assert len(server.bills) == meter.calls == 2
+    assert sum(server.bills) == meter.cost
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that never ends is waited for within bounds; then what fits beside it is sent, and the rest refused."""
+    monkeypatch.setattr(session, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(flow, "_GLANCE", 0.01)
+    meter = Meter(Limits.of(max_cost="0.0009"), PRICES)
+    body = json.dumps(chat("q", max_tokens=20)).encode()
+    asked = [Asked.of("POST", f"https://h/v1/chat/completions?{number}", body) for number in range(3)]
+    with suppress(BudgetExhaustedError), replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter) as replay:
+        calls = [replay.ask(each, waits=True) for each in asked]
+        assert [call.turn is not None and call.turn.done() for call in calls] == [True, False, False]
+        assert flow.wait_turn(replay, calls[1]).interaction is None
+        with pytest.raises(CallRefusedError, match=r"call 3 may cost up to \$0.000\d+, and .* 2 calls in flight"):
+            flow.wait_turn(replay, calls[2])
+        for call in calls[:2]:
+            replay.drop(call)
 
 
 @pytest.mark.parametrize("how", ["tasks", "threads"])
@@ -119,10 +216,12 @@ def test_without_a_limit_nobody_waits(tmp_path: Path) -> None:
     """And neither does a replay."""
     asked = Asked.of("POST", "https://h/v1/chat/completions", b'{"model": "small", "messages": []}')
     limited = Meter(Limits.of(max_cost=1), PRICES)
-    for mode, meter in ((Mode.LIVE, Meter()), (Mode.REPLAY, limited)):
-        with suppress(Exception), replay_of(tmp_path / "a.cassette.json", mode, meter=meter) as replay:
-            assert replay.ahead(asked) is None
-            assert replay.ahead(Asked.of("POST", asked.uri, asked.body)) is None
+    with replay_of(tmp_path / "a.cassette.json", Mode.LIVE) as replay:
+        calls = [replay.ask(asked, waits=True) for _ in range(2)]
+        assert [call.turn for call in calls] == [None, None]
+    replay = replay_of(tmp_path / "a.cassette.json", Mode.REPLAY, meter=limited)
+    with pytest.raises(CallRefusedError, match="has no recording"):
+        replay.ask(asked, waits=True)
 
 
 def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:

@@ -391,7 +391,7 @@ class HttpRequester:
 
     def _again(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
         if channel.hopeless(failure, 10 * self.patience.pause):
-            self.pool.close(channel.endpoint, job.model, f"no request was answered since the start: {failure.message}")
+            self.pool.close(channel.endpoint, job.model, f"no request has been answered yet: {failure.message}")
             return
         job.tries += 1
         if job.tries >= self.patience.attempts:

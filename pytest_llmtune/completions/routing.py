@@ -335,8 +335,8 @@ class EndpointPool:
             raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(listed)}")
         reasons = dict.fromkeys(f"{channel.endpoint.label}: {channel.why_closed(model)}" for channel in serving)
         raise EndpointError(
-            f"no request can be sent to the model {model!r}: {'; '.join(reasons)}; "
-            "give another model, key or endpoint, and run again"
+            f"no endpoint answers for the model {model!r}: {'; '.join(reasons)}; "
+            "correct the model, key or address, and run again"
         )
 
     def close(self, endpoint: Endpoint, model: str, reason: str) -> None:

@@ -167,8 +167,10 @@ def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
     elif isinstance(source, Path):
         check_source(str(source), base_dir, root)
     elif not isinstance(source, (list, tuple)) and not callable(source) and not _is_table(source):
+        columns = isinstance(source, Mapping) and any(isinstance(values, (list, tuple)) for values in source.values())
+        hint = ", a dict of columns; give a list of rows" if columns else ""
         raise InvalidError(
-            f"is {shown(source)}; valid: a path ({', '.join(FORMATS)}; globs and zip members too), 'hf:NAME', "
+            f"is {shown(source)}{hint}; valid: a path ({', '.join(FORMATS)}; globs and zip members too), 'hf:NAME', "
             "'module:function', a list of rows, a table (pandas, polars, datasets), a function"
         )
     elif isinstance(source, (list, tuple)) and not source:

@@ -20,11 +20,11 @@ __all__ = ["Compared", "Migration", "RecordingFacts", "SuiteReport", "Total", "t
 
 
 _MEANING = {
-    "--llm-accept": "if today's result is meant: makes it the baseline",
-    "--llm-tune": "searches a better configuration; this costs money",
-    "--llm-record=missing": "asks only what has no recording",
-    "--llm-live": "asks again",
-    "--llm-record=all": "asks everything again; what a run that was stopped has paid for is kept",
+    "--llm-accept": "makes today's result the new baseline, if you intended the change",
+    "--llm-tune": "searches for a better configuration; this costs money",
+    "--llm-record=missing": "sends only the requests that have no recording",
+    "--llm-live": "sends the requests again",
+    "--llm-record=all": "sends every request again; what an interrupted run has paid for is kept",
 }
 
 
@@ -47,7 +47,7 @@ class Migration:
 
     model: str
     """As asked for: ``MODEL``, or ``PARAMETER=MODEL``."""
-    verdict: Literal["keeps quality", "worse", "cannot be told"]
+    verdict: Literal["keeps quality", "worse", "inconclusive"]
     sentence: str
     """The verdict with its figures."""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Migration:
     def gate(self) -> Gate:
         """What it says, as a gate of the suite."""
         drop = float("nan") if self.drop is None else self.drop.value
-        conclusive = self.verdict != "cannot be told"
+        conclusive = self.verdict != "inconclusive"
         return Gate("migrate", self.model, self.passed, drop, self.margin, self.sentence, conclusive=conclusive)
 
 
@@ -250,7 +250,7 @@ class Total:
     suites: int
     keeps_quality: int
     worse: int
-    cannot_be_told: int
+    inconclusive: int
     cost_before: Decimal | None
     """USD for one instance of each suite, as it is locked; None, as ``cost``, where that of one is not known."""
     cost: Decimal | None
@@ -277,7 +277,7 @@ def totals(reports: Iterable[SuiteReport]) -> tuple[Total, ...]:
                 len(moves),
                 verdicts.count("keeps quality"),
                 verdicts.count("worse"),
-                verdicts.count("cannot be told"),
+                verdicts.count("inconclusive"),
                 cost_before=sum((before for before, _ in known), Decimal(0)) if whole else None,
                 cost=sum((now for _, now in known), Decimal(0)) if whole else None,
                 spent=sum((each.spent for each in moves), Decimal(0)),

@@ -859,7 +859,7 @@ class SuiteHandle:
         self._session.judged.setdefault(self._nodeid, False)
         if self._session.settings.mode is Mode.DRY_RUN:
             self._session.check(self._run)
-            pytest.skip("--llm-tune-dry-run asks nothing")
+            pytest.skip("--llm-tune-dry-run sends nothing")
         if self._run.report.verdict.status in ("stale", "inconclusive"):
             self._session.check(self._run)
         evaluation = self._run.evaluation

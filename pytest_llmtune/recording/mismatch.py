@@ -39,7 +39,7 @@ def nearest(body: str, recorded: Iterable[Interaction]) -> Interaction | None:
 def difference(recorded: str, requested: str) -> str:
     """A unified diff of two request bodies, field by field; at most 24 lines of 160 characters."""
     before, after = list(_fields(recorded)), list(_fields(requested))
-    lines = list(difflib.unified_diff(before, after, "recorded", "asked now", n=0, lineterm=""))
+    lines = list(difflib.unified_diff(before, after, "recorded", "sent now", n=0, lineterm=""))
     shown = [line if len(line) <= _WIDTH else line[:_WIDTH] + "..." for line in lines if not line.startswith("@@")]
     more = len(shown) - _LINES
     return "\n".join(shown[:_LINES] + [f"... {more} more lines"] * (more > 0))

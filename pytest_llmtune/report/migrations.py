@@ -22,9 +22,9 @@ _TOGETHER = (
     "suites",
     "keep quality",
     "worse",
-    "cannot be told",
+    "inconclusive",
     "USD per 1,000 of each",
-    "asked for now",
+    "spent now",
 )
 
 
@@ -81,7 +81,7 @@ def together(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
             str(each.suites),
             str(each.keeps_quality),
             str(each.worse),
-            str(each.cannot_be_told),
+            str(each.inconclusive),
             _cost(each.cost_before, each.cost),
             dollars(each.spent),
         )

@@ -467,7 +467,7 @@ class RunCapture:
             return f"{where}: {_shown(asked)} is one call more than the {len(self.recorded)} recorded"
         there = next((item for item in left if item.position and item.position.call == number), left[0])
         if there.method != asked.method or not _same_route(path_of(there.uri), path_of(asked.uri), asked.route):
-            return f"{where}: recorded is {there.method} {path_of(there.uri)}, asked now {_shown(asked)}"
+            return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_shown(asked)}"
         return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, asked.body)}"
 
 

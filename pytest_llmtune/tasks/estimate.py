@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.text import counted
+from pytest_llmtune._util.text import counted, dollars
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.suite.domains import Choice, Constant, Range
 
@@ -32,23 +32,23 @@ async def estimate(suite: Suite, split: Split, tariff: Tariff, recording: Record
         calls, costs = (sum(each) / len(runs) for each in zip(*runs, strict=True))
         per_run = Decimal(f"{costs:.6g}")
         known = (
-            f"a run makes {calls:.3g} calls and costs about {per_run:f} USD, by {counted(len(runs), 'recorded run')}"
+            f"a run makes {calls:.3g} calls and costs about {dollars(per_run)}, by {counted(len(runs), 'recorded run')}"
         )
     else:
         per_run = await _first_call(suite, split, source)
         known = (
             f"nothing is recorded yet: the first call of a run on row {(split.tune or split.test)[0].index} costs at most "
-            f"{per_run:f} USD, and how many follow is known once it has run; what follows counts that one alone"
+            f"{dollars(per_run)}; how many follow is known once it has run, so the figures below count that call alone"
         )
     search = None if trials is None else trials * len(split.tune) * most * per_run
     bounds = [bound for bound in (suite.optimization_budget, search) if bound is not None]
-    budget = f", never more than {suite.optimization_budget:f} USD" if suite.optimization_budget is not None else ""
+    budget = f", never more than {dollars(suite.optimization_budget)}" if suite.optimization_budget is not None else ""
     winner = len(split.test) * most * per_run
     return (
         f"{suite.name}: {known}\n"
         f"{suite.name}: {'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows, with up "
-        f"to {counted(most, 'run')} each, cost about {min(bounds, default=Decimal(0)):.6f} USD{budget}; then the winner on "
-        f"{len(split.test)} rows costs about {winner:.6f} USD"
+        f"to {counted(most, 'run')} each, cost about {dollars(min(bounds, default=Decimal(0)))}{budget}; then the winner on "
+        f"{len(split.test)} rows costs about {dollars(winner)}"
     )
 
 

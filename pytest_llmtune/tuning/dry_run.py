@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.jsonhash import build, safe_json
-from pytest_llmtune._util.text import counted
+from pytest_llmtune._util.text import counted, dollars
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import requests_of
@@ -45,7 +45,7 @@ async def dry_run(
         cache: None: there is none yet.
         log: log of the search that would be resumed.
     """
-    cached = "there is no cache yet: all of it has to be asked."
+    cached = "nothing is cached yet: every request has to be sent and paid for."
     if cache is not None:
         cached = await _cached(suite, split, prices=prices, cache=cache, grader=grader, log=log)
     return f"{suite.name}: {_bounds(suite, split, prices, grader)}\n{suite.name}: {cached}"
@@ -65,31 +65,29 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
     costs = sum(
         (_worst(request, prices) for each in suite.baselines for request in requests_of(each, split.test)), Decimal(0)
     )
-    further = f"; {counted(len(suite.baselines), 'baseline')} at most {costs:.6f} USD" if suite.baselines else ""
+    further = f"; {counted(len(suite.baselines), 'baseline')} at most {dollars(costs, 6)}" if suite.baselines else ""
     if suite.inference_budget is not None:
-        further += (
-            f"; up to {MOST_JUDGED - 1} runners-up as much as the winner each, should it be over its budget there"
-        )
+        further += f"; up to {MOST_JUDGED - 1} runners-up as much each, if the winner turns out to be over the inference budget"
     asks = any(one.probe_rows == 0 for one in grader.parts)
-    judging = ", whose own requests only a budget of the search counts in" if asks else ""
+    judging = ", whose own requests count only against the budgets" if asks else ""
     least = min(_least(suite, model, split.tune, prices) for model in suite.space.models)
     short = ""
     if suite.optimization_budget is not None and suite.optimization_budget < least:
         short = (
-            f" The optimization budget of {suite.optimization_budget:f} USD does not pay for one request at its worst, "
-            f"{least:.6f} USD: raise optimization_budget, or lower max_tokens."
+            f" The optimization budget of {dollars(suite.optimization_budget)} does not pay for one request, which may cost "
+            f"{dollars(least)}: raise optimization_budget, or lower max_tokens."
         )
     elif suite.inference_budget is not None and suite.inference_budget < (
         prompt := min(_prompt_alone(suite, model, split.tune, prices) for model in suite.space.models)
     ):
         short = (
-            f" The inference budget of {suite.inference_budget:f} USD does not pay for the shortest prompt alone, some "
-            f"{prompt:.2g} USD: raise inference_budget, shorten the prompt, or add a cheaper model."
+            f" The inference budget of {dollars(suite.inference_budget)} does not pay for the shortest prompt alone, about "
+            f"{dollars(prompt, 2)}: raise inference_budget, shorten the prompt, or add a cheaper model."
         )
     return (
         f"{'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
-        f"cost at most {min(bounds):.6f} USD; then the winner on {len(split.test)} rows costs at most "
-        f"{winner:.6f} USD{further} (grader: {grader.name}{judging}).{short}"
+        f"cost at most {dollars(min(bounds), 6)}; then the winner on {len(split.test)} rows costs at most "
+        f"{dollars(winner, 6)}{further} (grader: {grader.name}{judging}).{short}"
     )
 
 
@@ -107,9 +105,9 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
     rows = [] if winner is None else [source.has(request) for request in requests_of(winner, split.test)]
     cache.close()
     worth = sum((_paid(request, completion, prices) for request, completion in source.held.values()), Decimal(0))
-    held = f"{len(source.held)} requests of the search ({worth:.6f} USD) are cached and cost nothing"
+    held = f"{len(source.held)} requests of the search ({dollars(worth, 6)}) are cached and cost nothing"
     if source.missed or winner is None:
-        return f"the first {held}; what comes after them has to be asked."
+        return f"the first {held}; all others have to be sent and paid for."
     return f"all {held}; it chooses {winner.label}, and {sum(rows)} of {len(rows)} test rows are cached."
 
 

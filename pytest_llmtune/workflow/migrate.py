@@ -104,15 +104,15 @@ class MigrateMode:
             config, notes = self._moved(target)
             unpriced = self._unpriced([*self.suite.space.models_of(config), *judges_of(self.grader)])
             if unpriced:  # its requests would have an unknown cost
-                return Moved(Migration(target, "cannot be told", f"{target} cannot be told: {unpriced}"))
+                return Moved(Migration(target, "inconclusive", f"{target} is inconclusive: {unpriced}"))
             found = await (self._evaluated if self.search is None else self._tuned)(target, config, notes, ledger)
         except LLMTuneError as error:
             missing = isinstance(error, EndpointError)
             problem = (
                 f"{error}. Next: {self._command('MODEL')}, with a model that the server has" if missing else str(error)
             )
-            sentence = f"{target} cannot be told: {problem}"
-            return Moved(Migration(target, "cannot be told", sentence, spent=ledger.billed), problem=problem)
+            sentence = f"{target} is inconclusive: {problem}"
+            return Moved(Migration(target, "inconclusive", sentence, spent=ledger.billed), problem=problem)
         return replace(found, migration=replace(found.migration, spent=ledger.billed))
 
     @property
@@ -235,7 +235,7 @@ class MigrateMode:
     ) -> Moved:
         suite, criteria = self.suite, self.criteria
         unmoved = config.runs_task and not _calls_of(evaluation, self._named(target)[1])
-        base = Migration(target, "cannot be told", "", evaluation.config, notes, margin=_margin(criteria))
+        base = Migration(target, "inconclusive", "", evaluation.config, notes, margin=_margin(criteria))
         base = replace(
             base,
             cost_before=self.before.inference_cost,
@@ -260,7 +260,7 @@ class MigrateMode:
                 base = replace(base, cost=None if comparison is None else base.cost)
                 error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
                 why = f"{len(evaluation.unknown)} of {counted(len(evaluation.results), 'row')} have no answer: {error}"
-            return Moved(replace(base, sentence=f"{target} cannot be told: {why}"), config, evaluation, gathered)
+            return Moved(replace(base, sentence=f"{target} is inconclusive: {why}"), config, evaluation, gathered)
         gates = judge(evaluation, criteria.against_nothing(), aggregate=suite.aggregator).failed_gates
         broken = [gate.sentence for gate in gates]
         found = self._verdict(base, comparison, evaluation)
@@ -310,7 +310,7 @@ class MigrateMode:
             return replace(found, verdict="worse", sentence=said)
         needed = rows_needed(*worse_first, shared.drop, base.margin, base.confidence)
         would = f"{needed:,} would do" if needed else "more would hardly do, for the drop is about what is allowed"
-        said = f"{base.model} cannot be told with {counted(shared.rows, 'row')}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
+        said = f"{base.model} is inconclusive with {counted(shared.rows, 'row')}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
         return replace(found, sentence=said, needed=needed)
 
 

@@ -183,8 +183,8 @@ def test_too_few_rows_cannot_tell(project: Project) -> None:
     project.run("--llm-tune").assert_outcomes(passed=1)
     result = project.run("--llm-migrate=equal", "--llm-json=results.json")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*equal cannot be told with 12 rows; 3? would do*"])
-    assert migrations(project)["equal"]["verdict"] == "cannot be told"
+    result.stdout.fnmatch_lines(["*equal is inconclusive with 12 rows; 3? would do*"])
+    assert migrations(project)["equal"]["verdict"] == "inconclusive"
     assert migrations(project)["equal"]["needed"] == 30
 
 
@@ -193,7 +193,9 @@ def test_what_cannot_be_asked(tuned: Project) -> None:
     asked = tuned.server.count
     result = tuned.run("--llm-migrate=priceless,equal", "--llm-json=results.json")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*sums is inconclusive: priceless cannot be told: the price of model 'priceless' is*"])
+    result.stdout.fnmatch_lines(
+        ["*sums is inconclusive: priceless is inconclusive: the price of model 'priceless' is*"]
+    )
     assert migrations(tuned)["priceless"]["cost"] is None
     assert {body["model"] for body in tuned.server.requests[asked:]} == {"equal"}
     result = tuned.run("--llm-migrate=few")

@@ -50,6 +50,8 @@ def test_frame(llmtune): llmtune.check()
 def test_dataclass(llmtune): llmtune.check()
 @pytest.mark.llmtune(**(KEYS | dict(dataset=[Model(**row) for row in rows])))
 def test_pydantic(llmtune): llmtune.check()
+@pytest.mark.llmtune(**(KEYS | dict(dataset=dict(question=["1 + 1?"], answer=[2]))))
+def test_columns(llmtune): llmtune.check()
 @pytest.mark.llmtune(**(KEYS | dict(dataset="semicolons.csv")))
 def test_semicolons(llmtune): llmtune.check()
 @pytest.mark.llmtune(**(KEYS | dict(dataset="other.jsonl")))
@@ -96,6 +98,7 @@ def test_declared_wrongly(project: pytest.Pytester) -> None:
         "test_two": "the suite 'all' is also declared at test_it.py:19 (TestAll.test_one); names are unique in a run: mark",
         "test_plain": "a test marked llmtune uses the fixture 'llmtune'",
         "test_unmarked": "the fixture 'llmtune' needs a suite: @pytest.mark.llmtune(",
+        "test_columns": "dataset is {'question': ['1 + 1?'], 'answer': [2]}, a dict of columns; give a list of rows; valid:",
         "test_other_column": "the grader numeric cannot use the reference of 4 of 4 rows:",
     }
     assert told.keys() == expected.keys()
@@ -109,8 +112,8 @@ def test_budgets_that_pay_for_nothing(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("-q", "-p", "no:cacheprovider", "--llm-tune-dry-run", "-k", "no_ or named")
     result.stdout.fnmatch_lines_random(
         [
-            "no_request: *The optimization budget of 0.0000001 USD does not pay for one request at its worst, 0.*",
-            "no_prompt: *The inference budget of 0.0000000001 USD does not pay for the shortest prompt alone, some *",
+            "no_request: *The optimization budget of $0.0000001 does not pay for one request, which may cost $0.*",
+            "no_prompt: *The inference budget of $0.0000000001 does not pay for the shortest prompt alone, about $*",
             "named_north: at most 20 trials *",
             "named_south: at most 20 trials *",
         ]

@@ -40,7 +40,7 @@ def test_only_what_differs_is_shown() -> None:
     new = canonical_json(body_of("one\n2\nthree", temperature=0.7, top_p=1))
     assert difference(old, new).split("\n") == [
         "--- recorded",
-        "+++ asked now",
+        "+++ sent now",
         '-messages[0].content: "two"',
         '+messages[0].content: "2"',
         "-temperature: 0.5",

@@ -51,7 +51,7 @@ def test_the_summary_shows_every_suite_and_explains_failures() -> None:
         in text
     )
     command = "Next: ` pytest --llm-tune tests/test_math.py::test_algebra `"
-    assert f"{command} (searches a better configuration; this costs money)" in text
+    assert f"{command} (searches for a better configuration; this costs money)" in text
     assert "### intent" not in text
 
 

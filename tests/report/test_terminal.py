@@ -55,7 +55,7 @@ def test_a_failure_tells_the_whole_story() -> None:
         "note: cost not gated against the baseline (max_cost_rise=None)",
         "note: the prompt differs from the baseline's",
         "next: pytest --llm-tune tests/test_math.py::test_algebra",
-        "      searches a better configuration; this costs money",
+        "      searches for a better configuration; this costs money",
     ]
 
 
@@ -90,9 +90,9 @@ def test_a_stale_suite_names_what_changed_and_the_command() -> None:
         "also stale: the grader changed",
         "",
         "next: pytest --llm-record=missing tests/test_math.py::test_algebra",
-        "      asks only what has no recording",
+        "      sends only the requests that have no recording",
         "next: pytest --llm-accept tests/test_math.py::test_algebra",
-        "      if today's result is meant: makes it the baseline",
+        "      makes today's result the new baseline, if you intended the change",
     ]
 
 

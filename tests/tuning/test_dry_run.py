@@ -50,7 +50,7 @@ def told(of: Suite) -> str:
 
 
 def figures(text: str) -> list[Decimal]:
-    return [Decimal(found) for found in re.findall(r"at most ([\d.]+) USD", text)]
+    return [Decimal(found) for found in re.findall(r"at most \$([\d.]+)", text)]
 
 
 def billed(server: LLMServer) -> Decimal:

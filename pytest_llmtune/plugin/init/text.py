@@ -67,8 +67,8 @@ def _comments(guess: Guess) -> dict[str, str]:
         "grader": f"The column {one_line(guess.reference, 80)!r} holds the right answers; {guess.why}.",
         "inference_budget": "USD per row at most, on average; and for the whole search.",
         "max_drop": (
-            "The guard fails when success_vote falls by more than this below the baseline. When the first search has\n"
-            "told what can be reached, add a floor as well: min_success_vote."
+            "The guard fails when success_vote falls by more than this below the baseline. Once the first search has\n"
+            "shown what can be reached, add a floor as well: min_success_vote."
         ),
     }
 
@@ -82,7 +82,7 @@ def yaml_form(name: str, guess: Guess, found: dict[str, Any], *, twin: str) -> s
     """``NAME.llmtune.yaml``, with plain scalars, and JSON, which is valid YAML, for everything else."""
     lines = [
         f"# Suite {name}, collected by pytest as it stands. {twin} is the same in Python: keep one of the two.",
-        "# pytest --llm-tune-dry-run    what a search may cost at most; asks nothing",
+        "# pytest --llm-tune-dry-run    what a search may cost at most; sends nothing",
         "# pytest --llm-tune            searches; writes the lock file and the recording: commit both",
         "# pytest                       guards it from then on, offline",
         "",

@@ -28,11 +28,11 @@ __all__ = [
     "check_writable",
     "claimed",
     "exclusive",
-    "from_here",
     "has_controls",
     "lock_file",
     "open_regular",
     "refuse_links",
+    "relative_to_cwd",
     "write_bytes",
     "write_lines",
     "write_text",
@@ -251,7 +251,7 @@ else:
         return True
 
 
-def from_here(path: Path) -> str:
+def relative_to_cwd(path: Path) -> str:
     """The path as a command names it that is run where pytest was."""
     try:
         return os.path.relpath(path).replace(os.sep, "/")

@@ -151,8 +151,8 @@ def drop_bounds(
         lost = sum(old > new for old, new in zip(before, now, strict=True))
         gained = sum(old < new for old, new in zip(before, now, strict=True))
         return Interval(
-            -_most_dropped(gained, lost, rows, confidence, _CORRECTIONS[0]),
-            _most_dropped(lost, gained, rows, confidence),
+            -_max_drop(gained, lost, rows, confidence, _CORRECTIONS[0]),
+            _max_drop(lost, gained, rows, confidence),
             confidence,
         )
     drop = float(aggregate(before)) - float(aggregate(now))
@@ -172,7 +172,7 @@ _CORRECTIONS = 0.75, 0.25
 """Of a flip, for the least and the most: with them the bounds of a few losses without a gain are about the exact ones."""
 
 
-def _most_dropped(lost: int, gained: int, rows: int, confidence: float, correction: float = _CORRECTIONS[1]) -> float:
+def _max_drop(lost: int, gained: int, rows: int, confidence: float, correction: float = _CORRECTIONS[1]) -> float:
     """The largest drop that ``lost`` and ``gained`` of ``rows`` leave possible: Tango's upper bound."""
     z = statistics.NormalDist().inv_cdf(confidence)
     low, high = (lost - gained) / rows, 1.0
@@ -210,7 +210,7 @@ def rows_needed(
     needed = math.ceil(wanted * variance / (margin - drop) ** 2)
     if drop < margin:  # even without a flip
         least = 1
-        while least < _MOST_ROWS and _most_dropped(0, 0, least, confidence) > margin:
+        while least < _MOST_ROWS and _max_drop(0, 0, least, confidence) > margin:
             least = math.ceil(least * 1.02) if least > 50 else least + 1
         needed = max(needed, least)
     return None if needed >= _MOST_ROWS else max(needed, rows + 1)

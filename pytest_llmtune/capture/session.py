@@ -32,7 +32,7 @@ from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import asks_a_model, model_asked
 from pytest_llmtune.wire.body import decoded, why_incomplete
-from pytest_llmtune.wire.tokens import noted
+from pytest_llmtune.wire.tokens import with_counted_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -363,7 +363,7 @@ class Replay:
         text, data = "", plain
         if "vnd.amazon.eventstream" not in content_type:  # binary, even where its bytes happen to be UTF-8
             with suppress(UnicodeDecodeError):
-                text, data = noted(asked.body, plain.decode()), b""
+                text, data = with_counted_mark(asked.body, plain.decode()), b""
         call.retryable = may_retry(status)
         if not data and (why := why_incomplete(path_of(asked.uri), status, text, content_type)):
             self.drop(call, why)  # what it says of its usage is not the last word

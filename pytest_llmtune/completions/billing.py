@@ -86,7 +86,7 @@ class Billing:
         return self.price(channel, str(exchange.request["model"])).cost(usage)
 
     @property
-    def ways_of_counting(self) -> dict[tuple[int, str], bool | None]:
+    def counting_modes(self) -> dict[tuple[int, str], bool | None]:
         """The ways of counting known so far."""
         return {key: found.result() for key, found in self._counting.items() if found.done()}
 

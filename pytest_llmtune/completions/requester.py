@@ -195,15 +195,15 @@ class HttpRequester:
     @property
     def known(self) -> ServerFacts:
         """What is known about the servers so far."""
-        landed = ((at, model) for at, channel in enumerate(self.pool.channels) for model in channel.landed)
-        return ServerFacts(dict(self._largest), self.billing.ways_of_counting, frozenset(landed))
+        passed = ((at, model) for at, channel in enumerate(self.pool.channels) for model in channel.passed)
+        return ServerFacts(dict(self._largest), self.billing.counting_modes, frozenset(passed))
 
     def recall(self, known: ServerFacts) -> None:
         """Take over what another requester learned about the same servers."""
         self._largest.update(known.largest)
         self.billing.recall(known.counts_one)
-        for at, model in known.landed:
-            self.pool.channels[at].canary(model).landed = True
+        for at, model in known.passed:
+            self.pool.channels[at].canary(model).passed = True
 
     async def ask(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
         """Get and store n answers; fewer, but at least one, if the server does not support n.
@@ -257,7 +257,7 @@ class HttpRequester:
                 if time.monotonic() + channel.pace > job.end:
                     raise self._given_up(job)
                 await channel.keep_pace(self.billing.tokens(body, n))
-                async with channel.canary(ANY).flight() as first, channel.canary(job.model).flight() as canary:
+                async with channel.canary(ANY).turn() as first, channel.canary(job.model).turn() as canary:
                     await channel.connect()
                     seconds = job.begin(self.patience)
                     too_many = n > (self._limit(channel, job.request) or n)
@@ -265,14 +265,14 @@ class HttpRequester:
                         return Failure(Kind.CLOSED, "")  # closed while this request waited
                     found = await self._send(channel, body, seconds, reservation, on_exchange)
                     if isinstance(found, Failure):
-                        canary.landed |= (
+                        canary.passed |= (
                             found.kind is Kind.TIMEOUT
                         )  # otherwise all would wait for it, one after another
-                        first.landed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
+                        first.passed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
                         await self._lost(channel, job, found, reservation)
                         return found
                     self._billed(channel, found, reservation)  # before other requests follow
-                    first.landed = canary.landed = True
+                    first.passed = canary.passed = True
             channel.succeeded()
             await self._received(channel, found, reservation, on_exchange)
         if answers_in(found) < n:
@@ -291,7 +291,7 @@ class HttpRequester:
         reservation.settle(reservation.amount, uncertain=True)  # until it is answered
         sending = asyncio.ensure_future(send(channel, body, seconds, self.hide))
         try:
-            with self.account.flight():
+            with self.account.sending():
                 return await asyncio.shield(sending)
         except asyncio.CancelledError:
             await asyncio.wait([sending], timeout=_GRACE)
@@ -312,9 +312,11 @@ class HttpRequester:
         reservation.settle(reservation.amount if failure.uncertain else _FREE, uncertain=failure.uncertain)
         self.account.uncertain += reservation.cost or _FREE
         match failure.kind:
-            case Kind.BAD_KEY | Kind.NO_QUOTA if channel.doubted(None, failure, job.request.key, job.sent):
+            case Kind.BAD_KEY | Kind.NO_QUOTA if channel.may_concern_one_request(
+                None, failure, job.request.key, job.sent
+            ):
                 return
-            case Kind.NO_MODEL if channel.doubted(job.model, failure, job.request.key, job.sent):
+            case Kind.NO_MODEL if channel.may_concern_one_request(job.model, failure, job.request.key, job.sent):
                 return
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
                 channel.closed.setdefault(None, f"{failure.kind} ({channel.key.origin}): {failure.message}")
@@ -390,7 +392,7 @@ class HttpRequester:
         self.account.retried[str(failure.kind)] += 1
 
     def _again(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
-        if channel.hopeless(failure, 10 * self.patience.pause):
+        if channel.keeps_failing(failure, 10 * self.patience.pause):
             self.pool.close(channel.endpoint, job.model, f"no request has been answered yet: {failure.message}")
             return
         job.tries += 1

@@ -119,15 +119,15 @@ class RateLimiter:
 class Canary:
     """Sends the first request alone, so that a wrong key or missing model is found by one request, not sixteen."""
 
-    landed: bool = False
+    passed: bool = False
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
-    async def flight(self) -> AsyncIterator[Canary]:
-        """One at a time until one has ``landed``, then concurrently."""
-        if not self.landed:
+    async def turn(self) -> AsyncIterator[Canary]:
+        """One at a time until one has ``passed``, then concurrently."""
+        if not self.passed:
             async with self._lock:
-                if not self.landed:
+                if not self.passed:
                     yield self
                     return
         yield self
@@ -158,9 +158,9 @@ class KeyChannel:
     tokens: RateLimiter | None = None
     canaries: dict[str, Canary] = field(default_factory=dict)
     """Canaries by model."""
-    strikes: int = 0
+    bursts: int = 0
     """Bursts of 429 since the last success."""
-    opening: RateLimiter = field(default_factory=lambda: RateLimiter(_CONNECTIONS))
+    connection_rate: RateLimiter = field(default_factory=lambda: RateLimiter(_CONNECTIONS))
     opened: int = 0
     """Approximate number of connections: the most concurrent requests so far."""
     taken: int = 0
@@ -170,7 +170,7 @@ class KeyChannel:
     rests_for: Failure | None = None
     works: bool = False
     """Whether it ever answered."""
-    doubts: dict[str | None, tuple[float, str]] = field(default_factory=dict)
+    suspicions: dict[str | None, tuple[float, str]] = field(default_factory=dict)
     """Suspected model, or (None) key: since when, and by which request."""
     failing: list[float] = field(default_factory=list)
     """Times of failures before the first answer, on the monotonic clock."""
@@ -210,18 +210,18 @@ class KeyChannel:
 
     def canary(self, model: str) -> Canary:
         """The canary for a model; a batch needs none."""
-        return self.canaries.setdefault(model, Canary(landed=self.batching is not None))
+        return self.canaries.setdefault(model, Canary(passed=self.batching is not None))
 
     @property
-    def landed(self) -> list[str]:
+    def passed(self) -> list[str]:
         """Models that have answered."""
-        return [model for model, canary in self.canaries.items() if canary.landed]
+        return [model for model, canary in self.canaries.items() if canary.passed]
 
     async def connect(self) -> None:
         """Wait before opening another connection, if there are more concurrent requests than ever."""
         if self.batching is None and self.opened < self.gate.inside:
             self.opened += 1
-            await self.opening.acquire()
+            await self.connection_rate.acquire()
 
     @property
     def pace(self) -> float:
@@ -240,39 +240,39 @@ class KeyChannel:
 
         A server that repeatedly asks for a very short wait is not believed.
         """
-        self.strikes += self.gate.shrink(sent)
-        least = pause if self.strikes > _BELIEVED else 0.0
+        self.bursts += self.gate.shrink(sent)
+        least = pause if self.bursts > _BELIEVED else 0.0
         retry_after = failure.retry_after
-        self.rest(backoff(max(1, self.strikes), pause) if retry_after is None else max(retry_after, least), failure)
+        self.rest(backoff(max(1, self.bursts), pause) if retry_after is None else max(retry_after, least), failure)
 
     def succeeded(self) -> None:
-        self.strikes = 0
+        self.bursts = 0
         self.works = True
-        self.doubts.clear()
+        self.suspicions.clear()
         self.gate.grow()
 
-    def doubted(self, model: str | None, failure: Failure, request: str, sent: float) -> bool:
+    def may_concern_one_request(self, model: str | None, failure: Failure, request: str, sent: float) -> bool:
         """Whether a refusal may be specific to one request: a firewall's page for a row's text, one 404, one quota error.
 
         Then the next request goes alone. Where that is another one and is refused too, the channel is of no use; so it is
         where the very first is refused with a plain word about the key or the model, or twice for the quota.
 
         Args:
-            place: the refused model; None: the key.
+            model: the refused model; None: the key.
             request: the request's key.
             sent: when it was sent, on the monotonic clock.
         """
         if not self.works and not failure.odd:
             return False
-        if model not in self.doubts:
-            self.doubts[model] = time.monotonic(), request
+        if model not in self.suspicions:
+            self.suspicions[model] = time.monotonic(), request
             for canary in self.canaries.values():
-                canary.landed = self.batching is not None
+                canary.passed = self.batching is not None
             return True
-        since, first = self.doubts[model]
+        since, first = self.suspicions[model]
         return sent < since or (request == first and (self.works or failure.kind is not Kind.NO_QUOTA))
 
-    def hopeless(self, failure: Failure, seconds: float) -> bool:
+    def keeps_failing(self, failure: Failure, seconds: float) -> bool:
         """Whether the server never answered, and has failed repeatedly for some time."""
         if self.works or failure.kind not in (Kind.SERVER, Kind.CONNECT):
             return False
@@ -379,12 +379,12 @@ class ServerFacts:
     """The largest n that an endpoint accepts for a model, greedy or not."""
     counts_one: Mapping[tuple[int, str], bool | None] = field(default_factory=dict)
     """Whether an endpoint counts the tokens of only one choice, by model; None: unknown."""
-    landed: frozenset[tuple[int, str]] = frozenset()
+    passed: frozenset[tuple[int, str]] = frozenset()
     """Channels and models that have answered and need no canary."""
 
     def __or__(self, other: ServerFacts) -> ServerFacts:
         return ServerFacts(
             {**self.largest, **other.largest},
             {**self.counts_one, **other.counts_one},
-            self.landed | other.landed,
+            self.passed | other.passed,
         )

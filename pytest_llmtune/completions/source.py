@@ -122,7 +122,7 @@ class LiveSource:
     journal: Journal | None = None
     ask: bool = True
     """False: requests that are not cached fail, and nothing is sent."""
-    elsewhere: Callable[[LiveSource], Requester] | None = None
+    remote: Callable[[LiveSource], Requester] | None = None
     """Creates a requester used instead of HTTP from this process; None: none."""
     _asking: Requester | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -185,8 +185,8 @@ class LiveSource:
         return sum(costs, Decimal(0))
 
     def _asker(self) -> Requester:
-        if self.elsewhere is not None:
-            return self.elsewhere(self)
+        if self.remote is not None:
+            return self.remote(self)
         from pytest_llmtune.completions.requester import HttpRequester  # a replay sends nothing
 
         return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text)

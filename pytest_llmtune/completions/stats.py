@@ -61,7 +61,7 @@ class RequestStats:
     """Called whenever a request is sent or answered."""
 
     @contextmanager
-    def flight(self) -> Iterator[None]:
+    def sending(self) -> Iterator[None]:
         """Count a request as in flight."""
         self.sent += 1
         self._fly(1)

@@ -29,8 +29,8 @@ __all__ = [
     "LABELLED",
     "VOTES",
     "BuiltIn",
-    "Elsewhere",
     "Grader",
+    "OtherExtras",
     "QuestionError",
     "Vote",
     "check_vote",
@@ -129,7 +129,7 @@ class QuestionError(SuiteError):
     """A row has no question to show to a judge."""
 
 
-class Elsewhere(NamedTuple):
+class OtherExtras(NamedTuple):
     """The same suite's grader on a machine with, or without, an optional extra."""
 
     fingerprint: str
@@ -199,7 +199,7 @@ class Grader(ABC):
         return None
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
+    def with_other_extras(self) -> OtherExtras | None:
         """The same grader on a machine with other extras; None if extras make no difference."""
         return None
 
@@ -238,7 +238,7 @@ class BuiltIn(Grader):
     kind: ClassVar[str]
     time_allowed: ClassVar[float] = 5.0
     """CPU seconds for reading one long response; after that it counts as unreadable."""
-    longest_here: ClassVar[int | None] = 5_000
+    longest_in_process: ClassVar[int | None] = 5_000
     """Characters; longer responses are read in a worker process, which can be killed. None: all are read here."""
     reference_column: str | None = None
     alias: str | None = None
@@ -270,19 +270,19 @@ class BuiltIn(Grader):
         return frozenset(SCORES)
 
     @abstractmethod
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         """The answer read from each response, in this process and without a time limit."""
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        """Like ``answers_here``, but with a time limit for long responses."""
-        longest = self.longest_here
+        """Like ``read_answers``, but with a time limit for long responses."""
+        longest = self.longest_in_process
         if longest is None or not self._waits(responses):
-            return self.answers_here(responses, row)
+            return self.read_answers(responses, row)
         self.reference(row)  # raises here if it is unusable
-        short = iter(self.answers_here([text for text in responses if len(text) <= longest], row))
-        return tuple(next(short) if len(text) <= longest else self._answer_apart(text, row) for text in responses)
+        short = iter(self.read_answers([text for text in responses if len(text) <= longest], row))
+        return tuple(next(short) if len(text) <= longest else self._answer_in_worker(text, row) for text in responses)
 
-    def _answer_apart(self, text: str, row: Row) -> Answer:
+    def _answer_in_worker(self, text: str, row: Row) -> Answer:
         options = {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
@@ -290,14 +290,14 @@ class BuiltIn(Grader):
         }
         request = {"kind": self.kind, "options": options, "responses": [text], "row": dict(row)}
         plain = json.loads(json.dumps(request, default=str))
-        found = self._apart.call(plain, getattr(self, "time_limit", self.time_allowed))
+        found = self._pool.call(plain, getattr(self, "time_limit", self.time_allowed))
         if found is None:
             return Answer(None, "not read within the time limit", correct=False)
         [(key, shown, correct)] = found["answers"]
         return Answer(key, shown, correct)
 
     @cached_property
-    def _apart(self) -> WorkerPool:
+    def _pool(self) -> WorkerPool:
         return WorkerPool(Path(__file__).parent / "workers" / "grader_job.py")
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
@@ -311,7 +311,7 @@ class BuiltIn(Grader):
 
     def _waits(self, responses: Sequence[str]) -> bool:
         """Whether reading these needs a worker process."""
-        return self.longest_here is not None and any(len(text) > self.longest_here for text in responses)
+        return self.longest_in_process is not None and any(len(text) > self.longest_in_process for text in responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
         """Like ``grade``, without blocking the event loop."""

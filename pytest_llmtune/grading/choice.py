@@ -415,7 +415,7 @@ class ChoiceGrader(BuiltIn):
     def reference(self, row: Row) -> str:
         return " | ".join(self._wanted(row))
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self._wanted(row)
         free = self.labels is None and any(self._terms.exactly(text) is None for text in wanted)
         return tuple(_free(text, wanted) if free else self._label(text, wanted) for text in responses)

@@ -12,7 +12,7 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.grading.base import Elsewhere, Grader, Vote, digest
+from pytest_llmtune.grading.base import Grader, OtherExtras, Vote, digest
 from pytest_llmtune.types import Answer, ExampleGrade, Row, RunText
 
 if TYPE_CHECKING:
@@ -158,12 +158,12 @@ class CompositeGrader(Grader):
         return digest({"kind": "several", "graders": graders})
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
-        found: list[Elsewhere | None] = [grader.elsewhere for grader in self.graders]
+    def with_other_extras(self) -> OtherExtras | None:
+        found: list[OtherExtras | None] = [grader.with_other_extras for grader in self.graders]
         why = next((other.why for other in found if other), None)
         if why is None:
             return None
-        return Elsewhere(
+        return OtherExtras(
             self._fingerprint(
                 [
                     other.fingerprint if other else grader.fingerprint
@@ -267,8 +267,8 @@ class ShapedGrader(Grader):
         return (model,) if isinstance(model, str) else ()
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
-        found: Elsewhere | None = getattr(self.inner, "elsewhere", None)
+    def with_other_extras(self) -> OtherExtras | None:
+        found: OtherExtras | None = getattr(self.inner, "with_other_extras", None)
         return found
 
     def ready(self) -> None:
@@ -352,9 +352,9 @@ class AnswerGrader(Grader):
         return self.inner.reference_column
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
-        other = self.inner.elsewhere
-        return Elsewhere(self._marked(other.fingerprint), other.why) if other else None
+    def with_other_extras(self) -> OtherExtras | None:
+        other = self.inner.with_other_extras
+        return OtherExtras(self._marked(other.fingerprint), other.why) if other else None
 
     def ready(self) -> None:
         self.inner.ready()

@@ -68,10 +68,10 @@ def _chosen(found: list[Any], like: type | None) -> Any:
         return NOTHING
     found = [value for value in found if value is not NOTHING]
     found = [value for value in found if like is None or isinstance(value, like)] or found
-    return ([value for value in found if not _is_aside(value)] or found)[-1]
+    return ([value for value in found if not _is_remark(value)] or found)[-1]
 
 
-def _is_aside(value: Any) -> bool:
+def _is_remark(value: Any) -> bool:
     """Whether it is an empty array or object, or a footnote, as found in remarks."""
     return not value or (isinstance(value, list) and len(value) == 1 and type(value[0]) is int)
 
@@ -237,7 +237,7 @@ class JsonAnswer(BuiltIn):
         found = read(value) if isinstance(value, str) else value
         return next((kind for kind in (dict, list) if isinstance(found, kind)), None)
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self.reference(row) if self.schema is None or self._has_reference(row) else None
         like = self._like(row)
         return tuple(self._answer(read_last(untagged(text), like), wanted) for text in responses)

@@ -82,7 +82,7 @@ class Judge(BuiltIn):
     """Minimum agreement with hand labels; below it, the judge's metrics are not gated."""
 
     kind: ClassVar[str] = "judge"
-    longest_here: ClassVar[int | None] = None
+    longest_in_process: ClassVar[int | None] = None
     probe_rows = 0  # a probe would cost money
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class Judge(BuiltIn):
             self._label(row)
         return ""
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:  # noqa: ARG002
         raise SuiteError("the grader judge asks a model: it grades only where completions can be asked for")
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Ask) -> tuple[Answer, ...]:

@@ -224,7 +224,7 @@ def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
         word = (scale[1] or scale[2] or scale[3]).lower()
         value *= 10 ** _SCALES.get(word, 6)
         end = scale.end()
-    return Number(start, end, value, aside=_is_aside(text, start, end, before)), end
+    return Number(start, end, value, aside=_is_remark(text, start, end, before)), end
 
 
 def _plain(match: re.Match[str]) -> str:
@@ -242,7 +242,7 @@ def _plain(match: re.Match[str]) -> str:
     return f"{sign}({body})" if re.search(r"[-+]", body) and sign else sign + body
 
 
-def _is_aside(text: str, start: int, end: int, before: str) -> bool:
+def _is_remark(text: str, start: int, end: int, before: str) -> bool:
     if text[start - 1 : start] == "[" and text[end : end + 1] == "]" and text[: start - 1].strip():
         return True  # a citation
     line = text[text.rfind("\n", 0, start) + 1 : start]

@@ -13,7 +13,7 @@ from pytest_llmtune.suite.reliability import RELIABILITY, ROW_RATE, reliability_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_llmtune.grading.base import Elsewhere, Vote
+    from pytest_llmtune.grading.base import OtherExtras, Vote
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
 __all__ = ["Reliability", "pass_at", "pass_hat", "with_reliability"]
@@ -100,8 +100,8 @@ class Reliability(Grader):
         return self.grader.models
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
-        return self.grader.elsewhere
+    def with_other_extras(self) -> OtherExtras | None:
+        return self.grader.with_other_extras
 
     def ready(self) -> None:
         self.grader.ready()

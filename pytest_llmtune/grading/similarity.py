@@ -39,7 +39,7 @@ class Similarity(BuiltIn):
     ``rouge_l``: F-score of the longest common subsequence of words (Lin 2004)."""
 
     kind: ClassVar[str] = "similarity"
-    longest_here: ClassVar[int | None] = None  # both measures are fast on long texts
+    longest_in_process: ClassVar[int | None] = None  # both measures are fast on long texts
 
     def __post_init__(self) -> None:
         if self.measure not in ("chrf", "rouge_l"):
@@ -56,7 +56,7 @@ class Similarity(BuiltIn):
     def reference(self, row: Row) -> str:
         return " | ".join(self._wanted(row))
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         return tuple(answer for answer, _ in self._judged(responses, row))
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:

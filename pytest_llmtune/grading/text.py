@@ -72,7 +72,7 @@ class Exact(Folding):
 
     kind: ClassVar[str] = "exact"
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         wanted = self._wanted(row)
         return tuple(self._answer(text, wanted) for text in responses)
 
@@ -100,7 +100,7 @@ class Contains(Folding):
         if self.match not in ("all", "any"):
             raise SuiteError(f"match={self.match!r}; valid: any, all")
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         tests = [self._test(text) for text in self._wanted(row)]
         combine: Callable[[list[bool]], bool] = all if self.match == "all" else any
         found = ((self.fold(text), text.strip()) for text in responses)
@@ -123,7 +123,7 @@ class Regex(BuiltIn):
     ignore_case: bool = False
 
     kind: ClassVar[str] = "regex"
-    longest_here: ClassVar[int | None] = (
+    longest_in_process: ClassVar[int | None] = (
         None  # the suite's pattern may be slow: always search in a worker with a time limit
     )
 
@@ -137,7 +137,7 @@ class Regex(BuiltIn):
             self._compile(text)
         return text
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self.reference(row)
         pattern = reference if self.pattern is None else self.pattern
         plain = [untagged(text) for text in responses]
@@ -214,7 +214,7 @@ class Numeric(BuiltIn):
     def reference(self, row: Row) -> str:
         return _shown(self._reference(row))
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self._reference(row)
         return tuple(self._answer(text, reference) for text in responses)
 

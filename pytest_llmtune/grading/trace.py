@@ -37,13 +37,13 @@ class _Trace(BuiltIn):
     """Judges runs; a response without a run, or a run that raised, is wrong."""
 
     probe_rows: ClassVar[int] = 1
-    longest_here: ClassVar[int | None] = None  # reads the run, not its text
+    longest_in_process: ClassVar[int | None] = None  # reads the run, not its text
 
     def reference(self, row: Row) -> str:
         self._check(row)
         return ""
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         return tuple(self._answer(run_of(response), row) for response in responses)
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:

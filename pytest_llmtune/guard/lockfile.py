@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.files import from_here, open_regular, write_text
+from pytest_llmtune._util.files import open_regular, relative_to_cwd, write_text
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.text import dollars, label, number, quoted
@@ -312,7 +312,7 @@ def short_answer(answer: str) -> str:
 
 
 def _mend(path: Path) -> str:
-    return f"Restore it (git checkout -- {quoted(from_here(path))}), or search again: pytest --llm-tune"
+    return f"Restore it (git checkout -- {quoted(relative_to_cwd(path))}), or search again: pytest --llm-tune"
 
 
 def _content(path: Path) -> bytes:
@@ -336,7 +336,7 @@ def _text(content: bytes, path: Path) -> str:
         line = text.count("\n", 0, conflict.start()) + 1
         raise LockError(
             f"{path}, line {line}: git conflict markers in the lock file. Take one side "
-            f"(git checkout --ours -- {quoted(from_here(path))}, or --theirs), then run: pytest --llm-accept"
+            f"(git checkout --ours -- {quoted(relative_to_cwd(path))}, or --theirs), then run: pytest --llm-accept"
         )
     return text
 

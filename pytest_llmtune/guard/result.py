@@ -164,9 +164,9 @@ class SuiteReport:
     def remarks(self) -> tuple[str, ...]:
         """Remarks on the verdict, the run and the recording."""
         unused = self.recording.unused if self.recording else 0
-        mending = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
+        advice = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
         moved = [f"{each.model}: {told}" for each in self.migrations for told in each.told]
-        notes = (*self.verdict.notes, *moved, *self.notes, *([mending] if unused else []))
+        notes = (*self.verdict.notes, *moved, *self.notes, *([advice] if unused else []))
         return tuple(scoped(note, self.nodeid) for note in notes)
 
     @property
@@ -177,7 +177,7 @@ class SuiteReport:
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """Commands to run next and what they do, most likely first; empty if nothing is wrong."""
-        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or dict.fromkeys(self._mending())
+        options = dict.fromkeys(stale.option for stale in self.verdict.stale) or dict.fromkeys(self._next_commands())
         if any(gate.name == "max_unknown" and not gate.passed for gate in self.verdict.gates):
             again = self.mode in (
                 "live",
@@ -208,7 +208,7 @@ class SuiteReport:
                 found[f"{option} --llm-tune"] = "tunes this model only, within the suite's budgets"
         return found
 
-    def _mending(self) -> tuple[str, ...]:
+    def _next_commands(self) -> tuple[str, ...]:
         verdict = self.verdict
         if self.migrations:
             return tuple(self._moves)

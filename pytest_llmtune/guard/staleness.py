@@ -211,7 +211,7 @@ class BaselineConfig:
 
 def _why(grader: Grader, lock: Lock, requests: int) -> str:
     """Why a grader changed: because of an extra, or else that no request is needed."""
-    other = grader.elsewhere
+    other = grader.with_other_extras
     if other is not None and other.fingerprint == lock.fingerprints.get("grader"):
         return other.why
     return f"0 of {requests} requests lack a recording"

@@ -131,7 +131,7 @@ class Ledger:
     @property
     def left(self) -> Decimal | None:
         """USD that can still be reserved; None without a limit here or in a parent."""
-        own = None if self.limit is None else self.limit - sum(self.elsewhere(), self.spent + self.reserved)
+        own = None if self.limit is None else self.limit - sum(self.other_processes(), self.spent + self.reserved)
         above = None if self.parent is None else self.parent.left
         return min((value for value in (own, above) if value is not None), default=None)
 
@@ -139,7 +139,7 @@ class Ledger:
     def overdrawn(self) -> bool:
         """Whether spent plus reserved exceeds a limit, here or in a parent, because reservations have grown."""
         return any(
-            ledger.limit is not None and sum(ledger.elsewhere(), ledger.spent + ledger.reserved) > ledger.limit
+            ledger.limit is not None and sum(ledger.other_processes(), ledger.spent + ledger.reserved) > ledger.limit
             for ledger in self.chain()
         )
 
@@ -211,7 +211,7 @@ class Ledger:
         for ledger in self.chain():
             if ledger.limit is None:
                 continue
-            spent = ledger.spent + ledger.elsewhere()[0]
+            spent = ledger.spent + ledger.other_processes()[0]
             if spent + amount > ledger.limit:
                 factor = self.chain()[-1].growth.get(model)
                 dishonest = f" ({model} has billed {factor:.1f} times what its requests allow)" if factor else ""
@@ -230,7 +230,7 @@ class Ledger:
         left = self.left
         return left is None or amount <= left
 
-    def elsewhere(self) -> tuple[Decimal, Decimal]:
+    def other_processes(self) -> tuple[Decimal, Decimal]:
         """USD spent and reserved by other processes that share the limit."""
         return (_ZERO, _ZERO) if self.shared is None else self.shared.others()
 

@@ -347,7 +347,7 @@ class Session:
             starts: the test starts, or is rerun by pytest-rerunfailures: its recording is read again.
             ends: after its last finaliser: its recording is written.
         """
-        with self._telling(item):
+        with self._as_test_failure(item):
             if starts and item.nodeid not in self.wrong:
                 try:
                     self.scopes[item.nodeid] = self._scope(item)
@@ -369,7 +369,7 @@ class Session:
                     scope.close()
 
     @contextmanager
-    def _telling(self, item: pytest.Item) -> Iterator[None]:
+    def _as_test_failure(self, item: pytest.Item) -> Iterator[None]:
         """Turn our errors into test failures with a message and without a traceback."""
         try:
             yield
@@ -931,7 +931,7 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
     found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
     if (name or (found[0] if len(found) == 1 else None)) not in suites:  # its test was not selected
         if directory not in session.beside:
-            session.beside[directory] = dict(_declared_beside(item))
+            session.beside[directory] = dict(_sibling_suites(item))
         suites = {**session.beside[directory], **suites}
     known = sorted({*suites, *found})
     if name is None:
@@ -976,7 +976,7 @@ def _agree(suite: Suite, lock: Lock) -> None:
         raise LockError(f"tuned_config: what is locked is not what the suite {suite.name!r} tests: {why}")
 
 
-def _declared_beside(item: pytest.Item) -> Iterator[tuple[str, tuple[str, Suite]]]:
+def _sibling_suites(item: pytest.Item) -> Iterator[tuple[str, tuple[str, Suite]]]:
     """Suites in the files next to a test's, by name, each with its node ID, including unselected tests.
 
     Files that cannot be collected, and invalid suites, are ignored: their own test reports them.

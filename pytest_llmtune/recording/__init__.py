@@ -14,7 +14,7 @@ from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.jsonhash import canonical_json, request_key
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording import mismatch as stale
-from pytest_llmtune.recording.format import Interaction, MalformedError, mending
+from pytest_llmtune.recording.format import Interaction, MalformedError, repair_advice
 from pytest_llmtune.recording.storage import load_interactions
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.types import Exchange
@@ -238,7 +238,7 @@ class Recording:
         return exchange
 
     def _corrupt(self, position: int, what: str) -> RecordingError:
-        return RecordingError(f"{self.path}: interaction {position + 1} is corrupt: {what}; {mending(self.path)}")
+        return RecordingError(f"{self.path}: interaction {position + 1} is corrupt: {what}; {repair_advice(self.path)}")
 
     @staticmethod
     def write(

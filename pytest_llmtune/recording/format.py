@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.files import from_here
+from pytest_llmtune._util.files import relative_to_cwd
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
@@ -448,12 +448,12 @@ def entry(path: Path, line: bytes) -> Interaction:
 
 
 def _fault(path: Path, line: int, what: str) -> RecordingError:
-    return DamagedRecordingError(f"{path}:{line}: the recording {what}; {mending(path)}")
+    return DamagedRecordingError(f"{path}:{line}: the recording {what}; {repair_advice(path)}")
 
 
-def mending(path: Path) -> str:
+def repair_advice(path: Path) -> str:
     """Advice for a damaged file, cheapest first: answers paid for on this machine are in the cache."""
-    restore = f"git checkout -- {quoted(from_here(path))}"
+    restore = f"git checkout -- {quoted(relative_to_cwd(path))}"
     return f"restore the file from git ({restore}), or record what is lost: pytest --llm-record=missing"
 
 

@@ -133,9 +133,9 @@ def _migrations(reports: Sequence[SuiteReport]) -> Iterator[str]:
     """The tables of ``--llm-migrate``."""
     if not any(report.migrations for report in reports):
         return
-    from pytest_llmtune.report.migrations import moves, together
+    from pytest_llmtune.report.migrations import all_suites, moves
 
-    for head, *rows in (moves(reports), together(reports)):
+    for head, *rows in (moves(reports), all_suites(reports)):
         yield from (f"| {' | '.join(head)} |", "|" + "---|" * len(head))
         yield from (f"| {' | '.join(map(_escaped, row))} |" for row in rows[:_NOTES])
         yield f"\n... and {len(rows) - _NOTES} more\n" if len(rows) > _NOTES else ""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import Measured
     from pytest_llmtune.guard.result import SuiteReport
 
-__all__ = ["flipped", "moves", "together"]
+__all__ = ["all_suites", "flipped", "moves"]
 
 _MOVES = ("move", "score", "95 % interval", "lost", "gained", "p", "USD per 1,000", "latency p50", "p95", "verdict")
 _TOGETHER = (
@@ -73,7 +73,7 @@ def flipped(reports: Sequence[SuiteReport], most: int = 50) -> list[tuple[str, .
     return [("move", "flip", "row", "question", "expected", "before", "now"), *rows] if rows else []
 
 
-def together(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
+def all_suites(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
     """A header and one row per model: cost and savings of migrating every suite."""
     rows = [
         (

@@ -236,7 +236,7 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
     """What came of other models: of each suite, and of all together."""
     if not any(report.migrations for report in reports):
         return
-    from pytest_llmtune.report.migrations import moves, together
+    from pytest_llmtune.report.migrations import all_suites, moves
 
     for report in reports:
         if report.migrations and report.verdict.passed:  # the others have said it in their failure
@@ -245,7 +245,7 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
             yield from _flips(report, ink, width, verbosity)
             yield from _next(report)
     narrow = [tuple(cell for index, cell in enumerate(row) if index not in (2, 7, 8)) for row in moves(reports)]
-    yield from ("", *columns(narrow, width), "", *columns(together(reports), width))
+    yield from ("", *columns(narrow, width), "", *columns(all_suites(reports), width))
 
 
 def spending(

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.typed import SuiteKeys
     from pytest_llmtune.types import Example
 
-__all__ = ["Suite", "check_whole"]
+__all__ = ["Suite", "check_contradictions"]
 
 
-def check_whole(values: Mapping[str, Any], problems: Problems) -> None:
+def check_contradictions(values: Mapping[str, Any], problems: Problems) -> None:
     """Find contradictions between keys that are valid by themselves."""
     if values["name"] is None and not any(problem.path == ("name",) for problem in problems.found):
         problems.add("is missing", "name")
@@ -348,7 +348,7 @@ def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration)
             read_cascade, values["cascade"], space.models, declaration.base_dir, declaration.root, path=("cascade",)
         )
     check_enough(space, (values["metric"] or "", *(gate.metric for gate in values["thresholds"])), problems)
-    check_whole(values, problems)
+    check_contradictions(values, problems)
     problems.raise_any(declaration)
     for name in Suite.__slots__:
         object.__setattr__(suite, name, declaration if name == "declaration" else values[name])

@@ -26,7 +26,7 @@ from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import model_asked
 from pytest_llmtune.wire.body import decoded, why_incomplete
 from pytest_llmtune.wire.response import parse_object
-from pytest_llmtune.wire.tokens import noted
+from pytest_llmtune.wire.tokens import with_counted_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -312,7 +312,7 @@ class RunCapture:
             self._fail(call, f"its answer {error}", status)
             return
         try:
-            text = noted(asked.body, plain.decode())
+            text = with_counted_mark(asked.body, plain.decode())
         except UnicodeDecodeError:
             text, data = "", plain
         why = "" if data else why_incomplete(path_of(asked.uri), status, text, headers.get("content-type", ""))

@@ -181,7 +181,7 @@ class Allocator:
         found = self._surrogate(without, indices).posterior(wanted)
         return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
-    def noted(self, trial: Trial) -> None:
+    def invalidate(self, trial: Trial) -> None:
         """Discard cached results after new answers of a trial."""
         self._observed.pop(trial.index, None)
         self._meets.pop(trial.index, None)

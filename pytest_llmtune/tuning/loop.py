@@ -80,21 +80,21 @@ class Search:
 
     async def run(self) -> str:
         """Run rounds until a limit is reached; returns which."""
-        self._enter(min(self.room(), self._pairs + _FRESH))
+        self._enter(min(self.free_trials(), self._pairs + _FRESH))
         await self.round(self._first_cells(lambda arm: arm.model, self.left()))
         self.race.drop_out()
-        await self.look(_FIRST_SHARE)
-        return await self.go_on()
+        await self.try_all(_FIRST_SHARE)
+        return await self.resume()
 
-    async def go_on(self) -> str:
+    async def resume(self) -> str:
         """Run rounds after the initial requests until a limit is reached; returns which."""
         while True:
             self.race.drop_out()
             self._keep_for_guard()
             fresh = sum(not trial.number and not trial.out for trial in self.race.trials)
-            self._enter(min(1, _FRESH - fresh, self.room()))
+            self._enter(min(1, _FRESH - fresh, self.free_trials()))
             jobs = self._affordable_jobs()
-            if not jobs and await self.look(Decimal(1)):
+            if not jobs and await self.try_all(Decimal(1)):
                 continue
             if not jobs or (self._poor and self._used_up and len(jobs) < self.worthwhile(_WORTH)):
                 if (
@@ -110,7 +110,7 @@ class Search:
                 return self.bound
             self._tell()
 
-    async def look(self, share: Decimal) -> bool:
+    async def try_all(self, share: Decimal) -> bool:
         """Send every model with every prompt its initial rows, for a fraction of the rest; returns whether any was sent."""
         left, before = self.left(), self.spent
         looked = False
@@ -131,7 +131,7 @@ class Search:
         """Minimum requests of a round, one per ``parts`` already sent; a budget for fewer counts as used up."""
         return max(_TRICKLE, self._requested // parts)
 
-    def room(self) -> int:
+    def free_trials(self) -> int:
         """Number of arms that may still be added."""
         most = self._pairs + _MOST
         if self.suite.num_samples >= 0:
@@ -277,7 +277,7 @@ class Search:
         """Record a job's result, in the order of the plan, not of arrival; False: it exceeded the budget."""
         trial, pool = job.trial, self.race.pool
         cell = pool.cell(trial.arm, self.race.order[job.row])
-        self.race.noted(trial)
+        self.race.invalidate(trial)
         before = trial.answers.get(job.row, 0)
         if cell.samples:
             trial.answers[job.row] = len(cell.samples)

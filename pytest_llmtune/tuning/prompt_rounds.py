@@ -204,9 +204,9 @@ class PromptRounds:
             search.reserved -= search.reserved // left
             if not await self._round(self.proposing.rounds - left + 1):
                 search.later, search.reserved = Decimal(0), 0
-                return await search.go_on()
-            await search.look(Decimal(1))
-            stopped_by = await search.go_on()
+                return await search.resume()
+            await search.try_all(Decimal(1))
+            stopped_by = await search.resume()
         return stopped_by
 
     async def _round(self, round_: int) -> bool:
@@ -248,7 +248,7 @@ class PromptRounds:
     async def _write(self, arm: Arm, failures: Sequence[Failure], wanted: int, round_: int) -> None:
         """Ask for new versions of the arm's template, and add them to the search with the arm's parameters."""
         search, pool = self.search, self.search.race.pool
-        wanted = min(wanted, search.room()) if search.suite.num_samples >= 0 else wanted
+        wanted = min(wanted, search.free_trials()) if search.suite.num_samples >= 0 else wanted
         limit = next((name for name in LENGTHS if name == arm.family.limit_name), "max_tokens")
         prompt = self.proposer.prompt(text_of(arm.template) or "", failures)
         body = {"model": self.proposing.model, limit: _LENGTH, "messages": [{"role": "user", "content": prompt}]}

@@ -53,10 +53,19 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.allocation import Candidate, Trial
     from pytest_llmtune.types import Listener
 
-__all__ = ["INTERRUPTED", "Study", "best_so_far", "check_payable", "nothing_yet", "study_digest", "tune", "why_none"]
+__all__ = [
+    "INTERRUPTED",
+    "Study",
+    "best_so_far",
+    "check_payable",
+    "interrupted_early",
+    "no_winner",
+    "study_digest",
+    "tune",
+]
 
 
-def nothing_yet(search: Search, log: StudyLog) -> str:
+def interrupted_early(search: Search, log: StudyLog) -> str:
     """Message after Ctrl-C if there is nothing to choose from."""
     paid = _paid_now(search.ledger.spent - search.ledger.uncertain, log)
     kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
@@ -78,7 +87,7 @@ def best_so_far(suite: Suite, study: Study) -> str:
     )
 
 
-def why_none(search: Search) -> str:
+def no_winner(search: Search) -> str:
     """Why no configuration can win, and what to change."""
     suite, race = search.suite, search.race
     if not any(trial.answers for trial in search.trials):
@@ -214,11 +223,11 @@ async def _searched(search: Search, written: PromptRounds | None, log: StudyLog)
         if written is not None:
             stopped_by = await written.run(stopped_by)
         if search.aside and not await prepare(search):
-            stopped_by = await search.go_on()  # with the budget that no cascade needs
+            stopped_by = await search.resume()  # with the budget that no cascade needs
         await settle(search)
     except asyncio.CancelledError:
         if not ranked(search.race, 0.0):
-            raise asyncio.CancelledError(nothing_yet(search, log)) from None
+            raise asyncio.CancelledError(interrupted_early(search, log)) from None
         _go_on(search)
         return INTERRUPTED
     return stopped_by
@@ -227,7 +236,7 @@ async def _searched(search: Search, written: PromptRounds | None, log: StudyLog)
 def _found(search: Search, written: PromptRounds | None, stopped_by: str, split: Split) -> Study:
     best = ranked(search.race)
     if not best:
-        raise LLMTuneError(why_none(search))
+        raise LLMTuneError(no_winner(search))
     if written is not None and not written.helped:  # what cannot be told apart stays with the suite's own prompts
         best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
     if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none

@@ -34,12 +34,12 @@ __all__ = [
     "is_refusal",
     "lengths_of",
     "metered",
-    "noted",
     "probe_body",
     "proven",
     "reports_one_choice_only",
     "suspicious",
     "verdict",
+    "with_counted_mark",
 ]
 
 
@@ -93,7 +93,7 @@ def _stopwatch(exchange: Exchange) -> int | None:
     return timed if isinstance(timed, int) else None
 
 
-def noted(body: str, text: str) -> str:
+def with_counted_mark(body: str, text: str) -> str:
     """The text of a response, with ``COUNTED`` added if it proves that only one choice was counted.
 
     A recording omits the timings that may be the proof.
@@ -232,7 +232,7 @@ def _read(exchange: Exchange) -> _Reading:
         tokens, counted = _shared(choices, known, total), True
     else:
         limit = token_limit(exchange.request)
-        known = [_sure(choice, choices[0], total, limit) for choice in choices]
+        known = [_exact(choice, choices[0], total, limit) for choice in choices]
         tokens, counted = _guessed(choices, known, limit), False
     prompt_known = usage is not None and usage.prompt_tokens
     prompt = replace(usage, completion_tokens=0) if usage is not None and prompt_known else _unknown_prompt(exchange)
@@ -250,7 +250,7 @@ def _logged(choice: Mapping[str, Any]) -> int | None:
     return len(tokens) if isinstance(tokens, list) and tokens else None
 
 
-def _sure(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | None, limit: int | None) -> int | None:
+def _exact(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | None, limit: int | None) -> int | None:
     """Exact tokens of a choice if only the first, or none, was counted; None if unknown."""
     if limit is not None and was_cut(choice):
         return limit

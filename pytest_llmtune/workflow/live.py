@@ -107,7 +107,7 @@ def live_source(
         batching=batching,
         account=RequestStats(listen=in_flight),
         redactor=redactor,
-        elsewhere=_requester(settings.source) if engine is None else engine.asker,
+        remote=_requester(settings.source) if engine is None else engine.asker,
     )
 
 

@@ -171,7 +171,7 @@ class MigrateMode:
     async def _evaluated(self, target: str, config: Config, notes: tuple[str, ...], ledger: Ledger) -> Moved:
         """Evaluate on the guard's rows, translating parameters that the model refuses."""
         live = self.services.live(ledger, cached=str(self.suite.seed))
-        source = self.services.runs(live, live=live)
+        source = self.services.source_for(live, live=live)
         self.listen(Started(self.suite.name, "live", len(self.examples)))
         changes: dict[str, Change] = {}
         try:

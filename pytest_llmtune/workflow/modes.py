@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.files import check_writable, exclusive, from_here
+from pytest_llmtune._util.files import check_writable, exclusive, relative_to_cwd
 from pytest_llmtune._util.text import counted, dollars, quoted
 from pytest_llmtune.completions.source import ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
@@ -362,7 +362,7 @@ class SuiteRun:
         """Evaluate a configuration over the test rows, from the endpoints or the cache."""
         self.prices_now(config)
         live = self.services.live(self.own, cached=str(self.suite.seed) if cached else None)
-        source = self.services.runs(live, live=live)
+        source = self.services.source_for(live, live=live)
         try:
             return await self.services.evaluate(self._rows(config), self.grader, source)
         finally:
@@ -372,7 +372,7 @@ class SuiteRun:
         mode = self.settings.mode
         if mode.replays:
             replay = ReplaySource(recording, excused=rows.excused(recording))
-            source = self.services.runs(replay, recording=recording, excused=rows.unknown)
+            source = self.services.source_for(replay, recording=recording, excused=rows.unknown)
             try:
                 return await self.services.evaluate(rows, self.grader, source)
             finally:
@@ -380,14 +380,16 @@ class SuiteRun:
                 self._misses = _in_order(getattr(source, "misses", {}), rows)
         live = self.services.live(self.own, cached=record_cache(mode, self.suite, self._rerecord))
         if mode is Mode.LIVE:
-            evaluation = await self._evaluate(rows, self.services.runs(live, live=live), "live")
+            evaluation = await self._evaluate(rows, self.services.source_for(live, live=live), "live")
             if not evaluation.unknown:  # else the next run resumes with the answers so far
                 self._rerecord.end()
             return evaluation
         if mode is Mode.RECORD_MISSING:
-            collector = Collector(self.services.runs(RecordedFirst(recording, live), recording=recording, live=live))
+            collector = Collector(
+                self.services.source_for(RecordedFirst(recording, live), recording=recording, live=live)
+            )
         else:
-            collector = Collector(self.services.runs(live, live=live))
+            collector = Collector(self.services.source_for(live, live=live))
         evaluation = await self._evaluate(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
         if not lost and conclusive(evaluation, self.suite.max_unknown):  # else paid answers stay in the cache
@@ -408,8 +410,8 @@ class SuiteRun:
             if self.lock_path.exists() or not (old := self._renamed()):
                 raise
             moves = [
-                f"git mv {quoted(from_here(file))} "
-                f"{quoted(from_here(file.with_name(self.suite.name + file.name.removeprefix(old))))}"
+                f"git mv {quoted(relative_to_cwd(file))} "
+                f"{quoted(relative_to_cwd(file.with_name(self.suite.name + file.name.removeprefix(old))))}"
                 for file in (self.lock_path.with_name(f"{old}.lock.yaml"), *files_of(self._recording_of(old)))
             ]
             raise LockError(
@@ -460,7 +462,7 @@ class SuiteRun:
         from pytest_llmtune.tasks.verify import check_repeatable, replay_elsewhere, replay_misses
 
         recording = Recording.of(self.recording_path, calls, self.redactor)
-        source = self.services.runs(ReplaySource(recording), recording=recording)
+        source = self.services.source_for(ReplaySource(recording), recording=recording)
         recorded = recording.rows_with_runs()
         kept = [request for example, request in rows.pairs() if example.id in recorded]
         misses = run_async(replay_misses(source, kept, self.services.concurrency))

@@ -72,7 +72,7 @@ class TuneMode:
 
         recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)
         nothing = Recording(recording.path)
-        source = self.services.runs(ReplaySource(nothing), recording=nothing)
+        source = self.services.source_for(ReplaySource(nothing), recording=nothing)
         return run_async(estimate(self.suite, self.split, Tariff(self.services.prices), recording, source))
 
     def _without_choice(self) -> Study | None:
@@ -104,7 +104,7 @@ class TuneMode:
         live = self.services.live(own, cached=str(suite.seed))
         log = StudyLog.open(self.log, self._digest)
         live.journal = log.note
-        source = self.services.runs(live, live=live, remembers=True)
+        source = self.services.source_for(live, live=live, remembers=True)
         self.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
@@ -115,7 +115,7 @@ class TuneMode:
                 prices=prices,
                 ledger=own,
                 listen=self.listen,
-                concurrency=self.services.together,
+                concurrency=self.services.round_size,
                 log=log,
                 lender=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
             )
@@ -129,7 +129,7 @@ class TuneMode:
         """Run the search, then record the winner and evaluate the baselines on the test rows; ``paid`` is the total."""
         suite, study = self.suite, await self.search()
         live = self.services.live(self.ledger, cached=str(suite.seed))
-        source = self.services.runs(live, live=live)
+        source = self.services.source_for(live, live=live)
         self.listen(Started(suite.name, "record", len(self.split.test)))
 
         async def judge(config: Config) -> Judged:

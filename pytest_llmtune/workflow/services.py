@@ -142,11 +142,11 @@ class SuiteServices:
         return _BATCHED if self.settings.batch or self.engine else self._requests
 
     @property
-    def together(self) -> int:
+    def round_size(self) -> int:
         """Requests per round of a search."""
         return _ROUND if self.settings.batch else self._requests
 
-    def runs(
+    def source_for(
         self,
         source: Any,
         *,

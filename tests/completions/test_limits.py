@@ -104,11 +104,11 @@ def test_the_pilot_flies_alone_until_it_lands() -> None:
 
         async def fly(lands: bool) -> None:
             nonlocal together
-            async with canary.flight():
+            async with canary.turn():
                 together += 1
                 seen.append(together)
                 await turns()
-                canary.landed = canary.landed or lands
+                canary.passed = canary.passed or lands
                 await turns()
                 together -= 1
 
@@ -126,10 +126,10 @@ def test_a_failing_pilot_leaves_the_way_to_the_next() -> None:
     async def work() -> None:
         canary = Canary()
         with pytest.raises(ConnectionError):
-            async with canary.flight():
+            async with canary.turn():
                 raise ConnectionError
-        async with asyncio.timeout(1), canary.flight():
-            canary.landed = True
-        assert canary.landed
+        async with asyncio.timeout(1), canary.turn():
+            canary.passed = True
+        assert canary.passed
 
     asyncio.run(work())

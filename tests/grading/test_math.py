@@ -122,8 +122,8 @@ def test_math_verify_works_off_the_main_thread_and_under_asyncio(where: str) -> 
 
 def test_it_is_another_grader_elsewhere_only_where_the_extra_decides() -> None:
     """An option that is set holds on every machine."""
-    assert Math(symbolic=False).elsewhere is None
-    other = Math().elsewhere
+    assert Math(symbolic=False).with_other_extras is None
+    other = Math().with_other_extras
     assert other is not None
     assert other.fingerprint != Math().fingerprint
 

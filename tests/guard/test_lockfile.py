@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
-from pytest_llmtune._util.files import from_here
+from pytest_llmtune._util.files import relative_to_cwd
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard import lockfile
@@ -187,8 +187,8 @@ def test_conflict_markers_are_named_with_their_line(path: Path, marker: str) -> 
     path.write_text("\n".join([*lines[:7], marker, *lines[7:]]), encoding="utf-8")
     message = refused(path)
     assert "line 8: git conflict markers" in message
-    assert f"(git checkout --ours -- {from_here(path)}, or --theirs)" in message
-    assert (Path.cwd() / from_here(path)).samefile(path)
+    assert f"(git checkout --ours -- {relative_to_cwd(path)}, or --theirs)" in message
+    assert (Path.cwd() / relative_to_cwd(path)).samefile(path)
 
 
 def test_a_prompt_may_hold_what_looks_like_a_conflict(path: Path) -> None:

@@ -17,10 +17,10 @@ from pytest_llmtune.wire.tokens import (
     annotated,
     completion_of,
     estimated_prompt,
-    noted,
     reports_one_choice_only,
     suspicious,
     verdict,
+    with_counted_mark,
 )
 
 SHORT = "yes"
@@ -140,9 +140,9 @@ def test_a_stopwatch_of_one_choice_is_a_proof() -> None:
     assert completion_of([timed], 2).usage == Usage(10, 44)
     summed = replace(exchange, response={**exchange.response, "timings": {"predicted_n": 11}})
     assert not reports_one_choice_only(summed)
-    text = noted(json.dumps(exchange.request), json.dumps(timed.response))
+    text = with_counted_mark(json.dumps(exchange.request), json.dumps(timed.response))
     assert json.loads(text)["usage"][COUNTED] == 1
-    assert noted(json.dumps(exchange.request), json.dumps(summed.response)) == json.dumps(summed.response)
+    assert with_counted_mark(json.dumps(exchange.request), json.dumps(summed.response)) == json.dumps(summed.response)
 
 
 def test_estimates_take_the_densest_rate_that_is_known() -> None:

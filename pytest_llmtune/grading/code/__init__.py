@@ -107,7 +107,7 @@ class PythonCode(BuiltIn):
             raise SuiteError("the tests assert nothing")
         return text
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         request = {
             "tests": self.reference(row),
             "setup": str(row.get(self.setup_column) or "") if self.setup_column else "",

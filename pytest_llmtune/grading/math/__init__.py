@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import BuiltIn, Elsewhere, reference_value
+from pytest_llmtune.grading.base import BuiltIn, OtherExtras, reference_value
 from pytest_llmtune.grading.math.equality import equal, is_settled
 from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare
 from pytest_llmtune.grading.math.parse import ParsedAnswer, clean, parse, word_answer
@@ -53,13 +53,13 @@ class Math(BuiltIn):
             raise SuiteError(f"time_limit={self.time_limit!r}; expected seconds, more than 0")
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
+    def with_other_extras(self) -> OtherExtras | None:
         if not self._as_installed:
             return None
         why = "without the extra `math`, which is installed here; to leave it out everywhere: {math: {symbolic: false}}"
         if not self.symbolic:
             why = 'with the extra `math`, which is not installed here: pip install "pytest-llmtune[math]"'
-        return Elsewhere(self._fingerprint(symbolic=not self.symbolic), f"the baseline was graded {why}")
+        return OtherExtras(self._fingerprint(symbolic=not self.symbolic), f"the baseline was graded {why}")
 
     @cached_property
     def _algebra(self) -> Algebra:
@@ -68,7 +68,7 @@ class Math(BuiltIn):
     def reference(self, row: Row) -> str:
         return _read(self._reference(row)).text
 
-    def answers_here(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         reference = self._reference(row)
         return tuple(self._answer(answer_in(text, self.extract), reference) for text in responses)
 

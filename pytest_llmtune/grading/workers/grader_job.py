@@ -16,7 +16,7 @@ def prepare() -> None:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     grader = _grader(request["kind"], json.dumps(request["options"]))
-    found = grader.answers_here(request["responses"], request["row"])
+    found = grader.read_answers(request["responses"], request["row"])
     return {"answers": [[each.key, each.text, each.correct] for each in found]}
 
 

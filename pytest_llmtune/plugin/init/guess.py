@@ -49,7 +49,7 @@ def reference(data: Dataset) -> str:
     for known in _ANSWERS:
         if known in named:
             return named[known]
-    possible = [name for name in _told_apart(data) if not _is_any(name, (*_QUESTIONS, *_EXPLAINING, *_NUMBERING))]
+    possible = [name for name in _varying(data) if not _is_any(name, (*_QUESTIONS, *_EXPLAINING, *_NUMBERING))]
     if len(data.columns) < 2 or not possible:
         raise SuiteError(
             f"{data.source}: no column holds the right answers (there is {', '.join(data.columns)}); "
@@ -74,7 +74,7 @@ def asking(data: Dataset, answer: str) -> tuple[str, ...]:
     return (max(texts, key=lambda name: sum(len(str(value)) for value in values(data, name))),)
 
 
-def _told_apart(data: Dataset) -> Sequence[str]:
+def _varying(data: Dataset) -> Sequence[str]:
     """Columns with more than one value."""
     return [name for name in data.columns if len(set(map(str, values(data, name)))) > 1]
 

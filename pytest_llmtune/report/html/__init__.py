@@ -71,11 +71,11 @@ def page(
 
 def _tables(reports: Sequence[SuiteReport]) -> Iterator[dict[str, Any]]:
     """Tables over all suites: a title and rows of text, the first of them the head."""
-    from pytest_llmtune.report.migrations import flipped, moves, together
+    from pytest_llmtune.report.migrations import all_suites, flipped, moves
 
     if any(report.migrations for report in reports):
         yield {"id": "moves", "title": "Other models", "rows": moves(reports)}
-        yield {"id": "together", "title": "What each move costs and saves", "rows": together(reports)}
+        yield {"id": "all_suites", "title": "What each move costs and saves", "rows": all_suites(reports)}
         if rows := flipped(reports):
             yield {"id": "flipped", "title": "Rows that flip", "rows": rows}
 

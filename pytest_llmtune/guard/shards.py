@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.evaluation import evaluation_of
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.evaluation import Aggregate
     from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
     from pytest_llmtune.suite import Config
-    from pytest_llmtune.types import Evaluation, Example, ExampleResult
+    from pytest_llmtune.types import Evaluation, Example, ExampleResult, ModelUsage
 
 __all__ = ["Merged", "Shards", "merged"]
 
@@ -115,6 +116,10 @@ class Merged:
     """How the first of them differs from the recorded ones."""
     mode: str
     facts: RecordingFacts | None
+    spent: Decimal
+    """USD of all shards."""
+    by_model: Mapping[str, ModelUsage]
+    """What all shards asked and were billed, by model."""
 
     def evaluation(self, config: Config, aggregate: Aggregate) -> Evaluation | None:
         """The evaluation over all rows; None if requests had no recording."""
@@ -148,7 +153,19 @@ def merged(parts: Sequence[SuiteReport], examples: Sequence[Example], state: Map
             odd = len(found.keys() ^ {example.id for example in examples})
             raise ReportError(f"{name}: the shards and the suite differ in {odd} rows; {_ADVICE}")
         results = tuple(replace(found[example.id], example=example) for example in examples)
-    return Merged(results, cost, missing, details[0] if details else "", parts[0].mode, facts)
+    stats = RequestStats()
+    for model, billed in [pair for part in parts for pair in part.by_model.items()]:
+        stats.bill(model, billed)
+    return Merged(
+        results,
+        cost,
+        missing,
+        details[0] if details else "",
+        parts[0].mode,
+        facts,
+        sum((part.spent for part in parts), Decimal(0)),
+        stats.by_model,
+    )
 
 
 def _same_state(part: SuiteReport, first: SuiteReport, state: Mapping[str, str]) -> None:

@@ -170,8 +170,9 @@ class SuiteRun:
             *_escalated(report.evaluation),
             *(_raised(report.evaluation) if self.suite.task else ()),
         )
-        report = replace(report, by_model=self.services.by_model)
-        return replace(report, notes=notes, spent=self.spent if self.gather is None else report.spent)
+        if self.gather is not None:  # the shards' spending
+            return replace(report, notes=notes)
+        return replace(report, notes=notes, spent=self.spent, by_model=self.services.by_model)
 
     def _check_writable(self) -> None:
         """Check before the first request that results can be saved."""
@@ -342,7 +343,7 @@ class SuiteRun:
         evaluation = whole.evaluation(locked.config, self.suite.aggregator)
         notes = () if stale else locked.notes(now, lock)
         report = report_of(self, evaluation, lock, whole.facts, config=locked.config, stale=stale, notes=notes)
-        return replace(report, mode=whole.mode)
+        return replace(report, mode=whole.mode, spent=whole.spent, by_model=whole.by_model)
 
     def _tuned(self) -> SuiteReport:
         try:

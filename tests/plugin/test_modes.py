@@ -257,7 +257,10 @@ def test_verdicts_are_the_same_under_xdist(tuned: Project, mode: list[str]) -> N
     spread = tuned.pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", *mode, "--llm-json=spread.json")
     assert plain.ret == spread.ret
     texts = [(tuned.pytester.path / name).read_text(encoding="utf-8") for name in ("plain.json", "spread.json")]
-    assert all('"name": "sums"' in text or '"name":"sums"' in text for text in texts)
+    (one,), (other,) = (json.loads(text)["suites"] for text in texts)
+    assert one["name"] == other["name"] == "sums"
+    assert (one["spent"], one["by_model"]) == (other["spent"], other["by_model"])
+    assert bool(one["by_model"]) == bool(mode)
 
 
 def test_two_modes_cannot_be_combined(project: Project) -> None:

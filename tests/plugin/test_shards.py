@@ -95,16 +95,20 @@ def test_a_stale_suite_is_stale_in_shards_and_merged(tuned: Project) -> None:
 
 
 def test_live_shards_merge(tuned: Project) -> None:
-    """Each shard asks its own rows only, and the merged report says that they were asked live."""
+    """Each shard asks its own rows only; merged, the report says that they were asked live, and what all of them cost."""
     before = tuned.server.count
     sharded(tuned, 2, "--llm-live")
     asked = tuned.server.count - before
     merged = tuned.run("--llm-merge=shards", "--llm-json=merged.json")
     merged.assert_outcomes(passed=1)
-    assert results(tuned.pytester.path / "merged.json")["mode"] == "live"
+    found = results(tuned.pytester.path / "merged.json")
+    assert found["mode"] == "live"
     whole = tuned.server.count
-    tuned.run("--llm-live").assert_outcomes(passed=1)
+    tuned.run("--llm-live", "--llm-json=whole.json").assert_outcomes(passed=1)
     assert tuned.server.count - whole == asked
+    one = results(tuned.pytester.path / "whole.json")
+    assert (found["spent"], found["by_model"]) == (one["spent"], one["by_model"])
+    assert sum(each["usage"]["requests"] for each in found["by_model"].values()) == asked
 
 
 def test_an_evaluation_with_asserts_is_skipped_in_shards(tuned: Project) -> None:

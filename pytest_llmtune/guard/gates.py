@@ -147,7 +147,7 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
         said += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
     if cost := baseline.metrics.get("inference_cost"):
         before, now = _dollars_apart(Decimal(repr(cost.value)), evaluation.inference_cost)
-        said += f"; inference_cost was {before} per instance" + (
+        said += f"; inference_cost was {before} per 1,000 instances" + (
             f", and is {now}" if before != now else " and still is"
         )
     if comparison and (changes := comparison.population.changes()):
@@ -222,11 +222,14 @@ def _limit_gate(
         value = _metric(evaluation, limit.metric)
     low = limit.direction == "min"
     passed = _within(value, limit.limit, low=low)
-    shown, allowed = apart(value, limit.limit, money=limit.metric in COSTS)
+    each = limit.metric == "inference_cost"
+    scale = 1000 if each else 1
+    shown, allowed = apart(scale * value, scale * limit.limit, money=limit.metric in COSTS)
     relation = ("is at least" if low else "is within") if passed else ("is below" if low else "is over")
     group = f" of {criteria.group_by} = {limit.group}" if limit.group is not None else ""
-    per = " per instance" if limit.metric == "inference_cost" else ""
-    sentence = f"{limit.metric}{group} {shown}{per} {relation} {limit.name.partition('[')[0]} {allowed}"
+    sentence = f"{limit.metric}{group} {shown} {relation} {limit.name.partition('[')[0]} {allowed}"
+    if each:
+        sentence += " per 1,000 instances"
     if limit.metric == ROW_RATE and not passed:
         sentence += f": {_below(evaluation, limit, criteria.group_by)}"
     return Gate(limit.name, limit.metric, passed, float(value), float(limit.limit), sentence)
@@ -344,7 +347,11 @@ def _cost_gates(
     old, new = _dollars_apart(before, now)
     share = f" ({100 * (float(now) / float(before) - 1):+.3g} %)" if before else ""
     verb = "did not change:" if old == new else "rose from" if now > before else "fell from"
-    moved = f"inference_cost {verb} {old}" + (f" to {new} per instance{share}" if old != new else " per instance")
+    moved = (
+        f"inference_cost {verb} {old}"
+        + (f" to {new}" if old != new else "")
+        + f" per 1,000 instances{share if old != new else ''}"
+    )
     sentence = f"{moved}; max_cost_rise allows {number(100 * allowed)} %"
     if now > before and not passed:
         sentence += f": {_why_costlier(comparison, baseline, evaluation, prices)}"
@@ -352,10 +359,10 @@ def _cost_gates(
 
 
 def _dollars_apart(before: Decimal, now: Decimal) -> tuple[str, str]:
-    """Two formatted costs, equal if they differ only by float rounding."""
+    """Two costs per instance as costs per 1,000, equal if they differ only by float rounding."""
     if math.isclose(before, now, rel_tol=_TOLERANCE):
-        return dollars(now), dollars(now)
-    return apart(before, now, money=True)
+        return dollars(1000 * now), dollars(1000 * now)
+    return apart(1000 * before, 1000 * now, money=True)
 
 
 def _why_costlier(

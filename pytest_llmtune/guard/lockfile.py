@@ -15,7 +15,7 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_regular, relative_to_cwd, write_text
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.serialize import from_plain, to_plain
-from pytest_llmtune._util.text import dollars, label, number, quoted
+from pytest_llmtune._util.text import label, number, per_thousand, quoted
 from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
@@ -137,7 +137,7 @@ class TrialSummary:
     @property
     def label(self) -> str:
         """Score, cost and configuration, on one line for people."""
-        cost = "" if self.inference_cost is None else f" at {dollars(self.inference_cost)} per instance"
+        cost = "" if self.inference_cost is None else f" at {per_thousand(self.inference_cost)}"
         return f"{number(self.score.value) if self.score else '-'}{cost}: {label(self.config)}"
 
 

@@ -129,8 +129,7 @@ def _figures(report: SuiteReport) -> list[str]:
     elif verdict.before is not None and verdict.now is not None:
         before, now = apart(verdict.before, verdict.now)
         text += f"; over the {verdict.compared} in the baseline too {now}, where the baseline has {before}"
-    cost = evaluation.inference_cost
-    return [text, f"inference_cost {dollars(cost)} per instance ({per_thousand(cost)})"]
+    return [text, f"inference_cost {per_thousand(evaluation.inference_cost)}"]
 
 
 def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:

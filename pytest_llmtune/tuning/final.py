@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
-from pytest_llmtune._util.text import shown
+from pytest_llmtune._util.text import per_thousand, shown
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.guard.lockfile import Measured
@@ -61,7 +61,7 @@ async def affordable(
             continue
         if tried == MOST_JUDGED:
             break
-        why = f"trial {found.summary.winner} costs {cost:.6f} USD per instance on the test rows: the next best won"
+        why = f"trial {found.summary.winner} costs {per_thousand(cost)} on the test rows: the next best won"
         found = found.won_by(other, why)
         try:
             judged = await judge(found.winner)

@@ -109,7 +109,7 @@ def no_winner(search: Search) -> str:
     cheapest = min((cost.mean for cost in costs if cost is not None), default=0.0)
     return (
         f"{suite.name}: none of {counted(len(search.trials), 'configuration')} tried is within the inference budget of "
-        f"{suite.inference_budget:f} USD per instance (the cheapest costs about {cheapest:.6f}); raise the budget or "
+        f"{per_thousand(suite.inference_budget or 0)} (the cheapest costs about {dollars(1000 * cheapest, 3)}); raise the budget or "
         "widen the space"
     )
 

@@ -47,12 +47,12 @@ def sentence(verdict: Verdict, gate: str) -> str:
         (
             *limits_of([], Decimal("0.00003")),
             True,
-            "inference_cost $0.00003 per instance is within inference_budget $0.00003",
+            "inference_cost $0.03 is within inference_budget $0.03 per 1,000 instances",
         ),
         (
             *limits_of([parse("max_inference_cost", "0.000029")], Decimal(1)),
             False,
-            "inference_cost $0.00003 per instance is over max_inference_cost $0.000029",
+            "inference_cost $0.03 is over max_inference_cost $0.029 per 1,000 instances",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_groups_can_have_cost_limits() -> None:
     today = evaluation([result(0, row={"t": "a", "q": "x"}), result(1, row={"t": "b", "q": "y"})])
     limit = Limit("inference_cost", "max", Decimal("0.00003"), "a")
     assert judge(today, Criteria(limits=(limit,), group_by="t")).gates[0].sentence == (
-        "inference_cost of t = a $0.00003 per instance is within max_inference_cost $0.00003"
+        "inference_cost of t = a $0.03 is within max_inference_cost $0.03 per 1,000 instances"
     )
 
 
@@ -300,7 +300,7 @@ def test_a_rise_of_the_cost_fails_and_names_the_price() -> None:
     verdict = judge(dearer("1.5"), criteria, lock(before), prices=prices)
     assert verdict.status == "failed"
     assert sentence(verdict, "max_cost_rise") == (
-        "inference_cost rose from $0.00003 to $0.000045 per instance (+50 %); max_cost_rise allows 0 %: "
+        "inference_cost rose from $0.03 to $0.045 per 1,000 instances (+50 %); max_cost_rise allows 0 %: "
         "the output price of gpt-4o-mini changed from $0.60 to $0.90 per 1M tokens"
     )
     assert judge(dearer("1"), criteria, lock(before), prices=prices).passed

@@ -523,5 +523,5 @@ def test_a_recording_tells_its_days_and_models() -> None:
 def test_a_trial_is_one_line() -> None:
     """Score, cost and configuration; what is not known is left out, or a dash."""
     made = TrialSummary(1, {"model": "m", "n": 2}, Measured(0.8), Decimal("0.001"), Decimal(0), "done")
-    assert made.label == "0.8 at $0.001 per instance: m, n=2"
+    assert made.label == "0.8 at $1.00 per 1,000 instances: m, n=2"
     assert dataclasses.replace(made, score=None, inference_cost=None).label == "-: m, n=2"

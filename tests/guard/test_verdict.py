@@ -235,24 +235,36 @@ def costing(*usd: str, answer: str = "42", **config: Any) -> Evaluation:
 @pytest.mark.parametrize(
     ("before", "now", "allowed", "passed", "sentence"),
     [
-        ("0.03", "0.03", 0.0, True, "did not change: $0.03 per instance; max_cost_rise allows 0 %"),
-        ("0.03", "0.024", 0.0, True, "fell from $0.03 to $0.024 per instance (-20 %); max_cost_rise allows 0 %"),
-        ("0.03", "0.033", 0.1, True, "rose from $0.03 to $0.033 per instance (+10 %); max_cost_rise allows 10 %"),
+        ("0.03", "0.03", 0.0, True, "did not change: $30.00 per 1,000 instances; max_cost_rise allows 0 %"),
+        (
+            "0.03",
+            "0.024",
+            0.0,
+            True,
+            "fell from $30.00 to $24.00 per 1,000 instances (-20 %); max_cost_rise allows 0 %",
+        ),
+        (
+            "0.03",
+            "0.033",
+            0.1,
+            True,
+            "rose from $30.00 to $33.00 per 1,000 instances (+10 %); max_cost_rise allows 10 %",
+        ),
         (
             "0.03",
             "0.03301",
             0.1,
             False,
-            "rose from $0.03 to $0.03301 per instance (+10 %); max_cost_rise allows 10 %: "
+            "rose from $30.00 to $33.01 per 1,000 instances (+10 %); max_cost_rise allows 10 %: "
             "the usage that the recording reports changed",
         ),
-        ("0", "0", 0.0, True, "did not change: $0 per instance; max_cost_rise allows 0 %"),
+        ("0", "0", 0.0, True, "did not change: $0 per 1,000 instances; max_cost_rise allows 0 %"),
         (
             "0",
             "0.01",
             0.5,
             False,
-            "rose from $0 to $0.01 per instance; max_cost_rise allows 50 %: "
+            "rose from $0 to $10.00 per 1,000 instances; max_cost_rise allows 50 %: "
             "the usage that the recording reports changed",
         ),
     ],
@@ -345,7 +357,7 @@ def test_what_is_accepted_is_shown_beside_what_was_and_not_held_against_it() -> 
     assert (verdict.status, gates(verdict)) == ("passed", {"max_unknown": True})
     assert verdict.notes[0] == (
         "accepted: success_vote was 1 over 4 rows, and is 0.3333 over 3 rows (2 lost, 0 gained); "
-        "inference_cost was $0.01 per instance, and is $0.02"
+        "inference_cost was $10.00 per 1,000 instances, and is $20.00"
     )
     assert judge(today, criteria, baseline).status == "failed"
     limited = dataclasses.replace(criteria, limits=(Limit("success_vote", "min", Decimal("0.5")),))
@@ -360,7 +372,7 @@ def test_accepting_other_rows_names_them() -> None:
     assert (verdict.status, verdict.stale) == ("passed", ())
     assert verdict.notes[0] == (
         "accepted: success_vote was 1 over 2 rows, and is 1 over 3 rows (0 lost, 0 gained); "
-        "inference_cost was $0.00003 per instance and still is; 2 added (rows 5, 6), 1 removed (row 0)"
+        "inference_cost was $0.03 per 1,000 instances and still is; 2 added (rows 5, 6), 1 removed (row 0)"
     )
     [reason] = judge(today, Criteria(max_drop=0.0), baseline).stale
     assert (reason.what, reason.option) == (

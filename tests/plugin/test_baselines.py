@@ -102,4 +102,4 @@ def test_a_baseline_without_answers_is_not_scored(project: Project) -> None:
     result = project.run("--llm-tune")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["note: sums: the baseline temperature=0.123: 18 of 18 examples have no answer*"])
-    result.stdout.no_fnmatch_line("*cost per instance*")
+    result.stdout.no_fnmatch_line("*cost per 1,000*")

@@ -35,8 +35,8 @@ def test_another_point_of_the_front(project: Project) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
-            "*--llm-choose=1: 1 at $0.001* per instance: good,*",
-            "*--llm-choose=2: 0.* at $0.0000* per instance: bad,*",
+            "*--llm-choose=1: 1 at $1.* per 1,000 instances: good,*",
+            "*--llm-choose=2: 0.* at $0.0* per 1,000 instances: bad,*",
         ]
     )
     assert "model: good" in project.lock.split("study:")[0]

@@ -317,7 +317,7 @@ def test_a_winner_too_dear_on_the_test_rows_gives_way(project: Project) -> None:
     project.write_suite(more="shuffle=False, inference_budget=0.00003,")
     result = project.run("--llm-tune")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*trial * costs 0.000* USD per instance on the test rows: the next best won*"])
+    result.stdout.fnmatch_lines(["*trial * costs $0.* per 1,000 instances on the test rows: the next best won*"])
     assert "model: bad" in project.lock
     project.run().assert_outcomes(passed=1)
 

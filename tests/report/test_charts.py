@@ -35,10 +35,10 @@ def figure(**keys: object) -> dict[str, dict[str, object]]:
 def test_every_trial_with_a_score_is_a_point() -> None:
     """Trials, winner, baselines and front are traces of their own; a failed trial is no point."""
     traces = figure(compared=(compared("untuned", 0.4, "0.0005"),))
-    assert (traces["trials"]["x"], traces["trials"]["y"]) == ([0.001, 0.003], [0.5, 0.7])
-    assert (traces["winner"]["x"], traces["winner"]["y"]) == ([0.002], [0.8])
-    assert traces["baselines"]["x"] == [0.0005]
-    assert traces["Pareto front"]["x"] == [0.001, 0.002]
+    assert (traces["trials"]["x"], traces["trials"]["y"]) == ([1, 3], [0.5, 0.7])
+    assert (traces["winner"]["x"], traces["winner"]["y"]) == ([2], [0.8])
+    assert traces["baselines"]["x"] == [0.5]
+    assert traces["Pareto front"]["x"] == [1, 2]
 
 
 def test_intervals_are_error_bars_and_words() -> None:
@@ -50,8 +50,8 @@ def test_intervals_are_error_bars_and_words() -> None:
     bars = made["data"][1]["error_y"]
     assert (bars["array"], bars["arrayminus"]) == ([0.375, 0], [0.25, 0])
     assert made["data"][1]["text"] == [
-        "trial 0 (done)<br>0.5 (0.25 to 0.875) at $1.00",
-        "trial 1 (done)<br>0.5 at $1.00",
+        "trial 0 (done)<br>0.5 (0.25 to 0.875) at $1000.00 per 1,000 instances",
+        "trial 1 (done)<br>0.5 at $1000.00 per 1,000 instances",
     ]
 
 
@@ -59,14 +59,14 @@ def test_a_trial_without_a_cost_or_a_score_is_no_point() -> None:
     """Half a result cannot be drawn."""
     made = quality(report(scores(1), study=study(trial(1, None, 0.5), trial(3, "1", None), trial(4, "1", 0.5))))
     assert made is not None
-    assert [trace["x"] for trace in made["data"]] == [[1], [1]]
+    assert [trace["x"] for trace in made["data"]] == [[1000], [1000]]
 
 
 def test_the_budget_is_a_line_with_its_name() -> None:
     """The inference budget crosses the figure, and is named with its dollars."""
     layout = figure()["layout"]
-    assert layout["shapes"][0]["x0"] == layout["shapes"][0]["x1"] == 0.004  # type: ignore[index]
-    assert layout["annotations"][0]["text"] == "inference budget $0.004"  # type: ignore[index]
+    assert layout["shapes"][0]["x0"] == layout["shapes"][0]["x1"] == 4  # type: ignore[index]
+    assert layout["annotations"][0]["text"] == "inference budget $4.00"  # type: ignore[index]
 
 
 def test_a_wide_range_of_costs_is_logarithmic() -> None:
@@ -76,7 +76,7 @@ def test_a_wide_range_of_costs_is_logarithmic() -> None:
     )
     assert made is not None
     assert made["layout"]["xaxis"]["type"] == "log"
-    assert made["layout"]["annotations"][0]["x"] == -2
+    assert made["layout"]["annotations"][0]["x"] == 1
 
 
 def test_hovering_shows_the_configuration_as_text() -> None:
@@ -88,7 +88,9 @@ def test_hovering_shows_the_configuration_as_text() -> None:
         )
     )
     assert made is not None
-    assert made["data"][1]["text"] == ["trial 1 (done)<br>1 at $1.00<br>prompt: &lt;b&gt;{x}&lt;/b&gt;"]
+    assert made["data"][1]["text"] == [
+        "trial 1 (done)<br>1 at $1000.00 per 1,000 instances<br>prompt: &lt;b&gt;{x}&lt;/b&gt;"
+    ]
 
 
 def test_without_scored_trials_there_is_no_figure() -> None:
@@ -136,7 +138,7 @@ def test_mode_min_draws_the_lower_front() -> None:
     """Where less is better, the front is the lower edge."""
     made = quality(report(scores(1), criteria=Criteria(mode="min"), study=study(*TRIALS), baseline=lock(scores(1))))
     assert made is not None
-    assert made["data"][0]["x"] == [0.001]
+    assert made["data"][0]["x"] == [1]
 
 
 def test_a_far_budget_is_a_mark_at_the_edge() -> None:
@@ -144,7 +146,7 @@ def test_a_far_budget_is_a_mark_at_the_edge() -> None:
     made = quality(report(scores(1), study=study(*TRIALS, inference_budget=Decimal("0.01"))))
     assert made is not None
     assert made["layout"]["shapes"] == []
-    assert made["layout"]["annotations"][0]["text"] == "inference budget $0.01 →"
+    assert made["layout"]["annotations"][0]["text"] == "inference budget $10.00 →"
     assert made["layout"]["annotations"][0]["xref"] == "paper"
     spent = spending(study(trial(1, "1", 1, "0.25"), optimization_budget=Decimal(2)))
     assert spent is not None

@@ -30,7 +30,7 @@ def test_each_failing_suite_is_annotated_where_it_is_declared() -> None:
     assert error_annotations([PASSED, FAILED, STALE]) == [
         "::error file=tests/test_math.py,line=12,title=llmtune%3A algebra failed::"
         "success_vote fell from 1 to 0.5, a drop of 0.5; max_drop allows 0.02; "
-        "inference_cost $0.00003 per instance is over inference_budget $0.00001"
+        "inference_cost $0.03 is over inference_budget $0.01 per 1,000 instances"
         "%0Anext: pytest --llm-tune tests/test_math.py::test_algebra",
         "::error file=t%2C1.py,line=12,title=llmtune%3A a%2Cb%3Ac stale::the prompt changed"
         "%0Anext: pytest --llm-record=missing tests/test_math.py::test_algebra",

@@ -273,11 +273,12 @@ def test_figures_show_search_and_budgets(whole_page: Browser) -> None:
     names = whole_page.run("return document.querySelector('[data-figure=quality-0]').data.map(trace => trace.name)")
     assert names == ["Pareto front", "trials", "baselines", "winner"]
     text = " ".join(whole_page.texts(".chart"))
-    assert "inference budget $0.006" in text
+    assert "inference budget $6.00" in text
     assert "optimization budget $4.00" in text
     label = whole_page.one("[data-figure=quality-0]").get_attribute("aria-label")
     assert (
-        label == "Scatter plot of cost per instance against success_vote, 8 trials; the winner scores 0.6667 at $0.006"
+        label
+        == "Scatter plot of cost per 1,000 instances against success_vote, 8 trials; the winner scores 0.6667 at $6.00"
     )
 
 

@@ -42,7 +42,9 @@ def test_every_figure_is_a_property() -> None:
         "llmtune.unknown": "1",
         "llmtune.spent": "0.0000001",
         "llmtune.gate.max_drop": "FAIL: success_vote fell from 1 to 0.5, a drop of 0.5; max_drop allows 0.02",
-        "llmtune.gate.inference_budget": ("ok: inference_cost $0.00003 per instance is within inference_budget $0.004"),
+        "llmtune.gate.inference_budget": (
+            "ok: inference_cost $0.03 is within inference_budget $4.00 per 1,000 instances"
+        ),
         "llmtune.gate.max_unknown": "ok: 1 of 3 examples have no answer; max_unknown allows 1",
         "llmtune.note": "cost not gated against the baseline (max_cost_rise=None)",
     }

@@ -32,14 +32,14 @@ def dropped(verbosity: int = 0, width: int = 80, flips: int = 3) -> str:
 def test_a_failure_tells_the_whole_story() -> None:
     """What failed and by how much, the limit, the flips with votes and answers, the notes and the next command."""
     assert failure(FAILED).splitlines() == [
-        "algebra failed: inference_cost $0.00003 per instance is over inference_budget $0.00001",
+        "algebra failed: inference_cost $0.03 is over inference_budget $0.01 per 1,000 instances",
         "",
         "  ok    success_vote did not change: 0.8; max_drop allows 0.02",
-        "  FAIL  inference_cost $0.00003 per instance is over inference_budget $0.00001",
+        "  FAIL  inference_cost $0.03 is over inference_budget $0.01 per 1,000 instances",
         "  ok    1 of 6 examples have no answer; max_unknown allows 1",
         "",
         "success_vote 0.8 (95 % interval 0.7 to 0.9) over 5 examples; baseline 0.8 over 5",
-        "inference_cost $0.00003 per instance ($0.03 per 1,000 instances)",
+        "inference_cost $0.03 per 1,000 instances",
         "",
         "  unknown  row 5: 429 Too Many Requests, given up after 5 tries",
         "",

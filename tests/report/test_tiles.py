@@ -26,7 +26,7 @@ def test_score_baseline_cost_examples_and_search() -> None:
     assert shown(report(now, lock(before), Criteria(limits=limits), study=study)) == {
         "success_vote": ("0.6667", "95 % interval 0.567 to 0.767"),
         "baseline": ("1", "1 lost, 0 gained since"),
-        "cost per instance": ("$0.00003", "$0.03 per 1,000 instances; at most $0.50 each"),
+        "cost per 1,000 instances": ("$0.03", "at most $500.00"),
         "examples": ("4", "2 right, 1 wrong, 1 unknown"),
         "search": ("$1.50", "spent on 0 trials"),
     }
@@ -35,7 +35,7 @@ def test_score_baseline_cost_examples_and_search() -> None:
 def test_what_is_not_known_has_no_tile() -> None:
     """A stale suite has none at all; one without baseline has no tile for it."""
     assert shown(report(None, stale=[Stale("the prompt changed", "--llm-tune")])) == {}
-    assert list(shown(report(scores(1)))) == ["success_vote", "cost per instance", "examples"]
+    assert list(shown(report(scores(1)))) == ["success_vote", "cost per 1,000 instances", "examples"]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_row_of_the_table_has_both_sides() -> None:
     today = evaluation([result(0, 0.0, answer="41", votes=3), result(1, None)])
     (flipped, unknown) = suite(report(today, lock(scores(1, 1))))["examples"]
     assert (flipped["answer"], flipped["before"], flipped["flip"]) == ("41 (3 of 5)", "42 (4 of 5)", "lost")
-    assert (flipped["score"], flipped["cost"], flipped["right"]) == (0, "$0.00003", [False] * 5)
+    assert (flipped["score"], flipped["cost"], flipped["right"]) == (0, "$0.03", [False] * 5)
     assert flipped["votes"] == [["41", 3], ["7", 2]]
     assert (unknown["answer"], unknown["score"], unknown["flip"]) == ("", None, None)
     assert unknown["error"].startswith("429")
@@ -107,7 +107,7 @@ def test_a_stale_suite_shows_the_locked_configuration() -> None:
 def test_trials_are_a_table_too() -> None:
     """What the figure shows can be read without it: each trial with score, cost, dollars and configuration."""
     winner, failed = suite(report(scores(1), study=STUDY))["trials"]
-    assert (winner["winner"], winner["score"], winner["cost"], winner["spent"]) == (True, "0.5", "$0.001", "$0.50")
+    assert (winner["winner"], winner["score"], winner["cost"], winner["spent"]) == (True, "0.5", "$1.00", "$0.50")
     assert (failed["winner"], failed["score"], failed["cost"], failed["status"]) == (False, "", "", "failed")
     assert failed["config"] == "m, n=2"
 
@@ -118,7 +118,7 @@ def test_baselines_are_side_by_side_with_the_choice() -> None:
     chosen, untuned, five = suite(report(scores(1, 0), compared=(compared("untuned", 0.5, "0.001"), sure)))["compared"]
     assert (chosen["label"], chosen["winner"], chosen["score"]) == ("chosen", True, "0.5")
     assert (untuned["interval"], untuned["cost_interval"]) == ("0.4 to 0.6", "")
-    assert five["cost_interval"] == "$0.001 to $0.003"
+    assert five["cost_interval"] == "$1.00 to $3.00"
     assert suite(report(None, compared=(sure,)))["compared"] == []
 
 

@@ -113,7 +113,9 @@ def test_what_is_over_the_inference_budget_cannot_win(server: LLMServer, tmp_pat
 
 def test_nothing_within_the_budget_is_an_error_that_names_the_cheapest(server: LLMServer, tmp_path: Path) -> None:
     """It says both figures and what to change."""
-    with pytest.raises(LLMTuneError, match=r"none of \d+ configurations.*0\.0000001 USD.*cheapest costs about 0\.0000"):
+    with pytest.raises(
+        LLMTuneError, match=r"none of \d+ configurations.*\$0\.0001 per 1,000 instances.*cheapest costs about \$0\.0"
+    ):
         search(server, tmp_path, inference_budget=0.0000001)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.text import dollars, number, one_line
+from pytest_llmtune._util.text import dollars, number, one_line, per_thousand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
     from pytest_llmtune.guard.result import Compared, SuiteReport
@@ -22,7 +23,7 @@ Figure = dict[str, Any]
 def _hover(title: str, config: Mapping[str, Any], score: Measured, cost: object) -> str:
     """Hover text for plotly, which interprets some HTML: everything is escaped."""
     sure = f" ({number(score.low, 3)} to {number(score.high or 0, 3)})" if score.low is not None else ""
-    lines = [title, f"{number(score.value)}{sure} at {dollars(str(cost))}"]  # type: ignore[arg-type]
+    lines = [title, f"{number(score.value)}{sure} at {per_thousand(str(cost))}"]  # type: ignore[arg-type]
     lines += [f"{name}: {one_line(str(value), 80)}" for name, value in config.items()]
     return "<br>".join(escape(line) for line in lines)
 
@@ -60,7 +61,7 @@ def _points(name: str, trials: Sequence[TrialSummary], marker: Figure) -> Figure
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [float(trial.inference_cost or 0) for trial in trials],
+        "x": [_thousand(trial.inference_cost) for trial in trials],
         "y": [score.value for score in scores],
         "error_y": _error_bars(scores),
         "marker": marker,
@@ -78,7 +79,7 @@ def _beside(compared: Sequence[Compared]) -> Figure:
         "type": "scatter",
         "mode": "markers",
         "name": "baselines",
-        "x": [float(one.inference_cost) for one in compared],
+        "x": [_thousand(one.inference_cost) for one in compared],
         "y": [score.value for score in scores],
         "error_y": _error_bars(scores),
         "marker": {"symbol": "diamond", "size": 10, "color": "--warn"},
@@ -88,7 +89,7 @@ def _beside(compared: Sequence[Compared]) -> Figure:
 
 
 def quality(report: SuiteReport) -> Figure | None:
-    """Score against USD per instance: trials, Pareto front, winner, baselines and the inference budget."""
+    """Score against USD per 1,000 instances: trials, Pareto front, winner, baselines and the inference budget."""
     study = report.study
     known = [t for t in study.trials if t.score and t.inference_cost is not None] if study else []
     if not study or not known:
@@ -100,7 +101,7 @@ def quality(report: SuiteReport) -> Figure | None:
             "type": "scatter",
             "mode": "lines",
             "name": "Pareto front",
-            "x": [float(trial.inference_cost or 0) for trial in front],
+            "x": [_thousand(trial.inference_cost) for trial in front],
             "y": [_value(trial) for trial in front],
             "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "--text"},
             "hoverinfo": "skip",
@@ -109,18 +110,23 @@ def quality(report: SuiteReport) -> Figure | None:
     ]
     data += [_beside(report.compared)] if report.compared else []
     data += [_points("winner", winner, {"symbol": "star", "size": 16, "color": "--good"})] if winner else []
-    costs = [float(trial.inference_cost or 0) for trial in known]
+    costs = [_thousand(trial.inference_cost) for trial in known]
     scale = "log" if min(costs) > 0 and max(costs) > 30 * min(costs) else "linear"
     layout: Figure = {
-        "xaxis": {"title": {"text": "USD per instance"}, "tickprefix": "$", "type": scale},
+        "xaxis": {"title": {"text": "USD per 1,000 instances"}, "tickprefix": "$", "type": scale},
         "yaxis": {"title": {"text": one_line(report.criteria.metric)}},
     }
     if study.inference_budget is not None:
-        name = f"inference budget {dollars(study.inference_budget)}"
-        layout |= _bound("x", float(study.inference_budget), name, max(costs))
+        budget = _thousand(study.inference_budget)
+        layout |= _bound("x", budget, f"inference budget {dollars(budget)}", max(costs))
         if layout["xaxis"]["type"] == "log" and layout["shapes"]:
-            layout["annotations"][0]["x"] = _log10(float(study.inference_budget))
+            layout["annotations"][0]["x"] = _log10(budget)
     return {"data": data, "layout": layout}
+
+
+def _thousand(cost: Decimal | None) -> float:
+    """USD per 1,000 instances."""
+    return float(1000 * (cost or 0))
 
 
 def _log10(value: float) -> float:

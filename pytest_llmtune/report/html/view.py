@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from difflib import ndiff
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def _example(
         "answer": _answer(grade.voted_answer, grade.votes, len(result.responses)) if grade else "",
         "before": _answer(before.voted_answer, before.votes, before.responses) if before else "",
         "score": round(grade.metrics[criteria.metric], 6) if grade and criteria.metric in grade.metrics else None,
-        "cost": dollars(result.cost, 3),
+        "cost": _thousand(result.cost),
         "error": clean(result.error) if result.error else "",
         "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES] if count] if grade else [],
         "right": [answer.correct for answer in grade.answers] if grade else [],
@@ -113,10 +114,8 @@ def tiles(report: SuiteReport) -> Iterator[Tile]:
         yield _tile("baseline", number(verdict.baseline), f"{lost} lost, {len(verdict.flips) - lost} gained since")
     if evaluation is not None:
         limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
-        allowed = per_thousand(evaluation.inference_cost) + (
-            "" if limit is None else f"; at most {dollars(limit)} each"
-        )
-        yield _tile("cost per instance", dollars(evaluation.inference_cost, 3), allowed)
+        allowed = "" if limit is None else f"at most {_thousand(limit)}"
+        yield _tile("cost per 1,000 instances", _thousand(evaluation.inference_cost), allowed)
         counts = Counter(outcome(result, report.criteria) for result in evaluation.results)
         by_outcome = ", ".join(
             f"{count} {name}" for name in ("right", "wrong", "refused", "unknown") if (count := counts[name])
@@ -151,7 +150,7 @@ COLUMNS = (
     ("answer", "Answer (votes)"),
     ("before", "Baseline (votes)"),
     ("score", "Score"),
-    ("cost", "USD"),
+    ("cost", "USD per 1,000"),
 )
 
 
@@ -183,8 +182,7 @@ def suite(report: SuiteReport) -> dict[str, Any]:
         "value": "" if verdict.value is None else number(verdict.value),
         "interval": _interval(verdict.interval),
         "baseline": "" if verdict.baseline is None else number(verdict.baseline),
-        "cost": "" if evaluation is None else dollars(evaluation.inference_cost),
-        "thousand": "" if evaluation is None else dollars(1000 * evaluation.inference_cost, 3),
+        "cost": "" if evaluation is None else _thousand(evaluation.inference_cost),
         "tiles": list(tiles(report)),
         "range": band(verdict),
         "count": "" if evaluation is None else len(evaluation.results),
@@ -370,10 +368,10 @@ def _quality_text(report: SuiteReport) -> str:
     if not study:
         return ""
     winner = next((trial for trial in study.trials if trial.number == study.winner), None)
-    text = f"Scatter plot of cost per instance against {one_line(report.criteria.metric)}, {len(study.trials)} trials"
+    text = f"Scatter plot of cost per 1,000 instances against {one_line(report.criteria.metric)}, {len(study.trials)} trials"
     if winner is None:
         return text
-    return f"{text}; the winner scores {_measured(winner.score)[0]} at {dollars(winner.inference_cost or 0)}"
+    return f"{text}; the winner scores {_measured(winner.score)[0]} at {_thousand(winner.inference_cost or 0)}"
 
 
 def _trials(report: SuiteReport) -> Iterator[dict[str, Any]]:
@@ -386,7 +384,7 @@ def _trials(report: SuiteReport) -> Iterator[dict[str, Any]]:
             "status": one_line(trial.status),
             "score": score,
             "interval": sure,
-            "cost": "" if trial.inference_cost is None else dollars(trial.inference_cost),
+            "cost": "" if trial.inference_cost is None else _thousand(trial.inference_cost),
             "spent": dollars(trial.spent),
             "config": label(trial.config),
         }
@@ -402,7 +400,7 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
         "config": label(evaluation.config),
         "score": number(verdict.value),
         "interval": _interval(verdict.interval),
-        "cost": dollars(evaluation.inference_cost),
+        "cost": _thousand(evaluation.inference_cost),
         "cost_interval": _money_interval(evaluation.intervals.get("inference_cost")),
     }
     for one in report.compared:
@@ -413,13 +411,18 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
             "config": label(one.config),
             "score": score,
             "interval": sure,
-            "cost": dollars(one.inference_cost),
+            "cost": _thousand(one.inference_cost),
             "cost_interval": _money_interval(one.cost_interval),
         }
 
 
 def _money_interval(sure: Interval | None) -> str:
-    return f"{dollars(sure.low)} to {dollars(sure.high)}" if sure else ""
+    return f"{_thousand(sure.low)} to {_thousand(sure.high)}" if sure else ""
+
+
+def _thousand(cost: float | Decimal) -> str:
+    """A cost per instance as that of 1,000, under a heading that says so."""
+    return dollars(1000 * Decimal(str(cost)), 3)
 
 
 def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:

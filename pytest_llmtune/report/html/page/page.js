@@ -171,7 +171,7 @@
       cell("Answer", one.answer);
       cell("Baseline", one.before);
       cell("Score", one.score ?? "", "n");
-      cell("USD", one.cost, "n");
+      cell("USD per 1,000", one.cost, "n");
       const button = element("button", "Details");
       button.type = "button";
       button.setAttribute("aria-label", `Details of row ${one.index}`);

@@ -8,7 +8,6 @@ import os
 import pkgutil
 import sys
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,20 +60,19 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Runs of pytest in processes of their own do without two plugins that are none of ours: half of each start."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", LIGHT)
-    _import_the_whole_package()
-    return pytester
-
-
-@cache
-def _import_the_whole_package() -> None:
-    """Pytester forgets what an inner run imported: each would import our lazy modules anew, a third of its time."""
+@pytest.fixture(scope="session")
+def whole_package() -> None:
+    """All modules of the package, imported before pytester notes which there are: it drops those that came later."""
     for module in pkgutil.walk_packages(pytest_llmtune.__path__, "pytest_llmtune."):
         if not module.name.startswith("pytest_llmtune.cluster") and "_job" not in module.name:
             importlib.import_module(module.name)
+
+
+@pytest.fixture
+def pytester(whole_package: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Runs of pytest in processes of their own do without two plugins that are none of ours: half of each start."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", LIGHT)
+    return pytester
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import asks_a_model, model_asked
 from pytest_llmtune.wire.body import decoded, why_incomplete
+from pytest_llmtune.wire.event_stream import is_whole
 from pytest_llmtune.wire.tokens import with_counted_mark
 
 if TYPE_CHECKING:
@@ -361,11 +362,15 @@ class Replay:
             self.drop(call, str(error))
             return
         text, data = "", plain
-        if "vnd.amazon.eventstream" not in content_type:  # binary, even where its bytes happen to be UTF-8
+        if _EVENTS not in content_type:  # binary, even where its bytes happen to be UTF-8
             with suppress(UnicodeDecodeError):
                 text, data = with_counted_mark(asked.body, plain.decode()), b""
         call.retryable = may_retry(status)
-        if not data and (why := why_incomplete(path_of(asked.uri), status, text, content_type)):
+        if data:
+            why = "was cut" if _EVENTS in content_type and not is_whole(data) else ""
+        else:
+            why = why_incomplete(path_of(asked.uri), status, text, content_type)
+        if why:
             self.drop(call, why)  # what it says of its usage is not the last word
             return
         self._settle(call, status, data or text)
@@ -552,6 +557,7 @@ class Replay:
         return "\n".join([*lines, f"record what it asks: {self.command}"])
 
 
+_EVENTS = "vnd.amazon.eventstream"
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 
 

@@ -69,7 +69,9 @@ class Session:
         self.replays: dict[str, Replay] = {}
         self.scopes: dict[str, Scope] = {}
         self.fixtures: dict[str, dict[str, bool]] = {}
-        """Fixtures of guarded tests, the modules of these tests, and whether one of them is marked llm_replay."""
+        """Fixtures of guarded tests, the modules or classes of these tests, and whether one is marked llm_replay."""
+        self.running: pytest.Item | None = None
+        """The guarded test that runs now."""
         self.beside: dict[Path, dict[str, tuple[str, Suite]]] = {}
         """Suites declared next to a directory of lock files, by name, loaded on demand."""
         self.reports: list[SuiteReport] = []
@@ -233,10 +235,10 @@ class Session:
             from pytest_llmtune.capture.session import replay_of
 
             replay_of(item, self)  # validates the marker now
-        module = item.nodeid.partition("::")[0]
+        parent = item.parent.nodeid if item.parent is not None else ""
         for name in getattr(item, "fixturenames", ()):
-            modules = self.fixtures.setdefault(name, {})
-            modules[module] = marked or modules.get(module, False)
+            parents = self.fixtures.setdefault(name, {})
+            parents[parent] = marked or parents.get(parent, False)
         suite = None if item.nodeid in self.runs else _suite_of(item)
         if suite is None:
             return
@@ -347,6 +349,7 @@ class Session:
             starts: the test starts, or is rerun by pytest-rerunfailures: its recording is read again.
             ends: after its last finaliser: its recording is written.
         """
+        self.running = None if ends else item
         with self._as_test_failure(item):
             if starts and item.nodeid not in self.wrong:
                 try:
@@ -506,8 +509,10 @@ class Session:
         fixture.addfinalizer(reopen)  # the first, after those of fixtures that use it
 
     def _fixture_scope(self, fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Scope | None:
-        modules = self.fixtures.get(fixture.argname, {})
-        uses = [marked for module, marked in modules.items() if module.startswith(fixture.baseid)]
+        parents, base = self.fixtures.get(fixture.argname, {}), fixture.baseid
+        uses = [marked for parent, marked in parents.items() if _is_within(parent, base)]
+        if self.running is not None:  # it may ask by ``request.getfixturevalue``
+            uses.append(self.running.get_closest_marker("llm_replay") is not None)
         if not uses and not self.blocks_all:
             return None
         from pytest_llmtune.capture.scope import Scope
@@ -778,6 +783,11 @@ def _failing(node: str) -> Iterator[None]:
     except LLMTuneError as error:
         said = scoped(str(error), node) if node else str(error)
         raise pytest.fail.Exception(said, pytrace=False) from None
+
+
+def _is_within(node: str, base: str) -> bool:
+    """Whether a node is below another one, whose ID is empty for the whole session."""
+    return not base or node == base or node.startswith((f"{base}/", f"{base}::"))
 
 
 def _plain(item: pytest.Item, name: str) -> str:

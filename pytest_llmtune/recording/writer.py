@@ -18,6 +18,7 @@ from pytest_llmtune.recording.housekeeping import remove
 from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, part_for, read_all, unpacked
 from pytest_llmtune.redaction.redactor import ADVICE, REQUEST_IDS, Redactor
 from pytest_llmtune.wire.body import is_stream, rewrite
+from pytest_llmtune.wire.event_stream import rewritten
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
@@ -47,12 +48,28 @@ _IDS = frozenset(
     {"id", "call_id", "item_id", "responseId", "generation_id", "toolUseId", "tool_call_id", "tool_use_id", "file_id"}
 )
 _TIMES = frozenset({"created", "created_at", "completed_at", "createTime"})
-_DURATIONS = frozenset({"total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "latencyMs"})
+_DURATIONS = frozenset(
+    {
+        "total_duration",
+        "load_duration",
+        "prompt_eval_duration",
+        "eval_duration",
+        "latencyMs",
+        "invocationLatency",
+        "firstByteLatency",
+    }
+)
 # server timings (llama.cpp, Groq, Cerebras), and the random padding of OpenAI's streams
 _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
-_INNER = ("response", "metrics", "message")
+_INNER = ("response", "metrics", "message", "amazon-bedrock-invocationMetrics")
 """Fields of an event that contain the response, or a part of it."""
-_MADE_UP = lazy_regex(r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}")  # shorter ones, such as call_0, are counters
+_SAID = frozenset({"input", "args", "arguments", "parameters", "json"})
+"""Fields with what a model says, such as a tool's arguments, whose ``id`` is a value like any other."""
+_MADE_UP = lazy_regex(
+    r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}"  # shorter ones, such as call_0, are counters
+    r"|([A-Za-z]+[-_])[A-Za-z]{16,}"  # one in seventy of 24 letters and digits has no digit
+    r"|(?=.*[a-z])(?=.*[A-Z0-9])[A-Za-z0-9]{9}"  # Mistral's tool calls
+)
 _GEMINI = lazy_regex(r"\S{15,}")
 """An ID without a prefix, and sometimes without a digit."""
 _DATE = lazy_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*")
@@ -70,8 +87,8 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         seen[digest] += 1
         naming = _Naming(names, f"{seen[digest]} {key}", interaction.body)
-        text = _text(interaction.text, naming)
-        yield replace(moved, body=body, text=text, headers=naming.headers(interaction.headers))
+        text, data = _text(interaction.text, naming), rewritten(interaction.data, naming.rename)
+        yield replace(moved, body=body, text=text, data=data, headers=naming.headers(interaction.headers))
 
 
 def _body(body: str, names: dict[str, str]) -> str:
@@ -118,8 +135,10 @@ class _Naming:
     given: dict[str, str] = field(default_factory=dict)
 
     def change(self, document: Any) -> Any:
-        if not isinstance(document, dict) or not _is_answer(document):
-            return document
+        return self.rename(document) if isinstance(document, dict) and _is_answer(document) else document
+
+    def rename(self, document: dict[str, Any]) -> dict[str, Any]:
+        """An answer, or a part of one, with stable IDs and without times."""
         for found in _ids(document):
             if found not in self.given and found not in self.request:
                 self._give(found, str(len(self.given)))
@@ -143,7 +162,8 @@ class _Naming:
         if found not in self.given:
             digest = hashlib.sha256(f"{self.seed} {position}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
             match = _MADE_UP.fullmatch(found)
-            self.given[found] = ((match and match[1]) or "") + digest
+            prefix = (match and (match[1] or match[2])) or ""
+            self.given[found] = digest[:9] if len(found) == 9 else prefix + digest  # Mistral refuses other lengths
         return self.given[found]
 
 
@@ -160,7 +180,7 @@ def _ids(data: Any) -> Iterator[str]:
             made_up = _GEMINI if name == "responseId" else _MADE_UP
             if name in _IDS and isinstance(value, str) and made_up.fullmatch(value):
                 yield value
-            else:
+            elif name not in _SAID:
                 yield from _ids(value)
     elif isinstance(data, list):
         for item in data:

@@ -7,16 +7,14 @@ the caller reports that, and never counts zero.
 
 from __future__ import annotations
 
-import base64
 import re
-import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.types import Exchange, Usage
+from pytest_llmtune.wire.event_stream import payloads
 from pytest_llmtune.wire.response import (
     MOST_TOKENS,
     answer_bytes,
@@ -24,7 +22,6 @@ from pytest_llmtune.wire.response import (
     documents_of,
     facts_of,
     folded,
-    parse_object,
     read_object,
     tier_in,
     usage_of,
@@ -126,7 +123,7 @@ def read_bill(
         answer: the response's body as text; bytes where it is none, as Bedrock's streams.
         listed: read by genai-prices' extractors first; else only where our own reading knows nothing.
     """
-    documents = list(_frames(answer) if isinstance(answer, bytes) else documents_of(answer))
+    documents = list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
     document = {**folded(documents), **(documents[0] if len(documents) == 1 else {})}
     has_usage = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
     if not asks_a_model(method, uri, body) and not (has_usage and method.upper() == "POST"):
@@ -330,20 +327,3 @@ def _with_searches(usage: Usage, documents: Iterable[Mapping[str, Any]]) -> tupl
         )
         units |= {kind: float(kinds.count(kind)) for kind in kinds if kind}  # later events repeat them all
     return tuple(sorted(units.items()))
-
-
-def _frames(data: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON payloads of an AWS event stream, with nested ``bytes`` unpacked; empty if it is not one."""
-    position = 0
-    while position + 16 <= len(data):
-        length, headers = struct.unpack_from(">II", data, position)
-        if not 16 <= length <= len(data) - position or headers > length - 16:
-            return
-        payload = parse_object(data[position + 12 + headers : position + length - 4].decode("utf-8", "replace"))
-        position += length
-        if payload is None:
-            continue
-        if isinstance(payload.get("bytes"), str):
-            with suppress(ValueError):
-                payload = parse_object(base64.b64decode(payload["bytes"]).decode("utf-8", "replace")) or payload
-        yield payload

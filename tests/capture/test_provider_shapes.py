@@ -39,6 +39,9 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "ollama": ("/api/chat", CHAT | {"stream": False}),
     "ollama stream": ("/api/chat", CHAT),
     "bedrock": ("/model/amazon.nova-lite-v1%3A0/converse", {"messages": [{"content": [{"text": "q"}]}]}),
+    "bedrock stream": ("/model/amazon.nova-lite-v1%3A0/converse-stream", {"messages": [{"content": [{"text": "q"}]}]}),
+    "bedrock model's stream": ("/model/anthropic.claude-haiku-4-5/invoke-with-response-stream", {"messages": MESSAGES}),
+    "mistral tools": ("/mistral/v1/chat/completions", CHAT),
 }
 
 

@@ -148,6 +148,16 @@ def bedrock(url: str) -> Any:
     return client.converse(modelId="amazon.nova-lite-v1:0", messages=asked)["output"]["message"]["content"][0]["text"]
 
 
+def bedrock_stream(url: str) -> Any:
+    import boto3
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_EC2_METADATA_DISABLED": "true"}
+    client = boto3.client("bedrock-runtime", endpoint_url=url, region_name="us-east-1")
+    asked = [{"role": "user", "content": [{"text": "six times seven"}]}]
+    stream = client.converse_stream(modelId="amazon.nova-lite-v1:0", messages=asked)["stream"]
+    return "".join(event.get("contentBlockDelta", {}).get("delta", {}).get("text", "") for event in stream)
+
+
 def mistral(url: str) -> Any:
     try:
         from mistralai import Mistral
@@ -256,7 +266,7 @@ CLIENTS = {
     "openai": Client("openai", openai_chat),
     "openai, Responses": Client("openai", openai_responses),
     "openai, stream": Client("openai", openai_stream),
-    "openai, speech": Client("openai", openai_speech, priced=False),
+    "openai, speech": Client("openai", openai_speech),
     "openai, status 400": Client("openai", openai_refused, priced=False),
     "anthropic": Client("anthropic", anthropic),
     "anthropic, stream": Client("anthropic", anthropic_stream),
@@ -265,9 +275,10 @@ CLIENTS = {
     "google-genai, stream": Client("google.genai", gemini_stream),
     "cohere": Client("cohere", cohere),
     "cohere, stream": Client("cohere", cohere_stream),
-    "ollama": Client("ollama", ollama, priced=False),
-    "ollama, stream": Client("ollama", ollama_stream, priced=False),
+    "ollama": Client("ollama", ollama),
+    "ollama, stream": Client("ollama", ollama_stream),
     "boto3 (Bedrock)": Client("boto3", bedrock),
+    "boto3 (Bedrock), stream": Client("boto3", bedrock_stream),
     "mistralai": Client("mistralai", mistral),
     "litellm": Client("litellm", litellm),
     "litellm, async": Client("litellm", litellm_async),

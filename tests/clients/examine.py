@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["installed", "let_out", "metered", "recorded_and_replayed"]
 
 
+OWN = {"llama3.2": {"input": 0.15, "output": 0.60}}
+"""Prices of models that have none at a provider."""
+
+
 def replay_of(path: Path, mode: Mode = Mode.REPLAY, **fields: Any) -> Replay:
     """As in a run: libraries ask other hosts too, as litellm does for its price list."""
     return any_replay_of(path, mode, traffic=Traffic.of((), OpenHosts()), **fields)
@@ -62,7 +66,7 @@ def recorded_and_replayed(client: Client, providers: Providers, path: Path) -> d
 
 def metered(client: Client, providers: Providers, path: Path) -> tuple[Decimal, Decimal]:
     """USD of the recording run and of its replay."""
-    meters = Meter(prices=PriceBook({})), Meter(prices=PriceBook({}))
+    meters = Meter(prices=PriceBook(OWN)), Meter(prices=PriceBook(OWN))
     for mode, meter in zip((Mode.RECORD_ALL, Mode.REPLAY), meters, strict=True):
         with recorded(replay_of(path, mode, meter=meter)):
             client.ask(providers.url)

@@ -6,6 +6,7 @@ All of them: ``pip install 'pytest-llmtune[clients]'``; what is not installed is
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,16 @@ def providers() -> Iterator[Providers]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def event_loop() -> Iterator[None]:
+    """The thread's event loop, closed afterwards: ``run_sync`` of agent libraries makes one and leaves it open."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+    asyncio.set_event_loop(None)
+
+
 @pytest.fixture(params=CLIENTS.values(), ids=CLIENTS.keys())
 def client(request: pytest.FixtureRequest) -> Client:
     found: Client = request.param
@@ -41,11 +52,10 @@ def test_a_client_is_recorded_and_replayed(client: Client, providers: Providers,
 
 
 def test_a_client_is_metered(client: Client, providers: Providers, tmp_path: Path) -> None:
-    """The replay costs what the recording cost, and more than nothing."""
-    if not client.priced:
-        pytest.skip("its answers cost nothing, or there are none")
+    """The replay costs what the recording cost: more than nothing where its answers have a price."""
     costs = metered(client, providers, tmp_path / "test_app.cassette.json")
-    assert costs[0] == costs[1] > 0
+    assert costs[0] == costs[1]
+    assert (costs[0] > 0) is client.priced
 
 
 def test_a_client_is_not_let_out(client: Client, providers: Providers, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ASK = """
-import httpx, os, pytest, requests, threading
+import httpx, os, pytest, requests, threading, unittest
 
 def ask(question, by=requests):
     body = {"model": "small", "messages": [{"role": "user", "content": question}]}
@@ -159,13 +159,36 @@ def setup_module():
     ask("setup_module")
 
 class TestIt:
+    @classmethod
+    def setup_class(cls):
+        ask("setup_class")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def of_class(cls):
+        return ask("of class")
+
     @guarded
-    def test_one(self, corpus, each, world):
+    def test_one(self, corpus, each, world, of_class):
         assert (corpus, each[-1] in "ab", world) == ("you said: corpus up", True, "you said: world")
         ask("one")
 
+class TestUnit(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        ask("setUpClass")
+
+    @guarded
+    def test_it(self):
+        ask("unit")
+
+@pytest.fixture(scope="module")
+def asked_for():
+    return ask("asked for")
+
 @guarded
-def test_two(corpus):
+def test_two(corpus, request):
+    assert request.getfixturevalue("asked_for") == "you said: asked for"
     ask("two")
 """
 
@@ -183,16 +206,20 @@ def world():
     )
     assert app.run().ret == pytest.ExitCode.TESTS_FAILED
     assert app.server.count == 0
-    app.run("--llm-record=missing").assert_outcomes(passed=3)
+    app.run("--llm-record=missing").assert_outcomes(passed=4)
     count = app.server.count
     assert app.questions("session.fixture.world") == ["world"]
     assert app.questions("test_app.fixture.corpus") == ["corpus down", "corpus up"]
     assert app.questions("test_app.fixture.setup_module") == ["setup_module"]
+    assert app.questions("test_app.fixture.asked_for") == ["asked for"]
+    assert app.questions("test_app.TestIt.fixture.setup_class*") == ["setup_class"]
+    assert app.questions("test_app.TestIt.fixture.of_class*") == ["of class"]
+    assert app.questions("test_app.TestUnit.fixture.setUpClass*") == ["setUpClass"]
     assert app.questions("test_app.test_two") == ["two"]
-    assert len(app.files) == 8
-    app.run().assert_outcomes(passed=3)
+    assert len(app.files) == 13
+    app.run().assert_outcomes(passed=4)
     app.run("-k", "two").assert_outcomes(passed=1)
-    app.run("-n", "2").assert_outcomes(passed=3)
+    app.run("-n", "2").assert_outcomes(passed=4)
     app.run("--llm-record=missing", "-k", "two").assert_outcomes(passed=1)
     assert app.server.count == count
 
@@ -224,7 +251,7 @@ def test_two(world):
 def test_prune_keeps_the_recordings_of_fixtures(app: App) -> None:
     """Which fixtures there are is not known before they are set up."""
     app.write(WIDE.replace(", world", "").replace(', "you said: world"', ""))
-    app.run("--llm-record=missing").assert_outcomes(passed=3)
+    app.run("--llm-record=missing").assert_outcomes(passed=4)
     before = app.files
     app.run("--llm-prune")
     assert app.files == before

@@ -135,3 +135,17 @@ def test_an_answer_that_quotes_the_id_keeps_it() -> None:
     )
     (item,) = stable([quoting])
     assert json.loads(item.text)["choices"][0]["message"]["content"] == f"see {identity}"
+
+
+def test_the_arguments_of_a_tool_call_are_what_the_model_says() -> None:
+    """An ``id`` among them is a value like any other, also where arguments are JSON and not text."""
+    said = {"call_id": "abcDEF123", "id": "INV-2026-000123456"}
+    answers = [
+        {"type": "message", "id": "msg_0123456789abcdef", "content": [{"type": "tool_use", "input": said}]},
+        {"candidates": [{"content": {"parts": [{"functionCall": {"args": said}}]}}], "usageMetadata": {}},
+        {"output": {"message": {"content": [{"toolUse": {"input": said}}]}}, "stopReason": "tool_use"},
+        {"model": "m", "created_at": "", "done": True, "message": {"tool_calls": [{"function": {"arguments": said}}]}},
+    ]
+    for answer in answers:
+        (item,) = stable([interaction({}, answer)])
+        assert json.dumps(said) in json.dumps(json.loads(item.text)), answer

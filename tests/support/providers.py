@@ -5,11 +5,16 @@ Ids, times and rate limits differ in every answer, as they do at the providers; 
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
+import struct
 import threading
 import time
+import uuid
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,8 +28,8 @@ SPEECH = b"ID3\x04\x00\xff\xfb\x90\xc4" + bytes(range(256))
 
 
 def made_up(prefix: str) -> str:
-    """An id as servers make them up."""
-    return f"{prefix}{secrets.token_hex(12)}1"
+    """An id as servers make them up; one in seventy has no digit, and here all of them."""
+    return prefix + "".join(secrets.choice(ascii_letters) for _ in range(24)) if prefix else str(uuid.uuid4())
 
 
 class Providers:
@@ -203,7 +208,7 @@ def _anthropic(body: dict[str, Any], _: str) -> Any:
 
 def _gemini(_: dict[str, Any], path: str) -> Any:
     usage = {"promptTokenCount": 20, "candidatesTokenCount": 5, "totalTokenCount": 25}
-    head = {"modelVersion": path.split("/models/")[1].partition(":")[0], "responseId": made_up("")}
+    head = {"modelVersion": path.split("/models/")[1].partition(":")[0], "responseId": made_up("x")[1:]}
 
     def part(text: str, **more: Any) -> dict[str, Any]:
         content = {"parts": [{"text": text}], "role": "model"}
@@ -259,6 +264,55 @@ def _bedrock(_: dict[str, Any], __: str) -> Any:
     return {"output": {"message": message}, "stopReason": "end_turn", "usage": usage, "metrics": metrics}
 
 
+def _bedrock_stream(*_: object) -> Any:
+    use = {"toolUseId": made_up("tooluse_"), "name": "who"}
+    events = [
+        ("messageStart", {"role": "assistant"}),
+        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": use}}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": SAID}}),
+        ("messageStop", {"stopReason": "end_turn"}),
+        (
+            "metadata",
+            {
+                "metrics": {"latencyMs": secrets.randbelow(1000)},
+                "usage": {"inputTokens": 20, "outputTokens": 5, "totalTokens": 25},
+            },
+        ),
+    ]
+    padded = [(kind, {**event, "p": "abcdefghijklmnop"[: secrets.randbelow(16)]}) for kind, event in events]
+    return b"".join(message(kind, event) for kind, event in padded), "application/vnd.amazon.eventstream"
+
+
+def _bedrock_model(body: dict[str, Any], _: str) -> Any:
+    """InvokeModelWithResponseStream: the events of Anthropic, each in base64."""
+    text, _ = _anthropic({**body, "model": "m", "stream": True}, "")
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    times = {"invocationLatency": secrets.randbelow(1000), "firstByteLatency": secrets.randbelow(1000)}
+    events[-1]["amazon-bedrock-invocationMetrics"] = {"inputTokenCount": 20, "outputTokenCount": 5, **times}
+    coded = [{"bytes": base64.b64encode(json.dumps(event).encode()).decode()} for event in events]
+    return b"".join(message("chunk", each) for each in coded), "application/vnd.amazon.eventstream"
+
+
+def message(kind: str, payload: dict[str, Any]) -> bytes:
+    """A message of AWS' binary event stream."""
+    said = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+    headers = b"".join(
+        struct.pack(">B", len(name)) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
+        for name, value in said.items()
+    )
+    content = json.dumps(payload).encode()
+    prelude = struct.pack(">II", 16 + len(headers) + len(content), len(headers))
+    whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + content
+    return whole + struct.pack(">I", zlib.crc32(whole))
+
+
+def _mistral(body: dict[str, Any], path: str) -> Any:
+    """A tool call's id has nine letters and digits."""
+    made = _chat({**body, "tools": [{"function": {"name": "who"}}]}, path)
+    made["choices"][0]["message"]["tool_calls"][0]["id"] = "aB" + made_up("x")[1:8]
+    return made
+
+
 def _embeddings(body: dict[str, Any], _: str) -> Any:
     data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]
     return {"object": "list", "data": data, "model": body["model"], "usage": {"prompt_tokens": 3, "total_tokens": 3}}
@@ -267,11 +321,14 @@ def _embeddings(body: dict[str, Any], _: str) -> Any:
 _ROUTES: dict[str, Any] = {
     "/v2/chat": _cohere,
     "/api/chat": _ollama,
+    "/mistral/v1/chat/completions": _mistral,
     "/chat/completions": _chat,
     "/responses": _responses,
     "/messages": _anthropic,
     "enerateContent": _gemini,
     "/converse": _bedrock,
+    "/converse-stream": _bedrock_stream,
+    "/invoke-with-response-stream": _bedrock_model,
     "/embeddings": _embeddings,
     "/audio/speech": lambda *_: (SPEECH, "audio/mpeg"),
 }

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from support.providers import Providers
+from support.providers import Providers, message
 from support.replaying import COMMAND, replay_of
 
+from pytest_llmtune.capture.matching import Asked
 from pytest_llmtune.capture.netguard import Offline
 from pytest_llmtune.capture.patches import recorded
+from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
@@ -79,6 +81,22 @@ def test_a_shape_is_recorded_the_same_twice_and_replayed(shape: str, providers: 
         assert content.startswith(b"ID3\x04\x00\xff")
 
 
+def test_a_binary_stream_that_was_cut_fails_the_recording_run(tmp_path: Path) -> None:
+    """Bedrock's, where the connection said that it was complete."""
+    kind = {"content-type": "application/vnd.amazon.eventstream"}
+    replay = replay_of(tmp_path / "test_app.cassette.json", Mode.RECORD_ALL)
+    body = message("contentBlockDelta", {"delta": {"text": "forty-"}})
+
+    def stream() -> None:
+        with replay:
+            call = replay.ask(Asked.of("POST", "https://h/model/m/converse-stream", b"{}"))
+            replay.answer(call, 200, "OK", kind, body[:-3])
+
+    with pytest.raises(RecordingError, match="was cut"):
+        stream()
+    assert not replay.path.exists()
+
+
 def test_an_id_that_is_sent_back_stays_linked(providers: Providers, tmp_path: Path) -> None:
     """Anthropic's id of a tool call, in the next request of the replay, is that of the recording."""
     path = tmp_path / "test_app.cassette.json"
@@ -103,8 +121,6 @@ def test_an_id_that_is_sent_back_stays_linked(providers: Providers, tmp_path: Pa
 
 def test_an_id_in_a_url_stays_linked(tmp_path: Path) -> None:
     """A file or a batch is polled by its id, which is a part of the path."""
-    from pytest_llmtune.capture.matching import Asked
-
     path, identity = tmp_path / "test_app.cassette.json", "batch_0123456789abcdef"
     made = {"id": identity, "object": "batch", "created_at": 1, "status": "validating"}
     with replay_of(path, Mode.RECORD_ALL) as replay:

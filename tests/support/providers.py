@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Providers"]
+__all__ = ["Providers", "message"]
 
 SAID = "forty-two"
 SPEECH = b"ID3\x04\x00\xff\xfb\x90\xc4" + bytes(range(256))

@@ -87,8 +87,8 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         seen[digest] += 1
         naming = _Naming(names, f"{seen[digest]} {key}", interaction.body)
-        text, data = _text(interaction.text, naming), rewritten(interaction.data, naming.rename)
-        yield replace(moved, body=body, text=text, data=data, headers=naming.headers(interaction.headers))
+        text, binary = _text(interaction.text, naming), rewritten(interaction.data, naming.rename)
+        yield replace(moved, body=body, text=text, data=binary, headers=naming.headers(interaction.headers))
 
 
 def _body(body: str, names: dict[str, str]) -> str:

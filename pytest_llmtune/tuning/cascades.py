@@ -35,6 +35,8 @@ __all__ = ["Cascade", "best_cascade", "may_cascade", "prepare", "set_aside"]
 
 _ASIDE = Decimal("0.3")
 """Fraction of the optimization budget for answers of the expensive steps."""
+_TIMES = 2
+"""Such an answer of every tuning row is reserved this many times: others are looked at before, and each at its worst."""
 _LAST, _WARM = 2, 2
 """Trials that are considered as a last step, and warm ones that are as a first step."""
 _WARMTH = 0.6
@@ -81,14 +83,17 @@ def may_cascade(suite: Suite, race: Allocator) -> bool:
     return bool(suite.cascade) and voted and race.budget is not None and not suite.space.runs_task
 
 
-def set_aside(suite: Suite, race: Allocator) -> Decimal:
-    """USD of the optimization budget that are not for the race, where a cascade may win."""
-    budget = suite.optimization_budget
-    return _ASIDE * budget if budget is not None and may_cascade(suite, race) else Decimal(0)
+def set_aside(search: Search) -> Decimal:
+    """USD of the optimization budget that are for expensive steps' answers; 0 where no cascade may win."""
+    suite, race = search.suite, search.race
+    if suite.optimization_budget is None or not may_cascade(suite, race):
+        return Decimal(0)
+    costs = [one.cost.mean for one in _too_expensive(race, race.trials, _steps(suite)) if one.cost]
+    return min(_ASIDE * suite.optimization_budget, Decimal(_TIMES * len(race.order) * max(costs, default=0.0)))
 
 
 async def prepare(search: Search) -> bool:
-    """Ask the likely steps of cascades what they lack; returns False where none is promising, and nothing was asked."""
+    """Ask the likely steps of cascades what they lack; returns False where none is promising: the rest is for the race."""
     race = search.race
     best = ranked(race)
     search.aside = Decimal(0)
@@ -99,8 +104,10 @@ async def prepare(search: Search) -> bool:
         return False
     rows, trials = range(len(race.order)), [one.trial for one in lasts]
     await _ask(search, [_whole(trial, row) for row in rows[: len(rows) // 4] for trial in trials])
-    for one in _last_steps(race, best[0], steps, trials, hope=0.5)[:1]:
-        await _ask(search, [_whole(one.trial, row) for row in rows])
+    lasts = _last_steps(race, best[0], steps, trials, hope=0.5)[:1]
+    if not lasts:
+        return False
+    await _ask(search, [_whole(lasts[0].trial, row) for row in rows])
     for one in firsts:
         await _ask(search, [CellRequest(one.trial, row, min(one.n, _DEEPEST)) for row in rows])
     return True
@@ -124,28 +131,29 @@ async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
 def _last_steps(
     race: Allocator, best: Ranked, steps: CascadeSteps, among: Sequence[Trial] | None = None, hope: float = 0.0
 ) -> list[Candidate]:
-    """One answer of trials that may be better than the best affordable configuration, whatever they cost.
+    """One answer of trials that may be better than the best affordable configuration.
 
     Args:
         among: trials to choose from; None: all.
         hope: standard errors that they are given the benefit of.
     """
-    found = []
-    for trial in race.trials if among is None else among:
-        if steps.last and trial.arm.model not in steps.last:
-            continue
-        n = trial.arm.family.counts[0]
-        cost = race.costs.estimate(trial.arm, n)
-        if (
-            trial.out not in ("failed", "constraint")
-            and race.meets(trial)
-            and cost is not None
-            and cost.mean * _LEAST <= (race.budget or math.inf)
-        ):
-            found.append(Candidate(trial, n, cost))
+    found = _too_expensive(race, race.trials if among is None else among, steps)
     own = best.candidate.trial.arm.region
     better = [(one, mean) for one, mean in _believed(race, found, hope) if mean > race.sign * best.score]
     return [one for one, _ in better if one.trial.arm.region != own][:_LAST]
+
+
+def _too_expensive(race: Allocator, among: Sequence[Trial], steps: CascadeSteps) -> list[Candidate]:
+    """One answer of trials over the inference budget: what is within it, the race has compared with the best already."""
+    budget, found = race.budget or math.inf, []
+    for trial in among:
+        if trial.out in ("failed", "constraint") or (steps.last and trial.arm.model not in steps.last):
+            continue
+        n = trial.arm.family.counts[0]
+        cost = race.costs.estimate(trial.arm, n)
+        if cost is not None and cost.mean * _LEAST <= budget < cost.mean and race.meets(trial):
+            found.append(Candidate(trial, n, cost))
+    return found
 
 
 def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:

@@ -78,13 +78,12 @@ class Search:
     """Whether a useful request exceeded the budget."""
     _reported: set[int] = field(default_factory=set)
 
-    async def run(self) -> str:
-        """Run rounds until a limit is reached; returns which."""
+    async def begin(self) -> None:
+        """Send the initial requests of every model, and of every model with every prompt."""
         self._enter(min(self.free_trials(), self._pairs + _FRESH))
         await self.round(self._first_cells(lambda arm: arm.model, self.left()))
         self.race.drop_out()
         await self.try_all(_FIRST_SHARE)
-        return await self.resume()
 
     async def resume(self) -> str:
         """Run rounds after the initial requests until a limit is reached; returns which."""

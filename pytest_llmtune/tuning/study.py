@@ -219,7 +219,9 @@ def _paid_now(spent: Decimal, log: StudyLog) -> Decimal:
 async def _searched(search: Search, written: PromptRounds | None, log: StudyLog) -> str:
     """Run the search and confirm costs; returns what ended it."""
     try:
-        stopped_by = await search.run()
+        await search.begin()
+        search.aside = set_aside(search)
+        stopped_by = await search.resume()
         if written is not None:
             stopped_by = await written.run(stopped_by)
         if search.aside and not await prepare(search):
@@ -326,8 +328,7 @@ def _search(
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
     proposals = Proposals(space, suite.mode, suite.seed, budget)
-    aside = kept(suite, race), set_aside(suite, race)
-    search = Search(suite, space, race, proposals, ledger, listen, concurrency, *aside)
+    search = Search(suite, space, race, proposals, ledger, listen, concurrency, kept(suite, race))
     return search, PromptRounds.of(search, lessons)
 
 

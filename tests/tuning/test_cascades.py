@@ -187,8 +187,12 @@ def test_what_is_no_step_is_refused(given: Any, said: str) -> None:
 
 
 def test_a_good_model_that_is_affordable_needs_no_cascade(server: LLMServer, tmp_path: Path) -> None:
-    """No evidence for one: it is not chosen."""
-    config, study = tune(suite(inference_budget=0.01), settings=Settings(root=tmp_path, base_url=server.base_url))
+    """No evidence for one: it is not chosen, and no dollar of the search is reserved for it."""
+    given = {"inference_budget": 0.01, "optimization_budget": 0.02}
+    settings = [Settings(root=tmp_path / name, base_url=server.base_url) for name in ("with", "without")]
+    config, study = tune(suite(**given), settings=settings[0])
+    _, without = tune(suite(**given, cascade=False), settings=settings[1])
+    assert study.summary.spent == without.summary.spent > Decimal("0.012")
     assert config.following is None
     assert config.model == "dear"
     assert study.summary.winner in {trial.number for trial in study.trials}

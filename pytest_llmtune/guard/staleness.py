@@ -14,6 +14,7 @@ from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers
 from pytest_llmtune.guard.verdict import Stale
 from pytest_llmtune.recording.storage import read_all
 from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.cascade import CascadeSteps
 from pytest_llmtune.types import Shard, ShardFacts
 
 if TYPE_CHECKING:
@@ -201,8 +202,14 @@ class BaselineConfig:
     def _outside(self, suite: Suite, lock: Lock) -> tuple[Stale, ...]:
         """Why the suite could not choose the locked configuration."""
         found = []
-        if self.config.following is not None and not suite.cascade:
-            found.append(Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune"))
+        if self.config.following is not None:
+            steps = suite.cascade if isinstance(suite.cascade, CascadeSteps) else CascadeSteps()
+            if not suite.cascade:
+                found.append(
+                    Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune")
+                )
+            elif (reason := steps.why_not(self.config)) is not None:
+                found.append(Stale(f"the locked cascade is outside the search space: {reason}", "--llm-tune"))
         migrated = lock.fingerprints.get(MIGRATED) == suite.space.admission(self.config)
         if not migrated and (reason := suite.space.why_not(self.config)) is not None:
             found.append(Stale(f"the locked configuration is outside the search space: {reason}", "--llm-tune"))

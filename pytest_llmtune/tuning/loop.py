@@ -96,13 +96,8 @@ class Search:
             if not jobs and await self.try_all(Decimal(1)):
                 continue
             if not jobs or (self._poor and self._used_up and len(jobs) < self.worthwhile(_WORTH)):
-                if (
-                    self._poor
-                    and self.kept
-                    and _doubtful(self.race, SAFE) is None
-                    and _doubtful(self.race, 0.0) is None
-                ):
-                    self.kept = Decimal(0)  # no cost needs confirming: release the reserve
+                if self._poor and self.kept and not _confirmable(self):
+                    self.kept = Decimal(0)
                     continue
                 return self._why_ended()
             if not await self.round(jobs):
@@ -366,7 +361,7 @@ async def settle(search: Search) -> None:
     """Request test rows until it is certain whether the likely winner is within the inference budget, or money ends."""
     search.kept = Decimal(0)
     while wanted := _wanted(search)[: search.concurrency]:
-        cells = _affordable(search, wanted)
+        cells = _affordable(search, wanted, search.left())
         if len(cells) < min(search.worthwhile(_CONFIRM_WORTH), len(wanted)):
             return
         before = [len(search.race.pool.cell(trial.arm, row).samples) for trial, row, _ in cells]
@@ -378,6 +373,12 @@ async def settle(search: Search) -> None:
             after.append(len(samples))
         if before == after:
             return
+
+
+def _confirmable(search: Search) -> bool:
+    """Whether a cost is uncertain, and the dollars reserved for that cover a request at its worst."""
+    left = search.left()
+    return bool(_affordable(search, _wanted(search), None if left is None else left + search.kept))
 
 
 def _wanted(search: Search) -> list[_Cell]:
@@ -407,8 +408,8 @@ def _unasked(search: Search, leader: Candidate) -> list[_Cell]:
     return [(trial, row, answers) for row, cell in cells.items() if not cell.samples and cell.error is None]
 
 
-def _affordable(search: Search, cells: Sequence[_Cell]) -> list[_Cell]:
-    left, found = search.left(), []
+def _affordable(search: Search, cells: Sequence[_Cell], left: Decimal | None) -> list[_Cell]:
+    found = []
     for trial, row, answers in cells:
         if left is not None and (left := left - search.race.pool.worst(trial.arm, row, answers)) < 0:
             break

@@ -75,10 +75,19 @@ def test_a_dearer_step_without_a_recording_is_told(cascaded: Project) -> None:
     cascaded.run().assert_outcomes(passed=1)
 
 
-def test_a_suite_that_allows_no_cascade_has_to_be_searched_again(cascaded: Project) -> None:
-    """What is locked and what is declared differ."""
+def test_a_cascade_that_is_not_the_declared_one_has_to_be_searched_again(cascaded: Project) -> None:
+    """Without a request being different: the recording replays as it is."""
     path = cascaded.pytester.path / "test_sums.py"
-    path.write_text(path.read_text(encoding="utf-8").replace("cascade=True", "cascade=False"), encoding="utf-8")
-    result = cascaded.run()
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*is a cascade, which the suite does not allow*"])
+    text = path.read_text(encoding="utf-8")
+    for declared, told in {
+        "False": "*is a cascade, which the suite does not allow*",
+        "{'accept': {'regex': 'answer'}}": "*its 'regex' in accept differs from the declared one*",
+        "{'accept': {'schema': {'type': 'string'}}}": "*its 'schema' in accept differs*",
+        "{'accept': {'margin': 0.01}}": "*its 'margin' in accept differs*",
+        "{'accept': {'function': str.isprintable}}": "*its 'function' in accept differs*",
+        "[{'model': 'good'}, {'model': 'bad'}]": "*a step uses the model bad; declared: 'good'*",
+    }.items():
+        path.write_text(text.replace("cascade=True", f"cascade={declared}"), encoding="utf-8")
+        result = cascaded.run()
+        assert result.ret == 1
+        result.stdout.fnmatch_lines([told])

@@ -28,6 +28,7 @@ hypothesis.settings.register_profile("llmtune", deadline=None, derandomize=_LAND
 hypothesis.settings.load_profile("llmtune")
 
 pytest_plugins = ["pytester"]
+collect_ignore = ["first_release"]
 
 LIGHT = "-p no:hypothesispytest -p no:anyio"
 """Options of pytest without what an inner run does not use: they import Hypothesis and Trio into every process."""

@@ -1,4 +1,7 @@
-"""Atomic writes, reading regular files only, spooled temporary data, and file locks."""
+"""Open and write files safely: regular files only, atomic writes, spooled temporary data, and file locks.
+
+All files of a project are opened here, because a checkout may contain symbolic links, pipes and devices in their place.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import tempfile
 import weakref
 from array import array
 from contextlib import contextmanager
+from functools import partial
 from itertools import zip_longest
 from typing import IO, TYPE_CHECKING
 
@@ -30,7 +34,9 @@ __all__ = [
     "exclusive",
     "has_controls",
     "lock_file",
+    "open_append",
     "open_regular",
+    "read_regular",
     "refuse_links",
     "relative_to_cwd",
     "write_bytes",
@@ -46,20 +52,57 @@ def has_controls(name: str) -> bool:
     return _CONTROLS.search(name) is not None
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
     """Open a regular file for reading; a pipe, device or directory is refused without blocking.
 
-    A symbolic link is resolved first; one that appears in the meantime is not followed.
+    Args:
+        follow: resolve a symbolic link first; one that appears in the meantime is not followed. False for files that only
+            this package writes, below ``.llmtune/``: there a link is refused.
 
     Raises:
         OSError: it cannot be opened, or is not a regular file.
     """
-    flags = os.O_RDONLY | _flag("O_NONBLOCK") | _flag("O_NOFOLLOW") | _flag("O_CLOEXEC") | _flag("O_BINARY")
-    file = os.fdopen(os.open(os.path.realpath(path), flags), "rb")  # refuses a directory
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return file
+    return open(path, "rb", opener=partial(_opened, follow=follow))
+
+
+def read_regular(path: Path, most: int, *, follow: bool = True) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        most: limit in bytes.
+        follow: as for ``open_regular``.
+
+    Raises:
+        OSError: it cannot be opened, is not a regular file, or is larger.
+    """
+    with open_regular(path, follow=follow) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than the limit of {most:,} bytes", str(path))
+    return content
+
+
+def open_append(path: Path) -> IO[str]:
+    """Open a file below ``.llmtune/`` for reading and appending text, as mode ``a+`` does; a symbolic link is refused.
+
+    Raises:
+        OSError: it cannot be opened or created, or is not a regular file.
+    """
+    return open(path, "a+", encoding="utf-8", errors="replace", opener=partial(_opened, follow=False))
+
+
+def _opened(path: str, flags: int, *, follow: bool) -> int:
+    if not follow and os.path.islink(path):  # noqa: PTH114 - not every platform has O_NOFOLLOW
+        raise OSError(errno.ELOOP, "a symbolic link", path)
+    flags |= _flag("O_NONBLOCK") | _flag("O_NOFOLLOW")
+    descriptor = os.open(os.path.realpath(path) if follow else path, flags, 0o666)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
 
 
 def _flag(name: str) -> int:
@@ -196,7 +239,7 @@ def exclusive(path: Path, directory: Path) -> Iterator[None]:
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / f"{name}.lock").open("a+", encoding="utf-8")
+        file = open_append(directory / f"{name}.lock")
     except OSError as error:
         raise RecordingError(f"cannot create a lock for {path} in {directory}: {error.strerror or error}") from error
     with file:
@@ -223,7 +266,7 @@ def _sign(file: IO[str], path: Path) -> None:
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Whether this process got the lock on a file, which is created if it does not exist."""
-    with path.open("a+", encoding="utf-8") as file:
+    with open_append(path) as file:
         yield lock_file(file)
 
 

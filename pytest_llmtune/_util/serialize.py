@@ -7,9 +7,11 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
+
+from pytest_llmtune._util.text import parse_number
 
 __all__ = ["from_plain", "to_plain"]
 
@@ -100,13 +102,8 @@ def _float(data: Any, where: Where) -> float:
 
 
 def _decimal(data: Any, where: Where) -> Decimal:
-    if isinstance(data, bool) or not isinstance(data, (int, float, str)):
-        _fail(where, "an amount", data)
-    try:
-        amount = Decimal(str(data))
-    except (InvalidOperation, ValueError):
-        _fail(where, "an amount", data)
-    return amount if amount.is_finite() else _fail(where, "an amount", data)
+    amount = parse_number(data)
+    return _fail(where, "an amount", data) if amount is None else amount
 
 
 _SCALARS: dict[Any, Reader] = {

@@ -222,14 +222,17 @@ def did_you_mean(word: object, valid: Iterable[str], cutoff: float = 0.6) -> str
 
 
 def parse_number(raw: Any) -> Decimal | None:
-    """A finite number exactly as written (0.1 is 0.1), or None."""
+    """A number exactly as written (0.1 is 0.1), or None; also where it has more than 400 digits or 1,000 decimals.
+
+    So arithmetic with it does not overflow, and a message with it stays short.
+    """
     if isinstance(raw, bool) or not isinstance(raw, (int, float, Decimal, str)):
         return None
     try:
         value = Decimal(str(raw).strip())
     except (InvalidOperation, ValueError):
         return None
-    return value if value.is_finite() else None
+    return value if value.is_finite() and value.adjusted() < 400 and value.as_tuple().exponent > -1000 else None  # type: ignore[operator]
 
 
 _UNSCOPED = lazy_regex(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.text import parse_number
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
 from pytest_llmtune.money.ledger import NotNowError
 from pytest_llmtune.types import TestCalls, Usage
@@ -62,11 +63,8 @@ class Limits:
 
 
 def _dollars(value: Any) -> Decimal:
-    try:
-        amount = Decimal(str(value)) if isinstance(value, (int, float, str, Decimal)) else Decimal("nan")
-    except ArithmeticError:
-        amount = Decimal("nan")
-    if isinstance(value, bool) or not amount.is_finite() or amount < 0:
+    amount = parse_number(value)
+    if amount is None or amount < 0:
         raise SuiteError(f"llm_replay: max_cost is {value!r}; valid: an amount of USD from 0")
     return amount
 

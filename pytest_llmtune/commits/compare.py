@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.guard.lockfile import Lock, LockedExample
+from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, LockedExample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,8 +42,8 @@ class State:
             GitError: the revision is unknown.
             LockError: a lock file cannot be read.
         """
-        found = repository.locks(revision)
-        return cls(revision, {path: Lock.parse(content, Path(path)) for path, content in found.items()})
+        found = repository.locks(revision, MAX_BYTES)
+        return cls(revision, {path: Lock.parse(content, Path(path)) for path, content in found})
 
     @classmethod
     def of_directory(cls, directory: Path) -> State:

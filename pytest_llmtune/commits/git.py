@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import LLMTuneError
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["Commit", "GitError", "Repository"]
 
 _SUFFIX = ".lock.yaml"
-_AT_ONCE = 1000
 # disable what an untrusted repository could run: hooks, a file-system monitor, a pager, credential helpers
 _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "--no-pager")
 
@@ -72,8 +72,8 @@ class Repository:
     def is_shallow(self) -> bool:
         return _run(self.root, "rev-parse", "--is-shallow-repository", what="").strip() == b"true"
 
-    def locks(self, revision: str) -> dict[str, bytes]:
-        """The lock files of a commit: relative path to content.
+    def locks(self, revision: str, most: int) -> Iterator[tuple[str, bytes]]:
+        """(relative path, content) of the lock files of a commit; contents as ``blobs`` gives them.
 
         Raises:
             GitError: the revision is unknown.
@@ -86,22 +86,27 @@ class Repository:
             kind, _, path = entry.partition("\t")
             if path.endswith(_SUFFIX) and kind.startswith("100"):  # a regular file, not a link or submodule
                 blobs[path] = kind.split()[2]
-        return dict(zip(blobs, self.blobs(list(blobs.values())), strict=True))
+        return zip(blobs, self.blobs(list(blobs.values()), most), strict=True)
 
-    def blobs(self, hashes: Sequence[str]) -> Iterator[bytes]:
-        """The contents of blobs, in order; so many of them at once that memory stays small."""
-        for start in range(0, len(hashes), _AT_ONCE):
-            part = hashes[start : start + _AT_ONCE]
-            answer = _run(self.root, "cat-file", "--batch", what="git cat-file failed", given="\n".join(part) + "\n")
-            at = 0
-            for _ in part:
-                end = answer.index(b"\n", at)
-                head = answer[at:end].split()
-                if len(head) != 3:
-                    raise GitError(f"git has no object {head[0].decode(errors='replace')}; the clone is incomplete")
-                size = int(head[2])
-                yield answer[end + 1 : end + 1 + size]
-                at = end + 1 + size + 1
+    def blobs(self, hashes: Sequence[str], most: int) -> Iterator[bytes]:
+        """The contents of blobs, in order, one in memory at a time; a larger one than ``most`` is cut off one byte later."""
+        with tempfile.TemporaryFile() as wanted:
+            wanted.write("".join(f"{each}\n" for each in hashes).encode())
+            wanted.seek(0)
+            command = _command(self.root, "cat-file", "--batch")
+            with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE) as git:  # noqa: S603 - no shell
+                out = cast("IO[bytes]", git.stdout)
+                for _ in hashes:
+                    head = out.readline().split()
+                    if len(head) != 3:
+                        missing = head[0].decode(errors="replace") if head else "of this commit"
+                        raise GitError(f"git has no object {missing}; the clone is incomplete")
+                    left = int(head[2]) + 1
+                    content = out.read(min(left - 1, most + 1))
+                    left -= len(content)
+                    while left:
+                        left -= len(out.read(min(left, 2**20))) or left
+                    yield content
 
     def history(self, revision: str = "HEAD", most: int | None = None) -> list[Commit]:
         """The commits that changed lock files, oldest first, following first parents: a merge counts as one change.
@@ -137,14 +142,13 @@ def _changed(raw: str) -> Iterator[tuple[str, str, str]]:
             yield after, blob, before if status[0] == "R" else ""
 
 
-def _run(directory: Path, *arguments: str, what: str, given: str | None = None) -> bytes:
+def _command(directory: Path, *arguments: str) -> list[str]:
+    return ["git", *_SAFE, "-C", str(directory), *arguments]  # the one that the user has on the path
+
+
+def _run(directory: Path, *arguments: str, what: str) -> bytes:
     try:
-        done = subprocess.run(  # noqa: S603 - no shell; revisions are resolved first
-            ["git", *_SAFE, "-C", str(directory), *arguments],  # noqa: S607 - the one that the user has on the path
-            input=None if given is None else given.encode(),
-            capture_output=True,
-            check=False,
-        )
+        done = subprocess.run(_command(directory, *arguments), capture_output=True, check=False)  # noqa: S603 - no shell; revisions are resolved first
     except OSError as error:
         raise GitError(f"git cannot be run ({error.strerror}); install it, or compare two --llm-json files") from None
     if done.returncode:

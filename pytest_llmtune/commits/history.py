@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.commits.compare import prompt_of
 from pytest_llmtune.errors import LockError
-from pytest_llmtune.guard.lockfile import Lock
+from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +56,7 @@ def history(
     """
     commits = repository.history(revision, most)
     wanted = list(dict.fromkeys(blob for one in commits for _, blob, _ in one.files if set(blob) != {"0"}))
-    read = (_head(content, suites) for content in repository.blobs(wanted))
+    read = (_head(content, suites) for content in repository.blobs(wanted, MAX_BYTES))
     locks = dict(zip(wanted, read, strict=True))
     entries: list[Entry] = []
     names: dict[str, str] = {}

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.files import read_regular, write_text
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
@@ -82,14 +82,16 @@ class BatchNotes:
 
     def _all(self) -> list[BatchNote]:
         paths = sorted(self.directory.glob("*.json")) if self.directory.is_dir() else []
-        fresh = [path for path in paths if time.time() - path.stat().st_mtime < _OLDEST]
+        fresh = [path for path in paths if time.time() - path.lstat().st_mtime < _OLDEST]
         return [note for path in fresh if (note := self._read(path)) is not None]
 
     def _read(self, path: Path) -> BatchNote | None:
         """None if it is not one of our notes."""
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+        try:
+            text = read_regular(path, _MAX_BYTES, follow=False).decode(errors="replace")
+        except OSError:
             return None
-        match parse_object(path.read_text(encoding="utf-8", errors="replace")):
+        match parse_object(text):
             case {"batch": str() | None as batch, "requests": list(requests)}:
                 return BatchNote(path.stem, frozenset(map(str, requests)), batch)
         return None

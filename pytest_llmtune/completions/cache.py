@@ -6,7 +6,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -174,7 +174,10 @@ def _prepare(path: Path) -> None:
     file = path / _DATABASE
     if not file.exists():
         _create(file)
-    with open_regular(file) as header:
+    for beside in (f"{_DATABASE}-wal", f"{_DATABASE}-shm", f"{_DATABASE}-journal"):  # SQLite opens them too
+        with suppress(FileNotFoundError), open_regular(path / beside, follow=False):
+            pass
+    with open_regular(file, follow=False) as header:
         head = header.read(72)
     if head[:16] != b"SQLite format 3\0" or int.from_bytes(head[68:72], "big") != _APPLICATION:
         raise _UntrustedError("it was not written by pytest-llmtune")

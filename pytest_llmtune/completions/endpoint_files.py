@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import replace
+from pytest_llmtune._util.files import read_regular
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.completions.endpoints import LOCAL, OPENAI_URL, Endpoint, Trust, check_address
@@ -172,11 +173,10 @@ def _from_files(name: str, sources: KeySources, *, inside: bool = False) -> tupl
             return _from_key_files(path, sources), str(path)
         if not path.is_file():
             return None
-        if path.stat().st_size > _MAX_BYTES:
-            raise SuiteError(f"{path} is larger than {_MAX_BYTES} bytes")
-        return _parsed(path.read_text("utf-8-sig"), str(path)), str(path)
+        return _parsed(read_regular(path, _MAX_BYTES).decode("utf-8-sig"), str(path)), str(path)
     except (OSError, ValueError) as error:  # no permission, name too long, NUL, not UTF-8
-        raise SuiteError(f"endpoints: {name!r:.100} cannot be read: {type(error).__name__}") from None
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise SuiteError(f"endpoints: {name!r:.100} cannot be read: {why}") from None
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -403,7 +403,7 @@ class DataFile:
             if self.member is None:
                 stream = stack.enter_context(open_regular(self.path))
             else:
-                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(self.path))))
                 stream = stack.enter_context(archive.open(self.member))
             if (self.member or self.path.name).lower().endswith(".gz"):
                 import gzip

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording.format import Interaction
 
 __all__ = [
+    "MAX_BYTES",
     "VERSION",
     "Lock",
     "LockedExample",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
@@ -196,12 +196,9 @@ def parse_price(model: str, raw: Any, where: str = "prices") -> Price:
 
 
 def _dollars(model: str, name: str, raw: Any, where: str) -> Decimal:
-    try:
-        value = Decimal(str(raw)) if not isinstance(raw, bool) else Decimal("NaN")
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite() or value < 0:
-        raise SuiteError(f"{where}: the {name} price of {model!r} is {raw!r}; valid: USD per 1M tokens, from 0")
+    value = parse_number(raw)
+    if value is None or value < 0:
+        raise SuiteError(f"{where}: the {name} price of {model!r} is {shown(raw)}; valid: USD per 1M tokens, from 0")
     return value
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import suppress
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.files import claimed, lock_file
+from pytest_llmtune._util.files import lock_file, open_append
+from pytest_llmtune._util.text import parse_number
 
 __all__ = ["SpendLog"]
+
+
+_MAX_CHARS = 10_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +33,7 @@ class SpendLog:
             if self._file is None:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 path = self.directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.log"
-                self._file = path.open("a+", encoding="utf-8")
+                self._file = open_append(path)
                 self._file.write(" \n")  # the first byte is locked
                 lock_file(self._file)
             self._file.write(f"{usd}\n")
@@ -48,10 +52,12 @@ class SpendLog:
         spent = Decimal(0)
         for path in sorted(self.directory.glob("*.log")) if self.directory.is_dir() else ():
             with suppress(OSError):
-                with claimed(path) as gone:
-                    spent += _sum(path.read_text(encoding="utf-8")) if gone else 0
-                if gone:
-                    path.unlink()
+                with open_append(path) as file:
+                    if not lock_file(file):
+                        continue  # its run is alive
+                    file.seek(0)
+                    spent += _sum(file.read(_MAX_CHARS))
+                path.unlink()
         return spent
 
     def __reduce__(self) -> Any:
@@ -62,7 +68,5 @@ def _sum(text: str) -> Decimal:
     """Sum of the complete lines; a kill may truncate the last."""
     spent = Decimal(0)
     for line in text.split("\n")[:-1]:
-        with suppress(InvalidOperation):
-            usd = Decimal(line.strip() or "0")
-            spent += usd if usd.is_finite() and usd > 0 else 0
+        spent += max(parse_number(line) or Decimal(0), Decimal(0))
     return spent

@@ -58,6 +58,10 @@ _CLIENTS = frozenset({"llm_client", "async_llm_client"})
 """Fixtures whose calls are recorded without a marker."""
 
 
+_MAX_MODULE = 10_000_000
+"""Bytes of a file beside a test in which a suite is looked for."""
+
+
 class Session:
     """A run: its settings, suites by node ID, and reports."""
 
@@ -998,7 +1002,7 @@ def _sibling_suites(item: pytest.Item) -> Iterator[tuple[str, tuple[str, Suite]]
             if path.suffix not in (".py", ".yaml", ".yml"):
                 continue
             with open_regular(path) as file:
-                if ".llmtune." not in path.name and b"llmtune" not in file.read():
+                if ".llmtune." not in path.name and b"llmtune" not in file.read(_MAX_MODULE):
                     continue
             for collector in item.ihook.pytest_collect_file(file_path=path, parent=module.parent):
                 for other in _items_in(collector):

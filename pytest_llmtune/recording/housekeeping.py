@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
-from pytest_llmtune._util.files import write_text
+from pytest_llmtune._util.files import open_regular, write_text
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.recording.storage import whole
@@ -92,8 +92,8 @@ class RerecordSession:
             RecordingError: the file cannot be written.
         """
         try:
-            with self.file.open(encoding="utf-8", errors="replace") as file:
-                known = file.read(100)
+            with open_regular(self.file, follow=False) as file:
+                known = file.read(100).decode(errors="replace")
         except FileNotFoundError:
             known = ""
         except OSError as error:

@@ -184,6 +184,8 @@ def read_suites(
 
 
 def _documents(source: _Source) -> list[Document]:
+    if source.path.is_symlink() and not source.path.resolve().is_relative_to(source.root):
+        raise SuiteError(f"{source.name}: a symbolic link that leads out of the project {source.root}; remove it")
     try:
         with open_regular(source.path) as file:
             content = file.read(_MAX_BYTES + 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from decimal import Decimal, InvalidOperation
+import os
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.files import write_text
-from pytest_llmtune._util.text import dollars
+from pytest_llmtune._util.files import open_append, open_regular, write_text
+from pytest_llmtune._util.text import dollars, parse_number
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["StudyLog"]
 
 
-_MAX_BYTES = 256_000_000
+_MAX_BYTES = 128_000_000
+_MAX_LINE = 100_000
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class StudyLog:
     """Exchange (request key, index in the cache) to USD paid by the study, until first used."""
     ended: bool = False
     """Whether the study was complete, and is repeated from the cache."""
+    torn: bool = False
+    """Whether a kill truncated the last line."""
 
     @property
     def earlier(self) -> str | None:
@@ -64,17 +69,19 @@ class StudyLog:
             if log is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path, json.dumps({"study": study}) + "\n")
-            elif not path.read_bytes().endswith(b"\n"):
-                log.write({})  # ends a line truncated by a kill
+            elif log.torn:
+                log.write({})  # ends the line
         except OSError as error:
-            why = error.strerror or error
-            raise LLMTuneError(f"{path}: the study's log cannot be kept there: {why}; name another file") from error
+            raise _unusable(path, error) from error
         return log or cls(path)
 
     @classmethod
     def peek(cls, path: Path, study: str) -> StudyLog:
         """What ``open`` would resume, without writing anything, now or later."""
-        log = _read(path, study) or cls()
+        try:
+            log = _read(path, study) or cls()
+        except OSError as error:
+            raise _unusable(path, error) from error
         log.path = None
         return log
 
@@ -103,19 +110,22 @@ class StudyLog:
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append a line."""
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as log:
+            with open_append(self.path) as log:
                 log.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
 
 
 def _read(path: Path, study: str) -> StudyLog | None:
     """The log of this study; None if there is none."""
-    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+    if not os.path.lexists(path):
         return None
     log = StudyLog(path)
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        if _entry(next(lines, "")).get("study") != study:
+    with open_regular(path, follow=False) as lines:
+        if _entry(lines.readline(_MAX_LINE)).get("study") != study:
             return None
-        for line in lines:
+        if os.fstat(lines.fileno()).st_size > _MAX_BYTES:
+            raise OSError(errno.EFBIG, f"larger than the limit of {_MAX_BYTES:,} bytes")
+        while line := lines.readline(_MAX_LINE):
+            log.torn = not line.endswith(b"\n")
             match _entry(line):
                 case {"key": str(key), "place": int(index), "paid": str(usd)}:
                     log.uncounted[key, index] = _dollars(
@@ -127,8 +137,12 @@ def _read(path: Path, study: str) -> StudyLog | None:
     return log
 
 
-def _entry(line: str) -> dict[str, Any]:
-    """A line's object; empty if truncated by a kill."""
+def _unusable(path: Path, error: OSError) -> LLMTuneError:
+    return LLMTuneError(f"{path}: the study's log cannot be kept there: {error.strerror or error}; name another file")
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """A line's object; empty if truncated by a kill, or longer than any of ours that is read."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -137,8 +151,4 @@ def _entry(line: str) -> dict[str, Any]:
 
 
 def _dollars(text: str) -> Decimal:
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        return Decimal(0)
-    return found if found.is_finite() and found > 0 else Decimal(0)
+    return max(parse_number(text) or Decimal(0), Decimal(0))

@@ -51,7 +51,7 @@ def billing(**options: Any) -> Billing:
 
 def test_each_endpoint_is_paid_at_its_provider_s_price(tmp_path: Path) -> None:
     """The same open model costs differently at different providers; a suite's own address says which it is priced by."""
-    model, own, environ = "openai/gpt-oss-120b", PriceBook(), {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
+    model, own, environ = "openai/gpt-oss-20b", PriceBook(), {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
     paid = []
     for address in ("https://api.groq.com/openai/v1", "https://openrouter.ai/api/v1"):
         pool = EndpointPool.of(endpoints_of(base_url=address, root=tmp_path, environ=environ), 1, 1.0)

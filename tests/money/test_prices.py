@@ -43,7 +43,7 @@ def test_the_provider_at_the_address_decides() -> None:
     model = "llama-3.3-70b-versatile"
     groq = "https://api.groq.com/openai/v1"
     assert PriceBook(base_urls=(groq,)).price(model).output == Decimal("0.79")
-    book, model = PriceBook(), "openai/gpt-oss-120b"
+    book, model = PriceBook(), "openai/gpt-oss-20b"
     elsewhere = "https://openrouter.ai/api/v1"
     prices = [book.price(model, address) for address in (None, groq, elsewhere)]
     assert len(set(prices)) == 3

@@ -168,7 +168,7 @@ def test_a_risen_price_fails_by_itself_and_is_named(tuned: Project) -> None:
 def test_a_rise_of_the_cost_can_be_allowed(tuned: Project) -> None:
     """As a share of the baseline's; None opts out, and it is said."""
     path = tuned.pytester.path / "test_sums.py"
-    for more, passes in (("max_cost_rise=0.6,", True), ("max_cost_rise=0.05,", False), ("max_cost_rise=None,", True)):
+    for more, passes in (("max_cost_rise=0.6,", True), ("max_cost_rise=0.0500,", False), ("max_cost_rise=None,", True)):
         tuned.write_suite(more=more)
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace('"output": 2', '"output": 3'), encoding="utf-8")

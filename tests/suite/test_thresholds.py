@@ -129,6 +129,9 @@ def test_limits_of_groups() -> None:
         ("NaN", None),
         ([], None),
         ("9" * 30, Decimal("9" * 30)),
+        ("1e400", None),  # arithmetic with it would overflow, and a message with it fill the memory
+        ("1e-999999", None),
+        pytest.param(10**5000, None, id="5001 digits"),
     ],
 )
 def test_numbers_are_exact(raw: Any, value: Decimal | None) -> None:

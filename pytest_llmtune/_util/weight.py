@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MAX_JSON", "json_weight", "weight_of"]
+__all__ = ["MAX_JSON", "is_heavy", "json_weight", "weight_of"]
 
 
 MAX_JSON = 256_000_000
 """Limit in bytes of memory for one untrusted JSON text."""
 
+_LIGHT = 1_000_000
+"""Characters of a text that cannot weigh too much, whatever they are."""
 _MAPPING, _LIST, _VALUE = 232, 88, 60  # sizes of CPython objects in bytes, rounded up
 
 
@@ -23,6 +25,11 @@ def json_weight(text: str) -> int:
         + text.count("[") * _LIST
         + (text.count(",") + text.count(":")) * _VALUE
     )
+
+
+def is_heavy(text: str) -> bool:
+    """Whether a JSON text may need more than ``MAX_JSON``."""
+    return len(text) > _LIGHT and json_weight(text) > MAX_JSON
 
 
 def weight_of(value: Any) -> int:

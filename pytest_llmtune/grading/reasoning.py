@@ -61,7 +61,7 @@ _PLAIN_CHANNELS = lazy_regex(
 """Harmony without special tokens, which the server dropped: ``analysisWe need ... assistantfinalThe answer``."""
 _LONGEST_LINE = 2_000  # characters
 _FENCE = lazy_regex(r"^[ \t]*```", re.MULTILINE)
-_HINT = lazy_regex(r"[<\[◁]|\A\s*(?:assistant)?analysis")
+_ANALYSIS = lazy_regex(r"\s*(?:assistant)?analysis")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Marks:
 
     def answer(self, text: str) -> str:
         """The text without reasoning; empty if reasoning is not closed."""
-        if (self.channels and not _HINT.search(text)) or _is_json(text):
+        plain = "<" not in text and "[" not in text and "◁" not in text and not _ANALYSIS.match(text)
+        if (self.channels and plain) or _is_json(text):
             return text
         parts = list(self.parts(text))
         if all(not is_thought for is_thought, _ in parts):

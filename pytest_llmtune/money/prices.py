@@ -66,10 +66,10 @@ class Price:
         Raises:
             SuiteError: a part of the usage has no price.
         """
-        price = dict(self.service).get(usage.tier, self)
+        price = dict(self.service).get(usage.tier, self) if usage.tier else self
         if gap := _gap(price, usage):
             raise SuiteError(f"{gap}; give your own price: prices, or llmtune_prices in the ini file")
-        if price.listed is not None and not _rates(price.listed) <= _SIMPLE:
+        if price.listed is not None and not _is_linear(price.listed, usage):
             return _calculated(price.listed, usage) * price.share
         rate = next((tier for start, tier in reversed(price.tiers) if usage.prompt_tokens > start), price)
         cached = min(usage.cached_tokens, usage.prompt_tokens)
@@ -136,6 +136,13 @@ _SIMPLE = frozenset(_LISTED.values())
 
 def _rates(listed: ModelPrice) -> frozenset[str]:
     return frozenset(key for key, rate in listed.__dict__.items() if rate is not None)
+
+
+def _is_linear(listed: ModelPrice, usage: Usage) -> bool:
+    """Whether the four rates are the whole bill; genai-prices' own calculation takes ten times as long."""
+    if any(count for _, count in usage.units):
+        return _rates(listed) <= _SIMPLE
+    return listed.__dict__.get("requests_kcount") is None
 
 
 def _gap(price: Price, usage: Usage) -> str:

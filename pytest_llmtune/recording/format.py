@@ -16,7 +16,7 @@ from pytest_llmtune._util.files import relative_to_cwd
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
-from pytest_llmtune._util.weight import MAX_JSON, json_weight
+from pytest_llmtune._util.weight import MAX_JSON, is_heavy
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError
 from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
 from pytest_llmtune.types import Exchange
@@ -499,7 +499,7 @@ def _numbered(path: Path, lines: Iterable[bytes], offset: int) -> Iterator[tuple
 
 
 def _parse(path: Path, number: int, text: str) -> Any:
-    if json_weight(text) > MAX_JSON:
+    if is_heavy(text):
         raise _fault(path, number, f"unpacks to more than the limit of {MAX_JSON:,} bytes of memory")
     try:
         return json.loads(text)

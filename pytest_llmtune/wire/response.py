@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.weight import MAX_JSON, json_weight
+from pytest_llmtune._util.weight import is_heavy
 from pytest_llmtune.types import Usage
 
 if TYPE_CHECKING:
@@ -98,10 +98,6 @@ _TOLD = (
 )  # fmt: skip
 
 
-_LIGHT = 1_000_000
-"""Characters of a text that cannot weigh too much, whatever they are."""
-
-
 def parse_object(text: str, *, canonical: bool = False) -> dict[str, Any] | None:
     """The JSON object that the text is, or None; also where it would take more than 256 MB of memory.
 
@@ -122,7 +118,7 @@ def read_object(text: str) -> dict[str, Any] | None:
 
 
 def _json(text: str, decoder: json.JSONDecoder = _DECODER) -> Any:
-    if len(text) > _LIGHT and json_weight(text) > MAX_JSON:
+    if is_heavy(text):
         return None
     try:
         return decoder.decode(text)
@@ -319,7 +315,8 @@ def answers_in(exchange: Exchange) -> int:
     if is_refusal(exchange):
         n = exchange.request.get("n")
         return n if isinstance(n, int) and 0 < n <= _MOST_ANSWERS else 1
-    return len(choices_of(exchange))
+    choices = exchange.response.get("choices")
+    return len(choices) if isinstance(choices, list) else 0
 
 
 def is_refusal(exchange: Exchange) -> bool:
@@ -417,14 +414,16 @@ def token_limit(body: Mapping[str, Any]) -> int | None:
 def written_bytes(choice: Mapping[str, Any]) -> int:
     """UTF-8 bytes of everything the model wrote: text, visible reasoning, tool calls."""
     message = _message(choice)
-    sizes = [size_of(message[name]) if message.get(name) else 0 for name in (*_THOUGHT, *_WRITTEN)]
-    return max(sizes[: len(_THOUGHT)]) + sum(sizes[len(_THOUGHT) :])
+    thought = max(size_of(message.get("reasoning_content")), size_of(message.get("reasoning")))
+    return (
+        thought + size_of(message.get("content")) + size_of(message.get("refusal")) + size_of(message.get("tool_calls"))
+    )
 
 
 def wrote(choice: Mapping[str, Any]) -> bool:
     """Whether ``written_bytes`` is more than zero."""
     message = _message(choice)
-    return any(message.get(name) for name in (*_WRITTEN, *_THOUGHT))
+    return any(map(message.get, (*_WRITTEN, *_THOUGHT)))
 
 
 def answer_bytes(exchange: Exchange) -> int:

@@ -52,13 +52,15 @@ _IMPLAUSIBLE = 12
 
 def reports_one_choice_only(exchange: Exchange) -> bool:
     """Whether ``usage.completion_tokens`` counts only one of several choices."""
-    usage = exchange.response.get("usage")
-    reported = usage_of(usage)
-    if reported is None or answers_in(exchange) < 2 or not isinstance(usage, dict):
+    return _counts_one(exchange, usage_of(exchange.response.get("usage")))
+
+
+def _counts_one(exchange: Exchange, reported: Usage | None) -> bool:
+    if reported is None or answers_in(exchange) < 2:
         return False
     if not reported.completion_tokens:
         return False  # nothing is counted
-    if COUNTED in usage:
+    if COUNTED in (usage := exchange.response["usage"]):
         return bool(usage[COUNTED] == 1)
     return _proven(exchange, reported) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
 
@@ -74,6 +76,8 @@ def _proven(exchange: Exchange, usage: Usage | None) -> bool:
         return False
     if _stopwatch(exchange) == usage.completion_tokens:
         return True
+    if usage.completion_tokens >= len(choices) if limit is None else usage.completion_tokens > limit:
+        return False  # as of most
     least = sum(limit if limit and was_cut(choice) else wrote(choice) for choice in choices)
     return usage.completion_tokens < least and (limit is None or usage.completion_tokens <= limit)
 
@@ -227,7 +231,7 @@ def _read(exchange: Exchange) -> _Reading:
     total = None if usage is None else usage.completion_tokens
     if total == 0 and any(map(written_bytes, choices)):
         total = None  # every text has tokens: servers that do not count report zero
-    if total is not None and not reports_one_choice_only(exchange):
+    if total is not None and not _counts_one(exchange, usage):
         known: KnownLengths = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
         tokens, counted = _shared(choices, known, total), True
     else:

@@ -253,7 +253,7 @@ def test_our_own_reading_agrees_with_genai_prices() -> None:
 
 @given(
     st.integers(1, 10**6), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1),
-    st.sampled_from(["gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-pro", "gpt-5-mini", "sonar"]),
+    st.sampled_from(["gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-pro", "gpt-5-mini", "gpt-4o-audio-preview", "gemini-2.5-flash", "sonar"]),
 )  # fmt: skip
 def test_our_arithmetic_is_genai_prices(
     prompt: int, completion: int, cached: float, written: float, model: str

@@ -92,9 +92,9 @@ class Math(BuiltIn):
         form = _read(found) if found else None
         if not found or form is None or not form.text:
             return Answer(None, "", correct=False)
-        known = _read(reference)
-        correct, key = equal(known, form), _key(found)
-        if self._needs_algebra(reference, found):
+        key = _key(found)
+        correct, settled = _compared(reference, found)
+        if self.symbolic and not correct and not settled:
             finding = self._algebra.compare(reference, found)
             correct, key = finding.equal, finding.key or key
         if correct:
@@ -103,8 +103,15 @@ class Math(BuiltIn):
         return Answer(key if key != _key(reference) else f"{form.name or form.text} = {key}", form.text, correct=False)
 
     def _needs_algebra(self, reference: str, answer: str) -> bool:
-        one, other = _read(reference), _read(answer)
-        return bool(self.symbolic) and not equal(one, other) and not is_settled(one, other)
+        return bool(self.symbolic) and not any(_compared(reference, answer))
+
+
+@lru_cache(maxsize=50_000)
+def _compared(reference: str, answer: str) -> tuple[bool, bool]:
+    """Whether they are equal, and otherwise whether that is settled without algebra."""
+    one, other = _read(reference), _read(answer)
+    correct = equal(one, other)
+    return correct, not correct and is_settled(one, other)
 
 
 @lru_cache(maxsize=50_000)

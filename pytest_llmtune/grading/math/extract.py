@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.lazy import lazy_regex
@@ -65,6 +66,8 @@ _LETTER = lazy_regex(r"(?<![\w'’])(?!(?:a|i|I|A|o|y|e)\b)[^\W\d_](?![\w'’])"
 _LETTERS = lazy_regex(r"[A-Za-z](?:(?:\s*[-+]\s*|\s)[A-Za-z])+|[A-F]{2,}\s*_\s*\{?\d+\}?")
 """``p - q``, ``x y``, ``FF_16``: formulas that look like words."""
 _SIGN = lazy_regex(r"[\d\\$=^]")
+_MARK = lazy_regex(r"[{}]|\\.", re.DOTALL)
+"""A brace, or an escaped character."""
 
 
 def boxes(text: str) -> str | None:
@@ -78,13 +81,15 @@ def boxes(text: str) -> str | None:
 def _boxes(text: str) -> tuple[str | None, int]:
     """The same, and the end of the last box; -1 if there is none."""
     found: list[tuple[int, int, str]] = []
-    for match in _BOX.finditer(text):
+    for match in _BOX.finditer(text) if "box" in text else ():
         end, inside = _braced(text, match.end())
         if found and match.start() < found[-1][1]:
             continue  # a nested box
         found.append((match.start(), end, inside))
     if not found or not found[-1][2].strip():
         return None, found[-1][1] if found else -1
+    if len(found) == 1:
+        return found[0][2].strip(), found[0][1]
     joined = [found[-1][2].strip()]
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
         if not before[2].strip() or not _JOINT.fullmatch(text[before[1] : after[0]]):
@@ -111,16 +116,13 @@ def _braced(text: str, start: int) -> tuple[int, str]:
         token = re.compile(r"\\?\w+").match(text, start)
         return (token.end(), token[0]) if token else (start, "")
     depth = 0
-    position = start
-    while position < len(text):
-        char = text[position]
-        if char == "\\":
-            position += 1  # skip an escaped brace
-        elif char in "{}":
-            depth += 1 if char == "{" else -1
+    for mark in _MARK.finditer(text, start):
+        if mark[0] == "{":
+            depth += 1
+        elif mark[0] == "}":
+            depth -= 1
             if not depth:
-                return position + 1, text[start + 1 : position]
-        position += 1
+                return mark.end(), text[start + 1 : mark.start()]
     return len(text), ""  # cut off
 
 
@@ -278,7 +280,8 @@ FORMS: Mapping[str, Callable[[str], str | None]] = {
 """Forms of answers, most reliable first."""
 
 
-def answer_in(text: str, forms: Sequence[str]) -> str | None:
+@lru_cache(maxsize=64)
+def answer_in(text: str, forms: tuple[str, ...]) -> str | None:
     """The answer in the first of ``forms`` that the text has; None if it has none.
 
     A truncated or empty box means no answer, whatever else the text has. A number stated after the box, as in

@@ -218,7 +218,7 @@ class PriceBook:
     """
 
     own: Mapping[str, Any] = field(default_factory=dict)
-    """Model name to Price, or to the mapping that ``parse_price`` reads."""
+    """Model name to Price, to the mapping that ``parse_price`` reads, or to ``{"model": NAME}``: an alias of that model."""
     base_urls: tuple[str, ...] = ()
     of_suite: bool = True
     """Whether a suite's keys can give a price; an app's own tests have none."""
@@ -277,14 +277,18 @@ class PriceBook:
             self.price(model)
 
     def has_own(self, models: Iterable[str]) -> bool:
-        """Whether the user gave a price for one of these names."""
-        return any(model in self.own for model in models)
+        """Whether the user gave a price, not only another model's name, for one of these names."""
+        return any(model in self.own and not _stands_for(self.own[model]) for model in models)
 
     def _look_up(self, models: list[str], urls: Iterable[str | None], providers: Iterable[str]) -> Price:
         for model in reversed(models):  # the requested name first: it is the one in the user's code
-            if model in self.own:
+            if self.has_own([model]):
                 return parse_price(model, self.own[model])
         for model in models:
+            if alias := _stands_for(self.own.get(model)):
+                if self.has_own([alias]):
+                    return parse_price(alias, self.own[alias])
+                model = alias  # noqa: PLW2901
             for provider, info in _found(model, urls, providers):
                 if (price := _listed(provider, info)) is not None:
                     return price
@@ -293,10 +297,20 @@ class PriceBook:
     def _unknown(self, model: str) -> SuiteError:
         own = f" (prices are given for: {', '.join(sorted(self.own))})" if self.own else ""
         suite = f'in the suite: prices={{"{model}": {{"input": 0.15, "output": 0.60}}}}, or ' if self.of_suite else ""
+        if alias := _stands_for(self.own.get(model)):
+            return SuiteError(
+                f"prices: {model!r} stands for the model {alias!r}, whose price is unknown; give its price"
+            )
         return SuiteError(
             f"the price of model {model!r} is unknown{own}; give it in USD per 1M tokens, {suite}"
-            f"in the ini file: llmtune_prices = {model} input=0.15 output=0.60"
+            f"in the ini file: llmtune_prices = {model} input=0.15 output=0.60 or, where it is a gateway's name of a "
+            f"known model, llmtune_prices = {model} model=gpt-4o-mini"
         )
+
+
+def _stands_for(raw: Any) -> str:
+    """The model that a name given in ``prices`` is an alias of; empty if it has rates of its own."""
+    return str(raw.get("model", "")) if isinstance(raw, Mapping) else ""
 
 
 def _found(model: str, urls: Iterable[str | None], providers: Iterable[str]) -> Iterator[tuple[Provider, ModelInfo]]:
@@ -351,8 +365,8 @@ def _at(rates: Mapping[str, Any], start: int) -> Price:
     )
 
 
-def parse_prices(raw: Any) -> dict[str, dict[str, Decimal]]:
-    """The suite key ``prices``: USD per million tokens, by model.
+def parse_prices(raw: Any) -> dict[str, dict[str, Any]]:
+    """The suite key ``prices``: USD per million tokens, or the model that it is another name of, by model.
 
     Raises:
         InvalidError: not such a mapping, or a rate is negative or not a number.
@@ -362,10 +376,13 @@ def parse_prices(raw: Any) -> dict[str, dict[str, Decimal]]:
     return {str(model): _price(str(model), rates) for model, rates in raw.items()}
 
 
-def _price(model: str, raw: Any) -> dict[str, Decimal]:
+def _price(model: str, raw: Any) -> dict[str, Any]:
+    if isinstance(raw, Mapping) and raw.keys() == {"model"} and isinstance(raw["model"], str) and raw["model"]:
+        return dict(raw)
     if not isinstance(raw, Mapping) or not {"input", "output"} <= raw.keys():
         raise InvalidError(
-            f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}", model
+            f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}, or {{'model': NAME}}",
+            model,
         )
     for rate in raw:
         if rate not in RATES:
@@ -385,8 +402,11 @@ PRICES_SCHEMA = {
     "type": "object",
     "additionalProperties": {
         "type": "object",
-        "properties": dict.fromkeys(RATES, _DOLLARS),
-        "required": ["input", "output"],
+        "properties": {**dict.fromkeys(RATES, _DOLLARS), "model": {"type": "string", "minLength": 1}},
+        "anyOf": [
+            {"required": ["input", "output"], "not": {"required": ["model"]}},
+            {"required": ["model"], "maxProperties": 1},
+        ],
         "additionalProperties": False,
     },
 }

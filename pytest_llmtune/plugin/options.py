@@ -153,15 +153,24 @@ def registered(kind: str) -> list[str]:
 
 
 def prices(lines: str) -> dict[str, dict[str, str]]:
-    """One model per line: ``MODEL input=USD output=USD [cached_input=USD] [cache_write=USD]``, per 1M tokens."""
+    """One model per line: ``MODEL input=USD output=USD [cached_input=USD] [cache_write=USD]``, per 1M tokens.
+
+    Or ``MODEL model=NAME``, where it is another name of that model.
+    """
     prices: dict[str, dict[str, str]] = {}
     for line in filter(None, (line.strip() for line in lines.splitlines())):
         model, *pairs = line.split()
         price = dict(pair.partition("=")[::2] for pair in pairs)
-        if not {"input", "output"} <= price.keys() <= {"input", "output", "cached_input", "cache_write"}:
+        other_name = price.keys() == {"model"} and price["model"]
+        if not other_name and not {"input", "output"} <= price.keys() <= {
+            "input",
+            "output",
+            "cached_input",
+            "cache_write",
+        }:
             raise ValueError(
                 f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] [cache_write=USD] "
-                "per 1M tokens"
+                "per 1M tokens, or MODEL model=NAME"
             )
         prices[model] = price
     return prices
@@ -261,7 +270,13 @@ OPTIONS = (
         "that all rows would give another verdict, such as 0.05",
         "ERROR",
     ),
-    Option("prices", prices, "USD per 1M tokens, one model per line: MODEL input=USD output=USD", "LINES", many=True),
+    Option(
+        "prices",
+        prices,
+        "USD per 1M tokens, one model per line: MODEL input=USD output=USD; or, for another name: MODEL model=NAME",
+        "LINES",
+        many=True,
+    ),
     Option(
         "redact",
         lines,

@@ -670,7 +670,8 @@ KEYS: tuple[Key, ...] = (
         "prices",
         ValueForm(parse_prices, PRICES_SCHEMA),
         {},
-        "`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices.",
+        "`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`, or "
+        "`{name: {model: ...}}` where a gateway has another name for a model. Default: genai-prices.",
         type="Mapping[str, Mapping[str, Dollars]]",
     ),
     Key(

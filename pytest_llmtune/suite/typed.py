@@ -84,7 +84,7 @@ class SuiteKeys(TypedDict, total=False):
     num_samples: int | None
     """Number of trials; -1: limited only by `optimization_budget`."""
     prices: Mapping[str, Mapping[str, Dollars]] | None
-    """`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`. Default: genai-prices."""
+    """`{model: {input: USD per 1M tokens, output: ..., cached_input: ..., cache_write: ...}}`, or `{name: {model: ...}}` where a gateway has another name for a model. Default: genai-prices."""
     thresholds: Mapping[str, Threshold] | None
     """Thresholds in one mapping, `{min_json_valid: 0.99}`, the same as separate keys. For type checkers, which cannot know the metrics of a custom grader."""
     pass_at_k: Mapping[int, float] | None

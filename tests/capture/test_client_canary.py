@@ -272,3 +272,33 @@ def test_an_unknown_model_is_not_sent_under_a_limit() -> None:
     meter = Meter(Limits.of(max_cost=1), PriceBook())
     with pytest.raises(SuiteError, match="the price of model 'mine' is unknown"):
         meter.reserve(meter.enter(asked))
+
+
+class Gateway(LLMServer):
+    """Answers in the name of the model behind an alias."""
+
+    def completion(self, body: Any, answers: Any) -> Any:
+        return super().completion(body, answers) | {"model": "gpt-4o-mini-2024-07-18"}
+
+
+def test_a_gateways_name_is_priced_by_what_it_stands_for_and_replayed_by_what_answered(tmp_path: Path) -> None:
+    """Nothing unpriced is sent; a replay, which costs nothing, needs no line: the answer names the model."""
+    path, body = tmp_path / "a.cassette.json", chat("q", max_tokens=20) | {"model": "fast"}
+
+    def call(mode: Mode, book: PriceBook, ledger: Ledger) -> Meter:
+        meter = Meter(Limits.of(max_cost="0.001"), book)
+        with (
+            replay_of(path, mode, meter=meter, spend=ClientSpend(ledger, book)) as replay,
+            client(replay, base_url=server.base_url, api_key="any") as asking,
+        ):
+            asking.chat.completions.create(**body)
+        return meter
+
+    ledger = Ledger(Decimal("0.001"))
+    with Gateway(answer="12345678") as server:
+        with pytest.raises(SuiteError, match=r"llmtune_prices = fast model=gpt-4o-mini$"):
+            call(Mode.RECORD_ALL, PriceBook(of_suite=False), ledger)
+        assert server.count == 0
+        paid = call(Mode.RECORD_ALL, PriceBook({"fast": {"model": "gpt-4o-mini"}}), ledger).cost
+        assert call(Mode.REPLAY, PriceBook(), ledger).cost == paid == ledger.billed > 0
+        assert server.count == 1

@@ -52,6 +52,43 @@ def test_the_provider_at_the_address_decides() -> None:
     assert PriceBook({model: {"input": 1, "output": 2}}).price(model, groq).output == 2  # own prices win
 
 
+GATEWAY = "https://llm.example.com/v1/chat/completions"
+
+
+def test_another_name_of_a_model_has_its_price() -> None:
+    """What a gateway calls it is priced as the model, listed or the user's own; what answers goes before it."""
+    own = {"fast": {"model": "gpt-4o-mini"}, "ours": {"model": "mine"}, "mine": {"input": 1, "output": 2}}
+    book = PriceBook(own | {"lost": {"model": "nobody"}})
+    listed = PriceBook().price("gpt-4o-mini")
+    assert book.price("fast") == book.price_at(GATEWAY, ["fast"]) == listed
+    assert book.price("ours") == Price(Decimal(1), Decimal(2))
+    assert book.price_at(GATEWAY, ["gpt-4o-2024-08-06", "fast"]) == PriceBook().price("gpt-4o")
+    assert book.price_at(GATEWAY, ["something-internal", "fast"]) == listed
+    assert (book.has_own(["mine"]), book.has_own(["fast"])) == (True, False)  # read as the listed model's answers are
+    with pytest.raises(SuiteError, match="'lost' stands for the model 'nobody', whose price is unknown"):
+        book.price("lost")
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("openai/gpt-4o-mini", "gpt-4o-mini"),  # OpenRouter's names, and LiteLLM's
+        ("openrouter/openai/gpt-4o-mini", "gpt-4o-mini"),
+        ("azure/gpt-4o-mini", "gpt-4o-mini"),
+        ("gemini/gemini-2.0-flash", "gemini-2.0-flash"),
+        ("vertex_ai/gemini-2.0-flash", "gemini-2.0-flash"),
+        ("google/gemini-2.0-flash-001", "gemini-2.0-flash"),
+        ("anthropic/claude-sonnet-4.5", "claude-sonnet-4-5"),
+        ("bedrock/anthropic.claude-3-5-sonnet-20240620-v1:0", "claude-3-5-sonnet-20240620"),
+        ("xai/grok-3-mini", "grok-3-mini"),
+    ],
+)
+def test_names_of_gateways_have_their_models_price(name: str, model: str) -> None:
+    """With the provider in front of the model, at an address that nobody knows."""
+    found, listed = PriceBook().price_at(GATEWAY, [name]), PriceBook().price(model)
+    assert (found.input, found.output) == (listed.input, listed.output)
+
+
 def test_an_unknown_model_is_an_error_that_says_how_to_price_it() -> None:
     """The message names the model and gives both ways to say its price."""
     with pytest.raises(SuiteError) as caught:
@@ -60,6 +97,7 @@ def test_an_unknown_model_is_an_error_that_says_how_to_price_it() -> None:
     assert "the price of model 'smollm2-135m-instruct' is unknown" in message
     assert 'prices={"smollm2-135m-instruct": {"input": 0.15, "output": 0.60}}' in message
     assert "llmtune_prices = smollm2-135m-instruct input=0.15 output=0.60" in message
+    assert "llmtune_prices = smollm2-135m-instruct model=gpt-4o-mini" in message
     assert "other" in message
 
 

@@ -230,7 +230,10 @@ def test_app(llm_client):
     assert "in the suite" not in text
     found = re.search(r"in the ini file: llmtune_prices = (\S+ input=\S+ output=\S+)", text)
     assert found is not None
-    (tuned.pytester.path / "pytest.ini").write_text(f"[pytest]\nllmtune_prices = {found[1]}\n", encoding="utf-8")
+    alias = re.search(r"llmtune_prices = (\S+ model=\S+)", text)
+    assert alias is not None
+    lines = f"{found[1]}\n {alias[1].replace('good', 'other')}"
+    (tuned.pytester.path / "pytest.ini").write_text(f"[pytest]\nllmtune_prices =\n {lines}\n", encoding="utf-8")
     tuned.run("test_app.py", "--llm-record=missing").assert_outcomes(passed=1)
 
 

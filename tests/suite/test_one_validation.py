@@ -129,7 +129,7 @@ SAMPLES: dict[str, Any] = {
     "inference_budget": 0.25,
     "optimization_budget": 2,
     "num_samples": 9,
-    "prices": {"m": {"input": 1, "output": 2}},
+    "prices": {"m": {"input": 1, "output": 2}, "alias": {"model": "m"}},
     "max_drop": 0.5,
     "alpha": 0.25,
     "max_cost_rise": 0.5,

@@ -100,7 +100,7 @@ def test_every_key_given() -> None:
         inference_budget=0.004,
         optimization_budget="1.50",
         num_samples=5.0,
-        prices={"m": {"input": 0.1, "output": "0.4", "cached_input": 0}},
+        prices={"m": {"input": 0.1, "output": "0.4", "cached_input": 0}, "alias": {"model": "m"}},
         max_drop=0.02,
         alpha=0.05,
         max_cost_rise=2,
@@ -118,7 +118,8 @@ def test_every_key_given() -> None:
     assert (made.aggregate, made.group_by) == ("median", "answer")
     assert (made.inference_budget, made.optimization_budget) == (Decimal("0.004"), Decimal("1.50"))
     assert (made.num_samples, type(made.num_samples)) == (5, int)
-    assert made.prices == {"m": {"input": Decimal("0.1"), "output": Decimal("0.4"), "cached_input": Decimal(0)}}
+    rates = {"input": Decimal("0.1"), "output": Decimal("0.4"), "cached_input": Decimal(0)}
+    assert made.prices == {"m": rates, "alias": {"model": "m"}}
     assert (made.max_drop, made.alpha, made.max_cost_rise, made.max_unknown) == (0.02, 0.05, 2.0, 2)
     assert made.thresholds == (
         Threshold("success", "min", Decimal("0.5")),
@@ -236,6 +237,8 @@ def test_the_default_name() -> None:
         ({"num_samples": -1}, "num_samples is -1 (no limit), so that optimization_budget must limit the search"),
         ({"prices": 5}, "prices is 5; valid: {model:"),
         ({"prices": {"m": 5}}, "prices.m is 5; valid: {'input'"),
+        ({"prices": {"m": {"model": ""}}}, "prices.m is {'model': ''}; valid: {'input'"),
+        ({"prices": {"m": {"model": "x", "input": 1, "output": 1}}}, "prices.m has 'model'; valid: input, output"),
         ({"prices": {"m": {"input": 1}}}, "prices.m is {'input': 1}; valid"),
         ({"prices": {"m": {"input": 1, "output": "x"}}}, "prices.m.output is 'x'; valid: USD per 1M tokens"),
         ({"prices": {"m": {"input": -1, "output": 1}}}, "prices.m.input is -1; valid"),

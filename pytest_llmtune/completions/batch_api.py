@@ -8,11 +8,11 @@ import json
 import time
 from collections import Counter
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import read_regular, write_text
-from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.response import parse_object, wants_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -97,7 +97,6 @@ class BatchNotes:
         return None
 
 
-_URL: Final = "/v1/chat/completions"
 _ENDED = frozenset({"completed", "expired", "cancelled"})
 _SLOWEST = 60.0
 """Maximum seconds between two polls of a batch."""
@@ -123,8 +122,12 @@ class Batching:
     """Seconds for one request: a batch may take a day."""
 
 
+_Url = Literal["/v1/chat/completions", "/v1/embeddings"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
+    url: _Url
     id: str
     """The same in another process for the same request: hash of its content, and how often it was sent before."""
     text: str
@@ -146,13 +149,14 @@ class Batcher:
     _delivered: list[BatchNote] = field(default_factory=list)
 
     async def post(self, body: Mapping[str, Any]) -> str:
-        """The response to a chat completion, once its batch has ended; raises the openai client's exceptions.
+        """The response to a chat completion or an embedding, once its batch has ended; raises the openai client's exceptions.
 
         A request that failed or expired in the batch returns an error document, like those of routers.
         """
         text = json.dumps(body, sort_keys=True)
         digest = hashlib.sha256(f"{self.origin}\n{text}".encode()).hexdigest()[:40]
-        line = _Line(f"{digest}-{self._sent[digest]}", text, asyncio.get_running_loop().create_future())
+        url: _Url = "/v1/embeddings" if wants_embedding(body) else "/v1/chat/completions"
+        line = _Line(url, f"{digest}-{self._sent[digest]}", text, asyncio.get_running_loop().create_future())
         self._sent[digest] += 1
         self._waiting.append(line)
         if self._gathering is None:
@@ -179,7 +183,7 @@ class Batcher:
             seen = len(self._waiting)
             await asyncio.sleep(self.batching.quiet)
         lines, self._waiting, self._gathering = self._waiting, [], None
-        for part in _parts(lines, self.batching):
+        for part in _parts(sorted(lines, key=lambda line: line.url), self.batching):
             task = asyncio.create_task(self._run(part))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -199,11 +203,12 @@ class Batcher:
     async def _create(self, lines: Sequence[_Line]) -> BatchNote:
         note = self._notes.begin([line.id for line in lines])
         data = "\n".join(
-            f'{{"custom_id": "{line.id}", "method": "POST", "url": "{_URL}", "body": {line.text}}}' for line in lines
+            f'{{"custom_id": "{line.id}", "method": "POST", "url": "{line.url}", "body": {line.text}}}'
+            for line in lines
         )
         file = await self.client.files.create(file=("requests.jsonl", data.encode()), purpose="batch")
         batch = await self.client.batches.create(
-            input_file_id=file.id, endpoint=_URL, completion_window="24h", metadata={"llmtune": note.name}
+            input_file_id=file.id, endpoint=lines[0].url, completion_window="24h", metadata={"llmtune": note.name}
         )
         return self._notes.created(note, batch.id)
 
@@ -262,12 +267,13 @@ def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:
 
 
 def _parts(lines: Sequence[_Line], batching: Batching) -> list[list[_Line]]:
-    """Split requests into batches within the provider's limits."""
+    """Split requests, sorted by URL, into batches of one URL within the provider's limits."""
     parts: list[list[_Line]] = [[]]
     size = 0
     for line in lines:
         length = len(line.text.encode()) + 200
-        if parts[-1] and (len(parts[-1]) == batching.most or size + length > batching.most_bytes):
+        full = len(parts[-1]) == batching.most or size + length > batching.most_bytes
+        if parts[-1] and (full or parts[-1][0].url != line.url):
             parts.append([])
             size = 0
         parts[-1].append(line)

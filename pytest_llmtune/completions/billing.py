@@ -11,10 +11,10 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.completions.sending import send
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.response import answers_in, is_refusal, token_limit, usage_of
+from pytest_llmtune.wire.response import answers_in, is_refusal, token_limit, usage_of, wants_embedding
 from pytest_llmtune.wire.tokens import (
-    ASSUMED_ANSWER,
     annotated,
+    answer_bound,
     completion_of,
     probe_body,
     prompt_bound,
@@ -50,9 +50,12 @@ class Billing:
     _counting: dict[tuple[int, str], asyncio.Future[bool | None]] = field(default_factory=dict)
     """Whether an endpoint counts only one choice, by its position and the model; None: unknown."""
 
-    def price(self, channel: KeyChannel, model: str) -> Price:
+    def price(self, channel: KeyChannel, body: Mapping[str, Any]) -> Price:
         """The price that the endpoint's list gives, else that of its provider, times the share that batches pay."""
-        found = channel.endpoint.prices.get(model) or self.prices.price(model, channel.endpoint.base_url)
+        model, endpoint = str(body["model"]), channel.endpoint
+        found = endpoint.prices.get(model) or self.prices.price(
+            model, endpoint.base_url, input_only=wants_embedding(body)
+        )
         return found if self.share == 1 else found.times(self.share)
 
     def worst(self, channel: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:
@@ -60,12 +63,12 @@ class Billing:
 
         Its prompt counts as the tokens billed for the same prompt before, else as an upper bound.
         """
-        return worst_case(self.price(channel, str(body["model"])), body, n, self._prompts.get(_digest(body)))
+        return worst_case(self.price(channel, body), body, n, self._prompts.get(_digest(body)))
 
     def tokens(self, body: Mapping[str, Any], n: int) -> int:
         """Tokens that a request counts as against a limit per minute."""
         prompt = self._prompts.get(_digest(body)) or prompt_bound(body) // 3
-        return prompt + n * (token_limit(body) or 1024)
+        return prompt + n * (0 if wants_embedding(body) else token_limit(body) or 1024)
 
     async def counted(self, channel: KeyChannel, exchange: Exchange) -> tuple[Exchange, Decimal]:
         """The exchange, annotated with the server's way of counting, and the USD spent to find it out."""
@@ -83,7 +86,7 @@ class Billing:
             self._prompts[_digest(exchange.request)] = usage.prompt_tokens
         if usage.estimated and not is_refusal(exchange) and not (reported and reported.completion_tokens):
             self.account.note(f"{channel.endpoint.label} reports no usable usage; tokens are estimated from the texts")
-        return self.price(channel, str(exchange.request["model"])).cost(usage)
+        return self.price(channel, exchange.request).cost(usage)
 
     @property
     def counting_modes(self) -> dict[tuple[int, str], bool | None]:
@@ -119,7 +122,7 @@ class Billing:
         self.account.sent += 1
         answer = await send(channel, question, self.timeout)
         if not isinstance(answer, Exchange) or is_refusal(answer):
-            return None, self.price(channel, str(body["model"])).worst(prompt_bound(question), 2)
+            return None, self.price(channel, body).worst(prompt_bound(question), 2)
         return verdict(answer.response), self.cost(channel, answer)
 
 
@@ -129,10 +132,10 @@ def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None
     Args:
         prompt: its tokens, if known.
     """
-    most = price.worst(prompt or prompt_bound(body), n * (token_limit(body) or ASSUMED_ANSWER))
+    most = price.worst(prompt or prompt_bound(body), n * answer_bound(body))
     return most if n == 1 else most + price.worst(prompt_bound(probe_body(body)), 2)
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:
-    text = safe_json([body.get(name) for name in ("model", "messages", "tools", "response_format")])
+    text = safe_json([body.get(name) for name in ("model", "messages", "input", "tools", "response_format")])
     return hashlib.blake2b(text.encode(), digest_size=12).digest()

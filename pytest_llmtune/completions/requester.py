@@ -15,7 +15,7 @@ from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPoo
 from pytest_llmtune.completions.sending import base_urls, model_names, send
 from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.types import Exchange, ModelUsage
-from pytest_llmtune.wire.response import answers_in, filtered_in, is_refusal
+from pytest_llmtune.wire.response import answers_in, filtered_in, is_refusal, wants_embedding
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class HttpRequester:
 
     async def _attempt(self, channel: KeyChannel, job: Attempts, n: int, on_exchange: OnExchange) -> Failure | None:
         """Send the request once; None if answers were stored."""
-        body = {**job.request.body, "n": n}
+        body = {**job.request.body, **({} if wants_embedding(job.request.body) else {"n": n})}
         worst = self.billing.worst(channel, body, n)
         async with self.slots.entered(), self.ledger.reserve(worst, job.model) as reservation:
             reservation.settle(_FREE)  # until it is sent

@@ -12,6 +12,7 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.completions.batch_api import Batcher
 from pytest_llmtune.completions.failures import Failure, Kind, backoff
 from pytest_llmtune.errors import EndpointError
+from pytest_llmtune.wire.response import route_of
 
 if TYPE_CHECKING:
     import ssl
@@ -183,12 +184,12 @@ class KeyChannel:
     _batcher: Batcher | None = field(default=None, repr=False)
 
     async def post(self, model: str, body: Mapping[str, Any]) -> str:
-        """The response to a chat completion; raises the openai client's exceptions."""
+        """The response to a chat completion or an embedding; raises the openai client's exceptions."""
         wire = {**body, "model": self.endpoint.own_name(model)}
         if self.batching is not None:
             self._batcher = self._batcher or Batcher(self.client(), self.batching, self.endpoint.base_url)
             return await self._batcher.post(wire)
-        return str(await self.client().post("/chat/completions", cast_to=str, body=wire))
+        return str(await self.client().post(route_of(body), cast_to=str, body=wire))
 
     def client(self) -> openai.AsyncOpenAI:
         """The next client in rotation; enough clients that each has few connections."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, failure_in, failure_of
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.response import embedding_in, parse_object, route_of, wants_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,9 @@ async def send(channel: KeyChannel, body: Mapping[str, Any], seconds: float, hid
         if found.kind is not Kind.FILTERED:
             return found
         refusal = {"error": dict(found.body or {})}
-        found = Exchange("POST", channel.endpoint.url(model), body, refusal, status=400, headers=_HEADERS)
+        found = Exchange(
+            "POST", channel.endpoint.url(model, route_of(body)), body, refusal, status=400, headers=_HEADERS
+        )
     today = datetime.now(UTC).date().isoformat()
     return replace(found, latency=time.perf_counter() - started, recorded=today)
 
@@ -90,9 +92,14 @@ def _read(channel: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -
         return Failure(Kind.BROKEN, f"the answer is not a JSON object: {said!r}", uncertain=True)
     if (failure := failure_in(response, hide)) is not None:
         return failure
-    choices = response.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return Failure(Kind.EMPTY, "the answer has no choices", uncertain=True)
-    if not all(isinstance(choice, dict) and isinstance(choice.get("message"), dict) for choice in choices):
-        return Failure(Kind.BROKEN, "a choice of the answer has no message", uncertain=True)
-    return Exchange("POST", channel.endpoint.url(str(body["model"])), body, response, headers=_HEADERS)
+    if wants_embedding(body):
+        if embedding_in(response) is None:
+            return Failure(Kind.BROKEN, "the answer has no embedding of finite numbers", uncertain=True)
+    else:
+        choices = response.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return Failure(Kind.EMPTY, "the answer has no choices", uncertain=True)
+        if not all(isinstance(choice, dict) and isinstance(choice.get("message"), dict) for choice in choices):
+            return Failure(Kind.BROKEN, "a choice of the answer has no message", uncertain=True)
+    url = channel.endpoint.url(str(body["model"]), route_of(body))
+    return Exchange("POST", url, body, response, headers=_HEADERS)

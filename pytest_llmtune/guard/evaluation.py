@@ -30,7 +30,7 @@ from pytest_llmtune.types import (
     Interval,
     Usage,
 )
-from pytest_llmtune.wire.response import choices_of, fault_of
+from pytest_llmtune.wire.response import choices_of, fault_of, wants_embedding
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.source import Source
@@ -168,7 +168,8 @@ class _Meter:
         if completion.cost is not None:
             self.cost += completion.cost
         else:
-            self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
+            price = self.prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
+            self.cost += price.cost(completion.usage)
         self.paid += completion.paid
         self.usage += completion.usage
         self.latency += completion.latency

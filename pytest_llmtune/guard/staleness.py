@@ -94,9 +94,11 @@ def lock_of(
     )
 
 
-def prices_of(book: PriceBook, models: Iterable[str]) -> dict[str, dict[str, Decimal]]:
-    """Model to USD per 1M tokens, as in the lock file."""
-    return {model: {kind: Decimal(usd) for kind, usd in book.price(model).to_plain().items()} for model in models}
+def prices_of(book: PriceBook, models: Iterable[str], judges: Iterable[str] = ()) -> dict[str, dict[str, Decimal]]:
+    """Model to USD per 1M tokens, as in the lock file; ``judges`` are the grader's models."""
+    found = {model: book.price(model) for model in models}
+    found |= {model: book.price(model, input_only=True) for model in judges if model not in found}
+    return {model: {kind: Decimal(usd) for kind, usd in price.to_plain().items()} for model, price in found.items()}
 
 
 def chosen(suite: Suite, lock: Lock, number: int) -> Lock:

@@ -226,22 +226,24 @@ class PriceBook:
     _served: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
     """What answered at an address in the name of a deployment, by both."""
 
-    def price(self, model: str, address: str | None = None) -> Price:
+    def price(self, model: str, address: str | None = None, *, input_only: bool = False) -> Price:
         """USD per 1M tokens of a model that is billed by tokens.
 
         Args:
             address: of the endpoint; if it is a known provider's, that provider's price.
+            input_only: a price of the input is enough, as embeddings have it; output tokens are then an error.
 
         Raises:
             SuiteError: the price is unknown; the message says how to give one.
         """
         key = f"{model} {address}" if address else model
-        if key not in self._known:
-            price = self._look_up([model], [address, *self.base_urls, None] if address else [*self.base_urls, None], ())
-            if price.listed is not None and not {"input_mtok", "output_mtok"} <= price.listed.__dict__.keys():
-                raise self._unknown(model)  # billed by other units: images, minutes, requests
-            self._known[key] = price
-        return self._known[key]
+        if (price := self._known.get(key)) is None:
+            urls = [address, *self.base_urls, None] if address else [*self.base_urls, None]
+            price = self._known[key] = self._look_up([model], urls, ())
+        needed = {"input_mtok"} if input_only else {"input_mtok", "output_mtok"}
+        if price.listed is not None and not needed <= price.listed.__dict__.keys():
+            raise self._unknown(model)  # billed by other units: images, minutes, requests
+        return price
 
     def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price:
         """The price of one call.
@@ -267,14 +269,19 @@ class PriceBook:
         if len(models) > 1:
             self._served[uri.partition("?")[0], models[-1]] = models[0]
 
-    def check(self, models: Iterable[str]) -> None:
+    def check(self, models: Iterable[str], judges: Iterable[str] = ()) -> None:
         """Check before the first request that every model has a price.
+
+        Args:
+            judges: the grader's models, some of which may give embeddings.
 
         Raises:
             SuiteError: a model has none.
         """
         for model in models:
             self.price(model)
+        for model in judges:
+            self.price(model, input_only=True)
 
     def has_own(self, models: Iterable[str]) -> bool:
         """Whether the user gave a price, not only another model's name, for one of these names."""

@@ -18,7 +18,15 @@ from pytest_llmtune.recording.format import Interaction, MalformedError, repair_
 from pytest_llmtune.recording.storage import load_interactions
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.response import answers_in, choices_of, fault_of, is_refusal, parse_object
+from pytest_llmtune.wire.response import (
+    answers_in,
+    choices_of,
+    embedding_in,
+    fault_of,
+    is_refusal,
+    parse_object,
+    wants_embedding,
+)
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
@@ -35,7 +43,7 @@ _KEY = 32  # bytes
 _MOST_KEYS = 20_000  # kept; each takes some 200 bytes
 _MOST_INTERACTIONS = 1_000_000
 _NOWHERE: array[int] = array("L")
-_ROUTE = "/chat/completions"
+_ROUTES = ("/chat/completions", "/embeddings")
 
 
 @dataclass(slots=True)
@@ -84,7 +92,7 @@ class Recording:
             runs = self._runs.setdefault(interaction.position.row, {})
             runs.setdefault(interaction.position.run, []).append(position)
             return
-        body = parse_object(interaction.body) if interaction.path.endswith(_ROUTE) else None
+        body = parse_object(interaction.body) if interaction.path.endswith(_ROUTES) else None
         if body is not None and not (self._torn and _no_answer(interaction)):
             key = bytes.fromhex(request_key(body))
             self._index.setdefault(key, array("L")).append(position)
@@ -234,8 +242,12 @@ class Recording:
             exchange = self.interactions[position].exchange()
         except MalformedError as error:
             raise self._corrupt(position, str(error)) from None
-        if not is_refusal(exchange) and not isinstance(exchange.response.get("choices"), list):
-            raise self._corrupt(position, "the response has no list of 'choices'")
+        if wants_embedding(exchange.request):
+            missing = "" if embedding_in(exchange.response) else "no embedding of finite numbers"
+        else:
+            missing = "" if isinstance(exchange.response.get("choices"), list) else "no list of 'choices'"
+        if missing and not is_refusal(exchange):
+            raise self._corrupt(position, f"the response has {missing}")
         return exchange
 
     def _corrupt(self, position: int, what: str) -> RecordingError:
@@ -326,5 +338,7 @@ def _no_answer(interaction: Interaction) -> bool:
         exchange = interaction.exchange()
     except MalformedError:
         return True
+    if wants_embedding(exchange.request):
+        return embedding_in(exchange.response) is None
     listed = isinstance(exchange.response.get("choices"), list)
     return not is_refusal(exchange) and (not listed or any(map(fault_of, choices_of(exchange))))

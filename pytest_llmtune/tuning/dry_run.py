@@ -18,7 +18,7 @@ from pytest_llmtune.tuning.final import MOST_JUDGED
 from pytest_llmtune.tuning.proposals import LENGTHS, families_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import tune
-from pytest_llmtune.wire.response import answers_in
+from pytest_llmtune.wire.response import answers_in, wants_embedding
 from pytest_llmtune.wire.tokens import completion_of, prompt_bound
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class _Cached:
 
 def _paid(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:
     """USD of all requests that the answers are from, each billed its prompt."""
-    price = prices.price(str(request.body["model"]))
+    price = prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
     return sum((price.cost(completion_of([one], answers_in(one)).usage) for one in completion.exchanges), Decimal(0))
 
 

@@ -12,7 +12,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
 from pytest_llmtune.tuning.reuse import AnswerReuse
-from pytest_llmtune.wire.response import answers_in
+from pytest_llmtune.wire.response import answers_in, wants_embedding
 from pytest_llmtune.wire.tokens import completion_of, lengths_of
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ class Meter:
         if completion.cost is not None:
             self.cost += completion.cost
         else:
-            self.cost += self.prices.price(str(request.body["model"])).cost(completion.usage)
+            price = self.prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
+            self.cost += price.cost(completion.usage)
         self.paid += self.log.paid(request, completion)
         return completion
 

@@ -448,5 +448,5 @@ def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook)
     baselines = (baseline.model for baseline in suite.baselines)
     own = {name for model in suite.space.models for name in models_of(suite.space.for_model(model))}
     writer = [suite.space.proposing.model] if suite.space.proposing else []
-    prices.check(filter(None, [*suite.space.models, *writer, *sorted(own), *baselines, *judges_of(grader)]))
+    prices.check(filter(None, [*suite.space.models, *writer, *sorted(own), *baselines]), judges_of(grader))
     check_metric(grader, split.tune or split.test, suite.metric, where=suite.where_declared)

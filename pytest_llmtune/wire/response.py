@@ -26,6 +26,7 @@ __all__ = [
     "answers_in",
     "choices_of",
     "documents_of",
+    "embedding_in",
     "facts_of",
     "fault_of",
     "filtered_in",
@@ -34,11 +35,13 @@ __all__ = [
     "is_refusal",
     "parse_object",
     "read_object",
+    "route_of",
     "size_of",
     "text_of",
     "tier_in",
     "token_limit",
     "usage_of",
+    "wants_embedding",
     "was_cut",
     "written_bytes",
     "wrote",
@@ -316,7 +319,35 @@ def answers_in(exchange: Exchange) -> int:
         n = exchange.request.get("n")
         return n if isinstance(n, int) and 0 < n <= _MOST_ANSWERS else 1
     choices = exchange.response.get("choices")
-    return len(choices) if isinstance(choices, list) else 0
+    return len(choices) if isinstance(choices, list) else int(_has_one_vector(exchange.response))
+
+
+def wants_embedding(body: Mapping[str, Any]) -> bool:
+    """Whether a suite's request asks for the embedding of a text, and not for a chat completion."""
+    return "input" in body and "messages" not in body
+
+
+def route_of(body: Mapping[str, Any]) -> str:
+    """The path under the base URL that answers a suite's request."""
+    return "/embeddings" if wants_embedding(body) else "/chat/completions"
+
+
+_LARGEST = 1e30
+"""Limit of one number of an embedding; NaN is not below it either."""
+
+
+def embedding_in(response: Mapping[str, Any]) -> list[float] | None:
+    """The embedding of the request's one text; None if it is missing, not finite numbers only, or all zeros."""
+    vector = response["data"][0].get("embedding") if _has_one_vector(response) else None
+    if not isinstance(vector, list) or not any(vector):
+        return None
+    sound = all(type(each) in (int, float) and -_LARGEST < each < _LARGEST for each in vector)
+    return [float(each) for each in vector] if sound else None
+
+
+def _has_one_vector(response: Mapping[str, Any]) -> bool:
+    listed = response.get("data")
+    return isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], dict) and "choices" not in response
 
 
 def is_refusal(exchange: Exchange) -> bool:

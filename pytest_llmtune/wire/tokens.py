@@ -20,6 +20,7 @@ from pytest_llmtune.wire.response import (
     text_of,
     token_limit,
     usage_of,
+    wants_embedding,
     was_cut,
     written_bytes,
     wrote,
@@ -28,6 +29,7 @@ from pytest_llmtune.wire.response import (
 __all__ = [
     "COUNTED",
     "annotated",
+    "answer_bound",
     "answers_in",
     "completion_of",
     "estimated_prompt",
@@ -216,6 +218,8 @@ def lengths_of(exchanges: Sequence[Exchange]) -> tuple[int, ...]:
 
 def estimated_prompt(body: Mapping[str, Any]) -> int:
     """Estimated prompt tokens of a body, from its bytes; errs on the high side."""
+    if wants_embedding(body):
+        return -(-size_of(body["input"]) // _BYTES_PER_TOKEN)
     messages = body.get("messages")
     parts = messages if isinstance(messages, (list, tuple)) else ()
     return 3 + sum(
@@ -228,6 +232,10 @@ def _read(exchange: Exchange) -> _Reading:
         refused = (Choice("", "content_filter", 0),) * answers_in(exchange)
         return _Reading(refused, (0,) * len(refused), counted=True, prompt=_unknown_prompt(exchange))
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
+    if wants_embedding(exchange.request):  # billed by its input alone; whoever asks for it reads the exchange
+        prompt = usage if usage is not None and usage.prompt_tokens else _unknown_prompt(exchange)
+        vectors = (Choice("", "stop", 0),) * answers_in(exchange)
+        return _Reading(vectors, (0,) * len(vectors), counted=True, prompt=prompt)
     total = None if usage is None else usage.completion_tokens
     if total == 0 and any(map(written_bytes, choices)):
         total = None  # every text has tokens: servers that do not count report zero
@@ -304,6 +312,11 @@ ASSUMED_ANSWER = 16_384
 """Tokens to reserve for an answer that the request does not limit."""
 
 _IMAGE = 4096  # tokens to reserve for an image given by URL
+
+
+def answer_bound(body: Mapping[str, Any]) -> int:
+    """Upper bound of one answer's tokens; an embedding has none."""
+    return 0 if wants_embedding(body) else token_limit(body) or ASSUMED_ANSWER
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:

@@ -486,7 +486,7 @@ class SuiteRun:
 
     def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]:
         """Today's prices of every model that the suite pays for."""
-        return prices_of(self.prices, dict.fromkeys([*self.suite.space.models_of(config), *judges_of(self.grader)]))
+        return prices_of(self.prices, self.suite.space.models_of(config), judges_of(self.grader))
 
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None

@@ -10,6 +10,7 @@ import pytest
 from support.live import Live, request
 from support.llm_server import LLMServer
 
+from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune.completions.batch_api import Batching
 from pytest_llmtune.errors import CompletionError
 
@@ -69,6 +70,18 @@ def test_batches_keep_the_providers_limit(live: Live, server: LLMServer) -> None
     """So many requests a batch and no more."""
     live.run(source(live, server, most=15), *(request(number) for number in range(40)))
     assert sorted(server.batches.sizes) == [10, 15, 15]
+
+
+def test_embeddings_have_batches_of_their_own(live: Live, server: LLMServer) -> None:
+    """A batch has one URL; an embedding is billed by its input alone."""
+    server.embed = lambda _: [0.6, 0.8]
+    batched = source(live, server)
+    embeddings = [build({"model": "m", "input": text}, 1) for text in "ab"]
+    found = live.run(batched, request(1), *embeddings, request(2))
+    assert sorted(server.batches.sizes) == [2, 2]
+    assert [one.exchanges[0].response["data"][0]["embedding"] for one in found[1:3]] == [[0.6, 0.8]] * 2
+    assert [(one.usage.prompt_tokens, one.usage.completion_tokens) for one in found[1:3]] == [(1, 0)] * 2
+    assert (texts([found[0], found[3]]), server.count) == ([["1"], ["2"]], 0)
 
 
 def test_requests_that_failed_in_a_batch_go_again(live: Live, server: LLMServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from support.live import PRICES, Live, request
 from support.llm_server import Fault, LLMServer, prompt_tokens, tokens
 
-from pytest_llmtune.completions.billing import ASSUMED_ANSWER, Billing, prompt_bound, worst_case
+from pytest_llmtune.completions.billing import Billing, worst_case
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.routing import EndpointPool, KeyChannel
 from pytest_llmtune.completions.stats import RequestStats
@@ -20,7 +20,7 @@ from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire.tokens import probe_body
+from pytest_llmtune.wire.tokens import ASSUMED_ANSWER, probe_body, prompt_bound
 from pytest_llmtune.workflow.services import SuiteServices
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_each_endpoint_is_paid_at_its_provider_s_price(tmp_path: Path) -> None:
     paid = []
     for address in ("https://api.groq.com/openai/v1", "https://openrouter.ai/api/v1"):
         pool = EndpointPool.of(endpoints_of(base_url=address, root=tmp_path, environ=environ), 1, 1.0)
-        paid.append(Billing(own, RequestStats(), 1.0).price(pool.channels[0], model))
+        paid.append(Billing(own, RequestStats(), 1.0).price(pool.channels[0], {"model": model}))
         suite: Any = SimpleNamespace(task=None, prices={}, base_url=address)
         services = SuiteServices(suite, Settings(), Redactor(), print, print)
         assert services.prices.price(model) == paid[-1] != own.price(model)
@@ -153,8 +153,11 @@ def test_batches_cost_their_share(channel: KeyChannel) -> None:
     body = asked("x", max_tokens=20)
     whole, half = billing(), billing(share=Decimal("0.5"))
     assert half.worst(channel, body, 3) * 2 == whole.worst(channel, body, 3)
-    assert (half.price(channel, "m").input, half.price(channel, "m").output) == (Decimal("0.5"), 5)
-    assert whole.price(channel, "m") == PRICES.price("m")
+    assert (half.price(channel, {"model": "m"}).input, half.price(channel, {"model": "m"}).output) == (
+        Decimal("0.5"),
+        5,
+    )
+    assert whole.price(channel, {"model": "m"}) == PRICES.price("m")
 
 
 def test_tokens_a_minute_count_a_third_of_the_bytes_and_the_longest_answers(channel: KeyChannel) -> None:

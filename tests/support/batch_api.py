@@ -46,7 +46,8 @@ class Batches:
 
     def create(self, body: Document, answer: Callable[[Document], Document]) -> Document:
         lines = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
-        assert {line["url"] for line in lines} == {body["endpoint"]} == {"/v1/chat/completions"}
+        assert {line["url"] for line in lines} == {body["endpoint"]}
+        assert body["endpoint"] in ("/v1/chat/completions", "/v1/embeddings")
         assert len({line["custom_id"] for line in lines}) == len(lines)
         self.sizes.append(len(lines))
         status = "failed" if self.invalid else "expired" if len(self.sizes) <= self.expire else "completed"

@@ -135,6 +135,7 @@ class LLMServer:
         fault: callable(body) -> Fault | None, asked for each request where the queue is empty.
         gzip: whether answers are compressed for clients that take it.
         cached_tokens: prompt tokens reported as cached.
+        embed: the vector of a request for an embedding; None: there is no such path.
         port: 0 takes a free one.
     """
 
@@ -155,6 +156,7 @@ class LLMServer:
         fault: Callable[[Body], Fault | None] | None = None,
         gzip: bool = False,
         cached_tokens: int = 0,
+        embed: Callable[[Body], Sequence[Any]] | None = None,
         seed: int = 0,
         port: int = 0,
     ) -> None:
@@ -164,6 +166,7 @@ class LLMServer:
         self.faults = deque(faults)
         self.fault_rate, self.fault, self.gzip = dict(fault_rate or {}), fault, gzip
         self.cached_tokens, self.port, self.models_at = cached_tokens, port, models_at
+        self.embed = embed
         self.batches = Batches()
         """The files and batches endpoints."""
         self.requests: list[Body] = []
@@ -298,6 +301,14 @@ class LLMServer:
             reply["timings"] = {"predicted_n": tokens(answers[0].text), "predicted_ms": 3391.027}
         return reply if usage is None else reply | {"usage": usage}
 
+    def embedding(self, body: Body) -> Body:
+        assert self.embed is not None
+        assert "n" not in body, "OpenAI refuses it here"
+        data = [{"object": "embedding", "index": 0, "embedding": list(self.embed(body))}]
+        used = tokens(body["input"])
+        reply = {"object": "list", "model": body["model"], "data": data}
+        return reply if self.usage == "none" else reply | {"usage": {"prompt_tokens": used, "total_tokens": used}}
+
     def usage_of(self, body: Body, answers: Sequence[Answer]) -> Body | None:
         if self.usage == "none":
             return None
@@ -412,6 +423,8 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
             return True
 
         def answered_in_batch(self, body: Body) -> Body:
+            if "input" in body:
+                return server.embedding(body)
             answers = server.choices(body)
             self.billed(body, answers)
             return server.completion(body, answers)
@@ -458,6 +471,9 @@ def _handler(server: LLMServer) -> type[BaseHTTPRequestHandler]:
                 self.chat(body, fault)
             elif path.endswith("/responses"):
                 self.respond(body)
+            elif path.endswith("/embeddings") and server.embed is not None:
+                self.billed(body, [])
+                self.reply(200, server.embedding(body))
             else:
                 self.reply(404, _error(f"no such path: {path}", "not_found"))
 

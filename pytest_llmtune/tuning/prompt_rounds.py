@@ -7,6 +7,7 @@ So every score is measured on rows that no written prompt has seen.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -206,8 +207,20 @@ class PromptRounds:
                 search.later, search.reserved = Decimal(0), 0
                 return await search.resume()
             await search.try_all(Decimal(1))
+            self._vary()
             stopped_by = await search.resume()
         return stopped_by
+
+    def _vary(self) -> None:
+        """Add the best of the written templates to the search with every model and other parameters."""
+        search = self.search
+        best = by_posterior(search.race, search.race.candidates(0.0, min_rows=1))
+        templates = [one.candidate.trial.arm.template for one in best]
+        for template in [one for one in templates if one.fingerprint in self.written][:1]:
+            known = {trial.arm.key for trial in search.race.trials}
+            found = (arm for arm in search.proposals.variants(template) if arm.key not in known)
+            for arm in itertools.islice(found, search.free_trials()):
+                search.race.enter(arm)
 
     async def _round(self, round_: int) -> bool:
         """Have the best templates rewritten from their failures; returns whether a new template was accepted."""

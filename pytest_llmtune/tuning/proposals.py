@@ -326,6 +326,12 @@ class Proposals:
             misses += 1
         return None
 
+    def variants(self, template: Template) -> Iterator[Arm]:
+        """New arms of a template, one for each model, with other parameters."""
+        rng = random.Random(f"{self.seed}/{template.fingerprint}")  # noqa: S311  # repeatable, no secret
+        found = map(self._new, _first_ones(replace(arm_space(self.space), templates=(template,)), rng))
+        return (arm for arm in found if arm is not None)
+
     def tell(self, arm: Arm, score: float | None, spent: float) -> None:
         """Report an arm's result; a score of None marks one that must not win."""
         self._results[arm.key] = score, spent

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.llm_server import LLMServer, prompt_tokens, tokens
 
-from pytest_llmtune import Suite, propose, randint, tune
+from pytest_llmtune import Suite, propose, randint, tune, uniform
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config
@@ -104,6 +104,16 @@ def test_a_written_prompt_wins_and_its_gain_is_of_rows_that_nobody_showed(tmp_pa
         again = search(server, tmp_path)
         assert server.count == before
         assert again.analysis.summary == study.summary
+
+
+def test_the_best_written_prompt_is_tried_with_the_other_models(tmp_path: Path) -> None:
+    """It was written from the failures of one of them, and may suit another better."""
+    with server_of(["<template>Think first. {q}</template>"]) as server:
+        prices = PRICES | {"other": PRICES["worker"]}
+        _, study = search(server, tmp_path, model=["worker", "other"], prices=prices, temperature=uniform(0, 1))
+        tried = [trial.config for trial in study.trials if "Think" in trial.config["prompt"]]
+        assert {config["model"] for config in tried} == {"worker", "other"}
+        assert len({config["temperature"] for config in tried}) > 1
 
 
 def test_prompts_that_do_not_help_are_not_claimed_to(tmp_path: Path) -> None:

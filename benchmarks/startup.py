@@ -3,7 +3,8 @@
     python benchmarks/startup.py              ratios, with and without cached bytecode
     python benchmarks/startup.py --trace      the files that one green guard enters, and how often it goes from one to another
 
-The guard is the suite `till` of the example project, replayed offline. Every figure is CPU seconds of a process, the least
+The guard is the suite `till` of the example project, replayed offline. Bare pytest is given an empty plugin in the same
+way as ours, because pytest reads the metadata of all installed packages for each `-p`. Every figure is CPU seconds of a process, the least
 of several, taken by turns so that other work on the machine falls on all of them. Imports are those that `-X importtime`
 lists, each by the least of its times.
 """
@@ -30,14 +31,15 @@ PLUGIN = ("-p", "pytest_llmtune.plugin")
 WAYS: dict[str, tuple[str, ...]] = {
     "python": ("-c", "pass"),
     "import pytest": ("-c", "import pytest"),
-    "bare pytest": ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nothing.py"),
+    "bare pytest": ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "empty_plugin", "test_nothing.py"),
     "idle": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *PLUGIN, "test_nothing.py"),
     "guard": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *PLUGIN, "shop/tests/test_till.py"),
 }
 
 
 def project(directory: Path) -> None:
-    """An empty test, and the example project beside it."""
+    """An empty test, an empty plugin, and the example project beside them."""
+    (directory / "empty_plugin.py").touch()
     (directory / "test_nothing.py").write_text("def test_nothing():\n    pass\n", encoding="utf-8")
     (directory / "pytest.ini").write_text("[pytest]\npythonpath = shop\n", encoding="utf-8")
     shutil.copytree(HERE / "example_project", directory / "shop")

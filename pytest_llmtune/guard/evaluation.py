@@ -243,6 +243,38 @@ def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
     return bootstrap_mean(values)
 
 
+class _Intervals(Mapping[str, Interval]):
+    """Intervals by metric, each computed when it is asked for: resampling takes longer than grading, and a guard that passes shows one."""
+
+    def __init__(self, columns: Mapping[str, Sequence[float]], costs: Sequence[float], aggregate: Aggregate) -> None:
+        self._columns = {name: values for name, values in columns.items() if name != ROW_RATE}
+        self._costs, self._aggregate = costs, aggregate
+        self._known: dict[str, Interval | None] = {}
+
+    def __getitem__(self, name: str) -> Interval:
+        if name not in self._known:
+            if name == "inference_cost" and self._costs:
+                self._known[name] = bootstrap_mean(self._costs)
+            else:
+                self._known[name] = _interval(self._columns[name], self._aggregate)
+        if (found := self._known[name]) is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        names = dict.fromkeys([*self._columns, *(["inference_cost"] if self._costs else [])])
+        return (name for name in names if self.get(name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the aggregate may be a lambda
+        return dict, (dict(self),)
+
+
 def _figures(result: ExampleResult, grade: ExampleGrade) -> dict[str, float]:
     return {**grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
 
@@ -287,12 +319,7 @@ def evaluation_of(
         metrics={name: _aggregated(name, values.tolist(), aggregate) for name, values in columns.items()}
         | _agreement(columns)
         | _percentiles(columns.get("latency", ())),
-        intervals={
-            name: sure
-            for name, values in columns.items()
-            if name != ROW_RATE and (sure := _interval(values, aggregate))
-        }
-        | ({"inference_cost": bootstrap_mean(costs)} if costs else {}),
+        intervals=_Intervals(columns, costs, aggregate),
         inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,
     )

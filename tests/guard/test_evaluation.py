@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import pytest
 from support.results import result
 
+from pytest_llmtune.guard import evaluation
 from pytest_llmtune.guard.evaluation import evaluation_of
 
 
@@ -23,3 +25,19 @@ def test_percentiles_of_the_latency_are_of_the_nearest_rank(count: int, p50: int
 def test_nothing_known_has_no_percentiles() -> None:
     """No example, no latency."""
     assert evaluation_of({}, []).metrics == {}
+
+
+def test_an_interval_is_computed_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resampling takes longer than the rest of a small guard, which shows the interval of one metric."""
+    sizes: list[int] = []
+    original = evaluation.bootstrap_mean
+    monkeypatch.setattr(evaluation, "bootstrap_mean", lambda values: sizes.append(len(values)) or original(values))
+    results = [dataclasses.replace(result(index % 3), latency=float(index)) for index in range(12)]
+    intervals = evaluation_of({}, results).intervals
+    assert intervals["success_vote"].low < intervals["success_vote"].high
+    assert sizes == []
+    assert intervals["latency"] == intervals["latency"] == original([float(index) for index in range(12)])
+    assert sizes == [12]
+    assert "row_rate" not in intervals
+    assert pickle.loads(pickle.dumps(intervals)) == intervals  # noqa: S301  # our own
+    assert {"success_vote", "latency", "inference_cost"} <= set(intervals)

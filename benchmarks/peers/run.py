@@ -3,7 +3,8 @@
     python benchmarks/peers/run.py ENVIRONMENTS [--only NAME ...]
 
 ENVIRONMENTS is a directory with a virtual environment `v-NAME` for each tool (`python -m venv v-inspect-ai`, then `pip install
-inspect-ai pytest openai`), and `promptfoo/` with `npm install promptfoo`. A tool that is not there is left out. The model is a loopback
+inspect-ai pytest openai`; `langsmith[vcr]` and `evaltrack[pydantic-evals]` for these two), and `promptfoo/` with `npm install
+promptfoo`. A tool that is not there is left out. LangSmith, Phoenix and Braintrust run without their services. The model is a loopback
 server that is right in nine rows of ten. Each job runs once with the server, and once more without it:
 
 * lines: of test and configuration, blank lines and comments left out;
@@ -39,6 +40,10 @@ JOBS = {
     "promptfoo": ([["{promptfoo}", "eval", "--no-progress-bar", "--no-table"]],) * 2 + ("yes: per row",),
     "deepeval": ([PYTEST], [PYTEST], "no"),
     "pydantic-evals": ([PYTEST], [PYTEST], "no"),
+    "evaltrack": ([PYTEST], [PYTEST], "no"),
+    "langsmith": ([PYTEST], [PYTEST], "no"),
+    "arize-phoenix": ([PYTEST], [PYTEST], "no"),
+    "braintrust": ([PYTEST], [PYTEST], "no"),
     "pytest-evals": ([[*PYTEST, "--run-eval"], [*PYTEST, "--run-eval-analysis"]],) * 2 + ("no",),
 }
 OUTPUT = {
@@ -50,6 +55,7 @@ OUTPUT = {
     ".pytest_cache",
     ".promptfoo",
     ".telemetry-opt-out",
+    ".evaltrack",
 }
 
 
@@ -114,6 +120,8 @@ def measure(name: str, environments: Path) -> str:
                 "PYTHONDONTWRITEBYTECODE": "",
                 "INSPECT_CACHE_DIR": str(work / "cache"),
                 "DEEPEVAL_TELEMETRY_OPT_OUT": "YES",
+                "LANGSMITH_TEST_TRACKING": "false",
+                "PHOENIX_TEST_TRACKING": "false",
                 "PROMPTFOO_DISABLE_TELEMETRY": "1",
                 "PROMPTFOO_DISABLE_UPDATE": "1",
                 "PROMPTFOO_CACHE_PATH": str(work / "cache"),

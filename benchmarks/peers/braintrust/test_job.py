@@ -13,7 +13,7 @@ def ask(question):
     return reply.choices[0].message.content
 
 
-def right(input, output, expected):
+def right(output, expected):
     return float(output == expected)
 
 

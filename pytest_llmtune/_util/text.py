@@ -31,6 +31,7 @@ __all__ = [
     "listed",
     "number",
     "one_line",
+    "parse_dollars",
     "parse_number",
     "per_thousand",
     "quoted",
@@ -233,6 +234,12 @@ def parse_number(raw: Any) -> Decimal | None:
     except (InvalidOperation, ValueError):
         return None
     return value if value.is_finite() and value.adjusted() < 400 and value.as_tuple().exponent > -1000 else None  # type: ignore[operator]
+
+
+def parse_dollars(raw: Any) -> Decimal | None:
+    """An amount of USD from 0, exactly as written, or None."""
+    value = parse_number(raw)
+    return None if value is None or value < 0 else value
 
 
 _UNSCOPED = lazy_regex(

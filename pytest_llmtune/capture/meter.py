@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.text import parse_number
+from pytest_llmtune._util.text import dollars, parse_dollars
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
 from pytest_llmtune.money.ledger import NotNowError
 from pytest_llmtune.types import TestCalls, Usage
@@ -59,14 +59,9 @@ class Limits:
         """
         if max_calls is not None and (isinstance(max_calls, bool) or not isinstance(max_calls, int) or max_calls < 0):
             raise SuiteError(f"llm_replay: max_calls is {max_calls!r}; valid: a whole number of calls from 0")
-        return cls(None if max_cost is None else _dollars(max_cost), max_calls)
-
-
-def _dollars(value: Any) -> Decimal:
-    amount = parse_number(value)
-    if amount is None or amount < 0:
-        raise SuiteError(f"llm_replay: max_cost is {value!r}; valid: an amount of USD from 0")
-    return amount
+        if max_cost is not None and parse_dollars(max_cost) is None:
+            raise SuiteError(f"llm_replay: max_cost is {max_cost!r}; valid: an amount of USD from 0")
+        return cls(parse_dollars(max_cost), max_calls)
 
 
 @dataclass(slots=True, eq=False)
@@ -155,7 +150,7 @@ class Meter:
             asked = model_asked(hold.asked.uri, hold.asked.body)
             told = f" ({asked}{self._dishonest(asked)})" if asked in self.growth else ""
             raise (NotNowError if wait else BudgetExhaustedError)(
-                f"call {number} may cost up to ${worst:.6f}{told}, and ${max(left, _ZERO):.6f} of "
+                f"call {number} may cost up to {dollars(worst, 6)}{told}, and {dollars(max(left, _ZERO), 6)} of "
                 f"max_cost={limit} is left{counted}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
             )
         hold.sent, hold.amount = True, worst

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune.cluster.requester import Gathering
+from pytest_llmtune._util.aio import Gathering, evenly
 from pytest_llmtune.grading.base import Grader, Vote
 from pytest_llmtune.grading.judge import Judge
 
@@ -55,7 +55,7 @@ class RemoteGrading:
         """Call a grader's method remotely; raises what it raises."""
         loop = asyncio.get_running_loop()
         if self._gathering is None or self._loop is not loop:  # each run of a suite has its own loop
-            self._gathering, self._loop = Gathering(self._run, self.engine.width, _MOST), loop
+            self._gathering, self._loop = Gathering(self._run, evenly(_MOST), self.engine.width), loop
         call = _Call(method, responses, row, loop.create_future())
         self._gathering.add(call)
         return await call.found

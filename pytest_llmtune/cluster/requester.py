@@ -7,9 +7,10 @@ import itertools
 import time
 from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.aio import Gathering, evenly
 from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept
 from pytest_llmtune.cluster.job_spec import Item, JobSpec
 from pytest_llmtune.completions.routing import ServerFacts
@@ -18,7 +19,7 @@ from pytest_llmtune.money.ledger import Reservation
 from pytest_llmtune.wire.response import answers_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_llmtune.cluster.budget_actor import News
     from pytest_llmtune.cluster.connection import Connection
@@ -26,63 +27,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["ClusterRequester", "Gathering"]
-
-
-T = TypeVar("T")
-_QUIET = 0.005
-"""Seconds without a new call after which a batch is sent."""
-
-
-@dataclass(slots=True, eq=False)
-class Gathering(Generic[T]):
-    """Collects calls into batches."""
-
-    run: Callable[[list[T]], Awaitable[None]]
-    """Runs one batch to completion; must not raise."""
-    width: int
-    """Concurrent batches."""
-    most: int
-    """Maximum calls per batch."""
-    _waiting: list[T] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _gathering: asyncio.Task[None] | None = None
-
-    def add(self, call: T) -> None:
-        self._waiting.append(call)
-        if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().create_task(self._gather())
-
-    async def aclose(self) -> None:
-        """Stop sending, and cancel running batches."""
-        tasks = [*self._tasks, *([self._gathering] if self._gathering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _gather(self) -> None:
-        seen = 0
-        while seen < len(self._waiting):
-            seen = len(self._waiting)
-            await asyncio.sleep(_QUIET)
-        self._gathering = None
-        self._fill()
-
-    def _fill(self) -> None:
-        """Start batches of equal size on all free slots, so that none is left with a long one at the end."""
-        while self._waiting and (free := self.width - len(self._tasks)) > 0:
-            size = min(self.most, -(-len(self._waiting) // free))
-            batch, self._waiting = self._waiting[:size], self._waiting[size:]
-            task = asyncio.get_running_loop().create_task(self._one(batch))
-            self._tasks.add(task)
-
-    async def _one(self, batch: list[T]) -> None:
-        try:
-            await self.run(batch)
-        finally:
-            if (task := asyncio.current_task()) is not None:
-                self._tasks.discard(task)
-            self._fill()
+__all__ = ["ClusterRequester"]
 
 
 _EACH = 8
@@ -165,7 +110,7 @@ class ClusterRequester:
         self._end = None if source.deadline is None else time.monotonic() + source.deadline
         self._budget = self.engine.budget(source.ledger)
         most = _EACH * max(1, source.concurrency // width)
-        self._gathering = Gathering(self._run, min(width, source.concurrency), most)
+        self._gathering = Gathering(self._run, evenly(most), min(width, source.concurrency))
         self._hearing = asyncio.get_running_loop().create_task(self._hear())
 
     async def _run(self, waiting: list[_Waiting]) -> None:

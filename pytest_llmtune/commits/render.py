@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
-from pytest_llmtune._util.text import clean, lifeless, number, one_line
+from pytest_llmtune._util.text import clean, dollars, lifeless, number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def _score(figure: Measured | None) -> str:
 
 
 def _dollars(amount: Decimal | None) -> str:
-    return "-" if amount is None else f"${amount:.4g}" if amount < 1 else f"${amount:,.2f}"
+    return "-" if amount is None else dollars(amount)
 
 
 def _flips(change: SuiteChange) -> str:

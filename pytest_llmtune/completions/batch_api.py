@@ -8,9 +8,12 @@ import json
 import time
 from collections import Counter
 from decimal import Decimal
+from functools import partial
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.aio import Gathering
 from pytest_llmtune._util.files import read_regular, write_text
 from pytest_llmtune.wire.response import parse_object, wants_embedding
 
@@ -143,10 +146,9 @@ class Batcher:
     origin: str
     """The endpoint's URL."""
     _sent: Counter[str] = field(default_factory=Counter)
-    _waiting: list[_Line] = field(default_factory=list)
-    _gathering: asyncio.Task[None] | None = None
-    _running: set[asyncio.Task[None]] = field(default_factory=set)
     _delivered: list[BatchNote] = field(default_factory=list)
+    _gatherings: dict[_Url, Gathering[_Line]] = field(default_factory=dict)
+    """By URL: a batch is for one."""
 
     async def post(self, body: Mapping[str, Any]) -> str:
         """The response to a chat completion or an embedding, once its batch has ended; raises the openai client's exceptions.
@@ -158,35 +160,21 @@ class Batcher:
         url: _Url = "/v1/embeddings" if wants_embedding(body) else "/v1/chat/completions"
         line = _Line(url, f"{digest}-{self._sent[digest]}", text, asyncio.get_running_loop().create_future())
         self._sent[digest] += 1
-        self._waiting.append(line)
-        if self._gathering is None:
-            self._gathering = asyncio.create_task(self._gather())
+        if url not in self._gatherings:
+            size, batching = partial(_fitting, self.batching), self.batching
+            self._gatherings[url] = Gathering(self._run, size, quiet=batching.quiet, enough=batching.most)
+        self._gatherings[url].add(line)
         return await line.answer
 
     async def aclose(self) -> None:
         """Forget delivered batches; a running batch continues at the provider, and the next run collects it."""
-        tasks = [*self._running, *([self._gathering] if self._gathering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(gathering.aclose() for gathering in self._gatherings.values()))
         for note in self._delivered:
             self._notes.forget(note)
 
     @property
     def _notes(self) -> BatchNotes:
         return BatchNotes(self.batching.directory)
-
-    async def _gather(self) -> None:
-        """Wait for a pause in requests, then submit them."""
-        seen = 0
-        while seen < len(self._waiting) < self.batching.most:
-            seen = len(self._waiting)
-            await asyncio.sleep(self.batching.quiet)
-        lines, self._waiting, self._gathering = self._waiting, [], None
-        for part in _parts(sorted(lines, key=lambda line: line.url), self.batching):
-            task = asyncio.create_task(self._run(part))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
 
     async def _run(self, lines: Sequence[_Line]) -> None:
         try:
@@ -266,16 +254,7 @@ def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:
     return json.dumps({"error": {"message": said, "code": 503 if passing else 400}})
 
 
-def _parts(lines: Sequence[_Line], batching: Batching) -> list[list[_Line]]:
-    """Split requests, sorted by URL, into batches of one URL within the provider's limits."""
-    parts: list[list[_Line]] = [[]]
-    size = 0
-    for line in lines:
-        length = len(line.text.encode()) + 200
-        full = len(parts[-1]) == batching.most or size + length > batching.most_bytes
-        if parts[-1] and (full or parts[-1][0].url != line.url):
-            parts.append([])
-            size = 0
-        parts[-1].append(line)
-        size += length
-    return parts
+def _fitting(batching: Batching, lines: Sequence[_Line], _: int) -> int:
+    """The number of requests, at least one, that fit into one batch within the provider's limits."""
+    sizes = accumulate(len(line.text.encode()) + 200 for line in lines[: batching.most])
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= batching.most_bytes, sizes)))

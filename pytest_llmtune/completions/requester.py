@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.text import dollars
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, ServerFacts
@@ -341,8 +342,8 @@ class HttpRequester:
         cost = self.billing.cost(channel, found)
         if reservation.billed(cost):
             self.account.note(
-                f"{channel.endpoint.label} bills more for {reservation.model} than its requests allow (${cost:.6f} instead of at "
-                f"most ${reservation.requested:.6f}): later requests reserve accordingly"
+                f"{channel.endpoint.label} bills more for {reservation.model} than its requests allow ({dollars(cost, 6)} instead of at "
+                f"most {dollars(reservation.requested, 6)}): later requests reserve accordingly"
             )
 
     async def _received(

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.text import dollars
 from pytest_llmtune.types import ModelUsage
 
 if TYPE_CHECKING:
@@ -128,5 +129,5 @@ class RequestStats:
         if self.waited >= 1:
             lines.append(f"waited {self.waited:.0f} s in total before retries")
         if self.uncertain:
-            lines.append(f"interrupted requests may have cost up to ${self.uncertain:.6f}")
+            lines.append(f"interrupted requests may have cost up to {dollars(self.uncertain)}")
         return (*lines, *self.notes)

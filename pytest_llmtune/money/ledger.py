@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Ledger:
             outermost = self.chain()[-1]
             raise NotNowError(
                 f"{outermost.name}: what is left of ${outermost.limit} is reserved for requests in flight, and the "
-                f"next one may cost up to ${self._grown(amount, model):.6f}; give a larger budget, or a smaller "
+                f"next one may cost up to {dollars(self._grown(amount, model), 6)}; give a larger budget, or a smaller "
                 "max_tokens or n"
             )
         return reservation
@@ -215,10 +216,10 @@ class Ledger:
             if spent + amount > ledger.limit:
                 factor = self.chain()[-1].growth.get(model)
                 dishonest = f" ({model} has billed {factor:.1f} times what its requests allow)" if factor else ""
-                over = f", ${spent - ledger.limit:.6f} more than allowed," if spent > ledger.limit else ""
+                over = f", {dollars(spent - ledger.limit, 6)} more than allowed," if spent > ledger.limit else ","
                 raise BudgetExhaustedError(
-                    f"{ledger.name}: ${spent:.6f} of ${ledger.limit} is spent{over}{',' if not over else ''} and the next request may cost up "
-                    f"to ${amount:.6f}{dishonest}; give a larger budget, or a smaller max_tokens or n"
+                    f"{ledger.name}: {dollars(spent, 6)} of ${ledger.limit} is spent{over} and the next request may cost up to "
+                    f"{dollars(amount, 6)}{dishonest}; give a larger budget, or a smaller max_tokens or n"
                 )
 
     def chain(self) -> list[Ledger]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_number, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_dollars, parse_number, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -198,15 +198,14 @@ def parse_price(model: str, raw: Any, where: str = "prices") -> Price:
             f"{where}: the price of {model!r} has {got}; valid: "
             '{"input": USD per 1M tokens, "output": USD per 1M tokens}, and "cached_input" and "cache_write" if it has them'
         )
-    rates = {name: _dollars(model, name, raw[name], where) for name in RATES if name in raw}
+    rates: dict[str, Decimal] = {}
+    for name in filter(raw.__contains__, RATES):
+        if (value := parse_dollars(raw[name])) is None:
+            raise SuiteError(
+                f"{where}: the {name} price of {model!r} is {shown(raw[name])}; valid: USD per 1M tokens, from 0"
+            )
+        rates[name] = value
     return Price(rates["input"], rates["output"], rates.get("cached_input"), cache_write=rates.get("cache_write"))
-
-
-def _dollars(model: str, name: str, raw: Any, where: str) -> Decimal:
-    value = parse_number(raw)
-    if value is None or value < 0:
-        raise SuiteError(f"{where}: the {name} price of {model!r} is {shown(raw)}; valid: USD per 1M tokens, from 0")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

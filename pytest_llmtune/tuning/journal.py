@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_append, open_regular, write_text
-from pytest_llmtune._util.text import dollars, parse_number
+from pytest_llmtune._util.text import dollars, parse_dollars
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -128,10 +128,9 @@ def _read(path: Path, study: str) -> StudyLog | None:
             log.torn = not line.endswith(b"\n")
             match _entry(line):
                 case {"key": str(key), "place": int(index), "paid": str(usd)}:
-                    log.uncounted[key, index] = _dollars(
-                        usd
-                    )  # the last line for an index is that of the stored exchange
-                    log.spent_earlier += _dollars(usd)
+                    paid = parse_dollars(usd) or Decimal(0)
+                    log.uncounted[key, index] = paid  # the last line for an index is that of the stored exchange
+                    log.spent_earlier += paid
                 case {"finished": _}:
                     log.ended = True
     return log
@@ -148,7 +147,3 @@ def _entry(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _dollars(text: str) -> Decimal:
-    return max(parse_number(text) or Decimal(0), Decimal(0))

@@ -94,10 +94,10 @@ def no_winner(search: Search) -> str:
         own = search.bound == "optimization_budget"
         what = f"what is left of {search.bound}"
         if own and suite.optimization_budget is not None:
-            what = f"the optimization budget of {suite.optimization_budget:f} USD"
+            what = f"the optimization budget of {dollars(suite.optimization_budget)}"
         arms = (trial.arm for trial in race.trials)
         least = min((race.pool.worst(arm, race.order[0], arm.family.counts[0]) for arm in arms), default=Decimal(0))
-        once = f"one request at its worst, {least:.6f} USD" if least else "the first call of a run at its worst"
+        once = f"one request at its worst, {dollars(least)}" if least else "the first call of a run at its worst"
         return (
             f"{suite.name}: {what} does not pay for {once}; raise it: "
             f"{search.bound}=..., or allow shorter answers: max_tokens=..."

@@ -38,7 +38,7 @@ def test_what_one_spends_the_other_has_no_more(pair: tuple[Ledger, Ledger]) -> N
     spent.settle(Decimal("0.7"))
     first.close(spent)
     second.close(second.reserve_now(Decimal("0.2")))
-    with pytest.raises(BudgetExhaustedError, match=r"\$0.900000 of \$1 is spent"):
+    with pytest.raises(BudgetExhaustedError, match=r"\$0.90 of \$1 is spent"):
         first.check(Decimal("0.2"))
 
 
@@ -121,7 +121,7 @@ def test_what_a_dead_worker_had_in_flight_counts_as_spent(pair: tuple[Ledger, Le
     first.reserve_now(Decimal("0.8"))
     assert first.shared is not None
     SharedSpend(first.shared.path, "controller").bury("gw0")
-    with pytest.raises(BudgetExhaustedError, match=r"\$0.800000 of \$1 is spent"):
+    with pytest.raises(BudgetExhaustedError, match=r"\$0.80 of \$1 is spent"):
         second.reserve_now(Decimal("0.5"))
 
 

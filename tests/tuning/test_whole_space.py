@@ -209,7 +209,7 @@ def test_every_score_is_tuned_in_both_directions(
         ({"model": ["strong", "unpriced"]}, r"price of model 'unpriced' is unknown"),
         (
             {"optimization_budget": 0.0000001},
-            r"budget of 0\.0000001 USD does not pay for one request at its worst, 0\.000\d+ USD; raise it: "
+            r"budget of \$0\.0000001 does not pay for one request at its worst, \$0\.000\d+; raise it: "
             r"optimization_budget=.*max_tokens=",
         ),
     ],

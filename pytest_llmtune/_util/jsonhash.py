@@ -1,11 +1,11 @@
-"""Canonical JSON and the key of a completion request."""
+"""Canonical JSON, hashes of JSON and text, and the key of a completion request."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.lazy import lazy_regex
@@ -15,7 +15,7 @@ from pytest_llmtune.types import CompletionRequest
 if TYPE_CHECKING:
     import re
 
-__all__ = ["build", "canonical_json", "request_key", "safe_json", "without_n"]
+__all__ = ["build", "canonical_json", "digest", "request_key", "safe_json", "text_digest", "without_n"]
 
 
 # Valid raw in JSON, but they break lines or mislead the reader of a diff (line separators, C1 and bidirectional
@@ -88,6 +88,22 @@ def _name(key: Any, where: str) -> str:
     )
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 (hex) of a text, which may hold lone surrogates."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def digest(value: Any, *, spaced: bool = False, default: Callable[[Any], Any] | None = None) -> str:
+    """SHA-256 (hex) of data, independent of the order of keys.
+
+    Args:
+        spaced: with spaces after separators, as in the fingerprints of lock files.
+        default: what turns other objects into JSON data; None: they raise a TypeError.
+    """
+    separators = None if spaced else (",", ":")
+    return text_digest(json.dumps(value, ensure_ascii=False, sort_keys=True, separators=separators, default=default))
+
+
 def without_n(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body without ``n``: requests that differ only in ``n`` share their recording."""
     return {name: value for name, value in body.items() if name != "n"}
@@ -99,7 +115,7 @@ def request_key(body: Mapping[str, Any]) -> str:
     Raises:
         SuiteError: the body is not representable in JSON.
     """
-    return hashlib.sha256(canonical_json(without_n(body)).encode()).hexdigest()
+    return text_digest(canonical_json(without_n(body)))
 
 
 def build(body: Mapping[str, Any], n: int) -> CompletionRequest:

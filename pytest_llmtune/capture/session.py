@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import threading
 import time
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import exclusive
-from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune._util.jsonhash import safe_json, text_digest
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
 from pytest_llmtune.capture.matching import Asked, Key, Matching
@@ -683,4 +682,4 @@ def _safe(said: str) -> str:
     if name == said and name == name.lower() and len(name.encode()) <= _LONGEST:
         return name
     cut = name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
-    return f"{cut}-{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{cut}-{text_digest(said)[:8]}"

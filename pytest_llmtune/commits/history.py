@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune.commits.compare import prompt_of
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock
@@ -102,6 +102,6 @@ def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, gone: boo
         str(lock.config.get("model", "")),
         score,
         None if cost is None else Decimal(repr(cost.value)) * 1000,
-        hashlib.sha256(prompt_of(lock.config).encode("utf-8", "surrogatepass")).hexdigest()[:8],
+        text_digest(prompt_of(lock.config))[:8],
         lock.study.spent if lock.study else None,
     )

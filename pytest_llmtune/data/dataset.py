@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import sys
 import unicodedata
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
+from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune._util.weight import weight_of
 from pytest_llmtune.data import huggingface as hub
@@ -98,15 +97,9 @@ def _clean(value: Any, where: str, column: str) -> Any:
     )
 
 
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of data, independent of the order of keys."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def content_id(row: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 of the row."""
-    return digest(row)[:16]
+    return digest(row, default=str)[:16]
 
 
 def with_ids(numbered: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Example, ...]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune._util.text import did_you_mean, listed, shown
-from pytest_llmtune.data.dataset import digest
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def split(
 
 def _identities(examples: Iterable[Example], prompt_columns: Sequence[str]) -> Identity:
     def identity(example: Example) -> str:
-        return digest({name: example.row.get(name) for name in prompt_columns} if prompt_columns else example.row)
+        return digest(
+            {name: example.row.get(name) for name in prompt_columns} if prompt_columns else example.row, default=str
+        )
 
     return {example.id: identity(example) for example in examples}
 

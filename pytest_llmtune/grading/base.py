@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util import jsonhash
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
@@ -338,8 +338,7 @@ def reference_value(row: Row, column: str | None) -> Any:
 
 def digest(value: Any) -> str:
     """SHA-256 hex of a value's plain form; callables are hashed by qualified name and source."""
-    text = json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return jsonhash.digest(_plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
-from pytest_llmtune.data.dataset import digest
+from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS, reference_columns
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class RowColumns:
 
     def key(self, row: Row) -> str:
         """16 hex digits of a hash: equal for rows with the same question, whatever their reference."""
-        return digest({name: row.get(name) for name in self.asked})[:16]
+        return digest({name: row.get(name) for name in self.asked}, default=str)[:16]
 
     def question(self, row: Row) -> str:
         """The beginning of a row's question, on one line."""

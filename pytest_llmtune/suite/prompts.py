@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.functions import load_function, qualified_name, source_of
+from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.domains import Choice
@@ -226,8 +226,7 @@ class Template:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the template; functions are hashed by name and source."""
         sources = [source_of(leaf) for leaf in _leaves(self.source) if not isinstance(leaf, str)]
-        text = json.dumps([self.kind, self.to_lock(), sources], ensure_ascii=False, sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return digest([self.kind, self.to_lock(), sources], spaced=True)
 
 
 def _only_field(text: str) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.jsonhash import canonical_json
+from pytest_llmtune._util.jsonhash import canonical_json, text_digest
 from pytest_llmtune.types import CompletionRequest
 
 if TYPE_CHECKING:
@@ -55,5 +54,5 @@ def task_request(params: Mapping[str, Any], n: int, template: TaskTemplate, exam
     """
     own = {"prompt": template.fingerprint, "task": template.task.name if template.task else "", "row": example.id}
     body = {**{name: value for name, value in params.items() if name != "n"}, "llmtune": own}
-    key = hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    key = text_digest(canonical_json(body))
     return TaskRequest(body=body, n=n, key=key, example=example, params=params, template=template)

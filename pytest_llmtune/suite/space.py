@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.functions import qualified_name
-from pytest_llmtune._util.jsonhash import build
+from pytest_llmtune._util.jsonhash import build, digest
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.cascade import CascadeSteps, read_accept
@@ -162,8 +160,7 @@ class Config:
         if self.following is not None and self.accept is not None:
             rules = {name: rule for name, rule in _rules(self.accept).items() if name in ("schema", "function")}
             parts += [[self.accept.margin, self.accept.regex, *([rules] if rules else [])], self.following.key]
-        text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return digest(parts, spaced=True)
 
     @property
     def label(self) -> str:
@@ -416,9 +413,7 @@ class Space:
             plain["propose"] = self.proposing.to_plain()
         if self.shots != (0,):
             plain["shots"] = self.shots
-        return hashlib.sha256(
-            json.dumps(plain, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
-        ).hexdigest()
+        return digest(plain, spaced=True)
 
 
 def _plain(domains: Mapping[str, Domain]) -> dict[str, Any]:

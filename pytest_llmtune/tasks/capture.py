@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import sys
 import threading
@@ -15,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune._util.jsonhash import safe_json, text_digest
 from pytest_llmtune.capture.matching import Matching
 from pytest_llmtune.capture.session import Call, CallRefusedError
 from pytest_llmtune.capture.traffic import Traffic
@@ -454,7 +453,7 @@ class RunCapture:
     def _name(self, key: Key) -> str:
         """Name in the store: the same for the same call of the same run, whatever calls precede it."""
         parts = "\0".join([self.row, str(self.run), str(self._made[key]), *map(str, key)])
-        return f"task/{hashlib.sha256(parts.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        return f"task/{text_digest(parts)}"
 
     def _explain(self, asked: Asked) -> str:
         """Which call has no recording, and how it differs from the recorded one."""

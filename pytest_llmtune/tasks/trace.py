@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from pytest_llmtune._dataclass import replace
+from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.types import ModelCall
 from pytest_llmtune.wire.trace import read_call, tool_results
@@ -95,4 +95,4 @@ def _digest(call: Interaction, text: str, tools: Sequence[ToolCall]) -> str:
     """8 hex digits of a hash of request and response."""
     said = _write([text, [(tool.name, tool.arguments) for tool in tools]])
     whole = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{said}"
-    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return text_digest(whole)[:8]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -13,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune.suite import Config
 from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, QUniform, Range
 from pytest_llmtune.suite.prompts import TaskTemplate
@@ -225,8 +225,7 @@ class Arm:
     @cached_property
     def key(self) -> str:
         """16 hex digits: equal for arms with the same distribution of samples."""
-        text = json.dumps([self.params, self.template.fingerprint], ensure_ascii=False, sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return digest([self.params, self.template.fingerprint], spaced=True)[:16]
 
     @property
     def model(self) -> str:

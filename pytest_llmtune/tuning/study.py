@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import random
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.functions import qualified_name
+from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune._util.text import counted, dollars, number, per_thousand
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.grading import check_metric, judges_of
@@ -436,7 +435,7 @@ def study_digest(suite: Suite, split: Split, grader: Grader) -> str:
     figures = (suite.metric, suite.mode, suite.seed, suite.num_samples)
     budgets = (str(suite.inference_budget), str(suite.optimization_budget))
     parts = [suite.name, suite.space.fingerprint, rows, grader.fingerprint, figures, budgets]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest(parts)
 
 
 def check_payable(suite: Suite, split: Split, grader: Grader, prices: PriceBook) -> None:

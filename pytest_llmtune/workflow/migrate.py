@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune._util.stats import drop_bounds, rows_needed
 from pytest_llmtune._util.text import apart, counted, did_you_mean, dollars, listed, number, quoted
 from pytest_llmtune.completions.failures import refused_parameter
@@ -221,7 +221,7 @@ class MigrateMode:
             await live.aclose()
         suite = _restricted(self.suite, *self._named(target), changes)
         kept: list[Gathered] = []
-        digest = hashlib.sha256(target.encode("utf-8", "replace")).hexdigest()[:8]
+        digest = text_digest(target)[:8]
         log = self.services.settings.root / ".llmtune" / "studies" / f"{suite.name}.{digest}.jsonl"
         mode = replace(self.search(suite, log), ledger=ledger)
         study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: kept.append(gathered))

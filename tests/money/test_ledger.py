@@ -205,7 +205,7 @@ def test_an_amount_is_reserved_at_once_or_not_at_all() -> None:
     """Synchronous clients cannot wait: what does not fit now is refused, with what is in the way."""
     ledger = Ledger(ONE, name="--llm-max-spend")
     held = ledger.reserve_now(Decimal("0.8"))
-    with pytest.raises(BudgetExhaustedError, match=r"--llm-max-spend: what is left of \$1 is reserved .* \$0.500000"):
+    with pytest.raises(BudgetExhaustedError, match=r"--llm-max-spend: what is left of \$1 is reserved .* \$0.50"):
         ledger.reserve_now(Decimal("0.5"))
     held.settle(Decimal("0.1"))
     ledger.close(held)
@@ -417,6 +417,6 @@ def test_requests_without_a_model_are_like_each_other() -> None:
     first.billed(Decimal(4))
     ledger.close(first)
     ledger.check(Decimal("1.5"))
-    with pytest.raises(BudgetExhaustedError, match=r"up to \$8\.000000"):
+    with pytest.raises(BudgetExhaustedError, match=r"up to \$8\.00"):
         ledger.check(Decimal(2))
     assert ledger.reserve_now(ONE).amount == 4

@@ -287,9 +287,9 @@ def _votes(grader: Any, texts: Sequence[str], row: Mapping[str, Any]) -> list[in
     if grader is None:
         return sorted(Counter(text.strip() for text in texts if text.strip()).values(), reverse=True)
     reader = resolve(grader, where="accept of a cascade's step")
-    if judges_of(reader) or not getattr(reader, "per_response", False):
+    if judges_of(reader) or not reader.per_response:
         raise SuiteError(f"accept of a cascade's step: the grader {reader.name} does not read answers one by one")
-    column = getattr(reader, "reference_column", None) or "answer"
+    column = reader.reference_column or "answer"
     for stand_in in (None, *texts, "0", "A"):  # reading needs no reference, but graders require one
         try:
             found = reader.grade(texts, row if stand_in is None else {**row, column: stand_in})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import pickle
 from contextlib import asynccontextmanager
@@ -136,9 +135,7 @@ async def _grade_batch(grader: Grader, calls: Sequence[tuple[str, Sequence[str],
 
     async def one(method: str, responses: Sequence[str], row: Row) -> Any:
         async with slots:
-            there = getattr(grader, f"a{method}", None)
-            found = getattr(grader, method)(responses, row) if there is None else there(responses, row, None)
-            return await found if inspect.isawaitable(found) else found
+            return await getattr(grader, f"a{method}")(responses, row, None)
 
     return await asyncio.gather(*(one(*call) for call in calls), return_exceptions=True)
 

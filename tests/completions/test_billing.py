@@ -252,11 +252,11 @@ def test_what_was_found_out_of_a_server_is_told_and_taken_over() -> None:
     async def work() -> None:
         first, second = billing(), billing()
         first.recall({(0, "m"): True, (1, "m"): None})
-        assert first.ways_of_counting == {(0, "m"): True, (1, "m"): None}
+        assert first.counting_modes == {(0, "m"): True, (1, "m"): None}
         second.recall({(0, "m"): False})
-        second.recall(first.ways_of_counting)
-        assert second.ways_of_counting == {(0, "m"): False, (1, "m"): None}
+        second.recall(first.counting_modes)
+        assert second.counting_modes == {(0, "m"): False, (1, "m"): None}
         second._counting[2, "m"] = asyncio.get_running_loop().create_future()
-        assert second.ways_of_counting == {(0, "m"): False, (1, "m"): None}
+        assert second.counting_modes == {(0, "m"): False, (1, "m"): None}
 
     asyncio.run(work())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import gc
 import socket
 import threading
 from contextlib import closing, suppress
@@ -25,7 +26,7 @@ from pytest_llmtune.capture.netguard import NetworkShutError, Offline, OpenHosts
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 COMMAND = "pytest tests/test_x.py::test_y --llm-record=missing"
 AWAY = "192.0.2.1"  # TEST-NET-1: no such host, whoever asks
@@ -72,12 +73,23 @@ def test_error_looks_like_a_failed_connection() -> None:
     assert issubclass(NetworkShutError, RecordingError)
 
 
+def using(use: Callable[[socket.socket], object], family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> Any:
+    """A way that closes its socket: one left open would warn whenever it is collected, in another test."""
+
+    def way() -> None:
+        with socket.socket(family, kind) as sock:
+            use(sock)
+
+    return way
+
+
+V6, UDP = socket.AF_INET6, socket.SOCK_DGRAM
 ways_out = {
-    "connect_ex": lambda: socket.socket().connect_ex((AWAY, 80)),
+    "connect_ex": using(lambda sock: sock.connect_ex((AWAY, 80))),
     "create_connection": lambda: socket.create_connection((AWAY, 80)),
-    "udp sendto": lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", (AWAY, 53)),
-    "udp sendto with flags": lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", 0, (AWAY, 53)),
-    "udp sendmsg": lambda: socket.socket(type=socket.SOCK_DGRAM).sendmsg([b"x"], [], 0, (AWAY, 53)),
+    "udp sendto": using(lambda sock: sock.sendto(b"x", (AWAY, 53)), kind=UDP),
+    "udp sendto with flags": using(lambda sock: sock.sendto(b"x", 0, (AWAY, 53)), kind=UDP),
+    "udp sendmsg": using(lambda sock: sock.sendmsg([b"x"], [], 0, (AWAY, 53)), kind=UDP),
     "getaddrinfo": lambda: socket.getaddrinfo("example.invalid", 80),
     "getaddrinfo by keyword": lambda: socket.getaddrinfo(host="example.invalid", port=80),
     "getaddrinfo of bytes": lambda: socket.getaddrinfo(b"example.invalid", 80),
@@ -85,11 +97,11 @@ ways_out = {
     "gethostbyname_ex": lambda: socket.gethostbyname_ex("example.invalid"),
     "gethostbyaddr": lambda: socket.gethostbyaddr(AWAY),
     "getnameinfo": lambda: socket.getnameinfo((AWAY, 80), 0),
-    "ipv6": lambda: socket.socket(socket.AF_INET6).connect(("2001:db8::1", 80, 0, 0)),
-    "loopback": lambda: socket.socket().connect(("127.0.0.1", 9)),
-    "loopback in ipv6": lambda: socket.socket(socket.AF_INET6).connect(("::1", 9)),
-    "mapped loopback": lambda: socket.socket(socket.AF_INET6).connect(("::ffff:127.0.0.1", 9)),
-    "any address": lambda: socket.socket().connect(("0.0.0.0", 9)),
+    "ipv6": using(lambda sock: sock.connect(("2001:db8::1", 80, 0, 0)), V6),
+    "loopback": using(lambda sock: sock.connect(("127.0.0.1", 9))),
+    "loopback in ipv6": using(lambda sock: sock.connect(("::1", 9)), V6),
+    "mapped loopback": using(lambda sock: sock.connect(("::ffff:127.0.0.1", 9)), V6),
+    "any address": using(lambda sock: sock.connect(("0.0.0.0", 9))),
     "urllib3": lambda: urllib3.PoolManager().request("GET", f"http://{AWAY}/", retries=False),
     "requests": lambda: requests.get(f"https://{AWAY}/", timeout=2),
     "httpx": lambda: httpx.get(f"http://{AWAY}/"),
@@ -99,7 +111,6 @@ ways_out = {
 
 
 @pytest.mark.parametrize("way", ways_out.values(), ids=ways_out.keys())
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_every_way_out_is_closed(way: object) -> None:
     """Each of Python's and the usual clients' ways to a host is refused at once and remembered once at least."""
     assert callable(way)
@@ -107,6 +118,7 @@ def test_every_way_out_is_closed(way: object) -> None:
     with pytest.raises(RecordingError, match="the network is blocked"), guard:
         way()
     assert guard.attempts
+    gc.collect()  # a socket left open would warn now
 
 
 async def _open_connection() -> None:

@@ -131,6 +131,8 @@ class Replay:
     """Whether errors that a client retried are recorded too."""
     missing: list[Asked] = field(default_factory=list)
     """Calls without a recording."""
+    own_server: str = ""
+    """Host and port of a server of this process whose answers were recorded as a model's; empty: none."""
     _recorded: list[Interaction] = field(default_factory=list)
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
     _errors_played: dict[Key, Interaction] = field(default_factory=dict)
@@ -389,6 +391,8 @@ class Replay:
         with self._lock:
             self._count(call, replace(interaction, text=text))
             call.interaction = interaction
+            if call.counts and self.traffic is not None and self.traffic.is_own(asked):
+                self.own_server = urlsplit(asked.uri).netloc
             self._landed(call, answered=status < 400)
 
     def drop(self, call: Call, why: str = "did not come") -> None:

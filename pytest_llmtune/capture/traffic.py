@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.wire.response import documents_of, parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_llmtune.capture.matching import Asked
     from pytest_llmtune.settings import Settings
@@ -134,15 +135,23 @@ class Traffic:
         known = (host, port) in open_hosts.endpoints
         if not known and open_hosts.entries and open_hosts.names_port(host, port):
             return Kind.OPEN
-        if known or models or _asks_model(asked):
+        if known or models:
             return Kind.MODEL
+        local = self.own_ports and port is not None and _is_loopback(host)
+        if _asks_model(asked):  # an app may take such a body at a path of its own
+            return Kind.OPEN if local and _listens_here(port or 0) else Kind.MODEL
         if open_hosts.entries and open_hosts.allows(host, port):
             return Kind.OPEN
         fitting = (rule for rule in reversed(self.rules) if rule.hosts.matches(host, port))
         if rule := next((rule for rule in fitting if path.startswith(rule.path)), None):
             return rule.kind
-        own = self.own_ports and port is not None and _is_loopback(host) and _is_own(port)
+        own = local and (_listens_here(port or 0) or _listens_in_child(port or 0))
         return Kind.OPEN if own else Kind.RECORD
+
+    def is_own(self, asked: Asked) -> bool:
+        """Whether a request goes to a server of this process."""
+        host, port, _, _ = _place(asked.uri)
+        return _is_loopback(host) and port is not None and _listens_here(port)
 
 
 @lru_cache(maxsize=256)
@@ -170,8 +179,8 @@ def _is_loopback(host: str) -> bool:
     return host == HERE or (number is not None and number.is_loopback)
 
 
-def _is_own(port: int) -> bool:
-    """Whether this process listens at a port, so that requests to it do not go to a provider."""
+def _listens_here(port: int) -> bool:
+    """Whether this process listens at a port: an application under test or a mock, whose requests stay in the process."""
     accepting = getattr(socket, "SO_ACCEPTCONN", None)
     try:
         numbers = [int(path.name) for path in Path("/dev/fd").iterdir()]
@@ -189,6 +198,42 @@ def _is_own(port: int) -> bool:
         except OSError:
             continue
     return False
+
+
+def _listens_in_child(port: int) -> bool:
+    """Whether a child process listens at a port, such as a browser's driver; only Linux tells."""
+    children = list(_descendants(os.getpid()))
+    if not children:
+        return False
+    lines = [line.split() for name in ("tcp", "tcp6") for line in _read(f"/proc/net/{name}").splitlines()[1:]]
+    listening = {
+        f"socket:[{line[9]}]" for line in lines if line[3] == _LISTENING and int(line[1].rpartition(":")[2], 16) == port
+    }
+    for number in children if listening else ():
+        with suppress(OSError):
+            for path in Path(f"/proc/{number}/fd").iterdir():
+                with suppress(OSError):
+                    if str(path.readlink()) in listening:
+                        return True
+    return False
+
+
+_LISTENING = "0A"
+
+
+def _descendants(number: int) -> Iterator[int]:
+    """Process IDs of the children of a process, and of theirs."""
+    for path in Path(f"/proc/{number}/task").glob("*/children"):
+        for child in map(int, _read(path).split()):
+            yield child
+            yield from _descendants(child)
+
+
+def _read(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:  # it has ended, or there is no such file on this system
+        return ""
 
 
 _OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response", "embedding"})

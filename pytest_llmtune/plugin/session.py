@@ -431,17 +431,26 @@ class Session:
             return {}
         if found := min(self._oldest(item, scope), default=None):
             return {"test": item.nodeid, "path": found[1], "day": found[0]}
-        marked, replay = item.get_closest_marker("llm_replay") is not None, scope.replay
-        silent = marked and replay is not None and replay.mode.online and replay.asked_nothing
-        return {"test": item.nodeid, "silent": "yes"} if silent and not scope.failed else {}
+        replay = scope.replay
+        if replay is None or not replay.mode.online or scope.failed:
+            return {}
+        if replay.own_server:
+            return {"test": item.nodeid, "own": replay.own_server}
+        silent = item.get_closest_marker("llm_replay") is not None and replay.asked_nothing
+        return {"test": item.nodeid, "silent": "yes"} if silent else {}
 
     def _recording_notes(self) -> Iterator[str]:
-        for facts in self.recordings:
-            if "silent" in facts:
-                yield (
-                    f"note: {facts['test']} made no call of a model, and nothing was recorded: if it should have, look for "
-                    "a cache of its library's (dspy, litellm, langchain, joblib) that answered instead"
-                )
+        if silent := [facts["test"] for facts in self.recordings if "silent" in facts]:
+            yield (
+                f"note: no call of a model was made, and nothing recorded, in {_some(silent)}: if there should be one, "
+                "look for a cache of a library (dspy, litellm, langchain, joblib) that answered instead"
+            )
+        if own := [facts for facts in self.recordings if "own" in facts]:
+            yield (
+                f"note: answers of {own[0]['own']}, a server of the test process itself, were recorded as a model's in "
+                f"{_some([facts['test'] for facts in own])}: if it is your app, it is replayed and not run; use a test "
+                "client (ASGITransport, TestClient), or name its host and port in llmtune_allow_hosts"
+            )
         dated = sorted((facts["day"], facts["path"], facts["test"]) for facts in self.recordings if "day" in facts)
         if not dated:
             return
@@ -787,6 +796,11 @@ def _failing(node: str) -> Iterator[None]:
     except LLMTuneError as error:
         said = scoped(str(error), node) if node else str(error)
         raise pytest.fail.Exception(said, pytrace=False) from None
+
+
+def _some(tests: list[str]) -> str:
+    """The first of the tests, and how many more there are."""
+    return ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
 
 
 def _is_within(node: str, base: str) -> bool:

@@ -331,8 +331,8 @@ class TestIt:
     result.stdout.fnmatch_lines(["*more than max_cost=0.001*", "*call 2 passes max_calls=1*"])
 
 
-IN_PROCESS = """
-import asyncio, json
+IN_PROCESS = '''
+import asyncio, json, subprocess, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 async def application(scope, receive, send):
@@ -343,11 +343,14 @@ async def application(scope, receive, send):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
         answer = (b"broken" if os.environ.get("BREAK") else ask("of the app").encode())
         self.send_response(200)
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    do_POST = do_GET
 
     def log_message(self, *_):
         pass
@@ -365,10 +368,31 @@ def test_server_of_this_process():
         threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         try:
             url = f"http://127.0.0.1:{server.server_port}/ask"
-            said = {httpx.get(url).text} if os.environ.get("ONCE") else {requests.get(url).text}
+            body = {"model": "small", "messages": []}  # such as an API of models takes
+            said = httpx.get(url).text if os.environ.get("ONCE") else requests.post(url, json=body).text
         finally:
             server.shutdown()
-    assert said == {"you said: of the app"}
+    assert said == "you said: of the app"
+
+CHILD = """
+import os, http.server as h
+class Handler(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500 if os.environ.get("BREAK") else 204)
+        self.end_headers()
+server = h.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+@guarded(max_calls=0)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which process listens")
+def test_server_of_a_child_process():
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        try:
+            assert requests.get(f"http://127.0.0.1:{int(child.stdout.readline())}/status").status_code == 204
+        finally:
+            child.kill()
 
 @guarded(max_calls=0)
 def test_mock_transport():
@@ -387,21 +411,32 @@ def test_mock_of_a_pool(monkeypatch):
 def test_mock_of_an_adapter(monkeypatch):
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lambda *_, **__: requests.models.Response())
     assert requests.post("https://api.openai.com/v1/chat/completions").status_code is None
-"""
+'''
 
 
 def test_traffic_within_the_process_is_run_and_not_replayed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application under test is what is tested: broken, its tests fail; mocks of the test's own win."""
     app.write(IN_PROCESS)
-    app.run("--llm-record=missing").assert_outcomes(passed=5)
+    app.run("--llm-record=missing").assert_outcomes(passed=6)
     assert app.files == ["test_app.test_asgi.cassette.json", "test_app.test_server_of_this_process.cassette.json"]
     assert all(app.questions(name.removesuffix(".cassette.json")) == ["of the app"] for name in app.files)
-    app.run().assert_outcomes(passed=5)
+    app.run().assert_outcomes(passed=6)
     monkeypatch.setenv("ONCE", "1")  # by httpx instead of requests
-    app.run().assert_outcomes(passed=5)
+    app.run().assert_outcomes(passed=6)
     assert app.server.count == 2
     monkeypatch.setenv("BREAK", "1")
-    app.run().assert_outcomes(passed=3, failed=2)
+    app.run().assert_outcomes(passed=3, failed=3)
+
+
+def test_a_server_of_the_process_that_looks_like_a_model_is_told(app: App) -> None:
+    """It may be a stand-in of the test's, which is recorded, or the app under test, which should be run."""
+    app.write("@guarded\ndef test_it():\n    ask('q')\n")
+    told = f"note: answers of 127.0.0.1:{app.server.port}, a server of the test process itself, were recorded*test_it*"
+    app.run("--llm-record=missing").stdout.fnmatch_lines([told])
+    app.run().stdout.no_fnmatch_line("*of the test process itself*")
+    app.pytester.makeini(f"[pytest]\nllmtune_allow_hosts = 127.0.0.1:{app.server.port}\n")
+    app.run("--llm-record=all").stdout.no_fnmatch_line("*of the test process itself*")
+    assert app.files == []
 
 
 def test_plugins_report_where_they_want(app: App) -> None:
@@ -591,9 +626,9 @@ def test_a_recording_run_without_a_call_says_so(app: App) -> None:
     app.write("@guarded\ndef test_cached():\n    pass\n\n@guarded\ndef test_asks():\n    ask('q')\n")
     result = app.run("--llm-record=missing")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["note: test_app.py::test_cached made no call of a model*cache*"])
-    result.stdout.no_fnmatch_line("*test_asks made no call*")
-    app.run().stdout.no_fnmatch_line("*made no call*")
+    result.stdout.fnmatch_lines(["note: no call of a model was made* in test_app.py::test_cached: *cache*"])
+    result.stdout.no_fnmatch_line("*no call of a model*test_asks*")
+    app.run().stdout.no_fnmatch_line("*no call of a model*")
 
 
 def test_what_leaves_beside_the_recording_fails_the_recording_run(app: App) -> None:

@@ -363,7 +363,7 @@ class Replay:
             self.drop(call, str(error))
             return
         text, data = "", plain
-        if _EVENTS not in content_type:  # binary, even where its bytes happen to be UTF-8
+        if status >= 400 or _EVENTS not in content_type:  # else binary, even where its bytes happen to be UTF-8
             with suppress(UnicodeDecodeError):
                 text, data = with_counted_mark(asked.body, plain.decode()), b""
         call.retryable = may_retry(status)

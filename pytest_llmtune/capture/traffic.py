@@ -20,7 +20,7 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.capture.netguard import HERE, HostPattern, OpenHosts, host_name, ip_number, provider
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.wire.response import documents_of, parse_object
+from pytest_llmtune.wire.response import documents_of, lines_of, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -245,7 +245,7 @@ def is_answer(text: str) -> bool:
         return False
     if any(map(_is_answer, documents_of(text))):
         return True
-    return text.startswith("{") and any(_is_answer(item) for item in map(parse_object, text.splitlines()) if item)
+    return text.startswith("{") and any(_is_answer(item) for item in map(parse_object, lines_of(text)) if item)
 
 
 def _is_answer(data: Mapping[str, Any]) -> bool:

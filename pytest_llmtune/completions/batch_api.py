@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import Gathering
 from pytest_llmtune._util.files import read_regular, write_text
-from pytest_llmtune.wire.response import parse_object, wants_embedding
+from pytest_llmtune.wire.response import lines_of, parse_object, wants_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -210,7 +210,7 @@ class Batcher:
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
                 content = await self.client.files.content(file)
-                parsed = (parse_object(text) for text in content.text.splitlines())
+                parsed = (parse_object(text) for text in lines_of(content.text))
                 rows |= {str(row.get("custom_id")): row for row in parsed if row}
         errors = getattr(batch.errors, "data", None) or ()
         why = "; ".join(str(error.message) for error in errors) or f"the batch {batch.id} has {batch.status}"

@@ -17,11 +17,13 @@ from pytest_llmtune.types import Exchange, Usage
 from pytest_llmtune.wire.event_stream import payloads
 from pytest_llmtune.wire.response import (
     MOST_TOKENS,
+    WRAPPED,
     answer_bytes,
     answers_in,
     documents_of,
     facts_of,
     folded,
+    lines_of,
     read_object,
     tier_in,
     usage_of,
@@ -132,14 +134,18 @@ def read_bill(
     served = document.get("model") or document.get("modelVersion")
     models = tuple(dict.fromkeys(name for name in (served, requested) if isinstance(name, str) and name))
     providers = _by_shape(path, document)
+    if any(map(_miscounted, documents)) or (isinstance(answer, str) and _lost(answer, len(documents))):
+        return Bill(models, None, providers)
     usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
     if listed or own is None:
         usage = _extracted(uri, path, document, models, providers)
         usage = own if usage is None else usage if own is None else _mended(usage, own, document)
+    units = usage is not None and any(count for _, count in usage.units)
     if (
         usage is None
-        or not (usage.prompt_tokens or usage.units)
+        or not (usage.prompt_tokens or units)
         or ((usage is not own or not usage.completion_tokens) and _uncounted(request, document))
+        or not (usage.completion_tokens or units or _NO_TEXT.search(path) or not any(map(_wrote, documents)))
     ):
         return Bill(models, None, providers)
     return Bill(models, replace(usage, units=_with_searches(usage, documents), requests=1), providers)
@@ -151,6 +157,62 @@ def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
     return (
         found is not None and not found.completion_tokens and answer_bytes(Exchange("POST", "", request, document)) > 0
     )
+
+
+_COUNT = lazy_regex(r"(?i)(?:tokens?|tokens?_?count|eval_count|seconds|units|characters|searches|queries|requests)$")
+"""Names of counts in a usage."""
+_COUNTED_IN = ("usage", "usageMetadata", "meta", "amazon-bedrock-invocationMetrics")
+
+
+def _miscounted(document: Mapping[str, Any]) -> bool:
+    """Whether a count is none (negative, a text, absurd), so that what is read of the others may be too little."""
+    parts = [document, *(document[name] for name in WRAPPED if isinstance(document.get(name), dict))]
+    outside = {name: document.get(name) for names in _PAIRS for name in names if name in document}
+    return _no_count(outside) or any(
+        _no_count(part[name], name) for part in parts for name in _COUNTED_IN if part.get(name) is not None
+    )
+
+
+def _no_count(found: Any, name: str = "") -> bool:
+    """Whether a value of this name, or one within it, should be a count and is none.
+
+    None is a count that does not apply, but every answer has output.
+    """
+    counts = _COUNT.search(name) is not None
+    if isinstance(found, dict):
+        return (counts and not found and not name.endswith("seconds")) or any(
+            _no_count(value, key) for key, value in found.items()
+        )
+    if isinstance(found, list):
+        return counts or any(map(_no_count, found))
+    if not counts or found is None:
+        return name in ("output_tokens", "outputTokens")
+    if isinstance(found, (str, bool)) or not 0 <= found <= MOST_TOKENS:
+        return True
+    return found != int(found) and not name.endswith("seconds")
+
+
+_NO_TEXT = lazy_regex(r"/(?:embeddings|embed|rerank|images/\w+)$|[eE]mbedContents?$")
+_TEXTS = frozenset({"text", "content", "generation", "outputText", "response", "thinking", "arguments", "partial_json"})
+_CALLS = frozenset({"tool_calls", "toolUse", "functionCall", "function_call"})
+
+
+def _wrote(found: Any) -> bool:
+    """Whether a response holds a text of its model, in any provider's format."""
+    if isinstance(found, list):
+        return any(map(_wrote, found))
+    if not isinstance(found, dict):
+        return False
+    return found.get("type") == "tool_use" or any(
+        (name in _TEXTS and isinstance(part, str) and part) or (name in _CALLS and part) or _wrote(part)
+        for name, part in found.items()
+    )
+
+
+def _lost(text: str, read: int) -> bool:
+    """Whether a stream has an event that cannot be read, which may be that with the usage."""
+    events = [line[5:].lstrip() for line in lines_of(text) if line.startswith("data:")]
+    return len([event for event in events if event.startswith("{")]) > read
 
 
 def _by_shape(path: str, document: Mapping[str, Any]) -> tuple[str, ...]:

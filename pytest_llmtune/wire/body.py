@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import safe_json
-from pytest_llmtune.wire.response import documents_of, facts_of, parse_object
+from pytest_llmtune.wire.response import documents_of, facts_of, lines_of, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -241,7 +241,7 @@ def _why_incomplete_events(text: str) -> str:
 
 def _why_incomplete_lines(text: str) -> str:
     """Why JSON Lines are incomplete; Ollama's last line has ``done``."""
-    documents = [parse_object(line) for line in text.splitlines() if line.strip()]
+    documents = [parse_object(line) for line in lines_of(text) if line.strip()]
     if any(document is None for document in documents):
         return "is truncated, or not JSON"
     done = [document["done"] for document in documents if document is not None and "done" in document]

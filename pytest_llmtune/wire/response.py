@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FILTERED",
     "MOST_TOKENS",
+    "WRAPPED",
     "Facts",
     "answer_bytes",
     "answers_in",
@@ -33,6 +34,7 @@ __all__ = [
     "finish_reason_of",
     "folded",
     "is_refusal",
+    "lines_of",
     "parse_object",
     "read_object",
     "route_of",
@@ -93,7 +95,7 @@ def _number(text: str) -> float | int:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # Python's own accepts NaN and Infinity
 _CANONICAL = json.JSONDecoder(parse_constant=_no_constant, parse_float=_number)
 _BOM = "\ufeff"  # some servers write it before their JSON
-_WRAPPED = ("response", "message", "delta", "x_groq")
+WRAPPED = ("response", "message", "delta", "x_groq")
 """Fields of an event that contain model and usage, in the Responses API, Anthropic, Cohere and Groq."""
 _TOLD = (
     "model", "modelVersion", "usage", "usageMetadata", "meta", "service_tier", "prompt_eval_count", "eval_count",
@@ -142,10 +144,15 @@ def documents_of(text: str) -> Iterator[dict[str, Any]]:
         listed = _json(text)
         yield from (item for item in listed or () if isinstance(item, dict))
         return
-    for line in text.splitlines():
+    for line in lines_of(text):
         document = parse_object(line.removeprefix("data:"))
         if document is not None:
             yield document
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of an event stream or of JSON Lines, whose strings may hold what ``str.splitlines`` splits at (U+2028)."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for document in documents:
-        wrapped = [document[name] for name in _WRAPPED if isinstance(document.get(name), dict)]
+        wrapped = [document[name] for name in WRAPPED if isinstance(document.get(name), dict)]
         for part in (document, *wrapped):
             for name in _TOLD:
                 value = part.get(name)

@@ -242,6 +242,16 @@ def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:
     assert ledger.billed == 0
 
 
+def test_an_error_is_free_whatever_it_calls_itself(tmp_path: Path) -> None:
+    """Of a binary stream the error is a text."""
+    ledger = Ledger(Decimal(1))
+    body = b'{"model": "small", "max_tokens": 10, "messages": []}'
+    with replay_of(tmp_path / "a.cassette.json", Mode.LIVE, spend=ClientSpend(ledger, PRICES)) as replay:
+        call = replay.ask(Asked.of("POST", "https://h/model/small/converse-stream", body))
+        replay.answer(call, 500, "", {"content-type": "application/vnd.amazon.eventstream"}, b'{"message": "no"}')
+    assert (ledger.spent, ledger.reserved) == (0, 0)
+
+
 DEPLOYMENT = "https://r.openai.azure.com/openai/deployments/mine/chat/completions"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -81,6 +82,8 @@ UNREADABLE = {
     "text": chat("gpt-4o-mini", {"prompt_tokens": "10", "completion_tokens": "3"}),
     "fractions": chat("gpt-4o-mini", {"prompt_tokens": 10.5, "completion_tokens": 3}),
     "a list": "[1, 2]",
+    "no output for a tool call": chat("gpt-4o-mini", plain(10, 0), tools=True),
+    "an event that is no JSON": chunks("gpt-4o-mini", plain(10, 3)) + 'data: {"usage": {"completion_tokens": 99\n\n',
 }
 
 
@@ -93,6 +96,22 @@ def test_what_cannot_be_read_cannot_be_judged(answer: str) -> None:
         meter.check()
     with pytest.raises(SuiteError, match="cannot be judged"):  # nor is anything more sent
         meter.enter(Asked.of("POST", HOST + CHAT, "{}"))
+
+
+COUNT = re.compile(r'"\w*(?:[tT]okens?|[tT]okenCount|_count|seconds)"\s*:\s*(-?\d+(?:\.\d+)?)')
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.answer, str)], ids=lambda case: case.name)
+@pytest.mark.parametrize("damage", ["-5", '"12"', '"many"', "true", "[]", "1e300", "NaN", "99999999999999999999"])
+def test_a_damaged_count_makes_no_call_cheaper(case: Case, damage: str) -> None:
+    """Whichever count of a usage is none, the call cannot be judged: the others would be too little."""
+    assert isinstance(case.answer, str)
+    for count in COUNT.finditer(case.answer):
+        meter = Meter(Limits.of(max_cost=1000), PriceBook())
+        answer = case.answer[: count.start(1)] + damage + case.answer[count.end(1) :]
+        meter.answered(meter.enter(asked(case)), 200, answer)
+        with pytest.raises(SuiteError, match="cannot be judged"):
+            meter.check()
 
 
 @pytest.mark.parametrize(
@@ -139,6 +158,16 @@ def test_what_nobody_bills_costs_nothing(method: str, path: str, body: str) -> N
     meter.answered(meter.enter(Asked.of(method, HOST + path, body)), 200, '{"object": "list", "data": []}')
     meter.check()
     assert meter.cost == 0
+
+
+def test_a_line_separator_in_a_text_is_no_end_of_line() -> None:
+    """U+2028 is written as it is in the JSON of many servers; the event with the usage may hold it too."""
+    event = {"model": "gpt-4o-mini", "choices": [{"delta": {"content": "a\u2028b\x85"}}], "usage": plain(10, 3)}
+    stream = f"data: {json.dumps(event, ensure_ascii=False)}\r\n\r\ndata: [DONE]\r\n\r\n"
+    bill = read_bill("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}), stream)
+    assert bill is not None
+    assert bill.usage is not None
+    assert (bill.usage.prompt_tokens, bill.usage.completion_tokens) == (10, 3)
 
 
 def test_an_error_is_free() -> None:

@@ -457,12 +457,17 @@ _LETTERS: Mapping[str, Sequence[str]] = MappingProxyType(
 )
 
 
+_MOST_LABELS = 10_000
+
+
 def _labels(raw: Any) -> dict[str, tuple[str, ...]]:
     """Label to synonyms, checked: no empty label, no word that stands for two labels."""
     if isinstance(raw, str) or not isinstance(raw, (Mapping, Sequence)) or len(raw) < 2:
         raise SuiteError(
             f"labels={raw!r:.80}; expected a list of two or more labels, or a mapping of label to synonyms"
         )
+    if len(raw) > _MOST_LABELS:  # one expression searches for all of them
+        raise SuiteError(f"labels: {len(raw):,}, more than the limit of {_MOST_LABELS:,}")
     pairs = raw.items() if isinstance(raw, Mapping) else ((label, ()) for label in raw)
     labels: dict[str, tuple[str, ...]] = {}
     owner: dict[str, str] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
+from pytest_llmtune._util.text import shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value
 from pytest_llmtune.grading.math.extract import untagged
@@ -226,7 +227,10 @@ class JsonAnswer(BuiltIn):
         missing = next((path for path in self.fields or () if pick(found, path) is NOTHING), None)
         if missing is not None:
             raise SuiteError(f"the reference has no field {missing!r}")
-        return self._key(found)
+        try:
+            return self._key(found)
+        except RecursionError:
+            raise SuiteError(f"the reference {shown(value, 60)} is nested too deeply") from None
 
     def _like(self, row: Row) -> type | None:
         """``dict`` or ``list`` if the reference or the schema requires one."""
@@ -288,3 +292,5 @@ def _check_schema(schema: object) -> None:
         validator_for(schema).check_schema(schema)
     except SchemaError as error:
         raise SuiteError(f"the schema is not a JSON schema: {error.json_path}: {error.message:.120}") from None
+    except RecursionError:
+        raise SuiteError("the schema is nested too deeply, or a pattern in it") from None

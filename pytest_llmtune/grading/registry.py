@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
+import json
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.grading.base import BuiltIn
+    from pytest_llmtune.grading.text import Regex
     from pytest_llmtune.types import Accept
 
 __all__ = ["BUILT_IN", "accepts", "built_in", "fits", "resolve"]
@@ -168,11 +169,11 @@ def fits(accept: Accept) -> Callable[[str], bool]:
     Raises:
         SuiteError: when it is called, the step's function is not there, or raises.
     """
-    schema = None if accept.schema is None else resolve({"json": {"schema": accept.schema}})
-    pattern = None if accept.regex is None else re.compile(accept.regex)
+    schema = None if accept.schema is None else _schema(json.dumps(accept.schema, default=str))
+    pattern = None if accept.regex is None else _pattern(accept.regex)
 
     def fit(text: str) -> bool:
-        if pattern is not None and not pattern.search(text):
+        if pattern is not None and not pattern.matches(text):
             return False
         if schema is not None and not schema.answers([text], {})[0].correct:
             return False
@@ -188,6 +189,18 @@ def fits(accept: Accept) -> Callable[[str], bool]:
             raise SuiteError(f"accept of a cascade's step raised {type(error).__name__}: {error}") from error
 
     return fit
+
+
+@lru_cache(maxsize=8)  # its worker serves all examples of a run
+def _schema(schema: str) -> Any:
+    return resolve({"json": {"schema": json.loads(schema)}})
+
+
+@lru_cache(maxsize=8)
+def _pattern(pattern: str) -> Regex:
+    from pytest_llmtune.grading.text import Regex
+
+    return Regex(pattern=pattern)
 
 
 def accepts(accept: Accept, votes: Sequence[int], texts: Sequence[str]) -> bool:

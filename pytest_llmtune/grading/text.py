@@ -151,6 +151,10 @@ class Regex(BuiltIn):
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         return await off_thread(self.answers, responses, row)
 
+    def matches(self, text: str) -> bool:
+        """Whether the pattern is found in a text, within the time limit."""
+        return self._found(str(self.pattern), [text])[text] is not None
+
     def _found(self, pattern: str, texts: Sequence[str]) -> dict[str, list[str] | None]:
         """For each text, the match and the answer in it; None without a match in time."""
         request = {"pattern": pattern, "ignore_case": self.ignore_case, "last": self.pattern is not None}

@@ -167,7 +167,7 @@ class Tools(_Trace):
         if isinstance(found, str):
             try:
                 found = json.loads(found)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise SuiteError(f"args: {shown(found)} is no JSON") from None
         if found is not None and not isinstance(found, Mapping):
             raise SuiteError(f"args: {shown(found)}; expected a mapping of tools to arguments")
@@ -223,13 +223,11 @@ def _turns(calls: Sequence[ModelCall]) -> int:
 def _repeated(calls: Sequence[ModelCall]) -> str:
     seen: set[str] = set()
     for call in calls:
-        for what, text in [
-            (f"the request of call {call.number}", _json([call.model, call.messages])),
-            *(
-                (f"{tool.name} with {_json(tool.arguments)}", _json([tool.name, tool.arguments]))
-                for tool in call.tool_calls
-            ),
+        for what, request in [
+            (f"the request of call {call.number}", [call.model, call.messages]),
+            *((f"{tool.name} with {_json(tool.arguments)}", [tool.name, tool.arguments]) for tool in call.tool_calls),
         ]:
+            text = json.dumps(request, sort_keys=True, default=str)
             if text in seen:
                 return f"{what} is made twice"
             seen.add(text)
@@ -284,6 +282,8 @@ def _check_schema(tool: str, schema: Mapping[str, Any]) -> None:
         jsonschema.validators.validator_for(schema).check_schema(schema)
     except jsonschema.SchemaError as error:
         raise SuiteError(f"args: the JSON Schema of {tool} is wrong: {error.message}") from None
+    except RecursionError:
+        raise SuiteError(f"args: the JSON Schema of {tool} is nested too deeply, or a pattern in it") from None
 
 
 def _same(one: Any, other: Any) -> bool:

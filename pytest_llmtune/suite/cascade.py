@@ -64,7 +64,7 @@ def read_accept(raw: Any, *, declared: bool = False) -> Accept:
 
         try:
             re.compile(pattern)
-        except (re.error, TypeError) as error:
+        except (re.error, TypeError, RecursionError, OverflowError, MemoryError) as error:
             raise InvalidError(f"regex of a cascade's step is {shown(pattern)}: {error}") from None
     if schema is not None and not isinstance(schema, Mapping):
         raise InvalidError(f"schema of a cascade's step is {shown(schema)}; valid: a JSON schema")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from pytest_llmtune._util.text import InvalidError
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading import resolve
+from pytest_llmtune.grading import fits, resolve
 from pytest_llmtune.grading.base import BuiltIn
 from pytest_llmtune.grading.code.extract import code_in
 from pytest_llmtune.grading.reasoning import BUILT_IN
 from pytest_llmtune.grading.similarity import Similarity
-from pytest_llmtune.types import ModelCall, RunText, TaskRun, ToolCall
+from pytest_llmtune.suite.cascade import read_accept
+from pytest_llmtune.types import Accept, ModelCall, RunText, TaskRun, ToolCall
 
 PIECES = [
     "\\[", "\\(", "$", "$$", "\\boxed{", "\\boxed", "\\frac{", "\\text{", "{", "}", "(", "[", "[[", '{"a":', "#### ", "####\n",
@@ -106,6 +110,50 @@ def test_a_pattern_of_a_schema_is_stopped() -> None:
         [answer] = tools.answers([RunText("x", TaskRun(1, "x", calls=(call,)))], {})
         assert answer.correct is expected
         assert document.answers([f'{{"q": "{text}"}}'], {})[0].correct is expected
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_pattern_of_a_cascade_is_stopped() -> None:
+    """What the cheap answers must match: past the time limit they do not."""
+    fit = fits(Accept(regex="^(a+)+$"))
+    assert [fit(text) for text in ("a" * 40 + "!", "aaa", "b")] == [False, True, False]
+
+
+@pytest.mark.parametrize("depth", [400, 900, 5_000])
+def test_what_is_nested_too_deeply_is_no_answer(depth: int) -> None:
+    """JSON in JSON, in answers, references and arguments of tools: wrong or our own error, and the others are graded."""
+    text = '{"a":' * depth + "1" + "}" * depth
+    try:
+        arguments = json.loads(text)
+    except RecursionError:
+        arguments = text
+    runs = [
+        RunText("x", TaskRun(1, "x", calls=(ModelCall(1, "m", (), "", (ToolCall("f", given),) * 2),)))
+        for given in (arguments, 1)
+    ]
+    assert resolve("json").answers([text, '{"a": 1}'], {"answer": '{"a": 1}'})[1].correct
+    assert not resolve({"calls": {"no_repeats": True}}).answers(runs, {})[1].correct
+    for grader, row, responses in (
+        ("json", {"answer": text}, ["1", text]),
+        ({"tools": {"args": "{args}"}}, {"args": f'{{"f": {text}}}'}, runs),
+        ({"tools": {"args": {"f": {"schema": {"type": "integer"}}}}}, {}, runs),
+    ):
+        with suppress(SuiteError):
+            assert len(resolve(grader).answers(responses, row)) == len(responses)
+
+
+def test_expressions_and_labels_have_a_size() -> None:
+    """One that needs a deep parser, as many labels as a file holds."""
+    nested = {"pattern": "(" * 5_000 + ")" * 5_000}
+    for grader in (
+        {"json": {"schema": nested}},
+        {"tools": {"args": {"f": {"schema": nested}}}},
+        {"choice": {"labels": list(map(str, range(10_001)))}},
+    ):
+        with pytest.raises(SuiteError, match=r"nested too deeply|more than the limit of 10,000"):
+            resolve(grader)
+    with pytest.raises(InvalidError, match="regex of a cascade's step is"):
+        read_accept({"regex": nested["pattern"]})
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_tools(options: dict[str, Any], tools: list[Any], expected: bool) -> Non
         ({"max_calls": 1}, ran(LOOK_UP, CANCEL), False),
         ({"max_turns": 1}, ran(LOOK_UP, CANCEL), True),
         ({"no_repeats": True}, ran(LOOK_UP, CANCEL), True),
+        ({"no_repeats": True}, ran(("look_up", {"id": "7" * 300 + "1"}), ("look_up", {"id": "7" * 300 + "2"})), True),
         ({"no_repeats": True}, ran(LOOK_UP, LOOK_UP), False),
         ({"no_repeats": True}, ran(LOOK_UP, CANCEL, repeats=True), False),
     ],

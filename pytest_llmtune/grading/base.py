@@ -277,18 +277,18 @@ class BuiltIn(Grader):
         """Like ``read_answers``, but with a time limit for long responses."""
         longest = self.longest_in_process
         if longest is None or not self._waits(responses):
-            return self._read(responses, row)
+            return self._readable(responses, row)
         self.reference(row)  # raises here if it is unusable
-        short = iter(self._read([text for text in responses if len(text) <= longest], row))
+        short = iter(self._readable([text for text in responses if len(text) <= longest], row))
         return tuple(next(short) if len(text) <= longest else self._answer_in_worker(text, row) for text in responses)
 
-    def _read(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+    def _readable(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         """What can be read; a response may be nested too deeply, such as JSON in JSON."""
         try:
             return self.read_answers(responses, row)
         except RecursionError:
             if len(responses) > 1:
-                return tuple(answer for text in responses for answer in self._read([text], row))
+                return tuple(answer for text in responses for answer in self._readable([text], row))
             return (Answer(None, "nested too deeply", correct=False),)
 
     def _answer_in_worker(self, text: str, row: Row) -> Answer:

@@ -36,7 +36,7 @@ def options() -> str:
     fields = [("field", "meaning"), *((f"`{name}`", meaning) for name, meaning in FIELDS.items())]
     return f"""# Options
 
-Command line > environment > marker or YAML > ini file > default. In an ini file several values are one per line; elsewhere they are separated by commas.
+Command line > environment > marker or YAML > ini file > default. In an ini file several values are one per line, elsewhere separated by commas.
 
 {_table(*rows)}
 

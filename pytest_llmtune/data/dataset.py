@@ -189,6 +189,7 @@ def load(
     where: str | Condition | None = None,
     needed: Iterable[str] | Callable[[Sequence[str]], Iterable[str]] = (),
     columns: Sequence[str] | None = None,
+    delimiter: str | None = None,
     offline: bool = False,
     max_bytes: int | None = None,
 ) -> Dataset:
@@ -202,6 +203,7 @@ def load(
         where: which rows to keep; an expression (see ``data.where``) or a function of the row.
         needed: columns that a row must have to be kept; or a function from all columns to these.
         columns: names for the columns of CSV and TSV files that have no header line.
+        delimiter: the character between the cells of CSV and TSV files; None: seen from their first lines.
         offline: ``hf:`` uses local copies only.
         max_bytes: limit for unpacked files; their rows may take four times as much memory. Default: 50 MB.
 
@@ -212,7 +214,8 @@ def load(
     base = base_dir or Path.cwd()
     label = source_label(source)
     notes: list[str] = []
-    raw = _raw(source, base, root, columns, offline=offline, max_bytes=max_bytes, notes=notes)
+    table = {} if delimiter is None else {"delimiter": delimiter}
+    raw = _raw(source, base, root, columns, table, offline=offline, max_bytes=max_bytes, notes=notes)
     everything = _clean_rows(raw, label)
     there = tuple(dict.fromkeys(column for row in everything for column in row))
     kept = _filtered(everything, where, there)
@@ -246,6 +249,7 @@ def _raw(
     base: Path,
     root: Path | None,
     columns: Sequence[str] | None,
+    table: Mapping[str, str],
     *,
     offline: bool,
     max_bytes: int | None,
@@ -254,6 +258,8 @@ def _raw(
     check_source(source, base, root)
     if isinstance(source, Path):
         source = str(source)
+    if table and (not isinstance(source, str) or source.startswith("hf:") or is_function_path(source)):
+        raise SuiteError(f"delimiter is for CSV and TSV files, and not for {source_label(source)}")
     if not isinstance(source, str):
         return _of_rows(_called(source) if callable(source) else source, source_label(source))
     if source.startswith("hf:"):
@@ -261,18 +267,26 @@ def _raw(
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
     most = MAX_BYTES if max_bytes is None else max_bytes
-    return _of_files(find(source, base, root, most), columns, most, notes)
+    return _of_files(find(source, base, root, most), columns, table, most, notes)
 
 
-def _of_files(found: Sequence[DataFile], columns: Sequence[str] | None, max_bytes: int, notes: list[str]) -> Raw:
+def _of_files(
+    found: Sequence[DataFile],
+    columns: Sequence[str] | None,
+    table: Mapping[str, str],
+    max_bytes: int,
+    notes: list[str],
+) -> Raw:
     """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
     left, memory = max_bytes, _SWELLS * max_bytes
     for file in found:
+        if table and file.format not in ("csv", "tsv"):
+            raise SuiteError(f"delimiter is for CSV and TSV files, and not for {file.shown}")
         content = file.read(left)
         left -= len(content)
-        if note := delimiter_note(content[:_HEAD], file.shown):
+        if not table and (note := delimiter_note(content[:_HEAD], file.shown)):
             notes.append(note)
-        for where, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes):
+        for where, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes, **table):
             memory -= weight_of(row)
             if memory < 0:
                 raise too_large(where, _SWELLS * max_bytes)

@@ -31,7 +31,8 @@ __all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "delimiter_note", "find
 
 
 Reader = Callable[..., Iterator[tuple[str, Any]]]
-"""(content, name for messages, columns of a file without a header, limit in bytes of memory) to (path, raw row)."""
+"""(content, name for messages, columns of a file without a header, limit in bytes of memory) to (path, raw row); those of
+tables take a ``delimiter``."""
 
 _LISTS = ("data", "rows", "examples", "instances", "questions")
 """Keys under which a JSON object may have its rows."""
@@ -201,9 +202,17 @@ def _table(text: str, name: str, **dialect: Any) -> Iterator[tuple[int, list[str
             yield reader.line_num, cells
 
 
-def _csv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:
+def _csv(
+    content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST, delimiter: str | None = None
+) -> Iterator[tuple[str, Any]]:
     text = _text(content, name)
-    return _records(_table(text, name, delimiter=_delimiter(text)), name, columns)
+    seen, first = _delimiter(text), text.partition("\n")[0]
+    if delimiter is not None and delimiter not in first and seen in first:
+        raise SuiteError(
+            f"{name}: the first line has no {delimiter!r}, and cells seem to be separated by {_MARKS[seen]}: "
+            f"delimiter={seen!r}"
+        )
+    return _records(_table(text, name, delimiter=delimiter or seen), name, columns)
 
 
 def delimiter_note(content: bytes, name: str) -> str:
@@ -214,7 +223,11 @@ def delimiter_note(content: bytes, name: str) -> str:
         mark = _delimiter(_text(content, name))
     except SuiteError:
         return ""
-    return "" if mark == "," else f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show"
+    return (
+        ""
+        if mark == ","
+        else f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show; the key `delimiter` names another"
+    )
 
 
 _MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
@@ -242,8 +255,12 @@ def _widths(sample: str, mark: str) -> set[int]:
     return {len(row) for row in rows[: max(1, len(rows) - 1)]} if len(rows) > 2 else {len(row) for row in rows}
 
 
-def _tsv(content: bytes, name: str, columns: Sequence[str] | None, _: int = _MOST) -> Iterator[tuple[str, Any]]:
+def _tsv(
+    content: bytes, name: str, columns: Sequence[str] | None, most: int = _MOST, delimiter: str = "\t"
+) -> Iterator[tuple[str, Any]]:
     """Spreadsheets quote TSV cells; other programs write a lone quotation mark unescaped."""
+    if delimiter != "\t":
+        return _csv(content, name, columns, most, delimiter)
     text = _text(content, name)
     quoting = csv.QUOTE_MINIMAL
     try:

@@ -244,6 +244,14 @@ def anything(schema: Mapping[str, Any] | None = None) -> ValueForm:
     return ValueForm(lambda raw: raw, schema or {})
 
 
+def _delimiter(raw: Any) -> str:
+    """A character that can stand between the cells of a table."""
+    if not isinstance(raw, str) or len(raw) != 1 or raw.isalnum() or raw in "\"'\r\n\\\0\ufeff":
+        hint = ", in YAML in double quotes" if raw == "\\t" else ""
+        raise InvalidError(f"is {shown(raw)}; valid: one character, such as ';', '|' or a tab ('\\t'{hint})")
+    return raw
+
+
 def condition(raw: Any) -> Any:
     """A function, or a valid expression."""
     if callable(raw):
@@ -469,6 +477,13 @@ KEYS: tuple[Key, ...] = (
         None,
         "Column names for a CSV or TSV file without a header line.",
         type="Sequence[str] | None",
+    ),
+    Key(
+        "delimiter",
+        ValueForm(_delimiter, {"type": "string", "minLength": 1, "maxLength": 1}),
+        None,
+        "The character between the cells of a CSV or TSV file. Default: a comma, or what the first lines of the file show.",
+        type="str | None",
     ),
     Key(
         "where",

@@ -100,6 +100,7 @@ class Suite:
     grader: Any
     """As declared; ``grading.resolve`` reads it."""
     columns: tuple[str, ...] | None
+    delimiter: str | None
     where: str | Callable[[Mapping[str, Any]], bool] | None
     """Which rows to use."""
     shuffle: bool
@@ -234,6 +235,7 @@ class Suite:
                 where=self.where,
                 needed=self._needed,
                 columns=self.columns,
+                delimiter=self.delimiter,
                 offline=offline,
                 max_bytes=max_bytes,
             )

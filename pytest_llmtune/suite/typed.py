@@ -27,6 +27,8 @@ class SuiteKeys(TypedDict, total=False):
     """A path (`jsonl json csv tsv yaml parquet`, `.gz` too), a glob, `archive.zip/member`, `hf:NAME?name=&split=`, `module:function`, a list of rows, or a function that returns rows."""
     columns: Sequence[str] | None
     """Column names for a CSV or TSV file without a header line."""
+    delimiter: str | None
+    """The character between the cells of a CSV or TSV file. Default: a comma, or what the first lines of the file show."""
     where: str | Callable[[Mapping[str, Any]], bool] | None
     """Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row."""
     shuffle: bool | None

@@ -13,6 +13,7 @@ from pytest_llmtune import Suite
 from pytest_llmtune.data.dataset import load
 from pytest_llmtune.data.readers import FORMATS
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.suite.yaml import read_suites
 
 ROWS = [{"question": "1 + 1", "answer": 2}, {"question": "2 + 2", "answer": 4}]
 
@@ -93,6 +94,48 @@ def test_yaml_data_are_yaml_1_2() -> None:
 def test_what_is_told_instead_of_guessed(name: str, content: str | bytes, message: str) -> None:
     """Numbers past all bounds, doubled keys, an encoding that is not said."""
     assert message in refusal(lambda: rows(name, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mark"),
+    [
+        ("d.csv", "question|answer\na;b,c|1\nd|2\n", "|"),
+        ("d.csv", "question;answer\na,b,c;1\nd;2\n", ";"),
+        ("d.tsv", "question^answer\na\tb^1\n", "^"),
+        ("d.tsv", 'question\tanswer\na "b\t1\n', "\t"),
+        ("d.csv", "question¦answer\na¦1\n", "¦"),
+    ],
+)
+def test_a_separator_is_named(tmp_path: Any, name: str, content: str, mark: str) -> None:
+    """Then nothing is guessed, and nothing is noted; in a YAML suite as in a marker."""
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    data = load(name, base_dir=tmp_path, delimiter=mark)
+    assert data.columns == ("question", "answer")
+    assert {row.row["answer"] for row in data.examples} <= {"1", "2"}
+    assert data.notes == ()
+    (tmp_path / "s.llmtune.yaml").write_text(
+        f"dataset: {name}\ndelimiter: {json.dumps(mark)}\nprompt: '{{question}}'\nmodel: m\ngrader: exact\n", "utf-8"
+    )
+    [(suite, _)] = read_suites(tmp_path / "s.llmtune.yaml", shown_as="s", root=tmp_path)
+    assert suite.load().dataset.columns == data.columns  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("source", "mark", "message"),
+    [
+        ("question;answer\na,b;1\nd;2\n", ",", "no ',', and cells seem to be separated by semicolons: delimiter=';'"),
+        ("question,answer\na,1\n", "|", "no '|', and cells seem to be separated by commas"),
+        ("question|answer\na|b|1\n", "|", "is in no named column"),
+        ([{"a": 1}], ";", "delimiter is for CSV and TSV files, and not for the list of rows"),
+    ],
+)
+def test_a_wrong_separator_is_refused(tmp_path: Any, source: Any, mark: str, message: str) -> None:
+    """With the one that the first lines show."""
+    (tmp_path / "d.csv").write_text(source if isinstance(source, str) else "", encoding="utf-8")
+    (tmp_path / "d.jsonl").write_text('{"a": 1}', encoding="utf-8")
+    given = "d.csv" if isinstance(source, str) else source
+    assert message in refusal(lambda: load(given, base_dir=tmp_path, delimiter=mark))
+    assert "not for d.jsonl" in refusal(lambda: load("d.jsonl", base_dir=tmp_path, delimiter=mark))
 
 
 HISTORY = [

@@ -109,6 +109,7 @@ def test_an_editor_never_marks_what_the_parser_accepts(base_dir: Path, mapping: 
 SAMPLES: dict[str, Any] = {
     "name": "other",
     "columns": ["a", "b"],
+    "delimiter": ";",
     "where": "answer > 3",
     "shuffle": False,
     "seed": 5,

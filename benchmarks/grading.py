@@ -186,11 +186,21 @@ def workloads(seed: int) -> dict[str, tuple[Any, list[tuple[str, list[str]]]]]:
     objects = [
         ('{"a": 1}', [f'Here it is: {{"a": {draw.randrange(10**6)}}}' for _ in range(ANSWERS)]) for _ in range(ROWS)
     ]
+    names = [
+        (
+            f"Guest {value}",
+            [f"Guest {value}" if draw.random() < 2 / 3 else f"It is guest {value + 1}." for _ in range(ANSWERS)],
+        )
+        for value in (draw.randrange(10**6) for _ in range(ROWS))
+    ]
     return {
         "math": ({"math": {"symbolic": False}}, boxed),
         "numeric": ("numeric", sums),
         "choice": ({"choice": {"labels": list("ABCD")}}, letters),
         "json": ("json", objects),
+        "exact": ("exact", names),
+        "contains": ("contains", names),
+        "regex": ({"regex": {"pattern": r"Guest \d+"}}, names),
     }
 
 

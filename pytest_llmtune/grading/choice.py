@@ -44,6 +44,7 @@ _UNSPACED = lazy_regex(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 _MARKED = ("boxed", "hash", "phrase")
 _SHORTEST_SENTENCE = 12  # characters; anything shorter is not a second statement
+_SHORTEST_ADDITION = 2  # characters: a mark and a letter
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
 _LATEX = lazy_regex(r"\\(?:text\w*|math(?:rm|bf|it|sf)|operatorname|mbox|boxed|fbox)\s*\{([^{}]*)\}|\\[ ,;:!()\[\]]|\$")
 _CLAUSE = lazy_regex(
@@ -198,10 +199,13 @@ class LabelWords:
         Returns:
             None if there is none, several are offered ("A or B"), or something else is stated.
         """
-        text = unicodedata.normalize("NFKC", untagged(text))
+        text = untagged(text)
+        if not text.isascii():
+            text = unicodedata.normalize("NFKC", text)
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
-        last = max(_announced(text, boxed), default=None)  # what was said before it does not count
+        announced = _announced(text, boxed)
+        last = max(announced) if announced else None  # what was said before it does not count
         if last is None and len(text) < _LONGEST_STATEMENT and (label := self.exactly(_without_latex(text))):
             return label
         candidates = [] if last is None else [last]
@@ -220,6 +224,8 @@ class LabelWords:
         """Whether the text goes on without offering another label, or saying that none fits."""
         if not candidate.strong and _NO_OPTION.search(text, candidate.start):
             return False
+        if len(text) - candidate.end < _SHORTEST_ADDITION:
+            return True
         more = self.added.match(text, candidate.end)
         return more is None or self.owner[_fold(more["other"])] == label
 
@@ -337,22 +343,23 @@ def _inside(match: re.Match[str]) -> str:
     return match[1] or " "
 
 
-def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> Iterator[_Candidate]:
+def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> list[_Candidate]:
     """Content of boxes, of ``####`` lines, or after phrases such as "the answer is"."""
-    for start, inside, end in boxed[:-1]:
-        yield _Candidate(start, inside, strong=True, end=end)
-    for start, _, end in boxed[-1:]:
-        yield _Candidate(start, boxes(text) or "", strong=True, end=end)  # with those that it is joined to
+    found = [_Candidate(start, inside, strong=True, end=end) for start, inside, end in boxed]
+    if found:
+        found[-1] = found[-1]._replace(fragment=boxes(text) or "")  # with those that it is joined to
     if (line := hash_line(text)) is not None:
-        yield _Candidate(line[0], line[1], strong=True, end=len(text))
+        found.append(_Candidate(line[0], line[1], strong=True, end=len(text)))
     for match in phrases(text):
         rest = text[match.end() :].lstrip()
-        fragment = _SENTENCE_END.split(rest, maxsplit=1)[0]
+        stop = _SENTENCE_END.search(rest)
+        fragment = rest if stop is None else rest[: stop.start()]
         end = len(text) - len(rest) + len(fragment)
         if text[end : end + 1] == "?":
             fragment = "none"  # asked, not said
         if "box" not in fragment:
-            yield _Candidate(match.start(), fragment, strong=True, end=end)
+            found.append(_Candidate(match.start(), fragment, strong=True, end=end))
+    return found
 
 
 def _listed(text: str) -> set[str]:

@@ -25,8 +25,7 @@ _INSTEAD = (  # with nothing but the answer behind
     r"(?=[\W_]{0,3}(?:option\s+)?[\W_]{0,3}(?:[A-Za-z](?!\w|\s+[a-z])|\d))"
 )
 _RULES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("answer",), _ENGLISH),
-    (("answer",), _HEADING),
+    (("answer",), rf"(?:{_ENGLISH}|{_HEADING})"),
     (("correction", "on second thought", "on reflection", "no,"), _INSTEAD),
     (("correct ", "right ", "best "), _OPTION),
     (("wait", "actually", "sorry", "correction", "oops", "scratch that", "no"), _CORRECTION),

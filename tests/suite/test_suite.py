@@ -191,7 +191,10 @@ def test_the_default_name() -> None:
         ({"columns": []}, "columns is []; valid: a list of column names"),
         ({"delimiter": ";;"}, "delimiter is ';;'; valid: one character, such as"),
         ({"delimiter": "a"}, "delimiter is 'a'; valid: one character, such as"),
-        ({"delimiter": "\\t"}, "delimiter is '\\\\t'; valid: one character, such as ';', '|' or a tab ('\\t', in YAML in double"),
+        (
+            {"delimiter": "\\t"},
+            "delimiter is '\\\\t'; valid: one character, such as ';', '|' or a tab ('\\t', in YAML in double",
+        ),
         ({"where": 5}, "where is 5; valid: an expression"),
         ({"where": "  "}, "where is '  '; valid: an expression"),
         ({"where": "a = 1"}, "where: 'a = 1' is not an expression"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -123,6 +125,9 @@ class _Transport:
         request = _rerouted(self._http, call, request, body)
         self._verify = self._verify or self._http.create_ssl_context()
         try:
+            if call.delay:
+                time.sleep(call.delay)
+                call.started = time.perf_counter()
             with outside(), openai.DefaultHttpxClient(verify=self._verify) as sender:
                 response = sender.send(request)
         except BaseException as error:
@@ -160,6 +165,9 @@ class _AsyncTransport:
         request = _rerouted(self._http, call, request, body)
         self._verify = self._verify or self._http.create_ssl_context()
         try:
+            if call.delay:
+                await asyncio.sleep(call.delay)
+                call.started = time.perf_counter()
             with outside():
                 async with openai.DefaultAsyncHttpxClient(verify=self._verify) as sender:
                     response = await sender.send(request)

@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections import deque
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,8 +30,7 @@ from pytest_llmtune.recording.format import Interaction, path_of
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import asks_a_model, model_asked
-from pytest_llmtune.wire.body import decoded, why_incomplete
-from pytest_llmtune.wire.event_stream import is_whole
+from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
 from pytest_llmtune.wire.tokens import with_counted_mark
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ class Call:
     """Whether clients retry after such an answer."""
     kept: bool = True
     """Whether it belongs into the recording: not where the client has asked again."""
+    delay: float = 0.0
+    """Seconds that our own client waits before it sends the request, for the rate limits of the endpoint."""
     instead: Callable[[Mapping[str, str], bytes], tuple[str, dict[str, str], bytes]] | None = None
     """From headers and body of our own client's request to URL, headers and body to send in its place."""
 
@@ -362,15 +363,10 @@ class Replay:
         except ValueError as error:
             self.drop(call, str(error))
             return
-        text, data = "", plain
-        if status >= 400 or _EVENTS not in content_type:  # else binary, even where its bytes happen to be UTF-8
-            with suppress(UnicodeDecodeError):
-                text, data = with_counted_mark(asked.body, plain.decode()), b""
+        text, data = text_or_data(plain, status, content_type)
+        text = with_counted_mark(asked.body, text)
         call.retryable = may_retry(status)
-        if data:
-            why = "was cut" if _EVENTS in content_type and not is_whole(data) else ""
-        else:
-            why = why_incomplete(path_of(asked.uri), status, text, content_type)
+        why = why_incomplete(path_of(asked.uri), status, text, content_type, data)
         if why:
             self.drop(call, why)  # what it says of its usage is not the last word
             return
@@ -560,7 +556,6 @@ class Replay:
         return "\n".join([*lines, f"record what it asks: {self.command}"])
 
 
-_EVENTS = "vnd.amazon.eventstream"
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 
 

@@ -149,13 +149,24 @@ class HttpRequester:
     """The largest n that an endpoint accepts for a model, greedy or not, if it refused more."""
 
     @classmethod
-    def of(cls, terms: SourceSettings, ledger: Reserving, account: RequestStats, hide: Hide) -> HttpRequester:
-        """A requester with these settings; the deadline starts now."""
+    def of(
+        cls,
+        terms: SourceSettings,
+        ledger: Reserving,
+        account: RequestStats,
+        hide: Hide,
+        pool: EndpointPool | None = None,
+    ) -> HttpRequester:
+        """A requester with these settings; the deadline starts now.
+
+        Args:
+            pool: the channels; None: new ones.
+        """
         batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
         from pytest_llmtune.completions import http_client as bounded_client  # noqa: F401  # importing it takes seconds, which must not count
 
         return cls(
-            EndpointPool.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
+            pool or EndpointPool.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
             Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
             ledger,
             account,

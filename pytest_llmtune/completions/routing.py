@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -98,22 +99,28 @@ class AdaptiveLimiter:
 
 @dataclass(slots=True, eq=False)
 class RateLimiter:
-    """Limits units per minute, evenly spaced (a leaky bucket)."""
+    """Limits units per minute, evenly spaced (a leaky bucket); used from any thread."""
 
     per_minute: float
     _next: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self) -> float:
         """Seconds that the next caller has to wait."""
         return max(0.0, self._next - time.monotonic())
 
+    def reserve(self, amount: float = 1.0) -> float:
+        """Reserve ``amount`` units; returns the seconds until they may be used."""
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + amount * 60.0 / self.per_minute
+            return start - now
+
     async def acquire(self, amount: float = 1.0) -> None:
         """Wait until ``amount`` more units are allowed."""
-        now = time.monotonic()
-        start = max(now, self._next)
-        self._next = start + amount * 60.0 / self.per_minute
-        if start > now:
-            await asyncio.sleep(start - now)
+        if (seconds := self.reserve(amount)) > 0:
+            await asyncio.sleep(seconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -229,12 +236,17 @@ class KeyChannel:
         """Seconds until the endpoint's rate limits allow the next request."""
         return max((each.wait() for each in (self.requests, self.tokens) if each is not None), default=0.0)
 
+    def reserve_pace(self, tokens: int) -> float:
+        """Reserve a request of so many tokens in the rate limits; returns the seconds until it may be sent."""
+        return max(
+            0.0 if self.requests is None else self.requests.reserve(),
+            0.0 if self.tokens is None else self.tokens.reserve(tokens),
+        )
+
     async def keep_pace(self, tokens: int) -> None:
         """Wait for the endpoint's rate limits."""
-        if self.requests is not None:
-            await self.requests.acquire()
-        if self.tokens is not None:
-            await self.tokens.acquire(tokens)
+        if (seconds := self.reserve_pace(tokens)) > 0:
+            await asyncio.sleep(seconds)
 
     def slow_down(self, sent: float, failure: Failure, pause: float) -> None:
         """Handle a 429 for a request ``sent`` at that time: rest as requested, and reduce concurrency.

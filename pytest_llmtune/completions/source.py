@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.requester import OnExchange
+    from pytest_llmtune.completions.routing import EndpointPool
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.types import Completion, CompletionRequest, Exchange
@@ -125,6 +126,7 @@ class LiveSource:
     remote: Callable[[LiveSource], Requester] | None = None
     """Creates a requester used instead of HTTP from this process; None: none."""
     _asking: Requester | None = None
+    _pool: EndpointPool | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -189,4 +191,13 @@ class LiveSource:
             return self.remote(self)
         from pytest_llmtune.completions.requester import HttpRequester  # a replay sends nothing
 
-        return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text)
+        return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text, self.pool)
+
+    @property
+    def pool(self) -> EndpointPool:
+        """The endpoints' channels with their limits, also for the calls of a task's own client."""
+        if self._pool is None:
+            from pytest_llmtune.completions.routing import EndpointPool
+
+            self._pool = EndpointPool.of(self.endpoints, self.concurrency, self.timeout, self.batching)
+        return self._pool

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config
+    from pytest_llmtune.types import TaskRun
 
 __all__ = [
     "Aggregate",
@@ -162,6 +163,8 @@ class _Meter:
     paid: Decimal = Decimal(0)
     usage: Usage = field(default_factory=lambda: Usage(0, 0))
     latency: float = 0.0
+    runs: tuple[TaskRun, ...] = ()
+    """Of the suite's task, in all steps of a cascade."""
 
     async def ask(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
@@ -173,6 +176,7 @@ class _Meter:
         self.paid += completion.paid
         self.usage += completion.usage
         self.latency += completion.latency
+        self.runs += tuple(choice.run for choice in completion.choices if choice.run is not None)
         for exchange in completion.exchanges:  # live sources check this; a recording may be older than the check
             if fault := next(filter(None, map(fault_of, choices_of(exchange))), ""):
                 raise CompletionError(f"the recorded answer is a provider error: {fault}; it must be requested again")
@@ -230,7 +234,7 @@ async def _evaluate_one(
         meter.cost,
         meter.latency,
         next((run.error for run in runs if run.error), None),
-        runs,
+        meter.runs,
     )
 
 

@@ -136,6 +136,10 @@ class Recording:
             if answers >= (request.sample_index + 1) * request.n:
                 return
 
+    def has_run(self, row: str, run: int) -> bool:
+        """Whether a call of this run of a task is recorded."""
+        return run in self._runs.get(row, {})
+
     def calls_of(self, row: str, run: int) -> list[Interaction]:
         """The recorded calls of one run of a task, in order, marked as used."""
         positions = self._runs.get(row, {}).get(run, ())

@@ -26,6 +26,8 @@ class TaskRequest(CompletionRequest):
     params: Mapping[str, Any] = field(default_factory=dict)
     """Parameters of the configuration."""
     template: TaskTemplate | None = None
+    earlier: int = 0
+    """Runs of a cascade's earlier steps on the row; these are numbered from there on."""
 
     @property
     def task(self) -> Task:
@@ -46,8 +48,13 @@ def config_given(params: Mapping[str, Any], template: TaskTemplate) -> dict[str,
     return {name: value for name, value in params.items() if name != "n"} | template.given()
 
 
-def task_request(params: Mapping[str, Any], n: int, template: TaskTemplate, example: Example) -> TaskRequest:
+def task_request(
+    params: Mapping[str, Any], n: int, template: TaskTemplate, example: Example, earlier: int = 0
+) -> TaskRequest:
     """The request of a configuration for a row.
+
+    Args:
+        earlier: number of runs of a cascade's earlier steps on the row.
 
     Raises:
         SuiteError: a parameter is not representable in JSON.
@@ -55,4 +62,4 @@ def task_request(params: Mapping[str, Any], n: int, template: TaskTemplate, exam
     own = {"prompt": template.fingerprint, "task": template.task.name if template.task else "", "row": example.id}
     body = {**{name: value for name, value in params.items() if name != "n"}, "llmtune": own}
     key = text_digest(canonical_json(body))
-    return TaskRequest(body=body, n=n, key=key, example=example, params=params, template=template)
+    return TaskRequest(body=body, n=n, key=key, example=example, params=params, template=template, earlier=earlier)

@@ -131,15 +131,23 @@ class Config:
         accept = replace(self.accept, grader=plain, function=function)
         return replace(self, accept=accept, following=self.following.read_by(grader, cascade))
 
-    def request_for(self, example: Example) -> CompletionRequest:
+    def request_for(self, example: Example, earlier: int = 0) -> CompletionRequest:
         """The request for an example: completions of its prompt, or runs of the suite's task.
+
+        Args:
+            earlier: number of runs of a cascade's earlier steps on the example.
 
         Raises:
             SuiteError: as ``request``.
         """
-        if isinstance(self.template, TaskTemplate):
-            return task_request(self.params, self.n, self.template, example)
-        return self.request(example.row)
+        if not isinstance(self.template, TaskTemplate):
+            return self.request(example.row)
+        request = task_request(self.params, self.n, self.template, example, earlier)
+        if self.accept is None or self.following is None:
+            return request
+        return replace(
+            request, escalation=Escalation(self.accept, self.following.request_for(example, earlier + self.n))
+        )
 
     def to_lock(self) -> dict[str, Any]:
         """Parameters, and ``prompt`` or ``messages`` with the template.
@@ -352,10 +360,13 @@ class Space:
 
     def models_of(self, config: Config) -> tuple[str, ...]:
         """The models that a configuration asks: of all steps, and those that a task has in its own parameters."""
-        named = [name for name, domain in self.for_model(config.model).items() if isinstance(domain, Models)]
-        return tuple(
-            dict.fromkeys([*config.models, *(str(config.params[name]) for name in named if name in config.params)])
+        own = (
+            str(step.params[name])
+            for step in config.steps
+            for name, domain in self.for_model(step.model).items()
+            if isinstance(domain, Models) and name in step.params
         )
+        return tuple(dict.fromkeys([*config.models, *own]))
 
     def why_not(self, config: Config) -> str | None:
         """Why a configuration is not in the space, as a phrase for messages; None if it is."""

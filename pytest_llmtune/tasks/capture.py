@@ -23,7 +23,8 @@ from pytest_llmtune.recording import mismatch
 from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, redacted
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import model_asked
-from pytest_llmtune.wire.body import decoded, why_incomplete
+from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
+from pytest_llmtune.wire.bounds import most_tokens
 from pytest_llmtune.wire.response import parse_object
 from pytest_llmtune.wire.tokens import with_counted_mark
 
@@ -181,6 +182,8 @@ class RunCapture:
     _closed: bool = False
     _refused: int = 0
     _started: float = field(default_factory=time.perf_counter)
+    _paced_until: float = 0.0
+    """When the waits for rate limits so far end."""
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -221,8 +224,12 @@ class RunCapture:
 
     @property
     def bodies(self) -> tuple[Mapping[str, Any] | None, ...]:
-        """Of the requests, as far as they were read."""
-        return tuple(call.asked.data for call in self.calls if call.interaction is not None)
+        """Of the requests, as far as they were read and hold no secret."""
+        return tuple(
+            call.asked.data if call.interaction.body == call.asked.body else None
+            for call in self.calls
+            if call.interaction is not None
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -304,17 +311,15 @@ class RunCapture:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
         assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
         latency = time.perf_counter() - call.started
-        asked, data = call.asked, b""
+        asked, content_type = call.asked, headers.get("content-type", "")
         try:
             plain = decoded(body, headers.get("content-encoding", ""))
         except ValueError as error:
             self._fail(call, f"its answer {error}", status)
             return
-        try:
-            text = with_counted_mark(asked.body, plain.decode())
-        except UnicodeDecodeError:
-            text, data = "", plain
-        why = "" if data else why_incomplete(path_of(asked.uri), status, text, headers.get("content-type", ""))
+        text, data = text_or_data(plain, status, content_type)
+        text = with_counted_mark(asked.body, text)
+        why = why_incomplete(path_of(asked.uri), status, text, content_type, data)
         if status >= 500 or status in _TRANSIENT:
             why = f"was answered with status {status}"
         if status < 400 and (parse_object(text) or {}).get("error"):
@@ -339,7 +344,7 @@ class RunCapture:
             ),
         )
         with self._lock:
-            call.interaction, call.elapsed = interaction, time.perf_counter() - self._started
+            call.interaction, call.elapsed = interaction, max(latency, time.perf_counter() - self._started)
             self._pay(call, interaction)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
@@ -386,6 +391,19 @@ class RunCapture:
         worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body, call.own_price)
         self.allowance.reserve(worst)
         call.worst = worst
+        if call.channel is not None:
+            self._pace(call, call.channel)
+
+    def _pace(self, call: _Call, channel: KeyChannel) -> None:
+        """Have the call wait for the rate limits of its endpoint; the run's latency does not include that."""
+        most = most_tokens(call.asked.uri, call.asked.body)
+        call.delay = channel.reserve_pace(
+            most.prompt // 3 + (1024 * most.choices if most.answer is None else most.answer)
+        )
+        now = time.perf_counter()
+        until = max(self._paced_until, now + call.delay)
+        self._started += until - max(self._paced_until, now)  # calls that wait at the same time count once
+        self._paced_until = until
 
     def _route(self, call: _Call, pool: EndpointPool) -> None:
         """To the first endpoint that serves its model; asked again after a fault, to the next that does.

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
@@ -122,7 +122,7 @@ class TaskSource:
         if self._limit is None:
             self._limit = asyncio.Semaphore(self.concurrency)
             self._stack.enter_context(installed())
-        first = request.sample_index * request.n
+        first = request.earlier + request.sample_index * request.n
         numbers = range(first + 1, first + request.n + 1)
         new = [(request.key, number) not in self._runs for number in numbers]
         jobs = [self._job(request, number) for number in numbers]
@@ -378,14 +378,12 @@ class _Clients:
     live: LiveSource | None
     _made: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def pool(self) -> EndpointPool | None:
         """The endpoints in force; None where the network is shut, or others ask."""
         if self.live is None or not self.live.endpoints:
             return None
-        from pytest_llmtune.completions.routing import EndpointPool
-
-        return EndpointPool.of(self.live.endpoints, self.live.concurrency, self.live.timeout)
+        return self.live.pool
 
     def make(self, capture: RunCapture, name: str) -> Any:
         """``client`` or ``async_client`` for a run."""

@@ -70,22 +70,22 @@ class Trace(Sequence[ModelCall]):
         results: dict[str, str] = {}
         priced = zip(self._interactions, self._charges, self._bodies, strict=True)
         for number, (each, charge, body) in reversed(list(enumerate(priced, 1))):
-            told = read_call(each.body if body is None else body, each.text)
-            tools = tuple(replace(call, result=results.get(call.id or call.name)) for call in told.tool_calls)
-            results |= tool_results(told.messages)
+            content = read_call(each.body if body is None else body, each.data or each.text)
+            tools = tuple(replace(call, result=results.get(call.id or call.name)) for call in content.tool_calls)
+            results |= tool_results(content.messages)
             calls.append(
                 ModelCall(
                     number,
                     charge.model,
-                    told.messages,
-                    told.text,
+                    content.messages,
+                    content.text,
                     tools,
                     charge.usage,
                     charge.usd,
                     each.latency,
                     each.path,
                     each.status,
-                    _digest(each, told.text, tools),
+                    _digest(each, content.text, tools),
                 )
             )
         return tuple(reversed(calls))

@@ -27,13 +27,13 @@ from pytest_llmtune.tasks.money import Tariff
 from pytest_llmtune.tasks.source import Miss, TaskSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.types import Completion, CompletionRequest
 
-__all__ = ["check_repeatable", "main", "replay_elsewhere", "replay_misses"]
+__all__ = ["check_repeatable", "main", "recorded_steps", "replay_elsewhere", "replay_misses"]
 
 
 _ORDERS = 2
@@ -42,6 +42,17 @@ _ROWS_ELSEWHERE = 25
 """Number of rows replayed by the other process."""
 _PATIENCE = 300
 """Time limit of the other process in seconds."""
+
+
+def recorded_steps(requests: Iterable[CompletionRequest], recording: Recording) -> Iterator[CompletionRequest]:
+    """Each request, and of a cascade's later steps those that were needed, and so are recorded."""
+    for request in requests:
+        step: CompletionRequest | None = request
+        while step is not None:
+            following = step.escalation and step.escalation.request
+            yield replace(step, escalation=None)
+            needed = isinstance(following, TaskRequest) and recording.has_run(following.row.id, following.earlier + 1)
+            step = following if needed else None
 
 
 async def replay_misses(source: TaskSource, requests: Iterable[CompletionRequest], concurrency: int) -> dict[str, Miss]:

@@ -78,9 +78,9 @@ class Cascade:
 
 
 def may_cascade(suite: Suite, race: Allocator) -> bool:
-    """Whether a cascade may win: votes are compared, costs matter, and steps are completions."""
+    """Whether a cascade may win: votes are compared, and costs matter."""
     voted = race.pool.scorer.by_answer and race.sign > 0
-    return bool(suite.cascade) and voted and race.budget is not None and not suite.space.runs_task
+    return bool(suite.cascade) and voted and race.budget is not None
 
 
 def set_aside(search: Search) -> Decimal:
@@ -253,8 +253,8 @@ def _pairs(  # noqa: PLR0917  # one combination
     answered = {row: cell for row in votes if n in (cell := race.pool.cell(last.arm, race.order[row])).scores}
     if dear is None or len(answered) < min(_ROWS, len(race.order)):
         return
-    lengths = {row: statistics.fmean(sample.tokens for sample in cell.samples) for row, cell in answered.items()}
-    usual = statistics.fmean(lengths.values())
+    lengths = {row: statistics.fmean(map(_length, cell.samples)) for row, cell in answered.items()}
+    usual = statistics.fmean(lengths.values()) or 1.0
     fixed = _steps(suite).margin
     for count in first.arm.family.counts:
         rows = [row for row in answered if count in votes[row]]
@@ -278,6 +278,11 @@ def _pairs(  # noqa: PLR0917  # one combination
             cost = Cost(cheap.mean + share * usd, math.hypot(cheap.error, share * dear.error, guessed))
             config = _config(suite, first, count, margin, last.arm.config(n))
             yield Cascade(config, first, cost, escalated / len(rows), scores)
+
+
+def _length(sample: Sample) -> float:
+    """What its cost is proportional to: tokens, or a task's USD."""
+    return sample.tokens or float(sample.usd)
 
 
 def _config(suite: Suite, first: Trial, count: int, margin: float, following: Config) -> Config:

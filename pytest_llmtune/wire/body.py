@@ -6,16 +6,18 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune.wire.event_stream import is_whole
 from pytest_llmtune.wire.response import documents_of, facts_of, lines_of, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["clean_pieces", "decoded", "is_stream", "rewrite", "text_of", "why_incomplete"]
+__all__ = ["clean_pieces", "decoded", "is_stream", "rewrite", "text_of", "text_or_data", "why_incomplete"]
 
 
 Spans = Callable[[str], list[tuple[int, int]]]
@@ -179,12 +181,23 @@ _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-def why_incomplete(path: str, status: int, text: str, content_type: str) -> str:
+def text_or_data(body: bytes, status: int, content_type: str) -> tuple[str, bytes]:
+    """A decoded body as text, or else as data; an AWS event stream is binary even where its bytes happen to be UTF-8."""
+    if status >= 400 or _AWS_EVENTS not in content_type:
+        with suppress(UnicodeDecodeError):
+            return body.decode(), b""
+    return "", body
+
+
+def why_incomplete(path: str, status: int, text: str, content_type: str, data: bytes = b"") -> str:
     """Why a response is incomplete, or the empty string; a server's error response is complete too.
 
     Args:
         path: of the request's URL; model routes answer in JSON or in events.
+        data: in place of ``text``, the body of a binary response.
     """
+    if data:
+        return "was cut" if _AWS_EVENTS in content_type and not is_whole(data) else ""
     data = parse_object(text)
     if data is not None:
         return "has no choices" if data.get("choices") == [] and "usage" in data else ""
@@ -196,6 +209,7 @@ def why_incomplete(path: str, status: int, text: str, content_type: str) -> str:
     return "is truncated, or not JSON" if should_be and not _is_json(text) else ""
 
 
+_AWS_EVENTS = "vnd.amazon.eventstream"
 _LINES = ("ndjson", "jsonl", "json-lines", "stream+json")
 
 

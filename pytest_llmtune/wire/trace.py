@@ -12,13 +12,14 @@ from typing import Any
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.types import ToolCall
+from pytest_llmtune.wire.event_stream import payloads
 from pytest_llmtune.wire.response import documents_of, read_object
 
-__all__ = ["Told", "read_call", "tool_results"]
+__all__ = ["CallContent", "message_text", "read_call", "tool_results"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CallContent:
     """The content of one call."""
 
     messages: tuple[Mapping[str, Any], ...]
@@ -26,20 +27,21 @@ class Told:
     tool_calls: tuple[ToolCall, ...]
 
 
-def read_call(body: str | Mapping[str, Any], text: str) -> Told:
+def read_call(body: str | Mapping[str, Any], answer: str | bytes) -> CallContent:
     """Read one call; what has no known shape has no messages, and its answer's text is empty.
 
     Args:
         body: of the request, as text, or as it was read.
+        answer: the response's body as text; bytes where it is binary, as Bedrock's streams.
     """
     request = (read_object(body) or {}) if isinstance(body, str) else body
-    documents = list(_documents(text))
+    documents = list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
     texts: list[str] = []
     calls: dict[Any, dict[str, str]] = {}
     for document in documents:
         _read(document, texts, calls)
     tools = tuple(ToolCall(call["name"], _arguments(call["arguments"]), call["id"]) for call in calls.values())
-    return Told(tuple(_messages(request)), "".join(texts), tools)
+    return CallContent(tuple(_messages(request)), "".join(texts), tools)
 
 
 def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -63,16 +65,12 @@ def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return found
 
 
-def _documents(text: str) -> Iterator[Mapping[str, Any]]:
-    """Like ``documents_of``; each entry of a JSON list (Gemini's stream) is a document."""
-    if text.lstrip().startswith("["):
-        try:
-            listed = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        yield from (item for item in listed if isinstance(item, dict))
-        return
-    yield from documents_of(text)
+def message_text(message: Mapping[str, Any]) -> str:
+    """A message in any provider's format as text: its role and its content, tool calls and results included."""
+    content = message.get("content", message.get("parts"))
+    rest = {name: value for name, value in message.items() if name not in ("role", "type") and value is not None}
+    plain = content is not None and len(rest) == 1
+    return f"{message.get('role') or message.get('type') or 'message'}: {_text(content if plain else rest)}"
 
 
 def _messages(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -109,6 +107,8 @@ def _read(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[s
         _read_items(document["output"], texts, calls)
     elif str(document.get("type")).startswith("content_block_"):
         _read_anthropic_event(document, texts, calls)
+    elif "contentBlockIndex" in document:
+        _read_bedrock_event(document, texts, calls)
     else:
         _read_message(document, texts, calls)
 
@@ -121,6 +121,17 @@ def _read_anthropic_event(document: Mapping[str, Any], texts: list[str], calls: 
         texts.append(_said(delta.get("text")))
         if isinstance(delta.get("partial_json"), str) and (call := calls.get(document.get("index"))) is not None:
             call["arguments"] = ("" if call["arguments"] == "{}" else call["arguments"]) + delta["partial_json"]
+
+
+def _read_bedrock_event(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
+    """The start of a content block of ``converse-stream``, or another piece of it."""
+    for name in ("start", "delta"):
+        part = document.get(name)
+        if isinstance(part, dict):
+            texts.append(_said(part.get("text")))
+            if isinstance(tool := part.get("toolUse"), dict):
+                index = document.get("contentBlockIndex")
+                _add(calls, index, tool.get("name"), tool.get("input"), tool.get("toolUseId"))
 
 
 def _read_message(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:

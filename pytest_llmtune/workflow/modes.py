@@ -460,14 +460,15 @@ class SuiteRun:
 
     def _check_repeatable(self, calls: Sequence[Interaction], rows: RequestPlan) -> None:
         """Check now, and not in the next guard, that a task's recording can be replayed."""
-        from pytest_llmtune.tasks.verify import check_repeatable, replay_elsewhere, replay_misses
+        from pytest_llmtune.tasks.verify import check_repeatable, recorded_steps, replay_elsewhere, replay_misses
 
         recording = Recording.of(self.recording_path, calls, self.redactor)
         source = self.services.source_for(ReplaySource(recording), recording=recording)
         recorded = recording.rows_with_runs()
         kept = [request for example, request in rows.pairs() if example.id in recorded]
+        rows_kept, kept = len(kept), [*recorded_steps(kept, recording)]
         misses = run_async(replay_misses(source, kept, self.services.concurrency))
-        check_repeatable(_in_order(misses or replay_elsewhere(kept, calls, self.prices), rows), len(kept))
+        check_repeatable(_in_order(misses or replay_elsewhere(kept, calls, self.prices), rows), rows_kept)
 
     @property
     def _rerecord(self) -> RerecordSession:

@@ -97,8 +97,9 @@ def test_the_runs_money_ends_a_search_over_a_task(three_of_four: Project) -> Non
 
 
 def test_the_report_folds_the_trace_and_names_the_first_call_that_differs(three_of_four: Project) -> None:
-    """Row by row, with model, tokens, USD and seconds; a flip says which call is not the baseline's."""
+    """Row by row, with model, tokens, USD, seconds and messages; a flip says which call is not the baseline's."""
     project = three_of_four
+    project.write_task(DESK.replace("Plan:", "Plan: <b> sk-test-secret-0123456789"))
     project.write_suite("", suite=SUITE)
     project.run("--llm-tune").assert_outcomes(passed=1)
     project.server.answer = lambda body: "sub" if str(body["messages"][-1]["content"]).startswith("Plan:") else "999"
@@ -108,6 +109,10 @@ def test_the_report_folds_the_trace_and_names_the_first_call_that_differs(three_
     assert page.count("<details") >= 4
     assert "run 4" in page
     assert "2 calls, $0.000" in page
+    assert "<summary>1 message</summary>" in page
+    assert "user: Plan: &lt;b&gt; " in page
+    assert "user: [sub] What is " in page
+    assert "sk-test-secret" not in page
 
 
 def test_a_live_run_stops_once_it_is_decided(project: Project) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.llm_server import Fault, LLMServer
 
 from pytest_llmtune import Suite
+from pytest_llmtune.capture import client
 from pytest_llmtune.completions.endpoints import Endpoint
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.errors import CompletionError, EndpointError
@@ -159,3 +162,23 @@ def test_a_route_that_fails_everywhere_is_unknown(servers: tuple[LLMServer, LLMS
     """404 of a server without embeddings says something of the endpoint, and nothing of the app."""
     with pytest.raises(CompletionError, match="POST /v1/embeddings was answered with status 404"):
         ran(embeds, endpoint(servers[0], None))
+
+
+@pytest.mark.parametrize("task", [two_models, two_models_async])
+@pytest.mark.parametrize("limit", [{"requests_per_minute": 1.0}, {"tokens_per_minute": 50.0}])
+def test_the_limits_per_minute_of_an_endpoint_hold_for_each_call(
+    task: Any, limit: dict[str, float], servers: tuple[LLMServer, LLMServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second call waits its minute."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    clock = SimpleNamespace(sleep=waits.append, perf_counter=time.perf_counter)
+    monkeypatch.setattr(client, "time", clock)
+    monkeypatch.setattr(client, "asyncio", SimpleNamespace(sleep=sleep))
+    ran(task, endpoint(servers[0], None, **limit))
+    [wait] = waits
+    assert wait > 40
+    assert servers[0].count == 2

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from support.providers import message
 
 from pytest_llmtune.types import ToolCall
-from pytest_llmtune.wire.trace import read_call, tool_results
+from pytest_llmtune.wire.trace import message_text, read_call, tool_results
 
 ARGUMENTS = {"order": "A7"}
 TEXT = json.dumps(ARGUMENTS)
@@ -57,6 +58,17 @@ BEDROCK = {
 }
 
 
+BEDROCK_STREAM = [
+    ("messageStart", {"role": "assistant"}),
+    ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Let me see."}}),
+    ("contentBlockStop", {"contentBlockIndex": 0}),
+    ("contentBlockStart", {"contentBlockIndex": 1, "start": {"toolUse": {"toolUseId": "call_1", "name": "look_up"}}}),
+    ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"toolUse": {"input": TEXT[:5]}}}),
+    ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"toolUse": {"input": TEXT[5:]}}}),
+    ("messageStop", {"stopReason": "tool_use"}),
+]
+
+
 def stream(*events: Any) -> str:
     return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
@@ -65,7 +77,8 @@ def piece(**delta: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta}]}
 
 
-SHAPES = {
+SHAPES: dict[str, str | bytes] = {
+    "bedrock stream": b"".join(message(name, event) for name, event in BEDROCK_STREAM),
     "chat": json.dumps(CHAT),
     "responses": json.dumps(RESPONSES),
     "anthropic": json.dumps(ANTHROPIC),
@@ -98,9 +111,9 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_text_and_tool_calls_of_every_shape(shape: str) -> None:
     """The same text, the same tool with the same arguments and id."""
-    told = read_call("{}", SHAPES[shape])
-    assert told.text == "Let me see."
-    assert told.tool_calls == (ToolCall("look_up", ARGUMENTS, "call_1"),)
+    found = read_call("{}", SHAPES[shape])
+    assert found.text == "Let me see."
+    assert found.tool_calls == (ToolCall("look_up", ARGUMENTS, "call_1"),)
 
 
 @pytest.mark.parametrize("text", [json.dumps(GEMINI), json.dumps([GEMINI]), stream(GEMINI)])
@@ -140,5 +153,27 @@ def test_the_prompt_is_read_from_every_shape() -> None:
 @pytest.mark.parametrize("text", ["", "no json", "[1, 2", '{"choices": null}', '{"candidates": [null], "output": 5}'])
 def test_what_has_no_known_shape_says_nothing(text: str) -> None:
     """No error, and nothing made up."""
-    told = read_call("", text)
-    assert (told.messages, told.text, told.tool_calls) == ((), "", ())
+    found = read_call("", text)
+    assert (found.messages, found.text, found.tool_calls) == ((), "", ())
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"role": "user", "content": "Where is A7?"}, "user: Where is A7?"),
+        ({"role": "user", "content": [{"type": "text", "text": "Where is "}, {"text": "A7?"}]}, "user: Where is A7?"),
+        ({"role": "model", "parts": [{"text": "On its way."}]}, "model: On its way."),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1"}]},
+            'assistant: {"tool_calls": [{"id": "call_1"}]}',
+        ),
+        (
+            {"role": "tool", "tool_call_id": "call_1", "content": "on its way"},
+            'tool: {"tool_call_id": "call_1", "content": "on its way"}',
+        ),
+        ({"type": "function_call_output", "output": "x"}, 'function_call_output: {"output": "x"}'),
+    ],
+)
+def test_a_message_of_any_shape_is_shown(message: dict[str, Any], text: str) -> None:
+    """Its role, and its text; where there is more to it, all of it."""
+    assert message_text(message) == text

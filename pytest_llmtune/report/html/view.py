@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line, per_thousand
 from pytest_llmtune.report.html import charts
+from pytest_llmtune.wire.trace import message_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ _SHOWN_ROWS, _LINES = 5, 60
 """Limits of the list of changes."""
 _TRACES = 300
 """Maximum number of rows with traces."""
+_MESSAGES, _MESSAGES_LONGEST = 4_000_000, 8_000
+"""Characters of messages in all traces of a suite, and of one call."""
 
 
 def table(report: SuiteReport) -> list[dict[str, Any]]:
@@ -296,14 +299,17 @@ def _traces(report: SuiteReport) -> Iterator[dict[str, Any]]:
     results = [result for result in (report.evaluation.results if report.evaluation else ()) if result.runs]
     flips = {flip.id: flip for flip in report.verdict.flips}
     locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
-    for result in sorted(results, key=lambda result: result.example.id not in flips)[:_TRACES]:
+    shown = sorted(results, key=lambda result: result.example.id not in flips)[:_TRACES]
+    calls = sum(len(run.calls) for result in shown for run in result.runs)
+    limit = max(_SHORTEST, min(_MESSAGES_LONGEST, _MESSAGES // max(1, calls)))
+    for result in shown:
         row, flip = result.example, flips.get(result.example.id)
         yield {
             "row": row.index,
             "question": one_line(report.columns.question(row.row), 120),
             "outcome": outcome(result, report.criteria) + (f", {flip.direction}" if flip else ""),
             "differs": first_difference(result, locked.get(row.id)) if flip else "",
-            "runs": [_run(run) for run in result.runs],
+            "runs": [_run(run, limit) for run in result.runs],
         }
 
 
@@ -320,7 +326,8 @@ def first_difference(result: ExampleResult, before: LockedExample | None) -> str
     return "the calls of run 1 are those of the baseline: what the app makes of them changed"
 
 
-def _run(run: TaskRun) -> dict[str, Any]:
+def _run(run: TaskRun, limit: int) -> dict[str, Any]:
+    """One run; ``limit``: characters of messages shown for each call."""
     return {
         "title": f"run {run.number}: {one_line(run.error or run.text, 200)}",
         "facts": f"{counted(len(run.calls), 'call')}, {dollars(run.cost, 3)}, {number(run.latency)} s",
@@ -331,6 +338,7 @@ def _run(run: TaskRun) -> dict[str, Any]:
                 "tokens": f"{call.usage.prompt_tokens} + {call.usage.completion_tokens}",
                 "usd": dollars(call.usd, 3),
                 "seconds": number(call.latency),
+                "sent": _sent(call.messages, run.calls[index - 1].messages if index else (), limit),
                 "text": cut(call.text, _SHORTEST),
                 "tools": [
                     one_line(f"{tool.name}({json.dumps(tool.arguments, ensure_ascii=False, default=str)})", 300)
@@ -338,9 +346,18 @@ def _run(run: TaskRun) -> dict[str, Any]:
                     for tool in call.tool_calls
                 ],
             }
-            for call in run.calls
+            for index, call in enumerate(run.calls)
         ],
     }
+
+
+def _sent(messages: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], limit: int) -> dict[str, str]:
+    """What the model was told, without what it was told in the call before."""
+    same = next((index for index, pair in enumerate(zip(messages, before, strict=False)) if pair[0] != pair[1]), None)
+    known = min(len(messages), len(before)) if same is None else same
+    texts = [f"(the first {counted(known, 'message')} as in the call before)"] if known else []
+    texts += map(message_text, messages[known:])
+    return {"title": counted(len(messages), "message"), "text": cut("\n\n".join(texts), limit)} if messages else {}
 
 
 def _interval(sure: Interval | None) -> str:

@@ -49,7 +49,7 @@ def recorded_steps(requests: Iterable[CompletionRequest], recording: Recording) 
     for request in requests:
         step: CompletionRequest | None = request
         while step is not None:
-            following = step.escalation and step.escalation.request
+            following = None if step.escalation is None else step.escalation.request
             yield replace(step, escalation=None)
             needed = isinstance(following, TaskRequest) and recording.has_run(following.row.id, following.earlier + 1)
             step = following if needed else None

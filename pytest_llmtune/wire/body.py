@@ -189,15 +189,15 @@ def text_or_data(body: bytes, status: int, content_type: str) -> tuple[str, byte
     return "", body
 
 
-def why_incomplete(path: str, status: int, text: str, content_type: str, data: bytes = b"") -> str:
+def why_incomplete(path: str, status: int, text: str, content_type: str, binary: bytes = b"") -> str:
     """Why a response is incomplete, or the empty string; a server's error response is complete too.
 
     Args:
         path: of the request's URL; model routes answer in JSON or in events.
-        data: in place of ``text``, the body of a binary response.
+        binary: in place of ``text``, the body of a binary response.
     """
-    if data:
-        return "was cut" if _AWS_EVENTS in content_type and not is_whole(data) else ""
+    if binary:
+        return "was cut" if _AWS_EVENTS in content_type and not is_whole(binary) else ""
     data = parse_object(text)
     if data is not None:
         return "has no choices" if data.get("choices") == [] and "usage" in data else ""

@@ -1,4 +1,4 @@
-"""Which client libraries are recorded, replayed, metered and kept offline: the table of docs/clients.md.
+"""Which client libraries are recorded, replayed, metered and kept offline: the table of docs/how-to/app-tests.md.
 
 pip install 'pytest-llmtune[clients]'
 python benchmarks/client_table.py

@@ -142,6 +142,7 @@ class Replay:
     """Calls that the client may retry."""
     _calls: list[Call] = field(default_factory=list)
     _errors: list[LLMTuneError] = field(default_factory=list)
+    _called_model: bool = False
     _refused: int = 0
     _told: tuple[int, int] = (0, 0)
     """Numbers of missing calls and errors already raised."""
@@ -238,8 +239,8 @@ class Replay:
 
     @property
     def asked_nothing(self) -> bool:
-        """Whether no model call was made or played."""
-        return not any(call.counts for call in self._calls)
+        """Whether no model was called: nothing was sent or played, and no error."""
+        return not self._called_model
 
     @property
     def oldest(self) -> str:
@@ -308,6 +309,7 @@ class Replay:
                         return self._refuse(call, error)
                 self._pending.setdefault(key, []).append(call)
             self._calls.append(call)
+            self._called_model = self._called_model or call.counts
         return call
 
     def urge(self, call: Call) -> None:

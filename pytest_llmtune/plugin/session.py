@@ -442,7 +442,7 @@ class Session:
     def _recording_notes(self) -> Iterator[str]:
         if silent := [facts["test"] for facts in self.recordings if "silent" in facts]:
             yield (
-                f"note: no call of a model was made, and nothing recorded, in {_some(silent)}: if there should be one, "
+                f"note: no call of a model was made in {_some(silent)}: if there should be one, "
                 "look for a cache of a library (dspy, litellm, langchain, joblib) that answered instead"
             )
         if own := [facts for facts in self.recordings if "own" in facts]:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import requests
 from support.llm_server import LLMServer
+from support.providers import Providers
 
 import pytest_llmtune.capture.patches  # noqa: F401  # once, so that no inner run imports it again
 from pytest_llmtune.plugin import session
@@ -56,6 +57,12 @@ class App:
 def app(pytester: pytest.Pytester) -> Iterator[App]:
     with LLMServer(answer=lambda body: f"you said: {body['messages'][0]['content']}") as server:
         yield App(pytester, server)
+
+
+@pytest.fixture
+def providers() -> Iterator[Providers]:
+    with Providers() as running:
+        yield running
 
 
 EVERYWHERE = """
@@ -623,11 +630,26 @@ def test_a_wrong_age_is_a_usage_error(app: App, text: str) -> None:
 
 def test_a_recording_run_without_a_call_says_so(app: App) -> None:
     """A library's own cache may have answered; in plain pytest there is nothing to say."""
-    app.write("@guarded\ndef test_cached():\n    pass\n\n@guarded\ndef test_asks():\n    ask('q')\n")
+    app.write(
+        """
+@guarded
+def test_cached():
+    pass
+
+@guarded
+def test_asks():
+    ask("q")
+
+@guarded
+def test_refused():
+    assert requests.post(URL + "/responses/none", json={}).status_code == 404
+""".replace("URL", repr(app.server.base_url))
+    )
     result = app.run("--llm-record=missing")
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["note: no call of a model was made* in test_app.py::test_cached: *cache*"])
     result.stdout.no_fnmatch_line("*no call of a model*test_asks*")
+    result.stdout.no_fnmatch_line("*no call of a model*test_refused*")  # its error is recorded
     app.run().stdout.no_fnmatch_line("*no call of a model*")
 
 
@@ -650,6 +672,37 @@ def test_it():
     app.pytester.makeini(f"[pytest]\nllmtune_allow_hosts = 127.0.0.1:{app.server.port}\n")
     app.run("--llm-record=missing").assert_outcomes(passed=1)
     app.run().assert_outcomes(passed=1)
+
+
+def test_a_websocket_fails_the_recording_run_and_is_refused_in_plain_pytest(app: App, providers: Providers) -> None:
+    """As the Realtime API: it cannot be recorded, also where the client swallows the error."""
+    app.write(
+        """
+import aiohttp, asyncio
+
+async def talk():
+    async with aiohttp.ClientSession() as session, session.ws_connect(URL + "/realtime") as socket:
+        await socket.send_str("q")
+
+@guarded
+def test_it():
+    try:
+        asyncio.run(talk())
+    except (OSError, aiohttp.ClientError):
+        pass
+""".replace("URL", repr(f"{providers.url}/v1"))
+    )
+    result = app.run("--llm-record=missing")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*the test reached 127.0.0.1:*/v1/realtime) over a connection that cannot be recorded*"]
+    )
+    assert providers.requests == ["/v1/realtime"]
+    result = app.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the network is blocked in this mode, and the test tried to reach 127.0.0.1:*"])
+    assert providers.requests == ["/v1/realtime"]
+    assert app.files == []
 
 
 def test_the_folder_of_recordings_is_looked_through_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

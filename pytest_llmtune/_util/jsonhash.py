@@ -6,14 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.types import CompletionRequest
-
-if TYPE_CHECKING:
-    import re
 
 __all__ = ["build", "canonical_json", "digest", "request_key", "safe_json", "text_digest", "without_n"]
 
@@ -29,11 +26,7 @@ _write = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", "
 def safe_json(value: Any) -> str:
     """Compact JSON on one line with sorted keys, readable in any script; unsafe characters are escaped."""
     text = _write(value)
-    return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
+    return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def canonical_json(value: Any) -> str:

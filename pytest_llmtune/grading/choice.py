@@ -276,7 +276,7 @@ class LabelWords:
             return found.pop()
         if found or (strong and _NONE.match(text)):
             return None
-        return _NOTHING if not strong or _LEAD_IN.match(text) or not _denies(text, self.denied) else None
+        return _NOTHING if not strong or _LEAD_IN.match(text) or not self.denied.search(_fold(text) + " ") else None
 
     def _opening(self, text: str) -> str | None:
         """The word that opens a statement, with no other beside it: "Yes, there is no doubt"."""
@@ -336,11 +336,7 @@ class LabelWords:
 
 
 def _without_latex(text: str) -> str:
-    return _LATEX.sub(_inside, text) if "\\" in text or "$" in text else text
-
-
-def _inside(match: re.Match[str]) -> str:
-    return match[1] or " "
+    return _LATEX.sub(lambda match: match[1] or " ", text) if "\\" in text or "$" in text else text
 
 
 def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> list[_Candidate]:
@@ -365,10 +361,6 @@ def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> list[_Candid
 def _listed(text: str) -> set[str]:
     """Letters that start a line, as in a list of parts or options."""
     return {letter.casefold() for letter in _ITEM.findall(text)}
-
-
-def _denies(text: str, denied: re.Pattern[str]) -> bool:
-    return denied.search(_fold(text) + " ") is not None
 
 
 def _is_short(word: str) -> bool:

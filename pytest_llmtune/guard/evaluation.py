@@ -279,10 +279,6 @@ class _Intervals(Mapping[str, Interval]):
         return dict, (dict(self),)
 
 
-def _figures(result: ExampleResult, grade: ExampleGrade) -> dict[str, float]:
-    return {**grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
-
-
 def percentile(ordered: Sequence[float], part: int) -> float:
     """By nearest rank, of values in order: so much or less have so many of a hundred."""
     return ordered[-(-part * len(ordered) // 100) - 1]
@@ -315,12 +311,13 @@ def evaluation_of(
         if result.grade is not None:
             cost += result.cost
             costs.append(float(result.cost))
-            for name, value in _figures(result, result.grade).items():
+            figures = {**result.grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
+            for name, value in figures.items():
                 columns[name].append(value)
     return Evaluation(
         config=config,
         results=results if isinstance(results, SpilledResults) else tuple(results),
-        metrics={name: _aggregated(name, values.tolist(), aggregate) for name, values in columns.items()}
+        metrics={name: (min if name == ROW_RATE else aggregate)(values.tolist()) for name, values in columns.items()}
         | _agreement(columns)
         | _percentiles(columns.get("latency", ())),
         intervals=_Intervals(columns, costs, aggregate),
@@ -347,11 +344,6 @@ def _agreement(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
         found[prefix + "kappa"] = (agreed - chance) / (1 - chance) if chance < 1 else 0.0
         found[prefix + "base_rate"] = max(label, 1 - label)
     return found
-
-
-def _aggregated(name: str, values: Sequence[float], aggregate: Aggregate) -> float:
-    """The value of a metric over a suite's rows; ``row_rate`` is that of the worst row."""
-    return min(values) if name == ROW_RATE else aggregate(values)
 
 
 def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[CompletionRequest]:

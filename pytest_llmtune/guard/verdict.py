@@ -217,7 +217,7 @@ def compare(
         measured += grade is not None
         if example is None or grade is None or metric not in grade.metrics or metric not in example.metrics:
             continue
-        old, now = example.metrics[metric], _value(grade, metric)
+        old, now = example.metrics[metric], round(float(grade.metrics[metric]), 6)  # as in a lock file
         is_fresh = answers_digest(result.responses) != example.answers if example.answers else fresh
         for sides in (shared, new if is_fresh else recorded):
             sides.add(old, now, mode)
@@ -242,11 +242,6 @@ def compare(
 
 def _mean(amounts: Sequence[Decimal]) -> Decimal:
     return sum(amounts, Decimal(0)) / len(amounts)
-
-
-def _value(grade: ExampleGrade, metric: str) -> float:
-    """Rounded as in a lock file, so that an unchanged example compares equal."""
-    return round(float(grade.metrics[metric]), 6)
 
 
 def _flip(

@@ -417,7 +417,10 @@ class Space:
     def _digest(self, **more: Any) -> str:
         plain: dict[str, Any] = {
             "models": sorted(self.models),
-            "parameters": {model: _plain(self.for_model(model)) for model in self.models},
+            "parameters": {
+                model: {name: domain.to_plain() for name, domain in self.for_model(model).items()}
+                for model in self.models
+            },
             **more,
         }
         if self.proposing is not None:
@@ -425,10 +428,6 @@ class Space:
         if self.shots != (0,):
             plain["shots"] = self.shots
         return digest(plain, spaced=True)
-
-
-def _plain(domains: Mapping[str, Domain]) -> dict[str, Any]:
-    return {name: domain.to_plain() for name, domain in domains.items()}
 
 
 def _simplest(domain: Domain) -> Any:

@@ -45,7 +45,7 @@ class AnswerReuse:
         """For a search over these families, whose limits are recorded for later searches."""
         if cache is None:
             return cls()
-        own: set[Limit] = {_limit_of(family) for family in families}
+        own: set[Limit] = {(family.limit_name or "", family.longest) for family in families}
         known = set(_read_limits(cache.recall(_LIMITS)))
         if writes and own - known:
             cache.remember(_LIMITS, sorted(own | known, key=str))
@@ -89,10 +89,6 @@ class AnswerReuse:
                 if exchanges and all(_serves(exchange, limit) for exchange in exchanges):
                     found.append((key, len(exchanges)))
         return found
-
-
-def _limit_of(family: Family) -> Limit:
-    return family.limit_name or "", family.longest
 
 
 def _limited(arm: Arm, limit: Limit) -> dict[str, Any]:

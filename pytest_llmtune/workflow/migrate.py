@@ -235,7 +235,8 @@ class MigrateMode:
     ) -> Moved:
         suite, criteria = self.suite, self.criteria
         unmoved = config.runs_task and not _calls_of(evaluation, self._named(target)[1])
-        base = Migration(target, "inconclusive", "", evaluation.config, notes, margin=_margin(criteria))
+        margin = MARGIN if criteria.max_drop is None else criteria.max_drop
+        base = Migration(target, "inconclusive", "", evaluation.config, notes, margin=margin)
         base = replace(
             base,
             cost_before=self.before.inference_cost,
@@ -312,10 +313,6 @@ class MigrateMode:
         would = f"{needed:,} would do" if needed else "more would hardly do, for the drop is about what is allowed"
         said = f"{base.model} is inconclusive with {counted(shared.rows, 'row')}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
         return replace(found, sentence=said, needed=needed)
-
-
-def _margin(criteria: Criteria) -> float:
-    return MARGIN if criteria.max_drop is None else criteria.max_drop
 
 
 def _latency(evaluation: Evaluation) -> tuple[float, float] | None:

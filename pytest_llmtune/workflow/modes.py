@@ -410,18 +410,16 @@ class SuiteRun:
         except LockError as error:
             if self.lock_path.exists() or not (old := self._renamed()):
                 raise
+            directory = self.location.directory
             moves = [
                 f"git mv {quoted(relative_to_cwd(file))} "
                 f"{quoted(relative_to_cwd(file.with_name(self.suite.name + file.name.removeprefix(old))))}"
-                for file in (self.lock_path.with_name(f"{old}.lock.yaml"), *files_of(self._recording_of(old)))
+                for file in (directory / f"{old}.lock.yaml", *files_of(directory / f"{old}.cassette.json"))
             ]
             raise LockError(
                 f"{error}\nThe lock file of {old!r} is of the same data, grader and space, and no suite of that name was "
                 f"declared; if this suite was renamed: {' && '.join(moves)}"
             ) from None
-
-    def _recording_of(self, name: str) -> Path:
-        return self.location.directory / f"{name}.cassette.json"
 
     def _renamed(self) -> str:
         """The name of a lock file in the same directory with equal fingerprints; empty if there is none."""

@@ -77,7 +77,7 @@ class Math(BuiltIn):
             return await off_thread(self.answers, responses, row)
         reference = self._reference(row)
         found = (answer_in(text, self.extract) for text in responses)
-        if any(self._needs_algebra(reference, answer) for answer in found if answer):
+        if self.symbolic and any(answer and not any(_compared(reference, answer)) for answer in found):
             return await off_thread(self.answers, responses, row)
         return self.answers(responses, row)
 
@@ -101,9 +101,6 @@ class Math(BuiltIn):
             return Answer(_key(reference), form.text, correct=True)
         # never the reference's key: y = 5 is not x = 5, although both are 5
         return Answer(key if key != _key(reference) else f"{form.name or form.text} = {key}", form.text, correct=False)
-
-    def _needs_algebra(self, reference: str, answer: str) -> bool:
-        return bool(self.symbolic) and not any(_compared(reference, answer))
 
 
 @lru_cache(maxsize=50_000)

@@ -90,17 +90,12 @@ def clean(text: str) -> str:
     text = ascii_numerals(text).translate(_ASCII)
     for pattern, replacement in _STEPS:
         text = pattern.sub(replacement, text)
-    text = _WRAPPED.sub(_unwrapped, text)
+    text = _WRAPPED.sub(r" \1 ", text)
     text = re.sub(r" {2,}", " ", text).strip().rstrip(".;,:").strip()
     while len(text) > 1 and text[0] == "{" and _closing(text) == len(text) - 1:
         text = text[1:-1].strip()
     text = _PREFIX.sub("", text)
     return _CURRENCY.sub("", text) if text[:1] in _CURRENCY_STARTS else text
-
-
-def _unwrapped(match: re.Match[str]) -> str:
-    """The words, separated by spaces from their surroundings."""
-    return f" {match[1]} "
 
 
 def _closing(text: str) -> int:

@@ -121,7 +121,8 @@ def guess(data: Dataset, fields: tuple[str, ...], reference: str) -> Guess:
     Raises:
         SuiteError: no built-in grader can use the reference.
     """
-    named = {} if _first_known(data) == reference else {"reference": reference}
+    found = next((name for name in REFERENCE_COLUMNS if name in data.columns), None)  # by the grader, without an option
+    named = {} if found == reference else {"reference": reference}
     problem: SuiteError | None = None
     for name, options, why, ending, longest in _candidates(values(data, reference), len(data.examples)):
         given = named | options
@@ -133,10 +134,6 @@ def guess(data: Dataset, fields: tuple[str, ...], reference: str) -> Guess:
         else:
             return Guess(fields, reference, grader, why, ending, longest)
     raise SuiteError(f"{data.source}: no built-in grader can use the column {reference!r}: {problem}")
-
-
-def _first_known(data: Dataset) -> str | None:
-    return next((name for name in REFERENCE_COLUMNS if name in data.columns), None)
 
 
 _Candidate = tuple[str, dict[str, Any], str, str, int]

@@ -2,9 +2,10 @@
 
     python benchmarks/app_tests.py [--calls 50,200,800] [--tests 200] [--files 2000] [--cold]
 
-Every figure is CPU seconds (user and system) of a whole pytest process, the least of three. ``mock`` are the same tests
-over the client's ``MockTransport``. pytest-recording and cassetter are measured where they are installed; each runs
-alone, with the other plugins switched off.
+Every figure is CPU seconds (user and system) of a whole pytest process, the least of several, taken by turns so that other
+work on the machine falls on all of them. ``mock`` are the same tests over the client's ``MockTransport``; ``import`` is a
+test that imports and makes the client, and calls nothing. pytest-recording and cassetter are measured where they are installed; each runs alone,
+with the other plugins switched off.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ def ask(client, question):
     assert reply.choices[0].message.content == "42"
 """
 CLIENT = {
+    "import": """
+MARK = pytest.mark.usefixtures()
+def ask(client, question):
+    pass
+""",
     "mock": """
 import httpx2 as httpx
 transport = httpx.MockTransport(lambda request: httpx.Response(200, content=ANSWER, headers={"content-type": "application/json"}))
@@ -53,12 +59,14 @@ def client():
     return shared
 """
 PLUGIN = {
+    "import": (),
     "mock": (),
     "llmtune": ("-p", "pytest_llmtune.plugin"),
     "recording": ("-p", "pytest_recording.plugin"),
     "cassetter": ("-p", "cassetter.pytest_plugin"),
 }
 RECORD = {
+    "import": (),
     "mock": (),
     "llmtune": ("--llm-record=all",),
     "recording": ("--record-mode=rewrite",),
@@ -114,20 +122,26 @@ def project(directory: Path, who: str, url: str, tests: int, calls: int) -> None
     (directory / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
 
-def measure(who: str, url: str, tests: int, calls: int, *, files: int = 0, cold: bool = False) -> float:
-    """CPU seconds of the replay, the least of three."""
+def measure(
+    everyone: list[str], url: str, tests: int, calls: int, *, files: int, cold: bool, times: int
+) -> dict[str, float]:
+    """CPU seconds of the replay, the least of so many times."""
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        project(directory, who, url, tests, calls)
-        cpu(directory, *PLUGIN[who], *RECORD[who], cold=False)
-        if files:
+        taken: dict[str, list[float]] = {who: [] for who in everyone}
+        for who in everyone:
+            directory = Path(name) / who
+            directory.mkdir()
+            project(directory, who, url, tests, calls)
+            cpu(directory, *PLUGIN[who], *RECORD[who], cold=False)
             folder = directory / "llmtune"
             folder.mkdir(exist_ok=True)
             for number in range(files):
-                (folder / f"other_{number}.cassette.json").write_text(
-                    '{"version": 1, "interactions": [\n]}\n', encoding="utf-8"
-                )
-        return min(cpu(directory, *PLUGIN[who], cold=cold) for _ in range(3))
+                empty = '{"version": 1, "interactions": [\n]}\n'
+                (folder / f"other_{number}.cassette.json").write_text(empty, encoding="utf-8")
+        for _ in range(times):
+            for who, seconds in taken.items():
+                seconds.append(cpu(Path(name) / who, *PLUGIN[who], cold=cold))
+    return {who: min(seconds) for who, seconds in taken.items()}
 
 
 def main() -> None:
@@ -136,10 +150,11 @@ def main() -> None:
     parser.add_argument("--calls", default="1,50,200,800")
     parser.add_argument("--tests", type=int, default=200)
     parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--times", type=int, default=3, help="how often each is run")
     parser.add_argument("--cold", action="store_true", help="without cached bytecode")
     arguments = parser.parse_args()
     there = {entry.name for entry in entry_points(group="pytest11")}
-    everyone = [who for who in CLIENT if who == "mock" or who in there]
+    everyone = [who for who in CLIENT if who in ("import", "mock") or who in there]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -147,7 +162,7 @@ def main() -> None:
     shapes = [(1, int(calls), 0) for calls in arguments.calls.split(",")]
     for tests, calls, files in [*shapes, (arguments.tests, 2, 0), (arguments.tests, 2, arguments.files)]:
         chosen = [who for who in everyone if who != "recording" or calls <= SQUARE]
-        row = {who: measure(who, url, tests, calls, files=files, cold=arguments.cold) for who in chosen}
+        row = measure(chosen, url, tests, calls, files=files, cold=arguments.cold, times=arguments.times)
         beside = f", beside {files} files" if files else ""
         print(
             f"| {tests} x {calls}{beside} | "

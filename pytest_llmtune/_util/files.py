@@ -95,7 +95,8 @@ def _opened(path: str, flags: int, *, follow: bool) -> int:
     if not follow and os.path.islink(path):  # noqa: PTH114 - not every platform has O_NOFOLLOW
         raise OSError(errno.ELOOP, "a symbolic link", path)
     flags |= _flag("O_NONBLOCK") | _flag("O_NOFOLLOW")
-    descriptor = os.open(os.path.realpath(path) if follow else path, flags, 0o666)
+    linked = follow and os.path.islink(path)  # noqa: PTH114  # of a string
+    descriptor = os.open(os.path.realpath(path) if linked else path, flags, 0o666)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

@@ -7,7 +7,7 @@ not affected.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.capture.flow import Flow
@@ -36,7 +36,7 @@ def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[t
         (async_pool, "handle_async_request", _handle_async_request),
     ):
         original = getattr(owner, name)
-        if str(Path(module.__file__).parent) in getattr(getattr(original, "__code__", None), "co_filename", ""):
+        if os.path.dirname(module.__file__) in getattr(getattr(original, "__code__", None), "co_filename", ""):  # noqa: PTH120
             yield owner, name, wrap(module, original, replay_here)
 
 

@@ -44,7 +44,16 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = ["REPEATED", "Call", "CallRefusedError", "Replay", "replay_of", "replay_of_fixture", "without_repetition"]
+__all__ = [
+    "REPEATED",
+    "Call",
+    "CallRefusedError",
+    "Replay",
+    "marked",
+    "replay_of",
+    "replay_of_fixture",
+    "without_repetition",
+]
 
 
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
@@ -273,7 +282,11 @@ class Replay:
         call = Call(asked, counts and asked.method == "POST")
         with self._lock:
             self._open()
-            key = self.matching.key(self._clean(asked))
+            key = self.matching.key(asked)
+            if (
+                not self._waiting.get(key) and key not in self._errors_played
+            ):  # else recorded as it is: it has no secrets
+                key = self.matching.key(self._clean(asked))
             self._asked_again(key)
             if call.counts:
                 try:
@@ -600,16 +613,13 @@ class _Run(Protocol):
     def target(self, nodeid: str) -> str: ...
 
 
-def replay_of(test: Any, run: _Run) -> Replay:
-    """The recording of a test's client calls: ``<tests>/llmtune/<module>.<class>.<test>.cassette.json``.
+def marked(test: Any) -> dict[str, Any]:
+    """What a test's marks ``llm_replay`` say of its recording, as fields of ``Replay``, and ``limits``.
 
     Marks of module, class and function are merged; the nearest mark's value wins.
 
-    Args:
-        test: a pytest item; only its name, path and markers are read.
-
     Raises:
-        SuiteError: the marker ``llm_replay`` has an unknown key or an unusable limit.
+        SuiteError: a mark has an unknown key or an unusable limit.
     """
     keys: dict[str, Any] = {}
     for marker in test.iter_markers("llm_replay"):
@@ -617,15 +627,27 @@ def replay_of(test: Any, run: _Run) -> Replay:
         if wrong:
             raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
         keys = dict(marker.kwargs) | keys
-    return replace(
-        _replay(
-            test.path.parent, _file_stem(test), f"pytest {quoted(run.target(test.nodeid))} --llm-record=missing", run
-        ),
-        matching=Matching.on(keys.get("match_on")),
-        meter=Meter(Limits.of(keys.get("max_cost"), keys.get("max_calls")), run.prices),
-        keep_retries=_flag(keys.get("keep_retries", False)),
-        lock_directory=run.settings.root / ".llmtune" / "locks",
-    )
+    return {
+        "matching": Matching.on(keys.get("match_on")),
+        "limits": Limits.of(keys.get("max_cost"), keys.get("max_calls")),
+        "keep_retries": _flag(keys.get("keep_retries", False)),
+    }
+
+
+def replay_of(test: Any, run: _Run) -> Replay:
+    """The recording of a test's client calls: ``<tests>/llmtune/<module>.<class>.<test>.cassette.json``.
+
+    Args:
+        test: a pytest item; only its name, path and markers are read.
+
+    Raises:
+        SuiteError: as ``marked``.
+    """
+    said = marked(test)
+    command = f"pytest {quoted(run.target(test.nodeid))} --llm-record=missing"
+    replay = _replay(test.path.parent, _file_stem(test), command, run, limits=said.pop("limits"), **said)
+    replay.lock_directory = run.settings.root / ".llmtune" / "locks"
+    return replay
 
 
 def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _Run) -> Replay:
@@ -645,17 +667,20 @@ def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _R
     return _replay(directory, _safe(said), command, run)
 
 
-def _replay(directory: Path, stem: str, command: str, run: _Run) -> Replay:
+def _replay(
+    directory: Path, stem: str, command: str, run: _Run, *, limits: Limits | None = None, **fields: Any
+) -> Replay:
     settings = run.settings
     return Replay(
         directory / "llmtune" / f"{stem}.cassette.json",
         Mode.REPLAY if settings.mode is Mode.MIGRATE else settings.mode,
         command,
         run.redactor,
-        meter=Meter(prices=run.prices),
+        meter=Meter(limits or Limits(), run.prices),
         spend=ClientSpend(run.ledger, run.prices),
         layout=Layout.of(settings),
         traffic=run.traffic,
+        **fields,
     )
 
 

@@ -101,6 +101,7 @@ class Session:
         """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
         self._links: dict[Path, str] = {}
+        self._targets: dict[str, str] = {}
         """Directories that were looked through for links, and what is wrong in them."""
         self._open = ExitStack()
         if self.settings.mode.online:
@@ -236,9 +237,9 @@ class Session:
             self._refuse_links(directory)
         marked = item.get_closest_marker("llm_replay") is not None
         if marked:
-            from pytest_llmtune.capture.session import replay_of
+            from pytest_llmtune.capture import session
 
-            replay_of(item, self)  # validates the marker now
+            session.marked(item), self.traffic, self.prices  # what is invalid is told now
         parent = item.parent.nodeid if item.parent is not None else ""
         for name in getattr(item, "fixturenames", ()):
             parents = self.fixtures.setdefault(name, {})
@@ -550,8 +551,10 @@ class Session:
     def target(self, nodeid: str) -> str:
         """A node ID relative to the directory in which pytest was started."""
         path, mark, rest = nodeid.partition("::")
-        here = os.path.relpath(self.config.rootpath / path, self.config.invocation_params.dir)
-        return f"{here.replace(os.sep, '/')}{mark}{rest}"
+        if (here := self._targets.get(path)) is None:
+            here = os.path.relpath(self.config.rootpath / path, self.config.invocation_params.dir).replace(os.sep, "/")
+            self._targets[path] = here
+        return f"{here}{mark}{rest}"
 
     def run_of(self, item: pytest.Item) -> SuiteRun:
         """The suite declared by a test."""
@@ -645,12 +648,15 @@ class Session:
 
     def _calls_made(self) -> list[TestCalls]:
         """What was asked since the last time, by the test and by fixtures of wider scope that ended with it."""
-        shown = self.config.getoption("xmlpath", None) or self._path("json") or self._path("report")
-        wanted = shown or self.settings.mode.online or self.config.get_verbosity() > 0
-        made = [replay.meter.told(name) for name, replay in self.unreported if wanted]
+        made = [replay.meter.told(name) for name, replay in self.unreported if self._shows_calls]
         self._reported.update(name for name, _ in self.unreported)
         self.unreported.clear()
         return [each for each in made if each.calls or each.spent]
+
+    @cached_property
+    def _shows_calls(self) -> bool:
+        shown = self.config.getoption("xmlpath", None) or self._path("json") or self._path("report")
+        return bool(shown) or self.settings.mode.online or self.config.get_verbosity() > 0
 
     def attach_rest(self) -> None:
         """After Ctrl-C: the calls of the test that it ended, and of fixtures that were open."""

@@ -144,7 +144,7 @@ def may_hold_known_forms(text: str) -> bool:
 
 def known_forms(text: str) -> Iterator[tuple[int, int, str]]:
     """Find keys in well-known formats: (start, end, hint of the format)."""
-    for hints, pattern, flags in _forms():
+    for hints, pattern, flags in _forms() if may_hold_known_forms(text) else ():
         if any(hint in text for hint in hints):
             for match in _compiled(pattern, flags).finditer(text):
                 yield match.start(), match.end(), hints[0]

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util import jsonhash
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.lazy import lazy_regex
@@ -19,10 +19,10 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.keys import SCORES
-from pytest_llmtune.types import Answer, ExampleGrade
+from pytest_llmtune.types import Answer, ExampleGrade, RunText
 
 if TYPE_CHECKING:
-    from pytest_llmtune.types import Row
+    from pytest_llmtune.types import Row, TaskRun
 
 __all__ = [
     "JUDGED",
@@ -36,7 +36,10 @@ __all__ = [
     "check_vote",
     "digest",
     "grade_answers",
+    "raised_is_wrong",
     "reference_value",
+    "regraded",
+    "run_of",
 ]
 
 
@@ -77,6 +80,36 @@ def grade_answers(answers: Sequence[Answer], vote: Vote = "equivalence") -> Exam
         voted_answer=elected.text if elected else None,
         answers=answers,
     )
+
+
+def run_of(response: str) -> TaskRun | None:
+    """The run that produced a response; None for the completion of a prompt."""
+    return response.run if isinstance(response, RunText) else None
+
+
+def raised_is_wrong(answers: Sequence[Answer], responses: Sequence[str]) -> tuple[Answer, ...]:
+    """The answers, with those of a task's runs that raised as unreadable and wrong, whatever was read from the empty text."""
+    runs = map(run_of, responses)
+    return tuple(
+        Answer(None, run.error, correct=False) if run is not None and run.error is not None else answer
+        for answer, run in zip(answers, runs, strict=True)
+    )
+
+
+def regraded(grade: ExampleGrade, responses: Sequence[str], vote: Vote) -> ExampleGrade:
+    """The grade of a grader, with runs that raised as wrong.
+
+    Where a function judges all responses together, it is wrong if all runs raised.
+    """
+    raised = [run is not None and run.error is not None for run in map(run_of, responses)]
+    if grade.answers and any(raised):
+        found = grade_answers(raised_is_wrong(grade.answers, responses), vote)
+        own = {name: value for name, value in found.metrics.items() if name in grade.metrics}
+        return replace(found, metrics={**grade.metrics, **own})
+    if all(raised) and not grade.answers:
+        scores = {name: 0.0 if name in SCORES else value for name, value in grade.metrics.items()}
+        return ExampleGrade(scores)
+    return grade
 
 
 @lru_cache(maxsize=10_000)

@@ -12,7 +12,7 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.grading.base import Grader, OtherExtras, Vote, digest
+from pytest_llmtune.grading.base import Grader, OtherExtras, Vote, digest, raised_is_wrong, regraded, run_of
 from pytest_llmtune.types import Answer, ExampleGrade, Row, RunText
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Function(Grader):
             named = inspect.signature(self.function).parameters
         except (TypeError, ValueError):
             return {}
-        runs = [response.run if isinstance(response, RunText) else None for response in responses]
+        runs = list(map(run_of, responses))
         found: dict[str, Any] = {
             "calls": [list(run.calls) if run else [] for run in runs],
             "data": [run.data if run else None for run in runs],
@@ -202,16 +202,17 @@ class CompositeGrader(Grader):
         return self.graders[0].answers(responses, row)
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self._joined([grader.grade(responses, row) for grader in self.graders])
+        return self._joined([grader.grade(responses, row) for grader in self.graders], responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
         return await self.graders[0].aanswers(responses, row, ask)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return self._joined([await grader.agrade(responses, row, ask) for grader in self.graders])
+        return self._joined([await grader.agrade(responses, row, ask) for grader in self.graders], responses)
 
-    def _joined(self, grades: Sequence[ExampleGrade]) -> ExampleGrade:
-        first, *others = grades
+    def _joined(self, grades: Sequence[ExampleGrade], responses: Sequence[str]) -> ExampleGrade:
+        pairs = zip(self.graders, grades, strict=True)
+        first, *others = [regraded(grade, responses, grader.vote) for grader, grade in pairs]
         metrics: dict[str, float] = dict(first.metrics)
         for grader, grade in zip(self.graders[1:], others, strict=True):
             metrics |= {f"{grader.name}_{name}": value for name, value in grade.metrics.items()}
@@ -366,16 +367,21 @@ class AnswerGrader(Grader):
         return self.inner.reference(row)
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self.inner.grade(self._answers(responses), row)
+        return regraded(self.inner.grade(self._answers(responses), row), responses, self.vote)
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        return self.inner.answers(self._answers(responses), row)
+        return raised_is_wrong(self.inner.answers(self._answers(responses), row), responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return await self.inner.agrade(self._answers(responses), row, ask)
+        return regraded(await self.inner.agrade(self._answers(responses), row, ask), responses, self.vote)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        return await self.inner.aanswers(self._answers(responses), row, ask)
+        return raised_is_wrong(await self.inner.aanswers(self._answers(responses), row, ask), responses)
 
     def _answers(self, responses: Sequence[str]) -> list[str]:
-        return [self.marks.answer(text) for text in responses]
+        return [self._answer(text) for text in responses]
+
+    def _answer(self, response: str) -> str:
+        """Without reasoning; still with the run that produced it."""
+        answer, run = self.marks.answer(response), run_of(response)
+        return answer if run is None or answer is response else RunText(answer, run)

@@ -11,25 +11,20 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import BuiltIn, grade_answers
+from pytest_llmtune.grading.base import BuiltIn, grade_answers, run_of
 from pytest_llmtune.grading.json_match import Validation
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.suite.prompts import fill
-from pytest_llmtune.types import Answer, RunText
+from pytest_llmtune.types import Answer
 
 if TYPE_CHECKING:
     from pytest_llmtune.types import ExampleGrade, ModelCall, Row, TaskRun, ToolCall
 
-__all__ = ["Calls", "Tools", "run_of"]
+__all__ = ["Calls", "Tools"]
 
 
 _COLUMN = lazy_regex(r"\{([^{}\[\].!:]+)\}")
 _ORDERS = ("any", "in_order", "exact")
-
-
-def run_of(response: str) -> TaskRun | None:
-    """The run that produced a response; None for the completion of a prompt."""
-    return response.run if isinstance(response, RunText) else None
 
 
 @dataclass(frozen=True, kw_only=True)

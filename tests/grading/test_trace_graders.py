@@ -31,6 +31,34 @@ def right(spec: Any, response: str) -> bool:
     return resolve(spec).grade([response], ROW).metrics["success"] == 1.0
 
 
+def test_a_run_keeps_its_trace_when_its_reasoning_is_taken_away() -> None:
+    """Whatever the grader reads."""
+    run = TaskRun(1, "", calls=ran(LOOK_UP).run.calls)
+    response = RunText("<think>Let me look it up.</think>on its way", run)
+    row = {**ROW, "answer": "on its way"}
+    metrics = resolve(["exact", {"tools": {"include": ["look_up"]}}]).grade([response], row).metrics
+    assert (metrics["success"], metrics["tools_success"]) == (1, 1)
+
+
+def not_rude(responses: list[str], **row: Any) -> bool:
+    return not any("fool" in response for response in responses)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"regex": {"reference": "pattern"}}, not_rude, [not_rude, {"regex": {"reference": "pattern"}}]]
+)
+def test_a_run_that_raised_is_wrong_whatever_a_grader_makes_of_an_empty_text(spec: Any) -> None:
+    """Of two runs one that raised is half of what there is; a function judges them together."""
+    raised, fine = RunText("", TaskRun(1, "", error="ValueError: no")), RunText("", TaskRun(2, ""))
+    grader, row = resolve(spec), {"pattern": "^(?!.*fool)"}
+    assert grader.grade([fine], row).metrics["success"] == 1
+    grade = grader.grade([raised], row)
+    assert {grade.metrics[name] for name in grade.metrics if name.endswith(("success", "success_vote"))} == {0}
+    assert grade.voted_answer is None
+    if grader.per_response:
+        assert grader.grade([fine, raised], row).metrics["expected_success"] == pytest.approx(0.75)
+
+
 LOOK_UP, CANCEL = ("look_up", {"id": 7}), ("cancel", {})
 
 

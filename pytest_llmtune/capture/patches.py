@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -141,11 +142,30 @@ class _Patches:
                 setattr(owner, name, original)
 
 
+def _executor_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
+    """Work of a thread pool belongs to the recording of the code that submitted it; the pool may serve several."""
+    original = module.ThreadPoolExecutor.submit
+
+    @functools.wraps(original)
+    def submit(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if (belongs := CURRENT.get()) is not None:
+            function = functools.partial(_called_inside, belongs[0], function)
+        return original(pool, function, *args, **kwargs)
+
+    yield module.ThreadPoolExecutor, "submit", submit
+
+
+def _called_inside(replay: Replay | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    with inside(replay):
+        return function(*args, **kwargs)
+
+
 _LIBRARIES: dict[str, Callable[[Any, Callable[[], Replay | None]], Iterable[tuple[Any, str, Any]]]] = {
     "httpcore": httpcore_patches,
     "httpcore2": httpcore_patches,
     **dict.fromkeys(STANDARD, standard_patches),
     **dict.fromkeys(LM15, lm15_patches),
     **dict.fromkeys(VCRPY, vcrpy_patches),
+    "concurrent.futures.thread": _executor_patches,
 }
 _PATCHES = _Patches()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ class Task:
         else:
             raise InvalidError(f"is {shown(raw)}; valid: 'module:function', or a function")
         task.parameters  # noqa: B018  # fails now if the signature cannot be read
+        function = inspect.unwrap(task.function)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidError(f"is {task.name}, which yields; a task returns its answer as a whole")
         return task
 
     @cached_property
@@ -116,14 +120,15 @@ class Task:
         Args:
             clients: returns this run's client for ``client`` or ``async_client``.
         """
+        row, config = copied(dict(row)), copied(dict(config))  # a run may change what it is given
         given: dict[str, Any] = dict(row) if self.takes_row else {}
         for name in self.parameters:
             if name in CLIENTS:
                 given[name] = clients(name)
             elif name == "row":
-                given[name] = dict(row)
+                given[name] = row
             elif name == "config":
-                given[name] = dict(config)
+                given[name] = config
             elif name in row:
                 given[name] = row[name]
             elif name in config:
@@ -131,11 +136,18 @@ class Task:
         return given
 
 
+def copied(value: Any) -> Any:
+    """A copy of JSON-like data down to its leaves, which are shared."""
+    if isinstance(value, dict):
+        return {name: copied(item) for name, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
+
+
 def outcome_of(returned: Any, name: str) -> Outcome:
     """A task's return value as an ``Outcome``.
 
     Raises:
-        SuiteError: not a string, JSON data or an ``Outcome``.
+        SuiteError: not a string, JSON data, a dataclass, a pydantic model or an ``Outcome``.
     """
     if isinstance(returned, Outcome):
         if isinstance(returned.text, str):
@@ -146,11 +158,17 @@ def outcome_of(returned: Any, name: str) -> Outcome:
     if returned is None:
         raise SuiteError(f"the task {name} returned None; a task returns text, a JSON value, or Outcome(text, data)")
     try:
-        return Outcome(json.dumps(returned, ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError):
-        dump = getattr(returned, "model_dump", None)  # a pydantic model
-        if callable(dump):
-            return outcome_of(dump(mode="json"), name)
+        return Outcome(json.dumps(returned, ensure_ascii=False, allow_nan=False, default=_plain))
+    except (TypeError, ValueError, RecursionError):
         raise SuiteError(
             f"the task {name} returned {shown(returned)}; a task returns text, a JSON value, or Outcome(text, data)"
         ) from None
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass or a pydantic model as JSON data."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
+        return dump(mode="json")
+    raise TypeError

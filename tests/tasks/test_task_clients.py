@@ -79,6 +79,14 @@ async def handle(question):
         async with session.post(URL, json=body(plan + " " + question)) as response:
             return said(await response.json())
 """,
+    "a-pool-of-the-app-in-which-threads-serve-all-rows": """
+import openai
+POOL = ThreadPoolExecutor(2)
+def handle(question):
+    ask = openai.OpenAI().chat.completions.create
+    plans = list(POOL.map(lambda number: ask(**body(f"Plan: {number} {question}")), range(2)))
+    return POOL.submit(ask, **body(question)).result().choices[0].message.content
+""",
     "urllib-in-a-thread-with-context": """
 import contextvars, urllib.request
 def post(text):
@@ -100,7 +108,7 @@ def test_a_client_is_recorded_and_replayed(project: Project, name: str) -> None:
     project.write_task(HEAD + TASKS[name])
     project.run("--llm-tune").assert_outcomes(passed=1)
     facts = [each["llmtune"] for each in project.recording["interactions"]]
-    calls = 3 if "gathered" in name else 2
+    calls = 3 if "gathered" in name or "pool" in name else 2
     assert sorted({each["call"] for each in facts}) == list(range(1, calls + 1))
     assert len(facts) == 4 * 2 * calls
     before = project.server.count

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import pytest
 
-from pytest_llmtune import Suite, SuiteError, models
+from pytest_llmtune import Outcome, Suite, SuiteError, models
 from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.task import Task, outcome_of
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -83,6 +89,93 @@ def test_what_needs_a_model_is_refused_without_one(task: Any, more: dict[str, An
     """A prompt, and a task that takes the configuration or ``model``."""
     with pytest.raises(SuiteError, match=message):
         suite(task, **more).load()
+
+
+def yields(question: str) -> Any:
+    yield question
+
+
+async def yields_async(question: str) -> Any:
+    yield question
+
+
+def positional(question: str, /) -> str:
+    return question
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [(yields, "yields, which yields"), (yields_async, "yields"), (positional, "'question' cannot be given by name")],
+)
+def test_what_cannot_be_a_task_is_refused(task: Any, message: str) -> None:
+    """When the suite is read; a generator's first item would be no answer."""
+    with pytest.raises(SuiteError, match=message):
+        suite(task, params=PLANNER)
+
+
+class Desk:
+    """An app whose entry point is a method."""
+
+    def handle(self, question: str, *parts: str, style: str = "short", **row: Any) -> list[Any]:
+        row["tags"].append("seen")
+        return [question, parts, style, row]
+
+    __call__ = handle
+
+
+def decorated(question: str, answer: str, tags: list[str]) -> Any:
+    return Desk().handle(question, answer=answer, tags=tags)
+
+
+@functools.wraps(decorated)
+def decorator(*args: Any, **kwargs: Any) -> Any:
+    return decorated(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "function", [Desk().handle, Desk(), decorator, functools.partial(Desk().handle, style="short")], ids=str
+)
+def test_parameters_are_filled_by_name(function: Any) -> None:
+    """Of methods, callable objects, decorated functions and partial ones; a run cannot change another's row."""
+    row = {"question": "q", "answer": "a", "tags": ["new"]}
+    task = Task.of(function, Path(), None)
+    task.check(list(row), [])
+    for _ in range(2):
+        found = function(**task.arguments(row, {}, str))
+        assert json.loads(outcome_of(found, "t").text)[-1]["tags"] == ["new", "seen"]
+    assert row["tags"] == ["new"]
+
+
+@dataclasses.dataclass
+class Answer:
+    text: str
+    model: Any = None
+
+
+class Model(pydantic.BaseModel):
+    total: int
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        ("seven", "seven"),
+        ({"total": 7}, '{"total": 7}'),
+        (Model(total=7), '{"total": 7}'),
+        ([Answer("a", Model(total=7))], '[{"text": "a", "model": {"total": 7}}]'),
+        (Outcome("seven", {"any": object}), "seven"),
+    ],
+)
+def test_what_a_task_may_return(returned: Any, text: str) -> None:
+    """Text, JSON, and what has a plain form."""
+    assert outcome_of(returned, "t").text == text
+
+
+@pytest.mark.parametrize("returned", [None, float("nan"), [float("inf")], object(), Model, {"a": {1, 2}}])
+def test_what_a_task_must_not_return(returned: Any) -> None:
+    """It is told, and not graded as some text."""
+    with pytest.raises(SuiteError, match="the task t returned"):
+        outcome_of(returned, "t")
 
 
 def test_a_locked_model_that_the_suite_no_longer_has_is_outside_its_space() -> None:

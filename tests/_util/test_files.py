@@ -246,6 +246,7 @@ TAKEN = {("directory", "peeked.jsonl")}
 
 OPENED_ELSEWHERE = {
     "capture/isolation.py": {"Path.write_text"},  # /proc
+    "capture/traffic.py": {"Path.read_text"},  # /proc
     "completions/cache.py": {"sqlite3.connect"},  # after the file, and those beside it, were opened by open_regular
     "data/readers.py": {
         "Path.read_text",

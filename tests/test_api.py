@@ -71,7 +71,7 @@ def test_parameters_may_be_given_over_those_of_the_configuration(server: LLMServ
     assert server.count == 1
 
 
-def test_usage_is_told_by_model(server: LLMServer, at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_is_reported_by_model(server: LLMServer, at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all calls so far, failed ones too, to the digit of what the server billed; what the cache held is not in it."""
     monkeypatch.setattr(api, "_USED", RequestStats())
     for _ in range(2):
@@ -194,7 +194,7 @@ def test_the_most_answers_to_a_row(tmp_path: Path) -> None:
     assert len(result.grade.votes) == 10_000
 
 
-def test_an_evaluation_may_ask_anew(server: LLMServer, at: Settings) -> None:
+def test_an_evaluation_may_skip_the_cache(server: LLMServer, at: Settings) -> None:
     """``use_cache=False`` pays for everything again."""
     first = evaluate(graded(), STRONG, settings=at)
     asked = server.count

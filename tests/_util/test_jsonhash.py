@@ -142,7 +142,7 @@ def test_key_depends_on_every_parameter() -> None:
 
 
 def test_build_takes_n_out_of_the_body() -> None:
-    """The number of answers stands beside the body, whatever the body says."""
+    """The number of answers is kept separately; an n in the body is ignored."""
     body = {"model": "m", "n": 3}
     request = build(body, 2)
     assert (dict(request.body), request.n) == ({"model": "m"}, 2)

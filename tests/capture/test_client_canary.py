@@ -173,8 +173,8 @@ def test_calls_that_wait_can_be_cancelled(tmp_path: Path) -> None:
     assert sum(server.bills) == meter.cost
 
 
-def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that never ends is waited for within bounds; then what fits beside it is sent, and the rest refused."""
+def test_waiting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a call that never ends is bounded; then calls that fit the remaining budget are sent, others refused."""
     monkeypatch.setattr(session, "_LONGEST_WAIT", 0.0)
     monkeypatch.setattr(flow, "_GLANCE", 0.01)
     meter = Meter(Limits.of(max_cost="0.0009"), PRICES)

@@ -181,7 +181,7 @@ def test_missing_without_change_leaves_the_file_alone(path: Path, server: LLMSer
     assert (path.read_bytes(), path.stat().st_mtime_ns, server.count) == (before, stamp, 2)
 
 
-def test_all_asks_everything_anew(path: Path, server: LLMServer) -> None:
+def test_all_requests_everything_again(path: Path, server: LLMServer) -> None:
     """Nothing of the old recording is played or kept."""
     recorded(path, server, "a", "b")
     assert recorded(path, server, "b") == ["#3: b"]
@@ -351,7 +351,7 @@ def test_a_stream_is_recorded_whole(path: Path) -> None:
 
 
 def test_a_broken_recording_is_one_clear_error(path: Path) -> None:
-    """It is told before anything runs, and recording anew mends it."""
+    """It is reported before any test runs, and re-recording fixes it."""
     path.parent.mkdir()
     path.write_text("<<<<<<< HEAD\n", encoding="utf-8")
     with pytest.raises(RecordingError, match="git conflict markers"), replay_of(path):
@@ -431,8 +431,8 @@ def test_a_task_that_reports_only_exceptions_does_not_hang(path: Path) -> None:
         assert "has no recording" in asyncio.run(supervise(replay))
 
 
-def test_code_that_asks_for_ever_is_stopped(path: Path) -> None:
-    """A loop in a task that takes any error as a reason to ask again comes to an end."""
+def test_endless_retries_are_stopped(path: Path) -> None:
+    """A loop that retries after any error is ended."""
 
     async def insist(replay: Replay) -> None:
         async with async_client(replay, base_url="http://127.0.0.1:9/v1", api_key="any") as asking:

@@ -248,7 +248,7 @@ def test_two_recordings_in_two_threads_do_not_mix(tmp_path: Path, server: LLMSer
 
 
 def test_a_thread_of_nobody_is_refused(tmp_path: Path, server: LLMServer) -> None:
-    """Where two recordings are open, a thread without a context is told how to get one; with it, all is well."""
+    """With two open recordings, a thread without a context fails with advice on how to copy one; with a context it works."""
     outer, inner = (replay_of(tmp_path / f"{name}.cassette.json", Mode.RECORD_ALL) for name in ("outer", "inner"))
     with pytest.raises(RecordingError, match="belongs to none of them"):  # noqa: SIM117
         with recorded(outer), recorded(inner), concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -474,7 +474,7 @@ def test_works_beside_the_mark_of_pytest_recording(pytester: pytest.Pytester, se
     assert cassettes == ["test_theirs.yaml", "test_theirs_again.yaml"]
 
 
-def test_recording_error_of_a_broken_file_is_told_before_anything_is_patched(path: Path) -> None:
+def test_recording_error_of_a_broken_file_is_reported_before_anything_is_patched(path: Path) -> None:
     """A broken recording patches nothing."""
     path.parent.mkdir()
     path.write_text("{", encoding="utf-8")

@@ -107,7 +107,7 @@ def test_merges_renames_and_detached_heads(git: Git, llmtune: Run) -> None:
     assert llmtune("compare", "main~1", "main")[1].count("nothing") == 2
 
 
-def test_a_lock_that_cannot_be_read_is_told(git: Git, llmtune: Run) -> None:
+def test_a_lock_that_cannot_be_read_is_reported(git: Git, llmtune: Run) -> None:
     git.commit("first", sums=lock())
     (git.root / "tests/llmtune/sums.lock.yaml").write_text("<<<<<<< a\n")
     git.commit("broken")

@@ -207,7 +207,7 @@ def test_a_redirect_that_leads_nowhere_fails_once(live: Live, status: int, locat
     ids=repr,
 )
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_usage_that_is_none_is_estimated_and_told(live: Live, usage: Any, n: int) -> None:
+def test_a_usage_that_is_none_is_estimated_and_reported(live: Live, usage: Any, n: int) -> None:
     """No text is free, and no run costs a fortune, because a server counts wrongly: rather too much is billed."""
     with LLMServer(answer=TEXT) as server:
         changed(server, lambda reply: reply | {"usage": usage})

@@ -171,8 +171,8 @@ def test_a_bom_before_json_is_read(tmp_path: Path) -> None:
     assert result.texts == ("ok",)
 
 
-def test_a_server_that_fails_from_the_start_is_told_of_soon(tmp_path: Path) -> None:
-    """HTTP 500 on everything, and a port that nobody listens at: the reason, without asking for every row."""
+def test_a_server_that_fails_from_the_start_is_reported_soon(tmp_path: Path) -> None:
+    """HTTP 500 for every request, or a closed port: one error with the reason, without a request for every row."""
     results, count = answered(tmp_path, lambda _: Fault.http(500, "out of memory"), 1000, pause=0.02)
     assert all(isinstance(result, EndpointError) for result in results)
     assert "no request has been answered yet: HTTP 500: out of memory" in str(results[0])
@@ -185,7 +185,7 @@ def test_a_server_that_fails_from_the_start_is_told_of_soon(tmp_path: Path) -> N
     assert time.monotonic() - began < 60
 
 
-def test_what_is_waited_out_is_told(tmp_path: Path) -> None:
+def test_what_is_waited_out_is_reported(tmp_path: Path) -> None:
     """The fault, the attempt and the pause; gone as soon as something is answered."""
     told: list[str] = []
     live = Live(tmp_path)

@@ -57,8 +57,8 @@ def test_globs_give_files_in_order_of_names(project: Path) -> None:
     assert names(find("data/odd[1].jsonl", project)) == ["data/odd[1].jsonl"]
 
 
-def test_absence_is_told_with_the_nearest_name(project: Path) -> None:
-    """A directory, a glob that matches nothing and a slip of the pen are told apart."""
+def test_absence_is_reported_with_the_nearest_name(project: Path) -> None:
+    """A directory, a glob without matches and a misspelled name have different messages."""
     assert complaint("data/aa.jsonl", project).endswith("aa.jsonl' (did you mean 'a.jsonl'?)")
     assert "no file matches" in complaint("data/*.csv", project)
     assert "is a directory; name its files, as in 'data/*.jsonl'" in complaint("data", project)

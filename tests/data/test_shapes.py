@@ -51,7 +51,7 @@ def test_one_row_alone_is_no_table() -> None:
         ("question\na;b\nc\n", None),
     ],
 )
-def test_separators_are_seen_and_told(tmp_path: Any, content: str, mark: str | None) -> None:
+def test_separators_are_seen_and_reported(tmp_path: Any, content: str, mark: str | None) -> None:
     """In the first lines of a CSV file; commas where there is a doubt."""
     (tmp_path / "d.csv").write_text(content, encoding="utf-8")
     data = load("d.csv", base_dir=tmp_path)
@@ -163,7 +163,7 @@ def test_messages_from_a_column(cell: Any) -> None:
 
 
 @pytest.mark.parametrize("cell", ["Hi", [], [{"content": "Hi"}], [{"role": "robot", "content": "x"}], 7])
-def test_a_column_without_messages_is_told(cell: Any) -> None:
+def test_a_column_without_messages_is_reported(cell: Any) -> None:
     """With the column and what it holds."""
     suite = Suite(
         name="s", dataset=[{"history": HISTORY, "answer": "me"}], messages="{history}", model="m", grader="exact"

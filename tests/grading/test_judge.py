@@ -104,7 +104,7 @@ def test_a_judge_that_gives_no_verdict_leaves_examples_unknown(server: LLMServer
 
 
 def test_kappa_stands_beside_the_base_rate(server: LLMServer, tmp_path: Path) -> None:
-    """A judge that lets everything pass agrees with every kind label, and knows no more than chance does."""
+    """A judge that accepts everything agrees with all positive labels, and is no better than chance."""
     server.answer = lambda body: "Hi!" if body["model"] == "writer" else "Verdict: pass"
     blind = judged(server, tmp_path / "blind", label_column="polite", labelled_column="sample")
     kind = sum(result.example.row["polite"] == "yes" for result in blind.results) / len(blind.results)

@@ -286,7 +286,7 @@ except BlockingIOError:
 
 @sandboxed
 def test_answers_do_not_meet() -> None:
-    """Each answer has a process and a directory of its own: nothing of one is left for the next."""
+    """Each answer runs in its own process and directory, so none finds files of another."""
     leave = "import builtins, os\nbuiltins.left = 1\nopen('/tmp/left', 'w').close()\nopen('/dev/shm/left', 'w').close()"
     look = "import builtins, os\nassert not hasattr(builtins, 'left') and not os.path.exists('/tmp/left')\nassert not os.listdir('/dev/shm')"
     assert [outcome(code) for code in (leave, look, leave, look)] == ["passes"] * 4

@@ -172,7 +172,7 @@ def test_a_recording_is_written_without_being_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
-def test_no_room_for_results_is_told() -> None:
+def test_no_room_for_results_is_reported() -> None:
     """A full disk ends the run with a sentence that says what to do; nothing is lost silently."""
     code = (
         "import resource\n"

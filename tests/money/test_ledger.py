@@ -249,7 +249,7 @@ def test_what_has_grown_over_the_limit_is_not_sent() -> None:
         ledger.check(ONE, "m")
 
 
-def test_an_overrun_is_told() -> None:
+def test_an_overrun_is_reported() -> None:
     """How much more than the limit was spent."""
     ledger = Ledger(ONE, name="--llm-max-spend")
     first = ledger.reserve_now(ONE, "m")
@@ -310,7 +310,7 @@ def test_a_ledger_without_a_limit_inside_one_that_has_it_is_bound_by_it() -> Non
 
 
 def test_a_reservation_that_nobody_settled_cost_all_of_it() -> None:
-    """Closed without a word: the worst case is spent, and it is certain."""
+    """A reservation closed without ``settle`` counts with its whole amount, as certain."""
     ledger = Ledger(ONE)
     ledger.close(ledger.reserve_now(Decimal("0.4")))
     assert (ledger.spent, ledger.uncertain, ledger.reserved) == (Decimal("0.4"), 0, 0)

@@ -164,7 +164,7 @@ def test_processes_at_once_use_all_of_the_limit_and_no_more(tmp_path: Path) -> N
 
 
 def test_a_single_request_goes_on_once_another_process_has_settled(pair: tuple[Ledger, Ledger]) -> None:
-    """Nobody in this process wakes it: it looks by itself."""
+    """Nothing in this process wakes it, so it polls."""
     first, second = pair
     held = first.reserve_now(Decimal("0.9"))
 

@@ -144,7 +144,7 @@ def test_a_swallowed_error_does_not_hide_a_missing_recording(app: App, mark: str
     ],
 )
 def test_the_network_is_shut_beside_the_recorded_client(app: App, way: str) -> None:
-    """A client of the app's own, that nobody records, cannot leave: the failure names host and command."""
+    """A client that is not recorded cannot connect: the failure names the host and a command."""
     app.write(
         f"""
 def test_it(llm_client):

@@ -61,8 +61,8 @@ def test_it_is_locked_and_replayed_offline(cascaded: Project) -> None:
     assert cascaded.server.count == asked
 
 
-def test_a_dearer_step_without_a_recording_is_told(cascaded: Project) -> None:
-    """It is neither a pass nor a zero, and the command that mends it works."""
+def test_a_dearer_step_without_a_recording_is_reported(cascaded: Project) -> None:
+    """The result is neither a pass nor a zero, and the suggested command fixes it."""
     path = cascaded.pytester.path / "llmtune" / "sums.cassette.json"
     recording = json.loads(path.read_text(encoding="utf-8"))
     kept = [one for one in recording["interactions"] if '"good"' not in str(one["request"]["body"])]

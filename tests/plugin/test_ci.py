@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_written_hides_no_other(tuned: Project, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["jinja2", "plotly"])
-def test_a_missing_extra_is_told_before_anything_is_paid(project: Project, name: str) -> None:
+def test_a_missing_extra_is_reported_before_anything_is_paid(project: Project, name: str) -> None:
     """A search whose page could not be written does not begin."""
     (project.pytester.path / "conftest.py").write_text(f"import sys\nsys.modules[{name!r}] = None\n", encoding="utf-8")
     result = project.run("--llm-tune", "--llm-report=page.html")

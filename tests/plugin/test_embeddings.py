@@ -157,10 +157,10 @@ def test_a_malformed_embedding_is_an_error(
         ({"options": {"model": "embedder", "parameters": {"input": "x"}}}, "without model, input, encoding_format"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_sent(
+def test_mistakes_are_reported_before_anything_is_sent(
     server: LLMServer, tmp_path: Path, keys: dict[str, Any], said: str
 ) -> None:
-    """A price that nobody knows, options that contradict each other."""
+    """An unknown price, and contradicting options."""
     with pytest.raises(LLMTuneError, match=said):
         graded(server, tmp_path, **keys)
     assert not embedded(server)

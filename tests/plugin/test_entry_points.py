@@ -75,7 +75,7 @@ def test_names_that_nobody_registers(installed: pytest.Pytester) -> None:
     installed.runpytest().stdout.fnmatch_lines(["*no grader 'lenght'*did you mean 'length'*"])
 
 
-def test_what_a_package_does_wrong_is_told(installed: pytest.Pytester) -> None:
+def test_what_a_package_does_wrong_is_reported(installed: pytest.Pytester) -> None:
     """An option that the grader has not, and a report that fails: neither is silent, nor an INTERNALERROR."""
     (installed.path / "short.llmtune.yaml").write_text(SUITE.replace("slack", "slak"), encoding="utf-8")
     result = installed.runpytest("--llm-source=canned", "--llm-tune")

@@ -47,7 +47,7 @@ def test_an_account_is_given_of_what_was_survived(tuned: Project) -> None:
     assert any("retried: " in note for note in suite["notes"])
 
 
-def test_a_run_without_faults_is_not_told_of(tuned: Project) -> None:
+def test_a_run_without_faults_is_not_reported(tuned: Project) -> None:
     """No account where there is nothing to account for."""
     result = tuned.run("--llm-live")
     result.assert_outcomes(passed=1)
@@ -193,7 +193,7 @@ def test_refusals_are_reported(tuned: Project) -> None:
     assert {each["status"] for each in suite["evaluation"]["results"]} == {"refused"}
 
 
-def test_a_server_that_counts_nothing_is_told_of(tuned: Project) -> None:
+def test_a_server_that_counts_nothing_is_reported(tuned: Project) -> None:
     """The costs are then estimates, and the summary says so."""
     tuned.server.usage = "none"
     result = tuned.run("--llm-live")

@@ -261,8 +261,8 @@ def test_nobody_pays_for_a_lock_file_outside_the_search_space(tuned: Project) ->
 
 
 @pytest.mark.parametrize("kind", ["garbage", "foreign", "later"])
-def test_a_cache_that_is_not_ours_is_set_aside_and_told(tuned: Project, kind: str) -> None:
-    """Whatever stands in the cache's place: the run goes on with a new one, and its summary says where the old one is."""
+def test_a_cache_that_is_not_ours_is_set_aside_and_reported(tuned: Project, kind: str) -> None:
+    """Whatever replaced the cache, the run continues with a new one, and its summary says where the old one is."""
     import sqlite3
 
     folder = tuned.pytester.path / ".llmtune" / "cache"

@@ -435,7 +435,7 @@ def test_traffic_within_the_process_is_run_and_not_replayed(app: App, monkeypatc
     app.run().assert_outcomes(passed=3, failed=3)
 
 
-def test_a_server_of_the_process_that_looks_like_a_model_is_told(app: App) -> None:
+def test_a_server_of_the_process_that_looks_like_a_model_is_reported(app: App) -> None:
     """It may be a stand-in of the test's, which is recorded, or the app under test, which should be run."""
     app.write("@guarded\ndef test_it():\n    ask('q')\n")
     told = f"note: answers of 127.0.0.1:{app.server.port}, a server of the test process itself, were recorded*test_it*"
@@ -592,7 +592,7 @@ def aged(app: App) -> App:
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_the_oldest_answer_is_told(aged: App, workers: tuple[str, ...]) -> None:
+def test_the_oldest_answer_is_reported(aged: App, workers: tuple[str, ...]) -> None:
     """With its day and its file; with ``llmtune_max_age`` also how many are too old."""
     result = aged.run(*workers)
     result.assert_outcomes(passed=2)
@@ -654,7 +654,7 @@ def test_refused():
 
 
 def test_what_leaves_beside_the_recording_fails_the_recording_run(app: App) -> None:
-    """A client with sockets of its own is told of when it is recorded, and not for ever after."""
+    """A client with its own sockets is reported when recording, not at every replay."""
     app.write(
         """
 @guarded

@@ -51,8 +51,8 @@ GOES_ON = "pytest --llm-tune test_sums.py::test_sums goes on"
 BEST = r"sums: the search was interrupted, and nothing was written\. Best so far: trial \d+, .*good.*: success_vote 1 on the tuning rows"
 
 
-def test_ctrl_c_sends_nothing_more_and_is_gone_on_with(project: Project) -> None:
-    """What is in flight is kept, the best so far is told, another suite does not begin; nothing is asked twice afterwards."""
+def test_ctrl_c_sends_nothing_more_and_the_search_resumes(project: Project) -> None:
+    """Answers in flight are kept, the best so far is reported, no other suite starts, and no request is repeated later."""
     project.write_suite(more='min_success_vote=0.9, baselines=[{"n": 2}],')
     suite = project.pytester.path / "test_sums.py"
     other = project.pytester.path / "test_zeros.py"
@@ -156,7 +156,7 @@ def test_before_any_answer_one_sentence_says_that_nothing_was_written(project: P
     assert suite_told["verdict"]["problem"].startswith(sentence)
 
 
-def test_what_was_paid_before_anything_could_be_chosen_is_told_and_kept(project: Project) -> None:
+def test_what_was_paid_before_anything_could_be_chosen_is_reported_and_kept(project: Project) -> None:
     """Here no configuration that answered is within the inference budget; afterwards nothing is asked again."""
     project.write_suite(more="inference_budget=0.0000001,")
     server = project.server

@@ -118,7 +118,7 @@ LATE = """
 
 
 def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
-    """What a crashed worker had reserved counts as spent: the other one is refused, instead of waiting for ever."""
+    """Reservations of a crashed worker count as spent: the other worker is refused instead of waiting forever."""
     late = SUITES.replace("def test_two", "def no_test").replace("\n    llmtune", LATE)
     (two.pytester.path / "test_sums.py").write_text(late, encoding="utf-8")
     (two.pytester.path / "test_crash.py").write_text(CRASH, encoding="utf-8")

@@ -181,7 +181,7 @@ def leaks(project: Path) -> list[str]:
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["", "xdist"])
 def test_no_planted_key_is_kept_or_shown(project: Path, pytester: pytest.Pytester, workers: list[str]) -> None:
-    """Tuned, recorded anew and replayed, two suites and threads at once, beside pytest-recording, with every report."""
+    """After tuning, re-recording and replay of two suites, with threads, pytest-recording and every report."""
     reports = ["--llm-json=out/r.json", "--llm-report=out/r.html", "--junitxml=out/j.xml", "-vv", "-rA", *workers]
     for mode in (["--llm-tune", "--record-mode=once"], ["--llm-record=all"], []):
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *mode, *reports)

@@ -71,7 +71,7 @@ def test_a_limit_that_ends_the_run_is_an_ending_too(tuned: Project) -> None:
     result.stdout.re_match_lines([r"spent \$0\.000\d+"])
 
 
-def test_a_killed_run_is_told_of_at_the_next(tuned: Project) -> None:
+def test_a_killed_run_is_reported_at_the_next(tuned: Project) -> None:
     """Whatever mode it was in; once."""
     server = tuned.server
     server.latency, before = 0.2, billed(tuned)
@@ -92,7 +92,7 @@ def test_a_killed_run_is_told_of_at_the_next(tuned: Project) -> None:
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_calls_of_tests_are_told(project: Project, workers: tuple[str, ...]) -> None:
+def test_calls_of_tests_are_reported(project: Project, workers: tuple[str, ...]) -> None:
     """Recorded, they were spent now; replayed, they cost the same and nothing is spent; failed tests count too."""
     (project.pytester.path / "test_sums.py").write_text(CALLS, encoding="utf-8")
     (project.pytester.path / "pytest.ini").write_text(PRICES, encoding="utf-8")
@@ -153,7 +153,7 @@ def test_ends(index):
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
-def test_calls_of_fixtures_and_of_what_ended_early_are_told(
+def test_calls_of_fixtures_and_of_what_ended_early_are_reported(
     project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
     """Of wider fixtures too; after Ctrl-C at once, after a kill by the next run."""

@@ -338,8 +338,8 @@ def test_a_prompt_that_asks_the_same_of_every_row_is_refused(project: Project) -
 
 
 @pytest.mark.parametrize(("grader", "mode"), [("accuracy", "max"), ("error", "min")])
-def test_a_winner_that_is_never_right_is_told_in_red(project: Project, grader: str, mode: str) -> None:
-    """Its lock file would be green for ever: nothing can get worse. Three rows show what went wrong."""
+def test_a_winner_that_is_never_right_is_reported_in_red(project: Project, grader: str, mode: str) -> None:
+    """Its lock file would always pass, as nothing can get worse. Three rows show what went wrong."""
     own_grader(project, grader, mode)
     project.server.answer = lambda _: "I would say seven."
     for args in (["--llm-tune"], []):

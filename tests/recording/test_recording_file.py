@@ -47,7 +47,7 @@ def error_of(path: Path) -> str:
 
 @pytest.mark.parametrize("marker", ["<<<<<<< HEAD", "||||||| 1a2b", ">>>>>>> feature"])
 def test_git_conflict_markers_are_named(path: Path, marker: str) -> None:
-    """A conflict that nobody resolved is told with its line and the way out."""
+    """An unresolved conflict is reported with its line and how to resolve it."""
     changed(path, 3, marker + "\n" + line(path, 3))
     assert error_of(path).startswith(f"{path}:3: the recording has git conflict markers; restore the file from git")
 

@@ -95,7 +95,7 @@ places = {
 
 @pytest.mark.parametrize("planted", places.values(), ids=places.keys())
 def test_value_of_an_environment_variable_is_found_in_every_place(planted: Interaction, tmp_path: Path) -> None:
-    """Wherever the value stands, in whatever spelling, the written file does not hold it."""
+    """In every part of an exchange and every encoding, the written file does not contain the value."""
     path = tmp_path / "x.cassette.json"
     write(path, [planted], redactor)
     text = path.read_text(encoding="utf-8")

@@ -144,7 +144,7 @@ def test_a_comment_stays_within_the_limit_of_its_place() -> None:
     assert " more\n" in text
 
 
-def test_a_comment_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_comment_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ReportError, match="the comment cannot be written"):
         write_comment(tmp_path / "file" / "comment.md", [PASSED])

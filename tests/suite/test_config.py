@@ -25,7 +25,7 @@ PARAMS = {"model": "m", "temperature": 0.3, "max_tokens": 50, "n": 3, "stop": ["
 
 
 def test_the_request_holds_parameters_and_messages() -> None:
-    """None is not sent, and n stands beside the body."""
+    """None is not sent, and n is not part of the body."""
     request = Config(PARAMS, TEXT).request({"q": "1+1"})
     assert request.body == {
         "model": "m",

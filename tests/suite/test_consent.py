@@ -55,7 +55,7 @@ values = st.recursive(
 
 @given(st.dictionaries(places, values, max_size=5))
 def test_without_leave_no_suite_runs_anything(tmp_path_factory: pytest.TempPathFactory, keys: dict[str, Any]) -> None:
-    """Whatever stands under whatever key, the project's own module is not imported: a suite, or our own error."""
+    """No value of any key imports the project's module: the result is a suite, or one of our errors."""
     directory = tmp_path_factory.mktemp("consent")
     (directory / "trap.py").write_text(f"open({str(directory / 'ran')!r}, 'w')\ndef f(*a, **k): return []\n")
     (directory / "rows.jsonl").write_text('{"q": "1", "answer": "1"}\n{"q": "2", "answer": "2"}\n')

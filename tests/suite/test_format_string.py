@@ -112,7 +112,7 @@ def test_a_template_that_repeats_a_long_value_is_stopped() -> None:
 
 @given(st.text())
 def test_escape_gives_exactly_the_text(text: str) -> None:
-    """A fixed system message is sent as it stands, whatever it holds."""
+    """A fixed system message is sent unchanged."""
     assert fill(escape(text), {}) == text
     assert format_fields(escape(text)) == frozenset()
 

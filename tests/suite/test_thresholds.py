@@ -73,8 +73,8 @@ def test_unusable_thresholds(key: str, raw: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_slip_in_any_metric_that_every_suite_has_is_told(metric: str) -> None:
-    """As it is, it is known; with a letter too much, it is what is meant."""
+def test_a_slip_in_any_metric_that_every_suite_has_is_reported(metric: str) -> None:
+    """The exact name is known; with one letter too many, it is suggested."""
     assert parse(f"max_{metric}", 0.5).metric == metric
     with pytest.raises(
         SuiteError, match=rf"no metric '{metric}x' \(did you mean '{metric}'\?\); there are success_vote, "

@@ -90,6 +90,6 @@ def test_all_that_a_run_asks_is_counted() -> None:
     assert "up to 4 runners-up" in text
 
 
-def test_the_requests_of_a_judge_are_told_of() -> None:
+def test_the_requests_of_a_judge_are_reported() -> None:
     """They are within a budget of the search, and no part of the other figures."""
     assert "own requests" in told(suite(grader={"judge": {"rubric": "Right?", "model": "m"}}, optimization_budget=1))

@@ -74,7 +74,7 @@ def test_samples_are_drawn_with_the_longest_limit() -> None:
 
 
 def test_an_arm_is_the_same_whatever_n_and_limit() -> None:
-    """Its key pools samples; its configuration has both, and lies in the space."""
+    """Its key pools samples; its configuration has n and limit, and is in the space."""
     whole = suite()
     one = arm(whole, temperature=0.5, stop="x")
     assert one.key == arm(whole, temperature=0.5, stop="x").key != arm(whole, temperature=0.6, stop="x").key

@@ -60,7 +60,7 @@ def test_no_limit_and_the_limit_s_other_name_are_limits_too(server: LLMServer, t
     assert found(tmp_path, server, max_tokens=...)[2] == []
 
 
-def test_what_was_cut_is_asked_anew(server: LLMServer, tmp_path: Path) -> None:
+def test_truncated_answers_are_requested_again(server: LLMServer, tmp_path: Path) -> None:
     """Rows whose answers the first limit cut, and only those."""
     short = 6
     _, _, first = found(tmp_path, server, max_tokens=short, n=1)

@@ -382,7 +382,7 @@ def test_an_answer_that_a_lowered_limit_cuts_is_asked_again(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_one_good_prompt_of_seventy_is_found_wherever_it_stands(tmp_path: Path, seed: int) -> None:
-    """All pairs of model and prompt are looked at, in no order of theirs."""
+    """All pairs of model and prompt are tried, independent of their order."""
     prompts = [f"{{q}} variant {place:03}" for place in range(69)] + ["{q} the good one"]
 
     def taught(body: dict[str, Any]) -> str:
@@ -399,7 +399,7 @@ def test_the_one_good_prompt_of_seventy_is_found_wherever_it_stands(tmp_path: Pa
         assert analysis.notes == ()
 
 
-def test_what_was_never_looked_at_is_told(tmp_path: Path, server: LLMServer) -> None:
+def test_what_was_never_looked_at_is_reported(tmp_path: Path, server: LLMServer) -> None:
     """The money does not reach every pair: the study says how many are left, and that it was the money."""
     prompts = [f"{{q}} {'x' * place}" for place in range(40)]
     keys = {"model": "strong", "temperature": 0, "n": 1, "prompt": prompts, "max_tokens": 40}

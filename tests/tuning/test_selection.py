@@ -160,7 +160,7 @@ def test_of_equals_the_first_wins() -> None:
 
 
 def test_a_winner_was_asked_ten_rows_and_is_surely_affordable() -> None:
-    """Else one that was asked one row, else one that is probably affordable; nobody, where there is nobody."""
+    """Otherwise one with one row, otherwise one that is probably affordable; None if there is no candidate."""
     race = Race(rows=20)
     race.add("unsure of its cost", 0.95, cost=0.9, error=0.15)
     race.add("nine rows", 0.9)
@@ -334,7 +334,7 @@ def test_each_fifth_is_scored_by_the_winner_of_the_others(rows: int) -> None:
 
 
 def test_a_fifth_that_the_winner_never_saw_is_scored_by_the_next_that_did() -> None:
-    """And one that nobody saw by nobody."""
+    """A fold that no candidate saw is scored by none."""
     race = Race(rows=10)
     race.add("best", 0.9)
     race.add("second", 0.5)

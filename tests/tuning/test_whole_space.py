@@ -222,7 +222,7 @@ def test_what_cannot_end_well_costs_nothing(server: LLMServer, tmp_path: Path, k
 
 
 @pytest.mark.parametrize("name", [".", "a file/log.jsonl"])
-def test_a_log_that_cannot_be_kept_is_told(server: LLMServer, tmp_path: Path, name: str) -> None:
+def test_a_log_that_cannot_be_kept_is_reported(server: LLMServer, tmp_path: Path, name: str) -> None:
     """A directory, or a place below a file: said before the first request."""
     (tmp_path / "a file").touch()
     with pytest.raises(LLMTuneError, match=r"the study's log cannot be kept there: .*; name another file"):

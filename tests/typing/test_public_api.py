@@ -56,7 +56,7 @@ def test_the_typed_marker_is_pytests() -> None:
     )
 
 
-def test_a_misspelled_name_is_told_with_what_was_meant() -> None:
+def test_a_misspelled_name_gets_a_suggestion() -> None:
     with pytest.raises(SuiteError, match=r"datset: unknown key \(did you mean 'dataset'\?\)"):
         Suite(datset="x")  # type: ignore[call-arg]
     with pytest.raises(SuiteError, match=r"unknown parameter 'tempratur' \(did you mean 'temperature'\?\)"):

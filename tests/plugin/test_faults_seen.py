@@ -143,7 +143,7 @@ def test_what_no_retry_mends_fails_once(tuned: Project, fault: Fault, said: str,
     assert tuned.server.count - asked <= 1 + ("does not exist" in said or "no quota" in said)
     text = " ".join(shown(result).split())
     assert said in text
-    assert "give another model, key or endpoint, and run again" in text
+    assert "correct the model, key or address, and run again" in text
     assert (tuned.lock, tuned.recording) == (before, recording)
 
 

@@ -1,7 +1,7 @@
 """Which client libraries are recorded, replayed, metered and kept offline: the table of docs/how-to/app-tests.md.
 
 pip install 'pytest-llmtune[clients]'
-python benchmarks/client_table.py
+python benchmarks/client_table.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def row(name: str, client: Client) -> str:
 def main() -> None:
     """Print the table, and the versions it was made with."""
     print("| client | records | replays | metered | offline |\n|---|---|---|---|---|")
-    for name, client in CLIENTS.items():
-        print(row(name, client), flush=True)
+    for name in sys.argv[1:] or CLIENTS:
+        print(row(name, CLIENTS[name]), flush=True)
     packages = ("openai", "anthropic", "google-genai", "cohere", "ollama", "boto3", "mistralai", "litellm", "dspy")
     packages += ("llama-index-llms-openai", "langchain-openai", "langchain-anthropic", "pydantic-ai-slim", "instructor")
     packages += ("openai-agents", "haystack-ai", "smolagents", "httpx", "aiohttp")

@@ -79,6 +79,8 @@ _ROUTE = lazy_regex(
     r"|/v\d+(beta\d?|alpha)?/(completions|responses|embeddings|messages|models|images|audio|moderations|files|batches"
     r"|vector_stores|fine_tuning|assistants|threads|conversations|realtime|rerank|chat|embed|classify|ocr|fim)(/|$)"
 )
+_OLLAMA = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
+"""Paths that apps have too: only together with a body that names a model."""
 _INPUTS = ("messages", "input", "prompt", "contents", "texts", "inputs", "query")
 
 
@@ -139,7 +141,8 @@ class Traffic:
             return Kind.MODEL
         local = self.own_ports and port is not None and _is_loopback(host)
         if _asks_model(asked):  # an app may take such a body at a path of its own
-            return Kind.OPEN if local and _listens_here(port or 0) else Kind.MODEL
+            own = local and not path.endswith(_OLLAMA) and _listens_here(port or 0)
+            return Kind.OPEN if own else Kind.MODEL
         if open_hosts.entries and open_hosts.allows(host, port):
             return Kind.OPEN
         fitting = (rule for rule in reversed(self.rules) if rule.hosts.matches(host, port))

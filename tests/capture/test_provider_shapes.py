@@ -11,8 +11,9 @@ from support.providers import Providers, message
 from support.replaying import COMMAND, replay_of
 
 from pytest_llmtune.capture.matching import Asked
-from pytest_llmtune.capture.netguard import Offline
+from pytest_llmtune.capture.netguard import Offline, OpenHosts
 from pytest_llmtune.capture.patches import recorded
+from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.errors import RecordingError
 from pytest_llmtune.settings import Mode
 
@@ -60,7 +61,7 @@ def test_a_shape_is_recorded_the_same_twice_and_replayed(shape: str, providers: 
     route, body = SHAPES[shape]
 
     def run(mode: Mode) -> tuple[int, bytes, str]:
-        with recorded(replay_of(path, mode)) as replay:
+        with recorded(replay_of(path, mode, traffic=Traffic.of((), OpenHosts()))) as replay:  # as in a run
             reply = httpx.post(providers.url + route, json=body)
             assert httpx.post(providers.url + route, json=body).status_code == reply.status_code
         assert replay.meter.calls == (0 if reply.status_code == 400 else 2)

@@ -45,16 +45,16 @@ _USED = RequestStats()
 
 
 def usage() -> dict[str, ModelUsage]:
-    """What ``tune``, ``evaluate`` and ``complete`` have asked in this process, by model: ``usage()["gpt-4o"].cost``.
+    """Usage of ``tune``, ``evaluate`` and ``complete`` in this process, by model: ``usage()["gpt-4o"].cost``.
 
-    What came from the cache was not asked, and is not in it.
+    Answers from the cache are not included.
     """
     return dict(_USED.by_model)
 
 
 @contextmanager
 def _counted(by_model: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]:
-    """Whatever becomes of it, what was asked counts."""
+    """Counts requests even if the call fails."""
     try:
         yield
     finally:

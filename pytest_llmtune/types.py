@@ -104,7 +104,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """What one model was asked, and what it billed."""
+    """Usage and cost of one model."""
 
     usage: Usage = Usage(0, 0)
     """Tokens; ``usage.requests`` HTTP requests that were answered."""
@@ -117,7 +117,7 @@ class ModelUsage:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """When the answers of a cascade's step are accepted, so that no more expensive step is asked."""
+    """When the answers of a cascade's step are accepted, so that no more expensive step is needed."""
 
     margin: float = 0.0
     """Required lead of the most frequent answer over the next, as a share of all answers; unreadable ones don't vote."""
@@ -181,7 +181,7 @@ class CompletionRequest:
     sample_index: int = 0
     """Sample index: 0 for the first ``n`` answers, 1 for the next ``n``, ...: equal rows get separate samples."""
     escalation: Escalation | None = None
-    """The cascade's next step, asked if the answers are not accepted."""
+    """The cascade's next step, sent if the answers are not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class ModelCall:
     number: int
     """Position in its run, from 1."""
     model: str
-    """As asked for; empty where no model was asked (a search, a database)."""
+    """As requested; empty if the call was not to a model (a search, a database)."""
     messages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"plain": False})
     """What the model was told, as ``{"role": ..., "content": ...}`` where the provider's shape has such; the recording
     holds it, and reports leave it out."""

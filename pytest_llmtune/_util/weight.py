@@ -12,7 +12,7 @@ MAX_JSON = 256_000_000
 """Limit in bytes of memory for one untrusted JSON text."""
 
 _LIGHT = 1_000_000
-"""Characters of a text that cannot weigh too much, whatever they are."""
+"""Length of a text that cannot exceed the limit, whatever its characters."""
 _MAPPING, _LIST, _VALUE = 232, 88, 60  # sizes of CPython objects in bytes, rounded up
 
 

@@ -34,7 +34,7 @@ def load(
     """
     _check_length(text, max_chars)
     if not core and (fast := _fast_loader_class()) is not None:
-        with suppress(Exception):  # of whatever it cannot read, the loader below says what is wrong
+        with suppress(Exception):  # for what it cannot read, the loader below reports the error
             loader = fast(text)
             loader.max_depth, loader.max_nodes = max_depth, max_nodes
             return loader.get_single_data()

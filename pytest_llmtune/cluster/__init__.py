@@ -1,6 +1,6 @@
 """Ray: batches of requests and grades as tasks on a cluster, one actor that holds the dollars.
 
-What is asked is decided in pytest's process, and what is answered ends in its cache, exactly as without a cluster; only
+pytest's process decides what to request, and answers end in its cache, exactly as without a cluster; only
 the asking and the grading happen elsewhere. Ray does the scheduling, and the noticing of lost machines.
 """
 

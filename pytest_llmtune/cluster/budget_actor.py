@@ -1,4 +1,4 @@
-"""The actor that holds the dollars: whoever asks, on whatever machine, reserves here, and delivers here."""
+"""The actor that holds the budget: every machine reserves here before a request, and delivers answers here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ News = Kept | Closed | Done | Counted | Ended
 
 
 class BudgetActor:
-    """One for each source; it lives beside the process that asked, so that no lost machine takes it along.
+    """One per source, on the machine of the requesting process, so that it survives lost nodes.
 
     What arrives waits here until it is heard: the machine that paid for it may be gone by then.
 

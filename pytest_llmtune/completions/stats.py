@@ -103,7 +103,7 @@ class RequestStats:
             self.note(text)
 
     def bill(self, model: str, billed: ModelUsage) -> None:
-        """Add what a model was asked and billed."""
+        """Add one answer's usage and cost to its model."""
         self.by_model[model] = self.by_model.get(model, ModelUsage()) + billed
 
     def note(self, text: str) -> None:

@@ -330,7 +330,7 @@ def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MO
 
 @contextmanager
 def _memory_limited(most: int) -> Iterator[None]:
-    """Let this process have no more than ``most`` bytes of memory beside what it has: on Linux, past them MemoryError."""
+    """Limit this process to ``most`` more bytes of memory; on Linux, exceeding them raises MemoryError."""
     try:
         import resource
 

@@ -88,7 +88,7 @@ def run_of(response: str) -> TaskRun | None:
 
 
 def raised_is_wrong(answers: Sequence[Answer], responses: Sequence[str]) -> tuple[Answer, ...]:
-    """The answers, with those of a task's runs that raised as unreadable and wrong, whatever was read from the empty text."""
+    """The answers; those of failed runs of a task count as unreadable and wrong."""
     runs = map(run_of, responses)
     return tuple(
         Answer(None, run.error, correct=False) if run is not None and run.error is not None else answer

@@ -221,7 +221,7 @@ class LabelWords:
         return self._mentioned(text)
 
     def _stands(self, label: str, candidate: _Candidate, text: str) -> bool:
-        """Whether the text goes on without offering another label, or saying that none fits."""
+        """Whether the text continues without offering another label or denying all."""
         if not candidate.strong and _NO_OPTION.search(text, candidate.start):
             return False
         if len(text) - candidate.end < _SHORTEST_ADDITION:
@@ -279,7 +279,7 @@ class LabelWords:
         return _NOTHING if not strong or _LEAD_IN.match(text) or not self.denied.search(_fold(text) + " ") else None
 
     def _opening(self, text: str) -> str | None:
-        """The word that opens a statement, with no other beside it: "Yes, there is no doubt"."""
+        """The only label word at the start of a statement: "Yes, there is no doubt"."""
         first = self.weak.match(text)
         if first is None or first.lastgroup != "word" or self.added.match(text, first.end()):
             return None
@@ -460,7 +460,7 @@ _MOST_LABELS = 10_000
 
 
 def _labels(raw: Any) -> dict[str, tuple[str, ...]]:
-    """Label to synonyms, checked: no empty label, no word that stands for two labels."""
+    """Label to synonyms, checked: no empty label, no synonym of two labels."""
     if isinstance(raw, str) or not isinstance(raw, (Mapping, Sequence)) or len(raw) < 2:
         raise SuiteError(
             f"labels={raw!r:.80}; expected a list of two or more labels, or a mapping of label to synonyms"

@@ -179,7 +179,7 @@ def pick(value: Any, path: str) -> Any:
 
 
 class Validation:
-    """Holds values against JSON schemas, in worker processes: a pattern of a schema may take for ever.
+    """Validates values against JSON schemas in worker processes, because a schema's pattern may never finish.
 
     Args:
         limit: seconds of CPU for one value; past it the value does not fit.

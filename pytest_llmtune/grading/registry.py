@@ -164,7 +164,7 @@ _OPTION = {"reference_column": "reference", "alias": "name"}
 
 
 def fits(accept: Accept) -> Callable[[str], bool]:
-    """Whether one answer fulfils what a cascade's step asks of each, beside the vote.
+    """Whether one answer meets a cascade step's conditions for single answers (all but the vote).
 
     Raises:
         SuiteError: when it is called, the step's function is not there, or raises.

@@ -248,7 +248,7 @@ def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
 
 
 class _Intervals(Mapping[str, Interval]):
-    """Intervals by metric, each computed when it is asked for: resampling takes longer than grading, and a guard that passes shows one."""
+    """Intervals by metric, computed on first access: resampling takes longer than grading, and a passing guard shows only one."""
 
     def __init__(self, columns: Mapping[str, Sequence[float]], costs: Sequence[float], aggregate: Aggregate) -> None:
         self._columns = {name: values for name, values in columns.items() if name != ROW_RATE}
@@ -374,7 +374,7 @@ async def evaluate(
     Args:
         on_result: called with (number done, result, USD spent so far) as each example finishes.
         requests: one per example, if these are only some of the rows; default: ``requests_of`` the examples.
-        over: whether no further example needs to be asked; the evaluation is then of those that were.
+        over: whether no further example needs a request; the evaluation then covers those requested so far.
 
     Raises:
         EndpointError: no request can succeed (wrong key, unknown model).

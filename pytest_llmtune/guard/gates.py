@@ -77,7 +77,7 @@ def judge(
         fresh: whether answers are new if the baseline does not tell which answers it had.
         prices: today's prices, as in the baseline, to explain a higher cost.
         accepted: today's result becomes the baseline; the old baseline is shown, but does not gate.
-        decided: gates whose outcome on all rows is decided, where only some were asked.
+        decided: gates whose outcome on all rows is decided although only some were evaluated.
 
     Raises:
         SuiteError: a gate names a metric that the grader does not return.

@@ -163,7 +163,7 @@ class StudySummary:
     front: tuple[TrialSummary, ...] = ()
     """With ``prefer: pareto``, the configurations that none is both better and cheaper than, the best first."""
     note: str | None = None
-    """What to know before its scores are held beside the suite's own."""
+    """What to know before comparing its scores with the suite's own."""
 
 
 @dataclass(frozen=True, slots=True)

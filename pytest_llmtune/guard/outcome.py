@@ -99,7 +99,7 @@ def report_of(
     Args:
         config: the evaluated configuration.
         accepted: the baseline is being replaced; it is shown, but does not gate.
-        early: what ended a live run before all rows were asked; the baseline is then held against those that were.
+        early: why a live run ended before all rows were evaluated; the baseline is then compared on those that were.
     """
     suite, location = run.suite, run.location
     criteria = criteria_of(suite, reused=run.split.reused)
@@ -165,7 +165,7 @@ def migrated(
 
     Args:
         evaluation: of the model that is shown in the suite's own figures: the best.
-        problems: why a model could not be asked; empty texts for the others.
+        problems: why a model could not be used; empty for the others.
     """
     suite, location, criteria = run.suite, run.location, criteria_of(run.suite, reused=run.split.reused)
     gates = tuple(each.gate for each in migrations)

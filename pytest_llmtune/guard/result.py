@@ -46,14 +46,14 @@ class Migration:
     """Another model held against the committed recording, row by row."""
 
     model: str
-    """As asked for: ``MODEL``, or ``PARAMETER=MODEL``."""
+    """As given: ``MODEL``, or ``PARAMETER=MODEL``."""
     verdict: Literal["keeps quality", "worse", "inconclusive"]
     sentence: str
     """The verdict with its figures."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What was asked with."""
+    """The configuration evaluated."""
     told: tuple[str, ...] = ()
-    """What differs from the locked configuration beside the model, and why; gates of the suite that do not hold."""
+    """Further differences from the locked configuration, and why; failed gates of the suite."""
     before: Measured | None = None
     """The tuned metric of the recording; None, as the other figures, where nothing could be measured."""
     now: Measured | None = None
@@ -81,7 +81,7 @@ class Migration:
     spent: Decimal = Decimal(0)
     """USD of this run."""
     broken: bool = False
-    """Whether a gate of the suite beside ``max_drop`` does not hold."""
+    """Whether a gate other than ``max_drop`` failed."""
     accepted: bool = False
     """Whether lock file and recording are its own now."""
 
@@ -141,7 +141,7 @@ class SuiteReport:
     spent: Decimal = Decimal(0)
     """USD spent on this suite in this run."""
     by_model: Mapping[str, ModelUsage] = field(default_factory=dict)
-    """What this run asked for this suite and was billed, by model."""
+    """Usage and cost of this suite in this run, by model."""
     shard: ShardFacts | None = None
     """The part of the suite's rows; None: all."""
     columns: RowColumns = field(default_factory=RowColumns)

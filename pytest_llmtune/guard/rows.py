@@ -40,7 +40,7 @@ class RowColumns:
         return cls(*(tuple(name for name in columns if name in part) for part in (prompt, expected)))
 
     def key(self, row: Row) -> str:
-        """16 hex digits of a hash: equal for rows with the same question, whatever their reference."""
+        """16 hex digits of a hash: equal for rows with the same question, regardless of their references."""
         return digest({name: row.get(name) for name in self.asked}, default=str)[:16]
 
     def question(self, row: Row) -> str:

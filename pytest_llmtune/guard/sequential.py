@@ -1,6 +1,6 @@
 """Stop asking once the verdict on all rows is decided: ``--llm-live --llm-stop-early=ERROR``.
 
-Rows are asked in random order. After each, confidence sequences bound how many of all rows are lost and gained since the
+Rows are evaluated in random order. After each, confidence sequences bound how many of all rows are lost and gained since the
 baseline; both hold at every moment at once, so that looking after each row costs nothing. Source: Waudby-Smith and Ramdas,
 "Confidence sequences for sampling without replacement" (NeurIPS 2020), section 2: the prior-posterior-ratio martingale of
 the hypergeometric distribution, here with a uniform prior, and a union bound over the two counts.
@@ -92,7 +92,7 @@ class EarlyStop:
     before: Mapping[str, float]
     """Each row's outcome in the baseline, by the row's id."""
     order: Sequence[str]
-    """Rows in the order in which they are asked; results count in this order, whichever comes first."""
+    """Rows in the order of evaluation; results count in this order, not as they arrive."""
     error: float
     """The probability that the verdict would be another one on all rows."""
     why_not: str = ""
@@ -115,7 +115,7 @@ class EarlyStop:
     def of(
         cls, criteria: Criteria, population: Population, examples: Sequence[Example], error: float, seed: int
     ) -> EarlyStop:
-        """For rows that are asked in random order."""
+        """Assumes that rows are evaluated in random order."""
         before = {
             row: locked.metrics[criteria.metric]
             for row, locked in population.pairs.items()
@@ -156,13 +156,13 @@ class EarlyStop:
 
     @property
     def over(self) -> bool:
-        """Whether no more row needs to be asked: a gate fails, or all of these pass."""
+        """Whether no further row is needed: a gate fails, or all of these pass."""
         decided = self.decided
         return not all(decided.values()) or (bool(decided) and decided.keys() == self._gates().keys())
 
     @property
     def ended(self) -> bool:
-        """Whether not all rows were asked."""
+        """Whether some rows were not evaluated."""
         return len(self._results) < len(self.order)
 
     @property

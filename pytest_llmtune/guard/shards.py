@@ -119,7 +119,7 @@ class Merged:
     spent: Decimal
     """USD of all shards."""
     by_model: Mapping[str, ModelUsage]
-    """What all shards asked and were billed, by model."""
+    """Usage and cost of all shards, by model."""
 
     def evaluation(self, config: Config, aggregate: Aggregate) -> Evaluation | None:
         """The evaluation over all rows; None if requests had no recording."""

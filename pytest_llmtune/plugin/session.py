@@ -59,7 +59,7 @@ _CLIENTS = frozenset({"llm_client", "async_llm_client"})
 
 
 _MAX_MODULE = 10_000_000
-"""Bytes of a file beside a test in which a suite is looked for."""
+"""Maximum size in bytes of a neighbouring file searched for suites."""
 
 
 class Session:
@@ -81,7 +81,7 @@ class Session:
         self.reports: list[SuiteReport] = []
         self.calls: list[TestCalls] = []
         self.unreported: list[tuple[str, Replay]] = []
-        """Recordings whose calls are still to be told, by test or fixture."""
+        """Recordings whose calls are not reported yet, by test or fixture."""
         self._reported: set[str] = set()
         self.killed = Decimal(0)
         """USD that earlier runs had spent which were killed."""
@@ -92,7 +92,7 @@ class Session:
         self.recordings: list[dict[str, str]] = []
         """What each test's recording says of itself, here or in a worker of xdist: ``recording_facts``."""
         self.unopened: dict[str, str] = {}
-        """Why the recording of a test cannot be opened, by node id; told as soon as its setup begins."""
+        """Why the recording of a test cannot be opened, by node ID; raised at the start of its setup."""
         self.misused = False
         """Whether such a test was run, here or in a worker of xdist."""
         self.pruned = ""
@@ -167,7 +167,7 @@ class Session:
 
     @cached_property
     def traffic(self) -> Traffic:
-        """Which requests of tests are meant.
+        """Which requests of tests are recorded and replayed.
 
         Raises:
             SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
@@ -239,7 +239,7 @@ class Session:
         if marked:
             from pytest_llmtune.capture import session
 
-            session.marked(item), self.traffic, self.prices  # what is invalid is told now
+            session.marked(item), self.traffic, self.prices  # reports invalid values now
         parent = item.parent.nodeid if item.parent is not None else ""
         for name in getattr(item, "fixturenames", ()):
             parents = self.fixtures.setdefault(name, {})
@@ -647,7 +647,7 @@ class Session:
                 report.user_properties.extend(junit_of_calls(each))
 
     def _calls_made(self) -> list[TestCalls]:
-        """What was asked since the last time, by the test and by fixtures of wider scope that ended with it."""
+        """Calls since the last report, by the test and by fixtures of wider scope that ended with it."""
         made = [replay.meter.told(name) for name, replay in self.unreported if self._shows_calls]
         self._reported.update(name for name, _ in self.unreported)
         self.unreported.clear()
@@ -736,7 +736,7 @@ class Session:
         return not self.unwritten
 
     def _history(self) -> Sequence[Mapping[str, Any]]:
-        """The last states of the run's suites in git; none outside of a checkout, and whatever goes wrong there."""
+        """The last states of the run's suites in git; none outside a checkout, or if git fails."""
         from pytest_llmtune._util.serialize import to_plain
         from pytest_llmtune.commits.git import Repository
         from pytest_llmtune.commits.history import history

@@ -68,7 +68,7 @@ class _State:
     def timed(self) -> float | None:
         """Fraction done that tells how much time is left; None if nothing does.
 
-        Trials do not: when the last one has begun, a search goes on with more rows. Its budget is at least a limit.
+        Trials do not: after the last one has started, a search continues with more rows. Its budget is at least a limit.
         """
         if self.started.task != "tune":
             return self.share

@@ -289,7 +289,7 @@ def _calls(calls: Sequence[TestCalls], width: int) -> list[str]:
 
 
 def _by_model(reports: Sequence[SuiteReport], calls: Sequence[TestCalls]) -> list[str]:
-    """A line for each model that tests called or suites asked."""
+    """One line per model called by tests or suites."""
     total: dict[str, Usage] = {}
     billed: dict[str, Decimal] = {}
     for model, usage in [pair for each in calls for pair in each.usage.items()]:

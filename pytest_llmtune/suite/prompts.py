@@ -455,7 +455,7 @@ def _task_templates(values: Mapping[str, Any], task: Task, problems: Problems) -
 
 
 def task_prompt(key: str, raw: Any, task: Task) -> TaskTemplate:
-    """A choice of ``prompt`` or ``messages`` beside a task.
+    """A choice of ``prompt`` or ``messages`` together with a task.
 
     Raises:
         InvalidError: it is none.

@@ -62,7 +62,7 @@ class Config:
     """OpenAI parameters, including ``model`` and ``n``; None values are omitted."""
     template: Template
     accept: Accept | None = None
-    """In a cascade: when this step's answers are accepted; otherwise ``following`` is asked."""
+    """In a cascade: when this step's answers are accepted; otherwise ``following`` is used."""
     following: Config | None = None
 
     def __post_init__(self) -> None:
@@ -411,7 +411,7 @@ class Space:
         return self._digest(templates=sorted(template.fingerprint for template in self.templates))
 
     def admission(self, config: Config) -> str:
-        """SHA-256 (hex) of a configuration's parameters and of those that may be chosen, whatever the prompts."""
+        """SHA-256 (hex) of a configuration's parameters and of those that may be chosen, without the prompts."""
         return self._digest(admitted=[step.params for step in config.steps])
 
     def _digest(self, **more: Any) -> str:

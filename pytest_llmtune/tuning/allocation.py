@@ -306,13 +306,13 @@ class Allocator:
         return [one for trial in trials if len(trial.answers) >= min_rows for one in self._of(trial, z)]
 
     def meets(self, trial: Trial) -> bool:
-        """Whether a trial meets the constraints on the rows that it was asked."""
+        """Whether a trial meets the constraints on its evaluated rows."""
         if trial.index not in self._meets:
             self._meets[trial.index] = all(one.met(self.limited(trial, one)) for one in self.constraints)
         return self._meets[trial.index]
 
     def limited(self, trial: Trial, constraint: Constraint) -> list[float]:
-        """Of the rows that a trial was asked, what a constraint limits."""
+        """The values that a constraint limits, on a trial's evaluated rows."""
         cells = (self.pool.cell(trial.arm, self.order[row]) for row in sorted(trial.answers))
         return [cell.gated[constraint.metric] for cell in cells if constraint.metric in cell.gated]
 

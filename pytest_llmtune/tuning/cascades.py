@@ -49,7 +49,7 @@ _SHARE = 0.8
 _LEAST = 0.08
 """Share of the rows that the inference budget must be able to escalate."""
 _ROWS = 20
-"""Tuning rows that both steps must have been asked, where there are so many."""
+"""Minimum number of tuning rows evaluated with both steps, if there are as many."""
 _FOLDS = 5
 _ORDERS = 32
 """Orders of a row's answers that its vote is looked at in."""
@@ -70,7 +70,7 @@ class Cascade:
     escalated: float
     """Share of rows."""
     scores: Mapping[int, float] = field(repr=False)
-    """The metric of every tuning row (place in the order) that both steps were asked."""
+    """The metric of every tuning row (position in the order) evaluated with both steps."""
     gain: float = 0.0
     """Of the metric over the best single configuration, on the same rows."""
     heldout: tuple[float, ...] = field(default=(), repr=False)

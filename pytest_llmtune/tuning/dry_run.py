@@ -152,7 +152,7 @@ def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBoo
         elif name != "n":
             body[name] = max(options, key=_size)
     shots = [{"role": "user", "content": safe_json(row.row)} for row in sorted(rows, key=lambda row: -_size(row.row))]
-    shots = 2 * shots[: max(suite.space.shots)]  # what is asked for a row, and its answer
+    shots = 2 * shots[: max(suite.space.shots)]  # a row's prompt and answer
     prompts = ([*shots, *template.render(row.row)] for template in suite.space.templates for row in rows)
     return _worst(build({**body, "messages": max(prompts, key=_size, default=[])}, n), prices)
 

@@ -84,7 +84,7 @@ def front(race: Allocator) -> list[Ranked]:
     """The Pareto front of score and cost, best first."""
     found: list[Ranked] = []
     for one in sorted(
-        by_posterior(race, race.candidates(SAFE, min_rows=1)),  # what is cheap and not the best was asked few rows
+        by_posterior(race, race.candidates(SAFE, min_rows=1)),  # cheap trials that are not the best have few rows
         key=lambda one: (-race.sign * one.score, one.candidate.cost.mean if one.candidate.cost else math.inf),
     ):
         usd = one.candidate.cost.mean if one.candidate.cost else math.inf

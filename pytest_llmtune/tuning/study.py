@@ -238,7 +238,7 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
     best = ranked(search.race)
     if not best:
         raise LLMTuneError(no_winner(search))
-    if written is not None and not written.helped:  # what cannot be told apart stays with the suite's own prompts
+    if written is not None and not written.helped:  # without a clear difference, the suite's own prompts win
         best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
     if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
         best.sort(key=lambda one: search.for_guard(one.candidate) > left)

@@ -48,7 +48,7 @@ _LENGTHS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max
 _RANDOM = ("temperature", "top_p")
 
 Change = str | float | None
-"""What becomes of a refused parameter: another name, the most that is taken, or None, where it is left out."""
+"""The replacement of a refused parameter: another name, the maximum accepted, or None to omit it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class MigrateMode:
     def _command(self, target: str) -> str:
         return f"pytest {quoted(f'--llm-migrate={target}')} {quoted(self.nodeid)}"
 
-    # -- what is asked
+    # -- requests
 
     def _moved(self, target: str) -> tuple[Config, tuple[str, ...]]:
         """The locked configuration with another model, and notes on other changes.

@@ -278,7 +278,7 @@ class SuiteRun:
         )
 
     def _until_decided(self, rows: RequestPlan, lock: Lock, error: float) -> RequestPlan:
-        """The rows in random order, asked until the verdict on all of them is decided."""
+        """The rows in random order, evaluated until the verdict on all of them is decided."""
         from pytest_llmtune.guard.sequential import EarlyStop
         from pytest_llmtune.guard.verdict import criteria_of, match
 

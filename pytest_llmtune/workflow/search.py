@@ -136,7 +136,7 @@ class TuneMode:
             collector = Collector(source)
             return Judged(await self.services.evaluate(rows(config), self.grader, collector), collector.gathered)
 
-        live.ask = study.summary.stopped_by != INTERRUPTED  # after Ctrl-C send nothing more
+        live.ask = study.summary.stopped_by != INTERRUPTED  # after Ctrl-C no further requests
         try:
             if live.ask:
                 study, judged = await affordable(study, suite.inference_budget, judge)

@@ -95,8 +95,8 @@ class SuiteServices:
     redactor: Redactor
     listen: Listener
     at_end: Callable[[Callable[[], None]], object]
-    """Takes what is to be done when the whole run was told."""
-    asked_of: list[LiveSource] = field(default_factory=list)
+    """Registers a function to call after the run's report."""
+    live_sources: list[LiveSource] = field(default_factory=list)
     """All live sources so far."""
     _began: float | None = None
     """When the first source with a deadline was created, on the monotonic clock."""
@@ -189,15 +189,15 @@ class SuiteServices:
     def account(self) -> tuple[str, ...]:
         """Notes on the requests so far; with all counts if any request failed."""
         whole = RequestStats()
-        for source in self.asked_of:
+        for source in self.live_sources:
             whole.add(source.account)
         return whole.lines() if whole.eventful else tuple(whole.notes)
 
     @property
     def by_model(self) -> dict[str, ModelUsage]:
-        """What was asked and billed so far, by model."""
+        """Usage and cost so far, by model."""
         whole = RequestStats()
-        for source in self.asked_of:
+        for source in self.live_sources:
             whole.add(source.account)
         return whole.by_model
 
@@ -227,7 +227,7 @@ class SuiteServices:
         if source.deadline is not None:  # shared by all sources
             self._began = self._began or time.monotonic()
             source.deadline = max(0.0, source.deadline - (time.monotonic() - self._began))
-        self.asked_of.append(source)
+        self.live_sources.append(source)
         return source
 
     async def evaluate(

@@ -1,4 +1,4 @@
-"""Worker script: search responses for a suite's regular expression, which may take for ever on a hostile text.
+"""Worker script: search responses for a suite's regular expression, which may never finish on a hostile text.
 
 ``{"pattern": "...", "ignore_case": false, "last": true, "texts": [...]}`` in; out comes for each text the whole match and the
 answer in it (the group named ``answer``, else the first group, else the whole match), or null.

@@ -352,7 +352,7 @@ def _run(run: TaskRun, limit: int) -> dict[str, Any]:
 
 
 def _sent(messages: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], limit: int) -> dict[str, str]:
-    """What the model was told, without what it was told in the call before."""
+    """The messages of a call that the call before did not have."""
     same = next((index for index, pair in enumerate(zip(messages, before, strict=False)) if pair[0] != pair[1]), None)
     known = min(len(messages), len(before)) if same is None else same
     texts = [f"(the first {counted(known, 'message')} as in the call before)"] if known else []

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field, replace
@@ -120,6 +120,8 @@ class Replay:
         RecordingError: the recording cannot be read or written, or a response cannot be recorded.
     """
 
+    owns_late_calls: ClassVar[bool] = False
+    """Whether calls in the context of this recording belong to it even after it was closed, which refuses them."""
     path: Path
     mode: Mode
     command: str

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import safe_json, text_digest
@@ -145,6 +145,7 @@ class _Call(Call):
 class RunCapture:
     """Takes the place of a test's recording for the patched HTTP libraries; usable from several threads and tasks."""
 
+    owns_late_calls: ClassVar[bool] = True
     row: str
     """The example's id."""
     label: str
@@ -164,6 +165,8 @@ class RunCapture:
     """Serves the calls of our own clients; None: they go where they say."""
     home: int = 0
     """The thread that runs a synchronous task."""
+    late: list[LLMTuneError] = field(default_factory=list)
+    """Where errors of calls go that are made after the run."""
     calls: list[_Call] = field(default_factory=list)
     """In order, without dropped calls."""
     faults: list[Fault] = field(default_factory=list)
@@ -277,10 +280,9 @@ class RunCapture:
                 if self.error is not None:
                     raise self.error
                 if self._closed:
-                    raise StaleRecordingError(
-                        f"row {self.label}, run {self.run}: {_shown(asked)} is asked after the task has returned; "
-                        "wait for all calls before returning"
-                    )
+                    what = f"{_shown(asked)} is sent after the task has returned; wait for all calls before returning"
+                    self.late.append(RecordingError(f"row {self.label}, run {self.run}: {what}"))
+                    raise self.late[-1]
                 if (found := self._recorded(call.key)) is not None:
                     call.interaction, call.played = found, True
                     call.elapsed = found.position.elapsed if found.position else 0.0

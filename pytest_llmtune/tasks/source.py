@@ -16,7 +16,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.capture.patches import installed
 from pytest_llmtune.capture.patches import recorded as captured
 from pytest_llmtune.capture.traffic import Traffic
-from pytest_llmtune.errors import CompletionError, EndpointError, StaleRecordingError, SuiteError
+from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.ledger import Reservation
 from pytest_llmtune.recording.format import Interaction, MalformedError
 from pytest_llmtune.suite.runs import TaskRequest, config_given
@@ -99,6 +99,8 @@ class TaskSource:
     """Unrecorded calls by row."""
     first_worst: Decimal = _ZERO
     """Worst-case USD of the first unrecorded call."""
+    _late: list[LLMTuneError] = field(default_factory=list)
+    """Of calls that were made after their run had ended."""
     _runs: dict[tuple[str, int], asyncio.Task[_Ran]] = field(default_factory=dict)
     _limit: asyncio.Semaphore | None = None
     _threads: ThreadPoolExecutor | None = None
@@ -116,12 +118,15 @@ class TaskSource:
             EndpointError: an endpoint refuses the key.
             BudgetExhaustedError: a call exceeds the budget.
             SuiteError: a call has no price.
+            RecordingError: an earlier run made a call after it had ended.
         """
         if not isinstance(request, TaskRequest):
             return await self.inner.complete(request)
         if self._limit is None:
             self._limit = asyncio.Semaphore(self.concurrency)
             self._stack.enter_context(installed())
+        if self._late:
+            raise self._late[0]
         first = request.earlier + request.sample_index * request.n
         numbers = range(first + 1, first + request.n + 1)
         new = [(request.key, number) not in self._runs for number in numbers]
@@ -179,7 +184,9 @@ class TaskSource:
         row = request.row.id
         recorded = [] if self.recording is None else self.recording.calls_of(row, number)
         label = f"{request.row.index} [{row}]"
-        capture = RunCapture(row, label, number, recorded, self.redactor, self.tariff, store, traffic=self.traffic)
+        capture = RunCapture(
+            row, label, number, recorded, self.redactor, self.tariff, store, traffic=self.traffic, late=self._late
+        )
         if row in self.excused and not recorded and self.live is None:
             raise CompletionError("not completed when the rest was recorded; try again: pytest --llm-record=missing")
         if self.live is None:
@@ -259,11 +266,14 @@ class TaskSource:
                     returned = await self._threaded(partial(task.function, **arguments), capture)
                     if inspect.isawaitable(returned):
                         returned = await returned
-            except (KeyboardInterrupt, asyncio.CancelledError):
+            except (KeyboardInterrupt, GeneratorExit):
                 raise
-            except BaseException as error:  # a refused call is not an Exception, and may be in a group
-                if capture.error is None and not isinstance(error, (Exception, SystemExit)):
-                    raise
+            except (
+                BaseException
+            ) as error:  # SystemExit, pytest.skip or a refused call, maybe in a group, is no Exception
+                job = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and job is not None and job.cancelling():
+                    raise  # by us, and not by the app
                 return None, error
         return returned, None
 

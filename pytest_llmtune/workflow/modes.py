@@ -168,7 +168,7 @@ class SuiteRun:
             *cautions_of(self.grader),
             *self.services.account,
             *_escalated(report.evaluation),
-            *(_raised(report.evaluation) if self.suite.task else ()),
+            *(_task_notes(report.evaluation) if self.suite.task else ()),
         )
         if self.gather is not None:  # the shards' spending
             return replace(report, notes=notes)
@@ -512,9 +512,16 @@ def _escalated(evaluation: Evaluation | None) -> tuple[str, ...]:
     return (f"the last step of the cascade answered {share:.0%} of {counted(len(evaluation.results), 'row')}",)
 
 
-def _raised(evaluation: Evaluation | None) -> tuple[str, ...]:
-    """Note on rows on which the task raised, which count as wrong answers."""
-    failed = [result for result in (evaluation.results if evaluation else ()) if result.grade and result.error]
+def _task_notes(evaluation: Evaluation | None) -> tuple[str, ...]:
+    """Notes on rows on which the task raised, which count as wrong answers, and on a task that makes no call."""
+    results = evaluation.results if evaluation else ()
+    runs = [run for result in results for run in result.runs]
+    failed = [result for result in results if result.grade and result.error]
+    if runs and not failed and not any(len(run.calls) for run in runs):
+        return (
+            "the task makes no call that can be recorded, so that its cost is 0 and a replay asks whatever it asks; "
+            "calls over gRPC, or of another process, are not seen",
+        )
     if not failed:
         return ()
     first = failed[0]

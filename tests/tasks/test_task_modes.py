@@ -162,6 +162,8 @@ def test_an_exception_of_the_app_is_a_wrong_answer_told_with_its_last_line(recor
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*success_vote fell from 1 to 0*"])
     result.stdout.fnmatch_lines(["*LookupError: no such order*"])
+    recorded.write_task("def handle(question):\n    return '3'\n")
+    recorded.run().stdout.fnmatch_lines(["*the task makes no call that can be recorded, so that its cost is 0*"])
 
 
 def test_a_fault_of_the_endpoint_makes_the_row_unknown(recorded: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import time
 from decimal import Decimal
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from support.llm_server import Fault, LLMServer
 
@@ -17,7 +19,7 @@ from pytest_llmtune import Suite
 from pytest_llmtune.capture import client
 from pytest_llmtune.completions.endpoints import Endpoint
 from pytest_llmtune.completions.source import LiveSource
-from pytest_llmtune.errors import CompletionError, EndpointError
+from pytest_llmtune.errors import CompletionError, EndpointError, RecordingError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import Price, PriceBook
 from pytest_llmtune.recording import Recording
@@ -182,3 +184,66 @@ def test_the_limits_per_minute_of_an_endpoint_hold_for_each_call(
     [wait] = waits
     assert wait > 40
     assert servers[0].count == 2
+
+
+class Own(BaseException):
+    """Of a library that wants to pass handlers of Exception."""
+
+
+RAISED = {
+    "SystemExit: 3": SystemExit(3),
+    "Own: mine": Own("mine"),
+    "CancelledError": asyncio.CancelledError(),
+    "Skipped: no": pytest.skip.Exception("no"),
+    "ExceptionGroup: several (1 sub-exception)": ExceptionGroup("several", [ValueError("a")]),
+    "ValueError: last": ValueError("first\nlast"),
+}
+
+
+@pytest.mark.parametrize("said", RAISED)
+@pytest.mark.parametrize("is_async", [True, False])
+def test_whatever_a_task_raises_is_a_wrong_answer(said: str, is_async: bool) -> None:
+    """Not a skip, and not an interrupted run."""
+
+    def raises(question: str) -> str:
+        raise RAISED[said]
+
+    async def raises_async(question: str) -> str:
+        raise RAISED[said]
+
+    [choice] = ran(raises_async if is_async else raises).choices
+    assert choice.run is not None
+    assert choice.run.error == said
+
+
+def test_ctrl_c_in_a_task_ends_the_run() -> None:
+    def interrupted(question: str) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ran(interrupted)
+
+
+def test_a_call_after_the_end_of_its_run_is_no_call_of_the_next(servers: tuple[LLMServer, LLMServer]) -> None:
+    """It is refused, and told by the next run, because its answer could not be recorded."""
+    contexts: list[contextvars.Context] = []
+
+    def ends_early(question: str) -> str:
+        if contexts:
+            with pytest.raises(BaseException, match="is sent after the task has returned"):
+                contexts[0].run(httpx.post, servers[0].base_url + "/chat/completions", json={"model": "small"})
+        contexts.append(contextvars.copy_context())
+        return "done"
+
+    async def runs() -> None:
+        nobody: Any = _Nobody()
+        source = TaskSource(nobody, Tariff(PriceBook(PRICES)), Redactor(), None, None)
+        request = config_of(ends_early)
+        for _ in range(2):
+            assert (await source.complete(request)).texts == ("done",)
+        with pytest.raises(RecordingError, match=r"row \d \[\w+\], run 1: POST .* wait for all calls before returning"):
+            await source.complete(request)
+        await source.aclose()
+
+    asyncio.run(runs())
+    assert not servers[0].count

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = [
-    "HERE",
+    "LOCALHOST",
     "Attempt",
     "HostPattern",
+    "NetworkChecks",
     "NetworkShutError",
     "Offline",
     "OpenHosts",
     "Patches",
-    "Questions",
     "Watch",
     "host_name",
     "ignoring",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-HERE = "localhost"
+LOCALHOST = "localhost"
 _NAMES = frozenset({"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # names of this machine
 _PROVIDERS = (
     "api.openai.com",
@@ -114,7 +114,7 @@ class HostPattern:
 
     def matches(self, host: str, port: int | None) -> bool:
         """Whether it matches a host (its ``host_name``) and port."""
-        return self.port in (None, port) and _fits(host, self.host)
+        return self.port in (None, port) and _matches(host, self.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,22 +155,22 @@ class OpenHosts:
         return any(entry.matches(host_name(host), entry.port) for entry in self.entries)
 
 
-def _fits(host: str, pattern: str) -> bool:
+def _matches(host: str, pattern: str) -> bool:
     """As ``fnmatchcase``, which compiles every pattern, also one that is a name or an ending."""
     ending = pattern.removeprefix("*")
-    if not _WILD.isdisjoint(ending):
+    if not _WILDCARDS.isdisjoint(ending):
         return fnmatchcase(host, pattern)
     return host == pattern or (ending != pattern and host.endswith(ending))
 
 
-_WILD = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 
 
 @lru_cache(maxsize=1024)
 def provider(host: str) -> bool:
     """Whether a host is that of a model provider."""
     name = host_name(host)
-    return any(_fits(name, pattern) for pattern in _PROVIDERS)
+    return any(_matches(name, pattern) for pattern in _PROVIDERS)
 
 
 def ip_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -187,7 +187,7 @@ def host_name(host: str) -> str:
     """A canonical host name: all usual names of this machine are ``localhost``."""
     number = ip_number(host)
     name = host.lower().rstrip(".") if number is None else str(number)
-    return HERE if name in _NAMES else name
+    return LOCALHOST if name in _NAMES else name
 
 
 def _entry(text: str) -> HostPattern:
@@ -211,35 +211,37 @@ def _entry(text: str) -> HostPattern:
 _Wrap = Callable[[Any], Callable[..., Any]]
 
 
-class Questions(Protocol):
+class NetworkChecks(Protocol):
     """Checks called by the patches; each returns nothing or raises."""
 
-    def reach(self, family: int, address: Any) -> None:
+    def check_connect(self, family: int, address: Any) -> None:
         """A socket is about to connect, or to send to an address."""
 
-    def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
-        """A name is about to be resolved; ``backwards``: an address to a name."""
+    def check_lookup(self, host: Any, port: Any = None, *, reverse: bool = False) -> None:
+        """A name is about to be resolved; ``reverse``: an address to a name."""
 
-    def found(self, host: Any, addresses: Iterable[str]) -> None:
+    def note_addresses(self, host: Any, addresses: Iterable[str]) -> None:
         """The name was resolved to these addresses."""
 
 
 class Patches:
     """Adds the checks to all socket and event loop functions; patches made by others in the meantime are kept."""
 
-    def __init__(self, questions: Questions) -> None:
-        self._ask = questions
+    def __init__(self, checks: NetworkChecks) -> None:
+        self._checks = checks
         self._inside = threading.local()
         self._late = ExitStack()
         self._installed: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, what the owner itself had (or None)
 
     def install(self) -> None:
         """Patch all functions; those of libraries once they are imported."""
-        self._patch(self._places())
-        self._late.enter_context(when_imported({"uvloop": lambda module: self._patch(self._uvloop_places(module))}))
+        self._patch(self._patch_points())
+        self._late.enter_context(
+            when_imported({"uvloop": lambda module: self._patch(self._uvloop_patch_points(module))})
+        )
 
-    def _patch(self, places: Iterable[tuple[Any, str, _Wrap]]) -> None:
-        for owner, name, wrap in places:
+    def _patch(self, points: Iterable[tuple[Any, str, _Wrap]]) -> None:
+        for owner, name, wrap in points:
             original = getattr(owner, name)
             ours = functools.wraps(original)(wrap(original))
             self._installed.append((owner, name, ours, vars(owner).get(name)))
@@ -257,7 +259,7 @@ class Patches:
             else:
                 setattr(owner, name, had)
 
-    def _places(self) -> Iterator[tuple[Any, str, _Wrap]]:
+    def _patch_points(self) -> Iterator[tuple[Any, str, _Wrap]]:
         yield socket.socket, "connect", self._connect
         yield socket.socket, "connect_ex", self._connect
         yield socket.socket, "sendto", self._sendto
@@ -266,7 +268,7 @@ class Patches:
         yield socket, "socketpair", self._socketpair
         for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
             yield socket, name, self._resolve
-        yield socket, "gethostbyaddr", self._resolve_backwards
+        yield socket, "gethostbyaddr", self._resolve_reverse
         yield socket, "getnameinfo", self._getnameinfo
         # asyncio resolves in another thread; here the stack still shows the request
         yield asyncio.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
@@ -276,7 +278,7 @@ class Patches:
 
             yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
 
-    def _uvloop_places(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:
+    def _uvloop_patch_points(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:
         """An event loop with its own sockets."""
         yield uvloop.Loop, "create_connection", self._loop_create_connection
         yield uvloop.Loop, "create_datagram_endpoint", self._loop_create_datagram_endpoint
@@ -286,7 +288,7 @@ class Patches:
     def _connect(self, original: Any) -> Callable[..., Any]:
         def connect(sock: socket.socket, address: Any) -> Any:
             if not getattr(self._inside, "socketpair", False):
-                self._ask.reach(sock.family, address)
+                self._checks.check_connect(sock.family, address)
             return original(sock, address)
 
         return connect
@@ -294,7 +296,7 @@ class Patches:
     def _sendto(self, original: Any) -> Callable[..., Any]:
         def sendto(sock: socket.socket, data: Any, *rest: Any) -> Any:
             if rest:
-                self._ask.reach(sock.family, rest[-1])
+                self._checks.check_connect(sock.family, rest[-1])
             return original(sock, data, *rest)
 
         return sendto
@@ -302,7 +304,7 @@ class Patches:
     def _sendmsg(self, original: Any) -> Callable[..., Any]:
         def sendmsg(sock: socket.socket, *rest: Any) -> Any:
             if len(rest) > 3 and rest[3] is not None:
-                self._ask.reach(sock.family, rest[3])
+                self._checks.check_connect(sock.family, rest[3])
             return original(sock, *rest)
 
         return sendmsg
@@ -322,16 +324,16 @@ class Patches:
     def _resolve(self, original: Any) -> Callable[..., Any]:
         def resolve(*args: Any, **options: Any) -> Any:
             host = _argument(0, "host", args, options)
-            self._ask.look_up(host, _argument(1, "port", args, options))
+            self._checks.check_lookup(host, _argument(1, "port", args, options))
             found = original(*args, **options)
-            self._ask.found(host, _addresses(found))
+            self._checks.note_addresses(host, _addresses(found))
             return found
 
         return resolve
 
-    def _resolve_backwards(self, original: Any) -> Callable[..., Any]:
+    def _resolve_reverse(self, original: Any) -> Callable[..., Any]:
         def gethostbyaddr(host: Any) -> Any:
-            self._ask.look_up(host, backwards=True)
+            self._checks.check_lookup(host, reverse=True)
             return original(host)
 
         return gethostbyaddr
@@ -339,23 +341,23 @@ class Patches:
     def _getnameinfo(self, original: Any) -> Callable[..., Any]:
         def getnameinfo(address: Any, flags: int) -> Any:
             if not flags & socket.NI_NUMERICHOST:
-                self._ask.look_up(address[0], address[1], backwards=True)
+                self._checks.check_lookup(address[0], address[1], reverse=True)
             return original(address, flags)
 
         return getnameinfo
 
     def _loop_getaddrinfo(self, original: Any) -> Callable[..., Any]:
         async def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
-            self._ask.look_up(host, port)
+            self._checks.check_lookup(host, port)
             found = await original(loop, host, port, **options)
-            self._ask.found(host, _addresses(found))
+            self._checks.note_addresses(host, _addresses(found))
             return found
 
         return getaddrinfo
 
     def _loop_sock_connect(self, original: Any) -> Callable[..., Any]:
         def sock_connect(loop: Any, sock: socket.socket, address: Any) -> Any:
-            self._ask.reach(sock.family, address)
+            self._checks.check_connect(sock.family, address)
             return original(loop, sock, address)
 
         return sock_connect
@@ -363,7 +365,7 @@ class Patches:
     def _loop_create_connection(self, original: Any) -> Callable[..., Any]:
         def create_connection(loop: Any, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
             if host is not None:
-                self._ask.reach(socket.AF_INET, (host, port))
+                self._checks.check_connect(socket.AF_INET, (host, port))
             return original(loop, factory, host, port, **options)
 
         return create_connection
@@ -372,7 +374,7 @@ class Patches:
         def create_datagram_endpoint(loop: Any, factory: Any, *args: Any, **options: Any) -> Any:
             remote = _argument(1, "remote_addr", args, options)
             if remote is not None:
-                self._ask.reach(socket.AF_INET, remote)
+                self._checks.check_connect(socket.AF_INET, remote)
             return original(loop, factory, *args, **options)
 
         return create_datagram_endpoint
@@ -460,27 +462,27 @@ class Offline:
         self.command = command
         self.attempts: list[Attempt] = []
         self.open_hosts = allow_hosts if isinstance(allow_hosts, OpenHosts) else OpenHosts.of(allow_hosts)
-        self._told = 0
+        self._reported = 0
 
     def __enter__(self) -> Offline:
         self.attempts.clear()
-        self._told = 0
-        _WALL.enter(self)
+        self._reported = 0
+        _ACTIVE.enter(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        _WALL.leave(self)
+        _ACTIVE.leave(self)
         if not isinstance(error, (KeyboardInterrupt, SystemExit)):
             self.verify(error)
 
     @contextmanager
     def shut(self) -> Iterator[None]:
         """Block the network in this context; ``verify`` reports attempts."""
-        _WALL.enter(self)
+        _ACTIVE.enter(self)
         try:
             yield
         finally:
-            _WALL.leave(self)
+            _ACTIVE.leave(self)
 
     def verify(self, error: BaseException | None = None) -> None:
         """Report attempts since the last call.
@@ -488,11 +490,11 @@ class Offline:
         Raises:
             RecordingError: there are any; lists every host and request.
         """
-        new, self._told = self.attempts[self._told :], len(self.attempts)
+        new, self._reported = self.attempts[self._reported :], len(self.attempts)
         if new:
-            raise RecordingError(self._sentence(new)) from error
+            raise RecordingError(self._message(new)) from error
 
-    def _sentence(self, attempts: list[Attempt]) -> str:
+    def _message(self, attempts: list[Attempt]) -> str:
         places = list(dict.fromkeys(map(str, attempts)))
         more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
         return (
@@ -516,7 +518,7 @@ class Watch(Offline):
 
     shuts = False
 
-    def _sentence(self, attempts: list[Attempt]) -> str:
+    def _message(self, attempts: list[Attempt]) -> str:
         places = ", ".join(list(dict.fromkeys(map(str, attempts)))[:_SHOWN])
         return (
             f"the test reached {places} over a connection that cannot be recorded (a client with sockets of its own, a "
@@ -530,7 +532,7 @@ class Watch(Offline):
             self.attempts.append(attempt)
 
 
-class _Wall:
+class _ActiveGuards:
     """All active guards of this process; sockets are patched while there is one."""
 
     def __init__(self) -> None:
@@ -554,7 +556,7 @@ class _Wall:
                 self._patches.remove()
                 self._resolved.clear()
 
-    def reach(self, family: int, address: Any) -> None:
+    def check_connect(self, family: int, address: Any) -> None:
         """A socket is about to connect or send; every guard must agree."""
         if family in _LOCAL_FAMILIES or _PASSING.get():
             return
@@ -567,14 +569,14 @@ class _Wall:
                 if refused is not None:
                     raise refused
 
-    def look_up(self, host: Any, port: Any = None, *, backwards: bool = False) -> None:
+    def check_lookup(self, host: Any, port: Any = None, *, reverse: bool = False) -> None:
         """A name is about to be resolved; names of this machine and IP addresses need no lookup."""
         name = _text(host or "")
         number = ip_number(name)
-        asks_nobody = number is not None and (number.is_loopback or not backwards)
-        if not self._guards or _PASSING.get() or asks_nobody:
+        needs_no_lookup = number is not None and (number.is_loopback or not reverse)
+        if not self._guards or _PASSING.get() or needs_no_lookup:
             return
-        if host_name(name) in (HERE, socket.gethostname().lower()):
+        if host_name(name) in (LOCALHOST, socket.gethostname().lower()):
             return
         shut = [guard for guard in self._guards if guard.shuts]
         if all(guard.open_hosts.allows_name(name) for guard in shut):
@@ -583,14 +585,14 @@ class _Wall:
         if refused is not None:
             raise refused
 
-    def found(self, host: Any, addresses: Iterable[str]) -> None:
+    def note_addresses(self, host: Any, addresses: Iterable[str]) -> None:
         """A name was resolved; a socket will connect to one of the addresses."""
         name = _text(host or "")
         for address in addresses:
             self._resolved.setdefault(address, set()).add(name)
 
 
-_WALL = _Wall()
+_ACTIVE = _ActiveGuards()
 
 
 def _text(host: Any) -> str:

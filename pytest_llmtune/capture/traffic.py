@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune.capture.netguard import HERE, HostPattern, OpenHosts, host_name, ip_number, provider
+from pytest_llmtune.capture.netguard import LOCALHOST, HostPattern, OpenHosts, host_name, ip_number, provider
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.wire.response import documents_of, lines_of, parse_object
 
@@ -132,7 +132,7 @@ class Traffic:
 
     def kind(self, asked: Asked) -> Kind:
         """What happens to a request."""
-        host, port, path, models = _place(asked.uri)
+        host, port, path, models = _destination(asked.uri)
         open_hosts = self.open_hosts
         known = (host, port) in open_hosts.endpoints
         if not known and open_hosts.entries and open_hosts.names_port(host, port):
@@ -145,20 +145,20 @@ class Traffic:
             return Kind.OPEN if own else Kind.MODEL
         if open_hosts.entries and open_hosts.allows(host, port):
             return Kind.OPEN
-        fitting = (rule for rule in reversed(self.rules) if rule.hosts.matches(host, port))
-        if rule := next((rule for rule in fitting if path.startswith(rule.path)), None):
+        matching = (rule for rule in reversed(self.rules) if rule.hosts.matches(host, port))
+        if rule := next((rule for rule in matching if path.startswith(rule.path)), None):
             return rule.kind
         own = local and (_listens_here(port or 0) or _listens_in_child(port or 0))
         return Kind.OPEN if own else Kind.RECORD
 
     def is_own(self, asked: Asked) -> bool:
         """Whether a request goes to a server of this process."""
-        host, port, _, _ = _place(asked.uri)
+        host, port, _, _ = _destination(asked.uri)
         return _is_loopback(host) and port is not None and _listens_here(port)
 
 
 @lru_cache(maxsize=256)
-def _place(uri: str) -> tuple[str, int | None, str, bool]:
+def _destination(uri: str) -> tuple[str, int | None, str, bool]:
     """Host, port and path of a URL, and whether only models are asked there."""
     url = urlsplit(uri)
     host, port = host_name(url.hostname or ""), url.port or {"https": 443, "http": 80}.get(url.scheme)
@@ -179,7 +179,7 @@ def _asks_model(asked: Asked) -> bool:
 
 def _is_loopback(host: str) -> bool:
     number = ip_number(host)
-    return host == HERE or (number is not None and number.is_loopback)
+    return host == LOCALHOST or (number is not None and number.is_loopback)
 
 
 def _listens_here(port: int) -> bool:

@@ -22,7 +22,7 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmtune.capture.netguard import NetworkShutError, Offline, OpenHosts, _fits
+from pytest_llmtune.capture.netguard import NetworkShutError, Offline, OpenHosts, _matches
 from pytest_llmtune.errors import RecordingError, SuiteError
 
 if TYPE_CHECKING:
@@ -417,4 +417,4 @@ def test_interrupt_is_not_replaced() -> None:
 
 @given(st.text("a*?[]!.-", max_size=8), st.text("a.-b[", max_size=8))
 def test_hosts_fit_patterns_as_file_names_do(pattern: str, host: str) -> None:
-    assert _fits(host, pattern) == fnmatchcase(host, pattern)
+    assert _matches(host, pattern) == fnmatchcase(host, pattern)

@@ -287,6 +287,26 @@ def test_alpha_alone_allows_no_significant_drop() -> None:
     assert [gate.name for gate in verdict.failed_gates] == ["max_drop"]
 
 
+def test_a_significant_rise_passes_whatever_alpha() -> None:
+    """The p-value is two-sided; eight rows gained of eight are p = 0.0078, and no drop."""
+    verdict = judge(scores(*[1] * 20), Criteria(strict=True, alpha=0.05), lock(scores(*[0] * 8, *[1] * 12)))
+    assert verdict.passed
+    assert verdict.p_value == pytest.approx(2 * 0.5**8)
+    assert "p =" not in sentence(verdict, "max_drop")
+
+
+@pytest.mark.parametrize(("passed", "word"), [(True, "passes"), (False, "fails")])
+def test_a_gate_decided_early_has_the_outcome_on_all_rows(passed: bool, word: str) -> None:
+    """Whatever the rows so far say; other gates are judged by them."""
+    limits = at_least("0.5"), at_least("0.7")
+    verdict = judge(
+        scores(1, 1, 0), Criteria(max_drop=0.1, limits=limits), lock(scores(1, 1, 1)), decided={"max_drop": passed}
+    )
+    assert [gate.passed for gate in verdict.gates] == [passed, True, False]
+    assert sentence(verdict, "max_drop").endswith(f"; on all rows it {word}")
+    assert "on all rows" not in verdict.gates[1].sentence
+
+
 def test_a_rise_of_the_cost_fails_and_names_the_price() -> None:
     """The same answers at a higher price: the model and both prices are named; a new length of answers is given room."""
     before, criteria = scores(1, 1), Criteria(max_cost_rise=0.0, max_new_cost_rise=0.1)

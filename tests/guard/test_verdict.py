@@ -295,6 +295,9 @@ def test_a_risen_cost_names_every_reason() -> None:
     )
     [gate] = judge(costing("0.02", "0.02"), criteria, baseline, prices={"another": prices["gpt-4o-mini"]}).gates
     assert gate.sentence.endswith("max_cost_rise allows 0 %: the usage that the recording reports changed")
+    told = {"messages": [{"role": "user", "content": "Think hard: {problem}"}]}
+    [gate] = judge(costing("0.02", "0.02", **told), Criteria(max_cost_rise=0.0), baseline).gates
+    assert gate.sentence.endswith("max_cost_rise allows 0 %: the prompt changed")
 
 
 def test_a_baseline_whose_rows_have_no_costs_is_compared_as_a_whole() -> None:

@@ -42,7 +42,7 @@ JOBS = {
     "pydantic-evals": ([PYTEST], [PYTEST], "no"),
     "evaltrack": ([PYTEST], [PYTEST], "no"),
     "langsmith": ([PYTEST], [PYTEST], "no"),
-    "arize-phoenix": ([PYTEST], [PYTEST], "no"),
+    "arize-phoenix-client": ([PYTEST], [PYTEST], "no"),
     "braintrust": ([PYTEST], [PYTEST], "no"),
     "pytest-evals": ([[*PYTEST, "--run-eval"], [*PYTEST, "--run-eval-analysis"]],) * 2 + ("no",),
 }

@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.tasks.money import Tariff
 
-__all__ = ["Allowance", "Fault", "NoRoomError", "RunCapture", "Store"]
+__all__ = ["Allowance", "Canaries", "Fault", "NoRoomError", "RunCapture", "Store"]
 
 
 _MATCHING = Matching()
@@ -47,6 +49,8 @@ _TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 """Client errors caused by the endpoint rather than the request."""
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 _OF_THE_ENDPOINT = frozenset({"host", "authorization", "api-key", "content-length"})
+_LONGEST_WAIT = 120.0
+"""Seconds that a call waits for the first one of its model."""
 _PATIENCE = 20
 """Number of refusals after which even a task that ignores errors is stopped."""
 
@@ -119,6 +123,9 @@ class Allowance:
         self.reserved -= amount
         self.spent += Decimal(0) if lost else cost
         self.lost += cost if lost else Decimal(0)
+        over = self.spent + self.lost + self.reserved - (self.limit or Decimal(0))
+        if self.limit is not None and over > 0 and self.more is not None and self.more(over):
+            self.limit += over  # a bill over its reservation: other runs must not spend the same USD
 
 
 @dataclass(slots=True, eq=False)
@@ -131,14 +138,63 @@ class _Call(Call):
     elapsed: float = 0.0
     worst: Decimal | None = None
     """USD reserved while in flight."""
+    bound: Decimal = Decimal(0)
+    """USD that it costs at most, by what its request says."""
     cached: bool = False
     channel: KeyChannel | None = None
     """Of our own client: which endpoint's key it is sent with."""
+
+    def go(self) -> None:
+        """End the wait for its ``turn``; several may."""
+        with suppress(InvalidStateError):
+            if self.turn is not None:
+                self.turn.set_result(None)
 
     @property
     def own_price(self) -> Price | None:
         """Of the endpoint, where it gives the model one."""
         return self.channel.endpoint.prices.get(_model(self.asked)) if self.channel else None
+
+
+@dataclass(slots=True, eq=False)
+class Canaries:
+    """Under a limit in USD the first call of each model goes alone, over all runs, and shows what the server bills."""
+
+    growth: dict[str, Decimal] = field(default_factory=dict)
+    """The ledger's: how many times what its requests allow a model has billed at most, if over 1."""
+    _ahead: dict[str, _Call] = field(default_factory=dict)
+    """By model: the call that goes alone."""
+    _answering: set[str] = field(default_factory=set)
+    _waiting: dict[str, list[_Call]] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def enter(self, call: _Call) -> None:
+        """Give the call a ``turn`` to wait for, if another of its model goes ahead."""
+        with self._lock:
+            if call.model not in self._answering and self._ahead.setdefault(call.model, call) is not call:
+                call.turn = Future()
+                self._waiting.setdefault(call.model, []).append(call)
+
+    def leave(self, call: _Call, *, billed: Decimal | None = None) -> None:
+        """The call ended, or waits no longer; after a bill all others follow, else the next one."""
+        with self._lock:
+            if billed is not None and call.bound and billed > call.bound:
+                factor = (billed / call.bound).quantize(Decimal("0.01"), ROUND_CEILING)
+                self.growth[call.model] = max(self.growth.get(call.model, factor), factor)
+            waiting = self._waiting.get(call.model, [])
+            if call in waiting:
+                waiting.remove(call)
+            if self._ahead.get(call.model) is not call:
+                return
+            del self._ahead[call.model]
+            if billed is not None:
+                self._answering.add(call.model)
+            following = waiting[:1] if billed is None else waiting[:]
+            del waiting[: len(following)]
+            if billed is None and following:
+                self._ahead[call.model] = following[0]
+        for each in following:
+            each.go()
 
 
 @dataclass(slots=True, eq=False)
@@ -163,6 +219,8 @@ class RunCapture:
     """Which requests are handled."""
     pool: EndpointPool | None = None
     """Serves the calls of our own clients; None: they go where they say."""
+    canaries: Canaries | None = None
+    """Of all runs; None: no limit in USD."""
     home: int = 0
     """The thread that runs a synchronous task."""
     late: list[LLMTuneError] = field(default_factory=list)
@@ -200,9 +258,13 @@ class RunCapture:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         """Give up unanswered calls."""
         with self._lock:
-            for call in [call for call in self.calls if call.interaction is None]:
-                self._lose(call, "was not answered before the task ended")
             self._closed = True
+            for call in [call for call in self.calls if call.interaction is None]:
+                if call.turn is not None and call.worst is None:
+                    self.withdraw(call)
+                    call.go()
+                else:
+                    self._lose(call, "was not answered before the task ended")
 
     @property
     def mode(self) -> Mode:
@@ -254,12 +316,12 @@ class RunCapture:
         """How a request is handled."""
         return self.traffic.kind(asked)
 
-    def ask(self, asked: Asked, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002
+    def ask(self, asked: Asked, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002  # counts
         """Handle a client's request.
 
         Args:
             counts: whether it is a model call; calls of a run are priced by their answers.
-            waits: none waits for its turn: the dollars of a run are set aside before it begins.
+            waits: whether the caller can wait for the call's ``turn``, behind the first call of its model.
 
         Returns:
             A call with its answer, if recorded or paid for; without one, the caller must send the request. In an event
@@ -287,12 +349,45 @@ class RunCapture:
                     call.interaction, call.played = found, True
                     call.elapsed = found.position.elapsed if found.position else 0.0
                 else:
-                    self._differ(clean, call)
+                    self._differ(clean, call, waits=waits)
             except LLMTuneError as error:
                 return self._refuse(call, error)
             self._made[call.key] += 1
             self.calls.append(call)
             return call
+
+    def urge(self, call: Call) -> None:
+        """The first call of a model may take long: the others do not wait for ever."""
+        if time.perf_counter() - call.started > _LONGEST_WAIT and isinstance(call, _Call):
+            self.withdraw(call)
+            call.go()
+
+    def turned(self, call: Call) -> Call:
+        """The call, once its ``turn`` has come: its dollars are set aside, or it is refused.
+
+        Raises:
+            CallRefusedError: as in ``ask``.
+        """
+        assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
+        with self._lock:
+            call.started = time.perf_counter()
+            try:
+                if self._closed:
+                    raise StaleRecordingError(
+                        f"row {self.label}, run {self.run}: {_shown(call.asked)} waited until the task had returned"
+                    )
+                self._reserve(call)
+            except LLMTuneError as error:
+                if call in self.calls:
+                    self._made[call.key] -= 1
+                    self.calls.remove(call)
+                return self._refuse(call, error)
+        return call
+
+    def withdraw(self, call: Call) -> None:
+        """A call waits no longer."""
+        if isinstance(call, _Call) and self.canaries is not None:
+            self.canaries.leave(call)
 
     def refuse(self, asked: Asked) -> Call:
         """Refuse a request that the user's rules forbid.
@@ -376,7 +471,7 @@ class RunCapture:
             self._played.add(found.position.call)
         return found
 
-    def _differ(self, asked: Asked, call: _Call) -> None:
+    def _differ(self, asked: Asked, call: _Call, *, waits: bool) -> None:
         """Handle an unrecorded call: refused if the network is blocked, else from the store, or paid for."""
         if self.store is None:
             self.miss = self._explain(asked)
@@ -390,8 +485,20 @@ class RunCapture:
             return
         if call.asked.route and self.pool is not None:
             self._route(call, self.pool)
-        worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body, call.own_price)
-        self.allowance.reserve(worst)
+        call.bound = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body, call.own_price)
+        call.model = _model(call.asked)
+        if waits and call.bound and self.canaries is not None:
+            self.canaries.enter(call)
+        if call.turn is None:
+            self._reserve(call)
+
+    def _reserve(self, call: _Call) -> None:
+        worst = call.bound * (Decimal(1) if self.canaries is None else self.canaries.growth.get(call.model, Decimal(1)))
+        try:
+            self.allowance.reserve(worst)
+        except LLMTuneError:
+            self.withdraw(call)
+            raise
         call.worst = worst
         if call.channel is not None:
             self._pace(call, call.channel)
@@ -428,9 +535,12 @@ class RunCapture:
             usd = self.tariff.charge(interaction, own=call.own_price).usd
         except LLMTuneError as error:
             self.allowance.settle(worst, worst, lost=True)
+            self.withdraw(call)
             self.error = self.error or error
             return
         self.allowance.settle(worst, usd)
+        if self.canaries is not None:
+            self.canaries.leave(call, billed=usd)
         try:
             self.store.keep(call.stored, interaction, usd)
         except LLMTuneError as error:
@@ -453,6 +563,7 @@ class RunCapture:
         if call.worst is not None:
             self.allowance.settle(call.worst, call.worst, lost=True)
             call.worst = None
+        self.withdraw(call)
         self.calls.remove(call)
 
     def _refuse(self, call: _Call, error: LLMTuneError) -> Call:

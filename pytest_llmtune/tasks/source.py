@@ -21,7 +21,7 @@ from pytest_llmtune.money.ledger import Reservation
 from pytest_llmtune.recording.format import Interaction, MalformedError
 from pytest_llmtune.suite.runs import TaskRequest, config_given
 from pytest_llmtune.suite.task import Outcome, outcome_of
-from pytest_llmtune.tasks.capture import Allowance, NoRoomError, RunCapture
+from pytest_llmtune.tasks.capture import Allowance, Canaries, NoRoomError, RunCapture
 from pytest_llmtune.tasks.trace import Trace
 from pytest_llmtune.types import Choice, Completion, ModelUsage, TaskRun, Usage
 
@@ -108,6 +108,7 @@ class TaskSource:
     _clients: _Clients | None = None
     _needs: dict[str, Decimal] = field(default_factory=dict)
     """By the configuration's model: the largest reservation of a run."""
+    _canaries: Canaries = field(default_factory=Canaries)
     _lock: Any = field(default_factory=threading.Lock)
 
     async def complete(self, request: CompletionRequest) -> Completion:
@@ -196,6 +197,9 @@ class TaskSource:
             limited = ledger.left is not None
             held = await ledger.hold(needed if limited else _ZERO)
             capture.allowance = Allowance(held.amount if limited else None, self._more(ledger, request.task))
+            if limited:
+                capture.canaries = self._canaries
+                self._canaries.growth = ledger.chain()[-1].growth
             try:
                 outcome, raised = await self._called(request, capture)
             finally:
@@ -232,7 +236,7 @@ class TaskSource:
         rest.settle(spent.spent)
         ledger.close(rest)
         kind = _kind(request)
-        self._needs[kind] = max(self._needs.get(kind, _ZERO), spent.most)
+        self._needs[kind] = max(self._needs.get(kind, _ZERO), spent.most, spent.spent + spent.lost)
         if self.live is not None:
             account = self.live.account
             account.paid += spent.spent

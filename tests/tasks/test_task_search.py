@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -65,6 +67,40 @@ def test_the_optimization_budget_holds_call_by_call(project: Project, concurrenc
     winner = float(results["suites"][0]["evaluation"]["cost"])
     assert billed(project.server) <= 0.001 + winner + 1e-12
     assert float(results["spent"]) == pytest.approx(billed(project.server), rel=1e-9)
+
+
+GATHERED = """
+import asyncio
+
+async def handle(question, model, async_client):
+    ask = async_client.chat.completions.create
+    asked = (ask(model=model, messages=[{"role": "user", "content": f"{n} {question}"}], max_tokens=20) for n in range(3))
+    return [answer.choices[0].message.content for answer in await asyncio.gather(*asked)][0]
+"""
+
+
+@pytest.mark.parametrize("task", ["threads", "tasks"])
+def test_hidden_reasoning_passes_no_limit_of_a_task(project: Project, task: str) -> None:
+    """The first call of a model goes alone, over all runs; what it bills beyond its request all others set aside."""
+    if task == "tasks":
+        (project.pytester.path / "desk.py").write_text(GATHERED, encoding="utf-8")
+        text = (project.pytester.path / "test_desk.py").read_text(encoding="utf-8")
+        text = re.sub(r"    (?:temperature|params)=.*\n", "", text)
+        (project.pytester.path / "test_desk.py").write_text(text, encoding="utf-8")
+    honest, bills = project.server.usage_of, list[Decimal]()
+
+    def usage_of(body: Any, answers: Any) -> Any:
+        usage = honest(body, answers)
+        usage["completion_tokens"] += 1000
+        bills.append((Decimal(usage["prompt_tokens"]) + 2 * usage["completion_tokens"]) / 10**6)
+        return usage | {"total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]}
+
+    project.server.usage_of = usage_of  # type: ignore[method-assign]
+    project.server.latency = 0.02
+    assert project.run("--llm-tune", "--llm-max-spend=0.02", "--llm-json=results.json").ret == 1
+    results = json.loads((project.pytester.path / "results.json").read_text(encoding="utf-8"))
+    assert Decimal(results["spent"]) == sum(bills) <= Decimal("0.02")
+    assert len(bills) > 4
 
 
 def test_a_search_that_is_killed_pays_for_nothing_twice(project: Project) -> None:

@@ -48,10 +48,10 @@ _MATCHING = Matching()
 _TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 """Client errors caused by the endpoint rather than the request."""
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
-_OF_THE_ENDPOINT = frozenset({"host", "authorization", "api-key", "content-length"})
+_ENDPOINT_HEADERS = frozenset({"host", "authorization", "api-key", "content-length"})
 _LONGEST_WAIT = 120.0
 """Seconds that a call waits for the first one of its model."""
-_PATIENCE = 20
+_MAX_REFUSALS = 20
 """Number of refusals after which even a task that ignores errors is stopped."""
 
 
@@ -133,7 +133,7 @@ class _Call(Call):
     """A call of a run."""
 
     key: Key = ()
-    stored: str = ""
+    cache_name: str = ""
     """Name in the store."""
     elapsed: float = 0.0
     worst: Decimal | None = None
@@ -221,7 +221,7 @@ class RunCapture:
     """Serves the calls of our own clients; None: they go where they say."""
     canaries: Canaries | None = None
     """Of all runs; None: no limit in USD."""
-    home: int = 0
+    task_thread: int = 0
     """The thread that runs a synchronous task."""
     late: list[LLMTuneError] = field(default_factory=list)
     """Where errors of calls go that are made after the run."""
@@ -237,13 +237,13 @@ class RunCapture:
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
     _played: set[int] = field(default_factory=set)
     """Numbers of played recorded calls."""
-    _made: Counter[Key] = field(default_factory=Counter)
-    _differs: bool = False
+    _counts: Counter[Key] = field(default_factory=Counter)
+    _diverged: bool = False
     """Whether an unrecorded call was made, after which all calls are sent."""
     _closed: bool = False
     _refused: int = 0
     _started: float = field(default_factory=time.perf_counter)
-    _paced_until: float = 0.0
+    _waiting_until: float = 0.0
     """When the waits for rate limits so far end."""
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -264,7 +264,7 @@ class RunCapture:
                     self.withdraw(call)
                     call.go()
                 else:
-                    self._lose(call, "was not answered before the task ended")
+                    self._abandon(call, "was not answered before the task ended")
 
     @property
     def mode(self) -> Mode:
@@ -299,7 +299,7 @@ class RunCapture:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the run's calls in the store."""
-        return tuple(call.stored for call in self.calls if call.stored)
+        return tuple(call.cache_name for call in self.calls if call.cache_name)
 
     @property
     def cached(self) -> int:
@@ -307,7 +307,7 @@ class RunCapture:
         return sum(call.cached for call in self.calls)
 
     @property
-    def unhealed(self) -> tuple[Fault, ...]:
+    def unresolved_faults(self) -> tuple[Fault, ...]:
         """Faults that were not followed by an answer to the same request, as after a retry."""
         answered = {call.key for call in self.calls}
         return tuple(fault for fault in self.faults if fault.key not in answered)
@@ -337,22 +337,22 @@ class RunCapture:
             if not self._waiting.get(call.key):  # recorded as it is, so it has no secrets
                 clean = self._clean(asked)
                 call.key = _MATCHING.key(clean)
-                self._spell_out(call.key, clean.route)
+                self._match_other_spelling(call.key, clean.route)
             try:
                 if self.error is not None:
                     raise self.error
                 if self._closed:
-                    what = f"{_shown(asked)} is sent after the task has returned; wait for all calls before returning"
+                    what = f"{_request_line(asked)} is sent after the task has returned; wait for all calls before returning"
                     self.late.append(RecordingError(f"row {self.label}, run {self.run}: {what}"))
                     raise self.late[-1]
                 if (found := self._recorded(call.key)) is not None:
                     call.interaction, call.played = found, True
                     call.elapsed = found.position.elapsed if found.position else 0.0
                 else:
-                    self._differ(clean, call, waits=waits)
+                    self._answer_unrecorded(clean, call, waits=waits)
             except LLMTuneError as error:
                 return self._refuse(call, error)
-            self._made[call.key] += 1
+            self._counts[call.key] += 1
             self.calls.append(call)
             return call
 
@@ -374,12 +374,12 @@ class RunCapture:
             try:
                 if self._closed:
                     raise StaleRecordingError(
-                        f"row {self.label}, run {self.run}: {_shown(call.asked)} waited until the task had returned"
+                        f"row {self.label}, run {self.run}: {_request_line(call.asked)} waited until the task had returned"
                     )
                 self._reserve(call)
             except LLMTuneError as error:
                 if call in self.calls:
-                    self._made[call.key] -= 1
+                    self._counts[call.key] -= 1
                     self.calls.remove(call)
                 return self._refuse(call, error)
         return call
@@ -396,7 +396,7 @@ class RunCapture:
             CallRefusedError: as in ``ask``.
         """
         with self._lock:
-            what = f"row {self.label}, run {self.run}: {_shown(asked)} is refused by llmtune_ignore_hosts"
+            what = f"row {self.label}, run {self.run}: {_request_line(asked)} is refused by llmtune_ignore_hosts"
             return self._refuse(_Call(asked), RecordingError(what))
 
     def fail(self, error: LLMTuneError) -> None:
@@ -442,7 +442,7 @@ class RunCapture:
         )
         with self._lock:
             call.interaction, call.elapsed = interaction, max(latency, time.perf_counter() - self._started)
-            self._pay(call, interaction)
+            self._settle(call, interaction)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
         """Drop a call without an answer."""
@@ -450,9 +450,9 @@ class RunCapture:
             if isinstance(call, _Call) and call in self.calls:
                 call.fault = why
                 error = sys.exc_info()[1]
-                self._lose(call, f"{type(error).__name__}: {error}" if error else why)
+                self._abandon(call, f"{type(error).__name__}: {error}" if error else why)
 
-    def _spell_out(self, key: Key, route: str) -> None:
+    def _match_other_spelling(self, key: Key, route: str) -> None:
         """What is recorded for a call in other words: its body was edited by hand, or another endpoint served it."""
         if key in self._waiting:
             return
@@ -464,22 +464,22 @@ class RunCapture:
                     self._waiting.setdefault(key, deque()).append(interaction)
 
     def _recorded(self, key: Key) -> Interaction | None:
-        if self._differs or not (waiting := self._waiting.get(key)):
+        if self._diverged or not (waiting := self._waiting.get(key)):
             return None
         found = waiting.popleft()
         if found.position is not None:
             self._played.add(found.position.call)
         return found
 
-    def _differ(self, asked: Asked, call: _Call, *, waits: bool) -> None:
+    def _answer_unrecorded(self, asked: Asked, call: _Call, *, waits: bool) -> None:
         """Handle an unrecorded call: refused if the network is blocked, else from the store, or paid for."""
         if self.store is None:
             self.miss = self._explain(asked)
             self.worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)
             raise StaleRecordingError(self.miss)
-        self._differs = True
-        call.stored = self._name(call.key)
-        if (known := self.store.recall(call.stored)) is not None:
+        self._diverged = True
+        call.cache_name = self._name(call.key)
+        if (known := self.store.recall(call.cache_name)) is not None:
             call.interaction, call.played, call.cached = known, True, True
             call.elapsed = time.perf_counter() - self._started + known.latency
             return
@@ -501,18 +501,18 @@ class RunCapture:
             raise
         call.worst = worst
         if call.channel is not None:
-            self._pace(call, call.channel)
+            self._schedule(call, call.channel)
 
-    def _pace(self, call: _Call, channel: KeyChannel) -> None:
+    def _schedule(self, call: _Call, channel: KeyChannel) -> None:
         """Have the call wait for the rate limits of its endpoint; the run's latency does not include that."""
         most = most_tokens(call.asked.uri, call.asked.body)
         call.delay = channel.reserve_pace(
             most.prompt // 3 + (1024 * most.choices if most.answer is None else most.answer)
         )
         now = time.perf_counter()
-        until = max(self._paced_until, now + call.delay)
-        self._started += until - max(self._paced_until, now)  # calls that wait at the same time count once
-        self._paced_until = until
+        until = max(self._waiting_until, now + call.delay)
+        self._started += until - max(self._waiting_until, now)  # calls that wait at the same time count once
+        self._waiting_until = until
 
     def _route(self, call: _Call, pool: EndpointPool) -> None:
         """To the first endpoint that serves its model; asked again after a fault, to the next that does.
@@ -525,9 +525,9 @@ class RunCapture:
         channel, _ = pool.choose(model, failed)
         channel = channel or pool.open_for(model)[0]
         call.channel, call.asked = channel, replace(asked, uri=channel.endpoint.url(model, asked.route))
-        call.instead = partial(_instead, channel, model, call.asked.uri)
+        call.instead = partial(_rerouted, channel, model, call.asked.uri)
 
-    def _pay(self, call: _Call, interaction: Interaction) -> None:
+    def _settle(self, call: _Call, interaction: Interaction) -> None:
         if self.store is None or call.worst is None:
             return
         worst, call.worst = call.worst, None
@@ -542,7 +542,7 @@ class RunCapture:
         if self.canaries is not None:
             self.canaries.leave(call, billed=usd)
         try:
-            self.store.keep(call.stored, interaction, usd)
+            self.store.keep(call.cache_name, interaction, usd)
         except LLMTuneError as error:
             self.error = self.error or error
 
@@ -553,13 +553,13 @@ class RunCapture:
                 if status >= 400 and call.worst is not None:
                     self.allowance.settle(call.worst, Decimal(0))
                     call.worst = None
-                self._lose(call, why, status)
+                self._abandon(call, why, status)
 
-    def _lose(self, call: _Call, why: str, status: int = 0) -> None:
+    def _abandon(self, call: _Call, why: str, status: int = 0) -> None:
         if call.interaction is not None:
             return
-        self.faults.append(Fault(call.key, _shown(call.asked), why, status, call.channel))
-        self._made[call.key] -= 1
+        self.faults.append(Fault(call.key, _request_line(call.asked), why, status, call.channel))
+        self._counts[call.key] -= 1
         if call.worst is not None:
             self.allowance.settle(call.worst, call.worst, lost=True)
             call.worst = None
@@ -569,12 +569,12 @@ class RunCapture:
     def _refuse(self, call: _Call, error: LLMTuneError) -> Call:
         self.error = self.error or error
         self._refused += 1
-        straight = threading.get_ident() == self.home and asyncio._get_running_loop() is None  # noqa: SLF001
-        if straight or self._refused > _PATIENCE:
+        may_raise = threading.get_ident() == self.task_thread and asyncio._get_running_loop() is None  # noqa: SLF001
+        if may_raise or self._refused > _MAX_REFUSALS:
             raise CallRefusedError(error)
-        said = safe_json({"error": {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}})
+        body = safe_json({"error": {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}})
         call.played, call.kept = True, False
-        call.interaction = Interaction("", "", "", 400, said, "Bad Request", {}, _REFUSED)
+        call.interaction = Interaction("", "", "", 400, body, "Bad Request", {}, _REFUSED)
         return call
 
     def _clean(self, asked: Asked) -> Asked:
@@ -583,7 +583,7 @@ class RunCapture:
 
     def _name(self, key: Key) -> str:
         """Name in the store: the same for the same call of the same run, whatever calls precede it."""
-        parts = "\0".join([self.row, str(self.run), str(self._made[key]), *map(str, key)])
+        parts = "\0".join([self.row, str(self.run), str(self._counts[key]), *map(str, key)])
         return f"task/{text_digest(parts)}"
 
     def _explain(self, asked: Asked) -> str:
@@ -591,13 +591,13 @@ class RunCapture:
         number = len(self.calls) + 1
         where = f"row {self.label}, run {self.run}, call {number}"
         if not self.recorded:
-            return f"{where}: nothing is recorded of this run; it asks {_shown(asked)}"
+            return f"{where}: nothing is recorded of this run; it asks {_request_line(asked)}"
         left = [item for item in self.recorded if item.position is None or item.position.call not in self._played]
         if not left:
-            return f"{where}: {_shown(asked)} is one call more than the {len(self.recorded)} recorded"
+            return f"{where}: {_request_line(asked)} is one call more than the {len(self.recorded)} recorded"
         there = next((item for item in left if item.position and item.position.call == number), left[0])
         if there.method != asked.method or not _same_route(path_of(there.uri), path_of(asked.uri), asked.route):
-            return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_shown(asked)}"
+            return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_request_line(asked)}"
         return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, asked.body)}"
 
 
@@ -610,17 +610,17 @@ def _model(asked: Asked) -> str:
     return model_asked(asked.uri, asked.body if asked.data is None else asked.data)
 
 
-def _instead(
+def _rerouted(
     channel: KeyChannel, model: str, url: str, headers: Mapping[str, str], body: bytes
 ) -> tuple[str, dict[str, str], bytes]:
     """A request of our own client as its endpoint takes it: with the endpoint's key and name of the model."""
     key, endpoint = channel.key.reveal(), channel.endpoint
-    kept = {name: value for name, value in headers.items() if name.lower() not in _OF_THE_ENDPOINT}
+    kept = {name: value for name, value in headers.items() if name.lower() not in _ENDPOINT_HEADERS}
     kept |= {"api-key": key} if endpoint.kind == "azure" else {"authorization": f"Bearer {key}"}
     if endpoint.own_name(model) != model and (data := parse_object(body.decode())) is not None:
         body = json.dumps({**data, "model": endpoint.own_name(model)}).encode()
     return url, kept, body
 
 
-def _shown(asked: Asked) -> str:
+def _request_line(asked: Asked) -> str:
     return f"{asked.method} {path_of(asked.uri)}"

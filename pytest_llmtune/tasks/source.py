@@ -46,7 +46,7 @@ _ZERO = Decimal(0)
 _NOTHING = Usage(0, 0)
 
 
-class _Asking(Protocol):
+class _Completer(Protocol):
     async def complete(self, request: CompletionRequest) -> Completion: ...
 
     async def aclose(self) -> None: ...
@@ -62,7 +62,7 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ran:
+class _RunResult:
     """A completed run with its calls."""
 
     run: TaskRun
@@ -80,7 +80,7 @@ class TaskSource:
     A source is used and closed in one event loop.
     """
 
-    inner: _Asking
+    inner: _Completer
     tariff: Tariff
     redactor: Redactor
     recording: Recording | None = None
@@ -90,7 +90,7 @@ class TaskSource:
     concurrency: int = 32
     """Concurrent runs."""
     traffic: Traffic = field(default_factory=Traffic)
-    """Which requests are meant."""
+    """Which requests are recorded."""
     remembers: bool = False
     """Whether a repeated request reuses the same run, as in a search."""
     excused: frozenset[str] = frozenset()
@@ -101,12 +101,12 @@ class TaskSource:
     """Worst-case USD of the first unrecorded call."""
     _late: list[LLMTuneError] = field(default_factory=list)
     """Of calls that were made after their run had ended."""
-    _runs: dict[tuple[str, int], asyncio.Task[_Ran]] = field(default_factory=dict)
+    _runs: dict[tuple[str, int], asyncio.Task[_RunResult]] = field(default_factory=dict)
     _limit: asyncio.Semaphore | None = None
     _threads: ThreadPoolExecutor | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _clients: _Clients | None = None
-    _needs: dict[str, Decimal] = field(default_factory=dict)
+    _reservations: dict[str, Decimal] = field(default_factory=dict)
     """By the configuration's model: the largest reservation of a run."""
     _canaries: Canaries = field(default_factory=Canaries)
     _lock: Any = field(default_factory=threading.Lock)
@@ -139,7 +139,7 @@ class TaskSource:
                 for job in jobs:
                     job.cancel()
                 await asyncio.gather(*jobs, return_exceptions=True)
-        found: list[_Ran] = []
+        found: list[_RunResult] = []
         for each in ended:
             if isinstance(each, BaseException):
                 raise each  # the lowest-numbered failed run's error
@@ -159,29 +159,29 @@ class TaskSource:
         self._stack.close()
         await self.inner.aclose()
 
-    def _job(self, request: TaskRequest, number: int) -> asyncio.Task[_Ran]:
-        place = request.key, number
-        known = self._runs.get(place)
+    def _job(self, request: TaskRequest, number: int) -> asyncio.Task[_RunResult]:
+        key = request.key, number
+        known = self._runs.get(key)
         if known is not None and not (known.done() and (known.cancelled() or known.exception() is not None)):
             return known
-        job = asyncio.create_task(self._ran(request, number))
+        job = asyncio.create_task(self._run(request, number))
         if self.remembers:
-            self._runs[place] = job
+            self._runs[key] = job
         return job
 
-    async def _ran(self, request: TaskRequest, number: int) -> _Ran:
+    async def _run(self, request: TaskRequest, number: int) -> _RunResult:
         assert self._limit is not None  # noqa: S101  # ``complete`` made it
         async with self._limit:
             store = None if self.live is None else _Store(self.live.cache, self.live.journal, self._lock)
-            needed = self._needs.get(_kind(request), _ZERO)
+            needed = self._reservations.get(_model_of(request), _ZERO)
             while True:
                 try:
-                    ran = await self._once(request, number, store, needed)
+                    ran = await self._attempt(request, number, store, needed)
                     return ran if store is None else replace(ran, paid=store.paid)
                 except NoRoomError as error:
                     needed = max(error.amount, needed)
 
-    async def _once(self, request: TaskRequest, number: int, store: _Store | None, needed: Decimal) -> _Ran:
+    async def _attempt(self, request: TaskRequest, number: int, store: _Store | None, needed: Decimal) -> _RunResult:
         row = request.row.id
         recorded = [] if self.recording is None else self.recording.calls_of(row, number)
         label = f"{request.row.index} [{row}]"
@@ -191,7 +191,7 @@ class TaskSource:
         if row in self.excused and not recorded and self.live is None:
             raise CompletionError("not completed when the rest was recorded; try again: pytest --llm-record=missing")
         if self.live is None:
-            outcome, raised = await self._called(request, capture)
+            outcome, raised = await self._call_task(request, capture)
         else:
             ledger = self.live.ledger
             limited = ledger.left is not None
@@ -201,10 +201,10 @@ class TaskSource:
                 capture.canaries = self._canaries
                 self._canaries.growth = ledger.chain()[-1].growth
             try:
-                outcome, raised = await self._called(request, capture)
+                outcome, raised = await self._call_task(request, capture)
             finally:
                 self._settle(ledger, held.amount, capture, request)
-        return self._judged(request, capture, outcome, raised)
+        return self._result_of(request, capture, outcome, raised)
 
     def _more(self, ledger: Ledger, task: Task) -> Callable[[Decimal], bool]:
         """A function that reserves more immediately: in the loop's thread, or while it waits for one of ours."""
@@ -216,10 +216,10 @@ class TaskSource:
             if task.is_async:  # its loop may be waiting for this very thread
                 return False
 
-            async def take() -> bool:
+            async def reserve() -> bool:
                 return ledger.try_reserve(amount)
 
-            return asyncio.run_coroutine_threadsafe(take(), loop).result()
+            return asyncio.run_coroutine_threadsafe(reserve(), loop).result()
 
         return more
 
@@ -235,8 +235,8 @@ class TaskSource:
         rest = Reservation(total)
         rest.settle(spent.spent)
         ledger.close(rest)
-        kind = _kind(request)
-        self._needs[kind] = max(self._needs.get(kind, _ZERO), spent.most, spent.spent + spent.lost)
+        model = _model_of(request)
+        self._reservations[model] = max(self._reservations.get(model, _ZERO), spent.most, spent.spent + spent.lost)
         if self.live is not None:
             account = self.live.account
             account.paid += spent.spent
@@ -252,7 +252,7 @@ class TaskSource:
                         charge = capture.tariff.charge(call.interaction)
                         account.bill(charge.model, ModelUsage(replace(charge.usage, requests=1), charge.usd))
 
-    async def _called(self, request: TaskRequest, capture: RunCapture) -> tuple[Any, BaseException | None]:
+    async def _call_task(self, request: TaskRequest, capture: RunCapture) -> tuple[Any, BaseException | None]:
         """The task's return value, or its exception."""
         task, template = request.task, request.template
         assert template is not None  # noqa: S101  # ``task_request`` gave it
@@ -267,7 +267,7 @@ class TaskSource:
                 if task.is_async:
                     returned = await task.function(**arguments)
                 else:
-                    returned = await self._threaded(partial(task.function, **arguments), capture)
+                    returned = await self._call_in_thread(partial(task.function, **arguments), capture)
                     if inspect.isawaitable(returned):
                         returned = await returned
             except (KeyboardInterrupt, GeneratorExit):
@@ -281,9 +281,9 @@ class TaskSource:
                 return None, error
         return returned, None
 
-    async def _threaded(self, call: Callable[[], Any], capture: RunCapture) -> Any:
+    async def _call_in_thread(self, call: Callable[[], Any], capture: RunCapture) -> Any:
         def run() -> Any:
-            capture.home = threading.get_ident()
+            capture.task_thread = threading.get_ident()
             return call()
 
         if self._threads is None:
@@ -292,7 +292,9 @@ class TaskSource:
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, run))
 
-    def _judged(self, request: TaskRequest, capture: RunCapture, returned: Any, raised: BaseException | None) -> _Ran:
+    def _result_of(
+        self, request: TaskRequest, capture: RunCapture, returned: Any, raised: BaseException | None
+    ) -> _RunResult:
         """The run, if it reflects the app's behaviour; otherwise raises."""
         if isinstance(capture.error, StaleRecordingError):
             self.first_worst = self.first_worst or capture.worst
@@ -303,7 +305,7 @@ class TaskSource:
             raise CompletionError(f"{capture.error}; record: pytest --llm-record=missing")
         if capture.error is not None:
             raise capture.error
-        if faults := capture.unhealed:
+        if faults := capture.unresolved_faults:
             fault = faults[-1]
             what = f"{fault.name} {fault.why}" if fault.status else f"{fault.name} got no answer: {fault.why}"
             if fault.status == _UNAUTHORIZED:
@@ -322,10 +324,10 @@ class TaskSource:
         trace = Trace(interactions, charges, bodies)
         cost = sum((charge.usd for charge in charges), _ZERO)
         run = TaskRun(capture.run, outcome.text, outcome.data, trace, error, capture.latency, cost)
-        return _Ran(run, interactions, sum((charge.usage for charge in charges), _NOTHING), capture.names)
+        return _RunResult(run, interactions, sum((charge.usage for charge in charges), _NOTHING), capture.names)
 
 
-def _kind(request: TaskRequest) -> str:
+def _model_of(request: TaskRequest) -> str:
     return str(request.params.get("model"))
 
 
@@ -335,7 +337,7 @@ def _last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
-def _completion(found: Sequence[_Ran], paid: Decimal) -> Completion:
+def _completion(found: Sequence[_RunResult], paid: Decimal) -> Completion:
     runs = [each.run for each in found]
     return Completion(
         choices=tuple(

@@ -48,11 +48,11 @@ class Trace(Sequence[ModelCall]):
         return len(self._interactions)
 
     @overload
-    def __getitem__(self, place: int) -> ModelCall: ...
+    def __getitem__(self, index: int) -> ModelCall: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[ModelCall, ...]: ...
-    def __getitem__(self, place: int | slice) -> ModelCall | tuple[ModelCall, ...]:
-        return self._calls[place]
+    def __getitem__(self, index: slice) -> tuple[ModelCall, ...]: ...
+    def __getitem__(self, index: int | slice) -> ModelCall | tuple[ModelCall, ...]:
+        return self._calls[index]
 
     def __eq__(self, other: object) -> bool:
         return self._calls == tuple(other) if isinstance(other, Sequence) else NotImplemented
@@ -93,6 +93,6 @@ class Trace(Sequence[ModelCall]):
 
 def _digest(call: Interaction, text: str, tools: Sequence[ToolCall]) -> str:
     """8 hex digits of a hash of request and response."""
-    said = _write([text, [(tool.name, tool.arguments) for tool in tools]])
-    whole = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{said}"
+    answer = _write([text, [(tool.name, tool.arguments) for tool in tools]])
+    whole = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{answer}"
     return text_digest(whole)[:8]

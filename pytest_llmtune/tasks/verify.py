@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["check_repeatable", "main", "recorded_steps", "replay_elsewhere", "replay_misses"]
 
 
-_ORDERS = 2
-"""Other processes, each with an order of its own."""
+_PROCESSES = 2
+"""Other processes, each with its own order of sets."""
 _ROWS_ELSEWHERE = 25
 """Number of rows replayed by the other process."""
-_PATIENCE = 300
+_TIMEOUT = 300
 """Time limit of the other process in seconds."""
 
 
@@ -95,7 +95,7 @@ def check_repeatable(misses: dict[str, Miss], rows: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Job:
     """Job of the other process."""
 
     path: list[str]
@@ -121,25 +121,25 @@ def replay_elsewhere(
     step = max(1, len(requests) // _ROWS_ELSEWHERE)
     chosen = list(requests[::step])
     rows = {request.row.id for request in chosen}
-    order = _order(chosen, [each for each in interactions if each.position and each.position.row in rows], prices)
+    job = _job(chosen, [each for each in interactions if each.position and each.position.row in rows], prices)
     try:
-        data = pickle.dumps(order)
+        data = pickle.dumps(job)
     except (pickle.PicklingError, AttributeError, TypeError):
         return {}
     base = zlib.crc32(repr(hash("llmtune")).encode())
-    with ThreadPoolExecutor(_ORDERS) as pool:  # of three names in a set, one order in six is the same by chance
-        found = list(pool.map(lambda number: _replayed(data, (base + number) % 2**32 or 1), range(_ORDERS)))
+    with ThreadPoolExecutor(_PROCESSES) as pool:  # of three names in a set, one order in six is the same by chance
+        found = list(pool.map(lambda number: _replay_in_process(data, (base + number) % 2**32 or 1), range(_PROCESSES)))
     return next(filter(None, found), {})
 
 
-def _replayed(data: bytes, seed: int) -> dict[str, Miss]:
+def _replay_in_process(data: bytes, seed: int) -> dict[str, Miss]:
     """What another process misses whose sets are ordered by this seed; nothing where it could not be run."""
     try:
         ended = subprocess.run(
             [sys.executable, "-c", "from pytest_llmtune.tasks.verify import main; main()"],
             input=data,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             check=True,
         )
@@ -152,11 +152,11 @@ def _replayed(data: bytes, seed: int) -> dict[str, Miss]:
 _MARK = b"\n--llmtune--\n"
 
 
-def _order(requests: list[TaskRequest], interactions: list[Interaction], prices: PriceBook) -> _Order:
+def _job(requests: list[TaskRequest], interactions: list[Interaction], prices: PriceBook) -> _Job:
     task = requests[0].task
     named = task.function if hasattr(task.function, "__qualname__") else type(task.function)
     function = None if task.found_in else (str(named.__module__), str(named.__qualname__))
-    return _Order(
+    return _Job(
         sys.path,
         Task(task.name, _nothing, task.found_in),
         [_without_function(request) for request in requests],
@@ -180,25 +180,25 @@ def main() -> None:
     """Entry point of the other process: replay the job on standard input, and write misses to standard output."""
     import asyncio
 
-    order: _Order = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # from the parent process
-    sys.path[:] = order.path
-    if order.function is None:
-        assert order.task.found_in is not None  # noqa: S101  # else there is a function
-        base_dir, root = order.task.found_in
-        function = load_function(order.task.name, base_dir, root)
+    job: _Job = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # from the parent process
+    sys.path[:] = job.path
+    if job.function is None:
+        assert job.task.found_in is not None  # noqa: S101  # else there is a function
+        base_dir, root = job.task.found_in
+        function = load_function(job.task.name, base_dir, root)
     else:
-        module, names = order.function
+        module, names = job.function
         function = load_function(f"{module}:{names}", Path.cwd())
-    task = Task(order.task.name, function)
-    requests = [_without_function(request, task) for request in order.requests]
-    recording = Recording.of(Path("recording"), order.interactions)
-    source = TaskSource(_Nobody(), Tariff(order.prices), Redactor(), recording, concurrency=8)
+    task = Task(job.task.name, function)
+    requests = [_without_function(request, task) for request in job.requests]
+    recording = Recording.of(Path("recording"), job.interactions)
+    source = TaskSource(_NoJudge(), Tariff(job.prices), Redactor(), recording, concurrency=8)
     misses = asyncio.run(replay_misses(source, requests, 8))
     sys.stdout.flush()
     sys.stdout.buffer.write(_MARK + pickle.dumps(misses))
 
 
-class _Nobody:
+class _NoJudge:
     async def complete(self, request: CompletionRequest) -> Completion:
         raise CompletionError(f"{request.key}: no judge is asked here")
 

@@ -2,7 +2,8 @@ r"""How well and how fast the graders judge.
 
     python benchmarks/grading.py [--gsm8k FILE] [--math FILE ...] [--sst2 FILE] [--against CHECKOUT]
 
-Published pairs: reference and response from math-verify's and hendrycks/math's own tests (tests/grading/data).
+Published pairs: reference and response from math-verify's, hendrycks/math's and OlympiadBench's own tests, and samples of
+references of college_math, OlympiadBench and Minerva (tests/grading/data).
 ``--gsm8k``, ``--sst2``: the public test sets; each answer is put into the shapes that today's models answer in, and graded
 against its own reference (to be accepted) and its neighbour's (to be refused, where it is another one).
 ``--math``: JSON Lines with ``answer`` (and ``solution``), such as MATH-500, college_math, OlympiadBench, Minerva: references
@@ -71,7 +72,7 @@ def table(title: str, counts: Iterable[tuple[str, int, int, int, int]]) -> None:
 
 def published() -> None:
     counts = []
-    for source in ("math-verify", "hendrycks/math"):
+    for source in ("math-verify", "hendrycks/math", "OlympiadBench"):
         pairs = [pair for pair in rows_of(PAIRS) if pair["source"].startswith(source)]
         for symbolic in (False, True):
             grader = resolve({"math": {"symbolic": symbolic}})
@@ -129,8 +130,7 @@ def sst2(path: Path) -> None:
     )
 
 
-def references(path: Path) -> None:
-    rows = rows_of(path)
+def references(title: str, rows: Sequence[dict[str, Any]]) -> None:
     answers = [str(row.get("answer", row.get("gt"))) for row in rows]
     counts = []
     for symbolic in (False, True):
@@ -149,7 +149,7 @@ def references(path: Path) -> None:
             counts.append((f"published solutions, {tier}", right, len(solved), len(false), len(pairs)))
         for reference, response in wrong:
             print(f"accepted beside its neighbour: {reference} | {response}", file=sys.stderr)
-    table(f"{path.stem}, `math`", counts)
+    table(f"{title}, `math`", counts)
 
 
 def workloads(seed: int) -> dict[str, tuple[Any, list[tuple[str, list[str]]]]]:
@@ -252,10 +252,13 @@ def main() -> None:
         if path is not None and not path.is_file():
             sys.exit(f"no file {path}")
     published()
+    sampled = rows_of(PAIRS.with_name("references.jsonl"))
+    for name in dict.fromkeys(row["set"] for row in sampled):
+        references(f"{name}, a sample", [row for row in sampled if row["set"] == name])
     if options.gsm8k:
         gsm8k(options.gsm8k)
     for path in options.math:
-        references(path)
+        references(path.stem, rows_of(path))
     if options.sst2:
         sst2(options.sst2)
     speed(options.against)

@@ -1,8 +1,9 @@
-"""The `math` grader on math-verify's and hendrycks/math's own published test cases: see data/README.md."""
+"""The `math` grader on published test cases and on references of public data sets: see data/README.md."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,5 +28,62 @@ def test_published_pairs(symbolic: bool, least: float) -> None:
     grader = Math(symbolic=symbolic)
     equal = [accepted(grader, pair) for pair in PAIRS if pair["equal"]]
     assert not [pair for pair in PAIRS if not pair["equal"] and accepted(grader, pair)]
-    assert len(equal) == 237
+    assert len(equal) == 263
     assert sum(equal) >= least * len(equal)
+
+
+REFERENCES = [json.loads(line)["answer"] for line in DATA.with_name("references.jsonl").read_text("utf-8").splitlines()]
+SPELLINGS = (
+    "So it is $\\boxed{{{0}}}$.",
+    "The answer is ${0}$.",
+    "Therefore, the final answer is \\({0}\\).",
+    "The answer is:\n\\[\n{0}\n\\]",
+    "Work.\n#### {0}",
+)
+
+
+def bare(reference: str) -> str:
+    return reference[1:-1] if re.fullmatch(r"\$[^$]*\$", reference) else reference
+
+
+def altered(reference: str) -> list[str]:
+    """The same with another number, and with the other sign."""
+    number = re.search(r"\d+", reference)
+    others = [reference[1:] if reference.startswith("-") else f"-{reference}"]
+    if number is not None:
+        at, end = number.span()
+        others += [reference[:at] + str(int(number[0]) + 1) + reference[end:], f"{reference[:end]}7{reference[end:]}"]
+    return others
+
+
+@pytest.mark.parametrize("symbolic", [False, True], ids=["alone", "with math-verify"])
+def test_references_of_public_data_sets(symbolic: bool) -> None:
+    """Each equals itself however it is presented and spaced, and differs from itself with another number or sign."""
+    grader = Math(symbolic=symbolic)
+    for reference in REFERENCES[:: 4 if symbolic else 1]:  # sympy is slow
+        own = bare(reference)
+        spaced, large = re.sub(r" (?![a-zA-Z])", "", own), own.replace(r"\frac", r"\dfrac")
+        for text in (
+            *(form.format(own) for form in SPELLINGS if "$" not in own),
+            *map("\\boxed{{{}}}".format, (spaced, large)),
+        ):
+            assert accepted(grader, {"response": text, "reference": reference}), (reference, text)
+        for other in altered(own) if own.count("=") < 2 else ():  # of a chain, the last value counts
+            assert not accepted(grader, {"response": f"\\boxed{{{other}}}", "reference": reference}), (reference, other)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        r"5\frac{dx}{dt}=kx-a",
+        r"\frac{dy}{dt}=kx-a",
+        r"\frac{d x}{d s} = kx-a",
+        r"\frac{d^2x}{dt^2}=kx-a",
+        r"\frac{dx}{dt}=kx+a",
+    ],
+)
+def test_a_derivative_is_no_zero(response: str) -> None:
+    """sympy takes the derivative of a variable for 0, and with it every equation that has one on the left."""
+    grader = Math(symbolic=True)
+    assert not accepted(grader, {"reference": r"\frac{dx}{dt}=kx-a", "response": rf"\boxed{{{response}}}"})
+    assert accepted(grader, {"reference": r"\frac{dx}{dt}=kx-a", "response": r"\boxed{\frac{d x}{d t} = -a + kx}"})

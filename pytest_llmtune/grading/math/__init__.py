@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, OtherExtras, reference_value
 from pytest_llmtune.grading.math.equality import equal, is_settled
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Math"]
 
 
+_NUMPY = lazy_regex(r"(?<![\w\\.])(?:np|numpy|math)\.(?=[a-z]+\s*\()")  # Minerva: np.arcsin(10/13)
 _REFERENCE_FORMS = ("boxed", "hash", "phrase")
 
 
@@ -82,20 +84,21 @@ class Math(BuiltIn):
         return self.answers(responses, row)
 
     def _reference(self, row: Row) -> str:
-        text = str(reference_value(row, self.reference_column)).strip()
+        text = _NUMPY.sub(r"\\", str(reference_value(row, self.reference_column)).strip())
         found = answer_in(text, _REFERENCE_FORMS) or (text if is_bare(text) or word_answer(clean(text)) else None)
         if found is None or not _read(found).text:
             raise SuiteError(rf"the reference {text!r:.60} holds no \boxed answer, no #### line, and is no formula")
         return found
 
     def _answer(self, found: str | None, reference: str) -> Answer:
+        found = _NUMPY.sub(r"\\", found) if found and "." in found else found
         form = _read(found) if found else None
         if not found or form is None or not form.text:
             return Answer(None, "", correct=False)
         key = _key(found)
         correct, settled = _compared(reference, found)
         if self.symbolic and not correct and not settled:
-            finding = self._algebra.compare(reference, found)
+            finding = self._algebra.compare(_beside(reference, found), _beside(found, reference))
             correct, key = finding.equal, finding.key or key
         if correct:
             return Answer(_key(reference), form.text, correct=True)
@@ -109,6 +112,12 @@ def _compared(reference: str, answer: str) -> tuple[bool, bool]:
     one, other = _read(reference), _read(answer)
     correct = equal(one, other)
     return correct, not correct and is_settled(one, other)
+
+
+def _beside(text: str, other: str) -> str:
+    r"""The text, without its name where the other is no equation: ``I_{\max} = 5 a`` beside ``5 a``."""
+    form = _read(text)
+    return form.text if form.name and form.kind == "atom" and "=" not in other else text
 
 
 @lru_cache(maxsize=50_000)

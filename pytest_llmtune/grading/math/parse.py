@@ -51,7 +51,7 @@ _SHORT_UNITS = (
 _LONE_UNITS = r"[mgshLWVJNKCFA]"
 _NO_UNITS = (
     r"ln|log|lg|exp|sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|arc\w+|sqrt|mod|base|pi|theta|alpha|beta|infinity|inf|"
-    r"and|or|to|times|over|plus|minus|divided|where|if|for|when|choose|(?!days?\b)[abcdxyz]+"
+    r"and|or|not|nor|but|than|never|none|to|times|over|plus|minus|divided|where|if|for|when|choose|(?!days?\b)[abcdxyz]+"
 )
 _WORD_UNIT = (
     rf"(?:(?:{_SHORT_UNITS})(?![^\W\d_])|(?!(?:{_NO_UNITS})(?![^\W\d_]))[^\W\d_]{{3,}}\.?|\\(?:Omega|mu|AA|ohm)(?![a-zA-Z])\s*[a-zA-Z]{{0,2}}|"
@@ -174,9 +174,10 @@ def squeeze(text: str) -> str:
 
 _DEEPEST = 6
 _LETTER = r"(?:[a-zA-Z]|\\(?!frac|sqrt|pm|infty)[a-zA-Z]+)"
-_SUBSCRIPT = r"(?:\s*_\s*(?:\{\s*\w+\s*\}|\w))?"
+_SUBSCRIPT = r"(?:\s*_\s*(?:\{\s*\\?\w+\s*\}|\w))?"
 _NAME = lazy_regex(
-    rf"{_LETTER}{_SUBSCRIPT}'*(?:\s*\(\s*(?:{_LETTER}|-?\d+)\s*\))?|"  # x, x_1, f(x), f(2)
+    rf"(?:\\Delta\s*)?{_LETTER}{_SUBSCRIPT}'*"  # x, \Delta x, x_1
+    rf"(?:\s*\(\s*(?:{_LETTER}|-?\d+)(?:\s*,\s*(?:{_LETTER}|-?\d+))*\s*\))?|"  # f(x), f(2), f(x, y)
     rf"\|?[A-Z]{{2,3}}\|?|"  # AB, |AB|
     rf"\(\s*{_LETTER}(?:\s*,\s*{_LETTER}){{1,3}}\s*\)|"  # (x, y)
     rf"[A-Z]{_SUBSCRIPT}\s*:\s*[A-Z]{_SUBSCRIPT}"  # A : B

@@ -68,7 +68,14 @@ _VARIABLE = lazy_regex(r"(?<![a-zA-Z\\])(?:(?<=[\d\s)}])([a-zA-Z](?<![mgshLWVJNK
 """A last letter that is no unit: math-verify takes the t of ``2 t + 2 t`` for one."""
 
 
+_D = r"(?:\\mathrm\s*\{\s*d\s*\}|\\partial(?![a-zA-Z])|d)\s*"
+_ORDER = r"(?:\^\s*\{?\s*(\d)\s*\}?)?\s*"
+_DERIVATIVE = lazy_regex(rf"\\[dt]?frac\s*\{{\s*{_D}{_ORDER}([a-zA-Z])\s*\}}\s*\{{\s*{_D}([a-zA-Z])\s*{_ORDER}\}}")
+"""``\frac{dx}{dt}``, which sympy takes for the derivative of a variable, 0."""
+
+
 def _spelled(text: str) -> str:
+    text = _DERIVATIVE.sub(lambda match: f" D_{{{match[2]}{match[3]}{match[1] or ''}}} ", text)
     text = _DEGREES.sub(r"\\\1(\\frac{\2\\pi}{180})", text)
     text = re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\", text.replace("$", " ")).strip().rstrip(".")
     return _VARIABLE.sub(r"\1^{1}", text)

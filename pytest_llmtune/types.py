@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Accept",
     "Answer",
-    "Asked",
     "Choice",
     "Completion",
     "CompletionRequest",
@@ -38,6 +37,7 @@ __all__ = [
     "ModelCall",
     "ModelUsage",
     "Row",
+    "RowsDone",
     "RunText",
     "Shard",
     "ShardFacts",
@@ -551,7 +551,7 @@ class TrialDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RowsDone:
     """More examples are finished; sent at any interval."""
 
     suite: str
@@ -587,7 +587,7 @@ class Finished:
     """Why it stopped, if worth reporting."""
 
 
-Event = Started | TrialDone | Asked | InFlight | Finished
+Event = Started | TrialDone | RowsDone | InFlight | Finished
 Listener = Callable[[Event], None]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line, per_thousand, wrapped
-from pytest_llmtune.types import Asked, Finished, InFlight, Started, TrialDone
+from pytest_llmtune.types import Finished, InFlight, RowsDone, Started, TrialDone
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,7 +50,7 @@ class _State:
         match event:
             case TrialDone():
                 return replace(self, done=event.trial, spent=event.spent, best=event.best)
-            case Asked() if self.started.task != "tune":
+            case RowsDone() if self.started.task != "tune":
                 return replace(self, done=event.done, spent=event.spent)
             case InFlight():
                 return replace(
@@ -161,7 +161,7 @@ class Progress:
             case InFlight():
                 if state.retrying and monotonic() - self._last >= _PAUSE:
                     self._line(event.suite, state.text())
-            case Asked():
+            case RowsDone():
                 if state.started.task != "tune" and monotonic() - self._last >= _PAUSE:
                     self._line(event.suite, state.text())
             case Finished():

@@ -14,7 +14,7 @@ from pytest_llmtune.guard.evaluation import evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.types import Asked, Listener, ModelUsage
+from pytest_llmtune.types import Listener, ModelUsage, RowsDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,7 +239,7 @@ class SuiteServices:
         def on_result(done: int, result: ExampleResult, paid: Decimal) -> None:
             if early is not None:
                 early.see(result)
-            self.listen(Asked(self.suite.name, done, len(examples), paid))
+            self.listen(RowsDone(self.suite.name, done, len(examples), paid))
 
         return await evaluate(
             rows.config,

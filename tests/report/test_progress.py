@@ -14,7 +14,7 @@ import pytest
 
 from pytest_llmtune.report import progress
 from pytest_llmtune.report.progress import Progress
-from pytest_llmtune.types import Asked, Event, Finished, InFlight, Started, TrialDone
+from pytest_llmtune.types import Event, Finished, InFlight, RowsDone, Started, TrialDone
 
 SEARCH: tuple[Event, ...] = (
     Started("algebra", "tune", 3, Decimal(1)),
@@ -79,7 +79,7 @@ def test_a_recording_reports_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
     """A log is not flooded by examples: a line comes only after a pause."""
     events = (
         Started("a", "record", 1000),
-        *(Asked("a", i, 1000, Decimal(0)) for i in range(1000)),
+        *(RowsDone("a", i, 1000, Decimal(0)) for i in range(1000)),
         Finished("a", Decimal(0)),
     )
     assert shown(events).splitlines() == ["", "a: recording, 1000 examples", "a: recording done, $0"]
@@ -101,7 +101,7 @@ def test_the_bar_fills_with_what_is_done() -> None:
     file = io.StringIO()
     with Progress(file, terminal=True) as listener:
         listener(Started("a", "record", 10))
-        listener(Asked("a", 5, 10, Decimal(0)))
+        listener(RowsDone("a", 5, 10, Decimal(0)))
         (task,) = listener._bar.tasks
         assert task.percentage == 50
         listener(Started("b", "tune"))
@@ -140,8 +140,8 @@ def test_python_shows_the_bar_where_a_person_looks_on(monkeypatch: pytest.Monkey
 
 def test_a_bar_counts_requests_on_any_terminal() -> None:
     """What does not fit into the room is shortened: first the reason for waiting, last the figures."""
-    asked = InFlight("a", 16, Decimal("0.00147"), "HTTP 500: overloaded (attempt 3, next in 8 s)", 395)
-    state = progress._State(Started("a", "tune", 8, Decimal("0.02")), done=7, best=0.83333).after(asked)
+    in_flight = InFlight("a", 16, Decimal("0.00147"), "HTTP 500: overloaded (attempt 3, next in 8 s)", 395)
+    state = progress._State(Started("a", "tune", 8, Decimal("0.02")), done=7, best=0.83333).after(in_flight)
     waits, full = "retrying: HTTP 500", "trial 7 of 8, $0.00147 of $0.02, best 0.8333, 395 requests answered"
     assert state.text() == f"{waits}: overloaded (attempt 3, next in 8 s), {full}, 16 in flight"
     assert state.text(130) == f"{waits} (attempt 3, next in 8 s), {full}, 16 in flight"
@@ -163,7 +163,7 @@ def test_time_left_is_not_guessed_from_trials() -> None:
         listener(InFlight("a", 1, Decimal("0.25")))
         assert clock.render(task).plain == "<3:00 left"
         listener(Started("b", "record", 10))
-        listener(Asked("b", 5, 10, Decimal(0)))
+        listener(RowsDone("b", 5, 10, Decimal(0)))
         task = listener._bar.tasks[-1]
         task.start_time -= 30
         assert clock.render(task).plain == "0:30 left"

@@ -420,3 +420,10 @@ def test_requests_without_a_model_are_like_each_other() -> None:
     with pytest.raises(BudgetExhaustedError, match=r"up to \$8\.00"):
         ledger.check(Decimal(2))
     assert ledger.reserve_now(ONE).amount == 4
+
+
+def test_spending_without_a_request_enlarges_nothing() -> None:
+    """What a machine of a cluster spent is closed as it is: nothing was requested, so nothing was exceeded."""
+    ledger = Ledger(Decimal(10))
+    ledger.close(Reservation(Decimal(0), ONE))
+    assert (ledger.spent, ledger.reserved, ledger.growth) == (ONE, Decimal(0), {})

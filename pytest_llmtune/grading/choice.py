@@ -35,6 +35,7 @@ _DENIED_AFTER = lazy_regex(
     r"\s(?:is|was|would be|seems|looks)\s(?:not|wrong|incorrect|false|tempting|a (?:common )?distractor|ruled out|eliminated|out)(?!\w)|"
     r"\s(?:isn|wasn|doesn|can)['\u2019]?t)"
 )
+_ASKED = lazy_regex(r"[\s)\]\"'*]*[?？]")
 _BETWEEN = r"(?:\s+(?!but\b|sondern\b|sino\b|mais\b)[^\s,;:.!?()\[\]。、，；]+){0,3}"
 _WINDOW = 60  # characters before a mention that are searched for a denial
 _SENTENCES = lazy_regex(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
@@ -82,7 +83,7 @@ _ADDED = (
 _CHOSEN = (
     r"\b(?:(?:I|we)(?:['’](?:d|ll)|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with|say|answer|opt\s+for|settle\s+on)|"
     r"(?:choose|pick|select|going\s+with)|c['’]est|je\s+choisis|elijo|escolho|ich\s+wähle|scelgo|"
-    r"(?:must|should|would|has\s+to|have\s+to)\s+be|leav(?:es|ing)(?:\s+us\s+with)?)\s+"
+    r"(?:must|should|would|has\s+to|have\s+to)\s+be|leav(?:es|ing)(?:\s+us\s+with)?|(?:are|am)\s+left\s+with)\s+"
     r"|(?:故|应该?|應該?|所以|因此)?(?:选|選)(?:择|擇)?\s*[:：]?\s*"
 )
 _RIGHT = (
@@ -248,6 +249,8 @@ class LabelWords:
             group = match.lastgroup or "first"
             start = match.start(group)
             before = text[max(0, start - _WINDOW) : start]
+            if _ASKED.match(text, match.end(group)):
+                continue
             if self.denied.search(_fold(before)) or _BECAUSE.search(text, max(0, match.start() - 12), match.start()):
                 continue
             if group == "right" and (beside := _LETTER_BEFORE.search(before)) is not None:
@@ -331,7 +334,8 @@ class LabelWords:
         for match in self.mention.finditer(text):
             start = match.start(match.lastindex or 0)
             before = text[max(0, start - _WINDOW) : start]
-            if not self.denied.search(before) and not _DENIED_AFTER.match(text, match.end(match.lastindex or 0)):
+            end = match.end(match.lastindex or 0)
+            if not self.denied.search(before) and not _DENIED_AFTER.match(text, end) and not _ASKED.match(text, end):
                 yield self.owner[match[match.lastindex or 0]]
 
 

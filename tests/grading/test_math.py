@@ -20,6 +20,12 @@ def right(reference: str, response: str, **options: object) -> bool:
     return math(**options).grade([response], {"answer": reference}).metrics["success_vote"] == 1
 
 
+NOTHING = (
+    "无解 | 無解 | 方程无实数解 | 解なし | 解はない | 해가 없다 | 해 없음 | keine Lösung | aucune solution | pas de solution | sin solución | "
+    "no hay solución | sem solução | nessuna soluzione | нет решений | no real solutions"
+)
+
+
 @pytest.mark.parametrize(
     "response",
     [
@@ -196,6 +202,10 @@ def test_no_text_breaks_it(text: str) -> None:
         (r"0.\overline{3}", "0.3"),
         ("4", r"4\sqrt(2)"),
         ("no solution", "0"),
+        ("no solution", r"\text{有两个解}"),
+        ("no solution", r"\text{所有实数}"),
+        ("no solution", r"\text{eine Lösung}"),
+        ("5", r"5 \text{ not}"),
         ("all real numbers", r"(-\infty, 0)"),
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
         ("A(1,2)", "B(1,2)"),
@@ -265,6 +275,12 @@ def test_what_is_not_equal_in_either_tier(reference: str, response: str, symboli
         ("10 base 3", "10_3"),
         ("no solution", r"\emptyset"),
         (r"\emptyset", r"\varnothing"),
+        *(("no solution", rf"\text{{{words}}}") for words in NOTHING.split(" | ")),
+        ("2516_8", "(2516)_8"),
+        ("all real numbers", r"\text{所有实数}"),
+        ("all real numbers", r"\text{모든 실수}"),
+        ("all real numbers", r"\text{alle reellen Zahlen}"),
+        ("does not exist", r"\text{不存在}"),
         ("all real numbers", r"\mathbb{R}"),
         (r"(-\infty, \infty)", r"\text{all real numbers}"),
         ("DNE", r"\text{does not exist}"),

@@ -15,7 +15,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.grading.code.extract import code_in
 from pytest_llmtune.grading.reasoning import BUILT_IN, marks_of
-from pytest_llmtune.types import Choice, Completion, CompletionRequest, Usage
+from pytest_llmtune.types import Choice, Completion, CompletionRequest, Exchange, Usage
 
 SHAPES = {
     "tags": "<think>\n{thought}\n</think>\n\n{answer}",
@@ -126,6 +126,7 @@ MORE: list[tuple[Any, dict[str, Any], str, str]] = [
         "The cat sat.",
         "A dog ran off.",
     ),
+    ({"similarity": {"threshold": 0.9, "model": "e"}}, {"answer": "The cat sat."}, "The cat sat.", "A dog ran off."),
     ({"judge": {"model": "j", "rubric": "It greets."}}, {"question": "Greet."}, "Hello", "Bye"),
 ]
 
@@ -135,6 +136,10 @@ def test_a_thought_changes_no_likeness_and_no_judge_sees_it(shape: str) -> None:
     """Nor is code run that was only thought of."""
 
     async def ask(request: CompletionRequest) -> Completion:
+        if "input" in request.body:
+            vector = [1, 0] if "cat" in request.body["input"] and "dog" not in request.body["input"] else [0, 1]
+            response = {"data": [{"embedding": vector}]}
+            return Completion((Choice("", "stop"),), Usage(1, 0), (Exchange("POST", "", request.body, response),))
         judged = str(request.body["messages"][-1]["content"]).split("<<<answer")[1]
         verdict = "pass" if "Hello" in judged and "Bye" not in judged else "fail"
         return Completion((Choice(f"Verdict: {verdict}", "stop"),), Usage(0, 0), ())

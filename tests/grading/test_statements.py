@@ -23,7 +23,7 @@ The answer is C because it boils. | The answer is C as it boils. | The answer is
 The correct answer is C, which is Rome. | So the answer is option (C). | My answer would be C. | The answer is 'C'.
 **C** is correct. | C is the right answer. | Choice C is the best answer. | Thus, C is correct. | The right one is C!
 The correct letter is C. | The best option is C | I choose C. | I'd pick C | I would go with (C). | So it must be C. | Therefore C.
-It's C.
+It's C. | After eliminating A, B and D, we are left with C. | I'm confident it's C. | C – because it boils. | Is it B? No. It's C.
 Let's see. (A) is tempting, but I would go with (C). | Between A and C, I choose C. | The answer could be A or B, but I'd go with C.
 The answer is B. Wait, no, the answer is C. | The answer is B? No, wait: it's C. | Answer: A. However, on reflection, C is correct.
 The answer is C, not A. | The answer is not B but C. | Answer: this rules out B, leaving C | A is wrong. B is wrong. So C.
@@ -45,6 +45,7 @@ The answer is A and/or C. | The answer is A as well as C. | Answer: (A)(C) | Ans
 \\boxed{A}, \\boxed{C} | \\boxed{A} or \\boxed{C}
 Answer: A, B | The answer is (A) or (B). | The answer is (A)/(C). | Answer: A) or C) | \\boxed{A,C} | \\boxed{A \\text{ or } C}
 #### A, C | Answer: A - C | The answer is A. Or C. | Answer: A. Alternatively, C. | The answer is C. It could also be A. | \\boxed{A \\lor C}
+I don't know. C? | Maybe C? | Perhaps (C)? Hard to say. | 答案是A或C | 정답은 A 또는 C입니다. | Die Antwort ist nicht C. | I think C... no, B?
 (C) looks good, but none of the options is correct. | I cannot answer this. C?
 The answer is A, C and D. | The answer is either A or C. | Both A and C are correct. | Answer: C & D | Answer: CD | The answers are B and C.
 ANSWER: None of the above | The answer is (None of the above). (C) is close. | (C) is tempting.\\nFinal answer: cannot be determined

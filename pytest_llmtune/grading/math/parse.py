@@ -120,24 +120,34 @@ _WORD_ANSWERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             "no solution",
             r"(?:there (?:is|are) |the (?:equation|system) has |it has )?no (?:real )?(?:solutions?|roots?)(?: exists?)?|"
             r"none|[∅ø]|\\(?:emptyset|varnothing)|"
-            r"\\\{ ?\\\}|\{ ?\}|(?:the )?(?:empty|null) set|(?:the system is )?inconsistent(?: system)?",
+            r"\\\{ ?\\\}|\{ ?\}|(?:the )?(?:empty|null) set|(?:the system is )?inconsistent(?: system)?|"
+            r"(?:方程)?(?:没有|沒有|无|無)(?:实数|實數|实|實)?解|解(?:は)?なし|解[はが](?:ない|存在しない|ありません)|"
+            r"(?:실수 ?)?(?:해|근)[가는]? ?(?:없(?:다|음|습니다)|존재하지 않(?:는다|음|습니다))|"
+            r"keine (?:reellen? )?lösung(?:en)?|(?:aucune|pas de) solution(?: réelle)?|"
+            r"(?:sin|no (?:hay|tiene)) soluci[óo]n(?:es)?(?: real(?:es)?)?|"
+            r"(?:sem|não (?:há|tem)) solu(?:ção|ções)(?: rea(?:l|is))?|nessuna soluzione(?: reale)?|"
+            r"(?:действительных )?решений нет|нет (?:действительных )?решений|"
+            r"geen (?:reële )?oplossing(?:en)?|لا يوجد حل|لا توجد حلول",
         ),
         (
             "all real numbers",
             r"(?:x ?\\in ?|x ?∈ ?)?(?:\\mathbb ?\{? ?R ?\}?|\\Bbb ?\{? ?R ?\}?|\\Re|ℝ|"
             r"(?:the set of )?(?:all|every) real numbers?|(?:the )?real numbers|all reals?)|"
-            r"\( ?- ?\\infty ?, ?\+? ?\\infty ?\)",
+            r"\( ?- ?\\infty ?, ?\+? ?\\infty ?\)|"
+            r"(?:全体|所有|一切)(?:实数|實數)|すべての実数|全ての実数|모든 실수|alle reellen zahlen|tous les (?:nombres )?réels|"
+            r"todos l?os (?:números )?rea(?:les|is)|все действительные числа|tutti i numeri reali|جميع الأعداد الحقيقية",
         ),
         (
             "does not exist",
-            r"(?:the limit |it )?does ?n[o'’]t exist|DNE|undefined|not defined|(?:it |the slope )is undefined",
+            r"(?:the limit |it )?does ?n[o'’]t exist|DNE|undefined|not defined|(?:it |the slope )is undefined|"
+            r"(?:极限)?不存在|存在しない|존재하지 않(?:는다|음|습니다)|existiert nicht|n['’]existe pas|n[oã]o? existe|не существует",
         ),
         ("infinitely many", r"(?:there are )?infinitely many(?: solutions)?|infinite(?:ly many| number of)? solutions"),
         ("diverges", r"(?:it |the (?:series|integral|sequence) )?(?:diverges?|(?:is )?divergent)"),
         ("converges", r"(?:it |the (?:series|integral|sequence) )?(?:converges?|(?:is )?convergent)"),
     )
 )
-_MAY_BE_WORDS = lazy_regex(r"[a-zA-Z]{3}|[∅øℝ]|\\Re|^\\?\{|infty")
+_MAY_BE_WORDS = lazy_regex(r"[a-zA-Z]{3}|[∅øℝ]|[^\W\d_\x00-\x7f]{2}|\\Re|^\\?\{|infty")
 
 
 def word_answer(text: str) -> str | None:
@@ -199,6 +209,7 @@ _BASED = lazy_regex(
     re.IGNORECASE,
 )
 """``2516_8``, ``10 base 3``: a numeral in another base, which differs from the decimal number."""
+_IN_BRACKETS = lazy_regex(r"^\(\s*(\w+)\s*\)(?=\s*_)")  # (1011)_2
 _MATRIX = lazy_regex(
     r"[(\[]?\s*\\begin\s*\{(?:[pbBvV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*?)\\end\s*\{\w+\}\s*[)\]]?",
     re.DOTALL,
@@ -279,7 +290,7 @@ def _scaled(text: str) -> Value | None:
 
 
 def _atom(text: str) -> ParsedAnswer:
-    if (based := _BASED.fullmatch(text)) is not None:
+    if (based := _BASED.fullmatch(_IN_BRACKETS.sub(r"\1", text, count=1))) is not None:
         base = _BASES.get((based[2] or based[3]).lower()) or (based[2] or based[3])
         value = constant(based[1]) if base == "10" else None
         return ParsedAnswer(f"{based[1].upper()}_{base}", "atom", value=value)

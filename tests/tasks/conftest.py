@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class Project:
         (self.pytester.path / "data.jsonl").write_text(text, encoding="utf-8")
 
     def write_task(self, text: str) -> None:
+        shutil.rmtree(self.pytester.path / "__pycache__", ignore_errors=True)  # does not notice edits within a second
         (self.pytester.path / "desk.py").write_text(text, encoding="utf-8")
 
     def write_suite(self, more: str = "min_success_vote=0.9, max_drop=0.05,", suite: str = SUITE) -> None:
@@ -123,7 +125,11 @@ def server() -> Iterator[LLMServer]:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project whose endpoint is the server; offline modes must not touch it."""
+    """A project whose endpoint is the server; offline modes must not touch it.
+
+    A recording is not replayed in other processes as well, which takes seconds; tests that mean it unset the variable.
+    """
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret-0123456789")
     return Project(pytester, server)

@@ -48,9 +48,8 @@ def answer(body: dict[str, Any]) -> str:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_cascade_of_a_task_is_locked_recorded_and_replayed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cascade_of_a_task_is_locked_recorded_and_replayed(project: Project) -> None:
     """The cheap configuration's runs vote; the dear one's are numbered after them, on rows without a clear vote."""
-    monkeypatch.setenv("PYTHONHASHSEED", "0")  # so that no other process replays, too
     project.server.answer = answer
     project.write_data(
         [{"question": f"What is {a} plus {b}?", "answer": str(a + b)} for a in range(4) for b in range(11)]

@@ -45,8 +45,9 @@ def places(project: Project) -> list[tuple[str, int, int]]:
     return [(each["row"], each["run"], each["call"]) for each in facts]
 
 
-def test_tuning_and_replaying(project: Project) -> None:
+def test_tuning_and_replaying(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--llm-tune`` finds the model that adds up; plain ``pytest`` replays its runs and asks nothing."""
+    monkeypatch.delenv("PYTHONHASHSEED")
     project.run("--llm-tune").assert_outcomes(passed=1)
     assert "model: good" in project.lock
     assert len({row for row, _, _ in places(project)}) == 12
@@ -132,8 +133,11 @@ def test_accept_makes_a_change_of_the_app_the_baseline(recorded: Project) -> Non
 
 
 @pytest.mark.parametrize("source", ["time.time()", "random.random()", "id(object())", "sorted_no([question])"])
-def test_a_task_that_asks_something_else_each_time_is_found_when_it_is_recorded(project: Project, source: str) -> None:
+def test_a_task_that_asks_something_else_each_time_is_found_when_it_is_recorded(
+    project: Project, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is written, and the difference is shown: such a recording could never be replayed."""
+    monkeypatch.delenv("PYTHONHASHSEED")
     if source.startswith("sorted"):
         source = "list({'alpha', 'beta', 'gamma', 'delta', 'epsilon', 'zeta', 'eta', 'theta'})"
     project.write_suite(suite=CONSTANT)

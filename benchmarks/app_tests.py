@@ -159,8 +159,10 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/v1"
     print("| tests x calls | " + " | ".join(everyone) + " |\n|---|" + "---|" * len(everyone))
-    shapes = [(1, int(calls), 0) for calls in arguments.calls.split(",")]
-    for tests, calls, files in [*shapes, (arguments.tests, 2, 0), (arguments.tests, 2, arguments.files)]:
+    shapes = [(1, int(calls), 0) for calls in arguments.calls.split(",") if calls]
+    if arguments.tests:
+        shapes += [(arguments.tests, 2, 0), (arguments.tests, 2, arguments.files)]
+    for tests, calls, files in shapes:
         chosen = [who for who in everyone if who != "recording" or calls <= SQUARE]
         row = measure(chosen, url, tests, calls, files=files, cold=arguments.cold, times=arguments.times)
         beside = f", beside {files} files" if files else ""

@@ -2,6 +2,7 @@
 
     python benchmarks/replay.py                    both tables (some minutes: stock vcrpy needs a square of time)
     python benchmarks/replay.py --stock 100 200    only these sizes for stock vcrpy
+    python benchmarks/replay.py --whole 800        a whole pytest run of so many requests: stock vcrpy's and a guard's
 
 The answers come from an HTTP server that this file starts: n=5 chat completions with the headers that OpenAI sends. They
 are asked for once, by the stock client; stock vcrpy's file and ours are written from those same responses. Every figure
@@ -12,7 +13,9 @@ not counted.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import os
 import random
 import resource
 import secrets
@@ -315,6 +318,66 @@ def speed(stock_sizes: list[int], directory: Path) -> list[list[str]]:
     return rows
 
 
+STOCK_TEST = """
+import json, openai, vcr
+
+def test_stock():
+    bodies = json.load(open("bodies.json"))
+    client = openai.OpenAI(api_key="any", base_url=open("url").read())
+    on = ("method", "scheme", "host", "port", "path", "query", "body")
+    with vcr.VCR(record_mode="none", match_on=on).use_cassette("SIZE.yaml"):
+        for body in bodies:
+            assert len(client.chat.completions.create(**body).choices) == body["n"]
+"""
+GUARD_TEST = """
+import pytest
+
+@pytest.mark.llmtune(
+    dataset=ROWS, messages=MESSAGES, model="gpt-4o-mini", temperature=0.7, max_tokens=300, n=N, grader="math", tune_size=1,
+    min_success_vote=0, max_inference_cost=1, optimization_budget=1000, allow_vacuous=True,
+)
+def test_guard(llmtune):
+    llmtune.check()
+"""
+
+
+def whole(size: int, directory: Path) -> None:
+    """CPU seconds of a whole pytest of so many requests: by stock vcrpy with the openai client, and by a guard with its verdict."""
+    record(directory, [size])
+    (directory / "bodies.json").write_text(json.dumps([body_of(index) for index in range(size)]))
+    (directory / "pytest.ini").write_text("[pytest]\n")
+    (directory / "test_stock.py").write_text(STOCK_TEST.replace("SIZE", str(size)))
+    rows = [{"problem": question(index), "answer": f"\\boxed{{{index % 9}}}"} for index in range(size + 1)]
+    messages = [{"role": "system", "content": SYSTEM.replace("{", "{{").replace("}", "}}")}]
+    messages.append({"role": "user", "content": "{problem}"})
+    given = {"ROWS": repr(rows), "MESSAGES": repr(messages), "n=N": f"n={N}"}
+    (directory / "test_guard.py").write_text(
+        functools.reduce(lambda text, pair: text.replace(*pair), given.items(), GUARD_TEST)
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(WORDS_EACH, ENGLISH)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        _pytest(directory, "-p", "pytest_llmtune.plugin", "test_guard.py", "--llm-tune", f"--llm-base-url={url}")
+        server.shutdown()
+    mine = min(_pytest(directory, "-p", "pytest_llmtune.plugin", "test_guard.py") for _ in range(3))
+    theirs = _pytest(directory, "test_stock.py")
+    print(
+        f"whole pytest, {size} requests, n={N}: stock vcrpy {theirs:.2f} s, guard {mine:.2f} s, {theirs / mine:.0f} x"
+    )
+
+
+def _pytest(directory: Path, *options: str) -> float:
+    environment = dict(os.environ, OPENAI_API_KEY="sk-any-000000000000", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stdout[-3000:] + done.stderr[-2000:])
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def sizes(size: int = 100) -> list[list[str]]:
     """Bytes of a request by length of its answers."""
     head = ["five answers of", "stock YAML", "ours", "share"]
@@ -331,6 +394,7 @@ def sizes(size: int = 100) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stock", type=int, nargs="+", default=[100, 200, 400, 800], metavar="SIZE")
+    parser.add_argument("--whole", type=int, metavar="SIZE")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
@@ -339,6 +403,9 @@ def main() -> None:
         run_one(given.way, given.directory, given.size)
         return
     with tempfile.TemporaryDirectory() as name:
+        if given.whole:
+            whole(given.whole, Path(name))
+            return
         tables = [speed(given.stock, Path(name)), sizes()]
     for table in tables:
         print("\n".join(f"| {' | '.join(row)} |" for row in table), end="\n\n")

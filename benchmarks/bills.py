@@ -22,12 +22,19 @@ from support.provider_bodies import CASES, Case
 from support.replaying import chat, replay_of
 from wire.test_billing import asked, expected
 
+from pytest_llmtune import Suite
 from pytest_llmtune.capture.client import async_client
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.completions.endpoints import Endpoint
+from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
+from pytest_llmtune.redaction.keys import Secret
+from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode
+from pytest_llmtune.tasks.money import Tariff
+from pytest_llmtune.tasks.source import TaskSource
 
 REQUESTS = 300
 SERVERS = {
@@ -77,8 +84,32 @@ def of_calls(directory: Path, server: Billed, concurrency: int, limit: Decimal, 
     return meter.cost
 
 
+async def answered(question: str, model: str, async_client: Any) -> str:
+    """A task of one call."""
+    reply = await async_client.chat.completions.create(**chat(question, model=model, max_tokens=20))
+    return str(reply.choices[0].message.content)
+
+
+def of_task(_: Path, server: Billed, concurrency: int, limit: Decimal) -> Decimal:
+    """Runs of a task under ``--llm-max-spend``, or its suite's budget."""
+    rows = [{"question": f"question {number}", "answer": "x"} for number in range(REQUESTS + 1)]
+    suite = Suite(name="t", dataset=rows, task=answered, model="m", grader="exact", tune_size=1, shuffle=False)
+    ledger = Ledger(limit, name="--llm-max-spend")
+    live = LiveSource((Endpoint(server.base_url, (Secret("k", "test"),)),), PRICES, ledger=ledger)
+
+    async def run() -> None:
+        source = TaskSource(live, Tariff(PRICES), Redactor(), None, live, concurrency)
+        asking = (source.complete(suite.space.first().request_for(row)) for row in suite.load().test)
+        await asyncio.gather(*asking, return_exceptions=True)
+        await source.aclose()
+
+    asyncio.run(run())
+    return ledger.billed
+
+
 CAPS = {
     "`--llm-max-spend`, suite": of_suite,
+    "`--llm-max-spend`, task": of_task,
     "`--llm-max-spend`, calls of a test": lambda *given: of_calls(*given, of_run=True),
     "`max_cost`": lambda *given: of_calls(*given, of_run=False),
 }

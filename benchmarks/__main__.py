@@ -33,6 +33,7 @@ REST = {
     "load": (),
     "kills": (),
     "page": ("5000", "5"),
+    "hostile_files": (),
     "migrations": (),
     "simulate": ("--seeds", "20"),
     "mutants": (),

@@ -202,6 +202,19 @@ def test_bytes(project: Project, name: str, place: int, length: int, data: bytes
     assert project.harmless()
 
 
+@pytest.mark.parametrize("depth", [90, 400, 900, 100_000])
+def test_rows_that_are_nested_deeply(tmp_path: Path, depth: int) -> None:
+    """Up to a hundred levels; past them one error with the line."""
+    (tmp_path / "a.jsonl").write_text('{"q": ' + "[" * depth + "]" * depth + "}\n")
+    if depth < 100:
+        assert load("a.jsonl", base_dir=tmp_path).examples
+    else:
+        with pytest.raises(
+            LLMTuneError, match=r"a.jsonl:1: (?:nested too deeply|not usable JSON: maximum recursion depth)"
+        ):
+            load("a.jsonl", base_dir=tmp_path)
+
+
 # containers and small files
 
 

@@ -32,14 +32,20 @@ def is_heavy(text: str) -> bool:
     return len(text) > _LIGHT and json_weight(text) > MAX_JSON
 
 
-def weight_of(value: Any) -> int:
-    """Approximate bytes of memory of plain data; shared objects count each time."""
+def weight_of(value: Any, levels: int = 100) -> int:
+    """Approximate bytes of memory of plain data; shared objects count each time.
+
+    Raises:
+        ValueError: it is nested more than ``levels`` deep.
+    """
     if isinstance(value, str):
         return _VALUE + (len(value) if value.isascii() else 4 * len(value))
+    if not levels:
+        raise ValueError("nested too deeply")
     if isinstance(value, Mapping):
-        return _MAPPING + sum(_VALUE + weight_of(item) for item in value.values())
+        return _MAPPING + sum(_VALUE + weight_of(item, levels - 1) for item in value.values())
     if isinstance(value, (list, tuple)):
-        return _LIST + sum(map(weight_of, value))
+        return _LIST + sum(weight_of(item, levels - 1) for item in value)
     if isinstance(value, (bytes, bytearray)):
         return _VALUE + len(value)
     return _VALUE

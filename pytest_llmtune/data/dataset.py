@@ -287,7 +287,10 @@ def _of_files(
         if not table and (note := delimiter_note(content[:_HEAD], file.shown)):
             notes.append(note)
         for where, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes, **table):
-            memory -= weight_of(row)
+            try:
+                memory -= weight_of(row)
+            except ValueError as error:
+                raise SuiteError(f"{where}: {error}") from None
             if memory < 0:
                 raise too_large(where, _SWELLS * max_bytes)
             yield where, row

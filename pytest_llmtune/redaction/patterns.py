@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from functools import cache
@@ -200,21 +201,30 @@ def _parts(text: str) -> Iterator[str]:
         password = login.partition(":")[2]
         yield from dict.fromkeys((password, unquote(password)))
     for start, end, _ in known_forms(text):
-        if (start, end) != (0, len(text)):
-            yield text[start:end]
+        yield text[start:end]
     if "," in text and all(_LOOKS_RANDOM.fullmatch(part.strip()) for part in text.split(",")):
         yield from (part.strip() for part in text.split(","))
 
 
+_CODED = re.compile(r"%[0-9A-F]{2}")
+
+
 def spellings(value: str) -> Iterable[str]:
-    """The value as it is, in JSON, in nested JSON (with and without escapes), in a URL, decoded, and in base64."""
+    """The value as it is, in JSON and nested JSON (with all that writers escape), in a URL (also in a URL's), decoded, as
+    Python shows it, in HTML, in hexadecimal digits and in base64."""
     found = dict.fromkeys((value, quote(value, safe=""), quote(value), quote_plus(value)))
+    found |= dict.fromkeys([_CODED.sub(lambda match: match[0].lower(), text) for text in found])
+    found[quote(quote(value, safe=""), safe="")] = None
+    found |= dict.fromkeys((repr(value)[1:-1], html.escape(value)))
+    digits = value.encode("utf-8", "surrogatepass").hex()
+    found |= dict.fromkeys((digits, digits.upper()))
     if "%" in value and len(decoded := unquote(value)) >= SHORTEST:
         found[decoded] = None
     inside = {value}
     for _ in range(2):
         inside = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in inside for ascii_only in (False, True)}
         found |= dict.fromkeys(sorted(inside))
+        found |= dict.fromkeys([text.replace("/", r"\/") for text in sorted(inside)])  # as PHP writes it
     return found | dict.fromkeys(_in_base64(value))
 
 

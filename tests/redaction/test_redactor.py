@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import string
@@ -34,7 +35,7 @@ from pytest_llmtune.redaction.redactor import PLACEHOLDER, Redactor
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SECRET = "correct-horse/battery+staple"  # no service's form, and not the same in a URL
 AWKWARD = 'pass"word\\with\nlines and 한글'
@@ -498,6 +499,36 @@ def test_a_known_key_in_base64(before: bytes, key: str, after: bytes) -> None:
         clean = own.clean_text(coded)
         assert PLACEHOLDER in clean
         assert len(clean.replace(PLACEHOLDER, "")) <= len(coded) - len(key) * 4 // 3 + 4
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: json.dumps(text).replace("/", r"\/"),
+        lambda text: re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), quote(text, safe="")),
+        lambda text: quote(quote(text, safe=""), safe=""),
+        lambda text: text.encode().hex(),
+        lambda text: text.encode().hex().upper(),
+        repr,
+        html.escape,
+    ],
+    ids=["PHP's JSON", "lower case in a URL", "a URL in a URL", "hex", "HEX", "repr", "HTML"],
+)
+def test_a_known_key_as_others_write_it(spell: Callable[[str], str]) -> None:
+    """Libraries escape more than they need, in their own ways."""
+    key = "x/\"y+z\\9-known<key>&'한"
+    redactor = Redactor.from_environment(environ={"MY_API_KEY": key})
+    said = redactor.clean_text(f"before {spell(key)} after")
+    assert PLACEHOLDER in said
+    assert not any(part in said for part in ("known", "6b6e6f776e", "6B6E6F776E"))
+
+
+def test_a_key_of_a_known_form_in_base64() -> None:
+    """A variable that is secret by its value alone: its base64 is as secret."""
+    key = "sk_live_" + "a1B2c3D4" * 3
+    assert base64.b64encode(key.encode()).decode() not in Redactor.from_environment(
+        environ={"BILLING": key}
+    ).clean_text(f"Basic {base64.b64encode(key.encode()).decode()}")
 
 
 def test_the_rules_that_we_took_have_their_source() -> None:

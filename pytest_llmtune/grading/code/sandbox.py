@@ -120,14 +120,17 @@ class Container:
         return [
             *(self.program, "run", "--rm", "--interactive", "--pull=never"),
             f"--name=llmtune-{secrets.token_hex(8)}",
+            # podman makes /dev/shm, /run and /var/tmp writable without this
+            *(("--read-only-tmpfs=false",) if Path(self.program).name == "podman" else ()),
             *("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
-            *(f"--user={_NOBODY}:{_NOBODY}", "--ipc=none", "--ulimit=core=0", f"--pids-limit={processes + 1}"),
+            *(f"--user={_NOBODY}:{_NOBODY}", "--ipc=none", "--ulimit=core=0", f"--pids-limit={processes}"),
             *(
                 f"--memory={memory}",
                 f"--memory-swap={memory}",
-                f"--tmpfs={_HOME}:rw,size={DISK},mode=1777,nr_inodes=4096",
+                f"--tmpfs={_HOME}:rw,size={DISK},mode=1777",
             ),
-            *(f"--env={name}={value}" for name, value in _environment().items()),
+            # by the image's own PATH the runtime finds Python
+            *(f"--env={name}={value}" for name, value in _environment().items() if name != "PATH"),
             *(f"--volume={_RUNNER}:/runner.py:ro", f"--workdir={_HOME}"),
             *(self.image, "python3", *_PYTHON, "/runner.py"),
         ]

@@ -99,14 +99,23 @@ def cell_pad(text: str, width: int, *, right: bool = False) -> str:
     return blanks + text if right else text + blanks
 
 
-def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+def columns(rows: Sequence[Sequence[str]], width: int, optional: Sequence[int] = ()) -> list[str]:
     """Rows as aligned lines: first column left-aligned and truncated to fit ``width``, figures right-aligned.
 
     The last column is text, and is left as it is.
+
+    Args:
+        optional: columns to leave out, in this order, until the others fit.
     """
     from rich.cells import cell_len
 
-    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    kept = list(range(len(rows[0])))
+    widths = [max(cell_len(row[column]) for row in rows) for column in kept]
+    for column in optional:
+        if sum(widths[each] for each in kept) + 2 * (len(kept) - 1) > width:
+            kept.remove(column)
+    rows = [[row[column] for column in kept] for row in rows]
+    widths = [widths[column] for column in kept]
     rest = sum(widths[1:]) + 2 * (len(widths) - 1)
     widths[0] = min(widths[0], max(12, width - rest))
     return [

@@ -182,9 +182,7 @@ class BaselineConfig:
             found.append(Stale(what, "--llm-record=missing", detail))
         else:
             if now["prompt"] != lock.fingerprints.get("prompt"):
-                what = (
-                    "the prompt changed: this is the score of the new one, and tuned_config still gives the locked one"
-                )
+                what = "the prompt changed: this is the score of the new one; the lock file still has the old one"
                 found.append(Stale(what, "--llm-accept"))
             if now["grader"] != lock.fingerprints.get("grader"):
                 found.append(Stale(f"the grader changed: {_why(grader, lock, requests)}", "--llm-accept"))

@@ -244,7 +244,8 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
             yield from _flips(report, ink, width, verbosity)
             yield from _next(report)
     narrow = [tuple(cell for index, cell in enumerate(row) if index not in (2, 7, 8)) for row in moves(reports)]
-    yield from ("", *columns(narrow, width), "", *columns(all_suites(reports), width))
+    # what is left out where it does not fit is in the gates' sentences, and below
+    yield from ("", *columns(narrow, width, (4, 3, 2)), "", *columns(all_suites(reports), width, (6, 1)))
 
 
 def spending(

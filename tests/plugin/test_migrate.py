@@ -93,8 +93,9 @@ def migrations(project: Project, file: str = "results.json") -> dict[str, dict[s
     return {each["model"]: each for suite in data["suites"] for each in suite["migrations"]}
 
 
-def test_each_model_is_held_against_the_recording(tuned: Project) -> None:
+def test_each_model_is_held_against_the_recording(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Better, equal and refusing keep the quality, worse is worse; figures are in all reports, and nothing is written."""
+    monkeypatch.setenv("COLUMNS", "120")  # the whole tables
     before = (tuned.lock, tuned.recording)
     asked = tuned.server.count
     result = tuned.run(
@@ -220,7 +221,8 @@ def test_a_stale_recording_is_mended_first(tuned: Project) -> None:
     assert tuned.server.count == asked
 
 
-def test_under_xdist(tuned: Project) -> None:
+def test_under_xdist(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     result = tuned.run("--llm-migrate=equal", "-n2", "--llm-json=results.json")
     result.assert_outcomes(passed=1)
     assert re.search(r"\nequal +1 +1 +0 +0 ", result.stdout.str())

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from support.results import compared, evaluation, lock, report, result, scores
 
-from pytest_llmtune._util.text import wrapped
+from pytest_llmtune._util.text import columns, wrapped
 from pytest_llmtune.guard.lockfile import Measured, StudySummary
 from pytest_llmtune.guard.result import RecordingFacts
 from pytest_llmtune.guard.verdict import Criteria, Stale, limits_of
@@ -294,6 +294,14 @@ def test_a_baseline_over_other_rows_does_not_stand_beside_the_score() -> None:
     one = report(scores(1, 0, 0, 0), lock(scores(1, 1, 1)), Criteria(max_drop=0.1))
     assert summary([one]).splitlines()[1].split()[:3] == ["algebra", "0.25", "-"]
     assert "over the 3 in the baseline too 0.3333, where the baseline has 1" in failure(one)
+
+
+def test_a_table_leaves_out_what_does_not_fit() -> None:
+    """First the columns that are said to be optional, then the end of the names."""
+    rows = [("name", "score", "lost", "verdict"), ("a" * 20, "0.9", "15", "worse")]
+    assert columns(rows, 50, (2, 1))[1] == f"{'a' * 20}    0.9    15  worse"
+    assert columns(rows, 36, (2, 1)) == [f"{'name':20}  score  verdict", f"{'a' * 20}    0.9  worse"]
+    assert columns(rows, 25, (2,))[1] == "aaaaaaaaa...    0.9  worse"
 
 
 def test_lines_are_broken_between_words() -> None:

@@ -34,6 +34,7 @@ _FENCE = lazy_regex(
     r"(?P<body>.*?)(?:^[ \t>]*(?P=mark)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
+_QUOTED = lazy_regex(r"^[ \t]*>[ \t>]*", re.MULTILINE)
 _MOST_STARTS = 200  # maximum number of positions at which a value may start
 _STEP = lazy_regex(r"([^.\[\]]+)|\[(\d+)\]")
 
@@ -54,7 +55,7 @@ def read_last(text: str, like: type | None = None) -> Any:
         return value
     found: list[Any] = []
     for fence in _FENCE.finditer(text):
-        value = read(fence["body"])
+        value = read(_QUOTED.sub("", fence["body"]))
         if fence["cut"] is not None and value is NOTHING and fence["body"].lstrip()[:1] in ("{", "["):
             return NOTHING  # cut off
         if value is not NOTHING or fence["tag"]:

@@ -32,6 +32,7 @@ FITS: Any = {"json": {"schema": {"type": "object", "required": ["id"], "properti
         (FITS, "", '```json\n{"items": [{"id": 1}, {"id": 2}', False),
         (FITS, "", '```json\n{"id": 1}\n```', True),
         ("json", '{"a": 1}', '{"a": 2, "a": 1}', False),
+        ("json", '{"a": [1, 2]}', '> ```json\n> {"a": [1,\n> 2]}\n> ```', True),
         ("json", '{"a": 1e300}', '{"a": 1e400}', False),
     ],
 )
@@ -48,6 +49,9 @@ def test_references_are_read_as_strictly(reference: str) -> None:
 
 
 FUNCTION = "def one():\n    return 1\n"
+DOCUMENTED = (
+    'def one():\n    """One.\n\n    ```python\n    one()\n    ```\n\n    or\n```\none()\n```\n    """\n    return 1\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,12 @@ FUNCTION = "def one():\n    return 1\n"
         f"```bash\npip install x\n```\n```python\n{FUNCTION}```",
         f"<answer>\n```python\n{FUNCTION}```\n</answer>",
         FUNCTION,
+        f"```\n{FUNCTION}```\nTests:\n```python\nassert one() == 1\n```",
+        f"```python\n{DOCUMENTED}```",
+        f"```python\n{DOCUMENTED}```\nOutput:\n```\n1\n```",
+        f"```\n{DOCUMENTED}```\n```python\nassert one() == 1\n```",
+        DOCUMENTED,
+        "> ```python\n" + "".join(f"> {line}\n" for line in DOCUMENTED.splitlines()) + "> ```",
     ],
 )
 def test_the_code_of_a_response(response: str) -> None:

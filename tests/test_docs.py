@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import re
@@ -146,6 +147,21 @@ def test_help_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             cli.main([*command, "--help"])
     assert [line for line in capsys.readouterr().out.splitlines() if AVOIDED.search(line)] == []
+
+
+def test_messages_are_plain() -> None:
+    """The same vocabulary for every text in the package but docstrings, and the phrases that models say."""
+    found = []
+    for path in sorted((ROOT / "pytest_llmtune").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            match node:
+                case ast.Constant(value=str(text)) if (
+                    " " in text and id(node) not in docstrings and path.name != "choice.py"
+                ):
+                    found += [f"{path.name}: {text[:100]}"] if AVOIDED.search(text) else []
+    assert found == []
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -127,7 +127,7 @@ class ClusterRequester:
         except self.engine.ray.exceptions.RayTaskError as error:
             self._fail(self.engine.failure(error))
         except self.engine.ray.exceptions.RayError:
-            self.source.account.note("a machine of the cluster was lost; what it had in flight was asked again")
+            self.source.account.note("a machine of the cluster was lost; its requests in flight were sent again")
         except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             self._fail(error)
         with suppress(self.engine.ray.exceptions.RayError):

@@ -265,7 +265,7 @@ def _drop_gate(comparison: Comparison | None, criteria: Criteria, baseline: Lock
     allowed = criteria.max_drop or 0.0
     if comparison is None or 2 * rows < max(known, _measured(baseline)):
         sentence = (
-            f"{criteria.metric} cannot be held against the baseline: today has {known} measured rows, "
+            f"{criteria.metric} cannot be compared with the baseline: today has {known} measured rows, "
             f"and {rows} of them are in the baseline too"
         )
         return Gate("max_drop", criteria.metric, False, float("nan"), allowed, sentence, conclusive=False)

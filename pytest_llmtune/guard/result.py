@@ -200,7 +200,7 @@ class SuiteReport:
         if kept and not any(each.accepted for each in self.migrations):
             option = quoted(f"--llm-migrate={','.join(kept)}")
             found[f"{option} --llm-accept"] = (
-                f"locks {kept[0] if len(kept) == 1 else 'the cheapest'}; nothing is asked again"
+                f"locks {kept[0] if len(kept) == 1 else 'the cheapest'}; no request is sent again"
             )
         for each in self.migrations:
             if each.verdict == "worse":

@@ -422,7 +422,7 @@ def test_too_few_shared_rows_are_inconclusive() -> None:
     (gate,) = verdict.gates
     assert (gate.passed, gate.conclusive, verdict.status) == (False, False, "stale")
     assert gate.sentence == (
-        "success_vote cannot be held against the baseline: today has 40 measured rows, and 2 of them are in the baseline too"
+        "success_vote cannot be compared with the baseline: today has 40 measured rows, and 2 of them are in the baseline too"
     )
     allowed = judge(scores(None, None, None, 1), Criteria(max_drop=0.5, max_unknown=3), lock(scores(1, 1, 1, 1)))
     assert (allowed.status, [gate.conclusive for gate in allowed.gates]) == ("inconclusive", [False, True])

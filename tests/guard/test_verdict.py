@@ -330,7 +330,7 @@ def test_half_of_the_rows_must_be_measured_on_both_sides(known: int, status: str
     if status == "inconclusive":
         assert drop.word == "not judged"
         assert drop.sentence == (
-            "success_vote cannot be held against the baseline: today has 1 measured rows, "
+            "success_vote cannot be compared with the baseline: today has 1 measured rows, "
             "and 1 of them are in the baseline too"
         )
 

@@ -81,7 +81,7 @@ def _above(key: str, comments: dict[str, str], indent: str = "") -> list[str]:
 def yaml_form(name: str, guess: Guess, found: dict[str, Any], *, twin: str) -> str:
     """``NAME.llmtune.yaml``, with plain scalars, and JSON, which is valid YAML, for everything else."""
     lines = [
-        f"# Suite {name}, collected by pytest as it stands. {twin} is the same in Python: keep one of the two.",
+        f"# Suite {name}, which pytest collects. {twin} is the same in Python: keep one of the two.",
         "# pytest --llm-tune-dry-run    what a search may cost at most; sends nothing",
         "# pytest --llm-tune            searches; writes the lock file and the recording: commit both",
         "# pytest                       guards it from then on, offline",

@@ -383,6 +383,26 @@ def test_a_drop_of_other_metrics_is_bootstrapped_and_never_certain():
         drop_bounds([], [])
 
 
+def test_flips_that_cancel_leave_a_drop_near_zero():
+    """For many flips Tango's bounds are about the normal ones: 100 lost and 100 gained of 400."""
+    before, now = [1.0] * 300 + [0.0] * 100, [0.0] * 100 + [1.0] * 300
+    assert ends(drop_bounds(before, now)) == pytest.approx((-1.645 * 200**0.5 / 400, 1.645 * 200**0.5 / 400), rel=0.04)
+
+
+def test_many_rows_have_the_bootstraps_bounds():
+    """One-sided at 0.95 is two-sided at 0.9: the bootstrap of the mean's for a mean, percentiles for a median."""
+    rng = random.Random(1)
+    before = [rng.random() for _ in range(400)]
+    now = [min(1.0, max(0.0, value - rng.uniform(-0.2, 0.5))) for value in before]
+    mean = bootstrap_mean([old - new for old, new in zip(before, now, strict=True)], confidence=0.9)
+    assert ends(drop_bounds(before, now)) == ends(mean)
+    draws = np.random.default_rng(2).integers(0, 400, (4000, 400))
+    medians = np.median(np.array(before)[draws], axis=1) - np.median(np.array(now)[draws], axis=1)
+    bias = stats.norm.ppf(np.mean(medians < np.median(before) - np.median(now)))
+    expected = tuple(np.quantile(medians, stats.norm.cdf(2 * bias + np.array([-1.645, 1.645]))))
+    assert ends(drop_bounds(before, now, statistics.median)) == pytest.approx(expected, abs=0.012)
+
+
 def test_rows_needed_grow_with_flips_and_shrink_with_the_distance():
     calm, restless = [1.0] * 20, [1.0, 0.0] * 10
     assert rows_needed(calm, calm, 0.0, 0.05) == pytest.approx(61, abs=2)

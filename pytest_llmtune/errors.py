@@ -18,6 +18,7 @@ __all__ = [
     "EndpointError",
     "LLMTuneError",
     "LockError",
+    "MissingKeyError",
     "MissingToolError",
     "RecordingError",
     "ReportError",
@@ -36,6 +37,10 @@ class LLMTuneError(Exception):
 
 class SuiteError(LLMTuneError):
     """A suite's declaration is wrong: unknown key, missing data, unusable threshold, vacuous grader."""
+
+
+class MissingKeyError(SuiteError):
+    """No key is known for the default endpoint."""
 
 
 class MissingToolError(SuiteError):

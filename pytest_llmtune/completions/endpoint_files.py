@@ -17,7 +17,7 @@ from pytest_llmtune._util.files import read_regular
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.completions.endpoints import LOCAL, OPENAI_URL, Endpoint, Trust, check_address
-from pytest_llmtune.errors import LLMTuneError, SuiteError, problem_of
+from pytest_llmtune.errors import LLMTuneError, MissingKeyError, SuiteError, problem_of
 from pytest_llmtune.money.prices import parse_price
 from pytest_llmtune.redaction.keys import KeySources, Secret, lines_of, secret, shown
 
@@ -129,7 +129,7 @@ def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[E
     if not keys and urlsplit(address).hostname in LOCAL:
         keys = (Secret("none", "no key"),)
     if not keys:
-        raise SuiteError(
+        raise MissingKeyError(
             f"there is no API key for {address}; set OPENAI_API_KEY, put it into {sources.root / '.env'}, "
             "or list endpoints with their keys (llmtune_endpoints)"
         )

@@ -11,7 +11,7 @@ from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.endpoints import Trust
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.completions.stats import RequestStats
-from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.errors import LLMTuneError, MissingKeyError
 from pytest_llmtune.types import InFlight
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def live_source(
     *,
     redactor: Redactor,
     listen: Listener,
+    needs_endpoint: Callable[[], bool],
     engine: Engine | None = None,
 ) -> LiveSource:
     """The effective endpoints of a suite: command line > environment > suite > ini > default.
@@ -86,6 +87,9 @@ def live_source(
     Answers are redacted immediately, including the endpoints' own keys, so that a replay judges the same text.
 
     ``listen`` is called whenever a request is sent or answered.
+
+    Args:
+        needs_endpoint: whether a missing key is an error; not for a task that has clients of its own.
 
     Raises:
         SuiteError: an endpoint is invalid, no key is found, or a YAML suite gives an untrusted address.
@@ -95,9 +99,16 @@ def live_source(
         listen(InFlight(suite.name, account.in_flight, account.paid, account.retrying, account.answered))
 
     pick = settings.pick
+    endpoints: tuple[Endpoint, ...] = ()
+    if not settings.source:
+        try:
+            endpoints = _endpoints(suite, settings)
+        except MissingKeyError:
+            if needs_endpoint():
+                raise
     batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None
     return LiveSource(
-        () if settings.source else _endpoints(suite, settings),
+        endpoints,
         prices,
         ledger=ledger,
         cache=cache,

@@ -32,6 +32,7 @@ from pytest_llmtune.guard.verdict import criteria_of
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.storage import Layout, files_of
 from pytest_llmtune.settings import Mode, Settings
+from pytest_llmtune.suite.params import CLIENTS
 from pytest_llmtune.types import Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 
@@ -139,7 +140,15 @@ class SuiteRun:
     @cached_property
     def services(self) -> SuiteServices:
         """Completion source, grader and prices of this suite."""
-        return SuiteServices(self.suite, self.settings, self.redactor, self.listen, self.at_end)
+        return SuiteServices(
+            self.suite, self.settings, self.redactor, self.listen, self.at_end, lambda: self._needs_endpoint
+        )
+
+    @property
+    def _needs_endpoint(self) -> bool:
+        """Whether requests go to the suite's endpoints: all but those of a task that has clients of its own."""
+        task = self.suite.task
+        return task is None or any(name in task.parameters for name in CLIENTS) or bool(judges_of(self.grader))
 
     @property
     def prices(self) -> PriceBook:

@@ -96,6 +96,8 @@ class SuiteServices:
     listen: Listener
     at_end: Callable[[Callable[[], None]], object]
     """Registers a function to call after the run's report."""
+    needs_endpoint: Callable[[], bool] = lambda: True
+    """Whether requests are sent to the suite's endpoints."""
     live_sources: list[LiveSource] = field(default_factory=list)
     """All live sources so far."""
     _began: float | None = None
@@ -222,6 +224,7 @@ class SuiteServices:
             None if cached is None else Cache(self.cache, seed=cached),
             redactor=self.redactor,
             listen=self.listen,
+            needs_endpoint=self.needs_endpoint,
             engine=self.engine,
         )
         if source.deadline is not None:  # shared by all sources

@@ -121,6 +121,24 @@ def test_a_client_is_recorded_and_replayed(project: Project, name: str) -> None:
     assert _locked_cost(project.lock) == pytest.approx(cost, rel=1e-9)
 
 
+def test_a_task_with_a_client_of_its_own_needs_no_key_of_ours(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge does, and that is told before anything is sent."""
+    monkeypatch.setenv("APP_URL", project.server.base_url)
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    project.write_task(HEAD.replace("OPENAI_BASE_URL", "APP_URL") + TASKS["httpx"])
+    judged = SUITE.replace(
+        'grader="numeric"', 'grader=["numeric", {{"judge": {{"model": "good", "rubric": "Is it right?"}}}}]'
+    )
+    project.write_suite("", suite=judged)
+    assert "there is no API key for" in project.run("--llm-tune").stdout.str()
+    assert not project.server.requests
+    project.write_suite("", suite=SUITE)
+    project.run("--llm-tune").assert_outcomes(passed=1)
+
+
 def _usd(text: str) -> float:
     usage = json.loads(text)["usage"]
     return float((usage["prompt_tokens"] * 1 + usage["completion_tokens"] * 2) / 1e6)

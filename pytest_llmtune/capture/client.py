@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.aio import outside
 from pytest_llmtune.capture.flow import in_loop, wait_turn, wait_turn_async
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -79,9 +79,9 @@ def _http() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
-def _asked(request: Any, body: bytes, base: str | None) -> Asked:
-    asked = Asked.of(request.method, str(request.url), body, request.headers.items())
-    return asked if base is None else replace(asked, route=request.url.path.removeprefix(base))
+def _client_request(request: Any, body: bytes, base: str | None) -> ClientRequest:
+    client_request = ClientRequest.of(request.method, str(request.url), body, request.headers.items())
+    return client_request if base is None else replace(client_request, route=request.url.path.removeprefix(base))
 
 
 def _rerouted(http: ModuleType, call: Call, request: Any, body: bytes) -> Any:
@@ -118,8 +118,8 @@ class _Transport:
         import openai
 
         body = request.read()
-        asked = _asked(request, body, self._base)
-        call = wait_turn(self._replay, self._replay.ask(asked, waits=not in_loop()))
+        client_request = _client_request(request, body, self._base)
+        call = wait_turn(self._replay, self._replay.ask(client_request, waits=not in_loop()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         request = _rerouted(self._http, call, request, body)
@@ -158,8 +158,8 @@ class _AsyncTransport:
         import openai
 
         body = await request.aread()
-        asked = _asked(request, body, self._base)
-        call = await wait_turn_async(self._replay, self._replay.ask(asked, waits=in_loop()))
+        client_request = _client_request(request, body, self._base)
+        call = await wait_turn_async(self._replay, self._replay.ask(client_request, waits=in_loop()))
         if call.interaction is not None:
             return _played(self._http, call.interaction)
         request = _rerouted(self._http, call, request, body)

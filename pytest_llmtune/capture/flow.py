@@ -15,7 +15,7 @@ from pytest_llmtune.capture.traffic import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.matching import ClientRequest
     from pytest_llmtune.capture.session import Call, Replay
     from pytest_llmtune.recording.format import Interaction
 
@@ -67,30 +67,30 @@ class Flow:
     """None: the request is neither recorded nor played."""
 
     @classmethod
-    def begun(cls, replay: Replay, asked: Asked, *, waits: bool) -> Flow:
+    def begun(cls, replay: Replay, request: ClientRequest, *, waits: bool) -> Flow:
         """Start handling a client's request; where ``waits``, the call may have to wait for its turn.
 
         Raises:
             CallRefusedError: the request is not allowed.
         """
-        kind = replay.kind(asked)
+        kind = replay.kind(request)
         if kind is Kind.REFUSE:
-            return cls(replay, kind, replay.refuse(asked))
+            return cls(replay, kind, replay.refuse(request))
         handled = kind in (Kind.MODEL, Kind.RECORD)
-        return cls(replay, kind, replay.ask(asked, counts=kind is Kind.MODEL, waits=waits) if handled else None)
+        return cls(replay, kind, replay.ask(request, counts=kind is Kind.MODEL, waits=waits) if handled else None)
 
     @classmethod
-    def of(cls, replay: Replay, asked: Asked) -> Flow:
+    def of(cls, replay: Replay, request: ClientRequest) -> Flow:
         """Start handling a client's request, once it may be sent; not waiting in an event loop's thread, which it would hold up."""
-        flow = cls.begun(replay, asked, waits=not in_loop())
+        flow = cls.begun(replay, request, waits=not in_loop())
         if flow.call is not None:
             wait_turn(replay, flow.call)
         return flow
 
     @classmethod
-    async def of_async(cls, replay: Replay, asked: Asked) -> Flow:
+    async def of_async(cls, replay: Replay, request: ClientRequest) -> Flow:
         """``of``, in an event loop."""
-        flow = cls.begun(replay, asked, waits=in_loop())
+        flow = cls.begun(replay, request, waits=in_loop())
         if flow.call is not None:
             await wait_turn_async(replay, flow.call)
         return flow

@@ -13,7 +13,7 @@ import socket
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_llmtune.capture.flow import Flow
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -103,11 +103,11 @@ class _Socket:
 
     def _response(self) -> IO[bytes]:
         sent, self._sent = bytes(self._sent), bytearray()
-        asked = _asked(self._connection, sent)
-        flow = Flow.of(self.replay, asked)
+        client_request = _client_request(self._connection, sent)
+        flow = Flow.of(self.replay, client_request)
         if (played := flow.played) is not None:
             return _raw(played.status, played.reason, played.headers.items(), played.content)
-        return self._fetch(flow, asked.method, sent)
+        return self._fetch(flow, client_request.method, sent)
 
     def _fetch(self, flow: Flow, method: str, sent: bytes) -> IO[bytes]:
         connection = self._connection
@@ -150,14 +150,14 @@ class _Failed(io.BytesIO):
         raise self._error
 
 
-def _asked(connection: Any, sent: bytes) -> Asked:
+def _client_request(connection: Any, sent: bytes) -> ClientRequest:
     head, _, body = sent.partition(b"\r\n\r\n")
     first, _, rest = head.partition(b"\r\n")
     method, target, _ = first.decode("latin-1").split(" ", 2)
     headers = http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n"))
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = b"".join(_chunks(body))
-    return Asked.of(method, _uri(connection, target), body, headers.items())
+    return ClientRequest.of(method, _uri(connection, target), body, headers.items())
 
 
 def _chunks(body: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.capture.flow import Flow
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,8 +46,8 @@ def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay
         if (replay := replay_here()) is None or _upgrades(request):
             return original(pool, request)
         body = b"".join(request.stream)
-        asked = _asked(request, body)
-        flow = Flow.of(replay, asked)
+        client_request = _client_request(request, body)
+        flow = Flow.of(replay, client_request)
         if flow.played is not None:
             return _played(module, flow.played)
         request = _again(module, request, body)
@@ -70,8 +70,8 @@ def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], 
         if (replay := replay_here()) is None or _upgrades(request):
             return await original(pool, request)
         body = b"".join([part async for part in request.stream])
-        asked = _asked(request, body)
-        flow = await Flow.of_async(replay, asked)
+        client_request = _client_request(request, body)
+        flow = await Flow.of_async(replay, client_request)
         if flow.played is not None:
             return _played(module, flow.played)
         request = _again(module, request, body)
@@ -100,14 +100,14 @@ def _again(module: Any, request: Any, body: bytes) -> Any:
     )
 
 
-def _asked(request: Any, body: bytes) -> Asked:
+def _client_request(request: Any, body: bytes) -> ClientRequest:
     url = request.url
     host = url.host.decode("ascii")
     name = f"[{host}]" if ":" in host else host
     port = "" if url.port is None else f":{url.port}"
     uri = f"{url.scheme.decode('ascii')}://{name}{port}{url.target.decode('ascii')}"
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
-    return Asked.of(request.method.decode("ascii"), uri, body, headers)
+    return ClientRequest.of(request.method.decode("ascii"), uri, body, headers)
 
 
 def _played(module: Any, played: Interaction) -> Any:

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.capture.flow import Flow
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,8 +35,8 @@ def _stream(response: Any, original: Any, replay_here: Callable[[], Replay | Non
     def stream(transport: Any, request: Any) -> Any:
         if (replay := replay_here()) is None:
             return original(transport, request)
-        asked = _asked(request)
-        flow = Flow.of(replay, asked)
+        client_request = _client_request(request)
+        flow = Flow.of(replay, client_request)
         if (played := flow.played) is not None:
             return _made(
                 response,
@@ -62,8 +62,8 @@ def _stream_async(response: Any, original: Any, replay_here: Callable[[], Replay
     async def stream(transport: Any, request: Any) -> Any:
         if (replay := replay_here()) is None:
             return await original(transport, request)
-        asked = _asked(request)
-        flow = await Flow.of_async(replay, asked)
+        client_request = _client_request(request)
+        flow = await Flow.of_async(replay, client_request)
         if (played := flow.played) is not None:
             headers = list(played.headers.items())
             return _made(
@@ -88,8 +88,8 @@ def _stream_async(response: Any, original: Any, replay_here: Callable[[], Replay
     return stream
 
 
-def _asked(request: Any) -> Asked:
-    return Asked.of(request.method, request.url, request.body or b"", request.headers)
+def _client_request(request: Any) -> ClientRequest:
+    return ClientRequest.of(request.method, request.url, request.body or b"", request.headers)
 
 
 def _headers(answer: Any) -> dict[str, str]:

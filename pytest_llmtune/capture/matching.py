@@ -16,7 +16,7 @@ from pytest_llmtune.redaction.patterns import HEADERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["DEFAULT", "Asked", "Key", "Matching"]
+__all__ = ["DEFAULT", "ClientRequest", "Key", "Matching"]
 
 
 Key: TypeAlias = tuple[object, ...]
@@ -25,7 +25,7 @@ _BOUNDARY = lazy_regex(r'boundary="?([^";]+)')
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClientRequest:
     """A request made by any client."""
 
     method: str
@@ -41,7 +41,7 @@ class Asked:
     """Of our own client: the URL's path behind the client's base, which any endpoint may serve."""
 
     @classmethod
-    def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> Asked:
+    def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> ClientRequest:
         """The request as sent, without the boundary of a multipart form."""
         given = {name.lower(): value for name, value in headers}
         content_type = given.get("content-type", "")
@@ -67,7 +67,7 @@ def _text(data: bytes) -> str:
         return f"{len(data)} bytes with SHA-256 {hashlib.sha256(data).hexdigest()}"
 
 
-_PARTS: dict[str, Callable[[Asked | Interaction], object]] = {
+_PARTS: dict[str, Callable[[ClientRequest | Interaction], object]] = {
     "method": lambda item: item.method,
     "path": lambda item: path_of(item.uri),
     "body": lambda item: canonical_body(item.body) if isinstance(item, Interaction) else item.body,
@@ -100,6 +100,6 @@ class Matching:
             raise SuiteError(f"llm_replay: match_on has {unknown or 'no name'}; valid: {', '.join(_PARTS)}")
         return cls(names)
 
-    def key(self, item: Asked | Interaction) -> Key:
+    def key(self, item: ClientRequest | Interaction) -> Key:
         """The compared parts of a request."""
         return tuple(_PARTS[name](item) for name in self.parts)

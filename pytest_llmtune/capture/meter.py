@@ -19,7 +19,7 @@ from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.matching import ClientRequest
     from pytest_llmtune.money.ledger import Ledger, Reservation
     from pytest_llmtune.money.prices import Price, PriceBook
     from pytest_llmtune.wire.billing import Bill
@@ -68,7 +68,7 @@ class Limits:
 class Hold:
     """A call in flight, which counts against the limits until it is answered or lost."""
 
-    asked: Asked
+    request: ClientRequest
     amount: Decimal = _ZERO
     """USD of ``max_cost`` reserved for it."""
     most: Decimal = _ZERO
@@ -106,7 +106,7 @@ class Meter:
     """How many times what its requests allow a model has billed at most, where that is over 1; by model as asked for."""
     _unjudged: list[LLMTuneError] = field(default_factory=list)
 
-    def enter(self, asked: Asked) -> Hold:
+    def enter(self, request: ClientRequest) -> Hold:
         """Register a call, recorded or not, before it is made.
 
         Raises:
@@ -119,7 +119,7 @@ class Meter:
             raise BudgetExhaustedError(f"call {made + 1} passes max_calls={most}{flying}")
         if self.limits.max_cost is not None:
             self.check()
-        hold = Hold(asked)
+        hold = Hold(request)
         self._flying.append(hold)
         return hold
 
@@ -136,7 +136,7 @@ class Meter:
             SuiteError: the price of its model is unknown, or the calls so far cannot be priced.
         """
         limit = self.limits.max_cost
-        if limit is None or not asks_a_model(hold.asked.method, hold.asked.uri, hold.asked.body):
+        if limit is None or not asks_a_model(hold.request.method, hold.request.uri, hold.request.body):
             hold.sent = True
             return
         self.check()  # it may have waited
@@ -147,8 +147,8 @@ class Meter:
         if worst > left:
             wait = bool(others) and (not hold.bounded or worst <= left + flying)
             number, counted = self.calls + len(others) + 1, f", {len(others)} calls in flight counted" if others else ""
-            asked = model_asked(hold.asked.uri, hold.asked.body)
-            told = f" ({asked}{self._dishonest(asked)})" if asked in self.growth else ""
+            model = model_asked(hold.request.uri, hold.request.body)
+            told = f" ({model}{self._dishonest(model)})" if model in self.growth else ""
             raise (NotNowError if wait else BudgetExhaustedError)(
                 f"call {number} may cost up to {dollars(worst, 6)}{told}, and {dollars(max(left, _ZERO), 6)} of "
                 f"max_cost={limit} is left{counted}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
@@ -206,8 +206,8 @@ class Meter:
         """Read and price new answers."""
         answered, self._answered = self._answered, []
         for hold in answered:
-            own = self.prices is not None and self.prices.has_own([model_asked(hold.asked.uri, hold.asked.body)])
-            bill = read_bill(hold.asked.method, hold.asked.uri, hold.asked.body, hold.answer, listed=not own)
+            own = self.prices is not None and self.prices.has_own([model_asked(hold.request.uri, hold.request.body)])
+            bill = read_bill(hold.request.method, hold.request.uri, hold.request.body, hold.answer, listed=not own)
             if bill is None:
                 continue
             if bill.usage is not None:
@@ -215,7 +215,7 @@ class Meter:
             try:
                 cost = self._priced(hold, bill)
                 if self.prices is not None:
-                    self.prices.learn(hold.asked.uri, bill.models)
+                    self.prices.learn(hold.request.uri, bill.models)
             except LLMTuneError as error:
                 self._unjudged.append(error)
                 continue
@@ -250,7 +250,7 @@ class Meter:
         """A bill was so many times what its request allows: expect that of the others too, those in flight included."""
         factor = self.growth[model] = max(factor, self.growth.get(model, _ZERO))
         for hold in self._flying:
-            if model_asked(hold.asked.uri, hold.asked.body) == model:
+            if model_asked(hold.request.uri, hold.request.body) == model:
                 hold.amount = max(hold.amount, hold.most * factor)
 
     def _dishonest(self, model: str) -> str:
@@ -261,7 +261,7 @@ class Meter:
             raise SuiteError(f"the price of {bill.model} is not known; give it with llmtune_prices")
         usage = bill.usage
         if usage is None and (not bill.models or not self._price(hold, bill).free):
-            path = urlsplit(hold.asked.uri).path
+            path = urlsplit(hold.request.uri).path
             raise SuiteError(
                 f"an answer of {bill.model or 'the model'} at {path} gives no usage that can be read; for a stream of "
                 'chat completions ask for it: stream_options={"include_usage": True}'
@@ -271,27 +271,27 @@ class Meter:
     def _price(self, hold: Hold, bill: Bill) -> Price:
         if self.prices is None:  # pragma: no cover  # checked before
             raise SuiteError("no prices")
-        return self.prices.price_at(hold.asked.uri, bill.models, bill.providers)
+        return self.prices.price_at(hold.request.uri, bill.models, bill.providers)
 
     def _worst(self, hold: Hold, left: Decimal, others: Sequence[Hold]) -> tuple[Decimal, bool]:
         """USD that a call may cost, and whether its request ensures that."""
-        asked, uri = model_asked(hold.asked.uri, hold.asked.body), hold.asked.uri
+        model, uri = model_asked(hold.request.uri, hold.request.body), hold.request.uri
         if self.prices is None:
-            raise SuiteError(f"the price of {asked} is not known; give it with llmtune_prices")
-        most, worst = most_tokens(uri, hold.asked.body), max(left, _LEAST)
+            raise SuiteError(f"the price of {model} is not known; give it with llmtune_prices")
+        most, worst = most_tokens(uri, hold.request.body), max(left, _LEAST)
         try:
-            price = self.prices.price_at(uri, [asked])
+            price = self.prices.price_at(uri, [model])
         except SuiteError:
             if not names_a_deployment(uri):
                 raise
         else:
             if price.free or (price.bounded and most.answer is not None):
                 hold.most = price.worst(most.prompt, most.answer or 0, most.tier)
-                return hold.most * self.growth.get(asked, Decimal(1)), True
+                return hold.most * self.growth.get(model, Decimal(1)), True
             if price.bounded:
                 worst = min(worst, price.worst(most.prompt, most.choices * ASSUMED_ANSWER, most.tier))
-        if asked in self._dearest:
-            worst = self._dearest[asked] * (2 if others else 1)
+        if model in self._dearest:
+            worst = self._dearest[model] * (2 if others else 1)
         return worst, False
 
 
@@ -302,7 +302,7 @@ class ClientSpend:
     ledger: Ledger
     prices: PriceBook
 
-    def reserve(self, asked: Asked) -> Reservation | None:
+    def reserve(self, request: ClientRequest) -> Reservation | None:
         """Reserve the most that a call may cost, before it is sent; None if there is no limit, or it is not a model call.
 
         A request without a limit for its answer counts as 16,384 tokens. If only the answer names the model (an Azure
@@ -314,19 +314,19 @@ class ClientSpend:
             SuiteError: the model's price is unknown.
         """
         left = self.ledger.left
-        if left is None or not asks_a_model(asked.method, asked.uri, asked.body):
+        if left is None or not asks_a_model(request.method, request.uri, request.body):
             return None
-        most = most_tokens(asked.uri, asked.body)
+        most = most_tokens(request.uri, request.body)
         answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
         try:
-            price: Price | None = self.prices.price_at(asked.uri, [model_asked(asked.uri, asked.body)])
+            price: Price | None = self.prices.price_at(request.uri, [model_asked(request.uri, request.body)])
         except SuiteError:
-            if not names_a_deployment(asked.uri):
+            if not names_a_deployment(request.uri):
                 raise
             price = None
         if price is None or not price.bounded:
             return self.ledger.reserve_now(max(left, _LEAST))
-        model = model_asked(asked.uri, asked.body)
+        model = model_asked(request.uri, request.body)
         return self.ledger.reserve_now(price.worst(most.prompt, answer, most.tier), model)
 
     @property
@@ -334,7 +334,7 @@ class ClientSpend:
         """Whether there is a limit at all."""
         return any(ledger.limit is not None for ledger in self.ledger.chain())
 
-    def answered(self, reservation: Reservation, asked: Asked, status: int, answer: str | bytes) -> None:
+    def answered(self, reservation: Reservation, request: ClientRequest, status: int, answer: str | bytes) -> None:
         """Settle an answered call; an error is free.
 
         Raises:
@@ -345,25 +345,25 @@ class ClientSpend:
                 reservation.settle(Decimal(0))
                 return
             reservation.settle(reservation.amount, uncertain=True)
-            if (cost := self._billed(asked, answer)) is not None:
+            if (cost := self._billed(request, answer)) is not None:
                 reservation.settle(cost)
         finally:
             self.ledger.close(reservation)
 
-    def note(self, asked: Asked, status: int, answer: str | bytes) -> None:
+    def note(self, request: ClientRequest, status: int, answer: str | bytes) -> None:
         """A call that nothing limits was answered: if the run is killed, the next one tells what it cost."""
         log = self.ledger.chain()[-1].log
         with suppress(LLMTuneError):
-            if log is not None and status < 400 and (cost := self._billed(asked, answer)):
+            if log is not None and status < 400 and (cost := self._billed(request, answer)):
                 log.note(cost)
 
-    def _billed(self, asked: Asked, answer: str | bytes) -> Decimal | None:
-        own = self.prices.has_own([model_asked(asked.uri, asked.body)])
-        bill = read_bill(asked.method, asked.uri, asked.body, answer, listed=not own)
+    def _billed(self, request: ClientRequest, answer: str | bytes) -> Decimal | None:
+        own = self.prices.has_own([model_asked(request.uri, request.body)])
+        bill = read_bill(request.method, request.uri, request.body, answer, listed=not own)
         if bill is None or bill.usage is None:
             return None
-        cost = self.prices.price_at(asked.uri, bill.models, bill.providers).cost(bill.usage)
-        self.prices.learn(asked.uri, bill.models)
+        cost = self.prices.price_at(request.uri, bill.models, bill.providers).cost(bill.usage)
+        self.prices.learn(request.uri, bill.models)
         return cost
 
     def lost(self, reservation: Reservation) -> None:

@@ -20,7 +20,7 @@ from pytest_llmtune._util.files import exclusive
 from pytest_llmtune._util.jsonhash import safe_json, text_digest
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
-from pytest_llmtune.capture.matching import Asked, Key, Matching
+from pytest_llmtune.capture.matching import ClientRequest, Key, Matching
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
 from pytest_llmtune.capture.traffic import Kind, Traffic, is_answer
@@ -82,7 +82,7 @@ class CallRefusedError(BaseException):
 class Call:
     """A client's request until it is answered."""
 
-    asked: Asked
+    request: ClientRequest
     counts: bool = True
     """Whether it is a model call; only these count against the limits."""
     interaction: Interaction | None = None
@@ -141,7 +141,7 @@ class Replay:
     """The run's spending limit; None: no limit."""
     keep_retries: bool = False
     """Whether errors that a client retried are recorded too."""
-    missing: list[Asked] = field(default_factory=list)
+    missing: list[ClientRequest] = field(default_factory=list)
     """Calls without a recording."""
     own_server: str = ""
     """Host and port of a server of this process whose answers were recorded as a model's; empty: none."""
@@ -202,7 +202,7 @@ class Replay:
         with self._lock:
             for call in self._queue:
                 if call.turn is not None:
-                    call.turn.set_result(RecordingError(f"{_name(call.asked)} was not sent before the test ended"))
+                    call.turn.set_result(RecordingError(f"{_name(call.request)} was not sent before the test ended"))
             self._queue.clear()
             for call in self._calls:
                 self._lost(call)
@@ -259,11 +259,11 @@ class Replay:
         played = [call.interaction.recorded for call in self._calls if call.played and call.interaction is not None]
         return min(filter(None, played), default="")
 
-    def kind(self, asked: Asked) -> Kind:
+    def kind(self, request: ClientRequest) -> Kind:
         """How a request is handled."""
-        return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(asked)
+        return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(request)
 
-    def ask(self, asked: Asked, *, counts: bool = True, waits: bool = False) -> Call:
+    def ask(self, request: ClientRequest, *, counts: bool = True, waits: bool = False) -> Call:
         """Handle a client's request.
 
         Args:
@@ -281,18 +281,18 @@ class Replay:
                 threads other than the one that opened the recording, the answer is a non-retryable error instead, because
                 code that passes only an ``Exception`` to its waiting parent would hang.
         """
-        call = Call(asked, counts and asked.method == "POST")
+        call = Call(request, counts and request.method == "POST")
         with self._lock:
             self._open()
-            key = self.matching.key(asked)
+            key = self.matching.key(request)
             if (
                 not self._waiting.get(key) and key not in self._errors_played
             ):  # else recorded as it is: it has no secrets
-                key = self.matching.key(self._clean(asked))
+                key = self.matching.key(self._clean(request))
             self._asked_again(key)
             if call.counts:
                 try:
-                    call.hold = self.meter.enter(asked)
+                    call.hold = self.meter.enter(request)
                 except LLMTuneError as error:
                     return self._refuse(call, error)
             waiting = self._waiting.get(key)
@@ -307,14 +307,14 @@ class Replay:
             elif not self.mode.online:
                 if call.hold is not None:
                     self.meter.lost(call.hold)
-                self.missing.append(asked)
+                self.missing.append(request)
                 return self._refuse(
-                    call, StaleRecordingError(f"{_name(asked)} has no recording; record it: {self.command}")
+                    call, StaleRecordingError(f"{_name(request)} has no recording; record it: {self.command}")
                 )
             else:
                 limited = self.meter.limits.max_cost is not None or (self.spend is not None and self.spend.limited)
-                if waits and limited and call.counts and asks_a_model(asked.method, asked.uri, asked.body):
-                    call.model, call.turn = model_asked(asked.uri, asked.body), Future()
+                if waits and limited and call.counts and asks_a_model(request.method, request.uri, request.body):
+                    call.model, call.turn = model_asked(request.uri, request.body), Future()
                     self._queue[call] = None
                     self._serve()
                 else:
@@ -357,45 +357,45 @@ class Replay:
             call.kept = call.counts = False
             self._landed(call)
 
-    def refuse(self, asked: Asked) -> Call:
+    def refuse(self, request: ClientRequest) -> Call:
         """Refuse a request that the user's rules forbid.
 
         Raises:
             CallRefusedError: as in ``ask``.
         """
-        host = urlsplit(asked.uri).hostname
+        host = urlsplit(request.uri).hostname
         with self._lock:
             return self._refuse(
-                Call(asked, counts=False),
-                RecordingError(f"{_name(asked)} to {host} is refused by llmtune_ignore_hosts"),
+                Call(request, counts=False),
+                RecordingError(f"{_name(request)} to {host} is refused by llmtune_ignore_hosts"),
             )
 
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
         latency = time.perf_counter() - call.started
         content_type = headers.get("content-type", "")
-        asked = call.asked
+        request = call.request
         try:
             plain = decoded(body, headers.get("content-encoding", ""))
         except ValueError as error:
             self.drop(call, str(error))
             return
         text, data = text_or_data(plain, status, content_type)
-        text = with_counted_mark(asked.body, text)
+        text = with_counted_mark(request.body, text)
         call.retryable = may_retry(status)
-        why = why_incomplete(path_of(asked.uri), status, text, content_type, data)
+        why = why_incomplete(path_of(request.uri), status, text, content_type, data)
         if why:
             self.drop(call, why)  # what it says of its usage is not the last word
             return
         self._settle(call, status, data or text)
         interaction = Interaction(
-            asked.method,
-            asked.uri,
-            asked.body,
+            request.method,
+            request.uri,
+            request.body,
             status,
-            replace(self.redactor, hooks=()).knowing(asked.secrets).clean_body(text, content_type),
+            replace(self.redactor, hooks=()).knowing(request.secrets).clean_body(text, content_type),
             reason,
-            {"content-type": asked.content_type} if asked.content_type else {},
+            {"content-type": request.content_type} if request.content_type else {},
             headers,
             latency,
             data=data,
@@ -404,8 +404,8 @@ class Replay:
         with self._lock:
             self._count(call, replace(interaction, text=text))
             call.interaction = interaction
-            if call.counts and self.traffic is not None and self.traffic.is_own(asked):
-                self.own_server = urlsplit(asked.uri).netloc
+            if call.counts and self.traffic is not None and self.traffic.is_own(request):
+                self.own_server = urlsplit(request.uri).netloc
             self._landed(call, answered=status < 400)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
@@ -473,7 +473,7 @@ class Replay:
             if call.hold is not None:
                 self.meter.reserve(call.hold)
             if self.spend is not None and call.counts:
-                call.reservation = self.spend.reserve(call.asked)
+                call.reservation = self.spend.reserve(call.request)
         except LLMTuneError as error:
             if call.hold is not None:
                 self.meter.release(call.hold)
@@ -495,25 +495,25 @@ class Replay:
 
     def _count(self, call: Call, interaction: Interaction) -> None:
         """Count an answer of a model: it looks like one, or answers a model request."""
-        asked, status = call.asked, interaction.status
+        request, status = call.request, interaction.status
         if not interaction.data and not is_answer(interaction.text):
-            call.counts = call.counts and asks_a_model(asked.method, asked.uri, asked.body)
+            call.counts = call.counts and asks_a_model(request.method, request.uri, request.body)
         call.counts = call.counts and status < 400
         if call.hold is not None:
             self.meter.answered(call.hold, status if call.counts else 400, interaction.data or interaction.text)
             call.hold = None
 
     def _settle(self, call: Call, status: int, text: str | bytes) -> None:
-        asked = call.asked
+        request = call.request
         with self._lock:
             if self.spend is not None and call.reservation is not None:
                 reservation, call.reservation = call.reservation, None
                 try:
-                    self.spend.answered(reservation, asked, status, text)
+                    self.spend.answered(reservation, request, status, text)
                 except LLMTuneError as error:
                     self._errors.append(error)
             elif self.spend is not None and call.counts:
-                self.spend.note(asked, status, text)
+                self.spend.note(request, status, text)
 
     def _lost(self, call: Call) -> None:
         if call.hold is not None and call.interaction is None:
@@ -532,12 +532,12 @@ class Replay:
         call.interaction = Interaction("", "", "", 400, _refusal(error), "Bad Request", {}, _REFUSED)
         return call
 
-    def _clean(self, asked: Asked) -> Asked:
-        uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type)
-        return replace(asked, uri=uri, body=body)
+    def _clean(self, request: ClientRequest) -> ClientRequest:
+        uri, body = self.redactor.clean_request(request.uri, request.body, request.content_type)
+        return replace(request, uri=uri, body=body)
 
     def _unrecordable(self, call: Call) -> str:
-        return f"the response to {_name(call.asked)} {call.fault}, and cannot be recorded; {self.path} was not written with it"
+        return f"the response to {_name(call.request)} {call.fault}, and cannot be recorded; {self.path} was not written with it"
 
     def _write(self, *, complete: bool) -> None:
         """Write the recording atomically; an incomplete run removes no earlier interaction."""
@@ -586,8 +586,8 @@ def may_retry(status: int) -> bool:
     return status >= 500 or status in _RETRIED
 
 
-def _name(asked: Asked) -> str:
-    return f"{asked.method} {urlsplit(asked.uri).path}"
+def _name(request: ClientRequest) -> str:
+    return f"{request.method} {urlsplit(request.uri).path}"
 
 
 def _cause(error: BaseException | None) -> BaseException | None:

@@ -25,7 +25,7 @@ from pytest_llmtune.wire.response import documents_of, lines_of, parse_object
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.matching import ClientRequest
     from pytest_llmtune.settings import Settings
 
 __all__ = ["DEFAULTS", "Kind", "Rule", "Traffic", "endpoints_of", "is_answer", "traffic_of"]
@@ -130,9 +130,9 @@ class Traffic:
         """
         return cls(tuple(map(Rule.of, (*DEFAULTS, *lines))), open_hosts)
 
-    def kind(self, asked: Asked) -> Kind:
+    def kind(self, request: ClientRequest) -> Kind:
         """What happens to a request."""
-        host, port, path, models = _destination(asked.uri)
+        host, port, path, models = _destination(request.uri)
         open_hosts = self.open_hosts
         known = (host, port) in open_hosts.endpoints
         if not known and open_hosts.entries and open_hosts.names_port(host, port):
@@ -140,7 +140,7 @@ class Traffic:
         if known or models:
             return Kind.MODEL
         local = self.own_ports and port is not None and _is_loopback(host)
-        if _asks_model(asked):  # an app may take such a body at a path of its own
+        if _asks_model(request):  # an app may take such a body at a path of its own
             own = local and not path.endswith(_OLLAMA) and _listens_here(port or 0)
             return Kind.OPEN if own else Kind.MODEL
         if open_hosts.entries and open_hosts.allows(host, port):
@@ -151,9 +151,9 @@ class Traffic:
         own = local and (_listens_here(port or 0) or _listens_in_child(port or 0))
         return Kind.OPEN if own else Kind.RECORD
 
-    def is_own(self, asked: Asked) -> bool:
+    def is_own(self, request: ClientRequest) -> bool:
         """Whether a request goes to a server of this process."""
-        host, port, _, _ = _destination(asked.uri)
+        host, port, _, _ = _destination(request.uri)
         return _is_loopback(host) and port is not None and _listens_here(port)
 
 
@@ -165,10 +165,10 @@ def _destination(uri: str) -> tuple[str, int | None, str, bool]:
     return host, port, url.path, bool(provider(host) or _ROUTE.search(url.path))
 
 
-def _asks_model(asked: Asked) -> bool:
-    if asked.method != "POST" or '"' not in asked.body:
+def _asks_model(request: ClientRequest) -> bool:
+    if request.method != "POST" or '"' not in request.body:
         return False
-    body = parse_object(asked.body)
+    body = parse_object(request.body)
     if body is None:
         return False
     if isinstance(body.get("model"), str):

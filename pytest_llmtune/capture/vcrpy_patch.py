@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import canonical_json
 from pytest_llmtune.capture.flow import Flow, in_loop, wait_turn_async
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,7 +125,7 @@ class _Cassette:
 
     def can_play_response_for(self, request: Request) -> bool:
         """Called first by a stub; the request's flow is stored on it."""
-        request.llmtune = self._begun or Flow.begun(self._replay, _asked(request), waits=in_loop())
+        request.llmtune = self._begun or Flow.begun(self._replay, _client_request(request), waits=in_loop())
         self.request = request
         return self.flow.played is not None
 
@@ -137,7 +137,7 @@ class _Cassette:
     def append(self, request: Request, response: dict[str, Any]) -> None:
         """Handle a real response; for a redirect target of aiohttp, this is the first call."""
         if not hasattr(request, "llmtune"):
-            request.llmtune = Flow.begun(self._replay, _asked(request), waits=False)
+            request.llmtune = Flow.begun(self._replay, _client_request(request), waits=False)
         if request.llmtune.played is not None:  # or refused
             return
         headers = {name.lower(): ", ".join(values) for name, values in dict(response["headers"]).items()}
@@ -153,7 +153,7 @@ class _Cassette:
         return [(request,)]
 
 
-def _asked(request: Request) -> Asked:
+def _client_request(request: Request) -> ClientRequest:
     body = request.body
     if hasattr(body, "read"):
         body = body.read()
@@ -161,4 +161,4 @@ def _asked(request: Request) -> Asked:
         body = canonical_json(body)
     if not isinstance(body, (bytes, str, type(None))):
         body = b"".join(part if isinstance(part, bytes) else str(part).encode() for part in body)
-    return Asked.of(request.method, request.uri, body or b"", request.headers.items())
+    return ClientRequest.of(request.method, request.uri, body or b"", request.headers.items())

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from pytest_llmtune.capture.matching import Asked, Key
+    from pytest_llmtune.capture.matching import ClientRequest, Key
     from pytest_llmtune.capture.traffic import Kind
     from pytest_llmtune.completions.routing import EndpointPool, KeyChannel
     from pytest_llmtune.money.prices import Price
@@ -153,7 +153,7 @@ class _Call(Call):
     @property
     def own_price(self) -> Price | None:
         """Of the endpoint, where it gives the model one."""
-        return self.channel.endpoint.prices.get(_model(self.asked)) if self.channel else None
+        return self.channel.endpoint.prices.get(_model(self.request)) if self.channel else None
 
 
 @dataclass(slots=True, eq=False)
@@ -291,7 +291,7 @@ class RunCapture:
     def bodies(self) -> tuple[Mapping[str, Any] | None, ...]:
         """Of the requests, as far as they were read and hold no secret."""
         return tuple(
-            call.asked.data if call.interaction.body == call.asked.body else None
+            call.request.data if call.interaction.body == call.request.body else None
             for call in self.calls
             if call.interaction is not None
         )
@@ -312,11 +312,11 @@ class RunCapture:
         answered = {call.key for call in self.calls}
         return tuple(fault for fault in self.faults if fault.key not in answered)
 
-    def kind(self, asked: Asked) -> Kind:
+    def kind(self, request: ClientRequest) -> Kind:
         """How a request is handled."""
-        return self.traffic.kind(asked)
+        return self.traffic.kind(request)
 
-    def ask(self, asked: Asked, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002  # counts
+    def ask(self, request: ClientRequest, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002  # counts
         """Handle a client's request.
 
         Args:
@@ -332,17 +332,17 @@ class RunCapture:
             CallRefusedError: it must not be sent; see ``error`` and ``miss``.
         """
         with self._lock:
-            call = _Call(asked, key=(asked.method, path_of(asked.uri), asked.body))
-            clean = asked
+            call = _Call(request, key=(request.method, path_of(request.uri), request.body))
+            clean = request
             if not self._waiting.get(call.key):  # recorded as it is, so it has no secrets
-                clean = self._clean(asked)
+                clean = self._clean(request)
                 call.key = _MATCHING.key(clean)
                 self._match_other_spelling(call.key, clean.route)
             try:
                 if self.error is not None:
                     raise self.error
                 if self._closed:
-                    what = f"{_request_line(asked)} is sent after the task has returned; wait for all calls before returning"
+                    what = f"{_request_line(request)} is sent after the task has returned; wait for all calls before returning"
                     self.late.append(RecordingError(f"row {self.label}, run {self.run}: {what}"))
                     raise self.late[-1]
                 if (found := self._recorded(call.key)) is not None:
@@ -374,7 +374,7 @@ class RunCapture:
             try:
                 if self._closed:
                     raise StaleRecordingError(
-                        f"row {self.label}, run {self.run}: {_request_line(call.asked)} waited until the task had returned"
+                        f"row {self.label}, run {self.run}: {_request_line(call.request)} waited until the task had returned"
                     )
                 self._reserve(call)
             except LLMTuneError as error:
@@ -389,15 +389,15 @@ class RunCapture:
         if isinstance(call, _Call) and self.canaries is not None:
             self.canaries.leave(call)
 
-    def refuse(self, asked: Asked) -> Call:
+    def refuse(self, request: ClientRequest) -> Call:
         """Refuse a request that the user's rules forbid.
 
         Raises:
             CallRefusedError: as in ``ask``.
         """
         with self._lock:
-            what = f"row {self.label}, run {self.run}: {_request_line(asked)} is refused by llmtune_ignore_hosts"
-            return self._refuse(_Call(asked), RecordingError(what))
+            what = f"row {self.label}, run {self.run}: {_request_line(request)} is refused by llmtune_ignore_hosts"
+            return self._refuse(_Call(request), RecordingError(what))
 
     def fail(self, error: LLMTuneError) -> None:
         """Make the run fail, even if the task swallows the error."""
@@ -408,15 +408,15 @@ class RunCapture:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
         assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
         latency = time.perf_counter() - call.started
-        asked, content_type = call.asked, headers.get("content-type", "")
+        request, content_type = call.request, headers.get("content-type", "")
         try:
             plain = decoded(body, headers.get("content-encoding", ""))
         except ValueError as error:
             self._fail(call, f"its answer {error}", status)
             return
         text, data = text_or_data(plain, status, content_type)
-        text = with_counted_mark(asked.body, text)
-        why = why_incomplete(path_of(asked.uri), status, text, content_type, data)
+        text = with_counted_mark(request.body, text)
+        why = why_incomplete(path_of(request.uri), status, text, content_type, data)
         if status >= 500 or status in _TRANSIENT:
             why = f"was answered with status {status}"
         if status < 400 and (parse_object(text) or {}).get("error"):
@@ -425,15 +425,15 @@ class RunCapture:
             self._fail(call, f"{why}: {' '.join(text.split())[:200]}".rstrip(": "), status)
             return
         interaction = redacted(
-            self.redactor.knowing(asked.secrets),
+            self.redactor.knowing(request.secrets),
             Interaction(
-                asked.method,
-                asked.uri,
-                asked.body,
+                request.method,
+                request.uri,
+                request.body,
                 status,
                 text,
                 reason,
-                {"content-type": asked.content_type} if asked.content_type else {},
+                {"content-type": request.content_type} if request.content_type else {},
                 headers,
                 latency,
                 data=data,
@@ -471,11 +471,11 @@ class RunCapture:
             self._played.add(found.position.call)
         return found
 
-    def _answer_unrecorded(self, asked: Asked, call: _Call, *, waits: bool) -> None:
+    def _answer_unrecorded(self, request: ClientRequest, call: _Call, *, waits: bool) -> None:
         """Handle an unrecorded call: refused if the network is blocked, else from the store, or paid for."""
         if self.store is None:
-            self.miss = self._explain(asked)
-            self.worst = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body)
+            self.miss = self._explain(request)
+            self.worst = self.tariff.worst(call.request.method, call.request.uri, call.request.body)
             raise StaleRecordingError(self.miss)
         self._diverged = True
         call.cache_name = self._name(call.key)
@@ -483,10 +483,10 @@ class RunCapture:
             call.interaction, call.played, call.cached = known, True, True
             call.elapsed = time.perf_counter() - self._started + known.latency
             return
-        if call.asked.route and self.pool is not None:
+        if call.request.route and self.pool is not None:
             self._route(call, self.pool)
-        call.bound = self.tariff.worst(call.asked.method, call.asked.uri, call.asked.body, call.own_price)
-        call.model = _model(call.asked)
+        call.bound = self.tariff.worst(call.request.method, call.request.uri, call.request.body, call.own_price)
+        call.model = _model(call.request)
         if waits and call.bound and self.canaries is not None:
             self.canaries.enter(call)
         if call.turn is None:
@@ -505,7 +505,7 @@ class RunCapture:
 
     def _schedule(self, call: _Call, channel: KeyChannel) -> None:
         """Have the call wait for the rate limits of its endpoint; the run's latency does not include that."""
-        most = most_tokens(call.asked.uri, call.asked.body)
+        most = most_tokens(call.request.uri, call.request.body)
         call.delay = channel.reserve_pace(
             most.prompt // 3 + (1024 * most.choices if most.answer is None else most.answer)
         )
@@ -520,12 +520,12 @@ class RunCapture:
         Raises:
             EndpointError: none does.
         """
-        asked, model = call.asked, _model(call.asked)
+        request, model = call.request, _model(call.request)
         failed = [fault.channel for fault in self.faults if fault.key == call.key and fault.channel is not None]
         channel, _ = pool.choose(model, failed)
         channel = channel or pool.open_for(model)[0]
-        call.channel, call.asked = channel, replace(asked, uri=channel.endpoint.url(model, asked.route))
-        call.instead = partial(_rerouted, channel, model, call.asked.uri)
+        call.channel, call.request = channel, replace(request, uri=channel.endpoint.url(model, request.route))
+        call.instead = partial(_rerouted, channel, model, call.request.uri)
 
     def _settle(self, call: _Call, interaction: Interaction) -> None:
         if self.store is None or call.worst is None:
@@ -558,7 +558,7 @@ class RunCapture:
     def _abandon(self, call: _Call, why: str, status: int = 0) -> None:
         if call.interaction is not None:
             return
-        self.faults.append(Fault(call.key, _request_line(call.asked), why, status, call.channel))
+        self.faults.append(Fault(call.key, _request_line(call.request), why, status, call.channel))
         self._counts[call.key] -= 1
         if call.worst is not None:
             self.allowance.settle(call.worst, call.worst, lost=True)
@@ -577,37 +577,39 @@ class RunCapture:
         call.interaction = Interaction("", "", "", 400, body, "Bad Request", {}, _REFUSED)
         return call
 
-    def _clean(self, asked: Asked) -> Asked:
-        uri, body = self.redactor.clean_request(asked.uri, asked.body, asked.content_type or "application/json")
-        return asked if (uri, body) == (asked.uri, asked.body) else replace(asked, uri=uri, body=body, data=None)
+    def _clean(self, request: ClientRequest) -> ClientRequest:
+        uri, body = self.redactor.clean_request(request.uri, request.body, request.content_type or "application/json")
+        return (
+            request if (uri, body) == (request.uri, request.body) else replace(request, uri=uri, body=body, data=None)
+        )
 
     def _name(self, key: Key) -> str:
         """Name in the store: the same for the same call of the same run, whatever calls precede it."""
         parts = "\0".join([self.row, str(self.run), str(self._counts[key]), *map(str, key)])
         return f"task/{text_digest(parts)}"
 
-    def _explain(self, asked: Asked) -> str:
+    def _explain(self, request: ClientRequest) -> str:
         """Which call has no recording, and how it differs from the recorded one."""
         number = len(self.calls) + 1
         where = f"row {self.label}, run {self.run}, call {number}"
         if not self.recorded:
-            return f"{where}: nothing is recorded of this run; it asks {_request_line(asked)}"
+            return f"{where}: nothing is recorded of this run; it asks {_request_line(request)}"
         left = [item for item in self.recorded if item.position is None or item.position.call not in self._played]
         if not left:
-            return f"{where}: {_request_line(asked)} is one call more than the {len(self.recorded)} recorded"
+            return f"{where}: {_request_line(request)} is one call more than the {len(self.recorded)} recorded"
         there = next((item for item in left if item.position and item.position.call == number), left[0])
-        if there.method != asked.method or not _same_route(path_of(there.uri), path_of(asked.uri), asked.route):
-            return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_request_line(asked)}"
-        return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, asked.body)}"
+        if there.method != request.method or not _same_route(path_of(there.uri), path_of(request.uri), request.route):
+            return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_request_line(request)}"
+        return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, request.body)}"
 
 
-def _same_route(recorded: str, asked: str, route: str) -> bool:
+def _same_route(recorded: str, request: str, route: str) -> bool:
     """Whether two paths lead to the same; those of our own clients do where what is behind their base is the same."""
-    return recorded == asked or (bool(route) and recorded.endswith(route))
+    return recorded == request or (bool(route) and recorded.endswith(route))
 
 
-def _model(asked: Asked) -> str:
-    return model_asked(asked.uri, asked.body if asked.data is None else asked.data)
+def _model(request: ClientRequest) -> str:
+    return model_asked(request.uri, request.body if request.data is None else request.data)
 
 
 def _rerouted(
@@ -622,5 +624,5 @@ def _rerouted(
     return url, kept, body
 
 
-def _request_line(asked: Asked) -> str:
-    return f"{asked.method} {path_of(asked.uri)}"
+def _request_line(request: ClientRequest) -> str:
+    return f"{request.method} {path_of(request.uri)}"

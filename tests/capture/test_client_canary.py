@@ -20,7 +20,7 @@ from support.replaying import chat, replay_of
 
 from pytest_llmtune.capture import flow, session
 from pytest_llmtune.capture.client import async_client, client
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
 from pytest_llmtune.capture.patches import recorded
 from pytest_llmtune.capture.session import CallRefusedError
@@ -179,7 +179,7 @@ def test_waiting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(flow, "_GLANCE", 0.01)
     meter = Meter(Limits.of(max_cost="0.0009"), PRICES)
     body = json.dumps(chat("q", max_tokens=20)).encode()
-    asked = [Asked.of("POST", f"https://h/v1/chat/completions?{number}", body) for number in range(3)]
+    asked = [ClientRequest.of("POST", f"https://h/v1/chat/completions?{number}", body) for number in range(3)]
     with suppress(BudgetExhaustedError), replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter) as replay:
         calls = [replay.ask(each, waits=True) for each in asked]
         assert [call.turn is not None and call.turn.done() for call in calls] == [True, False, False]
@@ -214,7 +214,7 @@ def test_after_a_refusal_the_next_call_goes_ahead(tmp_path: Path) -> None:
 
 def test_without_a_limit_nobody_waits(tmp_path: Path) -> None:
     """And neither does a replay."""
-    asked = Asked.of("POST", "https://h/v1/chat/completions", b'{"model": "small", "messages": []}')
+    asked = ClientRequest.of("POST", "https://h/v1/chat/completions", b'{"model": "small", "messages": []}')
     limited = Meter(Limits.of(max_cost=1), PRICES)
     with replay_of(tmp_path / "a.cassette.json", Mode.LIVE) as replay:
         calls = [replay.ask(asked, waits=True) for _ in range(2)]
@@ -230,7 +230,7 @@ def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:
     meter = Meter(Limits.of(max_cost=1), book)
     start = '{"type": "message_start", "message": {"model": "claude-sonnet-4-5", "usage": {"input_tokens": 10, "output_tokens": 1}}}'
     body = b'{"model": "claude-sonnet-4-5", "max_tokens": 1000, "stream": true, "messages": [{"role": "user", "content": "x"}]}'
-    asked = Asked.of("POST", "https://api.anthropic.com/v1/messages", body)
+    asked = ClientRequest.of("POST", "https://api.anthropic.com/v1/messages", body)
     with (
         suppress(RecordingError),
         replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter, spend=ClientSpend(ledger, book)) as replay,
@@ -247,7 +247,7 @@ def test_an_error_is_free_whatever_it_calls_itself(tmp_path: Path) -> None:
     ledger = Ledger(Decimal(1))
     body = b'{"model": "small", "max_tokens": 10, "messages": []}'
     with replay_of(tmp_path / "a.cassette.json", Mode.LIVE, spend=ClientSpend(ledger, PRICES)) as replay:
-        call = replay.ask(Asked.of("POST", "https://h/model/small/converse-stream", body))
+        call = replay.ask(ClientRequest.of("POST", "https://h/model/small/converse-stream", body))
         replay.answer(call, 500, "", {"content-type": "application/vnd.amazon.eventstream"}, b'{"message": "no"}')
     assert (ledger.spent, ledger.reserved) == (0, 0)
 
@@ -259,7 +259,7 @@ def test_a_deployment_is_priced_by_the_model_that_answers() -> None:
     """The request names a deployment; once one was answered, others are expected to cost what their model costs."""
     book = PriceBook()
     meter, spend = Meter(Limits.of(max_cost=1), book), ClientSpend(Ledger(Decimal(1)), book)
-    asked = Asked.of("POST", DEPLOYMENT, b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 10}')
+    asked = ClientRequest.of("POST", DEPLOYMENT, b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 10}')
     answer = '{"model": "gpt-4o-mini-2024-07-18", "choices": [{"message": {"content": "y"}}], "usage": %s}'
     answer %= '{"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}'
     hold, reservation = meter.enter(asked), spend.reserve(asked)
@@ -278,7 +278,7 @@ def test_a_deployment_is_priced_by_the_model_that_answers() -> None:
 
 def test_an_unknown_model_is_not_sent_under_a_limit() -> None:
     """Elsewhere than at Azure a name is the model's own."""
-    asked = Asked.of("POST", "https://h/v1/chat/completions", b'{"model": "mine", "messages": []}')
+    asked = ClientRequest.of("POST", "https://h/v1/chat/completions", b'{"model": "mine", "messages": []}')
     meter = Meter(Limits.of(max_cost=1), PriceBook())
     with pytest.raises(SuiteError, match="the price of model 'mine' is unknown"):
         meter.reserve(meter.enter(asked))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.meter import ClientSpend
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
@@ -18,12 +18,12 @@ PRICES = PriceBook({"m": {"input": 0, "output": 1_000_000}})
 """A dollar for each completion token."""
 
 
-def asked(**more: Any) -> Asked:
+def asked(**more: Any) -> ClientRequest:
     return sent(json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]} | more))
 
 
-def sent(body: str) -> Asked:
-    return Asked.of("POST", "http://127.0.0.1:1/v1/x", body)
+def sent(body: str) -> ClientRequest:
+    return ClientRequest.of("POST", "http://127.0.0.1:1/v1/x", body)
 
 
 def spend(limit: int | None = 100_000) -> ClientSpend:
@@ -42,7 +42,7 @@ def spend(limit: int | None = 100_000) -> ClientSpend:
         (asked(max_output_tokens=-9), 16_384),
     ],
 )
-def test_the_worst_case_is_reserved(body: Asked, worst: int) -> None:
+def test_the_worst_case_is_reserved(body: ClientRequest, worst: int) -> None:
     """By the request's own limits, of chat completions and responses; nonsense makes nothing cheaper."""
     one = spend()
     reservation = one.reserve(body)

@@ -363,10 +363,10 @@ def test_a_broken_recording_is_one_clear_error(path: Path) -> None:
 
 def test_binary_answers_are_recorded(path: Path) -> None:
     """Speech and pictures are kept byte by byte."""
-    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.matching import ClientRequest
 
     speech, audio = (
-        Asked.of("POST", "https://h/v1/audio/speech", b'{"model": "tts", "input": "q"}'),
+        ClientRequest.of("POST", "https://h/v1/audio/speech", b'{"model": "tts", "input": "q"}'),
         b"\xff\xfb\x90\x00",
     )
     with replay_of(path, Mode.RECORD_ALL) as replay:
@@ -380,11 +380,11 @@ def test_binary_answers_are_recorded(path: Path) -> None:
 
 def test_headers_that_apps_read_survive(path: Path) -> None:
     """Limits and ids; never cookies or the organisation."""
-    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.matching import ClientRequest
 
     headers = {"x-request-id": "req_1", "x-ratelimit-remaining-requests": "59", "retry-after": "1"}
     private = {"set-cookie": "a=b", "openai-organization": "mine", "content-type": "application/json"}
-    asked = Asked.of("POST", "https://h/v1/chat/completions", json.dumps(chat("q")))
+    asked = ClientRequest.of("POST", "https://h/v1/chat/completions", json.dumps(chat("q")))
     with replay_of(path, Mode.RECORD_ALL) as replay:
         replay.answer(replay.ask(asked), 429, "Too Many Requests", headers | private, b'{"error": {"message": "no"}}')
     with replay_of(path) as replay:
@@ -593,17 +593,19 @@ def test_a_refused_answer_is_an_answer(path: Path) -> None:
 
 def test_conversations_with_tools_replay(path: Path) -> None:
     """The id of a tool call differs in every answer, and the next request sends it back: it is found again."""
-    from pytest_llmtune.capture.matching import Asked
+    from pytest_llmtune.capture.matching import ClientRequest
 
-    def converse(answers: Callable[[Asked], dict[str, Any]]) -> str:
-        first = answers(Asked.of("POST", "https://h/v1/chat/completions", json.dumps({"messages": ["q"]})))
+    def converse(answers: Callable[[ClientRequest], dict[str, Any]]) -> str:
+        first = answers(ClientRequest.of("POST", "https://h/v1/chat/completions", json.dumps({"messages": ["q"]})))
         call = first["choices"][0]["message"]["tool_calls"][0]["id"]
         body = {"messages": ["q", {"role": "tool", "tool_call_id": call, "content": "7"}]}
         return str(
-            answers(Asked.of("POST", "https://h/v1/chat/completions", json.dumps(body)))["choices"][0]["message"]
+            answers(ClientRequest.of("POST", "https://h/v1/chat/completions", json.dumps(body)))["choices"][0][
+                "message"
+            ]
         )
 
-    def served(asked: Asked) -> dict[str, Any]:
+    def served(asked: ClientRequest) -> dict[str, Any]:
         call = replay.ask(asked)
         tool = {"id": f"call_{os.urandom(12).hex()}9", "type": "function"}
         message = {"content": "it is 7"} if "tool_call_id" in asked.body else {"tool_calls": [tool]}
@@ -615,7 +617,7 @@ def test_conversations_with_tools_replay(path: Path) -> None:
         replay.answer(call, 200, "OK", {"content-type": "application/json"}, json.dumps(reply).encode())
         return reply
 
-    def played(asked: Asked) -> dict[str, Any]:
+    def played(asked: ClientRequest) -> dict[str, Any]:
         interaction = replay.ask(asked).interaction
         assert interaction is not None
         reply = json.loads(interaction.text)

@@ -15,7 +15,7 @@ from support.llm_server import LLMServer
 from support.replaying import chat, replay_of
 
 from pytest_llmtune.capture.client import async_client, client
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.prices import PriceBook
@@ -290,7 +290,9 @@ def test_no_response_breaks_the_meter(value: Any, streamed: bool) -> None:
 
     text = ("data: " if streamed else "") + json.dumps(value)
     counted = meter()
-    counted.answered(counted.enter(Asked.of("POST", "http://h/v1/chat/completions", '{"model": "small"}')), 200, text)
+    counted.answered(
+        counted.enter(ClientRequest.of("POST", "http://h/v1/chat/completions", '{"model": "small"}')), 200, text
+    )
     assert counted.calls == 1
     with suppress(SuiteError):  # it cannot be judged
         assert counted.cost > 0

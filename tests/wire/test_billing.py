@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.provider_bodies import ASK, CASES, CHAT, Case, chat, chunks, plain
 
-from pytest_llmtune.capture.matching import Asked
+from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.prices import Price, PriceBook
@@ -26,9 +26,9 @@ HOST = "http://127.0.0.1:8080"
 PER = {"audio_hours": 3600, "web_searches_kcount": 1000}
 
 
-def asked(case: Case) -> Asked:
+def asked(case: Case) -> ClientRequest:
     body = case.request if f"/{case.model}" in case.path else {**case.request, "model": case.model}
-    return Asked.of("POST", HOST + case.path, json.dumps(body))
+    return ClientRequest.of("POST", HOST + case.path, json.dumps(body))
 
 
 def expected(case: Case) -> Decimal:
@@ -91,11 +91,13 @@ UNREADABLE = {
 def test_what_cannot_be_read_cannot_be_judged(answer: str) -> None:
     """The limit is not met by default: the message names the model and the route."""
     meter = Meter(Limits.of(max_cost=10), PriceBook())
-    meter.answered(meter.enter(Asked.of("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}))), 200, answer)
+    meter.answered(
+        meter.enter(ClientRequest.of("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}))), 200, answer
+    )
     with pytest.raises(SuiteError, match=r"max_cost=10 cannot be judged: .*gpt-4o-mini at /v1/chat/completions"):
         meter.check()
     with pytest.raises(SuiteError, match="cannot be judged"):  # nor is anything more sent
-        meter.enter(Asked.of("POST", HOST + CHAT, "{}"))
+        meter.enter(ClientRequest.of("POST", HOST + CHAT, "{}"))
 
 
 COUNT = re.compile(r'"\w*(?:[tT]okens?|[tT]okenCount|_count|seconds)"\s*:\s*(-?\d+(?:\.\d+)?)')
@@ -133,7 +135,7 @@ def test_a_damaged_count_makes_no_call_cheaper(case: Case, damage: str) -> None:
 def test_no_provider_is_free(path: str, request_body: dict[str, Any]) -> None:
     """An answer that says nothing fails the limit, whoever gave it."""
     meter = Meter(Limits.of(max_cost=10), PriceBook())
-    meter.answered(meter.enter(Asked.of("POST", HOST + path, json.dumps(request_body))), 200, '{"ok": true}')
+    meter.answered(meter.enter(ClientRequest.of("POST", HOST + path, json.dumps(request_body))), 200, '{"ok": true}')
     with pytest.raises(SuiteError, match="cannot be judged"):
         meter.check()
 
@@ -155,7 +157,7 @@ def test_what_nobody_bills_costs_nothing(method: str, path: str, body: str) -> N
     """Lists, counts, files, and calls that ask no model."""
     assert not asks_a_model(method, HOST + path, body)
     meter = Meter(Limits.of(max_cost=0), PriceBook())
-    meter.answered(meter.enter(Asked.of(method, HOST + path, body)), 200, '{"object": "list", "data": []}')
+    meter.answered(meter.enter(ClientRequest.of(method, HOST + path, body)), 200, '{"object": "list", "data": []}')
     meter.check()
     assert meter.cost == 0
 
@@ -173,7 +175,9 @@ def test_a_line_separator_in_a_text_is_no_end_of_line() -> None:
 def test_an_error_is_free() -> None:
     """And no call: whether recorded or live, a refused request was not served."""
     meter = Meter(Limits.of(max_cost=0, max_calls=1), PriceBook())
-    meter.answered(meter.enter(Asked.of("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}))), 429, "{}")
+    meter.answered(
+        meter.enter(ClientRequest.of("POST", HOST + CHAT, json.dumps({**ASK, "model": "gpt-4o-mini"}))), 429, "{}"
+    )
     meter.check()
     assert meter.calls == 0
 
@@ -190,7 +194,7 @@ def test_own_prices_need_no_table() -> None:
     answer = json.dumps({"type": "message", "model": "mine", "content": [], "usage": usage})
     meter = Meter(Limits.of(max_cost=10), own)
     meter.answered(
-        meter.enter(Asked.of("POST", HOST + "/v1/messages", json.dumps({**ASK, "model": "mine"}))), 200, answer
+        meter.enter(ClientRequest.of("POST", HOST + "/v1/messages", json.dumps({**ASK, "model": "mine"}))), 200, answer
     )
     assert meter.cost == (Decimal(20) + 2 * 300 + Decimal("0.1") * 5000 + 10 * 70) / 10**6
 
@@ -200,14 +204,14 @@ def test_a_model_that_costs_nothing_needs_no_usage() -> None:
     free = PriceBook({"llama3.2": {"input": 0, "output": 0}})
     meter = Meter(Limits.of(max_cost=0), free)
     meter.answered(
-        meter.enter(Asked.of("POST", HOST + "/api/chat", json.dumps({**ASK, "model": "llama3.2"}))), 200, "{}"
+        meter.enter(ClientRequest.of("POST", HOST + "/api/chat", json.dumps({**ASK, "model": "llama3.2"}))), 200, "{}"
     )
     assert meter.cost == 0
     counted = Meter(Limits.of(max_cost=1), PriceBook({"llama3.2": {"input": 1, "output": 10}}))
     lines = [{"message": {"content": "hi"}, "done": False}, {"done": True, "prompt_eval_count": 26, "eval_count": 298}]
     answer = "".join(json.dumps({"model": "llama3.2", **line}) + "\n" for line in lines)
     body = json.dumps({**ASK, "model": "llama3.2"})
-    counted.answered(counted.enter(Asked.of("POST", HOST + "/api/chat", body)), 200, answer)
+    counted.answered(counted.enter(ClientRequest.of("POST", HOST + "/api/chat", body)), 200, answer)
     assert counted.cost == Decimal(26 + 10 * 298) / 10**6
 
 
@@ -218,7 +222,9 @@ def test_a_service_tier_has_its_own_price() -> None:
         meter = Meter(Limits.of(), PriceBook())
         body = json.dumps({**ASK, "model": "gpt-5-mini"})
         meter.answered(
-            meter.enter(Asked.of("POST", HOST + CHAT, body)), 200, chat("gpt-5-mini", plain(800, 40), service_tier=tier)
+            meter.enter(ClientRequest.of("POST", HOST + CHAT, body)),
+            200,
+            chat("gpt-5-mini", plain(800, 40), service_tier=tier),
         )
         costs[tier] = meter.cost
     assert costs["flex"] < costs["default"] < costs["priority"]

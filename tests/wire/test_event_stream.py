@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.providers import message
 
+from pytest_llmtune.wire.body import text_or_data, why_incomplete
 from pytest_llmtune.wire.event_stream import is_whole, payloads, rewritten
 
 EVENTS: list[dict[str, Any]] = [{"delta": {"text": "forty-two"}, "p": "abc"}, {"metrics": {"latencyMs": 7}}]
@@ -49,3 +50,12 @@ def test_other_bytes_are_left_alone(data: bytes) -> None:
     """Speech and images go the same way."""
     assert rewritten(data, named) == data
     assert list(payloads(data)) == []
+
+
+def test_a_stream_is_binary_and_incomplete_where_it_was_cut() -> None:
+    """Also where its bytes happen to be UTF-8; a server's error is text, whatever type it claims."""
+    events = "application/vnd.amazon.eventstream"
+    assert text_or_data(b"{}", 200, events) == ("", b"{}")
+    assert text_or_data(b"{}", 400, events) == text_or_data(b"{}", 200, "application/json") == ("{}", b"")
+    assert why_incomplete("/model/m/converse-stream", 200, "", events, STREAM) == ""
+    assert why_incomplete("/model/m/converse-stream", 200, "", events, STREAM[:-1]) == "was cut"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -146,7 +147,15 @@ def _plain_data() -> Any:
 @cache
 def _core_loader_class() -> Any:
     """The plain loader with YAML 1.2's core schema."""
-    return _with_resolvers("CoreLoader", _plain_loader_class(), _CORE | _DATA)
+    loader = _with_resolvers("CoreLoader", _plain_loader_class(), _CORE | _DATA)
+    loader.add_constructor("tag:yaml.org,2002:float", _finite)
+    return loader
+
+
+def _finite(_loader: Any, node: yaml.ScalarNode) -> float:
+    if math.isinf(value := float(node.value)):
+        raise YamlError(f"{node.value} is too large for a number", *_position(node))
+    return value
 
 
 def _with_resolvers(name: str, base: Any, resolvers: Mapping[str, tuple[re.Pattern[str], str]]) -> Any:

@@ -63,7 +63,8 @@ def _text(content: bytes, name: str) -> str:
             if head.count(b"\0") * 3 > len(head)
             else "contains NUL bytes: not a text file"
         )
-        raise SuiteError(f"{name}: {kind}; save the file as UTF-8 (iconv -f UTF-16LE -t UTF-8)")
+        order = "BE" if head[::2].count(b"\0") > head[1::2].count(b"\0") else "LE"
+        raise SuiteError(f"{name}: {kind}; save the file as UTF-8 (iconv -f UTF-16{order} -t UTF-8)")
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
     encoding = "utf-16" if utf16 else "utf-8"
     try:

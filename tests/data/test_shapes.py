@@ -88,6 +88,8 @@ def test_yaml_data_are_yaml_1_2() -> None:
         ("d.jsonl", '{"a": {"b": 1, "b": 1}}\n', "duplicate key 'b'"),
         ("d.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
         ("d.jsonl", '{"a": 1}\n'.encode("utf-16-be"), "UTF-16 without a byte order mark"),
+        ("d.jsonl", '{"a": 1}\n'.encode("utf-16-be"), "iconv -f UTF-16BE"),
+        ("d.yaml", "- {a: 1}\n- {a: -1e400}\n", "line 2: -1e400 is too large for a number"),
         ("d.csv", b"a,b\n1,\x002 and a longer text that follows\n", "NUL bytes"),
     ],
 )

@@ -342,3 +342,38 @@ def test_latency_has_percentiles_to_gate_on(tuned: Project) -> None:
     result = tuned.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*latency_p95 * is over max_latency_p95*"])
+
+
+def test_messages_of_a_column_are_sent_as_they_are(project: Project) -> None:
+    """``messages="{history}"``: each row's conversation, recorded, locked as a template and replayed; a changed one is a miss."""
+    rows = [
+        {
+            "history": [
+                {"role": "system", "content": "Add up {these}."},
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hello!"},
+                {"role": "user", "content": f"What is {a} plus {b}?"},
+            ],
+            "answer": str(a + b),
+        }
+        for a in range(5)
+        for b in range(4)
+    ]
+    project.write_data(rows)  # type: ignore[arg-type]
+    project.write_suite()
+    path = project.pytester.path / "test_sums.py"
+    path.write_text(path.read_text("utf-8").replace("prompt='{question}'", 'messages="{history}"'), "utf-8")
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    conversations = [row["history"] for row in rows]
+    assert {len(body["messages"]) for body in project.server.requests} == {4}
+    assert all(body["messages"] in conversations for body in project.server.requests)
+    assert "'{history}'" in project.lock
+    asked = project.server.count
+    project.run().assert_outcomes(passed=1)
+    for row in rows:
+        row["history"][1]["content"] = "Hey"  # type: ignore[index]
+    project.write_data(rows)  # type: ignore[arg-type]
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*--llm-record=missing*"])
+    assert project.server.count == asked

@@ -7,6 +7,7 @@ All of them: ``pip install 'pytest-llmtune[clients]'``; what is not installed is
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,7 @@ def event_loop() -> Iterator[None]:
     yield
     loop.close()
     asyncio.set_event_loop(None)
+    gc.collect()  # connections that a library leaves open warn here, where warnings are ignored
 
 
 @pytest.fixture(params=CLIENTS.values(), ids=CLIENTS.keys())

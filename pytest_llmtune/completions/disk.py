@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import zlib
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import diskcache
@@ -22,8 +24,32 @@ class RefusedRowError(ValueError):
     """A row of the cache was not written by us."""
 
 
+class _Connection(sqlite3.Connection):
+    """Closed when it is dropped, by whichever thread; Python 3.13 warns of one that is left open."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class DataCache(diskcache.Cache):  # type: ignore[misc]
     """A cache whose database is closed even if opening finds it damaged."""
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        """This thread's connection, as diskcache opens it."""
+        if getattr(self._local, "pid", None) != os.getpid():  # the thread's first, or after a fork
+            self.close()
+            self._local.pid = os.getpid()
+        if getattr(self._local, "con", None) is None:
+            file = os.path.join(self._directory, "cache.db")  # noqa: PTH118 - as diskcache does
+            options: dict[str, Any] = {"timeout": self._timeout, "isolation_level": None, "check_same_thread": False}
+            self._local.con = sqlite3.connect(file, factory=_Connection, **options)
+            with suppress(sqlite3.OperationalError):  # a new one has no settings yet
+                for key, value in self._sql("SELECT key, value FROM Settings").fetchall():
+                    if key.startswith("sqlite_"):
+                        self.reset(key, value, update=False)
+        found: sqlite3.Connection = self._local.con
+        return found
 
     def __init__(self, directory: str, **settings: Any) -> None:
         try:

@@ -248,6 +248,7 @@ OPENED_ELSEWHERE = {
     "capture/isolation.py": {"Path.write_text"},  # /proc
     "capture/traffic.py": {"Path.read_text"},  # /proc
     "completions/cache.py": {"sqlite3.connect"},  # after the file, and those beside it, were opened by open_regular
+    "completions/disk.py": {"sqlite3.connect"},  # likewise
     "data/readers.py": {
         "Path.read_text",
         "archive.open",

@@ -19,6 +19,7 @@ from pytest_llmtune.tuning.selection import (
     Ranked,
     by_posterior,
     cross_fitted,
+    front,
     measured,
     observed,
     predicted,
@@ -349,3 +350,23 @@ def test_without_any_answer_there_is_no_claim() -> None:
     race = Race()
     race.add("arm")
     assert cross_fitted(race, guarded=10) is None
+
+
+# the front
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_front_goes_from_the_best_to_the_cheapest(sign: float) -> None:
+    """What is worse and no cheaper is left out, and so is what has no row."""
+    race, best = Race(sign=sign), 0.9 if sign > 0 else 0.1
+    for name, score, cost in (
+        ("dear and best", best, 0.9),
+        ("worse, no cheaper", 0.6 if sign > 0 else 0.4, 0.95),
+        ("cheap", 0.5, 0.1),
+        ("as good, dearer", 0.5, 0.2),
+        ("cheapest and worst", 1 - best, 0.01),
+        ("no row", best, 0.001),
+    ):
+        race.add(name, score, cost=cost)
+        race.ask(name, {} if name == "no row" else {0: {1: score}})
+    assert [name for name, _ in names(front(race))] == ["dear and best", "cheap", "cheapest and worst"]

@@ -161,7 +161,7 @@ _BETWEEN = lazy_regex(r"\bbetween\s*$", re.IGNORECASE)
 _PART_OF_NAME = lazy_regex(r"(?:[A-Za-z_\\]|[A-Za-z]-|\^\s?\{?-?|_\{?)\Z")
 """x2, GPT-4, x^2, a_1"""
 _GOES_ON_BEFORE = lazy_regex(r"(?:[\d}]\s?[.,:/]|\{)\Z")
-_GOES_ON = lazy_regex(r"[:/.,]\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
+_GOES_ON = lazy_regex(r"[:/.,]\d|[eE][-+]?\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
 _EITHER_SIGN = lazy_regex(r"(?:±|\\pm)\s?\Z")
 _RANGE_BEFORE = lazy_regex(r"\d\s?(?:-|to|~)\s?\Z")
 _MONEY_SIGN = lazy_regex(_MONEY)

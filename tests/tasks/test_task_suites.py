@@ -133,7 +133,9 @@ def decorator(*args: Any, **kwargs: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "function", [Desk().handle, Desk(), decorator, functools.partial(Desk().handle, style="short")], ids=str
+    "function",
+    [Desk().handle, Desk(), decorator, functools.partial(Desk().handle, style="short")],
+    ids=["method", "object", "decorated", "partial"],
 )
 def test_parameters_are_filled_by_name(function: Any) -> None:
     """Of methods, callable objects, decorated functions and partial ones; a run cannot change another's row."""

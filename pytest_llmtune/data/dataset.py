@@ -262,11 +262,12 @@ def _raw(
         raise SuiteError(f"delimiter is for CSV and TSV files, and not for {source_label(source)}")
     if not isinstance(source, str):
         return _of_rows(_called(source) if callable(source) else source, source_label(source))
+    most = MAX_BYTES if max_bytes is None else max_bytes
     if source.startswith("hf:"):
-        return _numbered(hub.open_rows(source, base, root, offline=offline), source)
+        rows = _numbered(hub.open_rows(source, base, root, offline=offline, max_bytes=most), source)
+        return _weighed(rows, _SWELLS * most)
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
-    most = MAX_BYTES if max_bytes is None else max_bytes
     return _of_files(find(source, base, root, most), columns, table, most, notes)
 
 
@@ -278,7 +279,30 @@ def _of_files(
     notes: list[str],
 ) -> Raw:
     """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
-    left, memory = max_bytes, _SWELLS * max_bytes
+    return _weighed(_of_each(found, columns, table, max_bytes, notes), _SWELLS * max_bytes)
+
+
+def _weighed(raw: Raw, memory: int) -> Raw:
+    """The rows, as long as all together take no more than ``memory`` bytes."""
+    left = memory
+    for where, row in raw:
+        try:
+            left -= weight_of(row)
+        except ValueError as error:
+            raise SuiteError(f"{where}: {error}") from None
+        if left < 0:
+            raise too_large(where, memory)
+        yield where, row
+
+
+def _of_each(
+    found: Sequence[DataFile],
+    columns: Sequence[str] | None,
+    table: Mapping[str, str],
+    max_bytes: int,
+    notes: list[str],
+) -> Raw:
+    left = max_bytes
     for file in found:
         if table and file.format not in ("csv", "tsv"):
             raise SuiteError(f"delimiter is for CSV and TSV files, and not for {file.shown}")
@@ -286,14 +310,7 @@ def _of_files(
         left -= len(content)
         if not table and (note := delimiter_note(content[:_HEAD], file.shown)):
             notes.append(note)
-        for where, row in FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes, **table):
-            try:
-                memory -= weight_of(row)
-            except ValueError as error:
-                raise SuiteError(f"{where}: {error}") from None
-            if memory < 0:
-                raise too_large(where, _SWELLS * max_bytes)
-            yield where, row
+        yield from FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes, **table)
 
 
 def _called(function: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pytest_llmtune._util.text import did_you_mean, listed, shown
+from pytest_llmtune.data.readers import too_large
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -47,14 +48,17 @@ def parse_name(source: str) -> HubName:
     return HubName(path=path, **options)
 
 
-def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline: bool = False) -> Iterable[Any]:
+def open_rows(
+    source: str, base_dir: Path, root: Path | None = None, *, offline: bool = False, max_bytes: int | None = None
+) -> Iterable[Any]:
     """The rows of ``hf:NAME``, in order; iterating may raise the library's own errors.
 
     Args:
         offline: use local copies only: a directory (``save_to_disk``, or files), or the library's cache.
+        max_bytes: of all files of a directory together; None: any number.
 
     Raises:
-        SuiteError: the extra is not installed, no such dataset or split, or (offline) no local copy.
+        SuiteError: the extra is not installed, no such dataset or split, too large a directory, or (offline) no local copy.
     """
     try:
         import datasets
@@ -66,6 +70,9 @@ def open_rows(source: str, base_dir: Path, root: Path | None = None, *, offline:
         raise SuiteError(
             f"{shown(source)} is outside the project {root}; a YAML suite may only read the project's own files"
         )
+    files = (file for file in directory.rglob("*") if file.is_file())
+    if max_bytes is not None and sum(file.stat().st_size for file in files) > max_bytes:
+        raise too_large(shown(source), max_bytes)
     try:
         with _quiet(datasets, offline=offline or directory.is_dir()):
             data = _load(datasets, name, directory)

@@ -128,3 +128,14 @@ def test_importing_the_room_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_directory_and_its_rows_have_a_size(datasets: Any, tmp_path: Path) -> None:
+    """Of the files before the library reads them; and of what the rows become, which compression hides."""
+    text = "x" * 1000
+    datasets.Dataset.from_dict({"q": [text] * 5000}).to_parquet(tmp_path / "small" / "rows.parquet")
+    assert len(load("hf:./small", base_dir=tmp_path, offline=True, max_bytes=2_000_000).examples) == 5000
+    said = complaint("hf:./small", tmp_path, max_bytes=1_000_000)
+    assert "unpacks to more than the limit of 4,000,000 bytes of memory" in said
+    (tmp_path / "small" / "more.bin").write_bytes(bytes(2_000_000))
+    assert "limit of 1,000,000 bytes" in complaint("hf:./small", tmp_path, max_bytes=1_000_000)

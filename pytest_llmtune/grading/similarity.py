@@ -186,7 +186,8 @@ class Similarity(BuiltIn):
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
     lengths = math.hypot(*one), math.hypot(*other)
-    return max(0.0, sum(a / lengths[0] * (b / lengths[1]) for a, b in zip(one, other, strict=True)))
+    cosine = math.fsum(a / lengths[0] * (b / lengths[1]) for a, b in zip(one, other, strict=True))
+    return min(1.0, max(0.0, cosine))
 
 
 def _rouge_l(text: str, reference: str) -> float:

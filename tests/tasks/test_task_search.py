@@ -103,6 +103,7 @@ def test_hidden_reasoning_passes_no_limit_of_a_task(project: Project, task: str)
     assert len(bills) > 4
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_pays_for_nothing_twice(project: Project) -> None:
     """Killed in the middle and begun again: the same configuration, and only what was in flight is asked once more."""
     (project.pytester.path / "desk_of_the_app.py").write_text(

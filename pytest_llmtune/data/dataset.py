@@ -264,27 +264,15 @@ def _raw(
         return _of_rows(_called(source) if callable(source) else source, source_label(source))
     most = MAX_BYTES if max_bytes is None else max_bytes
     if source.startswith("hf:"):
-        rows = _numbered(hub.open_rows(source, base, root, offline=offline, max_bytes=most), source)
-        return _weighed(rows, _SWELLS * most)
+        return _weighed(_numbered(hub.open_rows(source, base, root, offline=offline, max_bytes=most), source), most)
     if is_function_path(source):
         return _of_rows(_called(load_function(source, base, root)), source)
-    return _of_files(find(source, base, root, most), columns, table, most, notes)
+    return _weighed(_of_files(find(source, base, root, most), columns, table, most, notes), most)
 
 
-def _of_files(
-    found: Sequence[DataFile],
-    columns: Sequence[str] | None,
-    table: Mapping[str, str],
-    max_bytes: int,
-    notes: list[str],
-) -> Raw:
-    """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
-    return _weighed(_of_each(found, columns, table, max_bytes, notes), _SWELLS * max_bytes)
-
-
-def _weighed(raw: Raw, memory: int) -> Raw:
-    """The rows, as long as all together take no more than ``memory`` bytes."""
-    left = memory
+def _weighed(raw: Raw, max_bytes: int) -> Raw:
+    """The rows, as long as all together take no more memory than ``max_bytes`` of a file may become."""
+    memory = left = _SWELLS * max_bytes
     for where, row in raw:
         try:
             left -= weight_of(row)
@@ -295,13 +283,14 @@ def _weighed(raw: Raw, memory: int) -> Raw:
         yield where, row
 
 
-def _of_each(
+def _of_files(
     found: Sequence[DataFile],
     columns: Sequence[str] | None,
     table: Mapping[str, str],
     max_bytes: int,
     notes: list[str],
 ) -> Raw:
+    """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
     left = max_bytes
     for file in found:
         if table and file.format not in ("csv", "tsv"):

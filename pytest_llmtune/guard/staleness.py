@@ -202,15 +202,16 @@ class BaselineConfig:
     def _outside(self, suite: Suite, lock: Lock) -> tuple[Stale, ...]:
         """Why the suite could not choose the locked configuration."""
         found = []
+        migrated = lock.fingerprints.get(MIGRATED) == suite.space.admission(self.config)
         if self.config.following is not None:
+            models = () if migrated else [step.model for step in self.config.steps]
             steps = suite.cascade if isinstance(suite.cascade, CascadeSteps) else CascadeSteps()
             if not suite.cascade:
                 found.append(
                     Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune")
                 )
-            elif (reason := steps.why_not(self.config)) is not None:
+            elif (reason := steps.why_not(models, self.config.accept)) is not None:
                 found.append(Stale(f"the locked cascade is outside the search space: {reason}", "--llm-tune"))
-        migrated = lock.fingerprints.get(MIGRATED) == suite.space.admission(self.config)
         if not migrated and (reason := suite.space.why_not(self.config)) is not None:
             found.append(Stale(f"the locked configuration is outside the search space: {reason}", "--llm-tune"))
         return tuple(found)

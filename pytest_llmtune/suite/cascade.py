@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_llmtune.suite.space import Config
-
 __all__ = ["CascadeSteps", "read_accept", "read_cascade"]
 
 
@@ -32,16 +30,20 @@ class CascadeSteps:
     margin: float | None = None
     """The lead of a clear vote; None: found by the search."""
 
-    def why_not(self, locked: Config) -> str | None:
-        """Why a search could not choose these steps and rules; None: it could."""
-        for models, step in zip((self.first, self.last), locked.steps, strict=False):
-            if models and step.model not in models:
-                return f"a step uses the model {step.model}; declared: {listed(models)}"
-        if locked.accept is None:
+    def why_not(self, models: Sequence[str], accept: Accept | None) -> str | None:
+        """Why a search could not choose a cascade with these models and this rule; None: it could.
+
+        Args:
+            models: of the steps; empty: any may stand, as after a migration.
+        """
+        for declared, model in zip((self.first, self.last), models, strict=False):
+            if declared and model not in declared:
+                return f"a step uses the model {model}; declared: {listed(declared)}"
+        if accept is None:
             return None
         names = ("regex", "schema", *(("margin",) if self.margin is not None else ()))
-        other = [name for name in names if getattr(self.accept, name) != getattr(locked.accept, name)]
-        if (self.accept.function is None) != (locked.accept.function is None):
+        other = [name for name in names if getattr(self.accept, name) != getattr(accept, name)]
+        if (self.accept.function is None) != (accept.function is None):
             other.append("function")
         return f"its {listed(other)} in accept differs from the declared one" if other else None
 

@@ -14,6 +14,8 @@ from pytest_llmtune import Suite, complete, evaluate, tune, uniform
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.cascade import CascadeSteps
+from pytest_llmtune.types import Accept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,6 +198,15 @@ def test_a_good_model_that_is_affordable_needs_no_cascade(server: LLMServer, tmp
     assert config.following is None
     assert config.model == "dear"
     assert study.summary.winner in {trial.number for trial in study.trials}
+
+
+def test_a_migrated_cascade_may_have_other_models_but_no_other_rule() -> None:
+    """The declared models are the search's; what the first answers must satisfy is the app's."""
+    steps = CascadeSteps(("small",), ("large",), Accept(regex="ok"))
+    assert steps.why_not(["small", "large"], Accept(0.6, "ok")) is None
+    assert steps.why_not(["new", "large"], Accept(0.6, "ok")) == "a step uses the model new; declared: 'small'"
+    assert steps.why_not([], Accept(0.6, "ok")) is None
+    assert steps.why_not([], Accept(0.6)) == "its 'regex' in accept differs from the declared one"
 
 
 def test_a_cascade_is_read_as_it_was_written() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,7 @@ from pytest_llmtune._util.text import did_you_mean, dollars, number
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading import accepts, check_aggregated, judges_of, resolve
-from pytest_llmtune.guard.evaluation import evaluation_of
+from pytest_llmtune.guard.evaluation import Aggregate, evaluation_of
 from pytest_llmtune.guard.outcome import SuiteLocation
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.redaction.redactor import redactor_of
@@ -25,19 +25,24 @@ from pytest_llmtune.settings import Settings
 from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.domains import PARAMETERS
 from pytest_llmtune.suite.keys import aggregator
-from pytest_llmtune.types import Finished, InFlight, Started, TrialDone
+from pytest_llmtune.types import (
+    Completion,
+    Evaluation,
+    Event,
+    ExampleGrade,
+    Finished,
+    InFlight,
+    Listener,
+    ModelUsage,
+    Started,
+    TrialDone,
+)
 from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from pytest_llmtune.completions.source import LiveSource
-    from pytest_llmtune.guard.evaluation import Aggregate
     from pytest_llmtune.suite.typed import Parameters
     from pytest_llmtune.tuning import Study
-    from pytest_llmtune.types import Completion, Evaluation, Event, ExampleGrade, Listener, ModelUsage
-
-__all__ = ["Tuned", "complete", "evaluate", "grade", "tune", "usage"]
 
 
 _USED = RequestStats()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.commits.compare import State, SuiteChange
     from pytest_llmtune.guard.lockfile import Lock
 
-__all__ = ["main"]
 
 _OK, _FAILED, _USAGE = 0, 1, 2
 
@@ -79,10 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("suite", metavar="SUITE")
     made.add_argument("--to", choices=["json", "python"], default="json")
     made = command(
-        "grade",
-        _grade,
-        "grade a response by hand",
-        "llmtune grade math '\\boxed{4}' --row '{\"answer\": \"4\"}'",
+        "grade", _grade, "grade a response by hand", "llmtune grade math '\\boxed{4}' --row '{\"answer\": \"4\"}'"
     )
     made.add_argument("grader", metavar="GRADER", help="a name, module:function, or JSON such as '{\"exact\": {}}'")
     made.add_argument(

@@ -10,23 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "BudgetExhaustedError",
-    "CacheError",
-    "CompletionError",
-    "DamagedRecordingError",
-    "EndpointError",
-    "LLMTuneError",
-    "LockError",
-    "MissingKeyError",
-    "MissingToolError",
-    "RecordingError",
-    "ReportError",
-    "StaleRecordingError",
-    "SuiteError",
-    "problem_of",
-]
-
 
 T = TypeVar("T")
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import Shard
 
-__all__ = ["MaxAge", "Mode", "Settings"]
-
 
 class Mode(StrEnum):
     """What a run does, and so what may touch the network, the lock file and the recording."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,42 +12,8 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import MissingToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pandas
     import polars
-
-__all__ = [
-    "Accept",
-    "Answer",
-    "Choice",
-    "Completion",
-    "CompletionRequest",
-    "Escalation",
-    "Evaluation",
-    "Event",
-    "Example",
-    "ExampleGrade",
-    "ExampleResult",
-    "Exchange",
-    "Finished",
-    "InFlight",
-    "Interval",
-    "Listener",
-    "ModelCall",
-    "ModelUsage",
-    "Row",
-    "RowsDone",
-    "RunText",
-    "Shard",
-    "ShardFacts",
-    "Started",
-    "TaskRun",
-    "TestCalls",
-    "ToolCall",
-    "TrialDone",
-    "Usage",
-]
 
 
 Row = Mapping[str, Any]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llmtune.errors import BudgetExhaustedError
+from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
     from pytest_llmtune.completions.stats import RequestStats
-    from pytest_llmtune.errors import LLMTuneError
     from pytest_llmtune.money.ledger import Ledger, Reservation
     from pytest_llmtune.types import Exchange
-
-__all__ = ["BudgetActor", "Closed", "Counted", "Done", "Ended", "Kept", "News"]
 
 
 class Kept(NamedTuple):

@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.cluster import node
 from pytest_llmtune.cluster.budget_actor import BudgetActor
-from pytest_llmtune.cluster.job_spec import installed
+from pytest_llmtune.cluster.job_spec import Item, JobSpec, installed
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmtune.cluster.job_spec import Item, JobSpec
     from pytest_llmtune.completions.routing import ServerFacts
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.types import Row
-
-__all__ = ["Connection"]
 
 
 _CALLS = 100_000

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
 
-__all__ = ["Engine"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine(Connection):

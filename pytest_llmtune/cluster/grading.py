@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.cluster.connection import Connection
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
-__all__ = ["ClusterGrader", "RemoteGrading", "stays"]
-
 
 _MOST = 64
 """Rows per task."""

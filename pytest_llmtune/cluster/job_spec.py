@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["Item", "JobSpec", "installed"]
-
 
 @dataclass(frozen=True, slots=True)
 class Item:

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Kept
-from pytest_llmtune.cluster.job_spec import installed
+from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Kept, News
+from pytest_llmtune.cluster.job_spec import Item, JobSpec, installed
 from pytest_llmtune.completions.requester import HttpRequester
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from decimal import Decimal
 
-    from pytest_llmtune.cluster.budget_actor import News
-    from pytest_llmtune.cluster.job_spec import Item, JobSpec
     from pytest_llmtune.completions.routing import ServerFacts
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.types import Exchange, Row
-
-__all__ = ["ask_batch", "grade_batch"]
 
 
 _AT_ONCE = 16

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import Gathering, evenly
-from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept
+from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept, News
 from pytest_llmtune.cluster.job_spec import Item, JobSpec
 from pytest_llmtune.completions.routing import ServerFacts
 from pytest_llmtune.errors import CompletionError, LLMTuneError
@@ -21,13 +21,10 @@ from pytest_llmtune.wire.response import answers_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_llmtune.cluster.budget_actor import News
     from pytest_llmtune.cluster.connection import Connection
     from pytest_llmtune.completions.requester import OnExchange
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.types import CompletionRequest
-
-__all__ = ["ClusterRequester"]
 
 
 _EACH = 8

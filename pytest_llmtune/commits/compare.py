@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, LockedExample
+from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, LockedExample, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pytest_llmtune.commits.git import Repository
-    from pytest_llmtune.guard.lockfile import Measured
 
-__all__ = ["Rows", "State", "SuiteChange", "changes", "prompt_of", "state_of_results"]
 
 _PROMPTS = ("prompt", "messages")
 _METRICS = ("success_vote", "success", "expected_success")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.guard.lockfile import Lock
 
-__all__ = ["as_json", "as_python"]
 
 _MODULE = '''\
 """The locked configuration of the suite {suite}. Written by `llmtune export`; do not edit.

@@ -13,7 +13,6 @@ from pytest_llmtune.errors import LLMTuneError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Commit", "GitError", "Repository"]
 
 _SUFFIX = ".lock.yaml"
 # disable what an untrusted repository could run: hooks, a file-system monitor, a pager, credential helpers

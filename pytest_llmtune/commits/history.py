@@ -11,15 +11,12 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune.commits.compare import prompt_of
 from pytest_llmtune.errors import LockError
-from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock
+from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pytest_llmtune.commits.git import Commit, Repository
-    from pytest_llmtune.guard.lockfile import Measured
-
-__all__ = ["Entry", "history"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.commits.history import Entry
     from pytest_llmtune.guard.lockfile import LockedExample, Measured
 
-__all__ = ["MARK", "as_csv", "as_html", "as_json", "as_markdown", "as_text", "history_table", "table_of"]
 
 MARK = "<!-- pytest-llmtune -->"
 """The first line of a comment, by which a workflow finds it again."""

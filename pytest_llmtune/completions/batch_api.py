@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     import openai
 
-__all__ = ["BatchNote", "BatchNotes", "Batcher", "Batching"]
-
 
 _OLDEST = 2 * 86_400.0
 """Seconds after which a note expires: batches end after a day."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.prices import Price, PriceBook
 
-__all__ = ["Billing", "worst_case"]
-
 
 _FREE = Decimal(0)
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     import diskcache
 
-__all__ = ["VERSION", "Cache"]
-
 
 VERSION = 1
 _APPLICATION = 0x6C6C6D74  # "llmt" in the header of the SQLite file marks it as ours

@@ -11,9 +11,6 @@ from typing import Any, NoReturn
 
 import diskcache
 
-__all__ = ["MAX_BYTES", "DataCache", "DataDisk", "RefusedRowError"]
-
-
 MAX_BYTES = 64 * 2**20
 """Limit for a decompressed value: a small file must not exhaust memory."""
 

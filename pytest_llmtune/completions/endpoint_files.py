@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import replace
@@ -18,14 +18,8 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.completions.endpoints import LOCAL, OPENAI_URL, Endpoint, Trust, check_address
 from pytest_llmtune.errors import LLMTuneError, MissingKeyError, SuiteError, problem_of
-from pytest_llmtune.money.prices import parse_price
+from pytest_llmtune.money.prices import Price, parse_price
 from pytest_llmtune.redaction.keys import KeySources, Secret, lines_of, secret, shown
-
-if TYPE_CHECKING:
-    from pytest_llmtune.money.prices import Price
-
-__all__ = ["FIELDS", "endpoints_of"]
-
 
 FIELDS = {
     "name": "a name for messages",

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.redaction.keys import shown
+from pytest_llmtune.redaction.keys import Secret, shown
 
 if TYPE_CHECKING:
     import ssl
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import openai
 
     from pytest_llmtune.money.prices import Price
-    from pytest_llmtune.redaction.keys import Secret
-
-__all__ = ["LOCAL", "OPENAI_URL", "Endpoint", "Trust", "check_address"]
 
 
 OPENAI_URL = "https://api.openai.com/v1"

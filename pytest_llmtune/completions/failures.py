@@ -15,9 +15,6 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.wire.response import fault_of, parse_object
 
-__all__ = ["Failure", "Hide", "Kind", "backoff", "failure_in", "failure_of", "n_limit", "refused_parameter"]
-
-
 Hide: TypeAlias = Callable[[str], str]
 
 

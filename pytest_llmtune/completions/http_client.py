@@ -9,8 +9,6 @@ import openai
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["MOST_BYTES", "BoundedClient", "ElsewhereError", "TooLargeError"]
-
 
 MOST_BYTES = 64 * 1024 * 1024
 """Limit for a decompressed response; 100 answers of 1,000 tokens with logprobs take a third of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,26 +12,21 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.text import dollars
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
-from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, ServerFacts
+from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, KeyChannel, ServerFacts
 from pytest_llmtune.completions.sending import base_urls, model_names, send
 from pytest_llmtune.errors import CompletionError
-from pytest_llmtune.types import Exchange, ModelUsage
+from pytest_llmtune.types import CompletionRequest, Exchange, ModelUsage
 from pytest_llmtune.wire.response import answers_in, filtered_in, is_refusal, wants_embedding
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.routing import KeyChannel
     from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.ledger import Reservation
     from pytest_llmtune.money.prices import PriceBook
-    from pytest_llmtune.types import CompletionRequest
-
-__all__ = ["Attempts", "HttpRequester", "OnExchange", "Reserving", "RetryPolicy", "SourceSettings"]
 
 
 class SourceSettings(Protocol):

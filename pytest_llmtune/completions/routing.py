@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune.completions.batch_api import Batcher
+from pytest_llmtune.completions.batch_api import Batcher, Batching
 from pytest_llmtune.completions.failures import Failure, Kind, backoff
 from pytest_llmtune.errors import EndpointError
 from pytest_llmtune.wire.response import route_of
@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 
     import openai
 
-    from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.redaction.keys import Secret
 
 _FAILING = 5
 """Number of failures before the first answer after which a server is considered down."""
-
-__all__ = ["ANY", "AdaptiveLimiter", "Canary", "EndpointPool", "KeyChannel", "RateLimiter", "ServerFacts"]
 
 
 @dataclass(slots=True, eq=False)
@@ -397,7 +394,5 @@ class ServerFacts:
 
     def __or__(self, other: ServerFacts) -> ServerFacts:
         return ServerFacts(
-            {**self.largest, **other.largest},
-            {**self.counts_one, **other.counts_one},
-            self.passed | other.passed,
+            {**self.largest, **other.largest}, {**self.counts_one, **other.counts_one}, self.passed | other.passed
         )

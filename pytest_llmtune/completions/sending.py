@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.routing import KeyChannel
 
-__all__ = ["base_urls", "model_names", "send"]
-
 
 _LONGEST_NAME = 100
 _HEADERS = {"content-type": "application/json"}

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.types import Completion, CompletionRequest, Exchange
 
-__all__ = ["Journal", "LiveSource", "ReplaySource", "Requester", "Source"]
-
 
 Journal = Callable[[str, int, Decimal], None]
 """Called before a paid exchange is stored, with request key, number of exchanges stored before, and USD."""

@@ -14,8 +14,6 @@ from pytest_llmtune.types import ModelUsage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["RequestStats"]
-
 
 _COUNTED = (
     "sent", "answered", "samples", "cached", "refused", "filtered", "retried", "given_up", "waited", "paid", "uncertain", "notes", "by_model",

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import replace
-from pytest_llmtune.guard.verdict import Gate
+from pytest_llmtune.guard.verdict import Gate, Verdict
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.verdict import Verdict
     from pytest_llmtune.types import Evaluation
 
-__all__ = ["held_to_agreement"]
 
 _MEASURED = ("inference_cost", "cost", "latency", "refused", "unknown")
 

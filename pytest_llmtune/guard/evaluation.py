@@ -15,7 +15,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
-from pytest_llmtune.grading import accepts
+from pytest_llmtune.grading import Grader, accepts
 from pytest_llmtune.grading.base import JUDGED, LABELLED
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.reliability import ROW_RATE
@@ -28,29 +28,15 @@ from pytest_llmtune.types import (
     ExampleGrade,
     ExampleResult,
     Interval,
+    TaskRun,
     Usage,
 )
 from pytest_llmtune.wire.response import choices_of, fault_of, wants_embedding
 
 if TYPE_CHECKING:
     from pytest_llmtune.completions.source import Source
-    from pytest_llmtune.grading import Grader
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config
-    from pytest_llmtune.types import TaskRun
-
-__all__ = [
-    "Aggregate",
-    "Collector",
-    "Completer",
-    "SpilledResults",
-    "all_of",
-    "evaluate",
-    "evaluation_of",
-    "mean",
-    "percentile",
-    "requests_of",
-]
 
 
 _write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # ASCII, to preserve lone surrogates
@@ -106,14 +92,7 @@ def _plain(result: ExampleResult) -> tuple[Any, ...]:
 def _result(example: Example, data: Any) -> ExampleResult:
     status, grade, responses, usage, cost, latency, error = data
     return ExampleResult(
-        example,
-        status,
-        grade and _grade_line(*grade),
-        tuple(responses),
-        Usage(*usage),
-        Decimal(cost),
-        latency,
-        error,
+        example, status, grade and _grade_line(*grade), tuple(responses), Usage(*usage), Decimal(cost), latency, error
     )
 
 
@@ -209,12 +188,7 @@ async def _graded(
     return completion, grade
 
 
-async def _evaluate_one(
-    example: Example,
-    request: CompletionRequest,
-    grader: Grader,
-    meter: _Meter,
-) -> ExampleResult:
+async def _evaluate_one(example: Example, request: CompletionRequest, grader: Grader, meter: _Meter) -> ExampleResult:
     try:
         completion, grade = await _graded(example, request, grader, meter)
     except (EndpointError, BudgetExhaustedError):

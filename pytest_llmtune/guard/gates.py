@@ -13,14 +13,15 @@ from pytest_llmtune._util.text import apart, counted, dollars, number
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.verdict import (
     ALPHA,
+    Comparison,
     Criteria,
     Gate,
     Limit,
+    Paired,
+    Population,
     Stale,
     Verdict,
     compare,
-    criteria_of,
-    limits_of,
     match,
 )
 from pytest_llmtune.suite.keys import COSTS
@@ -31,21 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.guard.lockfile import Lock
     from pytest_llmtune.guard.rows import RowColumns
-    from pytest_llmtune.guard.verdict import Comparison, Paired, Population
     from pytest_llmtune.types import Evaluation, ShardFacts
-
-__all__ = [
-    "Criteria",
-    "Gate",
-    "Limit",
-    "Stale",
-    "Verdict",
-    "conclusive",
-    "criteria_of",
-    "judge",
-    "limits_of",
-    "unjudged",
-]
 
 
 _TOLERANCE = 1e-9  # 0.85 - 0.83 is a little more than 0.02 in floats

@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = [
-    "MAX_BYTES",
-    "VERSION",
-    "Lock",
-    "LockedExample",
-    "Measured",
-    "StudySummary",
-    "TrialSummary",
-    "head",
-    "short_answer",
-]
-
 
 VERSION = 1
 MAX_BYTES = 64_000_000

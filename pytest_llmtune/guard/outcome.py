@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation, ShardFacts
 
-__all__ = ["SuiteLocation", "error_of", "migrated", "recording_facts", "report_of", "undeclared"]
-
 
 @dataclass(frozen=True, slots=True)
 class SuiteLocation:
@@ -213,10 +211,7 @@ def _left_out(split: Split) -> tuple[str, ...]:
         return dataset.notes if dataset else ()
     total = len(dataset.examples) + dataset.dropped + split.doubled
     lacking = ", ".join(f"{count} without {column!r}" for column, count in dataset.lacking.items())
-    return (
-        *dataset.notes,
-        f"{dataset.dropped} of {total} rows were dropped for empty cells: {lacking}",
-    )
+    return (*dataset.notes, f"{dataset.dropped} of {total} rows were dropped for empty cells: {lacking}")
 
 
 def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:

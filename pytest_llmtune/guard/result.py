@@ -16,9 +16,6 @@ from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Flip, Gate, Verdict
 from pytest_llmtune.types import Evaluation, Interval, ModelUsage, ShardFacts
 
-__all__ = ["Compared", "Migration", "RecordingFacts", "SuiteReport", "Total", "totals"]
-
-
 _MEANING = {
     "--llm-accept": "makes today's result the new baseline, if you intended the change",
     "--llm-tune": "searches for a better configuration; this costs money",
@@ -179,11 +176,7 @@ class SuiteReport:
         """Commands to run next and what they do, most likely first; empty if nothing is wrong."""
         options = dict.fromkeys(stale.option for stale in self.verdict.stale) or dict.fromkeys(self._next_commands())
         if any(gate.name == "max_unknown" and not gate.passed for gate in self.verdict.gates):
-            again = self.mode in (
-                "live",
-                "tune",
-                "record=all",
-            )  # answers first: unknown ones cannot be accepted
+            again = self.mode in ("live", "tune", "record=all")  # answers first: unknown ones cannot be accepted
             options.pop("--llm-accept", None)
             options = {f"--llm-{self.mode}" if again else "--llm-record=missing": None, **options}
         known = {**_MEANING, **self._moves}

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import TestCalls
 
-__all__ = ["FORMAT", "VERSION", "dumps", "loads", "read", "read_weighed", "write"]
-
 
 FORMAT = "pytest-llmtune results"
 VERSION = 1

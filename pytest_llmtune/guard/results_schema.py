@@ -15,9 +15,6 @@ from pytest_llmtune.guard.result import SuiteReport, Total
 from pytest_llmtune.guard.results_file import FORMAT, VERSION
 from pytest_llmtune.types import TestCalls
 
-__all__ = ["PATH", "schema", "text"]
-
-
 PATH = Path(__file__).with_name("results.schema.json")
 
 _MONEY = {"type": "string", "pattern": r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$", "description": "USD, with all digits."}

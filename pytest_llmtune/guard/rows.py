@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.prompts import Template
     from pytest_llmtune.types import Row
 
-__all__ = ["RowColumns", "answers_digest"]
-
 
 _EXCERPT = 300
 

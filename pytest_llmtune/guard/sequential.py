@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Criteria, Population
     from pytest_llmtune.types import Example, ExampleResult
 
-__all__ = ["EarlyStop", "HitBounds"]
-
 
 _TOLERANCE = 1e-9
 

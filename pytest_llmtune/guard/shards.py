@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,14 @@ import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.guard.evaluation import evaluation_of
+from pytest_llmtune.guard.evaluation import Aggregate, evaluation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from pytest_llmtune.guard.evaluation import Aggregate
     from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
     from pytest_llmtune.suite import Config
     from pytest_llmtune.types import Evaluation, Example, ExampleResult, ModelUsage
-
-__all__ = ["Merged", "Shards", "merged"]
 
 
 _ADVICE = "run every shard once, on the same commit, into a separate directory: pytest --llm-shard=K/N --llm-json=FILE"

@@ -10,12 +10,12 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import LockError, SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
-from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers
+from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers, StudySummary
 from pytest_llmtune.guard.verdict import Stale
 from pytest_llmtune.recording.storage import read_all
-from pytest_llmtune.suite import Config
+from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.cascade import CascadeSteps
-from pytest_llmtune.types import Shard, ShardFacts
+from pytest_llmtune.types import CompletionRequest, Evaluation, Example, Shard, ShardFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,23 +23,9 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.lockfile import StudySummary
     from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
-    from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import CompletionRequest, Evaluation, Example
-
-__all__ = [
-    "MIGRATED",
-    "BaselineConfig",
-    "RequestPlan",
-    "chosen",
-    "fingerprints_of",
-    "lock_of",
-    "prices_of",
-    "state_of",
-]
 
 
 MIGRATED = "migrated"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
@@ -12,32 +12,11 @@ from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard.lockfile import Lock, LockedExample, short_answer
 from pytest_llmtune.guard.rows import RowColumns, answers_digest
 from pytest_llmtune.suite.keys import Threshold
-from pytest_llmtune.types import Interval
+from pytest_llmtune.types import Evaluation, Example, ExampleGrade, ExampleResult, Interval, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Evaluation, Example, ExampleGrade, ExampleResult, Row
 
-__all__ = [
-    "ALPHA",
-    "NEW_COST_RISE",
-    "Comparison",
-    "Criteria",
-    "Flip",
-    "Gate",
-    "Limit",
-    "Outcome",
-    "Paired",
-    "Population",
-    "Stale",
-    "Verdict",
-    "compare",
-    "criteria_of",
-    "limits_of",
-    "match",
-]
 
 _NAMED = 5
 """Maximum number of rows named in a message."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pluggy
 
-__all__ = ["pytest_llmtune_redact"]
-
-
 _spec = pluggy.HookspecMarker("pytest")
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.suite.typed import SuiteKeys
 
-__all__ = ["mark"]
 
 Test = TypeVar("Test", bound="Callable[..., object]")
 

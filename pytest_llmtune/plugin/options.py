@@ -12,28 +12,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.settings import Mode, Settings
 
-__all__ = [
-    "MARKERS",
-    "OPTIONS",
-    "Option",
-    "age",
-    "any_given",
-    "boolean",
-    "declare",
-    "dollars",
-    "engine",
-    "lines",
-    "names",
-    "number",
-    "one_of",
-    "part",
-    "prices",
-    "settings_of",
-    "shard",
-    "uses_llmtune",
-    "value_of",
-]
-
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -305,12 +283,7 @@ OPTIONS = (
         "marked|all",
     ),
     Option("isolate", boolean, "plain pytest: run without a network, by a Linux network namespace"),
-    Option(
-        "max-age",
-        age,
-        "warn of recordings that are older (90d), or fail (90d:fail)",
-        "DAYS",
-    ),
+    Option("max-age", age, "warn of recordings that are older (90d), or fail (90d:fail)", "DAYS"),
     Option("trust-hosts", names, "hosts that YAML suites and .env may send requests and keys to", "HOST", many=True),
     Option(
         "allow-code",
@@ -368,12 +341,7 @@ def declare(parser: pytest.Parser) -> None:
             group.addoption(option.flag, dest=option.key, action="store_const", const="true", help=option.help)
         elif option.bare is not None:
             group.addoption(
-                option.flag,
-                dest=option.key,
-                nargs="?",
-                const=option.bare,
-                metavar=option.metavar,
-                help=option.help,
+                option.flag, dest=option.key, nargs="?", const=option.bare, metavar=option.metavar, help=option.help
             )
         else:
             group.addoption(option.flag, dest=option.key, metavar=option.metavar, help=option.help)

@@ -28,7 +28,7 @@ from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
 from pytest_llmtune.plugin import workers
 from pytest_llmtune.plugin.options import settings_of, value_of
-from pytest_llmtune.redaction.redactor import redactor_of
+from pytest_llmtune.redaction.redactor import Redactor, redactor_of
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
@@ -45,13 +45,10 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.shards import Shards
     from pytest_llmtune.money.prices import PriceBook
-    from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.report.progress import Progress
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Evaluation, TestCalls
     from pytest_llmtune.workflow.modes import SuiteRun
-
-__all__ = ["Session", "SuiteHandle", "async_client", "client", "handle", "reporting", "tuned"]
 
 
 _CLIENTS = frozenset({"llm_client", "async_llm_client"})

@@ -12,8 +12,6 @@ from pytest_llmtune.money.ledger import SharedSpend
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-__all__ = ["Workers", "shared_spend", "worker_width"]
-
 
 def worker_width(config: Any) -> int | None:
     """In a worker: the terminal's width, known only to the controller."""

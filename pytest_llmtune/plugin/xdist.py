@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.plugin.session import Session
     from pytest_llmtune.workflow.modes import SuiteRun
 
-__all__ = ["Helper", "Shared", "share", "tidy"]
-
 
 _PAUSE = 0.05  # seconds between checks of other workers' progress
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.suite import Suite
 
-__all__ = ["SuiteFile", "SuiteItem"]
-
 
 class SuiteFile(pytest.File):
     """One YAML file of suites."""

@@ -17,18 +17,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.verdict import Flip, Outcome
     from pytest_llmtune.types import TestCalls
 
-__all__ = [
-    "COMMENT_MARK",
-    "append_summary",
-    "comment",
-    "error_annotations",
-    "junit_of_calls",
-    "junit_properties",
-    "markdown",
-    "project_within",
-    "write_comment",
-]
-
 
 _FLIPS = 20
 _NOTES = 200

@@ -5,27 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.text import dollars, interval, number, one_line
-from pytest_llmtune.guard.result import totals
+from pytest_llmtune.guard.result import SuiteReport, totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
     from pytest_llmtune.guard.lockfile import Measured
-    from pytest_llmtune.guard.result import SuiteReport
 
-__all__ = ["all_suites", "flipped", "moves"]
 
 _MOVES = ("move", "score", "95 % interval", "lost", "gained", "p", "USD per 1,000", "latency p50", "p95", "verdict")
-_TOGETHER = (
-    "all suites",
-    "suites",
-    "keep quality",
-    "worse",
-    "inconclusive",
-    "USD per 1,000 of each",
-    "spent now",
-)
+_TOGETHER = ("all suites", "suites", "keep quality", "worse", "inconclusive", "USD per 1,000 of each", "spent now")
 
 
 def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.text import cell_cut, counted, dollars, number, one_line, per_thousand, wrapped
-from pytest_llmtune.types import Finished, InFlight, RowsDone, Started, TrialDone
+from pytest_llmtune.types import Event, Finished, InFlight, RowsDone, Started, TrialDone
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from pytest_llmtune.types import Event
-
-__all__ = ["Progress"]
 
 
 _VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}

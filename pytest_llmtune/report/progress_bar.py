@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from rich.progress import Task
-
-__all__ = ["bar", "fit"]
-
 
 _EARLY = 0.05
 """Fraction that must be done before the remaining time is estimated."""

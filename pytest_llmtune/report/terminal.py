@@ -22,16 +22,13 @@ from pytest_llmtune._util.text import (
     scoped,
 )
 from pytest_llmtune.guard.lockfile import Measured
-from pytest_llmtune.types import Usage
+from pytest_llmtune.types import TestCalls, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Flip, Outcome
-    from pytest_llmtune.types import TestCalls
-
-__all__ = ["failure", "spending", "summary"]
 
 
 _FLIPS = 5

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.types import TestCalls
 
-__all__ = ["Reporter", "write_all"]
-
 
 def write_all(
     reports: Sequence[SuiteReport],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune.tuning.samples import VOTED
-from pytest_llmtune.tuning.surrogate import Kernel, Points, Posterior, Scored, Surrogate, learned
+from pytest_llmtune.tuning.samples import VOTED, Pool
+from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Posterior, Scored, Surrogate, learned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.constraints import Constraint
     from pytest_llmtune.tuning.costs import Cost, Costs
     from pytest_llmtune.tuning.proposals import Arm
-    from pytest_llmtune.tuning.samples import Pool
-    from pytest_llmtune.tuning.surrogate import Encoder
-
-__all__ = ["Allocator", "Candidate", "CellRequest", "Trial", "blocks_of", "thin"]
 
 
 def blocks_of(rows: int) -> list[range]:

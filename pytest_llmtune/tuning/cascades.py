@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.grading import fits
-from pytest_llmtune.suite import Config
+from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.cascade import CascadeSteps
-from pytest_llmtune.tuning.allocation import Candidate, CellRequest
+from pytest_llmtune.tuning.allocation import Allocator, Candidate, CellRequest, Trial
 from pytest_llmtune.tuning.costs import Cost
-from pytest_llmtune.tuning.selection import ranked, scores_of
+from pytest_llmtune.tuning.selection import Ranked, ranked, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pytest_llmtune.suite import Suite
-    from pytest_llmtune.tuning.allocation import Allocator, Trial
     from pytest_llmtune.tuning.loop import Search
     from pytest_llmtune.tuning.samples import Sample
-    from pytest_llmtune.tuning.selection import Ranked
 
-__all__ = ["Cascade", "best_cascade", "may_cascade", "prepare", "set_aside"]
 
 _ASIDE = Decimal("0.3")
 """Fraction of the optimization budget for answers of the expensive steps."""

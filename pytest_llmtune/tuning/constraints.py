@@ -10,15 +10,13 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.stats import wilson
 from pytest_llmtune.guard.evaluation import percentile
-from pytest_llmtune.suite.keys import COSTS
+from pytest_llmtune.suite.keys import COSTS, Aggregate, Threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.suite.keys import Aggregate, Threshold
 
-__all__ = ["Constraint", "constraints_of"]
 
 _PERCENTILE = lazy_regex(r"(.+)_p(50|90|95|99)")
 _LEAST = 5

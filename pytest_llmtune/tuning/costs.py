@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.proposals import Arm
     from pytest_llmtune.tuning.samples import Cell, Pool
 
-__all__ = ["Cost", "Costs"]
-
 
 _SLOPE, _SLOPE_WEIGHT = 0.25, 1 / 0.1**2
 """Prior tokens per byte of a prompt, and its precision (1 / variance)."""

@@ -13,7 +13,7 @@ from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.suite.domains import Choice, Constant, Range
+from pytest_llmtune.suite.domains import Choice, Constant, Domain, Range
 from pytest_llmtune.tuning.final import MOST_JUDGED
 from pytest_llmtune.tuning.proposals import LENGTHS, families_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.suite.domains import Domain
     from pytest_llmtune.tuning.journal import StudyLog
     from pytest_llmtune.types import Completion, CompletionRequest, Example
-
-__all__ = ["dry_run"]
 
 
 async def dry_run(

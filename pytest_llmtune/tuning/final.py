@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.types import Evaluation, Example
 
-__all__ = ["MOST_JUDGED", "Judged", "affordable", "compare"]
-
 
 MOST_JUDGED = 5
 """Maximum number of configurations judged on the test rows to find one within the inference budget."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import Completion, CompletionRequest
 
-__all__ = ["StudyLog"]
-
 
 _MAX_BYTES = 128_000_000
 _MAX_LINE = 100_000

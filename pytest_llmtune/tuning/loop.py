@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.guard.evaluation import all_of
-from pytest_llmtune.tuning.allocation import Allocator, CellRequest, Trial
+from pytest_llmtune.tuning.allocation import Allocator, Candidate, CellRequest, Trial
 from pytest_llmtune.tuning.selection import SAFE, Ranked, observed, ranked
 from pytest_llmtune.types import Listener, TrialDone
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.suite import Space, Suite
-    from pytest_llmtune.tuning.allocation import Candidate
     from pytest_llmtune.tuning.proposals import Arm, Proposals
-
-__all__ = ["Search", "kept", "settle"]
 
 
 _FRESH = 6

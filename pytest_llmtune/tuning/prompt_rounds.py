@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.tuning.loop import Search
     from pytest_llmtune.types import Example, Row
 
-__all__ = ["PromptRounds", "lessons_of", "space_with_shots"]
 
 _LESSONS = 12
 """Maximum number of tuning rows set aside for the proposer; never more than a third of them."""

@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import digest
-from pytest_llmtune.suite import Config
+from pytest_llmtune.suite import Config, Space, Template
 from pytest_llmtune.suite.domains import Choice, Constant, Domain, OneOf, QUniform, Range
 from pytest_llmtune.suite.prompts import TaskTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from pytest_llmtune.suite import Space, Template
-
-__all__ = ["LENGTHS", "Arm", "BlendSearch", "Family", "Proposals", "arm_space", "coarse", "families_of", "pooled"]
 
 
 _FLAML_PATIENCE = 50

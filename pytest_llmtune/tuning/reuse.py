@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune.tuning.proposals import LENGTHS
+from pytest_llmtune.tuning.proposals import LENGTHS, Arm, Family
 from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_llmtune.completions.cache import Cache
-    from pytest_llmtune.tuning.proposals import Arm, Family
     from pytest_llmtune.types import Exchange, Row
-
-__all__ = ["AnswerReuse", "Limit"]
 
 
 Limit = tuple[str, int | None]

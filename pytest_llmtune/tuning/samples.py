@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,12 @@ from pytest_llmtune.wire.response import answers_in, wants_embedding
 from pytest_llmtune.wire.tokens import completion_of, lengths_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.tuning.journal import StudyLog
     from pytest_llmtune.tuning.proposals import Arm
     from pytest_llmtune.types import Answer, Choice, Completion, CompletionRequest, Example, Exchange, Row
-
-__all__ = ["VOTED", "Ask", "Cell", "Meter", "Pool", "Sample", "Scorer", "voted"]
 
 
 @dataclass(frozen=True, slots=True)

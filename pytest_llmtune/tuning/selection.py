@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.tuning.allocation import Allocator, Candidate
 
-__all__ = [
-    "Ranked",
-    "by_posterior",
-    "cross_fitted",
-    "front",
-    "measured",
-    "observed",
-    "predicted",
-    "ranked",
-    "scores_of",
-]
-
 
 SAFE = 1.0
 """Standard errors that a winner's cost must be below the inference budget."""

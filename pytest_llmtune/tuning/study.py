@@ -12,11 +12,11 @@ from pytest_llmtune._util.functions import qualified_name
 from pytest_llmtune._util.jsonhash import digest
 from pytest_llmtune._util.text import counted, dollars, number, per_thousand
 from pytest_llmtune.errors import LLMTuneError
-from pytest_llmtune.grading import check_metric, judges_of
-from pytest_llmtune.guard.evaluation import mean
+from pytest_llmtune.grading import Grader, check_metric, judges_of
+from pytest_llmtune.guard.evaluation import Completer, mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.suite.params import models_of
-from pytest_llmtune.tuning.allocation import Allocator
+from pytest_llmtune.tuning.allocation import Allocator, Candidate, Trial
 from pytest_llmtune.tuning.cascades import Cascade, best_cascade, may_cascade, prepare, set_aside
 from pytest_llmtune.tuning.constraints import constraints_of
 from pytest_llmtune.tuning.costs import Costs
@@ -44,24 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune.data.split import Split
-    from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.tuning.allocation import Candidate, Trial
     from pytest_llmtune.types import Listener
-
-__all__ = [
-    "INTERRUPTED",
-    "Study",
-    "best_so_far",
-    "check_payable",
-    "interrupted_early",
-    "no_winner",
-    "study_digest",
-    "tune",
-]
 
 
 def interrupted_early(search: Search, log: StudyLog) -> str:

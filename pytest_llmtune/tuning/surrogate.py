@@ -10,17 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune.suite.domains import OneOf, Range
-from pytest_llmtune.tuning.proposals import pooled
+from pytest_llmtune.suite.domains import Domain, OneOf, Range
+from pytest_llmtune.tuning.proposals import Arm, pooled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_llmtune.suite import Space
-    from pytest_llmtune.suite.domains import Domain
-    from pytest_llmtune.tuning.proposals import Arm
-
-__all__ = ["Encoder", "Kernel", "Points", "Posterior", "Scored", "Surrogate", "learned", "posterior_of"]
 
 
 Array = NDArray[np.float64]

@@ -11,8 +11,6 @@ from pytest_llmtune.tuning.costs import Cost, Costs
 if TYPE_CHECKING:
     from pytest_llmtune.tuning.proposals import Arm
 
-__all__ = ["TaskCosts"]
-
 
 _SCALE = 1e6
 

@@ -8,28 +8,23 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_llmtune._util import plugins
 from pytest_llmtune.completions.batch_api import Batching
 from pytest_llmtune.completions.endpoint_files import endpoints_of
-from pytest_llmtune.completions.endpoints import Trust
-from pytest_llmtune.completions.source import LiveSource
+from pytest_llmtune.completions.endpoints import Endpoint, Trust
+from pytest_llmtune.completions.source import LiveSource, Requester
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import LLMTuneError, MissingKeyError
-from pytest_llmtune.types import InFlight
+from pytest_llmtune.types import InFlight, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from pytest_llmtune.completions.cache import Cache
-    from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.source import Requester
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Listener
-
-__all__ = ["Engine", "connect", "live_source"]
 
 
 class Engine(Protocol):

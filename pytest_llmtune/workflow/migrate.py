@@ -11,34 +11,29 @@ from pytest_llmtune._util.stats import drop_bounds, rows_needed
 from pytest_llmtune._util.text import apart, counted, did_you_mean, dollars, listed, number, quoted
 from pytest_llmtune.completions.failures import refused_parameter
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, SuiteError
-from pytest_llmtune.grading import judges_of
+from pytest_llmtune.grading import Grader, judges_of
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive, judge
-from pytest_llmtune.guard.lockfile import Lock, Measured
+from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.result import Migration
-from pytest_llmtune.guard.verdict import ALPHA, compare, match
+from pytest_llmtune.guard.verdict import ALPHA, Comparison, Criteria, compare, match
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant, Domain, OneOf, Range, Uniform
 from pytest_llmtune.suite.params import Models
 from pytest_llmtune.suite.space import overlaid
-from pytest_llmtune.types import Finished, Interval, Started
+from pytest_llmtune.types import Evaluation, Example, Finished, Interval, Listener, Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.lockfile import StudySummary
     from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.guard.staleness import RequestPlan
-    from pytest_llmtune.guard.verdict import Comparison, Criteria
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.types import Evaluation, Example, Listener
     from pytest_llmtune.workflow.search import TuneMode
     from pytest_llmtune.workflow.services import SuiteServices
 
-__all__ = ["MARGIN", "MigrateMode", "Moved", "best_of"]
 
 MARGIN = 0.05
 """The drop that is allowed where a suite sets no ``max_drop``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,9 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import run_async
 from pytest_llmtune._util.files import check_writable, exclusive, relative_to_cwd
 from pytest_llmtune._util.text import counted, dollars, quoted
-from pytest_llmtune.completions.source import ReplaySource
+from pytest_llmtune.completions.source import LiveSource, ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
-from pytest_llmtune.grading import cautions_of, check, check_named, judges_of, resolve, with_reliability
+from pytest_llmtune.grading import Grader, cautions_of, check, check_named, judges_of, resolve, with_reliability
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
@@ -29,37 +29,30 @@ from pytest_llmtune.guard.staleness import (
     state_of,
 )
 from pytest_llmtune.guard.verdict import criteria_of
-from pytest_llmtune.recording import Recording
+from pytest_llmtune.recording import Gathered, Recording
 from pytest_llmtune.recording.storage import Layout, files_of
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.suite.params import CLIENTS
-from pytest_llmtune.types import Finished, Listener, Started
+from pytest_llmtune.types import Evaluation, Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from decimal import Decimal
     from pathlib import Path
 
-    from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.data.split import Split
-    from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
     from pytest_llmtune.guard.sequential import EarlyStop
     from pytest_llmtune.guard.shards import Shards
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
-    from pytest_llmtune.recording import Gathered
     from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.recording.housekeeping import RerecordSession
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Config, Suite
     from pytest_llmtune.tasks import Miss
-    from pytest_llmtune.types import Evaluation
     from pytest_llmtune.workflow.search import TuneMode
-
-__all__ = ["SuiteRun"]
 
 
 @dataclass(eq=False)
@@ -227,14 +220,7 @@ class SuiteRun:
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
         return TuneMode(
-            suite or self.suite,
-            self.split,
-            self.grader,
-            self.services,
-            self.own,
-            self.listen,
-            log,
-            self.recording_path,
+            suite or self.suite, self.split, self.grader, self.services, self.own, self.listen, log, self.recording_path
         )
 
     # -- the modes

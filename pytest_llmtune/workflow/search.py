@@ -15,12 +15,12 @@ from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.recording import Recording
+from pytest_llmtune.recording import Gathered, Recording
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
 from pytest_llmtune.tuning.proposals import families_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import INTERRUPTED, best_so_far, check_payable
-from pytest_llmtune.types import Finished, Started
+from pytest_llmtune.types import Evaluation, Finished, Listener, Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,8 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.result import Compared
     from pytest_llmtune.guard.staleness import RequestPlan
-    from pytest_llmtune.recording import Gathered
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.types import Evaluation, Listener
     from pytest_llmtune.workflow.services import SuiteServices
-
-__all__ = ["TuneMode"]
 
 
 @dataclass(frozen=True, slots=True)

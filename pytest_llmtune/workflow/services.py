@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import RecordingError, SuiteError
-from pytest_llmtune.guard.evaluation import evaluate
+from pytest_llmtune.guard.evaluation import Completer, evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.types import Listener, ModelUsage, RowsDone
+from pytest_llmtune.types import (
+    Completion,
+    CompletionRequest,
+    Evaluation,
+    ExampleResult,
+    Listener,
+    ModelUsage,
+    RowsDone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,17 +31,13 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.guard.sequential import EarlyStop
     from pytest_llmtune.guard.staleness import RequestPlan
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording.housekeeping import RerecordSession
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Suite
-    from pytest_llmtune.types import Completion, CompletionRequest, Evaluation, ExampleResult
     from pytest_llmtune.workflow.live import Engine
-
-__all__ = ["RecordedFirst", "SuiteServices", "record_cache", "recorded"]
 
 
 @dataclass(frozen=True, slots=True)

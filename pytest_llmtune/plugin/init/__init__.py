@@ -133,12 +133,7 @@ def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> Non
     suite = Suite.from_mapping(found, where=where, base_dir=directory, root=root, default_name=name)
     split = suite.load(offline=True)
     grader = resolve(
-        suite.grader,
-        base_dir=suite.base_dir,
-        root=suite.root,
-        vote=suite.vote,
-        reasoning=suite.reasoning,
-        where=where,
+        suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, reasoning=suite.reasoning, where=where
     )
     check(grader, (*split.tune, *split.test), where=where)
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.dataset import Dataset
 
-__all__ = ["Guess", "asking", "guess", "reference", "values"]
-
 
 _ANSWERS = (
     *REFERENCE_COLUMNS,

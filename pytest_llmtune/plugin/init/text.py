@@ -11,8 +11,6 @@ from pytest_llmtune._util.text import one_line
 if TYPE_CHECKING:
     from pytest_llmtune.plugin.init.guess import Guess
 
-__all__ = ["keys", "python_form", "yaml_form"]
-
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
 _TUNED, _GUARDED = 20, 200

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
     from pytest_llmtune.guard.result import Compared, SuiteReport
 
-__all__ = ["pareto", "progress", "quality", "spending", "state", "timeline"]
-
 
 Figure = dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from difflib import ndiff
 from itertools import islice
@@ -16,14 +16,10 @@ from pytest_llmtune.report.html import charts
 from pytest_llmtune.wire.trace import message_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from pytest_llmtune.guard.lockfile import LockedExample, Measured
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict
     from pytest_llmtune.types import ExampleResult, Interval, TaskRun, TestCalls
-
-__all__ = ["COLUMNS", "band", "cut", "first_difference", "flips", "headline", "outcome", "suite", "table", "tiles"]
 
 
 _TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser opens that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_llmtune._util.aio import CURRENT, inside
@@ -144,15 +144,73 @@ class _Patches:
 
 def _executor_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
     """Work of a thread pool belongs to the recording of the code that submitted it; the pool may serve several."""
-    original = module.ThreadPoolExecutor.submit
+    yield module.ThreadPoolExecutor, "submit", _submitting(module.ThreadPoolExecutor.submit)
+
+
+def _pool_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
+    """The same of the thread pools of ``multiprocessing``, whose threads are started with the pool."""
+    pool, original = module.ThreadPool, module.ThreadPool.__init__
+
+    def given(submit: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(submit)
+        def by_name(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
+            return submit(self, func, *args, **kwargs)
+
+        return by_name
+
+    for name in ("apply_async", "imap", "imap_unordered", "_map_async"):
+        yield pool, name, given(_submitting(getattr(pool, name)))
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        with _of_nobody():
+            original(self, *args, **kwargs)
+
+    yield pool, "__init__", init
+
+
+def _thread_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
+    """Threads started by a task's run belong to it; those of a test belong to the only open recording anyway."""
+    original = module.Thread.start
+
+    @functools.wraps(original)
+    def start(thread: Any) -> None:
+        belongs = CURRENT.get()
+        if belongs is not None and belongs[0] is not None and belongs[0].owns_late_calls:
+            run = thread.run
+
+            def run_inside() -> None:
+                with suppress(AttributeError):
+                    del thread.run  # the thread holds itself no longer
+                _called_inside(belongs[0], run)
+
+            thread.run = run_inside
+        original(thread)
+
+    yield module.Thread, "start", start
+
+
+def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that gives work to a pool, whose function then runs inside the submitter's recording."""
 
     @functools.wraps(original)
     def submit(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if (belongs := CURRENT.get()) is not None:
-            function = functools.partial(_called_inside, belongs[0], function)
-        return original(pool, function, *args, **kwargs)
+        if (belongs := CURRENT.get()) is None:
+            return original(pool, function, *args, **kwargs)
+        with _of_nobody():  # a thread that is started for it serves others too
+            return original(pool, functools.partial(_called_inside, belongs[0], function), *args, **kwargs)
 
-    yield module.ThreadPoolExecutor, "submit", submit
+    return submit
+
+
+@contextmanager
+def _of_nobody() -> Iterator[None]:
+    """Threads started in this context belong to no run."""
+    token = CURRENT.set(None)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
 
 
 def _called_inside(replay: Replay | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -167,5 +225,7 @@ _LIBRARIES: dict[str, Callable[[Any, Callable[[], Replay | None]], Iterable[tupl
     **dict.fromkeys(LM15, lm15_patches),
     **dict.fromkeys(VCRPY, vcrpy_patches),
     "concurrent.futures.thread": _executor_patches,
+    "multiprocessing.pool": _pool_patches,
+    "threading": _thread_patches,
 }
 _PATCHES = _Patches()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +31,7 @@ from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.tasks import Tariff, TaskSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_llmtune.types import Completion
 
@@ -58,10 +61,14 @@ def embeds(question: str, client: Any) -> str:
     return str(client.embeddings.create(model="small", input=question).data)
 
 
-def config_of(task: Any) -> Any:
-    rows = [{"question": question, "answer": "x"} for question in "ab"]
+def requests_of(task: Any) -> list[Any]:
+    rows = [{"question": question, "answer": "x"} for question in "zab"]
     suite = Suite(name="t", dataset=rows, task=task, model="small", grader="exact", tune_size=1, shuffle=False)
-    return suite.space.first().request_for(suite.load().test[0])
+    return [suite.space.first().request_for(row) for row in suite.load().test]
+
+
+def config_of(task: Any) -> Any:
+    return requests_of(task)[0]
 
 
 def endpoint(server: LLMServer, models: dict[str, str] | None, key: str = "k-one", **more: Any) -> Endpoint:
@@ -184,6 +191,111 @@ def test_the_limits_per_minute_of_an_endpoint_hold_for_each_call(
     [wait] = waits
     assert wait > 40
     assert servers[0].count == 2
+
+
+def by_thread(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+class Worker(threading.Thread):
+    """With a ``run`` of its own, as libraries have."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self.work = work
+
+    def run(self) -> None:
+        self.work()
+
+
+def by_worker(work: Callable[[], None]) -> None:
+    worker = Worker(work)
+    worker.start()
+    worker.join()
+
+
+def by_timer(work: Callable[[], None]) -> None:
+    timer = threading.Timer(0, work)
+    timer.start()
+    timer.join()
+
+
+def by_loop(work: Callable[[], None]) -> None:
+    """As synchronous code calls asynchronous code: a thread with a loop, whose coroutines use threads."""
+    by_thread(lambda: asyncio.run(asyncio.to_thread(work)))
+
+
+def by_later_pool(work: Callable[[], None]) -> None:
+    """The first run starts it, all use it."""
+    LATER or LATER.append(ThreadPoolExecutor(1))
+    LATER[0].submit(work).result()
+
+
+def by_own_pool(work: Callable[[], None]) -> None:
+    with ThreadPool(1) as pool:
+        pool.apply(work)
+        pool.close()
+        pool.join()
+
+
+LATER: list[ThreadPoolExecutor] = []
+SHARED: list[ThreadPool] = []
+"""Its thread is started before any run."""
+WAYS = {
+    "thread": by_thread,
+    "worker": by_worker,
+    "timer": by_timer,
+    "loop": by_loop,
+    "later": by_later_pool,
+    "own": by_own_pool,
+    "apply": lambda work: SHARED[0].apply_async(func=work).get(),
+    "map": lambda work: SHARED[0].map(lambda _: work(), [0]),
+    "imap": lambda work: next(SHARED[0].imap(lambda _: work(), [0])),
+}
+
+
+@pytest.fixture
+def pools() -> Iterator[None]:
+    with ThreadPool(1) as pool:
+        SHARED[:], LATER[:] = [pool], []
+        yield
+        for later in LATER:
+            later.shutdown()
+        pool.close()
+        pool.join()
+
+
+@pytest.mark.usefixtures("pools")
+@pytest.mark.parametrize("way", WAYS)
+def test_calls_of_threads_belong_to_the_run_that_started_them(way: str, servers: tuple[LLMServer, LLMServer]) -> None:
+    """Also where several runs are in progress, and where a pool serves them all; nothing stays patched."""
+    both, before = threading.Barrier(2, timeout=20), threading.Thread.start
+
+    def threaded(question: str) -> str:
+        def work() -> None:
+            data = {"model": "small", "messages": [{"role": "user", "content": question}]}
+            said.append(httpx.post(servers[0].base_url + "/chat/completions", json=data).text)
+
+        said: list[str] = []
+        both.wait()
+        WAYS[way](work)
+        return question if "one" in said[0] else "refused"
+
+    live = LiveSource((endpoint(servers[0], None),), PriceBook(PRICES), ledger=Ledger())
+
+    async def runs() -> list[Completion]:
+        source = TaskSource(live, Tariff(PriceBook(PRICES)), Redactor(), None, live)
+        try:
+            return await asyncio.gather(*(source.complete(request) for request in requests_of(threaded)))
+        finally:
+            await source.aclose()
+
+    for completion, question in zip(asyncio.run(runs()), "ab", strict=True):
+        [call] = completion.calls
+        assert completion.texts == (question,) == (json.loads(call.body)["messages"][0]["content"],)
+    assert threading.Thread.start is before
 
 
 class Own(BaseException):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["CURRENT", "Gathering", "evenly", "inside", "outside", "run_async"]
-
 
 T = TypeVar("T")
 

@@ -27,22 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = [
-    "Spool",
-    "check_writable",
-    "claimed",
-    "exclusive",
-    "has_controls",
-    "lock_file",
-    "open_append",
-    "open_regular",
-    "read_regular",
-    "refuse_links",
-    "relative_to_cwd",
-    "write_bytes",
-    "write_lines",
-    "write_text",
-]
 
 _CONTROLS = lazy_regex("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -92,10 +76,10 @@ def open_append(path: Path) -> IO[str]:
 
 
 def _opened(path: str, flags: int, *, follow: bool) -> int:
-    if not follow and os.path.islink(path):  # noqa: PTH114 - not every platform has O_NOFOLLOW
+    linked = os.path.islink(path)  # noqa: PTH114  # of a string
+    if linked and not follow:  # not every platform has O_NOFOLLOW
         raise OSError(errno.ELOOP, "a symbolic link", path)
-    flags |= _flag("O_NONBLOCK") | _flag("O_NOFOLLOW")
-    linked = follow and os.path.islink(path)  # noqa: PTH114  # of a string
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(os.path.realpath(path) if linked else path, flags, 0o666)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -104,12 +88,6 @@ def _opened(path: str, flags: int, *, follow: bool) -> int:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
-
-
-def _flag(name: str) -> int:
-    """A flag of ``os.open``, 0 if the platform lacks it."""
-    flag: int = getattr(os, name, 0)
-    return flag
 
 
 def check_writable(directory: Path) -> None:
@@ -143,8 +121,11 @@ def write_bytes(path: Path, data: bytes) -> bool:
 
 def write_lines(path: Path, lines: Callable[[], Iterable[bytes]]) -> bool:
     """Like ``write_text``, for lines with their endings, which are iterated twice and need not fit in memory."""
-    if path.is_file() and _holds(path, lines()):
-        return False
+    if path.is_file():
+        with open_regular(path) as file:
+            pairs = zip_longest(file, lines())
+            if all(old is not None and new in (old, old.replace(b"\r\n", b"\n")) for old, new in pairs):
+                return False
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".llmtune-{secrets.token_hex(8)}.tmp")  # short: the name itself may be at the limit
     try:
@@ -157,12 +138,6 @@ def write_lines(path: Path, lines: Callable[[], Iterable[bytes]]) -> bool:
         temporary.unlink(missing_ok=True)
         raise
     return True
-
-
-def _holds(path: Path, lines: Iterable[bytes]) -> bool:
-    with open_regular(path) as file:
-        pairs = zip_longest(file, lines)
-        return all(old is not None and new in (old, old.replace(b"\r\n", b"\n")) for old, new in pairs)
 
 
 def refuse_links(directories: Iterable[Path], root: Path) -> None:
@@ -251,17 +226,13 @@ def exclusive(path: Path, directory: Path) -> Iterator[None]:
             raise RecordingError(
                 f"{path} is being written by another run{holder}; wait for it to finish, or stop it, and run again"
             )
-        _sign(file, path)
+        try:
+            file.truncate(0)
+            file.write(f" {os.getpid()}")  # the first byte is locked: on Windows other processes cannot read it
+            file.flush()
+        except OSError as error:  # a paid response could not be saved
+            raise RecordingError(f"{path} cannot be recorded: {error.strerror or error}; free disk space") from error
         yield
-
-
-def _sign(file: IO[str], path: Path) -> None:
-    try:
-        file.truncate(0)
-        file.write(f" {os.getpid()}")  # the first byte is locked: on Windows other processes cannot read it
-        file.flush()
-    except OSError as error:  # a paid response could not be saved
-        raise RecordingError(f"{path} cannot be recorded: {error.strerror or error}; free disk space") from error
 
 
 @contextmanager

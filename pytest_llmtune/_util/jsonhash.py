@@ -1,4 +1,4 @@
-"""Canonical JSON, hashes of JSON and text, and the key of a completion request."""
+"""Canonical JSON, hashes of JSON and text, the key of a completion request, and the memory that JSON will take."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import Any
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.types import CompletionRequest
-
-__all__ = ["build", "canonical_json", "digest", "request_key", "safe_json", "text_digest", "without_n"]
-
 
 # Valid raw in JSON, but they break lines or mislead the reader of a diff (line separators, C1 and bidirectional
 # controls), or cannot be encoded (lone surrogates).
@@ -64,20 +61,16 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return int(value) if value.is_integer() else value
     if isinstance(value, Mapping):
-        return {_name(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                name = where.lstrip(".") or "body"
+                raise SuiteError(f"the request parameter {name} has the key {key!r:.80}; keys must be strings")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise SuiteError(
         f"the request parameter {where.lstrip('.') or 'body'} is {value!r:.80} ({type(value).__name__}), "
         "which JSON cannot represent; valid: strings, finite numbers, true, false, null, lists and mappings of these"
-    )
-
-
-def _name(key: Any, where: str) -> str:
-    if isinstance(key, str):
-        return key
-    raise SuiteError(
-        f"the request parameter {where.lstrip('.') or 'body'} has the key {key!r:.80}; keys must be strings"
     )
 
 
@@ -120,3 +113,48 @@ def build(body: Mapping[str, Any], n: int) -> CompletionRequest:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise SuiteError(f"n is {n!r}; valid: a whole number of answers from 1")
     return CompletionRequest(body=without_n(body), n=n, key=request_key(body))
+
+
+# Upper estimates of memory, made before or while data are read: a small file may unpack to GBs.
+
+MAX_JSON = 256_000_000
+"""Limit in bytes of memory for one untrusted JSON text."""
+
+_LIGHT = 1_000_000
+"""Length of a text that cannot exceed the limit, whatever its characters."""
+_MAPPING, _LIST, _VALUE = 232, 88, 60  # sizes of CPython objects in bytes, rounded up
+
+
+def json_weight(text: str) -> int:
+    """Approximate upper limit in bytes of memory for ``json.loads(text)``, from counts of delimiters."""
+    width = 1 if text.isascii() and "\\u" not in text else 4  # one wide character makes its whole string wide
+    return (
+        len(text) * width
+        + text.count("{") * _MAPPING
+        + text.count("[") * _LIST
+        + (text.count(",") + text.count(":")) * _VALUE
+    )
+
+
+def is_heavy(text: str) -> bool:
+    """Whether a JSON text may need more than ``MAX_JSON``."""
+    return len(text) > _LIGHT and json_weight(text) > MAX_JSON
+
+
+def weight_of(value: Any, levels: int = 100) -> int:
+    """Approximate bytes of memory of plain data; shared objects count each time.
+
+    Raises:
+        ValueError: it is nested more than ``levels`` deep.
+    """
+    if isinstance(value, str):
+        return _VALUE + (len(value) if value.isascii() else 4 * len(value))
+    if not levels:
+        raise ValueError("nested too deeply")
+    if isinstance(value, Mapping):
+        return _MAPPING + sum(_VALUE + weight_of(item, levels - 1) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return _LIST + sum(weight_of(item, levels - 1) for item in value)
+    if isinstance(value, (bytes, bytearray)):
+        return _VALUE + len(value)
+    return _VALUE

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-__all__ = ["lazy_regex"]
-
 
 def lazy_regex(text: str, flags: int = 0) -> re.Pattern[str]:
     """Like ``re.compile``, on first use; as errors are raised late too, only for our own patterns."""

@@ -9,8 +9,6 @@ from pytest_llmtune.errors import LLMTuneError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["installed", "load"]
-
 
 def installed(kind: str) -> EntryPoints:
     """The entry points of ``pytest_llmtune.<kind>``."""

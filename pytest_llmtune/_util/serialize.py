@@ -13,9 +13,6 @@ from typing import Any, Literal, TypeVar, Union
 
 from pytest_llmtune._util.text import parse_number
 
-__all__ = ["from_plain", "to_plain"]
-
-
 T = TypeVar("T")
 Where = str | None
 """Path of a value in the document; None: not needed, which saves building the paths in a large one."""

@@ -14,16 +14,6 @@ from pytest_llmtune.types import Interval
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = [
-    "bootstrap",
-    "bootstrap_mean",
-    "drop_bounds",
-    "mcnemar_exact",
-    "minimum_detectable_drop",
-    "rows_needed",
-    "wilson",
-]
-
 
 _DRAWS = 200_000
 """Maximum number of values drawn for one bootstrap: about 50 ms."""

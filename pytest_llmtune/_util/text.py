@@ -15,31 +15,6 @@ from pytest_llmtune.errors import SuiteError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = [
-    "InvalidError",
-    "apart",
-    "cell_cut",
-    "cell_pad",
-    "clean",
-    "columns",
-    "counted",
-    "did_you_mean",
-    "dollars",
-    "interval",
-    "label",
-    "lifeless",
-    "listed",
-    "number",
-    "one_line",
-    "parse_dollars",
-    "parse_number",
-    "per_thousand",
-    "quoted",
-    "scoped",
-    "shown",
-    "wrapped",
-]
-
 
 # C0 and C1 controls, DEL, bidirectional marks, invisible tags, line separators, lone surrogates
 _HARMFUL = lazy_regex(
@@ -269,22 +244,17 @@ def quoted(nodeid: str) -> str:
     return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'
 
 
-def _visible(value: Any) -> str:
-    """A parameter's value, in which blanks and line ends are seen."""
-    if isinstance(value, str) and not re.fullmatch(r"[\w./:-]+", value):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
-
-
-def _line_ends(prompt: object) -> str:
-    """A prompt with its line ends written as ``\\n``; those of messages are, being shown by ``repr``."""
-    return str(prompt).strip().replace("\r\n", "\n").replace("\n", "\\n")
-
-
 def label(config: Mapping[str, Any]) -> str:
     """A configuration on one line: model first, start of the prompt last."""
     parts = [str(config["model"])] if "model" in config else []
     texts = ("model", "prompt", "messages")
-    parts += [f"{name}={_visible(value)}" for name, value in config.items() if name not in texts]
-    parts += [f"{name}: {_line_ends(config[name])}" for name in texts[1:] if name in config]
+    for name, value in config.items():
+        if name in texts:
+            continue
+        quoted_text = isinstance(value, str) and not re.fullmatch(r"[\w./:-]+", value)  # so that blanks are seen
+        parts.append(f"{name}={json.dumps(value, ensure_ascii=False) if quoted_text else value}")
+    for name in texts[1:]:
+        if name in config:  # line ends as `repr` shows those of messages
+            line = str(config[name]).strip().replace("\r\n", "\n").replace("\n", "\\n")
+            parts.append(f"{name}: {line}")
     return ", ".join(one_line(part, 120) for part in parts)

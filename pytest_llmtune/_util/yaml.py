@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     import yaml
 
-__all__ = ["Document", "YamlError", "documents", "load"]
-
 
 def load(
     text: str, *, max_chars: int = 4_000_000, max_depth: int = 50, max_nodes: int = 200_000, core: bool = False
@@ -113,20 +111,19 @@ def _plain_data() -> Any:
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> Any:
             event = self.peek_event()  # type: ignore[attr-defined]
+            problem = ""
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise yaml.composer.ComposerError(
-                    None, None, "anchors and aliases are not allowed here", event.start_mark
-                )
-            if getattr(event, "tag", None):
-                raise yaml.composer.ComposerError(None, None, "tags are not allowed here", event.start_mark)
+                problem = "anchors and aliases are not allowed here"
+            elif getattr(event, "tag", None):
+                problem = "tags are not allowed here"
+            elif self.nodes >= self.max_nodes:
+                problem = f"more than the limit of {self.max_nodes:,} values"
+            elif self.depth >= self.max_depth:
+                problem = "nested too deeply"
+            if problem:
+                raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
             self.nodes += 1
-            if self.nodes > self.max_nodes:
-                raise yaml.composer.ComposerError(
-                    None, None, f"more than the limit of {self.max_nodes:,} values", event.start_mark
-                )
             self.depth += 1
-            if self.depth > self.max_depth:
-                raise yaml.composer.ComposerError(None, None, "nested too deeply", event.start_mark)
             try:
                 return super().compose_node(parent, index)  # type: ignore[misc]
             finally:
@@ -146,16 +143,16 @@ def _plain_data() -> Any:
 
 @cache
 def _core_loader_class() -> Any:
-    """The plain loader with YAML 1.2's core schema."""
+    """The plain loader with YAML 1.2's core schema, and no infinite numbers."""
+
+    def finite(_loader: Any, node: yaml.ScalarNode) -> float:
+        if math.isinf(value := float(node.value)):
+            raise YamlError(f"{node.value} is too large for a number", *_position(node))
+        return value
+
     loader = _with_resolvers("CoreLoader", _plain_loader_class(), _CORE | _DATA)
-    loader.add_constructor("tag:yaml.org,2002:float", _finite)
+    loader.add_constructor("tag:yaml.org,2002:float", finite)
     return loader
-
-
-def _finite(_loader: Any, node: yaml.ScalarNode) -> float:
-    if math.isinf(value := float(node.value)):
-        raise YamlError(f"{node.value} is too large for a number", *_position(node))
-    return value
 
 
 def _with_resolvers(name: str, base: Any, resolvers: Mapping[str, tuple[re.Pattern[str], str]]) -> Any:
@@ -177,10 +174,7 @@ _CORE = {
 
 _DATA = {
     "int": (lazy_regex("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
-    "float": (
-        lazy_regex(r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
-        "-+.0123456789",
-    ),
+    "float": (lazy_regex(r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), "-+.0123456789"),
 }
 """Numbers in data: ``012`` may be a code or a telephone number."""
 
@@ -258,7 +252,13 @@ def _check_size(root: yaml.Node) -> None:
             raise YamlError("nested too deeply", *_position(node))
         if id(node) not in sizes:
             if isinstance(node, yaml.MappingNode):
-                _refuse_twice(node)
+                seen: set[str] = set()
+                for key, _ in node.value:
+                    if not isinstance(key.value, str):
+                        raise YamlError("a key is not a string", *_position(key))
+                    if key.value in seen:
+                        raise YamlError(f"duplicate key {shown(key.value)}", *_position(key))
+                    seen.add(key.value)
             open_nodes.add(id(node))
             items = () if isinstance(node.value, str) else node.value
             children = [child for item in items for child in (item if isinstance(item, tuple) else (item,))]
@@ -280,31 +280,13 @@ def _build(node: yaml.Node, path: str, positions: dict[str, tuple[int, int]], lo
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, f"{path}[{index}]", positions, loader) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, positions, loader)
-    return _scalar(node)
-
-
-def _mapping(node: yaml.MappingNode, path: str, positions: dict[str, tuple[int, int]], loader: Any) -> dict[str, Any]:
-    loader.flatten_mapping(node)  # expands <<: merged keys come first, own keys override them
-    data: dict[str, Any] = {}
-    for key, value in node.value:
-        inner = f"{path}.{key.value}".removeprefix(".")
-        positions[inner] = _position(key)
-        data[key.value] = _build(value, inner, positions, loader)
-    return data
-
-
-def _refuse_twice(node: yaml.MappingNode) -> None:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key.value, str):
-            raise YamlError("a key is not a string", *_position(key))
-        if key.value in seen:
-            raise YamlError(f"duplicate key {shown(key.value)}", *_position(key))
-        seen.add(key.value)
-
-
-def _scalar(node: yaml.Node) -> Any:
+        loader.flatten_mapping(node)  # expands <<: merged keys come first, own keys override them
+        data: dict[str, Any] = {}
+        for key, value in node.value:
+            inner = f"{path}.{key.value}".removeprefix(".")
+            positions[inner] = _position(key)
+            data[key.value] = _build(value, inner, positions, loader)
+        return data
     kind, text = node.tag.rpartition(":")[2], node.value
     try:
         if kind == "int":

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
-from pytest_llmtune._util.jsonhash import digest
+from pytest_llmtune._util.jsonhash import digest, weight_of
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
-from pytest_llmtune._util.weight import weight_of
 from pytest_llmtune.data import huggingface as hub
 from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, delimiter_note, find, too_large
 from pytest_llmtune.data.where import Condition, compile_condition
@@ -28,18 +27,6 @@ from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
     from pytest_llmtune.types import Row
-
-__all__ = [
-    "MAX_ROWS",
-    "Dataset",
-    "check_source",
-    "clean_row",
-    "content_id",
-    "digest",
-    "fingerprint",
-    "load",
-    "with_ids",
-]
 
 
 MAX_ROWS = 5_000_000

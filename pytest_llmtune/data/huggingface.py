@@ -14,8 +14,6 @@ from pytest_llmtune.errors import SuiteError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["HubName", "open_rows", "parse_name"]
-
 
 _OPTIONS = ("name", "split", "revision")
 

@@ -19,15 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import has_controls, open_regular
+from pytest_llmtune._util.jsonhash import json_weight
 from pytest_llmtune._util.text import did_you_mean, listed, shown
-from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-__all__ = ["FORMATS", "MAX_BYTES", "DataFile", "Reader", "delimiter_note", "find", "format_of", "too_large"]
 
 
 Reader = Callable[..., Iterator[tuple[str, Any]]]

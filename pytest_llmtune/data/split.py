@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.data.dataset import Dataset
     from pytest_llmtune.types import Example
 
-__all__ = ["Split", "split"]
-
 
 @dataclass(frozen=True, slots=True)
 class Split:

@@ -12,9 +12,6 @@ from pytest_llmtune._util.text import InvalidError, parse_number, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.types import Row
 
-__all__ = ["Condition", "compile_condition"]
-
-
 Condition = Callable[[Row], bool]
 Value = Callable[[Row], Any]
 

@@ -24,24 +24,6 @@ from pytest_llmtune.types import Answer, ExampleGrade, RunText
 if TYPE_CHECKING:
     from pytest_llmtune.types import Row, TaskRun
 
-__all__ = [
-    "JUDGED",
-    "LABELLED",
-    "VOTES",
-    "BuiltIn",
-    "Grader",
-    "OtherExtras",
-    "QuestionError",
-    "Vote",
-    "check_vote",
-    "digest",
-    "grade_answers",
-    "raised_is_wrong",
-    "reference_value",
-    "regraded",
-    "run_of",
-]
-
 
 Vote = Literal["equivalence", "medoid"] | Callable[[Sequence[str]], int]
 """``equivalence``: the most frequent answer; ``medoid``: the text most similar to all others; or a function that takes the

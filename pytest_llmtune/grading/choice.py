@@ -20,8 +20,6 @@ from pytest_llmtune.types import Answer, Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["ChoiceGrader", "LabelWords", "folded", "stated_text"]
-
 
 _DENIED_BEFORE = (
     r"not|never|no|neither|nor|without|cannot|hardly|than|instead of|anything but|other than|\w+n['\u2019]t|"

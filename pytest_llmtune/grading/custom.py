@@ -18,8 +18,6 @@ from pytest_llmtune.types import Answer, ExampleGrade, Row, RunText
 if TYPE_CHECKING:
     from pytest_llmtune.grading.reasoning import Marks
 
-__all__ = ["AnswerGrader", "CompositeGrader", "Function", "GradeFunction", "ShapedGrader"]
-
 
 _TRACES = ("calls", "data")
 """Parameters of a grader that runs of a task fill, where no column has the name."""

@@ -23,8 +23,6 @@ from pytest_llmtune.types import Answer, Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NOTHING", "JsonAnswer", "Validation", "canonical", "check_path", "pick", "read", "read_last"]
-
 
 NOTHING = object()
 """Returned if no JSON was found; None is JSON's null."""

@@ -20,9 +20,6 @@ from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, ExampleGrade, Row
 
-__all__ = ["Ask", "Judge"]
-
-
 Ask = Callable[[CompletionRequest], Awaitable[Completion]]
 """Completes a request, which is recorded, priced and budgeted like any other."""
 

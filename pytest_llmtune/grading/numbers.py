@@ -17,8 +17,6 @@ from pytest_llmtune.grading.values import Value, constant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SCALED", "Number", "ascii_numerals", "clause_of", "find", "last_of", "number_in", "swap_marks"]
-
 
 class _Ascii(dict[int, str | None]):
     """Table for ``str.translate``: digits of every script, signs and separators to ASCII."""

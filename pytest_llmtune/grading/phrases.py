@@ -6,9 +6,6 @@ import re
 
 from pytest_llmtune._util.lazy import lazy_regex
 
-__all__ = ["last_phrase", "phrases"]
-
-
 _TAIL = r"""\s*[:：]?["'*_]*\s*"""
 _ENGLISH = (
     r"""(?<!\w)answers?\b["'*_]*\s*(?:(?:choice\s+|option\s+|letter\s+)?(?:\([^()\n]{0,30}\)\s*)?(?:(?:to|for|of)\s[^.:=\n]{1,60}?\s)?"""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Example
 
-__all__ = ["PROBES", "cautions_of", "check", "check_aggregated", "check_metric", "check_named", "judges_of"]
-
 
 PROBES = {
     "an empty answer": "",

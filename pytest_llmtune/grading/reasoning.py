@@ -20,9 +20,6 @@ from pytest_llmtune._util.text import InvalidError
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.keys import reasoning
 
-__all__ = ["BUILT_IN", "Marks", "marks_by_key", "marks_of"]
-
-
 _NAMES = (
     r"think(?:ing)?|thoughts?|reason(?:ing)?|seed:think|analysis|reflection|scratch_?pad|rationale|monologue|"
     r"(?:inner|internal)_?(?:thoughts?|thinking|monologue|reasoning)|(?:ant|mm)[:_]?thinking|chain_of_thought|cot"

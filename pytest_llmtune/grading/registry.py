@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading.text import Regex
     from pytest_llmtune.types import Accept
 
-__all__ = ["BUILT_IN", "accepts", "built_in", "fits", "resolve"]
-
 
 BUILT_IN: Mapping[str, str] = {
     "math": "math:Math",

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.grading.base import OtherExtras, Vote
     from pytest_llmtune.types import Answer, ExampleGrade, Row
 
-__all__ = ["Reliability", "pass_at", "pass_hat", "with_reliability"]
-
 
 def pass_at(n: int, right: int, k: int) -> float:
     """Probability that at least one of k responses drawn from n, of which ``right`` are correct, is correct.

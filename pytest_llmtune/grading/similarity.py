@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.grading.judge import Ask
 
-__all__ = ["Similarity"]
-
 
 _WORD = lazy_regex(r"[^\W_\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]+|[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]")
 """A word, or one character of a script without spaces."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.grading.values import Value
 
-__all__ = ["Contains", "Exact", "Folding", "Numeric", "Regex"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Folding(BuiltIn):

@@ -20,8 +20,6 @@ from pytest_llmtune.types import Answer
 if TYPE_CHECKING:
     from pytest_llmtune.types import ExampleGrade, ModelCall, Row, TaskRun, ToolCall
 
-__all__ = ["Calls", "Tools"]
-
 
 _COLUMN = lazy_regex(r"\{([^{}\[\].!:]+)\}")
 _ORDERS = ("any", "in_order", "exact")

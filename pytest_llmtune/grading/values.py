@@ -11,9 +11,6 @@ from fractions import Fraction
 
 from pytest_llmtune._util.lazy import lazy_regex
 
-__all__ = ["Value", "close", "constant", "value_key"]
-
-
 Value = Fraction | Decimal
 
 _LONGEST = 200  # characters

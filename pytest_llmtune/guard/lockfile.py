@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_regular, relative_to_cwd, write_text
+from pytest_llmtune._util.jsonhash import json_weight
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.serialize import from_plain, to_plain
 from pytest_llmtune._util.text import label, number, per_thousand, quoted
-from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard.rows import answers_digest

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.files import open_regular, write_text
+from pytest_llmtune._util.jsonhash import json_weight
 from pytest_llmtune._util.serialize import from_plain, to_plain
-from pytest_llmtune._util.weight import json_weight
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.result import SuiteReport, totals
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.money.spend_log import SpendLog
 
-__all__ = ["Ledger", "NotNowError", "Reservation", "SharedSpend", "closing_reservation"]
-
 
 _ZERO = Decimal(0)
 _HUNDREDTH = Decimal("0.01")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import Usage
 
-__all__ = ["PRICES_SCHEMA", "RATES", "Price", "PriceBook", "parse_price", "parse_prices"]
-
 
 RATES = ("input", "output", "cached_input", "cache_write")
 """Rates of a price; the last two are optional."""

@@ -13,9 +13,6 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import lock_file, open_append
 from pytest_llmtune._util.text import parse_number
 
-__all__ = ["SpendLog"]
-
-
 _MAX_CHARS = 10_000_000
 
 

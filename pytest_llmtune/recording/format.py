@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import relative_to_cwd
-from pytest_llmtune._util.jsonhash import canonical_json, safe_json
+from pytest_llmtune._util.jsonhash import MAX_JSON, canonical_json, is_heavy, safe_json
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
-from pytest_llmtune._util.weight import MAX_JSON, is_heavy
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError
 from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
 from pytest_llmtune.types import Exchange
@@ -28,23 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmtune.redaction.redactor import Redactor
-
-__all__ = [
-    "MAX_BYTES",
-    "VERSION",
-    "CallPosition",
-    "Interaction",
-    "MalformedError",
-    "Moment",
-    "canonical",
-    "canonical_body",
-    "entries",
-    "entry",
-    "is_own_format",
-    "path_of",
-    "redacted",
-    "rendered",
-]
 
 
 _DAY = lazy_regex(r"\d{4}-\d\d-\d\d")

@@ -18,8 +18,6 @@ from pytest_llmtune.recording.storage import whole
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-__all__ = ["RerecordSession", "orphans", "remove"]
-
 
 _DIRECTORY = "llmtune"
 _SUFFIXES = (".cassette.json", ".cassette.json.zst", ".lock.yaml")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["difference", "explain", "nearest"]
-
 
 _LINES, _WIDTH = 24, 160
 _CANDIDATES = 5

@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.settings import Settings
 
-__all__ = [
-    "IN_MEMORY",
-    "PACKED",
-    "Layout",
-    "Stored",
-    "files_of",
-    "leftovers",
-    "load_interactions",
-    "pack",
-    "part_for",
-    "read_all",
-    "unpacked",
-    "whole",
-]
-
 
 PACKED = ".zst"
 """Suffix of compressed parts."""

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["body_without_n", "days_between", "stable", "stable_runs", "write"]
-
-
 _OBJECTS = frozenset({"chat.completion", "chat.completion.chunk", "text_completion", "response", "file", "batch"})
 _ANTHROPIC = frozenset({"message", "message_start", "content_block_start", "message_batch"})
 _COHERE = frozenset({"message-start", "tool-call-start", "tool-plan-delta", "citation-start", "message-end"})

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["KeySources", "Secret", "lines_of", "secret", "shown"]
-
 
 class Secret:
     """An API key and its origin; only the origin is ever displayed."""

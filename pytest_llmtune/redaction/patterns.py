@@ -16,18 +16,6 @@ from pytest_llmtune._util.lazy import lazy_regex
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = [
-    "FIELD",
-    "HEADERS",
-    "PARAMETER",
-    "SHORTEST",
-    "known_forms",
-    "may_hold_known_forms",
-    "names_a_secret",
-    "secrets_of",
-    "spellings",
-]
-
 
 SHORTEST = 8
 """Minimum length in characters; a shorter value would match innocent text."""

@@ -35,18 +35,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.settings import Settings
     from pytest_llmtune.types import Exchange
 
-__all__ = [
-    "ADVICE",
-    "KEPT_HEADERS",
-    "PLACEHOLDER",
-    "RATE_LIMITS",
-    "REQUEST_IDS",
-    "Redactor",
-    "is_kept",
-    "named_secrets",
-    "redactor_of",
-]
-
 
 PLACEHOLDER = "[REDACTED]"
 KEPT_HEADERS = frozenset({"content-type", "location", "x-should-retry"})

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["CascadeSteps", "read_accept", "read_cascade"]
-
 
 @dataclass(frozen=True, slots=True)
 class CascadeSteps:

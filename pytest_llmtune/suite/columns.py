@@ -6,9 +6,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["REFERENCE_COLUMNS", "reference_columns"]
-
-
 REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
 """Default reference columns: the first that the data have is used if the grader names none."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.suite.keys import Threshold
 
-__all__ = ["MISSING", "Declaration", "Problems", "read_keys", "read_thresholds"]
-
 
 _NAMES = tuple(key.name for key in KEYS)
 _KNOWN = (*_NAMES, *PARAMETER_KEYS)

@@ -10,33 +10,6 @@ from typing import Any, ClassVar
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.text import InvalidError, did_you_mean, shown
 
-__all__ = [
-    "LISTS",
-    "PARAMETERS",
-    "TEMPERATURE_OR_TOP_P",
-    "WORDS",
-    "Bounds",
-    "Choice",
-    "Constant",
-    "Domain",
-    "LogRandInt",
-    "LogUniform",
-    "OneOf",
-    "QUniform",
-    "RandInt",
-    "Range",
-    "Uniform",
-    "check_name",
-    "choice",
-    "lograndint",
-    "loguniform",
-    "parse_branches",
-    "parse_domain",
-    "quniform",
-    "randint",
-    "uniform",
-]
-
 
 class Domain(ABC):
     """The values that a parameter may have."""

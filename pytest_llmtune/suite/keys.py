@@ -22,44 +22,6 @@ from pytest_llmtune.suite.params import read_params
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = [
-    "AGGREGATES",
-    "COSTS",
-    "GATE",
-    "KEYS",
-    "METRICS",
-    "PARAMETER_KEYS",
-    "RATES",
-    "REQUIRED",
-    "SCORES",
-    "Aggregate",
-    "Key",
-    "Threshold",
-    "ValueForm",
-    "aggregator",
-    "anything",
-    "baselines",
-    "check_name",
-    "condition",
-    "dollars",
-    "endpoints",
-    "flag",
-    "fraction",
-    "grader",
-    "mapping",
-    "one_of",
-    "or_auto",
-    "or_callable",
-    "parse",
-    "positive",
-    "ratio",
-    "reasoning",
-    "rows_or_share",
-    "text",
-    "texts",
-    "whole",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class ValueForm:

@@ -12,7 +12,6 @@ from pytest_llmtune.suite.domains import Choice, Domain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CLIENTS", "RESERVED", "Models", "models", "models_of", "parse_param", "read_params"]
 
 CLIENTS = ("client", "async_client")
 """Parameters that receive an OpenAI client of the run."""

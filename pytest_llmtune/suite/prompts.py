@@ -23,18 +23,6 @@ from pytest_llmtune.types import Row
 if TYPE_CHECKING:
     from pytest_llmtune.suite.declaration import Declaration, Problems
 
-__all__ = [
-    "ROLES",
-    "Template",
-    "TemplateFunction",
-    "escape",
-    "fill",
-    "format_fields",
-    "one_template",
-    "read_templates",
-    "several",
-]
-
 
 _MAX_WIDTH = 1_000
 _MAX_FILLED = 16_000_000

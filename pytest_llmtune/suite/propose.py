@@ -12,7 +12,6 @@ from pytest_llmtune.suite.prompts import Template, escape
 if TYPE_CHECKING:
     from pytest_llmtune.types import Row
 
-__all__ = ["BY", "Failure", "Propose", "Proposer", "propose", "read_prompt", "rewritten", "text_of", "with_shots"]
 
 BY = ("model", "gepa")
 """Names of built-in proposers."""

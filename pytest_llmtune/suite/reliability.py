@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.declaration import Problems
     from pytest_llmtune.suite.space import Space
 
-__all__ = ["GATES", "RELIABILITY", "ROW_RATE", "check_enough", "gates_of", "reliability_names"]
-
 
 GATES = ("pass_at_k", "pass_hat_k")
 """Keys that map k to the minimum of ``pass_at_<k>`` or ``pass_hat_<k>``."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.task import Task
     from pytest_llmtune.types import Example
 
-__all__ = ["TaskRequest", "config_given", "task_request"]
-
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest(CompletionRequest):

@@ -13,8 +13,6 @@ from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED, Key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PATH", "schema", "text"]
-
 
 PATH = Path(__file__).with_name("llmtune.schema.json")
 

@@ -11,8 +11,6 @@ from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P
 from pytest_llmtune.suite.keys import KEYS, METRICS, REQUIRED
 from pytest_llmtune.suite.reliability import ROW_RATE
 
-__all__ = ["PATH", "text"]
-
 PATH = Path(__file__).with_name("typed.py")
 
 _HEAD = '''"""Annotations of a suite's keys and of OpenAI's parameters. Generated: ``python -m pytest_llmtune.suite.signature``."""

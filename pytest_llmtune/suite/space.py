@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.declaration import Declaration, Problems
     from pytest_llmtune.types import CompletionRequest, Example, Row
 
-__all__ = ["DEFAULTS", "Config", "Space", "SuiteWarning", "overlaid", "read_baselines", "read_space"]
-
 
 _MOST_ANSWERS = 10_000
 

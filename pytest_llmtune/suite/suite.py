@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.typed import SuiteKeys
     from pytest_llmtune.types import Example
 
-__all__ = ["Suite", "check_contradictions"]
-
 
 def check_contradictions(values: Mapping[str, Any], problems: Problems) -> None:
     """Find contradictions between keys that are valid by themselves."""

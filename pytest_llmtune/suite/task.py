@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.types import Row
 
-__all__ = ["Outcome", "Task", "outcome_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

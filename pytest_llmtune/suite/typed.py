@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.domains import Domain
     from pytest_llmtune.suite.propose import Propose
 
-__all__ = ["Parameters", "SuiteKeys"]
 
 Dollars = Decimal | float | str
 Number = Decimal | float | str

@@ -19,8 +19,6 @@ from pytest_llmtune.suite.suite import Suite
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Declared", "code_in", "declared_suites", "isolation_in", "project_root", "read_suites"]
-
 
 _TEMPLATES = ("prompt", "messages", "baselines")
 _RUNS_CODE = "python"

@@ -20,6 +20,7 @@ from pytest_llmtune.wire.response import (
     WRAPPED,
     answer_bytes,
     answers_in,
+    dicts_in,
     documents_of,
     facts_of,
     folded,
@@ -27,6 +28,7 @@ from pytest_llmtune.wire.response import (
     read_object,
     tier_in,
     usage_of,
+    value_at,
 )
 from pytest_llmtune.wire.tokens import completion_of, reports_one_choice_only
 
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import Provider
-
-__all__ = ["Bill", "asks_a_model", "model_asked", "names_a_deployment", "read_bill"]
 
 
 _MODEL_IN_PATH = lazy_regex(r"/(?:models?|deployments|engines)/([^/]+)|/ai/run/(.+)")
@@ -288,10 +288,9 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 
 
 def _totals(document: Mapping[str, Any]) -> Iterator[Any]:
-    for holder, name in (("usage", "total_tokens"), ("usage", "totalTokens"), ("usageMetadata", "totalTokenCount")):
-        part = document.get(holder)
-        if isinstance(part, dict):
-            yield part.get(name)
+    for name in ("usage.total_tokens", "usage.totalTokens", "usageMetadata.totalTokenCount"):
+        if (total := value_at(document, name)) is not None:
+            yield total
 
 
 def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
@@ -302,8 +301,7 @@ def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
     """
     if own.prompt_tokens != usage.prompt_tokens:
         return usage
-    details = (document.get("usage") or {}).get("completion_tokens_details")
-    reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    reasoning = value_at(document, "usage.completion_tokens_details.reasoning_tokens")
     twice = (
         bool(reasoning)
         and next(_totals(document), None)
@@ -322,9 +320,11 @@ def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
 def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], text: str) -> Usage | None:
     """Usage by our own reading; None if the format is unknown."""
     usage = document.get("usage")
+    found = usage_of(usage, document.get("service_tier"))
     if isinstance(document.get("choices"), list) and isinstance(usage, dict):
-        return _of_choices(request, document)
-    if (found := usage_of(usage, document.get("service_tier"))) is not None:
+        exchange = Exchange("POST", "", request, document)
+        return completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange) else found
+    if found is not None:
         streamed = facts_of(text).usage if "choices" not in document and text else None
         return streamed or found
     if isinstance(usage, dict) and isinstance(usage.get("seconds"), (int, float)):  # a transcription's
@@ -340,8 +340,7 @@ def _beside_usage(document: Mapping[str, Any]) -> Usage | None:
         counts = [_at(document, name) for name in names]
         if counts[0] is not None:
             return Usage(counts[0], counts[1] or 0)
-    meta = document.get("meta")
-    units = meta.get("billed_units") if isinstance(meta, dict) else None
+    units = value_at(document, "meta.billed_units")
     if isinstance(units, dict):
         searches = units.get("search_units")
         counted = tuple([("rerank_searches", searches)] if isinstance(searches, (int, float)) and searches else [])
@@ -358,22 +357,10 @@ _PAIRS = (
 
 
 def _at(document: Mapping[str, Any], name: str) -> int | None:
-    *holders, last = name.split(".")
-    found: Any = document
-    for holder in holders:
-        found = found.get(holder) if isinstance(found, dict) else None
-    value = found.get(last) if isinstance(found, dict) else None
-    if last == "outputTextTokenCount" and isinstance(document.get("results"), list):
+    value = value_at(document, name)
+    if name == "outputTextTokenCount" and isinstance(document.get("results"), list):
         value = sum(item.get("tokenCount") or 0 for item in document["results"] if isinstance(item, dict))
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _of_choices(request: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:
-    """Usage of a chat completion; counts all choices if the server counted only one."""
-    exchange = Exchange("POST", "", request, document)
-    if len(document["choices"]) > 1 and reports_one_choice_only(exchange):
-        return completion_of([exchange], answers_in(exchange)).usage
-    return usage_of(document["usage"], document.get("service_tier"))
 
 
 def _with_searches(usage: Usage, documents: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
@@ -382,10 +369,6 @@ def _with_searches(usage: Usage, documents: Iterable[Mapping[str, Any]]) -> tupl
     for document in documents:
         inner = document.get("response")
         output = (inner if isinstance(inner, dict) else document).get("output")
-        kinds = (
-            [_SEARCHES.get(str(item.get("type"))) for item in output or () if isinstance(item, dict)]
-            if isinstance(output, list)
-            else []
-        )
+        kinds = [_SEARCHES.get(str(item.get("type"))) for item in dicts_in(output)]
         units |= {kind: float(kinds.count(kind)) for kind in kinds if kind}  # later events repeat them all
     return tuple(sorted(units.items()))

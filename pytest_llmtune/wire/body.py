@@ -17,8 +17,6 @@ from pytest_llmtune.wire.response import documents_of, facts_of, lines_of, parse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["clean_pieces", "decoded", "is_stream", "rewrite", "text_of", "text_or_data", "why_incomplete"]
-
 
 Spans = Callable[[str], list[tuple[int, int]]]
 Change = Callable[[Any], Any]
@@ -107,21 +105,6 @@ def _without(texts: list[str], spans: list[tuple[int, int]], placeholder: str) -
 
 
 _ROUTES = ("/chat/completions", "/responses", "/completions", "/embeddings", "/messages")
-
-
-def text_of(body: bytes, encoding: str = "") -> str:
-    """A response's body as text.
-
-    Args:
-        encoding: the header ``content-encoding``. Some clients decode the body and leave the header.
-
-    Raises:
-        ValueError: the body is binary, or its encoding is not supported.
-    """
-    try:
-        return decoded(body, encoding).decode()
-    except UnicodeDecodeError:
-        raise ValueError("is binary") from None
 
 
 def decoded(body: bytes, encoding: str = "") -> bytes:

@@ -7,12 +7,10 @@ from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune.wire.response import parse_object
+from pytest_llmtune.wire.response import parse_object, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = ["MostTokens", "most_tokens"]
 
 
 _LIMITS = (
@@ -57,7 +55,5 @@ def most_tokens(uri: str, body: str) -> MostTokens:
 
 def _whole(data: Mapping[str, Any], name: str) -> int | None:
     """A positive integer field of the request; None for anything else, which must not lower a bound."""
-    found: Any = data
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
+    found = value_at(data, name)
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None

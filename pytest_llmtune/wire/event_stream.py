@@ -16,7 +16,6 @@ from pytest_llmtune.wire.response import parse_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["is_whole", "payloads", "rewritten"]
 
 _PRELUDE, _CHECKSUM = 12, 4
 
@@ -24,7 +23,7 @@ _PRELUDE, _CHECKSUM = 12, 4
 def payloads(data: bytes) -> Iterator[dict[str, Any]]:
     """The JSON payloads, with nested ``bytes`` unpacked; empty if it is not an event stream."""
     for message in _messages(data):
-        payload = parse_object(_payload(message).decode("utf-8", "replace"))
+        payload = _payload(message)
         if payload is not None:
             yield _nested(payload) or payload
 
@@ -43,7 +42,7 @@ def rewritten(data: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -
 
 
 def _rewritten(message: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
-    payload = parse_object(_payload(message).decode("utf-8", "replace"))
+    payload = _payload(message)
     if payload is None:
         return message
     kept = {name: value for name, value in payload.items() if name != "p"}
@@ -75,8 +74,8 @@ def _lengths(data: bytes, position: int = 0) -> tuple[int, int]:
     return int(length), int(headers)
 
 
-def _payload(message: bytes) -> bytes:
-    return message[_PRELUDE + _lengths(message)[1] : -_CHECKSUM]
+def _payload(message: bytes) -> dict[str, Any] | None:
+    return parse_object(message[_PRELUDE + _lengths(message)[1] : -_CHECKSUM].decode("utf-8", "replace"))
 
 
 def _nested(payload: dict[str, Any]) -> dict[str, Any] | None:

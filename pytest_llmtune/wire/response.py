@@ -9,45 +9,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._util.jsonhash import is_heavy
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.weight import is_heavy
 from pytest_llmtune.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_llmtune.types import Exchange
-
-__all__ = [
-    "FILTERED",
-    "MOST_TOKENS",
-    "WRAPPED",
-    "Facts",
-    "answer_bytes",
-    "answers_in",
-    "choices_of",
-    "documents_of",
-    "embedding_in",
-    "facts_of",
-    "fault_of",
-    "filtered_in",
-    "finish_reason_of",
-    "folded",
-    "is_refusal",
-    "lines_of",
-    "parse_object",
-    "read_object",
-    "route_of",
-    "size_of",
-    "text_of",
-    "tier_in",
-    "token_limit",
-    "usage_of",
-    "wants_embedding",
-    "was_cut",
-    "written_bytes",
-    "wrote",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +110,24 @@ def documents_of(text: str) -> Iterator[dict[str, Any]]:
         yield whole
         return
     if text.lstrip().startswith("["):  # Gemini's stream without server-sent events
-        listed = _json(text)
-        yield from (item for item in listed or () if isinstance(item, dict))
+        yield from dicts_in(_json(text))
         return
     for line in lines_of(text):
         document = parse_object(line.removeprefix("data:"))
         if document is not None:
             yield document
+
+
+def dicts_in(value: Any) -> list[dict[str, Any]]:
+    """The mappings in a list; none in anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def value_at(data: Any, path: str) -> Any:
+    """The value at a path of names, such as ``meta.billed_units``; None if there is none."""
+    for name in path.split("."):
+        data = data.get(name) if isinstance(data, dict) else None
+    return data
 
 
 def lines_of(text: str) -> list[str]:
@@ -178,6 +158,7 @@ def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def facts_of(text: str) -> Facts:
     """Read a response's body.
 
+
     llama.cpp ends a stream of n choices with n usage events, one per choice, which are summed.
     """
     reasons = dict[int, str]()
@@ -188,7 +169,13 @@ def facts_of(text: str) -> Facts:
         body = inner if isinstance(inner, dict) else document
         found = usage_of(body.get("usage"))
         closing += [found] if found and body.get("choices") == [] else []
-        reasons |= _reasons(body)
+        choices, status = body.get("choices"), body.get("status")
+        if body.get("object") == "response" and isinstance(status, str) and not isinstance(choices, list):
+            reasons[0] = status
+        for choice in dicts_in(choices):
+            if choice.get("finish_reason"):
+                index = choice.get("index")
+                reasons[index if isinstance(index, int) else 0] = str(choice["finish_reason"])
     merged = folded(documents)
     usage = usage_of(merged.get("usage"), merged.get("service_tier"))
     if len(closing) == len(reasons) > 1:
@@ -198,23 +185,6 @@ def facts_of(text: str) -> Facts:
         usage,
         tuple(reasons[index] for index in sorted(reasons)),
     )
-
-
-def _reasons(body: Mapping[str, Any]) -> dict[int, str]:
-    choices = body.get("choices")
-    if not isinstance(choices, list):
-        status = body.get("status")
-        return {0: status} if body.get("object") == "response" and isinstance(status, str) else {}
-    return {
-        _index(choice): str(choice["finish_reason"])
-        for choice in choices
-        if isinstance(choice, dict) and choice.get("finish_reason")
-    }
-
-
-def _index(choice: Mapping[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
 
 
 def usage_of(data: Any, tier: Any = None) -> Usage | None:
@@ -433,8 +403,7 @@ def _part(part: Any) -> str:
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """``[{"name": ..., "arguments": ...}]`` without IDs, which differ each time and would split the vote."""
-    listed = message.get("tool_calls")
-    calls = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
+    calls = [call.get("function") for call in dicts_in(message.get("tool_calls"))]
     return [call for call in [*calls, message.get("function_call")] if isinstance(call, dict)]
 
 

@@ -26,25 +26,6 @@ from pytest_llmtune.wire.response import (
     wrote,
 )
 
-__all__ = [
-    "COUNTED",
-    "annotated",
-    "answer_bound",
-    "answers_in",
-    "completion_of",
-    "estimated_prompt",
-    "is_refusal",
-    "lengths_of",
-    "metered",
-    "probe_body",
-    "proven",
-    "reports_one_choice_only",
-    "suspicious",
-    "verdict",
-    "with_counted_mark",
-]
-
-
 COUNTED = "llmtune_choices_counted"
 """Field of a response's ``usage``: how many of its choices ``completion_tokens`` counts."""
 
@@ -52,27 +33,23 @@ _USUAL = 4  # bytes per token in English
 _IMPLAUSIBLE = 12
 
 
-def reports_one_choice_only(exchange: Exchange) -> bool:
-    """Whether ``usage.completion_tokens`` counts only one of several choices."""
-    return _counts_one(exchange, usage_of(exchange.response.get("usage")))
+def reports_one_choice_only(exchange: Exchange, usage: Usage | None = None) -> bool:
+    """Whether ``usage.completion_tokens`` counts only one of several choices.
 
-
-def _counts_one(exchange: Exchange, reported: Usage | None) -> bool:
-    if reported is None or answers_in(exchange) < 2:
+    Args:
+        usage: the response's, if it was read already.
+    """
+    usage = usage or usage_of(exchange.response.get("usage"))
+    if answers_in(exchange) < 2 or usage is None or not usage.completion_tokens:
         return False
-    if not reported.completion_tokens:
-        return False  # nothing is counted
-    if COUNTED in (usage := exchange.response["usage"]):
-        return bool(usage[COUNTED] == 1)
-    return _proven(exchange, reported) or answer_bytes(exchange) > _IMPLAUSIBLE * reported.completion_tokens
+    if COUNTED in (reported := exchange.response["usage"]):
+        return bool(reported[COUNTED] == 1)
+    return proven(exchange, usage) or answer_bytes(exchange) > _IMPLAUSIBLE * usage.completion_tokens
 
 
-def proven(exchange: Exchange) -> bool:
+def proven(exchange: Exchange, usage: Usage | None = None) -> bool:
     """Whether the texts must have more tokens than reported, and the reported number fits one choice."""
-    return _proven(exchange, usage_of(exchange.response.get("usage")))
-
-
-def _proven(exchange: Exchange, usage: Usage | None) -> bool:
+    usage = usage or usage_of(exchange.response.get("usage"))
     limit, choices = token_limit(exchange.request), choices_of(exchange)
     if usage is None or not usage.completion_tokens or len(choices) < 2:
         return False
@@ -80,8 +57,7 @@ def _proven(exchange: Exchange, usage: Usage | None) -> bool:
         return True
     if usage.completion_tokens >= len(choices) if limit is None else usage.completion_tokens > limit:
         return False  # as of most
-    least = sum(limit if limit and was_cut(choice) else wrote(choice) for choice in choices)
-    return usage.completion_tokens < least and (limit is None or usage.completion_tokens <= limit)
+    return usage.completion_tokens < sum(limit if limit and was_cut(choice) else wrote(choice) for choice in choices)
 
 
 def suspicious(exchange: Exchange) -> bool:
@@ -182,7 +158,10 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
         if low < high:
             used.append((exchange, _read(exchange), slice(low, high)))
         start += size
-    most = max_n or _most([len(reading.choices) for _, reading, _ in used], n)
+    sizes = [len(reading.choices) for _, reading, _ in used]
+    # a server with a limit first gives that many, then the rest; if the last exchange is the largest, no limit shows:
+    # more answers were requested later (by a search)
+    most = max_n or (n if sizes[-1] > max(sizes[:-1], default=0) else max(sizes))
     prompts = sorted((reading.prompt for _, reading, _ in used), key=lambda usage: -usage.prompt_tokens)
     usage = sum(prompts[: -(-n // most)], Usage(0, 0))
     return Completion(
@@ -192,14 +171,6 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
         served_model=str(used[0][0].response.get("model") or ""),
         latency=max(exchange.latency for exchange, _, _ in used),
     )
-
-
-def _most(sizes: Sequence[int], n: int) -> int:
-    """The most answers per HTTP request: a server with a limit first gives that many, then the rest.
-
-    If the last exchange is the largest, no limit shows: more answers were requested later (by a search).
-    """
-    return n if sizes[-1] > max(sizes[:-1], default=0) else max(sizes)
 
 
 def metered(body: str, text: str) -> Usage | None:
@@ -239,7 +210,7 @@ def _read(exchange: Exchange) -> _Reading:
     total = None if usage is None else usage.completion_tokens
     if total == 0 and any(map(written_bytes, choices)):
         total = None  # every text has tokens: servers that do not count report zero
-    if total is not None and not _counts_one(exchange, usage):
+    if total is not None and not reports_one_choice_only(exchange, usage):
         known: KnownLengths = [total] if len(choices) == 1 else [_logged(choice) for choice in choices]
         tokens, counted = _shared(choices, known, total), True
     else:
@@ -248,7 +219,10 @@ def _read(exchange: Exchange) -> _Reading:
         tokens, counted = _guessed(choices, known, limit), False
     prompt_known = usage is not None and usage.prompt_tokens
     prompt = replace(usage, completion_tokens=0) if usage is not None and prompt_known else _unknown_prompt(exchange)
-    return _Reading(_named(choices, known), tokens, counted, prompt)
+    named = (
+        Choice(text_of(choice), finish_reason_of(choice), exact) for choice, exact in zip(choices, known, strict=True)
+    )
+    return _Reading(tuple(named), tokens, counted, prompt)
 
 
 def _unknown_prompt(exchange: Exchange) -> Usage:
@@ -267,12 +241,6 @@ def _exact(choice: Mapping[str, Any], first: Mapping[str, Any], total: int | Non
     if limit is not None and was_cut(choice):
         return limit
     return total if total is not None and text_of(choice) == text_of(first) else _logged(choice)
-
-
-def _named(choices: Choices, known: KnownLengths) -> tuple[Choice, ...]:
-    return tuple(
-        Choice(text_of(choice), finish_reason_of(choice), tokens) for choice, tokens in zip(choices, known, strict=True)
-    )
 
 
 def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...]:

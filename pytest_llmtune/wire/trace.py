@@ -13,9 +13,7 @@ from typing import Any
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.types import ToolCall
 from pytest_llmtune.wire.event_stream import payloads
-from pytest_llmtune.wire.response import documents_of, read_object
-
-__all__ = ["CallContent", "message_text", "read_call", "tool_results"]
+from pytest_llmtune.wire.response import dicts_in, documents_of, read_object, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +51,8 @@ def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         if message.get("role") == "tool":
             found[str(message.get("tool_call_id"))] = _text(message.get("content"))
         content = message.get("content", message.get("parts"))
-        for part in content if isinstance(content, list) else ():
-            if not isinstance(part, Mapping):
-                continue
+        content = message.get("content", message.get("parts"))
+        for part in dicts_in(content):
             if part.get("type") == "tool_result":
                 found[str(part.get("tool_use_id"))] = _text(part.get("content"))
             elif isinstance(part.get("toolResult"), Mapping):
@@ -95,20 +92,23 @@ def _messages(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _read(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
     """Add one document of a response: the whole response, or an event of its stream."""
     if isinstance(document.get("choices"), list):
-        for choice in document["choices"]:
-            if isinstance(choice, dict):
-                _read_choice(choice, texts, calls)
+        for choice in dicts_in(document["choices"]):
+            _read_choice(choice, texts, calls)
     elif document.get("type") in ("response.completed", "response.incomplete"):
         texts.clear()  # the final event repeats the text of the earlier ones
         calls.clear()
-        response = document.get("response")
-        _read_items(response.get("output") if isinstance(response, dict) else None, texts, calls)
+        _read_items(value_at(document, "response.output"), texts, calls)
     elif isinstance(document.get("output"), list):
         _read_items(document["output"], texts, calls)
     elif str(document.get("type")).startswith("content_block_"):
         _read_anthropic_event(document, texts, calls)
-    elif "contentBlockIndex" in document:
-        _read_bedrock_event(document, texts, calls)
+    elif "contentBlockIndex" in document:  # `converse-stream`: the start of a content block, or another piece of it
+        for part in (document.get("start"), document.get("delta")):
+            if isinstance(part, dict):
+                texts.append(_string(part.get("text")))
+                if isinstance(tool := part.get("toolUse"), dict):
+                    index = document["contentBlockIndex"]
+                    _add(calls, index, tool.get("name"), tool.get("input"), tool.get("toolUseId"))
     else:
         _read_message(document, texts, calls)
 
@@ -118,48 +118,32 @@ def _read_anthropic_event(document: Mapping[str, Any], texts: list[str], calls: 
     if isinstance(block, dict):
         _read_block(block, document.get("index"), texts, calls)
     if isinstance(delta, dict):
-        texts.append(_said(delta.get("text")))
+        texts.append(_string(delta.get("text")))
         if isinstance(delta.get("partial_json"), str) and (call := calls.get(document.get("index"))) is not None:
             call["arguments"] = ("" if call["arguments"] == "{}" else call["arguments"]) + delta["partial_json"]
 
 
-def _read_bedrock_event(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
-    """The start of a content block of ``converse-stream``, or another piece of it."""
-    for name in ("start", "delta"):
-        part = document.get(name)
-        if isinstance(part, dict):
-            texts.append(_said(part.get("text")))
-            if isinstance(tool := part.get("toolUse"), dict):
-                index = document.get("contentBlockIndex")
-                _add(calls, index, tool.get("name"), tool.get("input"), tool.get("toolUseId"))
-
-
 def _read_message(document: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
     """A complete message of Gemini, Bedrock, Anthropic, Ollama or Cohere."""
-    output, message = document.get("output"), document.get("message")
-    for candidate in document["candidates"] if isinstance(document.get("candidates"), list) else ():
-        content = candidate.get("content") if isinstance(candidate, dict) else None
-        _read_parts(content.get("parts") if isinstance(content, dict) else None, texts, calls)
-    if isinstance(output, dict) and isinstance(output.get("message"), dict):
-        _read_parts(output["message"].get("content"), texts, calls)
-    for index, block in enumerate(document["content"] if isinstance(document.get("content"), list) else ()):
-        if isinstance(block, dict):
-            _read_block(block, index, texts, calls)
+    for candidate in dicts_in(document.get("candidates")):
+        _read_parts(value_at(candidate, "content.parts"), texts, calls)
+    _read_parts(value_at(document, "output.message.content"), texts, calls)
+    for index, block in enumerate(dicts_in(document.get("content"))):
+        _read_block(block, index, texts, calls)
+    message = document.get("message")
     if isinstance(message, dict):
         content = message.get("content")
         texts.append(_text(content) if content else "")
         _read_tool_calls(message.get("tool_calls"), 0, calls)
-    texts.append(_said(document.get("response")))
+    texts.append(_string(document.get("response")))
 
 
 def _read_choice(choice: Mapping[str, Any], texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
-    if isinstance(choice.get("text"), str):
-        texts.append(choice["text"])
-    for name in ("message", "delta"):
-        message = choice.get(name)
+    texts.append(_string(choice.get("text")))
+    for message in (choice.get("message"), choice.get("delta")):
         if not isinstance(message, dict):
             continue
-        texts.append(_said(message.get("content")) or _said(message.get("refusal")))
+        texts.append(_string(message.get("content")) or _string(message.get("refusal")))
         _read_tool_calls(message.get("tool_calls"), choice.get("index"), calls)
         old = message.get("function_call")
         if isinstance(old, dict):
@@ -167,25 +151,23 @@ def _read_choice(choice: Mapping[str, Any], texts: list[str], calls: dict[Any, d
 
 
 def _read_tool_calls(listed: Any, choice: Any, calls: dict[Any, dict[str, str]]) -> None:
-    for index, call in enumerate(listed if isinstance(listed, list) else ()):
-        function = call.get("function") if isinstance(call, dict) else None
+    for index, call in enumerate(dicts_in(listed)):
+        function, custom = call.get("function"), call.get("custom")
         if isinstance(function, dict):
             key = choice, call.get("index", index)
             _add(calls, key, function.get("name"), function.get("arguments"), call.get("id"))
-        elif isinstance(call, dict) and isinstance(call.get("custom"), dict):
-            _add(calls, (choice, index), call["custom"].get("name"), call["custom"].get("input"), call.get("id"))
+        elif isinstance(custom, dict):
+            _add(calls, (choice, index), custom.get("name"), custom.get("input"), call.get("id"))
 
 
 def _read_items(items: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
     """The output of a response of the Responses API."""
-    for index, item in enumerate(items if isinstance(items, list) else ()):
-        if not isinstance(item, dict):
-            continue
+    for index, item in enumerate(dicts_in(items)):
         if item.get("type") in ("function_call", "custom_tool_call"):
             _add(calls, index, item.get("name"), item.get("arguments", item.get("input")), item.get("call_id"))
-        for part in item["content"] if isinstance(item.get("content"), list) else ():
-            if isinstance(part, dict) and item.get("type") in ("message", None):
-                texts += [_said(part.get("text")) or _said(part.get("refusal"))]
+        elif item.get("type") in ("message", None):
+            parts = dicts_in(item.get("content"))
+            texts += [_string(part.get("text")) or _string(part.get("refusal")) for part in parts]
 
 
 def _read_block(block: Mapping[str, Any], index: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
@@ -193,16 +175,14 @@ def _read_block(block: Mapping[str, Any], index: Any, texts: list[str], calls: d
     if block.get("type") == "tool_use":
         _add(calls, index, block.get("name"), block.get("input"), block.get("id"))
     elif block.get("type") == "text":
-        texts.append(_said(block.get("text")))
+        texts.append(_string(block.get("text")))
 
 
 def _read_parts(parts: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
     """Parts of Gemini's and Bedrock's content."""
-    for part in parts if isinstance(parts, list) else ():
-        if not isinstance(part, dict):
-            continue
+    for part in dicts_in(parts):
         if not part.get("thought"):
-            texts.append(_said(part.get("text")))
+            texts.append(_string(part.get("text")))
         for name, arguments in (("functionCall", "args"), ("function_call", "args"), ("toolUse", "input")):
             call = part.get(name)
             if isinstance(call, dict):
@@ -212,8 +192,8 @@ def _read_parts(parts: Any, texts: list[str], calls: dict[Any, dict[str, str]]) 
 def _add(calls: dict[Any, dict[str, str]], key: Any, name: Any, arguments: Any, identity: Any) -> None:
     """Add a tool call, or, in a stream, another piece of one."""
     call = calls.setdefault(key, {"name": "", "arguments": "", "id": ""})
-    call["name"] += _said(name)
-    call["id"] = call["id"] or _said(identity)
+    call["name"] += _string(name)
+    call["id"] = call["id"] or _string(identity)
     if isinstance(arguments, str):
         call["arguments"] += arguments
     elif arguments is not None:
@@ -227,7 +207,7 @@ def _arguments(text: str) -> Any:
         return text
 
 
-def _said(value: Any) -> str:
+def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 

@@ -88,7 +88,7 @@ def _rows(kind: str) -> Callable[[bytes], None]:
 
 def _response(data: bytes) -> None:
     try:
-        text = body.text_of(data)
+        text = body.decoded(data).decode()
     except ValueError:  # binary
         text = data.decode("utf-8", "replace")
     response.facts_of(text)

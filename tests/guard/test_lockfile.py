@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.results import CONFIG, evaluation, lock, result, scores
 
 from pytest_llmtune._util.files import relative_to_cwd
-from pytest_llmtune._util.weight import json_weight
+from pytest_llmtune._util.jsonhash import json_weight
 from pytest_llmtune.errors import LockError
 from pytest_llmtune.guard import lockfile
 from pytest_llmtune.guard.lockfile import (

@@ -13,8 +13,6 @@ from pytest_llmtune.grading.math.extract import untagged
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["code_in"]
-
 
 _FENCE = lazy_regex(
     r"^(?P<indent>[ \t>]*(?:[-*+][ \t]+|\d+[.)][ \t]+)?)(?P<mark>`{3,}+|~{3,}+)[ \t]*\{?\.?(?P<tag>[\w+#-]*)[^\n]*\n"

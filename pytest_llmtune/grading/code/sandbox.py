@@ -22,18 +22,6 @@ from pytest_llmtune.errors import MissingToolError, SuiteError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = [
-    "DISK",
-    "UNCONFINED",
-    "VARIABLE",
-    "Bubblewrap",
-    "Container",
-    "Sandbox",
-    "Unconfined",
-    "check_isolation",
-    "sandbox_for",
-]
-
 
 VARIABLE = "LLMTUNE_ISOLATION"
 """Environment variable with the default container runtime and image."""

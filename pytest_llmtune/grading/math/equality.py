@@ -12,8 +12,6 @@ from pytest_llmtune.grading.values import close, constant, value_key
 if TYPE_CHECKING:
     from pytest_llmtune.grading.math.parse import ParsedAnswer
 
-__all__ = ["equal", "is_settled"]
-
 
 _MOST_PARTS = 60
 _SURE_DECIMALS = 6  # fewer decimal places do not distinguish 1/3 from other fractions

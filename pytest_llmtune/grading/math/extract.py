@@ -17,19 +17,6 @@ from pytest_llmtune.grading.phrases import last_phrase, phrases
 if TYPE_CHECKING:
     from pytest_llmtune.grading.values import Value
 
-__all__ = [
-    "FORMS",
-    "answer_in",
-    "boxed_in",
-    "boxes",
-    "check_forms",
-    "has_box",
-    "hash_line",
-    "is_bare",
-    "phrase_in",
-    "untagged",
-]
-
 
 _BOX = lazy_regex(r"\\(?:boxed|fbox(?:ed)?)(?![a-zA-Z])\s*")
 _HASH = lazy_regex(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")

@@ -9,9 +9,6 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.numbers import SCALED, ascii_numerals, find
 from pytest_llmtune.grading.values import Value, constant, value_key
 
-__all__ = ["ParsedAnswer", "clean", "parse", "squeeze", "without_unit", "word_answer"]
-
-
 _TEXT_NAMES = r"text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|rm|bf"
 _WRAPPED = lazy_regex(rf"\\(?:{_TEXT_NAMES})\s*\{{([^{{}}]*)\}}")
 _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(

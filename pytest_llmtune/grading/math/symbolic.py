@@ -11,9 +11,6 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.workers import WorkerPool
 
-__all__ = ["Algebra", "Finding", "is_installed"]
-
-
 _LONGEST = 500  # characters; longer answers are not worth sympy's time
 _REMEMBERED = 50_000
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
@@ -24,10 +24,6 @@ from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, delimiter_
 from pytest_llmtune.data.where import Condition, compile_condition
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.types import Example
-
-if TYPE_CHECKING:
-    from pytest_llmtune.types import Row
-
 
 MAX_ROWS = 5_000_000
 
@@ -207,16 +203,24 @@ def load(
     there = tuple(dict.fromkeys(column for row in everything for column in row))
     kept = _filtered(everything, where, there)
     wanted = tuple(sorted(needed(there) if callable(needed) else needed))
-    _require(wanted, there, label)
-    complete, lacking = _complete(kept, wanted)
+    for name in wanted:
+        if name not in there:
+            raise SuiteError(
+                f"{label} has no column {name!r}{did_you_mean(name, there)}; the columns are {listed(there)}"
+            )
+    lacking = Counter(name for _, row in kept for name in wanted if row.get(name) is None)
+    complete = [(index, row) for index, row in kept if not any(row.get(name) is None for name in wanted)]
+    filtered = len(everything) - len(kept)
     if not complete:
-        raise SuiteError(_nothing_left(label, len(everything), len(everything) - len(kept), where, lacking))
+        reasons = [f"{filtered} excluded by where={where!r}"] if filtered else []
+        reasons += [f"{count} without {name!r}" for name, count in lacking.items()]
+        raise SuiteError(f"{label}: no row of {len(everything)} is left: {', '.join(reasons)}")
     return Dataset(
         examples=with_ids(complete),
         dropped=len(kept) - len(complete),
         source=label,
         columns=there,
-        filtered=len(everything) - len(kept),
+        filtered=filtered,
         lacking=lacking,
         notes=tuple(notes),
     )
@@ -271,11 +275,7 @@ def _weighed(raw: Raw, max_bytes: int) -> Raw:
 
 
 def _of_files(
-    found: Sequence[DataFile],
-    columns: Sequence[str] | None,
-    table: Mapping[str, str],
-    max_bytes: int,
-    notes: list[str],
+    found: Sequence[DataFile], columns: Sequence[str] | None, table: Mapping[str, str], max_bytes: int, notes: list[str]
 ) -> Raw:
     """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
     left = max_bytes
@@ -339,50 +339,20 @@ def _filtered(
 ) -> list[tuple[int, dict[str, Any]]]:
     if where is None:
         return list(enumerate(everything))
-    condition = where if callable(where) else _compiled(where, there)
-    return [(index, row) for index, row in enumerate(everything) if _holds(condition, row, index)]
-
-
-def _compiled(where: str, there: Sequence[str]) -> Condition:
-    condition, names = compile_condition(where)
-    missing = sorted(names - set(there))
-    if missing:
-        raise SuiteError(
-            f"where={where!r} names {missing[0]!r}{did_you_mean(missing[0], there)}, but the columns are {listed(there)}"
-        )
-    return condition
-
-
-def _holds(condition: Condition, row: Row, index: int) -> bool:
-    try:
-        return bool(condition(row))
-    except Exception as error:
-        what = str(error) if isinstance(error, LLMTuneError) else f"where raised {type(error).__name__}: {error}"
-        raise SuiteError(f"{what}; in row {index + 1}: {shown(dict(row))}") from error
-
-
-def _require(wanted: Iterable[str], there: Sequence[str], label: str) -> None:
-    for name in wanted:
-        if name not in there:
+    if isinstance(where, str):
+        condition, names = compile_condition(where)
+        for name in sorted(names - set(there)):
             raise SuiteError(
-                f"{label} has no column {name!r}{did_you_mean(name, there)}; the columns are {listed(there)}"
+                f"where={where!r} names {name!r}{did_you_mean(name, there)}, but the columns are {listed(there)}"
             )
-
-
-def _complete(
-    kept: list[tuple[int, dict[str, Any]]], wanted: Sequence[str]
-) -> tuple[list[tuple[int, dict[str, Any]]], Counter[str]]:
-    """The rows that have every required column, and how many rows lack each column."""
-    complete, lacking = [], Counter[str]()
-    for index, row in kept:
-        missing = [name for name in wanted if row.get(name) is None]
-        lacking.update(missing)
-        if not missing:
-            complete.append((index, row))
-    return complete, lacking
-
-
-def _nothing_left(label: str, total: int, filtered: int, where: Any, lacking: Mapping[str, int]) -> str:
-    reasons = [f"{filtered} excluded by where={where!r}"] if filtered else []
-    reasons += [f"{count} without {name!r}" for name, count in lacking.items()]
-    return f"{label}: no row of {total} is left: {', '.join(reasons)}"
+    else:
+        condition = where
+    kept = []
+    for index, row in enumerate(everything):
+        try:
+            if condition(row):
+                kept.append((index, row))
+        except Exception as error:
+            what = str(error) if isinstance(error, LLMTuneError) else f"where raised {type(error).__name__}: {error}"
+            raise SuiteError(f"{what}; in row {index + 1}: {shown(dict(row))}") from error
+    return kept

@@ -18,16 +18,8 @@ if TYPE_CHECKING:
 _OPTIONS = ("name", "split", "revision")
 
 
-class HubName(dict[str, str]):
-    """Parsed ``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``; PATH is a Hub name or a local directory."""
-
-    @property
-    def path(self) -> str:
-        return self["path"]
-
-
-def parse_name(source: str) -> HubName:
-    """Parse ``hf:...``.
+def parse_name(source: str) -> dict[str, str]:
+    """Parse ``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``; PATH is a Hub name or a local directory.
 
     Raises:
         SuiteError: no name, or an unknown option.
@@ -43,7 +35,7 @@ def parse_name(source: str) -> HubName:
         raise SuiteError(
             f"{shown(source)} names no dataset; valid: hf:openai/gsm8k?name=main&split=test, hf:./saved_copy"
         )
-    return HubName(path=path, **options)
+    return {"path": path, **options}
 
 
 def open_rows(
@@ -63,7 +55,7 @@ def open_rows(
     except ImportError:
         raise SuiteError(f"{source} needs the library datasets: pip install 'pytest-llmtune[hf]'") from None
     name = parse_name(source)
-    directory = base_dir / name.path
+    directory = base_dir / name["path"]
     if root is not None and directory.exists() and not directory.resolve().is_relative_to(root.resolve()):
         raise SuiteError(
             f"{shown(source)} is outside the project {root}; a YAML suite may only read the project's own files"
@@ -82,26 +74,21 @@ def open_rows(
         raise SuiteError(
             f"{source} cannot be loaded: {type(error).__name__}: {shown(str(error), 300)}{hint}"
         ) from error
-    rows: Iterable[Any] = _split(data, name, source)
-    return rows
-
-
-def _load(datasets: Any, name: HubName, directory: Path) -> Any:
-    if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(str(directory))
-    path = str(directory) if directory.is_dir() else name.path
-    return datasets.load_dataset(path, name.get("name"), split=name.get("split"), revision=name.get("revision"))
-
-
-def _split(data: Any, name: HubName, source: str) -> Any:
     if not isinstance(data, Mapping):
-        return data
+        return data  # type: ignore[no-any-return]
     splits = sorted(data)
     wanted = name.get("split") or (splits[0] if len(splits) == 1 else "")
     if wanted not in data:
         what = f"no split {wanted!r}{did_you_mean(wanted, splits)}" if wanted else "name a split, as in ?split=test"
         raise SuiteError(f"{shown(source)}: {what}; there are {listed(splits)}")
-    return data[wanted]
+    return data[wanted]  # type: ignore[no-any-return]
+
+
+def _load(datasets: Any, name: Mapping[str, str], directory: Path) -> Any:
+    if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
+        return datasets.load_from_disk(str(directory))
+    path = str(directory) if directory.is_dir() else name["path"]
+    return datasets.load_dataset(path, name.get("name"), split=name.get("split"), revision=name.get("revision"))
 
 
 @contextmanager

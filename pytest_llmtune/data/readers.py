@@ -56,11 +56,8 @@ def format_of(name: str) -> str | None:
 def _text(content: bytes, name: str) -> str:
     head = content[:1000]
     if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        kind = (
-            "is UTF-16 without a byte order mark"
-            if head.count(b"\0") * 3 > len(head)
-            else "contains NUL bytes: not a text file"
-        )
+        mostly = head.count(b"\0") * 3 > len(head)
+        kind = "is UTF-16 without a byte order mark" if mostly else "contains NUL bytes: not a text file"
         order = "BE" if head[::2].count(b"\0") > head[1::2].count(b"\0") else "LE"
         raise SuiteError(f"{name}: {kind}; save the file as UTF-8 (iconv -f UTF-16{order} -t UTF-8)")
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
@@ -83,13 +80,15 @@ def too_large(where: str, most: int) -> SuiteError:
     )
 
 
-def _parse_json(text: str, where: str, most: int) -> Any:
+def _parse_json(text: str, where: str, most: int, *, lines: bool = False) -> Any:
+    """The data; ``lines``: an error names its line, because the text has several."""
     if json_weight(text) > most:
         raise too_large(where, most)
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise SuiteError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        line = f":{error.lineno}" if lines else ""
+        raise SuiteError(f"{where}{line}: not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"{where}: not usable JSON: {error}") from None
 
@@ -121,16 +120,7 @@ def _jsonl(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST
 
 
 def _json(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
-    text = _text(content, name)
-    if json_weight(text) > most:
-        raise too_large(name, most)
-    try:
-        data = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise SuiteError(f"{name}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{name}: not usable JSON: {error}") from None
-    yield from _entries(data, name)
+    yield from _entries(_parse_json(_text(content, name), name, most, lines=True), name)
 
 
 def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -222,11 +212,8 @@ def delimiter_note(content: bytes, name: str) -> str:
         mark = _delimiter(_text(content, name))
     except SuiteError:
         return ""
-    return (
-        ""
-        if mark == ","
-        else f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show; the key `delimiter` names another"
-    )
+    by = f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show; the key `delimiter` names another"
+    return "" if mark == "," else by
 
 
 _MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
@@ -281,18 +268,13 @@ def _records(
         raise SuiteError(f"{name}: the header names {listed(twice)} twice")
     for number, cells in lines:
         where = f"{name}:{number}"
-        for cell, column in zip(cells[len(header) :] or [], [""] * len(cells), strict=False):
-            _refuse_unnamed(cell, column, where, header)
-        for cell, column in zip(cells, header, strict=False):
-            _refuse_unnamed(cell, column, where, header)
+        for cell, column in itertools.zip_longest(cells, header, fillvalue=""):
+            if not column and cell.strip():  # an empty unnamed column is a spreadsheet's leftover
+                raise SuiteError(
+                    f"{where}: the cell {shown(cell, 40)} is in no named column; the header is {listed(header)}"
+                )
         padded = [cell if cell.strip() else None for cell in cells] + [None] * len(header)
         yield where, {column: cell for column, cell in zip(header, padded, strict=False) if column}
-
-
-def _refuse_unnamed(cell: str, column: str, where: str, header: Sequence[str]) -> None:
-    """Refuse a value in an unnamed column; an empty unnamed column is a spreadsheet's leftover."""
-    if not column and cell.strip():
-        raise SuiteError(f"{where}: the cell {shown(cell, 40)} is in no named column; the header is {listed(header)}")
 
 
 def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
@@ -460,13 +442,18 @@ def _archive(source: str) -> tuple[str | None, str]:
 def _paths(pattern: str, base_dir: Path, root: Path | None, source: str) -> list[Path]:
     direct = base_dir / pattern
     try:
-        _keep_inside([_before_magic(direct)], root, source)  # before globbing: a glob from / would walk the whole disk
+        # before globbing: a glob from / would walk the whole disk
+        plain = itertools.takewhile(lambda part: not glob.has_magic(part), direct.parts)
+        _keep_inside([direct if direct.exists() else Path(*plain)], root, source)
         if direct.is_file():
             found = [direct]
         else:
             # Path.glob takes no absolute pattern
             names = glob.iglob(pattern, root_dir=base_dir, recursive=True) if glob.has_magic(pattern) else iter(())  # noqa: PTH207
-            found = sorted(path for name in _at_most(names, source) if (path := base_dir / name).is_file())
+            several = list(itertools.islice(names, MAX_FILES + 1))
+            if len(several) > MAX_FILES:
+                raise SuiteError(f"{shown(source)} matches more than the limit of {MAX_FILES:,} files")
+            found = sorted(path for name in several if (path := base_dir / name).is_file())
         _keep_inside(found, root, source)
         _refuse_controls([_relative(path, base_dir) for path in found], source)
     except (OSError, ValueError) as error:  # name too long, NUL
@@ -483,24 +470,12 @@ def _refuse_controls(names: Iterable[str], source: str) -> None:
             raise SuiteError(f"{shown(source)} names {name!a}, which contains control characters; rename the file")
 
 
-def _before_magic(path: Path) -> Path:
-    plain = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-    return path if path.exists() else Path(*plain)
-
-
 def _keep_inside(paths: Iterable[Path], root: Path | None, source: str) -> None:
     for path in paths:
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             raise SuiteError(
                 f"{shown(source)} is outside the project {root}; a YAML suite may only read the project's own files"
             )
-
-
-def _at_most(names: Iterator[str], source: str) -> Iterator[str]:
-    for count, name in enumerate(names):
-        if count >= MAX_FILES:
-            raise SuiteError(f"{shown(source)} matches more than the limit of {MAX_FILES:,} files")
-        yield name
 
 
 def _absence(pattern: str, direct: Path) -> str:
@@ -534,11 +509,8 @@ def _members(path: Path, pattern: str, source: str, most: int) -> list[DataFile]
         raise SuiteError(f"{path.name} holds {listed(names)}; name what to read, as in {shown(f'{source}/{names[0]}')}")
     _refuse_controls([info.filename for info in chosen], source)
     for info in chosen:
-        if (
-            PurePosixPath(info.filename).is_absolute()
-            or ".." in PurePosixPath(info.filename).parts
-            or "\\" in info.filename
-        ):
+        member = PurePosixPath(info.filename)
+        if member.is_absolute() or ".." in member.parts or "\\" in info.filename:
             raise SuiteError(
                 f"{path.name} holds the member {shown(info.filename)}, whose name leads out of the archive"
             )

@@ -57,14 +57,23 @@ def split(
             changes sides when others are appended (or, if ``tune_size`` is a fraction, moved or removed).
         shuffle: order the rows by content and seed, independent of their order in the file.
         stratify: a column whose values should be as frequent in both parts as in the whole.
-        asked: the columns that make up the prompt; rows that agree in them are duplicates. Default: all.
+        prompt_columns: the columns that make up the prompt; rows that agree in them are duplicates. Default: all.
         duplicates: what to do with a row on both sides: ``refuse``, ``drop`` all but the first, ``allow``.
 
     Raises:
         SuiteError: duplicates on both sides, an unknown stratum column, an unsupported combination.
     """
-    identity = _identities(dataset.examples, tuple(prompt_columns))
-    examples = _distinct(dataset.examples, identity) if duplicates == "drop" else dataset.examples
+    names = tuple(prompt_columns)
+    identity = {
+        e.id: digest({name: e.row.get(name) for name in names} if names else e.row, default=str)
+        for e in dataset.examples
+    }
+    examples = dataset.examples
+    if duplicates == "drop":
+        first: dict[str, Example] = {}
+        for example in examples:
+            first.setdefault(identity[example.id], example)
+        examples = tuple(first.values())
     ordered = sorted(examples, key=lambda e: (_hash(seed, identity[e.id]), e.id)) if shuffle else list(examples)
     if stratify is not None and stratify not in dataset.columns:
         raise SuiteError(
@@ -73,7 +82,8 @@ def split(
     if method == "hash":
         tune, rest = _by_hash(examples, tune_size, seed, stratify, identity)
     else:
-        tune, rest = _first(ordered, _count(tune_size, len(ordered)), stratify)
+        count = max(1, round(tune_size * len(ordered))) if isinstance(tune_size, float) else tune_size
+        tune, rest = _first(ordered, count, stratify)
     test = rest if test_size is None else _first(rest, test_size, stratify)[0]
     if duplicates == "refuse":
         _refuse_leaks(tune, test, identity)
@@ -83,30 +93,10 @@ def split(
     return Split(tuned, tested or tuned, not tested, replace(dataset, examples=tuple(examples)), doubled)
 
 
-def _identities(examples: Iterable[Example], prompt_columns: Sequence[str]) -> Identity:
-    def identity(example: Example) -> str:
-        return digest(
-            {name: example.row.get(name) for name in prompt_columns} if prompt_columns else example.row, default=str
-        )
-
-    return {example.id: identity(example) for example in examples}
-
-
-def _distinct(examples: Iterable[Example], identity: Identity) -> tuple[Example, ...]:
-    first: dict[str, Example] = {}
-    for example in examples:
-        first.setdefault(identity[example.id], example)
-    return tuple(first.values())
-
-
 def _hash(seed: int, *parts: object) -> float:
     """A number in [0, 1) determined by seed and parts."""
     text = "\0".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / (1 << 56)
-
-
-def _count(size: int | float, total: int) -> int:
-    return min(total, max(1, round(size * total)) if isinstance(size, float) else size)
 
 
 def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tuple[list[Example], list[Example]]:
@@ -115,7 +105,7 @@ def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tupl
         return list(ordered[:count]), list(ordered[count:])
     strata: dict[str, list[Example]] = defaultdict(list)
     for example in ordered:
-        strata[_stratum(example, stratify)].append(example)
+        strata[str(example.row.get(stratify))].append(example)
     exact = {name: count * len(members) / len(ordered) for name, members in strata.items()}
     quota = {name: math.floor(share) for name, share in exact.items()}
     by_remainder = sorted(exact, key=lambda name: (quota[name] - exact[name], name))
@@ -125,16 +115,8 @@ def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tupl
     return [e for e in ordered if e.id in chosen], [e for e in ordered if e.id not in chosen]
 
 
-def _stratum(example: Example, column: str) -> str:
-    return str(example.row.get(column))
-
-
 def _by_hash(
-    examples: Sequence[Example],
-    tune_size: int | float,
-    seed: int,
-    stratify: str | None,
-    identity: Identity,
+    examples: Sequence[Example], tune_size: int | float, seed: int, stratify: str | None, identity: Identity
 ) -> tuple[list[Example], list[Example]]:
     """Assign sides independently of the number of rows.
 
@@ -160,7 +142,7 @@ def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, st
     size = max(1, round(1 / fraction))
     strata: dict[str, list[str]] = defaultdict(list)
     for example in examples:
-        strata[_stratum(example, stratify)].append(example.id)
+        strata[str(example.row.get(stratify))].append(example.id)
     side = set()
     for name, members in strata.items():
         start = _hash(seed, "start", name)

@@ -16,13 +16,12 @@ Condition = Callable[[Row], bool]
 Value = Callable[[Row], Any]
 
 _MAX_CHARS, _MAX_NODES = 10_000, 2_000
-_ORDERS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
+_ORDERS: Mapping[type[ast.cmpop], tuple[str, Callable[[Any, Any], bool]]] = {
+    ast.Lt: ("<", operator.lt),
+    ast.LtE: ("<=", operator.le),
+    ast.Gt: (">", operator.gt),
+    ast.GtE: (">=", operator.ge),
 }
-_SYMBOLS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _WORDS = {"true": True, "false": False, "null": None}
 """Spelled as in YAML and JSON; a column of such a name is row["true"]."""
 
@@ -60,12 +59,8 @@ class _Compiler:
     def condition(self, node: ast.expr) -> Condition:
         if isinstance(node, ast.BoolOp):
             parts = [self.condition(value) for value in node.values]
-            every = isinstance(node.op, ast.And)
-            return (
-                (lambda row: all(part(row) for part in parts))
-                if every
-                else (lambda row: any(part(row) for part in parts))
-            )
+            combine = all if isinstance(node.op, ast.And) else any
+            return lambda row: combine(part(row) for part in parts)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             inner = self.condition(node.operand)
             return lambda row: not inner(row)
@@ -94,7 +89,7 @@ class _Compiler:
             return self._contained
         if isinstance(op, ast.NotIn):
             return lambda left, right: not self._contained(left, right)
-        compare, symbol = _ORDERS[type(op)], _SYMBOLS[type(op)]
+        symbol, compare = _ORDERS[type(op)]
         return lambda left, right: self._ordered(compare, symbol, left, right)
 
     def _ordered(self, compare: Callable[[Any, Any], bool], symbol: str, left: Any, right: Any) -> bool:

@@ -163,7 +163,27 @@ class Ledger:
         Raises:
             BudgetExhaustedError: the amount does not fit even if everything in flight costs nothing.
         """
-        return await self._wait_for(amount, model)
+        self.check(amount, model)
+        outermost = self.chain()[-1]
+        queue = outermost.queue
+        waiting = _Waiting(self, amount, model, asyncio.get_running_loop().create_future())
+        queue.append(waiting)
+        self._serve(queue)
+        try:
+            while outermost.shared is not None and not waiting.granted.done():
+                await asyncio.wait([waiting.granted], timeout=_PAUSE)  # other processes settle without notice
+                if queue and queue[0] is waiting:
+                    self._serve(queue)
+            return await waiting.granted
+        except asyncio.CancelledError:
+            if waiting in queue:
+                queue.remove(waiting)
+            elif not waiting.granted.cancelled() and waiting.granted.exception() is None:
+                reservation = waiting.granted.result()  # granted at the same moment, and never used
+                reservation.settle(_ZERO)
+                self.close(reservation)
+            self._serve(queue)
+            raise
 
     def reserve_now(self, amount: Decimal, model: str = "") -> Reservation:
         """Reserve an amount without waiting; the caller settles it and calls ``close``.
@@ -287,29 +307,6 @@ class Ledger:
             for ledger in reservation.ledger.chain():
                 ledger.reserved += more
 
-    async def _wait_for(self, requested: Decimal, model: str) -> Reservation:
-        self.check(requested, model)
-        outermost = self.chain()[-1]
-        queue = outermost.queue
-        waiting = _Waiting(self, requested, model, asyncio.get_running_loop().create_future())
-        queue.append(waiting)
-        self._serve(queue)
-        try:
-            while outermost.shared is not None and not waiting.granted.done():
-                await asyncio.wait([waiting.granted], timeout=_PAUSE)  # other processes settle without notice
-                if queue and queue[0] is waiting:
-                    self._serve(queue)
-            return await waiting.granted
-        except asyncio.CancelledError:
-            if waiting in queue:
-                queue.remove(waiting)
-            elif not waiting.granted.cancelled() and waiting.granted.exception() is None:
-                reservation = waiting.granted.result()  # granted at the same moment, and never used
-                reservation.settle(_ZERO)
-                self.close(reservation)
-            self._serve(queue)
-            raise
-
     def _serve(self, queue: deque[_Waiting]) -> None:
         """Grant what fits, in order of arrival; refuse what can never fit."""
         while queue:
@@ -329,7 +326,6 @@ class Ledger:
 
 _BUSY = 30.0  # seconds to wait for another process, which locks the table for under a millisecond
 _TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT NOT NULL, reserved TEXT NOT NULL, kept TEXT NOT NULL)"
-_Figures = tuple[Decimal, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,19 +336,14 @@ class SharedSpend:
     process: str
     """Name of this process, such as xdist's ``gw0``."""
 
-    def others(self) -> _Figures:
+    def others(self) -> tuple[Decimal, Decimal]:
         """USD spent, and reserved for requests in flight, by the other processes.
 
         Raises:
             LLMTuneError: the table cannot be read.
         """
-        import sqlite3
-
-        try:
-            with closing(self._connect()) as connection:
-                return self._others(connection)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._open() as connection:
+            return self._others(connection)
 
     def kept_by_others(self) -> Decimal:
         """USD that the other processes need in the end.
@@ -360,14 +351,9 @@ class SharedSpend:
         Raises:
             LLMTuneError: the table cannot be read.
         """
-        import sqlite3
-
-        try:
-            with closing(self._connect()) as connection:
-                rows = connection.execute("SELECT kept FROM spend WHERE process != ?", (self.process,)).fetchall()
-                return sum((Decimal(kept) for (kept,) in rows), Decimal(0))
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._open() as connection:
+            rows = connection.execute("SELECT kept FROM spend WHERE process != ?", (self.process,)).fetchall()
+            return sum((Decimal(kept) for (kept,) in rows), _ZERO)
 
     def publish(self, spent: Decimal, reserved: Decimal, kept: Decimal, limit: Decimal | None = None) -> bool:
         """Write this process's spending and reservations; False if the total would exceed the limit.
@@ -375,19 +361,12 @@ class SharedSpend:
         Raises:
             LLMTuneError: the table cannot be written.
         """
-        import sqlite3
-
-        try:
-            with closing(self._connect()) as connection:
-                connection.execute("BEGIN IMMEDIATE")  # no other process writes between the sum and the update
-                if limit is not None and sum(self._others(connection), spent + reserved) > limit:
-                    return False
-                row = self.process, str(spent), str(reserved), str(kept)
-                connection.execute("INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?)", row)
-                connection.execute("COMMIT")
-                return True
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._open(alone=True) as connection:
+            if limit is not None and sum(self._others(connection), spent + reserved) > limit:
+                return False
+            row = self.process, str(spent), str(reserved), str(kept)
+            connection.execute("INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?)", row)
+            return True
 
     def bury(self, process: str) -> None:
         """Count a dead process's reservations as spent, because they may have been billed.
@@ -395,35 +374,33 @@ class SharedSpend:
         Raises:
             LLMTuneError: the table cannot be written.
         """
-        import sqlite3
+        with self._open(alone=True) as connection:
+            rows = connection.execute("SELECT spent, reserved FROM spend WHERE process = ?", (process,))
+            for spent, reserved in rows.fetchall():
+                gone = str(Decimal(spent) + Decimal(reserved)), "0", process
+                connection.execute("UPDATE spend SET spent = ?, reserved = ?, kept = '0' WHERE process = ?", gone)
 
-        try:
-            with closing(self._connect()) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                rows = connection.execute("SELECT spent, reserved FROM spend WHERE process = ?", (process,))
-                for spent, reserved in rows.fetchall():
-                    gone = str(Decimal(spent) + Decimal(reserved)), "0", process
-                    connection.execute("UPDATE spend SET spent = ?, reserved = ?, kept = '0' WHERE process = ?", gone)
-                connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-
-    def _connect(self) -> sqlite3.Connection:
+    @contextmanager
+    def _open(self, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
+        """The table; ``alone``: no other process writes between what is read and what is written."""
         import sqlite3  # most runs share nothing
 
-        # one connection per access: every thread may use it, and none is left open
-        connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)
-        connection.execute("PRAGMA synchronous = OFF")  # must survive a process, not a machine crash
-        connection.execute(_TABLE)
-        return connection
+        try:
+            # one connection per access: every thread may use it, and none is left open
+            with closing(sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)) as connection:
+                connection.execute("PRAGMA synchronous = OFF")  # must survive a process, not a machine crash
+                connection.execute(_TABLE)
+                if alone:
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                if alone:
+                    connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LLMTuneError(
+                f"--llm-max-spend cannot be shared among the processes of this run by {self.path}: {error}; "
+                "run without -n, or where all workers are on this machine"
+            ) from error
 
-    def _others(self, connection: sqlite3.Connection) -> _Figures:
+    def _others(self, connection: sqlite3.Connection) -> tuple[Decimal, Decimal]:
         rows = connection.execute("SELECT spent, reserved FROM spend WHERE process != ?", (self.process,)).fetchall()
-        zero = Decimal(0)
-        return sum((Decimal(spent) for spent, _ in rows), zero), sum((Decimal(held) for _, held in rows), zero)
-
-    def _unusable(self, error: sqlite3.Error) -> LLMTuneError:
-        return LLMTuneError(
-            f"--llm-max-spend cannot be shared among the processes of this run by {self.path}: {error}; "
-            "run without -n, or where all workers are on this machine"
-        )
+        return sum((Decimal(spent) for spent, _ in rows), _ZERO), sum((Decimal(held) for _, held in rows), _ZERO)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_dollars, parse_number, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_dollars, shown
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -90,15 +90,9 @@ class Price:
         own = (dearest * prompt_tokens + price.output * completion_tokens) / _MILLION
         others: Mapping[str, Any] = {} if price.listed is None else price.listed.__dict__
         request = (others.get("requests_kcount") or _ZERO) / 1000
-        letters = (
-            (others.get("input_mchars") or _ZERO) * prompt_tokens / _MILLION
-        )  # no text has more characters than bytes
-        return max(
-            [
-                own + self.share * (request + letters),
-                *(p.worst(prompt_tokens, completion_tokens) for start, p in price.tiers if start < prompt_tokens),
-            ]
-        )
+        letters = (others.get("input_mchars") or _ZERO) * prompt_tokens / _MILLION  # no text has more than bytes
+        tiers = [p.worst(prompt_tokens, completion_tokens) for start, p in price.tiers if start < prompt_tokens]
+        return max([own + self.share * (request + letters), *tiers])
 
     def times(self, share: Decimal) -> Price:
         """This price times ``share``."""
@@ -190,19 +184,11 @@ def parse_price(model: str, raw: Any, where: str = "prices") -> Price:
     """
     if isinstance(raw, Price):
         return raw
-    if not isinstance(raw, Mapping) or not {"input", "output"} <= set(raw) <= set(RATES):
-        got = sorted(map(str, raw)) if isinstance(raw, Mapping) else repr(raw)
-        raise SuiteError(
-            f"{where}: the price of {model!r} has {got}; valid: "
-            '{"input": USD per 1M tokens, "output": USD per 1M tokens}, and "cached_input" and "cache_write" if it has them'
-        )
-    rates: dict[str, Decimal] = {}
-    for name in filter(raw.__contains__, RATES):
-        if (value := parse_dollars(raw[name])) is None:
-            raise SuiteError(
-                f"{where}: the {name} price of {model!r} is {shown(raw[name])}; valid: USD per 1M tokens, from 0"
-            )
-        rates[name] = value
+    try:
+        rates = _rates_in(model, raw)
+    except InvalidError as error:
+        what = " ".join([*map(str, error.path[1:]), "price"])
+        raise SuiteError(f"{where}: the {what} of {model!r} {error}") from None
     return Price(rates["input"], rates["output"], rates.get("cached_input"), cache_write=rates.get("cache_write"))
 
 
@@ -377,27 +363,29 @@ def parse_prices(raw: Any) -> dict[str, dict[str, Any]]:
     """
     if not isinstance(raw, Mapping):
         raise InvalidError(f"is {shown(raw)}; valid: {{model: {{'input': USD per 1M tokens, 'output': ...}}}}")
-    return {str(model): _price(str(model), rates) for model, rates in raw.items()}
-
-
-def _price(model: str, raw: Any) -> dict[str, Any]:
-    if isinstance(raw, Mapping) and raw.keys() == {"model"} and isinstance(raw["model"], str) and raw["model"]:
-        return dict(raw)
-    if not isinstance(raw, Mapping) or not {"input", "output"} <= raw.keys():
-        raise InvalidError(
-            f"is {shown(raw)}; valid: {{'input': USD per 1M tokens, 'output': USD per 1M tokens}}, or {{'model': NAME}}",
-            model,
+    found = {}
+    for model, rates in raw.items():
+        alias = isinstance(rates, Mapping) and rates.keys() == {"model"} and rates["model"]
+        found[str(model)] = (
+            dict(rates) if isinstance(alias, str) and alias else _rates_in(str(model), rates, ", or {'model': NAME}")
         )
-    for rate in raw:
-        if rate not in RATES:
-            raise InvalidError(f"has {shown(rate)}{did_you_mean(rate, RATES)}; valid: {', '.join(RATES)}", model)
-    prices = {}
+    return found
+
+
+def _rates_in(model: str, raw: Any, also: str = "") -> dict[str, Decimal]:
+    """USD per 1M tokens by rate."""
+    if not isinstance(raw, Mapping) or not {"input", "output"} <= raw.keys():
+        valid = f"{{'input': USD per 1M tokens, 'output': USD per 1M tokens}}{also}"
+        raise InvalidError(f"is {shown(raw)}; valid: {valid}", model)
+    rates = {}
     for rate, value in raw.items():
-        dollars = parse_number(value)
-        if dollars is None or dollars < 0:
+        if rate not in RATES:
+            valid = f"{', '.join(RATES)}, in USD per 1M tokens"
+            raise InvalidError(f"has {shown(rate)}{did_you_mean(rate, RATES)}; valid: {valid}", model)
+        if (usd := parse_dollars(value)) is None:
             raise InvalidError(f"is {shown(value)}; valid: USD per 1M tokens, from 0", model, rate)
-        prices[rate] = dollars
-    return prices
+        rates[rate] = usd
+    return rates
 
 
 _DOLLARS = {"type": ["number", "string"], "minimum": 0}

@@ -53,17 +53,10 @@ class SpendLog:
                     if not lock_file(file):
                         continue  # its run is alive
                     file.seek(0)
-                    spent += _sum(file.read(_MAX_CHARS))
+                    for line in file.read(_MAX_CHARS).split("\n")[:-1]:  # a kill may truncate the last
+                        spent += max(parse_number(line) or Decimal(0), Decimal(0))
                 path.unlink()
         return spent
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a ledger sent to another process has no log: its spending is reported back here
-
-
-def _sum(text: str) -> Decimal:
-    """Sum of the complete lines; a kill may truncate the last."""
-    spent = Decimal(0)
-    for line in text.split("\n")[:-1]:
-        spent += max(parse_number(line) or Decimal(0), Decimal(0))
-    return spent

@@ -110,7 +110,7 @@ def test_all_models_are_checked_before_the_first_request() -> None:
 @pytest.mark.parametrize(
     ("raw", "what"),
     [
-        ({"input": 1}, "has \\['input'\\]"),
+        ({"input": 1}, "is {'input': 1}"),
         ({"input": 1, "output": 2, "ouput": 3}, "ouput"),
         ({"input": -1, "output": 2}, "input price of 'm' is -1"),
         ({"input": "1,5", "output": 2}, "input price of 'm' is '1,5'"),
@@ -118,8 +118,8 @@ def test_all_models_are_checked_before_the_first_request() -> None:
         ({"input": 1, "output": float("inf")}, "output price"),
         ({"input": True, "output": 2}, "input price"),
         ({"input": 1, "output": None}, "output price"),
-        ("0.15", "has '0.15'"),
-        (None, "has None"),
+        ("0.15", "is '0.15'"),
+        (None, "is None"),
     ],
 )
 def test_unusable_prices_are_named(raw: object, what: str) -> None:

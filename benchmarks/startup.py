@@ -52,11 +52,16 @@ def environment(*, cached: bool) -> dict[str, str]:
     return kept if cached else kept | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def run(way: str, directory: Path, env: dict[str, str], *python: str) -> tuple[float, str]:
-    """CPU seconds, and what was written on standard error."""
+def run(way: str, directory: Path, env: dict[str, str], *python: str, more: tuple[str, ...] = ()) -> tuple[float, str]:
+    """CPU seconds, and what was written on standard error, where pytest does not capture it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, *python, *WAYS[way]], cwd=directory, env=env, capture_output=True, text=True, check=False
+        [sys.executable, *python, *WAYS[way], *more],
+        cwd=directory,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
@@ -78,7 +83,7 @@ def imports(directory: Path, times: int) -> tuple[int, int, int]:
     least: dict[str, dict[str, int]] = {"bare pytest": {}, "guard": {}}
     for _ in range(times):
         for way, known in least.items():
-            _, written = run(way, directory, environment(cached=True), "-X", "importtime")
+            _, written = run(way, directory, environment(cached=True), "-X", "importtime", more=("--capture=no",))
             for own, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", written, re.MULTILINE):
                 known[name] = min(known.get(name, int(own)), int(own))
     names = list(least["bare pytest"])

@@ -155,7 +155,7 @@ def test_values_are_sent_to_other_processes() -> None:
     assert copy.deepcopy(Sent(2)) == Sent(2)
 
 
-def test_a_class_that_nobody_makes_a_value_of_costs_no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_with_few_values_costs_no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[type] = []
     real = _dataclass._written
     monkeypatch.setattr(_dataclass, "_written", lambda kind, **rest: written.append(kind) or real(kind, **rest))
@@ -164,6 +164,15 @@ def test_a_class_that_nobody_makes_a_value_of_costs_no_compilation(monkeypatch: 
     class Rare:
         value: int
 
-    assert written == []
     assert [Rare(1), Rare(2)] == [Rare(1), Rare(2)]
+    assert written == []
+    assert {Rare(value) for value in range(20)} == {Rare(value) for value in range(20)}
     assert written == [Rare]
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_values_are_the_same_compiled_or_not(
+    few: int, twins: list[tuple[type, type]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dataclass._Init, "few", few)
+    test_what_is_made_is_the_same([(ours, theirs) for ours, (_, theirs) in zip(classes(dataclass), twins, strict=True)])

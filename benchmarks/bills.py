@@ -25,6 +25,7 @@ from wire.test_billing import asked, expected
 from pytest_llmtune import Suite
 from pytest_llmtune.capture.client import async_client
 from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.completions.endpoints import Endpoint
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
@@ -33,7 +34,6 @@ from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.redaction.keys import Secret
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode
-from pytest_llmtune.tasks.money import Tariff
 from pytest_llmtune.tasks.source import TaskSource
 
 REQUESTS = 300

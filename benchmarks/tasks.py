@@ -19,13 +19,14 @@ import httpx
 import httpx2
 import openai
 
+from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.format import CallPosition, Interaction, canonical_body
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.suite import Suite
-from pytest_llmtune.tasks import Tariff, TaskSource
+from pytest_llmtune.tasks import TaskSource
 from pytest_llmtune.tasks.verify import replay_misses
 
 CALLS = 5

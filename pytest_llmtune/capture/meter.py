@@ -4,42 +4,27 @@ from __future__ import annotations
 
 from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.text import dollars, parse_dollars
+from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError, SuiteError
 from pytest_llmtune.money.ledger import NotNowError
 from pytest_llmtune.types import TestCalls, Usage
-from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
-from pytest_llmtune.wire.bounds import most_tokens
-from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
+from pytest_llmtune.wire.billing import model_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from pytest_llmtune.capture.matching import ClientRequest
+    from pytest_llmtune.capture.tariff import Bound, Prices
     from pytest_llmtune.money.ledger import Ledger, Reservation
-    from pytest_llmtune.money.prices import Price, PriceBook
-    from pytest_llmtune.wire.billing import Bill
-
-__all__ = ["ClientSpend", "Hold", "Limits", "Meter", "Prices"]
-
+    from pytest_llmtune.money.prices import PriceBook
 
 _ZERO = Decimal(0)
 _LEAST = Decimal("0.000001")
 """An amount that never fits, so that reserving it fails."""
-
-
-class Prices(Protocol):
-    """Gives the price of a call; SuiteError where it is unknown."""
-
-    def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price: ...
-
-    def has_own(self, models: Iterable[str]) -> bool: ...
-
-    def learn(self, uri: str, models: Sequence[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +120,20 @@ class Meter:
             BudgetExhaustedError: the amount does not fit; the call must not be sent.
             SuiteError: the price of its model is unknown, or the calls so far cannot be priced.
         """
-        limit = self.limits.max_cost
-        if limit is None or not asks_a_model(hold.request.method, hold.request.uri, hold.request.body):
+        limit, request = self.limits.max_cost, hold.request
+        bound = None if limit is None else Tariff(self.prices).bound(request.method, request.uri, request.body)
+        if limit is None or bound is None:
             hold.sent = True
             return
         self.check()  # it may have waited
         others = [other for other in self._flying if other.amount]
         flying = sum((other.amount for other in others), _ZERO)
         left = limit - self._cost - self._lost - flying
-        worst, hold.bounded = self._worst(hold, left, others)
+        worst, hold.bounded = self._worst(hold, bound, left, others)
         if worst > left:
             wait = bool(others) and (not hold.bounded or worst <= left + flying)
             number, counted = self.calls + len(others) + 1, f", {len(others)} calls in flight counted" if others else ""
-            model = model_asked(hold.request.uri, hold.request.body)
-            told = f" ({model}{self._dishonest(model)})" if model in self.growth else ""
+            told = f" ({bound.model}{self._dishonest(bound.model)})" if bound.model in self.growth else ""
             raise (NotNowError if wait else BudgetExhaustedError)(
                 f"call {number} may cost up to {dollars(worst, 6)}{told}, and {dollars(max(left, _ZERO), 6)} of "
                 f"max_cost={limit} is left{counted}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
@@ -205,25 +190,21 @@ class Meter:
     def read(self) -> None:
         """Read and price new answers."""
         answered, self._answered = self._answered, []
+        tariff = Tariff(self.prices)
         for hold in answered:
-            own = self.prices is not None and self.prices.has_own([model_asked(hold.request.uri, hold.request.body)])
-            bill = read_bill(hold.request.method, hold.request.uri, hold.request.body, hold.answer, listed=not own)
-            if bill is None:
+            charge = tariff.billed(hold.request.method, hold.request.uri, hold.request.body, hold.answer)
+            if charge is None:
                 continue
-            if bill.usage is not None:
-                self._usage[bill.model] = self._usage.get(bill.model, Usage(0, 0)) + bill.usage
-            try:
-                cost = self._priced(hold, bill)
-                if self.prices is not None:
-                    self.prices.learn(hold.request.uri, bill.models)
-            except LLMTuneError as error:
-                self._unjudged.append(error)
+            if charge.usage is not None:
+                self._usage[charge.model] = self._usage.get(charge.model, Usage(0, 0)) + charge.usage
+            if charge.problem is not None:
+                self._unjudged.append(charge.problem)
                 continue
-            self._cost += cost
-            self._paid += cost if hold.sent else _ZERO
-            self._dearest[bill.model] = max(cost, self._dearest.get(bill.model, _ZERO))
-            if hold.most and cost > hold.most:
-                self._learn(bill.model, cost / hold.most)
+            self._cost += charge.usd
+            self._paid += charge.usd if hold.sent else _ZERO
+            self._dearest[charge.model] = max(charge.usd, self._dearest.get(charge.model, _ZERO))
+            if hold.most and charge.usd > hold.most:
+                self._learn(charge.model, charge.usd / hold.most)
 
     def check(self) -> None:
         """Check the calls so far against the limits.
@@ -256,43 +237,15 @@ class Meter:
     def _dishonest(self, model: str) -> str:
         return f" has billed {self.growth[model]:.1f} times what its requests allow" if model in self.growth else ""
 
-    def _priced(self, hold: Hold, bill: Bill) -> Decimal:
-        if self.prices is None:
-            raise SuiteError(f"the price of {bill.model} is not known; give it with llmtune_prices")
-        usage = bill.usage
-        if usage is None and (not bill.models or not self._price(hold, bill).free):
-            path = urlsplit(hold.request.uri).path
-            raise SuiteError(
-                f"an answer of {bill.model or 'the model'} at {path} gives no usage that can be read; for a stream of "
-                'chat completions ask for it: stream_options={"include_usage": True}'
-            )
-        return self._price(hold, bill).cost(usage or Usage(0, 0))
-
-    def _price(self, hold: Hold, bill: Bill) -> Price:
-        if self.prices is None:  # pragma: no cover  # checked before
-            raise SuiteError("no prices")
-        return self.prices.price_at(hold.request.uri, bill.models, bill.providers)
-
-    def _worst(self, hold: Hold, left: Decimal, others: Sequence[Hold]) -> tuple[Decimal, bool]:
+    def _worst(self, hold: Hold, bound: Bound, left: Decimal, others: Sequence[Hold]) -> tuple[Decimal, bool]:
         """USD that a call may cost, and whether its request ensures that."""
-        model, uri = model_asked(hold.request.uri, hold.request.body), hold.request.uri
-        if self.prices is None:
-            raise SuiteError(f"the price of {model} is not known; give it with llmtune_prices")
-        most, worst = most_tokens(uri, hold.request.body), max(left, _LEAST)
-        try:
-            price = self.prices.price_at(uri, [model])
-        except SuiteError:
-            if not names_a_deployment(uri):
-                raise
-        else:
-            if price.free or (price.bounded and most.answer is not None):
-                hold.most = price.worst(most.prompt, most.answer or 0, most.tier)
-                return hold.most * self.growth.get(model, Decimal(1)), True
-            if price.bounded:
-                worst = min(worst, price.worst(most.prompt, most.choices * ASSUMED_ANSWER, most.tier))
-        if model in self._dearest:
-            worst = self._dearest[model] * (2 if others else 1)
-        return worst, False
+        if bound.usd is not None and bound.sure:
+            hold.most = bound.usd
+            return bound.usd * self.growth.get(bound.model, Decimal(1)), True
+        if bound.model in self._dearest:
+            return self._dearest[bound.model] * (2 if others else 1), False
+        most = max(left, _LEAST)
+        return most if bound.usd is None else min(most, bound.usd), False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -314,20 +267,12 @@ class ClientSpend:
             SuiteError: the model's price is unknown.
         """
         left = self.ledger.left
-        if left is None or not asks_a_model(request.method, request.uri, request.body):
+        bound = None if left is None else Tariff(self.prices).bound(request.method, request.uri, request.body)
+        if left is None or bound is None:
             return None
-        most = most_tokens(request.uri, request.body)
-        answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
-        try:
-            price: Price | None = self.prices.price_at(request.uri, [model_asked(request.uri, request.body)])
-        except SuiteError:
-            if not names_a_deployment(request.uri):
-                raise
-            price = None
-        if price is None or not price.bounded:
+        if bound.usd is None:
             return self.ledger.reserve_now(max(left, _LEAST))
-        model = model_asked(request.uri, request.body)
-        return self.ledger.reserve_now(price.worst(most.prompt, answer, most.tier), model)
+        return self.ledger.reserve_now(bound.usd, bound.model)
 
     @property
     def limited(self) -> bool:
@@ -358,13 +303,12 @@ class ClientSpend:
                 log.note(cost)
 
     def _billed(self, request: ClientRequest, answer: str | bytes) -> Decimal | None:
-        own = self.prices.has_own([model_asked(request.uri, request.body)])
-        bill = read_bill(request.method, request.uri, request.body, answer, listed=not own)
-        if bill is None or bill.usage is None:
+        charge = Tariff(self.prices).billed(request.method, request.uri, request.body, answer)
+        if charge is None or (charge.problem is not None and charge.usage is None):
             return None
-        cost = self.prices.price_at(request.uri, bill.models, bill.providers).cost(bill.usage)
-        self.prices.learn(request.uri, bill.models)
-        return cost
+        if charge.problem is not None:
+            raise charge.problem
+        return charge.usd
 
     def lost(self, reservation: Reservation) -> None:
         """Settle an unanswered call, which the provider may have billed."""

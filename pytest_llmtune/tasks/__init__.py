@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_llmtune.tasks.money import Tariff
 from pytest_llmtune.tasks.source import Miss, TaskSource
 
-__all__ = ["Miss", "Tariff", "TaskSource"]
+__all__ = ["Miss", "TaskSource"]

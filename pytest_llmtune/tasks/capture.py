@@ -35,16 +35,18 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pytest_llmtune.capture.matching import ClientRequest, Key
+    from pytest_llmtune.capture.tariff import Tariff
     from pytest_llmtune.capture.traffic import Kind
     from pytest_llmtune.completions.routing import EndpointPool, KeyChannel
     from pytest_llmtune.money.prices import Price
     from pytest_llmtune.redaction.redactor import Redactor
-    from pytest_llmtune.tasks.money import Tariff
 
 __all__ = ["Allowance", "Canaries", "Fault", "NoRoomError", "RunCapture", "Store"]
 
 
 _MATCHING = Matching()
+_UNBOUNDED = Decimal("0.05")
+"""USD reserved for a call without a bound: a deployment, or billed by the second."""
 _TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 """Client errors caused by the endpoint rather than the request."""
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
@@ -475,7 +477,7 @@ class RunCapture:
         """Handle an unrecorded call: refused if the network is blocked, else from the store, or paid for."""
         if self.store is None:
             self.miss = self._explain(request)
-            self.worst = self.tariff.worst(call.request.method, call.request.uri, call.request.body)
+            self.worst = self._worst(call)
             raise StaleRecordingError(self.miss)
         self._diverged = True
         call.cache_name = self._name(call.key)
@@ -485,12 +487,18 @@ class RunCapture:
             return
         if call.request.route and self.pool is not None:
             self._route(call, self.pool)
-        call.bound = self.tariff.worst(call.request.method, call.request.uri, call.request.body, call.own_price)
+        call.bound = self._worst(call)
         call.model = _model(call.request)
         if waits and call.bound and self.canaries is not None:
             self.canaries.enter(call)
         if call.turn is None:
             self._reserve(call)
+
+    def _worst(self, call: _Call) -> Decimal:
+        """USD that a call may cost at most; 0 where it asks no model."""
+        request = call.request
+        bound = self.tariff.bound(request.method, request.uri, request.body, call.own_price)
+        return Decimal(0) if bound is None else _UNBOUNDED if bound.usd is None else bound.usd
 
     def _reserve(self, call: _Call) -> None:
         worst = call.bound * (Decimal(1) if self.canaries is None else self.canaries.growth.get(call.model, Decimal(1)))

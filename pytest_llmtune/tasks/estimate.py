@@ -10,9 +10,9 @@ from pytest_llmtune.errors import CompletionError
 from pytest_llmtune.suite.domains import Choice, Constant, Range
 
 if TYPE_CHECKING:
+    from pytest_llmtune.capture.tariff import Tariff
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.suite import Split, Suite
-    from pytest_llmtune.tasks.money import Tariff
     from pytest_llmtune.tasks.source import TaskSource
 
 __all__ = ["estimate"]

@@ -28,6 +28,7 @@ from pytest_llmtune.types import Choice, Completion, ModelUsage, TaskRun, Usage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_llmtune.capture.tariff import Tariff
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.routing import EndpointPool
     from pytest_llmtune.completions.source import Journal, LiveSource
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite.task import Task
-    from pytest_llmtune.tasks.money import Tariff
     from pytest_llmtune.types import CompletionRequest
 
 __all__ = ["Miss", "TaskSource"]
@@ -249,8 +249,10 @@ class TaskSource:
             for call in capture.calls:
                 if not call.played and call.interaction is not None:
                     with suppress(SuiteError):
-                        charge = capture.tariff.charge(call.interaction)
-                        account.bill(charge.model, ModelUsage(replace(charge.usage, requests=1), charge.usd))
+                        charge = capture.tariff.charge(call.interaction, own=call.own_price)
+                        account.bill(
+                            charge.model, ModelUsage(replace(charge.usage or _NOTHING, requests=1), charge.usd)
+                        )
 
     async def _call_task(self, request: TaskRequest, capture: RunCapture) -> tuple[Any, BaseException | None]:
         """The task's return value, or its exception."""
@@ -324,7 +326,9 @@ class TaskSource:
         trace = Trace(interactions, charges, bodies)
         cost = sum((charge.usd for charge in charges), _ZERO)
         run = TaskRun(capture.run, outcome.text, outcome.data, trace, error, capture.latency, cost)
-        return _RunResult(run, interactions, sum((charge.usage for charge in charges), _NOTHING), capture.names)
+        return _RunResult(
+            run, interactions, sum((charge.usage or _NOTHING for charge in charges), _NOTHING), capture.names
+        )
 
 
 def _model_of(request: TaskRequest) -> str:

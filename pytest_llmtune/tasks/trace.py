@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, overload
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune.types import ModelCall
+from pytest_llmtune.types import ModelCall, Usage
 from pytest_llmtune.wire.trace import read_call, tool_results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_llmtune.capture.tariff import Charge
     from pytest_llmtune.recording.format import Interaction
-    from pytest_llmtune.tasks.money import Charge
     from pytest_llmtune.types import ToolCall
 
 __all__ = ["Trace"]
@@ -80,7 +80,7 @@ class Trace(Sequence[ModelCall]):
                     content.messages,
                     content.text,
                     tools,
-                    charge.usage,
+                    charge.usage or Usage(0, 0),
                     charge.usd,
                     each.latency,
                     each.path,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.functions import load_function
+from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.errors import CompletionError, RecordingError
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.recording import Recording
@@ -23,7 +24,6 @@ from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.suite.prompts import TaskTemplate
 from pytest_llmtune.suite.runs import TaskRequest
 from pytest_llmtune.suite.task import Task
-from pytest_llmtune.tasks.money import Tariff
 from pytest_llmtune.tasks.source import Miss, TaskSource
 
 if TYPE_CHECKING:

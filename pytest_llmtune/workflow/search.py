@@ -63,7 +63,7 @@ class TuneMode:
         return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
 
     def _dry_run_of_task(self) -> str:
-        from pytest_llmtune.tasks import Tariff
+        from pytest_llmtune.capture.tariff import Tariff
         from pytest_llmtune.tasks.estimate import estimate
 
         recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)

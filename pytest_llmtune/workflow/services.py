@@ -172,8 +172,9 @@ class SuiteServices:
         """
         if self.suite.task is None:
             return source
+        from pytest_llmtune.capture.tariff import Tariff
         from pytest_llmtune.capture.traffic import traffic_of
-        from pytest_llmtune.tasks import Tariff, TaskSource
+        from pytest_llmtune.tasks import TaskSource
 
         return TaskSource(
             source,

@@ -20,6 +20,7 @@ from support.llm_server import Fault, LLMServer
 
 from pytest_llmtune import Suite
 from pytest_llmtune.capture import client
+from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.completions.endpoints import Endpoint
 from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.errors import CompletionError, EndpointError, RecordingError
@@ -28,7 +29,7 @@ from pytest_llmtune.money.prices import Price, PriceBook
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.redaction.keys import Secret
 from pytest_llmtune.redaction.redactor import Redactor
-from pytest_llmtune.tasks import Tariff, TaskSource
+from pytest_llmtune.tasks import TaskSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

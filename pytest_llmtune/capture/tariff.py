@@ -1,0 +1,146 @@
+"""What a client's call may cost at most, and what it was billed."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
+from pytest_llmtune.wire.bounds import most_tokens
+from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from pytest_llmtune.money.prices import Price
+    from pytest_llmtune.recording.format import Interaction
+    from pytest_llmtune.types import Usage
+    from pytest_llmtune.wire.billing import Bill
+
+
+class Prices(Protocol):
+    """Gives the price of a call; SuiteError where it is unknown."""
+
+    def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price: ...
+
+    def has_own(self, models: Iterable[str]) -> bool: ...
+
+    def learn(self, uri: str, models: Sequence[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most that a call may cost."""
+
+    usd: Decimal | None
+    """None where nothing bounds it: only the answer names the model (a deployment), or it is billed by the second."""
+    model: str = ""
+    """As requested."""
+    sure: bool = True
+    """Whether the request limits its answer; else 16,384 tokens are assumed for each choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The bill of one call."""
+
+    model: str = ""
+    """The requested model, else as served; empty if not a model call."""
+    usage: Usage | None = None
+    """None if it is not known, or nothing was billed."""
+    usd: Decimal = Decimal(0)
+    problem: SuiteError | None = None
+    """Why ``usd`` is not known: the model's price is unknown, or the answer does not say what was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """Applies prices to the calls of clients."""
+
+    prices: Prices | None = None
+
+    def bound(self, method: str, uri: str, body: str, own: Price | None = None) -> Bound | None:
+        """What a call may cost at most; None where it asks no model.
+
+        Args:
+            own: the price of the endpoint that serves it, where it has its own.
+
+        Raises:
+            SuiteError: the model's price is unknown.
+        """
+        if not asks_a_model(method, uri, body):
+            return None
+        model = model_asked(uri, body)
+        try:
+            price = own or self._price(uri, [model])
+        except SuiteError:
+            if not names_a_deployment(uri):
+                raise
+            return Bound(None, model, sure=False)
+        most = most_tokens(uri, body)
+        sure = price.free or most.answer is not None
+        if not price.bounded and not price.free:
+            return Bound(None, model, sure=False)
+        answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
+        return Bound(price.worst(most.prompt, answer, most.tier), model, sure)
+
+    def billed(
+        self, method: str, uri: str, body: str | Mapping[str, Any], answer: str | bytes, own: Price | None = None
+    ) -> Charge | None:
+        """What an answered call was billed; None where it asked no model.
+
+        Args:
+            body: of the request, as text or as it was read.
+            answer: the response's body; bytes where it is no text.
+            own: as of ``bound``.
+        """
+        listed = self.prices is None or not self.prices.has_own([model_asked(uri, body)])
+        bill = read_bill(method, uri, body, answer, listed=listed)
+        if bill is None:
+            return None
+        try:
+            usd = self._cost(uri, bill, own)
+        except SuiteError as error:
+            return Charge(bill.model, bill.usage, problem=error)
+        if self.prices is not None:
+            self.prices.learn(uri, bill.models)
+        return Charge(bill.model, bill.usage, usd)
+
+    def charge(self, call: Interaction, read: Mapping[str, Any] | None = None, own: Price | None = None) -> Charge:
+        """What a recorded call was billed; an error is free.
+
+        Args:
+            read: the request's body, where it was read already.
+            own: as of ``bound``.
+
+        Raises:
+            SuiteError: the model's price is unknown, or the answer does not say what was used.
+        """
+        body = call.body if read is None else read
+        if call.status >= 400:
+            return Charge(model_asked(call.uri, body) if asks_a_model(call.method, call.uri, body) else "")
+        charge = self.billed(call.method, call.uri, body, call.data or call.text, own) or Charge()
+        if charge.problem is not None:
+            raise charge.problem
+        return charge
+
+    def _cost(self, uri: str, bill: Bill, own: Price | None) -> Decimal:
+        if bill.usage is not None:
+            return (own or self._price(uri, bill.models, bill.providers)).cost(bill.usage)
+        if bill.models and self._price(uri, bill.models, bill.providers).free:
+            return Decimal(0)
+        raise SuiteError(
+            f"an answer of {bill.model or 'the model'} at {urlsplit(uri).path} gives no usage that can be read; for a stream "
+            'of chat completions ask for it: stream_options={"include_usage": True}'
+        )
+
+    def _price(self, uri: str, models: Sequence[str], providers: Iterable[str] = ()) -> Price:
+        if self.prices is None:
+            raise SuiteError(
+                f"the price of {models[-1] if models else 'the model'} is not known; give it with llmtune_prices"
+            )
+        return self.prices.price_at(uri, models, providers)

@@ -34,7 +34,7 @@ from pytest_llmtune.tasks import TaskSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_llmtune.types import Completion
+    from pytest_llmtune.types import Completion, ModelUsage
 
 PRICES = {name: {"input": 1, "output": 2} for name in ("small", "big")}
 
@@ -77,9 +77,13 @@ def endpoint(server: LLMServer, models: dict[str, str] | None, key: str = "k-one
 
 
 def ran(
-    task: Any, *endpoints: Endpoint, recording: Recording | None = None, ledger: Ledger | None = None
+    task: Any,
+    *endpoints: Endpoint,
+    recording: Recording | None = None,
+    ledger: Ledger | None = None,
+    usage: dict[str, ModelUsage] | None = None,
 ) -> Completion:
-    """One run of a task, asked of endpoints, or played."""
+    """One run of a task, asked of endpoints, or played; ``usage`` gets what was paid by model."""
     live = LiveSource(endpoints, PriceBook(PRICES), ledger=ledger or Ledger()) if endpoints else None
 
     async def run() -> Completion:
@@ -88,6 +92,8 @@ def ran(
         try:
             return await source.complete(config_of(task))
         finally:
+            if usage is not None and live is not None:
+                usage.update(live.account.by_model)
             await source.aclose()
 
     return asyncio.run(run())
@@ -163,9 +169,11 @@ def test_an_endpoint_with_a_price_of_its_own_is_paid_by_it(servers: tuple[LLMSer
     """The ledger knows what it bills; the suite's cost is at the suite's prices, as a replay's."""
     own = {name: Price(Decimal(10), Decimal(20)) for name in PRICES}
     ledger = Ledger(Decimal(1))
-    completion = ran(two_models, endpoint(servers[0], None, prices=own), ledger=ledger)
+    usage: dict[str, ModelUsage] = {}
+    completion = ran(two_models, endpoint(servers[0], None, prices=own), ledger=ledger, usage=usage)
     assert completion.cost is not None
     assert ledger.spent == 10 * completion.cost
+    assert sum(each.cost or 0 for each in usage.values()) == ledger.spent
 
 
 def test_a_route_that_fails_everywhere_is_unknown(servers: tuple[LLMServer, LLMServer]) -> None:

@@ -68,31 +68,27 @@ def _counted(by_model: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]
 
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
+    """A run that logs its events, and shows its progress: a bar in a terminal, lines in a notebook."""
     settings = settings or Settings()
     location = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
-    return SuiteRun(suite, settings, location, Ledger(), redactor_of(settings), _listener())
-
-
-def _listener() -> Listener:
-    """Listener that logs events, and shows progress: a bar in a terminal, lines in a notebook."""
+    listen: Listener = _log_event
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    if not terminal and "ipykernel" not in sys.modules:
-        return _tell
-    from pytest_llmtune.report.progress import Progress
+    if terminal or "ipykernel" in sys.modules:
+        from pytest_llmtune.report.progress import Progress
 
-    shown = Progress(sys.stderr, terminal=terminal)
+        shown = Progress(sys.stderr, terminal=terminal)
 
-    def both(event: Event) -> None:
-        _tell(event)
-        shown(event)
+        def listen(event: Event) -> None:
+            _log_event(event)
+            shown(event)
 
-    return both
+    return SuiteRun(suite, settings, location, Ledger(), redactor_of(settings), listen)
 
 
 _LOG = logging.getLogger("pytest_llmtune")
 
 
-def _tell(event: Event) -> None:
+def _log_event(event: Event) -> None:
     """Log an event at INFO; ``logging.basicConfig(level="INFO")`` shows it."""
     match event:
         case Started():
@@ -101,15 +97,8 @@ def _tell(event: Event) -> None:
         case TrialDone():
             best = "none yet" if event.best is None else number(event.best)
             score = "no score" if event.score is None else f"score {number(event.score)}"
-            _LOG.info(
-                "%s: trial %d: %s (%s), %s spent, best %s",
-                event.suite,
-                event.trial,
-                score,
-                event.config,
-                dollars(event.spent),
-                best,
-            )
+            said = f"{score} ({event.config}), {dollars(event.spent)} spent, best {best}"
+            _LOG.info("%s: trial %d: %s", event.suite, event.trial, said)
         case InFlight() if event.retrying:
             _LOG.info("%s: retrying: %s", event.suite, event.retrying)
         case Finished():
@@ -221,10 +210,15 @@ def complete(
         SuiteError: the row lacks a column of the template, or a parameter is unknown.
         CompletionError: no endpoint could complete the last configuration; ``EndpointError`` if none ever can.
     """
-    several = [*config] if isinstance(config, (list, tuple)) else [config]
-    if not several:
+    configs = []
+    for one in config if isinstance(config, (list, tuple)) else [config]:
+        if not isinstance(one, (Config, Mapping)):
+            raise SuiteError(
+                f"complete takes a configuration (a mapping of OpenAI parameters, or a Config), not {one!r:.60}"
+            )
+        configs.append(_with(one if isinstance(one, Config) else Config.from_lock(one), params))
+    if not configs:
         raise SuiteError("complete takes a configuration, or a list of at least one; the list is empty")
-    configs = [_with(_config(one), params) for one in several]
     source = _source(settings or Settings(), cache_seed)
     with _counted(lambda: source.account.by_model):
         return run_async(_first_accepted(configs, row or {}, accept, source))
@@ -259,16 +253,6 @@ def grade(
     if judges_of(resolved):
         raise SuiteError("grade() asks no model, so it cannot judge; use evaluate(suite)")
     return resolved.grade([responses] if isinstance(responses, str) else list(responses), row)
-
-
-def _config(given: object) -> Config:
-    if isinstance(given, Config):
-        return given
-    if not isinstance(given, Mapping):
-        raise SuiteError(
-            f"complete takes a configuration (a mapping of OpenAI parameters, or a Config), not {given!r:.60}"
-        )
-    return Config.from_lock(given)
 
 
 def _with(config: Config, params: Mapping[str, Any]) -> Config:
@@ -310,13 +294,10 @@ async def _steps(source: LiveSource, config: Config, row: Mapping[str, Any]) -> 
     while True:
         completion = await source.complete(request)
         paid += completion.paid
-        texts = [choice.judged for choice in completion.choices]
-        if request.escalation is None:
+        texts, following = [choice.judged for choice in completion.choices], request.escalation
+        if following is None or accepts(following.accept, _votes(following.accept.grader, texts, row), texts):
             return replace(completion, paid=paid)
-        accept = request.escalation.accept
-        if accepts(accept, _votes(accept.grader, texts, row), texts):
-            return replace(completion, paid=paid)
-        request = request.escalation.request
+        request = following.request
 
 
 async def _first_accepted(

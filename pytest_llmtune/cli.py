@@ -69,27 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--format", choices=["text", "json", "csv", "html"], default="text")
     made = command("show", _show, "show a suite's chosen configuration and its baseline", "llmtune show mood")
     made.add_argument("suite", metavar="SUITE")
-    made = command(
-        "export",
-        _export,
-        "print a suite's chosen configuration for your app",
-        "llmtune export mood --to=python > mood.py",
-    )
+    text = "print a suite's chosen configuration for your app"
+    made = command("export", _export, text, "llmtune export mood --to=python > mood.py")
     made.add_argument("suite", metavar="SUITE")
     made.add_argument("--to", choices=["json", "python"], default="json")
     made = command(
         "grade", _grade, "grade a response by hand", "llmtune grade math '\\boxed{4}' --row '{\"answer\": \"4\"}'"
     )
     made.add_argument("grader", metavar="GRADER", help="a name, module:function, or JSON such as '{\"exact\": {}}'")
-    made.add_argument(
-        "responses",
-        metavar="RESPONSE",
-        nargs="+",
-        help="one for each of the n responses; - reads one from standard input",
-    )
-    made.add_argument(
-        "--row", default="{}", metavar="JSON", help="the row, with the column that holds the right answer"
-    )
+    text = "one for each of the n responses; - reads one from standard input"
+    made.add_argument("responses", metavar="RESPONSE", nargs="+", help=text)
+    text = "the row, with the column that holds the right answer"
+    made.add_argument("--row", default="{}", metavar="JSON", help=text)
     made = command("schema", _schema, "print the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
     made.add_argument("--report", action="store_true", help="print the schema of what --llm-json writes")
     made = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
@@ -116,25 +107,24 @@ def _compare(given: argparse.Namespace) -> int:
 
 
 def _worse(change: SuiteChange) -> bool:
-    """Whether a suite's score is lower or not comparable: the suite was removed, or a side has no score."""
+    """Whether a suite's score is lower or not comparable: the suite was removed, or a side has no score, or NaN."""
     if change.before is None:
         return False
     old, new = change.score("before"), change.score("now")
-    return old is None or new is None or new.value < old.value
+    return old is None or new is None or not new.value >= old.value
 
 
 def _state(name: str | None) -> State:
     from pytest_llmtune.commits.compare import State, state_of_results
     from pytest_llmtune.commits.git import GitError, Repository
 
-    if name is not None and name.endswith(".json") and Path(name).is_file():
-        return state_of_results(Path(name))
     if name is None:
         try:
-            root = Repository.around(Path.cwd()).root
+            return State.of_directory(Repository.around(Path.cwd()).root)
         except GitError:
-            root = Path.cwd()
-        return State.of_directory(root)
+            return State.of_directory(Path.cwd())
+    if name.endswith(".json") and Path(name).is_file():
+        return state_of_results(Path(name))
     return State.of_revision(Repository.around(Path.cwd()), name)
 
 
@@ -155,9 +145,8 @@ def _history(given: argparse.Namespace) -> int:
         raise LLMTuneError(f"no commit has a lock file{named}; lock files are called SUITE.lock.yaml")
     if given.format == "json":
         return _write(json.dumps({"version": 1, "entries": to_plain(entries)}, ensure_ascii=False, indent=1) + "\n")
-    if given.format == "csv":
-        return _write(render.as_csv(render.history_table(entries)))
-    return _write(render.history_html(entries) if given.format == "html" else render.history_text(entries))
+    form = {"csv": render.history_csv, "html": render.history_html, "text": render.history_text}
+    return _write(form[given.format](entries))
 
 
 def _lock(suite: str) -> tuple[Path, Lock]:
@@ -187,32 +176,21 @@ def _show(given: argparse.Namespace) -> int:
 
     path, lock = _lock(given.suite)
     lines = [f"{lock.suite} ({path.relative_to(Path.cwd()).as_posix()})", "", "configuration"]
-    lines += [
-        f"  {name}: {one_line(str(value), 200)}"
-        for name, value in lock.config.items()
-        if name not in ("prompt", "messages")
-    ]
+    plain = {name: value for name, value in lock.config.items() if name not in ("prompt", "messages")}
+    lines += [f"  {name}: {one_line(str(value), 200)}" for name, value in plain.items()]
     lines += ["", "prompt", *(f"  {line}" for line in prompt_of(lock.config).splitlines()), "", "baseline"]
     for name, figure in sorted(lock.metrics.items()):
-        sure = (
-            f"  (95 %: {number(figure.low)} to {number(figure.high)})"
-            if figure.low is not None and figure.high is not None
-            else ""
-        )
+        sure = f"  (95 %: {number(bounds.low)} to {number(bounds.high)})" if (bounds := figure.interval) else ""
         lines.append(f"  {name}: {number(figure.value)}{sure}")
     if (cost := lock.metrics.get("inference_cost")) is not None:
         lines.append(f"  USD per 1,000 instances: {cost.value * 1000:.4g}")
-    if lock.study is not None:
-        lines += [
-            "",
-            f"search: {len(lock.study.trials)} trials, {lock.study.spent:f} USD, ended by {lock.study.stopped_by}",
-        ]
+    if (study := lock.study) is not None:
+        lines += ["", f"search: {len(study.trials)} trials, {study.spent:f} USD, ended by {study.stopped_by}"]
     lines += ["", f"examples ({len(lock.examples)})"]
     for example in sorted(lock.examples, key=lambda one: one.index)[:3]:
         said = one_line(example.voted_answer or "no answer", 100)
-        lines.append(
-            f"  row {example.index + 1}: {said} ({', '.join(f'{k} {v:g}' for k, v in example.metrics.items())})"
-        )
+        metrics = ", ".join(f"{name} {value:g}" for name, value in example.metrics.items())
+        lines.append(f"  row {example.index + 1}: {said} ({metrics})")
     return _write(clean("\n".join(lines)) + "\n")
 
 

@@ -124,10 +124,8 @@ class Settings:
         """The command-line options that choose this run's mode."""
         if self.mode is not Mode.MIGRATE:
             return self.mode.option
-        also = {"--llm-accept": self.accept, "--llm-tune": self.tune}
-        return " ".join(
-            [f"--llm-migrate={','.join(self.migrate)}", *(option for option, given in also.items() if given)]
-        )
+        also = " --llm-accept" * self.accept + " --llm-tune" * self.tune
+        return f"--llm-migrate={','.join(self.migrate)}{also}"
 
     @property
     def writes(self) -> bool:

@@ -447,7 +447,6 @@ def _columns(results: Sequence[ExampleResult], metrics: Iterable[str]) -> dict[s
     rows = []
     for result in results:  # once: they may be on disk
         grade = result.grade
-        own = {f"row.{name}": value for name, value in result.example.row.items()}
         rows.append(
             {
                 "index": result.example.index,
@@ -461,7 +460,7 @@ def _columns(results: Sequence[ExampleResult], metrics: Iterable[str]) -> dict[s
                 "completion_tokens": result.usage.completion_tokens,
                 "error": result.error,
                 **({name: float(value) for name, value in grade.metrics.items()} if grade else {}),
-                **own,
+                **{f"row.{name}": value for name, value in result.example.row.items()},
             }
         )
     # without results, the columns that any result has

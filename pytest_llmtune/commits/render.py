@@ -259,12 +259,12 @@ def history_table(entries: Sequence[Entry]) -> list[Row]:
     ]
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def history_csv(entries: Sequence[Entry]) -> str:
     """Comma-separated; a cell that a spreadsheet would run as a formula is kept a text."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_TIMELINE)
-    writer.writerows([f"'{cell}" if cell[:1] in tuple("=+@\t\r") else cell for cell in row] for row in rows)
+    rows = [_TIMELINE, *history_table(entries)]
+    cells = ([f"'{cell}" if cell[:1] in tuple("=+@\t\r") else cell for cell in row] for row in rows)
+    csv.writer(out, lineterminator="\n").writerows(cells)
     return out.getvalue()
 
 

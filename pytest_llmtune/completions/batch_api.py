@@ -50,8 +50,9 @@ class BatchNotes:
     def holding(self, ids: Sequence[str]) -> tuple[list[BatchNote], Collection[str]]:
         """The notes that have any of these requests, and the requests in no note; a request is in one note only."""
         rest, found = set(ids), []
-        for note in self._all():
-            if mine := rest & note.requests:
+        for path in sorted(self.directory.glob("*.json")):
+            fresh = time.time() - path.lstat().st_mtime < _OLDEST
+            if fresh and (note := self._read(path)) is not None and (mine := rest & note.requests):
                 found.append(replace(note, requests=frozenset(mine)))
                 rest -= mine
         return found, rest
@@ -80,11 +81,6 @@ class BatchNotes:
         self.directory.mkdir(parents=True, exist_ok=True)
         document = {"batch": note.batch, "requests": sorted(note.requests)}
         write_text(self._path(note), json.dumps(document))
-
-    def _all(self) -> list[BatchNote]:
-        paths = sorted(self.directory.glob("*.json")) if self.directory.is_dir() else []
-        fresh = [path for path in paths if time.time() - path.lstat().st_mtime < _OLDEST]
-        return [note for path in fresh if (note := self._read(path)) is not None]
 
     def _read(self, path: Path) -> BatchNote | None:
         """None if it is not one of our notes."""

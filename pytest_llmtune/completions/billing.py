@@ -51,9 +51,8 @@ class Billing:
     def price(self, channel: KeyChannel, body: Mapping[str, Any]) -> Price:
         """The price that the endpoint's list gives, else that of its provider, times the share that batches pay."""
         model, endpoint = str(body["model"]), channel.endpoint
-        found = endpoint.prices.get(model) or self.prices.price(
-            model, endpoint.base_url, input_only=wants_embedding(body)
-        )
+        found = endpoint.prices.get(model)
+        found = found or self.prices.price(model, endpoint.base_url, input_only=wants_embedding(body))
         return found if self.share == 1 else found.times(self.share)
 
     def worst(self, channel: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:

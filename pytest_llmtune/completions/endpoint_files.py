@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.files import read_regular
 from pytest_llmtune._util.lazy import lazy_regex
+from pytest_llmtune._util.text import did_you_mean
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.completions.endpoints import LOCAL, OPENAI_URL, Endpoint, Trust, check_address
 from pytest_llmtune.errors import LLMTuneError, MissingKeyError, SuiteError, problem_of
@@ -113,9 +113,8 @@ def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[E
     if address is None and not keys and azure and azure_keys:
         _check_dotenv("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", sources, trust)
         check_address(azure, "AZURE_OPENAI_ENDPOINT")
-        return (
-            Endpoint(azure, azure_keys, "azure", api_version=sources.value("OPENAI_API_VERSION") or _AZURE_VERSION),
-        )
+        version = sources.value("OPENAI_API_VERSION") or _AZURE_VERSION
+        return (Endpoint(azure, azure_keys, "azure", api_version=version),)
     if base_url is None:
         _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
     address = address or OPENAI_URL
@@ -131,7 +130,11 @@ def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[E
 
 
 def _check_dotenv(address: str, key: str, sources: KeySources, trust: Trust) -> None:
-    """Check that a ``.env`` from a checkout does not send a key of the environment to its own address."""
+    """Check that a ``.env`` from a checkout does not send another key than its own to its own address.
+
+    Args:
+        key: the variable with the key; empty if the key is not from a variable.
+    """
     if sources.only_in_dotenv(address) and not sources.only_in_dotenv(key):
         trust.check(sources.value(address) or "", f"{sources.root / '.env'}: {address}")
 
@@ -215,20 +218,21 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
     fields = {_ALIASES.get(str(name), str(name)): value for name, value in item.items() if value is not None}
     for name in fields:
         if name not in FIELDS:
-            close = difflib.get_close_matches(name, [*FIELDS, *_ALIASES], 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise SuiteError(f"{where} has the unknown field {shown(name)}{hint}; valid: {', '.join(FIELDS)}")
+            close = did_you_mean(name, [*FIELDS, *_ALIASES])
+            raise SuiteError(f"{where} has the unknown field {shown(name)}{close}; valid: {', '.join(FIELDS)}")
     kind = str(fields.get("kind", "openai")).lower().replace("open_ai", "openai")
     if kind not in ("openai", "azure"):
         raise SuiteError(f"{where}: kind is {shown(kind)}; valid: openai, azure")
     address = str(fields.get("base_url") or sources.value("OPENAI_BASE_URL") or ("" if kind == "azure" else OPENAI_URL))
     check_address(address, where)
+    usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
     if not fields.get("base_url"):
-        _check_dotenv("OPENAI_BASE_URL", "OPENAI_API_KEY", sources, trust)
+        given = "api_key" in fields or "api_key_file" in fields
+        _check_dotenv("OPENAI_BASE_URL", "" if given else str(fields.get("api_key_env", usual)), sources, trust)
     version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
     return Endpoint(
         address,
-        _keys(fields, kind, address, where, sources),
+        _keys(fields, usual, address, where, sources),
         "azure" if kind == "azure" else "openai",
         name=str(fields.get("name", "")),
         models=_models(fields.get("models"), where),
@@ -238,7 +242,7 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
     )
 
 
-def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
+def _keys(fields: Mapping[str, Any], usual: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
     """The keys of an entry: given, named, or from the usual variable."""
     if (given := fields.get("api_key")) is not None:
         listed = [given] if isinstance(given, str) else given
@@ -249,7 +253,6 @@ def _keys(fields: Mapping[str, Any], kind: str, address: str, where: str, source
         return sources.from_variable(str(variable), where)
     if (file := fields.get("api_key_file")) is not None:
         return sources.from_file(str(file), where)
-    usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
     if urlsplit(address).hostname in LOCAL and not sources.keys_in(usual):
         return (Secret("none", "no key"),)
     return sources.from_variable(usual, where)
@@ -260,14 +263,8 @@ def _models(given: Any, where: str) -> dict[str, str] | None:
         return None
     if isinstance(given, str):
         given = [given]
-    pairs = (
-        given.items()
-        if isinstance(given, Mapping)
-        else zip(given, given, strict=True)
-        if isinstance(given, list)
-        else ()
-    )
-    models = {str(ours): str(theirs) for ours, theirs in pairs}
+    named = {str(one): one for one in given} if isinstance(given, list) else given
+    models = {str(ours): str(theirs) for ours, theirs in named.items()} if isinstance(named, Mapping) else {}
     if not models:
         raise SuiteError(f"{where}: models is {given!r:.100}; valid: {FIELDS['models']}")
     return models

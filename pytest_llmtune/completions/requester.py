@@ -94,8 +94,8 @@ class Attempts:
     sent: float = 0.0
     """When it was last sent."""
     tries: int = 0
-    odd: int = 0
-    """Refusals that may be specific to this request."""
+    odd: bool = False
+    """Whether it had a refusal that may be specific to this request."""
     failure: Failure | None = None
     avoid: set[KeyChannel] = field(default_factory=set)
 
@@ -192,8 +192,9 @@ class HttpRequester:
             missing -= answers_in(exchange)
 
         while missing > 0:
-            most = self._limit(self.pool.open_for(str(request.body.get("model")))[0], request)
-            await _all(self.ask(request, size, counted) for size in _split(missing, most))
+            most = self._limit(self.pool.open_for(str(request.body.get("model")))[0], request) or missing
+            sizes = [min(most, missing - start) for start in range(0, missing, most)]
+            await _all(self.ask(request, size, counted) for size in sizes)
 
     async def aclose(self) -> None:
         """Close the clients."""
@@ -272,9 +273,8 @@ class HttpRequester:
                         return Failure(Kind.CLOSED, "")  # closed while this request waited
                     found = await self._send(channel, body, seconds, reservation, on_exchange)
                     if isinstance(found, Failure):
-                        canary.passed |= (
-                            found.kind is Kind.TIMEOUT
-                        )  # otherwise all would wait for it, one after another
+                        # after a timeout all others would wait for it, one after another
+                        canary.passed |= found.kind is Kind.TIMEOUT
                         first.passed |= found.kind in (Kind.TIMEOUT, Kind.NO_MODEL)
                         await self._lost(channel, job, found, reservation)
                         return found
@@ -376,39 +376,26 @@ class HttpRequester:
 
     def _retry_or_raise(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
         """Raise if this request has failed for good; return to try again."""
-        match failure.kind:
-            case Kind.CLOSED | Kind.MOVED:
-                return  # another channel may serve it
-            case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.NO_MODEL:
-                if channel.why_closed(job.model) is None:  # one odd reply: only this request fails, after another try
-                    self._odd(channel, job, failure)
-            case Kind.RATE_LIMIT:
-                self.account.retried[str(failure.kind)] += 1
-            case kind if kind.passing:
-                self._again(channel, job, failure)
-            case kind:
-                self.account.given_up[str(kind)] += 1
-                raise CompletionError(f"{job.model} at {channel.endpoint.label}: {failure.message}")
-
-    def _odd(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
-        job.odd += 1
-        if job.odd > 1:
-            self.account.given_up[str(failure.kind)] += 1
+        kind, refused = failure.kind, failure.kind in (Kind.BAD_KEY, Kind.NO_QUOTA, Kind.NO_MODEL)
+        if kind in (Kind.CLOSED, Kind.MOVED) or (refused and channel.why_closed(job.model) is not None):
+            return  # another channel may serve it
+        if refused and not job.odd:  # one odd reply: only this request fails, after another try
+            job.odd = True
+            job.avoid.add(channel)
+        elif kind.passing and kind is not Kind.RATE_LIMIT:
+            if channel.keeps_failing(failure, 10 * self.patience.pause):
+                self.pool.close(channel.endpoint, job.model, f"no request has been answered yet: {failure.message}")
+                return
+            job.tries += 1
+            if job.tries >= self.patience.attempts:
+                raise self._given_up(job)
+            if failure.retry_after:
+                channel.rest(failure.retry_after, failure)
+            job.avoid.add(channel)
+        elif kind is not Kind.RATE_LIMIT:
+            self.account.given_up[str(kind)] += 1
             raise CompletionError(f"{job.model} at {channel.endpoint.label}: {failure.message}")
-        job.avoid.add(channel)
-        self.account.retried[str(failure.kind)] += 1
-
-    def _again(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
-        if channel.keeps_failing(failure, 10 * self.patience.pause):
-            self.pool.close(channel.endpoint, job.model, f"no request has been answered yet: {failure.message}")
-            return
-        job.tries += 1
-        if job.tries >= self.patience.attempts:
-            raise self._given_up(job)
-        if failure.retry_after:
-            channel.rest(failure.retry_after, failure)
-        job.avoid.add(channel)
-        self.account.retried[str(failure.kind)] += 1
+        self.account.retried[str(kind)] += 1
 
     def _given_up(self, job: Attempts) -> CompletionError:
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
@@ -436,14 +423,6 @@ class HttpRequester:
 def _size_key(channel: KeyChannel, request: CompletionRequest) -> tuple[int, str, bool]:
     """Key of a limit of n; some servers accept n > 1 only when sampling."""
     return channel.order, str(request.body.get("model")), request.body.get("temperature") == 0
-
-
-def _split(missing: int, most: int | None) -> list[int]:
-    """Split into requests of at most ``most`` answers."""
-    if most is None or missing <= most:
-        return [missing]
-    full, rest = divmod(missing, most)
-    return [most] * full + ([rest] if rest else [])
 
 
 async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:

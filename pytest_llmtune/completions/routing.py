@@ -312,6 +312,9 @@ class EndpointPool:
     def of(
         cls, endpoints: Iterable[Endpoint], concurrency: int, timeout: float, batching: Batching | None = None
     ) -> EndpointPool:
+        def limiter(per_minute: float | None) -> RateLimiter | None:
+            return RateLimiter(per_minute) if per_minute and not batching else None
+
         return cls(
             tuple(
                 KeyChannel(
@@ -320,10 +323,8 @@ class EndpointPool:
                     order,
                     timeout,
                     AdaptiveLimiter(concurrency if batching else min(concurrency, endpoint.concurrency or concurrency)),
-                    RateLimiter(endpoint.requests_per_minute)
-                    if endpoint.requests_per_minute and not batching
-                    else None,
-                    RateLimiter(endpoint.tokens_per_minute) if endpoint.tokens_per_minute and not batching else None,
+                    limiter(endpoint.requests_per_minute),
+                    limiter(endpoint.tokens_per_minute),
                     batching=batching,
                 )
                 for order, endpoint in enumerate(endpoints)

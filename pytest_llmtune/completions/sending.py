@@ -75,9 +75,8 @@ async def base_urls(channel: KeyChannel, seconds: float) -> tuple[tuple[str, ...
     for other in tried:
         with suppress(Exception):  # as above
             async with asyncio.timeout(seconds):
-                listing = parse_object(
-                    str(await channel.client().with_options(base_url=other).get("/models", cast_to=str))
-                )
+                text = await channel.client().with_options(base_url=other).get("/models", cast_to=str)
+            listing = parse_object(str(text))
             if listing and isinstance(listing.get("data"), list):
                 return tried, other
     return tried, ""

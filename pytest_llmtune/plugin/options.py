@@ -61,9 +61,10 @@ def number(kind: Callable[[str], Any], unit: str, most: float | None = None) -> 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
-        except (ValueError, ArithmeticError):
-            value = None
-        if value is None or not 0 < value < 1e12 or (most is not None and value > most):
+            valid = 0 < value < 1e12 and (most is None or value <= most)
+        except (ValueError, ArithmeticError):  # Decimal("nan") has no order
+            valid = False
+        if not valid:
             limit = "" if most is None else f", at most {most:,}"
             raise ValueError(f"is {text!r}; valid: a number of {unit} above 0{limit}")
         return value

@@ -18,6 +18,7 @@ from support.locks import CONFIG, example, lock
 
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard import results_file
+from pytest_llmtune.guard.lockfile import Measured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,9 @@ def test_what_cannot_be_compared_is_no_pass(git: Git, llmtune: Run) -> None:
     git.commit("gone", other=None)
     assert llmtune("compare", "HEAD~1", "--fail-on-drop")[0] == 1
     git.commit("without a score", sums=lock(metrics={}))
+    assert llmtune("compare", "HEAD~1", "--fail-on-drop")[0] == 1
+    git.commit("with a score again", sums=lock())
+    git.commit("a score that is no number", sums=lock(metrics={"success_vote": Measured(float("nan"))}))
     assert llmtune("compare", "HEAD~1", "--fail-on-drop")[0] == 1
 
 

@@ -130,6 +130,25 @@ def test_a_dotenv_leads_no_key_of_the_environment_away(tmp_path: Path, variable:
 
 
 @pytest.mark.parametrize(
+    ("entry", "environ"),
+    [
+        ({"api_key_env": "MY_API_KEY"}, {"MY_API_KEY": KEY}),
+        ({"kind": "azure"}, {"AZURE_OPENAI_API_KEY": KEY}),
+        ({"api_key": KEY}, {}),
+        ({"api_key_file": "keys.txt"}, {}),
+    ],
+    ids=["named", "azure", "given", "file"],
+)
+def test_a_dotenv_leads_no_key_of_a_list_away(tmp_path: Path, entry: dict[str, str], environ: dict[str, str]) -> None:
+    """Its own OPENAI_API_KEY, which no entry uses, lets no other key go to its address."""
+    (tmp_path / "keys.txt").write_text(f"{KEY}\n")
+    (tmp_path / ".env").write_text("OPENAI_BASE_URL=https://evil.example/v1\nOPENAI_API_KEY=sk-of-the-checkout\n")
+    with pytest.raises(SuiteError, match=r"\.env: OPENAI_BASE_URL: the address https://evil\.example is not trusted"):
+        read([entry], tmp_path, **environ)
+    assert revealed(read([{"name": "own"}], tmp_path)[0]) == ["sk-of-the-checkout"]
+
+
+@pytest.mark.parametrize(
     ("address", "trusted"),
     [
         ("https://api.openai.com/v1", True),
@@ -324,7 +343,7 @@ def test_key_files_are_named_in_a_list(tmp_path: Path) -> None:
     [
         (
             [{"base_ulr": "https://h/v1"}],
-            r"\[0\] has the unknown field 'base_ulr'; did you mean base_url\?; valid: name",
+            r"\[0\] has the unknown field 'base_ulr' \(did you mean 'base_url'\?\); valid: name",
         ),
         ([{"kind": "anthropic"}], "kind is 'anthropic'; valid: openai, azure"),
         ([{"kind": "azure", "api_key": "k"}], "the address is ''; valid: http"),

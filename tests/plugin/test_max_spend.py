@@ -155,3 +155,11 @@ def test_a_search_that_the_run_cuts_short_names_the_limit(project: Project) -> N
     result.stdout.fnmatch_lines(["*ended by --llm-max-spend"])
     assert project.server.billed * 2e-6 <= 0.001
     project.run().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("text", ["nan", "snan", "inf", "-1", "0", "a lot"])
+def test_a_limit_that_is_no_amount_is_a_usage_error(pytester: pytest.Pytester, text: str) -> None:
+    """Also one that has no order, as nan."""
+    result = pytester.runpytest_inprocess(f"--llm-max-spend={text}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --llm-max-spend is '{text}'; valid: a number of USD above 0"])

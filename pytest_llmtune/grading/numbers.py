@@ -108,14 +108,14 @@ _MONEY = r"(?:(?:US|CA|AU|NZ|HK|NT|SG|[ACRS])?[$€£¥₩₹₽₺₫₱฿]|(?
 _GROUP = r"\{[^{}]*\}"
 _EXPONENT = rf"(?:\s?(?:\^|\*\*)\s?(?:{_GROUP}|-?\d+))"
 _FACTOR = (
-    rf"(?:\\frac\s*(?:{_GROUP}|\d)\s*(?:{_GROUP}|\d)|\\sqrt\s*(?:\[\d+\])?\s*(?:{_GROUP}|\d)|\\pi(?![a-zA-Z])|π|√\d+)"
+    rf"(?:\\frac\s*(?:{_GROUP}|\d)\s*(?:{_GROUP}|\d)|\\sqrt\s*(?:\[\d+\]\s*)?(?:{_GROUP}|\d)|\\pi(?![a-zA-Z])|π|√\d+)"
 )
 _PLAIN = rf"(?:{_WHOLE}(?:[.,]\d+)*|\.\d+)(?:\.?\\overline{_GROUP})?(?:[eE][-+]?\d{{1,3}}(?!\w))?"
 _TERM = rf"(?:{_MONEY})?(?:{_PLAIN}(?:(?<!\S)|(?<=\d))(?:[ ]\d+\s?/\s?\d+)?|{_FACTOR}){_EXPONENT}?(?:\s?{_FACTOR}{_EXPONENT}?)*%?"
 _OPERATOR = r"(?:\s?[×·÷*/]\s?|\s?x\s?(?=10\s?\^)|\s?\+\s?|\s-\s)"
 _NUMBER = lazy_regex(rf"(?P<sign>(?<![\w.,)\]}}%])[-+]\s?)?(?P<body>{_TERM}(?:{_OPERATOR}-?{_TERM})*)")
 _UNIT_POWER = lazy_regex(
-    r"\s?(?:[^\W\d_]|[°µΩ])+(?:\s?(?:[/·*]|per)\s?[^\W\d_]+)*\s?(?:\^\s?\{?\s?-?\d\s?\}?)"
+    r"\s?(?:[^\W\d_]|°)++(?:\s?(?:[/·*]|per)\s?[^\W\d_]++)*+\s?(?:\^\s?\{?\s?-?\d\s?\}?)"
     r"(?:\s?[/·*]\s?[^\W\d_]+(?:\^\{?-?\d\}?)?)*|\s?[^\W\d_]+\s?/\s?[^\W\d_]+\s?\^\s?\{?-?\d\}?"
 )
 _MINUS = lazy_regex(r"(?<!\d )(?<!\w)(?:minus|negative|moins|menos)[ ]\Z", re.IGNORECASE)

@@ -189,7 +189,8 @@ _NO_NUMBER = lazy_regex(
     re.IGNORECASE,
 )
 _DIGIT = lazy_regex(r"\d|[½¼¾⅓⅔]|\\(?:pi|sqrt)")
-_WORDS_BESIDE = lazy_regex(r"(?:[^\W\d_]{2,}|[\s.,;:!?()*'\"$€£¥₩%~≈-])*")
+_WORDS_BESIDE = lazy_regex(r"(?:[^\W\d_]{2,}+|[\s.,;:!?()*'\"$€£¥₩%~≈-])*+")
+"""Possessive: a long word would be divided in every possible way."""
 
 
 @dataclass(frozen=True, kw_only=True)

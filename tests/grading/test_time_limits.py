@@ -55,6 +55,26 @@ def test_short_answers_take_no_time(spec: Any, row: dict[str, Any]) -> None:
     assert slowest[0] < 5, slowest
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#### 4" + "J" * 36 + "3&",  # found by .ci/fuzz
+        "it is 5 " + "µ" * 23 + "!",
+        "it is 5 " + "Ω" * 23 + "^",
+        "it is 5 m" + "per" * 26 + "!",
+        "\\boxed{5 miles" + " per" * 26 + " 5}",
+        "\\boxed{5 초" + " per" * 26 + " 5}",
+        "\\sqrt {}" * 26 + "!",
+    ],
+)
+@pytest.mark.parametrize("spec", ["math", "numeric", "choice"])
+def test_no_word_is_divided_in_every_possible_way(spec: str, text: str) -> None:
+    """Few characters, but exponential time where one text is matched in several ways again and again."""
+    grader, row = resolve(spec), {"answer": "A" if spec == "choice" else "1"}
+    grader.answers(["1"], row)
+    assert spent(grader, [text], row) < 0.5
+
+
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second for each answer."""

@@ -63,7 +63,7 @@ _NEXT_UNIT = rf"(?:{_WORD_UNIT}|[mgshtLWVJNKCFA](?![^\W\d_])|{_FOREIGN_UNIT}|eac
 _UNIT = lazy_regex(
     rf"^(.*?[\d}})!]|.*?(?:\\pi|π|(?<=\d)e))(?:\s*(?:{_FOREIGN_UNIT}|(?:{_SHORT_UNITS})(?![^\W\d_])|(?<=\d)(?!(?:{_NO_UNITS})(?![^\W\d_]))[^\W\d_]{{4,}}|\\Omega)"
     rf"|\s+(?:per\s+|an?\s+)?(?:{_WORD_UNIT}|{_LONE_UNITS}(?![^\W\d_])))"
-    rf"(?:{_UNIT_EXPONENT}|{_LINK}{_NEXT_UNIT})*\s*\.?$"
+    rf"(?:{_UNIT_EXPONENT}|{_LINK}{_NEXT_UNIT})*+\s*\.?$"  # possessive: "per" is a link and a unit
 )
 _ENDS_IN_UNIT = lazy_regex(r"[^\W\d_]\s*(?:\^\s*(?:\{\s*-?\d\s*\}|-?\d)|\.)?\s*$")
 _PREFIX = lazy_regex(

@@ -1,18 +1,17 @@
-"""Run coroutines from synchronous code, and collect calls into batches."""
+"""Run coroutines from synchronous code."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
+import types
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from pytest_llmtune._dataclass import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+    import asyncio
+    from collections.abc import Coroutine, Generator, Iterator
     from contextlib import AbstractContextManager
 
 
@@ -36,26 +35,66 @@ def outside() -> AbstractContextManager[None]:
     return inside(None)
 
 
-def run_async(job: Coroutine[Any, Any, T]) -> T:
+def has_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    return "asyncio" in sys.modules and sys.modules["asyncio"]._get_running_loop() is not None  # noqa: SLF001  # its public name raises
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    """The running event loop; a job that has none yet goes on in one."""
+    if not has_loop():
+        await _Suspended()
+    import asyncio
+
+    return asyncio.get_running_loop()
+
+
+class _Suspended:
+    """Suspends a job that runs without an event loop."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+@types.coroutine
+def _resumed(job: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    return (yield from job.__await__())
+
+
+def run_async(job: Coroutine[Any, Any, T], *, loop: bool = True) -> T:
     """Run a coroutine to completion, even if the calling thread already runs an event loop.
 
     Its requests are a suite's, and never belong to the recording of a test's own client calls.
 
+    Args:
+        loop: False: the job calls ``running_loop`` before it waits for anything. Until then it runs without a loop, so that
+            a job that never waits imports no ``asyncio``, which would take as long as replaying fifty rows.
+
     Raises:
         KeyboardInterrupt: on Ctrl-C, which cancels the job; with the arguments of the job's ``CancelledError``.
     """
+    if not loop and not has_loop():
+        with outside():
+            try:
+                job.send(None)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+    import asyncio
+
     results: list[T] = []
 
     async def keep() -> None:
         """The task returns nothing: asyncio formats the repr of its main task's result, however large."""
-        results.append(await job)
+        results.append(await _resumed(job))
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    def run() -> None:
+        with outside():
+            asyncio.run(keep())
+
+    if not has_loop():
         try:
-            with outside():
-                asyncio.run(keep())
+            run()
             return results[0]
         except KeyboardInterrupt as error:
             cancelled = error.__context__
@@ -65,8 +104,7 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
 
     def work() -> None:
         try:
-            with outside():
-                asyncio.run(keep())
+            run()
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             failures.append(error)
 
@@ -76,61 +114,3 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
     if failures:
         raise failures[0]
     return results[0]
-
-
-@dataclass(slots=True, eq=False)
-class Gathering(Generic[T]):
-    """Collects items into batches: once no new one comes for a while, batches start on all free slots."""
-
-    run: Callable[[list[T]], Awaitable[None]]
-    """Runs one batch to completion; must not raise."""
-    size: Callable[[Sequence[T], int], int]
-    """How many of the waiting items the next batch takes, given the number of free slots."""
-    width: int = sys.maxsize
-    """Maximum number of concurrent batches."""
-    quiet: float = 0.005
-    """Seconds without a new item after which batches start."""
-    enough: int = sys.maxsize
-    """Number of waiting items for which batches start at once."""
-    _waiting: list[T] = field(default_factory=list)
-    _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _gathering: asyncio.Task[None] | None = None
-
-    def add(self, item: T) -> None:
-        self._waiting.append(item)
-        if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().create_task(self._gather())
-
-    async def aclose(self) -> None:
-        """Stop sending, and cancel running batches."""
-        tasks = [*self._running, *([self._gathering] if self._gathering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _gather(self) -> None:
-        seen = 0
-        while seen < len(self._waiting) < self.enough:
-            seen = len(self._waiting)
-            await asyncio.sleep(self.quiet)
-        self._gathering = None
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._waiting and (free := self.width - len(self._running)) > 0:
-            size = self.size(self._waiting, free)
-            batch, self._waiting = self._waiting[:size], self._waiting[size:]
-            self._running.add(asyncio.get_running_loop().create_task(self._one(batch)))
-
-    async def _one(self, batch: list[T]) -> None:
-        try:
-            await self.run(batch)
-        finally:
-            if (task := asyncio.current_task()) is not None:
-                self._running.discard(task)
-            self._fill()
-
-
-def evenly(most: int) -> Callable[[Sequence[Any], int], int]:
-    """Batches of equal size, at most ``most``, so that none is left with a long one at the end."""
-    return lambda waiting, free: min(most, -(-len(waiting) // free))

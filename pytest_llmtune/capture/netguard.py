@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ipaddress
 import socket
@@ -237,7 +236,13 @@ class Patches:
         """Patch all functions; those of libraries once they are imported."""
         self._patch(self._patch_points())
         self._late.enter_context(
-            when_imported({"uvloop": lambda module: self._patch(self._uvloop_patch_points(module))})
+            when_imported(
+                {
+                    "asyncio.base_events": lambda module: self._patch(self._asyncio_patch_points(module)),
+                    "asyncio.proactor_events": lambda module: self._patch(self._proactor_patch_points(module)),
+                    "uvloop": lambda module: self._patch(self._uvloop_patch_points(module)),
+                }
+            )
         )
 
     def _patch(self, points: Iterable[tuple[Any, str, _Wrap]]) -> None:
@@ -270,13 +275,14 @@ class Patches:
             yield socket, name, self._resolve
         yield socket, "gethostbyaddr", self._resolve_reverse
         yield socket, "getnameinfo", self._getnameinfo
-        # asyncio resolves in another thread; here the stack still shows the request
-        yield asyncio.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
-        # the Windows event loop connects without socket.connect
-        if sys.platform == "win32":
-            from asyncio import proactor_events
 
-            yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
+    def _asyncio_patch_points(self, base_events: Any) -> Iterator[tuple[Any, str, _Wrap]]:
+        """It resolves in another thread; here the stack still shows the request."""
+        yield base_events.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
+
+    def _proactor_patch_points(self, proactor_events: Any) -> Iterator[tuple[Any, str, _Wrap]]:
+        """The Windows event loop connects without ``socket.connect``."""
+        yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
 
     def _uvloop_patch_points(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:
         """An event loop with its own sockets."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.aio import Gathering, evenly
+from pytest_llmtune._util.batches import Gathering, evenly
 from pytest_llmtune.grading.base import Grader, Vote
 from pytest_llmtune.grading.judge import Judge
 

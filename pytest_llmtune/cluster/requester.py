@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.aio import Gathering, evenly
+from pytest_llmtune._util.batches import Gathering, evenly
 from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept, News
 from pytest_llmtune.cluster.job_spec import Item, JobSpec
 from pytest_llmtune.completions.routing import ServerFacts

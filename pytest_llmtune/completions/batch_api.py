@@ -13,7 +13,7 @@ from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.aio import Gathering
+from pytest_llmtune._util.batches import Gathering
 from pytest_llmtune._util.files import read_regular, write_text
 from pytest_llmtune.wire.response import lines_of, parse_object, wants_embedding
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +16,8 @@ from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.endpoints import Endpoint
@@ -144,6 +145,8 @@ class LiveSource:
             pool: list[Exchange] = []
             paid = await self._fill(request, pool, request.n)
             return replace(completion_of(pool, request.n), paid=paid)
+        import asyncio  # a replay needs none
+
         turn = self._turns.setdefault(request.key, asyncio.Lock())
         async with turn:  # a repeated request waits for the first one's answers, instead of paying again
             skip = request.sample_index * request.n

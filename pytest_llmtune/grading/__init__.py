@@ -1,6 +1,6 @@
 """Graders: turn the n responses of an example into metrics."""
 
-from pytest_llmtune.grading.base import VOTES, Grader, check_vote, grade_answers
+from pytest_llmtune.grading.base import VOTES, Grader, awaits, check_vote, grade_answers
 from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of
 from pytest_llmtune.grading.registry import BUILT_IN, accepts, fits, resolve
 from pytest_llmtune.grading.reliability import with_reliability
@@ -10,6 +10,7 @@ __all__ = [
     "VOTES",
     "Grader",
     "accepts",
+    "awaits",
     "cautions_of",
     "check",
     "check_aggregated",

@@ -342,6 +342,12 @@ class BuiltIn(Grader):
         return grade_answers(await self.aanswers(responses, row, ask), self.vote)
 
 
+def awaits(grader: Grader) -> bool:
+    """Whether a part of the grader is somebody's own, with coroutines that may need an event loop."""
+    plain = (Grader.agrade, Grader.aanswers)
+    return any(not isinstance(one, BuiltIn) and (type(one).agrade, type(one).aanswers) != plain for one in grader.parts)
+
+
 def reference_value(row: Row, column: str | None) -> Any:
     """The value of the reference column.
 

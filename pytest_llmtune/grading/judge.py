@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.aio import running_loop
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import CompletionError, SuiteError
@@ -170,6 +171,7 @@ class Judge(BuiltIn):
     async def _marks(self, responses: Sequence[str], row: Row, ask: Ask) -> dict[str, float]:
         """The judge's mark for each distinct non-empty response; 1 or 0 without a scale."""
         different = [text for text in dict.fromkeys(responses) if text.strip()]
+        await running_loop()
         completions = await asyncio.gather(*(ask(self._request(text, row)) for text in different))
         return {text: self._mark(completion) for text, completion in zip(different, completions, strict=True)}
 

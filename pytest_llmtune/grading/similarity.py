@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.aio import running_loop
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import CompletionError, SuiteError
@@ -149,6 +150,7 @@ class Similarity(BuiltIn):
         """The embedding of each distinct text that is not empty."""
         distinct = [text for text in dict.fromkeys(texts) if text]
         bodies = [{**self.parameters, "model": self.model, "input": text} for text in distinct]
+        await running_loop()
         completions = await asyncio.gather(*(ask(build(body, 1)) for body in bodies))
         found: dict[str, list[float]] = {}
         for text, completion in zip(distinct, completions, strict=True):

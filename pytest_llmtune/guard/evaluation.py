@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 from array import array
@@ -12,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._util.aio import has_loop
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.stats import bootstrap, bootstrap_mean, wilson
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError
@@ -361,7 +361,7 @@ async def evaluate(
     todo = enumerate(zip(examples, requested, strict=True))
     paid, done = Decimal(0), 0
 
-    async def work() -> None:
+    async def work(*, until: Callable[[], bool] = lambda: False) -> None:
         nonlocal paid, done
         for index, (example, request) in todo:  # shared: each worker takes the next example
             meter = _Meter(source, prices)
@@ -369,16 +369,21 @@ async def evaluate(
             paid, done = paid + meter.paid, done + 1
             if on_result is not None:
                 on_result(done, result, paid)
-            if over is not None and over():
+            if until() or (over is not None and over()):
                 return
 
-    await all_of(work() for _ in range(min(concurrency, len(examples))))
+    if not has_loop():  # a replay waits for nothing, or only for what reads a long response
+        await work(until=has_loop)
+    if has_loop():
+        await all_of(work() for _ in range(min(concurrency, len(examples))))
     found = results if isinstance(results, SpilledResults) else [results[index] for index in sorted(results)]
     return evaluation_of(config.to_lock(), found, paid=paid, aggregate=aggregate)
 
 
 async def all_of(jobs: Iterable[Awaitable[None]]) -> None:
     """Run jobs concurrently; the first error cancels the others, waits for them, and is raised unchanged."""
+    import asyncio
+
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.gather(*tasks)

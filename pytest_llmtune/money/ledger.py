@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from contextlib import asynccontextmanager, closing, contextmanager
 from decimal import ROUND_CEILING, Decimal
@@ -13,6 +12,7 @@ from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 
 if TYPE_CHECKING:
+    import asyncio
     import sqlite3
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
@@ -163,6 +163,8 @@ class Ledger:
         Raises:
             BudgetExhaustedError: the amount does not fit even if everything in flight costs nothing.
         """
+        import asyncio  # nothing is paid for in a replay
+
         self.check(amount, model)
         outermost = self.chain()[-1]
         queue = outermost.queue

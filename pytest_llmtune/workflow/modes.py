@@ -12,7 +12,7 @@ from pytest_llmtune._util.files import check_writable, exclusive, relative_to_cw
 from pytest_llmtune._util.text import counted, dollars, quoted
 from pytest_llmtune.completions.source import LiveSource, ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
-from pytest_llmtune.grading import Grader, cautions_of, check, check_named, judges_of, resolve, with_reliability
+from pytest_llmtune.grading import Grader, awaits, cautions_of, check, check_named, judges_of, resolve, with_reliability
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
@@ -248,7 +248,9 @@ class SuiteRun:
         void = mode.online and any(each.option == Mode.TUNE.option for each in stale)  # do not pay for a void verdict
         if mode is Mode.LIVE and self.settings.stop_early is not None:
             rows = self._until_decided(rows, lock, self.settings.stop_early)
-        evaluation = None if missing or void else run_async(self._evaluated(rows, recording))
+        # nothing that a replay with our own graders does needs an event loop, before it reads a long response
+        at_once = mode.replays and self.suite.task is None and self.services.engine is None and not awaits(self.grader)
+        evaluation = None if missing or void else run_async(self._evaluated(rows, recording), loop=not at_once)
         if self._misses:  # for a task, known only after its runs
             evaluation, missing, detail = None, len(self._misses), next(iter(self._misses.values())).detail
             stale = locked.stale(self.suite, now, lock, missing, len(rows.examples), grader=self.grader, detail=detail)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmtune._util.aio import run_async
+from pytest_llmtune._util.aio import has_loop, run_async, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -71,3 +73,42 @@ def test_results_and_errors_come_out_as_they_are(inside_a_loop: bool) -> None:
         asyncio.run(within())
     else:
         both()
+
+
+@pytest.mark.parametrize("inside_a_loop", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_job_without_a_loop_goes_on_in_one_where_it_waits(waits: bool, inside_a_loop: bool) -> None:
+    """It starts once, and what it has done is kept."""
+    steps: list[bool] = []
+
+    async def job() -> str:
+        steps.append(has_loop())
+        for _ in range(2):
+            if waits:
+                await (await running_loop()).run_in_executor(None, steps.append, has_loop())
+        if not waits:
+            return "done"
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    def run() -> None:
+        if waits:
+            with pytest.raises(ZeroDivisionError):
+                run_async(job(), loop=False)
+        else:
+            assert run_async(job(), loop=False) == "done"
+
+    async def within() -> None:
+        run()
+
+    asyncio.run(within()) if inside_a_loop else run()
+    assert steps == [(inside_a_loop and waits) or inside_a_loop, *([True, True] if waits else [])]
+
+
+def test_a_job_that_waits_for_nothing_imports_no_asyncio() -> None:
+    code = (
+        "import sys\nfrom pytest_llmtune._util.aio import run_async\nasync def job(): return 7\n"
+        "print(run_async(job(), loop=False), 'asyncio' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout.split() == ["7", "False"]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import pickle
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.results import result
 
+from pytest_llmtune._util.aio import has_loop, run_async
+from pytest_llmtune.grading import Grader, awaits, grade_answers, resolve
 from pytest_llmtune.guard import evaluation
-from pytest_llmtune.guard.evaluation import evaluation_of
+from pytest_llmtune.guard.evaluation import evaluate, evaluation_of
+from pytest_llmtune.money.prices import PriceBook
+from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.prompts import Template
+from pytest_llmtune.types import Answer, Choice, Completion, CompletionRequest, Example, ExampleGrade, Row, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @pytest.mark.parametrize(
@@ -41,3 +53,73 @@ def test_an_interval_is_computed_when_it_is_asked_for(monkeypatch: pytest.Monkey
     assert "row_rate" not in intervals
     assert pickle.loads(pickle.dumps(intervals)) == intervals  # noqa: S301  # our own
     assert {"success_vote", "latency", "inference_cost"} <= set(intervals)
+
+
+class Recorded:
+    """A source that answers as a recording does, and notes whether a loop runs."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.loops = texts, list[bool]()
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        self.loops.append(has_loop())
+        text = self.texts[int(request.body["messages"][0]["content"])]
+        return Completion((Choice(text, "stop"),), Usage(1, 1), (), cost=Decimal(1))
+
+
+def replayed(grader: Grader, *texts: str, loop: bool = False) -> tuple[list[float], list[bool]]:
+    """The success of each row, whose answer is 7, and whether a loop ran when it was asked for."""
+    examples = [Example(str(index), index, {"number": index, "answer": "7"}) for index in range(len(texts))]
+    config, source = Config({"model": "m", "n": 1}, Template.prompt("{number}")), Recorded(*texts)
+    job = evaluate(config, examples, grader=grader, source=source, prices=PriceBook(), concurrency=2)
+    found = run_async(job, loop=loop)
+    return [each.grade.metrics["success"] for each in found.results if each.grade is not None], source.loops
+
+
+def test_a_replay_starts_a_loop_for_the_first_response_that_is_long() -> None:
+    """It is read in a worker process; the rows after it are read concurrently."""
+    number = resolve("numeric")
+    assert replayed(number, "7", "8", "7") == ([1, 0, 1], [False] * 3)
+    long = "so " * 4_000 + "the answer is 7"
+    expected = [1, 1, 0, 1]
+    assert replayed(number, "7", long, "8", long) == (expected, [False, False, True, True])
+    assert replayed(number, "7", long, "8", long, loop=True) == (expected, [True] * 4)
+
+
+class Waiting(Grader):
+    """Somebody's own, that waits."""
+
+    fingerprint = "1"
+
+    def reference(self, row: Row) -> str:
+        return str(row["answer"])
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return grade_answers([Answer(text, text, text == row["answer"]) for text in responses])
+
+
+class WaitingForAnother(Waiting):
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
+        await asyncio.to_thread(str)
+        return self.grade(responses, row)
+
+
+def test_somebodys_own_coroutine_runs_in_a_loop() -> None:
+    """It may use anything of asyncio, which our own graders ask for."""
+
+    def function(responses: list[str], answer: str) -> bool:
+        return answer in responses
+
+    for spec in (
+        "math",
+        "exact",
+        {"choice": {}},
+        function,
+        [function, "numeric"],
+        Waiting(),
+        {"judge": {"model": "m", "rubric": "right"}},
+    ):
+        assert not awaits(resolve(spec)), spec
+    for one in (WaitingForAnother(), [function, WaitingForAnother()]):
+        assert awaits(resolve(one))
+    assert replayed(resolve(WaitingForAnother()), "7", "8", loop=True)[0] == [1, 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -13,7 +12,10 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from pytest_llmtune._util.aio import running_loop
+
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["PATIENCE", "WorkerPool", "clean_environment", "off_thread", "workers_each"]
@@ -165,7 +167,7 @@ async def off_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
     Unlike with ``asyncio.to_thread``, a closing event loop does not wait for it, so that Ctrl-C is fast.
     """
-    loop = asyncio.get_running_loop()
+    loop = await running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: BaseException | None) -> None:

@@ -37,6 +37,17 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
+def fields_of(value: Any, **options: Any) -> Any:
+    """The fields of a dataclass, a pydantic model (``options`` are its ``model_dump``'s) or a named tuple; else the value."""
+    if isinstance(value, type):
+        return value
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(**options)
+    return value._asdict() if callable(getattr(value, "_asdict", None)) else value
+
+
 @cache
 def _field_names(kind: type) -> tuple[str, ...]:
     """Of a dataclass, but for those with the metadata ``plain: False``; of any other type none."""

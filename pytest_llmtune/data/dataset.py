@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 import unicodedata
@@ -18,6 +17,7 @@ from typing import Any
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function, qualified_name
 from pytest_llmtune._util.jsonhash import digest, weight_of
+from pytest_llmtune._util.serialize import fields_of
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.data import huggingface as hub
 from pytest_llmtune.data.readers import FORMATS, MAX_BYTES, DataFile, delimiter_note, find, too_large
@@ -34,7 +34,7 @@ def clean_row(raw: Any, where: str) -> dict[str, Any]:
     Raises:
         SuiteError: not a mapping, a column name that is not a string or a duplicate, a value that is not plain data.
     """
-    raw = _fields(raw)
+    raw = fields_of(raw)
     if not isinstance(raw, Mapping):
         raise SuiteError(f"{where}: a row is a mapping of column to value, got {shown(raw)}")
     row: dict[str, Any] = {}
@@ -48,16 +48,6 @@ def clean_row(raw: Any, where: str) -> dict[str, Any]:
     return row
 
 
-def _fields(value: Any) -> Any:
-    """The fields of a dataclass, a pydantic model or a named tuple; anything else as it is."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-    for method in ("model_dump", "_asdict"):
-        if callable(dump := getattr(value, method, None)) and not isinstance(value, type):
-            return dump()
-    return value
-
-
 def _clean(value: Any, where: str, column: str) -> Any:
     if isinstance(value, Enum):
         value = value.value
@@ -65,7 +55,7 @@ def _clean(value: Any, where: str, column: str) -> Any:
         return value
     if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
         return None  # a missing value in a table
-    value = _fields(value)
+    value = fields_of(value)
     if isinstance(value, Mapping):
         return {str(key): _clean(item, where, column) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import Grader
-from pytest_llmtune.suite.reliability import RELIABILITY, ROW_RATE, reliability_names
+from pytest_llmtune.suite.keys import RELIABILITY, ROW_RATE, reliability_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

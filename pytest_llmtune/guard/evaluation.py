@@ -18,7 +18,7 @@ from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, Endpoin
 from pytest_llmtune.grading import Grader, accepts
 from pytest_llmtune.grading.base import JUDGED, LABELLED
 from pytest_llmtune.recording import Gathered
-from pytest_llmtune.suite.reliability import ROW_RATE
+from pytest_llmtune.suite.keys import ROW_RATE
 from pytest_llmtune.types import (
     Answer,
     Completion,

@@ -24,8 +24,7 @@ from pytest_llmtune.guard.verdict import (
     compare,
     match,
 )
-from pytest_llmtune.suite.keys import COSTS
-from pytest_llmtune.suite.reliability import ROW_RATE
+from pytest_llmtune.suite.keys import COSTS, ROW_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

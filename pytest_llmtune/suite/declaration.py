@@ -76,22 +76,23 @@ class Problems:
             SuiteError: there are any.
         """
         if self.found:
-            raise SuiteError(
-                "\n".join(dict.fromkeys(f"{declaration.at(problem)}: {_sentence(problem)}" for problem in self.found))
-            )
-
-
-def _sentence(problem: InvalidError) -> str:
-    text = str(problem)
-    if not problem.path:
-        return text
-    return f"{problem.spot} {text}" if text.startswith(("is ", "has ", "names ")) else f"{problem.spot}: {text}"
+            lines = []
+            for problem in self.found:
+                joint = " " if str(problem).startswith(("is ", "has ", "names ")) else ": "
+                spot = f"{problem.spot}{joint}" if problem.path else ""
+                lines.append(f"{declaration.at(problem)}: {spot}{problem}")
+            raise SuiteError("\n".join(dict.fromkeys(lines)))
 
 
 def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
     """The parsed values of all keys in the table, given or default."""
     for name in mapping:
-        _check_known(name, problems)
+        if not isinstance(name, str):
+            problems.add(f"keys must be strings, got {name!r}")
+        elif name not in _KNOWN and not _is_gate(name):
+            valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
+            rest = "and OpenAI's parameters (put parameters that only your server knows into extra_body)"
+            problems.add(f"unknown key{did_you_mean(name, _KNOWN)}; valid: {valid}, {rest}", name)
     values: dict[str, Any] = {}
     for key in KEYS:
         given = mapping.get(key.name)
@@ -104,15 +105,6 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
         else:
             values[key.name] = problems.attempt(key.form.parse, given, path=(key.name,), default=key.default)
     return values
-
-
-def _check_known(name: Any, problems: Problems) -> None:
-    if not isinstance(name, str):
-        problems.add(f"keys must be strings, got {name!r}")
-    elif name not in _KNOWN and not _is_gate(name):
-        valid = ", ".join((*_NAMES, "min_<metric>", "max_<metric>"))
-        rest = "and OpenAI's parameters (put parameters that only your server knows into extra_body)"
-        problems.add(f"unknown key{did_you_mean(name, _KNOWN)}; valid: {valid}, {rest}", name)
 
 
 def _is_gate(name: str) -> bool:

@@ -311,9 +311,13 @@ WORDS: Mapping[str, Callable[..., Domain]] = {
 def parse_domain(name: str, raw: Any) -> Domain:
     """Parse a parameter's domain: a constant, a list (choice), a domain, or a range such as ``{"uniform": [0, 2]}``.
 
+    ``temperature_or_top_p`` is a list of mappings, each a branch.
+
     Raises:
         SuiteError: not a domain, or it has values that the parameter does not accept.
     """
+    if name == TEMPERATURE_OR_TOP_P:
+        return _branches(raw)
     domain = _domain(name, raw)
     bounds = PARAMETERS.get(name)
     for value in _extremes(domain):
@@ -338,7 +342,10 @@ def _domain(name: str, raw: Any) -> Domain:
         if word == "choice":
             return _choice(arguments)
         if word in WORDS:
-            return _range(str(word), arguments)
+            wanted = "[low, high, step]" if word == "quniform" else "[low, high]"
+            if not isinstance(arguments, (list, tuple)) or len(arguments) != wanted.count(",") + 1:
+                raise InvalidError(f"{word} takes {wanted}, got {shown(arguments)}")
+            return WORDS[word](*arguments)
     if isinstance(raw, (list, tuple)) and (name not in LISTS or all(isinstance(item, (list, tuple)) for item in raw)):
         return _choice(raw)
     return Constant(_plain(raw))
@@ -348,13 +355,6 @@ def _choice(raw: Any) -> Choice:
     if not isinstance(raw, (list, tuple)):
         raise InvalidError(f"choice takes a list, got {shown(raw)}")
     return Choice(tuple(option if isinstance(option, Domain) else _plain(option) for option in raw))
-
-
-def _range(word: str, raw: Any) -> Domain:
-    wanted = "[low, high, step]" if word == "quniform" else "[low, high]"
-    if not isinstance(raw, (list, tuple)) or len(raw) != wanted.count(",") + 1:
-        raise InvalidError(f"{word} takes {wanted}, got {shown(raw)}")
-    return WORDS[word](*raw)
 
 
 def _plain(raw: Any) -> Any:
@@ -379,37 +379,28 @@ def _extremes(domain: Domain) -> tuple[Any, ...]:
     return (domain.low, domain.top) if isinstance(domain, Range) else ()
 
 
-def parse_branches(raw: Any) -> OneOf | Constant:
-    """Parse ``temperature_or_top_p``: a list of mappings, each a branch; None: neither is sent.
-
-    Raises:
-        SuiteError: not such a list.
-    """
+def _branches(raw: Any) -> OneOf | Constant:
     if raw is None:
-        return Constant(None)
+        return Constant(None)  # neither is sent
     if isinstance(raw, OneOf):
         return raw
-    if isinstance(raw, Mapping):
-        raw = [raw]
-    if not isinstance(raw, (list, tuple)) or not all(isinstance(branch, Mapping) and branch for branch in raw):
+    several = [raw] if isinstance(raw, Mapping) else raw
+    if not isinstance(several, (list, tuple)) or not all(isinstance(branch, Mapping) and branch for branch in several):
         raise InvalidError(
-            f"is {shown(raw)}; valid: a list such as [{{'temperature': {{'uniform': [0, 2]}}}}, {{'top_p': 0.9}}]"
+            f"is {shown(several)}; valid: a list such as [{{'temperature': {{'uniform': [0, 2]}}}}, {{'top_p': 0.9}}]"
         )
-    for index, branch in enumerate(raw):
-        for name in branch:
+    branches = []
+    for index, branch in enumerate(several):
+        domains = {}
+        for name, value in branch.items():
             if name not in ("temperature", "top_p"):
                 raise InvalidError(f"has {shown(name)}; valid: temperature, top_p", index)
-    return OneOf(tuple(_parsed(branch, index) for index, branch in enumerate(raw)))
-
-
-def _parsed(branch: Mapping[str, Any], index: int) -> dict[str, Domain]:
-    domains = {}
-    for name, raw in branch.items():
-        try:
-            domains[name] = parse_domain(name, raw)
-        except InvalidError as problem:
-            raise problem.inside(index, name) from None
-    return domains
+            try:
+                domains[name] = parse_domain(name, value)
+            except InvalidError as problem:
+                raise problem.inside(index, name) from None
+        branches.append(domains)
+    return OneOf(tuple(branches))
 
 
 def check_name(name: Any, extra: Iterable[str] = ()) -> None:

@@ -6,14 +6,14 @@ import math
 import re
 import statistics
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import is_function_path, load_function
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_number, shown
+from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_dollars, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
 from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P, Choice, Constant, Range, parse_domain
@@ -31,55 +31,53 @@ class ValueForm:
     """Raises ``InvalidError``."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """JSON Schema for editors; may allow more than ``parse``, never less."""
+    type: str = "Any"
+    """Annotation for editors and type checkers; see ``suite/signature.py``."""
 
 
-def _real(raw: Any) -> float | None:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, Decimal)) or not math.isfinite(raw):
-        return None
-    return float(raw)
+def _form(read: Callable[[Any], Any], valid: str, schema: Mapping[str, Any], annotation: str) -> ValueForm:
+    """What ``read`` converts; it returns None for anything else."""
+
+    def parse(raw: Any) -> Any:
+        if (value := read(raw)) is None:
+            raise InvalidError(f"is {shown(raw)}; valid: {valid}")
+        return value
+
+    return ValueForm(parse, schema, annotation)
+
+
+def _real(raw: Any, low: float, high: float = math.inf) -> float | None:
+    is_number = isinstance(raw, (int, float, Decimal)) and not isinstance(raw, bool) and math.isfinite(raw)
+    return float(raw) if is_number and low <= raw <= high else None
 
 
 def _whole(raw: Any) -> int | None:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw) or raw != int(raw):
-        return None
-    return int(raw)
+    is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool) and math.isfinite(raw)
+    return int(raw) if is_number and raw == int(raw) else None
 
 
-def text(wanted: str = "a text") -> ValueForm:
+def _is_text(raw: Any) -> bool:
+    return isinstance(raw, str) and bool(raw.strip())
+
+
+def text(valid: str) -> ValueForm:
     """A non-blank string."""
-
-    def parse(raw: Any) -> str:
-        if not isinstance(raw, str) or not raw.strip():
-            raise InvalidError(f"is {shown(raw)}; valid: {wanted}")
-        return raw
-
-    return ValueForm(parse, {"type": "string", "minLength": 1})
+    return _form(lambda raw: raw if _is_text(raw) else None, valid, {"type": "string", "minLength": 1}, "str")
 
 
-def texts(wanted: str) -> ValueForm:
+def texts(valid: str) -> ValueForm:
     """A list of strings."""
 
-    def parse(raw: Any) -> tuple[str, ...]:
-        if (
-            not isinstance(raw, (list, tuple))
-            or not raw
-            or not all(isinstance(item, str) and item.strip() for item in raw)
-        ):
-            raise InvalidError(f"is {shown(raw)}; valid: {wanted}")
-        return tuple(raw)
+    def read(raw: Any) -> tuple[str, ...] | None:
+        return tuple(raw) if isinstance(raw, (list, tuple)) and raw and all(map(_is_text, raw)) else None
 
-    return ValueForm(parse, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1})
+    schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
+    return _form(read, valid, schema, "Sequence[str]")
 
 
 def flag() -> ValueForm:
     """True or false."""
-
-    def parse(raw: Any) -> bool:
-        if not isinstance(raw, bool):
-            raise InvalidError(f"is {shown(raw)}; valid: true, false")
-        return raw
-
-    return ValueForm(parse, {"type": "boolean"})
+    return _form(lambda raw: raw if isinstance(raw, bool) else None, "true, false", {"type": "boolean"}, "bool")
 
 
 MOST_IN_FLIGHT = 10_000
@@ -91,89 +89,51 @@ def whole(low: int, what: str, *, high: int | None = None, also: int | None = No
     extra = "" if high is None else f" to {high:,}"
     extra += "" if also is None else f", or {also}"
 
-    def parse(raw: Any) -> int:
+    def read(raw: Any) -> int | None:
         value = _whole(raw)
-        if value is None or ((value < low or (high is not None and value > high)) and value != also):
-            raise InvalidError(f"is {shown(raw)}; valid: {what}, a whole number from {low}{extra}")
-        return value
+        fits = value is not None and low <= value <= (math.inf if high is None else high)
+        return value if fits or value == also else None
 
     bounded = {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})
-    return ValueForm(parse, bounded if also is None else {"anyOf": [bounded, {"const": also}]})
+    schema = bounded if also is None else {"anyOf": [bounded, {"const": also}]}
+    return _form(read, f"{what}, a whole number from {low}{extra}", schema, "int")
 
 
 def rows_or_share(low: int) -> ValueForm:
     """A number of rows, or a fraction between 0 and 1."""
 
-    def parse(raw: Any) -> int | float:
-        share = _real(raw)
-        if isinstance(raw, float) and share is not None and 0 < share < 1:
-            return share
+    def read(raw: Any) -> int | float | None:
+        if isinstance(raw, float) and 0 < raw < 1:
+            return raw
         value = _whole(raw)
-        if value is None or value < low:
-            raise InvalidError(
-                f"is {shown(raw)}; valid: rows, a whole number from {low}, or a share of them between 0 and 1"
-            )
-        return value
+        return value if value is not None and value >= low else None
 
     share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
-    return ValueForm(parse, {"anyOf": [{"type": "integer", "minimum": low}, share]})
+    valid = f"rows, a whole number from {low}, or a share of them between 0 and 1"
+    return _form(read, valid, {"anyOf": [{"type": "integer", "minimum": low}, share]}, "float")
 
 
 def fraction(what: str) -> ValueForm:
     """A number between 0 and 1."""
-
-    def parse(raw: Any) -> float:
-        value = _real(raw)
-        if value is None or not 0 <= value <= 1:
-            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number from 0 to 1")
-        return value
-
-    return ValueForm(parse, {"type": "number", "minimum": 0, "maximum": 1})
+    schema = {"type": "number", "minimum": 0, "maximum": 1}
+    return _form(lambda raw: _real(raw, 0, 1), f"{what}, a number from 0 to 1", schema, "float")
 
 
 def ratio(what: str) -> ValueForm:
     """A number from 0, such as 0.1 for 10 %."""
-
-    def parse(raw: Any) -> float:
-        value = _real(raw)
-        if value is None or value < 0:
-            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number from 0")
-        return value
-
-    return ValueForm(parse, {"type": "number", "minimum": 0})
-
-
-def or_auto(form: ValueForm) -> ValueForm:
-    """What ``form`` parses, or ``auto``, the default; an explicit None disables it (see ``Key.off``)."""
-
-    def parse(raw: Any) -> Any:
-        return raw if raw == "auto" else form.parse(raw)
-
-    return ValueForm(parse, {"anyOf": [form.schema, {"const": "auto"}]})
+    return _form(lambda raw: _real(raw, 0), f"{what}, a number from 0", {"type": "number", "minimum": 0}, "float")
 
 
 def positive(what: str) -> ValueForm:
     """A number above 0."""
-
-    def parse(raw: Any) -> float:
-        value = _real(raw)
-        if value is None or value <= 0:
-            raise InvalidError(f"is {shown(raw)}; valid: {what}, a number above 0")
-        return value
-
-    return ValueForm(parse, {"type": "number", "exclusiveMinimum": 0})
+    schema = {"type": "number", "exclusiveMinimum": 0}
+    return _form(lambda raw: _real(raw, 0) or None, f"{what}, a number above 0", schema, "float")
 
 
 def dollars(what: str) -> ValueForm:
     """A positive amount in USD, exact."""
-
-    def parse(raw: Any) -> Decimal:
-        value = parse_number(raw)
-        if value is None or value <= 0:
-            raise InvalidError(f"is {shown(raw)}; valid: {what}, above 0")
-        return value
-
-    return ValueForm(parse, {"type": ["number", "string"], "exclusiveMinimum": 0})
+    schema = {"type": ["number", "string"], "exclusiveMinimum": 0}
+    return _form(lambda raw: parse_dollars(raw) or None, f"{what}, above 0", schema, "Dollars")
 
 
 def one_of(*words: str) -> ValueForm:
@@ -184,10 +144,17 @@ def one_of(*words: str) -> ValueForm:
             raise InvalidError(f"is {shown(raw)}{did_you_mean(raw, words)}; valid: {', '.join(words)}")
         return raw
 
-    return ValueForm(parse, {"enum": list(words)})
+    listed = ", ".join(f'"{word}"' for word in words)
+    return ValueForm(parse, {"enum": list(words)}, f"Literal[{listed}]")
 
 
-def or_callable(form: ValueForm, wanted: str) -> ValueForm:
+def or_auto(form: ValueForm) -> ValueForm:
+    """What ``form`` parses, or ``auto``, the default; an explicit None disables it (see ``Key.off``)."""
+    schema = {"anyOf": [form.schema, {"const": "auto"}]}
+    return ValueForm(lambda raw: raw if raw == "auto" else form.parse(raw), schema, f'{form.type} | Literal["auto"]')
+
+
+def or_callable(form: ValueForm) -> ValueForm:
     """What ``form`` parses, or a function."""
 
     def parse(raw: Any) -> Any:
@@ -196,14 +163,14 @@ def or_callable(form: ValueForm, wanted: str) -> ValueForm:
         try:
             return form.parse(raw)
         except InvalidError as problem:
-            raise InvalidError(f"{problem}, {wanted}") from None
+            raise InvalidError(f"{problem}, or a function") from None
 
     return ValueForm(parse, form.schema)
 
 
-def anything(schema: Mapping[str, Any] | None = None) -> ValueForm:
+def anything(schema: Mapping[str, Any]) -> ValueForm:
     """Any value, parsed later."""
-    return ValueForm(lambda raw: raw, schema or {})
+    return ValueForm(lambda raw: raw, schema)
 
 
 def _delimiter(raw: Any) -> str:
@@ -369,8 +336,8 @@ class Key:
     default: Any
     doc: str
     """One or two sentences in Markdown."""
-    type: str = "Any"
-    """Annotation for editors and type checkers; see ``suite/signature.py``."""
+    type: str = ""
+    """Annotation for editors and type checkers, where the form's is too wide."""
     off: bool = False
     """Whether an explicit None disables it; for other keys, None means the default."""
 
@@ -433,13 +400,7 @@ KEYS: tuple[Key, ...] = (
         "`module:function`, a list of rows, or a function that returns rows.",
         type="str | Sequence[Mapping[str, Any]] | Callable[..., Any]",
     ),
-    Key(
-        "columns",
-        texts("a list of column names"),
-        None,
-        "Column names for a CSV or TSV file without a header line.",
-        type="Sequence[str] | None",
-    ),
+    Key("columns", texts("a list of column names"), None, "Column names for a CSV or TSV file without a header line."),
     Key(
         "delimiter",
         ValueForm(_delimiter, {"type": "string", "minLength": 1, "maxLength": 1}),
@@ -454,21 +415,14 @@ KEYS: tuple[Key, ...] = (
         "Which rows to use: comparisons of columns and constants, joined by `and or not in`, or a function of the row.",
         type="str | Callable[[Mapping[str, Any]], bool] | None",
     ),
-    Key(
-        "shuffle",
-        flag(),
-        True,
-        "Order the rows by content and seed, independently of their order in the file.",
-        type="bool",
-    ),
-    Key("seed", whole(0, "a seed"), 0, "Seed for the order of rows, the cache and the search.", type="int"),
-    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a fraction of all rows.", type="float"),
+    Key("shuffle", flag(), True, "Order the rows by content and seed, independently of their order in the file."),
+    Key("seed", whole(0, "a seed"), 0, "Seed for the order of rows, the cache and the search."),
+    Key("tune_size", rows_or_share(0), 20, "Rows to tune on; below 1, a fraction of all rows."),
     Key(
         "test_size",
         whole(1, "rows"),
         None,
         "Maximum number of rows to guard on. Default: all the rest; if none is left, the tuning rows.",
-        type="int | None",
     ),
     Key(
         "split",
@@ -476,21 +430,18 @@ KEYS: tuple[Key, ...] = (
         "random",
         "`random`: the first `tune_size` rows tune. "
         "`hash`: a row's content decides, so that no row changes sides when others are appended.",
-        type='Literal["random", "hash"]',
     ),
     Key(
         "stratify",
         text("a column's name"),
         None,
         "A column whose values should be as frequent in both parts as in the whole.",
-        type="str | None",
     ),
     Key(
         "duplicates",
         one_of("refuse", "drop", "allow"),
         "refuse",
         "What to do with a test row that gives the same prompt as a tuning row.",
-        type='Literal["refuse", "drop", "allow"]',
     ),
     Key(
         "task",
@@ -532,13 +483,7 @@ KEYS: tuple[Key, ...] = (
         "to choose from.",
         type="Sequence[Any] | Callable[..., Any] | None",
     ),
-    Key(
-        "system",
-        text("the system message"),
-        None,
-        "A fixed system message before `prompt`, sent unchanged.",
-        type="str | None",
-    ),
+    Key("system", text("the system message"), None, "A fixed system message before `prompt`, sent unchanged."),
     Key(
         "model",
         anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
@@ -560,11 +505,10 @@ KEYS: tuple[Key, ...] = (
         REQUIRED,
         "A built-in name, `{name: {option: value}}`, `module:function`, a function `grade(responses, **row) -> dict`, "
         "or a list of these.",
-        type="Any",
     ),
     Key(
         "vote",
-        or_callable(one_of("equivalence", "medoid"), "or a function"),
+        or_callable(one_of("equivalence", "medoid")),
         "equivalence",
         "How one answer is chosen from several.",
         type="str | Callable[..., Any]",
@@ -572,8 +516,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "reasoning",
         ValueForm(
-            reasoning,
-            {"anyOf": [{"type": "boolean"}, _MARKS, {"type": "array", "items": _MARKS, "minItems": 1}]},
+            reasoning, {"anyOf": [{"type": "boolean"}, _MARKS, {"type": "array", "items": _MARKS, "minItems": 1}]}
         ),
         True,
         "Remove the model's reasoning (`<think>...</think>` and the like) from an answer before grading. `false`: grade "
@@ -585,64 +528,29 @@ KEYS: tuple[Key, ...] = (
         flag(),
         False,
         "Accept a grader that marks an empty or unrelated answer as correct; every report says so.",
-        type="bool",
     ),
-    Key("metric", text("a metric's name"), "success_vote", "The metric to tune.", type="str"),
-    Key(
-        "mode",
-        one_of("max", "min"),
-        "max",
-        "Whether to maximise or minimise the metric.",
-        type='Literal["max", "min"]',
-    ),
-    Key(
-        "allow_constant_prompt",
-        flag(),
-        False,
-        "Accept a prompt that is the same for every row.",
-        type="bool",
-    ),
+    Key("metric", text("a metric's name"), "success_vote", "The metric to tune."),
+    Key("mode", one_of("max", "min"), "max", "Whether to maximise or minimise the metric."),
+    Key("allow_constant_prompt", flag(), False, "Accept a prompt that is the same for every row."),
     Key(
         "aggregate",
         or_callable(
-            ValueForm(
-                text("mean, median, module:function").parse, {"anyOf": [{"enum": ["mean", "median"]}, _FUNCTION]}
-            ),
-            "or a function",
+            ValueForm(text("mean, median, module:function").parse, {"anyOf": [{"enum": ["mean", "median"]}, _FUNCTION]})
         ),
         "mean",
         "How the examples' values are aggregated: `mean`, `median`, `module:function`, "
         "or a function of a list of numbers. The search always compares means, and says so.",
         type="str | Callable[[Sequence[float]], float]",
     ),
-    Key(
-        "group_by",
-        text("a column's name"),
-        None,
-        "A column to group results by; thresholds may be given per group.",
-        type="str | None",
-    ),
+    Key("group_by", text("a column's name"), None, "A column to group results by; thresholds may be given per group."),
     Key(
         "inference_budget",
         dollars("USD per instance"),
         None,
         "Mean USD per instance; also the guard's cost limit unless `max_inference_cost` is given.",
-        type="Dollars | None",
     ),
-    Key(
-        "optimization_budget",
-        dollars("USD for the whole search"),
-        None,
-        "USD for the whole search; never exceeded.",
-        type="Dollars | None",
-    ),
-    Key(
-        "num_samples",
-        whole(1, "trials", also=-1),
-        20,
-        "Number of trials; -1: limited only by `optimization_budget`.",
-        type="int",
-    ),
+    Key("optimization_budget", dollars("USD for the whole search"), None, "USD for the whole search; never exceeded."),
+    Key("num_samples", whole(1, "trials", also=-1), 20, "Number of trials; -1: limited only by `optimization_budget`."),
     Key(
         "prices",
         ValueForm(parse_prices, PRICES_SCHEMA),
@@ -680,7 +588,6 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "How far the metric may drop below the baseline, absolute. Default: 0 for recorded answers; for new answers, no "
         "further than chance explains (see `alpha`). `None`: not gated.",
-        type='float | Literal["auto"] | None',
         off=True,
     ),
     Key(
@@ -689,7 +596,6 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "For new answers, a drop with an exact McNemar p-value below this fails. Default: 0.05. "
         "`None`: only `max_drop` counts.",
-        type='float | Literal["auto"] | None',
         off=True,
     ),
     Key(
@@ -698,15 +604,10 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "How much the cost per instance may rise, as a fraction of the baseline's: 0.1 is 10 %. Default: 0 for recorded "
         "answers, 0.1 for new ones. `None`: not gated.",
-        type='float | Literal["auto"] | None',
         off=True,
     ),
     Key(
-        "max_unknown",
-        whole(0, "examples"),
-        0,
-        "How many examples may lack an answer; more is inconclusive, and fails.",
-        type="int",
+        "max_unknown", whole(0, "examples"), 0, "How many examples may lack an answer; more is inconclusive, and fails."
     ),
     Key(
         "baselines",
@@ -721,14 +622,12 @@ KEYS: tuple[Key, ...] = (
         "quality",
         "Which configuration wins: the best score; the cheapest `within` of it; or the best score, with the Pareto front of "
         "score and cost in the lock file.",
-        type='Literal["quality", "cost", "pareto"]',
     ),
     Key(
         "within",
         fraction("a difference of the metric"),
         0.02,
         "With `prefer: cost`: how far the score may be below the best, absolute.",
-        type="float",
     ),
     Key(
         "cascade",
@@ -741,18 +640,11 @@ KEYS: tuple[Key, ...] = (
         "a list of two steps: which `model` each may have.",
         type="bool | Mapping[str, Any] | Sequence[Mapping[str, Any]]",
     ),
-    Key(
-        "base_url",
-        text("a URL"),
-        None,
-        "The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`.",
-        type="str | None",
-    ),
+    Key("base_url", text("a URL"), None, "The OpenAI-compatible server. Default: `--llm-base-url`, `OPENAI_BASE_URL`."),
     Key(
         "endpoints",
         ValueForm(
-            endpoints,
-            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]},
+            endpoints, {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]}
         ),
         None,
         "Endpoints in order of failover: a list, or the path of a file.",
@@ -763,21 +655,13 @@ KEYS: tuple[Key, ...] = (
         whole(1, "requests in flight", high=MOST_IN_FLIGHT),
         None,
         "Requests in flight. Default: `--llm-concurrency`, 32.",
-        type="int | None",
     ),
-    Key(
-        "timeout",
-        positive("seconds for one request"),
-        None,
-        "Seconds for one request. Default: `--llm-timeout`, 60.",
-        type="float | None",
-    ),
+    Key("timeout", positive("seconds for one request"), None, "Seconds for one request. Default: `--llm-timeout`, 60."),
     Key(
         "deadline",
         positive("seconds for all requests"),
         None,
         "Seconds for all of the suite's requests in a run. Default: none.",
-        type="float | None",
     ),
 )
 """All keys except OpenAI parameters and thresholds."""
@@ -817,6 +701,18 @@ COSTS = ("inference_cost", "cost")
 METRICS = (*RATES, *COSTS, "latency", "latency_p50", "latency_p90", "latency_p95", "latency_p99")
 """Metrics of every suite; graders may add more."""
 
+RELIABILITY_GATES = ("pass_at_k", "pass_hat_k")
+"""Keys that map k to the minimum of ``pass_at_<k>`` or ``pass_hat_<k>``."""
+ROW_RATE = "row_rate"
+"""Fraction of a row's responses that are correct; for a suite, that of its worst row."""
+RELIABILITY = lazy_regex(r"pass_(at|hat)_([1-9]\d{0,3})")
+
+
+def reliability_names(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The metrics that are measured over the responses of each row."""
+    return tuple(dict.fromkeys(name for name in metrics if name == ROW_RATE or RELIABILITY.fullmatch(name)))
+
+
 _KEY = lazy_regex(r"(min|max)_([^\W\d]\w*)")
 
 
@@ -854,27 +750,21 @@ def parse(key: str, raw: Any) -> Threshold:
     match = _KEY.fullmatch(key)
     if match is None:
         raise InvalidError(f"{key!r} is not a threshold; valid: min_<metric> or max_<metric>")
-    direction, metric = match[1], match[2]
+    direction: Literal["min", "max"] = "min" if match[1] == "min" else "max"
+    metric = match[2]
     if metric not in METRICS and (near := did_you_mean(metric, METRICS, cutoff=0.85)):
         raise InvalidError(f"no metric {metric!r}{near}; there are {', '.join(METRICS)}, and what the grader returns")
     if not isinstance(raw, Mapping):
-        return Threshold(metric, _direction(direction), _limit(metric, raw))
+        return Threshold(metric, direction, _limit(metric, raw))
     if not raw:
         raise InvalidError("has no group; valid: a number, or {group: number, ...}")
-    return Threshold(
-        metric, _direction(direction), {str(group): _in_group(metric, group, limit) for group, limit in raw.items()}
-    )
-
-
-def _direction(word: str) -> Literal["min", "max"]:
-    return "min" if word == "min" else "max"
-
-
-def _in_group(metric: str, group: Any, raw: Any) -> Decimal:
-    try:
-        return _limit(metric, raw)
-    except InvalidError as problem:
-        raise problem.inside(str(group)) from None
+    limits = {}
+    for group, limit in raw.items():
+        try:
+            limits[str(group)] = _limit(metric, limit)
+        except InvalidError as problem:
+            raise problem.inside(str(group)) from None
+    return Threshold(metric, direction, limits)
 
 
 def _limit(metric: str, raw: Any) -> Decimal:

@@ -18,10 +18,10 @@ from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.domains import Choice
 from pytest_llmtune.suite.task import Task
-from pytest_llmtune.types import Row
 
 if TYPE_CHECKING:
     from pytest_llmtune.suite.declaration import Declaration, Problems
+    from pytest_llmtune.types import Row
 
 
 _MAX_WIDTH = 1_000
@@ -38,36 +38,27 @@ def _parts(text: str) -> tuple[Part, ...]:
         parsed = list(Formatter().parse(text))
     except ValueError as error:
         raise InvalidError(f"{shown(text, 60)}: {error}; literal braces are written {{{{ }}}}") from None
-    return tuple(
-        (literal, _column(text, name), spec or "", how or "") for literal, name, spec, how in map(_checked, parsed)
-    )
-
-
-def _checked(part: tuple[str, str | None, str | None, str | None]) -> tuple[str, str | None, str | None, str | None]:
-    _, name, spec, how = part
-    if spec and ("{" in spec or any(int(number) > _MAX_WIDTH for number in re.findall(r"\d+", spec))):
-        raise InvalidError(
-            f"the field {{{name}:{spec}}}: a format spec must not have braces, or a width above {_MAX_WIDTH}"
-        )
-    if how not in (None, "s", "r", "a"):
-        raise InvalidError(f"the field {{{name}!{how}}}: valid conversions are !s, !r and !a")
-    return part
-
-
-def _column(text: str, name: str | None) -> str | None:
-    if name is None:
-        return None
-    if not name or name.isdecimal():
-        raise InvalidError(
-            f"{shown(text, 60)}: the field {{{name}}} names no column; "
-            "a field is {column}, literal braces are written {{ }}"
-        )
-    if re.search(r"[.\[\]]", name):
-        raise InvalidError(
-            f"the field {{{name}}} reaches into a value; "
-            "a field is a column's name alone (for more, use a function of the row)"
-        )
-    return unicodedata.normalize("NFC", name)  # like the columns of the data
+    parts: list[Part] = []
+    for literal, name, spec, how in parsed:
+        if spec and ("{" in spec or any(int(number) > _MAX_WIDTH for number in re.findall(r"\d+", spec))):
+            raise InvalidError(
+                f"the field {{{name}:{spec}}}: a format spec must not have braces, or a width above {_MAX_WIDTH}"
+            )
+        if how not in (None, "s", "r", "a"):
+            raise InvalidError(f"the field {{{name}!{how}}}: valid conversions are !s, !r and !a")
+        if name is not None and (not name or name.isdecimal()):
+            raise InvalidError(
+                f"{shown(text, 60)}: the field {{{name}}} names no column; "
+                "a field is {column}, literal braces are written {{ }}"
+            )
+        if name is not None and re.search(r"[.\[\]]", name):
+            raise InvalidError(
+                f"the field {{{name}}} reaches into a value; "
+                "a field is a column's name alone (for more, use a function of the row)"
+            )
+        column = None if name is None else unicodedata.normalize("NFC", name)  # like the columns of the data
+        parts.append((literal, column, spec or "", how or ""))
+    return tuple(parts)
 
 
 def format_fields(text: str) -> frozenset[str]:
@@ -112,9 +103,6 @@ def escape(text: str) -> str:
     """Escape a text as a format string."""
     return text.replace("{", "{{").replace("}", "}}")
 
-
-TemplateFunction = Callable[[Row], Any]
-"""Maps a row to the user message's text, or, as a whole prompt, to a list of chat messages."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -181,10 +169,15 @@ class Template:
             return tuple(_rendered(message, row) for message in self.source)
         if self.kind == "messages" and isinstance(self.source, str):
             return _history(self.source, row)
-        content = _fill(self.source, row)
+        content = _filled(self.source, row)
         if isinstance(content, str):
             return ({"role": "user", "content": content},)
-        return _checked_messages(content, self.source)
+        if _are_messages(content):
+            return tuple(dict(message) for message in content)
+        raise SuiteError(
+            f"the prompt function {qualified_name(self.source)} returned {shown(content)}; "
+            "valid: the prompt's text, or a list of {'role': ..., 'content': ...}"
+        )
 
     def check(self, columns: Sequence[str], where: str = "") -> None:
         """Check that every field is a column of the data.
@@ -208,7 +201,7 @@ class Template:
 
     def to_lock(self) -> Any:
         """As in the lock file: text, a list of messages, or ``{"callable": "module:name"}``."""
-        return _locked(self.source)
+        return _mapped(self.source, lambda leaf: {"callable": qualified_name(leaf)} if callable(leaf) else leaf)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -219,8 +212,16 @@ class Template:
 
 def _only_field(text: str) -> bool:
     """Whether a format string is a single field."""
-    parts = _parts(text)
-    return len(parts) == 1 and not parts[0][0] and parts[0][1:] == (parts[0][1], "", "") and parts[0][1] is not None
+    [(literal, name, *rest), *others] = _parts(text) or [("", None)]
+    return name is not None and not (literal or any(rest) or others)
+
+
+def _are_messages(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(message, Mapping) and message.get("role") in ROLES for message in value)
+    )
 
 
 def _history(source: str, row: Row) -> tuple[dict[str, Any], ...]:
@@ -234,12 +235,11 @@ def _history(source: str, row: Row) -> tuple[dict[str, Any], ...]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             value = row[name]
-    messages = value if isinstance(value, list) else []
-    if not messages or not all(isinstance(message, Mapping) and message.get("role") in ROLES for message in messages):
+    if not isinstance(value, list) or not _are_messages(value):
         raise SuiteError(
             f"the column {name!r} has {shown(row[name])}; valid: a list of {{'role': ..., 'content': ...}}, or its JSON"
         )
-    return tuple(dict(message) for message in messages)
+    return tuple(dict(message) for message in value)
 
 
 def _is_function(raw: Any) -> bool:
@@ -290,21 +290,18 @@ def _leaves(source: Any) -> list[Any]:
     return [leaf for item in source for leaf in _leaves(item)] if isinstance(source, tuple) else [source]
 
 
-def _locked(source: Any) -> Any:
+def _mapped(source: Any, change: Callable[[Any], Any]) -> Any:
+    """A template with its leaves changed, tuples as lists."""
     if isinstance(source, Mapping):
-        return {key: _locked(value) for key, value in source.items()}
-    if isinstance(source, tuple):
-        return [_locked(item) for item in source]
-    return {"callable": qualified_name(source)} if callable(source) else source
+        return {key: _mapped(value, change) for key, value in source.items()}
+    return [_mapped(item, change) for item in source] if isinstance(source, tuple) else change(source)
 
 
-def _fill(source: Any, row: Row) -> Any:
+def _filled(source: Any, row: Row) -> Any:
     if isinstance(source, str):
         return fill(source, row)
-    if isinstance(source, tuple):
-        return [_fill(item, row) for item in source]
-    if isinstance(source, Mapping):
-        return {key: _fill(value, row) for key, value in source.items()}
+    if isinstance(source, (tuple, Mapping)):
+        return _mapped(source, lambda leaf: _filled(leaf, row))
     try:
         return source(row)
     except LLMTuneError:
@@ -317,26 +314,13 @@ def _fill(source: Any, row: Row) -> Any:
 
 
 def _rendered(message: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    content = _fill(message["content"], row)
+    content = _filled(message["content"], row)
     if not isinstance(content, (str, list)):
         name = qualified_name(message["content"])
         raise SuiteError(
             f"the prompt function {name} returned {shown(content)}; within messages it must return a string"
         )
     return {**message, "content": content}
-
-
-def _checked_messages(content: Any, source: Any) -> tuple[dict[str, Any], ...]:
-    if (
-        isinstance(content, (list, tuple))
-        and content
-        and all(isinstance(message, Mapping) and message.get("role") in ROLES for message in content)
-    ):
-        return tuple(dict(message) for message in content)
-    raise SuiteError(
-        f"the prompt function {qualified_name(source)} returned {shown(content)}; "
-        "valid: the prompt's text, or a list of {'role': ..., 'content': ...}"
-    )
 
 
 def several(raw: Any) -> tuple[Sequence[Any], bool]:
@@ -360,26 +344,35 @@ def one_template(key: str, raw: Any, system: str | None, declaration: Declaratio
 
 
 def read_templates(values: Mapping[str, Any], declaration: Declaration, problems: Problems) -> tuple[Template, ...]:
-    """All templates to choose from."""
-    prompt, messages, system = values["prompt"], values["messages"], values["system"]
-    if isinstance(values["task"], Task):
-        return _task_templates(values, values["task"], problems)
-    if (prompt is None) == (messages is None):
-        problems.add("give either prompt or messages" + ("" if prompt is None else ", not both"), "prompt")
-        return ()
-    if messages is not None and system is not None:
+    """All templates to choose from; a task's are its prompts, unchanged, or only itself."""
+    task = values["task"] if isinstance(values["task"], Task) else None
+    given = [key for key in ("prompt", "messages") if values[key] is not None]
+    if task is not None and values["system"] is not None:
+        problems.add("applies only without a task; pass it to the task with params", "system")
+    elif "messages" in given and values["system"] is not None:
         problems.add("goes with prompt; in messages, write {'role': 'system', 'content': ...}", "system")
-    key = "prompt" if messages is None else "messages"
-    entries, is_list = several(prompt) if messages is None else _message_lists(messages)
+    if not given and task is not None:
+        return (TaskTemplate.bare(task),)
+    if len(given) != 1:
+        problems.add("give either prompt or messages" + (", not both" if given else ""), "prompt")
+        return ()
+    [key] = given
+    entries, is_list = several(values[key]) if key == "prompt" else _message_lists(values[key])
     if not entries:
         problems.add("is an empty list; valid: a template, or a list of templates", key)
     templates: list[Template] = []
     for index, raw in enumerate(entries):
         path = (key, index) if is_list else (key,)
-        template = problems.attempt(one_template, key, raw, system, declaration, path=path)
-        if template is not None:
-            _refuse_twin(template, templates, problems.add, path)
-            templates.append(template)
+        if task is None:
+            template = problems.attempt(one_template, key, raw, values["system"], declaration, path=path)
+        else:
+            template = problems.attempt(task_prompt, key, raw, task, path=path)
+        if template is None:
+            continue
+        if any(template.to_lock() == other.to_lock() for other in templates):
+            why = "; functions are distinguished by name: define them with def" if template.is_function else ""
+            problems.add(f"is {shown(template.label, 60)}, a duplicate{why}", *path)
+        templates.append(template)
     return tuple(templates)
 
 
@@ -411,35 +404,7 @@ class TaskTemplate(Template):
 
     def given(self) -> dict[str, Any]:
         """Its part of the task's ``config``."""
-        return {} if self.kind == "task" else {self.kind: _thawed(self.source)}
-
-
-def _thawed(source: Any) -> Any:
-    if isinstance(source, Mapping):
-        return {name: _thawed(value) for name, value in source.items()}
-    return [_thawed(item) for item in source] if isinstance(source, tuple) else source
-
-
-def _task_templates(values: Mapping[str, Any], task: Task, problems: Problems) -> tuple[Template, ...]:
-    """A task's choices: its prompts, unchanged, or only itself."""
-    if values["system"] is not None:
-        problems.add("applies only without a task; pass it to the task with params", "system")
-    given = [key for key in ("prompt", "messages") if values[key] is not None]
-    if len(given) == 2:
-        problems.add("give either prompt or messages, not both", "prompt")
-    if not given:
-        return (TaskTemplate.bare(task),)
-    [key, *_] = given
-    entries, is_list = several(values[key]) if key == "prompt" else _message_lists(values[key])
-    if not entries:
-        problems.add("is an empty list; valid: a prompt, or a list of prompts", key)
-    templates: list[Template] = []
-    for index, raw in enumerate(entries):
-        path = (key, index) if is_list else (key,)
-        if (template := problems.attempt(task_prompt, key, raw, task, path=path)) is not None:
-            _refuse_twin(template, templates, problems.add, path)
-            templates.append(template)
-    return tuple(templates)
+        return {} if self.kind == "task" else {self.kind: _mapped(self.source, lambda leaf: leaf)}
 
 
 def task_prompt(key: str, raw: Any, task: Task) -> TaskTemplate:
@@ -459,11 +424,3 @@ def _message_lists(raw: Any) -> tuple[Sequence[Any], bool]:
     entries, is_list = several(raw)
     is_one = entries is raw and any(isinstance(item, Mapping) and "callable" not in item for item in entries)
     return ([raw], False) if is_one else (entries, is_list)
-
-
-def _refuse_twin(
-    template: Template, others: Sequence[Template], add: Callable[..., None], path: Sequence[str | int]
-) -> None:
-    if any(template.to_lock() == other.to_lock() for other in others):
-        why = "; functions are distinguished by name: define them with def" if template.is_function else ""
-        add(f"is {shown(template.label, 60)}, a duplicate{why}", *path)

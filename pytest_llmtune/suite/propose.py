@@ -146,8 +146,5 @@ def with_shots(template: Template, examples: Sequence[tuple[Row, str]]) -> Templ
         question = template.render(row)[-1]["content"]
         if not isinstance(question, str):
             raise InvalidError(f"shots: what is asked for a row is no text: {shown(question)}")
-        shots += [
-            {"role": "user", "content": escape(question)},
-            {"role": "assistant", "content": escape(expected)},
-        ]
+        shots += [{"role": "user", "content": escape(question)}, {"role": "assistant", "content": escape(expected)}]
     return Template("messages", (*before, *shots, *last))

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, Bounds
-from pytest_llmtune.suite.keys import KEYS, METRICS, REQUIRED
-from pytest_llmtune.suite.reliability import ROW_RATE
+from pytest_llmtune.suite.keys import KEYS, METRICS, REQUIRED, ROW_RATE
 
 PATH = Path(__file__).with_name("typed.py")
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.domains import Domain
     from pytest_llmtune.suite.propose import Propose
 
-__all__ = ["Parameters", "SuiteKeys"]
-
 Dollars = Decimal | float | str
 Number = Decimal | float | str
 Threshold = Number | Mapping[str, Number] | None
@@ -38,10 +35,12 @@ Threshold = Number | Mapping[str, Number] | None
 
 def text() -> str:
     """The module's source text."""
-    keys = [
-        (key.name, f"Required[{key.type}]" if key.default is REQUIRED else f"{key.type} | None", key.doc)
-        for key in KEYS
-    ]
+    keys = []
+    for key in KEYS:
+        annotation = key.type or key.form.type
+        keys.append(
+            (key.name, f"Required[{annotation}]" if key.default is REQUIRED else f"{annotation} | None", key.doc)
+        )
     parameters = [(TEMPERATURE_OR_TOP_P, "Any", "A choice of branches: a temperature or a top_p.")]
     parameters += [(name, _searched(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
     limits = [

@@ -27,7 +27,6 @@ from pytest_llmtune.suite.domains import (
     Range,
     Uniform,
     check_name,
-    parse_branches,
     parse_domain,
 )
 from pytest_llmtune.suite.keys import PARAMETER_KEYS
@@ -336,9 +335,7 @@ class Space:
         model = self.models[0] if model is None else model
         domains = self.for_model(model)
         values = {name: _constant(domain) for name, domain in domains.items() if domain.is_constant}
-        lengths = {
-            name: _longest(domain) for name, domain in domains.items() if name in _LENGTHS and name not in values
-        }
+        lengths = {name: _longest(domains[name]) for name in _LENGTHS if name in domains and name not in values}
         if self.runs_task:  # a task has no defaults for missing parameters
             values |= {name: _simplest(domain) for name, domain in domains.items() if name not in values}
         return self.config({"model": model, **values, **lengths}, self.templates[0])
@@ -384,11 +381,8 @@ class Space:
         left = {name: value for name, value in config.params.items() if name != "model"}
         for name, domain in self.for_model(config.model).items():
             names = domain.names if isinstance(domain, OneOf) else {name}
-            value = (
-                {key: left.pop(key) for key in names & left.keys()}
-                if isinstance(domain, OneOf)
-                else left.pop(name, None)
-            )
+            given = {key: left.pop(key) for key in names & left.keys()}
+            value = given if isinstance(domain, OneOf) else given.get(name)
             if not domain.contains(value):
                 yield f"{name} is {shown(value)}, outside {shown(domain.to_plain())}"
         for name, value in left.items():
@@ -470,7 +464,7 @@ def read_space(
         if name in _OWN:
             problems.add("is a suite key; give it there", "extra_body", name)
     given |= _parameters(extra, problems, ("extra_body",))
-    own = _own_parameters(values, extra, problems)
+    own = _task_parameters(values, extra, problems)
     given |= own
     _check_pairs(given, problems, ())
     models, conditions = _models(values["model"], frozenset({*extra, *own}), problems)
@@ -492,17 +486,14 @@ def read_space(
     if problems.found:
         return None
     if all(given.get(name, _NOT_SENT) != _NOT_SENT for name in ("temperature", "top_p")):
-        message = (
-            f"{declaration.where}: both temperature and top_p are given; it is usual to vary one (temperature_or_top_p)"
-        )
-        warnings.warn(message, SuiteWarning, stacklevel=2)
+        both = "both temperature and top_p are given; it is usual to vary one (temperature_or_top_p)"
+        warnings.warn(f"{declaration.where}: {both}", SuiteWarning, stacklevel=2)
     # the task decides which parameters its calls accept, and within which bounds
     domains = given if values["task"] is not None else overlaid(DEFAULTS, given)
     return Space(models, templates, domains, conditions, proposing, shots)
 
 
-def _own_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problems: Problems) -> dict[str, Domain]:
-    """Parameters of the task."""
+def _task_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problems: Problems) -> dict[str, Domain]:
     found: dict[str, Domain] = {}
     for name, raw in (values["params"] or {}).items():
         if values["task"] is None:
@@ -519,13 +510,10 @@ def _own_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], problem
 
 def _check_without_model(task: Any, own: Mapping[str, Domain], problems: Problems) -> None:
     """Only a task has its models elsewhere; one that is given the whole configuration must find them in it."""
+    has_models = any(isinstance(domain, Models) for domain in own.values())
     if task is None:
         problems.add(MISSING, "model")
-    elif (
-        isinstance(task, Task)
-        and "config" in task.parameters
-        and not any(isinstance(each, Models) for each in own.values())
-    ):
+    elif isinstance(task, Task) and "config" in task.parameters and not has_models:
         problems.add(
             f"is missing: the task {task.name} takes config, which names no model; give model=, or declare the parameter "
             "that is one, as in params={'planner_model': models(['small', 'big'])}",
@@ -534,12 +522,8 @@ def _check_without_model(task: Any, own: Mapping[str, Domain], problems: Problem
 
 
 def _parameters(given: Mapping[str, Any], problems: Problems, path: tuple[str | int, ...]) -> dict[str, Domain]:
-    domains = {name: problems.attempt(_parameter, name, raw, path=(*path, name)) for name, raw in given.items()}
+    domains = {name: problems.attempt(parse_domain, name, raw, path=(*path, name)) for name, raw in given.items()}
     return {name: domain for name, domain in domains.items() if domain is not None}
-
-
-def _parameter(name: str, raw: Any) -> Domain:
-    return parse_branches(raw) if name == TEMPERATURE_OR_TOP_P else parse_domain(name, raw)
 
 
 def _check_pairs(given: Mapping[str, Domain], problems: Problems, path: tuple[str | int, ...]) -> None:
@@ -565,26 +549,19 @@ def _models(
         given = dict(entry) if isinstance(entry, Mapping) else {"model": entry}
         name = given.pop("model", None)
         if not isinstance(name, str) or not name.strip():
-            problems.add(
-                f"is {shown(entry)}; valid: a model's name, or {{'model': name, parameter: value, ...}}", *path
-            )
+            valid = "a model's name, or {'model': name, parameter: value, ...}"
+            problems.add(f"is {shown(entry)}; valid: {valid}", *path)
         elif name in names:
             problems.add(f"is {shown(name)}, a duplicate", *path)
         else:
             names.append(name)
-            conditions |= _condition(name, given, extra, problems, path)
+            for parameter in given:
+                problems.attempt(check_name, parameter, extra, path=path)
+            known = {parameter: raw for parameter, raw in given.items() if parameter in (*PARAMETER_KEYS, *extra)}
+            domains = _parameters(known, problems, path)
+            _check_pairs(domains, problems, path)
+            conditions |= {name: domains} if domains else {}
     return tuple(names), conditions
-
-
-def _condition(
-    name: str, differing: Mapping[str, Any], extra: frozenset[str], problems: Problems, path: tuple[str | int, ...]
-) -> dict[str, dict[str, Domain]]:
-    for parameter in differing:
-        problems.attempt(check_name, parameter, extra, path=path)
-    known = {parameter: raw for parameter, raw in differing.items() if parameter in (*PARAMETER_KEYS, *extra)}
-    domains = _parameters(known, problems, path)
-    _check_pairs(domains, problems, path)
-    return {name: domains} if domains else {}
 
 
 def read_baselines(
@@ -614,17 +591,18 @@ def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, d
             )
         elif name != "model":
             check_name(name, {**values["extra_body"], **(values["params"] or {})})
-            given[name] = _constant_space(name, value)
+            given |= _single(name, value)
     params = overlaid({name: Constant(value) for name, value in untuned.params.items()}, given)
     return Config({"model": model or None, **{name: domain.to_plain() for name, domain in params.items()}}, template)
 
 
-def _constant_space(name: str, raw: Any) -> Constant:
-    """A single value, which may be a list if the parameter accepts lists."""
+def _single(name: str, raw: Any) -> Mapping[str, Domain]:
+    """One value of a parameter, which may be a list if it accepts lists; of ``temperature_or_top_p``, one branch."""
     try:
         domain = Constant(raw) if isinstance(raw, list) and name in {"stop", *LISTS} else parse_domain(name, raw)
     except InvalidError as problem:
         raise problem.inside(name) from None
-    if not isinstance(domain, Constant):
+    found = domain.branches[0] if isinstance(domain, OneOf) and len(domain.branches) == 1 else {name: domain}
+    if not all(isinstance(each, Constant) for each in found.values()):
         raise InvalidError(f"is {shown(raw)}; a baseline has one value per parameter", name)
-    return domain
+    return found

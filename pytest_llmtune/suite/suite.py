@@ -15,13 +15,23 @@ from pytest_llmtune.errors import SuiteError, problem_of
 from pytest_llmtune.suite.cascade import CascadeSteps, read_cascade
 from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.declaration import Declaration, Problems, read_keys, read_thresholds
-from pytest_llmtune.suite.keys import COSTS, METRICS, SCORES, Aggregate, aggregator, check_name
-from pytest_llmtune.suite.reliability import check_enough, gates_of
+from pytest_llmtune.suite.domains import Choice, Constant, Range
+from pytest_llmtune.suite.keys import (
+    COSTS,
+    METRICS,
+    RELIABILITY,
+    RELIABILITY_GATES,
+    SCORES,
+    Aggregate,
+    aggregator,
+    check_name,
+    parse,
+)
 from pytest_llmtune.suite.space import read_baselines, read_space
 from pytest_llmtune.suite.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from pytest_llmtune.suite.keys import Threshold
@@ -37,12 +47,6 @@ def check_contradictions(values: Mapping[str, Any], problems: Problems) -> None:
         problems.add("is missing", "name")
     if values["base_url"] is not None and values["endpoints"] is not None:
         problems.add("cannot be given together with endpoints; put the URL into the list", "base_url")
-    _check_search(values, problems)
-    _check_split(values, problems)
-    _check_thresholds(values["thresholds"], values["group_by"], problems)
-
-
-def _check_search(values: Mapping[str, Any], problems: Problems) -> None:
     metric = values["metric"] or ""
     if metric not in METRICS and (near := did_you_mean(metric, METRICS, cutoff=0.85)):
         problems.add(f"is {metric!r}{near}; there are {', '.join(SCORES)}, and what the grader returns", "metric")
@@ -55,18 +59,14 @@ def _check_search(values: Mapping[str, Any], problems: Problems) -> None:
             problems.add(f"is {metric!r}: {advice}, and limit this one: {limit}", "metric")
     searches = values["space"] is not None and not values["space"].is_constant
     if searches and values["num_samples"] == -1 and values["optimization_budget"] is None:
-        problems.add(
-            "is -1 (no limit), so that optimization_budget must limit the search; give it in USD", "num_samples"
-        )
+        no_limit = "is -1 (no limit), so that optimization_budget must limit the search; give it in USD"
+        problems.add(no_limit, "num_samples")
     if searches and values["tune_size"] == 0:
         problems.add("is 0, but there is something to choose; give rows to tune on", "tune_size")
-
-
-def _check_split(values: Mapping[str, Any], problems: Problems) -> None:
     if values["split"] == "hash" and values["stratify"] is not None and not isinstance(values["tune_size"], float):
-        problems.add(
-            "with split='hash' takes tune_size as a share, as in tune_size=0.2: a count cannot stay fair", "stratify"
-        )
+        unfair = "with split='hash' takes tune_size as a share, as in tune_size=0.2: a count cannot stay fair"
+        problems.add(unfair, "stratify")
+    _check_thresholds(values["thresholds"], values["group_by"], problems)
 
 
 def _check_thresholds(thresholds: tuple[Threshold, ...], group_by: str | None, problems: Problems) -> None:
@@ -178,7 +178,7 @@ class Suite:
             base_dir: base of relative paths.
             default_name: its name if the mapping gives none.
             root: if given (YAML), nothing outside this directory is read or run.
-            places: a value's path (``model[1].stop``) to its ``file:line:column``.
+            positions: a value's path (``model[1].stop``) to its ``file:line:column``.
 
         Raises:
             SuiteError: a key is unknown, missing, invalid or contradicts another; one line per problem.
@@ -285,13 +285,12 @@ class Suite:
         if self.allow_constant_prompt or self.task is not None:
             return
         for template in self._templates:
-            if not _is_constant(template, dataset.examples):
-                continue
-            raise SuiteError(
-                f"{self.at(template.kind)}: the {template.kind} {shown(template.label, 60)} is the same for every row; "
-                f"name a column in it, as in {{{dataset.columns[0]}}} (the columns are {listed(dataset.columns)}), "
-                "or set allow_constant_prompt=True if this is intended"
-            )
+            if _is_constant(template, dataset.examples):
+                raise SuiteError(
+                    f"{self.at(template.kind)}: the {template.kind} {shown(template.label, 60)} is the same for every row; "
+                    f"name a column in it, as in {{{dataset.columns[0]}}} (the columns are {listed(dataset.columns)}), "
+                    "or set allow_constant_prompt=True if this is intended"
+                )
 
     def _check_task(self, task: Task, columns: Sequence[str]) -> None:
         """Check that columns and configuration keys fill the task's parameters."""
@@ -328,12 +327,44 @@ def _is_constant(template: Template, examples: Sequence[Example]) -> bool:
     return all(template.render(example.row) == first for example in islice(examples, 1, None))
 
 
+def _reliability_gates(values: Mapping[str, Any], problems: Problems) -> tuple[Threshold, ...]:
+    """The thresholds declared by ``pass_at_k`` and ``pass_hat_k``."""
+    found = [
+        problems.attempt(parse, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
+        for key in RELIABILITY_GATES
+        for k, least in (values[key] or {}).items()
+    ]
+    return tuple(gate for gate in found if gate is not None)
+
+
+def _check_enough(space: Space | None, metrics: Iterable[str], problems: Problems) -> None:
+    """Check that every ``n`` that a search may choose gives enough responses for k."""
+    needed = {name: int(match[2]) for name in metrics if (match := RELIABILITY.fullmatch(name))}
+    if space is None or not needed:
+        return
+    least = min(_fewest(space.for_model(model).get("n")) for model in space.models)
+    name, most = max(needed.items(), key=lambda item: item[1])
+    if least < most:
+        problems.add(
+            f"may be {least}, but {name} needs {most} responses per row; give at least n={most}, "
+            f"as in n=randint({most}, {most + 5})",
+            "n",
+        )
+
+
+def _fewest(domain: Any) -> int:
+    if isinstance(domain, Range):
+        return int(domain.low)
+    options = domain.options if isinstance(domain, Choice) else (domain.value,) if isinstance(domain, Constant) else ()
+    return min((int(option or 1) for option in options), default=1)
+
+
 def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration) -> None:
     problems = Problems()
     values = read_keys(mapping, problems)
     if values["name"] is None and declaration.default_name is not None:
         values["name"] = problems.attempt(check_name, declaration.default_name, path=("name",))
-    values["thresholds"] = (*read_thresholds(mapping, problems), *gates_of(values, problems))
+    values["thresholds"] = (*read_thresholds(mapping, problems), *_reliability_gates(values, problems))
     if values["dataset"] is not None:
         problems.attempt(check_source, values["dataset"], declaration.base_dir, declaration.root, path=("dataset",))
     problems.attempt(aggregator, values["aggregate"], declaration.base_dir, declaration.root, path=("aggregate",))
@@ -347,7 +378,7 @@ def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration)
         values["cascade"] = problems.attempt(
             read_cascade, values["cascade"], space.models, declaration.base_dir, declaration.root, path=("cascade",)
         )
-    check_enough(space, (values["metric"] or "", *(gate.metric for gate in values["thresholds"])), problems)
+    _check_enough(space, (values["metric"] or "", *(gate.metric for gate in values["thresholds"])), problems)
     check_contradictions(values, problems)
     problems.raise_any(declaration)
     for name in Suite.__slots__:

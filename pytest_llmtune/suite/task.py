@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import load_function, qualified_name
+from pytest_llmtune._util.serialize import fields_of
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite.params import CLIENTS, RESERVED
@@ -164,9 +164,7 @@ def outcome_of(returned: Any, name: str) -> Outcome:
 
 
 def _plain(value: Any) -> Any:
-    """A dataclass or a pydantic model as JSON data."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: getattr(value, item.name) for item in fields(value)}
-    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
-        return dump(mode="json")
-    raise TypeError
+    plain = fields_of(value, mode="json")
+    if plain is value:
+        raise TypeError
+    return plain

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.domains import Domain
     from pytest_llmtune.suite.propose import Propose
 
-
 Dollars = Decimal | float | str
 Number = Decimal | float | str
 Threshold = Number | Mapping[str, Number] | None

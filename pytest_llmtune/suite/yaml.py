@@ -206,7 +206,12 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
     if name is None:
         raise source.problem("a document among several needs a name, as in `name: algebra`", document.line)
     if source.allow_code is not None and name not in source.allow_code:
-        _refuse_code(keys, str(name), source)
+        # a data file must not run even the project's own code by itself
+        for key, what in code_in(keys.data):
+            raise SuiteError(
+                f"{keys.positions.get(key, source.name)}: {key} is {shown(what)}, which runs code; a suite in YAML may do so if "
+                f"pytest's ini file (or LLMTUNE_ALLOW_CODE) says llmtune_allow_code = {name}"
+            )
     if (isolation := isolation_in(keys.data.get("grader"))) is not None:
         raise SuiteError(
             f"{keys.positions.get('grader', source.name)}: grader: isolation is {shown(isolation)}, which a suite in YAML cannot "
@@ -220,16 +225,6 @@ def _suite(document: Document, source: _Source, *, alone: bool) -> Suite:
         root=source.root,
         positions=keys.positions,
     )
-
-
-def _refuse_code(keys: _Keys, name: str, source: _Source) -> None:
-    """Refuse code without permission: a data file must not run even the project's own code by itself."""
-    for key, what in code_in(keys.data):
-        position = keys.positions.get(key, source.name)
-        raise SuiteError(
-            f"{position}: {key} is {shown(what)}, which runs code; a suite in YAML may do so if pytest's ini file (or "
-            f"LLMTUNE_ALLOW_CODE) says llmtune_allow_code = {name}"
-        )
 
 
 def _stem(path: Path) -> str | None:
@@ -283,13 +278,8 @@ def _extended(parent: Any, source: _Source, line: int, column: int) -> _Keys:
         )
     keys = _keys(found[0], inner)
     keys.data.pop("name", None)  # the name is not inherited
-    return _moved(keys, path.parent, source.path.parent)
-
-
-def _moved(keys: _Keys, home: Path, here: Path) -> _Keys:
-    """Resolve paths relative to the file that gives them."""
-    for key in ("dataset", "endpoints"):
+    for key in ("dataset", "endpoints"):  # relative to the file that gives them
         value = keys.data.get(key)
         if isinstance(value, str) and not value.startswith("hf:") and not is_function_path(value):
-            keys.data[key] = Path(relpath(home / value, here.resolve())).as_posix()
+            keys.data[key] = Path(relpath(path.parent / value, source.path.parent.resolve())).as_posix()
     return keys

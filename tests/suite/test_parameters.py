@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Choice, Constant, Domain, LogRandInt, OneOf, QUniform, RandInt, Uniform, parse_domain
-from pytest_llmtune.suite.domains import PARAMETERS, check_name, parse_branches
+from pytest_llmtune.suite.domains import PARAMETERS, check_name
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_every_parameter_may_be_left_out_of_the_request(name: str) -> None:
 )
 def test_branches(raw: Any, domain: Domain) -> None:
     """A hierarchical choice is a list of mappings; one mapping is one branch."""
-    assert parse_branches(raw) == domain
+    assert parse_domain("temperature_or_top_p", raw) == domain
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_branches(raw: Any, domain: Domain) -> None:
 def test_wrong_branches_are_refused(raw: Any, says: str) -> None:
     """The error says what a branch looks like."""
     with pytest.raises(SuiteError) as caught:
-        parse_branches(raw)
+        parse_domain("temperature_or_top_p", raw)
     assert says in str(caught.value)
 
 
 def test_the_path_of_a_wrong_branch_leads_to_the_value() -> None:
     """Nested problems know where they are, so that YAML can point at line and column."""
     with pytest.raises(SuiteError) as caught:
-        parse_branches([{"temperature": 1}, {"top_p": 7}])
+        parse_domain("temperature_or_top_p", [{"temperature": 1}, {"top_p": 7}])
     assert getattr(caught.value, "spot", "") == "[1].top_p"
 
 

@@ -399,6 +399,15 @@ def test_baselines_fill_in_the_untuned_configuration() -> None:
     assert {config.template for config in made.baselines} == {Template.prompt("{question} = ?")}
 
 
+def test_a_baseline_chooses_one_branch_of_temperature_or_top_p() -> None:
+    """Its parameters are sent, not the key itself, which no server knows."""
+    made = suite(baselines=[{"temperature_or_top_p": {"top_p": 0.5}}, {"temperature_or_top_p": None}])
+    assert [config.params.get("top_p") for config in made.baselines] == [0.5, None]
+    assert not any("temperature_or_top_p" in config.params for config in made.baselines)
+    with pytest.raises(SuiteError, match="a baseline has one value per parameter"):
+        suite(baselines=[{"temperature_or_top_p": [{"temperature": 1}, {"top_p": 0.5}]}])
+
+
 def test_baselines_with_a_prompt_of_their_own() -> None:
     """A text or messages; the suite's system message stands before a text."""
     made = suite(system="S", baselines={"prompt": "{question}!", "model": "z"})

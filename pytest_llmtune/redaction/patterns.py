@@ -1,4 +1,4 @@
-"""Names and patterns of secrets: our own rules, and those of detect-secrets as data next to this file."""
+"""Names and patterns of secrets: our own rules, and those of detect-secrets and Betterleaks as data next to this file."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ _OWN_FORMS = (
     (("hf_",), r"hf_[A-Za-z0-9]{30,}"),
     (("gsk_", "xai-", "pplx-", "nvapi-", "tvly-"), r"(?:gsk_|xai-|pplx-|nvapi-|tvly-)[A-Za-z0-9_-]{20,}"),
     (("r8_", "lsv2_", "fw_"), r"(?:r8_|lsv2_(?:pt|sk)_|fw_)[A-Za-z0-9_]{24,}"),
+    (("sntrys_",), r"sntrys_[A-Za-z0-9+/=_-]{30,}"),
     (("npm_",), r"npm_[A-Za-z0-9]{30,}"),
     (("dop_v1_", "shpat_", "dapi"), r"(?:dop_v1_|shpat_|dapi)[a-f0-9]{32,}"),
     (("sk_", "rk_", "pk_live_", "whsec_"), r"(?:[rs]k_(?:live|test)_|pk_live_|whsec_)[A-Za-z0-9+/=]{16,}"),
@@ -92,15 +93,14 @@ _OWN_FORMS = (
 
 @cache
 def _forms() -> tuple[tuple[tuple[str, ...], str, int], ...]:
-    """Our own patterns and those of detect-secrets, written by `.ci/secret_patterns`: (hints, pattern, flags)."""
-    taken: list[dict[str, Any]] = json.loads(Path(__file__).with_name("detect_secrets.json").read_text("utf-8"))[
-        "rules"
-    ]
+    """Our own patterns and those that `.ci/secret_patterns` took: (hints, pattern, flags)."""
+    sources: list[dict[str, Any]] = json.loads(Path(__file__).with_name("known_forms.json").read_text("utf-8"))
     return (
         *((hints, _apart(pattern), 0) for hints, pattern in _OWN_FORMS),
         *(
             (tuple(rule["hints"]), _apart(rule["pattern"]), re.IGNORECASE if rule["ignore_case"] else 0)
-            for rule in taken
+            for source in sources
+            for rule in source["rules"]
         ),
     )
 
@@ -195,38 +195,56 @@ def _parts(text: str) -> Iterator[str]:
 
 
 _CODED = re.compile(r"%[0-9A-F]{2}")
+_FOR_GO, _FOR_NET = re.compile("[<>&]"), re.compile(r"""[<>&'+`]|\\\"""")
+"""What their JSON escapes although it need not, since HTML could misread it."""
+_SHORTEST_BASE64 = 10
+"""Base64 characters determined by eight bytes alone, whatever surrounds them."""
 
 
 def spellings(value: str) -> Iterable[str]:
-    """The value as it is, in JSON and nested JSON (with all that writers escape), in a URL (also in a URL's), decoded, as
-    Python shows it, in HTML, in hexadecimal digits and in base64."""
-    found = dict.fromkeys((value, quote(value, safe=""), quote(value), quote_plus(value)))
-    found |= dict.fromkeys([_CODED.sub(lambda match: match[0].lower(), text) for text in found])
-    found[quote(quote(value, safe=""), safe="")] = None
-    found |= dict.fromkeys((repr(value)[1:-1], html.escape(value)))
-    digits = value.encode("utf-8", "surrogatepass").hex()
-    found |= dict.fromkeys((digits, digits.upper()))
+    """The value as it is and in base64 (also twice, and of UTF-16), each as it stands in other formats; in hexadecimal
+    digits; decoded."""
+    data = value.encode("utf-8", "surrogatepass")
+    once = [*_in_base64(data), *_in_base64(value.encode("utf-16-le", "surrogatepass"))]
+    twice = [text for core in once for text in _in_base64(core.encode())]
+    found = dict.fromkeys((value, *_written(value)))
+    found |= dict.fromkeys(text for core in (*once, *twice) for text in _written(core))
+    for separator in ("", ":", " "):
+        digits = data.hex(separator) if separator else data.hex()
+        found |= dict.fromkeys((digits, digits.upper()))
+    found["".join(f"\\x{byte:02x}" for byte in data)] = None
     if "%" in value and len(decoded := unquote(value)) >= SHORTEST:
         found[decoded] = None
-    inside = {value}
+    return found
+
+
+def _written(value: str) -> Iterator[str]:
+    """A text in a URL (also in a URL's), as Python shows it, in HTML, in JSON and nested JSON (with all that writers escape)."""
+    for text in (quote(value, safe=""), quote(value), quote_plus(value)):
+        yield text
+        yield _CODED.sub(lambda match: match[0].lower(), text)
+    yield quote(quote(value, safe=""), safe="")
+    yield repr(value)[1:-1]
+    yield html.escape(value)
+    yield html.escape(value, quote=False)
+    yield html.escape(value).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Jinja and Go write them
+    inside = [value]
     for _ in range(2):
-        inside = {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in inside for ascii_only in (False, True)}
-        found |= dict.fromkeys(sorted(inside))
-        found |= dict.fromkeys([text.replace("/", r"\/") for text in sorted(inside)])  # as PHP writes it
-    return found | dict.fromkeys(_in_base64(value))
+        inside = [json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in inside for ascii_only in (False, True)]
+        for text in dict.fromkeys(inside):
+            yield text
+            yield text.replace("/", r"\/")  # as PHP writes it
+            yield _FOR_GO.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+            yield _FOR_NET.sub(lambda match: f"\\u{ord(match[0][-1]):04X}", text)
 
 
-def _in_base64(value: str) -> Iterator[str]:
+def _in_base64(data: bytes) -> Iterator[str]:
     """The base64 encodings of a value at each of the three possible offsets in a longer text."""
-    data = value.encode("utf-8", "surrogatepass")
     for before in range(3):
         coded = base64.b64encode(bytes(before) + data).decode()
         # the first and last characters also depend on the surrounding text
         core = coded[(0, 2, 3)[before] : len(coded) - (0, 3, 2)[(before + len(data)) % 3]].rstrip("=")
         if len(core) >= _SHORTEST_BASE64:
             yield core
-            yield core.replace("+", "-").replace("/", "_")
-
-
-_SHORTEST_BASE64 = 10
-"""Base64 characters determined by eight bytes alone, whatever surrounds them."""
+            if (safe := core.replace("+", "-").replace("/", "_")) != core:
+                yield safe

@@ -450,6 +450,14 @@ FORMS = [
     "123456789:AA" + "a1B2c3D4e5F" * 3,
     "pypi-AgEIcHlwaS5vcmc" + "a1B2c3D4" * 10,
     "https://hooks.slack.com/services/T0A1/B0A1/" + "a1B2c3D4" * 3,
+    "sntrys_" + "a1B2c3D4" * 6,
+    "pk-lf-12345678-9abc-4def-8123-456789abcdef",
+    "sk-lf-12345678-9abc-4def-8123-456789abcdef",
+    "glsa_" + "a1B2c3D4" * 4 + "_0123abcd",
+    "dckr_pat_" + "a1B2_" * 5 + "ab",
+    "figd_" + "a1B2c3D4" * 5,
+    "tskey-api-" + "a1B2c3D4" * 3,
+    "lin_api_" + "a1B2c3D4" * 5,
     "Basic dXNlcjpwYXNzd29yZDEy",
 ]
 
@@ -509,10 +517,21 @@ def test_a_known_key_in_base64(before: bytes, key: str, after: bytes) -> None:
         lambda text: quote(quote(text, safe=""), safe=""),
         lambda text: text.encode().hex(),
         lambda text: text.encode().hex().upper(),
+        lambda text: text.encode().hex(":"),
+        lambda text: text.encode().hex(" ").upper(),
+        lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
         repr,
         html.escape,
+        lambda text: html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+        lambda text: re.sub("[<>&'+]", lambda match: f"\\u{ord(match[0]):04X}", json.dumps(text)).replace(
+            '\\"', r"\u0022"
+        ),
+        lambda text: re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False)),
     ],
-    ids=["PHP's JSON", "lower case in a URL", "a URL in a URL", "hex", "HEX", "repr", "HTML"],
+    ids=[
+        *("PHP's JSON", "lower case in a URL", "a URL in a URL", "hex", "HEX", "hex with colons", "a hex dump"),
+        *("escaped bytes", "repr", "HTML", "Jinja's HTML", ".NET's JSON", "Go's JSON"),
+    ],
 )
 def test_a_known_key_as_others_write_it(spell: Callable[[str], str]) -> None:
     """Libraries escape more than they need, in their own ways."""
@@ -520,7 +539,56 @@ def test_a_known_key_as_others_write_it(spell: Callable[[str], str]) -> None:
     redactor = Redactor.from_environment(environ={"MY_API_KEY": key})
     said = redactor.clean_text(f"before {spell(key)} after")
     assert PLACEHOLDER in said
-    assert not any(part in said for part in ("known", "6b6e6f776e", "6B6E6F776E"))
+    parts = ("known", b"known".hex(), b"known".hex(":"), b"known".hex(" "), r"\x6b\x6e\x6f\x77\x6e")
+    assert not any(part in said.lower() for part in parts)
+
+
+BASE64_KEY = "ab/c>>?d~~y2-known-key/9"  # its base64 has a plus and a slash
+
+
+@pytest.mark.parametrize("offset", range(3))
+@pytest.mark.parametrize("outer", range(3))
+def test_a_known_key_in_base64_of_base64(offset: int, outer: int) -> None:
+    """As a Kubernetes secret of a Docker login holds it, at any offset of either."""
+    own = Redactor.from_environment(environ={"MY_API_KEY": BASE64_KEY})
+    inner = base64.b64encode(b"u" * offset + BASE64_KEY.encode() + b":me").decode()
+    coded = base64.b64encode(b"." * outer + inner.encode() + b"!!").decode()
+    clean = own.clean_text(f"auth {coded} end")
+    assert PLACEHOLDER in clean
+    assert len(clean) < len(coded) - 20
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: quote(text, safe=""),
+        lambda text: re.sub("%..", lambda match: match[0].lower(), quote(text, safe="")),
+        lambda text: json.dumps(text).replace("/", r"\/"),
+        lambda text: json.dumps(text).replace("+", r"\u002B"),
+        lambda text: text.replace("+", "-").replace("/", "_"),
+        lambda text: quote(quote(text, safe=""), safe=""),
+    ],
+    ids=["URL", "lower case in a URL", "PHP's JSON", ".NET's JSON", "for URLs", "a URL in a URL"],
+)
+@pytest.mark.parametrize("login", ["", "user:", "me:", "x"])
+def test_base64_of_a_known_key_as_others_write_it(write: Callable[[str], str], login: str) -> None:
+    """A basic login, say, in a redirect's address or in a message of an error; also cut in pieces by a stream."""
+    own = Redactor.from_environment(environ={"MY_API_KEY": BASE64_KEY})
+    coded = base64.b64encode(f"{login}{BASE64_KEY}".encode()).decode()
+    said = write(coded)
+    assert len(own.clean_text(f"before {said} after").replace(PLACEHOLDER, "")) < len("before  after") + 16
+    cut = [said[:7], said[7:20], said[20:]]
+    text = "\n\n".join(event(content=piece) for piece in cut) + "\n\ndata: [DONE]\n\n"
+    clean = own.clean_body(text, "text/event-stream")
+    assert PLACEHOLDER in clean
+    assert cut[1] not in clean
+
+
+def test_a_known_key_in_base64_of_utf_16() -> None:
+    """As PowerShell takes an encoded command."""
+    own = Redactor.from_environment(environ={"MY_API_KEY": BASE64_KEY})
+    coded = base64.b64encode(f"$k='{BASE64_KEY}'".encode("utf-16-le")).decode()
+    assert len(own.clean_text(coded)) < 30
 
 
 def test_a_key_of_a_known_form_in_base64() -> None:
@@ -532,13 +600,32 @@ def test_a_key_of_a_known_form_in_base64() -> None:
 
 
 def test_the_rules_that_we_took_have_their_source() -> None:
-    """Data of a project that keeps them, with version and licence; `.ci/secret_patterns` writes them anew."""
-    taken = json.loads((Path(patterns.__file__).with_name("detect_secrets.json")).read_text("utf-8"))
-    assert (taken["source"], taken["license"]) == ("https://github.com/Yelp/detect-secrets", "Apache-2.0")
-    assert len(taken["rules"]) > 15
-    for rule in taken["rules"]:
+    """Data of projects that keep them, with version and licence; `.ci/secret_patterns` writes them anew."""
+    first, second = json.loads((Path(patterns.__file__).with_name("known_forms.json")).read_text("utf-8"))
+    assert (first["source"], first["license"]) == ("https://github.com/Yelp/detect-secrets", "Apache-2.0")
+    assert (second["source"], second["license"]) == ("https://github.com/betterleaks/betterleaks", "MIT")
+    assert second["notice"][0] == "MIT License"
+    assert len(first["rules"]) > 15
+    assert len(second["rules"]) > 150
+    for rule in first["rules"] + second["rules"]:
         assert rule["hints"]
+        assert all(len(hint) > 1 for hint in rule["hints"])
         assert re.compile(rule["pattern"]).search("") is None
+
+
+def test_no_field_of_a_body_looks_like_the_beginning_of_a_key() -> None:
+    """Each body would be searched for every form."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 0}}
+    message = {"role": "assistant", "content": "It is 5.", "refusal": None, "annotations": []}
+    choice = {"index": 0, "finish_reason": "stop", "logprobs": None, "message": message}
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "gpt-4o-mini",
+        "choices": [choice],
+        "usage": usage,
+    }
+    assert not patterns.may_hold_known_forms(json.dumps(body))
 
 
 def test_hostile_texts_take_no_time() -> None:
@@ -549,3 +636,9 @@ def test_hostile_texts_take_no_time() -> None:
         started = time.process_time()
         own.clean_text(piece * (300_000 // len(piece)))
         assert time.process_time() - started < 5, piece
+    for hints, pattern, flags in patterns._forms():
+        for hint in hints:
+            text = (hint + "a1") * (100_000 // len(hint))
+            started = time.process_time()
+            assert sum(1 for _ in re.compile(pattern, flags).finditer(text)) < 100_000
+            assert time.process_time() - started < 2, pattern

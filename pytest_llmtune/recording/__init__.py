@@ -13,7 +13,7 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import Spool
 from pytest_llmtune._util.jsonhash import canonical_json, request_key
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording import mismatch as stale
+from pytest_llmtune.recording import mismatch
 from pytest_llmtune.recording.format import Interaction, MalformedError, repair_advice
 from pytest_llmtune.recording.storage import load_interactions
 from pytest_llmtune.redaction.redactor import Redactor
@@ -186,7 +186,7 @@ class Recording:
 
         _, body = (self.redactor or Redactor()).clean_request("", canonical_json(request.body))
         recorded = (self.interactions[positions[0]] for positions in self._index.values())
-        return stale.explain(body, (replace(item, body=body_without_n(item)) for item in recorded))
+        return mismatch.explain(body, (replace(item, body=body_without_n(item)) for item in recorded))
 
     @property
     def unused_count(self) -> int:
@@ -246,11 +246,7 @@ class Recording:
             exchange = self.interactions[position].exchange()
         except MalformedError as error:
             raise self._corrupt(position, str(error)) from None
-        if wants_embedding(exchange.request):
-            missing = "" if embedding_in(exchange.response) else "no embedding of finite numbers"
-        else:
-            missing = "" if isinstance(exchange.response.get("choices"), list) else "no list of 'choices'"
-        if missing and not is_refusal(exchange):
+        if missing := _missing(exchange):
             raise self._corrupt(position, f"the response has {missing}")
         return exchange
 
@@ -304,12 +300,8 @@ class Gathered:
         self.runs |= {key: tuple(calls) for key, calls in runs.items()}  # whole: run again, it may make fewer
         if not completion.exchanges:
             return
-        self._spool.put(
-            json.dumps(
-                [[getattr(exchange, each.name) for each in fields(exchange)] for exchange in completion.exchanges],
-                default=dict,
-            )
-        )
+        plain = [[getattr(exchange, each.name) for each in fields(exchange)] for exchange in completion.exchanges]
+        self._spool.put(json.dumps(plain, default=dict))
         self._keys += bytes.fromhex(request.key)
         self._sample_indices.append(request.sample_index)
         self._answers.append(len(completion.choices))
@@ -336,13 +328,19 @@ class Gathered:
         return self._key(number), self._sample_indices[number], -self._answers[number]
 
 
+def _missing(exchange: Exchange) -> str:
+    """What a response lacks to be an answer, or a refusal; else the empty string."""
+    if is_refusal(exchange):
+        return ""
+    if wants_embedding(exchange.request):
+        return "" if embedding_in(exchange.response) else "no embedding of finite numbers"
+    return "" if isinstance(exchange.response.get("choices"), list) else "no list of 'choices'"
+
+
 def _no_answer(interaction: Interaction) -> bool:
     """Whether a recorded response cannot be read, or is a fault of the provider's."""
     try:
         exchange = interaction.exchange()
     except MalformedError:
         return True
-    if wants_embedding(exchange.request):
-        return embedding_in(exchange.response) is None
-    listed = isinstance(exchange.response.get("choices"), list)
-    return not is_refusal(exchange) and (not listed or any(map(fault_of, choices_of(exchange))))
+    return bool(_missing(exchange)) or (not is_refusal(exchange) and any(map(fault_of, choices_of(exchange))))

@@ -224,22 +224,33 @@ class Interaction:
         facts = data.get("llmtune") if isinstance(data.get("llmtune"), dict) else {}
         recorded = facts.get("recorded", "")
         latency, answers = facts.get("latency", 0.0), facts.get("answers", 0)
+        uri, code = _text(request, "uri"), status.get("code")
         if not isinstance(latency, (int, float)) or not 0 <= latency < _LONGEST:
             raise MalformedError(f"'latency' of the interaction is {latency!r:.60}, not seconds")
         if not isinstance(answers, int) or not 0 <= answers <= _MOST_ANSWERS:
             raise MalformedError(f"'answers' of the interaction is {answers!r:.60}, not a number of choices")
+        if not isinstance(code, int) or not 100 <= code <= 599:
+            raise MalformedError(f"the interaction's status code is {code!r:.60}, not 100..599")
+        try:
+            urlsplit(uri).port  # noqa: B018  # accessing it validates it
+        except ValueError as error:
+            raise MalformedError(f"'uri' of the interaction is {uri!r:.60}: {error}") from None
+        try:
+            binary = base64.b64decode(_text(body, "base64_string", default=""), validate=True)
+        except binascii.Error:
+            raise MalformedError("'base64_string' of the interaction is not base64") from None
         return cls(
             method=_text(request, "method"),
-            uri=_uri(request),
+            uri=uri,
             body=_text(request, "body", default=""),
-            status=_code(status),
+            status=code,
             text=_text(body, "string", default=""),
             reason=_text(status, "message", default=""),
             request_headers=_unlisted(request.get("headers")),
             headers=_unlisted(response.get("headers")),
             latency=float(latency),
             answers=answers,
-            data=_bytes(body),
+            data=binary,
             recorded=recorded if isinstance(recorded, str) and _DAY.fullmatch(recorded) else "",
             position=CallPosition.from_facts(facts),
         )
@@ -300,14 +311,6 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items() if is_kept(name.lower())}
 
 
-def _bytes(body: Mapping[str, Any]) -> bytes:
-    text = _text(body, "base64_string", default="")
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise MalformedError("'base64_string' of the interaction is not base64") from None
-
-
 def _listed(headers: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: [value] for name, value in headers.items()}
 
@@ -335,22 +338,6 @@ def _text(data: Mapping[str, Any], name: str, default: str | None = None) -> str
     if not isinstance(value, str):
         raise MalformedError(f"{name!r} of the interaction is {value!r:.60}, not text")
     return value
-
-
-def _uri(request: Mapping[str, Any]) -> str:
-    uri = _text(request, "uri")
-    try:
-        urlsplit(uri).port  # noqa: B018  # accessing it validates it
-    except ValueError as error:
-        raise MalformedError(f"'uri' of the interaction is {uri!r:.60}: {error}") from None
-    return uri
-
-
-def _code(status: Mapping[str, Any]) -> int:
-    code = status.get("code")
-    if not isinstance(code, int) or not 100 <= code <= 599:
-        raise MalformedError(f"the interaction's status code is {code!r:.60}, not 100..599")
-    return code
 
 
 VERSION = 1

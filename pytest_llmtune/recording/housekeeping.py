@@ -92,11 +92,13 @@ class RerecordSession:
         try:
             with open_regular(self.file, follow=False) as file:
                 known = file.read(100).decode(errors="replace")
+                written = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC).date()
+            is_old = self.today and written != datetime.now(UTC).date()
         except FileNotFoundError:
-            known = ""
+            known, is_old = "", True
         except OSError as error:
             raise self._unusable(error) from error
-        if _NAME.fullmatch(known) and not (self.today and self._is_old()):
+        if _NAME.fullmatch(known) and not is_old:
             return known.strip()
         name = f"record-{secrets.token_hex(8)}"
         try:
@@ -115,10 +117,6 @@ class RerecordSession:
             self.file.unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
-
-    def _is_old(self) -> bool:
-        written = datetime.fromtimestamp(self.file.stat().st_mtime, UTC)
-        return written.date() != datetime.now(UTC).date()
 
     def _unusable(self, error: OSError) -> RecordingError:
         return RecordingError(f"{self.file} cannot be used: {error.strerror or error}; make the directory writable")

@@ -30,7 +30,12 @@ def explain(body: str, recorded: Iterable[Interaction]) -> str:
 def nearest(body: str, recorded: Iterable[Interaction]) -> Interaction | None:
     """The recorded interaction with the most similar request body."""
     words = _words(body)
-    likely = heapq.nlargest(_CANDIDATES, recorded, key=lambda item: _overlap(words, _words(item.body)))
+
+    def overlap(item: Interaction) -> float:
+        others = _words(item.body)
+        return len(words & others) / (len(words | others) or 1)
+
+    likely = heapq.nlargest(_CANDIDATES, recorded, key=overlap)
     return max(likely, key=lambda item: difflib.SequenceMatcher(None, item.body, body).quick_ratio(), default=None)
 
 
@@ -45,10 +50,6 @@ def difference(recorded: str, requested: str) -> str:
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text))
-
-
-def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / (len(one | other) or 1)
 
 
 def _fields(text: str) -> Iterator[str]:

@@ -45,17 +45,10 @@ _IDS = frozenset(
     {"id", "call_id", "item_id", "responseId", "generation_id", "toolUseId", "tool_call_id", "tool_use_id", "file_id"}
 )
 _TIMES = frozenset({"created", "created_at", "completed_at", "createTime"})
-_DURATIONS = frozenset(
-    {
-        "total_duration",
-        "load_duration",
-        "prompt_eval_duration",
-        "eval_duration",
-        "latencyMs",
-        "invocationLatency",
-        "firstByteLatency",
-    }
-)
+_DURATIONS = frozenset({
+    "total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "latencyMs", "invocationLatency",
+    "firstByteLatency",
+})  # fmt: skip
 # server timings (llama.cpp, Groq, Cerebras), and the random padding of OpenAI's streams
 _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
 _INNER = ("response", "metrics", "message", "amazon-bedrock-invocationMetrics")
@@ -77,7 +70,11 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
     names: dict[str, str] = {}
     seen: Counter[bytes] = Counter()
     for interaction in interactions:
-        body, uri = _body(interaction.body, names), _uri(interaction.uri, names)
+        data = parse_object(interaction.body) if names else None
+        renamed = _renamed(data, names)  # one lookup per string: there may be as many names as responses
+        body = canonical_body(interaction.body if renamed == data else canonical_json(renamed))
+        # IDs in the path, as in `/v1/batches/batch_123`
+        uri = "/".join(names.get(part, part) for part in interaction.uri.split("/")) if names else interaction.uri
         moved = interaction if uri == interaction.uri else replace(interaction, uri=uri)
         data = parse_object(body)
         key = f"{moved.path} {body if data is None else canonical_json(without_n(data))}"
@@ -88,18 +85,6 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
         yield replace(moved, body=body, text=text, data=binary, headers=naming.headers(interaction.headers))
 
 
-def _body(body: str, names: dict[str, str]) -> str:
-    data = parse_object(body) if names else None
-    renamed = _renamed(data, names)  # one lookup per string: there may be as many names as responses
-    return canonical_body(body if renamed == data else canonical_json(renamed))
-
-
-def _uri(uri: str, names: dict[str, str]) -> str:
-    """Rename IDs in the path, as in ``/v1/batches/batch_123``."""
-    parts = uri.split("/") if names else []
-    return "/".join(names.get(part, part) for part in parts) if names.keys() & set(parts) else uri
-
-
 def _text(text: str, naming: _Naming) -> str:
     whole = parse_object(text)
     if whole is not None:
@@ -107,17 +92,14 @@ def _text(text: str, naming: _Naming) -> str:
         return text if new == whole else safe_json(new)
     if is_stream(text):
         return rewrite(text, naming.change)
-    return _lines(text, naming) if text.startswith("{") else text
-
-
-def _lines(text: str, naming: _Naming) -> str:
-    """JSON Lines, as Ollama streams."""
-    lines = text.split("\n")
-    documents = [(line, parse_object(line)) for line in lines]
-    return "\n".join(
-        line if document is None or (new := naming.change(document)) == document else safe_json(new)
-        for line, document in documents
-    )
+    if not text.startswith("{"):
+        return text
+    lines = text.split("\n")  # JSON Lines, as Ollama streams
+    for number, line in enumerate(lines):
+        document = parse_object(line)
+        if document is not None and (new := naming.change(document)) != document:
+            lines[number] = safe_json(new)
+    return "\n".join(lines)
 
 
 @dataclass(slots=True)
@@ -144,16 +126,8 @@ class _Naming:
 
     def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Headers with renamed request IDs."""
-        found = REQUEST_IDS & headers.keys()
-        return (
-            headers
-            if not found
-            else dict(headers)
-            | {
-                name: self._give(headers[name], name) if _MADE_UP.fullmatch(headers[name]) else headers[name]
-                for name in found
-            }
-        )
+        found = sorted(name for name in REQUEST_IDS & headers.keys() if _MADE_UP.fullmatch(headers[name]))
+        return {**headers, **{name: self._give(headers[name], name) for name in found}} if found else headers
 
     def _give(self, found: str, position: str) -> str:
         if found not in self.given:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.files import open_regular
+from pytest_llmtune._util.files import read_regular
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 
@@ -149,13 +149,11 @@ def _named(keys: list[str], origin: str, name: str) -> tuple[Secret, ...]:
 
 def _text(file: Path) -> str:
     try:
-        with open_regular(file) as stream:
-            content = stream.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise SuiteError(f"{file} is larger than {_MAX_BYTES} bytes")
-        return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{file} cannot be read: {type(error).__name__}") from None
+        return read_regular(file, _MAX_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise SuiteError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SuiteError(f"{file} cannot be read: it is not UTF-8") from None
 
 
 def _dotenv(text: str) -> dict[str, str]:

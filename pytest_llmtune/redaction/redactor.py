@@ -252,14 +252,11 @@ def _secret_fields(data: Any) -> Iterator[tuple[str, str]]:
 
 
 def _clean_query(query: str) -> str:
-    return "&".join(map(_clean_pair, query.split("&"))) if "=" in query else query
-
-
-def _clean_pair(pair: str) -> str:
-    name, separator, value = pair.partition("=")
-    if value and PARAMETER.search(unquote_plus(name)):
-        value = _IN_URI
-    return name + separator + value
+    pairs = []
+    for pair in query.split("&"):
+        name, separator, value = pair.partition("=")
+        pairs.append(name + separator + (_IN_URI if value and PARAMETER.search(unquote_plus(name)) else value))
+    return "&".join(pairs)
 
 
 def redactor_of(settings: Settings, hooks: Iterable[HookImpl] = ()) -> Redactor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.files import open_regular
+from pytest_llmtune._util.files import read_regular
 from pytest_llmtune._util.functions import is_function_path
 from pytest_llmtune._util.text import InvalidError, listed, shown
 from pytest_llmtune._util.yaml import Document, YamlError, documents
@@ -185,10 +185,7 @@ def _documents(source: _Source) -> list[Document]:
     if source.path.is_symlink() and not source.path.resolve().is_relative_to(source.root):
         raise SuiteError(f"{source.name}: a symbolic link that leads out of the project {source.root}; remove it")
     try:
-        with open_regular(source.path) as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise source.problem(f"larger than the limit of {_MAX_BYTES:,} bytes")
+        content = read_regular(source.path, _MAX_BYTES)
         return documents(content.decode("utf-8-sig"))
     except OSError as error:
         raise SuiteError(f"{source.name}: cannot be read: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune.recording.format import Interaction
 from pytest_llmtune.recording.writer import stable
+from pytest_llmtune.redaction.redactor import REQUEST_IDS
 
 CHAT, RESPONSES = "https://api.example.com/v1/chat/completions", "https://api.example.com/v1/responses"
 
@@ -149,3 +152,13 @@ def test_the_arguments_of_a_tool_call_are_what_the_model_says() -> None:
     for answer in answers:
         (item,) = stable([interaction({}, answer)])
         assert json.dumps(said) in json.dumps(json.loads(item.text)), answer
+
+
+def test_two_headers_with_one_id_are_named_by_the_first_of_them() -> None:
+    """In the order of their names, and not of a set, which differs from process to process."""
+    for one, other in itertools.combinations(sorted(REQUEST_IDS), 2):
+        value = f"req_{secrets.token_hex(12)}1"
+        both = replace(chat("q"), headers={other: value, one: value})
+        alone = replace(both, headers={one: value})
+        [named], [expected] = stable([both]), stable([alone])
+        assert named.headers == dict.fromkeys((one, other), expected.headers[one])

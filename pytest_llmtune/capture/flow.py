@@ -32,29 +32,31 @@ def in_loop() -> bool:
 
 def wait_turn(replay: Replay, call: Call) -> Call:
     """Wait in a thread until a call may be sent, or is refused."""
-    if call.turn is None:
-        return call
-    try:
-        while not wait([call.turn], _GLANCE).done:
-            replay.urge(call)
-    except BaseException:
-        replay.withdraw(call)
-        raise
-    return replay.turned(call)
+    last = None
+    while (turn := call.turn) is not None and turn is not last:  # one may follow on another
+        try:
+            while not wait([turn], _GLANCE).done:
+                replay.urge(call)
+        except BaseException:
+            replay.withdraw(call)
+            raise
+        call, last = replay.turned(call), turn
+    return call
 
 
 async def wait_turn_async(replay: Replay, call: Call) -> Call:
     """Wait in an event loop until a call may be sent, or is refused."""
-    if call.turn is None:
-        return call
-    turn = asyncio.wrap_future(call.turn)
-    try:
-        while not (await asyncio.wait([turn], timeout=_GLANCE))[0]:
-            replay.urge(call)
-    except BaseException:
-        replay.withdraw(call)
-        raise
-    return replay.turned(call)
+    last = None
+    while (turn := call.turn) is not None and turn is not last:
+        waiting = asyncio.wrap_future(turn)
+        try:
+            while not (await asyncio.wait([waiting], timeout=_GLANCE))[0]:
+                replay.urge(call)
+        except BaseException:
+            replay.withdraw(call)
+            raise
+        call, last = replay.turned(call), turn
+    return call
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ _FAILING = 5
 
 @dataclass(slots=True, eq=False)
 class AdaptiveLimiter:
-    """Limits concurrent requests to ``most``; fewer after a 429, and slowly more again.
+    """Limits concurrent requests to ``most``; fewer after a 429, and slowly more again. Used from any thread.
 
     Additive increase, multiplicative decrease, as in TCP.
     """
@@ -39,7 +40,8 @@ class AdaptiveLimiter:
     allowed: float = 0.0
     inside: int = 0
     _shrunk: float = 0.0
-    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _waiting: deque[Future[Any]] = field(default_factory=deque)
+    _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self.allowed = float(self.most)
@@ -47,14 +49,29 @@ class AdaptiveLimiter:
     @asynccontextmanager
     async def entered(self) -> AsyncIterator[None]:
         """Hold one of the slots."""
-        if self.inside >= int(self.allowed) or self._waiting:
-            await self._wait()
-        else:
-            self.inside += 1
+        slot = self.enter()
         try:
+            if not slot.done():
+                await asyncio.wrap_future(slot)
             yield
         finally:
-            self.inside -= 1
+            self.leave(slot)
+
+    def enter(self) -> Future[Any]:
+        """Queue for a slot; done once it is given, which may be at once."""
+        slot: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append(slot)
+            self._admit()
+        return slot
+
+    def leave(self, slot: Future[Any]) -> None:
+        """Give a slot back, or leave the queue; once for each ``enter``."""
+        with self._lock:
+            if not slot.done():
+                self._waiting.remove(slot)
+            elif not slot.cancelled():  # those are left out when it is their turn
+                self.inside -= 1
             self._admit()
 
     def shrink(self, sent: float) -> bool:
@@ -63,35 +80,26 @@ class AdaptiveLimiter:
         Args:
             sent: when the refused request was sent, on the monotonic clock.
         """
-        if sent < self._shrunk:
-            return False
-        self._shrunk = time.monotonic()
-        self.allowed = max(1.0, min(self.allowed, self.inside) * 0.7)
-        return True
+        with self._lock:
+            if sent < self._shrunk:
+                return False
+            self._shrunk = time.monotonic()
+            self.allowed = max(1.0, min(self.allowed, self.inside) * 0.7)
+            return True
 
     def grow(self) -> None:
         """Note a success: allow one more after as many successes as the current limit."""
-        if self.allowed < self.most:
-            self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
-            self._admit()
-
-    async def _wait(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # admitted at the same moment
-                self.inside -= 1
+        with self._lock:
+            if self.allowed < self.most:
+                self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
                 self._admit()
-            raise
 
     def _admit(self) -> None:
         while self._waiting and self.inside < int(self.allowed):
-            turn = self._waiting.popleft()
-            if not turn.done():
+            slot = self._waiting.popleft()
+            if slot.set_running_or_notify_cancel():
                 self.inside += 1
-                turn.set_result(None)
+                slot.set_result(None)
 
 
 @dataclass(slots=True, eq=False)

@@ -92,6 +92,11 @@ def read_cascade(raw: Any, models: Sequence[str], base_dir: Path, root: Path | N
     for index, step in enumerate(steps):
         if step.keys() - {"model", *(() if index else ("accept",))}:
             raise InvalidError(f"has the step {shown(step)}; valid: model, and in the first accept", index)
+        if "model" in step and not any(models):
+            raise InvalidError(
+                "names a model, but the suite has no model=, only parameters of its task; valid there: true, or accept alone",
+                index,
+            )
         given = step.get("model", ())
         several = (given,) if isinstance(given, str) else tuple(given)
         if unknown := [name for name in several if name not in models]:

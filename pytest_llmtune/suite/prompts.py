@@ -346,6 +346,8 @@ def one_template(key: str, raw: Any, system: str | None, declaration: Declaratio
 def read_templates(values: Mapping[str, Any], declaration: Declaration, problems: Problems) -> tuple[Template, ...]:
     """All templates to choose from; a task's are its prompts, unchanged, or only itself."""
     task = values["task"] if isinstance(values["task"], Task) else None
+    if values["task"] is not None and task is None:  # it is invalid, which is told already
+        return ()
     given = [key for key in ("prompt", "messages") if values[key] is not None]
     if task is not None and values["system"] is not None:
         problems.add("applies only without a task; pass it to the task with params", "system")

@@ -252,6 +252,8 @@ class Suite:
         except SuiteError as error:
             raise SuiteError(f"{self.at('dataset')}: {error}") from error.__cause__
         self._check_prompts(dataset)
+        if self.task is not None:
+            self._check_task(self.task, dataset.columns)
         return divided
 
     @property
@@ -268,8 +270,6 @@ class Suite:
     def _needed(self, columns: Sequence[str]) -> frozenset[str]:
         for template in self._templates:
             template.check(columns)
-        if self.task is not None:
-            self._check_task(self.task, columns)
         for key, column in (("stratify", self.stratify), ("group_by", self.group_by)):
             if column is not None and column not in columns:
                 raise SuiteError(

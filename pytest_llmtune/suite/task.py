@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from functools import cached_property
@@ -55,8 +56,8 @@ class Task:
         else:
             raise InvalidError(f"is {shown(raw)}; valid: 'module:function', or a function")
         task.parameters  # noqa: B018  # fails now if the signature cannot be read
-        function = inspect.unwrap(task.function)
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        called = task.called
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise InvalidError(f"is {task.name}, which yields; a task returns its answer as a whole")
         return task
 
@@ -85,10 +86,14 @@ class Task:
 
     @property
     def is_async(self) -> bool:
-        """Whether calling it returns a coroutine."""
-        function = inspect.unwrap(self.function)
-        called = getattr(function, "__call__", None)  # noqa: B004  # of a callable object
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(called)
+        """Whether calling it returns a coroutine; not what a decorator wraps, which may run it."""
+        return inspect.iscoroutinefunction(self.called)
+
+    @property
+    def called(self) -> Callable[..., Any]:
+        """The function itself, or what a callable object runs."""
+        is_object = not (inspect.isroutine(self.function) or isinstance(self.function, (type, functools.partial)))
+        return type(self.function).__call__ if is_object else self.function
 
     def check(self, columns: Sequence[str], keys: Sequence[str]) -> None:
         """Check that every parameter can be filled.

@@ -49,6 +49,7 @@ _UNBOUNDED = Decimal("0.05")
 """USD reserved for a call without a bound: a deployment, or billed by the second."""
 _TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 """Client errors caused by the endpoint rather than the request."""
+_BUSY = 429
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 _ENDPOINT_HEADERS = frozenset({"host", "authorization", "api-key", "content-length"})
 _LONGEST_WAIT = 120.0
@@ -145,6 +146,18 @@ class _Call(Call):
     cached: bool = False
     channel: KeyChannel | None = None
     """Of our own client: which endpoint's key it is sent with."""
+    slot: Future[Any] | None = None
+    """One of the requests in flight that the channel allows, or its place in the queue."""
+    waits: bool = False
+    """Whether it waits for its ``turn``, and so was not sent."""
+
+    def leave_slot(self, *, answered: bool = False) -> None:
+        """Give back its slot, or its place in the queue; after a 429 the channel has fewer, until others are ``answered``."""
+        if self.slot is not None and self.channel is not None:
+            if answered:
+                self.channel.gate.grow()
+            self.channel.gate.leave(self.slot)
+        self.slot = None
 
     def go(self) -> None:
         """End the wait for its ``turn``; several may."""
@@ -224,7 +237,9 @@ class RunCapture:
     canaries: Canaries | None = None
     """Of all runs; None: no limit in USD."""
     task_thread: int = 0
-    """The thread that runs a synchronous task."""
+    """The thread that runs a synchronous task, or ran it."""
+    in_thread: bool = False
+    """Whether that runs now, so that our event loop is free."""
     late: list[LLMTuneError] = field(default_factory=list)
     """Where errors of calls go that are made after the run."""
     calls: list[_Call] = field(default_factory=list)
@@ -262,11 +277,8 @@ class RunCapture:
         with self._lock:
             self._closed = True
             for call in [call for call in self.calls if call.interaction is None]:
-                if call.turn is not None and call.worst is None:
-                    self.withdraw(call)
-                    call.go()
-                else:
-                    self._abandon(call, "was not answered before the task ended")
+                self._abandon(call, "was not answered before the task ended")
+                call.go()
 
     @property
     def mode(self) -> Mode:
@@ -360,25 +372,30 @@ class RunCapture:
 
     def urge(self, call: Call) -> None:
         """The first call of a model may take long: the others do not wait for ever."""
-        if time.perf_counter() - call.started > _LONGEST_WAIT and isinstance(call, _Call):
-            self.withdraw(call)
+        if time.perf_counter() - call.started > _LONGEST_WAIT and isinstance(call, _Call) and call.slot is None:
+            self._pass_canary(call)
             call.go()
 
     def turned(self, call: Call) -> Call:
-        """The call, once its ``turn`` has come: its dollars are set aside, or it is refused.
+        """The call, once its ``turn`` has come: its dollars are set aside, it may have to wait for a slot, or it is refused.
 
         Raises:
             CallRefusedError: as in ``ask``.
         """
         assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
         with self._lock:
-            call.started = time.perf_counter()
+            queued, call.started = call.started, time.perf_counter()
+            self._exclude(queued, call.started)
+            call.waits = False
             try:
                 if self._closed:
-                    raise StaleRecordingError(
+                    raise RecordingError(
                         f"row {self.label}, run {self.run}: {_request_line(call.request)} waited until the task had returned"
                     )
-                self._reserve(call)
+                if call.slot is None:
+                    self._reserve(call, waits=True)
+                elif call.channel is not None:
+                    self._schedule(call, call.channel)
             except LLMTuneError as error:
                 if call in self.calls:
                     self._counts[call.key] -= 1
@@ -387,9 +404,10 @@ class RunCapture:
         return call
 
     def withdraw(self, call: Call) -> None:
-        """A call waits no longer."""
-        if isinstance(call, _Call) and self.canaries is not None:
-            self.canaries.leave(call)
+        """A call is given up while it waits."""
+        with self._lock:
+            if isinstance(call, _Call) and call in self.calls:
+                self._abandon(call, "was given up while it waited for its turn")
 
     def refuse(self, request: ClientRequest) -> Call:
         """Refuse a request that the user's rules forbid.
@@ -444,6 +462,7 @@ class RunCapture:
         )
         with self._lock:
             call.interaction, call.elapsed = interaction, max(latency, time.perf_counter() - self._started)
+            call.leave_slot(answered=True)
             self._settle(call, interaction)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
@@ -491,8 +510,9 @@ class RunCapture:
         call.model = _model(call.request)
         if waits and call.bound and self.canaries is not None:
             self.canaries.enter(call)
-        if call.turn is None:
-            self._reserve(call)
+        call.waits = call.turn is not None
+        if not call.waits:
+            self._reserve(call, waits=waits)
 
     def _worst(self, call: _Call) -> Decimal:
         """USD that a call may cost at most; 0 where it asks no model."""
@@ -500,27 +520,41 @@ class RunCapture:
         bound = self.tariff.bound(request.method, request.uri, request.body, call.own_price)
         return Decimal(0) if bound is None else _UNBOUNDED if bound.usd is None else bound.usd
 
-    def _reserve(self, call: _Call) -> None:
+    def _reserve(self, call: _Call, *, waits: bool) -> None:
+        """Reserve its USD, and one of the requests in flight that its endpoint allows: for that it gets a ``turn``.
+
+        A caller that cannot wait, as it would hold up an event loop, takes no slot where none is free.
+        """
         worst = call.bound * (Decimal(1) if self.canaries is None else self.canaries.growth.get(call.model, Decimal(1)))
         try:
             self.allowance.reserve(worst)
         except LLMTuneError:
-            self.withdraw(call)
+            self._pass_canary(call)
             raise
         call.worst = worst
-        if call.channel is not None:
-            self._schedule(call, call.channel)
+        if call.channel is None:
+            return
+        call.slot = call.channel.gate.enter()
+        if waits and not call.slot.done():
+            call.turn, call.waits = call.slot, True
+            return
+        if not call.slot.done():
+            call.leave_slot()
+        self._schedule(call, call.channel)
 
     def _schedule(self, call: _Call, channel: KeyChannel) -> None:
-        """Have the call wait for the rate limits of its endpoint; the run's latency does not include that."""
+        """Have the call wait for the rate limits of its endpoint."""
         most = most_tokens(call.request.uri, call.request.body)
         call.delay = channel.reserve_pace(
             most.prompt // 3 + (1024 * most.choices if most.answer is None else most.answer)
         )
-        now = time.perf_counter()
-        until = max(self._waiting_until, now + call.delay)
-        self._started += until - max(self._waiting_until, now)  # calls that wait at the same time count once
-        self._waiting_until = until
+        self._exclude(now := time.perf_counter(), now + call.delay)
+
+    def _exclude(self, since: float, until: float) -> None:
+        """Leave a wait out of the run's latency; calls that wait at the same time count once."""
+        end = max(self._waiting_until, until)
+        self._started += max(0.0, end - max(self._waiting_until, since))
+        self._waiting_until = end
 
     def _route(self, call: _Call, pool: EndpointPool) -> None:
         """To the first endpoint that serves its model; asked again after a fault, to the next that does.
@@ -543,7 +577,7 @@ class RunCapture:
             usd = self.tariff.charge(interaction, own=call.own_price).usd
         except LLMTuneError as error:
             self.allowance.settle(worst, worst, lost=True)
-            self.withdraw(call)
+            self._pass_canary(call)
             self.error = self.error or error
             return
         self.allowance.settle(worst, usd)
@@ -558,6 +592,8 @@ class RunCapture:
         """Note an invalid answer; errors are not billed."""
         with self._lock:
             if call in self.calls:
+                if status == _BUSY and call.channel is not None:
+                    call.channel.gate.shrink(time.monotonic() - (time.perf_counter() - call.started))
                 if status >= 400 and call.worst is not None:
                     self.allowance.settle(call.worst, Decimal(0))
                     call.worst = None
@@ -568,14 +604,21 @@ class RunCapture:
             return
         self.faults.append(Fault(call.key, _request_line(call.request), why, status, call.channel))
         self._counts[call.key] -= 1
+        call.leave_slot()
         if call.worst is not None:
-            self.allowance.settle(call.worst, call.worst, lost=True)
+            self.allowance.settle(call.worst, Decimal(0) if call.waits else call.worst, lost=not call.waits)
             call.worst = None
-        self.withdraw(call)
+        self._pass_canary(call)
         self.calls.remove(call)
 
+    def _pass_canary(self, call: _Call) -> None:
+        """Let the other calls of its model go on without it."""
+        if self.canaries is not None:
+            self.canaries.leave(call)
+
     def _refuse(self, call: _Call, error: LLMTuneError) -> Call:
-        self.error = self.error or error
+        if not self._closed:  # later nobody looks, or somebody may just be looking
+            self.error = self.error or error
         self._refused += 1
         may_raise = threading.get_ident() == self.task_thread and asyncio._get_running_loop() is None  # noqa: SLF001
         if may_raise or self._refused > _MAX_REFUSALS:

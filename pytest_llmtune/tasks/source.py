@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.redaction.redactor import Redactor
-    from pytest_llmtune.suite.task import Task
     from pytest_llmtune.types import CompletionRequest
 
 __all__ = ["Miss", "TaskSource"]
@@ -196,7 +195,7 @@ class TaskSource:
             ledger = self.live.ledger
             limited = ledger.left is not None
             held = await ledger.hold(needed if limited else _ZERO)
-            capture.allowance = Allowance(held.amount if limited else None, self._more(ledger, request.task))
+            capture.allowance = Allowance(held.amount if limited else None, self._more(ledger, capture))
             if limited:
                 capture.canaries = self._canaries
                 self._canaries.growth = ledger.chain()[-1].growth
@@ -206,14 +205,14 @@ class TaskSource:
                 self._settle(ledger, held.amount, capture, request)
         return self._result_of(request, capture, outcome, raised)
 
-    def _more(self, ledger: Ledger, task: Task) -> Callable[[Decimal], bool]:
+    def _more(self, ledger: Ledger, capture: RunCapture) -> Callable[[Decimal], bool]:
         """A function that reserves more immediately: in the loop's thread, or while it waits for one of ours."""
         loop, own = asyncio.get_running_loop(), threading.get_ident()
 
         def more(amount: Decimal) -> bool:
             if threading.get_ident() == own:
                 return ledger.try_reserve(amount)
-            if task.is_async:  # its loop may be waiting for this very thread
+            if not capture.in_thread:  # the loop runs the task, and may be waiting for this very thread
                 return False
 
             async def reserve() -> bool:
@@ -285,8 +284,11 @@ class TaskSource:
 
     async def _call_in_thread(self, call: Callable[[], Any], capture: RunCapture) -> Any:
         def run() -> Any:
-            capture.task_thread = threading.get_ident()
-            return call()
+            capture.task_thread, capture.in_thread = threading.get_ident(), True
+            try:
+                return call()
+            finally:
+                capture.in_thread = False
 
         if self._threads is None:
             workers = self.concurrency if self.live is not None else min(self.concurrency, 4)

@@ -18,8 +18,8 @@ import pytest
 from pytest_llmtune import models
 
 @pytest.mark.llmtune(
-    dataset="data.jsonl", task="desk:handle", model=["good", "bad"], params={{"planner_model": models(["bad"])}}, n=[1, 3],
-    grader="numeric", tune_size=24, test_size=20, num_samples=2, inference_budget=0.0003, optimization_budget=1,
+    dataset="data.jsonl", task="desk:handle", model=["good", "bad"], n=[1, 3],
+    grader="numeric", tune_size=24, test_size=20, inference_budget=0.0003, optimization_budget=1,
     prices={{"good": {{"input": 10, "output": 40}}, "bad": {{"input": 1, "output": 2}}}}, cascade={cascade}, {more}
 )
 def test_desk(llmtune):
@@ -108,6 +108,36 @@ def test_a_cascade_of_a_task_is_locked_recorded_and_replayed(project: Project) -
     )
 
 
-def declare(project: Project, cascade: str) -> None:
-    text = SUITE.format(more="min_success_vote=0.9, max_drop=0.05,", cascade=cascade)
+def test_declared_steps_of_a_task_are_locked_recorded_and_replayed(project: Project) -> None:
+    """The steps say what answers; who plans is a parameter of each step, with a price of its own."""
+    project.server.answer = answer
+    rows = [{"question": f"What is {a} plus {b}?", "answer": str(a + b)} for a in range(4) for b in range(11)]
+    project.write_data(rows)
+    project.write_task(DESK)
+    steps = '[{{"model": "bad", "accept": {{"margin": {}}}}}, {{"model": "good"}}]'
+    more = 'params={"planner_model": models(["bad", "good"])}, num_samples=8,'
+    declare(project, steps.format(0.5), more)
+    project.run("--llm-tune").assert_outcomes(passed=1)
+    lock = yaml.safe_load(project.lock)
+    first, last = lock["config"]["cascade"]
+    assert (first["model"], first["accept"]["margin"], last["model"]) == ("bad", 0.5, "good")
+    assert {first["planner_model"], last["planner_model"]} <= {"good", "bad"}
+    asked = project.server.count
+    for options in ((), ("-n", "2")):
+        project.run(*options).assert_outcomes(passed=1)
+    for other, message in (
+        (steps.format(0.2), "its 'margin' in accept differs from the declared one*"),
+        ('[{"model": "good"}, {"model": "bad"}]', "a step uses the model bad; declared: 'good'*"),
+    ):
+        declare(project, other, more)
+        result = project.run()
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines([f"*the locked cascade is outside the search space: {message}"])
+    assert project.server.count == asked
+
+
+def declare(
+    project: Project, cascade: str, more: str = 'params={"planner_model": models(["bad"])}, num_samples=2,'
+) -> None:
+    text = SUITE.format(more="min_success_vote=0.9, max_drop=0.05, " + more, cascade=cascade)
     (project.pytester.path / "test_desk.py").write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import threading
 import time
@@ -202,6 +203,68 @@ def test_the_limits_per_minute_of_an_endpoint_hold_for_each_call(
     assert servers[0].count == 2
 
 
+def five_in_threads(question: str, client: Any) -> str:
+    with ThreadPoolExecutor(5) as pool:
+        return " ".join(pool.map(lambda number: ask(client, "small", f"{question}{number}"), range(5)))
+
+
+async def five_at_once(question: str, async_client: Any) -> str:
+    async def one(number: int) -> str:
+        messages = [{"role": "user", "content": f"{question}{number}"}]
+        found = await async_client.chat.completions.create(model="small", messages=messages, max_tokens=9)
+        return str(found.choices[0].message.content)
+
+    return " ".join(await asyncio.gather(*map(one, range(5))))
+
+
+@pytest.mark.parametrize("limit", [None, Decimal(1)])
+@pytest.mark.parametrize("task", [five_in_threads, five_at_once])
+def test_an_endpoint_has_no_more_requests_in_flight_than_it_allows(
+    task: Any, limit: Decimal | None, servers: tuple[LLMServer, LLMServer]
+) -> None:
+    """Over the calls of several rows; the first of a model goes alone where USD are limited."""
+    servers[0].latency = 0.02
+    ledger = Ledger(limit)
+    live = LiveSource((endpoint(servers[0], None, concurrency=2),), PriceBook(PRICES), ledger=ledger)
+
+    async def runs() -> list[Completion]:
+        source = TaskSource(live, Tariff(PriceBook(PRICES)), Redactor(), None, live)
+        try:
+            return await asyncio.gather(*(source.complete(request) for request in requests_of(task)))
+        finally:
+            await source.aclose()
+
+    done = asyncio.run(runs())
+    assert [each.texts for each in done] == [("one one one one one",)] * 2
+    assert (servers[0].peak, servers[0].count) == (2, 10)
+    assert (ledger.spent, ledger.reserved) == (sum(each.cost or 0 for each in done), 0)
+    assert live.pool.channels[0].gate.inside == 0
+
+
+def test_a_call_given_up_in_the_queue_was_not_sent(servers: tuple[LLMServer, LLMServer]) -> None:
+    """The row is unknown, as our limit had it wait; nothing is lost, and the queue goes on."""
+    servers[0].latency = 0.2
+    ledger = Ledger(Decimal(1))
+
+    async def impatient(question: str, async_client: Any) -> str:
+        async def one(text: str) -> str:
+            messages = [{"role": "user", "content": text}]
+            found = await async_client.chat.completions.create(model="small", messages=messages, max_tokens=9)
+            return str(found.choices[0].message.content)
+
+        await one("first")
+        slow, late = asyncio.create_task(one("slow")), asyncio.create_task(one("late"))
+        while servers[0].in_flight == 0:  # noqa: ASYNC110  # the server is in another thread
+            await asyncio.sleep(0.001)
+        late.cancel()
+        return await slow + await one("last")
+
+    with pytest.raises(CompletionError, match="was given up while it waited for its turn"):
+        ran(impatient, endpoint(servers[0], None, concurrency=1), ledger=ledger)
+    assert (servers[0].count, ledger.reserved) == (3, 0)
+    assert ledger.spent < Decimal("0.0001")
+
+
 def by_thread(work: Callable[[], None]) -> None:
     thread = threading.Thread(target=work)
     thread.start()
@@ -335,6 +398,51 @@ def test_whatever_a_task_raises_is_a_wrong_answer(said: str, is_async: bool) -> 
     [choice] = ran(raises_async if is_async else raises).choices
     assert choice.run is not None
     assert choice.run.error == said
+
+
+async def slowly(question: str, **more: Any) -> str:
+    await asyncio.sleep(0)
+    return question
+
+
+@functools.wraps(slowly)
+def blocking(question: str, **more: Any) -> str:
+    """A decorator that makes an asynchronous function a synchronous one."""
+    return asyncio.run(slowly(question))
+
+
+@functools.wraps(slowly)
+def passed_on(question: str, **more: Any) -> Any:
+    return slowly(question)
+
+
+def pieces(question: str) -> Iterator[str]:
+    yield question
+
+
+@functools.wraps(pieces)
+def joined(question: str) -> str:
+    return "".join(pieces(question))
+
+
+class Started:
+    """Its instances can be called, and are awaited; the class itself is not."""
+
+    def __init__(self, question: str = "") -> None:
+        self.question = question
+
+    async def __call__(self, question: str) -> str:
+        return await slowly(question)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [slowly, blocking, passed_on, joined, Started(), functools.partial(slowly, more=1), functools.partial(Started())],
+    ids=["async", "blocking", "passed_on", "joined", "object", "partial", "partial_object"],
+)
+def test_a_task_is_awaited_as_what_it_returns(task: Any) -> None:
+    """Whatever it wraps."""
+    assert ran(task).texts == ("a",)
 
 
 def test_ctrl_c_in_a_task_ends_the_run() -> None:

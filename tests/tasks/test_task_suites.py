@@ -113,6 +113,36 @@ def test_what_cannot_be_a_task_is_refused(task: Any, message: str) -> None:
         suite(task, params=PLANNER)
 
 
+@pytest.mark.parametrize("step", [{"model": "small"}, {"model": "small", "accept": {"margin": 0.5}}])
+def test_a_cascade_of_a_tasks_own_models_names_none(step: dict[str, Any]) -> None:
+    """Without ``model=`` no model answers; the search may still choose two configurations."""
+    more = {"inference_budget": 0.1, "optimization_budget": 1, "params": PLANNER}
+    assert suite(named, cascade=True, **more).cascade is True
+    assert suite(named, cascade={"accept": {"margin": 0.5}}, **more).cascade
+    with pytest.raises(SuiteError, match="names a model, but the suite has no model=, only parameters of its task"):
+        suite(named, cascade=[step, {}], **more)
+
+
+class Yields:
+    def __call__(self, question: str) -> Any:
+        yield question
+
+
+@pytest.mark.parametrize("task", [yields, positional, Yields(), 5, "json:no_such"])
+def test_a_task_that_is_refused_is_the_only_problem(task: Any) -> None:
+    """Nothing that would be missing without a task is told beside it, and each place is named once."""
+    with pytest.raises(SuiteError) as caught:
+        suite(task, params=PLANNER)
+    assert (str(caught.value).count("Suite("), str(caught.value).count("\n")) == (1, 0)
+
+
+def test_a_parameter_that_nothing_fills_is_told_in_one_place() -> None:
+    with pytest.raises(SuiteError) as caught:
+        suite(lambda quesiton: quesiton, params=PLANNER).load()
+    assert str(caught.value).count("Suite(") == 1
+    assert "'quesiton' (did you mean 'question'?), which nothing fills" in str(caught.value)
+
+
 class Desk:
     """An app whose entry point is a method."""
 

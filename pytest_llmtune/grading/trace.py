@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -77,7 +78,7 @@ class Tools(_Trace):
     """
 
     include: Any = ()
-    """Tools that must be called."""
+    """Tools that must be called; one that is named twice, twice."""
     exclude: Any = ()
     """Tools that must not be called."""
     order: str = "any"
@@ -116,7 +117,7 @@ class Tools(_Trace):
         tool_calls = [tool for call in run.calls for tool in call.tool_calls]
         names = [tool.name for tool in tool_calls]
         include, order = self._include(row), self.order.replace(" ", "_")
-        if lacking := [name for name in include if name not in names]:
+        if lacking := list((Counter(include) - Counter(names)).elements()):
             return f"{', '.join(lacking)} not asked for; asked: {', '.join(names) or 'no tool'}"
         if wrong := [name for name in names if name in self._exclude(row)]:
             return f"{wrong[0]} must not be asked for"
@@ -217,7 +218,7 @@ def _repeated(calls: Sequence[ModelCall]) -> str:
     seen: set[str] = set()
     for call in calls:
         for what, request in [
-            (f"the request of call {call.number}", [call.model, call.messages]),
+            (f"the request of call {call.number}", [call.path, call.model, call.messages or call.digest]),
             *((f"{tool.name} with {_json(tool.arguments)}", [tool.name, tool.arguments]) for tool in call.tool_calls),
         ]:
             text = json.dumps(request, sort_keys=True, default=str)

@@ -46,10 +46,10 @@ def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Tool results that an app sent to a model, by the tool call's ID (Gemini: the tool's name)."""
     found: dict[str, str] = {}
     for message in messages:
-        if message.get("type") == "function_call_output":
+        if str(message.get("type")).endswith("_call_output"):
             found[str(message.get("call_id"))] = _text(message.get("output"))
-        if message.get("role") == "tool":
-            found[str(message.get("tool_call_id"))] = _text(message.get("content"))
+        if message.get("role") in ("tool", "function"):
+            found[str(message.get("tool_call_id") or message.get("name"))] = _text(message.get("content"))
         content = message.get("content", message.get("parts"))
         content = message.get("content", message.get("parts"))
         for part in dicts_in(content):
@@ -151,13 +151,21 @@ def _read_choice(choice: Mapping[str, Any], texts: list[str], calls: dict[Any, d
 
 
 def _read_tool_calls(listed: Any, choice: Any, calls: dict[Any, dict[str, str]]) -> None:
+    """Whole calls, or pieces of them: some servers give all calls of a stream the same index, or none, and ids."""
     for index, call in enumerate(dicts_in(listed)):
-        function, custom = call.get("function"), call.get("custom")
-        if isinstance(function, dict):
-            key = choice, call.get("index", index)
-            _add(calls, key, function.get("name"), function.get("arguments"), call.get("id"))
-        elif isinstance(custom, dict):
-            _add(calls, (choice, index), custom.get("name"), custom.get("input"), call.get("id"))
+        asked = call.get("function", call.get("custom"))
+        if not isinstance(asked, dict):
+            continue
+        arguments, identity = asked.get("arguments", asked.get("input")), call.get("id")
+        key: tuple[Any, ...] = choice, call.get("index", index)
+        while (following := (*key, "next")) in calls:
+            key = following
+        known = calls.get(key, {"id": ""})["id"]
+        if key in calls and (
+            isinstance(arguments, dict) or (known and asked.get("name") and identity not in (known, None))
+        ):
+            key = following
+        _add(calls, key, asked.get("name"), arguments, identity)
 
 
 def _read_items(items: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
@@ -165,6 +173,10 @@ def _read_items(items: Any, texts: list[str], calls: dict[Any, dict[str, str]]) 
     for index, item in enumerate(dicts_in(items)):
         if item.get("type") in ("function_call", "custom_tool_call"):
             _add(calls, index, item.get("name"), item.get("arguments", item.get("input")), item.get("call_id"))
+        elif str(item.get("type")).endswith("_call"):  # run by the provider: ``web_search_call``, ``mcp_call``
+            name = item.get("name") or item["type"].removesuffix("_call")
+            arguments = item.get("arguments", item.get("action", item.get("operation")))
+            _add(calls, index, name, arguments, item.get("call_id", item.get("id")))
         elif item.get("type") in ("message", None):
             parts = dicts_in(item.get("content"))
             texts += [_string(part.get("text")) or _string(part.get("refusal")) for part in parts]
@@ -172,7 +184,7 @@ def _read_items(items: Any, texts: list[str], calls: dict[Any, dict[str, str]]) 
 
 def _read_block(block: Mapping[str, Any], index: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:
     """A block of Anthropic's content."""
-    if block.get("type") == "tool_use":
+    if block.get("type") in ("tool_use", "server_tool_use", "mcp_tool_use"):
         _add(calls, index, block.get("name"), block.get("input"), block.get("id"))
     elif block.get("type") == "text":
         texts.append(_string(block.get("text")))

@@ -86,6 +86,8 @@ LOOK_UP, CANCEL = ("look_up", {"id": 7}), ("cancel", {})
         ({"max_calls": 1}, [LOOK_UP], True),
         ({"max_calls": 1}, [LOOK_UP, CANCEL], False),
         ({"max_calls": 0}, [], True),
+        ({"include": ["look_up", "look_up"]}, [LOOK_UP, CANCEL], False),
+        ({"include": ["look_up", "look_up"]}, [LOOK_UP, CANCEL, LOOK_UP], True),
     ],
 )
 def test_tools(options: dict[str, Any], tools: list[Any], expected: bool) -> None:
@@ -110,6 +112,13 @@ def test_calls(options: dict[str, Any], response: str, expected: bool) -> None:
     assert right({"calls": options}, response) is expected
 
 
+@pytest.mark.parametrize(("digests", "expected"), [("ab", True), ("aa", False)])
+def test_calls_without_messages_are_not_all_the_same(digests: str, expected: bool) -> None:
+    """Of a reranker's or an image's call the messages are not read."""
+    calls = tuple(ModelCall(number, "m", digest=digest) for number, digest in enumerate(digests, 1))
+    assert right({"calls": {"no_repeats": True}}, RunText("x", TaskRun(1, "x", calls=calls))) is expected
+
+
 @pytest.mark.parametrize("spec", [{"tools": {"exclude": ["cancel"]}}, {"calls": {"max_calls": 5}}])
 @pytest.mark.parametrize("response", ["", "x", ran(error="ValueError: no")])
 def test_what_is_no_finished_run_is_wrong(spec: Any, response: str) -> None:
@@ -126,6 +135,12 @@ def test_what_is_no_finished_run_is_wrong(spec: Any, response: str) -> None:
         {"tools": {"args": {"a": {"schema": {"type": "nonsense"}}}}},
         {"calls": {}},
         {"calls": {"max_calls": -1}},
+        {"tools": {"max_calls": "4"}},
+        {"tools": {"max_calls": 2.5}},
+        {"tools": {"include": ["a"], "order": 5}},
+        {"tools": {"include": ["a"], "order": "exact", "exclude": {"b": 1}}},
+        {"calls": {"max_turns": "4"}},
+        {"calls": {"no_repeats": "yes"}},
     ],
 )
 def test_options_that_mean_nothing_are_refused(spec: Any) -> None:

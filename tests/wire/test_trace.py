@@ -123,6 +123,60 @@ def test_gemini_has_no_ids(text: str) -> None:
     assert read_call("{}", text).text == "Let me see."
 
 
+def function(name: str, arguments: Any = "{}", **more: Any) -> dict[str, Any]:
+    return {**more, "function": {"name": name, "arguments": arguments}}
+
+
+def event(**item: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", **item}
+
+
+TWO: dict[str, str] = {
+    "choices of n": json.dumps(
+        {"choices": [{"index": i, "message": {"tool_calls": [function(f"t{i}")]}} for i in (0, 1)]}
+    ),
+    "one index, ids": stream(
+        piece(tool_calls=[function("t0", "", index=0, id="a")]),
+        piece(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
+        piece(tool_calls=[function("t1", index=0, id="b")]),
+    ),
+    "no index, ids": stream(*(piece(tool_calls=[function(f"t{i}", id=f"c{i}")]) for i in (0, 1))),
+    "custom tools": stream(
+        piece(tool_calls=[{"index": 0, "id": "a", "custom": {"name": "t0", "input": "x"}}]),
+        piece(tool_calls=[{"index": 1, "id": "b", "custom": {"name": "t1", "input": ""}}]),
+        piece(tool_calls=[{"index": 1, "custom": {"input": "y"}}]),
+    ),
+    "ollama": json.dumps({"message": {"tool_calls": [function("t0", {}), function("t1", {})]}}),
+    "ollama stream": "\n".join(
+        json.dumps({"model": "m", "message": {"content": "", "tool_calls": [function(f"t{i}", {})]}}) for i in (0, 1)
+    ),
+    "gemini stream": stream(
+        *({"candidates": [{"content": {"parts": [{"functionCall": {"name": f"t{i}"}}]}}]} for i in (0, 1))
+    ),
+    "run by OpenAI": json.dumps(
+        {"output": [{"type": "mcp_call", "id": "m", "name": "t0", "arguments": "{}"}, {"type": "t1_call", "id": "w"}]}
+    ),
+    "run by Anthropic": json.dumps(
+        {
+            "content": [
+                {"type": "server_tool_use", "id": "s", "name": "t0", "input": {}},
+                {"type": "mcp_tool_use", "id": "m", "name": "t1", "input": {}},
+            ]
+        }
+    ),
+    "run by Anthropic, stream": stream(
+        event(index=0, content_block={"type": "server_tool_use", "id": "s", "name": "t0", "input": {}}),
+        event(index=1, content_block={"type": "mcp_tool_use", "id": "m", "name": "t1", "input": {}}),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", TWO)
+def test_two_calls_stay_two(shape: str) -> None:
+    """Whatever tells them apart: an index, an id, or that each came whole; also those that the provider runs itself."""
+    assert [call.name for call in read_call("{}", TWO[shape]).tool_calls] == ["t0", "t1"]
+
+
 def test_arguments_that_are_no_json_stay_text() -> None:
     """A model may write anything."""
     broken = json.loads(json.dumps(CHAT).replace(json.dumps(TEXT), '"{oops"'))
@@ -134,6 +188,8 @@ def test_arguments_that_are_no_json_stay_text() -> None:
     [
         {"role": "tool", "tool_call_id": "call_1", "content": "on its way"},
         {"type": "function_call_output", "call_id": "call_1", "output": "on its way"},
+        {"type": "custom_tool_call_output", "call_id": "call_1", "output": "on its way"},
+        {"role": "function", "name": "call_1", "content": "on its way"},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1", "content": "on its way"}]},
         {"role": "user", "content": [{"toolResult": {"toolUseId": "call_1", "content": [{"text": "on its way"}]}}]},
     ],

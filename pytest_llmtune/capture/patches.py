@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_llmtune._util.aio import CURRENT, inside
 from pytest_llmtune.capture.http_client_patch import LIBRARIES as STANDARD
 from pytest_llmtune.capture.http_client_patch import patches as standard_patches
+from pytest_llmtune.capture.httpcore_patch import httpx_patches
 from pytest_llmtune.capture.httpcore_patch import patches as httpcore_patches
 from pytest_llmtune.capture.late import when_imported
 from pytest_llmtune.capture.lm15_patch import LIBRARIES as LM15
@@ -221,6 +222,8 @@ def _called_inside(replay: Replay | None, function: Callable[..., Any], /, *args
 _LIBRARIES: dict[str, Callable[[Any, Callable[[], Replay | None]], Iterable[tuple[Any, str, Any]]]] = {
     "httpcore": httpcore_patches,
     "httpcore2": httpcore_patches,
+    "httpx": httpx_patches,
+    "httpx2": httpx_patches,
     **dict.fromkeys(STANDARD, standard_patches),
     **dict.fromkeys(LM15, lm15_patches),
     **dict.fromkeys(VCRPY, vcrpy_patches),

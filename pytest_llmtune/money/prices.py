@@ -205,7 +205,7 @@ class PriceBook:
     base_urls: tuple[str, ...] = ()
     of_suite: bool = True
     """Whether a suite's keys can give a price; an app's own tests have none."""
-    _known: dict[str, Price] = field(default_factory=dict, compare=False)
+    _known: dict[object, Price] = field(default_factory=dict, compare=False)
     _served: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
     """What answered at an address in the name of a deployment, by both."""
 
@@ -242,7 +242,7 @@ class PriceBook:
         names, ids = [name for name in dict.fromkeys(models) if name], tuple(providers)
         if len(names) == 1 and (served := self._served.get((uri.partition("?")[0], names[0]))):
             names.insert(0, served)
-        key = repr((uri.partition("?")[0], names, ids))
+        key = (uri.partition("?")[0], *names, ids)
         if key not in self._known:
             self._known[key] = self._look_up(names, [uri, *self.base_urls, None], ids)
         return self._known[key]

@@ -7,7 +7,7 @@ the caller reports that, and never counts zero.
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -86,12 +86,15 @@ class Bill:
 
 def asks_a_model(method: str, uri: str, body: str | Mapping[str, Any]) -> bool:
     """Whether a request is one that a provider may bill; its body as text, or as it was read."""
-    path = urlsplit(uri).path
-    if method.upper() not in ("POST", "PUT") or _FREE.search(path):
+    if method.upper() not in ("POST", "PUT") or (billed := _is_billed(urlsplit(uri).path)) is False:
         return False
-    if model_asked(uri, body) or _ROUTES.search(path):
-        return True
-    return not _PROMPTS.isdisjoint(_read(body))
+    return bool(billed or model_asked(uri, body)) or not _PROMPTS.isdisjoint(_read(body))
+
+
+@lru_cache(maxsize=256)
+def _is_billed(path: str) -> bool | None:
+    """Whether a route is that of a model; False: never billed."""
+    return False if _FREE.search(path) else bool(_ROUTES.search(path)) or None
 
 
 def _read(body: str | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -161,16 +164,27 @@ def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
 
 _COUNT = lazy_regex(r"(?i)(?:tokens?|tokens?_?count|eval_count|seconds|units|characters|searches|queries|requests)$")
 """Names of counts in a usage."""
+
+
+@lru_cache(maxsize=1024)
+def _is_count(name: str) -> bool:
+    return _COUNT.search(name) is not None
+
+
 _COUNTED_IN = ("usage", "usageMetadata", "meta", "amazon-bedrock-invocationMetrics")
 
 
 def _miscounted(document: Mapping[str, Any]) -> bool:
     """Whether a count is none (negative, a text, absurd), so that what is read of the others may be too little."""
+    for name in _COUNTED:
+        if name in document and _no_count(document[name], name):
+            return True
     parts = [document, *(document[name] for name in WRAPPED if isinstance(document.get(name), dict))]
-    outside = {name: document.get(name) for names in _PAIRS for name in names if name in document}
-    return _no_count(outside) or any(
-        _no_count(part[name], name) for part in parts for name in _COUNTED_IN if part.get(name) is not None
-    )
+    for part in parts:
+        for name in _COUNTED_IN:
+            if part.get(name) is not None and _no_count(part[name], name):
+                return True
+    return False
 
 
 def _no_count(found: Any, name: str = "") -> bool:
@@ -178,7 +192,7 @@ def _no_count(found: Any, name: str = "") -> bool:
 
     None is a count that does not apply, but every answer has output.
     """
-    counts = _COUNT.search(name) is not None
+    counts = _is_count(name)
     if isinstance(found, dict):
         return (counts and not found and not name.endswith("seconds")) or any(
             _no_count(value, key) for key, value in found.items()
@@ -211,8 +225,13 @@ def _wrote(found: Any) -> bool:
 
 def _lost(text: str, read: int) -> bool:
     """Whether a stream has an event that cannot be read, which may be that with the usage."""
+    if "data:" not in text:
+        return False
     events = [line[5:].lstrip() for line in lines_of(text) if line.startswith("data:")]
     return len([event for event in events if event.startswith("{")]) > read
+
+
+_BEDROCK = lazy_regex(r"/model/[^/]+/(?:converse|invoke)")
 
 
 def _by_shape(path: str, document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -220,7 +239,7 @@ def _by_shape(path: str, document: Mapping[str, Any]) -> tuple[str, ...]:
     usage, meta = document.get("usage"), document.get("meta")
     if "usageMetadata" in document or ":generateContent" in path or ":streamGenerateContent" in path:
         return ("google",)
-    if (isinstance(usage, dict) and "inputTokens" in usage) or re.search(r"/model/[^/]+/(?:converse|invoke)", path):
+    if (isinstance(usage, dict) and "inputTokens" in usage) or _BEDROCK.search(path):
         return ("aws",)
     if any(isinstance(part, dict) and "billed_units" in part for part in (usage, meta)):
         return ("cohere",)
@@ -354,6 +373,7 @@ _PAIRS = (
     ("inputTextTokenCount", "outputTextTokenCount"),  # Titan
     ("amazon-bedrock-invocationMetrics.inputTokenCount", "amazon-bedrock-invocationMetrics.outputTokenCount"),
 )
+_COUNTED = tuple(name for names in _PAIRS for name in names)
 
 
 def _at(document: Mapping[str, Any], name: str) -> int | None:

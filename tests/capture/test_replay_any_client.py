@@ -34,7 +34,7 @@ from pytest_llmtune.errors import RecordingError, StaleRecordingError
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 
@@ -298,6 +298,7 @@ def test_nothing_is_patched_afterwards(path: Path) -> None:
         (httplib2.HTTPConnectionWithTimeout, "connect"),
         (httpcore.ConnectionPool, "handle_request"),
         (httpcore2.AsyncConnectionPool, "handle_async_request"),
+        (httpx.HTTPTransport, "handle_request"),
         (aiohttp.ClientSession, "_request"),
     ]
     before = [getattr(owner, name) for owner, name in places]
@@ -349,6 +350,46 @@ def test_a_body_sent_in_chunks_is_one_body(path: Path, server: LLMServer) -> Non
         assert send(b'{"a":', b" 1.0}") == 200
     with recorded(replay_of(path)):
         assert send(b'{"a": 1', b"}") == 200
+
+
+def test_both_ways_of_httpx_give_the_same_response(path: Path, server: LLMServer) -> None:
+    """At its transport, and, where a body can be read only once, at httpcore's pool; recorded, played, and mixed."""
+    body = json.dumps(chat("q")).encode()
+    kind = {"content-type": "application/json", "content-length": str(len(body))}
+
+    def told(response: httpx.Response) -> tuple[object, ...]:
+        headers = sorted(
+            (name, value) for name, value in response.headers.raw if name not in (b"date", b"content-length")
+        )
+        return (
+            response.status_code,
+            response.reason_phrase,
+            response.http_version,
+            headers,
+            b"".join(response.iter_raw()),
+        )
+
+    def ask(*, whole: bool) -> tuple[object, ...]:
+        content = body if whole else iter([body[:9], body[9:]])
+        with httpx.stream("POST", url_of(server), content=content, headers=kind) as response:
+            return told(response)
+
+    async def asked(*, whole: bool) -> tuple[object, ...]:
+        async def parts() -> AsyncIterator[bytes]:
+            yield body
+
+        async with httpx.AsyncClient() as client:
+            response = await client.post(url_of(server), content=body if whole else parts(), headers=kind)
+        return response.status_code, response.content
+
+    for mode in (Mode.RECORD_ALL, Mode.REPLAY):
+        with recorded(replay_of(path, mode)):
+            short, long = [ask(whole=whole) for whole in (True, False)]
+            later = [asyncio.run(asked(whole=whole)) for whole in (True, False)]
+        assert short[:-1] == long[:-1]
+        assert [status for status, _ in later] == [200, 200]
+        assert len({short[-1], long[-1], *(content for _, content in later)}) == 4  # each its own answer
+    assert server.count == 4
 
 
 def test_what_is_no_text_is_matched_by_its_fingerprint(path: Path, server: LLMServer) -> None:

@@ -415,6 +415,19 @@ def test_mock_of_a_pool(monkeypatch):
     assert httpx.post("https://api.openai.com/v1/chat/completions", json={}).text == "mocked"
 
 @guarded(max_calls=0)
+def test_mock_of_one_pool():
+    import httpcore
+    with httpx.Client() as client:
+        client._transport._pool.handle_request = lambda request: httpcore.Response(200, content=b"mocked")
+        assert client.post("https://api.openai.com/v1/chat/completions", json={}).text == "mocked"
+
+@guarded(max_calls=0)
+def test_mock_of_a_transport(monkeypatch):
+    answer = lambda transport, request: httpx.Response(200, content=b"mocked")
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+    assert httpx.post("https://api.openai.com/v1/chat/completions", json={}).text == "mocked"
+
+@guarded(max_calls=0)
 def test_mock_of_an_adapter(monkeypatch):
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lambda *_, **__: requests.models.Response())
     assert requests.post("https://api.openai.com/v1/chat/completions").status_code is None
@@ -424,15 +437,15 @@ def test_mock_of_an_adapter(monkeypatch):
 def test_traffic_within_the_process_is_run_and_not_replayed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application under test is what is tested: broken, its tests fail; mocks of the test's own win."""
     app.write(IN_PROCESS)
-    app.run("--llm-record=missing").assert_outcomes(passed=6)
+    app.run("--llm-record=missing").assert_outcomes(passed=8)
     assert app.files == ["test_app.test_asgi.cassette.json", "test_app.test_server_of_this_process.cassette.json"]
     assert all(app.questions(name.removesuffix(".cassette.json")) == ["of the app"] for name in app.files)
-    app.run().assert_outcomes(passed=6)
+    app.run().assert_outcomes(passed=8)
     monkeypatch.setenv("ONCE", "1")  # by httpx instead of requests
-    app.run().assert_outcomes(passed=6)
+    app.run().assert_outcomes(passed=8)
     assert app.server.count == 2
     monkeypatch.setenv("BREAK", "1")
-    app.run().assert_outcomes(passed=3, failed=3)
+    app.run().assert_outcomes(passed=5, failed=3)
 
 
 def test_a_server_of_the_process_that_looks_like_a_model_is_reported(app: App) -> None:

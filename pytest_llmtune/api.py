@@ -68,21 +68,25 @@ def _counted(by_model: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]
 
 
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
-    """A run that logs its events, and shows its progress: a bar in a terminal, lines in a notebook."""
     settings = settings or Settings()
     location = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
-    listen: Listener = _log_event
+    return SuiteRun(suite, settings, location, Ledger(), redactor_of(settings), _listener())
+
+
+def _listener() -> Listener:
+    """Listener that logs events, and shows progress: a bar in a terminal, lines in a notebook."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    if terminal or "ipykernel" in sys.modules:
-        from pytest_llmtune.report.progress import Progress
+    if not terminal and "ipykernel" not in sys.modules:
+        return _log_event
+    from pytest_llmtune.report.progress import Progress
 
-        shown = Progress(sys.stderr, terminal=terminal)
+    shown = Progress(sys.stderr, terminal=terminal)
 
-        def listen(event: Event) -> None:
-            _log_event(event)
-            shown(event)
+    def both(event: Event) -> None:
+        _log_event(event)
+        shown(event)
 
-    return SuiteRun(suite, settings, location, Ledger(), redactor_of(settings), listen)
+    return both
 
 
 _LOG = logging.getLogger("pytest_llmtune")

@@ -102,7 +102,7 @@ def test_changed_texts_are_read_as_by_pyyaml_or_left_to_it(text: str) -> None:
             continue
         understood += 1
         assert exact(found) == exact(yaml.load(changed, yaml.CSafeLoader)), changed  # a safe one
-    assert understood > 50
+    assert understood > 10
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Billing:
         model, endpoint = str(body["model"]), channel.endpoint
         found = endpoint.prices.get(model)
         found = found or self.prices.price(model, endpoint.base_url, input_only=wants_embedding(body))
-        return found if self.share == 1 else found.times(self.share)
+        return found.times(self.share)
 
     def worst(self, channel: KeyChannel, body: Mapping[str, Any], n: int) -> Decimal:
         """The most USD that a request for n answers may cost, including a probe of the server's counting.

@@ -63,7 +63,7 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
     posterior = race.posterior([one.candidate for one in found], without)
     variance = np.diag(posterior.covariance) + posterior.covariance[0, 0] - 2 * posterior.covariance[0]
     lost = posterior.mean[0] - posterior.mean + _CONFIDENT * np.sqrt(np.maximum(variance, 0.0))
-    as_good = [one for one, loss in zip(found, lost, strict=True) if one is found[0] or loss <= race.within]
+    as_good = [one for one, loss in zip(found, lost, strict=True) if loss <= race.within]  # the best loses nothing
     cheapest = min(as_good, key=lambda one: one.candidate.cost.mean if one.candidate.cost else math.inf)
     return [cheapest, *(one for one in found if one is not cheapest)]
 
@@ -125,10 +125,10 @@ def scores_of(race: Allocator, candidate: Candidate, rows: Sequence[int]) -> lis
     found = []
     for row in rows:
         cell = race.pool.cell(candidate.trial.arm, race.order[row])
-        if candidate.limit is not None and cell.samples:
+        if candidate.limit is not None:
             cut = race.pool.scorer.cut(cell.samples, candidate.limit)
             found += [] if cut is None else [cut]
-        elif cell.scores:
+        else:
             fitting = [n for n in cell.scores if n <= candidate.n]
             found += [cell.scores[max(fitting)]] if fitting else []
     return found

@@ -138,13 +138,23 @@ def test_a_prompt_that_was_billed_before_is_reserved_with_what_it_had(channel: K
     assert known.worst(channel, body | {"model": "dear"}, 1) == dear.worst(prompt_bound(body | {"model": "dear"}), 20)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 1}])
-def test_a_prompt_that_no_server_counted_is_not_known(channel: KeyChannel, usage: dict[str, int] | None) -> None:
-    """An estimate is no count: the bound stays."""
+@pytest.mark.parametrize(
+    ("status", "usage"),
+    [
+        (200, None),
+        (200, {}),
+        (200, {"prompt_tokens": 0, "completion_tokens": 1}),
+        (400, {"prompt_tokens": 1, "completion_tokens": 1}),
+    ],
+)
+def test_a_prompt_that_no_server_counted_is_not_known(
+    channel: KeyChannel, status: int, usage: dict[str, int] | None
+) -> None:
+    """An estimate is no count, nor is what comes with a refusal: the bound stays."""
     known, body = billing(), asked("x" * 400, max_tokens=20)
     before = known.worst(channel, body, 1)
     answer = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": usage}
-    known.cost(channel, Exchange("POST", "", body, answer))
+    known.cost(channel, Exchange("POST", "", body, answer, status=status))
     assert known.worst(channel, body, 1) == before
 
 
@@ -169,6 +179,8 @@ def test_tokens_a_minute_count_a_third_of_the_bytes_and_the_longest_answers(chan
     answer = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": usage}
     known.cost(channel, Exchange("POST", "", body, answer))
     assert known.tokens(body, 3) == 107 + 3 * 20
+    embedding = {"model": "m", "input": "x" * 400}
+    assert known.tokens(embedding, 1) == prompt_bound(embedding) // 3  # nothing is written
 
 
 # what is charged

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from support.graders import math
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.math import Math
+
+if TYPE_CHECKING:
+    from pytest_llmtune.grading.math import Math
 
 DATA = Path(__file__).with_name("data") / "published_pairs.jsonl"
 PAIRS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
@@ -22,13 +26,17 @@ def accepted(grader: Math, pair: dict[str, str]) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("symbolic", "least"), [(False, 0.6), (True, 0.95)], ids=["alone", "with math-verify"])
-def test_published_pairs(symbolic: bool, least: float) -> None:
+@pytest.mark.parametrize(
+    ("symbolic", "least", "every"),
+    [(False, 0.6, 1), (True, 0.9, 9), pytest.param(True, 0.95, 1, marks=pytest.mark.slow)],  # sympy is slow
+    ids=["alone", "a ninth with math-verify", "with math-verify"],
+)
+def test_published_pairs(symbolic: bool, least: float, every: int) -> None:
     """No wrong pair is accepted; of the equal ones 60 % are without the extra, 95 % with it."""
-    grader = Math(symbolic=symbolic)
-    equal = [accepted(grader, pair) for pair in PAIRS if pair["equal"]]
-    assert not [pair for pair in PAIRS if not pair["equal"] and accepted(grader, pair)]
-    assert len(equal) == 263
+    grader = math(symbolic=symbolic)
+    equal = [accepted(grader, pair) for pair in [pair for pair in PAIRS if pair["equal"]][::every]]
+    assert not [pair for pair in [pair for pair in PAIRS if not pair["equal"]][::every] if accepted(grader, pair)]
+    assert len(equal) == -(-263 // every)
     assert sum(equal) >= least * len(equal)
 
 
@@ -56,11 +64,15 @@ def altered(reference: str) -> list[str]:
     return others
 
 
-@pytest.mark.parametrize("symbolic", [False, True], ids=["alone", "with math-verify"])
-def test_references_of_public_data_sets(symbolic: bool) -> None:
+@pytest.mark.parametrize(
+    ("symbolic", "every"),
+    [(False, 1), (True, 20), pytest.param(True, 4, marks=pytest.mark.slow)],
+    ids=["alone", "a twentieth with math-verify", "with math-verify"],
+)
+def test_references_of_public_data_sets(symbolic: bool, every: int) -> None:
     """Each equals itself however it is presented and spaced, and differs from itself with another number or sign."""
-    grader = Math(symbolic=symbolic)
-    for reference in REFERENCES[:: 4 if symbolic else 1]:  # sympy is slow
+    grader = math(symbolic=symbolic)
+    for reference in REFERENCES[::every]:
         own = bare(reference)
         spaced, large = re.sub(r" (?![a-zA-Z])", "", own), own.replace(r"\frac", r"\dfrac")
         for text in (
@@ -84,6 +96,6 @@ def test_references_of_public_data_sets(symbolic: bool) -> None:
 )
 def test_a_derivative_is_no_zero(response: str) -> None:
     """sympy takes the derivative of a variable for 0, and with it every equation that has one on the left."""
-    grader = Math(symbolic=True)
+    grader = math(symbolic=True)
     assert not accepted(grader, {"reference": r"\frac{dx}{dt}=kx-a", "response": rf"\boxed{{{response}}}"})
     assert accepted(grader, {"reference": r"\frac{dx}{dt}=kx-a", "response": r"\boxed{\frac{d x}{d t} = -a + kx}"})

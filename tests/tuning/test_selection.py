@@ -41,6 +41,8 @@ class Race:
     variance: float = 0.25
     budget: float = 1.0
     within: float | None = None
+    shared: float = 0.0
+    """Covariance of the first candidate with each other one."""
     all: list[Candidate] = field(default_factory=list)
     cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
     trials: dict[str, Trial] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Race:
         return self
 
     def cut(self, samples: Any, limit: int) -> float | None:
-        return None if samples[0] is None else float(samples[0] >= limit)
+        return None if not samples or samples[0] is None else float(samples[0] >= limit)
 
     def cell(self, arm: Any, row: int) -> Cell:
         return self.cells.get((arm, row), Cell())
@@ -107,7 +109,9 @@ class Race:
 
     def posterior(self, candidates: Sequence[Candidate], without: frozenset[int] = frozenset()) -> Posterior:
         means = np.array([self.sign * self.means(one, without) for one in candidates])
-        return Posterior(means, np.diag([0.01 * (place + 1) ** 2 for place in range(len(candidates))]))
+        covariance = np.diag([0.01 * (place + 1) ** 2 for place in range(len(candidates))])
+        covariance[0, 1:] = covariance[1:, 0] = self.shared
+        return Posterior(means, covariance)
 
 
 def names(found: Sequence[Ranked]) -> list[tuple[Any, int]]:
@@ -233,6 +237,60 @@ def test_fewer_answers_of_another_arm_or_another_limit_do_not_go_first() -> None
     assert names(ranked(race))[0] == ("arm", 9)
 
 
+@pytest.mark.parametrize(("seen", "first"), [(9, 9), (10, 1), (11, 1)])
+def test_ten_rows_show_that_fewer_answers_do_as_well(seen: int, first: int) -> None:
+    """Rows that both were seen on; of those left out none counts, and as many fewer are enough."""
+    race = Race(rows=20)
+    race.add("arm", 0.9, n=9)
+    race.add("arm", 0.5, n=1)
+    race.ask("arm", {place: {1: 1.0, 9: 1.0} if place < seen else {9: 1.0} for place in range(20)})
+    assert names(ranked(race))[0] == ("arm", first)
+    small = Race(rows=6)
+    small.add("arm", 0.9, n=9)
+    small.add("arm", 0.5, n=1)
+    small.ask("arm", {place: {1: 1.0, 9: 1.0} if place > 1 else {9: 1.0} for place in range(6)})
+    assert names(ranked(small))[0] == ("arm", 9)
+    assert names(ranked(small, without=frozenset({0, 1})))[0] == ("arm", 1)
+
+
+# the cheapest that is as good, where cost is preferred
+
+
+def priced(race: Race, *, within: float, shared: float = 0.0) -> list[tuple[Any, int]]:
+    """Who wins of a dear best and a cheaper one that is believed to be 0.25 worse."""
+    race.within, race.shared = within, shared
+    for name, mean, cost in (("best", 0.75, 0.9), ("cheaper", 0.5, 0.2), ("cheapest", 0.125, 0.1)):
+        race.add(name, mean if race.sign > 0 else 1 - mean, cost=cost)
+        race.ask(name, {place: {1: 0.5} for place in range(race.rows)})
+    return names(ranked(race))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("shared", [0.0, 0.01, -0.01])
+def test_a_cheaper_one_wins_within_the_tolerance_and_half_an_error(sign: float, shared: float) -> None:
+    """Of the difference to the best: what both beliefs share says nothing of it."""
+    lost = 0.25 + 0.5 * np.sqrt(0.01 + 0.04 - 2 * shared)
+    assert priced(Race(sign=sign), within=lost + 1e-9, shared=shared) == [("cheaper", 1), ("best", 1), ("cheapest", 1)]
+    assert priced(Race(sign=sign), within=lost - 1e-9, shared=shared) == [("best", 1), ("cheaper", 1), ("cheapest", 1)]
+
+
+def test_a_difference_that_is_certain_is_compared_with_the_tolerance_itself() -> None:
+    """A variance below 0 is one of rounding."""
+    for shared in (0.025, 0.03):
+        assert priced(Race(), within=0.25, shared=shared)[0] == ("cheaper", 1)
+        assert priced(Race(), within=0.2499, shared=shared)[0] == ("best", 1)
+    assert priced(Race(), within=0.0)[0] == ("best", 1)
+    assert priced(Race(), within=9.0)[0] == ("cheapest", 1)
+
+
+def test_a_cost_that_is_not_known_is_never_the_cheapest() -> None:
+    race = Race(within=9.0)
+    for name, mean, cost in (("best", 0.9, 0.5), ("unknown", 0.8, None)):
+        race.add(name, mean, cost=cost)
+        race.ask(name, {place: {1: 0.5} for place in range(20)})
+    assert names(ranked(race)) == [("best", 1), ("unknown", 1)]
+
+
 # scores that were seen
 
 
@@ -264,6 +322,8 @@ def test_under_a_limit_of_length_answers_are_cut() -> None:
         race.cells["arm", race.order[place]] = Cell(samples=(length,), scores={1: 0.5})
     assert scores_of(race, limited, [0, 1, 2]) == [0.0, 1.0]
     assert scores_of(race, whole, [0, 1, 2]) == [0.5, 0.5, 0.5]
+    race.cells["arm", race.order[0]] = Cell(scores={1: 0.5})  # no answer that could be cut
+    assert scores_of(race, limited, [0, 1, 2]) == [1.0]
 
 
 def test_what_was_never_seen_has_no_mean() -> None:
@@ -370,3 +430,25 @@ def test_the_front_goes_from_the_best_to_the_cheapest(sign: float) -> None:
         race.add(name, score, cost=cost)
         race.ask(name, {} if name == "no row" else {0: {1: score}})
     assert [name for name, _ in names(front(race))] == ["dear and best", "cheap", "cheapest and worst"]
+
+
+@pytest.mark.parametrize(("cost", "kept"), [(0.94, True), (0.95 * 1.0, False), (0.96, False), (None, False)])
+def test_the_next_of_the_front_saves_more_than_a_twentieth(cost: float | None, kept: bool) -> None:
+    """A cost that is not known saves nothing; one that is known saves all of an unknown one."""
+    race = Race(budget=2.0)
+    race.add("best", 0.9, cost=1.0)
+    race.add("next", 0.5, cost=cost)
+    for name in ("best", "next"):
+        race.ask(name, {0: {1: 0.5}})
+    assert [name for name, _ in names(front(race))] == ["best", "next"][: 1 + kept]
+
+
+def test_of_equal_scores_the_known_cost_is_on_the_front() -> None:
+    race = Race(budget=2.0)
+    race.add("unknown", 0.5, cost=None)
+    race.add("known", 0.5, cost=1.0)
+    for name in ("unknown", "known"):
+        race.ask(name, {0: {1: 0.5}})
+    assert names(front(race)) == [("known", 1)]
+    race.beliefs[race.all[0]] = 0.9
+    assert names(front(race)) == [("unknown", 1), ("known", 1)]

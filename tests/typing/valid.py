@@ -1,4 +1,4 @@
-"""What users write; ``mypy --strict`` must accept all of it. Checked, never run."""
+"""What users write: `mypy`, which reads this file too, must accept all of it. Never run."""
 
 from __future__ import annotations
 

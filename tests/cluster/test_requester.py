@@ -53,6 +53,7 @@ def test_the_same_answers_as_without_a_cluster(engine: Engine, live: Live) -> No
         assert sum(each.paid for each in again) == 0
 
 
+@pytest.mark.slow
 def test_both_nodes_ask(engine: Engine, live: Live) -> None:
     """Each has connections of its own: two at the least."""
     import ray
@@ -65,6 +66,7 @@ def test_both_nodes_ask(engine: Engine, live: Live) -> None:
         assert server.peak == engine.width
 
 
+@pytest.mark.slow
 def test_no_cent_over_the_budget(engine: Engine, live: Live) -> None:
     """Each request costs at most what is reserved for it; all nodes reserve at one place."""
     with LLMServer(answer="word " * 40, latency=0.01) as server:
@@ -106,6 +108,7 @@ def test_a_node_is_lost(cluster: RayCluster, live: Live) -> None:
     assert len(server.answered) <= len(asked) + concurrency
 
 
+@pytest.mark.slow
 def test_faults_are_survived_on_nodes_too(engine: Engine, live: Live) -> None:
     """429 and 5xx are retried there and counted here."""
     with LLMServer(fault_rate={"429": 0.1, "503": 0.1}) as server:
@@ -116,6 +119,7 @@ def test_faults_are_survived_on_nodes_too(engine: Engine, live: Live) -> None:
     assert source.account.answered == 60
 
 
+@pytest.mark.slow
 def test_errors_come_back(engine: Engine, live: Live) -> None:
     """A request given up is one example's, a wrong key is everybody's; keys are in no message."""
     with LLMServer(fault=lambda body: Fault.http(500) if "7" in str(body["messages"]) else None) as server:
@@ -129,6 +133,7 @@ def test_errors_come_back(engine: Engine, live: Live) -> None:
     assert KEY not in str(found)
 
 
+@pytest.mark.slow
 def test_no_key_is_in_a_file_of_the_cluster(engine: Engine, live: Live) -> None:
     """Orders hold keys, and Ray writes logs: of every process, of both nodes."""
     import ray
@@ -142,6 +147,7 @@ def test_no_key_is_in_a_file_of_the_cluster(engine: Engine, live: Live) -> None:
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_a_limit_a_minute_is_shared_among_the_nodes(engine: Engine, live: Live) -> None:
     """All together keep to it, whoever asks."""
     with LLMServer() as server:
@@ -151,6 +157,7 @@ def test_a_limit_a_minute_is_shared_among_the_nodes(engine: Engine, live: Live) 
         assert time.monotonic() - start > 20 / 600 * 60 - 1
 
 
+@pytest.mark.slow
 def test_another_version_on_a_node_is_named(engine: Engine, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install where is said."""
     monkeypatch.setattr("pytest_llmtune.cluster.job_spec.version", lambda _: "9.9")
@@ -158,6 +165,7 @@ def test_another_version_on_a_node_is_named(engine: Engine, live: Live, monkeypa
         Live.run(live.source(server, remote=engine.asker), *questions(2))
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_leaves_no_reservation(engine: Engine, live: Live) -> None:
     """What was in flight counts as spent, for nobody knows; the tasks are stopped."""
     import asyncio

@@ -43,6 +43,7 @@ def asked_on(cluster: RayCluster) -> str:
     return f"--llm-engine=ray://{cluster.address}"
 
 
+@pytest.mark.slow
 def test_a_search_gives_the_same_files(project: Project, cluster: RayCluster) -> None:
     """Lock file, baseline and recording, to the byte; and all of it in the one cache: once more costs nothing."""
     project.run("--llm-tune").assert_outcomes(passed=1)
@@ -58,6 +59,7 @@ def test_a_search_gives_the_same_files(project: Project, cluster: RayCluster) ->
     assert files(project) == here
 
 
+@pytest.mark.slow
 def test_replay_grades_on_the_cluster(project: Project, cluster: RayCluster, tmp_path: Path) -> None:
     """A grader of the project's own, with its helper module, which no node can import; no request is sent."""
     log = tmp_path / "graded"
@@ -84,6 +86,7 @@ def test_replay_grades_on_the_cluster(project: Project, cluster: RayCluster, tmp
     assert len(elsewhere) == 18  # every test row; the check of the grader before it is done here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--llm-live", "--llm-record=all"])
 def test_a_run_keeps_its_dollars(tuned: Project, cluster: RayCluster, mode: str) -> None:
     """The same verdict for the same dollars; ``--llm-max-spend`` holds on all nodes together."""
@@ -122,6 +125,7 @@ def test_a_node_is_lost_in_a_search(project: Project, cluster: RayCluster) -> No
     assert files(project) == here
 
 
+@pytest.mark.slow
 def test_a_judge_asks_on_the_cluster(project: Project, cluster: RayCluster) -> None:
     """What a judge asks goes through the one cache and the one budget."""
     project.server.answer = lambda body: "verdict: pass" if "rubric" in str(body).lower() else "The answer is 4."

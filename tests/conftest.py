@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
+import importlib.metadata
 import os
 import pkgutil
 import sys
@@ -41,6 +43,20 @@ sys.dont_write_bytecode = False
 
 # each client reads some 150 certificates, which takes as long as ten requests; here nobody speaks TLS
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "certificate.pem")
+
+
+def _read_what_is_installed_once() -> None:
+    """Every inner run would read it anew, which is a quarter of its start."""
+    kind, found = importlib.metadata.Distribution, importlib.metadata.distributions
+    on = functools.cache(lambda _path: list(found()))
+    importlib.metadata.distributions = lambda **where: found(**where) if where else on(tuple(sys.path))
+    for name in ("entry_points", "files", "metadata"):
+        read = functools.cached_property(getattr(kind, name).fget)
+        read.__set_name__(kind, name)
+        setattr(kind, name, read)
+
+
+_read_what_is_installed_once()
 
 
 @pytest.fixture
@@ -106,6 +122,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if CLUSTER in item.config.stash and not (nextitem and uses_cluster(nextitem)):
         item.config.stash[CLUSTER][1].close()
         del item.config.stash[CLUSTER]
+
+
+def pytest_sessionfinish() -> None:
+    """So is the browser, where one was started."""
+    if browser := sys.modules.get("support.browser"):
+        browser.close()
 
 
 def uses_cluster(item: pytest.Item) -> bool:

@@ -135,6 +135,7 @@ def test_a_second_run_is_told_who_records(tuned: Project) -> None:
     tuned.run().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_four_workers_record_and_replay_every_file_once(tuned: Project) -> None:
     """With -n 4, suites and tests write files of their own, nothing is asked twice, and the replay passes offline."""
     path = tuned.pytester.path

@@ -85,6 +85,7 @@ def test_ctrl_c_sends_nothing_more_and_the_search_resumes(project: Project) -> N
     project.run().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_the_lock_file_is_written_where_no_request_is_needed(project: Project) -> None:
     """The guard uses the tuning rows, and the best has answered all of them."""
     project.write_data([{"question": f"What is {a} plus 1?", "answer": str(a + 1)} for a in range(12)])
@@ -139,6 +140,7 @@ def test_other_modes_end_with_a_sentence(tuned: Project, mode: str) -> None:
     assert len(bodies) == len(set(bodies)) > asked
 
 
+@pytest.mark.slow
 def test_before_any_answer_one_sentence_says_that_nothing_was_written(project: Project) -> None:
     """No bare KeyboardInterrupt; results are written, and no other suite begins."""
     suite = project.pytester.path / "test_sums.py"
@@ -156,6 +158,7 @@ def test_before_any_answer_one_sentence_says_that_nothing_was_written(project: P
     assert suite_told["verdict"]["problem"].startswith(sentence)
 
 
+@pytest.mark.slow
 def test_what_was_paid_before_anything_could_be_chosen_is_reported_and_kept(project: Project) -> None:
     """Here no configuration that answered is within the inference budget; afterwards nothing is asked again."""
     project.write_suite(more="inference_budget=0.0000001,")

@@ -179,7 +179,7 @@ def leaks(project: Path) -> list[str]:
     return sorted(path.name for path in files if SECRET in content(path).lower())
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["", "xdist"])
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["", "xdist"])
 def test_no_planted_key_is_kept_or_shown(project: Path, pytester: pytest.Pytester, workers: list[str]) -> None:
     """After tuning, re-recording and replay of two suites, with threads, pytest-recording and every report."""
     reports = ["--llm-json=out/r.json", "--llm-report=out/r.html", "--junitxml=out/j.xml", "-vv", "-rA", *workers]

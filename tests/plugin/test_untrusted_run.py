@@ -112,6 +112,7 @@ def attacked(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Atta
     return made
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_obeyed(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Terminal, JUnit, GitHub's summary and annotations, JSON, our page, pytest-html's, lock file, recording."""
     _very_verbose(attacked)

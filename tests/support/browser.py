@@ -65,9 +65,33 @@ class Browser:
         self.driver.save_screenshot(str(path))
 
 
+_STARTED: list[Any] = []
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of its own, closed at the end."""
+    """A window of its own, closed at the end; the browser is started once for all tests of a process."""
+    if not _STARTED:
+        _STARTED.append(_start())
+    driver = _STARTED[0]
+    first = driver.current_window_handle
+    driver.switch_to.new_window("tab")
+    window = Browser(driver)
+    window.console(), window.requests()  # of the window before
+    try:
+        yield window
+    finally:
+        driver.close()
+        driver.switch_to.window(first)
+
+
+def close() -> None:
+    """At the end of the session."""
+    while _STARTED:
+        _STARTED.pop().quit()
+
+
+def _start() -> Any:
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not browser or not driver:
         pytest.skip(MISSING)
@@ -79,8 +103,4 @@ def chromium() -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     from selenium.webdriver.chrome.service import Service
 
-    window = webdriver.Chrome(options=options, service=Service(executable_path=driver))
-    try:
-        yield Browser(window)
-    finally:
-        window.quit()
+    return webdriver.Chrome(options=options, service=Service(executable_path=driver))

@@ -32,12 +32,14 @@ def grade(responses, 분류):
     temperature=uniform(0.2, 1.0),
     n=randint(1, 12),
     max_tokens=10,
-    stop=["\n", "<|im_end|>"],
+    stop=[["\n", "<|im_end|>"]],  # one choice: both of them
     grader=grade,
     prices=PRICES,
     inference_budget=0.00006,
     optimization_budget=0.02,
     num_samples=10,
+    prefer="cost",  # the cheapest that is about as good as the best
+    within=0.03,
     min_success_vote=0.8,
     max_drop=0.05,
 )

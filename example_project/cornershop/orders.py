@@ -1,60 +1,75 @@
-"""What becomes of a customer's order: two calls of a model with a look-up between them."""
+"""What becomes of a customer's message about an order: one call of a model, and a second one if it is a complaint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from cornershop.answers import stated_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from openai import OpenAI
 
-__all__ = ["ORDERS", "REPLIES", "handle"]
+__all__ = ["REPLIES", "handle"]
 
-ORDERS = {"A1": "sent", "A2": "lost", "B3": "sent", "B4": "lost", "C5": "packed", "C6": "packed"}
-"""Number of an order to its state; a shop has this in a database."""
-REPLIES = ("wait", "refund", "cancel")
+REPLIES = {"delivery": "trace", "product": "replace"}
+"""What a complaint is about, and what the shop does: look for the parcel, or send the thing again."""
 
-_READ = (
-    ("Has parcel A2 left?", "A2"),
-    ("I still wait for C5.", "C5"),
-    ("My friend says B3 is late.", "B3"),
-    ("What is with order A1?", "A1"),
+_MOODS = (
+    ("The towels are soft and I love them.", "positive"),
+    ("The package with my lamp never came, I am angry.", "negative"),
+    ("The bell is broken, a waste of money.", "negative"),
+    ("Thank you for the quick help, wonderful shop!", "positive"),
+    ("I still wait for my stamps. How disappointing.", "negative"),
+    ("My sister is so happy with the drum. Great quality!", "positive"),
 )
-_DECIDE = (("lost", "refund"), ("sent", "wait"), ("packed", "cancel"), ("lost", "refund"))
+_TOPICS = (
+    ("The package with my lamp never came, I am angry.", "delivery"),
+    ("The bell is broken, a waste of money.", "product"),
+    ("The shirt is torn and I am disappointed.", "product"),
+    ("I still wait for my stamps. How disappointing.", "delivery"),
+    ("The parcel should have been here last week!", "delivery"),
+    ("The pen does not write, I am upset.", "product"),
+)
 
 
 def handle(message: str, config: Mapping[str, Any], client: OpenAI) -> str:
-    """``wait``, ``refund`` or ``cancel``: what to answer to a message about an order.
+    """``thank``, ``trace`` or ``replace``: what to do about a message; ``ask`` where the model cannot be understood.
 
     Args:
-        config: ``model``, ``temperature``, and in ``examples`` how many examples each prompt shows.
+        config: ``mood_model`` and ``topic_model``, ``temperature``, and in ``examples`` how many a prompt shows.
         client: of OpenAI.
     """
     shown = config["examples"]
-    order = _ask(client, config, "Message", "Order", _READ[:shown], message, tuple(ORDERS))
-    return _ask(client, config, "State", "Reply", _DECIDE[:shown], ORDERS[order], REPLIES)
+    mood = _ask(client, config, config["mood_model"], "The customer is", _MOODS[:shown], message)
+    if mood == "positive":
+        return "thank"
+    topic = _ask(client, config, config["topic_model"], "Topic:", _TOPICS[:shown], message)
+    return REPLIES.get(topic or "", "ask")
 
 
 def _ask(
     client: OpenAI,
     config: Mapping[str, Any],
+    model: str,
     question: str,
-    answer: str,
     examples: tuple[tuple[str, str], ...],
-    asked: str,
-    choices: tuple[str, ...],
-) -> str:
-    """One of the choices; the schema leaves a small model no other way."""
-    lines = [f"{question}: {given}\n{answer}: {said}" for given, said in examples]
+    message: str,
+) -> str | None:
+    """The label that the model states; None where it states none of the examples' labels."""
+    turns: list[Any] = []
+    for text, label in examples:
+        turns += [_turn("user", f"Message: {text}\n{question}"), _turn("assistant", label)]
     response = client.chat.completions.create(
-        model=config["model"],
+        model=model,
         temperature=config["temperature"],
         max_tokens=8,
-        messages=[{"role": "user", "content": "\n".join([*lines, f"{question}: {asked}\n{answer}:"])}],
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "choice", "schema": {"type": "string", "enum": list(choices)}},
-        },
+        stop=["\n", "<|im_end|>"],
+        messages=[*turns, _turn("user", f"Message: {message}\n{question}")],
     )
-    return (response.choices[0].message.content or "").strip().strip('"')
+    return stated_label(response.choices[0].message.content or "", sorted({label for _, label in examples}))
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}

@@ -1,8 +1,9 @@
-"""Suite `orders`: not a prompt but a function of the app, with two calls of a model and a look-up between them."""
+"""Suite `orders`: not a prompt but a function of the app, whose second call depends on the answer to the first."""
 
 import pytest
+from pytest_llmtune import models, uniform
 
-from cornershop.models import PRICES
+from cornershop.models import MODELS, PRICES
 from cornershop.orders import handle
 
 
@@ -10,16 +11,16 @@ from cornershop.orders import handle
     name="orders",
     dataset="../data/orders.jsonl",
     task=handle,
-    model="smollm2-135m-instruct",
-    temperature=0.0,
-    params={"examples": [2, 4]},
-    n=1,
+    temperature=uniform(0.2, 0.8),
+    params={"mood_model": models(MODELS), "topic_model": models(MODELS), "examples": [4, 6]},
+    n=[1, 3],  # runs of the function on a message; they vote
     grader=["exact", {"calls": {"max_calls": 2, "no_repeats": True}}],
     prices=PRICES,
-    inference_budget=0.00005,
-    optimization_budget=0.01,
-    tune_size=3,
-    num_samples=2,
+    inference_budget=0.0002,
+    optimization_budget=0.02,
+    tune_size=15,
+    stratify="answer",
+    num_samples=6,
     min_calls_success_vote=1.0,
     max_drop=0.05,
 )

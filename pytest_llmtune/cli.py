@@ -165,7 +165,8 @@ def _lock(suite: str) -> tuple[Path, Lock]:
         return chosen[0]
     names = sorted(lock.suite for lock in found.values())
     if chosen:
-        raise LockError(f"several suites are called {suite!r}; name the file: {', '.join(sorted(found))}")
+        files = sorted(path.relative_to(here).as_posix() for path, _ in chosen)
+        raise LockError(f"several suites are called {suite!r}; name the file: {', '.join(files)}")
     there = f"; there are {', '.join(names)}" if names else "; there is no lock file below this directory"
     raise LockError(f"no suite {suite!r}{did_you_mean(suite, names)}{there}")
 

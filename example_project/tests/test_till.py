@@ -19,8 +19,8 @@ from cornershop.prompts import TILL
     grader={"math": {"symbolic": False}},  # the same verdict with and without the extra math
     prices=PRICES,
     inference_budget=0.0001,
-    optimization_budget=0.02,
-    num_samples=10,
+    optimization_budget=0.012,
+    num_samples=8,
     prefer="pareto",  # the best score; the lock file lists what cheaper ones would do (--llm-choose)
     baselines=[{"model": "gemma-3-270m", "messages": TILL[1], "temperature": 0.4, "n": 1}],
     min_success_vote=0.65,

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.text import dollars
+from pytest_llmtune._util.text import cell_cut, dollars
 from pytest_llmtune.completions.billing import Billing
 from pytest_llmtune.completions.failures import Failure, Hide, Kind, backoff, n_limit
 from pytest_llmtune.completions.routing import ANY, AdaptiveLimiter, EndpointPool, KeyChannel, ServerFacts
@@ -252,7 +252,8 @@ class HttpRequester:
                 raise self._given_up(job)
             self.account.waited += seconds
             if job.failure is not None:
-                self.account.retry(f"{job.failure.message[:60]} (attempt {job.tries + 1}, next in {seconds:.0f} s)")
+                why = cell_cut(job.failure.message, 60)
+                self.account.retry(f"{why} (attempt {job.tries + 1}, next in {seconds:.0f} s)")
             await asyncio.sleep(seconds)
 
     async def _attempt(self, channel: KeyChannel, job: Attempts, n: int, on_exchange: OnExchange) -> Failure | None:

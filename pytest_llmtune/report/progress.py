@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _VERBS = {"tune": "tuning", "record": "recording", "live": "asking live"}
 _PAUSE = 10.0  # seconds between plain lines about examples
+_SILENCE = 60.0  # seconds after which a plain line says that requests are still being answered
 _WIDE = 100  # cells; a narrower bar has a shorter name
 _CLOCK = 12  # cells for the time
 
@@ -155,7 +156,7 @@ class Progress:
                 status = "" if event.status == "done" else f" ({one_line(event.status)})"
                 self._line(event.suite, f"{state.text()}: {score}{cost}{status}: {one_line(event.config)}")
             case InFlight():
-                if state.retrying and monotonic() - self._last >= _PAUSE:
+                if monotonic() - self._last >= (_PAUSE if state.retrying else _SILENCE):
                     self._line(event.suite, state.text())
             case RowsDone():
                 if state.started.task != "tune" and monotonic() - self._last >= _PAUSE:

@@ -225,6 +225,14 @@ def test_export_for_the_app(git: Git, llmtune: Run) -> None:
     assert data["config"] == CONFIG
 
 
+def test_only_suites_of_the_same_name_are_listed(git: Git, llmtune: Run) -> None:
+    git.commit("first", sums=lock(), copy=lock(), other=replace(lock(), suite="other"))
+    code, _, told = llmtune("export", "sums", "--to=json")
+    assert code == 2
+    assert "name the file: tests/llmtune/copy.lock.yaml, tests/llmtune/sums.lock.yaml" in told
+    assert "other" not in told
+
+
 def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
     git.commit("first", sums=lock())
     code, out, _ = llmtune("show", "sums")

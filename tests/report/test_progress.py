@@ -120,6 +120,14 @@ def test_what_is_waited_out_is_shown_live(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum("retrying" in line for line in lines) == 1
 
 
+def test_a_log_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last trial has started, a search may go on for long: what it pays is in the log now and then."""
+    events = (SEARCH[0], InFlight("algebra", 4, Decimal("0.01"), answered=17), SEARCH[-1])
+    assert "17 requests answered" not in shown(events)
+    monkeypatch.setattr(progress, "_SILENCE", 0.0)
+    assert "algebra: trial 0 of 3, $0.01 of $1.00, 17 requests answered, 4 in flight" in shown(events).splitlines()
+
+
 def test_python_shows_the_bar_where_a_person_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """``tune()`` and ``evaluate()``: in a terminal and in a notebook; else they only log."""
     from pytest_llmtune import api

@@ -5,7 +5,7 @@ from pytest_llmtune import randint, uniform
 
 from cornershop.answers import elect, stated_label
 from cornershop.desk import KOREAN_LABELS
-from cornershop.models import PRICES
+from cornershop.models import MODELS, PRICES
 from cornershop.prompts import KOREAN
 
 
@@ -28,18 +28,16 @@ def grade(responses, 분류):
     name="korean",
     dataset="../data/korean_messages.csv",  # with a BOM and empty cells; rows that lack a column we use are left out
     messages=KOREAN,
-    model="gemma-3-270m",  # the other one has not learned any Korean: every trial scored 0
-    temperature=uniform(0.1, 0.8),
+    model=MODELS,
+    temperature=uniform(0.2, 1.0),
     n=randint(1, 12),
     max_tokens=10,
-    stop=[["\n", "<|im_end|>"]],  # one choice: both of them
+    stop=["\n", "<|im_end|>"],
     grader=grade,
     prices=PRICES,
     inference_budget=0.00006,
-    optimization_budget=0.015,
+    optimization_budget=0.02,
     num_samples=10,
-    prefer="cost",  # the cheapest that is about as good as the best
-    within=0.03,
     min_success_vote=0.8,
     max_drop=0.05,
 )

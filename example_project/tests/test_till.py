@@ -15,13 +15,12 @@ from cornershop.prompts import TILL
     temperature=uniform(0.2, 1.0),
     n=randint(1, 10),
     max_tokens=32,
-    stop=[["\n", "<|im_end|>"]],  # one choice: both of them
+    stop=["\n", "<|im_end|>"],
     grader={"math": {"symbolic": False}},  # the same verdict with and without the extra math
     prices=PRICES,
-    inference_budget=0.0001,
-    optimization_budget=0.012,
-    num_samples=8,
-    prefer="pareto",  # the best score; the lock file lists what cheaper ones would do (--llm-choose)
+    inference_budget=0.00015,
+    optimization_budget=0.05,
+    num_samples=10,
     baselines=[{"model": "gemma-3-270m", "messages": TILL[1], "temperature": 0.4, "n": 1}],
     min_success_vote=0.65,
     max_drop=0.05,

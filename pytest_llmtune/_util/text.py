@@ -238,10 +238,12 @@ def scoped(text: str, nodeid: str) -> str:
     return _UNSCOPED.sub(lambda match: f"{match[0]} {quoted(nodeid)}", text)
 
 
+_PLAIN = dict.fromkeys(map(ord, "/._-:=+,@%"))
+
+
 def quoted(nodeid: str) -> str:
     """Quote a node ID for POSIX shells and cmd.exe, as far as they agree."""
-    plain = all(character.isalnum() or character in "/._-:=+,@%" for character in nodeid)
-    return nodeid if plain else '"' + nodeid.replace('"', '\\"') + '"'
+    return nodeid if (nodeid.translate(_PLAIN) + "0").isalnum() else '"' + nodeid.replace('"', '\\"') + '"'
 
 
 def label(config: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[t
         yield base, "putrequest", _putrequest(base.putrequest, replay_here)
 
 
+@functools.cache  # else every test would make its own
 def _connect(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     def connect(connection: Any) -> None:
@@ -57,6 +58,7 @@ def _connect(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     return connect
 
 
+@functools.cache
 def _putrequest(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     def putrequest(connection: Any, *args: Any, **options: Any) -> Any:

@@ -50,6 +50,7 @@ def _unmocked(
         yield owner, name, wrap(module, original, replay_here)
 
 
+@functools.cache  # else every test would make its own
 def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     def handle_request(pool: Any, request: Any) -> Any:
@@ -73,6 +74,7 @@ def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay
     return handle_request
 
 
+@functools.cache
 def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     async def handle_async_request(pool: Any, request: Any) -> Any:
@@ -96,6 +98,7 @@ def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], 
     return handle_async_request
 
 
+@functools.cache
 def _transport(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     def handle_request(transport: Any, request: Any) -> Any:
@@ -118,6 +121,7 @@ def _transport(module: Any, original: Any, replay_here: Callable[[], Replay | No
     return handle_request
 
 
+@functools.cache
 def _async_transport(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     async def handle_async_request(transport: Any, request: Any) -> Any:

@@ -231,6 +231,7 @@ class Patches:
         self._inside = threading.local()
         self._late = ExitStack()
         self._installed: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, what the owner itself had (or None)
+        self._made: dict[tuple[Any, str], tuple[Any, Any]] = {}  # the original, and ours
 
     def install(self) -> None:
         """Patch all functions; those of libraries once they are imported."""
@@ -248,7 +249,10 @@ class Patches:
     def _patch(self, points: Iterable[tuple[Any, str, _Wrap]]) -> None:
         for owner, name, wrap in points:
             original = getattr(owner, name)
-            ours = functools.wraps(original)(wrap(original))
+            wrapped, ours = self._made.get((owner, name), (None, None))
+            if wrapped is not original:
+                ours = functools.wraps(original)(wrap(original))
+                self._made[owner, name] = original, ours
             self._installed.append((owner, name, ours, vars(owner).get(name)))
             setattr(owner, name, ours)
 

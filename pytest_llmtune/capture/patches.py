@@ -191,6 +191,7 @@ def _thread_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tup
     yield module.Thread, "start", start
 
 
+@functools.cache
 def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
     """A method that gives work to a pool, whose function then runs inside the submitter's recording."""
 

@@ -462,6 +462,6 @@ def any_given(config: pytest.Config) -> bool:
 
 def uses_llmtune(item: pytest.Item) -> bool:
     """Whether a test uses the plugin: it has one of our markers or fixtures."""
-    if any(item.get_closest_marker(name) for name in ("llmtune", "llm_replay")):
+    if any(marker.name in ("llmtune", "llm_replay") for marker in item.iter_markers()):
         return True
     return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

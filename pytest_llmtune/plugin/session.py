@@ -13,7 +13,7 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -417,7 +417,8 @@ class Session:
     def _oldest(self, item: pytest.Item, scope: Scope) -> Iterator[tuple[str, str]]:
         """The day of the oldest answer, and its file, of each recording that a test used: its own and its suite's."""
         if scope.replay is not None and scope.replay.oldest:
-            yield scope.replay.oldest, os.path.relpath(scope.replay.path, self.config.rootpath)
+            folder, name = os.path.split(scope.replay.path)
+            yield scope.replay.oldest, os.path.join(_relative(folder, self.config.rootpath), name)  # noqa: PTH118
         run = self.runs.get(item.nodeid)
         if run is not None and "report" in vars(run) and (facts := run.report.recording) and facts.oldest:
             yield facts.oldest, facts.path
@@ -754,6 +755,11 @@ class Session:
 
 _SHOWN_COMMITS = 300
 """Commits that the report's history goes back at most."""
+
+
+@lru_cache(maxsize=64)
+def _relative(path: str, base: Path) -> str:
+    return os.path.relpath(path, base)
 
 
 def days_since(day: str) -> int:

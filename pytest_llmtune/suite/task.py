@@ -84,7 +84,7 @@ class Task:
         found = inspect.signature(self.function).parameters.values()
         return any(each.kind is each.VAR_KEYWORD for each in found)
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         """Whether calling it returns a coroutine; not what a decorator wraps, which may run it."""
         return inspect.iscoroutinefunction(self.called)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.plain_yaml import UnknownSyntaxError
-from pytest_llmtune._util.plain_yaml import read as read_plain
 from pytest_llmtune._util.text import shown
 
 if TYPE_CHECKING:
@@ -34,9 +32,6 @@ def load(
         ValueError: the text is not such YAML; the message starts with ``line N: `` if one line is at fault.
     """
     _check_length(text, max_chars)
-    if not core:
-        with suppress(UnknownSyntaxError):
-            return read_plain(text, max_depth=max_depth, max_nodes=max_nodes)
     if not core and (fast := _fast_loader_class()) is not None:
         with suppress(Exception):  # for what it cannot read, the loader below reports the error
             loader = fast(text)

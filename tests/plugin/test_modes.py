@@ -32,7 +32,7 @@ def test_the_guard_replays_without_one_request(tuned: Project) -> None:
 
 def test_a_guard_imports_nothing_heavy(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A replay needs no client, no search, no cache and no event loop: each takes a second to import, or a part of one."""
-    heavy = {"asyncio", "diskcache", "flaml", "numpy", "openai", "pandas", "ray", "ssl", "sympy", "vcr", "yaml"}
+    heavy = {"asyncio", "diskcache", "flaml", "numpy", "openai", "pandas", "ray", "ssl", "sympy", "vcr"}
     text = f"import sys\n\ndef pytest_unconfigure():\n    print('heavy:', *sorted({heavy!r} & set(sys.modules)))\n"
     tuned.pytester.makeconftest(text)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others import much

@@ -205,8 +205,12 @@ class Ledger:
             )
         return reservation
 
-    def close(self, reservation: Reservation) -> None:
-        """Turn a reservation into spending: the settled cost, else the whole amount."""
+    def close(self, reservation: Reservation, *, noted: bool = False) -> None:
+        """Turn a reservation into spending: the settled cost, else the whole amount.
+
+        Args:
+            noted: it is in the log already, by ``note``.
+        """
         chain = self.chain()
         outermost = chain[-1]
         outermost.under_way.discard(reservation)
@@ -214,13 +218,19 @@ class Ledger:
             ledger.reserved -= reservation.amount
             ledger.spent += reservation.price
             ledger.uncertain += reservation.price if reservation.uncertain else _ZERO
-        if outermost.log is not None and reservation.price and not reservation.uncertain:
-            outermost.log.note(reservation.price)
+        if reservation.price and not reservation.uncertain and not noted:
+            outermost.note(reservation.price)
         if reservation.requested and reservation.price > reservation.amount and not reservation.uncertain:
             outermost.learn(reservation.model, reservation.price / reservation.requested)
         if outermost.shared is not None:
             outermost.shared.publish(outermost.spent, outermost.reserved, outermost.kept)
         self._serve(outermost.queue)
+
+    def note(self, usd: Decimal) -> None:
+        """Log spending on disk at once, for the case that this run is killed; from any thread."""
+        log = self.chain()[-1].log
+        if log is not None:
+            log.note(usd)
 
     def check(self, amount: Decimal, model: str = "") -> None:
         """Fail if an amount can be reserved neither now nor later.

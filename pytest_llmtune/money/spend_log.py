@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from contextlib import suppress
 from decimal import Decimal
@@ -23,10 +24,13 @@ class SpendLog:
     directory: Path
     """``<root>/.llmtune/spend``."""
     _file: IO[str] | None = field(default=None, repr=False)
+    _killed: list[IO[str]] = field(default_factory=list, repr=False)
+    """Logs of killed runs, locked: if this run is killed too, the next one reports them."""
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def note(self, usd: Decimal) -> None:
-        """Log that ``usd`` was billed. A log that cannot be written does not stop the run."""
-        with suppress(OSError):
+        """Log that ``usd`` was billed; from any thread. A log that cannot be written does not stop the run."""
+        with suppress(OSError), self._lock:
             if self._file is None:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 path = self.directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.log"
@@ -37,25 +41,27 @@ class SpendLog:
             self._file.flush()
 
     def close(self) -> None:
-        """Remove the log: the run ended normally, and reports its own spending."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            file.close()
+        """Remove the log, and those of killed runs: this one ended normally, and reports their spending and its own."""
+        files = [*self._killed, *([self._file] if self._file is not None else [])]
+        self._file, self._killed = None, []
+        for file in files:
             with suppress(OSError):
                 Path(file.name).unlink()
+            file.close()
 
     def earlier(self) -> Decimal:
-        """USD spent by killed runs, each reported once."""
+        """USD spent by killed runs, each reported once, by a run that ends normally."""
         spent = Decimal(0)
         for path in sorted(self.directory.glob("*.log")) if self.directory.is_dir() else ():
             with suppress(OSError):
-                with open_append(path) as file:
-                    if not lock_file(file):
-                        continue  # its run is alive
-                    file.seek(0)
-                    for line in file.read(_MAX_CHARS).split("\n")[:-1]:  # a kill may truncate the last
-                        spent += max(parse_number(line) or Decimal(0), Decimal(0))
-                path.unlink()
+                file = open_append(path)
+                self._killed.append(file)
+                if not lock_file(file):  # its run is alive, or another reports it
+                    self._killed.pop().close()
+                    continue
+                file.seek(0)
+                for line in file.read(_MAX_CHARS).split("\n")[:-1]:  # a kill may truncate the last
+                    spent += max(parse_number(line) or Decimal(0), Decimal(0))
         return spent
 
     def __reduce__(self) -> Any:

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.capture.tariff import Tariff
-    from pytest_llmtune.completions.cache import Cache
     from pytest_llmtune.completions.routing import EndpointPool
-    from pytest_llmtune.completions.source import Journal, LiveSource
+    from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.redaction.redactor import Redactor
@@ -171,7 +170,7 @@ class TaskSource:
     async def _run(self, request: TaskRequest, number: int) -> _RunResult:
         assert self._limit is not None  # noqa: S101  # ``complete`` made it
         async with self._limit:
-            store = None if self.live is None else _Store(self.live.cache, self.live.journal, self._lock)
+            store = None if self.live is None else _Store(self.live, self._lock)
             needed = self._reservations.get(_model_of(request), _ZERO)
             while True:
                 try:
@@ -233,7 +232,7 @@ class TaskSource:
             ledger.close(lost)
         rest = Reservation(total)
         rest.settle(spent.spent)
-        ledger.close(rest)
+        ledger.close(rest, noted=True)
         model = _model_of(request)
         self._reservations[model] = max(self._reservations.get(model, _ZERO), spent.most, spent.spent + spent.lost)
         if self.live is not None:
@@ -364,8 +363,7 @@ def _completion(found: Sequence[_RunResult], paid: Decimal) -> Completion:
 class _Store:
     """The cache of paid calls; without one, the answers paid in this run."""
 
-    cache: Cache | None
-    journal: Journal | None
+    live: LiveSource
     lock: Any
     own: dict[str, Interaction] = field(default_factory=dict)
     paid: Decimal = _ZERO
@@ -374,7 +372,7 @@ class _Store:
     def recall(self, name: str) -> Interaction | None:
         if (found := self.own.get(name)) is not None:
             return found
-        value = None if self.cache is None else self.cache.recall(name)
+        value = None if self.live.cache is None else self.live.cache.recall(name)
         if value is None:
             return None
         try:
@@ -386,11 +384,12 @@ class _Store:
         self.own[name] = interaction
         with self.lock:
             self.paid += usd
-            if self.journal is not None:
-                self.journal(name, 0, usd)
-            if self.cache is not None:
+            self.live.ledger.note(usd)
+            if self.live.journal is not None:
+                self.live.journal(name, 0, usd)
+            if self.live.cache is not None:
                 facts = {"latency": interaction.latency, "recorded": interaction.recorded}
-                self.cache.remember(name, {**interaction.to_plain(), "llmtune": facts})
+                self.live.cache.remember(name, {**interaction.to_plain(), "llmtune": facts})
 
 
 @dataclass(eq=False)

@@ -27,6 +27,7 @@ from pytest_llmtune.completions.source import LiveSource
 from pytest_llmtune.errors import CompletionError, EndpointError, RecordingError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import Price, PriceBook
+from pytest_llmtune.money.spend_log import SpendLog
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.redaction.keys import Secret
 from pytest_llmtune.redaction.redactor import Redactor
@@ -175,6 +176,24 @@ def test_an_endpoint_with_a_price_of_its_own_is_paid_by_it(servers: tuple[LLMSer
     assert completion.cost is not None
     assert ledger.spent == 10 * completion.cost
     assert sum(each.cost or 0 for each in usage.values()) == ledger.spent
+
+
+def test_a_call_is_on_disk_as_spent_before_its_run_ends(servers: tuple[LLMServer, LLMServer], tmp_path: Path) -> None:
+    """A run that is killed has paid for it; and each is counted once."""
+    ledger = Ledger(log=SpendLog(tmp_path))
+    noted: list[list[Decimal]] = []
+
+    def reads_log(question: str, client: Any) -> str:
+        for _ in range(2):
+            ask(client, "small", question)
+            noted.append([Decimal(line) for file in tmp_path.iterdir() for line in file.read_text().split()])
+        return question
+
+    ran(reads_log, endpoint(servers[0], None), ledger=ledger)
+    assert list(map(len, noted)) == [1, 2]
+    assert sum(noted[-1]) == ledger.spent > 0
+    assert ledger.log is not None
+    ledger.log.close()
 
 
 def test_a_route_that_fails_everywhere_is_unknown(servers: tuple[LLMServer, LLMServer]) -> None:

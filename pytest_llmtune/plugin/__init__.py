@@ -165,8 +165,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         from pytest_llmtune.plugin.session import message_first
 
         crash.message = message_first(crash.message)
-    if report.sections and uses_llmtune(item):
-        report.sections = [(name, ours.redactor.clean_text(text)) for name, text in report.sections]
+    if (report.sections or report.longrepr is not None) and uses_llmtune(item):
+        from pytest_llmtune.plugin.masking import mask_report
+
+        mask_report(report, ours.clean)
     return report
 
 

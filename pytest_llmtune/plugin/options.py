@@ -375,9 +375,19 @@ def value_of(name: str, config: pytest.Config) -> Any:
         return None
     where, text, _ = given
     try:
-        return option.parse(text)
+        value = option.parse(text)
     except ValueError as error:
-        raise pytest.UsageError(f"{where} {error}") from None
+        raise pytest.UsageError(_clean(f"{where} {error}")) from None
+    if name == "migrate" and any(_clean(model) != model for model in value):
+        raise pytest.UsageError(f"{where} holds a key; valid: names of models")  # they are in every report
+    return value
+
+
+def _clean(text: str) -> str:
+    """A message without keys, whatever was put into the wrong place."""
+    from pytest_llmtune.redaction.redactor import Redactor
+
+    return Redactor.from_environment().clean_text(text)
 
 
 def _mode(config: pytest.Config) -> Mode:

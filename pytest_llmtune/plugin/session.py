@@ -27,6 +27,7 @@ from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, Rep
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
 from pytest_llmtune.plugin import workers
+from pytest_llmtune.plugin.masking import masked_logs
 from pytest_llmtune.plugin.options import settings_of, value_of
 from pytest_llmtune.redaction.redactor import Redactor, redactor_of
 from pytest_llmtune.settings import Mode
@@ -149,11 +150,18 @@ class Session:
         try:
             return Shards.read(Path(self.settings.merge), most=int(self.settings.max_data * 12_000_000))
         except ReportError as error:
-            raise pytest.UsageError(f"--llm-merge: {error}") from None
+            raise pytest.UsageError(self.clean(f"--llm-merge: {error}")) from None
 
     @cached_property
     def redactor(self) -> Redactor:
         return redactor_of(self.settings, self.config.hook.pytest_llmtune_redact.get_hookimpls())
+
+    def clean(self, text: str) -> str:
+        """A text without keys, for messages and reports; works without valid patterns of the user's."""
+        try:
+            return self.redactor.clean_text(text)
+        except SuiteError:
+            return Redactor.from_environment().clean_text(text)
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -219,7 +227,7 @@ class Session:
                     self.runs[item.nodeid].services.engine  # noqa: B018  # connect while the network is open
             except LLMTuneError as error:
                 self.runs.pop(item.nodeid, None)
-                self.wrong[item.nodeid] = str(error)
+                self.wrong[item.nodeid] = self.clean(str(error))
 
     def refuse(self, item: pytest.Item) -> None:
         """Fail a test with an invalid declaration or unreadable recording before it runs."""
@@ -352,13 +360,13 @@ class Session:
             ends: after its last finaliser: its recording is written.
         """
         self.running = None if ends else item
-        with self._as_test_failure(item):
+        with masked_logs(self.config, self.clean), self._as_test_failure(item):
             if starts and item.nodeid not in self.wrong:
                 try:
                     self.scopes[item.nodeid] = self._scope(item)
                     self.scopes[item.nodeid].open()
                 except LLMTuneError as error:
-                    self.unopened[item.nodeid] = self.errors[item.nodeid] = str(error)
+                    self.unopened[item.nodeid] = self.errors[item.nodeid] = self.clean(str(error))
             scope = self.scopes.get(item.nodeid)
             if scope is None:  # refused before it started
                 yield
@@ -379,8 +387,9 @@ class Session:
         try:
             yield
         except LLMTuneError as error:
-            self.errors[item.nodeid] = scoped(str(error), item.nodeid)
-            raise pytest.fail.Exception(scoped(str(error), self.target(item.nodeid)), pytrace=False) from None
+            said = self.clean(str(error))
+            self.errors[item.nodeid] = scoped(said, item.nodeid)
+            raise pytest.fail.Exception(scoped(said, self.target(item.nodeid)), pytrace=False) from None
         except KeyboardInterrupt as stopped:
             if not stopped.args:
                 raise

@@ -269,7 +269,10 @@ def redactor_of(settings: Settings, hooks: Iterable[HookImpl] = ()) -> Redactor:
         SuiteError: ``llmtune_redact`` is not a valid regular expression, or ``.env`` cannot be read.
     """
     rules = Redactor.from_environment(settings.redact, _chain(hooks), environ={})
-    return rules.knowing(secrets_of(os.environ) | secrets_of(KeySources.of(settings.root, {}).dotenv))
+    addresses = {"--llm-base-url": settings.base_url or "", "--llm-engine": settings.engine or ""}  # may hold a login
+    return rules.knowing(
+        secrets_of(addresses) | secrets_of(os.environ) | secrets_of(KeySources.of(settings.root, {}).dotenv)
+    )
 
 
 def _chain(hooks: Iterable[HookImpl]) -> tuple[Callable[[str], str], ...]:

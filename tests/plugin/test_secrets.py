@@ -208,7 +208,7 @@ def test_failures_show_no_key(project: Path, pytester: pytest.Pytester) -> None:
 
 
 def test_what_a_guarded_test_prints_shows_no_key(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captured output and logs of a test that uses us, in the terminal and in JUnit's XML; other tests' are left alone."""
+    """Output, logs, tracebacks and locals of a test that uses us, in the terminal, JUnit's XML and log files; not of others."""
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED["OPENAI_API_KEY"])
     pytester.makepyfile(
         """
@@ -216,18 +216,57 @@ def test_what_a_guarded_test_prints_shows_no_key(pytester: pytest.Pytester, monk
 
         @pytest.mark.llm_replay
         def test_guarded():
-            print("printed", os.environ["OPENAI_API_KEY"])
-            logging.warning("logged %s", os.environ["OPENAI_API_KEY"])
-            raise AssertionError("no")
+            mine = os.environ["OPENAI_API_KEY"]
+            print("printed", mine)
+            logging.warning("logged %s", mine)
+            try:
+                {}[f"first {mine}"]
+            except KeyError:
+                raise AssertionError(f"raised {mine}")
 
         def test_other():
             print("other", os.environ["OPENAI_API_KEY"])
             raise AssertionError("no")
         """
     )
-    found = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--junitxml=junit.xml", "-o", "junit_logging=all")
+    logs = ["-l", "--log-file=log.txt", "--log-cli-level=INFO", "-o", "junit_logging=all"]
+    found = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--junitxml=junit.xml", *logs)
     found.assert_outcomes(failed=2)
-    for text in (found.stdout.str(), (pytester.path / "junit.xml").read_text(encoding="utf-8")):
-        assert "printed [REDACTED]" in text
-        assert "logged [REDACTED]" in text
-        assert f"other {PLANTED['OPENAI_API_KEY']}" in text
+    told = found.stdout.str()
+    for text in (told, (pytester.path / "junit.xml").read_text(encoding="utf-8")):
+        for name in ("printed", "logged", "raised", "first"):
+            assert f"{name} [REDACTED]" in text
+        assert text.count(PLANTED["OPENAI_API_KEY"]) == text.count(f"other {PLANTED['OPENAI_API_KEY']}") == 1
+    assert "mine       = '[REDACTED]'" in told
+    assert (pytester.path / "log.txt").read_text().count("logged [REDACTED]") == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["max-spend", "choose", "engine", "record", "shard", "max-age", "merge", "migrate", "timeout", "report=x.txt"],
+)
+def test_an_option_that_is_a_key_by_mistake_shows_none(
+    option: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the message of what is wrong with it."""
+    monkeypatch.setenv("MY_API_KEY", PLANTED["OPENAI_API_KEY"])
+    name, _, ending = option.partition("=")
+    found = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", f"--llm-{name}={PLANTED['OPENAI_API_KEY']}{ending and '.txt'}"
+    )
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    text = found.stdout.str() + found.stderr.str()
+    assert "[REDACTED]" in text or "holds a key" in text
+    assert "staple" not in text
+
+
+def test_passwords_of_an_engine_are_in_no_report(project: Path, pytester: pytest.Pytester) -> None:
+    """In its address, which the message of what went wrong names."""
+    pytest.importorskip("ray")
+    reports = ["--llm-json=out/r.json", "--llm-report=out/r.html", "--junitxml=out/j.xml"]
+    found = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "-k", "one", "--llm-engine=ray://u:pw-staple-13@localhost", *reports
+    )
+    assert found.ret != 0
+    assert "ray://[REDACTED]@localhost" in found.stdout.str()
+    assert leaks(project) == []

@@ -8,7 +8,9 @@ import glob
 import io
 import itertools
 import json
+import os
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -278,6 +280,41 @@ def _records(
 
 
 def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
+    if content.endswith((b"PAR1", b"PARE")):  # pyarrow looks at nothing else before
+        _try_parquet(content, name, most)
+    yield from _parquet_rows(content, name, most)
+
+
+def _try_parquet(content: bytes, name: str, most: int) -> None:
+    """Read a file in a process of its own: on some damaged files pyarrow aborts the process."""
+    import subprocess
+
+    tried = [sys.executable, "-I", "-c", _TRIAL, json.dumps(sys.path), str(most)]
+    plain = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR") if key in os.environ}
+    try:
+        done = subprocess.run(  # noqa: S603
+            tried, input=content, capture_output=True, timeout=_TRIAL_SECONDS, check=False, env=plain
+        )
+    except subprocess.TimeoutExpired:
+        raise SuiteError(f"{name}: not usable parquet: reading it takes more than {_TRIAL_SECONDS} seconds") from None
+    if done.returncode:
+        raise SuiteError(f"{name}: not usable parquet: pyarrow crashes on it")
+
+
+_TRIAL_SECONDS = 120
+_TRIAL = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pytest_llmtune.data.readers import SuiteError, _parquet_rows
+try:
+    for _ in _parquet_rows(sys.stdin.buffer.read(), "", int(sys.argv[2])):
+        pass
+except SuiteError:
+    pass  # the parent process finds it too, and tells it
+"""
+
+
+def _parquet_rows(content: bytes, name: str, most: int) -> Iterator[tuple[str, Any]]:
     try:
         import pyarrow
         from pyarrow import parquet

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import gzip
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_llmtune.data import readers as files
 from pytest_llmtune.data.readers import DataFile, find
 from pytest_llmtune.errors import SuiteError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -187,3 +184,14 @@ def test_unreadable_files(project: Path) -> None:
     (project / "data/a.jsonl").unlink()
     with pytest.raises(SuiteError, match=r"data/a\.jsonl: cannot be read: No such file"):
         file.read()
+
+
+def test_parquet_that_crashes_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyarrow aborts the process on this file, which .ci/fuzz found; here it is one error."""
+    pytest.importorskip("pyarrow")
+    content = (Path(__file__).parents[1] / "fuzz" / "corpus" / "parquet" / "59739f29bf7c").read_bytes()
+    with pytest.raises(SuiteError, match=r"bad\.parquet: not usable parquet: pyarrow crashes on it"):
+        list(files.FORMATS["parquet"](content, "bad.parquet", None))
+    monkeypatch.setattr(files, "_TRIAL_SECONDS", 1e-3)
+    with pytest.raises(SuiteError, match=r"bad\.parquet: not usable parquet: reading it takes more than"):
+        list(files.FORMATS["parquet"](content, "bad.parquet", None))

@@ -60,7 +60,9 @@ if not TYPE_CHECKING:
         return made
 
 
-_STANDARD: Any = dataclasses.make_dataclass("Standard", ["only"], init=False, repr=False, eq=False)
+_STANDARD: Any = dataclasses.make_dataclass(
+    "Standard", ["only"], namespace={"__doc__": "One."}, init=False, repr=False, eq=False
+)
 _PARAMS = {frozen: copy.copy(_STANDARD.__dataclass_params__) for frozen in (False, True)}
 """What the standard library looks up in a class that another one derives from."""
 _PARAMS[True].frozen = True

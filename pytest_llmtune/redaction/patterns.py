@@ -113,8 +113,11 @@ def _apart(pattern: str) -> str:
 @cache
 def _hints() -> tuple[str, ...]:
     """The hints of all forms, without those that contain another."""
-    every = {hint for hints, _, _ in _forms() for hint in hints}
-    return tuple(sorted(hint for hint in every if not any(other != hint and other in hint for other in every)))
+    kept: list[str] = []
+    for hint in sorted({hint for hints, _, _ in _forms() for hint in hints}, key=len):
+        if not any(shorter in hint for shorter in kept):
+            kept.append(hint)
+    return tuple(sorted(kept))
 
 
 @cache

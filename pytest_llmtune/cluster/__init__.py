@@ -4,6 +4,42 @@ pytest's process decides what to request, and answers end in its cache, exactly 
 the asking and the grading happen elsewhere. Ray does the scheduling, and the noticing of lost machines.
 """
 
-from pytest_llmtune.cluster.engine import Engine
+from __future__ import annotations
 
-__all__ = ["Engine"]
+from typing import TYPE_CHECKING
+
+from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune.cluster.connection import Connection
+from pytest_llmtune.cluster.grading import ClusterGrader, RemoteGrading
+from pytest_llmtune.cluster.requester import ClusterRequester
+from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader
+from pytest_llmtune.grading.judge import Judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.grading import Grader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine(Connection):
+    """A Ray cluster that sends requests and grades instead of this process."""
+
+    def asker(self, source: LiveSource) -> ClusterRequester:
+        """The requester for a source."""
+        return ClusterRequester(self, source)
+
+    def grader(self, grader: Grader, root: Path) -> Grader:
+        """The grader, running on the cluster; a judge stays here, but its requests are sent by the cluster.
+
+        Args:
+            root: the project's root, whose modules are sent along.
+        """
+        if isinstance(grader, AnswerGrader):
+            return replace(grader, inner=self.grader(grader.inner, root))
+        if isinstance(grader, CompositeGrader):
+            return replace(grader, graders=tuple(self.grader(each, root) for each in grader.graders))
+        if isinstance(grader, Judge):  # its requests need this process's cache and budget
+            return grader
+        return ClusterGrader(grader, RemoteGrading(self, grader, root))

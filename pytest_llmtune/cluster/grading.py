@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.batches import Gathering, evenly
 from pytest_llmtune.grading.base import Grader, Vote
-from pytest_llmtune.grading.judge import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 _MOST = 64
 """Rows per task."""
-
-
-def stays(grader: Grader) -> bool:
-    """Whether a grader must stay here: its model requests need this process's cache and budget."""
-    return isinstance(grader, Judge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,9 @@ class RemoteGrading:
     async def _run(self, calls: list[_Call]) -> None:
         try:
             if self._sent is None:
-                self._sent = self._put()
+                ray = self.engine.ray
+                with _by_value(ray.cloudpickle, self.root):
+                    self._sent = ray.put(ray.cloudpickle.dumps(self.grader))
             found = await self.engine.grade_batch(self._sent, [(c.method, c.responses, c.row) for c in calls])
         except Exception as error:  # noqa: BLE001  # raised again in each waiting call
             found = [self.engine.failure(error)] * len(calls)
@@ -72,10 +68,6 @@ class RemoteGrading:
                 call.found.set_exception(each)
             else:
                 call.found.set_result(each)
-
-    def _put(self) -> Any:
-        with _by_value(self.engine.ray.cloudpickle, self.root):
-            return self.engine.ray.put(self.engine.ray.cloudpickle.dumps(self.grader))
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune.completions.source import SourceSettings
 from pytest_llmtune.redaction.keys import Secret
 
 if TYPE_CHECKING:
-    from pytest_llmtune.completions.endpoints import Endpoint
-    from pytest_llmtune.completions.requester import SourceSettings
-    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.types import CompletionRequest
 
 
@@ -32,22 +30,13 @@ class JobSpec:
 
     version: str
     """Version of this package in the sending process."""
-    prices: PriceBook
-    concurrency: int
-    timeout: float
-    patience: float | None
-    deadline: float | None
-    attempts: int
-    pause: float
-    _endpoints: tuple[Endpoint, ...]
-    """Without their keys."""
+    _settings: SourceSettings
+    """Without keys."""
     _keys: tuple[tuple[tuple[str, str], ...], ...] = field(repr=False)
     """For each endpoint: (key, origin)."""
 
-    batching: ClassVar[None] = None
-
     @classmethod
-    def of(cls, terms: SourceSettings, width: int, deadline: float | None) -> JobSpec:
+    def of(cls, source: SourceSettings, width: int, deadline: float | None) -> JobSpec:
         """A share of a source's settings.
 
         Args:
@@ -65,27 +54,27 @@ class JobSpec:
                 tokens_per_minute=share(endpoint.tokens_per_minute),
                 concurrency=None if endpoint.concurrency is None else max(1, endpoint.concurrency // width),
             )
-            for endpoint in terms.endpoints
+            for endpoint in source.endpoints
         )
-        return cls(
-            installed(),
-            terms.prices,
-            max(1, terms.concurrency // width),
-            terms.timeout,
-            terms.patience,
-            deadline,
-            terms.attempts,
-            terms.pause,
+        settings = SourceSettings(
             tuple(shared),
-            tuple(tuple((key.reveal(), key.origin) for key in endpoint.keys) for endpoint in terms.endpoints),
+            source.prices,
+            max(1, source.concurrency // width),
+            source.timeout,
+            source.patience,
+            deadline,
+            source.attempts,
+            source.pause,
         )
+        keys = (tuple((key.reveal(), key.origin) for key in endpoint.keys) for endpoint in source.endpoints)
+        return cls(installed(), settings, tuple(keys))
 
     @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        return tuple(
-            replace(endpoint, keys=tuple(Secret(*key) for key in keys))
-            for endpoint, keys in zip(self._endpoints, self._keys, strict=True)
-        )
+    def settings(self) -> SourceSettings:
+        """The settings, with the keys of each endpoint."""
+        pairs = zip(self._settings.endpoints, self._keys, strict=True)
+        whole = (replace(endpoint, keys=tuple(Secret(*key) for key in keys)) for endpoint, keys in pairs)
+        return replace(self._settings, endpoints=tuple(whole))
 
 
 def installed() -> str:

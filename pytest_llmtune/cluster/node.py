@@ -42,8 +42,9 @@ def ask_batch(order: JobSpec, budget: Any, batch: int, items: Sequence[Item], kn
 
 
 async def _ask_batch(order: JobSpec, post: _Post, items: Sequence[Item], known: ServerFacts) -> ServerFacts:
-    redactor = Redactor().knowing({key.origin: key.reveal() for each in order.endpoints for key in each.keys})
-    asking = HttpRequester.of(order, post, post.account, redactor.clean_text)
+    settings = order.settings
+    redactor = Redactor().knowing({key.origin: key.reveal() for each in settings.endpoints for key in each.keys})
+    asking = HttpRequester.of(settings, post, post.account, redactor.clean_text)
     asking.recall(known)
 
     async def one(item: Item) -> None:

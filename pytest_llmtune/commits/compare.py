@@ -50,12 +50,10 @@ class State:
         Raises:
             LockError: a lock file cannot be read.
         """
-        paths = sorted(path for path in directory.rglob("*.lock.yaml") if not _hidden(path.relative_to(directory)))
-        return cls("working tree", {path.relative_to(directory).as_posix(): Lock.read(path) for path in paths})
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part in ("node_modules", "site-packages") for part in path.parts)
+        found = {path.relative_to(directory): path for path in sorted(directory.rglob("*.lock.yaml"))}
+        installed = {"node_modules", "site-packages"}
+        own = [name for name in found if not installed & {*name.parts} and not any(p[0] == "." for p in name.parts)]
+        return cls("working tree", {name.as_posix(): Lock.read(found[name]) for name in own})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +87,8 @@ class SuiteChange:
     def status(self) -> Literal["added", "removed", "changed", "same"]:
         if self.before is None or self.now is None:
             return "added" if self.before is None else "removed"
-        same = (self.before.config, self.before.metrics, self.before.prices, self.before.examples) == (
-            self.now.config,
-            self.now.metrics,
-            self.now.prices,
-            self.now.examples,
-        )
+        parts = ("config", "metrics", "prices", "examples")
+        same = all(getattr(self.before, part) == getattr(self.now, part) for part in parts)
         return "same" if same else "changed"
 
     def score(self, side: Literal["before", "now"]) -> Measured | None:
@@ -140,13 +134,12 @@ def prompt_of(config: Mapping[str, Any]) -> str:
     messages = config.get("messages")
     if not isinstance(messages, (list, tuple)):
         return "" if messages is None else str(messages)
-    return "\n".join(
-        f"{one.get('role')}: {_text(one.get('content'))}" if isinstance(one, dict) else str(one) for one in messages
-    )
-
-
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    lines = []
+    for one in messages:
+        content = one.get("content") if isinstance(one, dict) else one
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        lines.append(f"{one.get('role')}: {text}" if isinstance(one, dict) else str(one))
+    return "\n".join(lines)
 
 
 def _word_diff(old: str, new: str) -> Iterable[tuple[str, str]]:
@@ -172,7 +165,7 @@ def _by_suite(state: State) -> dict[str, tuple[str, Lock]]:
     for path, lock in state.locks.items():
         name = lock.suite
         if name in found:  # two projects in one repository
-            name = f"{PurePosixPath(path).parent}/{lock.suite}"
+            name = f"{PurePosixPath(path).parent}/{name}"
         found[name] = (path, lock)
     return found
 
@@ -207,9 +200,8 @@ def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedEx
         if example.id not in known and by_question.get(example.asked)
     ]
     shared = len(pairs) + len(relabelled)
-    return [*pairs, *relabelled], Rows(
-        shared, len(now.examples) - shared, len(before.examples) - shared, len(relabelled)
-    )
+    rows = Rows(shared, len(now.examples) - shared, len(before.examples) - shared, len(relabelled))
+    return [*pairs, *relabelled], rows
 
 
 def state_of_results(path: Path) -> State:

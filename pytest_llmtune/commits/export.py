@@ -104,7 +104,10 @@ def as_python(lock: Lock) -> str:
     config = dict(lock.config)
     steps = config.get("cascade", [config])
     for step in steps:
-        _check(lock.suite, step)
+        if not any(isinstance(step.get(each), (str, list)) for each in ("prompt", "messages")):
+            raise LLMTuneError(
+                f"{lock.suite}: its prompt is a function of the project; import that function in the app instead"
+            )
     name = re.sub(r"[^\w.-]", "_", lock.suite)  # the file may be untrusted: a name must not become code
     if "cascade" in config:
         text = _cascade(lock.suite, name, steps)
@@ -128,8 +131,3 @@ def _cascade(suite: str, name: str, steps: Sequence[Mapping[str, Any]]) -> str:
         signature="read=lambda answer: answer.strip() or None" if whole else "read",
         grader=re.sub(r"[^\w.:{}\[\]', -]", "_", str(grader)),
     )
-
-
-def _check(suite: str, config: Mapping[str, Any]) -> None:
-    if not any(isinstance(config.get(name), (str, list)) for name in ("prompt", "messages")):
-        raise LLMTuneError(f"{suite}: its prompt is a function of the project; import that function in the app instead")

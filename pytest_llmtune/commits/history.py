@@ -61,8 +61,7 @@ def history(
         for path, blob, former in commit.files:
             lock = locks.get(blob)
             name = lock.suite if lock else names.get(path, path)
-            if former in names:
-                names.pop(former)
+            names.pop(former, None)
             names[path] = name
             if not suites or name in suites:
                 entries.append(_entry(name, path, commit, lock, gone=set(blob) == {"0"}))
@@ -85,20 +84,11 @@ _PLAIN_NAME = re.compile(rb"^suite: ([\w.-]+)\r?$", re.MULTILINE | re.ASCII)
 
 
 def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, gone: bool) -> Entry:
+    known = (name, path, commit.hash, commit.date, commit.subject)
     if lock is None:
-        said = "(removed)" if gone else "(cannot be read)"
-        return Entry(name, path, commit.hash, commit.date, commit.subject, said, None, None, "", None)
+        return Entry(*known, "(removed)" if gone else "(cannot be read)", None, None, "", None)
     score = next((lock.metrics[one] for one in ("success_vote", "success") if one in lock.metrics), None)
     cost = lock.metrics.get("inference_cost")
-    return Entry(
-        name,
-        path,
-        commit.hash,
-        commit.date,
-        commit.subject,
-        str(lock.config.get("model", "")),
-        score,
-        None if cost is None else Decimal(repr(cost.value)) * 1000,
-        text_digest(prompt_of(lock.config))[:8],
-        lock.study.spent if lock.study else None,
-    )
+    usd = None if cost is None else Decimal(repr(cost.value)) * 1000
+    prompt, spent = text_digest(prompt_of(lock.config))[:8], lock.study.spent if lock.study else None
+    return Entry(*known, str(lock.config.get("model", "")), score, usd, prompt, spent)

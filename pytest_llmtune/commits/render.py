@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.commits.compare import SuiteChange
     from pytest_llmtune.commits.history import Entry
-    from pytest_llmtune.guard.lockfile import LockedExample, Measured
+    from pytest_llmtune.guard.lockfile import Measured
 
 
 MARK = "<!-- pytest-llmtune -->"
@@ -86,24 +86,22 @@ def _details(change: SuiteChange) -> list[tuple[str, list[str]]]:
     found = []
     if change.config:
         found.append(("configuration", [f"{name}: {_value(old)} -> {_value(new)}" for name, old, new in change.config]))
-    if change.prices:
-        lines = [
-            f"{model} {rate}: {_value(old)} -> {_value(new)} USD per 1M" for model, rate, old, new in change.prices
-        ]
+    if prices := change.prices:
+        lines = [f"{model} {rate}: {_value(old)} -> {_value(new)} USD per 1M" for model, rate, old, new in prices]
         found.append(("prices", lines))
     for word, examples in (("lost", change.lost), ("gained", change.gained)):
         if examples:
             more = [f"and {len(examples) - _NAMED} more"] if len(examples) > _NAMED else []
-            found.append((f"{word} ({len(examples)})", [*map(_example, examples[:_NAMED]), *more]))
+            rows = [
+                f"row {one.index + 1} ({one.id[:8]}): now {one_line(one.voted_answer or 'no answer', 120)}"
+                for one in examples[:_NAMED]
+            ]
+            found.append((f"{word} ({len(examples)})", rows + more))
     return found
 
 
 def _value(value: Any) -> str:
     return "-" if value is None else one_line(value if isinstance(value, str) else str(value), 200)
-
-
-def _example(example: LockedExample) -> str:
-    return f"row {example.index + 1} ({example.id[:8]}): now {one_line(example.voted_answer or 'no answer', 120)}"
 
 
 def as_text(changes: Sequence[SuiteChange], base: str, head: str) -> str:
@@ -132,7 +130,9 @@ def as_markdown(changes: Sequence[SuiteChange], base: str, head: str) -> str:
     same = len(changes) - len(shown)
     if not shown:
         return f"{MARK}\nNo locked suite changed between {_md(base)} and {_md(head)}.\n"
-    parts = [MARK, f"**Locked suites**, {_md(base)} → {_md(head)}", "", *_md_table([_HEADER, *table_of(shown)])]
+    table = [f"| {' | '.join(map(_md, row))} |" for row in (_HEADER, *table_of(shown))]
+    table.insert(1, "|" + "---|" * len(_HEADER))
+    parts = [MARK, f"**Locked suites**, {_md(base)} → {_md(head)}", "", *table]
     if same:
         parts += ["", f"{same} more {'suite is' if same == 1 else 'suites are'} unchanged."]
     text = "\n".join(parts) + "\n"
@@ -153,11 +153,6 @@ def _md_details(change: SuiteChange) -> str:
     if not blocks:
         return ""
     return f"\n<details><summary>{_md(change.name)}</summary>\n{''.join(blocks)}\n</details>\n"
-
-
-def _md_table(rows: Sequence[Row]) -> list[str]:
-    head, *rest = [f"| {' | '.join(map(_md, row))} |" for row in rows]
-    return [head, "|" + "---|" * len(rows[0]), *rest]
 
 
 _SPECIAL = str.maketrans(

@@ -11,17 +11,8 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.jsonhash import safe_json
 from pytest_llmtune.completions.sending import send
 from pytest_llmtune.types import Exchange
+from pytest_llmtune.wire import tokens
 from pytest_llmtune.wire.response import answers_in, is_refusal, token_limit, usage_of, wants_embedding
-from pytest_llmtune.wire.tokens import (
-    annotated,
-    answer_bound,
-    completion_of,
-    probe_body,
-    prompt_bound,
-    proven,
-    suspicious,
-    verdict,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +55,7 @@ class Billing:
 
     def tokens(self, body: Mapping[str, Any], n: int) -> int:
         """Tokens that a request counts as against a limit per minute."""
-        prompt = self._prompts.get(_digest(body)) or prompt_bound(body) // 3
+        prompt = self._prompts.get(_digest(body)) or tokens.prompt_bound(body) // 3
         return prompt + n * (0 if wants_embedding(body) else token_limit(body) or 1024)
 
     async def counted(self, channel: KeyChannel, exchange: Exchange) -> tuple[Exchange, Decimal]:
@@ -72,12 +63,12 @@ class Billing:
         model = str(exchange.request["model"])
         counts_one, extra = await self._counts_one(channel, model, exchange)
         if counts_one is not None:
-            exchange = annotated(exchange, counts_one)
+            exchange = tokens.annotated(exchange, counts_one)
         return exchange, extra
 
     def cost(self, channel: KeyChannel, exchange: Exchange) -> Decimal:
         """USD for all answers of an exchange."""
-        usage = completion_of([exchange], answers_in(exchange)).usage
+        usage = tokens.completion_of([exchange], answers_in(exchange)).usage
         reported = usage_of(exchange.response.get("usage"))
         if reported is not None and reported.prompt_tokens and not is_refusal(exchange):
             self._prompts[_digest(exchange.request)] = usage.prompt_tokens
@@ -101,12 +92,12 @@ class Billing:
         key = channel.order, model
         if key in self._counting:
             return await asyncio.shield(self._counting[key]), _FREE  # a cancelled waiter must not cancel others
-        if not suspicious(exchange):
+        if not tokens.suspicious(exchange):
             return None, _FREE
         found = self._counting[key] = asyncio.get_running_loop().create_future()
         one, cost = None, _FREE
         try:
-            one, cost = (True, _FREE) if proven(exchange) else await self._probe(channel, exchange.request)
+            one, cost = (True, _FREE) if tokens.proven(exchange) else await self._probe(channel, exchange.request)
         finally:
             found.set_result(one)
         if one:
@@ -115,12 +106,12 @@ class Billing:
 
     async def _probe(self, channel: KeyChannel, body: Mapping[str, Any]) -> tuple[bool | None, Decimal]:
         """Probe how the server counts; returns the result and the USD spent."""
-        question = probe_body(body)
+        question = tokens.probe_body(body)
         self.account.sent += 1
         answer = await send(channel, question, self.timeout)
         if not isinstance(answer, Exchange) or is_refusal(answer):
-            return None, self.price(channel, body).worst(prompt_bound(question), 2)
-        return verdict(answer.response), self.cost(channel, answer)
+            return None, self.price(channel, body).worst(tokens.prompt_bound(question), 2)
+        return tokens.verdict(answer.response), self.cost(channel, answer)
 
 
 def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None = None) -> Decimal:
@@ -129,8 +120,8 @@ def worst_case(price: Price, body: Mapping[str, Any], n: int, prompt: int | None
     Args:
         prompt: its tokens, if known.
     """
-    most = price.worst(prompt or prompt_bound(body), n * answer_bound(body))
-    return most if n == 1 else most + price.worst(prompt_bound(probe_body(body)), 2)
+    most = price.worst(prompt or tokens.prompt_bound(body), n * tokens.answer_bound(body))
+    return most if n == 1 else most + price.worst(tokens.prompt_bound(tokens.probe_body(body)), 2)
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:

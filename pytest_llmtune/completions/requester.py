@@ -22,49 +22,9 @@ from pytest_llmtune.wire.tokens import completion_of
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from pytest_llmtune.completions.batch_api import Batching
-    from pytest_llmtune.completions.endpoints import Endpoint
+    from pytest_llmtune.completions.source import SourceSettings
     from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.ledger import Reservation
-    from pytest_llmtune.money.prices import PriceBook
-
-
-class SourceSettings(Protocol):
-    """Implemented by a live source, and by the job sent to a cluster's node."""
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]: ...
-
-    @property
-    def prices(self) -> PriceBook: ...
-
-    @property
-    def concurrency(self) -> int:
-        """HTTP requests in flight, over all endpoints."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds for one HTTP request."""
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds for one completion with all its retries; None: ten times ``timeout``."""
-
-    @property
-    def deadline(self) -> float | None:
-        """Seconds for all requests, starting with the first."""
-
-    @property
-    def attempts(self) -> int:
-        """HTTP requests for the same answers, not counting waits for rate limits."""
-
-    @property
-    def pause(self) -> float:
-        """Seconds before the first retry; doubled for each further one."""
-
-    @property
-    def batching(self) -> Batching | None:
-        """Settings for the Batch API; None: one request at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +36,8 @@ class RetryPolicy:
     total: float
     """Seconds for one completion with all its retries."""
     attempts: int
-    """HTTP requests for the same answers, not counting waits for rate limits."""
+    """As in ``SourceSettings``, where ``pause`` is too."""
     pause: float
-    """Seconds before the first retry; doubled for each further one."""
     end: float = float("inf")
     """Deadline of the run, on the monotonic clock."""
 

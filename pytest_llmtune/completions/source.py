@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
@@ -88,20 +89,11 @@ class ReplaySource:
 
 
 @dataclass(slots=True, eq=False)
-class LiveSource:
-    """Answers from endpoints through a cache: cached answers are not requested again, and new ones are cached first.
-
-    All answers to a request form a stream in the cache, in order of arrival: a request for ``n`` gets the first ``n``,
-    whatever ``n`` they were requested with, and one whose ``sample_index`` is 1 gets the next ``n``. So a repeated request is free,
-    and equal rows of a dataset get separate samples. Without a cache every request is sent.
-
-    A source is used and closed in one event loop.
-    """
+class SourceSettings:
+    """What a requester needs to know: endpoints, prices, limits of time and of requests."""
 
     endpoints: tuple[Endpoint, ...]
     prices: PriceBook
-    ledger: Ledger = field(default_factory=Ledger)
-    cache: Cache | None = None
     concurrency: int = 32
     """HTTP requests in flight, over all endpoints."""
     timeout: float = 60.0
@@ -116,6 +108,21 @@ class LiveSource:
     """Seconds before the first retry; doubled for each further one."""
     batching: Batching | None = None
     """Settings for the Batch API; None: one request at a time."""
+
+
+@dataclass(slots=True, eq=False)
+class LiveSource(SourceSettings):
+    """Answers from endpoints through a cache: cached answers are not requested again, and new ones are cached first.
+
+    All answers to a request form a stream in the cache, in order of arrival: a request for ``n`` gets the first ``n``,
+    whatever ``n`` they were requested with, and one whose ``sample_index`` is 1 gets the next ``n``. So a repeated request is free,
+    and equal rows of a dataset get separate samples. Without a cache every request is sent.
+
+    A source is used and closed in one event loop.
+    """
+
+    ledger: Ledger = field(default_factory=Ledger)
+    cache: Cache | None = None
     account: RequestStats = field(default_factory=RequestStats)
     redactor: Redactor = field(default_factory=Redactor)
     """Removes secrets, including the endpoints' keys, from everything that arrives."""
@@ -173,6 +180,8 @@ class LiveSource:
         def on_exchange(exchange: Exchange, cost: Decimal) -> None:
             costs.append(cost)
             exchange = self.redactor.clean_exchange(exchange)
+            if not exchange.recorded:  # of another package's requester
+                exchange = replace(exchange, recorded=datetime.now(UTC).date().isoformat())
             if self.journal is not None:
                 self.journal(request.key, len(pool), cost)
             if self.cache is not None:

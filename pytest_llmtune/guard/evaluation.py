@@ -8,7 +8,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.aio import has_loop
@@ -91,15 +91,10 @@ def _plain(result: ExampleResult) -> tuple[Any, ...]:
 
 def _result(example: Example, data: Any) -> ExampleResult:
     status, grade, responses, usage, cost, latency, error = data
-    return ExampleResult(
-        example, status, grade and _grade_line(*grade), tuple(responses), Usage(*usage), Decimal(cost), latency, error
-    )
-
-
-def _grade_line(metrics: dict[str, float], votes: Any, voted_answer: str | None, answers: Any) -> ExampleGrade:
-    return ExampleGrade(
-        metrics, tuple(map(tuple, votes)), voted_answer, tuple(Answer(key, text, right) for key, text, right in answers)
-    )
+    if grade is not None:
+        metrics, votes, voted, answers = grade
+        grade = ExampleGrade(metrics, tuple(map(tuple, votes)), voted, tuple(Answer(*each) for each in answers))
+    return ExampleResult(example, status, grade, tuple(responses), Usage(*usage), Decimal(cost), latency, error)
 
 
 _MANY = 10_000  # examples above which results are stored on disk
@@ -132,6 +127,14 @@ class Completer(Protocol):
     async def complete(self, request: CompletionRequest) -> Completion: ...
 
 
+def cost_of(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:
+    """USD of a completion at current prices, whoever paid it."""
+    if completion.cost is not None:
+        return completion.cost
+    price = prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
+    return price.cost(completion.usage)
+
+
 @dataclass(slots=True)
 class _Meter:
     """Adds up cost and usage of one example: its own completion and those of a judge."""
@@ -147,11 +150,7 @@ class _Meter:
 
     async def ask(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
-        if completion.cost is not None:
-            self.cost += completion.cost
-        else:
-            price = self.prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
-            self.cost += price.cost(completion.usage)
+        self.cost += cost_of(request, completion, self.prices)
         self.paid += completion.paid
         self.usage += completion.usage
         self.latency += completion.latency
@@ -162,11 +161,6 @@ class _Meter:
         return completion
 
 
-async def _grade(grader: Grader, completion: Completion, example: Example, meter: _Meter) -> ExampleGrade:
-    responses = [choice.judged for choice in completion.choices]
-    return await grader.agrade(responses, example.row, meter.ask)
-
-
 async def _graded(
     example: Example, request: CompletionRequest, grader: Grader, meter: _Meter
 ) -> tuple[Completion, ExampleGrade]:
@@ -174,17 +168,17 @@ async def _graded(
 
     A cascade's grade has the metric ``escalated``: 1 if the first step was not enough.
     """
-    completion = await meter.ask(request)
-    grade = await _grade(grader, completion, example, meter)
-    cascade, escalated = request.escalation is not None, 0.0
-    while (following := request.escalation) is not None:
-        if accepts(following.accept, [count for _, count in grade.votes], [one.judged for one in completion.choices]):
-            break
-        request, escalated = following.request, 1.0
+    first = request
+    while True:
         completion = await meter.ask(request)
-        grade = await _grade(grader, completion, example, meter)
-    if cascade:
-        grade = replace(grade, metrics={**grade.metrics, "escalated": escalated})
+        texts = [choice.judged for choice in completion.choices]
+        grade = await grader.agrade(texts, example.row, meter.ask)
+        following = request.escalation
+        if following is None or accepts(following.accept, [count for _, count in grade.votes], texts):
+            break
+        request = following.request
+    if first.escalation is not None:
+        grade = replace(grade, metrics={**grade.metrics, "escalated": float(request is not first)})
     return completion, grade
 
 
@@ -196,26 +190,18 @@ async def _evaluate_one(example: Example, request: CompletionRequest, grader: Gr
     except CompletionError as error:
         return ExampleResult(example, "unknown", None, cost=meter.cost, error=str(error))
     runs = tuple(choice.run for choice in completion.choices if choice.run is not None)
-    if grade.voted_answer is None and (raised := next((run.error for run in runs if run.error), None)):
+    raised = next((run.error for run in runs if run.error), None)
+    if grade.voted_answer is None and raised:
         grade = replace(grade, voted_answer=f"({raised})")  # shown instead of an answer
     refused = all(choice.finish_reason == "content_filter" for choice in completion.choices)
-    return ExampleResult(
-        example,
-        "refused" if refused else "ok",
-        grade,
-        tuple(choice.text for choice in completion.choices),
-        meter.usage,
-        meter.cost,
-        meter.latency,
-        next((run.error for run in runs if run.error), None),
-        meter.runs,
-    )
+    status: Literal["refused", "ok"] = "refused" if refused else "ok"
+    texts = tuple(choice.text for choice in completion.choices)
+    spent = meter.usage, meter.cost, meter.latency
+    return ExampleResult(example, status, grade, texts, *spent, raised, meter.runs)
 
 
-def _interval(values: Sequence[float], aggregate: Aggregate) -> Interval | None:
-    """For a mean, Wilson's interval if all values are 0 or 1, else a bootstrap; for another aggregate, its bootstrap."""
-    if aggregate is not mean:
-        return bootstrap(values, aggregate)
+def interval_of_mean(values: Sequence[float]) -> Interval:
+    """Wilson's interval if all values are 0 or 1, else a bootstrap."""
     if all(value in (0.0, 1.0) for value in values):
         return wilson(round(sum(values)), len(values))
     return bootstrap_mean(values)
@@ -233,8 +219,10 @@ class _Intervals(Mapping[str, Interval]):
         if name not in self._known:
             if name == "inference_cost" and self._costs:
                 self._known[name] = bootstrap_mean(self._costs)
+            elif self._aggregate is mean:
+                self._known[name] = interval_of_mean(self._columns[name])
             else:
-                self._known[name] = _interval(self._columns[name], self._aggregate)
+                self._known[name] = bootstrap(self._columns[name], self._aggregate)
         if (found := self._known[name]) is None:
             raise KeyError(name)
         return found
@@ -256,12 +244,6 @@ class _Intervals(Mapping[str, Interval]):
 def percentile(ordered: Sequence[float], part: int) -> float:
     """By nearest rank, of values in order: so much or less have so many of a hundred."""
     return ordered[-(-part * len(ordered) // 100) - 1]
-
-
-def _percentiles(latencies: Sequence[float]) -> dict[str, float]:
-    """Latency percentiles by nearest rank."""
-    ordered = sorted(latencies)
-    return {f"latency_p{part}": percentile(ordered, part) for part in PERCENTILES if ordered}
 
 
 def evaluation_of(
@@ -288,12 +270,13 @@ def evaluation_of(
             figures = {**result.grade.metrics, "latency": result.latency, "refused": result.status == "refused"}
             for name, value in figures.items():
                 columns[name].append(value)
+    latencies = sorted(columns.get("latency", ()))
     return Evaluation(
         config=config,
         results=results if isinstance(results, SpilledResults) else tuple(results),
         metrics={name: (min if name == ROW_RATE else aggregate)(values.tolist()) for name, values in columns.items()}
         | _agreement(columns)
-        | _percentiles(columns.get("latency", ())),
+        | {f"latency_p{part}": percentile(latencies, part) for part in PERCENTILES if latencies},
         intervals=_Intervals(columns, costs, aggregate),
         inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,

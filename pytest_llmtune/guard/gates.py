@@ -100,11 +100,13 @@ def judge(
             gates[index] = replace(gate, passed=passed, conclusive=True, sentence=sentence)
     if criteria.judges_drops and all(gate.passed for gate in gates) and (worst := _worst(evaluation, criteria)):
         gates.append(worst)
-    unknown = _unknown_gate(evaluation, criteria)
+    count, most = len(evaluation.unknown), criteria.max_unknown
+    sentence = f"{count} of {len(evaluation.results)} examples have no answer; max_unknown allows {most}"
+    unknown = Gate("max_unknown", "unknown", conclusive(evaluation, most), count, most, sentence)
     return Verdict(
         status=_status(gates, unknown, stale),
         metric=criteria.metric,
-        gates=(*gates, *([unknown] if evaluation.unknown else [])),
+        gates=(*gates, *([unknown] if count else [])),
         flips=comparison.flips if comparison else (),
         p_value=comparison.shared.p_value if comparison else None,
         value=float(_metric(evaluation, criteria.metric)) if known else None,
@@ -133,9 +135,8 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
         said += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
     if cost := baseline.metrics.get("inference_cost"):
         before, now = _dollars_apart(Decimal(repr(cost.value)), evaluation.inference_cost)
-        said += f"; inference_cost was {before} per 1,000 instances" + (
-            f", and is {now}" if before != now else " and still is"
-        )
+        moved = f", and is {now}" if before != now else " and still is"
+        said += f"; inference_cost was {before} per 1,000 instances{moved}"
     if comparison and (changes := comparison.population.changes()):
         said += f"; {changes}"
     return said
@@ -207,7 +208,11 @@ def _limit_gate(
     else:
         value = _metric(evaluation, limit.metric)
     low = limit.direction == "min"
-    passed = _within(value, limit.limit, low=low)
+    if isinstance(value, Decimal):  # USD are exact
+        passed = value >= limit.limit if low else value <= limit.limit
+    else:  # NaN never passes
+        least, most = float(limit.limit) - _TOLERANCE, float(limit.limit) + _TOLERANCE
+        passed = value >= least if low else value <= most
     each = limit.metric == "inference_cost"
     scale = 1000 if each else 1
     shown, allowed = apart(scale * value, scale * limit.limit, money=limit.metric in COSTS)
@@ -232,13 +237,6 @@ def _below(evaluation: Evaluation, limit: Limit, column: str | None) -> str:
     ]
     rows = ", ".join(f"row {index} ({number(rate)})" for rate, index in sorted(rates)[:3])
     return rows + (f" and {len(rates) - 3} more" if len(rates) > 3 else "")
-
-
-def _within(value: float | Decimal, limit: Decimal, *, low: bool) -> bool:
-    """Whether a value is within its limit: exact for USD, with a tolerance for float means; NaN never is."""
-    if isinstance(value, Decimal):
-        return value >= limit if low else value <= limit
-    return value >= float(limit) - _TOLERANCE if low else value <= float(limit) + _TOLERANCE
 
 
 def _drop_gate(comparison: Comparison | None, criteria: Criteria, baseline: Lock, known: int) -> Gate:
@@ -332,13 +330,10 @@ def _cost_gates(
     passed = float(now) <= limit * (1 + _TOLERANCE)
     old, new = _dollars_apart(before, now)
     share = f" ({100 * (float(now) / float(before) - 1):+.3g} %)" if before else ""
-    verb = "did not change:" if old == new else "rose from" if now > before else "fell from"
-    moved = (
-        f"inference_cost {verb} {old}"
-        + (f" to {new}" if old != new else "")
-        + f" per 1,000 instances{share if old != new else ''}"
-    )
-    sentence = f"{moved}; max_cost_rise allows {number(100 * allowed)} %"
+    moved = f"did not change: {old} per 1,000 instances"
+    if old != new:
+        moved = f"{'rose' if now > before else 'fell'} from {old} to {new} per 1,000 instances{share}"
+    sentence = f"inference_cost {moved}; max_cost_rise allows {number(100 * allowed)} %"
     if now > before and not passed:
         sentence += f": {_why_costlier(comparison, baseline, evaluation, prices)}"
     return [Gate("max_cost_rise", "inference_cost", passed, float(now), limit, sentence)]
@@ -376,13 +371,6 @@ def conclusive(evaluation: Evaluation, max_unknown: int) -> bool:
     return len(evaluation.unknown) <= max_unknown and len(evaluation.unknown) < len(evaluation.results)
 
 
-def _unknown_gate(evaluation: Evaluation, criteria: Criteria) -> Gate:
-    count, total = len(evaluation.unknown), len(evaluation.results)
-    passed = conclusive(evaluation, criteria.max_unknown)
-    sentence = f"{count} of {total} examples have no answer; max_unknown allows {criteria.max_unknown}"
-    return Gate("max_unknown", "unknown", passed, count, criteria.max_unknown, sentence)
-
-
 def _notes(criteria: Criteria, comparison: Comparison | None, gated: bool, baseline: Lock | None) -> list[str]:
     notes = []
     if criteria.reused:
@@ -397,25 +385,15 @@ def _notes(criteria: Criteria, comparison: Comparison | None, gated: bool, basel
         notes.append("no gate: nothing can fail; set min_<metric>, max_drop or inference_budget")
     if baseline is None and criteria.judges_drops:
         notes.append("no baseline yet: max_drop was not judged")
-    if comparison:
-        notes += _comparison_notes(criteria, comparison)
+    if comparison and comparison.population.relabelled and comparison.population.is_same:
+        notes.append(f"since the baseline {comparison.population.changes()}; each is compared with its former self")
+    if comparison and criteria.max_drop is not None:
+        rows = comparison.shared.rows
+        smallest = minimum_detectable_drop(rows, criteria.alpha or ALPHA)
+        if smallest > criteria.max_drop + _TOLERANCE:
+            can = "no drop can" if smallest > 1 else f"the smallest detectable drop is {number(smallest)}"
+            few = f"too few to tell a drop of {number(criteria.max_drop)} from chance"
+            notes.append(f"{counted(rows, 'example')}: {few}; {can}")
     if not criteria.judges_cost:
         notes.append("cost not gated against the baseline (max_cost_rise=None)")
     return notes
-
-
-def _comparison_notes(criteria: Criteria, comparison: Comparison) -> list[str]:
-    notes = []
-    if comparison.population.relabelled and comparison.population.is_same:
-        notes.append(f"since the baseline {comparison.population.changes()}; each is compared with its former self")
-    if criteria.max_drop is not None:
-        notes += _power_note(comparison.shared.rows, criteria.max_drop, criteria.alpha or ALPHA)
-    return notes
-
-
-def _power_note(compared: int, max_drop: float, alpha: float) -> list[str]:
-    smallest = minimum_detectable_drop(compared, alpha)
-    if smallest <= max_drop + _TOLERANCE:
-        return []
-    can = "no drop can" if smallest > 1 else f"the smallest detectable drop is {number(smallest)}"
-    return [f"{counted(compared, 'example')}: too few to tell a drop of {number(max_drop)} from chance; {can}"]

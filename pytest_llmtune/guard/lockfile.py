@@ -250,7 +250,11 @@ class Lock:
             version = data.pop("version", None) if isinstance(data, dict) else None
             if version == VERSION:
                 lock = from_plain(cls, data)
-                return dataclasses.replace(lock, examples=tuple(_shared(_examples(lines) if lines else lock.examples)))
+                read = (
+                    from_plain(LockedExample, _read_line(line), f"examples[{index}]")
+                    for index, line in enumerate(lines)
+                )
+                return dataclasses.replace(lock, examples=tuple(_shared(read if lines else lock.examples)))
         except ValueError as error:
             raise LockError(f"{path}: the lock file is damaged: {error}. {_mend(path)}") from None
         if isinstance(version, int) and version > VERSION:
@@ -262,11 +266,11 @@ class Lock:
 
     def text(self) -> str:
         """The file's content; equal locks give equal text."""
-
         plain = to_plain(dataclasses.replace(self, examples=()))
         del plain["examples"]
-        lines = [f"- {_json_line(example.to_line())}\n" for example in self.examples]
-        return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{''.join(lines)}"
+        lines = "".join(f"- {json.dumps(example.to_line(), ensure_ascii=False)}\n" for example in self.examples)
+        lines = _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", lines)
+        return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{lines}"
 
     def write(self, path: Path) -> bool:
         """Write atomically; False if the file already had this content.
@@ -284,14 +288,11 @@ def _shared(examples: Iterable[LockedExample]) -> Iterator[LockedExample]:
     """Share equal metrics between examples: a lock file may have hundreds of thousands."""
     known: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
     for example in examples:
-        yield dataclasses.replace(
-            example,
-            id=sys.intern(example.id),
-            metrics=known.setdefault(tuple(example.metrics.items()), example.metrics),
-            voted_answer=example.votes[0][0]
-            if example.votes and example.votes[0][0] == example.voted_answer
-            else example.voted_answer,
-        )
+        metrics = known.setdefault(tuple(example.metrics.items()), example.metrics)
+        voted = example.voted_answer
+        if example.votes and example.votes[0][0] == voted:
+            voted = example.votes[0][0]
+        yield dataclasses.replace(example, id=sys.intern(example.id), metrics=metrics, voted_answer=voted)
 
 
 def short_answer(answer: str) -> str:
@@ -344,22 +345,12 @@ def _divided(text: str) -> tuple[Any, list[str]]:
     return load(start), lines
 
 
-def _examples(lines: Iterable[str]) -> Iterator[LockedExample]:
-    for index, line in enumerate(lines):
-        yield from_plain(LockedExample, _read_line(line), f"examples[{index}]")
-
-
 def _read_line(line: str) -> Any:
     if not line.startswith("- {"):
         raise ValueError("not an example in the expected format")
     if json_weight(line) > _HEAVIEST:
         raise ValueError("an example of more than a megabyte")
     return json.loads(line[2:])
-
-
-def _json_line(example: Mapping[str, Any]) -> str:
-    line = json.dumps(example, ensure_ascii=False)
-    return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
 
 
 class _Line(dict[str, Any]):
@@ -371,6 +362,14 @@ def head(data: Mapping[str, Any]) -> str:
     import yaml
 
     study, recording = data.get("study"), data.get("recording")
+    if study:  # without unknown values; trials last, one per line
+        known = {name: value for name, value in study.items() if value is not None and name != "trials"}
+        known |= {name: _filled(known[name]) for name in ("tuning", "heldout") if name in known}
+        trials = [
+            _Line({**trial, **_money(trial), "config": _Line(trial["config"]), "score": _filled(trial["score"])})
+            for trial in study["trials"]
+        ]
+        study = {**known, **_money(known), "trials": trials}
     shown = {
         **{name: value for name, value in data.items() if name not in ("recording", "study")},
         "metrics": {name: _filled(figure) for name, figure in data["metrics"].items()},
@@ -378,7 +377,7 @@ def head(data: Mapping[str, Any]) -> str:
             model: _Line({name: _Number(usd) for name, usd in price.items()}) for model, price in data["prices"].items()
         },
         **({"recording": _filled(recording)} if recording else {}),
-        "study": study and _study(study),
+        "study": study,
     }
     text: str = yaml.dump(shown, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100_000)
     return text
@@ -388,17 +387,8 @@ def _filled(figure: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return None if figure is None else _Line({name: value for name, value in figure.items() if value is not None})
 
 
-def _study(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Without unknown values; trials last, one per line."""
-    known = {name: value for name, value in study.items() if value is not None and name != "trials"}
-    figures: dict[str, Any] = {name: _filled(known[name]) for name in ("tuning", "heldout") if name in known}
-    money = {name: _Number(known[name]) for name in _MONEY & known.keys()}
-    return {**known, **money, **figures, "trials": [_trial(trial) for trial in study["trials"]]}
-
-
-def _trial(trial: Mapping[str, Any]) -> _Line:
-    money = {name: _Number(trial[name]) for name in _MONEY & trial.keys() if trial[name] is not None}
-    return _Line({**trial, **money, "config": _Line(trial["config"]), "score": _filled(trial["score"])})
+def _money(data: Mapping[str, Any]) -> dict[str, _Number]:
+    return {name: _Number(data[name]) for name in _MONEY & data.keys() if data[name] is not None}
 
 
 _MONEY = {"spent", "optimization_budget", "inference_budget", "inference_cost"}

@@ -99,7 +99,7 @@ def report_of(
         accepted: the baseline is being replaced; it is shown, but does not gate.
         early: why a live run ended before all rows were evaluated; the baseline is then compared on those that were.
     """
-    suite, location = run.suite, run.location
+    suite = run.suite
     criteria = criteria_of(suite, reused=run.split.reused)
     columns = run.columns(config)
     if shard is None:
@@ -131,9 +131,7 @@ def report_of(
     else:
         verdict = unjudged(evaluation, criteria, stale, shard)
     return _report(
-        location,
-        suite.name,
-        run.settings.mode,
+        run,
         verdict,
         criteria,
         evaluation=evaluation,
@@ -144,7 +142,6 @@ def report_of(
         spent=evaluation.cost if evaluation else Decimal(0),
         shard=shard,
         columns=columns,
-        reasoning=marks_of(suite.reasoning).key,
     )
 
 
@@ -165,7 +162,7 @@ def migrated(
         evaluation: of the model that is shown in the suite's own figures: the best.
         problems: why a model could not be used; empty for the others.
     """
-    suite, location, criteria = run.suite, run.location, criteria_of(run.suite, reused=run.split.reused)
+    criteria = criteria_of(run.suite, reused=run.split.reused)
     gates = tuple(each.gate for each in migrations)
     shown = next((each for each in migrations if each.config == evaluation.config), None)
     failed = [each for each in migrations if not each.passed]
@@ -189,9 +186,7 @@ def migrated(
         problem="; ".join(problems) if status == "error" else "",
     )
     return _report(
-        location,
-        suite.name,
-        run.settings.mode,
+        run,
         verdict,
         criteria,
         evaluation=evaluation,
@@ -200,7 +195,6 @@ def migrated(
         migrations=tuple(migrations),
         recording=facts,
         columns=run.columns(config),
-        reasoning=marks_of(suite.reasoning).key,
     )
 
 
@@ -216,20 +210,17 @@ def _left_out(split: Split) -> tuple[str, ...]:
 
 def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
     """The report of a suite that could not be judged."""
-    suite, location = run.suite, run.location
-    verdict = Verdict("error", suite.metric, problem=problem)
-    return _report(
-        location, suite.name, run.settings.mode, verdict, criteria_of(suite, reused=False), notes=notes, spent=spent
-    )
+    verdict = Verdict("error", run.suite.metric, problem=problem)
+    return _report(run, verdict, criteria_of(run.suite, reused=False), notes=notes, spent=spent)
 
 
 def undeclared(location: SuiteLocation, name: str, mode: Mode, problem: str) -> SuiteReport:
     """The report of a suite with an invalid declaration."""
-    verdict = Verdict("error", Criteria().metric, problem=problem)
-    return _report(location, name, mode, verdict, Criteria())
+    verdict, where = Verdict("error", Criteria().metric, problem=problem), location
+    return SuiteReport(name, where.nodeid, where.path, where.line, mode.value, verdict, Criteria())
 
 
-def _report(
-    location: SuiteLocation, name: str, mode: Mode, verdict: Verdict, criteria: Criteria, **more: Any
-) -> SuiteReport:
-    return SuiteReport(name, location.nodeid, location.path, location.line, mode.value, verdict, criteria, **more)
+def _report(run: Declared, verdict: Verdict, criteria: Criteria, **more: Any) -> SuiteReport:
+    where, name, mode = run.location, run.suite.name, run.settings.mode.value
+    reasoning = marks_of(run.suite.reasoning).key
+    return SuiteReport(name, where.nodeid, where.path, where.line, mode, verdict, criteria, reasoning=reasoning, **more)

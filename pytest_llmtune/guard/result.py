@@ -191,10 +191,8 @@ class SuiteReport:
         found = {}
         kept = [each.model for each in self.migrations if each.passed]
         if kept and not any(each.accepted for each in self.migrations):
-            option = quoted(f"--llm-migrate={','.join(kept)}")
-            found[f"{option} --llm-accept"] = (
-                f"locks {kept[0] if len(kept) == 1 else 'the cheapest'}; no request is sent again"
-            )
+            option, which = quoted(f"--llm-migrate={','.join(kept)}"), kept[0] if len(kept) == 1 else "the cheapest"
+            found[f"{option} --llm-accept"] = f"locks {which}; no request is sent again"
         for each in self.migrations:
             if each.verdict == "worse":
                 option = quoted(f"--llm-migrate={each.model}")
@@ -260,20 +258,10 @@ def totals(reports: Iterable[SuiteReport]) -> tuple[Total, ...]:
     made = []
     for model, moves in found.items():
         verdicts = [each.verdict for each in moves]
-        known = [
-            (each.cost_before, each.cost) for each in moves if each.cost_before is not None and each.cost is not None
-        ]
-        whole = len(known) == len(moves)
-        made.append(
-            Total(
-                model,
-                len(moves),
-                verdicts.count("keeps quality"),
-                verdicts.count("worse"),
-                verdicts.count("inconclusive"),
-                cost_before=sum((before for before, _ in known), Decimal(0)) if whole else None,
-                cost=sum((now for _, now in known), Decimal(0)) if whole else None,
-                spent=sum((each.spent for each in moves), Decimal(0)),
-            )
-        )
+        kept, worse, inconclusive = (verdicts.count(word) for word in ("keeps quality", "worse", "inconclusive"))
+        before, now = [each.cost_before for each in moves], [each.cost for each in moves]
+        whole = None not in before and None not in now
+        cost_before, cost = (sum(filter(None, side), Decimal(0)) if whole else None for side in (before, now))
+        spent = sum((each.spent for each in moves), Decimal(0))
+        made.append(Total(model, len(moves), kept, worse, inconclusive, cost_before, cost, spent))
     return tuple(made)

@@ -58,11 +58,9 @@ class HitBounds:
     def _possible(self, count: int) -> bool:
         """Whether the hits seen do not speak against so many in all rows."""
         left, rest = self.rows - self.seen, count - self.hits
-        posterior = (
-            _log_choose(left, rest)
-            + _log_beta(1 + count, 1 + self.rows - count)
-            - _log_beta(1 + self.hits, 1 + self.seen - self.hits)
-        )
+        choose = math.lgamma(left + 1) - math.lgamma(rest + 1) - math.lgamma(left - rest + 1)
+        after, before = (1 + count, 1 + self.rows - count), (1 + self.hits, 1 + self.seen - self.hits)
+        posterior = choose + _log_beta(*after) - _log_beta(*before)
         return -math.log(self.rows + 1) - posterior < -math.log(self.error) - _TOLERANCE
 
 
@@ -72,10 +70,6 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _log_beta(a: float, b: float) -> float:
@@ -114,11 +108,8 @@ class EarlyStop:
         cls, criteria: Criteria, population: Population, examples: Sequence[Example], error: float, seed: int
     ) -> EarlyStop:
         """Assumes that rows are evaluated in random order."""
-        before = {
-            row: locked.metrics[criteria.metric]
-            for row, locked in population.pairs.items()
-            if criteria.metric in locked.metrics
-        }
+        metric = criteria.metric
+        before = {row: one.metrics[metric] for row, one in population.pairs.items() if metric in one.metrics}
         order = [example.id for example in examples]
         random.Random(seed).shuffle(order)  # noqa: S311  # repeatable, no secret
         return cls(criteria, before, order, error)
@@ -126,15 +117,15 @@ class EarlyStop:
     def see(self, result: ExampleResult) -> None:
         """A row's result has come."""
         self._results[result.example.id] = result
-        while (
-            not self.why_not and self._next < len(self.order) and (found := self._results.get(self.order[self._next]))
-        ):
+        while not self.why_not and self._next < len(self.order):
+            if (found := self._results.get(self.order[self._next])) is None:
+                return
             self._next += 1
             value = found.grade.metrics.get(self.criteria.metric) if found.grade else None
-            if value not in (0.0, 1.0):
-                self.why_not = (
-                    "a row has no answer" if found.grade is None else f"{self.criteria.metric} is not yes or no"
-                )
+            if found.grade is None:
+                self.why_not = "a row has no answer"
+            elif value not in (0.0, 1.0):
+                self.why_not = f"{self.criteria.metric} is not yes or no"
             elif self.before[found.example.id]:
                 self._lost.add(hit=not value)
             else:

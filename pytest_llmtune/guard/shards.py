@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,10 @@ class Shards:
         files = sorted(directory.rglob("*.json"))
         found: defaultdict[str, list[tuple[Path, SuiteReport]]] = defaultdict(list)
         for file in files:
-            reports, weight = _results(file, most)
+            try:
+                reports, weight = report_json.read_weighed(file, most)
+            except ReportError as error:
+                raise ReportError(f"{error}; {_ADVICE}") from None
             most = most and most - weight
             for report in reports:
                 found[report.name].append((file.relative_to(directory), report))
@@ -54,7 +57,15 @@ class Shards:
         wrong = [f"{name}: {what}" for name, parts in sorted(found.items()) if (what := _incomplete(parts))]
         if wrong:
             raise ReportError("\n".join([f"{directory} cannot be merged:", *wrong, _ADVICE]))
-        return cls(directory, {name: _ordered(report for _, report in parts) for name, parts in found.items()})
+        return cls(
+            directory,
+            {
+                name: tuple(
+                    sorted((report for _, report in parts), key=lambda each: each.shard.index if each.shard else 0)
+                )
+                for name, parts in found.items()
+            },
+        )
 
     def of(self, suite: str) -> tuple[SuiteReport, ...]:
         """All shards of one suite, in order.
@@ -65,13 +76,6 @@ class Shards:
         if suite not in self.suites:
             raise ReportError(f"{suite}: {self.directory} holds no results of this suite; {_ADVICE}")
         return self.suites[suite]
-
-
-def _results(file: Path, most: int | None) -> tuple[tuple[SuiteReport, ...], int]:
-    try:
-        return report_json.read_weighed(file, most)
-    except ReportError as error:
-        raise ReportError(f"{error}; {_ADVICE}") from None
 
 
 def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
@@ -93,10 +97,6 @@ def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
     (count,) = counts
     lacking = [name for index in range(1, count + 1) if (name := f"{index}/{count}") not in where]
     return f"missing: shard {', '.join(lacking)}" if lacking else ""
-
-
-def _ordered(parts: Iterable[SuiteReport]) -> tuple[SuiteReport, ...]:
-    return tuple(sorted(parts, key=lambda report: report.shard.index if report.shard else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ def merged(parts: Sequence[SuiteReport], examples: Sequence[Example], state: Map
     for part in parts:
         _same_state(part, parts[0], state)
     missing = sum(part.recording.missing for part in parts if part.recording)
-    facts = parts[0].recording and replace(parts[0].recording, missing=missing)
+    oldest = min((part.recording.oldest for part in parts if part.recording and part.recording.oldest), default="")
+    facts = parts[0].recording and replace(parts[0].recording, missing=missing, oldest=oldest)
     details = [reason.detail for part in parts for reason in part.verdict.stale if reason.detail]
     cost = sum((part.evaluation.cost for part in parts if part.evaluation), Decimal(0))
     results: tuple[ExampleResult, ...] = ()

@@ -34,12 +34,15 @@ MIGRATED = "migrated"
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
     """Fingerprints of everything that a baseline depends on, as in the lock file."""
+    counts = {"tune": 0 if split.reused else len(split.tune), "test": len(split.test), "repeated": split.doubled}
+    if split.dataset:
+        counts |= {"filtered": split.dataset.filtered, "dropped for empty cells": split.dataset.dropped}
     return {
         "dataset": split.dataset.fingerprint if split.dataset else "",
         "grader": grader.fingerprint,
         **_prompt(suite, config),
         "space": suite.space.fingerprint,
-        "rows": _counts(split),
+        "rows": ", ".join(f"{count} {name}" for name, count in counts.items() if count),  # all rows of the data
     }
 
 
@@ -48,14 +51,6 @@ def _prompt(suite: Suite, config: Config) -> dict[str, str]:
     known, mine = [template.fingerprint for template in suite.space.templates], config.template.fingerprint
     index = str(known.index(mine)) if mine in known else "written" if suite.space.writes else "0"
     return {"prompt": mine, "prompt_index": index}
-
-
-def _counts(split: Split) -> str:
-    """Counts that together cover every row of the data."""
-    counts = {"tune": 0 if split.reused else len(split.tune), "test": len(split.test), "repeated": split.doubled}
-    if split.dataset:
-        counts |= {"filtered": split.dataset.filtered, "dropped for empty cells": split.dataset.dropped}
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def lock_of(
@@ -144,10 +139,6 @@ class BaselineConfig:
             "--llm-tune searches again",
         )
 
-    def changed(self, now: Mapping[str, str], lock: Lock) -> list[str]:
-        """Which of prompt and dataset have changed since the baseline."""
-        return [name for name in ("prompt", "dataset") if now[name] != lock.fingerprints.get(name)]
-
     def stale(
         self,
         suite: Suite,
@@ -160,18 +151,21 @@ class BaselineConfig:
         detail: str = "",
     ) -> tuple[Stale, ...]:
         """Reasons why the verdict is stale, each with the option that fixes it; ``detail``: about a missing request."""
-        found = []
+        found, old = [], lock.fingerprints
         if missing:
-            changed = self.changed(now, lock)
+            changed = [name for name in ("prompt", "dataset") if now[name] != old.get(name)]
             what = f"the {' and the '.join(changed)} changed" if changed else "the recording is incomplete"
             what = f"{what}: {missing} of {requests} requests have no recording"
             found.append(Stale(what, "--llm-record=missing", detail))
         else:
-            if now["prompt"] != lock.fingerprints.get("prompt"):
+            if now["prompt"] != old.get("prompt"):
                 what = "the prompt changed: this is the score of the new one; the lock file still has the old one"
                 found.append(Stale(what, "--llm-accept"))
-            if now["grader"] != lock.fingerprints.get("grader"):
-                found.append(Stale(f"the grader changed: {_why(grader, lock, requests)}", "--llm-accept"))
+            if now["grader"] != old.get("grader"):
+                other = grader.with_other_extras  # of this machine: then that is why
+                extra = other is not None and other.fingerprint == old.get("grader")
+                why = other.why if other and extra else f"0 of {requests} requests lack a recording"
+                found.append(Stale(f"the grader changed: {why}", "--llm-accept"))
         return (*found, *self._outside(suite, lock))
 
     def unlike(self, suite: Suite, lock: Lock) -> str:
@@ -193,22 +187,12 @@ class BaselineConfig:
             models = () if migrated else [step.model for step in self.config.steps]
             steps = suite.cascade if isinstance(suite.cascade, CascadeSteps) else CascadeSteps()
             if not suite.cascade:
-                found.append(
-                    Stale("the locked configuration is a cascade, which the suite does not allow", "--llm-tune")
-                )
+                found.append("the locked configuration is a cascade, which the suite does not allow")
             elif (reason := steps.why_not(models, self.config.accept)) is not None:
-                found.append(Stale(f"the locked cascade is outside the search space: {reason}", "--llm-tune"))
+                found.append(f"the locked cascade is outside the search space: {reason}")
         if not migrated and (reason := suite.space.why_not(self.config)) is not None:
-            found.append(Stale(f"the locked configuration is outside the search space: {reason}", "--llm-tune"))
-        return tuple(found)
-
-
-def _why(grader: Grader, lock: Lock, requests: int) -> str:
-    """Why a grader changed: because of an extra, or else that no request is needed."""
-    other = grader.with_other_extras
-    if other is not None and other.fingerprint == lock.fingerprints.get("grader"):
-        return other.why
-    return f"0 of {requests} requests lack a recording"
+            found.append(f"the locked configuration is outside the search space: {reason}")
+        return tuple(Stale(what, "--llm-tune") for what in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +209,7 @@ class RequestPlan:
     @property
     def examples(self) -> tuple[Example, ...]:
         """The rows of this run, in order."""
-        return tuple(example for example in self.all if self._in_shard(example))
+        return tuple(self.all) if self.shard is None else tuple(filter(self.shard.holds, self.all))
 
     def pairs(self) -> Iterator[tuple[Example, CompletionRequest]]:
         """``examples``, each with its request."""
@@ -233,7 +217,7 @@ class RequestPlan:
 
     def requests(self) -> Iterator[CompletionRequest]:
         """One per example of ``examples``."""
-        return (request for mine, request in self._everything() if mine)
+        return (request for example, request in self._everything() if self._in_shard(example))
 
     def missing(self, recording: Recording) -> tuple[int, str]:
         """Number of requests without a recording, and how the first differs from the nearest recorded one.
@@ -247,8 +231,8 @@ class RequestPlan:
             return 0, ""  # unknown before they have run
         count, detail = 0, ""
         excused = self.excused(recording)
-        for mine, request in self._everything():
-            if not mine:
+        for example, request in self._everything():
+            if not self._in_shard(example):
                 recording.mark_used(request)
             elif not recording.has(request) and (request.key, request.sample_index) not in excused:
                 count += 1
@@ -259,10 +243,9 @@ class RequestPlan:
         """The unrecorded requests (key and draw) of rows that are unknown in the baseline too."""
         if not self.unknown or self.config.runs_task:
             return frozenset()
-        pairs = zip(self.all, requests_of(self.config, self.all), strict=True)
         return frozenset(
             (request.key, request.sample_index)
-            for example, request in pairs
+            for example, request in self._everything()
             if example.id in self.unknown and not recording.has(request)
         )
 
@@ -272,9 +255,8 @@ class RequestPlan:
             return None
         return ShardFacts(self.shard.index, self.shard.count, len(self.all), state)
 
-    def _everything(self) -> Iterator[tuple[bool, CompletionRequest]]:
-        for example, request in zip(self.all, requests_of(self.config, self.all), strict=True):
-            yield self._in_shard(example), request
+    def _everything(self) -> Iterator[tuple[Example, CompletionRequest]]:
+        return zip(self.all, requests_of(self.config, self.all), strict=True)
 
     def _in_shard(self, example: Example) -> bool:
         return self.shard is None or self.shard.holds(example)

@@ -33,6 +33,11 @@ class Outcome:
     """Number of responses with the voted answer."""
     responses: int
 
+    @property
+    def tally(self) -> str:
+        """`` (3 of 5 votes)``; empty if there was one response."""
+        return f" ({self.votes} of {self.responses} votes)" if self.responses > 1 else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Flip:
@@ -48,6 +53,12 @@ class Flip:
     now: Outcome
     expected: str = ""
     """The beginning of the reference; empty if the grader needs none."""
+
+
+def flip_counts(flips: Sequence[Flip]) -> tuple[int, int]:
+    """How many are lost, and how many gained."""
+    lost = sum(flip.direction == "lost" for flip in flips)
+    return lost, len(flips) - lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +81,12 @@ class Population:
 
     def changes(self) -> str:
         """``2 added (rows 31, 32), 1 removed (row 4)``; empty if all rows are the same."""
-        kinds = (("added", self.added), ("removed", self.removed), ("relabelled", self.relabelled))
-        return ", ".join(f"{len(rows)} {kind} ({_named(rows)})" for kind, rows in kinds if rows)
-
-
-def _named(rows: Sequence[int]) -> str:
-    shown = ", ".join(str(row) for row in sorted(rows)[:_NAMED])
-    more = ", ..." if len(rows) > _NAMED else ""
-    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"
+        found = []
+        for kind, rows in (("added", self.added), ("removed", self.removed), ("relabelled", self.relabelled)):
+            if rows:
+                named = ", ".join([*map(str, sorted(rows)[:_NAMED]), *(["..."] if len(rows) > _NAMED else [])])
+                found.append(f"{len(rows)} {kind} ({'row' if len(rows) == 1 else 'rows'} {named})")
+        return ", ".join(found)
 
 
 def match(examples: Iterable[Example], baseline: Lock, key: Callable[[Row], str] | None = None) -> Population:
@@ -214,13 +223,9 @@ def compare(
         flips=tuple(sorted(flips, key=lambda flip: (flip.direction != "lost", flip.index))),
         population=population,
         whole=found.rows == measured,
-        cost_before=_mean([cost for cost in old_costs if cost is not None]) if None not in old_costs else None,
-        cost_now=_mean(costs),
+        cost_before=None if None in old_costs else sum(filter(None, old_costs), Decimal(0)) / len(costs),
+        cost_now=sum(costs, Decimal(0)) / len(costs),
     )
-
-
-def _mean(amounts: Sequence[Decimal]) -> Decimal:
-    return sum(amounts, Decimal(0)) / len(amounts)
 
 
 def _flip(
@@ -272,13 +277,10 @@ def limits_of(thresholds: Iterable[Threshold], inference_budget: Decimal | None 
 
     The inference budget is the limit for USD per instance unless ``max_inference_cost`` is given.
     """
-    limits = [
-        Limit(threshold.metric, threshold.direction, limit, group)
-        for threshold in thresholds
-        for group, limit in (
-            threshold.limit.items() if isinstance(threshold.limit, Mapping) else [(None, threshold.limit)]
-        )
-    ]
+    limits = []
+    for each in thresholds:
+        groups = each.limit if isinstance(each.limit, Mapping) else {None: each.limit}
+        limits += [Limit(each.metric, each.direction, limit, group) for group, limit in groups.items()]
     if inference_budget is not None and "max_inference_cost" not in (limit.name for limit in limits):
         limits.append(Limit("inference_cost", "max", inference_budget, key="inference_budget"))
     return tuple(limits)

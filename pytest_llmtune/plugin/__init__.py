@@ -107,25 +107,23 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
-    if not _guarded(item):
-        return (yield)
-    with session_of(item.config).guarding(item, starts=True):
-        return (yield)
+    return (yield from _guarding(item, starts=True))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    if not _guarded(item):
-        return (yield)
-    with session_of(item.config).guarding(item):
-        return (yield)
+    return (yield from _guarding(item))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
-    if not _guarded(item):
+    return (yield from _guarding(item, ends=True))
+
+
+def _guarding(item: pytest.Item, **phase: bool) -> Generator[None, Any, Any]:
+    if not (uses_llmtune(item) or (_SESSION in item.config.stash and session_of(item.config).blocks_all)):
         return (yield)
-    with session_of(item.config).guarding(item, ends=True):
+    with session_of(item.config).guarding(item, **phase):
         return (yield)
 
 
@@ -137,10 +135,6 @@ def pytest_fixture_setup(
         return (yield)
     with session_of(request.config).guarding_fixture(fixturedef, request):
         return (yield)
-
-
-def _guarded(item: pytest.Item) -> bool:
-    return uses_llmtune(item) or (_SESSION in item.config.stash and session_of(item.config).blocks_all)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -227,9 +221,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         wrong = ours.misused or (ours.wrong and session.config.getoption("collectonly"))
         if ours.pruned and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
-        if (wrong and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)) or (
-            not written and session.exitstatus == pytest.ExitCode.OK
-        ):
+        replaced = (pytest.ExitCode.OK, *([pytest.ExitCode.TESTS_FAILED] if wrong else []))
+        if (wrong or not written) and session.exitstatus in replaced:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
@@ -283,15 +276,17 @@ def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture
 def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
     """An OpenAI client whose calls are recorded or replayed, and metered."""
-    from pytest_llmtune.plugin.session import client
+    from pytest_llmtune.capture.client import client
 
-    with client(session_of(request.config), request.node) as made:
+    session = session_of(request.config)
+    with client(session.replay(request.node), base_url=session.settings.base_url) as made:
         yield made
 
 
 @pytest.fixture
 def async_llm_client(request: pytest.FixtureRequest) -> AsyncOpenAI:
-    """Asynchronous version of ``llm_client``."""
-    from pytest_llmtune.plugin.session import async_client
+    """Asynchronous version of ``llm_client``, with which it shares the test's recording."""
+    from pytest_llmtune.capture.client import async_client
 
-    return async_client(session_of(request.config), request.node)
+    session = session_of(request.config)
+    return async_client(session.replay(request.node), base_url=session.settings.base_url)

@@ -47,14 +47,11 @@ def age(text: str) -> Any:
     """Parse ``90d`` or ``90d:fail``."""
     from pytest_llmtune.settings import MaxAge
 
-    days, _, word = text.strip().partition(":")
-    if (
-        not days.removesuffix("d").isdecimal()
-        or not 0 < int(days.removesuffix("d")) < 100_000
-        or word not in ("", "fail")
-    ):
+    given, _, word = text.strip().partition(":")
+    days = given.removesuffix("d")
+    if not days.isdecimal() or not 0 < int(days) < 100_000 or word not in ("", "fail"):
         raise ValueError(f"is {text!r}; valid: a number of days such as 90d, or 90d:fail")
-    return MaxAge(int(days.removesuffix("d")), word == "fail")
+    return MaxAge(int(days), word == "fail")
 
 
 def number(kind: Callable[[str], Any], unit: str, most: float | None = None) -> Callable[[str], Any]:
@@ -141,12 +138,8 @@ def prices(lines: str) -> dict[str, dict[str, str]]:
         model, *pairs = line.split()
         price = dict(pair.partition("=")[::2] for pair in pairs)
         other_name = price.keys() == {"model"} and price["model"]
-        if not other_name and not {"input", "output"} <= price.keys() <= {
-            "input",
-            "output",
-            "cached_input",
-            "cache_write",
-        }:
+        known = {"input", "output", "cached_input", "cache_write"}
+        if not other_name and not {"input", "output"} <= price.keys() <= known:
             raise ValueError(
                 f"has the line {line!r}; valid: MODEL input=USD output=USD [cached_input=USD] [cache_write=USD] "
                 "per 1M tokens, or MODEL model=NAME"
@@ -457,11 +450,8 @@ def settings_of(config: pytest.Config) -> Settings:
     values: Mapping[str, Any] = {option.name.replace("-", "_"): value_of(option.name, config) for option in OPTIONS}
     fields = {name: value for name, value in values.items() if name in Settings.__slots__ and value is not None}
     fields.setdefault("base_url", os.environ.get("OPENAI_BASE_URL") or None)
-    forced = {
-        option.name.replace("-", "_")
-        for option in OPTIONS
-        if (given := _given(option, config)) is not None and given[2]
-    }
+    given = {option.name.replace("-", "_"): _given(option, config) for option in OPTIONS}
+    forced = {name for name, found in given.items() if found is not None and found[2]}
     return Settings(mode=_mode(config), root=config.rootpath, forced=frozenset(forced), **fields)
 
 

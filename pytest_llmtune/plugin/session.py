@@ -23,7 +23,7 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular, refuse_links
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import counted, did_you_mean, quoted, scoped, wrapped
-from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, ReportError, SuiteError
+from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
 from pytest_llmtune.plugin import workers
@@ -34,8 +34,6 @@ from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from openai import AsyncOpenAI, OpenAI
 
     from pytest_llmtune.capture.netguard import Offline
     from pytest_llmtune.capture.scope import Scope
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
 
 _CLIENTS = frozenset({"llm_client", "async_llm_client"})
 """Fixtures whose calls are recorded without a marker."""
-
-
 _MAX_MODULE = 10_000_000
 """Maximum size in bytes of a neighbouring file searched for suites."""
 
@@ -65,6 +61,8 @@ class Session:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        self.in_worker = hasattr(config, "workerinput")
+        """Whether this is a worker of xdist."""
         self.settings = settings_of(config)
         self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=workers.shared_spend(config))
         self.runs: dict[str, SuiteRun] = {}
@@ -89,31 +87,30 @@ class Session:
         """What is wrong with the declaration of a test, by node id: that test alone fails."""
         self.recordings: list[dict[str, str]] = []
         """What each test's recording says of itself, here or in a worker of xdist: ``recording_facts``."""
+        self.misused = False
+        """Whether a test in ``wrong`` was run, here or in a worker of xdist."""
         self.unopened: dict[str, str] = {}
         """Why the recording of a test cannot be opened, by node ID; raised at the start of its setup."""
-        self.misused = False
-        """Whether such a test was run, here or in a worker of xdist."""
         self.pruned = ""
         """What ``--llm-prune`` found."""
         self.judged: dict[str, bool] = {}
         """Tests that judged their suite, by node id: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
         self.unwritten: list[str] = []
         self._links: dict[Path, str] = {}
-        self._targets: dict[str, str] = {}
         """Directories that were looked through for links, and what is wrong in them."""
+        self._targets: dict[str, str] = {}
+        """Paths of node IDs, relative to the directory in which pytest was started."""
         self._open = ExitStack()
         if self.settings.mode.online:
             self._keep_books()
         self.workers = None if self.settings.max_spend is None else workers.Workers(self._open)
-        if not hasattr(config, "workerinput"):
+        if not self.in_worker:
             self.shards  # noqa: B018  # what is wrong with them is said once, by the process that the user started
         if self._path("report"):
             from pytest_llmtune.report.html import check_installed
 
-            try:
+            with self._as_usage_error():
                 check_installed()
-            except LLMTuneError as error:
-                raise pytest.UsageError(str(error)) from None
 
     def isolate(self) -> None:
         """Cut the run off from the network where ``llmtune_isolate`` says so; workers of xdist inherit it.
@@ -121,14 +118,18 @@ class Session:
         Raises:
             pytest.UsageError: the system does not allow it.
         """
-        if not self.settings.isolate or self.settings.mode.online or hasattr(self.config, "workerinput"):
-            return
-        from pytest_llmtune.capture.isolation import isolate
+        if self.settings.isolate and not self.settings.mode.online and not self.in_worker:
+            from pytest_llmtune.capture.isolation import isolate
 
+            with self._as_usage_error():
+                isolate()
+
+    @contextmanager
+    def _as_usage_error(self, start: str = "") -> Iterator[None]:
         try:
-            isolate()
+            yield
         except LLMTuneError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(self.clean(f"{start}{error}")) from None
 
     @cached_property
     def width(self) -> int:
@@ -147,10 +148,8 @@ class Session:
             return None
         from pytest_llmtune.guard.shards import Shards
 
-        try:
+        with self._as_usage_error("--llm-merge: "):
             return Shards.read(Path(self.settings.merge), most=int(self.settings.max_data * 12_000_000))
-        except ReportError as error:
-            raise pytest.UsageError(self.clean(f"--llm-merge: {error}")) from None
 
     @cached_property
     def redactor(self) -> Redactor:
@@ -189,7 +188,7 @@ class Session:
         """
         from pytest_llmtune.report.progress import Progress
 
-        quiet, worker = self.config.get_verbosity() < 0, hasattr(self.config, "workerinput")
+        quiet, worker = self.config.get_verbosity() < 0, self.in_worker
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else ExitStack():
             file = os.fdopen(os.dup(2 if worker else 1), "w", encoding="utf-8")
@@ -206,7 +205,7 @@ class Session:
             return
         self.ledger.log = SpendLog(directory)
         self._open.callback(self.ledger.log.close)
-        if not hasattr(self.config, "workerinput"):
+        if not self.in_worker:
             self.killed = self.ledger.log.earlier()
 
     def close(self) -> None:
@@ -266,9 +265,9 @@ class Session:
             )
         from pytest_llmtune.workflow.modes import SuiteRun
 
-        run = SuiteRun(suite, self.settings, self._location(item), self.ledger, self.redactor, self._listen)
+        run = SuiteRun(suite, self.settings, _location(item), self.ledger, self.redactor, self._listen)
         run.at_end = self._open.callback
-        run.others = self._names
+        run.others = lambda: {each.suite.name for each in self.runs.values()}
         if (shards := self.shards) is not None:
             shards.of(suite.name)  # raises now if there are none
             run.gather = lambda _: shards
@@ -288,17 +287,6 @@ class Session:
         if problem := self._links[directory]:
             raise SuiteError(problem)
 
-    def _names(self) -> frozenset[str]:
-        """Names of all suites of this run."""
-        return frozenset(run.suite.name for run in self.runs.values())
-
-    @staticmethod
-    def _location(item: pytest.Item) -> SuiteLocation:
-        from pytest_llmtune.guard.outcome import SuiteLocation
-
-        path, line, _ = item.location
-        return SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
-
     def prune(self, items: Sequence[pytest.Item], *, failed: int = 0) -> str:
         """Show the files of removed suites and tests, and delete them on request; returns the output.
 
@@ -317,25 +305,19 @@ class Session:
             raise pytest.UsageError("--llm-prune looks at all tests: give no paths, no -k, no -m, and ignore none")
         reporter = config.pluginmanager.getplugin("terminalreporter")
         skipped = len(reporter.stats.get("skipped", ())) if reporter else 0  # importorskip: its suites are unknown
-        if self.wrong or failed or skipped:
-            problems = [
-                *self.wrong.values(),
-                *(
-                    f"{counted(count, 'file')} {why}"
-                    for count, why in ((failed, "could not be collected"), (skipped, "skipped as a whole"))
-                    if count
-                ),
-            ]
+        problems = [*self.wrong.values()]
+        problems += [f"{counted(failed, 'file')} could not be collected"] if failed else []
+        problems += [f"{counted(skipped, 'file')} skipped as a whole"] if skipped else []
+        if problems:
             raise pytest.UsageError("\n".join(["--llm-prune needs to know all suites; fix these first:", *problems]))
         used = [path for run in self.runs.values() for path in (run.lock_path, run.recording_path)]
         used += [replay_of(item, self).path for item in items]
-        collected = [
-            (config.invocation_params.dir / each).resolve() for each in config.args
-        ]  # testpaths, or below here
+        # testpaths, or all below here
+        collected = [(config.invocation_params.dir / each).resolve() for each in config.args]
         gone = [
             path
             for path in orphans(config.rootpath, used)
-            if ".fixture." not in path.name and any(path.resolve().is_relative_to(location) for location in collected)
+            if ".fixture." not in path.name and any(map(path.resolve().is_relative_to, collected))
         ]
         if not gone:
             return "nothing to remove"
@@ -347,7 +329,7 @@ class Session:
         return "\n".join([*lines, *([] if wanted else ["next: pytest --llm-prune=yes"])])
 
     def _listen(self, event: Any) -> None:
-        self.progress(event)
+        self.progress(event)  # created once there is something to show
 
     # -- running
 
@@ -386,16 +368,13 @@ class Session:
         """Turn our errors into test failures with a message and without a traceback."""
         try:
             yield
-        except LLMTuneError as error:
+        except (LLMTuneError, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt):
+                if not error.args:
+                    raise
+                item.session.shouldstop = "the search was interrupted"  # it is reported like any result
             said = self.clean(str(error))
             self.errors[item.nodeid] = scoped(said, item.nodeid)
-            raise pytest.fail.Exception(scoped(said, self.target(item.nodeid)), pytrace=False) from None
-        except KeyboardInterrupt as stopped:
-            if not stopped.args:
-                raise
-            said = str(stopped)
-            self.errors[item.nodeid] = scoped(said, item.nodeid)  # reported like any result
-            item.session.shouldstop = "the search was interrupted"
             raise pytest.fail.Exception(scoped(said, self.target(item.nodeid)), pytrace=False) from None
 
     def _judged(self, item: pytest.Item) -> None:
@@ -412,24 +391,32 @@ class Session:
             self.check(self.runs[item.nodeid])
 
     def _fresh(self, item: pytest.Item, scope: Scope) -> None:
-        """Fail a test whose answers are older than ``llmtune_max_age`` allows."""
+        """Fail a test whose answers are older than ``llmtune_max_age`` allows, or may be."""
         limit = self.settings.max_age
         if limit is None or not limit.fails or self.settings.mode.online:
             return
-        day, _ = min(self._oldest(item, scope), default=("", ""))
-        if (age := days_since(day)) > limit.days:
-            raise LLMTuneError(
-                f"the oldest answer was recorded on {day}, {age} days ago: more than llmtune_max_age={limit.days}d; "
-                f"record again: pytest {quoted(self.target(item.nodeid))} --llm-record=all"
-            )
+        for day, path in sorted(self._oldest(item, scope))[:1]:
+            age, what = days_since(day), ""
+            if age is None:
+                what = f"{path} does not say when it was recorded, which has to be known for"
+            elif age > limit.days:
+                what = f"the oldest answer was recorded on {day}, {age} days ago: more than"
+            if what:
+                raise LLMTuneError(
+                    f"{what} llmtune_max_age={limit.days}d; record again: "
+                    f"pytest {quoted(self.target(item.nodeid))} --llm-record=all"
+                )
 
     def _oldest(self, item: pytest.Item, scope: Scope) -> Iterator[tuple[str, str]]:
-        """The day of the oldest answer, and its file, of each recording that a test used: its own and its suite's."""
-        if scope.replay is not None and scope.replay.oldest:
+        """The day of the oldest answer, or nothing if none has one, and the file, of each recording that a test used.
+
+        These are its own and its suite's.
+        """
+        if scope.replay is not None and not scope.replay.asked_nothing:
             folder, name = os.path.split(scope.replay.path)
             yield scope.replay.oldest, os.path.join(_relative(folder, self.config.rootpath), name)  # noqa: PTH118
         run = self.runs.get(item.nodeid)
-        if run is not None and "report" in vars(run) and (facts := run.report.recording) and facts.oldest:
+        if run is not None and "report" in vars(run) and (facts := run.report.recording) and facts.interactions:
             yield facts.oldest, facts.path
 
     def recording_facts(self, item: pytest.Item) -> dict[str, str]:
@@ -437,7 +424,7 @@ class Session:
         scope = self.scopes.pop(item.nodeid, None)
         if scope is None:
             return {}
-        if found := min(self._oldest(item, scope), default=None):
+        if found := min((each for each in self._oldest(item, scope) if each[0]), default=None):
             return {"test": item.nodeid, "path": found[1], "day": found[0]}
         replay = scope.replay
         if replay is None or not replay.mode.online or scope.failed:
@@ -465,7 +452,7 @@ class Session:
         day, path, _ = dated[0]
         yield f"oldest recorded answer: {day} ({days_since(day)} days), {path}"
         limit = self.settings.max_age
-        old = [test for day, _, test in dated if limit is not None and days_since(day) > limit.days]
+        old = [test for day, _, test in dated if limit is not None and (days_since(day) or 0) > limit.days]
         if limit is not None and old:
             count = "1 recording is" if len(old) == 1 else f"{len(old)} recordings are"
             tests = " ".join(quoted(self.target(test)) for test in old)
@@ -531,7 +518,8 @@ class Session:
 
     def _fixture_scope(self, fixture: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Scope | None:
         parents, base = self.fixtures.get(fixture.argname, {}), fixture.baseid
-        uses = [marked for parent, marked in parents.items() if _is_within(parent, base)]
+        below = (f"{base}/", f"{base}::") if base else ("",)  # empty for the whole session
+        uses = [marked for node, marked in parents.items() if node == base or node.startswith(below)]
         if self.running is not None:  # it may ask by ``request.getfixturevalue``
             uses.append(self.running.get_closest_marker("llm_replay") is not None)
         if not uses and not self.blocks_all:
@@ -562,10 +550,6 @@ class Session:
             here = os.path.relpath(self.config.rootpath / path, self.config.invocation_params.dir).replace(os.sep, "/")
             self._targets[path] = here
         return f"{here}{mark}{rest}"
-
-    def run_of(self, item: pytest.Item) -> SuiteRun:
-        """The suite declared by a test."""
-        return self.runs[item.nodeid]
 
     def replay(self, item: pytest.Item) -> Replay:
         """The recording of a test's client calls."""
@@ -604,7 +588,7 @@ class Session:
             import pytest_llmtune.guard.results_file as report_json
             from pytest_llmtune.report.ci import junit_properties
 
-            if hasattr(self.config, "workerinput"):
+            if self.in_worker:
                 report.llmtune = report_json.dumps([made])  # type: ignore[attr-defined]
             else:
                 self.reports = [*(report for report in self.reports if report is not made), made]
@@ -626,7 +610,7 @@ class Session:
         from pytest_llmtune.guard.outcome import error_of, undeclared
 
         if nodeid in self.wrong and item.get_closest_marker("llmtune") is not None:
-            return undeclared(self._location(item), item.name, self.settings.mode, self.wrong[nodeid])
+            return undeclared(_location(item), item.name, self.settings.mode, self.wrong[nodeid])
         if run is None:
             return None
         if "report" in vars(run):
@@ -641,10 +625,10 @@ class Session:
         if item.nodeid in self.replays:
             self.unreported.append((item.nodeid, self.replays[item.nodeid]))
         made = self._calls_made()
-        if hasattr(self.config, "workerinput"):
+        if self.in_worker:
             from pytest_llmtune._util.serialize import to_plain
 
-            report.llmtune_calls = json.dumps([to_plain(each) for each in made])  # type: ignore[attr-defined]
+            report.llmtune_calls = json.dumps(to_plain(made))  # type: ignore[attr-defined]
         else:
             self.calls += made
         for each in made:
@@ -674,7 +658,7 @@ class Session:
         else:
             from pytest_llmtune._util.serialize import to_plain
 
-            output["llmtune_calls"] = json.dumps([to_plain(each) for each in made])
+            output["llmtune_calls"] = json.dumps(to_plain(made))
 
     def receive_calls(self, text: str) -> None:
         """Receive a test's calls from an xdist worker."""
@@ -692,18 +676,13 @@ class Session:
     def summary(self) -> str:
         """The terminal summary; may be empty."""
         lines = [*self.dry_runs, self.pruned]
-        if self.reports:
+        if self.reports or self.calls or self.killed:
             from pytest_llmtune.report import terminal
 
-            color = self.config.get_terminal_writer().hasmarkup
-            verbosity = self.config.get_verbosity()
+            verbosity, color = self.config.get_verbosity(), self.config.get_terminal_writer().hasmarkup
             shown = [replace(report, nodeid=self.target(report.nodeid)) for report in self.reports]
             lines.append(terminal.summary(shown, width=self.width, color=color, verbosity=verbosity))
-        if self.reports or self.calls or self.killed:
-            from pytest_llmtune.report.terminal import spending
-
-            verbosity = self.config.get_verbosity()
-            lines += spending(self.reports, self.calls, self.killed, width=self.width, verbosity=verbosity)
+            lines += terminal.spending(self.reports, self.calls, self.killed, width=self.width, verbosity=verbosity)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from pytest_llmtune.report.ci import error_annotations, project_within
 
@@ -721,7 +700,7 @@ class Session:
 
     def write_reports(self) -> bool:
         """Write the requested files; False if one could not be written, which the summary reports."""
-        if hasattr(self.config, "workerinput"):
+        if self.in_worker:
             return True
         step = os.environ.get("GITHUB_STEP_SUMMARY")
         wanted = any(map(self._path, ("json", "report", "comment")))
@@ -771,12 +750,19 @@ def _relative(path: str, base: Path) -> str:
     return os.path.relpath(path, base)
 
 
-def days_since(day: str) -> int:
-    """Days since a date, ``YYYY-MM-DD``; 0 if it is not a date."""
+def days_since(day: str) -> int | None:
+    """Days since a date, ``YYYY-MM-DD``; None if it is not a date."""
     try:
         return (datetime.now(UTC).date() - date.fromisoformat(day)).days
     except ValueError:
-        return 0
+        return None
+
+
+def _location(item: pytest.Item) -> SuiteLocation:
+    from pytest_llmtune.guard.outcome import SuiteLocation
+
+    path, line, _ = item.location
+    return SuiteLocation(item.nodeid, Path(path).as_posix(), (line or 0) + 1, item.path.parent / "llmtune")
 
 
 @contextmanager
@@ -821,11 +807,6 @@ def _some(tests: list[str]) -> str:
     return ", ".join(tests[:3]) + (f" and {len(tests) - 3} more" if len(tests) > 3 else "")
 
 
-def _is_within(node: str, base: str) -> bool:
-    """Whether a node is below another one, whose ID is empty for the whole session."""
-    return not base or node == base or node.startswith((f"{base}/", f"{base}::"))
-
-
 def _plain(item: pytest.Item, name: str) -> str:
     """A name of the test without the number that pytest-repeat adds."""
     if not hasattr(item, "callspec"):
@@ -845,19 +826,16 @@ def _suite_of(item: pytest.Item) -> Suite | None:
     where = f"{path}:{(line or 0) + 1} ({name})"
     if marker.args:
         raise LLMTuneError(f"{where}: the marker llmtune takes keyword arguments only, got {marker.args[0]!r}")
-    if any(
-        f"{kind.__module__}.{kind.__name__}" == "unittest.case.TestCase"
-        for kind in getattr(getattr(item, "cls", None), "__mro__", ())
-    ):
+    bases = getattr(getattr(item, "cls", None), "__mro__", ())
+    if any(f"{kind.__module__}.{kind.__name__}" == "unittest.case.TestCase" for kind in bases):
         raise LLMTuneError(
             f"{where}: a method of unittest.TestCase takes no fixture, and so declares no suite: "
             f"write a function, def {item.name}(llmtune): llmtune.check()"
         )
     if "llmtune" not in getattr(item, "fixturenames", ()):
         whose = next(node for node, _ in item.iter_markers_with_node("llmtune"))
-        of_all = (
-            "" if whose is item else f"; {whose.name} is marked, and so is each of its tests: mark one of them instead"
-        )
+        of_all = f"; {whose.name} is marked, and so is each of its tests: mark one of them instead"
+        of_all = "" if whose is item else of_all
         raise LLMTuneError(
             f"{where}: a test marked llmtune uses the fixture 'llmtune': def {item.name}(llmtune): ...{of_all}"
         )
@@ -927,7 +905,7 @@ def handle(session: Session, item: pytest.Item) -> SuiteHandle:
             "the test; for the configuration of another suite, use the fixture 'tuned_config'",
             pytrace=False,
         )
-    return SuiteHandle(session.run_of(item), session, item.nodeid)
+    return SuiteHandle(session.runs[item.nodeid], session, item.nodeid)
 
 
 def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
@@ -945,20 +923,6 @@ def tuned(session: Session, item: pytest.Item) -> dict[str, Any]:
     return locked_config(item, name, session)
 
 
-def client(session: Session, item: pytest.Item) -> OpenAI:
-    """The value of the fixture ``llm_client``."""
-    from pytest_llmtune.capture.client import client as made
-
-    return made(session.replay(item), base_url=session.settings.base_url)
-
-
-def async_client(session: Session, item: pytest.Item) -> AsyncOpenAI:
-    """The value of the fixture ``async_llm_client``; shares the test's recording with ``llm_client``."""
-    from pytest_llmtune.capture.client import async_client as made
-
-    return made(session.replay(item), base_url=session.settings.base_url)
-
-
 def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict[str, Any]:
     """The locked configuration of a suite next to a test: by name, else the only one.
 
@@ -969,11 +933,8 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
     from pytest_llmtune.guard.lockfile import Lock
 
     directory = item.path.parent / "llmtune"
-    suites = {
-        run.suite.name: (run.location.nodeid, run.suite)
-        for run in session.runs.values()
-        if run.location.directory == directory
-    }
+    runs = [run for run in session.runs.values() if run.location.directory == directory]
+    suites = {run.suite.name: (run.location.nodeid, run.suite) for run in runs}
     found = sorted(path.name.removesuffix(".lock.yaml") for path in directory.glob("*.lock.yaml"))
     if (name or (found[0] if len(found) == 1 else None)) not in suites:  # its test was not selected
         if directory not in session.beside:
@@ -994,9 +955,8 @@ def locked_config(item: pytest.Item, name: str | None, session: Session) -> dict
     nodeid, suite = suites.get(name, ("", None))
     node = session.target(nodeid) if nodeid else ""  # an app's test does not tune: its commands name the suite
     if name not in found:
-        raise SuiteError(
-            f"the suite {name!r} has no lock file yet. Write it: pytest --llm-tune {quoted(node)}".rstrip()
-        )
+        command = f"pytest --llm-tune {quoted(node)}".rstrip()
+        raise SuiteError(f"the suite {name!r} has no lock file yet. Write it: {command}")
     try:
         lock = Lock.read(directory / f"{name}.lock.yaml")
         if suite is not None:

@@ -50,7 +50,13 @@ class Shared:
         if self._done.exists():
             return True
         for step in range(self.count):
-            self._try(run, Shard((first - 1 + step) % self.count + 1, self.count))
+            shard = Shard((first - 1 + step) % self.count + 1, self.count)
+            result = self._result(shard.index)
+            if result.exists():
+                continue
+            with claimed(self.directory / f"{shard.index}.lock") as mine:
+                if mine and not result.exists() and not self._done.exists():
+                    report_json.write(result, [_part(run, shard)])
         return all(self._result(number).exists() for number in range(1, self.count + 1))
 
     def gather(self, run: SuiteRun) -> Shards:
@@ -68,14 +74,6 @@ class Shared:
         """Exists once the verdict is given, so that late helpers have nothing to do."""
         return self.directory / "done"
 
-    def _try(self, run: SuiteRun, shard: Shard) -> None:
-        result = self._result(shard.index)
-        if result.exists():
-            return
-        with claimed(self.directory / f"{shard.index}.lock") as mine:
-            if mine and not result.exists() and not self._done.exists():
-                report_json.write(result, [_part(run, shard)])
-
     def _result(self, number: int) -> Path:
         return self.directory / f"{number}.json"
 
@@ -83,7 +81,7 @@ class Shared:
 def _part(run: SuiteRun, shard: Shard) -> SuiteReport:
     """A shard's results, reusing the loaded suite."""
     part = replace(run, settings=replace(run.settings, shard=shard), gather=None)
-    vars(part).update({name: value for name, value in vars(run).items() if name in ("split", "grader", "prices")})
+    vars(part).update({name: value for name, value in vars(run).items() if name in ("split", "grader")})
     return part.report
 
 
@@ -116,12 +114,9 @@ def share(session: Session, items: list[pytest.Item]) -> None:
     groups = []
     for item in items:
         run = session.runs.get(item.nodeid)
-        if (
-            item.parent is not None
-            and run is not None
-            and "split" in vars(run)
-            and len(run.split.test) > settings.share_rows
-        ):
+        if item.parent is None or run is None or "split" not in vars(run):
+            continue
+        if len(run.split.test) > settings.share_rows:
             shared = Shared(_directory(workerinput["testrunuid"]) / run.suite.name, workers)
             run.gather = shared.gather
             helpers = [

@@ -51,7 +51,7 @@ class SuiteItem(pytest.Item):
 
     def runtest(self) -> None:
         session = self.config.pluginmanager.getplugin("llmtune").session_of(self.config)  # plugin.py imports this file
-        session.check(session.run_of(self))
+        session.check(session.runs[self.nodeid])
 
     def reportinfo(self) -> tuple[Path | str, int, str]:
         path = self.nodeid.partition("::")[0] if has_controls(str(self.path)) else self.path

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.text import counted, dollars, interval, lifeless, number, one_line
 from pytest_llmtune.errors import ReportError
+from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmtune.guard.result import SuiteReport
-    from pytest_llmtune.guard.verdict import Flip, Outcome
     from pytest_llmtune.types import TestCalls
 
 
@@ -76,12 +76,8 @@ def comment(reports: Sequence[SuiteReport]) -> str:
 def _markdown(reports: Sequence[SuiteReport], *, most: int, folded: bool) -> str:
     failed = [report for report in reports if not report.verdict.passed]
     outcome = f"{len(failed)} of {len(reports)} failed" if failed else f"all {len(reports)} passed"
-    notes = [
-        f"* {_escaped(report.name)}: {_escaped(note)}"
-        for report in reports
-        if report.verdict.passed
-        for note in report.remarks
-    ]
+    passed = [report for report in reports if report.verdict.passed]
+    notes = [f"* {_escaped(report.name)}: {_escaped(note)}" for report in passed for note in report.remarks]
     parts = [f"## LLM suites: {outcome}", "", *_table(reports), "", *_migrations(reports), *notes[:_NOTES]]
     size = sum(len(part.encode()) + 1 for part in parts)
     shown = [report for report in reports if not report.verdict.passed or report.migrations]
@@ -151,9 +147,9 @@ def _section(report: SuiteReport) -> Iterator[str]:
 
 
 def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
-    lost = sum(flip.direction == "lost" for flip in flips)
-    p_value_text = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
-    yield f"\n{counted(lost, 'example')} lost, {len(flips) - lost} gained since the baseline{p_value_text}\n"
+    lost, gained = flip_counts(flips)
+    chance = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
+    yield f"\n{counted(lost, 'example')} lost, {gained} gained since the baseline{chance}\n"
     for flip in flips[:_FLIPS]:
         question = f": {_code(flip.question)}" if flip.question else ""
         expected = f"<br>expected {_code(flip.expected)}" if flip.expected else ""
@@ -163,18 +159,13 @@ def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
 
 
 def _outcome(outcome: Outcome) -> str:
-    if outcome.voted_answer is None:
-        return "no answer"
-    votes = f" ({outcome.votes} of {outcome.responses} votes)" if outcome.responses > 1 else ""
-    return f"{_code(outcome.voted_answer)}{votes}"
+    return "no answer" if outcome.voted_answer is None else f"{_code(outcome.voted_answer)}{outcome.tally}"
 
 
 def _escaped(text: str) -> str:
     """Text escaped for Markdown and HTML."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>()+\-!|~&$]|#(?!\d)|:(?!//))", r"\\\1", one_line(text, 500)).replace(
-        "\\<", "&lt;"
-    )
-    return lifeless(escaped)
+    escaped = re.sub(r"([\\`*_{}\[\]<>()+\-!|~&$]|#(?!\d)|:(?!//))", r"\\\1", one_line(text, 500))
+    return lifeless(escaped.replace("\\<", "&lt;"))
 
 
 def _code(text: str) -> str:
@@ -216,12 +207,11 @@ def junit_properties(report: SuiteReport) -> list[tuple[str, str]]:
 
 def junit_of_calls(calls: TestCalls) -> list[tuple[str, str]]:
     """Number, cost and tokens of a test's own calls, as ``junit_properties``."""
-    found = [("calls", str(calls.calls)), ("cost", f"{calls.cost:f}"), ("spent", f"{calls.spent:f}")]
+    found = [("", str(calls.calls)), (".cost", f"{calls.cost:f}"), (".spent", f"{calls.spent:f}")]
     for model, usage in sorted(calls.usage.items()):
-        found.append((f"tokens.{one_line(model, 100)}", f"{usage.prompt_tokens} in, {usage.completion_tokens} out"))
-    if calls.problem:
-        found.append(("problem", one_line(calls.problem, 500)))
-    return [(f"llmtune.calls.{name}" if name != "calls" else "llmtune.calls", value) for name, value in found]
+        found.append((f".tokens.{one_line(model, 100)}", f"{usage.prompt_tokens} in, {usage.completion_tokens} out"))
+    found += [(".problem", one_line(calls.problem, 500))] if calls.problem else []
+    return [(f"llmtune.calls{name}", value) for name, value in found]
 
 
 def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
@@ -238,8 +228,7 @@ def _figures(report: SuiteReport) -> Iterator[tuple[str, str]]:
         yield "baseline", number(verdict.baseline, 6)
     if verdict.p_value is not None:
         yield "p_value", number(verdict.p_value, 6)
-        yield "lost", str(sum(flip.direction == "lost" for flip in verdict.flips))
-        yield "gained", str(sum(flip.direction == "gained" for flip in verdict.flips))
+        yield from zip(("lost", "gained"), map(str, flip_counts(verdict.flips)), strict=True)
     if evaluation is not None:
         yield "inference_cost", f"{evaluation.inference_cost:.12f}".rstrip("0").rstrip(".")
         yield "examples", str(len(evaluation.results))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
-    from pytest_llmtune.guard.lockfile import Measured
+    from pytest_llmtune.guard.verdict import Flip
 
 
 _MOVES = ("move", "score", "95 % interval", "lost", "gained", "p", "USD per 1,000", "latency p50", "p95", "verdict")
@@ -23,15 +23,15 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
     rows = []
     for report in reports:
         for each in report.migrations:
-            measured = each.now is not None
-            quality, sure = _change(each.before, each.now), "" if each.now is None else _interval(each.now)
+            measured, sure = each.now is not None, each.now.interval if each.now else None
+            quality = f"{number(each.before.value)} -> {number(each.now.value)}" if each.before and each.now else "-"
             latency = zip(each.latency_before or (), each.latency or (), strict=False)
             p50, p95 = [f"{number(a, 2)} -> {number(b, 2)} s" for a, b in latency] or ("-", "-")
             rows.append(
                 (
                     f"{one_line(report.name)}: {one_line(each.model)}",
                     quality,
-                    sure or "-",
+                    interval(sure.low, sure.high) if sure else "-",
                     str(each.lost) if measured else "-",
                     str(each.gained) if measured else "-",
                     "-" if each.p_value is None else number(each.p_value),
@@ -47,20 +47,18 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
 def flipped(reports: Sequence[SuiteReport], most: int = 50) -> list[tuple[str, ...]]:
     """A header and a row per flip, at most ``most`` per suite and model; empty without flips."""
     rows = [
-        (
-            f"{one_line(report.name)}: {one_line(each.model)}",
-            flip.direction,
-            str(flip.index),
-            one_line(flip.question, 120),
-            one_line(flip.expected, 80),
-            one_line(flip.before.voted_answer or "no answer", 80),
-            one_line(flip.now.voted_answer or "no answer", 80),
-        )
+        (f"{one_line(report.name)}: {one_line(each.model)}", *flip_cells(flip))
         for report in reports
         for each in report.migrations
         for flip in each.flips[:most]
     ]
     return [("move", "flip", "row", "question", "expected", "before", "now"), *rows] if rows else []
+
+
+def flip_cells(flip: Flip) -> tuple[str, ...]:
+    """Direction, row, question, expected answer, answer before and now."""
+    answers = (one_line(side.voted_answer or "no answer", 80) for side in (flip.before, flip.now))
+    return flip.direction, str(flip.index), one_line(flip.question, 120), one_line(flip.expected, 80), *answers
 
 
 def all_suites(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
@@ -78,14 +76,6 @@ def all_suites(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
         for each in totals(reports)
     ]
     return [_TOGETHER, *rows] if rows else []
-
-
-def _change(before: Measured | None, now: Measured | None) -> str:
-    return "-" if before is None or now is None else f"{number(before.value)} -> {number(now.value)}"
-
-
-def _interval(figure: Measured) -> str:
-    return "" if figure.low is None or figure.high is None else interval(figure.low, figure.high)
 
 
 def _cost(before: Decimal | None, now: Decimal | None) -> str:

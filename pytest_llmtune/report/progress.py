@@ -137,8 +137,8 @@ class Progress:
         if self.worker:
             if isinstance(event, Started):
                 self._last = monotonic()
-            elif monotonic() - self._last >= _PAUSE:
-                self._line(event.suite, state.text())
+            else:
+                self._pause_line(event.suite, state, _PAUSE)
         elif self.terminal:
             self._draw(event, state)
         else:
@@ -156,15 +156,18 @@ class Progress:
                 status = "" if event.status == "done" else f" ({one_line(event.status)})"
                 self._line(event.suite, f"{state.text()}: {score}{cost}{status}: {one_line(event.config)}")
             case InFlight():
-                if monotonic() - self._last >= (_PAUSE if state.retrying else _SILENCE):
-                    self._line(event.suite, state.text())
-            case RowsDone():
-                if state.started.task != "tune" and monotonic() - self._last >= _PAUSE:
-                    self._line(event.suite, state.text())
+                self._pause_line(event.suite, state, _PAUSE if state.retrying else _SILENCE)
+            case RowsDone() if state.started.task != "tune":
+                self._pause_line(event.suite, state, _PAUSE)
             case Finished():
                 note = f": {one_line(event.note)}" if event.note else ""
                 verb = _VERBS[state.started.task]
                 self._line(event.suite, f"{verb} done, {dollars(event.spent)}{note}")
+
+    def _pause_line(self, suite: str, state: _State, pause: float) -> None:
+        """A line, if the last one is so many seconds old."""
+        if monotonic() - self._last >= pause:
+            self._line(suite, state.text())
 
     def _line(self, suite: str, text: str, width: int = 10_000) -> None:
         self._last = monotonic()

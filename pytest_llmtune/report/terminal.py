@@ -22,13 +22,12 @@ from pytest_llmtune._util.text import (
     scoped,
 )
 from pytest_llmtune.guard.lockfile import Measured
-from pytest_llmtune.types import TestCalls, Usage
+from pytest_llmtune.guard.result import Compared, SuiteReport
+from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
+from pytest_llmtune.types import ModelUsage, TestCalls, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from pytest_llmtune.guard.result import SuiteReport
-    from pytest_llmtune.guard.verdict import Flip, Outcome
 
 
 _FLIPS = 5
@@ -162,9 +161,9 @@ def _flips(report: SuiteReport, ink: _Ink, width: int, verbosity: int) -> Iterat
     for title, flips, p_value in groups or [("flipped since the baseline", verdict.flips, verdict.p_value)]:
         if not flips:
             continue
-        lost = sum(flip.direction == "lost" for flip in flips)
-        p_value_text = f"; exact McNemar p = {number(p_value)}" if p_value is not None else ""
-        yield f"{title}: {lost} lost, {len(flips) - lost} gained{p_value_text}"
+        lost, gained = flip_counts(flips)
+        chance = f"; exact McNemar p = {number(p_value)}" if p_value is not None else ""
+        yield f"{title}: {lost} lost, {gained} gained{chance}"
         shown = flips if verbosity > 0 else flips[:_FLIPS]
         for flip in shown:
             yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)
@@ -188,8 +187,7 @@ def _flip(flip: Flip, ink: _Ink, width: int) -> Iterator[str]:
 def _outcome(outcome: Outcome, width: int) -> str:
     if outcome.voted_answer is None:
         return "no answer"
-    votes = f" ({outcome.votes} of {outcome.responses} votes)" if outcome.responses > 1 else ""
-    return f"{cell_cut(one_line(outcome.voted_answer), max(8, width - len(votes)))}{votes}"
+    return f"{cell_cut(one_line(outcome.voted_answer), max(8, width - len(outcome.tally)))}{outcome.tally}"
 
 
 def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
@@ -269,37 +267,27 @@ def spending(
 def _calls(calls: Sequence[TestCalls], width: int) -> list[str]:
     if not calls:
         return []
-    rows = [
-        (
-            one_line(each.nodeid),
-            str(each.calls),
-            *(
-                str(sum(getattr(usage, f"{kind}_tokens") for usage in each.usage.values()))
-                for kind in ("prompt", "completion")
-            ),
-            dollars(each.spent),
-            "not known" if each.problem else dollars(each.cost),
-        )
-        for each in calls
-    ]
+    rows = []
+    for each in calls:
+        usage = sum(each.usage.values(), Usage(0, 0))
+        cost = "not known" if each.problem else dollars(each.cost)
+        figures = (each.calls, usage.prompt_tokens, usage.completion_tokens, dollars(each.spent), cost)
+        rows.append((one_line(each.nodeid), *map(str, figures)))
     problems = dict.fromkeys(f"cost not known: {one_line(each.problem)}" for each in calls if each.problem)
     return [*columns([("test", "calls", "tokens in", "out", "spent now", "cost"), *rows], width), *problems]
 
 
 def _by_model(reports: Sequence[SuiteReport], calls: Sequence[TestCalls]) -> list[str]:
     """One line per model called by tests or suites."""
-    total: dict[str, Usage] = {}
-    billed: dict[str, Decimal] = {}
-    for model, usage in [pair for each in calls for pair in each.usage.items()]:
-        total[model] = total.get(model, Usage(0, 0)) + usage
-    for model, each in [pair for report in reports for pair in report.by_model.items()]:
-        total[model] = total.get(model, Usage(0, 0)) + each.usage
-        billed[model] = billed.get(model, Decimal(0)) + each.cost
+    known = [(model, ModelUsage(usage)) for each in calls for model, usage in each.usage.items()]
+    total: dict[str, ModelUsage] = {}
+    for model, each in [*known, *(pair for report in reports for pair in report.by_model.items())]:
+        total[model] = total.get(model, ModelUsage()) + each
     return [
-        f"{one_line(model)}: {usage.prompt_tokens:,} tokens in ({usage.cached_tokens:,} cached), "
-        f"{usage.completion_tokens:,} out in {counted(max(1, usage.requests), 'call')}"
-        + (f"; {dollars(billed[model])} for suites" if billed.get(model) else "")
-        for model, usage in sorted(total.items())
+        f"{one_line(model)}: {each.usage.prompt_tokens:,} tokens in ({each.usage.cached_tokens:,} cached), "
+        f"{each.usage.completion_tokens:,} out in {counted(max(1, each.usage.requests), 'call')}"
+        + (f"; {dollars(each.cost)} for suites" if each.cost else "")
+        for model, each in sorted(total.items())
     ]
 
 
@@ -375,14 +363,9 @@ def _compared(report: SuiteReport, width: int) -> list[str]:
         return []
     chosen = Measured.of(verdict.value, verdict.interval)
     cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
-    figures = [("chosen", chosen, *cost)]
-    figures += [(one.label, one.score, one.inference_cost, one.cost_interval) for one in report.compared]
-    rows = [
-        (
-            one_line(name),
-            _measured(score),
-            dollars(1000 * mean, 3) + (f" ({dollars(1000 * c.low, 3)} to {dollars(1000 * c.high, 3)})" if c else ""),
-        )
-        for name, score, mean, c in figures
-    ]
-    return ["", *columns([(one_line(report.name), one_line(verdict.metric), "cost per 1,000"), *rows], width), ""]
+    rows = [(one_line(report.name), one_line(verdict.metric), "cost per 1,000")]
+    for one in (Compared("chosen", evaluation.config, chosen, *cost), *report.compared):
+        sure = one.cost_interval
+        bounds = f" ({dollars(1000 * sure.low, 3)} to {dollars(1000 * sure.high, 3)})" if sure else ""
+        rows.append((one_line(one.label), _measured(one.score), f"{dollars(1000 * one.inference_cost, 3)}{bounds}"))
+    return ["", *columns(rows, width), ""]

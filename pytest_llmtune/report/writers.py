@@ -56,7 +56,13 @@ def write_all(
         jobs.append(partial(write_comment, comment, reports))
     if reporter is not None:
         jobs.append(partial(_write_with, reporter, reports))
-    return [problem for job in jobs if (problem := _problem(job))]
+    problems = []
+    for job in jobs:
+        try:
+            job()
+        except LLMTuneError as error:
+            problems.append(str(error))
+    return problems
 
 
 class Reporter(Protocol):
@@ -80,11 +86,3 @@ def _write_with(reporter: str, reports: Sequence[SuiteReport]) -> None:
         report(reports, target)
     except Exception as error:  # third-party code must not prevent the other reports
         raise ReportError(f"--llm-reporter={name} failed: {type(error).__name__}: {error}") from error
-
-
-def _problem(job: Callable[[], object]) -> str:
-    try:
-        job()
-    except LLMTuneError as error:
-        return str(error)
-    return ""

@@ -198,9 +198,11 @@ class Allocator:
         return [candidate for candidate in candidates if candidate.trial.index in indices]
 
     def _surrogate(self, without: frozenset[int], indices: set[int] | None) -> Surrogate:
-        """A surrogate given the observations; if very many, those of the trials at ``places`` and a sample of the rest."""
+        """A surrogate given the observations; if very many, those of the trials at ``indices`` and a sample of the rest."""
         seen = self._scored(without)
-        self._learn(seen)
+        if len(seen.mean) > 1.25 * self._learned:  # 25 % more observations: fit the kernel again
+            self._learned = len(seen.mean)
+            self.kernel = learned(seen, self.scale())
         if indices is None or len(seen.mean) <= _OBSERVED:
             indices = set()
         key = without, frozenset(indices)
@@ -213,40 +215,27 @@ class Allocator:
             self._surrogates[key] = Surrogate.of(seen, self.scale(), self.kernel)
         return self._surrogates[key]
 
-    def _learn(self, seen: Scored) -> None:
-        """Refit the kernel once there are 25 % more observations."""
-        if len(seen.mean) > 1.25 * self._learned:
-            self._learned = len(seen.mean)
-            self.kernel = learned(seen, self.scale())
-
     def _points(self, configs: Sequence[tuple[Trial, int, Cost | None]]) -> Points:
-        cells, dimensions = (
-            len(self.trials[0].cell),
-            len(self.trials[0].continuous),
-        )  # also where there are no configs yet
+        first, unit = self.trials[0], self.budget or 0.01  # costs are relative to the inference budget, or to a cent
+        cells, dimensions = len(first.cell), len(first.continuous)  # also where there are no configs yet
+        costs = (0.0 if cost is None or cost.mean <= 0 else math.log2(cost.mean / unit) for _, _, cost in configs)
         return Points(
             np.array([trial.cell for trial, _, _ in configs], dtype=np.int64).reshape(len(configs), cells),
             np.array([trial.continuous for trial, _, _ in configs], dtype=float).reshape(len(configs), dimensions),
             np.array([math.log2(n) for _, n, _ in configs], dtype=float),
             np.array([trial.index for trial, _, _ in configs], dtype=np.int64),
-            np.array([self._log_cost(cost) for _, _, cost in configs], dtype=float),
+            np.array([*costs], dtype=float),
         )
-
-    def _log_cost(self, cost: Cost | None) -> float:
-        """log2 of the cost relative to the inference budget, or to a cent."""
-        return 0.0 if cost is None or cost.mean <= 0 else math.log2(cost.mean / (self.budget or 0.01))
 
     def _scored(self, without: frozenset[int]) -> Scored:
         found: list[tuple[Trial, _Observation]] = []
         for trial in self.trials:
-            if trial.answers:
-                if without or trial.index not in self._observed:
-                    seen = list(self._observations(trial, without))
-                    if not without:
-                        self._observed[trial.index] = seen
-                else:
-                    seen = self._observed[trial.index]
-                found += [(trial, one) for one in seen]
+            seen = None if without else self._observed.get(trial.index)
+            if seen is None and trial.answers:
+                seen = list(self._observations(trial, without))
+                if not without:
+                    self._observed[trial.index] = seen
+            found += [(trial, one) for one in seen or ()]
         return Scored(
             self._points([(trial, one.n, self.costs.estimate(trial.arm, one.n)) for trial, one in found]),
             np.array([one.block for _, one in found], dtype=np.int64),
@@ -258,11 +247,8 @@ class Allocator:
     def _observations(self, trial: Trial, without: frozenset[int]) -> Iterator[_Observation]:
         """Means of a trial's scores per block, for some of the numbers of answers that all its rows have."""
         for index, span in enumerate(self.blocks):
-            cells = [
-                cell
-                for row in span
-                if row not in without and (cell := self.pool.cell(trial.arm, self.order[row])).scores
-            ]
+            rows = (self.pool.cell(trial.arm, self.order[row]) for row in span if row not in without)
+            cells = [cell for cell in rows if cell.scores]
             if not cells:
                 continue
             for n in thin([n for n in cells[0].scores if all(n in cell.scores for cell in cells)], _LEVELS):
@@ -380,25 +366,16 @@ class Allocator:
 
     def _step(self, candidate: Candidate) -> list[CellRequest]:
         """The smallest useful step for a candidate: more answers to the rows seen, or the next block."""
-        trial = candidate.trial
+        trial, few = candidate.trial, len(self.trials) <= _LISTED
         if not trial.answers:
-            few = self.blocks[0] if len(self.trials) <= _LISTED else self.blocks[0][:_FIRST_ROWS]
-            return [CellRequest(trial, row, trial.arm.family.counts[0]) for row in few]
-        depth, seen = max(trial.answers.values()), len(trial.answers)
-        wanted = self._depth(candidate.n, depth, seen)
+            rows = self.blocks[0] if few else self.blocks[0][:_FIRST_ROWS]
+            return [CellRequest(trial, row, trial.arm.family.counts[0]) for row in rows]
+        wanted = depth = max(trial.answers.values())
+        seen = len(trial.answers)
+        if seen >= self.blocks[min(2 if few else 1, len(self.blocks) - 1)].stop:
+            # at most the n of the vote: more would reduce its variance, but most variance is between rows
+            wanted = max(depth, min(candidate.n, depth * _DEEPER))
         if min(trial.answers.values()) < wanted:
             return [CellRequest(trial, row, wanted) for row, have in trial.answers.items() if have < wanted]
-        return self._further(trial, depth) if seen < len(self.order) else []
-
-    def _depth(self, n: int, depth: int, seen: int) -> int:
-        """Target number of answers for the rows seen before adding rows: at most the n of the vote.
-
-        More samples would reduce the variance of the vote, but most variance is between rows.
-        """
-        few = len(self.trials) <= _LISTED
-        early = seen < self.blocks[min(2 if few else 1, len(self.blocks) - 1)].stop
-        return depth if early else max(depth, min(n, depth * _DEEPER))
-
-    def _further(self, trial: Trial, depth: int) -> list[CellRequest]:
-        block = next(block for block in self.blocks if block.stop > len(trial.answers))
+        block: Sequence[int] = next((block for block in self.blocks if block.stop > seen), ())
         return [CellRequest(trial, row, depth) for row in block if row not in trial.answers]

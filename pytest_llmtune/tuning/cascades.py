@@ -163,14 +163,13 @@ def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
             continue
         if one.limit is None and one.cost is not None and one.cost.mean <= _SHARE * (race.budget or math.inf):
             found[one.trial.index] = one  # numbers of answers grow
-    warm = [one for one in found.values() if _is_warm(one.trial)]
+    warm = [
+        one
+        for one in found.values()
+        if all(float(one.trial.arm.params.get(name, 1.0)) >= _WARMTH for name in ("temperature", "top_p"))
+    ]
     chosen = [one for one, _ in (*_believed(race, list(found.values()))[:1], *_believed(race, warm)[:_WARM])]
     return list({one.trial.index: one for one in chosen}.values())
-
-
-def _is_warm(trial: Trial) -> bool:
-    params = trial.arm.params
-    return float(params.get("temperature", 1.0)) >= _WARMTH and float(params.get("top_p", 1.0)) >= _WARMTH
 
 
 def _believed(race: Allocator, found: list[Candidate], hope: float = 0.0) -> list[tuple[Candidate, float]]:
@@ -249,15 +248,18 @@ def _pairs(  # noqa: PLR0917  # one combination
     answered = {row: cell for row in votes if n in (cell := race.pool.cell(last.arm, race.order[row])).scores}
     if dear is None or len(answered) < min(_ROWS, len(race.order)):
         return
-    lengths = {row: statistics.fmean(map(_length, cell.samples)) for row, cell in answered.items()}
+    lengths = {  # what an answer's cost is proportional to: tokens, or a task's USD
+        row: statistics.fmean(sample.tokens or float(sample.usd) for sample in cell.samples)
+        for row, cell in answered.items()
+    }
     usual = statistics.fmean(lengths.values()) or 1.0
-    fixed = _steps(suite).margin
+    steps = _steps(suite)
     for count in first.arm.family.counts:
         rows = [row for row in answered if count in votes[row]]
         cheap = race.costs.estimate(first.arm, count)
         if cheap is None or len(rows) < min(_ROWS, len(race.order)):
             continue
-        for margin in _MARGINS if fixed is None else (fixed,):
+        for margin in _MARGINS if steps.margin is None else (steps.margin,):
             accepted = {row: [right for lead, right in votes[row][count] if lead >= margin - 1e-9] for row in rows}
             kept = {row: len(accepted[row]) / len(votes[row][count]) for row in rows}
             escalated = math.fsum(1 - kept[row] for row in rows)
@@ -272,19 +274,9 @@ def _pairs(  # noqa: PLR0917  # one combination
             usd = dear.mean * longer / ((escalated + 3) * usual)
             guessed = usd * math.sqrt(share * (1 - share) * (1 / len(rows) + 1 / max(1, len(race.costs.guard or rows))))
             cost = Cost(cheap.mean + share * usd, math.hypot(cheap.error, share * dear.error, guessed))
-            config = _config(suite, first, count, margin, last.arm.config(n))
+            own, accept = first.arm.config(count), replace(steps.accept, margin=margin)
+            config = Config(own.params, own.template, accept, last.arm.config(n)).read_by(suite.grader, suite.cascade)
             yield Cascade(config, first, cost, escalated / len(rows), scores)
-
-
-def _length(sample: Sample) -> float:
-    """What its cost is proportional to: tokens, or a task's USD."""
-    return sample.tokens or float(sample.usd)
-
-
-def _config(suite: Suite, first: Trial, count: int, margin: float, following: Config) -> Config:
-    own = first.arm.config(count)
-    accept = replace(_steps(suite).accept, margin=margin)
-    return Config(own.params, own.template, accept, following).read_by(suite.grader, suite.cascade)
 
 
 def _steps(suite: Suite) -> CascadeSteps:

@@ -61,7 +61,7 @@ class Constraint:
         return self._worse(statistics.fmean(values) + (error if least else -error))
 
     def _worse(self, value: float) -> bool:
-        return value < self.limit if self.gate.direction == "min" else value > self.limit
+        return not (value >= self.limit if self.gate.direction == "min" else value <= self.limit)  # NaN is worse
 
 
 def constraints_of(suite: Suite) -> tuple[Constraint, ...]:

@@ -1,4 +1,4 @@
-"""Estimate the cost per instance of a trial."""
+"""Estimate the cost per instance of a trial: from the lengths of answers, of a task from the USD of its runs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ _MARGIN = 0.03
 """Margin below the inference budget: of many candidates near it, the one with the luckiest lengths looks cheap."""
 _LITTLE = 20
 """Relative increase of a model's answers below which estimates for its other prompts are not updated."""
+_SCALE = 1e6
+"""Millionths of a USD, in which a task's runs are measured."""
 _BORROWED = 1.5
 """Factor on the error of an arm without its own samples."""
 
@@ -251,6 +253,36 @@ class Costs:
             messages = arm.template.render(self.pool.rows[row].row)
             self._sizes[key] = sum(len(str(message.get("content")).encode("utf-8", "replace")) for message in messages)
         return self._sizes[key]
+
+
+@dataclass(slots=True)
+class TaskCosts(Costs):
+    """Like ``Costs``, with the cost of a run instead of an answer's length, and without prompts."""
+
+    def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
+        """Estimated cost on the target rows; None if nothing is known about the model."""
+        runs = self._lengths_of(arm, limit)
+        if runs is None:
+            return None
+        error = math.hypot(runs.between, runs.within / math.sqrt(n))
+        return Cost(n * runs.answer / _SCALE, n * error / _SCALE)
+
+    def prompt(self, arm: Arm) -> float:  # noqa: ARG002
+        return 0.0
+
+    def _answer(self, key: str, row: int, arm: Arm, limit: int | None) -> float:  # noqa: ARG002
+        """Cost of a run, including grading, in millionths of a USD."""
+        cell = self.pool.cells[key, row]
+        return _SCALE * (float(sum(sample.usd for sample in cell.samples)) / len(cell.samples) + cell.extra)
+
+    def _prompt(self, arm: Arm, group: str) -> float:  # noqa: ARG002
+        return 0.0
+
+    def _line(self, group: str) -> tuple[float, float, float]:  # noqa: ARG002
+        return 0.0, 0.0, 0.0
+
+    def _size(self, arm: Arm, row: int) -> int:  # noqa: ARG002
+        return 0
 
 
 def _predicted(own: Mapping[int, _Row], wide: Mapping[int, _Row], judged: Sequence[int]) -> _Predicted:

@@ -52,31 +52,30 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
     """Bounds for the search, and for winner and baselines on the test rows."""
     dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
     trials = 1 if suite.space.is_constant else suite.num_samples if suite.num_samples > 0 else None
-    doubt = (
-        suite.inference_budget is not None and not split.reused
-    )  # then test rows get requests to estimate their cost
+    doubt = suite.inference_budget is not None and not split.reused  # then test rows are asked to estimate their cost
     rows = len(split.tune) + (len(split.test) if doubt else 0)
     most = None if trials is None else trials * rows * dearest
     bounds = [bound for bound in (suite.optimization_budget, most) if bound is not None]
     winner = len(split.test) * dearest
-    costs = sum(
-        (_worst(request, prices) for each in suite.baselines for request in requests_of(each, split.test)), Decimal(0)
-    )
+    baselines = (request for each in suite.baselines for request in requests_of(each, split.test))
+    costs = sum((_worst(request, prices) for request in baselines), Decimal(0))
     further = f"; {counted(len(suite.baselines), 'baseline')} at most {dollars(costs, 6)}" if suite.baselines else ""
     if suite.inference_budget is not None:
         further += f"; up to {MOST_JUDGED - 1} runners-up as much each, if the winner turns out to be over the inference budget"
     asks = any(one.probe_rows == 0 for one in grader.parts)
     judging = ", whose own requests count only against the budgets" if asks else ""
     least = min(_least(suite, model, split.tune, prices) for model in suite.space.models)
+    prompts = (template.render(row.row) for template in suite.space.templates for row in split.tune)
+    shortest = min((_size(message["content"]) for prompt in prompts for message in prompt), default=0)
+    # without an answer, at eight bytes per token, a lower bound
+    prompt = min(prices.price(model).worst(shortest // 8, 0) for model in suite.space.models)
     short = ""
     if suite.optimization_budget is not None and suite.optimization_budget < least:
         short = (
             f" The optimization budget of {dollars(suite.optimization_budget)} does not pay for one request, which may cost "
             f"{dollars(least)}: raise optimization_budget, or lower max_tokens."
         )
-    elif suite.inference_budget is not None and suite.inference_budget < (
-        prompt := min(_prompt_alone(suite, model, split.tune, prices) for model in suite.space.models)
-    ):
+    elif suite.inference_budget is not None and suite.inference_budget < prompt:
         short = (
             f" The inference budget of {dollars(suite.inference_budget)} does not pay for the shortest prompt alone, about "
             f"{dollars(prompt, 2)}: raise inference_budget, shorten the prompt, or add a cheaper model."
@@ -94,14 +93,18 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
     winner: Config | None = None
     ledger = Ledger(suite.optimization_budget, parent=source.allowance)
     with suppress(LLMTuneError):  # too few answers to finish
-        lender = AnswerReuse.of(cache, families_of(suite.space).values(), writes=False)
+        reuse = AnswerReuse.of(cache, families_of(suite.space).values(), writes=False)
         study = await tune(
-            suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, lender=lender
+            suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, reuse=reuse
         )
         winner = study.winner
     rows = [] if winner is None else [source.has(request) for request in requests_of(winner, split.test)]
     cache.close()
-    worth = sum((_paid(request, completion, prices) for request, completion in source.held.values()), Decimal(0))
+    worth = Decimal(0)
+    for request, completion in source.held.values():  # each request was billed its prompt
+        price = prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
+        for one in completion.exchanges:
+            worth += price.cost(completion_of([one], answers_in(one)).usage)
     held = f"{len(source.held)} requests of the search ({dollars(worth, 6)}) are cached and cost nothing"
     if source.missed or winner is None:
         return f"the first {held}; all others have to be sent and paid for."
@@ -131,12 +134,6 @@ class _Cached:
         return sum(map(answers_in, self.cache.get(request.key))) >= (request.sample_index + 1) * request.n
 
 
-def _paid(request: CompletionRequest, completion: Completion, prices: PriceBook) -> Decimal:
-    """USD of all requests that the answers are from, each billed its prompt."""
-    price = prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
-    return sum((price.cost(completion_of([one], answers_in(one)).usage) for one in completion.exchanges), Decimal(0))
-
-
 def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """Worst-case USD per instance: the longest prompt, the most answers, each of maximum length."""
     domains = suite.space.for_model(model)
@@ -163,15 +160,6 @@ def _least(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook)
     domain = domains.get("n")
     n = int(domain.low) if isinstance(domain, Range) else int(min(value or 1 for value in _options(domain)))
     return _worst(build({**body, "messages": min(prompts, key=_size, default=[])}, n), prices)
-
-
-def _prompt_alone(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
-    """USD of the shortest prompt without an answer, at eight bytes per token, a lower bound."""
-    texts = (
-        message["content"] for template in suite.space.templates for row in rows for message in template.render(row.row)
-    )
-    shortest = min((_size(text) for text in texts), default=0)
-    return prices.price(model).worst(shortest // 8, 0)
 
 
 def _worst(request: CompletionRequest, prices: PriceBook) -> Decimal:

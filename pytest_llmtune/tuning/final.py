@@ -109,7 +109,9 @@ async def compare(
             missing = f"{len(unknown)} of {len(rows)} examples have no answer; the first: {unknown[0].error}"
             notes.append(f"the baseline {label}: {missing}")
         if len(unknown) < len(rows):
-            found.append(_compared(label, evaluation, suite.metric))
+            score = Measured.of(evaluation.metrics[suite.metric], evaluation.intervals.get(suite.metric))
+            cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
+            found.append(Compared(label, evaluation.config, score, *cost))
     return tuple(found), tuple(notes)
 
 
@@ -121,10 +123,3 @@ def _label(baseline: Config, untuned: Config) -> str:
     prompt = [f"{baseline.template.kind}={shown(baseline.template.label, 40)}"] if other else []
     given = [f"{name}={shown(value, 40) if name != 'model' else value}" for name, value in params.items()]
     return ", ".join([*given, *left_out, *prompt]) or "untuned"
-
-
-def _compared(label: str, evaluation: Evaluation, metric: str) -> Compared:
-    score = Measured.of(evaluation.metrics[metric], evaluation.intervals.get(metric))
-    return Compared(
-        label, evaluation.config, score, evaluation.inference_cost, evaluation.intervals.get("inference_cost")
-    )

@@ -92,8 +92,12 @@ class Search:
             jobs = self._affordable_jobs()
             if not jobs and await self.try_all(Decimal(1)):
                 continue
-            if not jobs or (self._poor and self._used_up and len(jobs) < self.worthwhile(_WORTH)):
-                if self._poor and self.kept and not _confirmable(self):
+            budget, left = self.suite.optimization_budget, self.left()
+            used_up = budget is None or left is None or left <= _REST * budget  # for too few requests to matter
+            if not jobs or (self._poor and used_up and len(jobs) < self.worthwhile(_WORTH)):
+                # what is kept is of use if it pays for a request where a cost is uncertain
+                spare = None if left is None else left + self.kept
+                if self._poor and self.kept and not _affordable(self, _wanted(self), spare):
                     self.kept = Decimal(0)
                     continue
                 return self._why_ended()
@@ -111,12 +115,6 @@ class Search:
             looked = True
             self.race.drop_out()
         return looked
-
-    @property
-    def _used_up(self) -> bool:
-        """Whether the rest of the optimization budget covers too few requests to matter."""
-        budget, left = self.suite.optimization_budget, self.left()
-        return budget is None or left is None or left <= _REST * budget
 
     def worthwhile(self, parts: int) -> int:
         """Minimum requests of a round, one per ``parts`` already sent; a budget for fewer counts as used up."""
@@ -157,19 +155,16 @@ class Search:
         found: list[CellRequest] = []
         left = self.left()
         self._poor = False
-        size = max(_ROUND, self.concurrency, len(self.race.trials) // _PART)
-        for step in self.race.plan(size, self._curiosity()):
+        size, budget = max(_ROUND, self.concurrency, len(self.race.trials) // _PART), self.suite.optimization_budget
+        # the curiosity decreases with the budget, so that the rest goes to distinguishing the leaders
+        curiosity = 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
+        for step in self.race.plan(size, curiosity):
             fitting = self.fitting(step, left)
             self._poor = self._poor or len(fitting) < len(step)
             found += fitting
             if left is not None:
                 left -= sum((self._worst(job) for job in fitting), Decimal(0))
         return found
-
-    def _curiosity(self) -> float:
-        """Curiosity, decreasing with the budget, so that the rest goes to distinguishing the leaders."""
-        budget = self.suite.optimization_budget
-        return 1.0 if not budget else max(_LEAST, 1 - float(self.spent / budget))
 
     def fitting(self, jobs: Iterable[CellRequest], left: Decimal | None, *, skip: bool = False) -> list[CellRequest]:
         """The jobs whose worst case fits the budget: a prefix, or with gaps (``skip``)."""
@@ -199,12 +194,9 @@ class Search:
     @property
     def _own(self) -> Decimal | None:
         """Remaining USD of the suite's budget, less what interrupted requests may have cost."""
-        budget = self.suite.optimization_budget
-        return (
-            None
-            if budget is None
-            else budget - self.kept - self.aside - self.later - self.spent - self.ledger.uncertain
-        )
+        if (budget := self.suite.optimization_budget) is None:
+            return None
+        return budget - self.kept - self.aside - self.later - self.spent - self.ledger.uncertain
 
     @property
     def _above(self) -> Decimal | None:
@@ -284,12 +276,8 @@ class Search:
     def _tell(self) -> None:
         """Report trials with about a quarter of the rows to BlendSearch and the listener."""
         quarter = self.race.blocks[min(1, len(self.race.blocks) - 1)].stop
-        new = [
-            trial
-            for trial in self.trials
-            if trial.index not in self._reported and (trial.out or len(trial.answers) >= quarter)
-        ]
-        if not new:
+        known = [trial for trial in self.trials if trial.out or len(trial.answers) >= quarter]
+        if not (new := [trial for trial in known if trial.index not in self._reported]):
             return
         best = ranked(self.race, 0.0)
         for trial in new:
@@ -327,9 +315,9 @@ class Search:
     @property
     def unseen(self) -> int:
         """Number of pairs of model and prompt that got no request, without having been eliminated."""
+        own = {template.fingerprint for template in self.space.templates}
         seen = {trial.arm.region[:2] for trial in self.race.trials if trial.answers or trial.out}
-        seen = {pair for pair in seen if pair[1] in {template.fingerprint for template in self.space.templates}}
-        return self._pairs - len(seen)
+        return self._pairs - sum(prompt in own for _, prompt in seen)
 
 
 _Cell = tuple["Trial", int, int]
@@ -361,35 +349,27 @@ async def settle(search: Search) -> None:
         cells = _affordable(search, wanted, search.left())
         if len(cells) < min(search.worthwhile(_CONFIRM_WORTH), len(wanted)):
             return
-        before = [len(search.race.pool.cell(trial.arm, row).samples) for trial, row, _ in cells]
+        pool = search.race.pool
+        before = [pool.cell(trial.arm, row).samples for trial, row, _ in cells]
         await search.ask(cells)
-        after = []
-        for trial, row, _ in cells:
-            if samples := search.race.pool.cell(trial.arm, row).samples:
+        after = [pool.cell(trial.arm, row).samples for trial, row, _ in cells]
+        for (trial, row, _), samples in zip(cells, after, strict=True):
+            if samples:
                 search.race.costs.note(trial.arm, row)
-            after.append(len(samples))
-        if before == after:
+        if list(map(len, before)) == list(map(len, after)):
             return
-
-
-def _confirmable(search: Search) -> bool:
-    """Whether a cost is uncertain, and the dollars reserved for that cover a request at its worst."""
-    left = search.left()
-    return bool(_affordable(search, _wanted(search), None if left is None else left + search.kept))
 
 
 def _wanted(search: Search) -> list[_Cell]:
     """Test rows to request: for the best candidate probably within the budget, else for the current winner."""
-    leaders = (_doubtful(search.race, errors) for errors in (0.0, SAFE))
-    return next(filter(None, (_unasked(search, leader) for leader in leaders if leader)), [])
-
-
-def _doubtful(race: Allocator, errors: float) -> Candidate | None:
-    """The best candidate within the inference budget by ``errors`` standard errors, if that is uncertain."""
-    best = ranked(race, errors)
-    if race.budget is None or not best or (cost := best[0].candidate.cost) is None or cost.high(_CLEAR) <= race.budget:
-        return None
-    return best[0].candidate
+    budget = search.race.budget
+    for errors in (0.0, SAFE):
+        best = ranked(search.race, errors)
+        cost = best[0].candidate.cost if best else None
+        unsure = budget is not None and cost is not None and cost.high(_CLEAR) > budget
+        if unsure and (cells := _unasked(search, best[0].candidate)):
+            return cells
+    return []
 
 
 def _unasked(search: Search, leader: Candidate) -> list[_Cell]:

@@ -48,7 +48,7 @@ class AnswerReuse:
             cache.remember(_LIMITS, sorted(own | known, key=str))
         return cls(cache, writes, sorted(known | own, key=str))
 
-    def lent(self, arm: Arm, row: Row, limit: int | None) -> dict[str, list[Exchange]]:
+    def reusable(self, arm: Arm, row: Row, limit: int | None) -> dict[str, list[Exchange]]:
         """Exchanges with other limits that can answer the arm's request for a row with ``limit``, by request key."""
         if self.cache is None or len(self.limits) < 2:
             return {}
@@ -63,7 +63,7 @@ class AnswerReuse:
                 cache.remember(name, taken)
         return {key: [*held[:count]] for key, count in taken if (held := cache.get(key))}
 
-    def drew(self, arm: Arm, limit: int | None) -> None:
+    def note_limit(self, arm: Arm, limit: int | None) -> None:
         """Record a limit other than the family's for later searches."""
         own = arm.family.limit_name or "", limit
         if self.cache is not None and self.writes and own not in self._drawn:
@@ -81,16 +81,14 @@ class AnswerReuse:
         this, found = (arm.family.limit_name or "", limit), []
         for other in self.limits:
             if own or other != this:
-                key = replace(arm.config(), params=_limited(arm, other)).request(row).key
+                name, tokens = other
+                params = {key: value for key, value in arm.config().params.items() if key not in LENGTHS}
+                params |= {} if tokens is None else {name: tokens}
+                key = replace(arm.config(), params=params).request(row).key
                 exchanges = cache.get(key)
                 if exchanges and all(_serves(exchange, limit) for exchange in exchanges):
                     found.append((key, len(exchanges)))
         return found
-
-
-def _limited(arm: Arm, limit: Limit) -> dict[str, Any]:
-    params = {name: value for name, value in arm.config().params.items() if name not in LENGTHS}
-    return params | ({} if limit[1] is None else {limit[0]: limit[1]})
 
 
 def _read_limits(entry: Any) -> list[Limit]:

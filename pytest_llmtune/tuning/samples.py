@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
+from pytest_llmtune.guard.evaluation import Completer, cost_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
-from pytest_llmtune.wire.response import answers_in, wants_embedding
+from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of, lengths_of
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.evaluation import Completer
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.tuning.journal import StudyLog
     from pytest_llmtune.tuning.proposals import Arm
@@ -62,7 +62,7 @@ class Pool:
     tuned: int
     """Number of rows, from the first, that are tuning rows."""
     seed: int = 0
-    lender: AnswerReuse = field(default_factory=AnswerReuse)
+    reuse: AnswerReuse = field(default_factory=AnswerReuse)
     cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
     """The most answers per request, by model, if known."""
@@ -142,20 +142,27 @@ class Pool:
         held = self._held.setdefault((arm.key, row), {})
         own = arm.config(1, limit).request(example).key
         if own not in held:
-            lent = self.lender.lent(arm, example, limit)
+            lent = self.reuse.reusable(arm, example, limit)
             held |= {key: exchanges for key, exchanges in lent.items() if key not in held}
         elsewhere = sum(answers_in(one) for key, exchanges in held.items() if key != own for one in exchanges)
         if elsewhere >= count:
             return completion_of([one for exchanges in held.values() for one in exchanges], count)
         found = await meter.complete(arm.config(count - elsewhere, limit).request(example))
-        if limit != arm.family.longest and _cut(found, limit):
+        whole = limit == arm.family.longest
+        if not whole and any(
+            one.finish_reason == "length" or (limit is not None and one.tokens is not None and one.tokens >= limit)
+            for one in found.choices
+        ):
             held.pop(own, None)
             found, own = await meter.complete(arm.config(count).request(example)), arm.config(1).request(example).key
             held.clear()
-        elif limit != arm.family.longest:
-            self.lender.drew(arm, limit)
+        elif not whole:
+            self.reuse.note_limit(arm, limit)
         held[own] = [*found.exchanges]
-        self._learn_most(arm, found)
+        if found.paid and len(found.exchanges) > 1:  # the server may have a limit of n
+            earlier = found.exchanges[-2]
+            if answers_in(earlier) < int(earlier.request.get("n") or 1):
+                self.most[arm.model] = answers_in(earlier)
         everything = [one for exchanges in held.values() for one in exchanges]
         return found if len(held) == 1 else replace(completion_of(everything, count), paid=found.paid)
 
@@ -175,21 +182,6 @@ class Pool:
         gated = await self.scorer.gated(completion, example, meter.complete)
         return Cell(samples, prompt, extra, scores, gated)
 
-    def _learn_most(self, arm: Arm, completion: Completion) -> None:
-        """Learn a server's limit of n, if a request took several exchanges."""
-        if completion.paid and len(completion.exchanges) > 1:
-            earlier = completion.exchanges[-2]
-            if answers_in(earlier) < int(earlier.request.get("n") or 1):
-                self.most[arm.model] = answers_in(earlier)
-
-
-def _cut(completion: Completion, limit: int | None) -> bool:
-    """Whether an answer was truncated by the limit."""
-    return any(
-        choice.finish_reason == "length" or (limit is not None and choice.tokens is not None and choice.tokens >= limit)
-        for choice in completion.choices
-    )
-
 
 @dataclass(slots=True)
 class Meter:
@@ -205,11 +197,7 @@ class Meter:
 
     async def complete(self, request: CompletionRequest) -> Completion:
         completion = await self.source.complete(request)
-        if completion.cost is not None:
-            self.cost += completion.cost
-        else:
-            price = self.prices.price(str(request.body["model"]), input_only=wants_embedding(request.body))
-            self.cost += price.cost(completion.usage)
+        self.cost += cost_of(request, completion, self.prices)
         self.paid += self.log.paid(request, completion)
         return completion
 
@@ -294,14 +282,12 @@ class Scorer:
         return {name: float(value) for name, value in found.items() if name in self.limited}
 
     async def _grade(self, texts: Sequence[str], row: Row, ask: Ask) -> float:
-        return self._value((await self.grader.agrade(texts, row, ask)).metrics)
-
-    def _value(self, metrics: Mapping[str, float]) -> float:
         """The tuned metric.
 
         Raises:
             SuiteError: the grader has no such metric.
         """
+        metrics = (await self.grader.agrade(texts, row, ask)).metrics
         if self.metric not in metrics:
             raise SuiteError(
                 f"the grader {self.grader.name} gives no metric {self.metric!r}; it gives {', '.join(sorted(metrics))}"

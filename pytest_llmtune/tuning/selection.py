@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_llmtune._dataclass import dataclass
-from pytest_llmtune._util.stats import bootstrap_mean, wilson
+from pytest_llmtune.guard.evaluation import interval_of_mean
 from pytest_llmtune.guard.lockfile import Measured
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class Ranked:
     """In the metric's own unit and direction."""
     error: float
 
+    @property
+    def usd(self) -> float:
+        """Estimated cost per instance; infinite where it is unknown."""
+        return self.candidate.cost.mean if self.candidate.cost else math.inf
+
 
 def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset()) -> list[Ranked]:
     """Possible winners, best first: within the inference budget by ``z`` errors, with enough rows.
@@ -50,8 +55,7 @@ def ranked(race: Allocator, z: float = SAFE, without: frozenset[int] = frozenset
     """
     enough = min(_ENOUGH, len(race.order))
     for margin, min_rows in ((z, enough), (z, 1), (0.0, 1)):
-        candidates = race.candidates(margin, min_rows=min_rows)
-        if candidates:
+        if candidates := race.candidates(margin, min_rows=min_rows):
             return _cheapest_first(race, _fewest_first(race, by_posterior(race, candidates, without), without), without)
     return []
 
@@ -64,19 +68,16 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
     variance = np.diag(posterior.covariance) + posterior.covariance[0, 0] - 2 * posterior.covariance[0]
     lost = posterior.mean[0] - posterior.mean + _CONFIDENT * np.sqrt(np.maximum(variance, 0.0))
     as_good = [one for one, loss in zip(found, lost, strict=True) if loss <= race.within]  # the best loses nothing
-    cheapest = min(as_good, key=lambda one: one.candidate.cost.mean if one.candidate.cost else math.inf)
+    cheapest = min(as_good, key=lambda one: one.usd)
     return [cheapest, *(one for one in found if one is not cheapest)]
 
 
 def front(race: Allocator) -> list[Ranked]:
     """The Pareto front of score and cost, best first."""
     found: list[Ranked] = []
-    for one in sorted(
-        by_posterior(race, race.candidates(SAFE, min_rows=1)),  # cheap trials that are not the best have few rows
-        key=lambda one: (-race.sign * one.score, one.candidate.cost.mean if one.candidate.cost else math.inf),
-    ):
-        usd = one.candidate.cost.mean if one.candidate.cost else math.inf
-        if not found or (last := found[-1].candidate.cost) is None or usd < last.mean * (1 - _CHEAPER):
+    known = by_posterior(race, race.candidates(SAFE, min_rows=1))  # cheap trials that are not the best have few rows
+    for one in sorted(known, key=lambda each: (-race.sign * each.score, each.usd)):
+        if not found or one.usd < found[-1].usd * (1 - _CHEAPER) or found[-1].candidate.cost is None:
             found.append(one)
     return found
 
@@ -144,9 +145,7 @@ def measured(scores: Sequence[float]) -> Measured | None:
     """A mean with its 95 % interval; None without values."""
     if not scores:
         return None
-    yes_no = all(score in (0.0, 1.0) for score in scores)
-    interval = wilson(round(sum(scores)), len(scores)) if yes_no else bootstrap_mean(scores)
-    return Measured.of(statistics.fmean(scores), interval)
+    return Measured.of(statistics.fmean(scores), interval_of_mean(scores))
 
 
 def cross_fitted(race: Allocator, guarded: int) -> Measured | None:

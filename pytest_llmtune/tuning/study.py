@@ -16,32 +16,21 @@ from pytest_llmtune.grading import Grader, check_metric, judges_of
 from pytest_llmtune.guard.evaluation import Completer, mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.suite.params import models_of
+from pytest_llmtune.tuning import selection
 from pytest_llmtune.tuning.allocation import Allocator, Candidate, Trial
 from pytest_llmtune.tuning.cascades import Cascade, best_cascade, may_cascade, prepare, set_aside
 from pytest_llmtune.tuning.constraints import constraints_of
-from pytest_llmtune.tuning.costs import Costs
+from pytest_llmtune.tuning.costs import Costs, TaskCosts
 from pytest_llmtune.tuning.journal import StudyLog
 from pytest_llmtune.tuning.loop import Search, kept, settle
 from pytest_llmtune.tuning.prompt_rounds import PromptRounds, lessons_of, space_with_shots
 from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.samples import Pool, Scorer
-from pytest_llmtune.tuning.selection import (
-    SAFE,
-    Ranked,
-    by_posterior,
-    cross_fitted,
-    front,
-    measured,
-    predicted,
-    ranked,
-    scores_of,
-)
 from pytest_llmtune.tuning.surrogate import Encoder
-from pytest_llmtune.tuning.task_costs import TaskCosts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.money.ledger import Ledger
@@ -144,7 +133,7 @@ class Study:
 
     def won_by(self, other: Contender, why: str) -> Study:
         """The study with another winner, without the first one's scores."""
-        summary = replace(self.summary, winner=other.trial, tuning=measured(other.scores), heldout=None)
+        summary = replace(self.summary, winner=other.trial, tuning=selection.measured(other.scores), heldout=None)
         return replace(self, winner=other.config, cost=other.cost, summary=summary, notes=(*self.notes, why))
 
 
@@ -159,7 +148,7 @@ async def tune(
     listen: Listener = lambda _: None,
     concurrency: int = 32,
     log: StudyLog | None = None,
-    lender: AnswerReuse | None = None,
+    reuse: AnswerReuse | None = None,
 ) -> Study:
     """Search the suite's space on the split's tuning rows.
 
@@ -168,7 +157,7 @@ async def tune(
     Args:
         source: sends requests; its spending is reserved in ``ledger``, whose limit is the optimization budget.
         log: payments of a killed run of the same study.
-        lender: answers of other searches.
+        reuse: answers of other searches.
 
     Raises:
         LLMTuneError: no configuration is within the inference budget, or none could be judged.
@@ -177,22 +166,19 @@ async def tune(
     """
     log = log or StudyLog()
     ledger.spent += log.spent_earlier
-    search, written = _search(
-        suite,
-        split,
-        grader=grader,
-        source=source,
-        prices=prices,
-        ledger=ledger,
-        listen=listen,
-        concurrency=concurrency,
-        log=log,
-        lender=lender or AnswerReuse(),
-    )
+    rows = list(split.tune) if split.reused else [*split.tune, *split.test]
+    scorer = Scorer(grader, suite.metric, frozenset(one.metric for one in constraints_of(suite)))
+    pool = Pool(rows, source, prices, scorer, log, len(split.tune), suite.seed, reuse or AnswerReuse())
+    search, written = _search(suite, split, pool, ledger=ledger, listen=listen, concurrency=concurrency)
     stopped_by = await _searched(search, written, log)
     found = _found(search, written, stopped_by, split)
-    _write(log, found.summary)
-    notes = (_KEPT if stopped_by == INTERRUPTED else None, found.summary.note, log.earlier)
+    summary = found.summary
+    for trial in summary.trials:
+        score = None if trial.score is None else trial.score.value
+        log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
+    if stopped_by != INTERRUPTED:
+        log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
+    notes = (_KEPT if stopped_by == INTERRUPTED else None, summary.note, log.earlier)
     return replace(found, notes=tuple(filter(None, notes)), paid=_paid_now(ledger.spent, log))
 
 
@@ -213,29 +199,31 @@ async def _searched(search: Search, written: PromptRounds | None, log: StudyLog)
             stopped_by = await search.resume()  # with the budget that no cascade needs
         await settle(search)
     except asyncio.CancelledError:
-        if not ranked(search.race, 0.0):
+        if not selection.ranked(search.race, 0.0):
             raise asyncio.CancelledError(interrupted_early(search, log)) from None
-        _go_on(search)
+        search.spent = max(search.spent, search.ledger.spent - search.ledger.uncertain)
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()  # the study ends as usual, with the answers so far
         return INTERRUPTED
     return stopped_by
 
 
 def _found(search: Search, written: PromptRounds | None, stopped_by: str, split: Split) -> Study:
-    best = ranked(search.race)
+    best = selection.ranked(search.race)
     if not best:
         raise LLMTuneError(no_winner(search))
     if written is not None and not written.helped:  # without a clear difference, the suite's own prompts win
         best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
     if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
         best.sort(key=lambda one: search.for_guard(one.candidate) > left)
-    less_known = by_posterior(
-        search.race, search.race.candidates(SAFE, min_rows=1)
-    )  # abandoned early, but perhaps cheap
+    less_known = selection.by_posterior(
+        search.race, search.race.candidates(selection.SAFE, min_rows=1)
+    )  # abandoned, but perhaps cheap
     ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
     first, *others = (_contender(search, found) for found in ranking)
     summary = _summary(search, written, best, stopped_by, split)
     cascade = best_cascade(search) if may_cascade(search.suite, search.race) else None
-    if cascade is not None and (left is None or cascade.cost.high(SAFE) * len(split.test) <= left):
+    if cascade is not None and (left is None or cascade.cost.high(selection.SAFE) * len(split.test) <= left):
         return _with_cascade(search, summary, cascade, (first, *others), split)
     return Study(first.config, summary, first.cost, tuple(others))
 
@@ -245,7 +233,7 @@ def _with_cascade(
 ) -> Study:
     """The study with a cascade as the winner, a separate trial without extra cost."""
     number = len(summary.trials) + 1
-    score = measured([cascade.scores[row] for row in sorted(cascade.scores)])
+    score = selection.measured([cascade.scores[row] for row in sorted(cascade.scores)])
     cost = Decimal(f"{cascade.cost.mean:.8g}")
     trial = TrialSummary(number, cascade.config.to_lock(), score, cost, Decimal(0), "done")
     guarded = len(split.test) if not split.reused else len(split.tune)
@@ -254,50 +242,21 @@ def _with_cascade(
         trials=(*summary.trials, trial),
         winner=number,
         tuning=score,
-        heldout=predicted(cascade.heldout, guarded, search.race.scale()),
+        heldout=selection.predicted(cascade.heldout, guarded, search.race.scale()),
     )
     return Study(cascade.config, summary, cascade.cost.mean, others)
 
 
-def _go_on(search: Search) -> None:
-    """After Ctrl-C: count the answers so far, and clear the task's cancellation."""
-    search.spent = max(search.spent, search.ledger.spent - search.ledger.uncertain)
-    if (task := asyncio.current_task()) is not None:
-        task.uncancel()
-
-
-def _write(log: StudyLog, summary: StudySummary) -> None:
-    """Log the trials, and the end of the search, if complete."""
-    for trial in summary.trials:
-        score = None if trial.score is None else trial.score.value
-        log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
-    if summary.stopped_by != INTERRUPTED:
-        log.write({"finished": summary.stopped_by, "spent": str(summary.spent), "winner": summary.winner})
-
-
 def _search(
-    suite: Suite,
-    split: Split,
-    *,
-    grader: Grader,
-    source: Completer,
-    prices: PriceBook,
-    ledger: Ledger,
-    listen: Listener,
-    concurrency: int,
-    log: StudyLog,
-    lender: AnswerReuse,
+    suite: Suite, split: Split, pool: Pool, *, ledger: Ledger, listen: Listener, concurrency: int
 ) -> tuple[Search, PromptRounds | None]:
     import numpy as np
 
-    tuned = list(range(len(split.tune)))
-    rows = list(split.tune) if split.reused else [*split.tune, *split.test]
-    constraints = constraints_of(suite)
-    scorer = Scorer(grader, suite.metric, frozenset(one.metric for one in constraints))
-    pool = Pool(rows, source, prices, scorer, log, len(tuned), suite.seed, lender)
-    costs = (TaskCosts if suite.task else Costs)(pool, tuned, range(len(tuned), len(rows)))
+    tuned = list(range(pool.tuned))
+    costs = (TaskCosts if suite.task else Costs)(pool, tuned, range(len(tuned), len(pool.rows)))
     lessons = lessons_of(suite, split)
-    space = space_with_shots(suite, [rows[index] for index in lessons]) if any(suite.space.shots) else suite.space
+    shown = [pool.rows[index] for index in lessons]
+    space = space_with_shots(suite, shown) if any(suite.space.shots) else suite.space
     order = random.Random(suite.seed).sample(tuned, len(tuned))  # noqa: S311  # repeatable, no secret
     order = [index for index in order if index not in lessons]
     race = Allocator(
@@ -309,7 +268,7 @@ def _search(
         None if suite.inference_budget is None else float(suite.inference_budget),
         np.random.default_rng(suite.seed),
         suite.within if suite.prefer == "cost" else None,
-        constraints,
+        constraints_of(suite),
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
     proposals = Proposals(space, suite.mode, suite.seed, budget)
@@ -318,12 +277,12 @@ def _search(
 
 
 def _summary(
-    search: Search, written: PromptRounds | None, best: Sequence[Ranked], stopped_by: str, split: Split
+    search: Search, written: PromptRounds | None, best: Sequence[selection.Ranked], stopped_by: str, split: Split
 ) -> StudySummary:
     suite, race = search.suite, search.race
     winner = best[0].candidate
-    by_trial: dict[int, Ranked] = {}
-    for found in [*best, *by_posterior(race, race.candidates(0.0, min_rows=1))]:
+    by_trial: dict[int, selection.Ranked] = {}
+    for found in [*best, *selection.by_posterior(race, race.candidates(0.0, min_rows=1))]:
         by_trial.setdefault(found.candidate.trial.index, found)
     return StudySummary(
         tuple(_trial(search, trial, by_trial.get(trial.index)) for trial in search.trials),
@@ -334,81 +293,55 @@ def _summary(
         suite.num_samples,
         suite.seed,
         winner.trial.number,
-        measured(scores_of(race, winner, sorted(winner.trial.answers))),
-        cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
-        front=tuple(_trial(search, one.candidate.trial, one) for one in front(race))
+        selection.measured(selection.scores_of(race, winner, sorted(winner.trial.answers))),
+        selection.cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
+        front=tuple(_trial(search, one.candidate.trial, one) for one in selection.front(race))
         if suite.prefer == "pareto"
         else (),
-        note="; ".join(
-            filter(
-                None,
-                (
-                    _other_statistic(suite),
-                    _unseen(search),
-                    _no_cascade(suite, race),
-                    _unmet(race, winner),
-                    written.note() if written else None,
-                ),
-            )
+        note="; ".join([*_notes(search, winner), *([written.note()] if written else [])]) or None,
+    )
+
+
+def _notes(search: Search, winner: Candidate) -> Iterator[str]:
+    """What to know before comparing the search's scores with the suite's own."""
+    suite, race = search.suite, search.race
+    if suite.aggregator is not mean:
+        own = qualified_name(suite.aggregate) if callable(suite.aggregate) else suite.aggregate
+        yield (
+            f"the search compared means of {suite.metric}, and its scores are means; "
+            f"the suite is judged by aggregate={own}"
         )
-        or None,
-    )
+    if search.unseen:  # neither the budget nor ``num_samples`` covered them
+        pairs = counted(len(suite.space.models) * len(suite.space.templates), "pair")
+        yield f"{search.unseen} of {pairs} of model and prompt were never asked"
+    if suite.cascade and not may_cascade(suite, race):
+        yield (
+            "cascade=True has no effect: it needs an inference_budget, a voted metric to be maximized, and a grader that "
+            "reads each answer"
+        )
+    if not race.meets(winner.trial):
+        limits = [(one, race.limited(winner.trial, one)) for one in race.constraints]
+        values = ", ".join(f"{one.gate.key} ({number(one.value(seen))})" for one, seen in limits if not one.met(seen))
+        yield f"no configuration tried meets all limits on the tuning rows; the winner misses {values}"
 
 
-def _no_cascade(suite: Suite, race: Allocator) -> str | None:
-    """Why ``cascade=True`` has no effect; None if it has."""
-    if not suite.cascade or may_cascade(suite, race):
-        return None
-    return (
-        "cascade=True has no effect: it needs an inference_budget, a voted metric to be maximized, and a grader that reads "
-        "each answer"
-    )
-
-
-def _unmet(race: Allocator, winner: Candidate) -> str | None:
-    """Where no configuration meets the constraints."""
-    if race.meets(winner.trial):
-        return None
-    unmet = [(one, race.limited(winner.trial, one)) for one in race.constraints]
-    values = ", ".join(f"{one.gate.key} ({number(one.value(seen))})" for one, seen in unmet if not one.met(seen))
-    return f"no configuration tried meets all limits on the tuning rows; the winner misses {values}"
-
-
-def _unseen(search: Search) -> str | None:
-    """Note if the budget or ``num_samples`` did not cover every model with every prompt."""
-    pairs = len(search.suite.space.models) * len(search.suite.space.templates)
-    if not search.unseen:
-        return None
-    return f"{search.unseen} of {counted(pairs, 'pair')} of model and prompt were never asked"
-
-
-def _other_statistic(suite: Suite) -> str | None:
-    """Note if the suite's score is not a mean, because the search compares means."""
-    if suite.aggregator is mean:
-        return None
-    own = qualified_name(suite.aggregate) if callable(suite.aggregate) else suite.aggregate
-    return (
-        f"the search compared means of {suite.metric}, and its scores are means; the suite is judged by aggregate={own}"
-    )
-
-
-def _contender(search: Search, found: Ranked) -> Contender:
+def _contender(search: Search, found: selection.Ranked) -> Contender:
     trial = found.candidate.trial
-    scores = scores_of(search.race, found.candidate, sorted(trial.answers))
+    scores = selection.scores_of(search.race, found.candidate, sorted(trial.answers))
     cost = found.candidate.cost
     return Contender(found.candidate.config, trial.number, tuple(scores), cost.mean if cost else None)
 
 
-def _trial(search: Search, trial: Trial, found: Ranked | None) -> TrialSummary:
+def _trial(search: Search, trial: Trial, found: selection.Ranked | None) -> TrialSummary:
     race = search.race
     n = trial.arm.family.counts[0]
     cost = found.candidate.cost if found else race.costs.estimate(trial.arm, n)
-    scores = scores_of(race, found.candidate, sorted(trial.answers)) if found else []
+    scores = selection.scores_of(race, found.candidate, sorted(trial.answers)) if found else []
     status = "done" if len(trial.answers) == len(race.order) else "stopped"
     return TrialSummary(
         trial.number,
         (found.candidate.config if found else trial.arm.config()).to_lock(),
-        measured(scores),
+        selection.measured(scores),
         None if cost is None or not trial.answers else Decimal(f"{cost.mean:.8g}"),
         trial.spent,
         trial.out or (status if found else "over_budget" if race.meets(trial) else "constraint"),

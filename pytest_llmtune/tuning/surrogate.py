@@ -233,15 +233,6 @@ class Surrogate:
         return found
 
 
-def posterior_of(seen: Scored, wanted: Points, scale: float, kernel: Kernel) -> Posterior:
-    """Posterior of the true mean scores of ``wanted``.
-
-    Args:
-        scale: variance of the metric over rows.
-    """
-    return Surrogate.of(seen, scale, kernel).posterior(wanted)
-
-
 _SPREADS = (0.05, 0.15, 0.4)
 """Candidate standard deviations of the slope: from typical model families to uninformative."""
 _STRENGTHS = (1.0, 3.0, 9.0)
@@ -314,7 +305,8 @@ class Encoder:
                 if name in pooled(self.space):
                     continue
                 if isinstance(domain, Range):
-                    self.ranges[name] = _wider(self.ranges.get(name), domain)
+                    known = self.ranges.get(name, domain)
+                    self.ranges[name] = domain if domain.high - domain.low > known.high - known.low else known
                 elif name not in self.names:
                     self.names.append(name)
         self.names = [name for name in self.names if name not in self.ranges]
@@ -322,7 +314,7 @@ class Encoder:
     def cell(self, arm: Arm) -> tuple[int, ...]:
         """Category numbers: model, prompt, which continuous parameters are sent, and every chosen parameter."""
         sent = " ".join(name for name in self.ranges if name in arm.params)
-        chosen = [(name, _text(arm.params.get(name))) for name in self.names]
+        chosen = [(name, json.dumps(arm.params.get(name), sort_keys=True, default=str)) for name in self.names]
         named = [("model", arm.model), ("prompt", arm.template.fingerprint), ("sent", sent), *chosen]
         return tuple(self._codes.setdefault(item, len(self._codes)) for item in named)
 
@@ -340,17 +332,9 @@ def _flat(domains: Mapping[str, Domain]) -> Iterator[tuple[str, Domain]]:
             yield name, domain
 
 
-def _wider(one: Range | None, other: Range) -> Range:
-    return other if one is None or other.high - other.low > one.high - one.low else one
-
-
 def _scaled(domain: Range, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _NONE
     if domain.logarithmic:
         return math.log(max(value, domain.low) / domain.low) / math.log(domain.high / domain.low)
     return (value - domain.low) / (domain.high - domain.low)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

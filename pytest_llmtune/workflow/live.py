@@ -88,12 +88,20 @@ def live_source(
 
     Raises:
         SuiteError: an endpoint is invalid, no key is found, or a YAML suite gives an untrusted address.
+        LLMTuneError: no package registers ``--llm-source``.
     """
 
     def in_flight(account: RequestStats) -> None:
         listen(InFlight(suite.name, account.in_flight, account.paid, account.retrying, account.answered))
 
     pick = settings.pick
+    remote = None if engine is None else engine.asker
+    if remote is None and settings.source is not None:  # a registered requester that replaces HTTP
+        remote = plugins.load("sources", settings.source)
+        if remote is None:
+            raise LLMTuneError(
+                f"--llm-source={settings.source}: no package registers this source (pytest_llmtune.sources)"
+            )
     endpoints: tuple[Endpoint, ...] = ()
     if not settings.source:
         try:
@@ -113,22 +121,8 @@ def live_source(
         batching=batching,
         account=RequestStats(listen=in_flight),
         redactor=redactor,
-        remote=_requester(settings.source) if engine is None else engine.asker,
+        remote=remote,
     )
-
-
-def _requester(name: str | None) -> Callable[[LiveSource], Requester] | None:
-    """A registered requester that replaces HTTP.
-
-    Raises:
-        LLMTuneError: no package registers the name.
-    """
-    if name is None:
-        return None
-    factory: Callable[[LiveSource], Requester] | None = plugins.load("sources", name)
-    if factory is None:
-        raise LLMTuneError(f"--llm-source={name}: no package registers this source (pytest_llmtune.sources)")
-    return factory
 
 
 def _endpoints(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:

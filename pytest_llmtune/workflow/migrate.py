@@ -12,6 +12,7 @@ from pytest_llmtune._util.text import apart, counted, did_you_mean, dollars, lis
 from pytest_llmtune.completions.failures import refused_parameter
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, SuiteError
 from pytest_llmtune.grading import Grader, judges_of
+from pytest_llmtune.guard.agreement import held_to_agreement
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive, judge
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
@@ -61,10 +62,9 @@ class Moved:
 
 def best_of(moves: Sequence[Moved]) -> Moved | None:
     """Of the models that keep quality, the cheapest, then the best; None if there is none."""
-    kept = [each for each in moves if each.migration.passed]
-    return min(
-        kept, key=lambda each: (each.migration.cost, each.migration.drop and each.migration.drop.value), default=None
-    )
+    kept = [(each.migration, each) for each in moves if each.migration.passed]
+    first = min(kept, key=lambda pair: (pair[0].cost, pair[0].drop and pair[0].drop.value), default=None)
+    return first and first[1]
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class MigrateMode:
         ledger = Ledger(parent=self.ledger, name="--llm-migrate")
         try:
             config, notes = self._moved(target)
-            unpriced = self._unpriced([*self.suite.space.models_of(config), *judges_of(self.grader)])
-            if unpriced:  # its requests would have an unknown cost
-                return Moved(Migration(target, "inconclusive", f"{target} is inconclusive: {unpriced}"))
+            try:
+                self.services.prices.check([*self.suite.space.models_of(config), *judges_of(self.grader)])
+            except SuiteError as error:  # its requests would have an unknown cost
+                return Moved(Migration(target, "inconclusive", f"{target} is inconclusive: {error}"))
             found = await (self._evaluated if self.search is None else self._tuned)(target, config, notes, ledger)
         except LLMTuneError as error:
-            missing = isinstance(error, EndpointError)
-            problem = (
-                f"{error}. Next: {self._command('MODEL')}, with a model that the server has" if missing else str(error)
-            )
+            problem = str(error)
+            if isinstance(error, EndpointError):
+                problem += f". Next: {self._command('MODEL')}, with a model that the server has"
             sentence = f"{target} is inconclusive: {problem}"
             return Moved(Migration(target, "inconclusive", sentence, spent=ledger.billed), problem=problem)
         return replace(found, migration=replace(found.migration, spent=ledger.billed))
@@ -123,14 +123,6 @@ class MigrateMode:
             return name, model
         only = self._model_parameters
         return (only[0] if len(only) == 1 else "model", target)
-
-    def _unpriced(self, models: Sequence[str]) -> str:
-        """Message naming a model without a price; empty if all have one."""
-        try:
-            self.services.prices.check(models)
-        except SuiteError as error:
-            return str(error)
-        return ""
 
     def _command(self, target: str) -> str:
         return f"pytest {quoted(f'--llm-migrate={target}')} {quoted(self.nodeid)}"
@@ -231,9 +223,13 @@ class MigrateMode:
         suite, criteria = self.suite, self.criteria
         unmoved = config.runs_task and not _calls_of(evaluation, self._named(target)[1])
         margin = MARGIN if criteria.max_drop is None else criteria.max_drop
-        base = Migration(target, "inconclusive", "", evaluation.config, notes, margin=margin)
-        base = replace(
-            base,
+        base = Migration(
+            target,
+            "inconclusive",
+            "",
+            evaluation.config,
+            notes,
+            margin=margin,
             cost_before=self.before.inference_cost,
             cost=evaluation.inference_cost,
             latency_before=_latency(self.before),
@@ -257,8 +253,8 @@ class MigrateMode:
                 error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
                 why = f"{len(evaluation.unknown)} of {counted(len(evaluation.results), 'row')} have no answer: {error}"
             return Moved(replace(base, sentence=f"{target} is inconclusive: {why}"), config, evaluation, gathered)
-        gates = judge(evaluation, criteria.against_nothing(), aggregate=suite.aggregator).failed_gates
-        broken = [gate.sentence for gate in gates]
+        verdict = judge(evaluation, criteria.against_nothing(), aggregate=suite.aggregator)
+        broken = [gate.sentence for gate in held_to_agreement(verdict, evaluation, self.grader).failed_gates]
         found = self._verdict(base, comparison, evaluation)
         words = [found.sentence, *(f"but {sentence}" for sentence in broken), _money(found), _seconds(found)]
         found = replace(found, sentence="; ".join(filter(None, words)), broken=bool(broken))
@@ -292,12 +288,9 @@ class MigrateMode:
             f"{metric} {was} -> {now} over {counted(shared.rows, 'row')} ({shared.lost} lost, {shared.gained} gained, exact "
             f"McNemar p = {number(shared.p_value)}); with {100 * base.confidence:.3g} % confidence it is "
         )
-        own = self.criteria.max_drop is not None
-        allowed = (
-            f"max_drop allows {number(base.margin)}"
-            if own
-            else f"{number(base.margin)} is allowed (no max_drop is set)"
-        )
+        allowed = f"max_drop allows {number(base.margin)}"
+        if self.criteria.max_drop is None:
+            allowed = f"{number(base.margin)} is allowed (no max_drop is set)"
         if bounds.high <= base.margin:
             said = f"{base.model} keeps quality: {figures}{_at_most(bounds)}, and {allowed}"
             return replace(found, verdict="keeps quality", sentence=said)

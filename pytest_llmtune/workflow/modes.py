@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,22 +13,14 @@ from pytest_llmtune._util.text import counted, dollars, quoted
 from pytest_llmtune.completions.source import LiveSource, ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
 from pytest_llmtune.grading import Grader, awaits, cautions_of, check, check_named, judges_of, resolve, with_reliability
+from pytest_llmtune.guard import staleness
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
 from pytest_llmtune.guard.lockfile import Lock, StudySummary
 from pytest_llmtune.guard.outcome import SuiteLocation, migrated, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
-from pytest_llmtune.guard.staleness import (
-    MIGRATED,
-    BaselineConfig,
-    RequestPlan,
-    chosen,
-    fingerprints_of,
-    lock_of,
-    prices_of,
-    state_of,
-)
-from pytest_llmtune.guard.verdict import criteria_of
+from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan
+from pytest_llmtune.guard.verdict import criteria_of, match
 from pytest_llmtune.recording import Gathered, Recording
 from pytest_llmtune.recording.storage import Layout, files_of
 from pytest_llmtune.settings import Mode, Settings
@@ -37,7 +29,7 @@ from pytest_llmtune.types import Evaluation, Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from decimal import Decimal
     from pathlib import Path
 
@@ -114,14 +106,8 @@ class SuiteRun:
             where=suite.where_declared,
         )
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
-        check(
-            grader,
-            rows,
-            allow_vacuous=suite.allow_vacuous,
-            metric=suite.metric,
-            mode=suite.mode,
-            where=suite.where_declared,
-        )
+        metric, where = suite.metric, suite.where_declared
+        check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=metric, mode=suite.mode, where=where)
         named = [suite.metric, *(gate.metric for gate in suite.thresholds)]
         try:
             grader = with_reliability(grader, named)
@@ -154,24 +140,19 @@ class SuiteRun:
         Raises:
             LLMTuneError: it failed; the message says what to do next.
         """
-        writes = self.settings.writes
-        lock: AbstractContextManager[object] = nullcontext()
-        if writes:
-            lock = exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
         try:
-            with lock:
-                if writes:
+            with ExitStack() as held:
+                if self.settings.writes:
+                    held.enter_context(
+                        exclusive(self.recording_path, directory=self.settings.root / ".llmtune" / "locks")
+                    )
                     self._check_writable()
                 report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
         except KeyboardInterrupt as stopped:
-            raise KeyboardInterrupt(*(stopped.args or (self._interrupted(),))) from None
-        notes = (
-            *report.notes,
-            *cautions_of(self.grader),
-            *self.services.account,
-            *_escalated(report.evaluation),
-            *(_task_notes(report.evaluation) if self.suite.task else ()),
-        )
+            kept = f"What was answered, for {dollars(self.spent)}, is kept:" if self.spent else "Go on:"
+            said = f"{self.suite.name}: interrupted, and nothing was written. {kept} pytest {self.settings.options}"
+            raise KeyboardInterrupt(*(stopped.args or (said,))) from None
+        notes = (*report.notes, *cautions_of(self.grader), *self.services.account, *_notes(report.evaluation))
         if self.gather is not None:  # the shards' spending
             return replace(report, notes=notes)
         return replace(report, notes=notes, spent=self.spent, by_model=self.services.by_model)
@@ -225,21 +206,16 @@ class SuiteRun:
 
     # -- the modes
 
-    def _interrupted(self) -> str:
-        """The message after Ctrl-C."""
-        spent = f" What was answered, for {dollars(self.spent)}, is kept:" if self.spent else " Go on:"
-        return f"{self.suite.name}: interrupted, and nothing was written.{spent} pytest {self.settings.options}"
-
     def _guarded(self) -> SuiteReport:
         """Run a mode that starts from a lock file."""
         lock, choose = self._baseline(), self.settings.choose
         if choose is not None:
-            lock = chosen(self.suite, lock, choose)
+            lock = staleness.chosen(self.suite, lock, choose)
         locked = BaselineConfig.of(self.suite, lock)
         config, mode = locked.config, self.settings.mode
-        now = fingerprints_of(self.suite, config, self.split, self.grader)
+        now = staleness.fingerprints_of(self.suite, config, self.split, self.grader)
         rows = replace(self._rows(config), unknown=lock.unknown)
-        state = state_of(now, self.lock_path, self.prices_now(config))
+        state = staleness.state_of(now, self.lock_path, self.prices_now(config))
         if self.gather is not None:
             return self._merged(self.gather(self), locked, lock, now, state)
         recording = recorded(mode, self.recording_path, self.redactor)
@@ -259,7 +235,7 @@ class SuiteRun:
         facts, shard = self._facts(recording, missing), rows.facts(state)
         accepts = mode is Mode.ACCEPT or choose is not None
         if accepts and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
-            kept = {name: value for name, value in lock.fingerprints.items() if name == MIGRATED}
+            kept = {name: value for name, value in lock.fingerprints.items() if name == staleness.MIGRATED}
             accepted = self._lock(config, evaluation, {**now, **kept}, lock.study)
             accepted.write(self.lock_path)
             stale = locked.stale(self.suite, now, accepted, 0, len(rows.examples), grader=self.grader)
@@ -277,7 +253,6 @@ class SuiteRun:
     def _until_decided(self, rows: RequestPlan, lock: Lock, error: float) -> RequestPlan:
         """The rows in random order, evaluated until the verdict on all of them is decided."""
         from pytest_llmtune.guard.sequential import EarlyStop
-        from pytest_llmtune.guard.verdict import criteria_of, match
 
         population = match(rows.examples, lock, self.columns(rows.config).key)
         criteria = criteria_of(self.suite, reused=self.split.reused)
@@ -314,15 +289,14 @@ class SuiteRun:
         notes: tuple[str, ...] = ()
         if best is not None and best.config is not None and best.evaluation is not None and settings.writes:
             self._record(best.gathered, self._rows(best.config))
-            now = fingerprints_of(self.suite, best.config, self.split, self.grader)
-            now[MIGRATED] = self.suite.space.admission(best.config)
+            now = staleness.fingerprints_of(self.suite, best.config, self.split, self.grader)
+            now[staleness.MIGRATED] = self.suite.space.admission(best.config)
             lock = self._lock(best.config, best.evaluation, now, best.study)
             lock.write(self.lock_path)
             facts = self._facts(Recording.load(self.recording_path, self.redactor))
             if (outside := self.suite.space.why_not(best.config)) is not None:
-                notes = (
-                    f"locked outside of the search space ({outside}): add it there, so that a search considers it",
-                )
+                advice = "add it there, so that a search considers it"
+                notes = (f"locked outside of the search space ({outside}): {advice}",)
         found = [replace(each.migration, accepted=each is best and settings.writes) for each in moves]
         evaluation = before if shown is None or shown.evaluation is None else shown.evaluation
         problems = [each.problem for each in moves]
@@ -347,7 +321,7 @@ class SuiteRun:
             study, evaluation, compared = run_async(self.searching().tuned(self._rows, self._record))
         finally:
             self.own.set_aside()
-        now = fingerprints_of(self.suite, study.winner, self.split, self.grader)
+        now = staleness.fingerprints_of(self.suite, study.winner, self.split, self.grader)
         lock, facts, notes = self._lock(study.winner, evaluation, now, study.summary), None, study.notes
         if conclusive(evaluation, self.suite.max_unknown):
             lock.write(self.lock_path)
@@ -383,11 +357,10 @@ class SuiteRun:
                 self._rerecord.end()
             return evaluation
         if mode is Mode.RECORD_MISSING:
-            collector = Collector(
-                self.services.source_for(RecordedFirst(recording, live), recording=recording, live=live)
-            )
+            source = self.services.source_for(RecordedFirst(recording, live), recording=recording, live=live)
         else:
-            collector = Collector(self.services.source_for(live, live=live))
+            source = self.services.source_for(live, live=live)
+        collector = Collector(source)
         evaluation = await self._evaluate(rows, collector, "record")
         lost = {result.example.id for result in evaluation.unknown} - rows.unknown
         if not lost and conclusive(evaluation, self.suite.max_unknown):  # else paid answers stay in the cache
@@ -482,12 +455,12 @@ class SuiteRun:
 
     def prices_now(self, config: Config) -> dict[str, dict[str, Decimal]]:
         """Today's prices of every model that the suite pays for."""
-        return prices_of(self.prices, self.suite.space.models_of(config), judges_of(self.grader))
+        return staleness.prices_of(self.prices, self.suite.space.models_of(config), judges_of(self.grader))
 
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
     ) -> Lock:
-        return lock_of(
+        return staleness.lock_of(
             self.suite,
             evaluation,
             fingerprints,
@@ -501,31 +474,25 @@ class SuiteRun:
         return recording_facts(self.recording_path, self.settings, recording, missing)
 
 
-def _escalated(evaluation: Evaluation | None) -> tuple[str, ...]:
-    """The share of a cascade's rows that the more expensive step answered."""
-    share = evaluation.metrics.get("escalated") if evaluation else None
-    if share is None or evaluation is None:
-        return ()
-    return (f"the last step of the cascade answered {share:.0%} of {counted(len(evaluation.results), 'row')}",)
-
-
-def _task_notes(evaluation: Evaluation | None) -> tuple[str, ...]:
-    """Notes on rows on which the task raised, which count as wrong answers, and on a task that makes no call."""
-    results = evaluation.results if evaluation else ()
+def _notes(evaluation: Evaluation | None) -> Iterator[str]:
+    """On the last step of a cascade, on a task that makes no call, and on rows on which it raised."""
+    if evaluation is None:
+        return
+    results, rows = evaluation.results, counted(len(evaluation.results), "row")
+    if (share := evaluation.metrics.get("escalated")) is not None:
+        yield f"the last step of the cascade answered {share:.0%} of {rows}"
     runs = [run for result in results for run in result.runs]
     failed = [result for result in results if result.grade and result.error]
-    if runs and not failed and not any(len(run.calls) for run in runs):
-        return (
-            "the task makes no call that can be recorded, so that its cost is 0 and a replay asks whatever it asks; "
-            "calls over gRPC, or of another process, are not seen",
+    if failed:
+        yield (
+            f"the task raised on {len(failed)} of {rows}, which count as wrong answers; the first: row "
+            f"{failed[0].example.index}: {failed[0].error}"
         )
-    if not failed:
-        return ()
-    first = failed[0]
-    return (
-        f"the task raised on {len(failed)} of {counted(len(evaluation.results), 'row') if evaluation else ''}, which count "
-        f"as wrong answers; the first: row {first.example.index}: {first.error}",
-    )
+    elif runs and not any(len(run.calls) for run in runs):
+        yield (
+            "the task makes no call that can be recorded, so that its cost is 0 and a replay asks whatever it asks; "
+            "calls over gRPC, or of another process, are not seen"
+        )
 
 
 def _in_order(misses: Mapping[str, Miss], rows: RequestPlan) -> dict[str, Miss]:

@@ -55,21 +55,18 @@ class TuneMode:
         suite, prices = self.suite, self.services.prices
         check_payable(suite, self.split, self.grader, prices)
         if suite.task is not None:
-            return self._dry_run_of_task()
+            from pytest_llmtune.capture.tariff import Tariff
+            from pytest_llmtune.tasks.estimate import estimate
+
+            recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)
+            nothing = Recording(recording.path)
+            source = self.services.source_for(ReplaySource(nothing), recording=nothing)
+            return run_async(estimate(suite, self.split, Tariff(prices), recording, source))
         if (only := self._without_choice()) is not None:
             return f"{suite.name}: nothing to choose: {only.winner.label}; no row to tune on, and no search"
         cache = Cache(self.services.cache, seed=str(suite.seed)) if self.services.cache.is_dir() else None
         log = StudyLog.peek(self.log, self._digest)
         return run_async(dry_run(suite, self.split, prices=prices, cache=cache, grader=self.grader, log=log))
-
-    def _dry_run_of_task(self) -> str:
-        from pytest_llmtune.capture.tariff import Tariff
-        from pytest_llmtune.tasks.estimate import estimate
-
-        recording = Recording.load(self.recording, torn=True) if self.recording else Recording(self.log)
-        nothing = Recording(recording.path)
-        source = self.services.source_for(ReplaySource(nothing), recording=nothing)
-        return run_async(estimate(self.suite, self.split, Tariff(self.services.prices), recording, source))
 
     def _without_choice(self) -> Study | None:
         """The only configuration, if there are no tuning rows; None if there is a search.
@@ -113,7 +110,7 @@ class TuneMode:
                 listen=self.listen,
                 concurrency=self.services.round_size,
                 log=log,
-                lender=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
+                reuse=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
             )
         finally:
             await source.aclose()

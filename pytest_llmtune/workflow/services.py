@@ -60,17 +60,12 @@ def record_cache(mode: Mode, suite: Suite, session: RerecordSession) -> str | No
     Raises:
         RecordingError: the cache directory is not writable.
     """
-    match mode:
-        case Mode.RECORD_MISSING:
-            return str(suite.seed)
-        case Mode.RECORD_ALL:
+    if mode is Mode.RECORD_ALL:
+        return session.begin()
+    if mode is Mode.LIVE:
+        with suppress(RecordingError):  # go on without a cache
             return session.begin()
-        case Mode.LIVE:
-            with suppress(RecordingError):  # go on without a cache
-                return session.begin()
-            return None
-        case _:
-            return None
+    return str(suite.seed) if mode is Mode.RECORD_MISSING else None
 
 
 def recorded(mode: Mode, path: Path, redactor: Redactor) -> Recording:
@@ -193,20 +188,22 @@ class SuiteServices:
         return int(self.settings.pick("concurrency", self.suite.concurrency))
 
     @property
-    def account(self) -> tuple[str, ...]:
-        """Notes on the requests so far; with all counts if any request failed."""
+    def _stats(self) -> RequestStats:
         whole = RequestStats()
         for source in self.live_sources:
             whole.add(source.account)
+        return whole
+
+    @property
+    def account(self) -> tuple[str, ...]:
+        """Notes on the requests so far; with all counts if any request failed."""
+        whole = self._stats
         return whole.lines() if whole.eventful else tuple(whole.notes)
 
     @property
     def by_model(self) -> dict[str, ModelUsage]:
         """Usage and cost so far, by model."""
-        whole = RequestStats()
-        for source in self.live_sources:
-            whole.add(source.account)
-        return whole.by_model
+        return self._stats.by_model
 
     def grading(self, grader: Grader) -> Grader:
         """The grader, on the engine if there is one."""

@@ -1,11 +1,16 @@
-"""Which rows are of which shard."""
+"""Which rows are of which shard, and what shards are together."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+from support.results import evaluation, report, result
+
 from pytest_llmtune.data.dataset import with_ids
-from pytest_llmtune.types import Shard
+from pytest_llmtune.guard.result import RecordingFacts
+from pytest_llmtune.guard.shards import merged
+from pytest_llmtune.types import Shard, ShardFacts
 
 ROWS = [{"question": f"What is {number}?"} for number in range(2000)]
 
@@ -32,3 +37,22 @@ def test_equal_rows_are_of_one_shard() -> None:
     examples = with_ids(enumerate([ROWS[7]] * 4))
     assert len({example.id for example in examples}) == 4
     assert sum(Shard(1, 3).holds(example) for example in examples) in (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("days", "oldest"), [(("2026-01-02", "2020-01-31"), "2020-01-31"), (("", "2026-01-02"), "2026-01-02")]
+)
+def test_the_oldest_answer_is_that_of_all_shards(days: tuple[str, str], oldest: str) -> None:
+    """Each replays its own rows, and knows their answers' days only."""
+    results = [result(0), result(1)]
+    parts = [
+        report(
+            evaluation([results[index]]),
+            shard=ShardFacts(index + 1, 2, 2, {}),
+            recording=RecordingFacts("a.cassette.json", 2, 100, oldest=day),
+        )
+        for index, day in enumerate(days)
+    ]
+    facts = merged(parts, [each.example for each in results], {}).facts
+    assert facts is not None
+    assert facts.oldest == oldest

@@ -629,6 +629,13 @@ def test_too_old_an_answer_fails_where_the_user_says_so(aged: App) -> None:
     )
     aged.run("test_app.py::test_old", "--llm-record=all").assert_outcomes(passed=1)
     aged.run().assert_outcomes(passed=2)
+    path = next(aged.pytester.path.rglob("*test_old.cassette.json"))
+    text = path.read_text(encoding="utf-8")
+    today = json.loads(text)["interactions"][0]["llmtune"]["recorded"]
+    path.write_text(text.replace(today, "some day"), encoding="utf-8")
+    result = aged.run()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*test_app.test_old.cassette.json does not say when it was recorded*"])
 
 
 @pytest.mark.parametrize("text", ["soon", "0d", "90d:maybe", "-1"])

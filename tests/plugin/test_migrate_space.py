@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
+
+import pytest
+from support.results import evaluation, result
 
 from pytest_llmtune import Suite, lograndint, uniform
+from pytest_llmtune.grading import resolve
+from pytest_llmtune.guard.rows import RowColumns
+from pytest_llmtune.guard.verdict import Criteria
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.domains import Choice, Constant
 from pytest_llmtune.types import Evaluation, Example, ExampleResult, ModelCall, TaskRun
-from pytest_llmtune.workflow.migrate import _calls_of, _restricted
+from pytest_llmtune.workflow.migrate import MigrateMode, _calls_of, _restricted
 
 KEYS = {"name": "a", "dataset": [{"question": "q", "answer": "a"}], "prompt": "{question}", "grader": "exact"}
 
@@ -45,3 +54,21 @@ def test_a_task_that_never_asks_the_model_tells_nothing() -> None:
     assert not _calls_of(evaluation, "new")
     not_kept = replace(evaluation, results=(replace(result, runs=()),))  # as for very many rows
     assert not _calls_of(not_kept, "old")
+
+
+@pytest.mark.parametrize(("agreement", "passes"), [(0.9, True), (0.5, False), (None, False)])
+def test_no_model_keeps_quality_by_a_judge_that_agrees_too_little(agreement: float | None, passes: bool) -> None:
+    """As in the guard: nothing is gated on such a judge, so that nothing is locked by its word."""
+    suite = Suite(**KEYS, model="old")
+    grader = resolve({"judge": {"model": "judge", "rubric": "Polite?", "min_agreement": 0.8}})
+    before = evaluation([result(index) for index in range(40)])
+    config, services = suite.space.first(), Any
+    mode = MigrateMode(
+        *(suite, [one.example for one in before.results], grader, services, Ledger(), lambda _: None),
+        *(Criteria(max_drop=0.2), RowColumns(), lambda _: None, config, before, "test_it.py::test_it"),  # type: ignore[arg-type]
+    )
+    figures = before.metrics | ({} if agreement is None else {"agreement": agreement})  # type: ignore[operator]
+    found = mode._judged("new", config, (), replace(before, metrics=figures), Gathered()).migration
+    assert found.verdict == "keeps quality"
+    assert (found.passed, found.broken) == (passes, not passes)
+    assert passes or "min_agreement asks for 0.8" in found.sentence

@@ -87,6 +87,11 @@ def test_a_suites_recording_has_an_age(tuned: Project) -> None:
     result.stdout.fnmatch_lines(["*recorded on 2020-01-31*llmtune_max_age=90d; record again: pytest *test_sums *"])
     tuned.run("--llm-accept")
     assert f"\nrecording: {{first: '2020-01-31', last: '{today}', models: [good]}}\n" in tuned.lock
+    path.write_text(text.replace(today, "some day"), encoding="utf-8")
+    result = tuned.run()
+    result.assert_outcomes(failed=1)
+    said = "llmtune/sums.cassette.json does not say when it was recorded, which has to be known for llmtune_max_age=90d"
+    result.stdout.fnmatch_lines([f"*{said}; record again: pytest *test_sums *"])
 
 
 def test_tuning_again_costs_nothing(tuned: Project) -> None:

@@ -138,5 +138,7 @@ def test_a_row_by_chance_is_no_reason_to_give_up() -> None:
     assert not valid.hopeless([1, 1, 1, 1, 0])
     assert valid.hopeless([1, 0, 0, 1, 0, 0])
     assert not mean.met([0.5, 0.5, 0.5, 3])
+    assert not replace(valid, aggregate=lambda _: float("nan")).met([1, 1])  # a function of the suite's
+    assert not replace(mean, aggregate=lambda _: float("nan")).met([0.5])
     assert not mean.hopeless([0.5, 0.5, 0.5, 0.5, 3.2])
     assert mean.hopeless([1.5, 1.6, 1.4, 1.5, 1.5])

@@ -22,7 +22,7 @@ from pytest_llmtune.tuning.proposals import Arm, Proposals, arm_space, families_
 from pytest_llmtune.tuning.samples import Sample, voted
 from pytest_llmtune.tuning.selection import predicted
 from pytest_llmtune.tuning.study import _paid_now
-from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Scored, posterior_of
+from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Posterior, Scored, Surrogate
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, Exchange, Usage
 
 if TYPE_CHECKING:
@@ -149,12 +149,16 @@ def seen(configs: Points, means: list[float], rows: int = 20) -> Scored:
     )
 
 
+def posterior_of(scored: Scored, wanted: Points) -> Posterior:
+    return Surrogate.of(scored, 0.25, Kernel()).posterior(wanted)
+
+
 def test_belief_is_shared_between_neighbours() -> None:
     """A lucky score is drawn towards its neighbours', and an unseen neighbour of a good model is believed good."""
     known = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.3, 1, 1), (1, 0.1, 1, 1), (1, 0.2, 1, 1))
     scored = seen(known, [0.5, 0.9, 0.5, 0.3, 0.3])
     wanted = points((0, 0.1, 1, 1), (0, 0.2, 1, 1), (0, 0.25, 1, 1), (1, 0.25, 1, 1))
-    posterior = posterior_of(scored, wanted, 0.25, Kernel())
+    posterior = posterior_of(scored, wanted)
     assert 0.5 < posterior.mean[0] < posterior.mean[1] < 0.9
     assert posterior.mean[2] > posterior.mean[3] + 0.05
     assert posterior.spread[1] < posterior.spread[2]
@@ -162,16 +166,16 @@ def test_belief_is_shared_between_neighbours() -> None:
 
 def test_dearer_is_believed_better_until_shown_otherwise() -> None:
     """The slope orders what is unseen; twenty rows turn it around."""
-    nothing = posterior_of(seen(points((0, 0.1, 1, 1)), [0.5]), points((1, 0.1, 1, 1), (2, 0.1, 1, 4)), 0.25, Kernel())
+    nothing = posterior_of(seen(points((0, 0.1, 1, 1)), [0.5]), points((1, 0.1, 1, 1), (2, 0.1, 1, 4)))
     assert nothing.mean[1] > nothing.mean[0]
     known = points((1, 0.1, 1, 1), (2, 0.1, 1, 4))
-    assert np.argmax(posterior_of(seen(known, [0.8, 0.2]), known, 0.25, Kernel()).mean) == 0
+    assert np.argmax(posterior_of(seen(known, [0.8, 0.2]), known).mean) == 0
 
 
 def test_who_is_beaten_is_known_by_the_distance_from_the_best() -> None:
     """Four hundred rows put a bad model out of the race, two do not; the best is never beaten."""
     known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
-    sure, unsure = (posterior_of(seen(known, [0.9, 0.3], rows), known, 0.25, Kernel()) for rows in (400, 2))
+    sure, unsure = (posterior_of(seen(known, [0.9, 0.3], rows), known) for rows in (400, 2))
     assert sure.behind(3.0)[0] == unsure.behind(3.0)[0] == 0
     assert sure.behind(3.0)[1] > 0 > unsure.behind(3.0)[1]
     assert sure.take(np.array([1])).mean == sure.mean[1:]
@@ -189,7 +193,7 @@ def test_the_luck_of_rows_is_shared_by_what_is_alike() -> None:
 def test_draws_repeat_with_the_seed_and_spread_as_believed() -> None:
     """Thompson sampling asks for joint draws."""
     known = points((0, 0.1, 1, 1), (1, 0.1, 1, 1))
-    posterior = posterior_of(seen(known, [0.6, 0.4]), known, 0.25, Kernel())
+    posterior = posterior_of(seen(known, [0.6, 0.4]), known)
     one, two = (posterior.draws(4000, np.random.default_rng(5)) for _ in range(2))
     assert (one == two).all()
     assert one.std(axis=0) == pytest.approx(posterior.spread, rel=0.1)

@@ -125,7 +125,7 @@ def test_any_value_may_stand_in_the_cache(tmp_path: Path, entry: Any) -> None:
     assert arm is not None
     request = arm.config().request({"q": "1 plus 1"})
     cache.remember(f"lent/{request.key}", entry)
-    assert AnswerReuse.of(cache, families_of(space).values()).lent(arm, {"q": "1 plus 1"}, 40) == {}
+    assert AnswerReuse.of(cache, families_of(space).values()).reusable(arm, {"q": "1 plus 1"}, 40) == {}
     cache.close()
 
 
@@ -140,5 +140,5 @@ def test_an_exchange_without_proper_answers_is_not_lent(tmp_path: Path, response
     assert elsewhere is not None
     asked = elsewhere.config().request(row)
     cache.add(asked.key, Exchange("POST", "http://x", dict(asked.body), response))
-    assert AnswerReuse.of(cache, families_of(own).values()).lent(arm, row, 40) == {}
+    assert AnswerReuse.of(cache, families_of(own).values()).reusable(arm, row, 40) == {}
     cache.close()

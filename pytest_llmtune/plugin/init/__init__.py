@@ -22,8 +22,6 @@ from pytest_llmtune.suite.keys import check_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["start", "write_demo", "write_starter"]
-
 DEMO = "demo"
 
 _ENDING = lazy_regex(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNORECASE)

@@ -47,13 +47,15 @@ def reference(data: Dataset) -> str:
     for known in _ANSWERS:
         if known in named:
             return named[known]
-    possible = [name for name in _varying(data) if not _is_any(name, (*_QUESTIONS, *_EXPLAINING, *_NUMBERING))]
+    distinct = {name: len(set(map(str, values(data, name)))) for name in data.columns}
+    others = (*_QUESTIONS, *_EXPLAINING, *_NUMBERING)
+    possible = [name for name, count in distinct.items() if count > 1 and name.casefold() not in others]
     if len(data.columns) < 2 or not possible:
         raise SuiteError(
             f"{data.source}: no column holds the right answers (there is {', '.join(data.columns)}); "
             f"call it {', '.join(REFERENCE_COLUMNS[:-1])} or {REFERENCE_COLUMNS[-1]}"
         )
-    return min(reversed(possible), key=lambda name: len(set(map(str, values(data, name)))))
+    return min(reversed(possible), key=lambda name: distinct[name])
 
 
 def asking(data: Dataset, answer: str) -> tuple[str, ...]:
@@ -63,22 +65,12 @@ def asking(data: Dataset, answer: str) -> tuple[str, ...]:
         SuiteError: no column is left.
     """
     rest = [name for name in data.columns if name != answer and _is_field(name)]
-    known = tuple(name for name in rest if _is_any(name, _QUESTIONS))
-    if known:
+    if known := tuple(name for name in rest if name.casefold() in _QUESTIONS):
         return known
-    texts = [name for name in rest if not _is_any(name, (*_ANSWERS, *_EXPLAINING, *_NUMBERING))]
+    texts = [name for name in rest if name.casefold() not in (*_ANSWERS, *_EXPLAINING, *_NUMBERING)]
     if not texts:
         raise SuiteError(f"{data.source}: besides {answer!r} there is no column with a question")
     return (max(texts, key=lambda name: sum(len(str(value)) for value in values(data, name))),)
-
-
-def _varying(data: Dataset) -> Sequence[str]:
-    """Columns with more than one value."""
-    return [name for name in data.columns if len(set(map(str, values(data, name)))) > 1]
-
-
-def _is_any(name: str, known: tuple[str, ...]) -> bool:
-    return name.casefold() in known
 
 
 def _is_field(name: str) -> bool:
@@ -150,7 +142,8 @@ def _candidates(answers: Sequence[Any], rows: int) -> Iterator[_Candidate]:
         yield "numeric", {}, "the answers are numbers", "End with: The answer is (a number).", 1000
     if any("####" in text or (len(text) <= _LONGEST_ANSWER and _MATH.search(text)) for text in texts):
         yield "math", {}, "the answers are mathematics", "Put the final answer in \\boxed{{}}.", 1000
-    if _are_labels(labels, rows):
+    few = 2 <= len(labels) <= min(_MOST_LABELS, rows // 3) and max(map(len, labels)) <= _LONGEST_LABEL
+    if few and len({label.casefold() for label in labels}) == len(labels):
         why = f"the answers are {len(labels)} labels"
         yield "choice", {"labels": labels}, why, f"Answer with one of: {escape(', '.join(labels))}.", 100
     if longest > _LONGEST_ANSWER:
@@ -158,12 +151,6 @@ def _candidates(answers: Sequence[Any], rows: int) -> Iterator[_Candidate]:
         yield "judge", judge, "the answers are long texts: a model compares them, at its price", "", 1000
     yield "contains", {"ignore_case": True}, "the answers are short texts", "Answer in a few words.", 200
     yield "exact", {"ignore_case": True}, "the whole response is compared", "Answer with nothing but the answer.", 200
-
-
-def _are_labels(labels: Sequence[str], rows: int) -> bool:
-    if not 2 <= len(labels) <= min(_MOST_LABELS, rows // 3) or max(map(len, labels)) > _LONGEST_LABEL:
-        return False
-    return len({label.casefold() for label in labels}) == len(labels)
 
 
 def _is_json(answer: Any) -> bool:

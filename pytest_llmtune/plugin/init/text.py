@@ -28,7 +28,10 @@ def keys(guess: Guess, dataset: str, rows: int, *, drop: bool = False) -> dict[s
         rows: number of rows.
         drop: whether to leave out duplicate rows.
     """
-    question, tuned = _question(guess), min(_TUNED, max(1, rows // 2))
+    tuned = min(_TUNED, max(1, rows // 2))
+    question = "\n".join(f"{name}: {{{name}}}" for name in guess.fields)
+    if len(guess.fields) == 1:
+        question = f"{{{guess.fields[0]}}}"
     prompts = [f"{question}\n{ending}".strip() for ending in (guess.ending, f"Think step by step. {guess.ending}")]
     found: dict[str, Any] = {
         "dataset": dataset,
@@ -46,12 +49,6 @@ def keys(guess: Guess, dataset: str, rows: int, *, drop: bool = False) -> dict[s
         "max_drop": 0.05,
     }
     return found | ({"duplicates": "drop"} if drop else {})
-
-
-def _question(guess: Guess) -> str:
-    if len(guess.fields) == 1:
-        return f"{{{guess.fields[0]}}}"
-    return "\n".join(f"{name}: {{{name}}}" for name in guess.fields)
 
 
 def _comments(guess: Guess) -> dict[str, str]:
@@ -87,14 +84,9 @@ def yaml_form(name: str, guess: Guess, found: dict[str, Any], *, twin: str) -> s
         f"name: {_yaml(name)}",
     ]
     for key, value in found.items():
-        lines += [*_above(key, _comments(guess)), f"{key}:{_block(value)}"]
+        items = [f"  - {_yaml(one)}" for one in value] if isinstance(value, list) else []
+        lines += [*_above(key, _comments(guess)), f"{key}:" if items else f"{key}: {_yaml(value)}", *items]
     return "\n".join(lines) + "\n"
-
-
-def _block(value: Any) -> str:
-    if isinstance(value, list):
-        return "".join(f"\n  - {_yaml(one)}" for one in value)
-    return f" {_yaml(value)}"
 
 
 def _yaml(value: Any) -> str:
@@ -133,12 +125,10 @@ def _python(value: Any, indent: int = 0, taken: int = 0) -> str:
         return repr(value)
     if isinstance(value, dict) and (word := next(iter(value))) in _DOMAINS:
         return f"{word}({', '.join(map(repr, value[word]))})"
-    first, last = "{}" if isinstance(value, dict) else "[]"
-    pairs = (
-        [(f"{_json(key)}: ", one) for key, one in value.items()]
-        if isinstance(value, dict)
-        else [("", one) for one in value]
-    )
+    if isinstance(value, dict):
+        first, last, pairs = "{", "}", [(f"{_json(key)}: ", one) for key, one in value.items()]
+    else:
+        first, last, pairs = "[", "]", [("", one) for one in value]
     line = first + ", ".join(f"{key}{_python(one)}" for key, one in pairs) + last
     if "\n" not in line and indent + taken + len(line) <= _WIDTH:
         return line
@@ -149,9 +139,8 @@ def _python(value: Any, indent: int = 0, taken: int = 0) -> str:
 def _json(value: Any) -> str:
     """A value in JSON: YAML reads it as it stands, and Python reads its texts. Nothing invisible is left in it."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    for character in {*text}:
+        if not character.isprintable():
+            code = ord(character)
+            text = text.replace(character, f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+    return text

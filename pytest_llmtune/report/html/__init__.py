@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.types import TestCalls
 
-__all__ = ["anchor", "check_installed", "extras", "fragment", "page", "target_of", "write"]
-
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -51,6 +49,8 @@ def page(
     timeline = _data(charts.timeline(history))
     figures = timeline or any(shown["quality"] or shown["spending"] for shown in suites)
     scripts = {"js": (_PAGE / "page.js").read_text(encoding="utf-8"), "plotly": _plotly() if figures else ""}
+    digests = (sha256(script.encode()).digest() for script in scripts.values() if script)
+    hashes = [f"'sha256-{b64encode(digest).decode()}'" for digest in digests]  # for the content security policy
     spent = sum(report.spent for report in reports) + sum(each.spent for each in calls)
     text: str = environment.get_template("page.html.j2").render(
         suites=suites,
@@ -63,7 +63,7 @@ def page(
         timeline=timeline,
         states=[charts.state(entry) for entry in reversed(history)],
         css=_markup((_PAGE / "page.css").read_text(encoding="utf-8")),
-        script_hashes=_markup(" ".join(_hash(script) for script in scripts.values() if script)),
+        script_hashes=_markup(" ".join(hashes)),
         **{name: _markup(script) for name, script in scripts.items()},
     )
     return text
@@ -156,11 +156,6 @@ def _markup(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)  # noqa: S704 - files of this package and plotly's, and their hashes; nothing of a run
-
-
-def _hash(script: str) -> str:
-    """A script's hash for the page's content security policy."""
-    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
 def _data(value: Any) -> Any:

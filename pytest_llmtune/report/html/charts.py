@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.text import dollars, number, one_line, per_thousand
+from pytest_llmtune.guard.result import Compared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
     from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
-    from pytest_llmtune.guard.result import Compared, SuiteReport
+    from pytest_llmtune.guard.result import SuiteReport
 
 
 Figure = dict[str, Any]
@@ -53,36 +55,23 @@ def _error_bars(scores: Sequence[Measured]) -> Figure:
     }
 
 
-def _points(name: str, trials: Sequence[TrialSummary], marker: Figure) -> Figure:
-    scores = [trial.score for trial in trials if trial.score]
+def _points(name: str, tried: Sequence[TrialSummary | Compared], marker: Figure) -> Figure:
+    """Trials, or baselines, with their scores."""
+    known = [(one, one.score) for one in tried if one.score]
+    titles = [one.label if isinstance(one, Compared) else f"trial {one.number} ({one.status})" for one, _ in known]
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [_thousand(trial.inference_cost) for trial in trials],
-        "y": [score.value for score in scores],
-        "error_y": _error_bars(scores),
+        "x": [_thousand(one.inference_cost) for one, _ in known],
+        "y": [score.value for _, score in known],
+        "error_y": _error_bars([score for _, score in known]),
         "marker": marker,
         "hoverinfo": "text",
         "text": [
-            _hover(f"trial {trial.number} ({trial.status})", trial.config, score, trial.inference_cost)
-            for trial, score in zip(trials, scores, strict=True)
+            _hover(title, one.config, score, one.inference_cost)
+            for title, (one, score) in zip(titles, known, strict=True)
         ],
-    }
-
-
-def _beside(compared: Sequence[Compared]) -> Figure:
-    scores = [one.score for one in compared]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "baselines",
-        "x": [_thousand(one.inference_cost) for one in compared],
-        "y": [score.value for score in scores],
-        "error_y": _error_bars(scores),
-        "marker": {"symbol": "diamond", "size": 10, "color": "--warn"},
-        "hoverinfo": "text",
-        "text": [_hover(one.label, one.config, one.score, one.inference_cost) for one in compared],
     }
 
 
@@ -106,7 +95,8 @@ def quality(report: SuiteReport) -> Figure | None:
         },
         _points("trials", [t for t in known if t not in winner], {"size": 8, "color": "--accent"}),
     ]
-    data += [_beside(report.compared)] if report.compared else []
+    diamond = {"symbol": "diamond", "size": 10, "color": "--warn"}
+    data += [_points("baselines", report.compared, diamond)] if report.compared else []
     data += [_points("winner", winner, {"symbol": "star", "size": 16, "color": "--good"})] if winner else []
     costs = [_thousand(trial.inference_cost) for trial in known]
     scale = "log" if min(costs) > 0 and max(costs) > 30 * min(costs) else "linear"
@@ -118,19 +108,13 @@ def quality(report: SuiteReport) -> Figure | None:
         budget = _thousand(study.inference_budget)
         layout |= _bound("x", budget, f"inference budget {dollars(budget)}", max(costs))
         if layout["xaxis"]["type"] == "log" and layout["shapes"]:
-            layout["annotations"][0]["x"] = _log10(budget)
+            layout["annotations"][0]["x"] = math.log10(budget)
     return {"data": data, "layout": layout}
 
 
 def _thousand(cost: Decimal | None) -> float:
     """USD per 1,000 instances."""
     return float(1000 * (cost or 0))
-
-
-def _log10(value: float) -> float:
-    from math import log10
-
-    return log10(value)
 
 
 _FAR = 3
@@ -149,14 +133,8 @@ def _bound(axis: str, value: float, text: str, most: float) -> Figure:
         edge |= {"xanchor": "right" if axis == "x" else "left", "yanchor": "bottom"}
         text = f"{text} \u2192" if axis == "x" else f"{text} \u2191"
         return {"shapes": [], "annotations": [edge | {"text": text, "font": {"size": 11, "color": "--bad"}}]}
-    line = {
-        "type": "line",
-        f"{axis}0": value,
-        f"{axis}1": value,
-        f"{other}0": 0,
-        f"{other}1": 1,
-        f"{other}ref": "paper",
-    }
+    line = {"type": "line", f"{axis}0": value, f"{axis}1": value}
+    line |= {f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
     corner = {"x": {"y": 1, "xanchor": "right"}, "y": {"x": 0, "xanchor": "left"}}[axis]  # where points are rare
     anchor = {axis: value, f"{other}ref": "paper", "yanchor": "bottom", "showarrow": False} | corner
     return {

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line, per_thousand
+from pytest_llmtune.guard.lockfile import Measured
+from pytest_llmtune.guard.result import Compared, SuiteReport
+from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict, flip_counts
 from pytest_llmtune.report.html import charts
+from pytest_llmtune.report.migrations import flip_cells
 from pytest_llmtune.wire.trace import message_text
 
 if TYPE_CHECKING:
-    from pytest_llmtune.guard.lockfile import LockedExample, Measured
-    from pytest_llmtune.guard.result import SuiteReport
-    from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict
+    from pytest_llmtune.guard.lockfile import LockedExample
     from pytest_llmtune.types import ExampleResult, Interval, TaskRun, TestCalls
 
 
@@ -109,17 +111,15 @@ def tiles(report: SuiteReport) -> Iterator[Tile]:
         note = f"95 % interval {interval(sure.low, sure.high)}" if sure else ""
         yield _tile(one_line(verdict.metric), number(verdict.value), note)
     if verdict.baseline is not None:
-        lost = sum(flip.direction == "lost" for flip in verdict.flips)
-        yield _tile("baseline", number(verdict.baseline), f"{lost} lost, {len(verdict.flips) - lost} gained since")
+        lost, gained = flip_counts(verdict.flips)
+        yield _tile("baseline", number(verdict.baseline), f"{lost} lost, {gained} gained since")
     if evaluation is not None:
         limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
         allowed = "" if limit is None else f"at most {_thousand(limit)}"
         yield _tile("cost per 1,000 instances", _thousand(evaluation.inference_cost), allowed)
         counts = Counter(outcome(result, report.criteria) for result in evaluation.results)
-        by_outcome = ", ".join(
-            f"{count} {name}" for name in ("right", "wrong", "refused", "unknown") if (count := counts[name])
-        )
-        yield _tile("examples", f"{len(evaluation.results):,}", by_outcome)
+        named = [f"{counts[name]} {name}" for name in ("right", "wrong", "refused", "unknown") if counts[name]]
+        yield _tile("examples", f"{len(evaluation.results):,}", ", ".join(named))
     if report.study is not None:
         trials = counted(len(report.study.trials), "trial")
         yield _tile("search", dollars(report.study.spent, 3), f"spent on {trials}")
@@ -259,21 +259,14 @@ def _changed(report: SuiteReport) -> Iterator[tuple[str, list[str]]]:
             old, new = (_plain(side.get(name, ""))[:_FACT].splitlines() for side in (before, now))
             yield name, [clean(line[0] + line[2:]) for line in ndiff(old, new) if not line.startswith("?")]
     if lost := [flip for flip in verdict.flips if flip.direction == "lost"]:
-        hidden = len(lost) - _SHOWN_ROWS
-        yield (
-            f"rows: {len(lost)} lost, {len(verdict.flips) - len(lost)} gained",
-            [
-                line
-                for flip in lost[:_SHOWN_ROWS]
-                for line in (
-                    f" row {flip.index}: {one_line(flip.question, 120)}"
-                    + (f" (expected {one_line(flip.expected, 60)})" if flip.expected else ""),
-                    f"-  {one_line(flip.before.voted_answer or 'no answer', 120)}",
-                    f"+  {one_line(flip.now.voted_answer or 'no answer', 120)}",
-                )
-            ]
-            + ([f" ... and {hidden} more lost: see Examples below"] if hidden > 0 else []),
-        )
+        hidden, lines = len(lost) - _SHOWN_ROWS, []
+        for flip in lost[:_SHOWN_ROWS]:
+            expected = f" (expected {one_line(flip.expected, 60)})" if flip.expected else ""
+            lines.append(f" row {flip.index}: {one_line(flip.question, 120)}{expected}")
+            lines.append(f"-  {one_line(flip.before.voted_answer or 'no answer', 120)}")
+            lines.append(f"+  {one_line(flip.now.voted_answer or 'no answer', 120)}")
+        lines += [f" ... and {hidden} more lost: see Examples below"] if hidden > 0 else []
+        yield f"rows: {len(lost)} lost, {len(verdict.flips) - len(lost)} gained", lines
 
 
 def _asks(report: SuiteReport) -> dict[str, Any]:
@@ -368,12 +361,10 @@ def _flips_text(report: SuiteReport) -> str:
     verdict = report.verdict
     if verdict.baseline is None:
         return ""
-    lost = sum(flip.direction == "lost" for flip in verdict.flips)
-    p_value_text = "" if verdict.p_value is None else f"; exact McNemar p = {number(verdict.p_value)}"
-    return (
-        f"{counted(lost, 'example')} lost and {len(verdict.flips) - lost} gained since the baseline, "
-        f"of {verdict.compared} compared{p_value_text}"
-    )
+    lost, gained = flip_counts(verdict.flips)
+    chance = "" if verdict.p_value is None else f"; exact McNemar p = {number(verdict.p_value)}"
+    said = f"{counted(lost, 'example')} lost and {gained} gained since the baseline"
+    return f"{said}, of {verdict.compared} compared{chance}"
 
 
 def _quality_text(report: SuiteReport) -> str:
@@ -407,30 +398,19 @@ def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
     evaluation, verdict = report.evaluation, report.verdict
     if not report.compared or evaluation is None or verdict.value is None:
         return
-    yield {
-        "label": "chosen",
-        "winner": True,
-        "config": label(evaluation.config),
-        "score": number(verdict.value),
-        "interval": _interval(verdict.interval),
-        "cost": _thousand(evaluation.inference_cost),
-        "cost_interval": _money_interval(evaluation.intervals.get("inference_cost")),
-    }
-    for one in report.compared:
-        score, sure = _measured(one.score)
+    cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
+    chosen = Compared("chosen", evaluation.config, Measured.of(verdict.value, verdict.interval), *cost)
+    for one in (chosen, *report.compared):
+        (score, sure), bounds = _measured(one.score), one.cost_interval
         yield {
             "label": one_line(one.label),
-            "winner": False,
+            "winner": one is chosen,
             "config": label(one.config),
             "score": score,
             "interval": sure,
             "cost": _thousand(one.inference_cost),
-            "cost_interval": _money_interval(one.cost_interval),
+            "cost_interval": f"{_thousand(bounds.low)} to {_thousand(bounds.high)}" if bounds else "",
         }
-
-
-def _money_interval(sure: Interval | None) -> str:
-    return f"{_thousand(sure.low)} to {_thousand(sure.high)}" if sure else ""
 
 
 def _thousand(cost: float | Decimal) -> str:
@@ -467,14 +447,5 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
 
 def flips(report: SuiteReport, limit: int = 20) -> list[dict[str, str]]:
     """The first flipped examples as text."""
-    return [
-        {
-            "direction": flip.direction,
-            "row": str(flip.index),
-            "question": one_line(flip.question, 120),
-            "expected": one_line(flip.expected, 80),
-            "before": one_line(flip.before.voted_answer or "no answer", 80),
-            "now": one_line(flip.now.voted_answer or "no answer", 80),
-        }
-        for flip in report.verdict.flips[:limit]
-    ]
+    names = ("direction", "row", "question", "expected", "before", "now")
+    return [dict(zip(names, flip_cells(flip), strict=True)) for flip in report.verdict.flips[:limit]]

@@ -342,7 +342,9 @@ def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], tex
     found = usage_of(usage, document.get("service_tier"))
     if isinstance(document.get("choices"), list) and isinstance(usage, dict):
         exchange = Exchange("POST", "", request, document)
-        return completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange) else found
+        return (
+            completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange, found) else found
+        )
     if found is not None:
         streamed = facts_of(text).usage if "choices" not in document and text else None
         return streamed or found

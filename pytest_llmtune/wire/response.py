@@ -211,7 +211,7 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
     completion = _count(data, "completion_tokens", "output_tokens")
     if completion is None and any(data.get(name) is not None for name in ("completion_tokens", "output_tokens")):
         return None  # reported, but not readable
-    prompt_details, completion_details = _details(data, "prompt", "input"), _details(data, "completion", "output")
+    prompt_details, completion_details = _details(data, _PROMPT_DETAILS), _details(data, _COMPLETION_DETAILS)
     cached = _count(prompt_details, "cached_tokens") or _count(data, "prompt_cache_hit_tokens", "cached_tokens") or 0
     written = _count(prompt_details, "cache_write_tokens") or 0
     if "prompt_tokens" not in data:  # Anthropic counts cache reads and writes separately from the input
@@ -257,18 +257,22 @@ _PARTS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
 _ORDINARY = ("auto", "default", "standard", "on_demand")
 
 
-def _details(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+_PROMPT_DETAILS = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details", "input_token_details")
+_COMPLETION_DETAILS = tuple(name.replace("prompt", "completion").replace("input", "output") for name in _PROMPT_DETAILS)
+
+
+def _details(data: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
     for name in names:
-        for form in (f"{name}_tokens_details", f"{name}_token_details"):
-            if isinstance(data.get(form), dict):
-                details: Mapping[str, Any] = data[form]
-                return details
+        if isinstance(data.get(name), dict):
+            details: Mapping[str, Any] = data[name]
+            return details
     return {}
 
 
 def _count(data: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
-        value = data.get(name)
+        if (value := data.get(name)) is None:
+            continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:

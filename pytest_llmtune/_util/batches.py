@@ -11,8 +11,6 @@ from pytest_llmtune._dataclass import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["Gathering", "evenly"]
-
 
 T = TypeVar("T")
 

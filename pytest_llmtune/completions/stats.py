@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,6 @@ from pytest_llmtune.types import ModelUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-
-_COUNTED = (
-    "sent", "answered", "samples", "cached", "refused", "filtered", "retried", "given_up", "waited", "paid", "uncertain", "notes", "by_model",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -93,8 +89,9 @@ class RequestStats:
 
     def add(self, other: RequestStats) -> None:
         """Add another object's counts."""
-        for name in _COUNTED[:-2]:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _COUNTED:
+            if name not in ("notes", "by_model"):
+                setattr(self, name, getattr(self, name) + getattr(other, name))
         for model, billed in other.by_model.items():
             self.bill(model, billed)
         for text in other.notes:
@@ -129,3 +126,6 @@ class RequestStats:
         if self.uncertain:
             lines.append(f"interrupted requests may have cost up to {dollars(self.uncertain)}")
         return (*lines, *self.notes)
+
+
+_COUNTED = [each.name for each in fields(RequestStats) if each.name not in ("in_flight", "retrying", "listen")]

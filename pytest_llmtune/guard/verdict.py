@@ -12,7 +12,7 @@ from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard.lockfile import Lock, LockedExample, short_answer
 from pytest_llmtune.guard.rows import RowColumns, answers_digest
 from pytest_llmtune.suite.keys import Threshold
-from pytest_llmtune.types import Evaluation, Example, ExampleGrade, ExampleResult, Interval, Row
+from pytest_llmtune.types import Evaluation, Example, Interval, Row
 
 if TYPE_CHECKING:
     from pytest_llmtune.suite import Suite
@@ -212,7 +212,18 @@ def compare(
         costs.append(result.cost)
         old_costs.append(example.cost)
         if old != now:
-            flips.append(_flip(example, result, grade, old=old, now=now, mode=mode, columns=columns))
+            voted, votes = grade.voted_answer and short_answer(grade.voted_answer), grade.votes
+            flips.append(
+                Flip(
+                    id=result.example.id,
+                    index=result.example.index,
+                    question=columns.question(result.example.row),
+                    direction="lost" if (now < old) == (mode == "max") else "gained",
+                    before=Outcome(old, example.voted_answer, _top(example.votes), example.responses),
+                    now=Outcome(now, voted, _top(votes), len(result.responses)),
+                    expected=columns.expected(result.example.row),
+                )
+            )
     found = shared.paired(mode, aggregate)
     if found is None:
         return None
@@ -228,30 +239,8 @@ def compare(
     )
 
 
-def _flip(
-    before: LockedExample,
-    result: ExampleResult,
-    grade: ExampleGrade,
-    *,
-    old: float,
-    now: float,
-    mode: str,
-    columns: RowColumns,
-) -> Flip:
-    return Flip(
-        id=result.example.id,
-        index=result.example.index,
-        question=columns.question(result.example.row),
-        direction="lost" if (now < old) == (mode == "max") else "gained",
-        before=Outcome(old, before.voted_answer, before.votes[0][1] if before.votes else 0, before.responses),
-        now=Outcome(
-            now,
-            None if grade.voted_answer is None else short_answer(grade.voted_answer),
-            grade.votes[0][1] if grade.votes else 0,
-            len(result.responses),
-        ),
-        expected=columns.expected(result.example.row),
-    )
+def _top(votes: Sequence[tuple[str, int]]) -> int:
+    return votes[0][1] if votes else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["mask_report", "masked_logs"]
-
 
 def mask_report(report: pytest.TestReport, clean: Callable[[str], str]) -> None:
     """Replace the keys in a test's report, for the terminal, for JUnit's XML and for other plugins."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.tuning.allocation import Allocator, Candidate, CellRequest, Trial
-from pytest_llmtune.tuning.selection import SAFE, Ranked, observed, ranked
+from pytest_llmtune.tuning.selection import SAFE, observed, ranked
 from pytest_llmtune.types import Listener, TrialDone
 
 if TYPE_CHECKING:
@@ -284,22 +284,19 @@ class Search:
             self._reported.add(trial.index)
             own = next((found for found in best if found.candidate.trial is trial), None)
             self.proposals.tell(trial.arm, own.score if own else None, float(trial.spent))
-            self._announce(trial, own, best[0] if best else None)
-
-    def _announce(self, trial: Trial, own: Ranked | None, best: Ranked | None) -> None:
-        cost = own.candidate.cost if own else None
-        self.listen(
-            TrialDone(
-                self.suite.name,
-                trial.number,
-                (own.candidate.config if own else trial.arm.config()).label,
-                observed(self.race, own.candidate) if own else None,
-                None if cost is None else Decimal(f"{cost.mean:.8g}"),
-                self.spent,
-                observed(self.race, best.candidate) if best else None,
-                trial.out or "done",
+            cost = own.candidate.cost if own else None
+            self.listen(
+                TrialDone(
+                    self.suite.name,
+                    trial.number,
+                    (own.candidate.config if own else trial.arm.config()).label,
+                    observed(self.race, own.candidate) if own else None,
+                    None if cost is None else Decimal(f"{cost.mean:.8g}"),
+                    self.spent,
+                    observed(self.race, best[0].candidate) if best else None,
+                    trial.out or "done",
+                )
             )
-        )
 
     def _why_ended(self) -> str:
         if self._poor:

@@ -24,6 +24,7 @@ from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant,
 from pytest_llmtune.suite.params import Models
 from pytest_llmtune.suite.space import overlaid
 from pytest_llmtune.types import Evaluation, Example, Finished, Interval, Listener, Started
+from pytest_llmtune.wire.billing import model_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -221,7 +222,7 @@ class MigrateMode:
         self, target: str, config: Config, notes: tuple[str, ...], evaluation: Evaluation, gathered: Gathered
     ) -> Moved:
         suite, criteria = self.suite, self.criteria
-        unmoved = config.runs_task and not _calls_of(evaluation, self._named(target)[1])
+        unmoved = config.runs_task and not _asked(gathered, self._named(target)[1])
         margin = MARGIN if criteria.max_drop is None else criteria.max_drop
         base = Migration(
             target,
@@ -247,7 +248,7 @@ class MigrateMode:
             fresh=True,
         )
         if unmoved or comparison is None or not conclusive(evaluation, criteria.max_unknown):
-            why = f"no call of the task is known to have asked {self._named(target)[1]}; name the parameter: {self._command('PARAMETER=MODEL')}"
+            why = f"no call of the task asked {self._named(target)[1]}; name the parameter: {self._command('PARAMETER=MODEL')}"
             if not unmoved:
                 base = replace(base, cost=None if comparison is None else base.cost)
                 error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
@@ -308,9 +309,9 @@ def _latency(evaluation: Evaluation) -> tuple[float, float] | None:
     return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
-def _calls_of(evaluation: Evaluation, model: str) -> bool:
-    """Whether a run is known to have called a model; for very many rows, calls are not kept."""
-    return any(call.model == model for result in evaluation.results for run in result.runs for call in run.calls)
+def _asked(gathered: Gathered, model: str) -> bool:
+    """Whether a run of the task called a model."""
+    return any(model_asked(call.uri, call.body) == model for run in gathered.runs.values() for call in run)
 
 
 def _at_most(bounds: Interval) -> str:

@@ -203,8 +203,10 @@ def test_what_cannot_be_filled_is_an_error_at_collection(project: Project) -> No
     assert "columns" in text or "column" in text
 
 
-def test_a_task_moves_to_another_model(project: Project) -> None:
-    """A parameter that is a model is named; what is locked is replayed."""
+@pytest.mark.parametrize("kept", [10_000, 3])
+def test_a_task_moves_to_another_model(project: Project, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parameter that is a model is named; what is locked is replayed. So it is where rows are too many to keep."""
+    monkeypatch.setattr("pytest_llmtune.guard.evaluation._MANY", kept)
     project.write_suite("max_drop=0.5,")
     project.run("--llm-tune").assert_outcomes(passed=1)
     planner = "bad" if "planner_model: good" in project.lock else "good"

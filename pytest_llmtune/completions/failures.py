@@ -134,7 +134,7 @@ def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
 
 
 def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], message: str) -> Failure:
-    kind = _kind(status, body, message)
+    kind = kind_of(status, body, message)
     about = body.get("param")
     named = f" (parameter {about[:60]})" if isinstance(about, str) and about and about not in message else ""
     return Failure(
@@ -147,7 +147,8 @@ def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], me
     )
 
 
-def _kind(status: int, body: Mapping[str, Any], message: str) -> Kind:
+def kind_of(status: int, body: Mapping[str, Any], message: str) -> Kind:
+    """Classify an error by its status, the server's error object and what that says."""
     code = str(body.get("code") or "")
     rules = (
         (Kind.NO_MODEL, code in _GONE),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,9 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import safe_json, text_digest
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.capture.matching import Matching
 from pytest_llmtune.capture.session import Call, CallRefusedError
 from pytest_llmtune.capture.traffic import Traffic
+from pytest_llmtune.completions import failures
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
 from pytest_llmtune.recording import mismatch
 from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, redacted
@@ -31,7 +35,7 @@ from pytest_llmtune.wire.response import parse_object
 from pytest_llmtune.wire.tokens import with_counted_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from pytest_llmtune.capture.matching import ClientRequest, Key
@@ -47,8 +51,20 @@ __all__ = ["Allowance", "Canaries", "Fault", "NoRoomError", "RunCapture", "Store
 _MATCHING = Matching()
 _UNBOUNDED = Decimal("0.05")
 """USD reserved for a call without a bound: a deployment, or billed by the second."""
-_TRANSIENT = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
-"""Client errors caused by the endpoint rather than the request."""
+_TRANSIENT = frozenset({407, 410, 421, 423, 424, 425})
+_ENDPOINTS = frozenset(
+    {
+        failures.Kind.NO_MODEL,
+        failures.Kind.NO_QUOTA,
+        failures.Kind.RATE_LIMIT,
+        failures.Kind.SERVER,
+        failures.Kind.BAD_KEY,
+    }
+)
+_ACCOUNT = lazy_regex(
+    r"\bapi[ _-]?key\b|\b(?:credit|billing|quota|credentials|security token|user location)\b", re.IGNORECASE
+)
+"""What a server says that refuses a key, an account or a country with status 400, as xAI, Gemini and Anthropic do."""
 _BUSY = 429
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 _ENDPOINT_HEADERS = frozenset({"host", "authorization", "api-key", "content-length"})
@@ -437,7 +453,7 @@ class RunCapture:
         text, data = text_or_data(plain, status, content_type)
         text = with_counted_mark(request.body, text)
         why = why_incomplete(path_of(request.uri), status, text, content_type, data)
-        if status >= 500 or status in _TRANSIENT:
+        if status >= 400 and _is_fault(status, text):
             why = f"was answered with status {status}"
         if status < 400 and (parse_object(text) or {}).get("error"):
             why = "reports an error"
@@ -652,6 +668,15 @@ class RunCapture:
         if there.method != request.method or not _same_route(path_of(there.uri), path_of(request.uri), request.route):
             return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_request_line(request)}"
         return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, request.body)}"
+
+
+def _is_fault(status: int, text: str) -> bool:
+    """Whether an error is due to the endpoint, its key or its account, rather than to the request."""
+    document = parse_object(text) or {}
+    error = document.get("error")
+    body = error if isinstance(error, Mapping) else document
+    said = str(body.get("message") or error or "")
+    return status in _TRANSIENT or failures.kind_of(status, body, said) in _ENDPOINTS or bool(_ACCOUNT.search(said))
 
 
 def _same_route(recorded: str, request: str, route: str) -> bool:

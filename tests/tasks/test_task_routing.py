@@ -196,6 +196,47 @@ def test_a_call_is_on_disk_as_spent_before_its_run_ends(servers: tuple[LLMServer
     ledger.log.close()
 
 
+REFUSALS = {
+    "xai": (400, {"error": "Incorrect API key provided: xa***. You can obtain one at https://console.x.ai."}, True),
+    "gemini": (400, {"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}, True),
+    "gemini country": (400, {"error": {"message": "User location is not supported for the API use."}}, True),
+    "anthropic": (
+        400,
+        {"type": "error", "error": {"message": "Your credit balance is too low to access the API."}},
+        True,
+    ),
+    "openrouter": (402, {"error": {"message": "Insufficient credits"}}, True),
+    "bedrock model": (400, {"message": "The provided model identifier is invalid."}, True),
+    "gone": (410, {"error": {"message": "The model `old` has been retired"}}, True),
+    "hugging face": (424, {"error": "Failed dependency"}, True),
+    "too long": (400, {"error": {"message": "maximum context length is 8192 tokens", "param": "messages"}}, False),
+    "parameter": (400, {"error": {"message": "temperature is not supported with this model", "param": "t"}}, False),
+    "filter": (400, {"error": {"message": "filtered", "code": "content_filter"}}, False),
+    "schema": (422, {"error": {"message": "response_format: invalid"}}, False),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refused_key_is_a_fault_of_the_endpoint_whatever_its_status(
+    refusal: str, servers: tuple[LLMServer, LLMServer]
+) -> None:
+    """The row is unknown; what the request itself is refused for, the app may handle."""
+    status, said, fault = REFUSALS[refusal]
+    body = json.dumps(said).encode()
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    servers[0].fault = lambda _: Fault("raw", data=lambda _: head + body)
+
+    def handles(question: str) -> str:
+        data = {"model": "small", "messages": [{"role": "user", "content": question}]}
+        return str(httpx.post(servers[0].base_url + "/chat/completions", json=data).status_code)
+
+    if fault:
+        with pytest.raises(CompletionError, match=f"was answered with status {status}"):
+            ran(handles, endpoint(servers[0], None))
+    else:
+        assert ran(handles, endpoint(servers[0], None)).texts == (str(status),)
+
+
 def test_a_route_that_fails_everywhere_is_unknown(servers: tuple[LLMServer, LLMServer]) -> None:
     """404 of a server without embeddings says something of the endpoint, and nothing of the app."""
     with pytest.raises(CompletionError, match="POST /v1/embeddings was answered with status 404"):

@@ -74,6 +74,15 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
+def is_json(text: str) -> bool:
+    """Whether a text is a whole JSON document."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def text_digest(text: str) -> str:
     """SHA-256 (hex) of a text, which may hold lone surrogates."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

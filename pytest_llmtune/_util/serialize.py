@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -11,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
-from pytest_llmtune._util.text import parse_number
+from pytest_llmtune._util.text import parse_number, shown
 
 T = TypeVar("T")
 Where = str | None
@@ -46,6 +47,27 @@ def fields_of(value: Any, **options: Any) -> Any:
     if callable(dump := getattr(value, "model_dump", None)):
         return dump(**options)
     return value._asdict() if callable(getattr(value, "_asdict", None)) else value
+
+
+def strict_decoder(*, nan: bool = False) -> json.JSONDecoder:
+    """A decoder that refuses duplicate keys, numbers that no float holds, and NaN and infinity unless ``nan``."""
+
+    def finite(text: str) -> float:
+        if math.isinf(value := float(text)):
+            raise ValueError(f"{text} is too large for a number")
+        return value
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"duplicate key {shown(next(name for name in names if names.count(name) > 1))}")
+        return found
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.JSONDecoder(parse_float=finite, object_pairs_hook=distinct, parse_constant=None if nan else refuse)
 
 
 @cache

@@ -12,8 +12,8 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.cluster.connection import Connection
 from pytest_llmtune.cluster.grading import ClusterGrader, RemoteGrading
 from pytest_llmtune.cluster.requester import ClusterRequester
-from pytest_llmtune.grading.custom import AnswerGrader, CompositeGrader
-from pytest_llmtune.grading.judge import Judge
+from pytest_llmtune.grading.base import GraderWrapper
+from pytest_llmtune.grading.custom import CompositeGrader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +36,10 @@ class Engine(Connection):
         Args:
             root: the project's root, whose modules are sent along.
         """
-        if isinstance(grader, AnswerGrader):
+        if isinstance(grader, GraderWrapper):
             return replace(grader, inner=self.grader(grader.inner, root))
         if isinstance(grader, CompositeGrader):
             return replace(grader, graders=tuple(self.grader(each, root) for each in grader.graders))
-        if isinstance(grader, Judge):  # its requests need this process's cache and budget
+        if grader.models:  # its requests need this process's cache and budget
             return grader
         return ClusterGrader(grader, RemoteGrading(self, grader, root))

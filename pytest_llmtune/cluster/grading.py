@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.batches import Gathering, evenly
-from pytest_llmtune.grading.base import Grader, Vote
+from pytest_llmtune.grading.base import Grader, GraderWrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,44 +71,10 @@ class RemoteGrading:
 
 
 @dataclass(frozen=True)
-class ClusterGrader(Grader):
+class ClusterGrader(GraderWrapper):
     """A grader that runs on the cluster."""
 
-    local: Grader
     remote: RemoteGrading
-
-    @property
-    def name(self) -> str:
-        return self.local.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self.local.fingerprint
-
-    @property
-    def per_response(self) -> bool:
-        return self.local.per_response
-
-    @property
-    def reads_answers(self) -> bool:
-        return self.local.reads_answers
-
-    @property
-    def parts(self) -> tuple[Grader, ...]:
-        return self.local.parts
-
-    @property
-    def vote(self) -> Vote:
-        return self.local.vote
-
-    def reference(self, row: Row) -> str:
-        return self.local.reference(row)
-
-    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self.local.grade(responses, row)
-
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        return self.local.answers(responses, row)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:  # noqa: ARG002
         grade: ExampleGrade = await self.remote.call("grade", responses, row)

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import has_controls, open_regular
 from pytest_llmtune._util.jsonhash import json_weight
+from pytest_llmtune._util.serialize import strict_decoder
 from pytest_llmtune._util.text import did_you_mean, listed, shown
 from pytest_llmtune._util.yaml import load
 from pytest_llmtune.errors import SuiteError
@@ -95,22 +96,7 @@ def _parse_json(text: str, where: str, most: int, *, lines: bool = False) -> Any
         raise SuiteError(f"{where}: not usable JSON: {error}") from None
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large for a number")
-    return value
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {shown(next(name for name in names if names.count(name) > 1))}")
-    return found
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, object_pairs_hook=_distinct)
+_DECODER = strict_decoder(nan=True)  # a missing value of a table
 
 
 def _jsonl(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:

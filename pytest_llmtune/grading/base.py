@@ -54,7 +54,10 @@ def grade_answers(answers: Sequence[Answer], vote: Vote = "equivalence") -> Exam
     answers = tuple(known.setdefault(answer, answer) for answer in answers)  # share equal ones
     right = sum(answer.correct for answer in answers)
     readable = [answer for answer in answers if answer.key is not None]
-    groups = _groups(readable)
+    by_key: dict[str | None, list[Answer]] = {}
+    for answer in readable:
+        by_key.setdefault(answer.key, []).append(answer)
+    groups = sorted(by_key.values(), key=len, reverse=True)  # a stable sort: ties in order of appearance
     elected = _elect(readable, groups, vote) if readable else None
     return ExampleGrade(
         metrics=_metrics(right, n, elected is not None and elected.correct),
@@ -102,14 +105,6 @@ def _metrics(right: int, n: int, voted: bool) -> Mapping[str, float]:
         "success": float(right > 0),
         "success_vote": float(voted),
     }
-
-
-def _groups(readable: Sequence[Answer]) -> list[list[Answer]]:
-    """Answers by key, largest group first, ties in order of appearance."""
-    groups: dict[str | None, list[Answer]] = {}
-    for answer in readable:
-        groups.setdefault(answer.key, []).append(answer)
-    return sorted(groups.values(), key=len, reverse=True)  # a stable sort
 
 
 def _elect(readable: Sequence[Answer], groups: Sequence[Sequence[Answer]], vote: Vote) -> Answer:
@@ -246,6 +241,78 @@ class Grader(ABC):
         return self.answers(responses, row)
 
 
+@dataclass(frozen=True)
+class GraderWrapper(Grader):
+    """Is in everything like another grader, but for what a subclass changes."""
+
+    inner: Grader
+
+    @property
+    def vote(self) -> Vote:
+        return self.inner.vote
+
+    @property
+    def reference_column(self) -> str | None:
+        return self.inner.reference_column
+
+    @property
+    def caution(self) -> str:
+        return self.inner.caution
+
+    @property
+    def probe_rows(self) -> int:
+        return self.inner.probe_rows
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint
+
+    @property
+    def per_response(self) -> bool:
+        return self.inner.per_response
+
+    @property
+    def reads_answers(self) -> bool:
+        return self.inner.reads_answers
+
+    @property
+    def parts(self) -> tuple[Grader, ...]:
+        return self.inner.parts
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.inner.models
+
+    @property
+    def with_other_extras(self) -> OtherExtras | None:
+        return self.inner.with_other_extras
+
+    def ready(self) -> None:
+        self.inner.ready()
+
+    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
+        return self.inner.metric_names(rows)
+
+    def reference(self, row: Row) -> str:
+        return self.inner.reference(row)
+
+    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
+        return self.inner.grade(responses, row)
+
+    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
+        return self.inner.answers(responses, row)
+
+    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
+        return await self.inner.agrade(responses, row, ask)
+
+    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
+        return await self.inner.aanswers(responses, row, ask)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn(Grader):
     """A grader that judges each response separately, and lets them vote. Its dataclass fields are its options."""
@@ -273,12 +340,14 @@ class BuiltIn(Grader):
         return self._fingerprint()
 
     def _fingerprint(self, **changed: Any) -> str:
-        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return digest({"kind": self.kind, **options, **changed})
+        return digest({"kind": self.kind, **self._options(), **changed})
+
+    def _options(self, *without: str) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in without}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle only the options: pools and caches are created again."""
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return self._options()
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:  # noqa: ARG002
         """The metrics that the rows will get."""
@@ -307,11 +376,7 @@ class BuiltIn(Grader):
             return (Answer(None, "nested too deeply", correct=False),)
 
     def _answer_in_worker(self, text: str, row: Row) -> Answer:
-        options = {
-            item.name: getattr(self, item.name)
-            for item in dataclasses.fields(self)
-            if item.name not in ("vote", "alias")
-        }
+        options = self._options("vote", "alias")
         request = {"kind": self.kind, "options": options, "responses": [text], "row": dict(row)}
         plain = json.loads(json.dumps(request, default=str))
         found = self._pool.call(plain, getattr(self, "time_limit", self.time_allowed))
@@ -329,9 +394,9 @@ class BuiltIn(Grader):
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         """Like ``answers``, without blocking the event loop if it needs a worker."""
-        return (
-            await off_thread(self.answers, responses, row) if self._waits(responses) else self.answers(responses, row)
-        )
+        if self._waits(responses):
+            return await off_thread(self.answers, responses, row)
+        return self.answers(responses, row)
 
     def _waits(self, responses: Sequence[str]) -> bool:
         """Whether reading these needs a worker process."""
@@ -348,13 +413,32 @@ def awaits(grader: Grader) -> bool:
     return any(not isinstance(one, BuiltIn) and (type(one).agrade, type(one).aanswers) != plain for one in grader.parts)
 
 
+def reference_names(column: str | None) -> tuple[str, ...]:
+    """The columns that may hold the reference, in the order of preference."""
+    return REFERENCE_COLUMNS if column is None else (column,)
+
+
+def reference_values(row: Row, column: str | None) -> Sequence[Any]:
+    """The references of a row whose reference column may hold a list of them.
+
+    Raises:
+        SuiteError: there is none.
+    """
+    value = reference_value(row, column)
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    if not value:
+        raise SuiteError("the reference is an empty list")
+    return value
+
+
 def reference_value(row: Row, column: str | None) -> Any:
     """The value of the reference column.
 
     Raises:
         SuiteError: the row has no such column, or the cell is empty.
     """
-    names = REFERENCE_COLUMNS if column is None else (column,)
+    names = reference_names(column)
     found = next((name for name in names if name in row), None)
     if found is None:
         wanted = f"no column {column!r}" if column is not None else f"no reference column ({', '.join(names)})"

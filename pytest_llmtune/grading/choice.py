@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.grading.base import BuiltIn, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, boxed_in, boxes, hash_line, untagged
 from pytest_llmtune.grading.phrases import phrases
 from pytest_llmtune.types import Answer, Row
@@ -303,10 +303,8 @@ class LabelWords:
         if (beside := self.beside.match(rest)) is not None and self.owner[_fold(beside[1])] != label:
             return True
         while match is not None:
-            after = rest[match.end() :]
-            if self.owner[_fold(match[1])] != label and not re.match(
-                r"[\W_]*\s+(?!or\b|and\b|are\b)[a-zA-Z]{2}|['’]", after
-            ):
+            other = self.owner[_fold(match[1])] != label
+            if other and not re.match(r"[\W_]*\s+(?!or\b|and\b|are\b)[a-zA-Z]{2}|['’]", rest[match.end() :]):
                 return True
             match = self.offered.match(rest, match.end())
         return False
@@ -423,11 +421,7 @@ class ChoiceGrader(BuiltIn):
 
     def _wanted(self, row: Row) -> tuple[str, ...]:
         """The reference's label, or each of a list of them."""
-        value = reference_value(row, self.reference_column)
-        wanted = tuple(map(self._known, value if isinstance(value, (list, tuple)) else [value]))
-        if not wanted:
-            raise SuiteError("the reference is an empty list")
-        return wanted
+        return tuple(map(self._known, reference_values(row, self.reference_column)))
 
     def _known(self, value: object) -> str:
         text = str(value).strip()

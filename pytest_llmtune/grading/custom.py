@@ -12,7 +12,16 @@ from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
-from pytest_llmtune.grading.base import Grader, OtherExtras, Vote, digest, raised_is_wrong, regraded, run_of
+from pytest_llmtune.grading.base import (
+    Grader,
+    GraderWrapper,
+    OtherExtras,
+    Vote,
+    digest,
+    raised_is_wrong,
+    regraded,
+    run_of,
+)
 from pytest_llmtune.types import Answer, ExampleGrade, Row, RunText
 
 if TYPE_CHECKING:
@@ -161,15 +170,11 @@ class CompositeGrader(Grader):
         why = next((other.why for other in found if other), None)
         if why is None:
             return None
-        return OtherExtras(
-            self._fingerprint(
-                [
-                    other.fingerprint if other else grader.fingerprint
-                    for grader, other in zip(self.graders, found, strict=True)
-                ]
-            ),
-            why,
-        )
+        fingerprints = [
+            other.fingerprint if other else grader.fingerprint
+            for grader, other in zip(self.graders, found, strict=True)
+        ]
+        return OtherExtras(self._fingerprint(fingerprints), why)
 
     @property
     def per_response(self) -> bool:
@@ -300,15 +305,10 @@ class ShapedGrader(Grader):
 
 
 @dataclass(frozen=True)
-class AnswerGrader(Grader):
-    """Wraps a grader, and removes the reasoning from responses."""
+class AnswerGrader(GraderWrapper):
+    """Removes the reasoning from responses before another grader reads them."""
 
-    inner: Grader
     marks: Marks
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
 
     @property
     def fingerprint(self) -> str:
@@ -319,50 +319,9 @@ class AnswerGrader(Grader):
         return digest({"grader": fingerprint, "reasoning": self.marks.key}) if self.marks.key else fingerprint
 
     @property
-    def per_response(self) -> bool:
-        return self.inner.per_response
-
-    @property
-    def reads_answers(self) -> bool:
-        return self.inner.reads_answers
-
-    @property
-    def parts(self) -> tuple[Grader, ...]:
-        return self.inner.parts
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return self.inner.models
-
-    @property
-    def vote(self) -> Vote:
-        return self.inner.vote
-
-    @property
-    def caution(self) -> str:
-        return self.inner.caution
-
-    @property
-    def probe_rows(self) -> int:
-        return self.inner.probe_rows
-
-    @property
-    def reference_column(self) -> str | None:
-        return self.inner.reference_column
-
-    @property
     def with_other_extras(self) -> OtherExtras | None:
         other = self.inner.with_other_extras
         return OtherExtras(self._marked(other.fingerprint), other.why) if other else None
-
-    def ready(self) -> None:
-        self.inner.ready()
-
-    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        return self.inner.metric_names(rows)
-
-    def reference(self, row: Row) -> str:
-        return self.inner.reference(row)
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return regraded(self.inner.grade(self._answers(responses), row), responses, self.vote)
@@ -377,9 +336,9 @@ class AnswerGrader(Grader):
         return raised_is_wrong(await self.inner.aanswers(self._answers(responses), row, ask), responses)
 
     def _answers(self, responses: Sequence[str]) -> list[str]:
-        return [self._answer(text) for text in responses]
-
-    def _answer(self, response: str) -> str:
-        """Without reasoning; still with the run that produced it."""
-        answer, run = self.marks.answer(response), run_of(response)
-        return answer if run is None or answer is response else RunText(answer, run)
+        """The responses without reasoning, still with the runs that produced them."""
+        answers = []
+        for response in responses:
+            answer, run = self.marks.answer(response), run_of(response)
+            answers.append(answer if run is None or answer is response else RunText(answer, run))
+        return answers

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
+from pytest_llmtune._util.serialize import strict_decoder
 from pytest_llmtune._util.text import shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.grading.base import BuiltIn, reference_names, reference_value
 from pytest_llmtune.grading.math.extract import untagged
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
-from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
@@ -117,25 +117,7 @@ def read(text: str) -> Any:
         return NOTHING
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is no number that can be held")
-    return value
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("duplicate key")
-    return found
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct)
+_DECODER = strict_decoder()
 _OPENING = lazy_regex(r"[{\[]")
 _BEGUN = lazy_regex(r'\{\s*(?:"|\Z)|\[\s*(?:[{\["]|\Z)')
 """The beginning of an object or array, as opposed to a brace in prose or LaTeX."""
@@ -214,7 +196,7 @@ class JsonAnswer(BuiltIn):
         fields = (self.fields,) if isinstance(self.fields, str) else self.fields
         object.__setattr__(self, "fields", None if fields is None else tuple(check_path(path) for path in fields))
         if self.schema is not None:
-            _check_schema(self.schema)
+            check_schema(self.schema)
 
     def reference(self, row: Row) -> str:
         if self.schema is not None and not self._has_reference(row):
@@ -251,8 +233,7 @@ class JsonAnswer(BuiltIn):
         return await off_thread(self.answers, responses, row)
 
     def _has_reference(self, row: Row) -> bool:
-        names = REFERENCE_COLUMNS if self.reference_column is None else (self.reference_column,)
-        return any(row.get(name) not in (None, "") for name in names)
+        return any(row.get(name) not in (None, "") for name in reference_names(self.reference_column))
 
     def _answer(self, value: Any, wanted: str | None) -> Answer:
         if value is NOTHING:
@@ -279,7 +260,8 @@ class JsonAnswer(BuiltIn):
         return Validation(self.time_limit)
 
 
-def _check_schema(schema: object) -> None:
+def check_schema(schema: object) -> None:
+    """Raise SuiteError if it is not a JSON schema, or if the library for them is missing."""
     if importlib.util.find_spec("jsonschema") is None:
         raise SuiteError("a schema needs the package jsonschema: pip install 'pytest-llmtune[json]'")
     if not isinstance(schema, Mapping):

@@ -15,9 +15,8 @@ from pytest_llmtune._util.aio import running_loop
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading.base import JUDGED, LABELLED, BuiltIn, QuestionError, grade_answers
+from pytest_llmtune.grading.base import JUDGED, LABELLED, BuiltIn, QuestionError, grade_answers, reference_names
 from pytest_llmtune.grading.reasoning import BUILT_IN
-from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.types import Answer, Completion, CompletionRequest, ExampleGrade, Row
 
@@ -147,10 +146,8 @@ class Judge(BuiltIn):
         return replace(grade, metrics={**grade.metrics, **more})
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:
-        own = [
-            *(["score"] if self.scale is not None else []),
-            *(["agreement", JUDGED, LABELLED, "kappa", "base_rate"] if any(map(self._is_labelled, rows)) else []),
-        ]
+        own = ["score"] if self.scale is not None else []
+        own += ["agreement", JUDGED, LABELLED, "kappa", "base_rate"] if any(map(self._is_labelled, rows)) else []
         return super().metric_names(rows).union(own)
 
     def _is_labelled(self, row: Row) -> bool:
@@ -199,7 +196,8 @@ class Judge(BuiltIn):
             raise QuestionError(
                 f"no column with the question ({column or ', '.join(_QUESTIONS)}); name it with `question_column`"
             )
-        reference = self._reference_answer(row)
+        names = reference_names(self.reference_column)
+        reference = next((str(row[name]) for name in names if row.get(name) not in (None, "")), "")
         own = {
             "rubric": self.rubric.strip(),
             "response": response,
@@ -209,10 +207,6 @@ class Judge(BuiltIn):
         }
         messages = list(self._template.render({**row, **own}))
         return build({"model": self.model, "messages": messages, **self.parameters}, self.samples)
-
-    def _reference_answer(self, row: Row) -> str:
-        names = REFERENCE_COLUMNS if self.reference_column is None else (self.reference_column,)
-        return next((str(row[name]) for name in names if row.get(name) not in (None, "")), "")
 
     def _label(self, row: Row) -> bool:
         """The hand label as pass or fail."""

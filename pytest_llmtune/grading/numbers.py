@@ -33,28 +33,7 @@ _ASCII = _Ascii(
     {ord(char): "-" for char in "\u2212\u2013\u2010\u2011\u2012\ufe63\uff0d"}
     | {ord(char): " " for char in "\u00a0\u202f\u2009\u2007\u2008\u200a\u3000"}
     | {ord(char): None for char in "\u200b\u200e\u200f\u2066\u2067\u2068\u2069\ufeff"}
-    | {
-        ord(char): plain
-        for char, plain in {
-            "٫": ".",
-            "．": ".",
-            "٬": ",",
-            "，": ",",
-            "’": "'",
-            "％": "%",
-            "٪": "%",
-            "＄": "$",
-            "￥": "¥",
-            "⁄": "/",
-            "／": "/",
-            "＋": "+",
-            "＝": "=",
-            "（": "(",
-            "）": ")",
-            "：": ":",
-            "×": "×",
-        }.items()
-    }
+    | dict(zip(map(ord, "٫．٬，’％٪＄￥⁄／＋＝（）："), "..,,'%%$¥//+=():", strict=True))
 )
 _POWER = lazy_regex(r"(?<=[\w)\]}])([⁺⁻]?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _VULGAR = lazy_regex(r" ?[¼-¾⅐-⅞↉]")
@@ -65,15 +44,15 @@ def ascii_numerals(text: str) -> str:
     if text.isascii():
         return text
     if _POWER.search(text):
-        text = _POWER.sub(_caret, text)
+
+        def caret(match: re.Match[str]) -> str:
+            digits = "".join(str(_SUPERSCRIPTS.index(digit)) for digit in match[2])
+            return f"^{{{'-' if match[1] == '⁻' else ''}{digits}}}"
+
+        text = _POWER.sub(caret, text)
     if _VULGAR.search(text):
         text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0].strip()).replace("⁄", "/"), text)
     return text.translate(_ASCII)
-
-
-def _caret(match: re.Match[str]) -> str:
-    digits = "".join(str(_SUPERSCRIPTS.index(digit)) for digit in match[2])
-    return f"^{{{'-' if match[1] == '⁻' else ''}{digits}}}"
 
 
 def swap_marks(text: str) -> str:
@@ -127,19 +106,9 @@ SCALED = lazy_regex(
     r"\d\s?(?:thousand|million|billion|trillion|lakh|crore|[kK](?!\w)|[万萬만億亿억천조]|[千兆](?![米克瓦卡赫字]))",
     re.IGNORECASE,
 )
-_SCALES = {
-    "thousand": 3,
-    "mille": 3,
-    "tausend": 3,
-    "mil": 3,
-    "k": 3,
-    "million": 6,
-    "b": 9,
-    "bn": 9,
-    "millionen": 6,
-    "billion": 9,
-}
-_SCALES |= {"trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
+_SCALES = {"thousand": 3, "mille": 3, "tausend": 3, "mil": 3, "k": 3, "million": 6, "millionen": 6, "b": 9, "bn": 9}
+_SCALES |= {"billion": 9, "trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7}
+_SCALES |= {"千": 3, "천": 3, "万": 4, "萬": 4, "만": 4}
 _SCALES |= {"億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
 _DENIED = lazy_regex(
     r"(?:\bnot|\brather than|\binstead of|\bnever|(?<!\w)nicht|(?<!\w)pas|(?<!\w)non|(?<!\w)no)\s+\W{0,3}$",
@@ -268,11 +237,8 @@ def last_of(text: str, *, first: bool = False) -> Value | None:
     number = chosen[0 if first else -1]
     if not first and len(chosen) > 1:
         between, before = text[chosen[-2].end : number.start], text[: chosen[-2].start]
-        if (
-            _OR.fullmatch(between)
-            or _COMPOUND.fullmatch(between)
-            or (_BETWEEN.search(before) and between.strip() == "and")
-        ):
+        ranges = _BETWEEN.search(before) and between.strip() == "and"
+        if _OR.fullmatch(between) or _COMPOUND.fullmatch(between) or ranges:
             return None
     return None if _is_denied(text, number) else number.value
 

@@ -65,8 +65,14 @@ def check(
             one.ready()
         except MissingToolError as error:
             raise MissingToolError(f"{prefix}the grader {one.name}: {error}") from None
-        faults = [fault for example in examples if (fault := _reference_fault(one, example))]
-        if faults and _lacks_question(one, examples[0]):
+        faults, lacks_question = [], False
+        for example in examples:
+            try:
+                one.reference(example.row)
+            except SuiteError as error:
+                faults.append(f"row {example.index + 1}: {error}")
+                lacks_question = lacks_question or isinstance(error, QuestionError)
+        if lacks_question:
             raise SuiteError(
                 f"{prefix}the grader {one.name} finds no question in {len(faults)} of {len(examples)} rows:\n{_listed(faults)}\n"
                 f"name its column with the grader's option `question_column`"
@@ -82,9 +88,10 @@ def check(
             )
         if allow_vacuous:
             continue
-        faults = [
-            fault for example in _spread(examples, one) if (fault := _probe_fault(one, example, examples, metric, mode))
-        ]
+        most = one.probe_rows
+        few = len(examples) <= most
+        tried = examples if few else [examples[index * len(examples) // most] for index in range(most)]
+        faults = [fault for example in tried if (fault := _probe_fault(one, example, examples, metric, mode))]
         if faults:
             raise SuiteError(
                 f"{prefix}the grader {one.name} is vacuous: answers that say nothing count as success:\n{_listed(faults)}\n"
@@ -105,31 +112,6 @@ def cautions_of(grader: Grader) -> tuple[str, ...]:
 def _listed(faults: Sequence[str]) -> str:
     more = [f"  ... and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
     return "\n".join([*(f"  {fault}" for fault in faults[:_LISTED]), *more])
-
-
-def _lacks_question(grader: Grader, example: Example) -> bool:
-    try:
-        grader.reference(example.row)
-    except QuestionError:
-        return True
-    except SuiteError:
-        return False
-    return False
-
-
-def _reference_fault(grader: Grader, example: Example) -> str:
-    try:
-        grader.reference(example.row)
-    except SuiteError as error:
-        return f"row {example.index + 1}: {error}"
-    return ""
-
-
-def _spread(examples: Sequence[Example], grader: Grader) -> Sequence[Example]:
-    most = grader.probe_rows
-    if len(examples) <= most:
-        return examples
-    return [examples[index * len(examples) // most] for index in range(most)]
 
 
 def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], metric: str, mode: str) -> str:

@@ -7,7 +7,6 @@ is never closed, there is no answer.
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util.jsonhash import is_json
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import InvalidError
 from pytest_llmtune.errors import SuiteError
@@ -79,7 +79,8 @@ class Marks:
     def answer(self, text: str) -> str:
         """The text without reasoning; empty if reasoning is not closed."""
         plain = "<" not in text and "[" not in text and "◁" not in text and not _ANALYSIS.match(text)
-        if (self.channels and plain) or _is_json(text):
+        if (self.channels and plain) or (text.lstrip()[:1] in ("{", '"') and is_json(text)):
+            # a complete JSON document has no reasoning, even if its strings have marks
             return text
         parts = list(self.parts(text))
         if all(not is_thought for is_thought, _ in parts):
@@ -141,7 +142,7 @@ class Marks:
             elif thinking:
                 found.append((True, before))
                 thinking = False
-            elif self._is_lone(match):
+            elif not self.channels or match[0].lower() != "</details>":  # which ends other things too
                 found.append((True, before))
                 begun = len(found)
             else:
@@ -155,21 +156,6 @@ class Marks:
     @cached_property
     def _mark(self) -> re.Pattern[str]:
         return re.compile(f"(?P<open>{'|'.join(self.open)})|(?P<close>{'|'.join(self.close)})", re.IGNORECASE)
-
-    def _is_lone(self, match: re.Match[str]) -> bool:
-        """Whether such a mark ends a thought that nothing has opened: ``</details>`` ends other things too."""
-        return not self.channels or match[0].lower() != "</details>"
-
-
-def _is_json(text: str) -> bool:
-    """Whether the text is a complete JSON document, which has no reasoning even if its strings have marks."""
-    if text.lstrip()[:1] not in ("{", '"'):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _is_quoted(text: str, match: re.Match[str]) -> bool:
@@ -205,9 +191,8 @@ def marks_of(spec: Any) -> Marks:
         raise SuiteError(f"reasoning {error}") from None
     if isinstance(declared, bool):
         return BUILT_IN if declared else _OFF
-    return marks_by_key(
-        tuple((one["open"], one["close"]) for one in ([declared] if isinstance(declared, Mapping) else declared))
-    )
+    several = [declared] if isinstance(declared, Mapping) else declared
+    return marks_by_key(tuple((one["open"], one["close"]) for one in several))
 
 
 def marks_by_key(key: tuple[tuple[str, str], ...]) -> Marks:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import Grader
+from pytest_llmtune.grading.base import GraderWrapper
 from pytest_llmtune.suite.keys import RELIABILITY, ROW_RATE, reliability_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_llmtune.grading.base import OtherExtras, Vote
-    from pytest_llmtune.types import Answer, ExampleGrade, Row
+    from pytest_llmtune.grading.base import Grader
+    from pytest_llmtune.types import ExampleGrade, Row
 
 
 def pass_at(n: int, right: int, k: int) -> float:
@@ -51,78 +51,21 @@ def with_reliability(grader: Grader, metrics: Iterable[str]) -> Grader:
 
 
 @dataclass(frozen=True)
-class Reliability(Grader):
-    """Wraps a grader, and adds metrics."""
+class Reliability(GraderWrapper):
+    """Adds metrics to those of a grader."""
 
-    grader: Grader
     names: tuple[str, ...]
-
-    @property
-    def vote(self) -> Vote:
-        return self.grader.vote
-
-    @property
-    def reference_column(self) -> str | None:
-        return self.grader.reference_column
-
-    @property
-    def caution(self) -> str:
-        return self.grader.caution
-
-    @property
-    def probe_rows(self) -> int:
-        return self.grader.probe_rows
-
-    @property
-    def name(self) -> str:
-        return self.grader.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self.grader.fingerprint
-
-    @property
-    def per_response(self) -> bool:
-        return self.grader.per_response
-
-    @property
-    def reads_answers(self) -> bool:
-        return self.grader.reads_answers
-
-    @property
-    def parts(self) -> tuple[Grader, ...]:
-        return self.grader.parts
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return self.grader.models
-
-    @property
-    def with_other_extras(self) -> OtherExtras | None:
-        return self.grader.with_other_extras
-
-    def ready(self) -> None:
-        self.grader.ready()
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
         """None if the grader's metrics are unknown."""
-        known = self.grader.metric_names(rows)
+        known = self.inner.metric_names(rows)
         return None if known is None else known | {*self.names}
 
-    def reference(self, row: Row) -> str:
-        return self.grader.reference(row)
-
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        return self.grader.answers(responses, row)
-
-    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        return await self.grader.aanswers(responses, row, ask)
-
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self._counted(self.grader.grade(responses, row))
+        return self._counted(self.inner.grade(responses, row))
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return self._counted(await self.grader.agrade(responses, row, ask))
+        return self._counted(await self.inner.agrade(responses, row, ask))
 
     def _counted(self, grade: ExampleGrade) -> ExampleGrade:
         n, right = len(grade.answers), sum(answer.correct for answer in grade.answers)

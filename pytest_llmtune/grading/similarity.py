@@ -14,7 +14,7 @@ from pytest_llmtune._util.aio import running_loop
 from pytest_llmtune._util.jsonhash import build
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import CompletionError, SuiteError
-from pytest_llmtune.grading.base import BuiltIn, grade_answers, reference_value
+from pytest_llmtune.grading.base import BuiltIn, grade_answers, reference_values
 from pytest_llmtune.grading.math.extract import untagged
 from pytest_llmtune.types import Answer, ExampleGrade, Row
 from pytest_llmtune.wire.response import embedding_in
@@ -167,10 +167,9 @@ class Similarity(BuiltIn):
         return found
 
     def _wanted(self, row: Row) -> tuple[str, ...]:
-        value = reference_value(row, self.reference_column)
-        wanted = tuple(" ".join(str(item).split()) for item in (value if isinstance(value, (list, tuple)) else [value]))
-        if not wanted or not all(map(_WORD.search, wanted)):
-            raise SuiteError("the reference is an empty list, or a text without a word")
+        wanted = tuple(" ".join(str(item).split()) for item in reference_values(row, self.reference_column))
+        if not all(map(_WORD.search, wanted)):
+            raise SuiteError("the reference is a text without a word")
         return wanted
 
     @cached_property

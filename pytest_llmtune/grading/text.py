@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading.base import BuiltIn, reference_value
+from pytest_llmtune.grading.base import BuiltIn, reference_value, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
 from pytest_llmtune.grading.math.parse import parse
 from pytest_llmtune.grading.numbers import ascii_numerals, find, last_of, number_in, swap_marks
@@ -55,10 +55,7 @@ class Folding(BuiltIn):
 
     def _wanted(self, row: Row) -> tuple[str, ...]:
         """The reference, or each of a list of references, normalised."""
-        value = reference_value(row, self.reference_column)
-        wanted = tuple(self.fold(str(item)) for item in (value if isinstance(value, (list, tuple)) else [value]))
-        if not wanted:
-            raise SuiteError("the reference is an empty list")
+        wanted = tuple(self.fold(str(item)) for item in reference_values(row, self.reference_column))
         if not all(wanted):
             raise SuiteError("nothing is left of the reference once what is ignored is taken away")
         return wanted
@@ -121,9 +118,8 @@ class Regex(BuiltIn):
     ignore_case: bool = False
 
     kind: ClassVar[str] = "regex"
-    longest_in_process: ClassVar[int | None] = (
-        None  # the suite's pattern may be slow: always search in a worker with a time limit
-    )
+    # the suite's pattern may be slow: always search in a worker with a time limit
+    longest_in_process: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if self.pattern is not None:
@@ -230,9 +226,8 @@ class Numeric(BuiltIn):
             numbers = [number for number in find(self._plain(text))[1] if not number.aside]
             if len(numbers) > 1:
                 raise SuiteError(f"the reference {text!r:.60} holds {len(numbers)} numbers; expected one")
-            raise SuiteError(
-                f"the reference {text!r:.60} holds no number{' that can be read for sure' if numbers else ''}"
-            )
+            unsure = " that can be read for sure" if numbers else ""
+            raise SuiteError(f"the reference {text!r:.60} holds no number{unsure}")
         return found
 
     def _answer(self, text: str, reference: Fraction) -> Answer:

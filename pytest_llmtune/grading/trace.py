@@ -13,7 +13,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, grade_answers, run_of
-from pytest_llmtune.grading.json_match import Validation
+from pytest_llmtune.grading.json_match import Validation, check_schema
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.suite.prompts import fill
 from pytest_llmtune.types import Answer
@@ -106,7 +106,10 @@ class Tools(_Trace):
                 _names(name, value)
         for tool, wanted in (self.args if isinstance(self.args, Mapping) else {}).items():
             if (schema := _schema(wanted)) is not None:
-                _check_schema(tool, schema)
+                try:
+                    check_schema(schema)
+                except SuiteError as error:
+                    raise SuiteError(f"args: {tool}: {error}") from None
 
     def _check(self, row: Row) -> None:
         self._include(row)
@@ -263,21 +266,8 @@ def _schema(wanted: Any) -> Mapping[str, Any] | None:
         return None
     if wanted.keys() == {"schema"} and isinstance(wanted["schema"], Mapping):
         return cast("Mapping[str, Any]", wanted["schema"])
-    is_schema = "$schema" in wanted or (
-        wanted.get("type") == "object" and bool(wanted.keys() & {"properties", "required"})
-    )
-    return wanted if is_schema else None
-
-
-def _check_schema(tool: str, schema: Mapping[str, Any]) -> None:
-    import jsonschema
-
-    try:
-        jsonschema.validators.validator_for(schema).check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise SuiteError(f"args: the JSON Schema of {tool} is wrong: {error.message}") from None
-    except RecursionError:
-        raise SuiteError(f"args: the JSON Schema of {tool} is nested too deeply, or a pattern in it") from None
+    of_an_object = wanted.get("type") == "object" and bool(wanted.keys() & {"properties", "required"})
+    return wanted if "$schema" in wanted or of_an_object else None
 
 
 def _same(one: Any, other: Any) -> bool:

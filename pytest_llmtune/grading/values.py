@@ -5,11 +5,16 @@ from __future__ import annotations
 import decimal
 import hashlib
 import math
+import operator
 import re
 from decimal import Decimal
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.lazy import lazy_regex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Value = Fraction | Decimal
 
@@ -144,7 +149,7 @@ class _Parser:
         value = self._product()
         while self._peek() in ("+", "-"):
             sign = 1 if self._take() == "+" else -1
-            value = _add(value, _times(Fraction(sign), self._product()))
+            value = _apply(operator.add, value, _apply(operator.mul, Fraction(sign), self._product()))
         self._depth -= 1
         return value
 
@@ -153,10 +158,10 @@ class _Parser:
         while (word := self._peek()) and word not in "+-)}]^!":
             if word == "/":
                 self._take()
-                value = _over(value, self._signed())
+                value = _apply(operator.truediv, value, self._signed())
             elif word == "*":
                 self._take()
-                value = _times(value, self._signed())
+                value = _apply(operator.mul, value, self._signed())
             else:
                 value = self._beside(value)
         return value
@@ -168,20 +173,22 @@ class _Parser:
             raise _NoConstantError
         factor = self._power()
         if word == r"\frac" and before.isdigit() and isinstance(factor, Fraction) and 0 < factor < 1:
-            return _add(value, factor if value >= 0 else -factor)  # -3 1/2 is less than -3
-        return _times(value, factor)
+            return _apply(operator.add, value, factor if value >= 0 else -factor)  # -3 1/2 is less than -3
+        return _apply(operator.mul, value, factor)
 
     def _signed(self) -> Value:
         sign = 1
         while self._peek() in ("+", "-"):
             sign *= 1 if self._take() == "+" else -1
-        return _times(Fraction(sign), self._power())
+        return _apply(operator.mul, Fraction(sign), self._power())
 
     def _power(self) -> Value:
         base = self._atom()
         while self._peek() == "!":
             self._take()
-            base = _factorial(base)
+            if not isinstance(base, Fraction) or base.denominator > 1 or not 0 <= base <= _LARGEST_FACTORIAL:
+                raise _NoConstantError
+            base = Fraction(math.factorial(int(base)))
         if self._peek() != "^":
             return base
         self._take()
@@ -196,7 +203,7 @@ class _Parser:
             self._take({"(": ")", "{": "}", "[": "]"}[word])
             return value
         if word == r"\frac":
-            return _over(self._argument(), self._argument())
+            return _apply(operator.truediv, self._argument(), self._argument())
         if word == r"\sqrt":
             return self._root()
         if word == r"\pi":
@@ -211,7 +218,7 @@ class _Parser:
             self._take()
             degree = self._sum()
             self._take("]")
-        return _raise(self._argument(), _over(Fraction(1), degree))
+        return _raise(self._argument(), _apply(operator.truediv, Fraction(1), degree))
 
     def _argument(self) -> Value:
         r"""Braces, or one character: ``\frac12`` is a half."""
@@ -230,31 +237,11 @@ def _decimal(value: Value) -> Decimal:
     return Decimal(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
-def _add(one: Value, other: Value) -> Value:
+def _apply(operation: Callable[[Any, Any], Value], one: Value, other: Value) -> Value:
+    """Exact where both are fractions."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
-        return one + other
-    return _decimal(one) + _decimal(other)
-
-
-def _times(one: Value, other: Value) -> Value:
-    if isinstance(one, Fraction) and isinstance(other, Fraction):
-        return one * other
-    return _decimal(one) * _decimal(other)
-
-
-def _over(one: Value, other: Value) -> Value:
-    if isinstance(one, Fraction) and isinstance(other, Fraction):
-        return one / other
-    return _decimal(one) / _decimal(other)
-
-
-def _factorial(value: Value) -> Value:
-    if not isinstance(value, Fraction) or value.denominator > 1 or not 0 <= value <= _LARGEST_FACTORIAL:
-        raise _NoConstantError
-    product = 1
-    for factor in range(2, int(value) + 1):
-        product *= factor
-    return Fraction(product)
+        return operation(one, other)
+    return operation(_decimal(one), _decimal(other))
 
 
 def _raise(base: Value, exponent: Value) -> Value:

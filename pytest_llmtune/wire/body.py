@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune._util.jsonhash import is_json, safe_json
 from pytest_llmtune.wire.event_stream import is_whole
 from pytest_llmtune.wire.response import documents_of, facts_of, lines_of, parse_object
 
@@ -189,19 +188,11 @@ def why_incomplete(path: str, status: int, text: str, content_type: str, binary:
     if any(kind in content_type for kind in _LINES):
         return _why_incomplete_lines(text)
     should_be = (status < 300 and path.endswith(_ROUTES)) or (text and "json" in content_type)
-    return "is truncated, or not JSON" if should_be and not _is_json(text) else ""
+    return "is truncated, or not JSON" if should_be and not is_json(text) else ""
 
 
 _AWS_EVENTS = "vnd.amazon.eventstream"
 _LINES = ("ndjson", "jsonl", "json-lines", "stream+json")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 _LAST = {

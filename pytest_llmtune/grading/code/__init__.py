@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import hashlib
 import marshal
 import os
@@ -22,7 +21,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, digest, reference_value
 from pytest_llmtune.grading.code.extract import code_in
 from pytest_llmtune.grading.code.sandbox import DISK, UNCONFINED, Bubblewrap, Sandbox, check_isolation, sandbox_for
-from pytest_llmtune.grading.workers import PATIENCE, clean_environment, off_thread, workers_each
+from pytest_llmtune.grading.workers import PATIENCE, clean_environment, close_pipes, off_thread, read_line, workers_each
 from pytest_llmtune.types import Answer, Row
 
 if TYPE_CHECKING:
@@ -79,9 +78,7 @@ class PythonCode(BuiltIn):
     @property
     def fingerprint(self) -> str:
         """Independent of ``isolation``, which does not affect correctness."""
-        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "isolation"}
-        if self.processes == 1:
-            del options["processes"]
+        options = self._options("isolation", *(["processes"] if self.processes == 1 else []))
         return digest({"kind": self.kind, **options})
 
     def ready(self) -> None:
@@ -147,10 +144,7 @@ class PythonCode(BuiltIn):
     def _run(self, request: dict[str, Any]) -> str:
         token = secrets.token_hex(16)
         command = self._sandbox.command(request["memory"], int(self.processes))
-        with (
-            self._sandboxes,
-            tempfile.TemporaryDirectory(prefix="llmtune-", ignore_cleanup_errors=True) as directory,
-        ):
+        with self._sandboxes, tempfile.TemporaryDirectory(prefix="llmtune-", ignore_cleanup_errors=True) as directory:
             process = _Process(command, directory)
             try:
                 if process.line(_STARTUP) != b"ready\n":
@@ -189,13 +183,7 @@ class _Process:
 
     def line(self, seconds: float) -> bytes:
         """The next output line; incomplete if the process ended or was killed."""
-        assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
-        timer = threading.Timer(seconds, self._kill)
-        timer.start()
-        try:
-            return self._process.stdout.readline(_LONGEST_REPLY)
-        finally:
-            timer.cancel()
+        return read_line(self._process, seconds, self._kill, _LONGEST_REPLY)
 
     def exit_code(self) -> int:
         self._kill()
@@ -203,9 +191,7 @@ class _Process:
 
     def end(self) -> None:
         self._kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # unread input
-                pipe and pipe.close()
+        close_pipes(self._process)
         self._process.wait()
 
     def _kill(self) -> None:

@@ -48,20 +48,8 @@ def code_in(response: str) -> str | None:
 
 _TAGS = ("python", "py", "python3", "py3", "ipython")
 _OTHER_TAGS = (
-    "text",
-    "txt",
-    "plaintext",
-    "output",
-    "console",
-    "bash",
-    "sh",
-    "shell",
-    "pycon",
-    "json",
-    "yaml",
-    "markdown",
-    "md",
-)
+    "text", "txt", "plaintext", "output", "console", "bash", "sh", "shell", "pycon", "json", "yaml", "markdown", "md",
+)  # fmt: skip
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -34,6 +34,8 @@ _RUNNER = Path(__file__).with_name("runner.py")
 _HOME = "/tmp"  # noqa: S108 - inside the sandbox: a tmpfs of its own
 _SHARED_MEMORY = 2**20
 _NOBODY = 65534
+_ENVIRONMENT = {"HOME": _HOME, "TMPDIR": _HOME, "PATH": "", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
+"""The complete environment of an answer."""
 _PYTHON = ("-I", "-S", "-B", "-X", "utf8")  # without site: no .pth file runs, and Python starts in a fifth of the time
 _INSTALL = (
     "sudo apt-get install bubblewrap (or dnf, pacman, apk add), or name a container image: "
@@ -68,11 +70,15 @@ class Bubblewrap:
 
     def command(self, memory: int, processes: int) -> list[str]:  # noqa: ARG002 - the runner limits itself
         interpreter = _interpreter()
-        shared = [*_bound([*_system_libraries(), *interpreter, str(_RUNNER)])]
+        # of the library directories of the dynamic loader, on a merged /usr the short names are links
+        libraries = [
+            path for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(path).exists()
+        ]
+        shared = [*_bound([*libraries, *interpreter, str(_RUNNER)])]
         inner = [
             *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
             *("--new-session", "--die-with-parent", "--clearenv", "--hostname", "sandbox"),
-            *(part for name, value in _environment().items() for part in ("--setenv", name, value)),
+            *(part for name, value in _ENVIRONMENT.items() for part in ("--setenv", name, value)),
             *("--size", str(DISK), "--tmpfs", _HOME),
             *shared,
             *("--dev", "/dev", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
@@ -112,13 +118,9 @@ class Container:
             *(("--read-only-tmpfs=false",) if Path(self.program).name == "podman" else ()),
             *("--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
             *(f"--user={_NOBODY}:{_NOBODY}", "--ipc=none", "--ulimit=core=0", f"--pids-limit={processes}"),
-            *(
-                f"--memory={memory}",
-                f"--memory-swap={memory}",
-                f"--tmpfs={_HOME}:rw,size={DISK},mode=1777",
-            ),
+            *(f"--memory={memory}", f"--memory-swap={memory}", f"--tmpfs={_HOME}:rw,size={DISK},mode=1777"),
             # by the image's own PATH the runtime finds Python
-            *(f"--env={name}={value}" for name, value in _environment().items() if name != "PATH"),
+            *(f"--env={name}={value}" for name, value in _ENVIRONMENT.items() if name != "PATH"),
             *(f"--volume={_RUNNER}:/runner.py:ro", f"--workdir={_HOME}"),
             *(self.image, "python3", *_PYTHON, "/runner.py"),
         ]
@@ -212,11 +214,6 @@ def _bubblewrap(program: str) -> Bubblewrap:
     return sandbox
 
 
-def _environment() -> dict[str, str]:
-    """The complete environment of an answer."""
-    return {"HOME": _HOME, "TMPDIR": _HOME, "PATH": "", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
-
-
 @cache
 def _interpreter() -> tuple[str, ...]:
     """Paths of the base interpreter, its standard library and the installed packages, without the project."""
@@ -230,11 +227,6 @@ def _installed() -> list[str]:
     known = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     found = (entry for entry in sys.path if entry in known or Path(entry).name in ("site-packages", "dist-packages"))
     return [entry for entry in dict.fromkeys(found) if Path(entry).is_dir()]
-
-
-def _system_libraries() -> list[str]:
-    """Library directories of the dynamic loader; on a merged ``/usr`` the short names are links."""
-    return [path for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(path).exists()]
 
 
 def _bound(paths: Iterable[str]) -> Iterable[str]:

@@ -118,16 +118,15 @@ def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     if max(len(reference.items), len(answer.items)) > _MOST_PARTS:
         return False
     if "set" in (reference.kind, answer.kind):
-        return {reference.kind, answer.kind} <= {"set", "list"} and _same_members(reference, answer)
+        kinds = {reference.kind, answer.kind}
+        return (
+            kinds <= {"set", "list"} and _found(reference.items, answer.items) and _found(answer.items, reference.items)
+        )
     if reference.kind != answer.kind and {reference.kind, answer.kind} != {"list", "()"}:
         return False
     return len(reference.items) == len(answer.items) and all(map(equal, reference.items, answer.items))
 
 
-def _same_members(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Whether every part of either side has an equal on the other."""
-    return _all_found(reference.items, answer.items) and _all_found(answer.items, reference.items)
-
-
-def _all_found(parts: tuple[ParsedAnswer, ...], others: tuple[ParsedAnswer, ...]) -> bool:
+def _found(parts: tuple[ParsedAnswer, ...], others: tuple[ParsedAnswer, ...]) -> bool:
+    """Whether every part has an equal among the others."""
     return all(any(equal(part, other) for other in others) for part in parts)

@@ -67,23 +67,15 @@ def boxes(text: str) -> str | None:
 
 def _boxes(text: str) -> tuple[str | None, int]:
     """The same, and the end of the last box; -1 if there is none."""
-    found: list[tuple[int, int, str]] = []
-    for match in _BOX.finditer(text) if "box" in text else ():
-        end, inside = _braced(text, match.end())
-        if found and match.start() < found[-1][1]:
-            continue  # a nested box
-        found.append((match.start(), end, inside))
-    if not found or not found[-1][2].strip():
-        return None, found[-1][1] if found else -1
-    if len(found) == 1:
-        return found[0][2].strip(), found[0][1]
-    joined = [found[-1][2].strip()]
+    found = boxed_in(text)
+    if not found or not found[-1][1].strip():
+        return None, found[-1][2] if found else -1
+    joined = [found[-1][1].strip()]
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
-        if not before[2].strip() or not _JOINT.fullmatch(text[before[1] : after[0]]):
+        if not before[1].strip() or not _JOINT.fullmatch(text[before[2] : after[0]]):
             break
-        joined.insert(0, before[2].strip())
-    different = list(dict.fromkeys(joined))
-    return (different[0] if len(different) == 1 else r" \text{ and } ".join(different)), found[-1][1]
+        joined.insert(0, before[1].strip())
+    return r" \text{ and } ".join(dict.fromkeys(joined)), found[-1][2]
 
 
 def boxed_in(text: str) -> list[tuple[int, str, int]]:
@@ -161,17 +153,14 @@ def phrase_in(text: str) -> str | None:
 def _phrase(text: str) -> str | None:
     """The answer after the last "the answer is": a formula with its unit, the sentence, or the number it states."""
     found = last_phrase(text)
-    return _stated(text[found.end() :]) if found else None
-
-
-def _stated(rest: str) -> str | None:
-    rest = rest.lstrip()
+    if found is None:
+        return None
+    rest = text[found.end() :].lstrip()
     math = _MATH.match(rest)
     if math and not _is_money(math):
         tail = _SENTENCE_END.split(rest[math.end() :], maxsplit=1)[0]
-        return (_unwrap(math) + (tail if len(tail) <= _LONGEST_UNIT and not re.search(r"\d|[,(]", tail) else "")).strip(
-            " *"
-        ) or None
+        is_unit = len(tail) <= _LONGEST_UNIT and not re.search(r"\d|[,(]", tail)
+        return (_unwrap(math) + (tail if is_unit else "")).strip(" *") or None
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *\"'`")
     if is_bare(sentence) and not _REMARK.search(sentence):
         return sentence

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from queue import LifoQueue
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, AnyStr, ParamSpec, TypeVar
 
 from pytest_llmtune._util.aio import running_loop
 
@@ -58,7 +59,8 @@ class WorkerPool:
         try:
             if worker is None or not worker.is_fresh:
                 self._drop(worker)
-                worker = self._start()
+                worker = _Worker(self._script)
+                self._running.append(worker)
             answer = worker.call(request, limit)
             if answer is None:
                 self._drop(worker)
@@ -74,11 +76,6 @@ class WorkerPool:
     def close(self) -> None:
         """Stop all workers; running calls return None, later calls start new ones."""
         _stop_all(self._running)
-
-    def _start(self) -> _Worker:
-        new = _Worker(self._script)
-        self._running.append(new)
-        return new
 
     def _drop(self, worker: _Worker | None) -> None:
         if worker is not None:
@@ -126,14 +123,7 @@ class _Worker:
 
     def _read(self, limit: float) -> dict[str, Any] | None:
         """The next line within ``limit`` seconds; None if the process ended before."""
-        assert self._process.stdout is not None  # noqa: S101 - a pipe, as asked for
-        timer = threading.Timer(limit, self._process.kill)  # killing the process ends the read below, on every platform
-        timer.daemon = True
-        timer.start()
-        try:
-            line = self._process.stdout.readline()
-        finally:
-            timer.cancel()
+        line = read_line(self._process, limit, self._process.kill)
         if not line.endswith("\n"):
             return None
         answer: dict[str, Any] = json.loads(line)
@@ -142,12 +132,26 @@ class _Worker:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # unread input
-                    continue
+        close_pipes(self._process)
+
+
+def read_line(process: subprocess.Popen[AnyStr], seconds: float, kill: Callable[[], object], most: int = -1) -> AnyStr:
+    """The next line of a process's output; incomplete if it ends, or is killed because it takes longer."""
+    assert process.stdout is not None  # noqa: S101 - a pipe, as asked for
+    timer = threading.Timer(seconds, kill)  # killing the process ends the read below, on every platform
+    timer.daemon = True
+    timer.start()
+    try:
+        return process.stdout.readline(most)
+    finally:
+        timer.cancel()
+
+
+def close_pipes(process: subprocess.Popen[Any]) -> None:
+    """Close a process's pipes, whatever it has not read."""
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            pipe and pipe.close()
 
 
 def workers_each(most: int) -> int:

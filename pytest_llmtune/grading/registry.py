@@ -90,7 +90,11 @@ def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
         [(name, options)] = spec.items()
         if not isinstance(options, Mapping) and options is not None:
             raise SuiteError(f"{name}: expected a mapping of options, got {shown(options)}")
-        return _built_in(str(name), options or {}, vote)
+        loaded = dict(options or {})
+        for option, value in loaded.items():
+            if isinstance(value, Mapping) and value.keys() == {"callable"}:  # such as the prompt of a judge
+                loaded[option] = load_function(str(value["callable"]), base_dir, root)
+        return _built_in(str(name), loaded, vote)
     if isinstance(spec, Grader):
         return spec
     if hasattr(spec, "fingerprint") and hasattr(spec, "grade"):

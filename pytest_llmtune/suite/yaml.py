@@ -38,6 +38,14 @@ def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for grader in _graders(keys.get("grader")):
         if ":" in grader or grader == _RUNS_CODE:
             yield "grader", grader
+    for function in _option_functions(keys.get("grader")):
+        yield "grader", function
+    cascade = keys.get("cascade")
+    for step in cascade if isinstance(cascade, list) else [cascade]:
+        accept = step.get("accept") if isinstance(step, Mapping) else None
+        function = accept.get("function") if isinstance(accept, Mapping) else None
+        if is_function_path(str(function)):
+            yield "cascade", function
 
 
 def isolation_in(grader: Any) -> Any:
@@ -57,6 +65,18 @@ def _callables(data: Any) -> Iterator[Any]:
     elif isinstance(data, list):
         for item in data:
             yield from _callables(item)
+
+
+def _option_functions(data: Any) -> Iterator[Any]:
+    """Functions that are options of graders, such as the prompt of a judge."""
+    if isinstance(data, list):
+        for item in data:
+            yield from _option_functions(item)
+    elif isinstance(data, Mapping):
+        for options in data.values():
+            for value in options.values() if isinstance(options, Mapping) else ():
+                if isinstance(value, Mapping) and value.keys() == {"callable"}:
+                    yield value["callable"]
 
 
 def _graders(data: Any) -> Iterator[str]:

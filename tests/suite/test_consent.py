@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import resolve
 from pytest_llmtune.suite.yaml import code_in, read_suites
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
         ),
         ({"grader": [["m:f"]]}, [("grader", "m:f")]),
         ({"grader": {"regex": {"pattern": "a:b"}}}, []),
+        ({"grader": [{"judge": {"prompt": {"callable": "m:f"}}}]}, [("grader", "m:f")]),
+        ({"grader": {"tools": {"args": {"call": {"callable": "m:f"}}}}}, []),
+        ({"cascade": {"accept": {"function": "m:f"}}}, [("cascade", "m:f")]),
+        ({"cascade": [{"model": "a", "accept": {"function": "m:f"}}, {"model": "b"}]}, [("cascade", "m:f")]),
+        ({"cascade": {"accept": {"regex": "m:f"}}}, []),
         ({"grader": None, "prompt": 3, "dataset": ["m:f"]}, []),
     ],
 )
@@ -40,7 +46,36 @@ def test_what_runs_code(keys: dict[str, Any], found: list[tuple[str, str]]) -> N
     assert list(code_in(keys)) == found
 
 
-places = st.sampled_from(["dataset", "prompt", "messages", "grader", "aggregate", "baselines", "where", "model", "n"])
+JUDGE = {"judge": {"model": "m", "rubric": "Right?", "prompt": {"callable": "trap:f"}}}
+
+
+@pytest.mark.parametrize("keys", [{"cascade": {"accept": {"function": "trap:f"}}}, {"grader": JUDGE}])
+def test_a_function_of_a_cascade_or_of_a_judge_needs_leave_too(tmp_path: Path, keys: dict[str, Any]) -> None:
+    """Without it, nothing is imported; with it, only the project's own modules are."""
+    (tmp_path / "trap.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\ndef f(*a, **k): return '{{response}}'\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"question": "1", "answer": "1"}\n{"question": "2", "answer": "2"}\n')
+    usual = {"dataset": "rows.jsonl", "prompt": "{question}", "model": ["m", "n"], "grader": "exact"}
+    path = tmp_path / "a.llmtune.yaml"
+
+    def graded(text: str) -> None:
+        path.write_text(text)
+        for suite, _ in read_suites(path, root=tmp_path, allow_code=allowed):
+            resolve(suite.grader, base_dir=suite.base_dir, root=suite.root).reference({"question": "1", "answer": "1"})
+
+    allowed: tuple[str, ...] = ()
+    with pytest.raises(SuiteError, match="trap:f', which runs code"):
+        graded(json.dumps(usual | keys))
+    assert not (tmp_path / "ran").exists()
+    allowed = ("a",)
+    with pytest.raises(SuiteError, match="outside the project"):
+        graded(json.dumps(usual | keys).replace("trap:f", "os:getcwd"))
+    graded(json.dumps(usual | keys))
+    assert (tmp_path / "ran").exists()
+
+
+places = st.sampled_from(["dataset", "prompt", "messages", "grader", "aggregate", "baselines", "cascade", "model", "n"])
 values = st.recursive(
     st.sampled_from(["trap:f", "python", "exact", "{q}", "rows.jsonl", "m", 1, None, True]),
     lambda inner: (

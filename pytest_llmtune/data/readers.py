@@ -310,7 +310,10 @@ def _parquet_rows(content: bytes, name: str, most: int) -> Iterator[tuple[str, A
         with parquet.ParquetFile(io.BytesIO(content)) as file:
             number = 0
             for group in range(file.metadata.num_row_groups):
-                largest = _largest_row(file.metadata.row_group(group))
+                # of one row: a few bytes may encode a long text in every row, which is in its column's data at least
+                # once; a list has at most all of its column's values
+                columns = [file.metadata.row_group(group).column(i) for i in range(file.metadata.num_columns)]
+                largest = 1 + sum(int(c.total_uncompressed_size + _PER_VALUE * c.num_values) for c in columns)
                 if largest > most:
                     raise too_large(f"{name}: row {number + 1}", most)
                 batch_rows = max(1, min(_BATCH, most // 8 // largest))
@@ -349,15 +352,6 @@ def _memory_limited(most: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _largest_row(group: Any) -> int:
-    """Upper bound in bytes of memory for one row of a row group: a few bytes may encode a long text in every row.
-
-    A text is in its column's data at least once, and a list has at most all of its column's values.
-    """
-    columns = (group.column(index) for index in range(group.num_columns))
-    return 1 + sum(int(column.total_uncompressed_size + _PER_VALUE * column.num_values) for column in columns)
 
 
 FORMATS: Mapping[str, Reader] = {

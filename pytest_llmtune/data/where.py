@@ -65,20 +65,15 @@ class _Compiler:
             inner = self.condition(node.operand)
             return lambda row: not inner(row)
         if isinstance(node, ast.Compare):
-            return self._comparison(node)
+            values = [self._value(operand) for operand in (node.left, *node.comparators)]
+            steps = list(zip(values, [self._test(op) for op in node.ops], values[1:], strict=False))
+            return lambda row: all(test(left(row), right(row)) for left, test, right in steps)
         if (name := self._column(node)) is not None:
             return lambda row: bool(row.get(name))
         if isinstance(node, ast.Constant) and isinstance(node.value, bool):
             constant = node.value
             return lambda _: constant
         raise self._refused(node)
-
-    def _comparison(self, node: ast.Compare) -> Condition:
-        values = [self._value(operand) for operand in (node.left, *node.comparators)]
-        tests = [self._test(op) for op in node.ops]
-        return lambda row: all(
-            test(left(row), right(row)) for left, test, right in zip(values, tests, values[1:], strict=False)
-        )
 
     def _test(self, op: ast.cmpop) -> Callable[[Any, Any], bool]:
         if isinstance(op, (ast.Eq, ast.Is)):

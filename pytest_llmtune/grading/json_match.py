@@ -60,20 +60,16 @@ def read_last(text: str, like: type | None = None) -> Any:
             found.append(value)
     if found:
         return found[-1]
-    return _chosen(list(_embedded(text)), like)
-
-
-def _chosen(found: list[Any], like: type | None) -> Any:
+    found = list(_embedded(text))
     if not found or found[-1] is NOTHING:
         return NOTHING
     found = [value for value in found if value is not NOTHING]
     found = [value for value in found if like is None or isinstance(value, like)] or found
-    return ([value for value in found if not _is_remark(value)] or found)[-1]
-
-
-def _is_remark(value: Any) -> bool:
-    """Whether it is an empty array or object, or a footnote, as found in remarks."""
-    return not value or (isinstance(value, list) and len(value) == 1 and type(value[0]) is int)
+    for value in reversed(found):
+        is_footnote = isinstance(value, list) and len(value) == 1 and type(value[0]) is int
+        if value and not is_footnote:
+            return value
+    return found[-1]
 
 
 def _embedded(text: str) -> Iterator[Any]:

@@ -88,18 +88,14 @@ class Judge(BuiltIn):
                 raise SuiteError(f"{name} is missing: a judge needs a model and a rubric, as text")
         if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
             raise SuiteError(f"samples={self.samples!r}; expected a whole number from 1")
-        if (self.scale is None) != (self.pass_mark is None) or (self.scale is not None and not self._fits_scale()):
-            raise SuiteError(
-                f"scale={self.scale!r}, pass_mark={self.pass_mark!r}; a scale of 2 or more needs a mark on it"
-            )
+        scale, mark = self.scale, self.pass_mark
+        fits = isinstance(scale, int) and scale >= 2 and isinstance(mark, (int, float)) and 1 < mark <= scale
+        if not fits and (scale is not None or mark is not None):
+            raise SuiteError(f"scale={scale!r}, pass_mark={mark!r}; a scale of 2 or more needs a mark on it")
         if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
             raise SuiteError(f"min_agreement={self.min_agreement!r}; expected a share above 0 and up to 1")
         if "response" not in self._template.fields and not self._template.is_function:
             raise SuiteError("the prompt has no field {response}")
-
-    def _fits_scale(self) -> bool:
-        scale, mark = self.scale, self.pass_mark
-        return isinstance(scale, int) and scale >= 2 and isinstance(mark, (int, float)) and 1 < mark <= scale
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -234,7 +234,8 @@ class Numeric(BuiltIn):
         value = self._stated(untagged(text))
         if value is None:
             return Answer(None, "", correct=False)
-        correct = self._close(value, reference)
+        allowed = max(Fraction(str(self.abs_tol)), Fraction(str(self.rel_tol)) * abs(reference))
+        correct = abs(value - reference) <= allowed
         return Answer(_shown(reference if correct else value), _shown(value), correct)
 
     def _stated(self, text: str) -> Fraction | None:
@@ -265,12 +266,6 @@ class Numeric(BuiltIn):
 
     def _plain(self, text: str) -> str:
         return swap_marks(ascii_numerals(text)) if self.decimal_comma else text
-
-    def _close(self, value: Fraction, reference: Fraction) -> bool:
-        if not self.abs_tol and not self.rel_tol:
-            return value == reference
-        allowed = max(Fraction(str(self.abs_tol)), Fraction(str(self.rel_tol)) * abs(reference))
-        return abs(value - reference) <= allowed
 
 
 def _fraction(value: Value | None) -> Fraction | None:

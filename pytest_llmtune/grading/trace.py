@@ -126,7 +126,8 @@ class Tools(_Trace):
             return f"{wrong[0]} must not be asked for"
         if order == "exact" and names != include:
             return f"asked: {', '.join(names)}; exactly expected: {', '.join(include)}"
-        if order == "in_order" and not _is_subsequence(include, names):
+        rest = iter(names)
+        if order == "in_order" and not all(name in rest for name in include):
             return f"asked: {', '.join(names)}; expected in this order: {', '.join(include)}"
         if self.max_calls is not None and len(names) > self.max_calls:
             return f"{len(names)} calls of tools, more than {self.max_calls}"
@@ -139,15 +140,13 @@ class Tools(_Trace):
             schema = _schema(wanted)
             if not calls:
                 return f"{tool} not asked for"
-            if schema is None:
-                if not any(_same(call.arguments, wanted) for call in calls):
-                    return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(wanted)}"
-            elif why := next(filter(None, (self._fault(schema, call.arguments) for call in calls)), ""):
-                return f"{tool}: {why}"
+            if schema is None and not any(_same(call.arguments, wanted) for call in calls):
+                return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(wanted)}"
+            for call in calls if schema is not None else ():
+                why = self._validation.fault(json.dumps(schema), json.dumps(call.arguments, default=str))
+                if why:
+                    return f"{tool}: {why}"
         return ""
-
-    def _fault(self, schema: Mapping[str, Any], arguments: Any) -> str | None:
-        return self._validation.fault(json.dumps(schema), json.dumps(arguments, default=str))
 
     @cached_property
     def _validation(self) -> Validation:
@@ -253,11 +252,6 @@ def _names(option: str, value: Any) -> list[str]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise SuiteError(f"{option}={shown(value)}; expected a list of tools' names")
     return list(value)
-
-
-def _is_subsequence(wanted: Sequence[str], names: Sequence[str]) -> bool:
-    rest = iter(names)
-    return all(name in rest for name in wanted)
 
 
 def _schema(wanted: Any) -> Mapping[str, Any] | None:

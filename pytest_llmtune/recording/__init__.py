@@ -309,7 +309,10 @@ class Gathered:
     @property
     def exchanges(self) -> Iterator[Exchange]:
         """Each exchange once; those of one request in the order of draws."""
-        for _, numbers in groupby(sorted(range(len(self._spool)), key=self._sort_key), key=self._key):
+        order = sorted(
+            range(len(self._spool)), key=lambda at: (self._key(at), self._sample_indices[at], -self._answers[at])
+        )
+        for _, numbers in groupby(order, key=self._key):
             answers, before = 0, -1
             for number in numbers:
                 if (sample_index := self._sample_indices[number]) == before:
@@ -323,9 +326,6 @@ class Gathered:
 
     def _key(self, number: int) -> bytes:
         return bytes(self._keys[_KEY * number : _KEY * (number + 1)])
-
-    def _sort_key(self, number: int) -> tuple[bytes, int, int]:
-        return self._key(number), self._sample_indices[number], -self._answers[number]
 
 
 def _missing(exchange: Exchange) -> str:

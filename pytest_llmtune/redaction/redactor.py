@@ -138,7 +138,10 @@ class Redactor:
     def clean_json(self, data: Any) -> Any:
         """JSON data without secrets in strings and keys, and without the values of fields such as ``api_key``."""
         if isinstance(data, str):
-            return self._clean_leaf(data)
+            inner = parse_object(data)  # one that is JSON itself, such as a tool's arguments, is cleaned as JSON
+            if inner is not None and (clean := self.clean_json(inner)) != inner:
+                return json.dumps(clean, ensure_ascii=False)
+            return self.clean_text(data)
         if isinstance(data, Mapping):
             return {
                 self.clean_text(name): PLACEHOLDER
@@ -163,13 +166,6 @@ class Redactor:
             raise RecordingError(
                 f"{path} was not written: a text that looks like a key ({hint}...) is still in it; {ADVICE}"
             )
-
-    def _clean_leaf(self, text: str) -> str:
-        """A string of a body; one that is JSON itself, such as a tool's arguments, is cleaned as JSON."""
-        data = parse_object(text)
-        if data is not None and (clean := self.clean_json(data)) != data:
-            return json.dumps(clean, ensure_ascii=False)
-        return self.clean_text(text)
 
     def _clean_together(self, documents: list[Any]) -> None:
         if clean_pieces(documents, self._spans, PLACEHOLDER):

@@ -320,10 +320,15 @@ def parse_domain(name: str, raw: Any) -> Domain:
         return _branches(raw)
     domain = _domain(name, raw)
     bounds = PARAMETERS.get(name)
-    for value in _extremes(domain):
-        if bounds is not None:
-            bounds.check(value)
-    if bounds is not None and bounds.whole and isinstance(domain, Range) and not domain.whole:
+    if bounds is None:
+        return domain
+    if isinstance(domain, Constant):
+        bounds.check(domain.value)
+    for value in domain.options if isinstance(domain, Choice) else ():
+        bounds.check(value)
+    for value in (domain.low, domain.top) if isinstance(domain, Range) else ():
+        bounds.check(value)
+    if bounds.whole and isinstance(domain, Range) and not domain.whole:
         raise InvalidError(
             f"is {domain.word}, which gives fractions; valid: a whole number, a list, randint, lograndint"
         )
@@ -369,14 +374,6 @@ def _plain(raw: Any) -> Any:
         f"is {shown(raw)} ({type(raw).__name__}); valid: a constant, a list of choices, "
         f"or a range: {', '.join(f'{word}(...)' for word in WORDS)}"
     )
-
-
-def _extremes(domain: Domain) -> tuple[Any, ...]:
-    if isinstance(domain, Constant):
-        return (domain.value,)
-    if isinstance(domain, Choice):
-        return domain.options
-    return (domain.low, domain.top) if isinstance(domain, Range) else ()
 
 
 def _branches(raw: Any) -> OneOf | Constant:

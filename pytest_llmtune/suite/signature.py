@@ -44,7 +44,9 @@ def text() -> str:
     parameters = [(TEMPERATURE_OR_TOP_P, "Any", "A choice of branches: a temperature or a top_p.")]
     parameters += [(name, _searched(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
     limits = [
-        (f"{side}_{name}", "Threshold", _limit(side, name)) for name in (*METRICS, ROW_RATE) for side in ("min", "max")
+        (f"{side}_{name}", "Threshold", f"The guard fails where {name} is {word} this.")
+        for name in (*METRICS, ROW_RATE)
+        for side, word in (("min", "below"), ("max", "above"))
     ]
     plain = [("model", "str", "The requested model.")]
     plain += [(name, _plain(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
@@ -79,10 +81,6 @@ def _searched(name: str, bounds: Bounds | None) -> str:
 
 def _doc(bounds: Bounds | None) -> str:
     return "As OpenAI defines it." if bounds is None else f"{str(bounds).capitalize()}."
-
-
-def _limit(side: str, metric: str) -> str:
-    return f"The guard fails where {metric} is {'below' if side == 'min' else 'above'} this."
 
 
 if __name__ == "__main__":

@@ -137,29 +137,24 @@ def read_bill(
     served = document.get("model") or document.get("modelVersion")
     models = tuple(dict.fromkeys(name for name in (served, requested) if isinstance(name, str) and name))
     providers = _by_shape(path, document)
+    unread = Bill(models, None, providers)
     if any(map(_miscounted, documents)) or (isinstance(answer, str) and _lost(answer, len(documents))):
-        return Bill(models, None, providers)
+        return unread
     usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
     if listed or own is None:
         usage = _extracted(uri, path, document, models, providers)
         usage = own if usage is None else usage if own is None else _mended(usage, own, document)
-    units = usage is not None and any(count for _, count in usage.units)
-    if (
-        usage is None
-        or not (usage.prompt_tokens or units)
-        or ((usage is not own or not usage.completion_tokens) and _uncounted(request, document))
-        or not (usage.completion_tokens or units or _NO_TEXT.search(path) or not any(map(_wrote, documents)))
-    ):
-        return Bill(models, None, providers)
+    if usage is None:
+        return unread
+    reported, units = usage_of(document.get("usage")), any(count for _, count in usage.units)
+    zero = reported is not None and not reported.completion_tokens  # of a text: the server does not count
+    trusted = usage is own and usage.completion_tokens
+    if zero and not trusted and answer_bytes(Exchange("POST", "", request, document)):
+        return unread
+    counted = usage.completion_tokens or units or _NO_TEXT.search(path) or not any(map(_wrote, documents))
+    if not counted or not (usage.prompt_tokens or units):
+        return unread
     return Bill(models, replace(usage, units=_with_searches(usage, documents), requests=1), providers)
-
-
-def _uncounted(request: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
-    """Whether a text has zero tokens, as reported by servers that do not count."""
-    found = usage_of(document.get("usage"))
-    return (
-        found is not None and not found.completion_tokens and answer_bytes(Exchange("POST", "", request, document)) > 0
-    )
 
 
 _COUNT = lazy_regex(r"(?i)(?:tokens?|tokens?_?count|eval_count|seconds|units|characters|searches|queries|requests)$")

@@ -121,7 +121,7 @@ def test_the_ancestor_s_directory_of_keys_is_an_endpoint_list(
     ("given", "said"),
     [
         ("nowhere.yaml", "endpoints are 'nowhere.yaml'; valid: a YAML or JSON file"),
-        ('[{"base_ulr": "http://h/v1"}]', "has the unknown field 'base_ulr'; did you mean base_url?"),
+        ('[{"base_ulr": "http://h/v1"}]', "has the unknown field 'base_ulr' (did you mean 'base_url'?); valid:"),
         ('[{"base_url": "http://127.0.0.1:9/v1", "models": ["other"]}]', "no endpoint serves the model"),
         ("sk-live-SECRET-0123456789", "endpoints are a text that looks like a key; valid:"),
     ],

@@ -36,7 +36,8 @@ def equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
     if parts and others:  # before the keys, which ignore names: y = 45, x = 2 is not x = 45, y = 2
         return parts.keys() == others.keys() and all(equal(part, others[name]) for name, part in parts.items())
     if reference.key == answer.key and reference.is_constant:
-        return not _names_differ(reference, answer)
+        one, other = ({item.name for item in form.items if item.name} for form in (reference, answer))
+        return not one or not other or one == other
     if "atom" in (reference.kind, answer.kind):
         return _decimal_comma(reference, answer) or _decimal_comma(answer, reference)
     return _parts_equal(reference, answer)
@@ -107,11 +108,6 @@ def _by_name(form: ParsedAnswer) -> dict[str, ParsedAnswer]:
     """The parts of ``k = 45, n = 2`` by name; empty if a part has no name, or two have the same."""
     parts = {item.name: item for item in form.items}
     return parts if len(parts) == len(form.items) and "" not in parts else {}
-
-
-def _names_differ(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    one, other = ({item.name for item in form.items if item.name} for form in (reference, answer))
-    return bool(one and other and one != other)
 
 
 def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:

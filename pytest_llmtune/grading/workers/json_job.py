@@ -14,14 +14,10 @@ def prepare() -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    return {"error": error_of(json.dumps(request["schema"]), request["value"])}
-
-
-def error_of(schema: str, value: Any) -> str | None:
     from jsonschema.exceptions import best_match
 
-    error = best_match(_validator(schema).iter_errors(value))
-    return None if error is None else f"{error.json_path}: {error.message}"[:_LONGEST]
+    error = best_match(_validator(json.dumps(request["schema"])).iter_errors(request["value"]))
+    return {"error": None if error is None else f"{error.json_path}: {error.message}"[:_LONGEST]}
 
 
 @lru_cache(maxsize=100)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ def main() -> None:
     sys.path[:] = json.loads(sys.argv[1])
     work = _module(sys.argv[2])
     work.prepare()
-    _limit_memory()
+    with suppress(ImportError):  # Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     out = sys.stdout
     sys.stdout = sys.stderr
     print("{}", file=out, flush=True)
@@ -45,14 +49,6 @@ def _limit_cpu(seconds: float) -> None:
     """Limit CPU time by SIGPROF, which ends the process; 0: no limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """Graders: turn the n responses of an example into metrics."""
 
-from pytest_llmtune.grading.base import VOTES, Grader, awaits, check_vote, grade_answers
+from pytest_llmtune.grading.base import Grader, awaits, grade_answers
 from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of
-from pytest_llmtune.grading.registry import BUILT_IN, accepts, fits, resolve
+from pytest_llmtune.grading.registry import accepts, fits, resolve
 from pytest_llmtune.grading.reliability import with_reliability
 
 __all__ = [
-    "BUILT_IN",
-    "VOTES",
     "Grader",
     "accepts",
     "awaits",
@@ -16,7 +14,6 @@ __all__ = [
     "check_aggregated",
     "check_metric",
     "check_named",
-    "check_vote",
     "fits",
     "grade_answers",
     "judges_of",

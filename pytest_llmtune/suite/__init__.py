@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_llmtune.data.dataset import Dataset, load
-from pytest_llmtune.data.split import Split, split
+from pytest_llmtune.data.dataset import load
+from pytest_llmtune.data.split import Split
 from pytest_llmtune.suite.domains import (
     Choice,
     Constant,
@@ -13,7 +13,6 @@ from pytest_llmtune.suite.domains import (
     OneOf,
     QUniform,
     RandInt,
-    Range,
     Uniform,
     choice,
     lograndint,
@@ -24,34 +23,28 @@ from pytest_llmtune.suite.domains import (
     uniform,
 )
 from pytest_llmtune.suite.keys import Threshold
-from pytest_llmtune.suite.params import Models, models
+from pytest_llmtune.suite.params import models
 from pytest_llmtune.suite.prompts import Template
-from pytest_llmtune.suite.propose import Failure, Proposer, propose
+from pytest_llmtune.suite.propose import propose
 from pytest_llmtune.suite.space import Config, Space, SuiteWarning
 from pytest_llmtune.suite.suite import Suite
-from pytest_llmtune.suite.task import Outcome, Task
+from pytest_llmtune.suite.task import Outcome
 
 __all__ = [
     "Choice",
     "Config",
     "Constant",
-    "Dataset",
     "Domain",
-    "Failure",
     "LogRandInt",
     "LogUniform",
-    "Models",
     "OneOf",
     "Outcome",
-    "Proposer",
     "QUniform",
     "RandInt",
-    "Range",
     "Space",
     "Split",
     "Suite",
     "SuiteWarning",
-    "Task",
     "Template",
     "Threshold",
     "Uniform",
@@ -64,6 +57,5 @@ __all__ = [
     "propose",
     "quniform",
     "randint",
-    "split",
     "uniform",
 ]

@@ -342,38 +342,25 @@ class Key:
     """Whether an explicit None disables it; for other keys, None means the default."""
 
 
+def closed(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
+    """JSON Schema of a mapping with no other keys."""
+    needed = {"required": list(required)} if required else {}
+    return {"type": "object", "properties": dict(properties), **needed, "additionalProperties": False}
+
+
 _TEMPLATE = {"$ref": "#/$defs/template"}
 _PROPOSED = {
-    "type": "object",
-    "properties": {
-        "seeds": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
-        "model": {"type": "string"},
-        "rounds": {"type": "integer", "minimum": 1},
-        "per_round": {"type": "integer", "minimum": 1},
-        "by": {"enum": ["model", "gepa"]},
-    },
-    "required": ["seeds", "model"],
-    "additionalProperties": False,
+    "seeds": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    "model": {"type": "string"},
+    "rounds": {"type": "integer", "minimum": 1},
+    "per_round": {"type": "integer", "minimum": 1},
+    "by": {"enum": ["model", "gepa"]},
 }
-_PROPOSE = {
-    "type": "object",
-    "properties": {"propose": _PROPOSED},
-    "required": ["propose"],
-    "additionalProperties": False,
-}
-_STEP = {
-    "type": "object",
-    "properties": {"model": {"type": ["string", "array"]}, "accept": {"type": "object"}},
-    "additionalProperties": False,
-}
+_PROPOSE = closed({"propose": closed(_PROPOSED, "seeds", "model")}, "propose")
+_STEP = closed({"model": {"type": ["string", "array"]}, "accept": {"type": "object"}})
 _SHOTS = {"type": "integer", "minimum": 0}
 _FUNCTION = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
-_MARKS = {
-    "type": "object",
-    "properties": {mark: {"type": "string", "minLength": 1} for mark in ("open", "close")},
-    "required": ["open", "close"],
-    "additionalProperties": False,
-}
+_MARKS = closed({mark: {"type": "string", "minLength": 1} for mark in ("open", "close")}, "open", "close")
 _MODEL = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/model"}]}
 
 

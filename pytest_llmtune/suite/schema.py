@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, WORDS, Bounds
-from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED, Key
+from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED, Key, closed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,38 +87,20 @@ def _parameter(name: str, bounds: Bounds | None) -> dict[str, Any]:
 
 
 def _definitions() -> dict[str, Any]:
-    function = {
-        "type": "object",
-        "properties": {"callable": {"type": "string"}},
-        "required": ["callable"],
-        "additionalProperties": False,
-    }
+    function = closed({"callable": {"type": "string"}}, "callable")
     message = {"type": "object", "required": ["role", "content"]}
     column = {"type": "string", "pattern": r"^\{[^{}:!]+\}$"}
     lists = {"type": "array", "items": message, "minItems": 1}
     options = {"type": "object", "minProperties": 1, "maxProperties": 1}
     return {
         "template": {"anyOf": [{"type": "string", "minLength": 1}, function]},
-        "messages_choice": {
-            "anyOf": [
-                lists,
-                column,
-                function,
-                {"type": "array", "items": {"anyOf": [lists, column, function]}, "minItems": 1},
-            ]
-        },
+        "messages_choice": _one_or_several(lists, column, function),
         "model": {
             "type": "object",
             "properties": {"model": {"type": "string"}, **_parameters()},
             "required": ["model"],
         },
-        "grader": {
-            "anyOf": [
-                {"type": "string"},
-                options,
-                {"type": "array", "items": {"anyOf": [{"type": "string"}, options]}, "minItems": 1},
-            ]
-        },
+        "grader": _one_or_several({"type": "string"}, options),
         "range": {
             "type": "object",
             "properties": {**{word: _bounds(word) for word in WORDS}, "choice": {"type": "array", "minItems": 1}},
@@ -134,6 +116,10 @@ def _definitions() -> dict[str, Any]:
             "description": "Minimum or maximum of a metric, or a limit for each group of `group_by`.",
         },
     }
+
+
+def _one_or_several(*kinds: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [*kinds, {"type": "array", "items": {"anyOf": list(kinds)}, "minItems": 1}]}
 
 
 def _bounds(word: str) -> Mapping[str, Any]:

@@ -257,17 +257,34 @@ class JsonAnswer(BuiltIn):
 
 
 def check_schema(schema: object) -> None:
-    """Raise SuiteError if it is not a JSON schema, or if the library for them is missing."""
+    """Raise SuiteError if it is not a JSON schema, refers to what is not in it, or the library for them is missing."""
     if importlib.util.find_spec("jsonschema") is None:
         raise SuiteError("a schema needs the package jsonschema: pip install 'pytest-llmtune[json]'")
     if not isinstance(schema, Mapping):
         raise SuiteError(f"schema={schema!r:.60}; expected a mapping, the JSON schema itself")
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012, specification_with
 
     try:
         validator_for(schema).check_schema(schema)
+        resource = specification_with(str(schema.get("$schema")), DRAFT202012).create_resource(schema)
+        _check_references(resource, REGISTRY.resolver_with_root(resource))
+    except Unresolvable as error:
+        raise SuiteError(
+            f"the schema refers to {error.ref!r:.120}, which is not in it, and nothing is fetched"
+        ) from None
     except SchemaError as error:
         raise SuiteError(f"the schema is not a JSON schema: {error.json_path}: {error.message:.120}") from None
     except RecursionError:
         raise SuiteError("the schema is nested too deeply, or a pattern in it") from None
+
+
+def _check_references(resource: Any, resolver: Any) -> None:
+    reference = resource.contents.get("$ref") if isinstance(resource.contents, Mapping) else None
+    if isinstance(reference, str):
+        resolver.lookup(reference)
+    for inner in resource.subresources():
+        _check_references(inner, resolver.in_subresource(inner))

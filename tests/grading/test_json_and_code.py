@@ -10,6 +10,7 @@ from support.graders import shared
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.grading.code.extract import code_in
+from pytest_llmtune.grading.workers import json_job
 
 FITS: Any = {"json": {"schema": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}}}
 
@@ -98,3 +99,44 @@ def test_imports_from_the_future_stand_first() -> None:
 def test_what_is_no_code(response: str) -> None:
     """Prose, and sessions."""
     assert code_in(response) is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "http://127.0.0.1:9/schema.json"},
+        {"$ref": "#/$defs/nowhere"},
+        {"properties": {"a": {"items": {"$ref": "other.json"}}}},
+    ],
+)
+def test_a_schema_refers_only_to_what_is_in_it(schema: dict[str, Any]) -> None:
+    """A worker is no way past the closed network, and a wrong reference is no wrong answer."""
+    with pytest.raises(SuiteError, match=r"refers to '.*', which is not in it"):
+        resolve({"json": {"schema": schema}})
+    with pytest.raises(Exception, match=r"Unresolvable|PointerToNowhere"):
+        json_job.answer({"schema": schema, "value": {"a": [1]}})
+
+
+NAME = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"name": NAME}, "properties": {"a": {"$ref": "#/$defs/name"}}},
+        {
+            "$id": "http://h/a.json",
+            "$defs": {"n": {"$id": "n.json", **NAME}},
+            "properties": {"a": {"$ref": "n.json"}},
+        },
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "definitions": {"n": NAME},
+            "properties": {"a": {"$ref": "#/definitions/n"}},
+        },
+    ],
+)
+def test_references_within_a_schema(schema: dict[str, Any]) -> None:
+    """By pointer, by identifier, of an older draft."""
+    answers = resolve({"json": {"schema": schema}}).answers(['{"a": "x"}', '{"a": 1}'], {})
+    assert [answer.correct for answer in answers] == [True, False]

@@ -23,6 +23,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=100)
 def _validator(schema: str) -> Any:
     from jsonschema.validators import Draft202012Validator, validator_for
+    from jsonschema_specifications import REGISTRY
 
-    loaded = json.loads(schema)
-    return validator_for(loaded, default=Draft202012Validator)(loaded)
+    loaded = json.loads(schema)  # a registry of one's own fetches nothing
+    return validator_for(loaded, default=Draft202012Validator)(loaded, registry=REGISTRY)

@@ -93,7 +93,7 @@ def test_libyaml_reads_what_the_other_parser_reads(data: Any, flow: bool | None)
         assert slow == data
 
 
-def test_what_libyaml_refuses_is_told_by_the_other_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_what_libyaml_refuses_is_the_other_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [
         "a: 1\na: 2",
         "a: &x 1\nb: *x",

@@ -126,7 +126,7 @@ def test_a_call_without_a_recording_fails_the_test(path: Path, server: LLMServer
     assert message.endswith(f"record what it asks: {COMMAND}")
 
 
-def test_a_call_too_many_is_told_apart(path: Path, server: LLMServer) -> None:
+def test_a_call_too_many_has_its_own_error(path: Path, server: LLMServer) -> None:
     """A request that was recorded, but made once more than then, says so instead of showing an empty diff."""
     recorded(path, server, "q", "q")
     with pytest.raises(StaleRecordingError, match=r"was recorded 2 times, and is now made once more"):  # noqa: SIM117

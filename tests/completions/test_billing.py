@@ -258,7 +258,7 @@ def test_a_server_proven_to_count_one_choice_is_not_probed(live: Live) -> None:
     assert len([note for note in account.notes if "one choice only" in note]) == 1
 
 
-def test_what_was_found_out_of_a_server_is_told_and_taken_over() -> None:
+def test_facts_about_a_server_are_passed_on() -> None:
     """Only what is known by now; what one knows oneself is not overwritten."""
 
     async def work() -> None:

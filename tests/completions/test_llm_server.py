@@ -63,7 +63,7 @@ def test_cuts_answers_at_max_tokens(server: LLMServer) -> None:
 
 
 @pytest.mark.parametrize(("usage", "counted"), [("one_choice", 4), ("none", None)])
-def test_counts_tokens_as_badly_as_told(usage: str, counted: int | None) -> None:
+def test_counts_tokens_as_badly_as_configured(usage: str, counted: int | None) -> None:
     """The usage can hold one choice only, or be missing."""
     with LLMServer(answer="the answer is 42", usage=usage) as server:
         reply = ask(server, n=5)

@@ -93,7 +93,7 @@ def test_yaml_data_are_yaml_1_2() -> None:
         ("d.csv", b"a,b\n1,\x002 and a longer text that follows\n", "NUL bytes"),
     ],
 )
-def test_what_is_told_instead_of_guessed(name: str, content: str | bytes, message: str) -> None:
+def test_what_is_an_error_instead_of_a_guess(name: str, content: str | bytes, message: str) -> None:
     """Numbers past all bounds, doubled keys, an encoding that is not said."""
     assert message in refusal(lambda: rows(name, content))
 

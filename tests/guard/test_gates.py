@@ -378,7 +378,7 @@ def test_added_and_removed_rows_make_the_baseline_stale() -> None:
         (range(20), range(10), "10 removed (rows 10, 11, 12, 13, 14, ...)"),
     ],
 )
-def test_rows_only_added_or_only_gone_are_said_too(before: range, now: range, reason: str) -> None:
+def test_rows_only_added_or_only_removed_are_reported(before: range, now: range, reason: str) -> None:
     """One kind of change is enough, with or without a gate."""
     verdict = judge(evaluation(list(map(result, now))), Criteria(), lock(evaluation(list(map(result, before)))))
     assert verdict.stale == (Stale(f"the rows changed since the baseline: {reason}", "--llm-accept"),)

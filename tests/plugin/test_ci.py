@@ -70,7 +70,7 @@ def test_the_guard_runs_on_every_push_and_the_drift_at_night() -> None:
     assert GITLAB[".llm"]["artifacts"]["when"] == "always"
 
 
-def test_every_option_that_is_told_exists() -> None:
+def test_every_option_in_a_message_exists() -> None:
     """In the page on CI and in the workflows."""
     texts = [path.read_text(encoding="utf-8") for path in (DOCS / "ci.md", *(DOCS / "ci").iterdir())]
     told = set(re.findall(r"--llm-[a-z-]*[a-z]", "".join(texts)))

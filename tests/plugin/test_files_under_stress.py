@@ -99,7 +99,7 @@ def tuned(project: Project, template: tuple[LLMServer, Path], monkeypatch: pytes
 # runs at once
 
 
-def test_a_second_run_is_told_who_records(tuned: Project) -> None:
+def test_a_second_run_learns_who_records(tuned: Project) -> None:
     """While one process records a suite another is refused with the first one's number; the first one's files are whole."""
     refused, before = threading.Event(), tuned.server.count
 

@@ -101,7 +101,7 @@ def test_a_file_that_is_not_there_is_an_empty_recording(path: Path) -> None:
 
 
 @pytest.mark.parametrize("facts", [True, False])
-def test_holding_is_told_without_taking(path: Path, facts: bool) -> None:
+def test_has_marks_nothing_as_used(path: Path, facts: bool) -> None:
     """Whether all requests are recorded is known at once; what is only looked at stays unused."""
     Recording.write(path, [exchange("q", "a", "b"), exchange("q", "c")])
     if not facts:

@@ -32,7 +32,7 @@ def locks(tmp_path: Path) -> Path:
     return tmp_path / ".llmtune" / "locks"
 
 
-def test_another_process_is_told_who_holds_it(tmp_path: Path, locks: Path) -> None:
+def test_another_process_learns_who_holds_it(tmp_path: Path, locks: Path) -> None:
     """The message names file and process; when that process is killed, the lock is free at once."""
     path = tmp_path / "a.cassette.json"
     with subprocess.Popen(

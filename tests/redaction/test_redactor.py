@@ -217,7 +217,7 @@ def test_nothing_secret_of_a_real_exchange_is_kept(leaky: str, library: Any, tmp
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
     ],
 )
-def test_keys_of_well_known_services_are_found_without_being_told(key: str) -> None:
+def test_keys_of_well_known_services_are_found_by_their_form(key: str) -> None:
     """A key that stands in no environment variable is known by its form."""
     clean = Redactor.from_environment(environ={})
     assert clean.clean_text(f"it is '{key}'.") == f"it is '{PLACEHOLDER}'."

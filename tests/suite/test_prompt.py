@@ -181,7 +181,7 @@ def test_check_names_the_columns_that_are_not_there() -> None:
     )
 
 
-def test_json_in_a_prompt_is_told_how_to_write_braces() -> None:
+def test_json_in_a_prompt_is_answered_with_how_to_write_braces() -> None:
     """The commonest slip: an example of JSON in the prompt."""
     with pytest.raises(SuiteError, match=r"did you mean 'answer'.*literal braces are written \{\{ \}\}"):
         Template.prompt('Answer as {"answer": 1}').check(["answer"])

@@ -486,7 +486,7 @@ def test_duplicates_settled_by_the_key() -> None:
     assert len(suite(dataset=rows, shuffle=False, duplicates="allow").load().test) == 11
 
 
-def test_duplicates_are_told_by_what_the_model_is_asked() -> None:
+def test_duplicates_are_found_by_what_the_model_is_asked() -> None:
     """The same question with another id is the same question; a function of the row may look at anything."""
     rows = [{"question": f"q{number % 30}", "answer": "x", "id": number} for number in range(60)]
     assert "of the test rows are tuning rows too" in load_complaint(dataset=rows, shuffle=False)

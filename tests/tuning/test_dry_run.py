@@ -41,7 +41,7 @@ def suite(**keys: Any) -> Suite:
     return Suite(**given | keys)
 
 
-def told(of: Suite) -> str:
+def printed(of: Suite) -> str:
     """The first line of a dry run."""
     prices = PriceBook(of.prices)
     grader = resolve(of.grader, base_dir=of.base_dir)
@@ -68,7 +68,7 @@ def billed(server: LLMServer) -> Decimal:
 def test_no_search_costs_more_than_was_said(tmp_path: Path, keys: dict[str, Any]) -> None:
     """Without a budget, with answers as long as they may be, of a server that is asked for each by itself."""
     of = suite(**keys)
-    search, winner = figures(told(of))
+    search, winner = figures(printed(of))
     with LLMServer("word " * 20, ignore_n=True) as server:
         settings = Settings(root=tmp_path, base_url=server.base_url)
         config, _ = tune(of, settings=settings)
@@ -80,9 +80,9 @@ def test_no_search_costs_more_than_was_said(tmp_path: Path, keys: dict[str, Any]
 
 def test_all_that_a_run_asks_is_counted() -> None:
     """Baselines and runners-up have figures of their own; where the budget is less than the worst case, it is the bound."""
-    assert "baseline" not in told(suite())
-    assert "runners-up" not in told(suite())
-    text = told(suite(n=randint(1, 7), optimization_budget=0.00001, inference_budget=1, baselines=[{}, {"n": 2}]))
+    assert "baseline" not in printed(suite())
+    assert "runners-up" not in printed(suite())
+    text = printed(suite(n=randint(1, 7), optimization_budget=0.00001, inference_budget=1, baselines=[{}, {"n": 2}]))
     search, winner, baselines = figures(text)
     assert search == Decimal("0.00001")
     assert Decimal(0) < baselines < winner
@@ -92,4 +92,4 @@ def test_all_that_a_run_asks_is_counted() -> None:
 
 def test_the_requests_of_a_judge_are_reported() -> None:
     """They are within a budget of the search, and no part of the other figures."""
-    assert "own requests" in told(suite(grader={"judge": {"rubric": "Right?", "model": "m"}}, optimization_budget=1))
+    assert "own requests" in printed(suite(grader={"judge": {"rubric": "Right?", "model": "m"}}, optimization_budget=1))

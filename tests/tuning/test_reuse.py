@@ -130,7 +130,7 @@ def test_any_value_may_stand_in_the_cache(tmp_path: Path, entry: Any) -> None:
 
 
 @pytest.mark.parametrize("response", [{}, {"choices": []}, {"choices": 5}, {"choices": [5]}, {"choices": [{}]}])
-def test_an_exchange_without_proper_answers_is_not_lent(tmp_path: Path, response: dict[str, Any]) -> None:
+def test_an_exchange_without_proper_answers_is_not_reused(tmp_path: Path, response: dict[str, Any]) -> None:
     """A cache may hold anything; what the search needs it asks for."""
     cache, row = Cache(tmp_path), {"q": "1 plus 1"}
     other, own = (suite(max_tokens=limit).space for limit in (7, 40))

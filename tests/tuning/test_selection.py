@@ -135,7 +135,7 @@ def test_the_best_comes_first_whichever_way_is_better(sign: float) -> None:
     assert by_posterior(race, []) == []
 
 
-def test_the_cheapest_wins_of_those_that_cannot_be_told_apart() -> None:
+def test_of_indistinguishable_candidates_the_cheapest_wins() -> None:
     """Closer than a hundredth of the metric's deviation: here 0.005. What is unpriced costs nothing."""
     race = Race(variance=0.25)
     race.add("best", 0.8, cost=0.3)

@@ -29,7 +29,7 @@ def test_fails(llm_client):
 PRICES = "[pytest]\nllmtune_prices = good input=0 output=1000\n"
 
 
-def told(project: Project) -> dict[str, Any]:
+def results(project: Project) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((project.pytester.path / "results.json").read_text(encoding="utf-8"))
     return found
 
@@ -57,7 +57,7 @@ def test_a_search_without_success_tells_what_it_cost(project: Project, more: str
     result = project.run("--llm-tune", "--llm-json=results.json")
     result.assert_outcomes(failed=1)
     assert reason in result.stdout.str()
-    assert Decimal(told(project)["suites"][0]["spent"]) == Decimal(told(project)["spent"]) == billed(project) > 0
+    assert Decimal(results(project)["suites"][0]["spent"]) == Decimal(results(project)["spent"]) == billed(project) > 0
     result.stdout.re_match_lines([r"spent \$0\.00\d+"])
 
 
@@ -66,7 +66,7 @@ def test_a_limit_that_ends_the_run_is_an_ending_too(tuned: Project) -> None:
     before = billed(tuned)
     result = tuned.run("--llm-record=all", "--llm-max-spend=0.0003", "--llm-json=results.json")
     result.assert_outcomes(failed=1)
-    assert Decimal(told(tuned)["spent"]) == billed(tuned) - before > 0
+    assert Decimal(results(tuned)["spent"]) == billed(tuned) - before > 0
     result.stdout.re_match_lines([r"spent \$0\.000\d+"])
 
 
@@ -84,7 +84,7 @@ def test_a_killed_run_is_reported_at_the_next(tuned: Project) -> None:
     result = tuned.run("--llm-record=all", "--llm-json=results.json")
     result.assert_outcomes(passed=1)
     result.stdout.re_match_lines([r"an earlier run that was killed had spent \$0\.000\d+"])
-    assert 0 < Decimal(told(tuned)["spent_by_killed_runs"]) <= spent  # two may have been on their way
+    assert 0 < Decimal(results(tuned)["spent_by_killed_runs"]) <= spent  # two may have been on their way
     assert "an earlier run" not in tuned.run("--llm-record=missing").stdout.str()
 
 
@@ -97,11 +97,11 @@ def test_calls_of_tests_are_reported(project: Project, workers: tuple[str, ...])
     for mode, now in (("--llm-record=all", True), ("--llm-record=missing", False)):
         result = project.run(mode, *files) if now else project.run(*files)
         result.assert_outcomes(passed=1, failed=1)
-        tests = {each["nodeid"].partition("::")[2]: each for each in told(project)["tests"]}
+        tests = {each["nodeid"].partition("::")[2]: each for each in results(project)["tests"]}
         assert {name: each["calls"] for name, each in tests.items()} == {"test_twice": 2, "test_fails": 1}
         each = Decimal(tests["test_fails"]["cost"])
         assert Decimal(tests["test_twice"]["cost"]) == 2 * each > 0
-        assert Decimal(told(project)["spent"]) == (3 * each if now else 0)
+        assert Decimal(results(project)["spent"]) == (3 * each if now else 0)
         assert tests["test_twice"]["usage"]["good"]["completion_tokens"] > 0
         lines = result.stdout.str()
         assert ("spent $" in lines) == now
@@ -165,9 +165,9 @@ def test_calls_of_fixtures_and_of_what_ended_early_are_reported(
     project.server.answer = lambda _: "The answer is 999."
     monkeypatch.setenv("HOW", str(int(signal.SIGINT)))
     lines = run("-v", "--llm-record=all", *workers)
-    assert Decimal(told(project)["spent"]) == Decimal(project.server.billed) / 1000 == 3 * each
+    assert Decimal(results(project)["spent"]) == Decimal(project.server.billed) / 1000 == 3 * each
     assert "test_sums.py: fixture index " in lines
-    assert {test["nodeid"]: test["calls"] for test in told(project)["tests"]} == {
+    assert {test["nodeid"]: test["calls"] for test in results(project)["tests"]} == {
         "test_sums.py: fixture index": 2,
         "test_sums.py::test_ends": 1,
     }
@@ -177,4 +177,4 @@ def test_calls_of_fixtures_and_of_what_ended_early_are_reported(
     run("--llm-record=all")
     monkeypatch.setenv("HOW", "")
     assert "an earlier run that was killed had spent $0.01" in run("--llm-record=missing")
-    assert Decimal(told(project)["spent_by_killed_runs"]) == 2 * each
+    assert Decimal(results(project)["spent_by_killed_runs"]) == 2 * each

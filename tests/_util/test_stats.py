@@ -406,6 +406,8 @@ def test_many_rows_have_the_bootstraps_bounds():
 def test_rows_needed_grow_with_flips_and_shrink_with_the_distance():
     calm, restless = [1.0] * 20, [1.0, 0.0] * 10
     assert rows_needed(calm, calm, 0.0, 0.05) == pytest.approx(61, abs=2)
+    fewest = next(rows for rows in range(1, 60) if drop_bounds([1.0] * rows, [1.0] * rows).high <= 0.1)
+    assert rows_needed(calm, calm, 0.0, 0.1) == fewest
     few, many = (rows_needed(restless, restless[::-1], 0.0, margin) for margin in (0.2, 0.1))
     assert few is not None
     assert many is not None

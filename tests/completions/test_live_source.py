@@ -85,7 +85,13 @@ def test_many_requests_are_in_flight(live: Live) -> None:
 
 def test_connections_are_kept(live: Live) -> None:
     """A hundred and fifty requests at once and the next ones share 19 pools of 8: a single pool would keep but 100."""
-    with LLMServer(latency=0.5) as server:
+
+    def until_more_are_there_than_a_pool_keeps(_: dict[str, object]) -> float:
+        if server.count > 1:
+            server.until(lambda: server.peak > 100)
+        return 0.0
+
+    with LLMServer(latency=until_more_are_there_than_a_pool_keeps) as server:
         source = live.source(server, concurrency=150)
 
         async def waves() -> None:

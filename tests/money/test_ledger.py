@@ -375,6 +375,38 @@ def test_a_grant_that_comes_with_the_cancellation_is_given_back() -> None:
     asyncio.run(run())
 
 
+def test_a_refusal_that_comes_with_the_cancellation_is_a_cancellation() -> None:
+    async def run() -> None:
+        ledger = Ledger(ONE)
+        held = await ledger.hold(Decimal("0.6"))
+        waiting = asyncio.create_task(ledger.hold(Decimal("0.9")))
+        await turns(9)
+        held.settle(Decimal("0.6"))
+        ledger.close(held)  # refuses it
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert (ledger.spent, ledger.reserved) == (Decimal("0.6"), 0)
+
+    asyncio.run(run())
+
+
+def test_when_the_first_gives_up_waiting_the_next_is_served() -> None:
+    """At once: nothing else has to happen."""
+
+    async def run() -> None:
+        ledger = Ledger(ONE)
+        await ledger.hold(Decimal("0.6"))
+        first, second = (asyncio.create_task(ledger.hold(Decimal(amount))) for amount in ("0.9", "0.3"))
+        await turns(9)
+        assert not second.done()
+        first.cancel()
+        await turns(9)
+        assert second.result().amount == Decimal("0.3")
+
+    asyncio.run(run())
+
+
 def test_what_is_under_way_grows_by_the_factor_that_was_billed() -> None:
     """2.5 times what was asked for, whatever that was; rounded up to a hundredth."""
     ledger = Ledger(Decimal(100))

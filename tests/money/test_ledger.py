@@ -73,8 +73,12 @@ def test_fails_when_it_can_never_fit() -> None:
             await spend(ledger, Decimal("1.1"), ONE)
         gone = asyncio.create_task(spend(ledger, Decimal("0.9"), Decimal("0.9"), steps=3))
         await turns()
-        with pytest.raises(BudgetExhaustedError, match=r"\$0.90 of \$1 is spent"):
+        with pytest.raises(BudgetExhaustedError) as refused:
             await spend(ledger, Decimal("0.5"), ONE)
+        assert str(refused.value) == (
+            "optimization_budget: $0.90 of $1 is spent, and the next request may cost up to $0.50; "
+            "give a larger budget, or a smaller max_tokens or n"
+        )
         await gone
         assert (ledger.spent, ledger.reserved) == (Decimal("0.9"), 0)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_llmtune._util.stats import bootstrap_mean, wilson
@@ -361,6 +361,8 @@ def expected_claim(scores: list[float], rows: int, scale: float) -> tuple[float,
     st.integers(0, 100),
     st.floats(0, 9),
 )
+@example([0.5, 1.5], 5, 1.0)  # no rate, although it could nearly be one
+@example([-0.25, 0.5], 5, 1.0)
 def test_the_claim_is_that_of_the_formula(scores: list[float], rows: int, scale: float) -> None:
     found = predicted(scores, rows, scale)
     assert found is not None

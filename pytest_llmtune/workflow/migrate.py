@@ -106,7 +106,7 @@ class MigrateMode:
         except LLMTuneError as error:
             problem = str(error)
             if isinstance(error, EndpointError):
-                problem += f". Next: {self._command('MODEL')}, with a model that the server has"
+                problem += f". Next: {self._another(target)}, with a model that the server has"
             sentence = f"{target} is inconclusive: {problem}"
             return Moved(Migration(target, "inconclusive", sentence, spent=ledger.billed), problem=problem)
         return replace(found, migration=replace(found.migration, spent=ledger.billed))
@@ -124,6 +124,11 @@ class MigrateMode:
             return name, model
         only = self._model_parameters
         return (only[0] if len(only) == 1 else "model", target)
+
+    def _another(self, target: str) -> str:
+        """The command for another model, in the place that the target names."""
+        name, model = self._named(target)
+        return self._command("MODEL" if model == target else f"{name}=MODEL")
 
     def _command(self, target: str) -> str:
         return f"pytest {quoted(f'--llm-migrate={target}')} {quoted(self.nodeid)}"
@@ -146,7 +151,7 @@ class MigrateMode:
                 f"{listed(there)}. Next: {self._command(f'{there[0]}={model}')}"
             )
         if config.params[name] == model and not notes:
-            raise SuiteError(f"{model!r} is the locked model already. Next: {self._command('MODEL')}, with another one")
+            raise SuiteError(f"{model!r} is the locked model already. Next: {self._another(target)}, with another one")
         params = {**config.params, name: model}
         for each, domain in self.suite.space.conditions.get(model, {}).items() if name == "model" else ():
             value = domain.value if isinstance(domain, Constant) else params.get(each)

@@ -220,3 +220,5 @@ def test_a_task_moves_to_another_model(project: Project, kept: int, monkeypatch:
     result = project.run("--llm-migrate=bad")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*bad is worse*"])
+    result = project.run(f"--llm-migrate=planner_model={planner}")
+    result.stdout.fnmatch_lines(["*is the locked model already. Next: pytest --llm-migrate=planner_model=MODEL *"])

@@ -92,7 +92,10 @@ def judge(
     if known:
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
     if baseline and comparison and criteria.judges_cost and not accepted:
-        gates += _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
+        costs = _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
+        gates += costs
+        if not costs:
+            notes = (*notes, "cost not compared with the baseline, whose rows have no costs; --llm-accept writes them")
     for index, gate in enumerate(gates):
         if decided and gate.name in decided:
             passed = decided[gate.name]

@@ -291,7 +291,15 @@ def _by_model(reports: Sequence[SuiteReport], calls: Sequence[TestCalls]) -> lis
     ]
 
 
-_WEAKENING = ("not gated", "cost not gated", "no gate", "allow_vacuous", "accepted:", "the guard uses the rows")
+_WEAKENING = (
+    "not gated",
+    "cost not gated",
+    "cost not compared",
+    "no gate",
+    "allow_vacuous",
+    "accepted:",
+    "the guard uses the rows",
+)
 """Prefixes of notes that weaken the meaning of *passed*."""
 
 

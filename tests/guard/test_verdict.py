@@ -314,6 +314,10 @@ def test_a_baseline_whose_rows_have_no_costs_is_compared_as_a_whole() -> None:
     assert gates(judge(one_unknown, criteria, baseline)) == {"max_unknown": True}
     without = dataclasses.replace(baseline, metrics={})
     assert judge(costing("9", "9"), criteria, without).gates == ()
+    said = "cost not compared with the baseline, whose rows have no costs; --llm-accept writes them"
+    assert said in judge(costing("9", "9"), criteria, without).notes
+    assert said in judge(one_unknown, criteria, baseline).notes
+    assert said not in judge(costing("0.02", "0.02"), criteria, baseline).notes
 
 
 # the drop, where little is known

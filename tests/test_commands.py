@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Commands(RuleBasedStateMachine):
         self.server.__enter__()
         os.environ["OPENAI_BASE_URL"] = self.server.base_url
         os.environ["OPENAI_API_KEY"] = "sk-test"
+        self.anew = self.lost = 0
         self.edit("{q}?")
         self.command(Mode.TUNE)
 
@@ -112,6 +114,7 @@ class Commands(RuleBasedStateMachine):
         self.server.until(lambda: self.server.count >= until, process)
         process.kill()
         process.wait()
+        self.lost += 1
         self.complete = None
         Lock.read(self.root / "llmtune" / "sums.lock.yaml")
         self.guard()
@@ -152,6 +155,8 @@ class Commands(RuleBasedStateMachine):
         else:
             done = report.verdict.status == "passed" and mode in (Mode.TUNE, Mode.RECORD_MISSING)
             self.complete = mode if done else None
+        self.anew += mode is Mode.RECORD_ALL
+        self.paid_once()
         prompts = sum(prompt_tokens(body["messages"]) for body in self.server.answered[requests:])
         billed = Decimal(prompts + self.server.billed - completion) / 1_000_000
         assert run.ledger.spent >= billed  # nothing is forgotten
@@ -159,6 +164,14 @@ class Commands(RuleBasedStateMachine):
             assert billed <= limit
         if mode in (Mode.ACCEPT, Mode.REPLAY):
             assert billed == 0
+
+    def paid_once(self) -> None:
+        """An answer that is kept is not bought again, but by ``record=all``; a kill loses at most what was in flight."""
+        bought: Counter[str] = Counter()
+        for body in self.server.answered:
+            bought[json.dumps([body["messages"], body["temperature"]])] += body.get("n") or 1
+        over = sum(max(0, count - 2 * (1 + self.anew)) for count in bought.values())
+        assert over <= 2 * 4 * self.lost, bought
 
 
 Commands.TestCase.settings = settings(

@@ -21,7 +21,10 @@ def price_check(config: Mapping[str, Any], problem: str) -> str:
     request = urllib.request.Request(  # noqa: S310  # a server of ours
         os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8090/v1") + "/chat/completions",
         data=json.dumps({**config, "messages": messages}).encode(),
-        headers={"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"},
+        headers={
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}",
+        },
     )
     with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310
         choices = json.load(response)["choices"]

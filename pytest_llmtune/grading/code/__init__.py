@@ -197,7 +197,10 @@ class _Process:
     def _kill(self) -> None:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                if hasattr(os, "killpg"):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                else:  # Windows
+                    self._process.kill()
 
 
 def _answer(outcome: str | None) -> Answer:

@@ -59,7 +59,11 @@ def _limit(request: dict[str, Any]) -> None:
     for what, most in limits.items():
         _, hard = resource.getrlimit(what)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (allowed, allowed))
+        try:
+            resource.setrlimit(what, (allowed, allowed))
+        except ValueError:  # macOS has RLIMIT_AS, but refuses to set it
+            if sys.platform != "darwin":
+                raise
 
 
 def run(request: dict[str, Any]) -> str:

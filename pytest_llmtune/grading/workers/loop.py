@@ -20,10 +20,7 @@ def main() -> None:
     sys.path[:] = json.loads(sys.argv[1])
     work = _module(sys.argv[2])
     work.prepare()
-    with suppress(ImportError):  # Windows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    _limit_memory()
     out = sys.stdout
     sys.stdout = sys.stderr
     print("{}", file=out, flush=True)
@@ -43,6 +40,17 @@ def _module(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _limit_memory() -> None:
+    with suppress(ImportError):  # Windows
+        import resource
+
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        except ValueError:  # macOS has the limit, but refuses to set it
+            if sys.platform != "darwin":
+                raise
 
 
 def _limit_cpu(seconds: float) -> None:

@@ -309,7 +309,7 @@ def requests_of(config: Config, examples: Sequence[Example]) -> Iterator[Complet
     for example in examples:
         request = config.request_for(example)
         key = bytes.fromhex(request.key)  # half the size: all of them are kept
-        yield replace(request, sample_index=repeats[key])
+        yield replace(request, sample_index=repeats[key]) if repeats[key] else request
         repeats[key] += 1
 
 

@@ -6,7 +6,7 @@ import hashlib
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pytest_llmtune._dataclass import dataclass, replace
+from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import LockError, SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
@@ -195,9 +195,13 @@ class BaselineConfig:
         return tuple(Stale(what, "--llm-tune") for what in found)
 
 
+_FEW = 2_000
+"""Requests that are kept; they are compared with the recording, and then answered from it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """The requests of a run, created on each iteration, because all at once may not fit in memory."""
+    """The requests of a run; many are created on each iteration, because all at once may not fit in memory."""
 
     config: Config
     all: Sequence[Example]
@@ -205,6 +209,8 @@ class RequestPlan:
     shard: Shard | None = None
     unknown: frozenset[str] = frozenset()
     """IDs of rows that could not be completed when the baseline was made, which need no recording."""
+    _kept: list[CompletionRequest] = field(default_factory=list, init=False, repr=False, compare=False)
+    """All requests, once they are created, where there are few."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -256,7 +262,9 @@ class RequestPlan:
         return ShardFacts(self.shard.index, self.shard.count, len(self.all), state)
 
     def _everything(self) -> Iterator[tuple[Example, CompletionRequest]]:
-        return zip(self.all, requests_of(self.config, self.all), strict=True)
+        if len(self.all) <= _FEW and not self._kept:
+            self._kept.extend(requests_of(self.config, self.all))
+        return zip(self.all, self._kept or requests_of(self.config, self.all), strict=True)
 
     def _in_shard(self, example: Example) -> bool:
         return self.shard is None or self.shard.holds(example)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.results import result
 
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import has_loop, run_async
 from pytest_llmtune.grading import Grader, awaits, grade_answers, resolve
-from pytest_llmtune.guard import evaluation
+from pytest_llmtune.guard import evaluation, staleness
 from pytest_llmtune.guard.evaluation import evaluate, evaluation_of
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.suite import Config
@@ -123,3 +124,23 @@ def test_somebodys_own_coroutine_runs_in_a_loop() -> None:
     for one in (WaitingForAnother(), [function, WaitingForAnother()]):
         assert awaits(resolve(one))
     assert replayed(resolve(WaitingForAnother()), "7", "8", loop=True)[0] == [1, 0]
+
+
+def test_few_requests_are_made_once_and_many_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are compared with the recording before it answers them; a plan of other rows makes its own."""
+    made: list[int] = []
+    original = staleness.requests_of
+    monkeypatch.setattr(staleness, "requests_of", lambda *given: made.append(len(given[1])) or original(*given))
+    examples = [Example(str(index), index, {"number": index // 2}) for index in range(6)]
+    plan = staleness.RequestPlan(Config({"model": "m", "n": 1}, Template.prompt("{number}")), examples)
+    first = list(plan.requests())
+    assert [request.sample_index for request in first] == [0, 1] * 3
+    assert list(plan.requests()) == first
+    assert made == [6]
+    assert [request.key for request in replace(plan, all=examples[::-1]).requests()] == [each.key for each in first][
+        ::-1
+    ]
+    monkeypatch.setattr(staleness, "_FEW", 5)
+    many = replace(plan)
+    assert list(many.requests()) == list(many.requests()) == first
+    assert made == [6, 6, 6, 6]

@@ -18,7 +18,7 @@ __all__ = ["price_check"]
 def price_check(config: Mapping[str, Any], problem: str) -> str:
     """What the kiosk shows for a sum told in words."""
     messages = [{**message, "content": message["content"].format(problem=problem)} for message in config["messages"]]
-    request = urllib.request.Request(  # noqa: S310  # a server of ours
+    request = urllib.request.Request(  # a server of ours
         os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8090/v1") + "/chat/completions",
         data=json.dumps({**config, "messages": messages}).encode(),
         headers={
@@ -26,7 +26,7 @@ def price_check(config: Mapping[str, Any], problem: str) -> str:
             "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}",
         },
     )
-    with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=600) as response:
         choices = json.load(response)["choices"]
     total = elect(boxed_number(choice["message"]["content"]) for choice in choices)
     return "please ask at the till" if total is None else f"That makes {total}."

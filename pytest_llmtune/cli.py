@@ -191,7 +191,7 @@ def _show(given: argparse.Namespace) -> int:
     for example in sorted(lock.examples, key=lambda one: one.index)[:3]:
         said = one_line(example.voted_answer or "no answer", 100)
         metrics = ", ".join(f"{name} {value:g}" for name, value in example.metrics.items())
-        lines.append(f"  row {example.index + 1}: {said} ({metrics})")
+        lines.append(f"  row {example.index}: {said} ({metrics})")
     return _write(clean("\n".join(lines)) + "\n")
 
 

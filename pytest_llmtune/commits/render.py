@@ -93,7 +93,7 @@ def _details(change: SuiteChange) -> list[tuple[str, list[str]]]:
         if examples:
             more = [f"and {len(examples) - _NAMED} more"] if len(examples) > _NAMED else []
             rows = [
-                f"row {one.index + 1} ({one.id[:8]}): now {one_line(one.voted_answer or 'no answer', 120)}"
+                f"row {one.index} ({one.id[:8]}): now {one_line(one.voted_answer or 'no answer', 120)}"
                 for one in examples[:_NAMED]
             ]
             found.append((f"{word} ({len(examples)})", rows + more))

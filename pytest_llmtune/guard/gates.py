@@ -232,7 +232,7 @@ def _limit_gate(
 def _below(evaluation: Evaluation, limit: Limit, column: str | None) -> str:
     """The rows below a limit on ``row_rate``, worst first."""
     rates = [
-        (result.grade.metrics[ROW_RATE], result.example.index + 1)
+        (result.grade.metrics[ROW_RATE], result.example.index)
         for result in evaluation.results
         if result.grade
         and result.grade.metrics.get(ROW_RATE, 1.0) < float(limit.limit) - _TOLERANCE

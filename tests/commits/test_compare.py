@@ -242,7 +242,7 @@ def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
         "Answer briefly: {question}",
         "success_vote: 0.9",
         "USD per 1,000 instances: 0.05",
-        "row 1: 5",
+        "row 0: 5",
     ):
         assert said in out
     code, _, err = llmtune("show", "sum")

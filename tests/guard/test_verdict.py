@@ -449,10 +449,10 @@ def rates(*values: float | None, groups: str = "") -> Evaluation:
 @pytest.mark.parametrize(
     ("values", "limit", "ending"),
     [
-        ((0.5, 1.0, 0.25), "0.6", "row_rate 0.25 is below min_row_rate 0.6: row 3 (0.25), row 1 (0.5)"),
-        ((0.5, 0.1, 0.3), "0.6", ": row 2 (0.1), row 3 (0.3), row 1 (0.5)"),
-        ((0.5, 0.1, 0.3, 0.4), "0.6", ": row 2 (0.1), row 3 (0.3), row 4 (0.4) and 1 more"),
-        ((0.5, None, 0.6, 0.9), "0.6", ": row 1 (0.5)"),
+        ((0.5, 1.0, 0.25), "0.6", "row_rate 0.25 is below min_row_rate 0.6: row 2 (0.25), row 0 (0.5)"),
+        ((0.5, 0.1, 0.3), "0.6", ": row 1 (0.1), row 2 (0.3), row 0 (0.5)"),
+        ((0.5, 0.1, 0.3, 0.4), "0.6", ": row 1 (0.1), row 2 (0.3), row 3 (0.4) and 1 more"),
+        ((0.5, None, 0.6, 0.9), "0.6", ": row 0 (0.5)"),
         ((0.6, 1.0), "0.6", "row_rate 0.6 is at least min_row_rate 0.6"),
     ],
 )
@@ -468,5 +468,5 @@ def test_the_worst_row_of_a_group_is_held_against_the_groups_limit() -> None:
     """Its minimum, whatever the suite's aggregate; only rows of the group are named."""
     limit = Limit("row_rate", "min", Decimal("0.6"), "b")
     [gate] = judge(rates(0.1, 0.5, 1.0, groups="abb"), Criteria(limits=(limit,), group_by="t")).gates
-    assert gate.sentence == "row_rate of t = b 0.5 is below min_row_rate 0.6: row 2 (0.5)"
+    assert gate.sentence == "row_rate of t = b 0.5 is below min_row_rate 0.6: row 1 (0.5)"
     assert (gate.value, gate.passed) == (0.5, False)

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/images from the demo project: terminals as SVG, the report page as PNG.
+"""Makes the pictures of docs/images from the example project, offline: a terminal as SVG, the report page as PNG.
 
     python docs/pictures.py            needs the extra `report`, selenium and Chromium
 
@@ -11,6 +11,7 @@ import base64
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,32 +49,24 @@ def screenshot(page: Path) -> None:
     from support.browser import chromium
 
     with chromium() as browser:
-        for name, width, dark in (("desktop", 1280, False), ("dark", 1280, True), ("phone", 390, False)):
-            browser.emulate(width, 900, dark=dark, mobile=width < 700)
-            browser.open(page)
-            data = browser.driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"]
-            (IMAGES / f"report-{name}.png").write_bytes(base64.b64decode(data))
         browser.emulate(1280, 900)
         browser.open(page)
-        browser.run(
-            "document.querySelector('.examples').scrollIntoView(); document.querySelector('tbody button').click()"
-        )
         data = browser.driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"]
-        (IMAGES / "report-table.png").write_bytes(base64.b64decode(data))
+        (IMAGES / "report-desktop.png").write_bytes(base64.b64decode(data))
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        here = Path(directory)
-        pytest("--llm-init", "demo", here=here)
-        demo = here / "demo"
-        terminal("search", "pytest --llm-tune", pytest("--llm-tune", here=demo))
-        terminal("guard", "pytest", pytest(here=demo))
-        shop = demo / "shop.py"
-        shop.write_text(shop.read_text(encoding="utf-8").replace(" in reply.lower()", " in reply"), encoding="utf-8")
+        here = Path(directory) / "shop"
+        shutil.copytree(ROOT / "example_project", here, ignore=shutil.ignore_patterns(".llmtune", "__pycache__"))
         page = here / "report.html"
-        terminal("failure", "pytest", pytest(f"--llm-report={page}", here=demo))
+        pytest(f"--llm-report={page}", "tests/test_orders.py", here=here)
         screenshot(page)
+        orders = here / "cornershop" / "orders.py"
+        broken = orders.read_text(encoding="utf-8").replace('"delivery": "trace"', '"delivery": "track"')
+        orders.write_text(broken, encoding="utf-8")
+        command = "pytest tests/test_orders.py"
+        terminal("failure", command, pytest(*command.split()[1:], here=here))
 
 
 if __name__ == "__main__":

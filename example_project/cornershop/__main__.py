@@ -13,13 +13,13 @@ def main() -> None:
     parser.add_argument("text", help="a sum in words, or a customer's message")
     parser.add_argument("--product", default="상품", help="what a Korean message is about")
     given = parser.parse_args()
-    client, config = settings.connect(), settings.chosen(given.task)
+    client = settings.connect()
     if given.task == "till":
-        print(desk.total(client, config, given.text))
+        print(desk.total(client, settings.chosen("till"), given.text))
     elif given.task == "mood":
-        print(desk.mood(client, config, given.text))
+        print(desk.mood(client, given.text))
     else:
-        print(desk.korean_label(client, config, given.product, given.text))
+        print(desk.korean_label(client, settings.chosen("korean"), given.product, given.text))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What the shop's assistant does.
 
-Each function takes an OpenAI client, and the configuration that tuning chose for its task.
+Each function takes an OpenAI client, and most take the configuration that tuning chose for their task. The moods' is a
+cascade of two models, which ``moods.py`` runs: `llmtune export mood --to=python > cornershop/moods.py` wrote it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cornershop import moods
 from cornershop.answers import boxed_number, elect, stated_label
 
 if TYPE_CHECKING:
@@ -38,14 +40,18 @@ def total(client: OpenAI, config: Mapping[str, Any], problem: str) -> int | None
     return elect(boxed_number(answer) for answer in ask(client, config, problem=problem))
 
 
-def mood(client: OpenAI, config: Mapping[str, Any], message: str) -> str | None:
-    """``positive`` or ``negative``; None where the model does not say."""
-    return elect(stated_label(answer, MOODS) for answer in ask(client, config, message=message))
+def mood(client: OpenAI, message: str) -> str | None:
+    """``positive`` or ``negative``; None where the models do not say."""
+    return elect(map(_mood, moods.complete(client, {"message": message}, _mood)))
 
 
-def needs_a_person(client: OpenAI, config: Mapping[str, Any], message: str) -> bool:
+def _mood(answer: str) -> str | None:
+    return stated_label(answer, MOODS)
+
+
+def needs_a_person(client: OpenAI, message: str) -> bool:
     """Whether somebody should answer this message at once: an unhappy customer, or one we cannot read."""
-    return mood(client, config, message) != "positive"
+    return mood(client, message) != "positive"
 
 
 def korean_label(client: OpenAI, config: Mapping[str, Any], product: str, message: str) -> str | None:

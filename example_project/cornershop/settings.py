@@ -15,7 +15,7 @@ _LOCKS = Path(__file__).parent.parent / "tests" / "llmtune"
 
 
 def chosen(task: str) -> dict[str, Any]:
-    """The tuned configuration of ``till``, ``mood`` or ``korean``: OpenAI parameters and ``messages``."""
+    """The tuned configuration of ``till`` or ``korean``: OpenAI parameters and ``messages``."""
     text = (_LOCKS / f"{task}.lock.yaml").read_text(encoding="utf-8")
     config: dict[str, Any] = yaml.safe_load(text)["config"]
     return config

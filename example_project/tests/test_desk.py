@@ -11,9 +11,8 @@ def test_the_till_adds_up(tuned_config, llm_client):
     assert desk.total(llm_client, tuned_config, problem) == 5
 
 
-@pytest.mark.llm_suite("mood")
-def test_an_unhappy_customer_gets_a_person(tuned_config, llm_client):
-    assert desk.needs_a_person(llm_client, tuned_config, "The lamp is broken and nobody answers. I am angry.")
+def test_an_unhappy_customer_gets_a_person(llm_client):
+    assert desk.needs_a_person(llm_client, "The lamp is broken and nobody answers. I am angry.")
 
 
 @pytest.mark.llm_suite("korean")
@@ -24,5 +23,4 @@ def test_korean_praise_is_praise(tuned_config, llm_client):
 @pytest.mark.llm_replay(max_cost=0.001, max_calls=2)
 def test_a_thank_you_needs_no_person():
     """The app as it runs in the shop: its own client, its own settings."""
-    client, config = settings.connect(), settings.chosen("mood")
-    assert not desk.needs_a_person(client, config, "Thank you, the lamp is wonderful and I love it!")
+    assert not desk.needs_a_person(settings.connect(), "Thank you, the lamp is wonderful and I love it!")

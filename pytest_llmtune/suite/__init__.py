@@ -25,7 +25,7 @@ from pytest_llmtune.suite.domains import (
 from pytest_llmtune.suite.keys import Threshold
 from pytest_llmtune.suite.params import models
 from pytest_llmtune.suite.prompts import Template
-from pytest_llmtune.suite.propose import propose
+from pytest_llmtune.suite.propose import Failure, Proposer, propose
 from pytest_llmtune.suite.space import Config, Space, SuiteWarning
 from pytest_llmtune.suite.suite import Suite
 from pytest_llmtune.suite.task import Outcome
@@ -35,10 +35,12 @@ __all__ = [
     "Config",
     "Constant",
     "Domain",
+    "Failure",
     "LogRandInt",
     "LogUniform",
     "OneOf",
     "Outcome",
+    "Proposer",
     "QUniform",
     "RandInt",
     "Space",

@@ -61,6 +61,11 @@ class Browser:
         urls = [request["request"]["url"] for request in sent if request["requestId"] not in stopped]
         return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
+    def busy(self) -> float:
+        """CPU seconds of the page's main thread, where ``Performance.enable`` was told to count them."""
+        metrics = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+
     def screenshot(self, path: Path) -> None:
         self.driver.save_screenshot(str(path))
 

@@ -413,3 +413,4 @@ def test_rows_needed_grow_with_flips_and_shrink_with_the_distance():
     assert many is not None
     assert 20 < few < many
     assert rows_needed(restless, restless[::-1], 0.05, 0.05) is None
+    assert rows_needed(restless, restless[::-1], 0.4, 0.2) == few  # on the other side of the margin, as far from it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered
+from pytest_llmtune.recording.format import Interaction
 from pytest_llmtune.suite.domains import Choice, Constant
-from pytest_llmtune.types import Evaluation, Example, ExampleResult, ModelCall, TaskRun
-from pytest_llmtune.workflow.migrate import MigrateMode, _calls_of, _restricted
+from pytest_llmtune.workflow.migrate import MigrateMode, _asked, _restricted
 
 KEYS = {"name": "a", "dataset": [{"question": "q", "answer": "a"}], "prompt": "{question}", "grader": "exact"}
 
@@ -47,13 +46,15 @@ def test_choices_and_constants_are_lowered() -> None:
 
 
 def test_a_task_that_never_asks_the_model_tells_nothing() -> None:
-    run = TaskRun(1, "4", calls=(ModelCall(1, "old"),))
-    result = ExampleResult(Example("a", 0, {}), "ok", None, runs=(run,))
-    evaluation = Evaluation({}, (result,), {}, {}, Decimal(0), Decimal(0))
-    assert _calls_of(evaluation, "old")
-    assert not _calls_of(evaluation, "new")
-    not_kept = replace(evaluation, results=(replace(result, runs=()),))  # as for very many rows
-    assert not _calls_of(not_kept, "old")
+    """In any row and any run; the model is in the body of the request or in its URL."""
+    gathered = Gathered()
+    assert not _asked(gathered, "old")
+    gathered.runs["0", 1] = (Interaction("POST", "http://127.0.0.1:9/v1/chat/completions", '{"model":"old"}', 200, ""),)
+    gathered.runs["1", 1] = ()
+    gathered.runs["1", 2] = (Interaction("POST", "http://127.0.0.1:9/v1/models/older:generateContent", "{}", 200, ""),)
+    assert _asked(gathered, "old")
+    assert _asked(gathered, "older")
+    assert not _asked(gathered, "new")
 
 
 @pytest.mark.parametrize(("agreement", "passes"), [(0.9, True), (0.5, False), (None, False)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.aio import run_async
-from pytest_llmtune._util.text import did_you_mean, dollars, number
+from pytest_llmtune._util.text import did_you_mean, dollars, number, shown
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, SuiteError
 from pytest_llmtune.grading import accepts, check_aggregated, judges_of, resolve
@@ -279,6 +279,13 @@ def _votes(grader: Any, texts: Sequence[str], row: Mapping[str, Any]) -> list[in
     """
     if grader is None:
         return sorted(Counter(text.strip() for text in texts if text.strip()).values(), reverse=True)
+    from pytest_llmtune.suite.yaml import code_in
+
+    for _, what in code_in({"grader": grader} if isinstance(grader, (str, Mapping, list)) else {}):
+        raise SuiteError(
+            f"accept of a cascade's step: the grader {shown(what)} runs code, which complete() does not do for a name in a "
+            "configuration: it may come from a file; give the grader as an object, or leave it out"
+        )
     reader = resolve(grader, where="accept of a cascade's step")
     if judges_of(reader) or not reader.per_response:
         raise SuiteError(f"accept of a cascade's step: the grader {reader.name} does not read answers one by one")

@@ -154,6 +154,23 @@ def test_a_schema_or_a_function_may_refuse_an_answer(server: LLMServer, tmp_path
         complete(locked, hard, settings=settings)
 
 
+@pytest.mark.parametrize(
+    "grader",
+    [
+        "never_imported:read",
+        [{"choice": {}}, "never_imported:read"],
+        {"judge": {"prompt": {"callable": "never_imported:read"}}},
+        {"python": {"isolation": "none", "allow_code_execution": True}},
+    ],
+    ids=["function", "list", "option", "python"],
+)
+def test_a_grader_that_a_lock_file_names_runs_no_code(server: LLMServer, tmp_path: Path, grader: Any) -> None:
+    """A lock file may come from a stranger, and ``complete`` is called by the app."""
+    locked = {"cascade": [cheap(1, grader=grader), dear()]}
+    with pytest.raises(SuiteError, match="runs code, which complete"):
+        complete(locked, ROWS[0], settings=Settings(root=tmp_path, base_url=server.base_url, prices=USD))
+
+
 def test_the_suite_says_which_steps_and_what_is_refused(server: LLMServer, tmp_path: Path) -> None:
     """One answer is enough where a rule tells good ones; it is locked by name, and belongs to the suite."""
     settings = Settings(root=tmp_path, base_url=server.base_url)

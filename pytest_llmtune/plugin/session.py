@@ -22,7 +22,7 @@ import pytest
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import open_regular, refuse_links
 from pytest_llmtune._util.lazy import lazy_regex
-from pytest_llmtune._util.text import counted, did_you_mean, quoted, scoped, wrapped
+from pytest_llmtune._util.text import clean, counted, did_you_mean, quoted, scoped, wrapped
 from pytest_llmtune.errors import LLMTuneError, LockError, MissingToolError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.spend_log import SpendLog
@@ -162,6 +162,10 @@ class Session:
         except SuiteError:
             return Redactor.from_environment().clean_text(text)
 
+    def told(self, error: LLMTuneError) -> str:
+        """The message of an error, which may quote files: without keys, and with nothing that terminals or CI systems obey."""
+        return _AT_LINE_START.sub(r"\\::", clean(self.clean(str(error))))
+
     @cached_property
     def prices(self) -> PriceBook:
         """The prices in force for the calls of tests."""
@@ -226,7 +230,7 @@ class Session:
                     self.runs[item.nodeid].services.engine  # noqa: B018  # connect while the network is open
             except LLMTuneError as error:
                 self.runs.pop(item.nodeid, None)
-                self.wrong[item.nodeid] = self.clean(str(error))
+                self.wrong[item.nodeid] = self.told(error)
 
     def refuse(self, item: pytest.Item) -> None:
         """Fail a test with an invalid declaration or unreadable recording before it runs."""
@@ -348,7 +352,7 @@ class Session:
                     self.scopes[item.nodeid] = self._scope(item)
                     self.scopes[item.nodeid].open()
                 except LLMTuneError as error:
-                    self.unopened[item.nodeid] = self.errors[item.nodeid] = self.clean(str(error))
+                    self.unopened[item.nodeid] = self.errors[item.nodeid] = self.told(error)
             scope = self.scopes.get(item.nodeid)
             if scope is None:  # refused before it started
                 yield
@@ -373,7 +377,7 @@ class Session:
                 if not error.args:
                     raise
                 item.session.shouldstop = "the search was interrupted"  # it is reported like any result
-            said = self.clean(str(error))
+            said = self.told(error)
             self.errors[item.nodeid] = scoped(said, item.nodeid)
             raise pytest.fail.Exception(scoped(said, self.target(item.nodeid)), pytrace=False) from None
 
@@ -778,6 +782,7 @@ def reporting() -> Iterator[None]:
         yield
 
 
+_AT_LINE_START = lazy_regex(r"(?m)^[^\S\n]*::")
 _WHERE = lazy_regex(r"(?:[^\s:]+\.(?:py|ya?ml|json)(?:::[^\s:]+)*(?::\d+)?(?: \([^)]*\))?): ")
 """Location at the start of messages: a file, or a test with its line."""
 

@@ -445,6 +445,30 @@ def test_names_that_terminals_and_ci_systems_obey(project: Project, name: str) -
     assert "\u202e" not in said
 
 
+@pytest.mark.parametrize("place", ["key", "model of the lock file"])
+def test_texts_of_files_that_terminals_and_ci_systems_obey(
+    tuned: Project, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a message quotes of a suite or of a lock file is escaped in it."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    text = json.dumps("x\x1b[31m\n::error::owned\u202e")
+    if place == "key":
+        (tuned.pytester.path / "new.llmtune.yaml").write_text(f"dataset: data.jsonl\n{text}: 1\n", encoding="utf-8")
+    else:
+        [path] = (tuned.pytester.path / "llmtune").glob("*.lock.yaml")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text(
+            "".join(re.sub(r"^  model: .*", lambda _: f"  model: {text}", line) for line in lines), encoding="utf-8"
+        )
+    result = tuned.run("--junitxml=junit.xml")
+    junit = (tuned.pytester.path / "junit.xml").read_text(encoding="utf-8")
+    said = result.stdout.str() + result.stderr.str() + junit
+    assert "owned" in said
+    assert not any(line.lstrip().startswith("::error::owned") for line in said.splitlines())
+    assert "\x1b[31m" not in said
+    assert "\u202e" not in said
+
+
 def test_data_whose_name_is_obeyed(project: Project) -> None:
     """Also a file that a glob finds."""
     (project.pytester.path / "data\n::error::owned.jsonl").write_text("{}", encoding="utf-8")

@@ -162,7 +162,7 @@ class Session:
         except SuiteError:
             return Redactor.from_environment().clean_text(text)
 
-    def told(self, error: LLMTuneError) -> str:
+    def told(self, error: BaseException) -> str:
         """The message of an error, which may quote files: without keys, and with nothing that terminals or CI systems obey."""
         return _AT_LINE_START.sub(r"\\::", clean(self.clean(str(error))))
 

@@ -72,9 +72,13 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
     return [cheapest, *(one for one in found if one is not cheapest)]
 
 
-def front(race: Allocator) -> list[Ranked]:
-    """The Pareto front of score and cost, best first."""
-    found: list[Ranked] = []
+def front(race: Allocator, winner: Ranked | None = None) -> list[Ranked]:
+    """The Pareto front of score and cost, best first: the winner, and what costs less, by score.
+
+    Args:
+        winner: the configuration that is locked; None: the best by its estimated score.
+    """
+    found = [] if winner is None else [winner]
     known = by_posterior(race, race.candidates(SAFE, min_rows=1))  # cheap trials that are not the best have few rows
     for one in sorted(known, key=lambda each: (-race.sign * each.score, each.usd)):
         if not found or one.usd < found[-1].usd * (1 - _CHEAPER) or found[-1].candidate.cost is None:

@@ -295,7 +295,7 @@ def _summary(
         winner.trial.number,
         selection.measured(selection.scores_of(race, winner, sorted(winner.trial.answers))),
         selection.cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
-        front=tuple(_trial(search, one.candidate.trial, one) for one in selection.front(race))
+        front=tuple(_trial(search, one.candidate.trial, one) for one in selection.front(race, best[0]))
         if suite.prefer == "pareto"
         else (),
         note="; ".join([*_notes(search, winner), *([written.note()] if written else [])]) or None,

@@ -57,7 +57,7 @@ def test_the_summary_shows_every_suite_and_explains_failures() -> None:
 
 def test_all_well_is_one_table() -> None:
     """Where nothing failed, the summary is the table."""
-    assert markdown([PASSED]).splitlines()[0] == "## LLM suites: all 1 passed"
+    assert markdown([PASSED]).splitlines()[0] == "## LLM suites: 1 passed"
     assert "###" not in markdown([PASSED])
 
 

@@ -434,6 +434,16 @@ def test_the_front_goes_from_the_best_to_the_cheapest(sign: float) -> None:
     assert [name for name, _ in names(front(race))] == ["dear and best", "cheap", "cheapest and worst"]
 
 
+def test_the_front_begins_with_the_winner() -> None:
+    """A vote of fewer answers may win beside one that is believed to be better by a hair: that one is dearer."""
+    race = Race(budget=2.0)
+    for name, score, cost in (("believed better", 0.8, 1.0), ("winner", 0.79, 0.8), ("cheap", 0.5, 0.1)):
+        race.add(name, score, cost=cost)
+        race.ask(name, {0: {1: score}})
+    winner = next(one for one in front(race) if one.usd == 0.8)
+    assert [name for name, _ in names(front(race, winner))] == ["winner", "cheap"]
+
+
 @pytest.mark.parametrize(("cost", "kept"), [(0.94, True), (0.95 * 1.0, False), (0.96, False), (None, False)])
 def test_the_next_of_the_front_saves_more_than_a_twentieth(cost: float | None, kept: bool) -> None:
     """A cost that is not known saves nothing; one that is known saves all of an unknown one."""

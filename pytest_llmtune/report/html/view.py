@@ -155,7 +155,11 @@ COLUMNS = (
 
 def headline(reports: Sequence[SuiteReport]) -> str:
     failed = sum(not report.verdict.passed for report in reports)
-    return f"LLM suites: {failed} of {len(reports)} failed" if failed else f"LLM suites: all {len(reports)} passed"
+    return (
+        f"LLM suites: {failed} of {len(reports)} failed"
+        if failed
+        else f"LLM suites: {'all ' if len(reports) > 1 else ''}{len(reports)} passed"
+    )
 
 
 def tested(calls: TestCalls) -> dict[str, str]:

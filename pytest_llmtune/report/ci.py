@@ -73,12 +73,18 @@ def comment(reports: Sequence[SuiteReport]) -> str:
     return f"{COMMENT_MARK}\n{_markdown(reports, most=_MAX_COMMENT, folded=True)}"
 
 
+def headline(reports: Sequence[SuiteReport]) -> str:
+    """How many suites failed, or that none did."""
+    failed = sum(not report.verdict.passed for report in reports)
+    if failed:
+        return f"LLM suites: {failed} of {len(reports)} failed"
+    return f"LLM suites: {'all ' if len(reports) > 1 else ''}{len(reports)} passed"
+
+
 def _markdown(reports: Sequence[SuiteReport], *, most: int, folded: bool) -> str:
-    failed = [report for report in reports if not report.verdict.passed]
-    outcome = f"{len(failed)} of {len(reports)} failed" if failed else f"all {len(reports)} passed"
     passed = [report for report in reports if report.verdict.passed]
     notes = [f"* {_escaped(report.name)}: {_escaped(note)}" for report in passed for note in report.remarks]
-    parts = [f"## LLM suites: {outcome}", "", *_table(reports), "", *_migrations(reports), *notes[:_NOTES]]
+    parts = [f"## {headline(reports)}", "", *_table(reports), "", *_migrations(reports), *notes[:_NOTES]]
     size = sum(len(part.encode()) + 1 for part in parts)
     shown = [report for report in reports if not report.verdict.passed or report.migrations]
     for index, report in enumerate(shown):

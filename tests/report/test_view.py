@@ -12,8 +12,9 @@ from pytest_llmtune.grading.reasoning import marks_of
 from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.result import Compared
 from pytest_llmtune.guard.verdict import Criteria, Stale
+from pytest_llmtune.report.ci import headline
 from pytest_llmtune.report.html import view as examples
-from pytest_llmtune.report.html.view import headline, suite
+from pytest_llmtune.report.html.view import suite
 from pytest_llmtune.types import Example, ExampleGrade, ExampleResult, Interval
 
 STUDY = StudySummary(

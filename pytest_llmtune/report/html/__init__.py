@@ -16,8 +16,9 @@ from pytest_llmtune._util.files import write_text
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import dollars
 from pytest_llmtune.errors import ReportError
+from pytest_llmtune.report.ci import headline
 from pytest_llmtune.report.html import charts
-from pytest_llmtune.report.html.view import COLUMNS, flips, headline, suite, tested
+from pytest_llmtune.report.html.view import COLUMNS, flips, suite, tested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -153,15 +153,6 @@ COLUMNS = (
 )
 
 
-def headline(reports: Sequence[SuiteReport]) -> str:
-    failed = sum(not report.verdict.passed for report in reports)
-    return (
-        f"LLM suites: {failed} of {len(reports)} failed"
-        if failed
-        else f"LLM suites: {'all ' if len(reports) > 1 else ''}{len(reports)} passed"
-    )
-
-
 def tested(calls: TestCalls) -> dict[str, str]:
     """The table row of one test's own calls."""
     return {

@@ -186,3 +186,24 @@ class TestCommands(Commands.TestCase):  # type: ignore[misc]
     def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_BASE_URL", "")
         monkeypatch.setenv("OPENAI_API_KEY", "")
+
+
+def test_what_was_paid_for_is_not_bought_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt that is changed and changed back costs nothing the second time; the count notices where the cache is lost."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    project = Commands()
+    project.begin()
+    try:
+        project.edit("What is {q}?")
+        project.tune(None)
+        project.edit("{q}?")
+        before = project.server.count
+        project.tune(None)
+        project.record_missing(None)
+        assert project.server.count == before
+        shutil.rmtree(project.root / ".llmtune" / "cache")
+        with pytest.raises(AssertionError, match="plus"):
+            project.tune(None)
+    finally:
+        project.teardown()

@@ -27,7 +27,7 @@ from pytest_llmtune.suite.task import Task
 from pytest_llmtune.tasks.source import Miss, TaskSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording.format import Interaction
@@ -42,6 +42,9 @@ _ROWS_ELSEWHERE = 25
 """Number of rows replayed by the other process."""
 _TIMEOUT = 300
 """Time limit of the other process in seconds."""
+_UNCHECKED = (
+    "it was not checked whether the task asks the same where sets have another order, in a process of its own: {}"
+)
 
 
 def recorded_steps(requests: Iterable[CompletionRequest], recording: Recording) -> Iterator[CompletionRequest]:
@@ -109,11 +112,15 @@ class _Job:
 
 
 def replay_elsewhere(
-    asked: Sequence[CompletionRequest], interactions: Sequence[Interaction], prices: PriceBook
+    asked: Sequence[CompletionRequest],
+    interactions: Sequence[Interaction],
+    prices: PriceBook,
+    note: Callable[[str], None],
 ) -> dict[str, Miss]:
     """As ``replay_misses``, of some rows, in processes in which sets have another order.
 
-    Nothing, where that cannot be: the task is a lambda, or its module cannot be imported elsewhere.
+    Args:
+        note: called with the reason where that cannot be: the task is a lambda, or its module cannot be imported elsewhere.
     """
     requests = [request for request in asked if isinstance(request, TaskRequest)]
     if os.environ.get("PYTHONHASHSEED", "random") != "random" or not requests:
@@ -124,16 +131,20 @@ def replay_elsewhere(
     job = _job(chosen, [each for each in interactions if each.position and each.position.row in rows], prices)
     try:
         data = pickle.dumps(job)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        note(_UNCHECKED.format(error))
         return {}
     base = zlib.crc32(repr(hash("llmtune")).encode())
     with ThreadPoolExecutor(_PROCESSES) as pool:  # of three names in a set, one order in six is the same by chance
         found = list(pool.map(lambda number: _replay_in_process(data, (base + number) % 2**32 or 1), range(_PROCESSES)))
-    return next(filter(None, found), {})
+    for each in found:
+        if isinstance(each, str):
+            note(_UNCHECKED.format(each))
+    return next((each for each in found if each and not isinstance(each, str)), {})
 
 
-def _replay_in_process(data: bytes, seed: int) -> dict[str, Miss]:
-    """What another process misses whose sets are ordered by this seed; nothing where it could not be run."""
+def _replay_in_process(data: bytes, seed: int) -> dict[str, Miss] | str:
+    """What another process misses whose sets are ordered by this seed; the reason where it could not be run."""
     try:
         ended = subprocess.run(
             [sys.executable, "-c", "from pytest_llmtune.tasks.verify import main; main()"],
@@ -144,8 +155,10 @@ def _replay_in_process(data: bytes, seed: int) -> dict[str, Miss]:
             check=True,
         )
         found: dict[str, Miss] = pickle.loads(ended.stdout.rpartition(_MARK)[2])  # noqa: S301  # our own process
-    except (subprocess.SubprocessError, OSError, EOFError, pickle.UnpicklingError):
-        return {}
+    except subprocess.CalledProcessError as error:
+        return next(reversed(error.stderr.decode(errors="replace").strip().splitlines()), str(error))
+    except (subprocess.SubprocessError, OSError, EOFError, pickle.UnpicklingError) as error:
+        return str(error)
     return found
 
 

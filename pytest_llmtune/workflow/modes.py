@@ -68,6 +68,8 @@ class SuiteRun:
     """With ``--llm-stop-early``, what decides when a live run is over."""
     _misses: dict[str, Miss] = field(default_factory=dict)
     """For a task: unrecorded calls by row."""
+    _unchecked: dict[str, None] = field(default_factory=dict)
+    """For a task: why its recording was not replayed in other processes too."""
 
     @cached_property
     def own(self) -> Ledger:
@@ -152,7 +154,13 @@ class SuiteRun:
             kept = f"What was answered, for {dollars(self.spent)}, is kept:" if self.spent else "Go on:"
             said = f"{self.suite.name}: interrupted, and nothing was written. {kept} pytest {self.settings.options}"
             raise KeyboardInterrupt(*(stopped.args or (said,))) from None
-        notes = (*report.notes, *cautions_of(self.grader), *self.services.account, *_notes(report.evaluation))
+        notes = (
+            *report.notes,
+            *cautions_of(self.grader),
+            *self._unchecked,
+            *self.services.account,
+            *_notes(report.evaluation),
+        )
         if self.gather is not None:  # the shards' spending
             return replace(report, notes=notes)
         return replace(report, notes=notes, spent=self.spent, by_model=self.services.by_model)
@@ -436,7 +444,8 @@ class SuiteRun:
         kept = [request for example, request in rows.pairs() if example.id in recorded]
         rows_kept, kept = len(kept), [*recorded_steps(kept, recording)]
         misses = run_async(replay_misses(source, kept, self.services.concurrency))
-        check_repeatable(_in_order(misses or replay_elsewhere(kept, calls, self.prices), rows), rows_kept)
+        misses = misses or replay_elsewhere(kept, calls, self.prices, self._unchecked.setdefault)
+        check_repeatable(_in_order(misses, rows), rows_kept)
 
     @property
     def _rerecord(self) -> RerecordSession:

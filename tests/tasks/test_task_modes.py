@@ -158,6 +158,19 @@ def handle(question, client):
     assert not (project.pytester.path / "llmtune" / "desk.cassette.json").exists()
 
 
+def test_where_the_order_of_sets_cannot_be_tried_a_note_says_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module cannot be imported by the process that would try it."""
+    monkeypatch.delenv("PYTHONHASHSEED")
+    project.write_suite(suite=CONSTANT)
+    desk = (project.pytester.path / "desk.py").read_text(encoding="utf-8")
+    project.write_task(f"import os\nassert 'PYTHONHASHSEED' not in os.environ, 'only here'\n{desk}")
+    result = project.run("--llm-tune")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*it was not checked whether the task asks the same where sets*only here*"])
+
+
 def test_an_exception_of_the_app_is_a_wrong_answer_told_with_its_last_line(recorded: Project) -> None:
     """The row counts as wrong, offline too, and the report says what was raised."""
     desk = (recorded.pytester.path / "desk.py").read_text(encoding="utf-8")

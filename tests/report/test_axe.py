@@ -32,7 +32,6 @@ def browser() -> Iterator[Browser]:
         yield window
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["desk", "dark", "phone"])
 def test_no_violation(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
     """A failed, a passed and a compared suite, with details open."""

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune.completions.source import SourceSettings
+from pytest_llmtune.completions.endpoints import SourceSettings
 from pytest_llmtune.redaction.keys import Secret
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     import openai
 
-    from pytest_llmtune.money.prices import Price
+    from pytest_llmtune.completions.batch_api import Batching
+    from pytest_llmtune.money.prices import Price, PriceBook
 
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -160,3 +161,25 @@ def check_address(address: str, where: str, *, quoted: bool = True) -> None:
     if not usable:
         got = shown(address) if quoted else "none"
         raise SuiteError(f"{where}: the address is {got}; valid: http://... or https://...")
+
+
+@dataclass(slots=True, eq=False)
+class SourceSettings:
+    """What a requester needs to know: endpoints, prices, limits of time and of requests."""
+
+    endpoints: tuple[Endpoint, ...]
+    prices: PriceBook
+    concurrency: int = 32
+    """HTTP requests in flight, over all endpoints."""
+    timeout: float = 60.0
+    """Seconds for one HTTP request."""
+    patience: float | None = None
+    """Seconds for one completion with all its retries; None: ten times ``timeout``."""
+    deadline: float | None = None
+    """Seconds for all requests, starting with the first."""
+    attempts: int = 8
+    """HTTP requests for the same answers, waiting out of rate limits not counted."""
+    pause: float = 0.5
+    """Seconds before the first retry; doubled for each further one."""
+    batching: Batching | None = None
+    """Settings for the Batch API; None: one request at a time."""

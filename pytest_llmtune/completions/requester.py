@@ -22,7 +22,7 @@ from pytest_llmtune.wire.tokens import completion_of
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from pytest_llmtune.completions.source import SourceSettings
+    from pytest_llmtune.completions.endpoints import SourceSettings
     from pytest_llmtune.completions.stats import RequestStats
     from pytest_llmtune.money.ledger import Reservation
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune.completions.endpoints import SourceSettings
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, StaleRecordingError
 from pytest_llmtune.money.ledger import Ledger
@@ -19,12 +20,9 @@ from pytest_llmtune.wire.tokens import completion_of
 if TYPE_CHECKING:
     import asyncio
 
-    from pytest_llmtune.completions.batch_api import Batching
     from pytest_llmtune.completions.cache import Cache
-    from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.requester import OnExchange
     from pytest_llmtune.completions.routing import EndpointPool
-    from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.types import Completion, CompletionRequest, Exchange
 
@@ -86,28 +84,6 @@ class ReplaySource:
 
     async def aclose(self) -> None:
         """Nothing to close."""
-
-
-@dataclass(slots=True, eq=False)
-class SourceSettings:
-    """What a requester needs to know: endpoints, prices, limits of time and of requests."""
-
-    endpoints: tuple[Endpoint, ...]
-    prices: PriceBook
-    concurrency: int = 32
-    """HTTP requests in flight, over all endpoints."""
-    timeout: float = 60.0
-    """Seconds for one HTTP request."""
-    patience: float | None = None
-    """Seconds for one completion with all its retries; None: ten times ``timeout``."""
-    deadline: float | None = None
-    """Seconds for all requests, starting with the first."""
-    attempts: int = 8
-    """HTTP requests for the same answers, waiting out of rate limits not counted."""
-    pause: float = 0.5
-    """Seconds before the first retry; doubled for each further one."""
-    batching: Batching | None = None
-    """Settings for the Batch API; None: one request at a time."""
 
 
 @dataclass(slots=True, eq=False)

@@ -92,10 +92,7 @@ def judge(
     if known:
         gates += [_limit_gate(limit, evaluation, criteria, aggregate) for limit in criteria.limits]
     if baseline and comparison and criteria.judges_cost and not accepted:
-        costs = _cost_gates(comparison, criteria, baseline, evaluation, prices or {})
-        gates += costs
-        if not costs:
-            notes = (*notes, "cost not compared with the baseline, whose rows have no costs; --llm-accept writes them")
+        gates.append(_cost_gate(comparison, criteria, baseline, evaluation, prices or {}))
     for index, gate in enumerate(gates):
         if decided and gate.name in decided:
             passed = decided[gate.name]
@@ -314,21 +311,22 @@ def _worst(evaluation: Evaluation, criteria: Criteria) -> Gate | None:
     return Gate("any_success", criteria.metric, False, worst, worst, sentence)
 
 
-def _cost_gates(
+def _cost_gate(
     comparison: Comparison,
     criteria: Criteria,
     baseline: Lock,
     evaluation: Evaluation,
     prices: Mapping[str, Mapping[str, Decimal]],
-) -> list[Gate]:
-    """Compare the cost per instance with the baseline's over the same rows; no gates if unknown."""
+) -> Gate:
+    """Compare the cost per instance with the baseline's over the same rows; inconclusive if that is unknown."""
+    allowed = (criteria.max_new_cost_rise if comparison.fresh else criteria.max_cost_rise) or 0.0
     before, now = comparison.cost_before, comparison.cost_now
     if before is None:  # written before rows had costs
         locked = baseline.metrics.get("inference_cost")
         if locked is None or not comparison.whole or comparison.shared.rows != _measured(baseline):
-            return []
+            sentence = "cost not compared with the baseline, whose rows have no costs; --llm-accept writes them"
+            return Gate("max_cost_rise", "inference_cost", False, float("nan"), allowed, sentence, conclusive=False)
         before, now = Decimal(repr(locked.value)), evaluation.inference_cost
-    allowed = (criteria.max_new_cost_rise if comparison.fresh else criteria.max_cost_rise) or 0.0
     limit = float(before) * (1 + allowed)
     passed = float(now) <= limit * (1 + _TOLERANCE)
     old, new = _dollars_apart(before, now)
@@ -339,7 +337,7 @@ def _cost_gates(
     sentence = f"inference_cost {moved}; max_cost_rise allows {number(100 * allowed)} %"
     if now > before and not passed:
         sentence += f": {_why_costlier(comparison, baseline, evaluation, prices)}"
-    return [Gate("max_cost_rise", "inference_cost", passed, float(now), limit, sentence)]
+    return Gate("max_cost_rise", "inference_cost", passed, float(now), limit, sentence)
 
 
 def _dollars_apart(before: Decimal, now: Decimal) -> tuple[str, str]:

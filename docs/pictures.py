@@ -2,7 +2,8 @@
 
     python docs/pictures.py            needs the extra `report`, selenium and Chromium
 
-Only colours, sizes and times of day differ from run to run; look at them before committing.
+Only colours and sizes differ from run to run: what depends on how busy the machine is is left out.
+Look at them before committing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def pytest(*arguments: str, here: Path, width: int = 100) -> str:
 def terminal(name: str, command: str, output: str, width: int = 100) -> None:
     """A terminal with a command and what it printed, as one file that needs no network."""
     lines = output.splitlines()
-    hidden = re.compile(r"^(\x1b\[[\d;]*m)*(=+ test session starts|platform|rootdir|configfile|plugins)")
+    hidden = re.compile(
+        r"^(\x1b\[[\d;]*m)*(=+ test session starts|platform|rootdir|configfile|plugins|.* in \d+\.\d+s\b)"
+    )
     kept = "\n".join(line for line in lines if not hidden.match(line)).strip("\n")
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(f"$ {command}\n{kept}"), soft_wrap=False)

@@ -43,7 +43,7 @@ class Target:
 
 TARGETS = (
     Target("guard/verdict", "guard/test_verdict.py guard/test_gates.py"),
-    Target("guard/gates", "guard/test_verdict.py guard/test_gates.py"),
+    Target("guard/gates", "guard/test_verdict.py guard/test_gates.py grading/test_judge.py"),
     Target("guard/lockfile", "guard/test_lockfile.py"),
     Target("_util/stats", "_util/test_stats.py"),
     Target("completions/billing", "completions/test_billing.py completions/test_live_source.py"),

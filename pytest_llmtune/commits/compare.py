@@ -13,6 +13,8 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, LockedExample, Measured
+from pytest_llmtune.guard.verdict import match
+from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -176,32 +178,16 @@ def _change(name: str, old: tuple[str, Lock] | None, new: tuple[str, Lock] | Non
     metric = next((one for one in _METRICS if any(lock and one in lock.metrics for lock in (now, before))), _METRICS[0])
     if before is None or now is None:
         return SuiteChange(name, path, before, now, metric)
-    pairs, rows = _paired(before, now)
-    both = [(a, b) for a, b in pairs if metric in a.metrics and metric in b.metrics]
+    todays = (Example(each.id, each.index, {"asked": each.asked}) for each in now.examples)
+    found = match(todays, before, key=lambda row: str(row["asked"]))
+    rows = Rows(len(found.pairs), len(found.added), len(found.removed), len(found.relabelled))
+    in_both = [(found.pairs[each.id], each) for each in now.examples if each.id in found.pairs]
+    both = [(a, b) for a, b in in_both if metric in a.metrics and metric in b.metrics]
     both.sort(key=lambda pair: pair[1].index)
     lost = [b for a, b in both if b.metrics[metric] < a.metrics[metric]]
     gained = [b for a, b in both if b.metrics[metric] > a.metrics[metric]]
     p_value = mcnemar_exact(len(lost), len(gained)) if lost or gained else None
     return SuiteChange(name, path, before, now, metric, tuple(lost), tuple(gained), rows, p_value)
-
-
-def _paired(before: Lock, now: Lock) -> tuple[list[tuple[LockedExample, LockedExample]], Rows]:
-    """Rows in both states: the same row, or one with the same question."""
-    old = {example.id: example for example in before.examples}
-    pairs = [(old[example.id], example) for example in now.examples if example.id in old]
-    known = {example.id for _, example in pairs}
-    by_question: dict[str, list[LockedExample]] = {}
-    for example in before.examples:
-        if example.id not in known and example.asked:
-            by_question.setdefault(example.asked, []).append(example)
-    relabelled = [
-        (by_question[example.asked].pop(0), example)
-        for example in now.examples
-        if example.id not in known and by_question.get(example.asked)
-    ]
-    shared = len(pairs) + len(relabelled)
-    rows = Rows(shared, len(now.examples) - shared, len(before.examples) - shared, len(relabelled))
-    return [*pairs, *relabelled], rows
 
 
 def state_of_results(path: Path) -> State:

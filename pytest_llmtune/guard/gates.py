@@ -29,6 +29,7 @@ from pytest_llmtune.suite.keys import COSTS, ROW_RATE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.lockfile import Lock
     from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.types import Evaluation, ShardFacts
@@ -126,20 +127,19 @@ def judge(
 
 def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: Criteria, baseline: Lock) -> str:
     """Old and new score and cost, for a note."""
-    metric = criteria.metric
-    was, rows = baseline.metrics.get(metric), _measured(baseline)
+    metric, locked = criteria.metric, baseline.metrics.get(criteria.metric)
     known = len(evaluation.results) - len(evaluation.unknown)
-    old = f"{number(was.value)} over {counted(rows, 'row')}" if was else "unknown"
-    said = f"accepted: {metric} was {old}, and is {number(evaluation.metrics[metric])} over {counted(known, 'row')}"
+    old = f"{number(locked.value)} over {counted(_measured(baseline), 'row')}" if locked else "unknown"
+    note = f"accepted: {metric} was {old}, and is {number(evaluation.metrics[metric])} over {counted(known, 'row')}"
     if comparison:
-        said += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
+        note += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
     if cost := baseline.metrics.get("inference_cost"):
         before, now = _dollars_apart(Decimal(repr(cost.value)), evaluation.inference_cost)
         moved = f", and is {now}" if before != now else " and still is"
-        said += f"; inference_cost was {before} per 1,000 instances{moved}"
+        note += f"; inference_cost was {before} per 1,000 instances{moved}"
     if comparison and (changes := comparison.population.changes()):
-        said += f"; {changes}"
-    return said
+        note += f"; {changes}"
+    return note
 
 
 def unjudged(evaluation: Evaluation | None, criteria: Criteria, stale: Sequence[Stale], shard: ShardFacts) -> Verdict:
@@ -154,6 +154,48 @@ def unjudged(evaluation: Evaluation | None, criteria: Criteria, stale: Sequence[
         stale=tuple(stale),
         notes=(note,),
     )
+
+
+_NO_JUDGE = ("inference_cost", "cost", "latency", "refused", "unknown")
+"""Prefixes of metrics that do not depend on what a judge says."""
+
+
+def held_to_agreement(verdict: Verdict, evaluation: Evaluation | None, grader: Grader) -> Verdict:
+    """The verdict, with gates on a judge's metrics inconclusive if the judge agrees too little with hand labels."""
+    if evaluation is None:
+        return verdict
+    for index, each in enumerate(grader.parts):
+        least = each.min_agreement
+        if least is None:
+            continue
+        prefix = f"{each.name}_" if index else ""  # the metrics of a list's first grader have none
+        value = evaluation.metrics.get(f"{prefix}agreement")
+        if value is None:
+            text = f"no row has a hand label, so that the agreement of {each.name} is unknown"
+        else:
+            text = f"{each.name} agrees with {value:.4g} of the hand labels"
+            for name, word in (("kappa", "Cohen's kappa"), ("base_rate", "base rate")):
+                if prefix + name in evaluation.metrics:
+                    text += f"; {word} {evaluation.metrics[prefix + name]:.2f}"
+        value = value or 0.0
+        passed, sentence = value >= least, f"{text}; min_agreement asks for {least:g}"
+        gate = Gate(f"{prefix}min_agreement", f"{prefix}agreement", passed, value, least, sentence, conclusive=passed)
+        verdict = _with_agreement(verdict, gate, prefix)
+    return verdict
+
+
+def _with_agreement(verdict: Verdict, agreement: Gate, prefix: str) -> Verdict:
+    """The verdict with this gate; if it fails, those on the judge's metrics are not judged."""
+    if agreement.passed:
+        return replace(verdict, gates=(*verdict.gates, agreement))
+    gates = list(verdict.gates)
+    for index, gate in enumerate(gates):
+        if gate.metric.startswith(prefix) if prefix else not gate.metric.startswith(_NO_JUDGE):
+            sentence = f"{gate.sentence}; not judged: the judge is not trusted"
+            gates[index] = replace(gate, passed=False, conclusive=False, sentence=sentence)
+    failed = any(not gate.passed and gate.conclusive for gate in gates)
+    status = verdict.status if verdict.status in ("stale", "error") else "failed" if failed else "inconclusive"
+    return replace(verdict, gates=(*gates, agreement), status=status)
 
 
 def _status(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.grading.reasoning import marks_of
-from pytest_llmtune.guard.agreement import held_to_agreement
-from pytest_llmtune.guard.gates import judge, unjudged
+from pytest_llmtune.guard.gates import held_to_agreement, judge, unjudged
 from pytest_llmtune.guard.result import Compared, Migration, RecordingFacts, SuiteReport
 from pytest_llmtune.guard.verdict import Criteria, Stale, Verdict, criteria_of, match
 from pytest_llmtune.recording.storage import files_of, read_all

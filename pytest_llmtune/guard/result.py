@@ -162,9 +162,24 @@ class SuiteReport:
         """Remarks on the verdict, the run and the recording."""
         unused = self.recording.unused if self.recording else 0
         advice = f"{unused} recorded interactions are no longer used; remove them: pytest --llm-record=missing"
-        moved = [f"{each.model}: {told}" for each in self.migrations for told in each.told]
-        notes = (*self.verdict.notes, *moved, *self.notes, *([advice] if unused else []))
+        differences = [f"{each.model}: {note}" for each in self.migrations for note in each.told]
+        notes = (*self.verdict.notes, *differences, *self.notes, *([advice] if unused else []))
         return tuple(scoped(note, self.nodeid) for note in notes)
+
+    @property
+    def side_by_side(self) -> tuple[Compared, ...]:
+        """The chosen configuration, and those evaluated over the same rows; empty if there are none."""
+        evaluation, verdict = self.evaluation, self.verdict
+        if not self.compared or evaluation is None or verdict.value is None:
+            return ()
+        score = Measured.of(verdict.value, verdict.interval)
+        cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
+        return (Compared("chosen", evaluation.config, score, *cost), *self.compared)
+
+    @property
+    def cost_limit(self) -> float | None:
+        """The limit on USD per instance, as its gate gives it."""
+        return next((gate.limit for gate in self.verdict.gates if gate.metric == "inference_cost"), None)
 
     @property
     def interrupted(self) -> bool:
@@ -179,19 +194,20 @@ class SuiteReport:
             again = self.mode in ("live", "tune", "record=all")  # answers first: unknown ones cannot be accepted
             options.pop("--llm-accept", None)
             options = {f"--llm-{self.mode}" if again else "--llm-record=missing": None, **options}
-        known = {**_MEANING, **self._moves}
+        known = {**_MEANING, **self._migration_commands}
         return tuple(
             (f"pytest {option} {quoted(self.nodeid)}", known.get(option, known.get(option.rpartition(" ")[2], "")))
             for option in options
         )
 
     @property
-    def _moves(self) -> dict[str, str]:
-        """What to do about each model: retune what is worse, take what keeps the quality."""
+    def _migration_commands(self) -> dict[str, str]:
+        """Options and what they do: retune each model that is worse, lock one that keeps the quality."""
         found = {}
-        kept = [each.model for each in self.migrations if each.passed]
-        if kept and not any(each.accepted for each in self.migrations):
-            option, which = quoted(f"--llm-migrate={','.join(kept)}"), kept[0] if len(kept) == 1 else "the cheapest"
+        passed = [each.model for each in self.migrations if each.passed]
+        if passed and not any(each.accepted for each in self.migrations):
+            option = quoted(f"--llm-migrate={','.join(passed)}")
+            which = passed[0] if len(passed) == 1 else "the cheapest"
             found[f"{option} --llm-accept"] = f"locks {which}; no request is sent again"
         for each in self.migrations:
             if each.verdict == "worse":
@@ -202,7 +218,7 @@ class SuiteReport:
     def _next_commands(self) -> tuple[str, ...]:
         verdict = self.verdict
         if self.migrations:
-            return tuple(self._moves)
+            return tuple(self._migration_commands)
         if verdict.passed or verdict.status == "error":  # the error message says what to do
             return ()
         if any(gate.name == "max_drop" and not gate.conclusive for gate in verdict.gates):
@@ -258,10 +274,10 @@ def totals(reports: Iterable[SuiteReport]) -> tuple[Total, ...]:
     made = []
     for model, moves in found.items():
         verdicts = [each.verdict for each in moves]
-        kept, worse, inconclusive = (verdicts.count(word) for word in ("keeps quality", "worse", "inconclusive"))
+        passed, worse, inconclusive = (verdicts.count(word) for word in ("keeps quality", "worse", "inconclusive"))
         before, now = [each.cost_before for each in moves], [each.cost for each in moves]
-        whole = None not in before and None not in now
-        cost_before, cost = (sum(filter(None, side), Decimal(0)) if whole else None for side in (before, now))
+        known = None not in before and None not in now
+        cost_before, cost = (sum(filter(None, side), Decimal(0)) if known else None for side in (before, now))
         spent = sum((each.spent for each in moves), Decimal(0))
-        made.append(Total(model, len(moves), kept, worse, inconclusive, cost_before, cost, spent))
+        made.append(Total(model, len(moves), passed, worse, inconclusive, cost_before, cost, spent))
     return tuple(made)

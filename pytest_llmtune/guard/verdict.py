@@ -103,12 +103,13 @@ def match(examples: Iterable[Example], baseline: Lock, key: Callable[[Row], str]
             pairs[example.id] = locked.pop(example.id)
         else:
             changed.append(example)
-    asking = defaultdict(list)
+    by_question = defaultdict(list)
     for old in locked.values():
-        asking[old.asked].append(old)
+        if old.asked:
+            by_question[old.asked].append(old)
     added, relabelled = [], []
     for example in changed:
-        same = asking[key(example.row)] if key is not None else []
+        same = by_question[key(example.row)] if key is not None else []
         if same:
             old = same.pop(0)
             pairs[example.id] = old

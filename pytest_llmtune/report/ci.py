@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.files import write_text
-from pytest_llmtune._util.text import counted, dollars, interval, lifeless, number, one_line
+from pytest_llmtune._util.text import counted, interval, lifeless, number, one_line
 from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
+from pytest_llmtune.report.tables import all_suites, figures, moves, p_value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,18 +105,8 @@ def _table(reports: Sequence[SuiteReport]) -> Iterator[str]:
     yield "| suite | verdict | metric | value | baseline | 95 % interval | cost per 1,000 | examples |"
     yield "|---|---|---|--:|--:|--:|--:|--:|"
     for report in reports:
-        verdict, evaluation = report.verdict, report.evaluation
-        sure = verdict.interval
-        cells = (
-            _escaped(report.name),
-            report.status if verdict.passed else f"**{verdict.status}**",
-            _escaped(verdict.metric),
-            "" if verdict.value is None else number(verdict.value),
-            "" if verdict.baseline is None else number(verdict.baseline),
-            "" if sure is None else interval(sure.low, sure.high),
-            "" if evaluation is None else dollars(1000 * evaluation.inference_cost, 3),
-            "" if evaluation is None else str(len(evaluation.results)),
-        )
+        word = report.status if report.verdict.passed else f"**{report.verdict.status}**"
+        cells = (_escaped(report.name), word, _escaped(report.verdict.metric), *figures(report))
         yield f"| {' | '.join(cells)} |"
 
 
@@ -123,8 +114,6 @@ def _migrations(reports: Sequence[SuiteReport]) -> Iterator[str]:
     """The tables of ``--llm-migrate``."""
     if not any(report.migrations for report in reports):
         return
-    from pytest_llmtune.report.migrations import all_suites, moves
-
     for head, *rows in (moves(reports), all_suites(reports)):
         yield from (f"| {' | '.join(head)} |", "|" + "---|" * len(head))
         yield from (f"| {' | '.join(map(_escaped, row))} |" for row in rows[:_NOTES])
@@ -154,8 +143,7 @@ def _section(report: SuiteReport) -> Iterator[str]:
 
 def _flips(flips: Sequence[Flip], p_value: float | None) -> Iterator[str]:
     lost, gained = flip_counts(flips)
-    chance = "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
-    yield f"\n{counted(lost, 'example')} lost, {gained} gained since the baseline{chance}\n"
+    yield f"\n{counted(lost, 'example')} lost, {gained} gained since the baseline{p_value_text(p_value)}\n"
     for flip in flips[:_FLIPS]:
         question = f": {_code(flip.question)}" if flip.question else ""
         expected = f"<br>expected {_code(flip.expected)}" if flip.expected else ""

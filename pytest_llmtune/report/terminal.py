@@ -21,13 +21,14 @@ from pytest_llmtune._util.text import (
     per_thousand,
     scoped,
 )
-from pytest_llmtune.guard.lockfile import Measured
-from pytest_llmtune.guard.result import Compared, SuiteReport
 from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
+from pytest_llmtune.report.tables import all_suites, cost_interval, figures, measured, moves, p_value_text, thousand
 from pytest_llmtune.types import ModelUsage, TestCalls, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pytest_llmtune.guard.result import SuiteReport
 
 
 _FLIPS = 5
@@ -162,8 +163,7 @@ def _flips(report: SuiteReport, ink: _Ink, width: int, verbosity: int) -> Iterat
         if not flips:
             continue
         lost, gained = flip_counts(flips)
-        chance = f"; exact McNemar p = {number(p_value)}" if p_value is not None else ""
-        yield f"{title}: {lost} lost, {gained} gained{chance}"
+        yield f"{title}: {lost} lost, {gained} gained{p_value_text(p_value)}"
         shown = flips if verbosity > 0 else flips[:_FLIPS]
         for flip in shown:
             yield from _flip(flip, ink, 1_000_000 if verbosity > 1 else width)
@@ -230,8 +230,6 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
     """What came of other models: of each suite, and of all together."""
     if not any(report.migrations for report in reports):
         return
-    from pytest_llmtune.report.migrations import all_suites, moves
-
     for report in reports:
         if report.migrations and report.verdict.passed:  # the others have said it in their failure
             yield ""
@@ -319,18 +317,9 @@ _HEAD = ("suite", "score", "baseline", "95 % interval", "per 1,000", "limit", "n
 
 
 def _row(report: SuiteReport) -> tuple[str, ...]:
-    verdict, evaluation = report.verdict, report.evaluation
-    limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
-    return (
-        one_line(report.name),
-        "-" if verdict.value is None else number(verdict.value),
-        "-" if verdict.baseline is None else number(verdict.baseline),
-        interval(verdict.interval.low, verdict.interval.high) if verdict.interval else "-",
-        "-" if evaluation is None else dollars(1000 * evaluation.inference_cost, 3),
-        "-" if limit is None else dollars(1000 * limit, 3),
-        "-" if evaluation is None else str(len(evaluation.results)),
-        report.status,
-    )
+    *shown, count = (cell or "-" for cell in figures(report))
+    limit = "-" if report.cost_limit is None else thousand(report.cost_limit)
+    return (one_line(report.name), *shown, limit, count, report.status)
 
 
 def _search(report: SuiteReport) -> list[str]:
@@ -341,7 +330,7 @@ def _search(report: SuiteReport) -> list[str]:
     budget = f" of {dollars(study.optimization_budget)}" if study.optimization_budget is not None else ""
     ended = f"{len(study.trials)} trials, {dollars(study.spent)}{budget} spent, ended by {study.stopped_by}"
     scores = {"on the tuning rows": study.tuning, "on held-out rows": study.heldout}
-    shown = [f"{_measured(score)} {where}" for where, score in scores.items() if score]
+    shown = [f"{measured(score)} {where}" for where, score in scores.items() if score]
     name = one_line(report.name)
     return [
         f"{name}: searched {one_line(ended)}",
@@ -359,21 +348,12 @@ def _front(report: SuiteReport) -> list[str]:
     ]
 
 
-def _measured(figure: Measured) -> str:
-    sure = figure.interval
-    return number(figure.value) + (f" ({interval(sure.low, sure.high)})" if sure else "")
-
-
 def _compared(report: SuiteReport, width: int) -> list[str]:
     """Table of the chosen configuration and the baselines."""
-    evaluation, verdict = report.evaluation, report.verdict
-    if not report.compared or evaluation is None or verdict.value is None:
+    if not report.side_by_side:
         return []
-    chosen = Measured.of(verdict.value, verdict.interval)
-    cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
-    rows = [(one_line(report.name), one_line(verdict.metric), "cost per 1,000")]
-    for one in (Compared("chosen", evaluation.config, chosen, *cost), *report.compared):
-        sure = one.cost_interval
-        bounds = f" ({dollars(1000 * sure.low, 3)} to {dollars(1000 * sure.high, 3)})" if sure else ""
-        rows.append((one_line(one.label), _measured(one.score), f"{dollars(1000 * one.inference_cost, 3)}{bounds}"))
+    rows = [(one_line(report.name), one_line(report.verdict.metric), "cost per 1,000")]
+    for one in report.side_by_side:
+        bounds = f" ({cost_interval(one)})" if one.cost_interval else ""
+        rows.append((one_line(one.label), measured(one.score), f"{thousand(one.inference_cost)}{bounds}"))
     return ["", *columns(rows, width), ""]

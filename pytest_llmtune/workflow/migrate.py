@@ -12,9 +12,8 @@ from pytest_llmtune._util.text import apart, counted, did_you_mean, dollars, lis
 from pytest_llmtune.completions.failures import refused_parameter
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, SuiteError
 from pytest_llmtune.grading import Grader, judges_of
-from pytest_llmtune.guard.agreement import held_to_agreement
 from pytest_llmtune.guard.evaluation import Collector
-from pytest_llmtune.guard.gates import conclusive, judge
+from pytest_llmtune.guard.gates import conclusive, held_to_agreement, judge
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.result import Migration
 from pytest_llmtune.guard.verdict import ALPHA, Comparison, Criteria, compare, match

@@ -13,7 +13,7 @@ from support.results import evaluation, result
 from pytest_llmtune import Suite, evaluate
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
-from pytest_llmtune.guard.agreement import held_to_agreement
+from pytest_llmtune.guard.gates import held_to_agreement
 from pytest_llmtune.guard.verdict import Gate, Verdict
 from pytest_llmtune.settings import Settings
 

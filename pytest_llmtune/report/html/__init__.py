@@ -19,6 +19,7 @@ from pytest_llmtune.errors import ReportError
 from pytest_llmtune.report.ci import headline
 from pytest_llmtune.report.html import charts
 from pytest_llmtune.report.html.view import COLUMNS, flips, suite, tested
+from pytest_llmtune.report.tables import all_suites, flipped, moves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,8 +73,6 @@ def page(
 
 def _tables(reports: Sequence[SuiteReport]) -> Iterator[dict[str, Any]]:
     """Tables over all suites: a title and rows of text, the first of them the head."""
-    from pytest_llmtune.report.migrations import all_suites, flipped, moves
-
     if any(report.migrations for report in reports):
         yield {"id": "moves", "title": "Other models", "rows": moves(reports)}
         yield {"id": "all_suites", "title": "What each move costs and saves", "rows": all_suites(reports)}

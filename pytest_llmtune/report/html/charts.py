@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.text import dollars, number, one_line, per_thousand
 from pytest_llmtune.guard.result import Compared
+from pytest_llmtune.report.tables import measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +23,7 @@ Figure = dict[str, Any]
 
 def _hover(title: str, config: Mapping[str, Any], score: Measured, cost: object) -> str:
     """Hover text for plotly, which interprets some HTML: everything is escaped."""
-    sure = f" ({number(score.low, 3)} to {number(score.high or 0, 3)})" if score.low is not None else ""
-    lines = [title, f"{number(score.value)}{sure} at {per_thousand(str(cost))}"]  # type: ignore[arg-type]
+    lines = [title, f"{measured(score)} at {per_thousand(str(cost))}"]  # type: ignore[arg-type]
     lines += [f"{name}: {one_line(str(value), 80)}" for name, value in config.items()]
     return "<br>".join(escape(line) for line in lines)
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from difflib import ndiff
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import clean, counted, dollars, interval, label, number, one_line, per_thousand
-from pytest_llmtune.guard.lockfile import Measured
-from pytest_llmtune.guard.result import Compared, SuiteReport
 from pytest_llmtune.guard.verdict import Criteria, Flip, Verdict, flip_counts
 from pytest_llmtune.report.html import charts
-from pytest_llmtune.report.migrations import flip_cells
+from pytest_llmtune.report.tables import cost_interval, figures, flip_cells, p_value_text, thousand
 from pytest_llmtune.wire.trace import message_text
 
 if TYPE_CHECKING:
-    from pytest_llmtune.guard.lockfile import LockedExample
+    from pytest_llmtune.guard.lockfile import LockedExample, Measured
+    from pytest_llmtune.guard.result import SuiteReport
     from pytest_llmtune.types import ExampleResult, Interval, TaskRun, TestCalls
 
 
@@ -63,7 +61,7 @@ def _example(
         "answer": _answer(grade.voted_answer, grade.votes, len(result.responses)) if grade else "",
         "before": _answer(before.voted_answer, before.votes, before.responses) if before else "",
         "score": round(grade.metrics[criteria.metric], 6) if grade and criteria.metric in grade.metrics else None,
-        "cost": _thousand(result.cost),
+        "cost": thousand(result.cost),
         "error": clean(result.error) if result.error else "",
         "votes": [[cut(answer, limit), count] for answer, count in grade.votes[:_VOTES] if count] if grade else [],
         "right": [answer.correct for answer in grade.answers] if grade else [],
@@ -114,9 +112,8 @@ def tiles(report: SuiteReport) -> Iterator[Tile]:
         lost, gained = flip_counts(verdict.flips)
         yield _tile("baseline", number(verdict.baseline), f"{lost} lost, {gained} gained since")
     if evaluation is not None:
-        limit = next((gate.limit for gate in verdict.gates if gate.metric == "inference_cost"), None)
-        allowed = "" if limit is None else f"at most {_thousand(limit)}"
-        yield _tile("cost per 1,000 instances", _thousand(evaluation.inference_cost), allowed)
+        allowed = "" if report.cost_limit is None else f"at most {thousand(report.cost_limit)}"
+        yield _tile("cost per 1,000 instances", thousand(evaluation.inference_cost), allowed)
         counts = Counter(outcome(result, report.criteria) for result in evaluation.results)
         named = [f"{counts[name]} {name}" for name in ("right", "wrong", "refused", "unknown") if counts[name]]
         yield _tile("examples", f"{len(evaluation.results):,}", ", ".join(named))
@@ -168,18 +165,14 @@ def tested(calls: TestCalls) -> dict[str, str]:
 
 def suite(report: SuiteReport) -> dict[str, Any]:
     """All data of one suite, as cleaned text; the template escapes it."""
-    verdict, evaluation, study = report.verdict, report.evaluation, report.study
+    verdict, study = report.verdict, report.study
     return {
         "name": one_line(report.name),
         "status": verdict.status,
         "metric": one_line(verdict.metric),
-        "value": "" if verdict.value is None else number(verdict.value),
-        "interval": _interval(verdict.interval),
-        "baseline": "" if verdict.baseline is None else number(verdict.baseline),
-        "cost": "" if evaluation is None else _thousand(evaluation.inference_cost),
+        **dict(zip(("value", "baseline", "interval", "cost", "count"), figures(report), strict=True)),
         "tiles": list(tiles(report)),
         "range": band(verdict),
-        "count": "" if evaluation is None else len(evaluation.results),
         "place": one_line(f"{report.path}, line {report.line}; mode: {report.mode}"),
         "problem": [one_line(line) for line in verdict.problem[:_FACT].splitlines() if line.strip()],
         "stale": [one_line(stale.what) for stale in verdict.stale],
@@ -357,9 +350,8 @@ def _flips_text(report: SuiteReport) -> str:
     if verdict.baseline is None:
         return ""
     lost, gained = flip_counts(verdict.flips)
-    chance = "" if verdict.p_value is None else f"; exact McNemar p = {number(verdict.p_value)}"
-    said = f"{counted(lost, 'example')} lost and {gained} gained since the baseline"
-    return f"{said}, of {verdict.compared} compared{chance}"
+    flipped = f"{counted(lost, 'example')} lost and {gained} gained since the baseline"
+    return f"{flipped}, of {verdict.compared} compared{p_value_text(verdict.p_value)}"
 
 
 def _quality_text(report: SuiteReport) -> str:
@@ -370,7 +362,7 @@ def _quality_text(report: SuiteReport) -> str:
     text = f"Scatter plot of cost per 1,000 instances against {one_line(report.criteria.metric)}, {len(study.trials)} trials"
     if winner is None:
         return text
-    return f"{text}; the winner scores {_measured(winner.score)[0]} at {_thousand(winner.inference_cost or 0)}"
+    return f"{text}; the winner scores {_measured(winner.score)[0]} at {thousand(winner.inference_cost or 0)}"
 
 
 def _trials(report: SuiteReport) -> Iterator[dict[str, Any]]:
@@ -383,34 +375,24 @@ def _trials(report: SuiteReport) -> Iterator[dict[str, Any]]:
             "status": one_line(trial.status),
             "score": score,
             "interval": sure,
-            "cost": "" if trial.inference_cost is None else _thousand(trial.inference_cost),
+            "cost": "" if trial.inference_cost is None else thousand(trial.inference_cost),
             "spent": dollars(trial.spent),
             "config": label(trial.config),
         }
 
 
 def _compared(report: SuiteReport) -> Iterator[dict[str, Any]]:
-    evaluation, verdict = report.evaluation, report.verdict
-    if not report.compared or evaluation is None or verdict.value is None:
-        return
-    cost = evaluation.inference_cost, evaluation.intervals.get("inference_cost")
-    chosen = Compared("chosen", evaluation.config, Measured.of(verdict.value, verdict.interval), *cost)
-    for one in (chosen, *report.compared):
-        (score, sure), bounds = _measured(one.score), one.cost_interval
+    for index, one in enumerate(report.side_by_side):
+        score, sure = _measured(one.score)
         yield {
             "label": one_line(one.label),
-            "winner": one is chosen,
+            "winner": index == 0,
             "config": label(one.config),
             "score": score,
             "interval": sure,
-            "cost": _thousand(one.inference_cost),
-            "cost_interval": f"{_thousand(bounds.low)} to {_thousand(bounds.high)}" if bounds else "",
+            "cost": thousand(one.inference_cost),
+            "cost_interval": cost_interval(one),
         }
-
-
-def _thousand(cost: float | Decimal) -> str:
-    """A cost per instance as that of 1,000, under a heading that says so."""
-    return dollars(1000 * Decimal(str(cost)), 3)
 
 
 def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""Tables of ``--llm-migrate``: each suite with each model, and all suites together."""
+"""Cells that several reports show: a suite's figures, its flips, and the tables of ``--llm-migrate``."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.text import dollars, interval, number, one_line
@@ -9,9 +10,44 @@ from pytest_llmtune.guard.result import SuiteReport, totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from decimal import Decimal
 
+    from pytest_llmtune.guard.lockfile import Measured
+    from pytest_llmtune.guard.result import Compared
     from pytest_llmtune.guard.verdict import Flip
+
+
+def figures(report: SuiteReport) -> tuple[str, str, str, str, str]:
+    """Score, baseline, 95 % interval, cost of 1,000 instances, number of examples; each empty where unknown."""
+    verdict, evaluation, sure = report.verdict, report.evaluation, report.verdict.interval
+    return (
+        "" if verdict.value is None else number(verdict.value),
+        "" if verdict.baseline is None else number(verdict.baseline),
+        interval(sure.low, sure.high) if sure else "",
+        "" if evaluation is None else thousand(evaluation.inference_cost),
+        "" if evaluation is None else str(len(evaluation.results)),
+    )
+
+
+def thousand(cost: float | Decimal) -> str:
+    """A cost per instance as that of 1,000, under a heading that says so."""
+    return dollars(1000 * Decimal(str(cost)), 3)
+
+
+def measured(figure: Measured) -> str:
+    """``0.84 (0.77 to 0.89)``."""
+    sure = figure.interval
+    return number(figure.value) + (f" ({interval(sure.low, sure.high)})" if sure else "")
+
+
+def cost_interval(one: Compared) -> str:
+    """The interval of the cost of 1,000 instances; empty if unknown."""
+    sure = one.cost_interval
+    return f"{thousand(sure.low)} to {thousand(sure.high)}" if sure else ""
+
+
+def p_value_text(p_value: float | None) -> str:
+    """``; exact McNemar p = 0.03``; empty if unknown."""
+    return "" if p_value is None else f"; exact McNemar p = {number(p_value)}"
 
 
 _MOVES = ("move", "score", "95 % interval", "lost", "gained", "p", "USD per 1,000", "latency p50", "p95", "verdict")
@@ -23,7 +59,7 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
     rows = []
     for report in reports:
         for each in report.migrations:
-            measured, sure = each.now is not None, each.now.interval if each.now else None
+            known, sure = each.now is not None, each.now.interval if each.now else None
             quality = f"{number(each.before.value)} -> {number(each.now.value)}" if each.before and each.now else "-"
             latency = zip(each.latency_before or (), each.latency or (), strict=False)
             p50, p95 = [f"{number(a, 2)} -> {number(b, 2)} s" for a, b in latency] or ("-", "-")
@@ -32,8 +68,8 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
                     f"{one_line(report.name)}: {one_line(each.model)}",
                     quality,
                     interval(sure.low, sure.high) if sure else "-",
-                    str(each.lost) if measured else "-",
-                    str(each.gained) if measured else "-",
+                    str(each.lost) if known else "-",
+                    str(each.gained) if known else "-",
                     "-" if each.p_value is None else number(each.p_value),
                     _cost(each.cost_before, each.cost),
                     p50,
@@ -82,4 +118,4 @@ def _cost(before: Decimal | None, now: Decimal | None) -> str:
     if before is None or now is None:
         return "not known"
     share = f" ({100 * (float(now / before) - 1):+.3g} %)" if before else ""
-    return f"{dollars(1000 * before, 3)} -> {dollars(1000 * now, 3)}{share}"
+    return f"{thousand(before)} -> {thousand(now)}{share}"

@@ -10,9 +10,9 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._util.aio import outside
-from pytest_llmtune.capture.flow import in_loop, wait_turn, wait_turn_async
+from pytest_llmtune.capture.flow import Flow, in_loop, wait_turn, wait_turn_async
 from pytest_llmtune.capture.matching import ClientRequest
+from pytest_llmtune.capture.traffic import Kind
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -79,34 +79,8 @@ def _http() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
-def _client_request(request: Any, body: bytes, base: str | None) -> ClientRequest:
-    client_request = ClientRequest.of(request.method, str(request.url), body, request.headers.items())
-    return client_request if base is None else replace(client_request, route=request.url.path.removeprefix(base))
-
-
-def _rerouted(http: ModuleType, call: Call, request: Any, body: bytes) -> Any:
-    """The request as it is sent: to the endpoint that serves it, where there are several."""
-    if call.instead is None:
-        return request
-    url, headers, content = call.instead(request.headers, body)
-    return http.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
-
-
-def _played(http: ModuleType, interaction: Interaction) -> Any:
-    return http.Response(
-        interaction.status, headers=dict(interaction.headers), stream=http.ByteStream(interaction.content)
-    )
-
-
-def _answered(replay: Replay, http: ModuleType, call: Call, response: Any) -> Any:
-    headers = {name.lower(): value for name, value in response.headers.items() if name.lower() not in _OF_THE_WIRE}
-    replay.answer(call, response.status_code, response.reason_phrase, headers, response.content)
-    kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_WIRE]
-    return http.Response(response.status_code, headers=kept, stream=http.ByteStream(response.content))
-
-
-class _Transport:
-    """A transport that plays recorded responses, and sends other requests through a separate client."""
+class _Base:
+    """Plays recorded responses, and sends other requests through a separate client."""
 
     def __init__(self, replay: Replay, http: ModuleType, base: str | None = None) -> None:
         self._replay = replay
@@ -114,26 +88,45 @@ class _Transport:
         self._base = base
         self._verify: Any = None  # certificates are loaded once, for the first request sent
 
+    def _client_request(self, request: Any, body: bytes) -> ClientRequest:
+        found = ClientRequest.of(request.method, str(request.url), body, request.headers.items())
+        return found if self._base is None else replace(found, route=request.url.path.removeprefix(self._base))
+
+    def _played(self, interaction: Interaction) -> Any:
+        stream = self._http.ByteStream(interaction.content)
+        return self._http.Response(interaction.status, headers=dict(interaction.headers), stream=stream)
+
+    def _to_send(self, call: Call, request: Any, body: bytes) -> Any:
+        """The request to the endpoint that serves it, where there are several."""
+        self._verify = self._verify or self._http.create_ssl_context()
+        if call.instead is None:
+            return request
+        url, headers, content = call.instead(request.headers, body)
+        return self._http.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
+
+    def _answered(self, call: Call, response: Any) -> Any:
+        kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_WIRE]
+        headers = {name.lower(): value for name, value in response.headers.items() if name.lower() not in _OF_THE_WIRE}
+        self._replay.answer(call, response.status_code, response.reason_phrase, headers, response.content)
+        return self._http.Response(response.status_code, headers=kept, stream=self._http.ByteStream(response.content))
+
+
+class _Transport(_Base):
     def handle_request(self, request: Any) -> Any:
         import openai
 
         body = request.read()
-        client_request = _client_request(request, body, self._base)
-        call = wait_turn(self._replay, self._replay.ask(client_request, waits=not in_loop()))
+        call = wait_turn(self._replay, self._replay.ask(self._client_request(request, body), waits=not in_loop()))
         if call.interaction is not None:
-            return _played(self._http, call.interaction)
-        request = _rerouted(self._http, call, request, body)
-        self._verify = self._verify or self._http.create_ssl_context()
-        try:
+            return self._played(call.interaction)
+        request = self._to_send(call, request, body)
+        with Flow(self._replay, Kind.MODEL, call).sent():
             if call.delay:
                 time.sleep(call.delay)
                 call.started = time.perf_counter()
-            with outside(), openai.DefaultHttpxClient(verify=self._verify) as sender:
+            with openai.DefaultHttpxClient(verify=self._verify) as sender:
                 response = sender.send(request)
-        except BaseException as error:
-            self._replay.drop(call, f"did not come ({type(error).__name__})")
-            raise
-        return _answered(self._replay, self._http, call, response)
+        return self._answered(call, response)
 
     def __enter__(self) -> _Transport:
         return self
@@ -145,36 +138,23 @@ class _Transport:
         """Nothing to close: no connection is kept open beyond a request."""
 
 
-class _AsyncTransport:
-    """Asynchronous version of ``_Transport``."""
-
-    def __init__(self, replay: Replay, http: ModuleType, base: str | None = None) -> None:
-        self._replay = replay
-        self._http = http
-        self._base = base
-        self._verify: Any = None  # certificates are loaded once, for the first request sent
-
+class _AsyncTransport(_Base):
     async def handle_async_request(self, request: Any) -> Any:
         import openai
 
         body = await request.aread()
-        client_request = _client_request(request, body, self._base)
-        call = await wait_turn_async(self._replay, self._replay.ask(client_request, waits=in_loop()))
+        call = self._replay.ask(self._client_request(request, body), waits=in_loop())
+        call = await wait_turn_async(self._replay, call)
         if call.interaction is not None:
-            return _played(self._http, call.interaction)
-        request = _rerouted(self._http, call, request, body)
-        self._verify = self._verify or self._http.create_ssl_context()
-        try:
+            return self._played(call.interaction)
+        request = self._to_send(call, request, body)
+        with Flow(self._replay, Kind.MODEL, call).sent():
             if call.delay:
                 await asyncio.sleep(call.delay)
                 call.started = time.perf_counter()
-            with outside():
-                async with openai.DefaultAsyncHttpxClient(verify=self._verify) as sender:
-                    response = await sender.send(request)
-        except BaseException as error:
-            self._replay.drop(call, f"did not come ({type(error).__name__})")
-            raise
-        return _answered(self._replay, self._http, call, response)
+            async with openai.DefaultAsyncHttpxClient(verify=self._verify) as sender:
+                response = await sender.send(request)
+        return self._answered(call, response)
 
     async def __aenter__(self) -> _AsyncTransport:
         return self

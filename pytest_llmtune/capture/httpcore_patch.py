@@ -11,11 +11,12 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.capture.flow import Flow
 from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.recording.format import Interaction
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["httpx_patches", "patches"]
 
 
+_NAME, _ASYNC_NAME = "handle_request", "handle_async_request"
 _Headers: TypeAlias = "list[tuple[bytes, bytes]]"
 _OF_THE_WIRE = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
 
@@ -32,154 +34,147 @@ def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[t
 
     What is already mocked, for example by ``respx.start()``, stays mocked.
     """
-    yield from _unmocked(module, module.ConnectionPool, "handle_request", _handle_request, replay_here)
-    yield from _unmocked(module, module.AsyncConnectionPool, "handle_async_request", _handle_async_request, replay_here)
+    return _patches(_Pools(module), module.ConnectionPool, module.AsyncConnectionPool, replay_here)
 
 
 def httpx_patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
     """(owner, name, replacement) for httpx, or its fork httpx2; what is already mocked stays mocked."""
-    yield from _unmocked(module, module.HTTPTransport, "handle_request", _transport, replay_here)
-    yield from _unmocked(module, module.AsyncHTTPTransport, "handle_async_request", _async_transport, replay_here)
+    return _patches(_Transports(module), module.HTTPTransport, module.AsyncHTTPTransport, replay_here)
 
 
-def _unmocked(
-    module: Any, owner: Any, name: str, wrap: Callable[..., Any], replay_here: Callable[[], Replay | None]
+def _patches(
+    library: _Pools, owner: Any, async_owner: Any, replay_here: Callable[[], Replay | None]
 ) -> Iterator[tuple[Any, str, Any]]:
-    original = getattr(owner, name)
-    if os.path.dirname(module.__file__) in getattr(getattr(original, "__code__", None), "co_filename", ""):  # noqa: PTH120
-        yield owner, name, wrap(module, original, replay_here)
+    directory = os.path.dirname(library.module.__file__)  # noqa: PTH120
+    for each, name, wrap in (owner, _NAME, _handle_request), (async_owner, _ASYNC_NAME, _handle_async_request):
+        original = getattr(each, name)
+        if directory in getattr(getattr(original, "__code__", None), "co_filename", ""):
+            yield each, name, wrap(library, original, replay_here)
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """How the requests and responses of httpcore's connection pools are read and created."""
+
+    module: Any
+
+    def handles(self, _pool: Any, request: Any, _name: str) -> bool:
+        """Whether a request is ours to handle."""
+        return not _upgrades(request.headers)
+
+    def client_request(self, request: Any, body: bytes) -> ClientRequest:
+        url, method, scheme = request.url, request.method.decode("ascii"), request.url.scheme.decode("ascii")
+        return _client_request(method, scheme, url.host, url.port, url.target, headers=request.headers, body=body)
+
+    def to_send(self, request: Any, body: bytes) -> Any:
+        """The request with its body, which has been consumed."""
+        return self.module.Request(
+            method=request.method, url=request.url, headers=request.headers, content=body, extensions=request.extensions
+        )
+
+    def status_and_headers(self, response: Any) -> tuple[int, _Headers]:
+        return response.status, response.headers
+
+    def response(self, status: int, headers: _Headers, extensions: dict[str, Any], content: bytes) -> Any:
+        return self.module.Response(status, headers=headers, content=content, extensions=extensions)
+
+    def played(self, interaction: Interaction) -> Any:
+        """The response of a recorded interaction."""
+        named = interaction.headers.items()
+        headers = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in named]
+        reason = interaction.reason.encode("latin-1", "replace")
+        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": reason}
+        return self.response(interaction.status, headers, extensions, interaction.content)
+
+    def answered(self, flow: Flow, response: Any, content: bytes) -> Any:
+        """Record a server's response; returns what the client is given."""
+        status, received = self.status_and_headers(response)
+        headers: dict[str, str] = {}
+        for name, value in received:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        extensions = {name: value for name, value in response.extensions.items() if name != "network_stream"}
+        flow.answered(status, extensions.get("reason_phrase", b"").decode("latin-1"), headers, content)
+        kept = [(name, value) for name, value in received if name.lower() not in _OF_THE_WIRE]
+        return self.response(status, kept, extensions, content)
+
+
+class _Transports(_Pools):
+    """The same of httpx's transports."""
+
+    def handles(self, transport: Any, request: Any, name: str) -> bool:
+        """Whether a transport would only hand the request on to our own patch of its pool, which is not mocked."""
+        pool = getattr(transport, "_pool", None)
+        handler = getattr(getattr(pool, name, None), "__func__", None)
+        readable = isinstance(request.stream, self.module.ByteStream)  # else its body can be read only once
+        return readable and getattr(handler, "__globals__", None) is globals() and not _upgrades(request.headers.raw)
+
+    def client_request(self, request: Any, body: bytes) -> ClientRequest:
+        url, headers = request.url, request.headers.raw
+        return _client_request(
+            request.method, url.scheme, url.raw_host, url.port, url.raw_path, headers=headers, body=body
+        )
+
+    def to_send(self, request: Any, _body: bytes) -> Any:
+        return request
+
+    def status_and_headers(self, response: Any) -> tuple[int, _Headers]:
+        return response.status_code, response.headers.raw
+
+    def response(self, status: int, headers: _Headers, extensions: dict[str, Any], content: bytes) -> Any:
+        stream = self.module.ByteStream(content)
+        return self.module.Response(status, headers=headers, stream=stream, extensions=extensions)
 
 
 @functools.cache  # else every test would make its own
-def _handle_request(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
+def _handle_request(library: _Pools, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
-    def handle_request(pool: Any, request: Any) -> Any:
-        if (replay := replay_here()) is None or _upgrades(request.headers):
-            return original(pool, request)
+    def handle_request(owner: Any, request: Any) -> Any:
+        if (replay := replay_here()) is None or not library.handles(owner, request, _NAME):
+            return original(owner, request)
         body = b"".join(request.stream)
-        flow = Flow.of(replay, _request_of_core(request, body))
+        flow = Flow.of(replay, library.client_request(request, body))
         if flow.played is not None:
-            return _played(module, flow.played)
-        request = _again(module, request, body)
+            return library.played(flow.played)
         with flow.sent():
-            response = original(pool, request)
-            if flow.call is None:
-                return response
-            try:
-                content = response.read()
-            finally:
-                response.close()
-        return _answered(module, flow, response, content)
-
-    return handle_request
-
-
-@functools.cache
-def _handle_async_request(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
-    @functools.wraps(original)
-    async def handle_async_request(pool: Any, request: Any) -> Any:
-        if (replay := replay_here()) is None or _upgrades(request.headers):
-            return await original(pool, request)
-        body = b"".join([part async for part in request.stream])
-        flow = await Flow.of_async(replay, _request_of_core(request, body))
-        if flow.played is not None:
-            return _played(module, flow.played)
-        request = _again(module, request, body)
-        with flow.sent():
-            response = await original(pool, request)
-            if flow.call is None:
-                return response
-            try:
-                content = await response.aread()
-            finally:
-                await response.aclose()
-        return _answered(module, flow, response, content)
-
-    return handle_async_request
-
-
-@functools.cache
-def _transport(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
-    @functools.wraps(original)
-    def handle_request(transport: Any, request: Any) -> Any:
-        replay = replay_here()
-        if replay is None or not _is_short(module, request, getattr(transport, "_pool", None), "handle_request"):
-            return original(transport, request)
-        flow = Flow.of(replay, _request_of_httpx(request))
-        if flow.played is not None:
-            return _played_to_httpx(module, flow.played)
-        with flow.sent():
-            response = original(transport, request)
+            response = original(owner, library.to_send(request, body))
             if flow.call is None:
                 return response
             try:
                 content = b"".join(response.stream)
             finally:
                 response.close()
-        return _answered_to_httpx(module, flow, response, content)
+        return library.answered(flow, response, content)
 
     return handle_request
 
 
 @functools.cache
-def _async_transport(module: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
+def _handle_async_request(library: _Pools, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
-    async def handle_async_request(transport: Any, request: Any) -> Any:
-        replay = replay_here()
-        if replay is None or not _is_short(module, request, getattr(transport, "_pool", None), "handle_async_request"):
-            return await original(transport, request)
-        flow = await Flow.of_async(replay, _request_of_httpx(request))
+    async def handle_async_request(owner: Any, request: Any) -> Any:
+        if (replay := replay_here()) is None or not library.handles(owner, request, _ASYNC_NAME):
+            return await original(owner, request)
+        body = b"".join([part async for part in request.stream])
+        flow = await Flow.of_async(replay, library.client_request(request, body))
         if flow.played is not None:
-            return _played_to_httpx(module, flow.played)
+            return library.played(flow.played)
         with flow.sent():
-            response = await original(transport, request)
+            response = await original(owner, library.to_send(request, body))
             if flow.call is None:
                 return response
             try:
                 content = b"".join([part async for part in response.stream])
             finally:
                 await response.aclose()
-        return _answered_to_httpx(module, flow, response, content)
+        return library.answered(flow, response, content)
 
     return handle_async_request
-
-
-def _is_short(module: Any, request: Any, pool: Any, name: str) -> bool:
-    """Whether httpx's transport would only hand the request on to our own patch of the pool, which is not mocked."""
-    handler = getattr(getattr(pool, name, None), "__func__", None)
-    body = isinstance(request.stream, module.ByteStream)  # else it can be read only once
-    return body and getattr(handler, "__globals__", None) is globals() and not _upgrades(request.headers.raw)
-
-
-def _request_of_httpx(request: Any) -> ClientRequest:
-    url, body = request.url, b"".join(request.stream)
-    return _client_request(
-        request.method, url.scheme, url.raw_host, url.port, url.raw_path, headers=request.headers.raw, body=body
-    )
-
-
-def _played_to_httpx(module: Any, played: Interaction) -> Any:
-    headers, extensions = _parts(played)
-    stream = module.ByteStream(played.content)
-    return module.Response(played.status, headers=headers, stream=stream, extensions=extensions)
-
-
-def _answered_to_httpx(module: Any, flow: Flow, response: Any, content: bytes) -> Any:
-    headers, extensions = _answer(flow, response.status_code, response.headers.raw, response.extensions, content)
-    stream = module.ByteStream(content)
-    return module.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
 
 
 def _upgrades(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request opens a WebSocket, which has no response to record."""
     return any(len(name) == len(b"upgrade") and name.lower() == b"upgrade" for name, _ in headers)
-
-
-def _again(module: Any, request: Any, body: bytes) -> Any:
-    """A copy of the request with its body, which has been consumed."""
-    return module.Request(
-        method=request.method, url=request.url, headers=request.headers, content=body, extensions=request.extensions
-    )
 
 
 def _client_request(
@@ -191,39 +186,3 @@ def _client_request(
     return ClientRequest.of(
         method, uri, body, [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     )
-
-
-def _request_of_core(request: Any, body: bytes) -> ClientRequest:
-    url, method = request.url, request.method.decode("ascii")
-    scheme = url.scheme.decode("ascii")
-    return _client_request(method, scheme, url.host, url.port, url.target, headers=request.headers, body=body)
-
-
-def _parts(played: Interaction) -> tuple[_Headers, dict[str, Any]]:
-    """Headers and extensions of a played response."""
-    named = played.headers.items()
-    headers = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in named]
-    return headers, {"http_version": b"HTTP/1.1", "reason_phrase": played.reason.encode("latin-1", "replace")}
-
-
-def _played(module: Any, played: Interaction) -> Any:
-    headers, extensions = _parts(played)
-    return module.Response(played.status, headers=headers, content=played.content, extensions=extensions)
-
-
-def _answer(
-    flow: Flow, status: int, given: _Headers, extensions: Mapping[str, Any], content: bytes
-) -> tuple[_Headers, dict[str, Any]]:
-    """Record a server's response; returns headers and extensions of what the client is given."""
-    headers: dict[str, str] = {}
-    for name, value in given:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    kept = {name: value for name, value in extensions.items() if name != "network_stream"}
-    flow.answered(status, kept.get("reason_phrase", b"").decode("latin-1"), headers, content)
-    return [(name, value) for name, value in given if name.lower() not in _OF_THE_WIRE], kept
-
-
-def _answered(module: Any, flow: Flow, response: Any, content: bytes) -> Any:
-    headers, extensions = _answer(flow, response.status, response.headers, response.extensions, content)
-    return module.Response(response.status, headers=headers, content=content, extensions=extensions)

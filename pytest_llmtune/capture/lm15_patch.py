@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_llmtune.capture.flow import Flow
 from pytest_llmtune.capture.matching import ClientRequest
@@ -17,73 +17,66 @@ __all__ = ["LIBRARIES", "patches"]
 
 LIBRARIES = {"dspy._vendor.lm15.transports": "dspy", "lm15.transports": "lm15"}
 """Modules with the transports, and their owners."""
+_Headers: TypeAlias = "list[tuple[str, str]]"
 _OF_THE_WIRE = frozenset({"transfer-encoding", "connection", "keep-alive", "content-length"})
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
     """(owner, name, replacement)."""
-    response = module.TransportResponse
-    yield module.StdlibTransport, "stream", _stream(response, module.StdlibTransport.stream, replay_here)
-    response = module.AsyncTransportResponse
-    name = "_do_stream"  # called by the context manager that ``stream`` returns
-    original = getattr(module.StdlibAsyncTransport, name)
-    yield module.StdlibAsyncTransport, name, _stream_async(response, original, replay_here)
+    owner = module.StdlibTransport
+    yield owner, "stream", _stream(module.TransportResponse, owner.stream, replay_here)
+    owner, name = module.StdlibAsyncTransport, "_do_stream"  # called by the context manager that ``stream`` returns
+    yield owner, name, _stream_async(module.AsyncTransportResponse, getattr(owner, name), replay_here)
 
 
-def _stream(response: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
+def _stream(kind: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     def stream(transport: Any, request: Any) -> Any:
         if (replay := replay_here()) is None:
             return original(transport, request)
-        client_request = _client_request(request)
-        flow = Flow.of(replay, client_request)
+        flow = Flow.of(replay, _client_request(request))
         if (played := flow.played) is not None:
-            return _made(
-                response,
-                played.status,
-                played.reason,
-                headers=list(played.headers.items()),
-                chunks=iter([played.content]),
-            )
+            return response(played.status, played.reason, list(played.headers.items()), played.content)
         with flow.sent():
             answer = original(transport, request)
             if flow.call is None:
                 return answer
             with answer:
                 body = answer.read()
-        flow.answered(answer.status, answer.reason, _headers(answer), body)
-        return _made(response, answer.status, answer.reason, headers=_kept(answer), chunks=iter([body]))
+        return response(answer.status, answer.reason, _recorded(flow, answer, body), body)
+
+    def response(status: int, reason: str, headers: _Headers, body: bytes) -> Any:
+        fields = {"status": status, "reason": reason, "headers": headers, "http_version": "HTTP/1.1"}
+        return kind(**fields, chunks=iter([body]), release=lambda _: None)
 
     return stream
 
 
-def _stream_async(response: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
+def _stream_async(kind: Any, original: Any, replay_here: Callable[[], Replay | None]) -> Any:
     @functools.wraps(original)
     async def stream(transport: Any, request: Any) -> Any:
         if (replay := replay_here()) is None:
             return await original(transport, request)
-        client_request = _client_request(request)
-        flow = await Flow.of_async(replay, client_request)
+        flow = await Flow.of_async(replay, _client_request(request))
         if (played := flow.played) is not None:
-            headers = list(played.headers.items())
-            return _made(
-                response,
-                played.status,
-                played.reason,
-                headers=headers,
-                chunks=_once(played.content),
-                released=_released,
-            )
+            return response(played.status, played.reason, list(played.headers.items()), played.content)
         with flow.sent():
             answer = await original(transport, request)
             if flow.call is None:
                 return answer
             async with answer:
                 body = b"".join([part async for part in answer])
-        flow.answered(answer.status, answer.reason, _headers(answer), body)
-        return _made(
-            response, answer.status, answer.reason, headers=_kept(answer), chunks=_once(body), released=_released
-        )
+        return response(answer.status, answer.reason, _recorded(flow, answer, body), body)
+
+    def response(status: int, reason: str, headers: _Headers, body: bytes) -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield body
+
+        async def release(_: bool) -> None:
+            """No connection to release."""
+
+        fields = {"status": status, "reason": reason, "headers": headers, "http_version": "HTTP/1.1"}
+        return kind(**fields, chunks=chunks(), release=release)
 
     return stream
 
@@ -92,28 +85,7 @@ def _client_request(request: Any) -> ClientRequest:
     return ClientRequest.of(request.method, request.url, request.body or b"", request.headers)
 
 
-def _headers(answer: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in answer.headers}
-
-
-def _kept(answer: Any) -> list[tuple[str, str]]:
+def _recorded(flow: Flow, answer: Any, body: bytes) -> _Headers:
+    """Record a server's response; returns the headers that the client is given."""
+    flow.answered(answer.status, answer.reason, {name.lower(): value for name, value in answer.headers}, body)
     return [(name, value) for name, value in answer.headers if name.lower() not in _OF_THE_WIRE]
-
-
-def _made(kind: Any, status: int, reason: str, *, headers: Any, chunks: Any, released: Any = None) -> Any:
-    return kind(
-        status=status,
-        reason=reason,
-        headers=headers,
-        http_version="HTTP/1.1",
-        chunks=chunks,
-        release=released or (lambda _: None),
-    )
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-async def _released(_: bool) -> None:
-    """No connection to release."""

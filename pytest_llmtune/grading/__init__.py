@@ -2,7 +2,7 @@
 
 from pytest_llmtune.grading.base import Grader, awaits, grade_answers
 from pytest_llmtune.grading.preflight import cautions_of, check, check_aggregated, check_metric, check_named, judges_of
-from pytest_llmtune.grading.registry import accepts, fits, resolve
+from pytest_llmtune.grading.registry import accepts, fits, grader_of, resolve
 from pytest_llmtune.grading.reliability import with_reliability
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "check_named",
     "fits",
     "grade_answers",
+    "grader_of",
     "judges_of",
     "resolve",
     "with_reliability",

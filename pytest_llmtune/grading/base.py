@@ -241,76 +241,55 @@ class Grader(ABC):
         return self.answers(responses, row)
 
 
+class _OfInner:
+    """An attribute or method of the grader in ``inner``, by its own name there."""
+
+    def __init__(self, default: Any, convert: Callable[[Any], Any] | None) -> None:
+        self._default, self._convert = default, convert
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, wrapper: Any, owner: type) -> Any:
+        if wrapper is None:
+            return self
+        missing = self._default is _REQUIRED
+        found = getattr(wrapper.inner, self._name) if missing else getattr(wrapper.inner, self._name, self._default)
+        return found if self._convert is None else self._convert(found)
+
+
+_REQUIRED = object()
+
+
+def of_inner(default: Any = _REQUIRED, convert: Callable[[Any], Any] | None = None) -> Any:
+    """Delegates an attribute or method of a class to its ``inner``; an AttributeError where that lacks it, without a default."""
+    return _OfInner(default, convert)
+
+
 @dataclass(frozen=True)
 class GraderWrapper(Grader):
     """Is in everything like another grader, but for what a subclass changes."""
 
     inner: Grader
 
-    @property
-    def vote(self) -> Vote:
-        return self.inner.vote
-
-    @property
-    def reference_column(self) -> str | None:
-        return self.inner.reference_column
-
-    @property
-    def caution(self) -> str:
-        return self.inner.caution
-
-    @property
-    def probe_rows(self) -> int:
-        return self.inner.probe_rows
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self.inner.fingerprint
-
-    @property
-    def per_response(self) -> bool:
-        return self.inner.per_response
-
-    @property
-    def reads_answers(self) -> bool:
-        return self.inner.reads_answers
-
-    @property
-    def parts(self) -> tuple[Grader, ...]:
-        return self.inner.parts
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return self.inner.models
-
-    @property
-    def with_other_extras(self) -> OtherExtras | None:
-        return self.inner.with_other_extras
-
-    def ready(self) -> None:
-        self.inner.ready()
-
-    def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        return self.inner.metric_names(rows)
-
-    def reference(self, row: Row) -> str:
-        return self.inner.reference(row)
-
-    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        return self.inner.grade(responses, row)
-
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        return self.inner.answers(responses, row)
-
-    async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        return await self.inner.agrade(responses, row, ask)
-
-    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        return await self.inner.aanswers(responses, row, ask)
+    vote = of_inner()
+    reference_column = of_inner()
+    caution = of_inner()
+    probe_rows = of_inner()
+    name = of_inner()
+    fingerprint = of_inner()
+    per_response = of_inner()
+    reads_answers = of_inner()
+    parts = of_inner()
+    models = of_inner()
+    with_other_extras = of_inner()
+    ready = of_inner()
+    metric_names = of_inner()
+    reference = of_inner()
+    grade = of_inner()
+    answers = of_inner()
+    agrade = of_inner()
+    aanswers = of_inner()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from pytest_llmtune.grading.base import (
     Grader,
     GraderWrapper,
     OtherExtras,
-    Vote,
     digest,
+    of_inner,
     raised_is_wrong,
     regraded,
     run_of,
@@ -71,11 +71,17 @@ class Function(Grader):
             ) from error
         return result if isinstance(result, ExampleGrade) else self._grade_of(result)
 
+    def _parameters(self) -> list[inspect.Parameter] | None:
+        """None for a builtin without a signature."""
+        try:
+            return list(inspect.signature(self.function).parameters.values())
+        except (TypeError, ValueError):
+            return None
+
     def _arguments(self, row: Row) -> Mapping[str, Any]:
         """The columns that the function takes, all of them where it has ``**row``."""
-        try:
-            parameters = list(inspect.signature(self.function).parameters.values())
-        except (TypeError, ValueError):  # a builtin without a signature
+        parameters = self._parameters()
+        if parameters is None:
             return row
         named = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         missing = [p.name for p in named if p.default is p.empty and p.name not in (*row, *_TRACES)]
@@ -91,15 +97,12 @@ class Function(Grader):
 
     def _traces(self, responses: Sequence[str], row: Row) -> dict[str, Any]:
         """What the function asks for of a task's runs: for each response its calls, and the ``data`` of its ``Outcome``."""
-        try:
-            named = inspect.signature(self.function).parameters
-        except (TypeError, ValueError):
-            return {}
         runs = list(map(run_of, responses))
         found: dict[str, Any] = {
             "calls": [list(run.calls) if run else [] for run in runs],
             "data": [run.data if run else None for run in runs],
         }
+        named = [p.name for p in self._parameters() or ()]
         return {name: found[name] for name in _TRACES if name in named and name not in row}
 
     def _grade_of(self, result: object) -> ExampleGrade:
@@ -134,8 +137,8 @@ class Function(Grader):
         except OverflowError:  # a whole number or a fraction that no float holds
             number = math.inf
         if not math.isfinite(number):
-            said = f"{value!r:.60}" if not isinstance(value, int) else f"a number of {value.bit_length()} bits"
-            raise SuiteError(f"the grader {self.name} returned {key}={said}; a metric is a finite number")
+            printed = f"{value!r:.60}" if not isinstance(value, int) else f"a number of {value.bit_length()} bits"
+            raise SuiteError(f"the grader {self.name} returned {key}={printed}; a metric is a finite number")
         return number
 
 
@@ -166,23 +169,24 @@ class CompositeGrader(Grader):
 
     @property
     def with_other_extras(self) -> OtherExtras | None:
-        found: list[OtherExtras | None] = [grader.with_other_extras for grader in self.graders]
-        why = next((other.why for other in found if other), None)
+        others = [grader.with_other_extras for grader in self.graders]
+        why = next((other.why for other in others if other), None)
         if why is None:
             return None
-        fingerprints = [
-            other.fingerprint if other else grader.fingerprint
-            for grader, other in zip(self.graders, found, strict=True)
-        ]
-        return OtherExtras(self._fingerprint(fingerprints), why)
+        return OtherExtras(
+            self._fingerprint([(other or one).fingerprint for one, other in zip(self.graders, others, strict=True)]),
+            why,
+        )
 
     @property
-    def per_response(self) -> bool:
-        return self.graders[0].per_response
+    def inner(self) -> Grader:
+        """The first, which reads the answers of all."""
+        return self.graders[0]
 
-    @property
-    def reads_answers(self) -> bool:
-        return self.graders[0].reads_answers
+    per_response = of_inner()
+    reads_answers = of_inner()
+    answers = of_inner()
+    aanswers = of_inner()
 
     @property
     def parts(self) -> tuple[Grader, ...]:
@@ -201,14 +205,8 @@ class CompositeGrader(Grader):
         references = [grader.reference(row) for grader in self.graders]  # each must be usable
         return references[0]
 
-    def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        return self.graders[0].answers(responses, row)
-
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return self._joined([grader.grade(responses, row) for grader in self.graders], responses)
-
-    async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:
-        return await self.graders[0].aanswers(responses, row, ask)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
         return self._joined([await grader.agrade(responses, row, ask) for grader in self.graders], responses)
@@ -231,35 +229,16 @@ class ShapedGrader(Grader):
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
-    @property
-    def vote(self) -> Vote:
-        found: Vote = getattr(self.inner, "vote", "equivalence")
-        return found
-
-    @property
-    def reference_column(self) -> str | None:
-        found: str | None = getattr(self.inner, "reference_column", None)
-        return found
-
-    @property
-    def caution(self) -> str:
-        return str(getattr(self.inner, "caution", ""))
-
-    @property
-    def probe_rows(self) -> int:
-        return int(getattr(self.inner, "probe_rows", super().probe_rows))
-
-    @property
-    def name(self) -> str:
-        return str(self.inner.name)
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self.inner.fingerprint)
-
-    @property
-    def per_response(self) -> bool:
-        return bool(getattr(self.inner, "per_response", False))
+    vote = of_inner("equivalence")
+    reference_column = of_inner(None)
+    caution = of_inner("", str)
+    probe_rows = of_inner(50, int)
+    name = of_inner(convert=str)
+    fingerprint = of_inner(convert=str)
+    per_response = of_inner(False, bool)
+    with_other_extras = of_inner(None)
+    ready = of_inner(tuple)
+    grade = of_inner()
 
     @property
     def reads_answers(self) -> bool:
@@ -270,24 +249,12 @@ class ShapedGrader(Grader):
         model = getattr(self.inner, "model", None)
         return (model,) if isinstance(model, str) else ()
 
-    @property
-    def with_other_extras(self) -> OtherExtras | None:
-        found: OtherExtras | None = getattr(self.inner, "with_other_extras", None)
-        return found
-
-    def ready(self) -> None:
-        getattr(self.inner, "ready", tuple)()
-
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        tell = getattr(self.inner, "metric_names", None)
-        return frozenset(tell(rows) or ()) or None if callable(tell) else None
+        names = getattr(self.inner, "metric_names", None)
+        return frozenset(names(rows) or ()) or None if callable(names) else None
 
     def reference(self, row: Row) -> str:
         return str(self.inner.reference(row))
-
-    def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
-        found: ExampleGrade = self.inner.grade(responses, row)
-        return found
 
     def answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
         return tuple(self.inner.answers(responses, row))
@@ -337,8 +304,5 @@ class AnswerGrader(GraderWrapper):
 
     def _answers(self, responses: Sequence[str]) -> list[str]:
         """The responses without reasoning, still with the runs that produced them."""
-        answers = []
-        for response in responses:
-            answer, run = self.marks.answer(response), run_of(response)
-            answers.append(answer if run is None or answer is response else RunText(answer, run))
-        return answers
+        pairs = [(self.marks.answer(response), run_of(response)) for response in responses]
+        return [answer if run is None else RunText(answer, run) for answer, run in pairs]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.grading.base import BuiltIn
     from pytest_llmtune.grading.text import Regex
+    from pytest_llmtune.suite import Suite
     from pytest_llmtune.types import Accept
 
 
@@ -83,6 +84,22 @@ def resolve(
         raise SuiteError(f"{where}: {error}" if where else str(error)) from error.__cause__
 
 
+def grader_of(suite: Suite) -> Grader:
+    """The grader that a suite declares.
+
+    Raises:
+        SuiteError: as ``resolve``.
+    """
+    return resolve(
+        suite.grader,
+        base_dir=suite.base_dir,
+        root=suite.root,
+        vote=suite.vote,
+        reasoning=suite.reasoning,
+        where=suite.where_declared,
+    )
+
+
 def _one(spec: Any, *, base_dir: Path, root: Path | None, vote: Vote) -> Grader:
     if isinstance(spec, str):
         return Function(load_function(spec, base_dir, root)) if ":" in spec else _built_in(spec, {}, vote)
@@ -135,31 +152,29 @@ def _registered(name: str, options: Mapping[Any, Any]) -> Grader:
             raise SuiteError(f"{name}: takes no options, got {', '.join(map(str, options))}")
         return Function(factory)
     try:
-        made = factory(**options)
+        grader = factory(**options)
     except TypeError as error:
         raise SuiteError(f"{name}: {error}") from error
-    if not isinstance(made, Grader):
-        raise SuiteError(f"{name}: the installed factory gave {shown(made)}; expected a pytest_llmtune.Grader")
-    return made
+    if not isinstance(grader, Grader):
+        raise SuiteError(f"{name}: the installed factory gave {shown(grader)}; expected a pytest_llmtune.Grader")
+    return grader
 
 
 def _check_type(what: str, value: Any, annotation: str) -> None:
     """Check scalars by annotation: YAML's ``"no"`` must not count as true."""
-    expected, said = _SCALARS.get(annotation, ((object,), ""))
-    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected and said):
-        raise SuiteError(f"{what}={shown(value)}; expected {said}")
+    kind = annotation.removesuffix(" | None")
+    if kind not in _SCALARS or (value is None and kind != annotation):
+        return
+    types, expected = _SCALARS[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+        raise SuiteError(f"{what}={shown(value)}; expected {expected}")
 
 
-_NONE = type(None)
 _SCALARS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
-    "bool | None": ((bool, _NONE), "true or false"),
     "int": ((int,), "a whole number"),
-    "int | None": ((int, _NONE), "a whole number"),
     "float": ((int, float), "a number"),
-    "float | None": ((int, float, _NONE), "a number"),
     "str": ((str,), "text"),
-    "str | None": ((str, _NONE), "text"),
 }
 _OPTION = {"reference_column": "reference", "alias": "name"}
 """Fields with another option name: ``reference`` is a method and ``name`` a property."""

@@ -12,7 +12,16 @@ from pytest_llmtune._util.files import check_writable, exclusive, relative_to_cw
 from pytest_llmtune._util.text import counted, dollars, quoted
 from pytest_llmtune.completions.source import LiveSource, ReplaySource
 from pytest_llmtune.errors import LockError, RecordingError, SuiteError
-from pytest_llmtune.grading import Grader, awaits, cautions_of, check, check_named, judges_of, resolve, with_reliability
+from pytest_llmtune.grading import (
+    Grader,
+    awaits,
+    cautions_of,
+    check,
+    check_named,
+    grader_of,
+    judges_of,
+    with_reliability,
+)
 from pytest_llmtune.guard import staleness
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
@@ -99,14 +108,7 @@ class SuiteRun:
     def grader(self) -> Grader:
         """The suite's grader, checked with every row before anything is spent."""
         suite = self.suite
-        grader = resolve(
-            suite.grader,
-            base_dir=suite.base_dir,
-            root=suite.root,
-            vote=suite.vote,
-            reasoning=suite.reasoning,
-            where=suite.where_declared,
-        )
+        grader = grader_of(suite)
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
         metric, where = suite.metric, suite.where_declared
         check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=metric, mode=suite.mode, where=where)

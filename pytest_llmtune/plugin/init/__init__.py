@@ -13,7 +13,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.data.dataset import load
 from pytest_llmtune.data.readers import FORMATS, format_of
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.grading import check, resolve
+from pytest_llmtune.grading import check, grader_of
 from pytest_llmtune.plugin.init.guess import Guess, asking, guess, reference
 from pytest_llmtune.plugin.init.text import keys, python_form, yaml_form
 from pytest_llmtune.suite import Suite
@@ -130,10 +130,7 @@ def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> Non
     where = f"--llm-init {name}"
     suite = Suite.from_mapping(found, where=where, base_dir=directory, root=root, default_name=name)
     split = suite.load(offline=True)
-    grader = resolve(
-        suite.grader, base_dir=suite.base_dir, root=suite.root, vote=suite.vote, reasoning=suite.reasoning, where=where
-    )
-    check(grader, (*split.tune, *split.test), where=where)
+    check(grader_of(suite), (*split.tune, *split.test), where=where)
 
 
 def start(config: Any, name: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pytest_llmtune._dataclass import dataclass
@@ -41,7 +41,6 @@ _SENTENCE_END = lazy_regex(r"\n|(?<=\w\w)[.!?](?=\s|$)|[.!?](?=\s+[A-Z\"'(*]|\s*
 _LABELLED = lazy_regex(r"^[\W_]*\w[^\n:：]{0,30}[:：]([^\n]+)$", re.MULTILINE)
 _UNSPACED = lazy_regex(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
-_MARKED = ("boxed", "hash", "phrase")
 _SHORTEST_SENTENCE = 12  # characters; anything shorter is not a second statement
 _SHORTEST_ADDITION = 2  # characters: a mark and a letter
 _LONGEST_STATEMENT = 60  # characters; anything longer is not one answer
@@ -116,15 +115,6 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def stated_text(text: str) -> str | None:
-    """The statement of a response if labels are unknown: its marked answer, or all of a short response."""
-    text = untagged(text)
-    found = (answer_in(text, _MARKED) or text).strip()
-    if not folded(found) or "\n" in found or len(found) > _LONGEST_STATEMENT:
-        return None
-    return found.strip(" .*`\"'")
-
-
 class _Candidate(NamedTuple):
     """A fragment in which a response may state its label."""
 
@@ -135,57 +125,42 @@ class _Candidate(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
 class LabelWords:
-    """Compiled patterns of the words for each label."""
+    """The words for each label, and compiled patterns of them."""
 
-    owner: Mapping[str, str]
-    """Normalised word to label."""
-    mention: re.Pattern[str]
-    leading: re.Pattern[str]
-    """A one-character label at the start of a statement: "C because ..."."""
-    offered: re.Pattern[str]
-    """Another one-character label next to it: "or (B)"."""
-    added: re.Pattern[str]
-    """One in the next sentence: "Or B." """
-    beside: re.Pattern[str]
-    """Another one right behind it: "(A)(B)"."""
-    weak: re.Pattern[str]
-    """Statements without the word "answer"."""
-    denied: re.Pattern[str]
-
-    @classmethod
-    def of(cls, words: Mapping[str, Sequence[str]], negations: Iterable[str] = ()) -> LabelWords:
-        owner = {folded(word): label for label, listed in words.items() for word in listed}
-        ordered = sorted(owner, key=len, reverse=True)  # "very good" before "good"
-        own = "".join(rf"{re.escape(_fold(word))}|" for word in negations)
+    def __init__(self, words: Mapping[str, Sequence[str]], negations: Iterable[str] = ()) -> None:
+        self.owner = {folded(word): label for label, listed in words.items() for word in listed}
+        ordered = sorted(self.owner, key=len, reverse=True)  # "very good" before "good"
         letters = "".join(re.escape(word + word.upper()) for word in ordered if _is_short(word))
         one = rf"[{letters}](?![A-Za-z0-9_]|[.,]\d|['’]\w)" if letters else r"(?!)"
         long = "|".join(re.escape(word) for word in ordered if not _is_short(word)) or r"(?!)"
-        return cls(
-            owner,
-            re.compile("|".join(_alone(word) for word in ordered), re.MULTILINE),
-            re.compile(rf"[\W_]*?(?i:{_BEFORE_LETTER})[\W_]*?(?<![A-Za-z0-9])({one})"),
-            re.compile(
-                rf"[\W_]*?(?:\([^()]*\)|\s[^\W\d_]{{2,}}(?=\s+or\b))?[\W_]*?(?i:{_AND_OR}{_MAYBE})[\W_]*?(?<![A-Za-z0-9])({one})"
-            ),
-            re.compile(
-                rf"(?:[\W_]*(?i:{_ADDED})[,:]?\s+|\W*[,;/&|]\W*)(?i:{_BEFORE_LETTER}{_MAYBE})[\W_]*?(?P<other>{one}|(?i:{long})(?!\w))(?=[\W_]*?(?:$|\n|[.!,;?]))"
-            ),
-            re.compile(rf"[\s)\]*]{{1,4}}[(\[*]*({one})[)\]*]*\W*$"),
-            re.compile(
-                rf"(?i:{_CHOSEN})(?P<chosen>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS}|(?i:{_BEFORE_LETTER})[(\[]{one}[)\]])"
-                rf"|(?i:{_SO})(?P<so>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS})"
-                rf"|(?<![A-Za-z0-9])(?P<right>{one}[)\]\"'*]*(?i:{_RIGHT}))"
-                rf"|\A[\W_]*(?P<first>{one}(?:[\W_]*(?:\n|\Z)|[)\]*\"']*[.:,)]|[)\]*]+|\s+[A-Z0-9]|\s+[-\u2013\u2014]\s|\s+(?:because|since)\b|{_COPULA}))"
-                rf"|\A[\W_]*(?P<word>(?i:{long})(?!\w)[\"'*)]*(?=[,.!:;\n\u2014]|\s-))"
-                rf"|^[^\w\n]*(?P<line>(?:{one}|(?i:{long})(?!\w)))[^\w\n]*(?=\n*\Z)"
-                rf"|^[^\w\n]*(?P<item>{one}[).:]\s+\S[^\n]*)(?=\s*\Z)",
-                re.MULTILINE,
-            ),
-            re.compile(
-                rf"(?:(?<!\w)(?:{own}{_DENIED_BEFORE}){_BETWEEN}\s+|(?:{_DENIED_BEFORE_UNSPACED})\s*)\W{{0,2}}$"
-            ),
+        own = "".join(rf"{re.escape(_fold(word))}|" for word in negations)
+        self._mention = re.compile("|".join(_alone(word) for word in ordered), re.MULTILINE)
+        # a one-character label at the start of a statement: "C because ..."
+        self._leading = re.compile(rf"[\W_]*?(?i:{_BEFORE_LETTER})[\W_]*?(?<![A-Za-z0-9])({one})")
+        # another one next to it: "or (B)"
+        self._offered = re.compile(
+            rf"[\W_]*?(?:\([^()]*\)|\s[^\W\d_]{{2,}}(?=\s+or\b))?[\W_]*?(?i:{_AND_OR}{_MAYBE})[\W_]*?(?<![A-Za-z0-9])({one})"
+        )
+        # one in the next sentence: "Or B."
+        self._added = re.compile(
+            rf"(?:[\W_]*(?i:{_ADDED})[,:]?\s+|\W*[,;/&|]\W*)(?i:{_BEFORE_LETTER}{_MAYBE})[\W_]*?(?P<other>{one}|(?i:{long})(?!\w))(?=[\W_]*?(?:$|\n|[.!,;?]))"
+        )
+        # another one right behind it: "(A)(B)"
+        self._adjacent = re.compile(rf"[\s)\]*]{{1,4}}[(\[*]*({one})[)\]*]*\W*$")
+        # statements without the word "answer"
+        self._weak = re.compile(
+            rf"(?i:{_CHOSEN})(?P<chosen>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS}|(?i:{_BEFORE_LETTER})[(\[]{one}[)\]])"
+            rf"|(?i:{_SO})(?P<so>(?i:{_BEFORE_LETTER})[\W_]*?{one}{_ENDS})"
+            rf"|(?<![A-Za-z0-9])(?P<right>{one}[)\]\"'*]*(?i:{_RIGHT}))"
+            rf"|\A[\W_]*(?P<first>{one}(?:[\W_]*(?:\n|\Z)|[)\]*\"']*[.:,)]|[)\]*]+|\s+[A-Z0-9]|\s+[-\u2013\u2014]\s|\s+(?:because|since)\b|{_COPULA}))"
+            rf"|\A[\W_]*(?P<word>(?i:{long})(?!\w)[\"'*)]*(?=[,.!:;\n\u2014]|\s-))"
+            rf"|^[^\w\n]*(?P<line>(?:{one}|(?i:{long})(?!\w)))[^\w\n]*(?=\n*\Z)"
+            rf"|^[^\w\n]*(?P<item>{one}[).:]\s+\S[^\n]*)(?=\s*\Z)",
+            re.MULTILINE,
+        )
+        self._denied = re.compile(
+            rf"(?:(?<!\w)(?:{own}{_DENIED_BEFORE}){_BETWEEN}\s+|(?:{_DENIED_BEFORE_UNSPACED})\s*)\W{{0,2}}$"
         )
 
     def exactly(self, text: str) -> str | None:
@@ -209,23 +184,23 @@ class LabelWords:
             return label
         candidates = [] if last is None else [last]
         if last is None or len(last.fragment) >= _SHORTEST_SENTENCE or text[last.end :].strip(" .*"):
-            candidates = sorted([*candidates, *self._other(text, last.start if last else 0)], reverse=True)
+            candidates = sorted([*candidates, *self._unannounced(text, last.start if last else 0)], reverse=True)
         for candidate in candidates:
             verdict = self._verdict(candidate.fragment, strong=candidate.strong)
             if verdict is not _NOTHING:
-                return verdict if isinstance(verdict, str) and self._stands(verdict, candidate, text) else None
+                return verdict if isinstance(verdict, str) and self._is_final(verdict, candidate, text) else None
             if candidate.strong and folded(candidate.fragment):
                 rest = text[candidate.end :]
                 return (self._only(rest) or self._last(rest)) if rest.strip() else None
         return self._mentioned(text)
 
-    def _stands(self, label: str, candidate: _Candidate, text: str) -> bool:
+    def _is_final(self, label: str, candidate: _Candidate, text: str) -> bool:
         """Whether the text continues without offering another label or denying all."""
         if not candidate.strong and _NO_OPTION.search(text, candidate.start):
             return False
         if len(text) - candidate.end < _SHORTEST_ADDITION:
             return True
-        more = self.added.match(text, candidate.end)
+        more = self._added.match(text, candidate.end)
         return more is None or self.owner[_fold(more["other"])] == label
 
     def _mentioned(self, text: str) -> str | None:
@@ -238,10 +213,10 @@ class LabelWords:
         text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # list markers are not mentions
         return self._only(text) or self._last(text)
 
-    def _other(self, text: str, since: int) -> Iterator[_Candidate]:
+    def _unannounced(self, text: str, since: int) -> Iterator[_Candidate]:
         """Statements that are not announced as the answer."""
         lists = len(_listed(text)) > 1
-        for match in self.weak.finditer(text, since):
+        for match in self._weak.finditer(text, since):
             if lists and match.lastgroup in ("first", "item"):
                 continue
             group = match.lastgroup or "first"
@@ -249,10 +224,10 @@ class LabelWords:
             before = text[max(0, start - _WINDOW) : start]
             if _ASKED.match(text, match.end(group)):
                 continue
-            if self.denied.search(_fold(before)) or _BECAUSE.search(text, max(0, match.start() - 12), match.start()):
+            if self._denied.search(_fold(before)) or _BECAUSE.search(text, max(0, match.start() - 12), match.start()):
                 continue
-            if group == "right" and (beside := _LETTER_BEFORE.search(before)) is not None:
-                yield _Candidate(match.start(), f"{beside[1]} or {match['right'][0]}", strong=False, end=match.end())
+            if group == "right" and (other := _LETTER_BEFORE.search(before)) is not None:
+                yield _Candidate(match.start(), f"{other[1]} or {match['right'][0]}", strong=False, end=match.end())
                 continue
             alone = group in ("word", "line")
             sentence = match[group] if alone else _SENTENCE_END.split(text[start:], maxsplit=1)[0]
@@ -266,7 +241,7 @@ class LabelWords:
         text = _without_latex(fragment)
         if (label := self.exactly(text) or self._opening(text)) is not None:
             return label
-        if (letter := self._leading(text)) is not None:
+        if (letter := self._leading_letter(text)) is not None:
             label, rest = letter
             if label is None or self._is_offered(label, rest):
                 return None
@@ -277,18 +252,18 @@ class LabelWords:
             return found.pop()
         if found or (strong and _NONE.match(text)):
             return None
-        return _NOTHING if not strong or _LEAD_IN.match(text) or not self.denied.search(_fold(text) + " ") else None
+        return _NOTHING if not strong or _LEAD_IN.match(text) or not self._denied.search(_fold(text) + " ") else None
 
     def _opening(self, text: str) -> str | None:
         """The only label word at the start of a statement: "Yes, there is no doubt"."""
-        first = self.weak.match(text)
-        if first is None or first.lastgroup != "word" or self.added.match(text, first.end()):
+        first = self._weak.match(text)
+        if first is None or first.lastgroup != "word" or self._added.match(text, first.end()):
             return None
         return self.exactly(first["word"])
 
-    def _leading(self, text: str) -> tuple[str | None, str] | None:
+    def _leading_letter(self, text: str) -> tuple[str | None, str] | None:
         """The leading label and the rest; the label is None if denied. None without a leading letter."""
-        match = self.leading.match(text)
+        match = self._leading.match(text)
         if match is None:
             return None
         letter, rest = match[1], text[match.end() :]
@@ -299,14 +274,14 @@ class LabelWords:
 
     def _is_offered(self, label: str, rest: str) -> bool:
         """Whether another letter is offered besides the leading one."""
-        match = self.offered.match(rest)
-        if (beside := self.beside.match(rest)) is not None and self.owner[_fold(beside[1])] != label:
+        match = self._offered.match(rest)
+        if (adjacent := self._adjacent.match(rest)) is not None and self.owner[_fold(adjacent[1])] != label:
             return True
         while match is not None:
             other = self.owner[_fold(match[1])] != label
             if other and not re.match(r"[\W_]*\s+(?!or\b|and\b|are\b)[a-zA-Z]{2}|['’]", rest[match.end() :]):
                 return True
-            match = self.offered.match(rest, match.end())
+            match = self._offered.match(rest, match.end())
         return False
 
     def _only(self, text: str) -> str | None:
@@ -327,11 +302,11 @@ class LabelWords:
 
     def _mentions(self, text: str) -> Iterator[str]:
         text = _fold(text)
-        for match in self.mention.finditer(text):
+        for match in self._mention.finditer(text):
             start = match.start(match.lastindex or 0)
             before = text[max(0, start - _WINDOW) : start]
             end = match.end(match.lastindex or 0)
-            if not self.denied.search(before) and not _DENIED_AFTER.match(text, end) and not _ASKED.match(text, end):
+            if not self._denied.search(before) and not _DENIED_AFTER.match(text, end) and not _ASKED.match(text, end):
                 yield self.owner[match[match.lastindex or 0]]
 
 
@@ -406,20 +381,21 @@ class ChoiceGrader(BuiltIn):
 
     @cached_property
     def _terms(self) -> LabelWords:
-        if self.labels is None:
-            return LabelWords.of(_LETTERS, self.negations)
-        named = {label: (label, *synonyms) for label, synonyms in _labels(self.labels).items()}
-        return LabelWords.of(named, self.negations)
+        labels = dict.fromkeys(string.ascii_uppercase, ()) if self.labels is None else _labels(self.labels)
+        return LabelWords({label: (label, *synonyms) for label, synonyms in labels.items()}, self.negations)
 
     def reference(self, row: Row) -> str:
-        return " | ".join(self._wanted(row))
+        return " | ".join(self._expected(row))
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        wanted = self._wanted(row)
-        free = self.labels is None and any(self._terms.exactly(text) is None for text in wanted)
-        return tuple(_free(text, wanted) if free else self._label(text, wanted) for text in responses)
+        expected = self._expected(row)
+        free = self.labels is None and any(self._terms.exactly(text) is None for text in expected)
+        if free:
+            return tuple(_free(text, expected) for text in responses)
+        stated = [self._terms.stated(text) for text in responses]
+        return tuple(Answer(expected[0] if one in expected else one, one or "", one in expected) for one in stated)
 
-    def _wanted(self, row: Row) -> tuple[str, ...]:
+    def _expected(self, row: Row) -> tuple[str, ...]:
         """The reference's label, or each of a list of them."""
         return tuple(map(self._known, reference_values(row, self.reference_column)))
 
@@ -434,22 +410,16 @@ class ChoiceGrader(BuiltIn):
             raise SuiteError("the reference is an empty text")
         return text
 
-    def _label(self, text: str, wanted: Sequence[str]) -> Answer:
-        label = self._terms.stated(text)
-        return Answer(wanted[0] if label in wanted else label, label or "", label in wanted)
 
-
-def _free(text: str, wanted: Sequence[str]) -> Answer:
-    stated = stated_text(text)
-    if not stated:
+def _free(text: str, expected: Sequence[str]) -> Answer:
+    """The marked answer of a response, or all of a short one, if labels are unknown."""
+    text = untagged(text)
+    stated = (answer_in(text, ("boxed", "hash", "phrase")) or text).strip()
+    if not folded(stated) or "\n" in stated or len(stated) > _LONGEST_STATEMENT:
         return Answer(None, "", correct=False)
-    correct = folded(stated) in map(folded, wanted)
-    return Answer(folded(wanted[0] if correct else stated), stated, correct)
-
-
-_LETTERS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {chr(code): (chr(code),) for code in range(ord("A"), ord("Z") + 1)}
-)
+    stated = stated.strip(" .*`\"'")
+    correct = folded(stated) in map(folded, expected)
+    return Answer(folded(expected[0] if correct else stated), stated, correct)
 
 
 _MOST_LABELS = 10_000

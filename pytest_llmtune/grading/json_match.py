@@ -81,11 +81,10 @@ def _embedded(text: str) -> Iterator[Any]:
             value, position = _DECODER.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             end = _closing(text, match.start())
-            if end < 0 and _BEGUN.match(text, match.start()):
-                yield NOTHING
-                return
-            if end >= 0 and _BEGUN.match(text, match.start()):
-                yield NOTHING  # no JSON, and its parts are not the answer
+            if _BEGUN.match(text, match.start()):
+                yield NOTHING  # no JSON, or cut off: its parts are not the answer
+                if end < 0:
+                    return
             position = end + 1 if end >= 0 else match.start() + 1
         else:
             yield value
@@ -136,13 +135,6 @@ def canonical(value: Any, *, any_order: bool) -> str:
     return "[" + ", ".join(sorted(items) if any_order else items) + "]"
 
 
-def check_path(path: object) -> str:
-    """Validate a path such as ``user.tags[0]``; raises SuiteError."""
-    if not isinstance(path, str) or not re.fullmatch(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*", path):
-        raise SuiteError(f"fields: {path!r} is no path such as 'name' or 'user.tags[0]'")
-    return path
-
-
 def pick(value: Any, path: str) -> Any:
     """The value at ``path``; NOTHING if there is none."""
     for name, index in _STEP.findall(path):
@@ -189,16 +181,19 @@ class JsonAnswer(BuiltIn):
     kind: ClassVar[str] = "json"
 
     def __post_init__(self) -> None:
-        fields = (self.fields,) if isinstance(self.fields, str) else self.fields
-        object.__setattr__(self, "fields", None if fields is None else tuple(check_path(path) for path in fields))
+        if self.fields is not None:
+            fields = (self.fields,) if isinstance(self.fields, str) else tuple(self.fields)
+            for path in fields:
+                if not isinstance(path, str) or not re.fullmatch(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*", path):
+                    raise SuiteError(f"fields: {path!r} is no path such as 'name' or 'user.tags[0]'")
+            object.__setattr__(self, "fields", fields)
         if self.schema is not None:
             check_schema(self.schema)
 
     def reference(self, row: Row) -> str:
         if self.schema is not None and not self._has_reference(row):
             return "any JSON that fits the schema"
-        value = reference_value(row, self.reference_column)
-        found = read(value) if isinstance(value, str) else value
+        value, found = self._reference(row)
         if found is NOTHING:
             raise SuiteError(f"the reference {value!r:.60} is not JSON, or has a key twice or a number past all bounds")
         missing = next((path for path in self.fields or () if pick(found, path) is NOTHING), None)
@@ -214,14 +209,17 @@ class JsonAnswer(BuiltIn):
         if not self._has_reference(row):
             kind = (self.schema or {}).get("type")
             return {"object": dict, "array": list}.get(kind) if isinstance(kind, str) else None
-        value = reference_value(row, self.reference_column)
-        found = read(value) if isinstance(value, str) else value
-        return next((kind for kind in (dict, list) if isinstance(found, kind)), None)
+        return next((kind for kind in (dict, list) if isinstance(self._reference(row)[1], kind)), None)
+
+    def _reference(self, row: Row) -> tuple[Any, Any]:
+        """The cell, and the document in it."""
+        cell = reference_value(row, self.reference_column)
+        return cell, read(cell) if isinstance(cell, str) else cell
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        wanted = self.reference(row) if self.schema is None or self._has_reference(row) else None
+        expected = self.reference(row) if self.schema is None or self._has_reference(row) else None
         like = self._like(row)
-        return tuple(self._answer(read_last(untagged(text), like), wanted) for text in responses)
+        return tuple(self._answer(read_last(untagged(text), like), expected) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         if self.schema is None and not self._waits(responses):
@@ -231,25 +229,20 @@ class JsonAnswer(BuiltIn):
     def _has_reference(self, row: Row) -> bool:
         return any(row.get(name) not in (None, "") for name in reference_names(self.reference_column))
 
-    def _answer(self, value: Any, wanted: str | None) -> Answer:
+    def _answer(self, value: Any, expected: str | None) -> Answer:
         if value is NOTHING:
             return Answer(None, "", correct=False)
         key = self._key(value)
-        fault = self._fault(value) if wanted is None or key == wanted else None
-        return Answer(key, fault or key, fault is None and (wanted is None or key == wanted))
+        correct, fault = expected is None or key == expected, None
+        if correct and self.schema is not None:
+            fault = self._validation.fault(json.dumps(self.schema), json.dumps(value))
+        return Answer(key, fault or key, correct and fault is None)
 
     def _key(self, value: Any) -> str:
         if self.fields is None:
             return canonical(value, any_order=self.any_order)
-        parts = {path: pick(value, path) for path in self.fields}
-        present = {path: part for path, part in parts.items() if part is not NOTHING}
+        present = {path: part for path in self.fields if (part := pick(value, path)) is not NOTHING}
         return canonical(present, any_order=self.any_order)
-
-    def _fault(self, value: Any) -> str | None:
-        """The validation error of a value, if any."""
-        if self.schema is None:
-            return None
-        return self._validation.fault(json.dumps(self.schema), json.dumps(value))
 
     @cached_property
     def _validation(self) -> Validation:

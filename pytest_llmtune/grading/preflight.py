@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -119,7 +120,7 @@ def _probe_fault(grader: Grader, example: Example, examples: Sequence[Example], 
     for what, text in PROBES.items():
         if reference != text.casefold().strip(" .") and (metric_hit := _succeeds(grader, text, example, metric, mode)):
             return f"row {example.index + 1}: {what} has {metric_hit}"
-    others = list(_other_references(grader, example, examples))
+    others = list(itertools.islice(_other_references(grader, example, examples), _OTHERS))
     if others and all(_succeeds(grader, text, example, metric, mode) for text in others):
         return f"row {example.index + 1}: the reference of another row, {others[0]!r:.60}, is a success"
     return ""
@@ -138,29 +139,21 @@ def _succeeds(grader: Grader, text: str, example: Example, metric: str, mode: st
 
 
 def _other_references(grader: Grader, example: Example, examples: Sequence[Example]) -> Iterator[str]:
-    """Up to three different references of other rows, as raw text."""
-    try:
+    """The different references of other rows, as raw text."""
+    with suppress(SuiteError):  # a function without a known reference column
         column = grader.reference_column
         seen = {str(reference_value(example.row, column)), grader.reference(example.row)}
-        offsets = range(1, min(len(examples), 200))
-        found = 0
-        for offset in offsets:
+        for offset in range(1, min(len(examples), 200)):
             row = examples[(example.index + offset) % len(examples)].row
             text, read = str(reference_value(row, column)), grader.reference(row)
             if text not in seen and (read not in seen or not read):
                 seen |= {text, read}
                 yield text
-                found += 1
-                if found == _OTHERS:
-                    return
-    except SuiteError:
-        return  # a function without a known reference column
 
 
 _MEASURED = tuple(name for name in METRICS if name not in SCORES)
 """Metrics of every suite that are not from graders."""
-_MEASURED_OF_A_GROUP = ("inference_cost",)
-_ADDED_UP = tuple(name for name in _MEASURED if not name.endswith("cost"))
+_AGGREGATED = tuple(name for name in _MEASURED if not name.endswith("cost"))
 """Those that are aggregated over examples."""
 
 
@@ -175,7 +168,7 @@ def check_named(suite: Suite, grader: Grader, split: Split) -> None:
     if (names := _names(grader, split.test)) is None:
         return
     for gate in suite.thresholds:
-        known = {*names, *(_MEASURED_OF_A_GROUP if gate.groups else _MEASURED)}
+        known = {*names, *(("inference_cost",) if gate.groups else _MEASURED)}
         if gate.metric not in known:
             raise _missing(grader, gate.metric, known, f"{suite.at(gate.key)}: {gate.key}")
 
@@ -189,7 +182,7 @@ def check_aggregated(grader: Grader, examples: Sequence[Example], metrics: Itera
     if (names := _names(grader, examples)) is None:
         return
     for metric in metrics:
-        if metric not in (known := {*names, *_ADDED_UP}):
+        if metric not in (known := {*names, *_AGGREGATED}):
             raise _missing(grader, metric, known, f"{where}: aggregate")
 
 
@@ -202,13 +195,12 @@ def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, wh
     if judges_of(grader) or not examples or _names(grader, examples) is not None:
         return
     row = examples[0].row
-    column = grader.reference_column
     texts = [PROBES['"I don\'t know"']]
     with suppress(SuiteError):  # a function's rows may have no column that is known to be a reference
-        texts.append(str(reference_value(row, column)))
-    given = {name for text in texts for name in grader.grade([text], row).metrics}
-    if metric not in given:
-        raise _missing(grader, metric, given, f"{where}: metric")
+        texts.append(str(reference_value(row, grader.reference_column)))
+    names = {name for text in texts for name in grader.grade([text], row).metrics}
+    if metric not in names:
+        raise _missing(grader, metric, names, f"{where}: metric")
 
 
 def _names(grader: Grader, examples: Sequence[Example]) -> frozenset[str] | None:
@@ -216,8 +208,8 @@ def _names(grader: Grader, examples: Sequence[Example]) -> frozenset[str] | None
 
 
 def _missing(grader: Grader, metric: str, known: Iterable[str], where: str) -> SuiteError:
-    there = sorted(known)
+    names = sorted(known)
     return SuiteError(
-        f"{where}: the grader {grader.name} gives no metric {metric!r}{did_you_mean(metric, there)}; "
-        f"there are {', '.join(there)}: name one of these"
+        f"{where}: the grader {grader.name} gives no metric {metric!r}{did_you_mean(metric, names)}; "
+        f"there are {', '.join(names)}: name one of these"
     )

@@ -51,14 +51,14 @@ class Folding(BuiltIn):
         return text.strip()
 
     def reference(self, row: Row) -> str:
-        return " | ".join(self._wanted(row))
+        return " | ".join(self._expected(row))
 
-    def _wanted(self, row: Row) -> tuple[str, ...]:
+    def _expected(self, row: Row) -> tuple[str, ...]:
         """The reference, or each of a list of references, normalised."""
-        wanted = tuple(self.fold(str(item)) for item in reference_values(row, self.reference_column))
-        if not all(wanted):
+        expected = tuple(self.fold(str(item)) for item in reference_values(row, self.reference_column))
+        if not all(expected):
             raise SuiteError("nothing is left of the reference once what is ignored is taken away")
-        return wanted
+        return expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +68,15 @@ class Exact(Folding):
     kind: ClassVar[str] = "exact"
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        wanted = self._wanted(row)
-        return tuple(self._answer(text, wanted) for text in responses)
+        expected = self._expected(row)
+        return tuple(self._answer(text, expected) for text in responses)
 
-    def _answer(self, text: str, wanted: tuple[str, ...]) -> Answer:
+    def _answer(self, text: str, expected: tuple[str, ...]) -> Answer:
         key = self.fold(text)
-        if key not in wanted and (inner := untagged(text)) is not text:
+        if key not in expected and (inner := untagged(text)) is not text:
             text, key = inner, self.fold(inner)
-        if key in wanted:
-            return Answer(wanted[0], text.strip(), correct=True)  # alternatives vote together
+        if key in expected:
+            return Answer(expected[0], text.strip(), correct=True)  # alternatives vote together
         return Answer(key or None, text.strip(), correct=False)
 
 
@@ -96,15 +96,15 @@ class Contains(Folding):
             raise SuiteError(f"match={self.match!r}; valid: any, all")
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
-        tests = [self._test(text) for text in self._wanted(row)]
+        tests = [self._test(text) for text in self._expected(row)]
         combine: Callable[[list[bool]], bool] = all if self.match == "all" else any
         found = ((self.fold(text), text.strip()) for text in responses)
         return tuple(Answer(key or None, text, combine([test(key) for test in tests])) for key, text in found)
 
-    def _test(self, wanted: str) -> Callable[[str], bool]:
+    def _test(self, expected: str) -> Callable[[str], bool]:
         if not self.whole_words:
-            return lambda text: wanted in text
-        return re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)").search  # type: ignore[return-value]
+            return lambda text: expected in text
+        return re.compile(rf"(?<!\w){re.escape(expected)}(?!\w)").search  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +139,8 @@ class Regex(BuiltIn):
         matches = [found[text] or found[other] for text, other in zip(responses, plain, strict=True)]
         if self.pattern is None:
             return tuple(map(self._matched, responses, matches))
-        wanted = self._key(reference)
-        return tuple(self._answer(match, wanted) for match in matches)
+        expected = self._key(reference)
+        return tuple(self._answer(match, expected) for match in matches)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         return await off_thread(self.answers, responses, row)
@@ -162,9 +162,9 @@ class Regex(BuiltIn):
     def _pool(self) -> WorkerPool:
         return WorkerPool(Path(__file__).parent / "workers" / "regex_job.py")
 
-    def _answer(self, match: Sequence[str] | None, wanted: str) -> Answer:
+    def _answer(self, match: Sequence[str] | None, expected: str) -> Answer:
         text = match[1].strip() if match else ""
-        return Answer(self._key(text), text, self._key(text) == wanted) if text else Answer(None, "", correct=False)
+        return Answer(self._key(text), text, self._key(text) == expected) if text else Answer(None, "", correct=False)
 
     def _matched(self, text: str, match: Sequence[str] | None) -> Answer:
         shown = match[0] if match else text
@@ -185,7 +185,7 @@ _NO_NUMBER = lazy_regex(
     re.IGNORECASE,
 )
 _DIGIT = lazy_regex(r"\d|[½¼¾⅓⅔]|\\(?:pi|sqrt)")
-_WORDS_BESIDE = lazy_regex(r"(?:[^\W\d_]{2,}+|[\s.,;:!?()*'\"$€£¥₩%~≈-])*+")
+_WORDS_AROUND = lazy_regex(r"(?:[^\W\d_]{2,}+|[\s.,;:!?()*'\"$€£¥₩%~≈-])*+")
 """Possessive: a long word would be divided in every possible way."""
 
 
@@ -218,10 +218,9 @@ class Numeric(BuiltIn):
         return tuple(self._answer(text, reference) for text in responses)
 
     def _reference(self, row: Row) -> Fraction:
-        value = reference_value(row, self.reference_column)
-        text = str(value)
+        text = str(reference_value(row, self.reference_column))
         stated = answer_in(text, ("boxed", "hash"))
-        found = self._whole(text if stated is None else stated)
+        found = self._single(text if stated is None else stated)
         if found is None:
             numbers = [number for number in find(self._plain(text))[1] if not number.aside]
             if len(numbers) > 1:
@@ -242,7 +241,7 @@ class Numeric(BuiltIn):
         """The number in the last box, ``####`` line or "the answer is ..."; else the last (or first) of the response."""
         marked = answer_in(text, ("boxed", "hash", "phrase") if has_box(text) else ("boxed", "hash"))
         if marked is not None:
-            return self._whole(marked)
+            return self._single(marked)
         if has_box(text):
             return None
         sentence = phrase_in(text)
@@ -253,14 +252,14 @@ class Numeric(BuiltIn):
                 return None
         return _fraction(last_of(self._plain(text), first=self.take == "first"))
 
-    def _whole(self, text: str) -> Fraction | None:
+    def _single(self, text: str) -> Fraction | None:
         """The value of a text that is one number, possibly with a unit and a few words."""
         plain = self._plain(text)
         value = parse(plain).value
         if value is None:
             plain, numbers = find(plain)
             own = [number for number in numbers if not number.aside]
-            if len(own) == 1 and _WORDS_BESIDE.fullmatch(plain[: own[0].start] + plain[own[0].end :]):
+            if len(own) == 1 and _WORDS_AROUND.fullmatch(plain[: own[0].start] + plain[own[0].end :]):
                 value = own[0].value
         return _fraction(value)
 
@@ -274,17 +273,10 @@ def _fraction(value: Value | None) -> Fraction | None:
 
 def _shown(value: Fraction) -> str:
     """Shortest exact notation: ``18``, ``0.25``, ``1/3``."""
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
     if value.denominator > 10**20 or abs(value.numerator) > 10**100:
         return f"{float(value):.17g}" if abs(value) < 10**300 else f"{value.numerator.bit_length()} bits"
-    if value.denominator == 1 or rest > 1:
+    digits = next((digits for digits in range(67) if 10**digits % value.denominator == 0), None)  # 10**20 < 2**67
+    if not digits:  # a whole number, or no finite decimal
         return str(value)
-    digits = 0
-    while (value * 10**digits).denominator > 1:
-        digits += 1
-    scaled = abs(int(value * 10**digits))
-    text = str(scaled).rjust(digits + 1, "0")
+    text = str(abs(value * 10**digits)).rjust(digits + 1, "0")
     return f"{'-' if value < 0 else ''}{text[:-digits]}.{text[-digits:]}"

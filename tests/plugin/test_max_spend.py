@@ -99,11 +99,11 @@ def test_a_call_without_max_tokens_counts_with_a_long_answer(project: Project) -
 
 
 CRASH = """
-import os, pathlib, threading, time
+import os, pathlib, threading
 
 def crash():
     pathlib.Path("asked-for-the-call").read_text()
-    time.sleep(1)  # the suite begins to wait, of which nothing is seen
+    pathlib.Path("the-suite-waits").read_text()
     os._exit(3)
 
 def test_crash(llm_client):
@@ -112,9 +112,18 @@ def test_crash(llm_client):
     llm_client.chat.completions.create(model="good", messages=messages, max_tokens=80)
 """
 LATE = """
-    import pathlib
+    import asyncio, pathlib
     pathlib.Path("asked-for-the-suite").read_text()
+    wait = asyncio.wait
+
+    async def waits(*args, **kwargs):
+        asyncio.wait = wait
+        pathlib.Path("the-suite-waits").write_text("now")
+        return await wait(*args, **kwargs)
+
+    asyncio.wait = waits
     llmtune"""
+"""The ledger waits for other processes with ``asyncio.wait``; the other worker crashes once it does."""
 
 
 def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
@@ -125,7 +134,7 @@ def test_nobody_waits_for_a_worker_that_died(two: Project) -> None:
     (two.pytester.path / "pytest.ini").write_text("[pytest]\nllmtune_prices = good input=0 output=1000\n")
 
     pipes = [two.pytester.path / f"asked-for-the-{reader}" for reader in ("call", "suite")]
-    for pipe in pipes:
+    for pipe in (*pipes, two.pytester.path / "the-suite-waits"):
         os.mkfifo(pipe)
 
     def unanswered(body: dict[str, Any]) -> float:

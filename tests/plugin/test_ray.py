@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,7 +159,7 @@ def test_ctrl_c_keeps_the_best_so_far(project: Project, cluster: RayCluster) -> 
     assert "interrupted" in output
     project.server.until(lambda: not project.server.in_flight)
     count = project.server.count
-    time.sleep(0.5)  # that nothing comes any more is told by the clock alone
+    cluster.until_idle()
     assert project.server.count == count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from conftest import Project
 
 GRADED = """
-import os, time
+import os
+
+met = []
 
 def graded(responses, answer, **_):
     worker = os.environ.get("PYTEST_XDIST_WORKER", "none")
@@ -22,7 +25,9 @@ def graded(responses, answer, **_):
             file.write(worker + "\\n")
         if "[part" in os.environ["PYTEST_CURRENT_TEST"] and os.path.exists("crash"):
             os._exit(3)
-        time.sleep(0.05)
+        if worker not in met and os.path.exists("meet"):
+            met.append(worker)
+            os.close(os.open("meet", os.O_WRONLY if worker == "gw0" else os.O_RDONLY))  # opens once the other does, too
     return {"success_vote": float(f"is {answer}." in responses[0])}
 """
 SHARED = ("-n", "2", "--llm-share-rows=5")
@@ -38,7 +43,7 @@ def suite_of(path: Path) -> dict[str, Any]:
 
 def spread(project: Project, *args: str) -> pytest.RunResult:
     """A run whose workers are processes of their own."""
-    return project.pytester.runpytest_subprocess("-p", "no:cacheprovider", *SHARED, *args)
+    return project.pytester.runpytest_subprocess("-p", "no:cacheprovider", *SHARED, *args, timeout=180)
 
 
 def test_a_shared_suite_has_the_verdict_of_a_whole_run_to_the_digit(
@@ -78,6 +83,7 @@ def own_grader(project: Project) -> Path:
 def test_both_workers_grade_and_no_row_is_graded_twice(tuned: Project) -> None:
     """The helper takes a part over, and what it found is not done again."""
     graded = own_grader(tuned)
+    os.mkfifo(tuned.pytester.path / "meet")
     spread(tuned).assert_outcomes(passed=2)
     workers = Counter(graded.read_text(encoding="utf-8").split())
     assert workers.total() == 18

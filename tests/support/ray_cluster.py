@@ -46,6 +46,16 @@ class RayCluster:
             if node in self.cluster.worker_nodes:
                 self.cluster.remove_node(node)
 
+    def until_idle(self) -> None:
+        """Return once no task runs on any node: a task of our own got each node's processor."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        processor = ray.remote(num_cpus=1)(lambda: None)
+        affinity = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        ray.get([processor.options(scheduling_strategy=each).remote() for each in affinity], timeout=60)
+
     def kill(self, node: Any) -> None:
         """Every process of a node at once (SIGKILL), as when its power is cut."""
         raylets = [info.process.pid for info in node.all_processes["raylet"]]

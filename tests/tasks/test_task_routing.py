@@ -314,8 +314,7 @@ def test_a_call_given_up_in_the_queue_was_not_sent(servers: tuple[LLMServer, LLM
 
         await one("first")
         slow, late = asyncio.create_task(one("slow")), asyncio.create_task(one("late"))
-        while servers[0].in_flight == 0:  # noqa: ASYNC110  # the server is in another thread
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(servers[0].until, lambda: servers[0].in_flight > 0)
         late.cancel()
         return await slow + await one("last")
 

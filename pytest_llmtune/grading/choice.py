@@ -318,7 +318,7 @@ def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> list[_Candid
     """Content of boxes, of ``####`` lines, or after phrases such as "the answer is"."""
     found = [_Candidate(start, inside, strong=True, end=end) for start, inside, end in boxed]
     if found:
-        found[-1] = found[-1]._replace(fragment=boxes(text) or "")  # with those that it is joined to
+        found[-1] = found[-1]._replace(fragment=boxes(text, boxed) or "")  # with those that it is joined to
     if (line := hash_line(text)) is not None:
         found.append(_Candidate(line[0], line[1], strong=True, end=len(text)))
     for match in phrases(text):

@@ -28,7 +28,6 @@ class _Ascii(dict[int, str | None]):
         return found
 
 
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _ASCII = _Ascii(
     {ord(char): "-" for char in "\u2212\u2013\u2010\u2011\u2012\ufe63\uff0d"}
     | {ord(char): " " for char in "\u00a0\u202f\u2009\u2007\u2008\u200a\u3000"}
@@ -46,18 +45,13 @@ def ascii_numerals(text: str) -> str:
     if _POWER.search(text):
 
         def caret(match: re.Match[str]) -> str:
-            digits = "".join(str(_SUPERSCRIPTS.index(digit)) for digit in match[2])
+            digits = "".join(str(unicodedata.digit(digit)) for digit in match[2])
             return f"^{{{'-' if match[1] == '⁻' else ''}{digits}}}"
 
         text = _POWER.sub(caret, text)
     if _VULGAR.search(text):
         text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0].strip()).replace("⁄", "/"), text)
     return text.translate(_ASCII)
-
-
-def swap_marks(text: str) -> str:
-    """Swap decimal and grouping separators of a text that uses ``1.234,5``."""
-    return text.translate({ord(","): ".", ord("."): ","})
 
 
 _LATEX = tuple(

@@ -15,7 +15,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, reference_value, reference_values
 from pytest_llmtune.grading.math.extract import answer_in, has_box, phrase_in, untagged
 from pytest_llmtune.grading.math.parse import parse
-from pytest_llmtune.grading.numbers import ascii_numerals, find, last_of, number_in, swap_marks
+from pytest_llmtune.grading.numbers import ascii_numerals, find, last_of, number_in
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
 from pytest_llmtune.types import Answer, Row
 
@@ -264,7 +264,11 @@ class Numeric(BuiltIn):
         return _fraction(value)
 
     def _plain(self, text: str) -> str:
-        return swap_marks(ascii_numerals(text)) if self.decimal_comma else text
+        return ascii_numerals(text).translate(_SWAPPED) if self.decimal_comma else text
+
+
+_SWAPPED = {ord(","): ".", ord("."): ","}
+"""Decimal and grouping separators of ``1.234,5``."""
 
 
 def _fraction(value: Value | None) -> Fraction | None:

@@ -24,8 +24,8 @@ _LARGEST = 40_000  # bits of a power's or a factorial's result, roughly
 _LARGEST_FACTORIAL = 3000
 _LARGEST_SHOWN = 2000  # bits above which a key is a hash: Python refuses to print very long integers
 _TOKEN = lazy_regex(
-    r"\s*(?:(?P<number>(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+)"
-    r"|(?P<name>\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√]))"
+    r"\s*((?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
+    r"|\\(?:frac|sqrt|pi|cdot|times|div)(?![a-zA-Z])|\*\*|[-+*/^!(){}\[\]πe×÷·√])"
 )
 _SIMPLE = lazy_regex(r"-?\d{1,100}(?:\.\d{1,100})?", re.ASCII)
 _SAME = {
@@ -47,8 +47,10 @@ _REPEATING = lazy_regex(
 """``0.1\\overline{6}``, ``0.(3)``."""
 _HALF = Fraction(1, 2)
 _CONTEXT = decimal.Context(prec=50, Emax=50_000, Emin=-50_000)
-_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
-_E = Decimal("2.71828182845904523536028747135266249775724709369995957496696763")
+_CONSTANTS = {
+    r"\pi": Decimal("3.14159265358979323846264338327950288419716939937510582097494459"),
+    "e": Decimal("2.71828182845904523536028747135266249775724709369995957496696763"),
+}
 
 
 class _NoConstantError(Exception):
@@ -67,7 +69,7 @@ def constant(text: str) -> Value | None:
         text = _REPEATING.sub(_fraction_of, text)
     try:
         with decimal.localcontext(_CONTEXT):
-            return _exact(_Parser(_tokens(text)).whole())
+            return _exact(_Parser(text).whole())
     except (_NoConstantError, decimal.DecimalException, ZeroDivisionError, OverflowError):
         return None
 
@@ -105,24 +107,13 @@ def close(one: Value, other: Value, decimals: int) -> bool:
         return abs(_decimal(one) - _decimal(other)) <= Decimal(6).scaleb(-decimals - 1)
 
 
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    position = 0
-    text = text.rstrip()
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise _NoConstantError
-        tokens.append(_SAME.get(match[0].strip(), match[0].strip()))
-        position = match.end()
-    return tokens
-
-
 class _Parser:
     """Recursive descent parser of one expression."""
 
-    def __init__(self, tokens: list[str]) -> None:
-        self._tokens = tokens
+    def __init__(self, text: str) -> None:
+        if _TOKEN.sub("", text).strip():
+            raise _NoConstantError
+        self._tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
         self._position = 0
         self._depth = 0
 
@@ -156,17 +147,14 @@ class _Parser:
     def _product(self) -> Value:
         value = self._signed()
         while (word := self._peek()) and word not in "+-)}]^!":
-            if word == "/":
+            if word in ("/", "*"):
                 self._take()
-                value = _apply(operator.truediv, value, self._signed())
-            elif word == "*":
-                self._take()
-                value = _apply(operator.mul, value, self._signed())
+                value = _apply(operator.truediv if word == "/" else operator.mul, value, self._signed())
             else:
-                value = self._beside(value)
+                value = self._juxtaposed(value)
         return value
 
-    def _beside(self, value: Value) -> Value:
+    def _juxtaposed(self, value: Value) -> Value:
         r"""Juxtaposed factors: ``3\frac{1}{2}`` is a mixed number, two numerals are nothing."""
         before, word = self._tokens[self._position - 1], self._peek()
         if word[0].isdigit() or word[0] == ".":
@@ -206,10 +194,8 @@ class _Parser:
             return _apply(operator.truediv, self._argument(), self._argument())
         if word == r"\sqrt":
             return self._root()
-        if word == r"\pi":
-            return _PI
-        if word == "e":
-            return _E
+        if word in _CONSTANTS:
+            return _CONSTANTS[word]
         raise _NoConstantError
 
     def _root(self) -> Value:
@@ -264,12 +250,8 @@ def _raise(base: Value, exponent: Value) -> Value:
 
 
 def _exact_root(base: Fraction, degree: int) -> Fraction | None:
-    parts = []
-    for number in (base.numerator, base.denominator):
-        if number < 0:
-            return None
-        root = math.isqrt(number) if degree == 2 else round(Decimal(number) ** (Decimal(1) / degree))
-        if root**degree != number:
-            return None
-        parts.append(root)
-    return Fraction(*parts)
+    if base < 0:
+        return None
+    parts = base.numerator, base.denominator
+    roots = [math.isqrt(n) if degree == 2 else round(Decimal(n) ** (Decimal(1) / degree)) for n in parts]
+    return Fraction(*roots) if all(root**degree == n for root, n in zip(roots, parts, strict=True)) else None

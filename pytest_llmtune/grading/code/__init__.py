@@ -119,9 +119,8 @@ class PythonCode(BuiltIn):
         codes = [code_in(text) for text in responses]
         distinct = list(dict.fromkeys(code for code in codes if code is not None))
         with ThreadPoolExecutor(_STARTING * workers_each(8)) as threads:
-            outcomes = dict(
-                zip(distinct, threads.map(lambda code: self._run({**request, "code": code}), distinct), strict=True)
-            )
+            found = threads.map(lambda code: self._run({**request, "code": code}), distinct)
+            outcomes = dict(zip(distinct, found, strict=True))
         return tuple(_answer(None if code is None else outcomes[code]) for code in codes)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
@@ -148,15 +147,15 @@ class PythonCode(BuiltIn):
             process = _Process(command, directory)
             try:
                 if process.line(_STARTUP) != b"ready\n":
-                    raise SuiteError(f"the sandbox of the grader did not start (exit code {process.exit_code()})")
+                    raise SuiteError(f"the sandbox of the grader did not start (exit code {process.end()})")
                 with self._slots:
                     process.send(marshal.dumps({**request, "token": token}, 2))
                     reply = process.line(self.time_limit * PATIENCE)
             finally:
                 process.end()
                 self._sandbox.after_kill(command)
-        said, _, outcome = reply.decode(errors="replace").partition(" ")
-        if said == token and outcome.endswith("\n"):
+        proof, _, outcome = reply.decode(errors="replace").partition(" ")
+        if proof == token and outcome.endswith("\n"):
             return outcome.removesuffix("\n")
         return "stopped: out of time or memory, or left before its tests ended"
 
@@ -185,14 +184,11 @@ class _Process:
         """The next output line; incomplete if the process ended or was killed."""
         return read_line(self._process, seconds, self._kill, _LONGEST_REPLY)
 
-    def exit_code(self) -> int:
-        self._kill()
-        return self._process.wait()
-
-    def end(self) -> None:
+    def end(self) -> int:
+        """The exit code."""
         self._kill()
         close_pipes(self._process)
-        self._process.wait()
+        return self._process.wait()
 
     def _kill(self) -> None:
         if self._process.returncode is None:

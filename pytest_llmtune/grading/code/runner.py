@@ -26,19 +26,16 @@ def main() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)
     os.closerange(max(out, silent) + 1, 1024)
-    sys.path += request.pop("search_path") or _packages()
+    if not (packages := request.pop("search_path")):  # in a container: Python was started without site-packages
+        import sysconfig
+
+        packages = list({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    sys.path += packages
     token = request.pop("token")
     _limit(request)
     outcome = run(request)
     os.write(out, f"{token} {outcome}\n".encode(errors="backslashreplace"))
     os._exit(0)  # even if the code has started threads
-
-
-def _packages() -> list[str]:
-    """Installed packages of a container image: Python was started without site-packages."""
-    import sysconfig
-
-    return list({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 def _limit(request: dict[str, Any]) -> None:

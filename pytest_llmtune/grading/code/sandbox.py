@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import MissingToolError, SuiteError
@@ -43,21 +44,23 @@ _INSTALL = (
 )
 
 
-class Sandbox(Protocol):
+class Sandbox(ABC):
     """A way to start the runner."""
 
-    def command(self, memory: int, processes: int) -> Sequence[str]:
+    @abstractmethod
+    def command(self, memory: int, processes: int) -> list[str]:
         """Command to run for one answer; ``memory`` in bytes."""
 
-    def search_path(self) -> Sequence[str]:
+    def search_path(self) -> list[str]:
         """Directories of installed packages, for ``sys.path`` in the sandbox."""
+        return _installed()
 
-    def after_kill(self, command: Sequence[str]) -> None:
+    def after_kill(self, command: Sequence[str]) -> None:  # noqa: B027 - nothing does where one process ends all others
         """End processes that survive killing the started one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bubblewrap:
+class Bubblewrap(Sandbox):
     """bwrap with separate user, mount, process, network, IPC and host name namespaces.
 
     Root first becomes *nobody*, because the kernel does not limit root's processes. Files that only root can read are bound
@@ -96,15 +99,9 @@ class Bubblewrap:
             *("--", self.program, *inner),
         ]
 
-    def search_path(self) -> list[str]:
-        return _installed()
-
-    def after_kill(self, command: Sequence[str]) -> None:
-        """Nothing to do: ``--die-with-parent``, and a process namespace ends with its first process."""
-
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class Container(Sandbox):
     """``podman run`` or ``docker run`` of an existing image with Python."""
 
     program: str
@@ -140,17 +137,11 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Unconfined:
+class Unconfined(Sandbox):
     """No isolation: the answer has the user's rights, with resource limits only."""
 
     def command(self, memory: int, processes: int) -> list[str]:  # noqa: ARG002 - the runner limits itself
         return [sys.executable, *_PYTHON, str(_RUNNER)]
-
-    def search_path(self) -> list[str]:
-        return _installed()
-
-    def after_kill(self, command: Sequence[str]) -> None:
-        """Nothing to do: the process group was killed."""
 
 
 def sandbox_for(isolation: str | None) -> Sandbox:
@@ -165,10 +156,10 @@ def sandbox_for(isolation: str | None) -> Sandbox:
     """
     if isolation == UNCONFINED:
         return Unconfined()
-    said = isolation or os.environ.get(VARIABLE) or _BUBBLEWRAP
-    check_isolation(said, "isolation" if isolation else VARIABLE)
-    if said != _BUBBLEWRAP:
-        runtime, _, image = said.partition(":")
+    chosen = isolation or os.environ.get(VARIABLE) or _BUBBLEWRAP
+    check_isolation(chosen, "isolation" if isolation else VARIABLE)
+    if chosen != _BUBBLEWRAP:
+        runtime, _, image = chosen.partition(":")
         if (program := shutil.which(runtime)) is None:
             raise MissingToolError(f"{runtime} is not installed; this grader needs a sandbox: {_INSTALL}")
         return Container(program, image)
@@ -177,11 +168,11 @@ def sandbox_for(isolation: str | None) -> Sandbox:
     return _bubblewrap(program)
 
 
-def check_isolation(said: str, where: str) -> None:
+def check_isolation(isolation: str, where: str) -> None:
     """Raise SuiteError if it is neither bubblewrap nor a container image."""
-    runtime, _, image = said.partition(":")
-    if said != _BUBBLEWRAP and (runtime not in ("podman", "docker") or not image or image.startswith("-")):
-        raise SuiteError(f"{where}={said!r}; expected {_BUBBLEWRAP}, podman:IMAGE or docker:IMAGE")
+    runtime, _, image = isolation.partition(":")
+    if isolation != _BUBBLEWRAP and (runtime not in ("podman", "docker") or not image or image.startswith("-")):
+        raise SuiteError(f"{where}={isolation!r}; expected {_BUBBLEWRAP}, podman:IMAGE or docker:IMAGE")
 
 
 @cache

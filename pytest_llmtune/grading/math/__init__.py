@@ -75,11 +75,10 @@ class Math(BuiltIn):
         return tuple(self._answer(answer_in(text, self.extract), reference) for text in responses)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        if self._waits(responses):
-            return await off_thread(self.answers, responses, row)
         reference = self._reference(row)
         found = (answer_in(text, self.extract) for text in responses)
-        if self.symbolic and any(answer and not any(_compared(reference, answer)) for answer in found):
+        undecided = (answer and not any(_compared(reference, answer)) for answer in found)
+        if self._waits(responses) or (self.symbolic and any(undecided)):
             return await off_thread(self.answers, responses, row)
         return self.answers(responses, row)
 
@@ -98,7 +97,7 @@ class Math(BuiltIn):
         key = _key(found)
         correct, settled = _compared(reference, found)
         if self.symbolic and not correct and not settled:
-            finding = self._algebra.compare(_beside(reference, found), _beside(found, reference))
+            finding = self._algebra.compare(_without_name(reference, found), _without_name(found, reference))
             correct, key = finding.equal, finding.key or key
         if correct:
             return Answer(_key(reference), form.text, correct=True)
@@ -114,7 +113,7 @@ def _compared(reference: str, answer: str) -> tuple[bool, bool]:
     return correct, not correct and is_settled(one, other)
 
 
-def _beside(text: str, other: str) -> str:
+def _without_name(text: str, other: str) -> str:
     r"""The text, without its name where the other is no equation: ``I_{\max} = 5 a`` beside ``5 a``."""
     form = _read(text)
     return form.text if form.name and form.kind == "atom" and "=" not in other else text

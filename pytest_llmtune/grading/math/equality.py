@@ -71,9 +71,7 @@ def _share_names(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
 def _is_read(form: ParsedAnswer) -> bool:
     if form.kind == "atom":
-        return (
-            form.value is not None or _WORDS.fullmatch(form.text) is not None or _BASED.fullmatch(form.text) is not None
-        )
+        return form.value is not None or any(kind.fullmatch(form.text) for kind in (_WORDS, _BASED))
     return all(map(_is_read, form.items))
 
 

@@ -57,25 +57,23 @@ _MARK = lazy_regex(r"[{}]|\\.", re.DOTALL)
 """A brace, or an escaped character."""
 
 
-def boxes(text: str) -> str | None:
+def boxes(text: str, found: Sequence[tuple[int, str, int]]) -> str | None:
     r"""Content of the last ``\boxed{}`` or ``\fbox{}``; boxes joined by nothing but "and" or commas are one list.
 
-    None if there is no box, or the last one is truncated or empty.
+    Args:
+        found: as ``boxed_in`` finds them.
+
+    Returns:
+        None if there is no box, or the last one is truncated or empty.
     """
-    return _boxes(text)[0]
-
-
-def _boxes(text: str) -> tuple[str | None, int]:
-    """The same, and the end of the last box; -1 if there is none."""
-    found = boxed_in(text)
     if not found or not found[-1][1].strip():
-        return None, found[-1][2] if found else -1
+        return None
     joined = [found[-1][1].strip()]
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
         if not before[1].strip() or not _JOINT.fullmatch(text[before[2] : after[0]]):
             break
         joined.insert(0, before[1].strip())
-    return r" \text{ and } ".join(dict.fromkeys(joined)), found[-1][2]
+    return r" \text{ and } ".join(dict.fromkeys(joined))
 
 
 def boxed_in(text: str) -> list[tuple[int, str, int]]:
@@ -121,18 +119,13 @@ def hash_line(text: str) -> tuple[int, str] | None:
                 return match.start(), line
         elif phrases(line) or _HEADING.match(line) or not line:
             continue
-        elif (
-            not after
-            or (is_bare(line) and _SIGN.search(line) and not re.search(r"[^\W\d_]{2,}\s*$", _TEXT.sub("", line)))
-            or (is_bare(line) and _SIGN.search(line) and re.fullmatch(r"[^\w]*\d.*", line) and "\n" not in after)
-        ):
+        elif not after:
             return match.start(), line
+        elif is_bare(line) and _SIGN.search(line):
+            ends_in_word = re.search(r"[^\W\d_]{2,}\s*$", _TEXT.sub("", line))
+            if not ends_in_word or (re.fullmatch(r"[^\w]*\d.*", line) and "\n" not in after):
+                return match.start(), line
     return None
-
-
-def _hash(text: str) -> str | None:
-    found = hash_line(text)
-    return found[1] if found else None
 
 
 def has_box(text: str) -> bool:
@@ -247,8 +240,8 @@ def is_bare(text: str) -> bool:
 
 
 FORMS: Mapping[str, Callable[[str], str | None]] = {
-    "boxed": boxes,
-    "hash": _hash,
+    "boxed": lambda text: boxes(text, boxed_in(text)),
+    "hash": lambda text: (hash_line(text) or (0, None))[1],
     "phrase": _phrase,
     "short": _short,
     "last": _last,
@@ -266,11 +259,9 @@ def answer_in(text: str, forms: tuple[str, ...]) -> str | None:
     text = untagged(text)
     for form in forms:
         if form == "boxed":
-            found, end = _boxes(text)
-            if found is not None and end < len(text) and "phrase" in forms:
-                found = _later(text[end:]) or found
-            if found is not None or end >= 0:
-                return found
+            if boxed := boxed_in(text):
+                found = boxes(text, boxed)
+                return (found and "phrase" in forms and _later(text[boxed[-1][2] :])) or found
         elif (found := FORMS[form](text)) is not None:
             return found
     return None
@@ -279,9 +270,7 @@ def answer_in(text: str, forms: tuple[str, ...]) -> str | None:
 def _later(tail: str) -> str | None:
     """The plain number stated after a box."""
     match = last_phrase(tail)
-    if match is None:
-        return None
-    sentence = _SENTENCE_END.split(tail[match.end() :].lstrip(), maxsplit=1)[0]
+    sentence = _SENTENCE_END.split(tail[match.end() :].lstrip(), maxsplit=1)[0] if match else ""
     if _ROUGH.search(sentence) or "\\" in sentence.replace("\\$", ""):
         return None
     sentence = sentence.strip(" *$")

@@ -328,17 +328,14 @@ def _named(text: str, depth: int) -> ParsedAnswer | None:
 def _sum(first: str, chain: list[str]) -> ParsedAnswer | None:
     """``2 + 3 = 5 apples`` is 5; None if the two sides differ."""
     last = _atom(chain[-1].strip()) if chain else None
-    value = constant(first.strip()) if last is not None and last.value is not None else None
-    return last if last is not None and value is not None and value == last.value else None
+    return last if last and last.value is not None and constant(first.strip()) == last.value else None
 
 
 def _point(text: str, depth: int) -> ParsedAnswer | None:
     """``A(1, 2)``, a named point."""
     match = _POINT.match(text)
-    if match is None:
-        return None
-    point = _bracketed(text[match.end() :], depth)
-    return replace(point, name=match[1]) if point is not None and point.is_constant else None
+    point = _bracketed(text[match.end() :], depth) if match else None
+    return replace(point, name=match[1]) if match and point and point.is_constant else None
 
 
 def _either(text: str, _depth: int) -> ParsedAnswer | None:
@@ -360,8 +357,7 @@ def _bracketed(text: str, depth: int) -> ParsedAnswer | None:
         return None
     if not _balanced(inside):
         return None
-    parts, _ = _parts(inside)
-    items = tuple(_form(part, depth) for part in parts)
+    items = tuple(_form(part, depth) for part in _parts(inside)[0])
     if ends == "{}":
         return ParsedAnswer(text, "set", items[0].items if len(items) == 1 and items[0].kind == "set" else items)
     if len(items) == 1:
@@ -378,20 +374,19 @@ def _union(text: str, depth: int) -> ParsedAnswer | None:
 
 def _parts(text: str) -> tuple[list[str], bool]:
     """Split at the outermost semicolons, else at commas and the word "and"; and whether that word was there."""
-    semicolons, commas, words = [], [], []
+    semicolons: list[tuple[int, int]] = []
+    commas: list[tuple[int, int]] = []
+    words: list[tuple[int, int]] = []
     depth = 0
     for position, char in enumerate(text):
         if char in "([{":
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif depth == 0:
-            if char == ";":
-                semicolons.append((position, position + 1))
-            elif char == ",":
-                commas.append((position, position + 1))
-            elif char in "ao그또" and (word := _AND.match(text, position)):
-                words.append(word.span())
+        elif depth == 0 and char in ";,":
+            (semicolons if char == ";" else commas).append((position, position + 1))
+        elif depth == 0 and char in "ao그또" and (word := _AND.match(text, position)):
+            words.append(word.span())
     if semicolons:
         return _cut(text, semicolons), False
     if len(words) + len(commas) > 1 and any(text[end : end + 1] == " " for _, end in commas):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import statistics
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -46,7 +45,6 @@ _TRUE, _FALSE = (
     ("true", "yes", "pass", "1", "1.0", "good", "correct"),
     ("false", "no", "fail", "0", "0.0", "bad", "wrong"),
 )
-_OWN = ("rubric", "response", "question", "reference_part", "form")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +118,7 @@ class Judge(BuiltIn):
         raise SuiteError("the grader judge asks a model: it grades only where completions can be asked for")
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Ask) -> tuple[Answer, ...]:
-        marks = await self._marks(responses, row, ask)
-        return tuple(self._answer(text, marks.get(text)) for text in responses)
+        return self._answers(responses, await self._marks(responses, row, ask))
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Ask) -> ExampleGrade:
         """Like ``grade``, plus the agreement with the row's hand label.
@@ -130,7 +127,7 @@ class Judge(BuiltIn):
             CompletionError: no judgement of a response is readable; the example is unknown rather than wrong.
         """
         marks = await self._marks(responses, row, ask)
-        grade = grade_answers([self._answer(text, marks.get(text)) for text in responses], self.vote)
+        grade = grade_answers(self._answers(responses, marks), self.vote)
         more: dict[str, float] = {}
         if self.scale is not None and responses:
             more["score"] = statistics.fmean(marks.get(text, 0.0) for text in responses)
@@ -157,9 +154,12 @@ class Judge(BuiltIn):
     def _pass_mark(self) -> float:
         return 1.0 if self.pass_mark is None else self.pass_mark
 
-    def _answer(self, text: str, mark: float | None) -> Answer:
-        key = " ".join(text.split()).casefold()
-        return Answer(key or None, text.strip(), mark is not None and mark >= self._pass_mark)
+    def _answers(self, responses: Sequence[str], marks: Mapping[str, float]) -> tuple[Answer, ...]:
+        """An empty response has no mark."""
+        return tuple(
+            Answer(" ".join(text.split()).casefold() or None, text.strip(), marks.get(text, -1.0) >= self._pass_mark)
+            for text in responses
+        )
 
     async def _marks(self, responses: Sequence[str], row: Row, ask: Ask) -> dict[str, float]:
         """The judge's mark for each distinct non-empty response; 1 or 0 without a scale."""
@@ -169,22 +169,18 @@ class Judge(BuiltIn):
         return {text: self._mark(completion) for text, completion in zip(different, completions, strict=True)}
 
     def _mark(self, completion: Completion) -> float:
-        said_by = [BUILT_IN.answer(choice.text) for choice in completion.choices]  # its reasoning is not a verdict
-        read = [mark for text in said_by if (mark := self._read(text)) is not None]
-        if not read:
-            said = completion.choices[0].text if completion.choices else ""
-            raise CompletionError(f"the judge {self.model} gave no verdict that can be read: {said[-80:]!r}")
-        if self.scale is not None:
-            return statistics.fmean(read)
-        counts = Counter(read)
-        return float(counts[1.0] > counts[0.0])
-
-    def _read(self, text: str) -> float | None:
+        judgements = [BUILT_IN.answer(choice.text) for choice in completion.choices]  # its reasoning is not a verdict
         if self.scale is None:
-            verdicts = _PASS.findall(text)
-            return float(verdicts[-1].lower() == "pass") if verdicts else None
-        scores = [float(score) for score in _SCORE.findall(text)]
-        return scores[-1] if scores and 1 <= scores[-1] <= self.scale else None
+            verdicts = [found[-1].lower() for text in judgements if (found := _PASS.findall(text))]
+            marks = [float(verdict == "pass") for verdict in verdicts]
+        else:
+            scores = [float(found[-1]) for text in judgements if (found := _SCORE.findall(text))]
+            marks = [score for score in scores if 1 <= score <= self.scale]
+        if not marks:
+            text = completion.choices[0].text if completion.choices else ""
+            raise CompletionError(f"the judge {self.model} gave no verdict that can be read: {text[-80:]!r}")
+        mean = statistics.fmean(marks)
+        return float(mean > 0.5) if self.scale is None else mean
 
     def _request(self, response: str, row: Row) -> CompletionRequest:
         column = self.question_column or next((name for name in _QUESTIONS if name in row), None)
@@ -194,14 +190,14 @@ class Judge(BuiltIn):
             )
         names = reference_names(self.reference_column)
         reference = next((str(row[name]) for name in names if row.get(name) not in (None, "")), "")
-        own = {
+        fields = {
             "rubric": self.rubric.strip(),
             "response": response,
             "question": row[column],
             "reference_part": f"\nReference answer:\n{reference}\n" if reference else "",
             "form": f"Score: <1 to {self.scale}>" if self.scale else "Verdict: pass, or Verdict: fail",
         }
-        messages = list(self._template.render({**row, **own}))
+        messages = list(self._template.render({**row, **fields}))
         return build({"model": self.model, "messages": messages, **self.parameters}, self.samples)
 
     def _label(self, row: Row) -> bool:

@@ -83,8 +83,8 @@ class Marks:
             # a complete JSON document has no reasoning, even if its strings have marks
             return text
         parts = list(self.parts(text))
-        if all(not is_thought for is_thought, _ in parts):
-            return text if len(parts) == 1 and parts[0][1] == text else "".join(part for _, part in parts).strip()
+        if parts == [(False, text)]:
+            return text
         return "".join(part for is_thought, part in parts if not is_thought).strip()
 
     def split(self, text: str) -> tuple[str, str]:
@@ -191,8 +191,8 @@ def marks_of(spec: Any) -> Marks:
         raise SuiteError(f"reasoning {error}") from None
     if isinstance(declared, bool):
         return BUILT_IN if declared else _OFF
-    several = [declared] if isinstance(declared, Mapping) else declared
-    return marks_by_key(tuple((one["open"], one["close"]) for one in several))
+    pairs = [declared] if isinstance(declared, Mapping) else declared
+    return marks_by_key(tuple((pair["open"], pair["close"]) for pair in pairs))
 
 
 def marks_by_key(key: tuple[tuple[str, str], ...]) -> Marks:

@@ -31,7 +31,7 @@ _WORD = lazy_regex(r"[^\W_\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff]+|[\u3040-\u30
 
 _ROUNDING = 1e-9
 """Less than this below the threshold is reached: a text's cosine with itself may be 0.9999999999999999."""
-_OWN = ("model", "input", "encoding_format")
+_RESERVED = ("model", "input", "encoding_format")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ class Similarity(BuiltIn):
             raise SuiteError(
                 f"measure={self.measure!r}, model={self.model!r}; embeddings, and only these, need a model"
             )
-        if self.parameters and (not self.model or not self.parameters.keys().isdisjoint(_OWN)):
+        if self.parameters and (not self.model or not self.parameters.keys().isdisjoint(_RESERVED)):
             raise SuiteError(
-                f"parameters={dict(self.parameters)!r}; expected those of embedding requests, without {', '.join(_OWN)}"
+                f"parameters={dict(self.parameters)!r}; expected those of embedding requests, without {', '.join(_RESERVED)}"
             )
         limit = self.threshold
         if limit is None or not 0 < limit <= 1:
@@ -77,7 +77,7 @@ class Similarity(BuiltIn):
             raise SuiteError(f"{self.measure or 'chrf'} needs {library}: pip install 'pytest-llmtune[similarity]'")
 
     def reference(self, row: Row) -> str:
-        return " | ".join(self._wanted(row))
+        return " | ".join(self._references(row))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -125,23 +125,23 @@ class Similarity(BuiltIn):
             raise SuiteError(
                 f"the grader similarity asks {self.model}: it grades only where completions can be asked for"
             )
-        return self._compared(responses, self._wanted(row), self._measured)
+        return self._compared(responses, self._references(row), self._measured)
 
     async def _ajudged(self, responses: Sequence[str], row: Row, ask: Ask) -> list[tuple[Answer, float]]:
         if not self.model:
             return self._judged(responses, row)
-        wanted = self._wanted(row)
-        vectors = await self._vectors([*wanted, *(" ".join(untagged(text).split()) for text in responses)], ask)
-        return self._compared(responses, wanted, lambda text, reference: _cosine(vectors[text], vectors[reference]))
+        references = self._references(row)
+        vectors = await self._vectors([*references, *(" ".join(untagged(text).split()) for text in responses)], ask)
+        return self._compared(responses, references, lambda text, reference: _cosine(vectors[text], vectors[reference]))
 
     def _compared(
-        self, responses: Sequence[str], wanted: Sequence[str], measured: Callable[[str, str], float]
+        self, responses: Sequence[str], references: Sequence[str], measured: Callable[[str, str], float]
     ) -> list[tuple[Answer, float]]:
         """Each response's answer and its similarity to the most similar reference."""
         found = []
         for text in map(untagged, responses):
             key = " ".join(text.split())
-            likeness = max(measured(key, reference) for reference in wanted) if key else 0.0
+            likeness = max(measured(key, reference) for reference in references) if key else 0.0
             right = likeness >= (self.threshold or 1.0) - _ROUNDING
             found.append((Answer(key.casefold() or None, text.strip(), right), likeness))
         return found
@@ -166,11 +166,11 @@ class Similarity(BuiltIn):
             )
         return found
 
-    def _wanted(self, row: Row) -> tuple[str, ...]:
-        wanted = tuple(" ".join(str(item).split()) for item in reference_values(row, self.reference_column))
-        if not all(map(_WORD.search, wanted)):
+    def _references(self, row: Row) -> tuple[str, ...]:
+        references = tuple(" ".join(str(item).split()) for item in reference_values(row, self.reference_column))
+        if not all(map(_WORD.search, references)):
             raise SuiteError("the reference is a text without a word")
-        return wanted
+        return references
 
     @cached_property
     def _measured(self) -> Callable[[str, str], float]:
@@ -192,7 +192,7 @@ def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
 def _rouge_l(text: str, reference: str) -> float:
     from rapidfuzz.distance import LCSseq
 
-    words, wanted = (_WORD.findall(one.casefold()) for one in (text, reference))
-    if not words or not wanted:
+    words, expected = (_WORD.findall(one.casefold()) for one in (text, reference))
+    if not words or not expected:
         return 0.0
-    return 2 * int(LCSseq.similarity(words, wanted)) / (len(words) + len(wanted))
+    return 2 * int(LCSseq.similarity(words, expected)) / (len(words) + len(expected))

@@ -33,8 +33,7 @@ class _Trace(BuiltIn):
     probe_rows: ClassVar[int] = 1
     longest_in_process: ClassVar[int | None] = None  # reads the run, not its text
 
-    def reference(self, row: Row) -> str:
-        self._check(row)
+    def reference(self, row: Row) -> str:  # noqa: ARG002 - a subclass checks that the row has the columns of its options
         return ""
 
     def read_answers(self, responses: Sequence[str], row: Row) -> tuple[Answer, ...]:
@@ -59,9 +58,6 @@ class _Trace(BuiltIn):
             return Answer(None, run.error, correct=False)
         why = self._why_not(run, row)
         return Answer("wrong" if why else "right", why or "as expected", correct=not why)
-
-    def _check(self, row: Row) -> None:
-        """Raise SuiteError if the row lacks a column that the options name."""
 
     def _why_not(self, run: TaskRun, row: Row) -> str:
         raise NotImplementedError
@@ -101,28 +97,29 @@ class Tools(_Trace):
             raise SuiteError(
                 f"args={shown(self.args)}; expected a mapping of tools to arguments, or a column in braces"
             )
-        for name, value in (("include", self.include), ("exclude", self.exclude)):
-            if not isinstance(value, str):
-                _names(name, value)
-        for tool, wanted in (self.args if isinstance(self.args, Mapping) else {}).items():
-            if (schema := _schema(wanted)) is not None:
+        for option in ("include", "exclude"):
+            if not isinstance(value := getattr(self, option), str):
+                _names(option, value)
+        for tool, expected in (self.args if isinstance(self.args, Mapping) else {}).items():
+            if (schema := _schema(expected)) is not None:
                 try:
                     check_schema(schema)
                 except SuiteError as error:
                     raise SuiteError(f"args: {tool}: {error}") from None
 
-    def _check(self, row: Row) -> None:
-        self._include(row)
-        self._exclude(row)
+    def reference(self, row: Row) -> str:
+        self._names("include", row)
+        self._names("exclude", row)
         self._args(row)
+        return super().reference(row)
 
     def _why_not(self, run: TaskRun, row: Row) -> str:
         tool_calls = [tool for call in run.calls for tool in call.tool_calls]
         names = [tool.name for tool in tool_calls]
-        include, order = self._include(row), self.order.replace(" ", "_")
-        if lacking := list((Counter(include) - Counter(names)).elements()):
-            return f"{', '.join(lacking)} not asked for; asked: {', '.join(names) or 'no tool'}"
-        if wrong := [name for name in names if name in self._exclude(row)]:
+        include, order = self._names("include", row), self.order.replace(" ", "_")
+        if missing := list((Counter(include) - Counter(names)).elements()):
+            return f"{', '.join(missing)} not asked for; asked: {', '.join(names) or 'no tool'}"
+        if wrong := [name for name in names if name in self._names("exclude", row)]:
             return f"{wrong[0]} must not be asked for"
         if order == "exact" and names != include:
             return f"asked: {', '.join(names)}; exactly expected: {', '.join(include)}"
@@ -135,13 +132,13 @@ class Tools(_Trace):
 
     def _wrong_arguments(self, tool_calls: Sequence[ToolCall], row: Row) -> str:
         """Why no call of a tool in ``args`` matches; with a schema, all calls must match."""
-        for tool, wanted in self._args(row).items():
+        for tool, expected in self._args(row).items():
             calls = [call for call in tool_calls if call.name == tool]
-            schema = _schema(wanted)
+            schema = _schema(expected)
             if not calls:
                 return f"{tool} not asked for"
-            if schema is None and not any(_same(call.arguments, wanted) for call in calls):
-                return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(wanted)}"
+            if schema is None and not any(_same(call.arguments, expected) for call in calls):
+                return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(expected)}"
             for call in calls if schema is not None else ():
                 why = self._validation.fault(json.dumps(schema), json.dumps(call.arguments, default=str))
                 if why:
@@ -152,11 +149,8 @@ class Tools(_Trace):
     def _validation(self) -> Validation:
         return Validation(self.time_allowed)
 
-    def _include(self, row: Row) -> list[str]:
-        return _names("include", _filled(self.include, row))
-
-    def _exclude(self, row: Row) -> list[str]:
-        return _names("exclude", _filled(self.exclude, row))
+    def _names(self, option: str, row: Row) -> list[str]:
+        return _names(option, _filled(getattr(self, option), row))
 
     def _args(self, row: Row) -> Mapping[str, Any]:
         found = _filled(self.args, row)
@@ -212,8 +206,8 @@ class Calls(_Trace):
 
 def _turns(calls: Sequence[ModelCall]) -> int:
     """Number of the model's messages in the longest conversation: those sent with a call, and its answer."""
-    models = ("assistant", "model")
-    return max((1 + sum(message.get("role") in models for message in call.messages) for call in calls), default=0)
+    roles = ("assistant", "model")
+    return max((1 + sum(message.get("role") in roles for message in call.messages) for call in calls), default=0)
 
 
 def _repeated(calls: Sequence[ModelCall]) -> str:
@@ -254,14 +248,14 @@ def _names(option: str, value: Any) -> list[str]:
     return list(value)
 
 
-def _schema(wanted: Any) -> Mapping[str, Any] | None:
+def _schema(expected: Any) -> Mapping[str, Any] | None:
     """The JSON Schema of the arguments; None if they must be equal."""
-    if not isinstance(wanted, Mapping):
+    if not isinstance(expected, Mapping):
         return None
-    if wanted.keys() == {"schema"} and isinstance(wanted["schema"], Mapping):
-        return cast("Mapping[str, Any]", wanted["schema"])
-    of_an_object = wanted.get("type") == "object" and bool(wanted.keys() & {"properties", "required"})
-    return wanted if "$schema" in wanted or of_an_object else None
+    if expected.keys() == {"schema"} and isinstance(expected["schema"], Mapping):
+        return cast("Mapping[str, Any]", expected["schema"])
+    of_an_object = expected.get("type") == "object" and bool(expected.keys() & {"properties", "required"})
+    return expected if "$schema" in expected or of_an_object else None
 
 
 def _same(one: Any, other: Any) -> bool:

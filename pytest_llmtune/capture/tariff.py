@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.wire.billing import asks_a_model, model_asked, names_a_deployment, read_bill
-from pytest_llmtune.wire.bounds import most_tokens
-from pytest_llmtune.wire.tokens import ASSUMED_ANSWER
+from pytest_llmtune.wire.tokens import ASSUMED_ANSWER, most_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -30,9 +30,8 @@ from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, 
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import model_asked
 from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
-from pytest_llmtune.wire.bounds import most_tokens
 from pytest_llmtune.wire.response import parse_object
-from pytest_llmtune.wire.tokens import with_counted_mark
+from pytest_llmtune.wire.tokens import most_tokens, with_counted_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

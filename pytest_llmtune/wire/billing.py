@@ -17,20 +17,19 @@ from pytest_llmtune.types import Exchange, Usage
 from pytest_llmtune.wire.event_stream import payloads
 from pytest_llmtune.wire.response import (
     MOST_TOKENS,
-    WRAPPED,
     answer_bytes,
-    answers_in,
     dicts_in,
     documents_of,
     facts_of,
     folded,
     lines_of,
-    read_object,
+    request_of,
     tier_in,
     usage_of,
     value_at,
+    with_wrapped,
 )
-from pytest_llmtune.wire.tokens import completion_of, reports_one_choice_only
+from pytest_llmtune.wire.tokens import of_all_choices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -88,7 +87,7 @@ def asks_a_model(method: str, uri: str, body: str | Mapping[str, Any]) -> bool:
     """Whether a request is one that a provider may bill; its body as text, or as it was read."""
     if method.upper() not in ("POST", "PUT") or (billed := _is_billed(urlsplit(uri).path)) is False:
         return False
-    return bool(billed or model_asked(uri, body)) or not _PROMPTS.isdisjoint(_read(body))
+    return bool(billed or model_asked(uri, body)) or not _PROMPTS.isdisjoint(request_of(body))
 
 
 @lru_cache(maxsize=256)
@@ -97,13 +96,9 @@ def _is_billed(path: str) -> bool | None:
     return False if _FREE.search(path) else bool(_ROUTES.search(path)) or None
 
 
-def _read(body: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    return (read_object(body) or {}) if isinstance(body, str) else body
-
-
 def model_asked(uri: str, body: str | Mapping[str, Any]) -> str:
     """The model that a request names: in its JSON, its form or its URL; else the empty text."""
-    named = _read(body).get("model")
+    named = request_of(body).get("model")
     if isinstance(named, str) and named:
         return named
     if isinstance(body, str) and (form := _MODEL_IN_FORM.search(body[:100_000])):
@@ -133,7 +128,7 @@ def read_bill(
     has_usage = any(isinstance(document.get(name), dict) for name in ("usage", "usageMetadata"))
     if not asks_a_model(method, uri, body) and not (has_usage and method.upper() == "POST"):
         return None
-    request, path, requested = _read(body), urlsplit(uri).path, model_asked(uri, body)
+    request, path, requested = request_of(body), urlsplit(uri).path, model_asked(uri, body)
     served = document.get("model") or document.get("modelVersion")
     models = tuple(dict.fromkeys(name for name in (served, requested) if isinstance(name, str) and name))
     providers = _by_shape(path, document)
@@ -143,7 +138,7 @@ def read_bill(
     usage = own = _own(path, request, document, answer if isinstance(answer, str) else "")
     if listed or own is None:
         usage = _extracted(uri, path, document, models, providers)
-        usage = own if usage is None else usage if own is None else _mended(usage, own, document)
+        usage = own if usage is None else usage if own is None else _completed(usage, own, document)
     if usage is None:
         return unread
     reported, units = usage_of(document.get("usage")), any(count for _, count in usage.units)
@@ -171,15 +166,10 @@ _COUNTED_IN = ("usage", "usageMetadata", "meta", "amazon-bedrock-invocationMetri
 
 def _miscounted(document: Mapping[str, Any]) -> bool:
     """Whether a count is none (negative, a text, absurd), so that what is read of the others may be too little."""
-    for name in _COUNTED:
-        if name in document and _no_count(document[name], name):
-            return True
-    parts = [document, *(document[name] for name in WRAPPED if isinstance(document.get(name), dict))]
-    for part in parts:
-        for name in _COUNTED_IN:
-            if part.get(name) is not None and _no_count(part[name], name):
-                return True
-    return False
+    if any(name in document and _no_count(document[name], name) for name in _COUNTED):
+        return True
+    places = [(part, name) for part in with_wrapped(document) for name in _COUNTED_IN]
+    return any(part.get(name) is not None and _no_count(part[name], name) for part, name in places)
 
 
 def _no_count(found: Any, name: str = "") -> bool:
@@ -307,7 +297,7 @@ def _totals(document: Mapping[str, Any]) -> Iterator[Any]:
             yield total
 
 
-def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
+def _completed(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
     """Complete an extractor's usage with our own reading.
 
     xAI's extractor adds reasoning to the completion, as xAI bills it; if the total shows that it is already included (by a
@@ -316,11 +306,8 @@ def _mended(usage: Usage, own: Usage, document: Mapping[str, Any]) -> Usage:
     if own.prompt_tokens != usage.prompt_tokens:
         return usage
     reasoning = value_at(document, "usage.completion_tokens_details.reasoning_tokens")
-    twice = (
-        bool(reasoning)
-        and next(_totals(document), None)
-        and usage.completion_tokens - own.completion_tokens == reasoning
-    )
+    added = usage.completion_tokens - own.completion_tokens
+    twice = reasoning and next(_totals(document), None) and added == reasoning
     return replace(
         usage,
         completion_tokens=own.completion_tokens if twice else max(usage.completion_tokens, own.completion_tokens),
@@ -336,10 +323,7 @@ def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], tex
     usage = document.get("usage")
     found = usage_of(usage, document.get("service_tier"))
     if isinstance(document.get("choices"), list) and isinstance(usage, dict):
-        exchange = Exchange("POST", "", request, document)
-        return (
-            completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange, found) else found
-        )
+        return of_all_choices(Exchange("POST", "", request, document), found)
     if found is not None:
         streamed = facts_of(text).usage if "choices" not in document and text else None
         return streamed or found
@@ -347,10 +331,10 @@ def _own(path: str, request: Mapping[str, Any], document: Mapping[str, Any], tex
         return Usage(0, 0, units=tuple((name, usage["seconds"]) for name in _SECONDS))
     if path.endswith("/audio/speech") and str(request.get("model", "")).startswith("tts-"):
         return Usage(0, 0, units=(("input_characters", len(str(request.get("input", "")))),))
-    return _beside_usage(document)
+    return _outside_usage(document)
 
 
-def _beside_usage(document: Mapping[str, Any]) -> Usage | None:
+def _outside_usage(document: Mapping[str, Any]) -> Usage | None:
     """Usage of a response that reports its tokens elsewhere than in ``usage``."""
     for names in _PAIRS:
         counts = [_at(document, name) for name in names]
@@ -359,7 +343,7 @@ def _beside_usage(document: Mapping[str, Any]) -> Usage | None:
     units = value_at(document, "meta.billed_units")
     if isinstance(units, dict):
         searches = units.get("search_units")
-        counted = tuple([("rerank_searches", searches)] if isinstance(searches, (int, float)) and searches else [])
+        counted = (("rerank_searches", searches),) if isinstance(searches, (int, float)) and searches else ()
         return Usage(int(units.get("input_tokens") or 0), int(units.get("output_tokens") or 0), units=counted)
     return None
 

@@ -90,7 +90,7 @@ def _texts(data: Any, path: tuple[object, ...]) -> Iterator[tuple[tuple[object, 
 
 def _without(texts: list[str], spans: list[tuple[int, int]], placeholder: str) -> list[str]:
     """The pieces without the given spans of their concatenation; a placeholder marks where a span began."""
-    kept, start = [], 0
+    cleaned, start = [], 0
     for text in texts:
         out, position, end = "", start, start + len(text)
         for low, high in spans:
@@ -98,9 +98,9 @@ def _without(texts: list[str], spans: list[tuple[int, int]], placeholder: str) -
                 continue
             out += text[position - start : max(low, position) - start] + (placeholder if low >= start else "")
             position = min(high, end)
-        kept.append(out + text[position - start :])
+        cleaned.append(out + text[position - start :])
         start = end
-    return kept
+    return cleaned
 
 
 _ROUTES = ("/chat/completions", "/responses", "/completions", "/embeddings", "/messages")
@@ -230,7 +230,7 @@ def _why_incomplete_events(text: str) -> str:
 def _why_incomplete_lines(text: str) -> str:
     """Why JSON Lines are incomplete; Ollama's last line has ``done``."""
     documents = [parse_object(line) for line in lines_of(text) if line.strip()]
-    if any(document is None for document in documents):
+    if None in documents:
         return "is truncated, or not JSON"
-    done = [document["done"] for document in documents if document is not None and "done" in document]
+    done = [document["done"] for document in documents if document and "done" in document]
     return "was cut before its last line" if done and not any(done) else ""

@@ -45,16 +45,16 @@ def _rewritten(message: bytes, change: Callable[[dict[str, Any]], dict[str, Any]
     payload = _payload(message)
     if payload is None:
         return message
-    kept = {name: value for name, value in payload.items() if name != "p"}
+    changed = {name: value for name, value in payload.items() if name != "p"}
     if (nested := _nested(payload)) is None:
-        kept = change(kept)
+        changed = change(changed)
     else:
-        kept["bytes"] = base64.b64encode(safe_json(change(nested)).encode()).decode()
-    content = safe_json(kept).encode()
+        changed["bytes"] = base64.b64encode(safe_json(change(nested)).encode()).decode()
+    content = safe_json(changed).encode()
     headers = message[_PRELUDE : _PRELUDE + _lengths(message)[1]]
     prelude = struct.pack(">II", _PRELUDE + len(headers) + len(content) + _CHECKSUM, len(headers))
-    whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + content
-    return whole + struct.pack(">I", zlib.crc32(whole))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + content
+    return message + struct.pack(">I", zlib.crc32(message))
 
 
 def _messages(data: bytes) -> Iterator[bytes]:

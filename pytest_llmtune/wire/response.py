@@ -64,9 +64,9 @@ def _number(text: str) -> float | int:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # Python's own accepts NaN and Infinity
 _CANONICAL = json.JSONDecoder(parse_constant=_no_constant, parse_float=_number)
 _BOM = "\ufeff"  # some servers write it before their JSON
-WRAPPED = ("response", "message", "delta", "x_groq")
+_WRAPPED = ("response", "message", "delta", "x_groq")
 """Fields of an event that contain model and usage, in the Responses API, Anthropic, Cohere and Groq."""
-_TOLD = (
+_MERGED = (
     "model", "modelVersion", "usage", "usageMetadata", "meta", "service_tier", "prompt_eval_count", "eval_count",
     "amazon-bedrock-invocationMetrics",
 )  # fmt: skip
@@ -83,6 +83,11 @@ def parse_object(text: str, *, canonical: bool = False) -> dict[str, Any] | None
         return None
     data = _json(text, _CANONICAL if canonical else _DECODER)
     return data if isinstance(data, dict) else None
+
+
+def request_of(body: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The JSON object of a request's body, as text or as it was read; empty if it is none."""
+    return (read_object(body) or {}) if isinstance(body, str) else body
 
 
 @lru_cache(maxsize=2)
@@ -135,6 +140,11 @@ def lines_of(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+def with_wrapped(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The document, and the mappings in it that may report its model and usage."""
+    return [document, *(document[name] for name in _WRAPPED if isinstance(document.get(name), dict))]
+
+
 def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge model and usage of a response's documents into one document; later keys win.
 
@@ -142,14 +152,13 @@ def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for document in documents:
-        wrapped = [document[name] for name in WRAPPED if isinstance(document.get(name), dict)]
-        for part in (document, *wrapped):
-            for name in _TOLD:
+        for part in with_wrapped(document):
+            for name in _MERGED:
                 value = part.get(name)
                 if isinstance(value, dict):
                     before = merged.get(name)
-                    said = {key: item for key, item in value.items() if item is not None}
-                    merged[name] = {**before, **said} if isinstance(before, dict) else said
+                    reported = {key: item for key, item in value.items() if item is not None}
+                    merged[name] = {**before, **reported} if isinstance(before, dict) else reported
                 elif value is not None:
                     merged[name] = value
     return merged
@@ -157,7 +166,6 @@ def folded(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def facts_of(text: str) -> Facts:
     """Read a response's body.
-
 
     llama.cpp ends a stream of n choices with n usage events, one per choice, which are summed.
     """
@@ -247,26 +255,18 @@ def tier_in(usage: Mapping[str, Any], tier: Any = None) -> str:
     Args:
         tier: the response's ``service_tier``; some servers report it in ``usage``.
     """
-    for said in (usage.get("speed"), tier, usage.get("service_tier")):
-        if isinstance(said, str) and said not in _ORDINARY:
-            return said
-    return ""
+    tiers = (usage.get("speed"), tier, usage.get("service_tier"))
+    return next((each for each in tiers if isinstance(each, str) and each not in _ORDINARY), "")
 
 
 _PARTS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
 _ORDINARY = ("auto", "default", "standard", "on_demand")
-
-
 _PROMPT_DETAILS = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details", "input_token_details")
 _COMPLETION_DETAILS = tuple(name.replace("prompt", "completion").replace("input", "output") for name in _PROMPT_DETAILS)
 
 
 def _details(data: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
-    for name in names:
-        if isinstance(data.get(name), dict):
-            details: Mapping[str, Any] = data[name]
-            return details
-    return {}
+    return next((data[name] for name in names if isinstance(data.get(name), dict)), {})
 
 
 def _count(data: Mapping[str, Any], *names: str) -> int | None:
@@ -290,8 +290,6 @@ _FILTERS = lazy_regex(
 _FAULTS = lazy_regex(
     r"error|insufficient|^fail|^abort|^cancel|timeout|timed.out|overload|unavailable|^interrupt", re.IGNORECASE
 )
-_WRITTEN = ("content", "refusal", "tool_calls")
-_THOUGHT = ("reasoning_content", "reasoning")  # two names for the same text; some servers send both
 
 
 def answers_in(exchange: Exchange) -> int:
@@ -425,16 +423,9 @@ def token_limit(body: Mapping[str, Any]) -> int | None:
 def written_bytes(choice: Mapping[str, Any]) -> int:
     """UTF-8 bytes of everything the model wrote: text, visible reasoning, tool calls."""
     message = _message(choice)
+    # two names for the same text; some servers send both
     thought = max(size_of(message.get("reasoning_content")), size_of(message.get("reasoning")))
-    return (
-        thought + size_of(message.get("content")) + size_of(message.get("refusal")) + size_of(message.get("tool_calls"))
-    )
-
-
-def wrote(choice: Mapping[str, Any]) -> bool:
-    """Whether ``written_bytes`` is more than zero."""
-    message = _message(choice)
-    return any(map(message.get, (*_WRITTEN, *_THOUGHT)))
+    return thought + sum(size_of(message.get(name)) for name in ("content", "refusal", "tool_calls"))
 
 
 def answer_bytes(exchange: Exchange) -> int:

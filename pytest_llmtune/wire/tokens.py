@@ -1,18 +1,20 @@
-"""Token counts of responses, including those of servers that count only one of n choices."""
+"""Token counts of responses, including those of servers that count only one of n choices, and bounds of them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.jsonhash import safe_json
+from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.types import Choice, Completion, Exchange, Usage
 from pytest_llmtune.wire.response import (
     answer_bytes,
     answers_in,
     choices_of,
-    facts_of,
     finish_reason_of,
     is_refusal,
     parse_object,
@@ -20,10 +22,10 @@ from pytest_llmtune.wire.response import (
     text_of,
     token_limit,
     usage_of,
+    value_at,
     wants_embedding,
     was_cut,
     written_bytes,
-    wrote,
 )
 
 COUNTED = "llmtune_choices_counted"
@@ -57,7 +59,9 @@ def proven(exchange: Exchange, usage: Usage | None = None) -> bool:
         return True
     if usage.completion_tokens >= len(choices) if limit is None else usage.completion_tokens > limit:
         return False  # as of most
-    return usage.completion_tokens < sum(limit if limit and was_cut(choice) else wrote(choice) for choice in choices)
+    return usage.completion_tokens < sum(
+        limit if limit and was_cut(choice) else written_bytes(choice) > 0 for choice in choices
+    )
 
 
 def suspicious(exchange: Exchange) -> bool:
@@ -173,13 +177,9 @@ def completion_of(exchanges: Sequence[Exchange], n: int, *, skip: int = 0, max_n
     )
 
 
-def metered(body: str, text: str) -> Usage | None:
-    """Tokens billed for one call of any client, from the texts of request and response; None if not reported."""
-    usage, request, response = facts_of(text).usage, parse_object(body), parse_object(text)
-    if usage is None or request is None or response is None:
-        return usage
-    exchange = Exchange("POST", "", request, response)
-    return completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange) else usage
+def of_all_choices(exchange: Exchange, usage: Usage | None) -> Usage | None:
+    """The usage that a response reports, or one of all its choices, where it counts only one of them."""
+    return completion_of([exchange], answers_in(exchange)).usage if reports_one_choice_only(exchange, usage) else usage
 
 
 def lengths_of(exchanges: Sequence[Exchange]) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ def _read(exchange: Exchange) -> _Reading:
         return _Reading(refused, (0,) * len(refused), counted=True, prompt=_unknown_prompt(exchange))
     choices, usage = choices_of(exchange), usage_of(exchange.response.get("usage"))
     if wants_embedding(exchange.request):  # billed by its input alone; whoever asks for it reads the exchange
-        prompt = usage if usage is not None and usage.prompt_tokens else _unknown_prompt(exchange)
+        prompt = usage if usage and usage.prompt_tokens else _unknown_prompt(exchange)
         vectors = (Choice("", "stop", 0),) * answers_in(exchange)
         return _Reading(vectors, (0,) * len(vectors), counted=True, prompt=prompt)
     total = None if usage is None else usage.completion_tokens
@@ -217,12 +217,9 @@ def _read(exchange: Exchange) -> _Reading:
         limit = token_limit(exchange.request)
         known = [_exact(choice, choices[0], total, limit) for choice in choices]
         tokens, counted = _guessed(choices, known, limit), False
-    prompt_known = usage is not None and usage.prompt_tokens
-    prompt = replace(usage, completion_tokens=0) if usage is not None and prompt_known else _unknown_prompt(exchange)
-    named = (
-        Choice(text_of(choice), finish_reason_of(choice), exact) for choice, exact in zip(choices, known, strict=True)
-    )
-    return _Reading(tuple(named), tokens, counted, prompt)
+    prompt = replace(usage, completion_tokens=0) if usage and usage.prompt_tokens else _unknown_prompt(exchange)
+    read = (Choice(text_of(one), finish_reason_of(one), exact) for one, exact in zip(choices, known, strict=True))
+    return _Reading(tuple(read), tokens, counted, prompt)
 
 
 def _unknown_prompt(exchange: Exchange) -> Usage:
@@ -250,13 +247,11 @@ def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...
         0 if tokens is not None else max(1, written_bytes(choice))
         for choice, tokens in zip(choices, known, strict=True)
     ]
-    shares, given, seen, whole = [], 0, 0, sum(weights)
-    for tokens, weight in zip(known, weights, strict=True):
-        seen += weight
-        share = 0 if tokens is not None else -(-rest * seen // whole) - given
-        given += share
-        shares.append(share if tokens is None else tokens)
-    return tuple(shares)
+    ends = [-(-rest * seen // (sum(weights) or 1)) for seen in itertools.accumulate(weights, initial=0)]
+    return tuple(
+        end - start if tokens is None else tokens
+        for tokens, (start, end) in zip(known, itertools.pairwise(ends), strict=True)
+    )
 
 
 def _guessed(choices: Choices, known: KnownLengths, limit: int | None) -> tuple[int, ...]:
@@ -275,6 +270,8 @@ def _guessed(choices: Choices, known: KnownLengths, limit: int | None) -> tuple[
         for tokens, guess in zip(known, guesses, strict=True)
     )
 
+
+# Upper bounds of what a request can be billed for: a suite's, and any client's.
 
 ASSUMED_ANSWER = 16_384
 """Tokens to reserve for an answer that the request does not limit."""
@@ -296,3 +293,49 @@ def prompt_bound(body: Mapping[str, Any]) -> int:
     lists = [message["content"] for message in messages if isinstance(message.get("content"), (list, tuple))]
     images = sum(1 for parts in lists for part in parts if isinstance(part, Mapping) and part.get("type") != "text")
     return len(safe_json(body).encode()) + 16 * len(messages) + 64 + _IMAGE * images
+
+
+_LIMITS = (
+    "max_completion_tokens", "max_tokens", "max_output_tokens", "max_tokens_to_sample", "max_gen_len", "max_new_tokens",
+    "generationConfig.maxOutputTokens", "inferenceConfig.maxTokens", "options.num_predict",
+    "textGenerationConfig.maxTokenCount", "parameters.max_new_tokens", "parameters.maxOutputTokens",
+)  # fmt: skip
+_CHOICES = ("n", "best_of", "num_generations", "generationConfig.candidateCount")
+_NO_ANSWER = lazy_regex(r"(?:/embeddings|/embed|/rerank|:(?:batch)?[eE]mbedContents?)$")
+_BLOB = lazy_regex(r'"(?:data:[^",]{0,100},)?[A-Za-z0-9+/=_-]{2000,}"')
+"""A base64 image, sound or file in the request."""
+_BLOB_TOKENS = 50_000
+"""Maximum billed for an image by today's providers; a longer one counts one token more per 32 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class MostTokens:
+    """Upper bounds of one call."""
+
+    prompt: int
+    answer: int | None
+    """Total over all choices; None: the request sets no limit."""
+    choices: int = 1
+    tier: str = ""
+    """The requested service tier."""
+
+
+def most_tokens(uri: str, body: str) -> MostTokens:
+    """Bounds for one call: a token per byte of its request, as no tokenizer makes more, and its limit for the answer."""
+    request = parse_object(body) or {}
+    blobs = [len(blob) for blob in _BLOB.findall(body)]
+    text = len(body.encode("utf-8", "surrogatepass")) - sum(blobs)
+    prompt = text + 16 * body.count('"role"') + 64 + sum(min(size, _BLOB_TOKENS + size // 32) for size in blobs)
+    tier = request.get("service_tier")
+    tier = tier if isinstance(tier, str) else ""
+    if _NO_ANSWER.search(urlsplit(uri).path):
+        return MostTokens(prompt, 0, tier=tier)
+    limits = [limit for name in _LIMITS if (limit := _positive(request, name)) is not None]
+    choices = max([1, *(number for name in _CHOICES if (number := _positive(request, name)) is not None)])
+    return MostTokens(prompt, choices * max(limits) if limits else None, choices, tier)
+
+
+def _positive(data: Mapping[str, Any], name: str) -> int | None:
+    """A positive integer field of the request; None for anything else, which must not lower a bound."""
+    found = value_at(data, name)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None

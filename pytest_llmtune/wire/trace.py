@@ -13,7 +13,7 @@ from typing import Any
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.types import ToolCall
 from pytest_llmtune.wire.event_stream import payloads
-from pytest_llmtune.wire.response import dicts_in, documents_of, read_object, value_at
+from pytest_llmtune.wire.response import dicts_in, documents_of, request_of, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,13 @@ def read_call(body: str | Mapping[str, Any], answer: str | bytes) -> CallContent
         body: of the request, as text, or as it was read.
         answer: the response's body as text; bytes where it is binary, as Bedrock's streams.
     """
-    request = (read_object(body) or {}) if isinstance(body, str) else body
     documents = list(payloads(answer) if isinstance(answer, bytes) else documents_of(answer))
     texts: list[str] = []
     calls: dict[Any, dict[str, str]] = {}
     for document in documents:
         _read(document, texts, calls)
     tools = tuple(ToolCall(call["name"], _arguments(call["arguments"]), call["id"]) for call in calls.values())
-    return CallContent(tuple(_messages(request)), "".join(texts), tools)
+    return CallContent(tuple(_messages(request_of(body))), "".join(texts), tools)
 
 
 def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -50,9 +49,7 @@ def tool_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             found[str(message.get("call_id"))] = _text(message.get("output"))
         if message.get("role") in ("tool", "function"):
             found[str(message.get("tool_call_id") or message.get("name"))] = _text(message.get("content"))
-        content = message.get("content", message.get("parts"))
-        content = message.get("content", message.get("parts"))
-        for part in dicts_in(content):
+        for part in dicts_in(message.get("content", message.get("parts"))):
             if part.get("type") == "tool_result":
                 found[str(part.get("tool_use_id"))] = _text(part.get("content"))
             elif isinstance(part.get("toolResult"), Mapping):
@@ -76,15 +73,12 @@ def _messages(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if system:
         yield {"role": "system", "content": _text(system)}
     for name in ("messages", "contents", "input"):
-        listed = request.get(name)
-        if isinstance(listed, str):
-            yield {"role": "user", "content": listed}
-        elif isinstance(listed, list):
-            for item in listed:
-                if isinstance(item, dict):
-                    yield item
-                elif isinstance(item, str):
-                    yield {"role": "user", "content": item}
+        found = request.get(name)
+        for item in [found] if isinstance(found, str) else found if isinstance(found, list) else ():
+            if isinstance(item, dict):
+                yield item
+            elif isinstance(item, str):
+                yield {"role": "user", "content": item}
     if isinstance(request.get("prompt"), str):
         yield {"role": "user", "content": request["prompt"]}
 
@@ -153,19 +147,18 @@ def _read_choice(choice: Mapping[str, Any], texts: list[str], calls: dict[Any, d
 def _read_tool_calls(listed: Any, choice: Any, calls: dict[Any, dict[str, str]]) -> None:
     """Whole calls, or pieces of them: some servers give all calls of a stream the same index, or none, and ids."""
     for index, call in enumerate(dicts_in(listed)):
-        asked = call.get("function", call.get("custom"))
-        if not isinstance(asked, dict):
+        function = call.get("function", call.get("custom"))
+        if not isinstance(function, dict):
             continue
-        arguments, identity = asked.get("arguments", asked.get("input")), call.get("id")
+        arguments, identity = function.get("arguments", function.get("input")), call.get("id")
         key: tuple[Any, ...] = choice, call.get("index", index)
         while (following := (*key, "next")) in calls:
             key = following
         known = calls.get(key, {"id": ""})["id"]
-        if key in calls and (
-            isinstance(arguments, dict) or (known and asked.get("name") and identity not in (known, None))
-        ):
+        another = known and function.get("name") and identity not in (known, None)
+        if key in calls and (isinstance(arguments, dict) or another):
             key = following
-        _add(calls, key, asked.get("name"), arguments, identity)
+        _add(calls, key, function.get("name"), arguments, identity)
 
 
 def _read_items(items: Any, texts: list[str], calls: dict[Any, dict[str, str]]) -> None:

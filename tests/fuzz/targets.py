@@ -25,7 +25,7 @@ from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.suite.prompts import fill, format_fields
 from pytest_llmtune.suite.yaml import declared_suites
 from pytest_llmtune.types import Exchange
-from pytest_llmtune.wire import body, response, tokens
+from pytest_llmtune.wire import billing, body, response, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,7 +92,8 @@ def _response(data: bytes) -> None:
     except ValueError:  # binary
         text = data.decode("utf-8", "replace")
     response.facts_of(text)
-    tokens.metered('{"model": "m", "messages": [], "n": 2, "max_tokens": 5}', text)
+    asked = '{"model": "m", "messages": [], "n": 2, "max_tokens": 5}'
+    billing.read_bill("POST", "http://h/v1/chat/completions", asked, text)
     whole = response.parse_object(text)
     if whole is not None:
         _asked(Exchange("POST", "http://h/v1/chat/completions", {"model": "m", "messages": [], "n": 2}, whole))

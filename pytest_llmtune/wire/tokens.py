@@ -247,7 +247,8 @@ def _shared(choices: Choices, known: KnownLengths, total: int) -> tuple[int, ...
         0 if tokens is not None else max(1, written_bytes(choice))
         for choice, tokens in zip(choices, known, strict=True)
     ]
-    ends = [-(-rest * seen // (sum(weights) or 1)) for seen in itertools.accumulate(weights, initial=0)]
+    weight = sum(weights) or 1
+    ends = [-(-rest * seen // weight) for seen in itertools.accumulate(weights, initial=0)]
     return tuple(
         end - start if tokens is None else tokens
         for tokens, (start, end) in zip(known, itertools.pairwise(ends), strict=True)

@@ -24,7 +24,7 @@ from wire.test_billing import asked, expected
 
 from pytest_llmtune import Suite
 from pytest_llmtune.capture.client import async_client
-from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.completions.endpoints import Endpoint
 from pytest_llmtune.completions.source import LiveSource
@@ -62,8 +62,8 @@ def of_suite(directory: Path, server: Billed, concurrency: int, limit: Decimal) 
 
 def of_calls(directory: Path, server: Billed, concurrency: int, limit: Decimal, *, of_run: bool) -> Decimal:
     """Calls of a test under ``max_cost``, or ``--llm-max-spend``, in tasks of their own."""
-    meter = Meter(Limits.of(max_cost=None if of_run else limit), PRICES)
-    spend = ClientSpend(Ledger(limit if of_run else None, name="--llm-max-spend"), PRICES)
+    ledger = Ledger(limit if of_run else None, name="--llm-max-spend")
+    meter = Meter(Limits.of(max_cost=None if of_run else limit), PRICES, ledger)
 
     async def run(replay: Any) -> None:
         gate = asyncio.Semaphore(concurrency)
@@ -78,7 +78,7 @@ def of_calls(directory: Path, server: Billed, concurrency: int, limit: Decimal, 
 
     with (
         suppress(BudgetExhaustedError),
-        replay_of(directory / "a.cassette.json", Mode.LIVE, meter=meter, spend=spend) as replay,
+        replay_of(directory / "a.cassette.json", Mode.LIVE, meter=meter) as replay,
     ):
         asyncio.run(run(replay))
     return meter.cost
@@ -153,11 +153,12 @@ HOW = ("an error", "a page", "cut", "without usage")
 
 def judged(case: Case, status: int, answer: str | bytes) -> str:
     """What a test with ``max_cost``, in a run with ``--llm-max-spend``, is told."""
-    meter, ledger = Meter(Limits.of(max_cost=1000), PriceBook()), Ledger(Decimal(1000), name="--llm-max-spend")
+    ledger = Ledger(Decimal(1000), name="--llm-max-spend")
+    meter = Meter(Limits.of(max_cost=1000), PriceBook(), ledger)
     body = answer.encode() if isinstance(answer, str) else answer
     with tempfile.TemporaryDirectory() as directory, suppress(LLMTuneError):
         path = Path(directory) / "a.cassette.json"
-        with replay_of(path, Mode.LIVE, meter=meter, spend=ClientSpend(ledger, PriceBook())) as replay:
+        with replay_of(path, Mode.LIVE, meter=meter) as replay:
             call = replay.ask(asked(case))
             replay.answer(call, status, "", {"content-type": case.content_type}, body)
     try:

@@ -10,7 +10,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune.capture.flow import Flow, in_loop, wait_turn, wait_turn_async
+from pytest_llmtune.capture.call import in_loop
+from pytest_llmtune.capture.flow import Flow, wait, wait_async
 from pytest_llmtune.capture.matching import ClientRequest
 from pytest_llmtune.capture.traffic import Kind
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI, OpenAI
 
-    from pytest_llmtune.capture.session import Call, Replay
+    from pytest_llmtune.capture.call import Call
+    from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.recording.format import Interaction
 
 __all__ = ["async_client", "bound", "client"]
@@ -116,7 +118,7 @@ class _Transport(_Base):
         import openai
 
         body = request.read()
-        call = wait_turn(self._replay, self._replay.ask(self._client_request(request, body), waits=not in_loop()))
+        call = wait(self._replay, self._replay.ask(self._client_request(request, body), waits=not in_loop()))
         if call.interaction is not None:
             return self._played(call.interaction)
         request = self._to_send(call, request, body)
@@ -144,7 +146,7 @@ class _AsyncTransport(_Base):
 
         body = await request.aread()
         call = self._replay.ask(self._client_request(request, body), waits=in_loop())
-        call = await wait_turn_async(self._replay, call)
+        call = await wait_async(self._replay, call)
         if call.interaction is not None:
             return self._played(call.interaction)
         request = self._to_send(call, request, body)

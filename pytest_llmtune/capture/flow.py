@@ -3,59 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import wait
+from concurrent import futures
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.aio import outside
+from pytest_llmtune.capture.call import in_loop
 from pytest_llmtune.capture.netguard import ignoring, passing
 from pytest_llmtune.capture.traffic import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pytest_llmtune.capture.call import Call
     from pytest_llmtune.capture.matching import ClientRequest
-    from pytest_llmtune.capture.session import Call, Replay
+    from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["Flow", "in_loop", "wait_turn", "wait_turn_async"]
+__all__ = ["Flow", "wait", "wait_async"]
 
 
-_GLANCE = 0.5  # seconds between looks at what other processes have settled
+_RECHECK = 0.5  # seconds between checks of what other processes have settled
 
 
-def in_loop() -> bool:
-    """Whether this thread runs an event loop of asyncio's."""
-    return asyncio._get_running_loop() is not None  # noqa: SLF001
-
-
-def wait_turn(replay: Replay, call: Call) -> Call:
+def wait(replay: Replay, call: Call) -> Call:
     """Wait in a thread until a call may be sent, or is refused."""
     last = None
-    while (turn := call.turn) is not None and turn is not last:  # one may follow on another
+    while (ready := call.ready) is not None and ready is not last:  # one may follow on another
         try:
-            while not wait([turn], _GLANCE).done:
-                replay.urge(call)
+            while not futures.wait([ready], _RECHECK).done:
+                replay.recheck(call)
         except BaseException:
-            replay.withdraw(call)
+            replay.cancel(call)
             raise
-        call, last = replay.turned(call), turn
+        call, last = replay.resume(call), ready
     return call
 
 
-async def wait_turn_async(replay: Replay, call: Call) -> Call:
+async def wait_async(replay: Replay, call: Call) -> Call:
     """Wait in an event loop until a call may be sent, or is refused."""
     last = None
-    while (turn := call.turn) is not None and turn is not last:
-        waiting = asyncio.wrap_future(turn)
+    while (ready := call.ready) is not None and ready is not last:
+        waiting = asyncio.wrap_future(ready)
         try:
-            while not (await asyncio.wait([waiting], timeout=_GLANCE))[0]:
-                replay.urge(call)
+            while not (await asyncio.wait([waiting], timeout=_RECHECK))[0]:
+                replay.recheck(call)
         except BaseException:
-            replay.withdraw(call)
+            replay.cancel(call)
             raise
-        call, last = replay.turned(call), turn
+        call, last = replay.resume(call), ready
     return call
 
 
@@ -70,7 +67,7 @@ class Flow:
 
     @classmethod
     def begun(cls, replay: Replay, request: ClientRequest, *, waits: bool) -> Flow:
-        """Start handling a client's request; where ``waits``, the call may have to wait for its turn.
+        """Start handling a client's request; where ``waits``, the call may have to wait.
 
         Raises:
             CallRefusedError: the request is not allowed.
@@ -86,7 +83,7 @@ class Flow:
         """Start handling a client's request, once it may be sent; not waiting in an event loop's thread, which it would hold up."""
         flow = cls.begun(replay, request, waits=not in_loop())
         if flow.call is not None:
-            wait_turn(replay, flow.call)
+            wait(replay, flow.call)
         return flow
 
     @classmethod
@@ -94,7 +91,7 @@ class Flow:
         """``of``, in an event loop."""
         flow = cls.begun(replay, request, waits=in_loop())
         if flow.call is not None:
-            await wait_turn_async(replay, flow.call)
+            await wait_async(replay, flow.call)
         return flow
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
 import time
@@ -10,44 +9,38 @@ import unicodedata
 from collections import deque
 from concurrent.futures import Future
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import exclusive
-from pytest_llmtune._util.jsonhash import safe_json, text_digest
+from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
+from pytest_llmtune.capture.call import Call, CallRefusedError, received, refused
 from pytest_llmtune.capture.matching import ClientRequest, Key, Matching
-from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.capture.netguard import OpenHosts
 from pytest_llmtune.capture.traffic import Kind, Traffic, is_answer
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.ledger import NotNowError
-from pytest_llmtune.recording.format import Interaction, path_of
 from pytest_llmtune.recording.storage import Layout, leftovers, read_all
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import asks_a_model, model_asked
-from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
-from pytest_llmtune.wire.tokens import with_counted_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from pytest_llmtune.capture.meter import Hold
-    from pytest_llmtune.money.ledger import Ledger, Reservation
+    from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.money.prices import PriceBook
+    from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
 __all__ = [
     "REPEATED",
-    "Call",
-    "CallRefusedError",
     "Replay",
     "marked",
     "replay_of",
@@ -63,51 +56,6 @@ _RETRIED = frozenset({408, 409, 425, 429})
 """Statuses below 500 that clients retry."""
 _LONGEST_WAIT = 120.0
 """Seconds without a settled call after which a waiting one is sent, or refused: no test hangs for the sake of a limit."""
-_PATIENCE = 20
-"""Number of refusals in a test after which even code that reports errors and continues is stopped."""
-
-
-class CallRefusedError(BaseException):
-    """A refused call. Not an ``Exception``, because clients would retry it, and tests would swallow it.
-
-    The ``Replay`` context replaces it by the underlying error.
-    """
-
-    def __init__(self, error: LLMTuneError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """A client's request until it is answered."""
-
-    request: ClientRequest
-    counts: bool = True
-    """Whether it is a model call; only these count against the limits."""
-    interaction: Interaction | None = None
-    """The recordable answer, once there is one."""
-    played: bool = False
-    """Whether the answer is played from the recording, or a refusal."""
-    hold: Hold | None = None
-    """Its hold on the test's limits, while in flight."""
-    reservation: Reservation | None = None
-    """Its reservation in the run's ledger, while in flight."""
-    model: str = ""
-    """The requested model, of a call with a ``turn``."""
-    turn: Future[LLMTuneError | None] | None = None
-    """What it waits for before it is sent, where USD are limited; ends with the reason if it must not be sent."""
-    started: float = field(default_factory=time.perf_counter)
-    fault: str = ""
-    """Why there is no recordable answer."""
-    retryable: bool = False
-    """Whether clients retry after such an answer."""
-    kept: bool = True
-    """Whether it belongs into the recording: not where the client has asked again."""
-    delay: float = 0.0
-    """Seconds that our own client waits before it sends the request, for the rate limits of the endpoint."""
-    instead: Callable[[Mapping[str, str], bytes], tuple[str, dict[str, str], bytes]] | None = None
-    """From headers and body of our own client's request to URL, headers and body to send in its place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,8 +85,6 @@ class Replay:
     """Layout of a large recording."""
     lock_directory: Path | None = None
     """Directory of lock files while recording; None: no locking."""
-    spend: ClientSpend | None = None
-    """The run's spending limit; None: no limit."""
     keep_retries: bool = False
     """Whether errors that a client retried are recorded too."""
     missing: list[ClientRequest] = field(default_factory=list)
@@ -155,17 +101,17 @@ class Replay:
     _errors: list[LLMTuneError] = field(default_factory=list)
     _called_model: bool = False
     _refused: int = 0
-    _told: tuple[int, int] = (0, 0)
+    _reported: tuple[int, int] = (0, 0)
     """Numbers of missing calls and errors already raised."""
     _checked: int = 0
     """Number of calls already checked against the limits."""
     _queue: dict[Call, None] = field(default_factory=dict)
-    """Calls that wait for their turn, in order of arrival."""
+    """Calls that wait until they may be sent, in order of arrival."""
     _progress: float = 0.0
     """When a call was sent or settled last."""
-    _ahead: dict[str, Call] = field(default_factory=dict)
+    _canaries: dict[str, Call] = field(default_factory=dict)
     """By model: the call that goes alone."""
-    _answering: set[str] = field(default_factory=set)
+    _proven: set[str] = field(default_factory=set)
     """Models that have answered a call of this test."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _home: int = 0
@@ -201,11 +147,12 @@ class Replay:
         """
         with self._lock:
             for call in self._queue:
-                if call.turn is not None:
-                    call.turn.set_result(RecordingError(f"{_name(call.request)} was not sent before the test ended"))
+                if call.ready is not None:
+                    call.ready.set_result(RecordingError(f"{_name(call.request)} was not sent before the test ended"))
             self._queue.clear()
             for call in self._calls:
-                self._lost(call)
+                if call.hold is not None:
+                    self.meter.lost(call.hold)
         with self._stack or ExitStack():
             self._stack = None
             if interrupted or self.mode not in _WRITING:
@@ -228,8 +175,8 @@ class Replay:
         Raises:
             StaleRecordingError, BudgetExhaustedError, RecordingError: as on exit.
         """
-        missing, errors = self._told
-        self._told = len(self.missing), len(self._errors)
+        missing, errors = self._reported
+        self._reported = len(self.missing), len(self._errors)
         if limits and error is None and not self._errors and self.meter.calls != self._checked:
             self._checked = self.meter.calls
             self.meter.check()
@@ -268,7 +215,7 @@ class Replay:
 
         Args:
             counts: whether it is a model call.
-            waits: whether the caller can wait for the call's ``turn``. Where USD are limited, the first call of a model goes
+            waits: whether the caller can wait until the call is ``ready``. Where USD are limited, the first call of a model goes
                 alone, so that one bill tells a server that bills more than requests allow; and what does not fit beside
                 the calls in flight waits until they are settled. A caller that cannot wait is refused then.
 
@@ -312,9 +259,9 @@ class Replay:
                     call, StaleRecordingError(f"{_name(request)} has no recording; record it: {self.command}")
                 )
             else:
-                limited = self.meter.limits.max_cost is not None or (self.spend is not None and self.spend.limited)
-                if waits and limited and call.counts and asks_a_model(request.method, request.uri, request.body):
-                    call.model, call.turn = model_asked(request.uri, request.body), Future()
+                may_wait = waits and call.counts and self.meter.limited
+                if may_wait and asks_a_model(request.method, request.uri, request.body):
+                    call.model, call.ready = model_asked(request.uri, request.body), Future()
                     self._queue[call] = None
                     self._serve()
                 else:
@@ -327,35 +274,31 @@ class Replay:
             self._called_model = self._called_model or call.counts
         return call
 
-    def urge(self, call: Call) -> None:
+    def recheck(self, call: Call) -> None:
         """Look again after a waiting call: other processes settle without notice, and none waits for ever."""
         with self._lock:
             if call is next(iter(self._queue), None):
                 self._serve(overdue=time.perf_counter() - max(self._progress, call.started) > _LONGEST_WAIT)
 
-    def turned(self, call: Call) -> Call:
-        """The call, once its ``turn`` has come: it may be sent, or is refused.
+    def resume(self, call: Call) -> Call:
+        """The call, once it is ``ready``: it may be sent, or is refused.
 
         Raises:
             CallRefusedError: as in ``ask``.
         """
-        error = None if call.turn is None else call.turn.result()
+        error = None if call.ready is None else call.ready.result()
         with self._lock:
             return call if error is None else self._refuse(call, error)
 
-    def withdraw(self, call: Call) -> None:
-        """A call that waited is not sent: its task was cancelled, or its thread interrupted."""
+    def cancel(self, call: Call) -> None:
+        """Drop a call that waited: its task was cancelled, or its thread interrupted."""
         with self._lock:
             self._queue.pop(call, None)
             if call.hold is not None:
                 self.meter.release(call.hold)
                 self.meter.lost(call.hold)
-            if call.reservation is not None and self.spend is not None:
-                call.reservation.settle(Decimal(0))
-                self.spend.ledger.close(call.reservation)
-            call.hold = call.reservation = None
-            call.kept = call.counts = False
-            self._landed(call)
+            call.hold, call.kept, call.counts = None, False, False
+            self._finished(call)
 
     def refuse(self, request: ClientRequest) -> Call:
         """Refuse a request that the user's rules forbid.
@@ -372,48 +315,32 @@ class Replay:
 
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
-        latency = time.perf_counter() - call.started
-        content_type = headers.get("content-type", "")
         request = call.request
+        call.retryable = may_retry(status)
         try:
-            plain = decoded(body, headers.get("content-encoding", ""))
+            interaction, why = received(call, status, reason, headers, body)
         except ValueError as error:
             self.drop(call, str(error))
             return
-        text, data = text_or_data(plain, status, content_type)
-        text = with_counted_mark(request.body, text)
-        call.retryable = may_retry(status)
-        why = why_incomplete(path_of(request.uri), status, text, content_type, data)
         if why:
-            self.drop(call, why)  # what it says of its usage is not the last word
+            self.drop(call, why)  # what it reports of its usage is not final
             return
-        self._settle(call, status, data or text)
-        interaction = Interaction(
-            request.method,
-            request.uri,
-            request.body,
-            status,
-            replace(self.redactor, hooks=()).knowing(request.secrets).clean_body(text, content_type),
-            reason,
-            {"content-type": request.content_type} if request.content_type else {},
-            headers,
-            latency,
-            data=data,
-            recorded=datetime.now(UTC).date().isoformat(),
-        )
+        redactor = replace(self.redactor, hooks=()).knowing(request.secrets)
+        clean = replace(interaction, text=redactor.clean_body(interaction.text, headers.get("content-type", "")))
         with self._lock:
-            self._count(call, replace(interaction, text=text))
-            call.interaction = interaction
+            self._count(call, interaction)
+            call.interaction = clean
             if call.counts and self.traffic is not None and self.traffic.is_own(request):
                 self.own_server = urlsplit(request.uri).netloc
-            self._landed(call, answered=status < 400)
+            self._finished(call, answered=status < 400)
 
     def drop(self, call: Call, why: str = "did not come") -> None:
         """Drop a call without a recordable answer; it does not count."""
         with self._lock:
-            self._lost(call)
+            if call.hold is not None:
+                self.meter.lost(call.hold)
             call.fault, call.retryable, call.counts = why, True, False
-            self._landed(call)
+            self._finished(call)
 
     def _open(self) -> None:
         """Lock and read the file once: at the start, or when a fixture needs it before the test."""
@@ -430,16 +357,16 @@ class Replay:
             self._waiting.setdefault(self.matching.key(interaction), deque()).append(interaction)
 
     def _serve(self, *, overdue: bool = False) -> None:
-        """Let waiting calls go whose turn it is, in order of arrival; refuse what can never fit.
+        """Let waiting calls go, in order of arrival; refuse what can never fit.
 
         Args:
             overdue: the first one waits no longer.
         """
         for call in [*self._queue]:
-            if overdue and call.model in self._ahead:
-                del self._ahead[call.model]
-                self._answering.add(call.model)
-            if call.model in self._ahead:
+            if overdue and call.model in self._canaries:
+                del self._canaries[call.model]
+                self._proven.add(call.model)
+            if call.model in self._canaries:
                 continue
             error: LLMTuneError | None = None
             try:
@@ -451,15 +378,15 @@ class Replay:
             del self._queue[call]
             overdue = False
             call.started = self._progress = time.perf_counter()
-            if call.turn is not None:
-                call.turn.set_result(error)
+            if call.ready is not None:
+                call.ready.set_result(error)
 
-    def _landed(self, call: Call, *, answered: bool = False) -> None:
+    def _finished(self, call: Call, *, answered: bool = False) -> None:
         """A call is settled; where it went alone, others follow: all after an answer, else the next one."""
-        if self._ahead.get(call.model) is call:
-            del self._ahead[call.model]
+        if self._canaries.get(call.model) is call:
+            del self._canaries[call.model]
             if answered:
-                self._answering.add(call.model)
+                self._proven.add(call.model)
         self._progress = time.perf_counter()
         self._serve()
 
@@ -469,19 +396,10 @@ class Replay:
         Args:
             waits: keep the call's hold where it does not fit now.
         """
-        try:
-            if call.hold is not None:
-                self.meter.reserve(call.hold)
-            if self.spend is not None and call.counts:
-                call.reservation = self.spend.reserve(call.request)
-        except LLMTuneError as error:
-            if call.hold is not None:
-                self.meter.release(call.hold)
-                if not (waits and isinstance(error, NotNowError)):
-                    self.meter.lost(call.hold)
-            raise
-        if call.turn is not None and call.model not in self._answering:
-            self._ahead.setdefault(call.model, call)
+        if call.hold is not None:
+            self.meter.reserve(call.hold, may_wait=waits)
+        if call.ready is not None and call.model not in self._proven:
+            self._canaries.setdefault(call.model, call)
 
     def _asked_again(self, key: Key) -> None:
         """Mark earlier answers to this request as retried."""
@@ -500,37 +418,16 @@ class Replay:
             call.counts = call.counts and asks_a_model(request.method, request.uri, request.body)
         call.counts = call.counts and status < 400
         if call.hold is not None:
-            self.meter.answered(call.hold, status if call.counts else 400, interaction.data or interaction.text)
-            call.hold = None
-
-    def _settle(self, call: Call, status: int, text: str | bytes) -> None:
-        request = call.request
-        with self._lock:
-            if self.spend is not None and call.reservation is not None:
-                reservation, call.reservation = call.reservation, None
-                try:
-                    self.spend.answered(reservation, request, status, text)
-                except LLMTuneError as error:
-                    self._errors.append(error)
-            elif self.spend is not None and call.counts:
-                self.spend.note(request, status, text)
-
-    def _lost(self, call: Call) -> None:
-        if call.hold is not None and call.interaction is None:
-            self.meter.lost(call.hold)
-        if self.spend is not None and call.reservation is not None:
-            self.spend.lost(call.reservation)
-            call.reservation = None
+            hold, call.hold = call.hold, None
+            try:
+                self.meter.answered(hold, status if call.counts else 400, interaction.data or interaction.text)
+            except LLMTuneError as error:
+                self._errors.append(error)
 
     def _refuse(self, call: Call, error: LLMTuneError) -> Call:
         self._errors.append(error)
         self._refused += 1
-        straight = threading.get_ident() == self._home and asyncio._get_running_loop() is None  # noqa: SLF001
-        if straight or self._refused > _PATIENCE:
-            raise CallRefusedError(error)
-        call.played, call.kept, call.counts = True, False, False
-        call.interaction = Interaction("", "", "", 400, _refusal(error), "Bad Request", {}, _REFUSED)
-        return call
+        return refused(call, error, self._home, self._refused)
 
     def _clean(self, request: ClientRequest) -> ClientRequest:
         uri, body = self.redactor.clean_request(request.uri, request.body, request.content_type)
@@ -571,14 +468,6 @@ class Replay:
         elif difference := explain(first.body, self._recorded):
             lines.append(difference)
         return "\n".join([*lines, f"record what it asks: {self.command}"])
-
-
-_REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
-
-
-def _refusal(error: LLMTuneError) -> str:
-    said: dict[str, Any] = {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}
-    return safe_json({"error": said, "message": str(error)})
 
 
 def may_retry(status: int) -> bool:
@@ -678,8 +567,7 @@ def _replay(
         Mode.REPLAY if settings.mode is Mode.MIGRATE else settings.mode,
         command,
         run.redactor,
-        meter=Meter(limits or Limits(), run.prices),
-        spend=ClientSpend(run.ledger, run.prices),
+        meter=Meter(limits or Limits(), run.prices, run.ledger),
         layout=Layout.of(settings),
         traffic=run.traffic,
         **fields,

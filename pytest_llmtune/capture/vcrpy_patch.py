@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.jsonhash import canonical_json
-from pytest_llmtune.capture.flow import Flow, in_loop, wait_turn_async
+from pytest_llmtune.capture.call import in_loop
+from pytest_llmtune.capture.flow import Flow, wait_async
 from pytest_llmtune.capture.matching import ClientRequest
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _aiohttp(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
             """Called by the stub for what is not recorded, so that a refusal after the wait is answered here."""
             flow = cassette.flow
             if flow.call is not None:
-                await wait_turn_async(replay, flow.call)
+                await wait_async(replay, flow.call)
             if flow.played is not None:
                 return build_response(cassette.request, cassette.play_response(cassette.request), [])
             stack.enter_context(flow.sent())
@@ -65,13 +66,13 @@ def _tornado(original: Any, replay_here: Callable[[], Replay | None]) -> Any:
         def sent(client: Any, request: Any, answered: Any) -> None:
             """Called by the stub for what is not recorded; ``answered`` records, and then calls ``callback``."""
             call = cassette.flow.call
-            if call is None or call.turn is None:
+            if call is None or call.ready is None:
                 go(client, request, answered)
                 return
 
             async def later() -> None:
                 try:
-                    await wait_turn_async(replay, call)
+                    await wait_async(replay, call)
                     if cassette.flow.played is None:
                         go(client, request, answered)
                     else:  # refused

@@ -643,7 +643,7 @@ class Session:
 
     def _calls_made(self) -> list[TestCalls]:
         """Calls since the last report, by the test and by fixtures of wider scope that ended with it."""
-        made = [replay.meter.told(name) for name, replay in self.unreported if self._shows_calls]
+        made = [replay.meter.summary(name) for name, replay in self.unreported if self._shows_calls]
         self._reported.update(name for name, _ in self.unreported)
         self.unreported.clear()
         return [each for each in made if each.calls or each.spent]

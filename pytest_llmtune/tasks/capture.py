@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
@@ -12,16 +11,15 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune._util.jsonhash import safe_json, text_digest
+from pytest_llmtune._util.jsonhash import text_digest
 from pytest_llmtune._util.lazy import lazy_regex
+from pytest_llmtune.capture.call import Call, received, refused
 from pytest_llmtune.capture.matching import Matching
-from pytest_llmtune.capture.session import Call, CallRefusedError
 from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.completions import failures
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
@@ -29,9 +27,8 @@ from pytest_llmtune.recording import mismatch
 from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, redacted
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import model_asked
-from pytest_llmtune.wire.body import decoded, text_or_data, why_incomplete
 from pytest_llmtune.wire.response import parse_object
-from pytest_llmtune.wire.tokens import most_tokens, with_counted_mark
+from pytest_llmtune.wire.tokens import most_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,12 +62,9 @@ _ACCOUNT = lazy_regex(
 )
 """What a server says that refuses a key, an account or a country with status 400, as xAI, Gemini and Anthropic do."""
 _BUSY = 429
-_REFUSED = {"content-type": "application/json", "x-should-retry": "false"}
 _ENDPOINT_HEADERS = frozenset({"host", "authorization", "api-key", "content-length"})
 _LONGEST_WAIT = 120.0
 """Seconds that a call waits for the first one of its model."""
-_MAX_REFUSALS = 20
-"""Number of refusals after which even a task that ignores errors is stopped."""
 
 
 class NoRoomError(LLMTuneError):
@@ -164,7 +158,7 @@ class _Call(Call):
     slot: Future[Any] | None = None
     """One of the requests in flight that the channel allows, or its place in the queue."""
     waits: bool = False
-    """Whether it waits for its ``turn``, and so was not sent."""
+    """Whether it waits until it is ``ready``, and so was not sent."""
 
     def leave_slot(self, *, answered: bool = False) -> None:
         """Give back its slot, or its place in the queue; after a 429 the channel has fewer, until others are ``answered``."""
@@ -175,10 +169,10 @@ class _Call(Call):
         self.slot = None
 
     def go(self) -> None:
-        """End the wait for its ``turn``; several may."""
+        """End its wait; several may."""
         with suppress(InvalidStateError):
-            if self.turn is not None:
-                self.turn.set_result(None)
+            if self.ready is not None:
+                self.ready.set_result(None)
 
     @property
     def own_price(self) -> Price | None:
@@ -192,17 +186,17 @@ class Canaries:
 
     growth: dict[str, Decimal] = field(default_factory=dict)
     """The ledger's: how many times what its requests allow a model has billed at most, if over 1."""
-    _ahead: dict[str, _Call] = field(default_factory=dict)
+    _leading: dict[str, _Call] = field(default_factory=dict)
     """By model: the call that goes alone."""
-    _answering: set[str] = field(default_factory=set)
+    _proven: set[str] = field(default_factory=set)
     _waiting: dict[str, list[_Call]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
 
     def enter(self, call: _Call) -> None:
-        """Give the call a ``turn`` to wait for, if another of its model goes ahead."""
+        """Make the call wait if another of its model goes alone."""
         with self._lock:
-            if call.model not in self._answering and self._ahead.setdefault(call.model, call) is not call:
-                call.turn = Future()
+            if call.model not in self._proven and self._leading.setdefault(call.model, call) is not call:
+                call.ready = Future()
                 self._waiting.setdefault(call.model, []).append(call)
 
     def leave(self, call: _Call, *, billed: Decimal | None = None) -> None:
@@ -214,15 +208,15 @@ class Canaries:
             waiting = self._waiting.get(call.model, [])
             if call in waiting:
                 waiting.remove(call)
-            if self._ahead.get(call.model) is not call:
+            if self._leading.get(call.model) is not call:
                 return
-            del self._ahead[call.model]
+            del self._leading[call.model]
             if billed is not None:
-                self._answering.add(call.model)
+                self._proven.add(call.model)
             following = waiting[:1] if billed is None else waiting[:]
             del waiting[: len(following)]
             if billed is None and following:
-                self._ahead[call.model] = following[0]
+                self._leading[call.model] = following[0]
         for each in following:
             each.go()
 
@@ -350,7 +344,7 @@ class RunCapture:
 
         Args:
             counts: whether it is a model call; calls of a run are priced by their answers.
-            waits: whether the caller can wait for the call's ``turn``, behind the first call of its model.
+            waits: whether the caller can wait until the call is ``ready``, behind the first call of its model.
 
         Returns:
             A call with its answer, if recorded or paid for; without one, the caller must send the request. In an event
@@ -385,14 +379,14 @@ class RunCapture:
             self.calls.append(call)
             return call
 
-    def urge(self, call: Call) -> None:
+    def recheck(self, call: Call) -> None:
         """The first call of a model may take long: the others do not wait for ever."""
         if time.perf_counter() - call.started > _LONGEST_WAIT and isinstance(call, _Call) and call.slot is None:
             self._pass_canary(call)
             call.go()
 
-    def turned(self, call: Call) -> Call:
-        """The call, once its ``turn`` has come: its dollars are set aside, it may have to wait for a slot, or it is refused.
+    def resume(self, call: Call) -> Call:
+        """The call, once it is ``ready``: its USD are reserved, it may have to wait for a slot, or it is refused.
 
         Raises:
             CallRefusedError: as in ``ask``.
@@ -418,8 +412,8 @@ class RunCapture:
                 return self._refuse(call, error)
         return call
 
-    def withdraw(self, call: Call) -> None:
-        """A call is given up while it waits."""
+    def cancel(self, call: Call) -> None:
+        """Drop a call that waited: its task was cancelled, or its thread interrupted."""
         with self._lock:
             if isinstance(call, _Call) and call in self.calls:
                 self._abandon(call, "was given up while it waited for its turn")
@@ -442,16 +436,12 @@ class RunCapture:
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
         assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
-        latency = time.perf_counter() - call.started
-        request, content_type = call.request, headers.get("content-type", "")
         try:
-            plain = decoded(body, headers.get("content-encoding", ""))
+            interaction, why = received(call, status, reason, headers, body)
         except ValueError as error:
             self._fail(call, f"its answer {error}", status)
             return
-        text, data = text_or_data(plain, status, content_type)
-        text = with_counted_mark(request.body, text)
-        why = why_incomplete(path_of(request.uri), status, text, content_type, data)
+        text = interaction.text
         if status >= 400 and _is_fault(status, text):
             why = f"was answered with status {status}"
         if status < 400 and (parse_object(text) or {}).get("error"):
@@ -459,24 +449,9 @@ class RunCapture:
         if why:
             self._fail(call, f"{why}: {' '.join(text.split())[:200]}".rstrip(": "), status)
             return
-        interaction = redacted(
-            self.redactor.knowing(request.secrets),
-            Interaction(
-                request.method,
-                request.uri,
-                request.body,
-                status,
-                text,
-                reason,
-                {"content-type": request.content_type} if request.content_type else {},
-                headers,
-                latency,
-                data=data,
-                recorded=datetime.now(UTC).date().isoformat(),
-            ),
-        )
+        interaction = redacted(self.redactor.knowing(call.request.secrets), interaction)
         with self._lock:
-            call.interaction, call.elapsed = interaction, max(latency, time.perf_counter() - self._started)
+            call.interaction, call.elapsed = interaction, max(interaction.latency, time.perf_counter() - self._started)
             call.leave_slot(answered=True)
             self._settle(call, interaction)
 
@@ -525,7 +500,7 @@ class RunCapture:
         call.model = _model(call.request)
         if waits and call.bound and self.canaries is not None:
             self.canaries.enter(call)
-        call.waits = call.turn is not None
+        call.waits = call.ready is not None
         if not call.waits:
             self._reserve(call, waits=waits)
 
@@ -536,7 +511,7 @@ class RunCapture:
         return Decimal(0) if bound is None else _UNBOUNDED if bound.usd is None else bound.usd
 
     def _reserve(self, call: _Call, *, waits: bool) -> None:
-        """Reserve its USD, and one of the requests in flight that its endpoint allows: for that it gets a ``turn``.
+        """Reserve its USD, and one of the requests in flight that its endpoint allows, for which it may wait.
 
         A caller that cannot wait, as it would hold up an event loop, takes no slot where none is free.
         """
@@ -551,7 +526,7 @@ class RunCapture:
             return
         call.slot = call.channel.gate.enter()
         if waits and not call.slot.done():
-            call.turn, call.waits = call.slot, True
+            call.ready, call.waits = call.slot, True
             return
         if not call.slot.done():
             call.leave_slot()
@@ -635,13 +610,7 @@ class RunCapture:
         if not self._closed:  # later nobody looks, or somebody may just be looking
             self.error = self.error or error
         self._refused += 1
-        may_raise = threading.get_ident() == self.task_thread and asyncio._get_running_loop() is None  # noqa: SLF001
-        if may_raise or self._refused > _MAX_REFUSALS:
-            raise CallRefusedError(error)
-        body = safe_json({"error": {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}})
-        call.played, call.kept = True, False
-        call.interaction = Interaction("", "", "", 400, body, "Bad Request", {}, _REFUSED)
-        return call
+        return refused(call, error, self.task_thread, self._refused)
 
     def _clean(self, request: ClientRequest) -> ClientRequest:
         uri, body = self.redactor.clean_request(request.uri, request.body, request.content_type or "application/json")

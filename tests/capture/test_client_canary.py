@@ -19,11 +19,11 @@ from support.llm_server import Fault, LLMServer
 from support.replaying import chat, replay_of
 
 from pytest_llmtune.capture import flow, session
+from pytest_llmtune.capture.call import CallRefusedError
 from pytest_llmtune.capture.client import async_client, client
 from pytest_llmtune.capture.matching import ClientRequest
-from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.capture.patches import recorded
-from pytest_llmtune.capture.session import CallRefusedError
 from pytest_llmtune.errors import BudgetExhaustedError, RecordingError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
@@ -115,10 +115,10 @@ def ask(server: Server, replay: Any, how: str, count: int = 20) -> None:
 def test_no_limit_is_passed_by_calls_at_once(tmp_path: Path, how: str, limit: str, hidden: int) -> None:
     """Of twenty calls, whatever is billed for each, no more are sent than fit; an honest server's all fit."""
     most = Decimal("0.01") if not hidden else Decimal("0.003")  # what is asked would fit ten times
-    meter = Meter(Limits.of(max_cost=most if limit == "max_cost" else None), PRICES)
     ledger = Ledger(most if limit != "max_cost" else None, name=limit)
+    meter = Meter(Limits.of(max_cost=most if limit == "max_cost" else None), PRICES, ledger)
     with Server(hidden) as server:
-        replay = replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter, spend=ClientSpend(ledger, PRICES))
+        replay = replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter)
         ask(server, replay, how)
     assert sum(server.bills) == meter.cost <= most
     if limit != "max_cost":
@@ -132,11 +132,11 @@ def test_no_limit_is_passed_by_calls_at_once(tmp_path: Path, how: str, limit: st
 def test_what_fits_once_calls_are_settled_waits_for_that(tmp_path: Path, how: str, limit: str) -> None:
     """A limit for two worst cases pays for all ten calls of an honest server, which cost a tenth of that."""
     most = Decimal("0.0008")
-    meter = Meter(Limits.of(max_cost=most if limit == "max_cost" else None), PRICES)
     ledger = Ledger(most if limit != "max_cost" else None, name=limit)
+    meter = Meter(Limits.of(max_cost=most if limit == "max_cost" else None), PRICES, ledger)
     with Server() as server:
         server.latency = 0.01
-        replay = replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter, spend=ClientSpend(ledger, PRICES))
+        replay = replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter)
         ask(server, replay, how, 10)
         assert server.peak < 6  # a server counts a call a moment longer than its client
     assert len(server.bills) == meter.calls == 10
@@ -176,16 +176,16 @@ def test_calls_that_wait_can_be_cancelled(tmp_path: Path) -> None:
 def test_waiting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for a call that never ends is bounded; then calls that fit the remaining budget are sent, others refused."""
     monkeypatch.setattr(session, "_LONGEST_WAIT", 0.0)
-    monkeypatch.setattr(flow, "_GLANCE", 0.01)
+    monkeypatch.setattr(flow, "_RECHECK", 0.01)
     meter = Meter(Limits.of(max_cost="0.0009"), PRICES)
     body = json.dumps(chat("q", max_tokens=20)).encode()
     asked = [ClientRequest.of("POST", f"https://h/v1/chat/completions?{number}", body) for number in range(3)]
     with suppress(BudgetExhaustedError), replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter) as replay:
         calls = [replay.ask(each, waits=True) for each in asked]
-        assert [call.turn is not None and call.turn.done() for call in calls] == [True, False, False]
-        assert flow.wait_turn(replay, calls[1]).interaction is None
+        assert [call.ready is not None and call.ready.done() for call in calls] == [True, False, False]
+        assert flow.wait(replay, calls[1]).interaction is None
         with pytest.raises(CallRefusedError, match=r"call 3 may cost up to \$0.000\d+, and .* 2 calls in flight"):
-            flow.wait_turn(replay, calls[2])
+            flow.wait(replay, calls[2])
         for call in calls[:2]:
             replay.drop(call)
 
@@ -218,7 +218,7 @@ def test_without_a_limit_nobody_waits(tmp_path: Path) -> None:
     limited = Meter(Limits.of(max_cost=1), PRICES)
     with replay_of(tmp_path / "a.cassette.json", Mode.LIVE) as replay:
         calls = [replay.ask(asked, waits=True) for _ in range(2)]
-        assert [call.turn for call in calls] == [None, None]
+        assert [call.ready for call in calls] == [None, None]
     replay = replay_of(tmp_path / "a.cassette.json", Mode.REPLAY, meter=limited)
     with pytest.raises(CallRefusedError, match="has no recording"):
         replay.ask(asked, waits=True)
@@ -227,13 +227,13 @@ def test_without_a_limit_nobody_waits(tmp_path: Path) -> None:
 def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:
     """A stream of Anthropic's says its prompt first: what the cut one would have billed nobody knows, so all of it counts."""
     book, ledger = PriceBook(), Ledger(Decimal(1))
-    meter = Meter(Limits.of(max_cost=1), book)
+    meter = Meter(Limits.of(max_cost=1), book, ledger)
     start = '{"type": "message_start", "message": {"model": "claude-sonnet-4-5", "usage": {"input_tokens": 10, "output_tokens": 1}}}'
     body = b'{"model": "claude-sonnet-4-5", "max_tokens": 1000, "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     asked = ClientRequest.of("POST", "https://api.anthropic.com/v1/messages", body)
     with (
         suppress(RecordingError),
-        replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter, spend=ClientSpend(ledger, book)) as replay,
+        replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter) as replay,
     ):
         call = replay.ask(asked)
         text = f"event: message_start\ndata: {start}\n\n".encode()
@@ -246,7 +246,7 @@ def test_an_error_is_free_whatever_it_calls_itself(tmp_path: Path) -> None:
     """Of a binary stream the error is a text."""
     ledger = Ledger(Decimal(1))
     body = b'{"model": "small", "max_tokens": 10, "messages": []}'
-    with replay_of(tmp_path / "a.cassette.json", Mode.LIVE, spend=ClientSpend(ledger, PRICES)) as replay:
+    with replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=Meter(prices=PRICES, ledger=ledger)) as replay:
         call = replay.ask(ClientRequest.of("POST", "https://h/model/small/converse-stream", body))
         replay.answer(call, 500, "", {"content-type": "application/vnd.amazon.eventstream"}, b'{"message": "no"}')
     assert (ledger.spent, ledger.reserved) == (0, 0)
@@ -257,22 +257,21 @@ DEPLOYMENT = "https://r.openai.azure.com/openai/deployments/mine/chat/completion
 
 def test_a_deployment_is_priced_by_the_model_that_answers() -> None:
     """The request names a deployment; once one was answered, others are expected to cost what their model costs."""
-    book = PriceBook()
-    meter, spend = Meter(Limits.of(max_cost=1), book), ClientSpend(Ledger(Decimal(1)), book)
+    ledger = Ledger(Decimal(1))
+    meter = Meter(Limits.of(max_cost=1), PriceBook(), ledger)
     asked = ClientRequest.of("POST", DEPLOYMENT, b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 10}')
     answer = '{"model": "gpt-4o-mini-2024-07-18", "choices": [{"message": {"content": "y"}}], "usage": %s}'
     answer %= '{"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}'
-    hold, reservation = meter.enter(asked), spend.reserve(asked)
+    hold = meter.enter(asked)
     meter.reserve(hold)
-    assert reservation is not None
-    assert (hold.amount, reservation.amount) == (1, 1)  # all that is left: nobody knows the model yet
+    assert hold.reservation is not None
+    assert (hold.amount, hold.reservation.amount) == (1, 1)  # all that is left: nobody knows the model yet
     meter.answered(hold, 200, answer)
-    spend.answered(reservation, asked, 200, answer)
-    assert meter.cost == spend.ledger.spent == Decimal("0.00021")
+    assert meter.cost == ledger.spent == Decimal("0.00021")
     holds = [meter.enter(asked) for _ in range(20)]
     for hold in holds:
         meter.reserve(hold)
-        assert spend.reserve(asked) is not None
+        assert hold.reservation is not None
     assert 0 < holds[0].amount < Decimal("0.0001")
 
 
@@ -296,9 +295,9 @@ def test_a_gateways_name_is_priced_by_what_it_stands_for_and_replayed_by_what_an
     path, body = tmp_path / "a.cassette.json", chat("q", max_tokens=20) | {"model": "fast"}
 
     def call(mode: Mode, book: PriceBook, ledger: Ledger) -> Meter:
-        meter = Meter(Limits.of(max_cost="0.001"), book)
+        meter = Meter(Limits.of(max_cost="0.001"), book, ledger)
         with (
-            replay_of(path, mode, meter=meter, spend=ClientSpend(ledger, book)) as replay,
+            replay_of(path, mode, meter=meter) as replay,
             client(replay, base_url=server.base_url, api_key="any") as asking,
         ):
             asking.chat.completions.create(**body)

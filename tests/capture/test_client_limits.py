@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_llmtune.capture.matching import ClientRequest
-from pytest_llmtune.capture.meter import ClientSpend
+from pytest_llmtune.capture.meter import Hold, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.money.prices import PriceBook
@@ -26,8 +26,13 @@ def sent(body: str) -> ClientRequest:
     return ClientRequest.of("POST", "http://127.0.0.1:1/v1/x", body)
 
 
-def spend(limit: int | None = 100_000) -> ClientSpend:
-    return ClientSpend(Ledger(None if limit is None else Decimal(limit), name="--llm-max-spend"), PRICES)
+def reserved(body: ClientRequest, limit: int | None = 100_000) -> tuple[Ledger, Meter, Hold]:
+    """The run's ledger, the test's meter, and what it holds for the call."""
+    ledger = Ledger(None if limit is None else Decimal(limit), name="--llm-max-spend")
+    meter = Meter(prices=PRICES, ledger=ledger)
+    hold = meter.enter(body)
+    meter.reserve(hold)
+    return ledger, meter, hold
 
 
 @pytest.mark.parametrize(
@@ -44,10 +49,9 @@ def spend(limit: int | None = 100_000) -> ClientSpend:
 )
 def test_the_worst_case_is_reserved(body: ClientRequest, worst: int) -> None:
     """By the request's own limits, of chat completions and responses; nonsense makes nothing cheaper."""
-    one = spend()
-    reservation = one.reserve(body)
-    assert reservation is not None
-    assert (one.ledger.reserved, one.ledger.spent) == (worst, 0)
+    ledger, _, hold = reserved(body)
+    assert hold.reservation is not None
+    assert (ledger.reserved, ledger.spent) == (worst, 0)
 
 
 @pytest.mark.parametrize(
@@ -61,32 +65,46 @@ def test_the_worst_case_is_reserved(body: ClientRequest, worst: int) -> None:
 )
 def test_the_answer_settles_it(status: int, text: str, spent: int, uncertain: int) -> None:
     """By its usage; without one the worst case counts, and a refusal is free."""
-    one, body = spend(), asked(max_tokens=5)
-    reservation = one.reserve(body)
-    assert reservation is not None
-    one.answered(reservation, body, status, text)
-    assert (one.ledger.spent, one.ledger.uncertain, one.ledger.reserved) == (spent, uncertain, 0)
+    ledger, meter, hold = reserved(asked(max_tokens=5))
+    assert hold.reservation is not None
+    meter.answered(hold, status, text)
+    assert (ledger.spent, ledger.uncertain, ledger.reserved) == (spent, uncertain, 0)
 
 
 def test_a_call_that_broke_off_may_have_been_billed() -> None:
     """Nobody can tell: the worst case counts."""
-    one = spend()
-    reservation = one.reserve(asked(max_tokens=5))
-    assert reservation is not None
-    one.lost(reservation)
-    assert (one.ledger.spent, one.ledger.uncertain) == (5, 5)
+    ledger, meter, hold = reserved(asked(max_tokens=5))
+    assert hold.reservation is not None
+    meter.lost(hold)
+    assert (ledger.spent, ledger.uncertain, ledger.reserved) == (5, 5, 0)
+
+
+def test_an_answer_without_a_price_counts_in_full() -> None:
+    """The gateway answers for a model that nobody priced: an error, and the worst case counts."""
+    ledger, meter, hold = reserved(sent('{"model": "m", "messages": [], "max_tokens": 5}'))
+    hold.request = sent('{"model": "unheard-of", "messages": []}')
+    with pytest.raises(SuiteError, match="the price of model 'unheard-of' is unknown"):
+        meter.answered(hold, 200, json.dumps({"usage": {"prompt_tokens": 1, "completion_tokens": 2}}))
+    assert (ledger.spent, ledger.uncertain, ledger.reserved) == (5, 5, 0)
+
+
+def test_a_call_that_was_not_sent_costs_nothing() -> None:
+    """Its reservation is given back, and the call counts neither as answered nor as in flight."""
+    ledger, meter, hold = reserved(asked(max_tokens=5))
+    meter.release(hold)
+    meter.lost(hold)
+    assert (ledger.spent, ledger.reserved, meter.calls) == (0, 0, 0)
 
 
 def test_what_needs_no_reservation() -> None:
     """Without a limit nothing is reserved, nor for requests that ask no model."""
-    assert spend(None).reserve(asked()) is None
-    assert spend().reserve(sent('{"url": "x"}')) is None
-    assert spend().reserve(sent("no JSON")) is None
+    for body, limit in (asked(), None), (sent('{"url": "x"}'), 1), (sent("no JSON"), 1):
+        assert reserved(body, limit)[2].reservation is None
 
 
 def test_what_is_refused() -> None:
     """A call that may pass the limit, and one whose price nobody knows."""
     with pytest.raises(BudgetExhaustedError, match="--llm-max-spend"):
-        spend(4).reserve(asked(max_tokens=5))
+        reserved(asked(max_tokens=5), 4)
     with pytest.raises(SuiteError, match="the price of model 'unheard-of' is unknown"):
-        spend().reserve(asked(model="unheard-of"))
+        reserved(asked(model="unheard-of"))

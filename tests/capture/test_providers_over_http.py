@@ -13,7 +13,7 @@ import pytest
 from support.provider_bodies import CASES, Case
 from support.replaying import replay_of
 
-from pytest_llmtune.capture.meter import ClientSpend, Limits, Meter
+from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.capture.patches import recorded
 from pytest_llmtune.errors import BudgetExhaustedError
 from pytest_llmtune.money.ledger import Ledger
@@ -66,9 +66,9 @@ def test_recorded_replayed_and_in_the_run_it_costs_the_same(tmp_path: Path, case
     costs = []
     with serving(case, requests) as url:
         for mode in (Mode.RECORD_ALL, Mode.REPLAY):
-            meter, ledger = Meter(Limits.of(), PriceBook()), Ledger(Decimal(10), name="--llm-max-spend")
-            spend = ClientSpend(ledger, PriceBook())
-            with recorded(replay_of(tmp_path / "test.cassette.json", mode, meter=meter, spend=spend)):
+            ledger = Ledger(Decimal(10), name="--llm-max-spend")
+            meter = Meter(Limits.of(), PriceBook(), ledger)
+            with recorded(replay_of(tmp_path / "test.cassette.json", mode, meter=meter)):
                 call(case, url)
             costs += [meter.cost] if mode is Mode.REPLAY else [meter.cost, ledger.spent]
             assert ledger.uncertain == ledger.reserved == 0
@@ -81,12 +81,12 @@ def test_no_provider_passes_a_tiny_limit(tmp_path: Path, case: Case) -> None:
     """A test's limit and the run's: at most the one call goes out whose cost its request does not bound."""
     requests: list[bytes] = []
     tiny, book = Decimal("1e-9"), PriceBook()
-    of_a_test = {"meter": Meter(Limits.of(max_cost=tiny), book)}
-    of_the_run = {"spend": ClientSpend(Ledger(tiny, name="--llm-max-spend"), book)}
+    of_a_test = Meter(Limits.of(max_cost=tiny), book)
+    of_the_run = Meter(prices=book, ledger=Ledger(tiny, name="--llm-max-spend"))
     with serving(case, requests) as url:
         for number, limited in enumerate((of_a_test, of_the_run)):
             before = len(requests)
-            replay = replay_of(tmp_path / f"{number}.cassette.json", Mode.RECORD_ALL, **limited)
+            replay = replay_of(tmp_path / f"{number}.cassette.json", Mode.RECORD_ALL, meter=limited)
             with pytest.raises(BudgetExhaustedError), recorded(replay):
                 call(case, url)
                 call(case, url)

@@ -17,16 +17,18 @@ import pytest
 from support.llm_server import Answer, Fault, LLMServer
 from support.replaying import COMMAND, chat, replay_of
 
+from pytest_llmtune.capture.call import CallRefusedError
 from pytest_llmtune.capture.client import async_client, client
 from pytest_llmtune.capture.matching import Matching
 from pytest_llmtune.capture.netguard import Offline
-from pytest_llmtune.capture.session import CallRefusedError, Replay
 from pytest_llmtune.errors import RecordingError, StaleRecordingError, SuiteError
 from pytest_llmtune.settings import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pytest_llmtune.capture.session import Replay
 
 PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN)
 

@@ -75,15 +75,27 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
 def front(race: Allocator, winner: Ranked | None = None) -> list[Ranked]:
     """The Pareto front of score and cost, best first: the winner, and what costs less, by score.
 
+    Only votes that were scored are on it. A grader that judges all answers together scores the smallest and the largest;
+    each vote between them would be shown with the smallest one's score, and with a higher cost.
+
     Args:
         winner: the configuration that is locked; None: the best by its estimated score.
     """
     found = [] if winner is None else [winner]
-    known = by_posterior(race, race.candidates(SAFE, min_rows=1))  # cheap trials that are not the best have few rows
+    asked = race.candidates(SAFE, min_rows=1)  # cheap trials that are not the best have few rows
+    known = by_posterior(race, [one for one in asked if _scored(race, one)])
     for one in sorted(known, key=lambda each: (-race.sign * each.score, each.usd)):
         if not found or one.usd < found[-1].usd * (1 - _CHEAPER) or found[-1].candidate.cost is None:
             found.append(one)
     return found
+
+
+def _scored(race: Allocator, candidate: Candidate) -> bool:
+    """Whether a row of the candidate was scored with its own number of answers."""
+    trial = candidate.trial
+    return candidate.limit is not None or any(
+        candidate.n in race.pool.cell(trial.arm, race.order[row]).scores for row in trial.answers
+    )
 
 
 def _fewest_first(race: Allocator, found: list[Ranked], without: frozenset[int]) -> list[Ranked]:

@@ -444,6 +444,15 @@ def test_the_front_begins_with_the_winner() -> None:
     assert [name for name, _ in names(front(race, winner))] == ["winner", "cheap"]
 
 
+def test_a_vote_that_was_never_scored_is_not_on_the_front() -> None:
+    """A grader of all answers together scores one and nine: five has no score of its own to be shown with."""
+    race = Race()
+    for n, score, cost in ((9, 0.9, 0.9), (5, 0.8, 0.5), (1, 0.6, 0.1)):
+        race.add("arm", score, n=n, cost=cost)
+    race.ask("arm", {0: {1: 0.5, 9: 1.0}, 1: {1: 0.5}})
+    assert names(front(race)) == [("arm", 9), ("arm", 1)]
+
+
 @pytest.mark.parametrize(("cost", "kept"), [(0.94, True), (0.95 * 1.0, False), (0.96, False), (None, False)])
 def test_the_next_of_the_front_saves_more_than_a_twentieth(cost: float | None, kept: bool) -> None:
     """A cost that is not known saves nothing; one that is known saves all of an unknown one."""

@@ -82,8 +82,8 @@ def with_ids(numbered: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Example, .
     for index, row in numbered:
         identity = content_id(row)
         seen[identity] += 1
-        count = seen[identity]
-        examples.append(Example(sys.intern(identity if count == 1 else f"{identity}-{count}"), index, row))
+        suffix = f"-{seen[identity]}" if seen[identity] > 1 else ""
+        examples.append(Example(sys.intern(identity + suffix), index, row))
     return tuple(examples)
 
 
@@ -190,26 +190,26 @@ def load(
     table = {} if delimiter is None else {"delimiter": delimiter}
     raw = _raw(source, base, root, columns, table, offline=offline, max_bytes=max_bytes, notes=notes)
     everything = _clean_rows(raw, label)
-    there = tuple(dict.fromkeys(column for row in everything for column in row))
-    kept = _filtered(everything, where, there)
-    wanted = tuple(sorted(needed(there) if callable(needed) else needed))
-    for name in wanted:
-        if name not in there:
+    known = tuple(dict.fromkeys(column for row in everything for column in row))
+    chosen = _filtered(everything, where, known)
+    required = tuple(sorted(needed(known) if callable(needed) else needed))
+    for name in required:
+        if name not in known:
             raise SuiteError(
-                f"{label} has no column {name!r}{did_you_mean(name, there)}; the columns are {listed(there)}"
+                f"{label} has no column {name!r}{did_you_mean(name, known)}; the columns are {listed(known)}"
             )
-    lacking = Counter(name for _, row in kept for name in wanted if row.get(name) is None)
-    complete = [(index, row) for index, row in kept if not any(row.get(name) is None for name in wanted)]
-    filtered = len(everything) - len(kept)
+    lacking = Counter(name for _, row in chosen for name in required if row.get(name) is None)
+    complete = [(index, row) for index, row in chosen if not any(row.get(name) is None for name in required)]
+    filtered = len(everything) - len(chosen)
     if not complete:
         reasons = [f"{filtered} excluded by where={where!r}"] if filtered else []
         reasons += [f"{count} without {name!r}" for name, count in lacking.items()]
         raise SuiteError(f"{label}: no row of {len(everything)} is left: {', '.join(reasons)}")
     return Dataset(
         examples=with_ids(complete),
-        dropped=len(kept) - len(complete),
+        dropped=len(chosen) - len(complete),
         source=label,
-        columns=there,
+        columns=known,
         filtered=filtered,
         lacking=lacking,
         notes=tuple(notes),
@@ -253,13 +253,13 @@ def _raw(
 
 def _weighed(raw: Raw, max_bytes: int) -> Raw:
     """The rows, as long as all together take no more memory than ``max_bytes`` of a file may become."""
-    memory = left = _SWELLS * max_bytes
+    memory = remaining = _SWELLS * max_bytes
     for where, row in raw:
         try:
-            left -= weight_of(row)
+            remaining -= weight_of(row)
         except ValueError as error:
             raise SuiteError(f"{where}: {error}") from None
-        if left < 0:
+        if remaining < 0:
             raise too_large(where, memory)
         yield where, row
 
@@ -268,12 +268,12 @@ def _of_files(
     found: Sequence[DataFile], columns: Sequence[str] | None, table: Mapping[str, str], max_bytes: int, notes: list[str]
 ) -> Raw:
     """Rows of files, which may be untrusted: their unpacked size is checked while they are read."""
-    left = max_bytes
+    remaining = max_bytes
     for file in found:
         if table and file.format not in ("csv", "tsv"):
             raise SuiteError(f"delimiter is for CSV and TSV files, and not for {file.shown}")
-        content = file.read(left)
-        left -= len(content)
+        content = file.read(remaining)
+        remaining -= len(content)
         if not table and (note := delimiter_note(content[:_HEAD], file.shown)):
             notes.append(note)
         yield from FORMATS[file.format](content, file.shown, columns, _SWELLS * max_bytes, **table)
@@ -325,24 +325,21 @@ def _clean_rows(raw: Raw, label: str) -> list[dict[str, Any]]:
 
 
 def _filtered(
-    everything: list[dict[str, Any]], where: str | Condition | None, there: Sequence[str]
+    everything: list[dict[str, Any]], where: str | Condition | None, columns: Sequence[str]
 ) -> list[tuple[int, dict[str, Any]]]:
     if where is None:
         return list(enumerate(everything))
-    if isinstance(where, str):
-        condition, names = compile_condition(where)
-        for name in sorted(names - set(there)):
-            raise SuiteError(
-                f"where={where!r} names {name!r}{did_you_mean(name, there)}, but the columns are {listed(there)}"
-            )
-    else:
-        condition = where
-    kept = []
+    condition, names = compile_condition(where) if isinstance(where, str) else (where, frozenset())
+    for name in sorted(names - set(columns)):
+        raise SuiteError(
+            f"where={where!r} names {name!r}{did_you_mean(name, columns)}, but the columns are {listed(columns)}"
+        )
+    chosen = []
     for index, row in enumerate(everything):
         try:
             if condition(row):
-                kept.append((index, row))
+                chosen.append((index, row))
         except Exception as error:
             what = str(error) if isinstance(error, LLMTuneError) else f"where raised {type(error).__name__}: {error}"
             raise SuiteError(f"{what}; in row {index + 1}: {shown(dict(row))}") from error
-    return kept
+    return chosen

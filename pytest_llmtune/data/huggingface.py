@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from pytest_llmtune._util.text import did_you_mean, listed, shown
-from pytest_llmtune.data.readers import too_large
+from pytest_llmtune.data.readers import keep_inside, too_large
 from pytest_llmtune.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -56,39 +56,34 @@ def open_rows(
         raise SuiteError(f"{source} needs the library datasets: pip install 'pytest-llmtune[hf]'") from None
     name = parse_name(source)
     directory = base_dir / name["path"]
-    if root is not None and directory.exists() and not directory.resolve().is_relative_to(root.resolve()):
-        raise SuiteError(
-            f"{shown(source)} is outside the project {root}; a YAML suite may only read the project's own files"
-        )
+    keep_inside([directory] if directory.exists() else [], root, source)
     files = (file for file in directory.rglob("*") if file.is_file())
     if max_bytes is not None and sum(file.stat().st_size for file in files) > max_bytes:
         raise too_large(shown(source), max_bytes)
     try:
         with _quiet(datasets, offline=offline or directory.is_dir()):
-            data = _load(datasets, name, directory)
+            if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
+                data = datasets.load_from_disk(str(directory))
+            else:
+                path = str(directory) if directory.is_dir() else name["path"]
+                options = {option: name.get(option) for option in _OPTIONS}
+                data = datasets.load_dataset(path, **options)
     except SuiteError:
         raise
     except Exception as error:
-        shut = offline and not directory.is_dir()
-        hint = "; the network is blocked here: load it once with --llm-tune or --llm-record=missing" if shut else ""
+        blocked = offline and not directory.is_dir()
+        hint = "; the network is blocked here: load it once with --llm-tune or --llm-record=missing" if blocked else ""
         raise SuiteError(
             f"{source} cannot be loaded: {type(error).__name__}: {shown(str(error), 300)}{hint}"
         ) from error
     if not isinstance(data, Mapping):
         return data  # type: ignore[no-any-return]
     splits = sorted(data)
-    wanted = name.get("split") or (splits[0] if len(splits) == 1 else "")
-    if wanted not in data:
-        what = f"no split {wanted!r}{did_you_mean(wanted, splits)}" if wanted else "name a split, as in ?split=test"
+    split = name.get("split") or (splits[0] if len(splits) == 1 else "")
+    if split not in data:
+        what = f"no split {split!r}{did_you_mean(split, splits)}" if split else "name a split, as in ?split=test"
         raise SuiteError(f"{shown(source)}: {what}; there are {listed(splits)}")
-    return data[wanted]  # type: ignore[no-any-return]
-
-
-def _load(datasets: Any, name: Mapping[str, str], directory: Path) -> Any:
-    if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(str(directory))
-    path = str(directory) if directory.is_dir() else name["path"]
-    return datasets.load_dataset(path, name.get("name"), split=name.get("split"), revision=name.get("revision"))
+    return data[split]  # type: ignore[no-any-return]
 
 
 @contextmanager

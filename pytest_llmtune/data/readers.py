@@ -59,8 +59,8 @@ def format_of(name: str) -> str | None:
 def _text(content: bytes, name: str) -> str:
     head = content[:1000]
     if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        mostly = head.count(b"\0") * 3 > len(head)
-        kind = "is UTF-16 without a byte order mark" if mostly else "contains NUL bytes: not a text file"
+        is_utf16 = head.count(b"\0") * 3 > len(head)
+        kind = "is UTF-16 without a byte order mark" if is_utf16 else "contains NUL bytes: not a text file"
         order = "BE" if head[::2].count(b"\0") > head[1::2].count(b"\0") else "LE"
         raise SuiteError(f"{name}: {kind}; save the file as UTF-8 (iconv -f UTF-16{order} -t UTF-8)")
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of a spreadsheet
@@ -118,8 +118,8 @@ def _entries(data: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(data, Mapping) and (rows := _of_pandas(data, name)) is not None:
         data = rows
     elif isinstance(data, Mapping):
-        held = [data[key] for key in _LISTS if isinstance(data.get(key), list)]
-        data = held[0] if len(held) == 1 and all(isinstance(row, Mapping) for row in held[0]) else [data]
+        lists = [data[key] for key in _LISTS if isinstance(data.get(key), list)]
+        data = lists[0] if len(lists) == 1 and all(isinstance(row, Mapping) for row in lists[0]) else [data]
     if not isinstance(data, list):
         raise SuiteError(f"{name}: contains {shown(data)}; valid: a list of rows")
     for number, row in enumerate(data, 1):
@@ -200,8 +200,9 @@ def delimiter_note(content: bytes, name: str) -> str:
         mark = _delimiter(_text(content, name))
     except SuiteError:
         return ""
-    by = f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show; the key `delimiter` names another"
-    return "" if mark == "," else by
+    if mark == ",":
+        return ""
+    return f"{name}: cells are separated by {_MARKS[mark]}, as its first lines show; the key `delimiter` names another"
 
 
 _MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
@@ -226,7 +227,7 @@ def _widths(sample: str, mark: str) -> set[int]:
             rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=mark) if any(row)]
         except csv.Error:
             return set()
-    return {len(row) for row in rows[: max(1, len(rows) - 1)]} if len(rows) > 2 else {len(row) for row in rows}
+    return {len(row) for row in (rows[:-1] if len(rows) > 2 else rows)}
 
 
 def _tsv(
@@ -248,8 +249,7 @@ def _tsv(
 def _records(
     lines: Iterator[tuple[int, list[str]]], name: str, columns: Sequence[str] | None
 ) -> Iterator[tuple[str, Any]]:
-    header = list(columns) if columns is not None else next(lines, (0, []))[1]
-    header = [column.strip() for column in header]
+    header = [column.strip() for column in (next(lines, (0, []))[1] if columns is None else columns)]
     named = [column for column in header if column]
     if len(set(named)) < len(named):
         twice = sorted({column for column in named if named.count(column) > 1})
@@ -266,25 +266,24 @@ def _records(
 
 
 def _parquet(content: bytes, name: str, _: Sequence[str] | None, most: int = _MOST) -> Iterator[tuple[str, Any]]:
+    """First read in a process of its own: on some damaged files pyarrow aborts the process."""
     if content.endswith((b"PAR1", b"PARE")):  # pyarrow looks at nothing else before
-        _try_parquet(content, name, most)
+        import subprocess
+
+        trial = [sys.executable, "-I", "-c", _TRIAL, json.dumps(sys.path), str(most)]
+        names = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+        environment = {key: os.environ[key] for key in names if key in os.environ}
+        try:
+            done = subprocess.run(  # noqa: S603
+                trial, input=content, capture_output=True, timeout=_TRIAL_SECONDS, check=False, env=environment
+            )
+        except subprocess.TimeoutExpired:
+            raise SuiteError(
+                f"{name}: not usable parquet: reading it takes more than {_TRIAL_SECONDS} seconds"
+            ) from None
+        if done.returncode:
+            raise SuiteError(f"{name}: not usable parquet: pyarrow crashes on it")
     yield from _parquet_rows(content, name, most)
-
-
-def _try_parquet(content: bytes, name: str, most: int) -> None:
-    """Read a file in a process of its own: on some damaged files pyarrow aborts the process."""
-    import subprocess
-
-    tried = [sys.executable, "-I", "-c", _TRIAL, json.dumps(sys.path), str(most)]
-    plain = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR") if key in os.environ}
-    try:
-        done = subprocess.run(  # noqa: S603
-            tried, input=content, capture_output=True, timeout=_TRIAL_SECONDS, check=False, env=plain
-        )
-    except subprocess.TimeoutExpired:
-        raise SuiteError(f"{name}: not usable parquet: reading it takes more than {_TRIAL_SECONDS} seconds") from None
-    if done.returncode:
-        raise SuiteError(f"{name}: not usable parquet: pyarrow crashes on it")
 
 
 _TRIAL_SECONDS = 120
@@ -296,7 +295,7 @@ try:
     for _ in _parquet_rows(sys.stdin.buffer.read(), "", int(sys.argv[2])):
         pass
 except SuiteError:
-    pass  # the parent process finds it too, and tells it
+    pass  # the parent process finds it too, and reports it
 """
 
 
@@ -402,7 +401,14 @@ class DataFile:
             SuiteError: it cannot be read, or is larger than ``limit`` bytes.
         """
         try:
-            with self._open() as stream:
+            with ExitStack() as stack:
+                stream: IO[bytes] = stack.enter_context(open_regular(self.path))
+                if self.member is not None:
+                    stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(stream)).open(self.member))
+                if (self.member or self.path.name).lower().endswith(".gz"):
+                    import gzip
+
+                    stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
                 content = stream.read(limit + 1)
         except (*_BROKEN_ZIP, zlib.error, EOFError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -410,21 +416,6 @@ class DataFile:
         if len(content) > limit:
             raise SuiteError(f"{self.shown}: larger than the limit of {limit:,} bytes{_ALLOW}")
         return content
-
-    @contextmanager
-    def _open(self) -> Iterator[IO[bytes]]:
-        with ExitStack() as stack:
-            stream: IO[bytes]
-            if self.member is None:
-                stream = stack.enter_context(open_regular(self.path))
-            else:
-                archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(self.path))))
-                stream = stack.enter_context(archive.open(self.member))
-            if (self.member or self.path.name).lower().endswith(".gz"):
-                import gzip
-
-                stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
-            yield stream
 
 
 def find(source: str, base_dir: Path, root: Path | None = None, limit: int | None = None) -> tuple[DataFile, ...]:
@@ -442,8 +433,8 @@ def find(source: str, base_dir: Path, root: Path | None = None, limit: int | Non
     most = MAX_BYTES if limit is None else limit
     archive, member = _archive(source)
     if archive is not None:
-        files = tuple(_members(path, member, source, most) for path in _paths(archive, base_dir, root, source))
-        return tuple(file for found in files for file in found)
+        paths = _paths(archive, base_dir, root, source)
+        return tuple(file for path in paths for file in _members(path, member, source, most))
     return tuple(DataFile(path, shown=_relative(path, base_dir)) for path in _paths(source, base_dir, root, source))
 
 
@@ -461,17 +452,17 @@ def _paths(pattern: str, base_dir: Path, root: Path | None, source: str) -> list
     try:
         # before globbing: a glob from / would walk the whole disk
         plain = itertools.takewhile(lambda part: not glob.has_magic(part), direct.parts)
-        _keep_inside([direct if direct.exists() else Path(*plain)], root, source)
+        keep_inside([direct if direct.exists() else Path(*plain)], root, source)
         if direct.is_file():
             found = [direct]
         else:
             # Path.glob takes no absolute pattern
             names = glob.iglob(pattern, root_dir=base_dir, recursive=True) if glob.has_magic(pattern) else iter(())  # noqa: PTH207
-            several = list(itertools.islice(names, MAX_FILES + 1))
-            if len(several) > MAX_FILES:
+            matches = list(itertools.islice(names, MAX_FILES + 1))
+            if len(matches) > MAX_FILES:
                 raise SuiteError(f"{shown(source)} matches more than the limit of {MAX_FILES:,} files")
-            found = sorted(path for name in several if (path := base_dir / name).is_file())
-        _keep_inside(found, root, source)
+            found = sorted(path for name in matches if (path := base_dir / name).is_file())
+        keep_inside(found, root, source)
         _refuse_controls([_relative(path, base_dir) for path in found], source)
     except (OSError, ValueError) as error:  # name too long, NUL
         raise SuiteError(f"{shown(source)} is not a usable path: {getattr(error, 'strerror', None) or error}") from None
@@ -487,7 +478,8 @@ def _refuse_controls(names: Iterable[str], source: str) -> None:
             raise SuiteError(f"{shown(source)} names {name!a}, which contains control characters; rename the file")
 
 
-def _keep_inside(paths: Iterable[Path], root: Path | None, source: str) -> None:
+def keep_inside(paths: Iterable[Path], root: Path | None, source: str) -> None:
+    """Raise SuiteError if one is outside ``root``, where that is given."""
     for path in paths:
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             raise SuiteError(
@@ -502,8 +494,8 @@ def _absence(pattern: str, direct: Path) -> str:
         return (
             f"{shown(str(direct), 200)} is a directory; name its files, as in {shown(pattern.rstrip('/') + '/*.jsonl')}"
         )
-    there = sorted(path.name for path in direct.parent.iterdir()) if direct.parent.is_dir() else []
-    return f"no file {shown(str(direct), 200)}{did_you_mean(direct.name, there)}"
+    neighbours = sorted(path.name for path in direct.parent.iterdir()) if direct.parent.is_dir() else []
+    return f"no file {shown(str(direct), 200)}{did_you_mean(direct.name, neighbours)}"
 
 
 def _relative(path: Path, base_dir: Path) -> str:

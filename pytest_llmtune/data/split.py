@@ -103,9 +103,7 @@ def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tupl
     """The first ``count`` rows and the rest; strata in proportion, largest remainders rounded up."""
     if stratify is None or count >= len(ordered):
         return list(ordered[:count]), list(ordered[count:])
-    strata: dict[str, list[Example]] = defaultdict(list)
-    for example in ordered:
-        strata[str(example.row.get(stratify))].append(example)
+    strata = _strata(ordered, stratify)
     exact = {name: count * len(members) / len(ordered) for name, members in strata.items()}
     quota = {name: math.floor(share) for name, share in exact.items()}
     by_remainder = sorted(exact, key=lambda name: (quota[name] - exact[name], name))
@@ -113,6 +111,14 @@ def _first(ordered: Sequence[Example], count: int, stratify: str | None) -> tupl
         quota[name] += 1
     chosen = {example.id for name, members in strata.items() for example in members[: quota[name]]}
     return [e for e in ordered if e.id in chosen], [e for e in ordered if e.id not in chosen]
+
+
+def _strata(examples: Iterable[Example], column: str) -> Mapping[str, list[Example]]:
+    """The rows by their value in a column."""
+    strata: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        strata[str(example.row.get(column))].append(example)
+    return strata
 
 
 def _by_hash(
@@ -140,22 +146,19 @@ def _by_hash(
 def _stratified_side(examples: Iterable[Example], fraction: float, seed: int, stratify: str) -> set[str]:
     """In each stratum, in file order, the same share of every few rows; the seed decides which of them."""
     size = max(1, round(1 / fraction))
-    strata: dict[str, list[str]] = defaultdict(list)
-    for example in examples:
-        strata[str(example.row.get(stratify))].append(example.id)
     side = set()
-    for name, members in strata.items():
+    for name, members in _strata(examples, stratify).items():
         start = _hash(seed, "start", name)
         for block in range(math.ceil(len(members) / size)):
             share = math.floor((block + 1) * size * fraction + start) - math.floor(block * size * fraction + start)
             indices = sorted(range(size), key=lambda index: _hash(seed, "place", name, block, index))[:share]
-            side |= {members[block * size + index] for index in indices if block * size + index < len(members)}
+            side |= {members[block * size + index].id for index in indices if block * size + index < len(members)}
     return side
 
 
 def _refuse_leaks(tune: Iterable[Example], test: Iterable[Example], identity: Identity) -> None:
-    seen = {identity[example.id]: example for example in tune}
-    leaks = [(seen[identity[example.id]], example) for example in test if identity[example.id] in seen]
+    tuning = {identity[example.id]: example for example in tune}
+    leaks = [(tuning[identity[example.id]], example) for example in test if identity[example.id] in tuning]
     if leaks:
         pairs = ", ".join(f"{one.index + 1} = {other.index + 1}" for one, other in leaks[:5])
         more = f" and {len(leaks) - 5} more" if len(leaks) > 5 else ""

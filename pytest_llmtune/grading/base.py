@@ -244,7 +244,7 @@ class Grader(ABC):
 class _OfInner:
     """An attribute or method of the grader in ``inner``, by its own name there."""
 
-    def __init__(self, default: Any, convert: Callable[[Any], Any] | None) -> None:
+    def __init__(self, default: tuple[Any, ...], convert: Callable[[Any], Any] | None) -> None:
         self._default, self._convert = default, convert
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -253,16 +253,12 @@ class _OfInner:
     def __get__(self, wrapper: Any, owner: type) -> Any:
         if wrapper is None:
             return self
-        missing = self._default is _REQUIRED
-        found = getattr(wrapper.inner, self._name) if missing else getattr(wrapper.inner, self._name, self._default)
+        found = getattr(wrapper.inner, self._name, *self._default)
         return found if self._convert is None else self._convert(found)
 
 
-_REQUIRED = object()
-
-
-def of_inner(default: Any = _REQUIRED, convert: Callable[[Any], Any] | None = None) -> Any:
-    """Delegates an attribute or method of a class to its ``inner``; an AttributeError where that lacks it, without a default."""
+def of_inner(*default: Any, convert: Callable[[Any], Any] | None = None) -> Any:
+    """Delegates an attribute or method to ``inner``; where that lacks it, the default, or an AttributeError without one."""
     return _OfInner(default, convert)
 
 
@@ -420,9 +416,9 @@ def reference_value(row: Row, column: str | None) -> Any:
     names = reference_names(column)
     found = next((name for name in names if name in row), None)
     if found is None:
-        wanted = f"no column {column!r}" if column is not None else f"no reference column ({', '.join(names)})"
-        there = ", ".join(repr(name) for name in row) or "none"
-        raise SuiteError(f"{wanted}; the columns are {there}; name one with the grader's option `reference`")
+        missing = f"no column {column!r}" if column is not None else f"no reference column ({', '.join(names)})"
+        columns = ", ".join(repr(name) for name in row) or "none"
+        raise SuiteError(f"{missing}; the columns are {columns}; name one with the grader's option `reference`")
     value = row[found]
     if value is None or (isinstance(value, str) and not value.strip()):
         raise SuiteError(f"the reference in column {found!r} is empty")

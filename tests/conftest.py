@@ -81,7 +81,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole_package() -> None:
     """All modules of the package, imported before pytester notes which there are: it drops those that came later."""
     for module in pkgutil.walk_packages(pytest_llmtune.__path__, "pytest_llmtune."):
-        if not module.name.startswith("pytest_llmtune.cluster") and "_job" not in module.name:
+        if not module.name.startswith("pytest_llmtune.cluster"):
             importlib.import_module(module.name)
 
 

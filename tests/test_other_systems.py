@@ -59,7 +59,7 @@ with _memory_limited(1):
 assert workers_each(4) >= 1
 process = _Process([sys.executable, "-c", "input()"], str(path))
 process.end()
-assert process.exit_code() != 0
+assert process.end() != 0
 print("fine")
 """
 

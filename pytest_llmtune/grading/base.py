@@ -362,7 +362,7 @@ class BuiltIn(Grader):
 
     @cached_property
     def _pool(self) -> WorkerPool:
-        return WorkerPool(Path(__file__).parent / "workers" / "grader_job.py")
+        return WorkerPool("grade", "pytest_llmtune.grading.registry")
 
     def grade(self, responses: Sequence[str], row: Row) -> ExampleGrade:
         return grade_answers(self.answers(responses, row), self.vote)

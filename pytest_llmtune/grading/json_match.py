@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
@@ -156,7 +155,7 @@ class Validation:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._pool = WorkerPool(Path(__file__).parent / "workers" / "json_job.py")
+        self._pool = WorkerPool("validate", "jsonschema")
         self.fault = lru_cache(maxsize=10_000)(self._fault)
 
     def _fault(self, schema: str, value: str) -> str | None:

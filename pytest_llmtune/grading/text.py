@@ -6,7 +6,6 @@ import re
 import unicodedata
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pytest_llmtune._dataclass import dataclass
@@ -160,7 +159,7 @@ class Regex(BuiltIn):
 
     @cached_property
     def _pool(self) -> WorkerPool:
-        return WorkerPool(Path(__file__).parent / "workers" / "regex_job.py")
+        return WorkerPool("search")
 
     def _answer(self, match: Sequence[str] | None, expected: str) -> Answer:
         text = match[1].strip() if match else ""

@@ -10,7 +10,7 @@ from support.graders import shared
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.grading.code.extract import code_in
-from pytest_llmtune.grading.workers import json_job
+from pytest_llmtune.grading.workers import jobs
 
 FITS: Any = {"json": {"schema": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}}}
 
@@ -114,7 +114,7 @@ def test_a_schema_refers_only_to_what_is_in_it(schema: dict[str, Any]) -> None:
     with pytest.raises(SuiteError, match=r"refers to '.*', which is not in it"):
         resolve({"json": {"schema": schema}})
     with pytest.raises(Exception, match=r"Unresolvable|PointerToNowhere"):
-        json_job.answer({"schema": schema, "value": {"a": [1]}})
+        jobs.validate({"schema": schema, "value": {"a": [1]}})
 
 
 NAME = {"type": "string"}

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 WORK = """
 import os, time
 
-def prepare():
-    pass
-
 def answer(request):
     what = request["do"]
     if what == "spin":
@@ -47,7 +44,7 @@ def pool(tmp_path: Path) -> Iterator[WorkerPool]:
     """One worker that does what it is told."""
     script = tmp_path / "work.py"
     script.write_text(WORK, encoding="utf-8")
-    made = WorkerPool(script, 1)
+    made = WorkerPool("answer", size=1, script=script)
     yield made
     made.close()
 
@@ -94,14 +91,14 @@ def test_a_script_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text("import nothing_of_this_name", encoding="utf-8")
     with pytest.raises(OSError, match=r"broken\.py did not start"):
-        WorkerPool(script, 1).call({}, 5)
+        WorkerPool("answer", size=1, script=script).call({}, 5)
 
 
 def test_a_pool_that_is_gone_leaves_no_process(tmp_path: Path) -> None:
     """Nobody needs to close a pool."""
     script = tmp_path / "work.py"
     script.write_text(WORK, encoding="utf-8")
-    pool = WorkerPool(script, 1)
+    pool = WorkerPool("answer", size=1, script=script)
     answer = pool.call({"do": "greet"}, 5)
     assert answer is not None
     del pool

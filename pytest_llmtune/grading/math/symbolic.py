@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 from functools import lru_cache
-from pathlib import Path
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.workers import WorkerPool
 
 _LONGEST = 500  # characters; longer answers are not worth sympy's time
-_REMEMBERED = 50_000
 
 
 def is_installed() -> bool:
@@ -41,8 +39,8 @@ class Algebra:
 
     def __init__(self, limit: float, workers: int | None = None) -> None:
         self._limit = limit
-        self._pool = WorkerPool(Path(__file__).parents[1] / "workers" / "math_job.py", workers)
-        self.compare = lru_cache(maxsize=_REMEMBERED)(self._compare)
+        self._pool = WorkerPool("compare", "math_verify", workers)
+        self.compare = lru_cache(maxsize=50_000)(self._compare)
 
     def _compare(self, reference: str, answer: str) -> Finding:
         """Compare two extracted answers in LaTeX."""

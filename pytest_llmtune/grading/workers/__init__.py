@@ -28,22 +28,23 @@ T = TypeVar("T")
 PATIENCE = 4
 """Wall-clock seconds per allowed CPU second, for sleeping answers and busy machines."""
 
-_LOOP = Path(__file__).with_name("loop.py")
+_LOOP, _JOBS = Path(__file__).with_name("loop.py"), Path(__file__).with_name("jobs.py")
 _STARTUP = 120.0  # seconds; imports only
 _RECYCLE = 5_000  # requests after which a worker is replaced, because sympy's caches grow
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC", "LD_LIBRARY_PATH")
 
 
 class WorkerPool:
-    """Up to ``size`` processes of a script, started on demand, stopped when the pool is garbage-collected.
+    """Up to ``size`` processes that do one job, started on demand, stopped when the pool is garbage-collected.
 
     Args:
-        script: a Python file with ``prepare()`` and ``answer(request) -> dict``; see ``worker_loop``.
+        job: the name of a function in ``script`` from a request to an answer, both JSON data.
+        needs: a slow module to import before the first request.
         size: number of processes; default: ``workers_each(4)``.
     """
 
-    def __init__(self, script: Path, size: int | None = None) -> None:
-        self._script = script
+    def __init__(self, job: str, needs: str = "", size: int | None = None, script: Path = _JOBS) -> None:
+        self._job = script, job, needs
         self._idle: LifoQueue[_Worker | None] = LifoQueue()
         for _ in range(size or workers_each(4)):
             self._idle.put(None)
@@ -59,7 +60,7 @@ class WorkerPool:
         try:
             if worker is None or not worker.is_fresh:
                 self._drop(worker)
-                worker = _Worker(self._script)
+                worker = _Worker(*self._job)
                 self._running.append(worker)
             answer = worker.call(request, limit)
             if answer is None:
@@ -92,10 +93,10 @@ def _stop_all(workers: Sequence[_Worker]) -> None:
 class _Worker:
     """One process. Raises OSError if it cannot be started."""
 
-    def __init__(self, script: Path) -> None:
+    def __init__(self, script: Path, job: str, needs: str) -> None:
         self._calls = 0
         self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-I", str(_LOOP), json.dumps(sys.path), str(script)],
+            [sys.executable, "-I", str(_LOOP), json.dumps(sys.path), str(script), job, needs],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

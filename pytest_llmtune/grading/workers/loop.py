@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import signal
@@ -17,9 +18,11 @@ _MEMORY = 4 * 2**30  # bytes of address space
 
 
 def main() -> None:
-    sys.path[:] = json.loads(sys.argv[1])
-    work = _module(sys.argv[2])
-    work.prepare()
+    paths, script, job, needs = sys.argv[1:]
+    sys.path[:] = json.loads(paths)
+    work = getattr(_module(script), job)
+    if needs:
+        importlib.import_module(needs)
     _limit_memory()
     out = sys.stdout
     sys.stdout = sys.stderr
@@ -27,7 +30,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         _limit_cpu(request["limit"])
-        answer = work.answer(request)
+        answer = work(request)
         _limit_cpu(0)
         print(json.dumps(answer), file=out, flush=True)
 

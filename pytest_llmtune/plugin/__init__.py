@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI, OpenAI
 
-    from pytest_llmtune.plugin.session import Session, SuiteHandle
+    from pytest_llmtune.plugin.fixtures import SuiteHandle
+    from pytest_llmtune.plugin.reports import Reports
+    from pytest_llmtune.plugin.session import Session
 
 
 _SESSION = pytest.StashKey["Session"]()
+_REPORTS = pytest.StashKey["Reports"]()
 _RUN = pytest.StashKey[str]()
 """ID that xdist gives the run, in its controller."""
 
@@ -38,6 +41,14 @@ def session_of(config: pytest.Config) -> Session:
         config.stash[_SESSION] = Session(config)
         config.pluginmanager.register(_Refusals(config.stash[_SESSION]), "llmtune-refusals")
     return config.stash[_SESSION]
+
+
+def _reports_of(config: pytest.Config) -> Reports:
+    if _REPORTS not in config.stash:
+        from pytest_llmtune.plugin.reports import Reports
+
+        config.stash[_REPORTS] = Reports(session_of(config))
+    return config.stash[_REPORTS]
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -93,11 +104,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     using = [item for item in session.items if uses_llmtune(item)]
-    if using:
-        session_of(session.config).declare(using)
+    if not using and not value_of("prune", session.config):
+        return
+    from pytest_llmtune.plugin import collection
+
+    collection.declare(session_of(session.config), using)
     if value_of("prune", session.config):
-        ours = session_of(session.config)
-        ours.pruned = ours.prune(using, failed=session.testsfailed)
+        found = collection.prune(session_of(session.config), using, failed=session.testsfailed)
+        _reports_of(session.config).pruned = found
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -145,18 +159,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
     with reporting():
         report = yield
-    ours = session_of(item.config)
+    ours, reports = session_of(item.config), _reports_of(item.config)
     wrong = call.when == "setup" and report.failed and item.nodeid in ours.wrong
     if wrong:
         report.llmtune_wrong = True
     if wrong or call.when == "call":
-        ours.attach(item, report)
+        reports.attach(item, report)
     if call.when == "teardown":
-        ours.attach_calls(item, report)
-        if facts := ours.recording_facts(item):
+        reports.attach_calls(item, report)
+        if facts := reports.recording_facts(item):
             report.llmtune_recording = facts
     if uses_llmtune(item) and (crash := getattr(report.longrepr, "reprcrash", None)):
-        from pytest_llmtune.plugin.session import message_first
+        from pytest_llmtune.plugin.reports import message_first
 
         crash.message = message_first(crash.message)
     if (report.sections or report.longrepr is not None) and uses_llmtune(item):
@@ -186,14 +200,8 @@ class _Results:
         self.config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if text := getattr(report, "llmtune", None):
-            session_of(self.config).receive(text)
-        if text := getattr(report, "llmtune_calls", None):
-            session_of(self.config).receive_calls(text)
-        if getattr(report, "llmtune_wrong", False):
-            session_of(self.config).misused = True
-        if facts := getattr(report, "llmtune_recording", None):
-            session_of(self.config).recordings.append(facts)
+        if any(name.startswith("llmtune") for name in vars(report)):
+            _reports_of(self.config).receive(report)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -215,11 +223,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)  # Ctrl-C leaves fixtures to be torn down here
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _SESSION in session.config.stash:
-        ours = session_of(session.config)
-        ours.attach_rest()
-        written = ours.write_reports()
-        wrong = ours.misused or (ours.wrong and session.config.getoption("collectonly"))
-        if ours.pruned and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        reports = _reports_of(session.config)
+        reports.attach_rest()
+        written = reports.write()
+        wrong = reports.misused or (session_of(session.config).wrong and session.config.getoption("collectonly"))
+        if reports.pruned and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
         replaced = (pytest.ExitCode.OK, *([pytest.ExitCode.TESTS_FAILED] if wrong else []))
         if (wrong or not written) and session.exitstatus in replaced:
@@ -236,7 +244,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if _SESSION in config.stash and (text := session_of(config).summary()):
+    if _SESSION in config.stash and (text := _reports_of(config).summary()):
         terminalreporter.section("llmtune")
         terminalreporter.line(text)
 
@@ -245,22 +253,22 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_configure_node(node: Any) -> None:
     node.config.stash[_RUN] = node.workerinput["testrunuid"]
     node.workerinput["llmtune_width"] = node.config.get_terminal_writer().fullwidth
-    if _SESSION in node.config.stash and (workers := session_of(node.config).workers):
-        workers.starts(node)
+    if _SESSION in node.config.stash:
+        session_of(node.config).worker_starts(node)
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_testnodedown(node: Any, error: object) -> None:
     if text := getattr(node, "workeroutput", {}).pop("llmtune_calls", ""):  # it may go down twice
-        session_of(node.config).receive_calls(text)
-    if error and _SESSION in node.config.stash and (workers := session_of(node.config).workers):
-        workers.died(node)
+        _reports_of(node.config).receive_calls(text)
+    if error and _SESSION in node.config.stash:
+        session_of(node.config).worker_died(node)
 
 
 @pytest.fixture
 def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
     """The suite declared by the test's ``llmtune`` marker: ``.config``, ``.evaluate()``, ``.check()``."""
-    from pytest_llmtune.plugin.session import handle
+    from pytest_llmtune.plugin.fixtures import handle
 
     return handle(session_of(request.config), request.node)
 
@@ -268,7 +276,7 @@ def llmtune(request: pytest.FixtureRequest) -> SuiteHandle:
 @pytest.fixture
 def tuned_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The locked configuration of the test's suite: OpenAI parameters, and ``prompt`` or ``messages``."""
-    from pytest_llmtune.plugin.session import tuned
+    from pytest_llmtune.plugin.fixtures import tuned
 
     return tuned(session_of(request.config), request.node)
 

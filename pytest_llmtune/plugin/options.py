@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pytest_llmtune.settings import Mode, Settings
 
@@ -69,12 +70,6 @@ def number(kind: Callable[[str], Any], unit: str, most: float | None = None) -> 
     return parse
 
 
-def dollars(text: str) -> Any:
-    from decimal import Decimal
-
-    return number(Decimal, "USD")(text)
-
-
 def page(text: str) -> str:
     """A directory, or an HTML file."""
     name = text.replace("\\", "/").rpartition("/")[2]
@@ -85,8 +80,6 @@ def page(text: str) -> str:
 
 
 def part(text: str) -> Any:
-    from decimal import Decimal
-
     found = number(Decimal, "parts")(text)
     if found > 1:
         raise ValueError(f"is {text!r}; valid: a number above 0, at most 1")
@@ -234,7 +227,7 @@ OPTIONS = (
         "send requests to an installed package instead of over HTTP; the name of its entry point",
         "NAME",
     ),
-    Option("max-spend", dollars, "limit in USD for the whole run, in every paid mode", "USD"),
+    Option("max-spend", number(Decimal, "USD"), "limit in USD for the whole run, in every paid mode", "USD"),
     Option(
         "stop-early",
         number(float, "error probability", 0.5),
@@ -332,13 +325,10 @@ def declare(parser: pytest.Parser) -> None:
     group = parser.getgroup("llmtune", "LLM inference configuration (pytest-llmtune)")
     for option in OPTIONS:
         if option.metavar is None:
-            group.addoption(option.flag, dest=option.key, action="store_const", const="true", help=option.help)
-        elif option.bare is not None:
-            group.addoption(
-                option.flag, dest=option.key, nargs="?", const=option.bare, metavar=option.metavar, help=option.help
-            )
+            kind: dict[str, Any] = {"action": "store_const", "const": "true"}
         else:
-            group.addoption(option.flag, dest=option.key, metavar=option.metavar, help=option.help)
+            kind = {"metavar": option.metavar, **({"nargs": "?", "const": option.bare} if option.bare else {})}
+        group.addoption(option.flag, dest=option.key, help=option.help, **kind)
         if option.many:
             parser.addini(option.key, option.help, type="linelist", default=None)
         else:
@@ -386,7 +376,12 @@ def _clean(text: str) -> str:
 def _mode(config: pytest.Config) -> Mode:
     from pytest_llmtune.settings import Mode as Modes
 
-    chosen = [mode for mode in Modes if mode.value in _asked_modes(config)]
+    names = {name for name in ("tune", "live", "accept", "tune-dry-run", "migrate") if value_of(name, config)}
+    if "migrate" in names and not {"tune", "accept"} <= names:  # either says what becomes of a model that may take over
+        names -= {"tune", "accept"}
+    if record := value_of("record", config):
+        names.add(f"record={record}")
+    chosen = [mode for mode in Modes if mode.value in names]
     if len(chosen) > 1:
         raise pytest.UsageError(f"{' and '.join(mode.option for mode in chosen)} cannot be combined; choose one")
     mode = chosen[0] if chosen else Modes.REPLAY
@@ -431,14 +426,6 @@ def _check_engine(config: pytest.Config) -> None:
         )
 
 
-def _asked_modes(config: pytest.Config) -> set[str]:
-    given = {name for name in ("tune", "live", "accept", "tune-dry-run", "migrate") if value_of(name, config)}
-    if "migrate" in given and not {"tune", "accept"} <= given:  # either says what becomes of a model that may take over
-        given -= {"tune", "accept"}
-    record = value_of("record", config)
-    return given | ({f"record={record}"} if record else set())
-
-
 def settings_of(config: pytest.Config) -> Settings:
     """All options as one frozen value.
 
@@ -447,11 +434,15 @@ def settings_of(config: pytest.Config) -> Settings:
     """
     from pytest_llmtune.settings import Settings
 
-    values: Mapping[str, Any] = {option.name.replace("-", "_"): value_of(option.name, config) for option in OPTIONS}
-    fields = {name: value for name, value in values.items() if name in Settings.__slots__ and value is not None}
+    fields: dict[str, Any] = {}
+    forced = set()
+    for option in OPTIONS:
+        name, value, given = option.name.replace("-", "_"), value_of(option.name, config), _given(option, config)
+        if name in Settings.__slots__ and value is not None:
+            fields[name] = value
+        if given is not None and given[2]:
+            forced.add(name)
     fields.setdefault("base_url", os.environ.get("OPENAI_BASE_URL") or None)
-    given = {option.name.replace("-", "_"): _given(option, config) for option in OPTIONS}
-    forced = {name for name, found in given.items() if found is not None and found[2]}
     return Settings(mode=_mode(config), root=config.rootpath, forced=frozenset(forced), **fields)
 
 

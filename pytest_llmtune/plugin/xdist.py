@@ -14,6 +14,7 @@ import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune._util.files import claimed
 from pytest_llmtune.guard.shards import Shards
+from pytest_llmtune.plugin.collection import declare
 from pytest_llmtune.plugin.options import uses_llmtune
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.types import Shard
@@ -110,7 +111,7 @@ def share(session: Session, items: list[pytest.Item]) -> None:
     whole = settings.shard is None and settings.merge is None and settings.mode is Mode.REPLAY
     if not whole or workers < 2:
         return
-    session.declare([item for item in items if uses_llmtune(item)])
+    declare(session, [item for item in items if uses_llmtune(item)])
     groups = []
     for item in items:
         run = session.runs.get(item.nodeid)

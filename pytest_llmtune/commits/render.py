@@ -13,7 +13,7 @@ from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import clean, dollars, lifeless, number, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
     from pytest_llmtune.commits.compare import SuiteChange
@@ -34,18 +34,12 @@ Row = tuple[str, ...]
 
 def table_of(changes: Sequence[SuiteChange]) -> list[Row]:
     """One table row per suite, for ``_HEADER``."""
-    return [
-        (
-            change.name,
-            _score(change.score("before")),
-            _score(change.score("now")),
-            _flips(change),
-            _dollars(change.cost("before")),
-            _dollars(change.cost("now")),
-            _what(change),
-        )
-        for change in changes
-    ]
+    rows: list[Row] = []
+    for change in changes:
+        scores = _score(change.score("before")), _score(change.score("now"))
+        costs = _dollars(change.cost("before")), _dollars(change.cost("now"))
+        rows.append((change.name, *scores, _flips(change), *costs, _what(change)))
+    return rows
 
 
 def _score(figure: Measured | None) -> str:
@@ -64,8 +58,8 @@ def _flips(change: SuiteChange) -> str:
         return "-"
     if not change.lost and not change.gained:
         return "none"
-    p_value_text = "" if change.p_value is None else f", p = {number(change.p_value)}"
-    return f"{len(change.lost)} lost, {len(change.gained)} gained{p_value_text}"
+    chance = "" if change.p_value is None else f", p = {number(change.p_value)}"
+    return f"{len(change.lost)} lost, {len(change.gained)} gained{chance}"
 
 
 def _what(change: SuiteChange) -> str:
@@ -110,13 +104,21 @@ def as_text(changes: Sequence[SuiteChange], base: str, head: str) -> str:
     for change in changes:
         blocks = _details(change)
         if change.prompt:
-            marks = {"=": "{}", "-": "[-{}-]", "+": "{{+{}+}}"}  # as git diff --word-diff
-            blocks.insert(0, ("prompt", "".join(marks[tag].format(text) for tag, text in change.prompt).splitlines()))
+            blocks.insert(0, ("prompt", _prompt(change, _WORD_DIFF, str).splitlines()))
         if blocks:
             lines += ["", change.name]
-            for heading, said in blocks:
-                lines += [f"  {heading}:", *(f"    {line}" for line in said)]
+            for heading, details in blocks:
+                lines += [f"  {heading}:", *(f"    {line}" for line in details)]
     return clean("\n".join(lines)) + "\n"
+
+
+_WORD_DIFF = {"=": "{}", "-": "[-{}-]", "+": "{{+{}+}}"}
+"""As ``git diff --word-diff`` marks words."""
+_MARKUP_DIFF = {"=": "{}", "-": "<del>{}</del>", "+": "<ins>{}</ins>"}
+
+
+def _prompt(change: SuiteChange, marks: Mapping[str, str], escaped: Callable[[str], str]) -> str:
+    return "".join(marks[tag].format(escaped(text)) for tag, text in change.prompt)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
@@ -147,9 +149,8 @@ def as_markdown(changes: Sequence[SuiteChange], base: str, head: str) -> str:
 def _md_details(change: SuiteChange) -> str:
     blocks = [f"\n{heading}\n\n" + "".join(f"* {_md(line)}\n" for line in lines) for heading, lines in _details(change)]
     if change.prompt:
-        marks = {"=": "{}", "-": "<del>{}</del>", "+": "<ins>{}</ins>"}
-        diff = "".join(marks[tag].format(_md(text)) for tag, text in change.prompt)
-        blocks.insert(0, "\nprompt\n\n" + "".join(f"> {line}  \n" for line in diff.split("\n")))
+        diff = _prompt(change, _MARKUP_DIFF, _md).split("\n")
+        blocks.insert(0, "\nprompt\n\n" + "".join(f"> {line}  \n" for line in diff))
     if not blocks:
         return ""
     return f"\n<details><summary>{_md(change.name)}</summary>\n{''.join(blocks)}\n</details>\n"
@@ -206,8 +207,7 @@ def as_html(changes: Sequence[SuiteChange], base: str, head: str) -> str:
             for heading, lines in _details(change)
         ]
         if change.prompt:
-            marks = {"=": "{}", "-": "<del>{}</del>", "+": "<ins>{}</ins>"}
-            diff = "".join(marks[tag].format(escape(clean(text))) for tag, text in change.prompt)
+            diff = _prompt(change, _MARKUP_DIFF, lambda text: escape(clean(text)))
             blocks.insert(0, f"<h3>prompt</h3><pre>{diff}</pre>")
         if blocks:
             details.append(f"<details><summary>{escape(change.name)}</summary>{''.join(blocks)}</details>")

@@ -10,12 +10,11 @@ from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.files import open_regular
 from pytest_llmtune.errors import LockError, SuiteError
 from pytest_llmtune.guard.evaluation import requests_of
-from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers, StudySummary
+from pytest_llmtune.guard.lockfile import Lock
 from pytest_llmtune.guard.verdict import Stale
-from pytest_llmtune.recording.storage import read_all
 from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.cascade import CascadeSteps
-from pytest_llmtune.types import CompletionRequest, Evaluation, Example, Shard, ShardFacts
+from pytest_llmtune.types import CompletionRequest, Example, Shard, ShardFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.grading import Grader
-    from pytest_llmtune.guard.rows import RowColumns
     from pytest_llmtune.money.prices import PriceBook
     from pytest_llmtune.recording import Recording
 
@@ -51,28 +49,6 @@ def _prompt(suite: Suite, config: Config) -> dict[str, str]:
     known, mine = [template.fingerprint for template in suite.space.templates], config.template.fingerprint
     index = str(known.index(mine)) if mine in known else "written" if suite.space.writes else "0"
     return {"prompt": mine, "prompt_index": index}
-
-
-def lock_of(
-    suite: Suite,
-    evaluation: Evaluation,
-    fingerprints: Mapping[str, str],
-    *,
-    prices: Mapping[str, Mapping[str, Decimal]],
-    study: StudySummary | None,
-    columns: RowColumns,
-    recording: Path,
-) -> Lock:
-    """A lock with today's result as baseline."""
-    return Lock.of(
-        suite.name,
-        evaluation,
-        prices=prices,
-        fingerprints=fingerprints,
-        study=study,
-        key=columns.key,
-        recording=RecordedAnswers.of(read_all(recording)),
-    )
 
 
 def prices_of(book: PriceBook, models: Iterable[str], judges: Iterable[str] = ()) -> dict[str, dict[str, Decimal]]:
@@ -196,7 +172,7 @@ class BaselineConfig:
 
 
 _FEW = 2_000
-"""Requests that are kept; they are compared with the recording, and then answered from it."""
+"""Up to so many requests are kept in memory: they are compared with the recording, and then answered from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +185,7 @@ class RequestPlan:
     shard: Shard | None = None
     unknown: frozenset[str] = frozenset()
     """IDs of rows that could not be completed when the baseline was made, which need no recording."""
-    _kept: list[CompletionRequest] = field(default_factory=list, init=False, repr=False, compare=False)
+    _stored: list[CompletionRequest] = field(default_factory=list, init=False, repr=False, compare=False)
     """All requests, once they are created, where there are few."""
 
     @property
@@ -262,9 +238,9 @@ class RequestPlan:
         return ShardFacts(self.shard.index, self.shard.count, len(self.all), state)
 
     def _everything(self) -> Iterator[tuple[Example, CompletionRequest]]:
-        if len(self.all) <= _FEW and not self._kept:
-            self._kept.extend(requests_of(self.config, self.all))
-        return zip(self.all, self._kept or requests_of(self.config, self.all), strict=True)
+        if len(self.all) <= _FEW and not self._stored:
+            self._stored.extend(requests_of(self.config, self.all))
+        return zip(self.all, self._stored or requests_of(self.config, self.all), strict=True)
 
     def _in_shard(self, example: Example) -> bool:
         return self.shard is None or self.shard.holds(example)

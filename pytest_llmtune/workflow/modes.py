@@ -25,13 +25,13 @@ from pytest_llmtune.grading import (
 from pytest_llmtune.guard import staleness
 from pytest_llmtune.guard.evaluation import Collector
 from pytest_llmtune.guard.gates import conclusive
-from pytest_llmtune.guard.lockfile import Lock, StudySummary
+from pytest_llmtune.guard.lockfile import Lock, RecordedAnswers, StudySummary
 from pytest_llmtune.guard.outcome import SuiteLocation, migrated, recording_facts, report_of
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.staleness import BaselineConfig, RequestPlan
 from pytest_llmtune.guard.verdict import criteria_of, match
 from pytest_llmtune.recording import Gathered, Recording
-from pytest_llmtune.recording.storage import Layout, files_of
+from pytest_llmtune.recording.storage import Layout, files_of, read_all
 from pytest_llmtune.settings import Mode, Settings
 from pytest_llmtune.suite.params import CLIENTS
 from pytest_llmtune.types import Evaluation, Finished, Listener, Started
@@ -471,14 +471,14 @@ class SuiteRun:
     def _lock(
         self, config: Config, evaluation: Evaluation, fingerprints: dict[str, str], study: StudySummary | None
     ) -> Lock:
-        return staleness.lock_of(
-            self.suite,
+        return Lock.of(
+            self.suite.name,
             evaluation,
-            fingerprints,
             prices=self.prices_now(config),
+            fingerprints=fingerprints,
             study=study,
-            columns=self.columns(config),
-            recording=self.recording_path,
+            key=self.columns(config).key,
+            recording=RecordedAnswers.of(read_all(self.recording_path)),
         )
 
     def _facts(self, recording: Recording, missing: int = 0) -> RecordingFacts | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._util.text import dollars, number, one_line, per_thousand
@@ -55,24 +56,26 @@ def _error_bars(scores: Sequence[Measured]) -> Figure:
     }
 
 
+def _trace(mode: str, name: str, x: Sequence[object], y: Sequence[float], **look: object) -> Figure:
+    """One series of points or one line, as plotly names its parts."""
+    return {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y, **look}
+
+
+def _axes(x: str, y: str) -> Figure:
+    """A layout with titles on both axes."""
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+
+
 def _points(name: str, tried: Sequence[TrialSummary | Compared], marker: Figure) -> Figure:
     """Trials, or baselines, with their scores."""
     known = [(one, one.score) for one in tried if one.score]
     titles = [one.label if isinstance(one, Compared) else f"trial {one.number} ({one.status})" for one, _ in known]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [_thousand(one.inference_cost) for one, _ in known],
-        "y": [score.value for _, score in known],
-        "error_y": _error_bars([score for _, score in known]),
-        "marker": marker,
-        "hoverinfo": "text",
-        "text": [
-            _hover(title, one.config, score, one.inference_cost)
-            for title, (one, score) in zip(titles, known, strict=True)
-        ],
-    }
+    hover = [
+        _hover(title, one.config, score, one.inference_cost) for title, (one, score) in zip(titles, known, strict=True)
+    ]
+    costs, scores = [_thousand(one.inference_cost) for one, _ in known], [score for _, score in known]
+    look = {"error_y": _error_bars(scores), "marker": marker, "hoverinfo": "text", "text": hover}
+    return _trace("markers", name, costs, [score.value for score in scores], **look)
 
 
 def quality(report: SuiteReport) -> Figure | None:
@@ -83,16 +86,10 @@ def quality(report: SuiteReport) -> Figure | None:
         return None
     winner = [trial for trial in known if trial.number == study.winner]
     front = pareto(known, report.criteria.mode)
-    data: list[Figure] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "Pareto front",
-            "x": [_thousand(trial.inference_cost) for trial in front],
-            "y": [_value(trial) for trial in front],
-            "line": {"shape": "hv", "dash": "dot", "width": 1.5, "color": "--text"},
-            "hoverinfo": "skip",
-        },
+    dots = {"shape": "hv", "dash": "dot", "width": 1.5, "color": "--text"}
+    x, y = [_thousand(trial.inference_cost) for trial in front], [_value(trial) for trial in front]
+    data = [
+        _trace("lines", "Pareto front", x, y, line=dots, hoverinfo="skip"),
         _points("trials", [t for t in known if t not in winner], {"size": 8, "color": "--accent"}),
     ]
     diamond = {"symbol": "diamond", "size": 10, "color": "--warn"}
@@ -100,14 +97,12 @@ def quality(report: SuiteReport) -> Figure | None:
     data += [_points("winner", winner, {"symbol": "star", "size": 16, "color": "--good"})] if winner else []
     costs = [_thousand(trial.inference_cost) for trial in known]
     scale = "log" if min(costs) > 0 and max(costs) > 30 * min(costs) else "linear"
-    layout: Figure = {
-        "xaxis": {"title": {"text": "USD per 1,000 instances"}, "tickprefix": "$", "type": scale},
-        "yaxis": {"title": {"text": one_line(report.criteria.metric)}},
-    }
+    layout = _axes("USD per 1,000 instances", one_line(report.criteria.metric))
+    layout["xaxis"] |= {"tickprefix": "$", "type": scale}
     if study.inference_budget is not None:
         budget = _thousand(study.inference_budget)
         layout |= _bound("x", budget, f"inference budget {dollars(budget)}", max(costs))
-        if layout["xaxis"]["type"] == "log" and layout["shapes"]:
+        if scale == "log" and layout["shapes"]:
             layout["annotations"][0]["x"] = math.log10(budget)
     return {"data": data, "layout": layout}
 
@@ -148,58 +143,28 @@ def progress(study: StudySummary | None, mode: str) -> Figure | None:
     known = [trial for trial in study.trials if trial.score] if study else []
     if not known:
         return None
-    best, sofar = max if mode == "max" else min, [_value(known[0])]
-    for trial in known[1:]:
-        sofar.append(best(sofar[-1], _value(trial)))
+    sofar = list(accumulate(map(_value, known), max if mode == "max" else min))
     numbers = [trial.number for trial in known]
+    dots = {"marker": {"size": 8, "color": "--accent"}, "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>"}
+    line = {"shape": "hv", "color": "--good"}
     data = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "trials",
-            "x": numbers,
-            "y": [_value(trial) for trial in known],
-            "marker": {"size": 8, "color": "--accent"},
-            "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "best so far",
-            "x": numbers,
-            "y": sofar,
-            "line": {"shape": "hv", "color": "--good"},
-            "hoverinfo": "skip",
-        },
+        _trace("markers", "trials", numbers, [_value(trial) for trial in known], **dots),
+        _trace("lines", "best so far", numbers, sofar, line=line, hoverinfo="skip"),
     ]
-    return {"data": data, "layout": {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "score"}}}}
+    return {"data": data, "layout": _axes("trial", "score")}
 
 
 def spending(study: StudySummary | None) -> Figure | None:
     """USD spent after each trial, with the optimization budget."""
     if not study or not study.trials:
         return None
-    total, sums = 0.0, []
-    for trial in study.trials:
-        total += float(trial.spent)
-        sums.append(total)
-    data = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": "spent",
-        "x": [trial.number for trial in study.trials],
-        "y": sums,
-        "line": {"shape": "hv", "color": "--accent"},
-        "hovertemplate": "after trial %{x}: $%{y:.4f}<extra></extra>",
-    }
-    layout: Figure = {
-        "xaxis": {"title": {"text": "trial"}},
-        "yaxis": {"title": {"text": "USD spent"}, "tickprefix": "$", "rangemode": "tozero"},
-    }
-    if study.optimization_budget is not None:
-        layout |= _bound(
-            "y", float(study.optimization_budget), f"optimization budget {dollars(study.optimization_budget)}", total
-        )
+    sums = list(accumulate(float(trial.spent) for trial in study.trials))
+    look = {"line": {"shape": "hv", "color": "--accent"}, "hovertemplate": "after trial %{x}: $%{y:.4f}<extra></extra>"}
+    data = _trace("lines+markers", "spent", [trial.number for trial in study.trials], sums, **look)
+    layout = _axes("trial", "USD spent")
+    layout["yaxis"] |= {"tickprefix": "$", "rangemode": "tozero"}
+    if (budget := study.optimization_budget) is not None:
+        layout |= _bound("y", float(budget), f"optimization budget {dollars(budget)}", sums[-1])
     return {"data": [data], "layout": layout}
 
 
@@ -210,22 +175,20 @@ def timeline(history: Sequence[Mapping[str, Any]]) -> Figure | None:
         if entry["score"]:
             lines.setdefault(entry["suite"], []).append(entry)
     data = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": escape(one_line(name, 60)),
-            "x": [entry["date"] for entry in entries],
-            "y": [entry["score"]["value"] for entry in entries],
-            "line": {"shape": "hv"},
-            "hoverinfo": "text",
-            "text": ["<br>".join(escape(cell) for cell in state(entry)) for entry in entries],
-        }
+        _trace(
+            "lines+markers",
+            escape(one_line(name, 60)),
+            [entry["date"] for entry in entries],
+            [entry["score"]["value"] for entry in entries],
+            line={"shape": "hv"},
+            hoverinfo="text",
+            text=["<br>".join(escape(cell) for cell in state(entry)) for entry in entries],
+        )
         for name, entries in lines.items()
         if len(entries) > 1
     ]
-    return (
-        {"data": data, "layout": {"yaxis": {"title": {"text": "score"}}, "xaxis": {"type": "date"}}} if data else None
-    )
+    layout = {"yaxis": {"title": {"text": "score"}}, "xaxis": {"type": "date"}}
+    return {"data": data, "layout": layout} if data else None
 
 
 def state(entry: Mapping[str, Any]) -> tuple[str, ...]:

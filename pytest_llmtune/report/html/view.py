@@ -19,7 +19,7 @@ from pytest_llmtune.wire.trace import message_text
 if TYPE_CHECKING:
     from pytest_llmtune.guard.lockfile import LockedExample, Measured
     from pytest_llmtune.guard.result import SuiteReport
-    from pytest_llmtune.types import ExampleResult, Interval, TaskRun, TestCalls
+    from pytest_llmtune.types import ExampleResult, TaskRun, TestCalls
 
 
 _TEXT_BUDGET = 40_000_000  # characters of responses in one suite; a browser opens that
@@ -38,12 +38,17 @@ def table(report: SuiteReport) -> list[dict[str, Any]]:
     results = report.evaluation.results if report.evaluation else ()
     responses = sum(len(result.responses) for result in results)
     limit = max(_SHORTEST, min(_LONGEST, _TEXT_BUDGET // max(1, responses)))
-    flips = {flip.id: flip for flip in report.verdict.flips}
-    locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
+    flips, locked = _by_row(report)
     return [
         _example(result, report, flips.get(result.example.id), locked.get(result.example.id), limit)
         for result in results
     ]
+
+
+def _by_row(report: SuiteReport) -> tuple[dict[str, Flip], dict[str, LockedExample]]:
+    """Flips, and the baseline's examples, by the row's ID."""
+    locked = report.baseline.examples if report.baseline else ()
+    return {flip.id: flip for flip in report.verdict.flips}, {example.id: example for example in locked}
 
 
 def _example(
@@ -98,10 +103,7 @@ def cut(text: str, limit: int) -> str:
     return f"{clean(text[:limit])}\n... cut, {len(text) - limit:,} more characters"
 
 
-Tile = dict[str, str]
-
-
-def tiles(report: SuiteReport) -> Iterator[Tile]:
+def tiles(report: SuiteReport) -> Iterator[dict[str, str]]:
     """Tiles for score, baseline, cost and examples, as far as known, each with a caption."""
     verdict, evaluation = report.verdict, report.evaluation
     if verdict.value is not None:
@@ -122,7 +124,7 @@ def tiles(report: SuiteReport) -> Iterator[Tile]:
         yield _tile("search", dollars(report.study.spent, 3), f"spent on {trials}")
 
 
-def _tile(label: str, value: str, note: str) -> Tile:
+def _tile(label: str, value: str, note: str) -> dict[str, str]:
     return {"label": label, "value": value, "note": note}
 
 
@@ -274,8 +276,7 @@ def _asks(report: SuiteReport) -> dict[str, Any]:
 def _traces(report: SuiteReport) -> Iterator[dict[str, Any]]:
     """The calls of a task's runs per row; flipped rows first."""
     results = [result for result in (report.evaluation.results if report.evaluation else ()) if result.runs]
-    flips = {flip.id: flip for flip in report.verdict.flips}
-    locked = {example.id: example for example in report.baseline.examples} if report.baseline else {}
+    flips, locked = _by_row(report)
     shown = sorted(results, key=lambda result: result.example.id not in flips)[:_TRACES]
     calls = sum(len(run.calls) for result in shown for run in result.runs)
     limit = max(_SHORTEST, min(_MESSAGES_LONGEST, _MESSAGES // max(1, calls)))
@@ -337,12 +338,10 @@ def _sent(messages: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, A
     return {"title": counted(len(messages), "message"), "text": cut("\n\n".join(texts), limit)} if messages else {}
 
 
-def _interval(sure: Interval | None) -> str:
-    return interval(sure.low, sure.high) if sure else ""
-
-
 def _measured(figure: Measured | None) -> tuple[str, str]:
-    return (number(figure.value), _interval(figure.interval)) if figure else ("", "")
+    """A score and its interval, each empty where unknown."""
+    sure = figure.interval if figure else None
+    return number(figure.value) if figure else "", interval(sure.low, sure.high) if sure else ""
 
 
 def _flips_text(report: SuiteReport) -> str:
@@ -402,8 +401,8 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
     if study:
         yield "search", f"{len(study.trials)} trials, {dollars(study.spent)} spent, ended by {study.stopped_by}"
         for name, figure in (("score on the tuning rows", study.tuning), ("score on held-out rows", study.heldout)):
+            score, sure = _measured(figure)
             if figure:
-                score, sure = _measured(figure)
                 yield name, f"{score} (95 % interval {sure})" if sure else score
         for index, point in enumerate(study.front, 1):
             yield f"front, --llm-choose={index}", point.label

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCALHOST",
-    "Attempt",
     "HostPattern",
-    "NetworkChecks",
     "NetworkShutError",
     "Offline",
     "OpenHosts",
-    "Patches",
     "Watch",
     "host_name",
     "ignoring",
@@ -207,202 +204,6 @@ def _entry(text: str) -> HostPattern:
     return entry
 
 
-_Wrap = Callable[[Any], Callable[..., Any]]
-
-
-class NetworkChecks(Protocol):
-    """Checks called by the patches; each returns nothing or raises."""
-
-    def check_connect(self, family: int, address: Any) -> None:
-        """A socket is about to connect, or to send to an address."""
-
-    def check_lookup(self, host: Any, port: Any = None, *, reverse: bool = False) -> None:
-        """A name is about to be resolved; ``reverse``: an address to a name."""
-
-    def note_addresses(self, host: Any, addresses: Iterable[str]) -> None:
-        """The name was resolved to these addresses."""
-
-
-class Patches:
-    """Adds the checks to all socket and event loop functions; patches made by others in the meantime are kept."""
-
-    def __init__(self, checks: NetworkChecks) -> None:
-        self._checks = checks
-        self._inside = threading.local()
-        self._late = ExitStack()
-        self._installed: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, what the owner itself had (or None)
-        self._made: dict[tuple[Any, str], tuple[Any, Any]] = {}  # the original, and ours
-
-    def install(self) -> None:
-        """Patch all functions; those of libraries once they are imported."""
-        self._patch(self._patch_points())
-        self._late.enter_context(
-            when_imported(
-                {
-                    "asyncio.base_events": lambda module: self._patch(self._asyncio_patch_points(module)),
-                    "asyncio.proactor_events": lambda module: self._patch(self._proactor_patch_points(module)),
-                    "uvloop": lambda module: self._patch(self._uvloop_patch_points(module)),
-                }
-            )
-        )
-
-    def _patch(self, points: Iterable[tuple[Any, str, _Wrap]]) -> None:
-        for owner, name, wrap in points:
-            original = getattr(owner, name)
-            wrapped, ours = self._made.get((owner, name), (None, None))
-            if wrapped is not original:
-                ours = functools.wraps(original)(wrap(original))
-                self._made[owner, name] = original, ours
-            self._installed.append((owner, name, ours, vars(owner).get(name)))
-            setattr(owner, name, ours)
-
-    def remove(self) -> None:
-        """Restore all functions."""
-        self._late.close()
-        while self._installed:
-            owner, name, ours, had = self._installed.pop()
-            if vars(owner).get(name) is not ours:
-                continue  # patched over by others, who will restore ours, which then checks nothing
-            if had is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, had)
-
-    def _patch_points(self) -> Iterator[tuple[Any, str, _Wrap]]:
-        yield socket.socket, "connect", self._connect
-        yield socket.socket, "connect_ex", self._connect
-        yield socket.socket, "sendto", self._sendto
-        if hasattr(socket.socket, "sendmsg"):
-            yield socket.socket, "sendmsg", self._sendmsg
-        yield socket, "socketpair", self._socketpair
-        for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
-            yield socket, name, self._resolve
-        yield socket, "gethostbyaddr", self._resolve_reverse
-        yield socket, "getnameinfo", self._getnameinfo
-
-    def _asyncio_patch_points(self, base_events: Any) -> Iterator[tuple[Any, str, _Wrap]]:
-        """It resolves in another thread; here the stack still shows the request."""
-        yield base_events.BaseEventLoop, "getaddrinfo", self._loop_getaddrinfo
-
-    def _proactor_patch_points(self, proactor_events: Any) -> Iterator[tuple[Any, str, _Wrap]]:
-        """The Windows event loop connects without ``socket.connect``."""
-        yield proactor_events.BaseProactorEventLoop, "sock_connect", self._loop_sock_connect
-
-    def _uvloop_patch_points(self, uvloop: Any) -> Iterator[tuple[Any, str, _Wrap]]:
-        """An event loop with its own sockets."""
-        yield uvloop.Loop, "create_connection", self._loop_create_connection
-        yield uvloop.Loop, "create_datagram_endpoint", self._loop_create_datagram_endpoint
-        yield uvloop.Loop, "sock_connect", self._loop_sock_connect
-        yield uvloop.Loop, "getaddrinfo", self._loop_getaddrinfo
-
-    def _connect(self, original: Any) -> Callable[..., Any]:
-        def connect(sock: socket.socket, address: Any) -> Any:
-            if not getattr(self._inside, "socketpair", False):
-                self._checks.check_connect(sock.family, address)
-            return original(sock, address)
-
-        return connect
-
-    def _sendto(self, original: Any) -> Callable[..., Any]:
-        def sendto(sock: socket.socket, data: Any, *rest: Any) -> Any:
-            if rest:
-                self._checks.check_connect(sock.family, rest[-1])
-            return original(sock, data, *rest)
-
-        return sendto
-
-    def _sendmsg(self, original: Any) -> Callable[..., Any]:
-        def sendmsg(sock: socket.socket, *rest: Any) -> Any:
-            if len(rest) > 3 and rest[3] is not None:
-                self._checks.check_connect(sock.family, rest[3])
-            return original(sock, *rest)
-
-        return sendmsg
-
-    def _socketpair(self, original: Any) -> Callable[..., Any]:
-        """Windows creates a pair by connecting to itself, for every event loop."""
-
-        def socketpair(*args: Any, **options: Any) -> Any:
-            self._inside.socketpair = True
-            try:
-                return original(*args, **options)
-            finally:
-                self._inside.socketpair = False
-
-        return socketpair
-
-    def _resolve(self, original: Any) -> Callable[..., Any]:
-        def resolve(*args: Any, **options: Any) -> Any:
-            host = _argument(0, "host", args, options)
-            self._checks.check_lookup(host, _argument(1, "port", args, options))
-            found = original(*args, **options)
-            self._checks.note_addresses(host, _addresses(found))
-            return found
-
-        return resolve
-
-    def _resolve_reverse(self, original: Any) -> Callable[..., Any]:
-        def gethostbyaddr(host: Any) -> Any:
-            self._checks.check_lookup(host, reverse=True)
-            return original(host)
-
-        return gethostbyaddr
-
-    def _getnameinfo(self, original: Any) -> Callable[..., Any]:
-        def getnameinfo(address: Any, flags: int) -> Any:
-            if not flags & socket.NI_NUMERICHOST:
-                self._checks.check_lookup(address[0], address[1], reverse=True)
-            return original(address, flags)
-
-        return getnameinfo
-
-    def _loop_getaddrinfo(self, original: Any) -> Callable[..., Any]:
-        async def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
-            self._checks.check_lookup(host, port)
-            found = await original(loop, host, port, **options)
-            self._checks.note_addresses(host, _addresses(found))
-            return found
-
-        return getaddrinfo
-
-    def _loop_sock_connect(self, original: Any) -> Callable[..., Any]:
-        def sock_connect(loop: Any, sock: socket.socket, address: Any) -> Any:
-            self._checks.check_connect(sock.family, address)
-            return original(loop, sock, address)
-
-        return sock_connect
-
-    def _loop_create_connection(self, original: Any) -> Callable[..., Any]:
-        def create_connection(loop: Any, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
-            if host is not None:
-                self._checks.check_connect(socket.AF_INET, (host, port))
-            return original(loop, factory, host, port, **options)
-
-        return create_connection
-
-    def _loop_create_datagram_endpoint(self, original: Any) -> Callable[..., Any]:
-        def create_datagram_endpoint(loop: Any, factory: Any, *args: Any, **options: Any) -> Any:
-            remote = _argument(1, "remote_addr", args, options)
-            if remote is not None:
-                self._checks.check_connect(socket.AF_INET, remote)
-            return original(loop, factory, *args, **options)
-
-        return create_datagram_endpoint
-
-
-def _addresses(found: Any) -> list[str]:
-    """The addresses in a result of ``getaddrinfo``, ``gethostbyname`` or ``gethostbyname_ex``."""
-    if isinstance(found, str):
-        return [found]
-    if isinstance(found, tuple):
-        return list(found[2])
-    return [str(item[4][0]) for item in found]
-
-
-def _argument(position: int, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    return args[position] if len(args) > position else options.get(name)
-
-
 _PASSING: ContextVar[bool] = ContextVar("llmtune_passing", default=False)
 _IGNORING: ContextVar[bool] = ContextVar("llmtune_ignoring", default=False)
 
@@ -436,20 +237,6 @@ class NetworkShutError(RecordingError, OSError):
     """An attempt to reach a host while the network is blocked; for clients, an ordinary failed connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An attempt to reach a host."""
-
-    host: str
-    port: int | None = None
-    request: str = ""
-    """The HTTP request that caused it, without its query, if visible on the stack."""
-
-    def __str__(self) -> str:
-        place = self.host if self.port is None else f"{self.host}:{self.port}"
-        return f"{place} ({self.request})" if self.request else place
-
-
 class Offline:
     """Context manager that blocks the network for the whole process, including all threads; may be nested.
 
@@ -470,7 +257,8 @@ class Offline:
 
     def __init__(self, command: str, allow_hosts: Iterable[str] | OpenHosts = ()) -> None:
         self.command = command
-        self.attempts: list[Attempt] = []
+        self.attempts: list[str] = []
+        """Hosts with their ports, and the requests that caused the attempts, where the stack shows them."""
         self.open_hosts = allow_hosts if isinstance(allow_hosts, OpenHosts) else OpenHosts.of(allow_hosts)
         self._reported = 0
 
@@ -504,8 +292,8 @@ class Offline:
         if new:
             raise RecordingError(self._message(new)) from error
 
-    def _message(self, attempts: list[Attempt]) -> str:
-        places = list(dict.fromkeys(map(str, attempts)))
+    def _message(self, attempts: list[str]) -> str:
+        places = list(dict.fromkeys(attempts))
         more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
         return (
             f"the network is blocked in this mode, and the test tried to reach {', '.join(places[:_SHOWN])}{more}: "
@@ -513,11 +301,15 @@ class Offline:
             f"record its calls: {self.command}; for a service of your own, name it in llmtune_allow_hosts"
         )
 
-    def refuse(self, attempt: Attempt) -> NetworkShutError | None:
-        """Note an attempt, unless ignored; returns the error to raise."""
+    def refuse(self, attempt: str) -> None:
+        """Note an attempt, unless ignored.
+
+        Raises:
+            NetworkShutError: always.
+        """
         if not _IGNORING.get():
             self.attempts.append(attempt)
-        return NetworkShutError(
+        raise NetworkShutError(
             f"the network is blocked in this mode: {attempt} was not reached; record the request: {self.command}, "
             "or name a service of your own in llmtune_allow_hosts"
         )
@@ -528,34 +320,43 @@ class Watch(Offline):
 
     shuts = False
 
-    def _message(self, attempts: list[Attempt]) -> str:
-        places = ", ".join(list(dict.fromkeys(map(str, attempts)))[:_SHOWN])
+    def _message(self, attempts: list[str]) -> str:
+        places = ", ".join(list(dict.fromkeys(attempts))[:_SHOWN])
         return (
             f"the test reached {places} over a connection that cannot be recorded (a client with sockets of its own, a "
             "WebSocket, a database), and that plain pytest would refuse: name a service of your own in "
             "llmtune_allow_hosts; for a model, use a client that sends by httpx, requests, urllib3 or aiohttp"
         )
 
-    def refuse(self, attempt: Attempt) -> None:
+    def refuse(self, attempt: str) -> None:
         """Note an attempt, unless it is ours."""
         if CURRENT.get() != (None,):
             self.attempts.append(attempt)
 
 
+_Wrap = Callable[[Any], Callable[..., Any]]
+
+
 class _ActiveGuards:
-    """All active guards of this process; sockets are patched while there is one."""
+    """All active guards of this process; socket and event loop functions are patched while there is one.
+
+    Patches made by others in the meantime are kept.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._guards: tuple[Offline, ...] = ()
-        self._patches = Patches(self)
-        self._resolved: dict[str, set[str]] = {}
-        """Allowed names by the addresses they were resolved to."""
+        self._addresses: dict[str, set[str]] = {}
+        """Addresses to the allowed names that were resolved to them."""
+        self._thread = threading.local()
+        self._late = ExitStack()
+        self._installed: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, what the owner itself had (or None)
+        self._wrappers: dict[tuple[Any, str], tuple[Any, Any]] = {}  # the original, and ours
 
     def enter(self, guard: Offline) -> None:
         with self._lock:
             if not self._guards:
-                self._patches.install()
+                self._install()
             self._guards = (*self._guards, guard)
 
     def leave(self, guard: Offline) -> None:
@@ -563,24 +364,77 @@ class _ActiveGuards:
             position = max(index for index, entered in enumerate(self._guards) if entered is guard)
             self._guards = self._guards[:position] + self._guards[position + 1 :]
             if not self._guards:
-                self._patches.remove()
-                self._resolved.clear()
+                self._remove()
+                self._addresses.clear()
 
-    def check_connect(self, family: int, address: Any) -> None:
-        """A socket is about to connect or send; every guard must agree."""
+    def _install(self) -> None:
+        """Patch all functions; those of libraries once they are imported."""
+        self._patch(socket.socket, connect=self._connect, connect_ex=self._connect, sendto=self._sendto)
+        if hasattr(socket.socket, "sendmsg"):
+            self._patch(socket.socket, sendmsg=self._sendmsg)
+        self._patch(socket, socketpair=self._socketpair, getnameinfo=self._getnameinfo)
+        self._patch(socket, **dict.fromkeys(("getaddrinfo", "gethostbyname", "gethostbyname_ex"), self._resolve))
+        self._patch(socket, gethostbyaddr=self._resolve_reverse)
+        self._late.enter_context(
+            when_imported(
+                {
+                    # it resolves in another thread; here the stack still shows the request
+                    "asyncio.base_events": lambda module: self._patch(
+                        module.BaseEventLoop, getaddrinfo=self._loop_getaddrinfo
+                    ),
+                    # the Windows event loop connects without socket.connect
+                    "asyncio.proactor_events": lambda module: self._patch(
+                        module.BaseProactorEventLoop, sock_connect=self._loop_sock_connect
+                    ),
+                    # an event loop with its own sockets
+                    "uvloop": lambda module: self._patch(
+                        module.Loop,
+                        create_connection=self._loop_create_connection,
+                        create_datagram_endpoint=self._loop_create_datagram_endpoint,
+                        sock_connect=self._loop_sock_connect,
+                        getaddrinfo=self._loop_getaddrinfo,
+                    ),
+                }
+            )
+        )
+
+    def _patch(self, owner: Any, **wraps: _Wrap) -> None:
+        for name, wrap in wraps.items():
+            original = getattr(owner, name)
+            wrapped, ours = self._wrappers.get((owner, name), (None, None))
+            if wrapped is not original:
+                ours = functools.wraps(original)(wrap(original))
+                self._wrappers[owner, name] = original, ours
+            self._installed.append((owner, name, ours, vars(owner).get(name)))
+            setattr(owner, name, ours)
+
+    def _remove(self) -> None:
+        self._late.close()
+        while self._installed:
+            owner, name, ours, had = self._installed.pop()
+            if vars(owner).get(name) is not ours:
+                continue  # patched over by others, who will restore ours, which then checks nothing
+            if had is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, had)
+
+    def _check_connect(self, family: int, address: Any) -> None:
+        """A socket is about to connect, or to send to an address; every guard must agree."""
         if family in _LOCAL_FAMILIES or _PASSING.get():
             return
         internet = isinstance(address, tuple) and len(address) >= 2
         host, port = (_text(address[0]), address[1]) if internet else (repr(address), None)
-        names = (host, *self._resolved.get(host, ()))
+        names = (host, *self._addresses.get(host, ()))
         for guard in reversed(self._guards):
             if not guard.open_hosts.allows_all(names, port):
-                refused = guard.refuse(Attempt(host, port, _request_in_sight()))
-                if refused is not None:
-                    raise refused
+                guard.refuse(_attempt(host, port))
 
-    def check_lookup(self, host: Any, port: Any = None, *, reverse: bool = False) -> None:
-        """A name is about to be resolved; names of this machine and IP addresses need no lookup."""
+    def _check_lookup(self, host: Any, port: Any = None, *, reverse: bool = False) -> None:
+        """A name is about to be resolved, or an address to a name if ``reverse``.
+
+        Names of this machine and IP addresses need no lookup.
+        """
         name = _text(host or "")
         number = ip_number(name)
         needs_no_lookup = number is not None and (number.is_loopback or not reverse)
@@ -589,17 +443,115 @@ class _ActiveGuards:
         if host_name(name) in (LOCALHOST, socket.gethostname().lower()):
             return
         shut = [guard for guard in self._guards if guard.shuts]
-        if all(guard.open_hosts.allows_name(name) for guard in shut):
-            return
-        refused = shut[-1].refuse(Attempt(name, port if isinstance(port, int) else None, _request_in_sight()))
-        if refused is not None:
-            raise refused
+        if not all(guard.open_hosts.allows_name(name) for guard in shut):
+            shut[-1].refuse(_attempt(name, port if isinstance(port, int) else None))
 
-    def note_addresses(self, host: Any, addresses: Iterable[str]) -> None:
-        """A name was resolved; a socket will connect to one of the addresses."""
-        name = _text(host or "")
+    def _note_addresses(self, host: Any, found: Any) -> None:
+        """A name was resolved, by ``getaddrinfo``, ``gethostbyname`` or ``gethostbyname_ex``; a socket will connect there."""
+        if isinstance(found, str):
+            addresses = [found]
+        else:
+            addresses = list(found[2]) if isinstance(found, tuple) else [str(item[4][0]) for item in found]
         for address in addresses:
-            self._resolved.setdefault(address, set()).add(name)
+            self._addresses.setdefault(address, set()).add(_text(host or ""))
+
+    def _connect(self, original: Any) -> Callable[..., Any]:
+        def connect(sock: socket.socket, address: Any) -> Any:
+            if not getattr(self._thread, "in_socketpair", False):
+                self._check_connect(sock.family, address)
+            return original(sock, address)
+
+        return connect
+
+    def _sendto(self, original: Any) -> Callable[..., Any]:
+        def sendto(sock: socket.socket, data: Any, *rest: Any) -> Any:
+            if rest:
+                self._check_connect(sock.family, rest[-1])
+            return original(sock, data, *rest)
+
+        return sendto
+
+    def _sendmsg(self, original: Any) -> Callable[..., Any]:
+        def sendmsg(sock: socket.socket, *rest: Any) -> Any:
+            if len(rest) > 3 and rest[3] is not None:
+                self._check_connect(sock.family, rest[3])
+            return original(sock, *rest)
+
+        return sendmsg
+
+    def _socketpair(self, original: Any) -> Callable[..., Any]:
+        """Windows creates a pair by connecting to itself, for every event loop."""
+
+        def socketpair(*args: Any, **options: Any) -> Any:
+            self._thread.in_socketpair = True
+            try:
+                return original(*args, **options)
+            finally:
+                self._thread.in_socketpair = False
+
+        return socketpair
+
+    def _resolve(self, original: Any) -> Callable[..., Any]:
+        def resolve(*args: Any, **options: Any) -> Any:
+            host = _argument(0, "host", args, options)
+            self._check_lookup(host, _argument(1, "port", args, options))
+            found = original(*args, **options)
+            self._note_addresses(host, found)
+            return found
+
+        return resolve
+
+    def _resolve_reverse(self, original: Any) -> Callable[..., Any]:
+        def gethostbyaddr(host: Any) -> Any:
+            self._check_lookup(host, reverse=True)
+            return original(host)
+
+        return gethostbyaddr
+
+    def _getnameinfo(self, original: Any) -> Callable[..., Any]:
+        def getnameinfo(address: Any, flags: int) -> Any:
+            if not flags & socket.NI_NUMERICHOST:
+                self._check_lookup(address[0], address[1], reverse=True)
+            return original(address, flags)
+
+        return getnameinfo
+
+    def _loop_getaddrinfo(self, original: Any) -> Callable[..., Any]:
+        async def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
+            self._check_lookup(host, port)
+            found = await original(loop, host, port, **options)
+            self._note_addresses(host, found)
+            return found
+
+        return getaddrinfo
+
+    def _loop_sock_connect(self, original: Any) -> Callable[..., Any]:
+        def sock_connect(loop: Any, sock: socket.socket, address: Any) -> Any:
+            self._check_connect(sock.family, address)
+            return original(loop, sock, address)
+
+        return sock_connect
+
+    def _loop_create_connection(self, original: Any) -> Callable[..., Any]:
+        def create_connection(loop: Any, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+            if host is not None:
+                self._check_connect(socket.AF_INET, (host, port))
+            return original(loop, factory, host, port, **options)
+
+        return create_connection
+
+    def _loop_create_datagram_endpoint(self, original: Any) -> Callable[..., Any]:
+        def create_datagram_endpoint(loop: Any, factory: Any, *args: Any, **options: Any) -> Any:
+            remote = _argument(1, "remote_addr", args, options)
+            if remote is not None:
+                self._check_connect(socket.AF_INET, remote)
+            return original(loop, factory, *args, **options)
+
+        return create_datagram_endpoint
+
+
+def _argument(position: int, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return args[position] if len(args) > position else options.get(name)
 
 
 _ACTIVE = _ActiveGuards()
@@ -609,8 +561,9 @@ def _text(host: Any) -> str:
     return host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else str(host)
 
 
-def _request_in_sight() -> str:
-    """``METHOD URL`` of the HTTP request of a calling frame, without query, user and password."""
+def _attempt(host: str, port: int | None) -> str:
+    """``HOST:PORT (METHOD URL)``, the latter without query, user and password, where a calling frame has an HTTP request."""
+    place = host if port is None else f"{host}:{port}"
     frame = sys._getframe(1)  # noqa: SLF001  # only the stack shows which request uses a socket
     while frame is not None:
         for name in {"request", "req"} & {*frame.f_code.co_varnames}:
@@ -618,6 +571,6 @@ def _request_in_sight() -> str:
             method, url = getattr(value, "method", None), getattr(value, "url", None)
             if isinstance(method, str) and url is not None:
                 parts = urlsplit(str(url))
-                return f"{method} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+                return f"{place} ({method} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path})"
         frame = frame.f_back  # type: ignore[assignment]
-    return ""
+    return place

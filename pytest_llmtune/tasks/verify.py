@@ -5,6 +5,7 @@ Once in this process, and once in two others whose sets are ordered otherwise (`
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
@@ -12,16 +13,15 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_llmtune._dataclass import dataclass, field, replace
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune._util.functions import load_function
 from pytest_llmtune.capture.tariff import Tariff
 from pytest_llmtune.errors import CompletionError, RecordingError
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.redaction.redactor import Redactor
-from pytest_llmtune.suite.prompts import TaskTemplate
 from pytest_llmtune.suite.runs import TaskRequest
 from pytest_llmtune.suite.task import Task
 from pytest_llmtune.tasks.source import Miss, TaskSource
@@ -97,22 +97,8 @@ def check_repeatable(misses: dict[str, Miss], rows: int) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Job of the other process."""
-
-    path: list[str]
-    """Import path."""
-    task: Task
-    requests: list[TaskRequest]
-    interactions: list[Interaction]
-    prices: PriceBook
-    function: tuple[str, str] | None = field(default=None)
-    """Module and qualified name, if the task was given as a function."""
-
-
 def replay_elsewhere(
-    asked: Sequence[CompletionRequest],
+    requested: Sequence[CompletionRequest],
     interactions: Sequence[Interaction],
     prices: PriceBook,
     note: Callable[[str], None],
@@ -122,18 +108,20 @@ def replay_elsewhere(
     Args:
         note: called with the reason where that cannot be: the task is a lambda, or its module cannot be imported elsewhere.
     """
-    requests = [request for request in asked if isinstance(request, TaskRequest)]
+    requests = [request for request in requested if isinstance(request, TaskRequest)]
     if os.environ.get("PYTHONHASHSEED", "random") != "random" or not requests:
         return {}  # the user has fixed the order
-    step = max(1, len(requests) // _ROWS_ELSEWHERE)
-    chosen = list(requests[::step])
+    chosen = requests[:: max(1, len(requests) // _ROWS_ELSEWHERE)]
     rows = {request.row.id for request in chosen}
-    job = _job(chosen, [each for each in interactions if each.position and each.position.row in rows], prices)
+    calls = [each for each in interactions if each.position and each.position.row in rows]
+    job = io.BytesIO()
     try:
-        data = pickle.dumps(job)
+        pickle.dump(sys.path, job)
+        _Pickler(job).dump((chosen, calls, prices))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         note(_UNCHECKED.format(error))
         return {}
+    data = job.getvalue()
     base = zlib.crc32(repr(hash("llmtune")).encode())
     with ThreadPoolExecutor(_PROCESSES) as pool:  # of three names in a set, one order in six is the same by chance
         found = list(pool.map(lambda number: _replay_in_process(data, (base + number) % 2**32 or 1), range(_PROCESSES)))
@@ -165,47 +153,31 @@ def _replay_in_process(data: bytes, seed: int) -> dict[str, Miss] | str:
 _MARK = b"\n--llmtune--\n"
 
 
-def _job(requests: list[TaskRequest], interactions: list[Interaction], prices: PriceBook) -> _Job:
-    task = requests[0].task
-    named = task.function if hasattr(task.function, "__qualname__") else type(task.function)
-    function = None if task.found_in else (str(named.__module__), str(named.__qualname__))
-    return _Job(
-        sys.path,
-        Task(task.name, _nothing, task.found_in),
-        [_without_function(request) for request in requests],
-        interactions,
-        prices,
-        function,
-    )
+class _Pickler(pickle.Pickler):
+    """Writes a task as the place that its function is imported from."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Task):
+            return NotImplemented
+        if value.found_in is not None:
+            return _imported, (value.name, value.name, *value.found_in)
+        if not hasattr(value.function, "__qualname__"):
+            return NotImplemented  # an object with ``__call__``
+        return _imported, (value.name, f"{value.function.__module__}:{value.function.__qualname__}", Path.cwd(), None)
 
 
-def _nothing() -> None:
-    """Placeholder for a function that the other process imports."""
-
-
-def _without_function(request: TaskRequest, task: Task | None = None) -> TaskRequest:
-    template = request.template
-    assert template is not None  # noqa: S101  # ``task_request`` gave it
-    return replace(request, template=TaskTemplate(template.kind, template.source, task))
+def _imported(name: str, path: str, base_dir: Path, root: Path | None) -> Task:
+    return Task(name, load_function(path, base_dir, root))
 
 
 def main() -> None:
     """Entry point of the other process: replay the job on standard input, and write misses to standard output."""
     import asyncio
 
-    job: _Job = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # from the parent process
-    sys.path[:] = job.path
-    if job.function is None:
-        assert job.task.found_in is not None  # noqa: S101  # else there is a function
-        base_dir, root = job.task.found_in
-        function = load_function(job.task.name, base_dir, root)
-    else:
-        module, names = job.function
-        function = load_function(f"{module}:{names}", Path.cwd())
-    task = Task(job.task.name, function)
-    requests = [_without_function(request, task) for request in job.requests]
-    recording = Recording.of(Path("recording"), job.interactions)
-    source = TaskSource(_NoJudge(), Tariff(job.prices), Redactor(), recording, concurrency=8)
+    sys.path[:] = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the parent process
+    requests, interactions, prices = pickle.load(sys.stdin.buffer)  # noqa: S301
+    recording = Recording.of(Path("recording"), interactions)
+    source = TaskSource(_NoJudge(), Tariff(prices), Redactor(), recording, concurrency=8)
     misses = asyncio.run(replay_misses(source, requests, 8))
     sys.stdout.flush()
     sys.stdout.buffer.write(_MARK + pickle.dumps(misses))
@@ -213,7 +185,7 @@ def main() -> None:
 
 class _NoJudge:
     async def complete(self, request: CompletionRequest) -> Completion:
-        raise CompletionError(f"{request.key}: no judge is asked here")
+        raise CompletionError(f"{request.key}: a judge is not available here")
 
     async def aclose(self) -> None:
         """Nothing to close."""

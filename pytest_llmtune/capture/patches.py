@@ -25,31 +25,45 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.session import Replay
 
-__all__ = ["ActiveRecordings", "belonging_to", "recorded"]
+__all__ = ["belonging_to", "installed", "recorded"]
 
 
-class ActiveRecordings:
-    """The open recordings of this process, and which one the running code belongs to."""
+class _ActiveRecordings:
+    """The open recordings of this process, and which one the running code belongs to; libraries are patched meanwhile."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: tuple[Replay, ...] = ()
+        self._users = 0
+        self._patched: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, the original
+        self._late = ExitStack()
 
     @contextmanager
-    def opened(self, replay: Replay, *, alone: bool = False) -> Iterator[None]:
-        """Keep a recording open in this context.
+    def opened(self, replay: Replay, *, alone: bool) -> Iterator[None]:
+        with self.installed():
+            with self._lock:
+                before = self._open
+                self._open = (replay,) if alone else (*before, replay)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._open = before if alone else tuple(other for other in self._open if other is not replay)
 
-        Args:
-            alone: suspend the other open recordings.
-        """
+    @contextmanager
+    def installed(self) -> Iterator[None]:
         with self._lock:
-            before = self._open
-            self._open = (replay,) if alone else (*before, replay)
+            if not self._users:
+                self._late.enter_context(when_imported(dict.fromkeys(_LIBRARIES, self._patch)))
+            self._users += 1
         try:
             yield
         finally:
             with self._lock:
-                self._open = before if alone else tuple(other for other in self._open if other is not replay)
+                self._users -= 1
+                if not self._users:
+                    self._late.close()
+                    self._unpatch()
 
     def replay(self) -> Replay | None:
         """The recording that a request made here belongs to; None: none.
@@ -73,6 +87,17 @@ class ActiveRecordings:
             raise error
         return opened[0] if opened else None
 
+    def _patch(self, module: Any) -> None:
+        for owner, name, ours in _LIBRARIES[module.__name__](module, self.replay):
+            self._patched.append((owner, name, ours, getattr(owner, name)))
+            setattr(owner, name, ours)
+
+    def _unpatch(self) -> None:
+        while self._patched:
+            owner, name, ours, original = self._patched.pop()
+            if getattr(owner, name) is ours:  # else patched over by others; ours is then inactive
+                setattr(owner, name, original)
+
 
 @contextmanager
 def recorded(replay: Replay) -> Iterator[Replay]:
@@ -91,56 +116,12 @@ def belonging_to(replay: Replay, *, alone: bool = False) -> AbstractContextManag
     Args:
         alone: suspend the other open recordings.
     """
-    return _PATCHES.for_one(replay, alone=alone)
+    return _RECORDINGS.opened(replay, alone=alone)
 
 
-@contextmanager
-def installed() -> Iterator[None]:
+def installed() -> AbstractContextManager[None]:
     """Keep the libraries patched in this context, so that opening many recordings in turn is cheap."""
-    with _PATCHES.in_place():
-        yield
-
-
-class _Patches:
-    """Patches the libraries of this process once, while any recording is open."""
-
-    def __init__(self) -> None:
-        self._belonging = ActiveRecordings()
-        self._lock = threading.Lock()
-        self._users = 0
-        self._patched: list[tuple[Any, str, Any, Any]] = []  # owner, name, ours, the original
-        self._late = ExitStack()
-
-    @contextmanager
-    def for_one(self, replay: Replay, *, alone: bool) -> Iterator[None]:
-        with self.in_place(), self._belonging.opened(replay, alone=alone):
-            yield
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        with self._lock:
-            if not self._users:
-                self._late.enter_context(when_imported(dict.fromkeys(_LIBRARIES, self._patch)))
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    self._late.close()
-                    self._unpatch()
-
-    def _patch(self, module: Any) -> None:
-        for owner, name, ours in _LIBRARIES[module.__name__](module, self._belonging.replay):
-            self._patched.append((owner, name, ours, getattr(owner, name)))
-            setattr(owner, name, ours)
-
-    def _unpatch(self) -> None:
-        while self._patched:
-            owner, name, ours, original = self._patched.pop()
-            if getattr(owner, name) is ours:  # else patched over by others; ours is then inactive
-                setattr(owner, name, original)
+    return _RECORDINGS.installed()
 
 
 def _executor_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
@@ -164,7 +145,7 @@ def _pool_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        with _of_nobody():
+        with _outside_runs():
             original(self, *args, **kwargs)
 
     yield pool, "__init__", init
@@ -199,14 +180,14 @@ def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
     def submit(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         if (belongs := CURRENT.get()) is None:
             return original(pool, function, *args, **kwargs)
-        with _of_nobody():  # a thread that is started for it serves others too
+        with _outside_runs():  # a thread that is started for it serves others too
             return original(pool, functools.partial(_called_inside, belongs[0], function), *args, **kwargs)
 
     return submit
 
 
 @contextmanager
-def _of_nobody() -> Iterator[None]:
+def _outside_runs() -> Iterator[None]:
     """Threads started in this context belong to no run."""
     token = CURRENT.set(None)
     try:
@@ -232,4 +213,4 @@ _LIBRARIES: dict[str, Callable[[Any, Callable[[], Replay | None]], Iterable[tupl
     "multiprocessing.pool": _pool_patches,
     "threading": _thread_patches,
 }
-_PATCHES = _Patches()
+_RECORDINGS = _ActiveRecordings()

@@ -134,9 +134,9 @@ class Meter:
             BudgetExhaustedError: the amount does not fit; the call must not be sent.
             SuiteError: the price of its model is unknown, or the calls so far cannot be priced.
         """
-        request, limit = hold.request, self.limits.max_cost
+        limit = self.limits.max_cost
         try:
-            bound = Tariff(self.prices).bound(request.method, request.uri, request.body) if self.limited else None
+            bound = Tariff(self.prices).bound(hold.request) if self.limited else None
             if bound is not None and limit is not None:
                 self._reserve_of_test(hold, bound, limit)
             if bound is not None and self.ledger is not None and (left := self.ledger.left) is not None:
@@ -245,8 +245,7 @@ class Meter:
             self._read(hold)
 
     def _read(self, hold: Hold) -> Charge | None:
-        request = hold.request
-        charge = Tariff(self.prices).billed(request.method, request.uri, request.body, hold.answer)
+        charge = Tariff(self.prices).billed(hold.request, hold.answer)
         if charge is None:
             return None
         if charge.usage is not None:

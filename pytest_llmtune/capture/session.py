@@ -103,7 +103,7 @@ class Replay:
     _refused: int = 0
     _reported: tuple[int, int] = (0, 0)
     """Numbers of missing calls and errors already raised."""
-    _checked: int = 0
+    _counted: int = 0
     """Number of calls already checked against the limits."""
     _queue: dict[Call, None] = field(default_factory=dict)
     """Calls that wait until they may be sent, in order of arrival."""
@@ -159,7 +159,10 @@ class Replay:
                 return
             if not failed:
                 self._errors.extend(
-                    RecordingError(self._unrecordable(call))
+                    RecordingError(
+                        f"the response to {_name(call.request)} {call.fault}, and cannot be recorded; {self.path} was not "
+                        "written with it"
+                    )
                     for call in self._calls
                     if call.kept and call.interaction is None
                 )
@@ -177,8 +180,8 @@ class Replay:
         """
         missing, errors = self._reported
         self._reported = len(self.missing), len(self._errors)
-        if limits and error is None and not self._errors and self.meter.calls != self._checked:
-            self._checked = self.meter.calls
+        if limits and error is None and not self._errors and self.meter.calls != self._counted:
+            self._counted = self.meter.calls
             self.meter.check()
         if len(self.missing) > missing:
             raise StaleRecordingError(self._stale()) from _cause(error)
@@ -236,7 +239,7 @@ class Replay:
                 not self._waiting.get(key) and key not in self._errors_played
             ):  # else recorded as it is: it has no secrets
                 key = self.matching.key(self._clean(request))
-            self._asked_again(key)
+            self._mark_retried(key)
             if call.counts:
                 try:
                     call.hold = self.meter.enter(request)
@@ -401,7 +404,7 @@ class Replay:
         if call.ready is not None and call.model not in self._proven:
             self._canaries.setdefault(call.model, call)
 
-    def _asked_again(self, key: Key) -> None:
+    def _mark_retried(self, key: Key) -> None:
         """Mark earlier answers to this request as retried."""
         pending = self._pending.get(key)
         if not pending or self.keep_retries:
@@ -433,9 +436,6 @@ class Replay:
         uri, body = self.redactor.clean_request(request.uri, request.body, request.content_type)
         return replace(request, uri=uri, body=body)
 
-    def _unrecordable(self, call: Call) -> str:
-        return f"the response to {_name(call.request)} {call.fault}, and cannot be recorded; {self.path} was not written with it"
-
     def _write(self, *, complete: bool) -> None:
         """Write the recording atomically; an incomplete run removes no earlier interaction."""
         from pytest_llmtune.recording.housekeeping import remove
@@ -444,13 +444,13 @@ class Replay:
         answered = [call for call in self._calls if call.interaction is not None and call.kept]
         new = [call.interaction for call in answered if call.interaction is not None and not call.played]
         if complete:
-            kept = [call.interaction for call in answered if call.interaction is not None]
+            stored = [call.interaction for call in answered if call.interaction is not None]
         elif not new or (self.mode is Mode.RECORD_ALL and self.path.exists()):
             return
         else:
-            kept = [*self._recorded, *new]
-        if kept:
-            write(self.path, kept, self.redactor, self.layout)
+            stored = [*self._recorded, *new]
+        if stored:
+            write(self.path, stored, self.redactor, self.layout)
         else:
             remove(leftovers(self.path, ()))
 
@@ -518,10 +518,13 @@ def marked(test: Any) -> dict[str, Any]:
         if wrong:
             raise SuiteError(f"{test.nodeid}: llm_replay got {', '.join(wrong)}; its keys are {', '.join(_KEYS)}")
         keys = dict(marker.kwargs) | keys
+    keep_retries = keys.get("keep_retries", False)
+    if not isinstance(keep_retries, bool):
+        raise SuiteError(f"llm_replay: keep_retries is {keep_retries!r}; valid: True, False")
     return {
         "matching": Matching.on(keys.get("match_on")),
         "limits": Limits.of(keys.get("max_cost"), keys.get("max_calls")),
-        "keep_retries": _flag(keys.get("keep_retries", False)),
+        "keep_retries": keep_retries,
     }
 
 
@@ -534,9 +537,11 @@ def replay_of(test: Any, run: _Run) -> Replay:
     Raises:
         SuiteError: as ``marked``.
     """
-    said = marked(test)
+    fields = marked(test)
     command = f"pytest {quoted(run.target(test.nodeid))} --llm-record=missing"
-    replay = _replay(test.path.parent, _file_stem(test), command, run, limits=said.pop("limits"), **said)
+    names = without_repetition(test, test.nodeid).partition("::")[2].split("::")
+    stem = _safe(".".join([test.path.stem, *(name for name in names if name != "()")]))
+    replay = _replay(test.path.parent, stem, command, run, limits=fields.pop("limits"), **fields)
     replay.lock_directory = run.settings.root / ".llmtune" / "locks"
     return replay
 
@@ -553,9 +558,9 @@ def replay_of_fixture(directory: Path, scope: str, name: str, node: str, run: _R
         name: the fixture's name, with the index of its parameter, if any.
         node: what to select to record it; empty for the whole session.
     """
-    said = f"{scope}.fixture.{match[1] if (match := _XUNIT.fullmatch(name)) else name}"
+    stem = f"{scope}.fixture.{match[1] if (match := _XUNIT.fullmatch(name)) else name}"
     command = " ".join(filter(None, ("pytest", node and quoted(run.target(node)), "--llm-record=missing")))
-    return _replay(directory, _safe(said), command, run)
+    return _replay(directory, _safe(stem), command, run)
 
 
 def _replay(
@@ -574,18 +579,6 @@ def _replay(
     )
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise SuiteError(f"llm_replay: keep_retries is {value!r}; valid: True, False")
-    return value
-
-
-def _file_stem(test: Any) -> str:
-    """A file name that is valid on every file system, and unique even if case is ignored."""
-    nodeid = without_repetition(test, test.nodeid)
-    return _safe(".".join([test.path.stem, *(part for part in nodeid.partition("::")[2].split("::") if part != "()")]))
-
-
 def without_repetition(test: Any, name: str) -> str:
     """A name of the test; all repetitions that pytest-repeat makes of it share its recording, or its suite."""
     if REPEATED not in getattr(getattr(test, "callspec", None), "params", {}):
@@ -593,9 +586,10 @@ def without_repetition(test: Any, name: str) -> str:
     return re.sub(r"\[(?:(.*)-)?\d+-\d+\]$", lambda match: f"[{match[1]}]" if match[1] else "", name)
 
 
-def _safe(said: str) -> str:
-    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", said)).strip("_")
-    if name == said and name == name.lower() and len(name.encode()) <= _LONGEST:
+def _safe(stem: str) -> str:
+    """A file name that is valid on every file system, and unique even if case is ignored."""
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", stem)).strip("_")
+    if name == stem and name == name.lower() and len(name.encode()) <= _LONGEST:
         return name
     cut = name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
-    return f"{cut}-{text_digest(said)[:8]}"
+    return f"{cut}-{text_digest(stem)[:8]}"

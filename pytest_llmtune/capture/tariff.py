@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from pytest_llmtune.capture.matching import ClientRequest
     from pytest_llmtune.money.prices import Price
     from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.types import Usage
@@ -62,7 +63,7 @@ class Tariff:
 
     prices: Prices | None = None
 
-    def bound(self, method: str, uri: str, body: str, own: Price | None = None) -> Bound | None:
+    def bound(self, request: ClientRequest, own: Price | None = None) -> Bound | None:
         """What a call may cost at most; None where it asks no model.
 
         Args:
@@ -71,7 +72,8 @@ class Tariff:
         Raises:
             SuiteError: the model's price is unknown.
         """
-        if not asks_a_model(method, uri, body):
+        uri, body = request.uri, request.body
+        if not asks_a_model(request.method, uri, body):
             return None
         model = model_asked(uri, body)
         try:
@@ -80,25 +82,30 @@ class Tariff:
             if not names_a_deployment(uri):
                 raise
             return Bound(None, model, sure=False)
-        most = most_tokens(uri, body)
-        sure = price.free or most.answer is not None
         if not price.bounded and not price.free:
             return Bound(None, model, sure=False)
+        most = most_tokens(uri, body)
         answer = most.choices * ASSUMED_ANSWER if most.answer is None else most.answer
+        sure = price.free or most.answer is not None
         return Bound(price.worst(most.prompt, answer, most.tier), model, sure)
 
     def billed(
-        self, method: str, uri: str, body: str | Mapping[str, Any], answer: str | bytes, own: Price | None = None
+        self,
+        request: ClientRequest | Interaction,
+        answer: str | bytes,
+        read: Mapping[str, Any] | None = None,
+        own: Price | None = None,
     ) -> Charge | None:
         """What an answered call was billed; None where it asked no model.
 
         Args:
-            body: of the request, as text or as it was read.
             answer: the response's body; bytes where it is no text.
+            read: the request's body, where it was read already.
             own: as of ``bound``.
         """
+        uri, body = request.uri, request.body if read is None else read
         listed = self.prices is None or not self.prices.has_own([model_asked(uri, body)])
-        bill = read_bill(method, uri, body, answer, listed=listed)
+        bill = read_bill(request.method, uri, body, answer, listed=listed)
         if bill is None:
             return None
         try:
@@ -113,16 +120,15 @@ class Tariff:
         """What a recorded call was billed; an error is free.
 
         Args:
-            read: the request's body, where it was read already.
-            own: as of ``bound``.
+            read, own: as of ``billed``.
 
         Raises:
             SuiteError: the model's price is unknown, or the answer does not say what was used.
         """
-        body = call.body if read is None else read
         if call.status >= 400:
+            body = call.body if read is None else read
             return Charge(model_asked(call.uri, body) if asks_a_model(call.method, call.uri, body) else "")
-        charge = self.billed(call.method, call.uri, body, call.data or call.text, own) or Charge()
+        charge = self.billed(call, call.data or call.text, read, own) or Charge()
         if charge.problem is not None:
             raise charge.problem
         return charge

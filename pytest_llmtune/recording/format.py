@@ -155,7 +155,7 @@ class Interaction:
             uri=exchange.uri,
             body=canonical_json(exchange.request),
             status=exchange.status,
-            text=safe_json(_telling(exchange.response)),
+            text=safe_json(_compact(exchange.response)),
             reason="OK" if exchange.status == 200 else "",
             request_headers=_JSON,  # makes stock vcrpy compare bodies as JSON
             headers={name: value for name, value in _kept(exchange.headers).items() if name in KEPT_HEADERS} or _JSON,
@@ -256,17 +256,17 @@ class Interaction:
         )
 
 
-def _telling(data: Any, name: str = "") -> Any:
+def _compact(data: Any, name: str = "") -> Any:
     """A chat completion without null or empty fields, and without zero token counts.
 
     With n answers these are most of a short completion. Clients treat a missing field like null.
     """
     if isinstance(data, list):
-        return [_telling(item, name) for item in data]
+        return [_compact(item, name) for item in data]
     if not isinstance(data, dict):
         return data
     nothing: tuple[Any, ...] = (None, [], {}, 0) if name.endswith("_tokens_details") else (None, [], {})
-    kept = {name: _telling(value, name) for name, value in data.items()}
+    kept = {name: _compact(value, name) for name, value in data.items()}
     return {name: value for name, value in kept.items() if name in _ALWAYS or value not in nothing}
 
 
@@ -358,12 +358,13 @@ _CONFLICT = ("<<<<<<< ", "||||||| ", ">>>>>>> ")
 def rendered(lines: Iterable[str]) -> Iterator[bytes]:
     """The lines of a file with these interactions, in the given order."""
     yield f"{_HEAD}\n".encode()
-    ahead = iter(lines)
-    line = next(ahead, None)
-    while line is not None:
-        after = next(ahead, None)
-        yield f"{line}{'' if after is None else ','}\n".encode()
-        line = after
+    before = None
+    for line in lines:
+        if before is not None:
+            yield f"{before},\n".encode()
+        before = line
+    if before is not None:
+        yield f"{before}\n".encode()
     yield f"{_TAIL}\n".encode()
 
 
@@ -384,21 +385,13 @@ def entries(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Interaction]]:
             raise RecordingError(f"the recording {path} is larger than {MAX_BYTES // 2**20} MiB")
         head = file.readline(MAX_LINE)
         if is_own_format(head):
-            found = _own(path, _bounded(path, file), len(head))
+            found = _own(path, file, len(head))
         else:
             found = _foreign(path, _limited(path, 1, head + file.read(MAX_LINE)))
         for line, offset, data in found:
             yield offset, _interaction(path, line, data)
     except OSError as error:
         raise RecordingError(f"the recording {path} cannot be read: {error.strerror or error}") from error
-
-
-def _bounded(path: Path, file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file; refuses one that would exhaust memory."""
-    number = 1
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        yield _limited(path, number, line)
 
 
 def _limited(path: Path, line: int, content: bytes) -> bytes:
@@ -443,9 +436,9 @@ def _line(path: Path, number: int, raw: bytes) -> str:
     return text.rstrip()
 
 
-def _own(path: Path, lines: Iterable[bytes], start: int) -> Iterator[tuple[int, int, Any]]:
-    """(line, offset, data) of every interaction of a file in our layout; ``lines`` starts after the header."""
-    numbered = _numbered(path, lines, start)
+def _own(path: Path, file: IO[bytes], start: int) -> Iterator[tuple[int, int, Any]]:
+    """(line, offset, data) of every interaction of a file in our layout, read from after the header."""
+    numbered = _numbered(path, file, start)
     number, offset, line = next(numbered, (1, 0, _HEAD))
     for after, then, following in numbered:
         if line == _TAIL:
@@ -459,10 +452,12 @@ def _own(path: Path, lines: Iterable[bytes], start: int) -> Iterator[tuple[int, 
         raise _fault(path, number, f"is truncated: its last line is not {_TAIL}")
 
 
-def _numbered(path: Path, lines: Iterable[bytes], offset: int) -> Iterator[tuple[int, int, str]]:
-    """(line, offset, text) of every non-empty line."""
-    for number, raw in enumerate(lines, 2):
-        if text := _line(path, number, raw):
+def _numbered(path: Path, file: IO[bytes], offset: int) -> Iterator[tuple[int, int, str]]:
+    """(line, offset, text) of every non-empty line; refuses one that would exhaust memory."""
+    number = 1
+    while raw := file.readline(MAX_LINE + 1):
+        number += 1
+        if text := _line(path, number, _limited(path, number, raw)):
             yield number, offset, text
         offset += len(raw)
 

@@ -506,8 +506,7 @@ class RunCapture:
 
     def _worst(self, call: _Call) -> Decimal:
         """USD that a call may cost at most; 0 where it asks no model."""
-        request = call.request
-        bound = self.tariff.bound(request.method, request.uri, request.body, call.own_price)
+        bound = self.tariff.bound(call.request, call.own_price)
         return Decimal(0) if bound is None else _UNBOUNDED if bound.usd is None else bound.usd
 
     def _reserve(self, call: _Call, *, waits: bool) -> None:

@@ -2,6 +2,7 @@
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/simulate.py [--arena ARENA_DIR] [--tasks A B] [--seeds 20] [--share 0.3333333]
         [--peers halving tpe dearest] [--set cascade=True] [--processes 2]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/simulate.py --growth      the search's own CPU time, by rows and by prompts
 
 No HTTP, no cache, no faults; everything else is the package's. Without ``--arena`` there are the made tasks alone (worlds.py). *Regret* is the
 distance of the winner's true score from that of the best configuration within the inference budget, on the same rows; *spent* is the
@@ -23,7 +24,7 @@ from typing import Any
 
 from arena import TASKS
 from peers import PEERS, Desk
-from worlds import TUNED, Referee, Server, World, made_tasks
+from worlds import Referee, Server, World, growing_tasks, made_tasks
 
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.data.split import Split
@@ -61,7 +62,7 @@ class Simulated:
 
 @cache
 def _tasks() -> dict[str, Any]:
-    return {**TASKS, **made_tasks()}
+    return {**TASKS, **made_tasks(), **growing_tasks()}
 
 
 @cache
@@ -122,7 +123,7 @@ def search(  # noqa: PLR0917  # partial
             study = asyncio.run(
                 tune(
                     suite,
-                    Split(tuple(rows[:TUNED]), tuple(rows[TUNED:])),
+                    Split(tuple(rows[: task.tuned]), tuple(rows[task.tuned :])),
                     grader=grader,
                     source=Simulated(server, prices, ledger),
                     prices=prices,
@@ -153,7 +154,7 @@ def search(  # noqa: PLR0917  # partial
             completion = completion_of([Exchange("POST", "", body, server.complete(body))], request.n)
             return list(completion.texts), float(prices.price(str(body["model"])).cost(completion.usage))
 
-        desk = Desk(suite, problems[:TUNED], grader, complete, budget)
+        desk = Desk(suite, problems[: task.tuned], grader, complete, budget)
         winner, held = PEERS[who](desk, seed), None
         spent = budget - desk.left
         label = winner.label if winner else "nothing"
@@ -172,7 +173,7 @@ def main() -> None:
     """A line for each task and searcher, and one for all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arena", type=Path)
-    parser.add_argument("--tasks", nargs="+", choices=list(_tasks()))
+    parser.add_argument("--tasks", nargs="+", choices=[*TASKS, *made_tasks()])
     parser.add_argument("--seeds", type=int, default=20, help="how many, from 1")
     parser.add_argument("--share", type=float, default=1.0, help="of the task's dollars")
     parser.add_argument("--peers", nargs="*", default=[], choices=list(PEERS))
@@ -180,11 +181,17 @@ def main() -> None:
     parser.add_argument(
         "--regret", action="store_true", help="also the distance from the best of the grid: takes minutes"
     )
+    parser.add_argument("--growth", action="store_true", help="a table of CPU time by size, and nothing else")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each search")
     options = parser.parse_args()
+    if options.growth:
+        growth()
+        return
+    if recorded := [name for name in options.tasks or () if name in TASKS and not options.arena]:
+        parser.error(f"needs --arena: {', '.join(recorded)}")
     keys = {name: ast.literal_eval(value) for name, _, value in (item.partition("=") for item in options.set)}
-    names = options.tasks or list(_tasks() if options.arena else made_tasks())
+    names = options.tasks or [*(TASKS if options.arena else ()), *made_tasks()]
     jobs = [(name, seed) for name in names for seed in range(1, options.seeds + 1)]
     together: dict[str, list[Found]] = {}
     with get_context("spawn").Pool(options.processes) as pool:
@@ -211,6 +218,21 @@ def main() -> None:
     if len(names) > 1:
         for who, found in together.items():
             _print("together", who, found)
+
+
+def growth() -> None:
+    """A line for each size: CPU seconds of the search, and how they compare with the first."""
+    print("| search | requests | s of CPU | ratio of requests | ratio of CPU |")
+    print("| --- | --- | --- | --- | --- |")
+    first: Found | None = None
+    for name in growing_tasks():
+        found = min((search((name, seed), None, 1.0, "tuner", {}) for seed in (1, 2)), key=lambda one: one.seconds)
+        first = first or found
+        times = found.seconds / first.seconds
+        print(
+            f"| {name} | {found.requests} | {found.seconds:.2f} | {found.requests / first.requests:.1f} | {times:.1f} |",
+            flush=True,
+        )
 
 
 def _print(name: str, who: str, found: list[Found]) -> None:

@@ -119,13 +119,15 @@ class Task:
     metric: str = "success_vote"
     keys: dict[str, Any] = field(default_factory=dict)
     """Further keys of the suite."""
+    tuned: int = TUNED
+    """Rows to tune on; the referee has the others."""
 
     @property
     def models(self) -> tuple[str, ...]:
         return tuple(self.prices)
 
     def order(self, world: World, seed: int) -> list[int]:
-        """The world's rows in the seed's order: the first 40 are tuned on."""
+        """The world's rows in the seed's order: the first are tuned on."""
         import random
 
         ids = list(range(1, world.rows + 1))
@@ -144,7 +146,7 @@ class Task:
             "grader": {"regex": {"pattern": r"Answer: \[([A-H])\]"}} if self.metric == "success_vote" else closeness,
             "metric": self.metric,
             "shuffle": False,
-            "tune_size": TUNED,
+            "tune_size": self.tuned,
             "duplicates": "allow",
             "seed": seed,
             "inference_budget": self.inference_budget,
@@ -166,7 +168,7 @@ class Referee:
 
     def __init__(self, task: Task, world: World, seed: int) -> None:
         self.task, self.world = task, world
-        self.exam = task.order(world, seed)[TUNED:]
+        self.exam = task.order(world, seed)[task.tuned :]
 
     def curve(self, model: str, style: str, heat: float, limit: int = 10**9) -> tuple[NDArray[Any], NDArray[Any]]:
         """(10,) true scores and USD per instance for n = 1 to 10."""
@@ -360,3 +362,16 @@ def made_tasks() -> dict[str, Task]:
             _world(pair, three, seed=6), {"small": (0.5, 1.5), "large": (8, 24)}, 0.0025, 1.2, tuple(three)
         ),
     }
+
+
+def growing_tasks() -> dict[str, Task]:
+    """Searches of growing size: twice the rows for twice the dollars, then twice the prompts for the same rows and dollars."""
+
+    def task(rows: int, prompts: int) -> Task:
+        styles = {f"p{index:03}": 0.3 * (index % 5) for index in range(prompts)}
+        world = _world({"small": (0.3, 60.0), "large": (0.9, 60.0)}, styles, seed=8, rows=rows + 40)
+        prices = {"small": (0.5, 1.5), "large": (1.0, 3.0)}
+        return Task(world, prices, 0.002, 0.003 * rows, tuple(styles), tuned=rows)
+
+    sizes = [(80, 5), (160, 5), (320, 5), (640, 5), (80, 10), (80, 20), (80, 40)]
+    return {f"{rows} rows, {prompts} prompts": task(rows, prompts) for rows, prompts in sizes}

@@ -40,6 +40,7 @@ def session_of(config: pytest.Config) -> Session:
 
         config.stash[_SESSION] = Session(config)
         config.pluginmanager.register(_Refusals(config.stash[_SESSION]), "llmtune-refusals")
+        _receive_results(config)
     return config.stash[_SESSION]
 
 
@@ -194,7 +195,7 @@ class _Refusals:
 
 
 class _Results:
-    """Receives results of xdist's workers in the controller."""
+    """Receives the results that tests of this process, or of xdist's workers, attach to their reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -202,6 +203,11 @@ class _Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if any(name.startswith("llmtune") for name in vars(report)):
             _reports_of(self.config).receive(report)
+
+
+def _receive_results(config: pytest.Config) -> None:
+    if not (hasattr(config, "workerinput") or config.pluginmanager.has_plugin("llmtune-results")):
+        config.pluginmanager.register(_Results(config), "llmtune-results")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -213,11 +219,6 @@ def pytest_runtest_logreport() -> Generator[None, Any, Any]:
 
     with reporting():
         return (yield)
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    if not hasattr(session.config, "workerinput"):
-        session.config.pluginmanager.register(_Results(session.config), "llmtune-results")
 
 
 @pytest.hookimpl(trylast=True)  # Ctrl-C leaves fixtures to be torn down here
@@ -251,6 +252,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_configure_node(node: Any) -> None:
+    _receive_results(node.config)
     node.config.stash[_RUN] = node.workerinput["testrunuid"]
     node.workerinput["llmtune_width"] = node.config.get_terminal_writer().fullwidth
     if _SESSION in node.config.stash:

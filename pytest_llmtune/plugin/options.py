@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -152,30 +152,33 @@ def names(text: str) -> tuple[str, ...]:
 _FIXTURES = frozenset({"llmtune", "tuned_config", "llm_client", "async_llm_client"})
 
 
-class Option(NamedTuple):
-    """An option with its three names; ``parse`` raises ValueError with the valid values."""
+class Option:
+    """An option with its three names.
 
-    name: str
-    parse: Callable[[str], Any]
-    help: str
-    metavar: str | None = None
-    """None for a flag."""
-    many: bool = False
-    """Whether the ini key has one value per line; elsewhere, values are separated by commas."""
-    bare: str | None = None
-    """Value of the option if given without one; None: it needs one."""
+    Args:
+        parse: raises ValueError with the valid values.
+        metavar: None for a flag.
+        many: whether the ini key has one value per line; elsewhere, values are separated by commas.
+        bare: value of the option if given without one; None: it needs one.
+    """
 
-    @property
-    def flag(self) -> str:
-        return f"--llm-{self.name}"
+    # no dataclass and no named tuple, which take longer to create than all options
+    __slots__ = ("bare", "flag", "help", "key", "many", "metavar", "name", "parse", "variable")
 
-    @property
-    def key(self) -> str:
-        return f"llmtune_{self.name.replace('-', '_')}"
-
-    @property
-    def variable(self) -> str:
-        return self.key.upper()
+    def __init__(
+        self,
+        name: str,
+        parse: Callable[[str], Any],
+        help: str,  # noqa: A002  # as pytest calls it
+        metavar: str | None = None,
+        *,
+        many: bool = False,
+        bare: str | None = None,
+    ) -> None:
+        self.name, self.parse, self.help, self.metavar, self.many, self.bare = name, parse, help, metavar, many, bare
+        self.flag = f"--llm-{name}"
+        self.key = f"llmtune_{name.replace('-', '_')}"
+        self.variable = self.key.upper()
 
 
 OPTIONS = (

@@ -26,7 +26,7 @@ from pytest_llmtune.recording import Recording
 from pytest_llmtune.recording.format import CallPosition, Interaction, canonical_body
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.suite import Suite
-from pytest_llmtune.tasks import TaskSource
+from pytest_llmtune.tasks.source import TaskSource
 from pytest_llmtune.tasks.verify import replay_misses
 
 CALLS = 5

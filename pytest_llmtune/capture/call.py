@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.meter import Hold
     from pytest_llmtune.errors import LLMTuneError
 
-__all__ = ["Call", "CallRefusedError", "in_loop", "received", "refused"]
-
-
 _MAX_REFUSALS = 20
 """Number of refusals in a test or run after which even code that reports errors and continues is stopped."""
 _REFUSED = {"content-type": "application/json", "x-should-retry": "false"}

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["async_client", "bound", "client"]
-
-
 # Responses are passed on decoded and complete, so that these transfer headers no longer apply.
 _OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 _NO_KEY = "replayed"

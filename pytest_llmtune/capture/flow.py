@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["Flow", "wait", "wait_async"]
-
-
 _RECHECK = 0.5  # seconds between checks of what other processes have settled
 
 

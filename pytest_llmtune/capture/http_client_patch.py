@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.session import Replay
 
-__all__ = ["LIBRARIES", "patches"]
-
 LIBRARIES = {
     "http.client": ("HTTPConnection", "HTTPSConnection"),
     "urllib3.connection": ("HTTPConnection", "HTTPSConnection"),

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.session import Replay
     from pytest_llmtune.recording.format import Interaction
 
-__all__ = ["httpx_patches", "patches"]
-
-
 _NAME, _ASYNC_NAME = "handle_request", "handle_async_request"
 _Headers: TypeAlias = "list[tuple[bytes, bytes]]"
 _OF_THE_WIRE = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from pytest_llmtune.errors import SuiteError
 
-__all__ = ["isolate"]
-
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 _SET_FLAGS, _UP = 0x8914, 0x1
 

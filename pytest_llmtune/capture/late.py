@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["when_imported"]
-
 
 @contextmanager
 def when_imported(actions: Mapping[str, Callable[[Any], None]]) -> Iterator[None]:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.session import Replay
 
-__all__ = ["LIBRARIES", "patches"]
-
 LIBRARIES = {"dspy._vendor.lm15.transports": "dspy", "lm15.transports": "lm15"}
 """Modules with the transports, and their owners."""
 _Headers: TypeAlias = "list[tuple[str, str]]"

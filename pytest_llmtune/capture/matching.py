@@ -16,9 +16,6 @@ from pytest_llmtune.redaction.patterns import HEADERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["DEFAULT", "ClientRequest", "Key", "Matching"]
-
-
 Key: TypeAlias = tuple[object, ...]
 DEFAULT = ("method", "path", "body")
 _BOUNDARY = lazy_regex(r'boundary="?([^";]+)')

@@ -23,21 +23,6 @@ from pytest_llmtune.errors import RecordingError, SuiteError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = [
-    "LOCALHOST",
-    "HostPattern",
-    "NetworkShutError",
-    "Offline",
-    "OpenHosts",
-    "Watch",
-    "host_name",
-    "ignoring",
-    "ip_number",
-    "passing",
-    "provider",
-]
-
-
 LOCALHOST = "localhost"
 _NAMES = frozenset({"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # names of this machine
 _PROVIDERS = (

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.session import Replay
 
-__all__ = ["belonging_to", "installed", "recorded"]
-
 
 class _ActiveRecordings:
     """The open recordings of this process, and which one the running code belongs to; libraries are patched meanwhile."""

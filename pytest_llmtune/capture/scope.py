@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.netguard import Offline
     from pytest_llmtune.capture.session import Replay
 
-__all__ = ["Scope"]
-
 
 class Scope:
     """Recording and network block of a test, or of a fixture with a wider scope: opened once, run in phases, closed.

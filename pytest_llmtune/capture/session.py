@@ -39,16 +39,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.settings import Settings
 
-__all__ = [
-    "REPEATED",
-    "Replay",
-    "marked",
-    "replay_of",
-    "replay_of_fixture",
-    "without_repetition",
-]
-
-
 _PLAYING = (Mode.REPLAY, Mode.ACCEPT, Mode.DRY_RUN, Mode.RECORD_MISSING, Mode.TUNE)
 _WRITING = (Mode.RECORD_MISSING, Mode.TUNE, Mode.RECORD_ALL)
 _SHOWN = 3

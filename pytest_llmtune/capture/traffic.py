@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.matching import ClientRequest
     from pytest_llmtune.settings import Settings
 
-__all__ = ["DEFAULTS", "Kind", "Rule", "Traffic", "endpoints_of", "is_answer", "traffic_of"]
-
 
 class Kind(Enum):
     """How a request is handled."""

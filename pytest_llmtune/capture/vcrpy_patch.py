@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_llmtune.capture.session import Replay
 
-__all__ = ["LIBRARIES", "patches"]
-
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
     """(owner, name, replacement) for one of the libraries."""

@@ -14,8 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["ACCURACY", "serve"]
-
 ACCURACY = {"stand-in-small": 0.5, "stand-in-large": 0.8}
 """Share of right answers at temperature 0, for a message of medium difficulty."""
 TEMPERATURE, HINT, SPREAD = -0.2, 0.1, 0.25

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording.storage import Layout
     from pytest_llmtune.types import Completion, CompletionRequest
 
-__all__ = ["Gathered", "Recording"]
-
-
 _KEY = 32  # bytes
 _MOST_KEYS = 20_000  # kept; each takes some 200 bytes
 _MOST_INTERACTIONS = 1_000_000

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.prices import Price
     from pytest_llmtune.redaction.redactor import Redactor
 
-__all__ = ["Allowance", "Canaries", "Fault", "NoRoomError", "RunCapture", "Store"]
-
-
 _MATCHING = Matching()
 _UNBOUNDED = Decimal("0.05")
 """USD reserved for a call without a bound: a deployment, or billed by the second."""

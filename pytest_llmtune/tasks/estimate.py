@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite import Split, Suite
     from pytest_llmtune.tasks.source import TaskSource
 
-__all__ = ["estimate"]
-
 
 async def estimate(suite: Suite, split: Split, tariff: Tariff, recording: Recording, source: TaskSource) -> str:
     """An estimate in a few sentences.

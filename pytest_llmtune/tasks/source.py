@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.types import CompletionRequest
 
-__all__ = ["Miss", "TaskSource"]
-
-
 _UNAUTHORIZED = 401
 _ZERO = Decimal(0)
 _NOTHING = Usage(0, 0)

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.types import Completion, CompletionRequest
 
-__all__ = ["check_repeatable", "main", "recorded_steps", "replay_elsewhere", "replay_misses"]
-
-
 _PROCESSES = 2
 """Other processes, each with its own order of sets."""
 _ROWS_ELSEWHERE = 25

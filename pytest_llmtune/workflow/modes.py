@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording.housekeeping import RerecordSession
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.suite import Config, Suite
-    from pytest_llmtune.tasks import Miss
+    from pytest_llmtune.tasks.source import Miss
     from pytest_llmtune.workflow.search import TuneMode
 
 

@@ -169,7 +169,7 @@ class SuiteServices:
             return source
         from pytest_llmtune.capture.tariff import Tariff
         from pytest_llmtune.capture.traffic import traffic_of
-        from pytest_llmtune.tasks import TaskSource
+        from pytest_llmtune.tasks.source import TaskSource
 
         return TaskSource(
             source,

@@ -31,7 +31,7 @@ from pytest_llmtune.money.spend_log import SpendLog
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.redaction.keys import Secret
 from pytest_llmtune.redaction.redactor import Redactor
-from pytest_llmtune.tasks import TaskSource
+from pytest_llmtune.tasks.source import TaskSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

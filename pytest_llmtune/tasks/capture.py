@@ -13,7 +13,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from decimal import ROUND_CEILING, Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.jsonhash import text_digest
@@ -24,7 +24,7 @@ from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.completions import failures
 from pytest_llmtune.errors import LLMTuneError, RecordingError, StaleRecordingError
 from pytest_llmtune.recording import mismatch
-from pytest_llmtune.recording.format import CallPosition, Interaction, path_of, redacted
+from pytest_llmtune.recording.format import CallPosition, Interaction, MalformedError, path_of, redacted
 from pytest_llmtune.settings import Mode
 from pytest_llmtune.wire.billing import model_asked
 from pytest_llmtune.wire.response import parse_object
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.capture.tariff import Tariff
     from pytest_llmtune.capture.traffic import Kind
     from pytest_llmtune.completions.routing import EndpointPool, KeyChannel
+    from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.money.prices import Price
     from pytest_llmtune.redaction.redactor import Redactor
 
@@ -85,16 +86,39 @@ class Fault:
     """Which endpoint's key it was sent with, where our own client made it."""
 
 
-class Store(Protocol):
-    """Stores paid answers; called from any thread."""
+@dataclass(slots=True)
+class Store:
+    """The cache of paid answers, else those paid in this run; used from any thread."""
+
+    live: LiveSource
+    lock: Any
+    own: dict[str, Interaction] = field(default_factory=dict)
+    paid: Decimal = Decimal(0)
+    """USD."""
 
     def recall(self, name: str) -> Interaction | None:
         """The answer stored under this name."""
-        ...
+        if (found := self.own.get(name)) is not None:
+            return found
+        value = None if self.live.cache is None else self.live.cache.recall(name)
+        if value is None:
+            return None
+        try:
+            return Interaction.from_plain(value)
+        except (MalformedError, AttributeError, TypeError):  # untrusted data
+            return None
 
-    def keep(self, name: str, interaction: Interaction, usd: Decimal) -> None:
+    def add(self, name: str, interaction: Interaction, usd: Decimal) -> None:
         """Store a paid answer."""
-        ...
+        self.own[name] = interaction
+        with self.lock:
+            self.paid += usd
+            self.live.ledger.note(usd)
+            if self.live.journal is not None:
+                self.live.journal(name, 0, usd)
+            if self.live.cache is not None:
+                facts = {"latency": interaction.latency, "recorded": interaction.recorded}
+                self.live.cache.remember(name, {**interaction.to_plain(), "llmtune": facts})
 
 
 @dataclass(slots=True)
@@ -570,7 +594,7 @@ class RunCapture:
         if self.canaries is not None:
             self.canaries.leave(call, billed=usd)
         try:
-            self.store.keep(call.cache_name, interaction, usd)
+            self.store.add(call.cache_name, interaction, usd)
         except LLMTuneError as error:
             self.error = self.error or error
 

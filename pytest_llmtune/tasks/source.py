@@ -18,10 +18,9 @@ from pytest_llmtune.capture.patches import recorded as captured
 from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.ledger import Reservation
-from pytest_llmtune.recording.format import Interaction, MalformedError
 from pytest_llmtune.suite.runs import TaskRequest, config_given
 from pytest_llmtune.suite.task import Outcome, outcome_of
-from pytest_llmtune.tasks.capture import Allowance, Canaries, NoRoomError, RunCapture
+from pytest_llmtune.tasks.capture import Allowance, Canaries, NoRoomError, RunCapture, Store
 from pytest_llmtune.tasks.trace import Trace
 from pytest_llmtune.types import Choice, Completion, ModelUsage, TaskRun, Usage
 
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.capture.tariff import Tariff
-    from pytest_llmtune.completions.routing import EndpointPool
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording import Recording
+    from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.redaction.redactor import Redactor
     from pytest_llmtune.types import CompletionRequest
 
@@ -100,7 +99,8 @@ class TaskSource:
     _limit: asyncio.Semaphore | None = None
     _threads: ThreadPoolExecutor | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
-    _clients: _Clients | None = None
+    _clients: dict[str, Any] = field(default_factory=dict)
+    """``client`` and ``async_client``, copied for each run."""
     _reservations: dict[str, Decimal] = field(default_factory=dict)
     """By the configuration's model: the largest reservation of a run."""
     _canaries: Canaries = field(default_factory=Canaries)
@@ -167,7 +167,7 @@ class TaskSource:
     async def _run(self, request: TaskRequest, number: int) -> _RunResult:
         assert self._limit is not None  # noqa: S101  # ``complete`` made it
         async with self._limit:
-            store = None if self.live is None else _Store(self.live, self._lock)
+            store = None if self.live is None else Store(self.live, self._lock)
             needed = self._reservations.get(_model_of(request), _ZERO)
             while True:
                 try:
@@ -176,7 +176,7 @@ class TaskSource:
                 except NoRoomError as error:
                     needed = max(error.amount, needed)
 
-    async def _attempt(self, request: TaskRequest, number: int, store: _Store | None, needed: Decimal) -> _RunResult:
+    async def _attempt(self, request: TaskRequest, number: int, store: Store | None, needed: Decimal) -> _RunResult:
         row = request.row.id
         recorded = [] if self.recording is None else self.recording.calls_of(row, number)
         label = f"{request.row.index} [{row}]"
@@ -253,13 +253,13 @@ class TaskSource:
         """The task's return value, or its exception."""
         task, template = request.task, request.template
         assert template is not None  # noqa: S101  # ``task_request`` gave it
-        clients = self._clients = self._clients or _Clients(self.live)
-        capture.pool = clients.pool
+        if self.live is not None and self.live.endpoints:
+            capture.pool = self.live.pool
         recording: Any = capture  # implements what the patches need of a recording
         with captured(recording):
             try:
                 arguments = task.arguments(
-                    request.row.row, config_given(request.params, template), partial(clients.make, capture)
+                    request.row.row, config_given(request.params, template), partial(self._client, capture)
                 )
                 if task.is_async:
                     returned = await task.function(**arguments)
@@ -277,6 +277,30 @@ class TaskSource:
                     raise  # by us, and not by the app
                 return None, error
         return returned, None
+
+    def _client(self, capture: RunCapture, name: str) -> Any:
+        """``client`` or ``async_client`` of OpenAI, whose calls belong to a run."""
+        from pytest_llmtune.capture.client import async_client, bound, client
+
+        recording: Any = capture
+        if name not in self._clients:
+            create = client if name == "client" else async_client
+            address, key = self._endpoint(capture)
+            created = create(recording, base_url=address, api_key=key)
+            created.chat, created.responses, created.embeddings  # noqa: B018  # imported now, and not by several threads at once
+            self._clients[name] = created
+        return bound(self._clients[name], recording)
+
+    def _endpoint(self, capture: RunCapture) -> tuple[str | None, str | None]:
+        """The first endpoint in force; offline an address that was recorded."""
+        if self.live is not None and self.live.endpoints:
+            first = self.live.endpoints[0]
+            return first.base_url, first.keys[0].reveal() if first.keys else None
+        for interaction in capture.recorded:
+            for route in ("/chat/completions", "/responses", "/embeddings", "/completions"):
+                if interaction.path.endswith(route):
+                    return interaction.uri.partition("?")[0].removesuffix(route), None
+        return None, None
 
     async def _call_in_thread(self, call: Callable[[], Any], capture: RunCapture) -> Any:
         def run() -> Any:
@@ -354,75 +378,3 @@ def _completion(found: Sequence[_RunResult], paid: Decimal) -> Completion:
         calls=tuple(interaction for each in found for interaction in each.interactions),
         kept=tuple(name for each in found for name in each.names),
     )
-
-
-@dataclass(slots=True)
-class _Store:
-    """The cache of paid calls; without one, the answers paid in this run."""
-
-    live: LiveSource
-    lock: Any
-    own: dict[str, Interaction] = field(default_factory=dict)
-    paid: Decimal = _ZERO
-    """USD."""
-
-    def recall(self, name: str) -> Interaction | None:
-        if (found := self.own.get(name)) is not None:
-            return found
-        value = None if self.live.cache is None else self.live.cache.recall(name)
-        if value is None:
-            return None
-        try:
-            return Interaction.from_plain(value)
-        except (MalformedError, AttributeError, TypeError):  # untrusted data
-            return None
-
-    def keep(self, name: str, interaction: Interaction, usd: Decimal) -> None:
-        self.own[name] = interaction
-        with self.lock:
-            self.paid += usd
-            self.live.ledger.note(usd)
-            if self.live.journal is not None:
-                self.live.journal(name, 0, usd)
-            if self.live.cache is not None:
-                facts = {"latency": interaction.latency, "recorded": interaction.recorded}
-                self.live.cache.remember(name, {**interaction.to_plain(), "llmtune": facts})
-
-
-@dataclass(eq=False)
-class _Clients:
-    """OpenAI clients whose calls belong to a run; made once, and copied for each."""
-
-    live: LiveSource | None
-    _made: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def pool(self) -> EndpointPool | None:
-        """The endpoints in force; None where the network is shut, or others ask."""
-        if self.live is None or not self.live.endpoints:
-            return None
-        return self.live.pool
-
-    def make(self, capture: RunCapture, name: str) -> Any:
-        """``client`` or ``async_client`` for a run."""
-        from pytest_llmtune.capture.client import async_client, bound, client
-
-        recording: Any = capture
-        if name not in self._made:
-            make = client if name == "client" else async_client
-            address, key = self._endpoint(capture)
-            made = make(recording, base_url=address, api_key=key)
-            made.chat, made.responses, made.embeddings  # noqa: B018  # imported now, and not by several threads at once
-            self._made[name] = made
-        return bound(self._made[name], recording)
-
-    def _endpoint(self, capture: RunCapture) -> tuple[str | None, str | None]:
-        """The first endpoint in force; offline an address that was recorded."""
-        if self.live is not None and self.live.endpoints:
-            first = self.live.endpoints[0]
-            return first.base_url, first.keys[0].reveal() if first.keys else None
-        for interaction in capture.recorded:
-            for route in ("/chat/completions", "/responses", "/embeddings", "/completions"):
-                if interaction.path.endswith(route):
-                    return interaction.uri.partition("?")[0].removesuffix(route), None
-        return None, None

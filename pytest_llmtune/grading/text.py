@@ -137,7 +137,9 @@ class Regex(BuiltIn):
         found = self._found(pattern, [*responses, *(text for text in plain if text not in responses)])
         matches = [found[text] or found[other] for text, other in zip(responses, plain, strict=True)]
         if self.pattern is None:
-            return tuple(map(self._matched, responses, matches))
+            pairs = zip(responses, matches, strict=True)
+            shown = [(match[0] if match else text, match is not None) for text, match in pairs]
+            return tuple(Answer(self._key(text) or None, text.strip(), correct) for text, correct in shown)
         expected = self._key(reference)
         return tuple(self._answer(match, expected) for match in matches)
 
@@ -164,10 +166,6 @@ class Regex(BuiltIn):
     def _answer(self, match: Sequence[str] | None, expected: str) -> Answer:
         text = match[1].strip() if match else ""
         return Answer(self._key(text), text, self._key(text) == expected) if text else Answer(None, "", correct=False)
-
-    def _matched(self, text: str, match: Sequence[str] | None) -> Answer:
-        shown = match[0] if match else text
-        return Answer(self._key(shown) or None, shown.strip(), match is not None)
 
     def _key(self, text: str) -> str:
         return text.strip().casefold() if self.ignore_case else text.strip()

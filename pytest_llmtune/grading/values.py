@@ -193,18 +193,15 @@ class _Parser:
         if word == r"\frac":
             return _apply(operator.truediv, self._argument(), self._argument())
         if word == r"\sqrt":
-            return self._root()
+            degree: Value = Fraction(2)
+            if self._peek() == "[":
+                self._take()
+                degree = self._sum()
+                self._take("]")
+            return _raise(self._argument(), _apply(operator.truediv, Fraction(1), degree))
         if word in _CONSTANTS:
             return _CONSTANTS[word]
         raise _NoConstantError
-
-    def _root(self) -> Value:
-        degree: Value = Fraction(2)
-        if self._peek() == "[":
-            self._take()
-            degree = self._sum()
-            self._take("]")
-        return _raise(self._argument(), _apply(operator.truediv, Fraction(1), degree))
 
     def _argument(self) -> Value:
         r"""Braces, or one character: ``\frac12`` is a half."""

@@ -379,7 +379,9 @@ def text_of(choice: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(map(_part, content))
-    content = content or message.get("refusal") or _calls(message) or ""
+    # without IDs, which differ each time and would split the vote
+    called = [call.get("function") for call in dicts_in(message.get("tool_calls"))] + [message.get("function_call")]
+    content = content or message.get("refusal") or [call for call in called if isinstance(call, dict)] or ""
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
@@ -401,12 +403,6 @@ def _part(part: Any) -> str:
     if isinstance(text, str) and kind in (None, "text", "output_text", "input_text", "refusal"):
         return text
     return json.dumps(part, ensure_ascii=False)
-
-
-def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """``[{"name": ..., "arguments": ...}]`` without IDs, which differ each time and would split the vote."""
-    calls = [call.get("function") for call in dicts_in(message.get("tool_calls"))]
-    return [call for call in [*calls, message.get("function_call")] if isinstance(call, dict)]
 
 
 def was_cut(choice: Mapping[str, Any]) -> bool:

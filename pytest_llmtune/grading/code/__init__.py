@@ -121,7 +121,7 @@ class PythonCode(BuiltIn):
         with ThreadPoolExecutor(_STARTING * workers_each(8)) as threads:
             found = threads.map(lambda code: self._run({**request, "code": code}), distinct)
             outcomes = dict(zip(distinct, found, strict=True))
-        return tuple(_answer(None if code is None else outcomes[code]) for code in codes)
+        return tuple(Answer(None, "", correct=False) if code is None else _answer(outcomes[code]) for code in codes)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
         return await off_thread(self.answers, responses, row)
@@ -199,8 +199,6 @@ class _Process:
                     self._process.kill()
 
 
-def _answer(outcome: str | None) -> Answer:
-    if outcome is None:
-        return Answer(None, "", correct=False)
+def _answer(outcome: str) -> Answer:
     key = outcome if outcome == _PASSES else hashlib.sha256(outcome.encode()).hexdigest()[:16]
     return Answer(key, outcome, outcome == _PASSES)

@@ -48,25 +48,18 @@ def is_settled(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
 
     In algebra, ``east`` is a product of four letters, equal to ``seat``.
     """
-    if reference.name and answer.name and reference.name != answer.name and not _share_names(reference, answer):
-        return True
+    sides = ((reference, answer), (answer, reference))
+    if reference.name and answer.name and reference.name != answer.name:
+        names = ((rf"(?<![a-zA-Z]){re.escape(one.name)}(?![a-zA-Z])", other.text) for one, other in sides)
+        if not any(re.search(name, text) for name, text in names):  # as in x = y + 1 and y = x - 1
+            return True
     if ("||" in (reference.kind, answer.kind)) and reference.kind != answer.kind:
         return False  # a column vector may be written as a tuple
-    if any(
-        one.is_constant and _MONOMIAL.fullmatch(other.text) for one, other in ((reference, answer), (answer, reference))
-    ):
+    if any(one.is_constant and _MONOMIAL.fullmatch(other.text) for one, other in sides):
         return True  # 4 is not 4 t, although algebra may treat t as a unit
     if (half := _HALF_OF_DAY.search(reference.text)) and (other := _HALF_OF_DAY.search(answer.text)):
         return half[1].lower() != other[1].lower()  # 9:30 a.m. and 9:30 p.m.
     return _is_read(reference) and _is_read(answer)
-
-
-def _share_names(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
-    """Whether one side uses the variable that the other defines: ``x = y + 1`` and ``y = x - 1``."""
-    return any(
-        re.search(rf"(?<![a-zA-Z]){re.escape(one.name)}(?![a-zA-Z])", other.text)
-        for one, other in ((reference, answer), (answer, reference))
-    )
 
 
 def _is_read(form: ParsedAnswer) -> bool:

@@ -277,22 +277,17 @@ def _matrix(text: str, depth: int) -> ParsedAnswer | None:
     return ParsedAnswer(text, "||", read)
 
 
-def _scaled(text: str) -> Value | None:
-    """The value of a scaled number such as ``5 million`` or ``3万円``; None if it is not one."""
-    thin, found = find(text)
-    if len(found) != 1 or thin[: found[0].start].strip():
-        return None
-    rest = thin[found[0].end :]
-    return found[0].value if not rest.strip() or without_unit(f"1{rest}")[0] == "1" else None
-
-
 def _atom(text: str) -> ParsedAnswer:
     if (based := _BASED.fullmatch(_IN_BRACKETS.sub(r"\1", text, count=1))) is not None:
         base = _BASES.get((based[2] or based[3]).lower()) or (based[2] or based[3])
         value = constant(based[1]) if base == "10" else None
         return ParsedAnswer(f"{based[1].upper()}_{base}", "atom", value=value)
-    if SCALED.search(text):
-        return ParsedAnswer(text, "atom", value=_scaled(text))
+    if SCALED.search(text):  # 5 million, 3万円
+        thin, found = find(text)
+        rest = thin[found[-1].end :] if found else ""
+        alone = len(found) == 1 and not thin[: found[0].start].strip()
+        only_unit = not rest.strip() or without_unit(f"1{rest}")[0] == "1"
+        return ParsedAnswer(text, "atom", value=found[0].value if alone and only_unit else None)
     bare, percent = without_unit(text)
     value = constant(bare.replace(" ", "") if _GROUPED.fullmatch(bare) else bare)
     return ParsedAnswer(text, "atom", value=None if bare == "e" else value, percent=percent)
@@ -320,15 +315,12 @@ def _named(text: str, depth: int) -> ParsedAnswer | None:
     if rough:
         return _form(exact.strip(), depth)
     name, *chain = _RELATION.split(text)
-    if not chain or not _NAME.fullmatch(name.strip()):
-        return _sum(name, chain)
-    return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
-
-
-def _sum(first: str, chain: list[str]) -> ParsedAnswer | None:
-    """``2 + 3 = 5 apples`` is 5; None if the two sides differ."""
-    last = _atom(chain[-1].strip()) if chain else None
-    return last if last and last.value is not None and constant(first.strip()) == last.value else None
+    if not chain:
+        return None
+    if _NAME.fullmatch(name.strip()):
+        return replace(_form(chain[-1].strip(), depth), name=squeeze(name.strip()))
+    last = _atom(chain[-1].strip())  # of 2 + 3 = 5 apples
+    return last if last.value is not None and constant(name.strip()) == last.value else None
 
 
 def _point(text: str, depth: int) -> ParsedAnswer | None:

@@ -29,11 +29,7 @@ MAX_ROWS = 5_000_000
 
 
 def clean_row(raw: Any, where: str) -> dict[str, Any]:
-    """One row as a dict of plain values; NaN, which tables use for missing values, becomes None.
-
-    Raises:
-        SuiteError: not a mapping, a column name that is not a string or a duplicate, a value that is not plain data.
-    """
+    """One row as a dict of plain values; NaN, which tables use for missing values, becomes None. SuiteError for other values."""
     raw = fields_of(raw)
     if not isinstance(raw, Mapping):
         raise SuiteError(f"{where}: a row is a mapping of column to value, got {shown(raw)}")
@@ -114,16 +110,11 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the rows' content, independent of their order."""
         return fingerprint(self.examples)
 
 
 def check_source(source: Any, base_dir: Path, root: Path | None = None) -> None:
-    """Check that a dataset exists, without reading it.
-
-    Raises:
-        SuiteError: no file, no rows, an unsupported source.
-    """
+    """Raise SuiteError if a dataset does not exist, has no rows or is of no supported kind; without reading it."""
     if isinstance(source, str):
         if source.startswith("hf:"):
             hub.parse_name(source)

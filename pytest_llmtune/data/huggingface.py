@@ -19,11 +19,7 @@ _OPTIONS = ("name", "split", "revision")
 
 
 def parse_name(source: str) -> dict[str, str]:
-    """Parse ``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``; PATH is a Hub name or a local directory.
-
-    Raises:
-        SuiteError: no name, or an unknown option.
-    """
+    """Parse ``hf:PATH?name=CONFIG&split=SPLIT&revision=REVISION``; PATH is a Hub name or a local directory."""
     path, _, query = source.removeprefix("hf:").partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:

@@ -382,11 +382,7 @@ class DataFile:
 
     @property
     def format(self) -> str:
-        """One of ``FORMATS``.
-
-        Raises:
-            SuiteError: the file name has no known extension.
-        """
+        """One of ``FORMATS``; SuiteError if the file name has no known extension."""
         found = format_of(self.member or self.path.name)
         if found is None:
             raise SuiteError(
@@ -395,11 +391,7 @@ class DataFile:
         return found
 
     def read(self, limit: int = MAX_BYTES) -> bytes:
-        """The unpacked content.
-
-        Raises:
-            SuiteError: it cannot be read, or is larger than ``limit`` bytes.
-        """
+        """The unpacked content; SuiteError if it cannot be read, or is larger than ``limit`` bytes."""
         try:
             with ExitStack() as stack:
                 stream: IO[bytes] = stack.enter_context(open_regular(self.path))

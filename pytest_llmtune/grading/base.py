@@ -325,7 +325,6 @@ class BuiltIn(Grader):
         return self._options()
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:  # noqa: ARG002
-        """The metrics that the rows will get."""
         return frozenset(SCORES)
 
     @abstractmethod
@@ -368,7 +367,6 @@ class BuiltIn(Grader):
         return grade_answers(self.answers(responses, row), self.vote)
 
     async def aanswers(self, responses: Sequence[str], row: Row, ask: Any) -> tuple[Answer, ...]:  # noqa: ARG002
-        """Like ``answers``, without blocking the event loop if it needs a worker."""
         if self._waits(responses):
             return await off_thread(self.answers, responses, row)
         return self.answers(responses, row)
@@ -378,7 +376,6 @@ class BuiltIn(Grader):
         return self.longest_in_process is not None and any(len(text) > self.longest_in_process for text in responses)
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Any) -> ExampleGrade:
-        """Like ``grade``, without blocking the event loop."""
         return grade_answers(await self.aanswers(responses, row, ask), self.vote)
 
 
@@ -394,11 +391,7 @@ def reference_names(column: str | None) -> tuple[str, ...]:
 
 
 def reference_values(row: Row, column: str | None) -> Sequence[Any]:
-    """The references of a row whose reference column may hold a list of them.
-
-    Raises:
-        SuiteError: there is none.
-    """
+    """The references of a row whose reference column may hold a list of them; SuiteError if there is none."""
     value = reference_value(row, column)
     if not isinstance(value, (list, tuple)):
         return [value]
@@ -408,11 +401,7 @@ def reference_values(row: Row, column: str | None) -> Sequence[Any]:
 
 
 def reference_value(row: Row, column: str | None) -> Any:
-    """The value of the reference column.
-
-    Raises:
-        SuiteError: the row has no such column, or the cell is empty.
-    """
+    """The value of the reference column; SuiteError if the row has none, or the cell is empty."""
     names = reference_names(column)
     found = next((name for name in names if name in row), None)
     if found is None:

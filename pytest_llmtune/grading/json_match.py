@@ -147,11 +147,7 @@ def pick(value: Any, path: str) -> Any:
 
 
 class Validation:
-    """Validates values against JSON schemas in worker processes, because a schema's pattern may never finish.
-
-    Args:
-        limit: seconds of CPU for one value; past it the value does not fit.
-    """
+    """Validates values in worker processes, because a schema's pattern may never finish; ``limit`` in CPU seconds for each."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -159,7 +155,7 @@ class Validation:
         self.fault = lru_cache(maxsize=10_000)(self._fault)
 
     def _fault(self, schema: str, value: str) -> str | None:
-        """What a schema says against a value, both as JSON; None where the value fits."""
+        """The error of a value by a schema, both as JSON; None if it fits."""
         found = self._pool.call({"schema": json.loads(schema), "value": json.loads(value)}, self._limit)
         return "the schema took too long" if found is None else found["error"]
 

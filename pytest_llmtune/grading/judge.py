@@ -121,11 +121,7 @@ class Judge(BuiltIn):
         return self._answers(responses, await self._marks(responses, row, ask))
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Ask) -> ExampleGrade:
-        """Like ``grade``, plus the agreement with the row's hand label.
-
-        Raises:
-            CompletionError: no judgement of a response is readable; the example is unknown rather than wrong.
-        """
+        """Like ``grade``, plus the agreement with the row's hand label; CompletionError if no judgement is readable."""
         marks = await self._marks(responses, row, ask)
         grade = grade_answers(self._answers(responses, marks), self.vote)
         more: dict[str, float] = {}
@@ -178,6 +174,7 @@ class Judge(BuiltIn):
             marks = [score for score in scores if 1 <= score <= self.scale]
         if not marks:
             text = completion.choices[0].text if completion.choices else ""
+            # the example is unknown rather than wrong
             raise CompletionError(f"the judge {self.model} gave no verdict that can be read: {text[-80:]!r}")
         mean = statistics.fmean(marks)
         return float(mean > 0.5) if self.scale is None else mean

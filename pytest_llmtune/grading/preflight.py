@@ -158,11 +158,7 @@ _AGGREGATED = tuple(name for name in _MEASURED if not name.endswith("cost"))
 
 
 def check_named(suite: Suite, grader: Grader, split: Split) -> None:
-    """Check that the suite's ``metric`` and gates use existing metrics, as far as known.
-
-    Raises:
-        SuiteError: one does not; the message lists the metrics.
-    """
+    """Raise SuiteError, with the metrics there are, if the suite's ``metric`` or a gate uses another one, as far as known."""
     if (names := _names(grader, split.tune or split.test)) is not None and suite.metric not in names:
         raise _missing(grader, suite.metric, names, f"{suite.at('metric')}: metric")
     if (names := _names(grader, split.test)) is None:
@@ -174,11 +170,7 @@ def check_named(suite: Suite, grader: Grader, split: Split) -> None:
 
 
 def check_aggregated(grader: Grader, examples: Sequence[Example], metrics: Iterable[str], *, where: str = "") -> None:
-    """Check that metrics with their own aggregate exist, as far as known.
-
-    Raises:
-        SuiteError: one does not; the message lists the metrics.
-    """
+    """Raise SuiteError, with the metrics there are, if one with its own aggregate does not exist, as far as known."""
     if (names := _names(grader, examples)) is None:
         return
     for metric in metrics:
@@ -187,11 +179,7 @@ def check_aggregated(grader: Grader, examples: Sequence[Example], metrics: Itera
 
 
 def check_metric(grader: Grader, examples: Sequence[Example], metric: str, *, where: str = "") -> None:
-    """Check by grading that a grader with unknown metrics gives the tuned one, unless that costs money.
-
-    Raises:
-        SuiteError: it does not; the message lists the metrics.
-    """
+    """Raise SuiteError if a grader with unknown metrics does not give the tuned one; not tried where grading costs money."""
     if judges_of(grader) or not examples or _names(grader, examples) is not None:
         return
     row = examples[0].row

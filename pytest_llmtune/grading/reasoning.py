@@ -180,11 +180,7 @@ _OFF = Marks((r"(?!)",), (r"(?!)",), channels=False, key=(("", ""),))
 
 
 def marks_of(spec: Any) -> Marks:
-    """Parse the suite's key ``reasoning``: true, false, ``{"open": ..., "close": ...}`` or a list of these.
-
-    Raises:
-        SuiteError: anything else, or an empty mark.
-    """
+    """Parse the suite's key ``reasoning``: true, false, ``{"open": ..., "close": ...}`` or a list of these; else SuiteError."""
     try:
         declared = reasoning(spec)
     except InvalidError as error:

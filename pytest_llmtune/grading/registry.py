@@ -85,11 +85,7 @@ def resolve(
 
 
 def grader_of(suite: Suite) -> Grader:
-    """The grader that a suite declares.
-
-    Raises:
-        SuiteError: as ``resolve``.
-    """
+    """The grader that a suite declares; SuiteError as of ``resolve``."""
     return resolve(
         suite.grader,
         base_dir=suite.base_dir,
@@ -183,8 +179,7 @@ _OPTION = {"reference_column": "reference", "alias": "name"}
 def fits(accept: Accept) -> Callable[[str], bool]:
     """Whether one answer meets a cascade step's conditions for single answers (all but the vote).
 
-    Raises:
-        SuiteError: when it is called, the step's function is not there, or raises.
+    A SuiteError when it is called: the step's function is missing, or raises.
     """
     schema = None if accept.schema is None else _schema(json.dumps(accept.schema, default=str))
     pattern = None if accept.regex is None else _pattern(accept.regex)

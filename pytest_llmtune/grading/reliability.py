@@ -34,11 +34,7 @@ def pass_hat(n: int, right: int, k: int) -> float:
 
 
 def with_reliability(grader: Grader, metrics: Iterable[str]) -> Grader:
-    """Wrap a grader to add the requested reliability metrics.
-
-    Raises:
-        SuiteError: it judges all responses together.
-    """
+    """Wrap a grader to add the requested reliability metrics; SuiteError if it judges all responses together."""
     names = reliability_names(metrics)
     if not names:
         return grader
@@ -57,7 +53,6 @@ class Reliability(GraderWrapper):
     names: tuple[str, ...]
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str] | None:
-        """None if the grader's metrics are unknown."""
         known = self.inner.metric_names(rows)
         return None if known is None else known | {*self.names}
 

@@ -105,11 +105,7 @@ class Similarity(BuiltIn):
         return tuple(answer for answer, _ in await self._ajudged(responses, row, ask))
 
     async def agrade(self, responses: Sequence[str], row: Row, ask: Ask) -> ExampleGrade:
-        """Like ``grade``, with the embeddings of a model.
-
-        Raises:
-            CompletionError: an embedding is missing or malformed; the example is unknown rather than wrong.
-        """
+        """Like ``grade``; CompletionError if an embedding is missing or malformed: the example is unknown rather than wrong."""
         return self._grade(await self._ajudged(responses, row, ask))
 
     def metric_names(self, rows: Sequence[Row]) -> frozenset[str]:

@@ -107,11 +107,7 @@ _ROUTES = ("/chat/completions", "/responses", "/completions", "/embeddings", "/m
 
 
 def decoded(body: bytes, encoding: str = "") -> bytes:
-    """Decompress a response's body.
-
-    Raises:
-        ValueError: the encoding is not supported.
-    """
+    """Decompress a response's body; ValueError if the encoding is not supported."""
     names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     for name in reversed(names):
         try:

@@ -250,11 +250,7 @@ def usage_of(data: Any, tier: Any = None) -> Usage | None:
 
 
 def tier_in(usage: Mapping[str, Any], tier: Any = None) -> str:
-    """The service tier as served, if it has a separate price; empty for the default tier.
-
-    Args:
-        tier: the response's ``service_tier``; some servers report it in ``usage``.
-    """
+    """The service tier as served, here or in ``usage``, if it has a separate price; empty for the default tier."""
     tiers = (usage.get("speed"), tier, usage.get("service_tier"))
     return next((each for each in tiers if isinstance(each, str) and each not in _ORDINARY), "")
 

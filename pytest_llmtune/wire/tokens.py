@@ -36,11 +36,7 @@ _IMPLAUSIBLE = 12
 
 
 def reports_one_choice_only(exchange: Exchange, usage: Usage | None = None) -> bool:
-    """Whether ``usage.completion_tokens`` counts only one of several choices.
-
-    Args:
-        usage: the response's, if it was read already.
-    """
+    """Whether the response's ``usage``, read already or not, counts the completion tokens of only one of several choices."""
     usage = usage or usage_of(exchange.response.get("usage"))
     if answers_in(exchange) < 2 or usage is None or not usage.completion_tokens:
         return False

@@ -60,11 +60,7 @@ _MARK = lazy_regex(r"[{}]|\\.", re.DOTALL)
 def boxes(text: str, found: Sequence[tuple[int, str, int]]) -> str | None:
     r"""Content of the last ``\boxed{}`` or ``\fbox{}``; boxes joined by nothing but "and" or commas are one list.
 
-    Args:
-        found: as ``boxed_in`` finds them.
-
-    Returns:
-        None if there is no box, or the last one is truncated or empty.
+    None if there is no box (``found``, by ``boxed_in``), or the last one is truncated or empty.
     """
     if not found or not found[-1][1].strip():
         return None
@@ -286,11 +282,7 @@ def untagged(text: str) -> str:
 
 
 def check_forms(forms: object) -> tuple[str, ...]:
-    """``forms`` in the order of FORMS.
-
-    Raises:
-        SuiteError: not a list of one or more of their names.
-    """
+    """``forms`` in the order of FORMS; SuiteError if they are not a list of one or more of these."""
     listed = [forms] if isinstance(forms, str) else forms
     if not isinstance(listed, Sequence) or not listed or not all(form in FORMS for form in listed):
         raise SuiteError(f"extract={forms!r}; expected a list of one or more of: {', '.join(FORMS)}")

@@ -30,12 +30,7 @@ _NOTHING = Finding(equal=False, key=None)
 
 
 class Algebra:
-    """Compares answers, with a cache; thread-safe.
-
-    Args:
-        limit: CPU seconds per comparison; after that the answers are unequal.
-        workers: number of processes; default: see WorkerPool.
-    """
+    """Compares answers, with a cache; thread-safe. Past ``limit`` CPU seconds they are unequal."""
 
     def __init__(self, limit: float, workers: int | None = None) -> None:
         self._limit = limit

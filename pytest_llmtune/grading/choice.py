@@ -33,7 +33,7 @@ _DENIED_AFTER = lazy_regex(
     r"\s(?:is|was|would be|seems|looks)\s(?:not|wrong|incorrect|false|tempting|a (?:common )?distractor|ruled out|eliminated|out)(?!\w)|"
     r"\s(?:isn|wasn|doesn|can)['\u2019]?t)"
 )
-_ASKED = lazy_regex(r"[\s)\]\"'*]*[?？]")
+_QUESTION_MARK = lazy_regex(r"[\s)\]\"'*]*[?？]")
 _BETWEEN = r"(?:\s+(?!but\b|sondern\b|sino\b|mais\b)[^\s,;:.!?()\[\]。、，；]+){0,3}"
 _WINDOW = 60  # characters before a mention that are searched for a denial
 _SENTENCES = lazy_regex(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
@@ -179,7 +179,7 @@ class LabelWords:
         if (boxed := boxed_in(text)) and not boxed[-1][1].strip():
             return None  # cut off
         announced = _announced(text, boxed)
-        last = max(announced) if announced else None  # what was said before it does not count
+        last = max(announced) if announced else None  # what stands before it does not count
         if last is None and len(text) < _LONGEST_STATEMENT and (label := self.exactly(_without_latex(text))):
             return label
         candidates = [] if last is None else [last]
@@ -222,7 +222,7 @@ class LabelWords:
             group = match.lastgroup or "first"
             start = match.start(group)
             before = text[max(0, start - _WINDOW) : start]
-            if _ASKED.match(text, match.end(group)):
+            if _QUESTION_MARK.match(text, match.end(group)):
                 continue
             if self._denied.search(_fold(before)) or _BECAUSE.search(text, max(0, match.start() - 12), match.start()):
                 continue
@@ -306,7 +306,11 @@ class LabelWords:
             start = match.start(match.lastindex or 0)
             before = text[max(0, start - _WINDOW) : start]
             end = match.end(match.lastindex or 0)
-            if not self._denied.search(before) and not _DENIED_AFTER.match(text, end) and not _ASKED.match(text, end):
+            if (
+                not self._denied.search(before)
+                and not _DENIED_AFTER.match(text, end)
+                and not _QUESTION_MARK.match(text, end)
+            ):
                 yield self.owner[match[match.lastindex or 0]]
 
 
@@ -327,7 +331,7 @@ def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> list[_Candid
         fragment = rest if stop is None else rest[: stop.start()]
         end = len(text) - len(rest) + len(fragment)
         if text[end : end + 1] == "?":
-            fragment = "none"  # asked, not said
+            fragment = "none"  # a question
         if "box" not in fragment:
             found.append(_Candidate(match.start(), fragment, strong=True, end=end))
     return found

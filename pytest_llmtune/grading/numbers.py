@@ -121,8 +121,8 @@ _COMPOUND = lazy_regex(
 _BETWEEN = lazy_regex(r"\bbetween\s*$", re.IGNORECASE)
 _PART_OF_NAME = lazy_regex(r"(?:[A-Za-z_\\]|[A-Za-z]-|\^\s?\{?-?|_\{?)\Z")
 """x2, GPT-4, x^2, a_1"""
-_GOES_ON_BEFORE = lazy_regex(r"(?:[\d}]\s?[.,:/]|\{)\Z")
-_GOES_ON = lazy_regex(r"[:/.,]\d|[eE][-+]?\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
+_CONTINUED_BEFORE = lazy_regex(r"(?:[\d}]\s?[.,:/]|\{)\Z")
+_CONTINUED = lazy_regex(r"[:/.,]\d|[eE][-+]?\d|-\d|\s?(?:-|to|~)\s?\d|[\\^_]|[xyzn](?!\w)")
 _EITHER_SIGN = lazy_regex(r"(?:±|\\pm)\s?\Z")
 _RANGE_BEFORE = lazy_regex(r"\d\s?(?:-|to|~)\s?\Z")
 _MONEY_SIGN = lazy_regex(_MONEY)
@@ -167,9 +167,9 @@ def _read(text: str, match: re.Match[str]) -> tuple[Number | None, int]:
     last = before[-1:]
     if _PART_OF_NAME.search(before):
         return None, end
-    sure = not (last and last in "{.,:/" and _GOES_ON_BEFORE.search(before))
+    sure = not (last and last in "{.,:/" and _CONTINUED_BEFORE.search(before))
     ranges = _RANGE_BEFORE.search(before) is not None
-    if ranges or _GOES_ON.match(text, end) or _EITHER_SIGN.search(before):
+    if ranges or _CONTINUED.match(text, end) or _EITHER_SIGN.search(before):
         sure = False
     if after == "!" and text[end + 1 : end + 2] not in ("", " ", "\n", '"'):
         sure = False

@@ -69,16 +69,16 @@ def constant(text: str) -> Value | None:
         text = _REPEATING.sub(_fraction_of, text)
     try:
         with decimal.localcontext(_CONTEXT):
-            return _exact(_Parser(text).whole())
+            return _exact(_Parser(text).parse())
     except (_NoConstantError, decimal.DecimalException, ZeroDivisionError, OverflowError):
         return None
 
 
 def _fraction_of(match: re.Match[str]) -> str:
     """A repeating decimal as a fraction in brackets."""
-    whole, once = match[1], match[2]
+    integer, once = match[1], match[2]
     again = match[3] or match[4] or match[5]
-    numerator = int((whole or "0") + once + again) - int((whole or "0") + once)
+    numerator = int((integer or "0") + once + again) - int((integer or "0") + once)
     return rf"(\frac{{{numerator}}}{{{'9' * len(again)}{'0' * len(once)}}})"
 
 
@@ -117,7 +117,7 @@ class _Parser:
         self._position = 0
         self._depth = 0
 
-    def whole(self) -> Value:
+    def parse(self) -> Value:
         value = self._sum()
         if self._position < len(self._tokens):
             raise _NoConstantError
@@ -126,9 +126,9 @@ class _Parser:
     def _peek(self) -> str:
         return self._tokens[self._position] if self._position < len(self._tokens) else ""
 
-    def _take(self, wanted: str = "") -> str:
+    def _take(self, expected: str = "") -> str:
         word = self._peek()
-        if not word or (wanted and word != wanted):
+        if not word or (expected and word != expected):
             raise _NoConstantError
         self._position += 1
         return word

@@ -265,9 +265,9 @@ def _candidates(
 
 def _flavours(path: str, provider: Provider) -> list[str]:
     known = [extractor.api_flavor for extractor in provider.extractors or ()]
-    wanted = next((names for route, names in _FLAVOURS if route in path), ())
+    first = next((names for route, names in _FLAVOURS if route in path), ())
     rest = [name for name in known if name not in _ELSEWHERE]
-    return [name for name in dict.fromkeys([*wanted, *rest]) if name in known]
+    return [name for name in dict.fromkeys([*first, *rest]) if name in known]
 
 
 def _usage(values: Mapping[str, Any], document: Mapping[str, Any]) -> Usage | None:

@@ -59,7 +59,7 @@ def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
     Returns:
         Whether anything was removed.
     """
-    anything = False
+    removed = False
     groups: defaultdict[object, list[tuple[dict[str, Any], str]]] = defaultdict(list)
     for document in documents:
         kind = (document.get("type"), document.get("output_index"), document.get("content_index"))
@@ -68,10 +68,10 @@ def clean_pieces(documents: list[Any], spans: Spans, placeholder: str) -> bool:
     for pieces in groups.values():
         texts = [holder[name] for holder, name in pieces]
         if len(texts) > 1 and (found := spans("".join(texts))):
-            anything = True
+            removed = True
             for (holder, name), text in zip(pieces, _without(texts, found, placeholder), strict=True):
                 holder[name] = text
-    return anything
+    return removed
 
 
 def _texts(data: Any, path: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], dict[str, Any], str]]:

@@ -111,15 +111,14 @@ def documents_of(text: str) -> Iterator[dict[str, Any]]:
     They are shared, and not to be changed.
     """
     text = text.lstrip(_BOM)
-    if (whole := read_object(text)) is not None:
-        yield whole
+    if (document := read_object(text)) is not None:
+        yield document
         return
     if text.lstrip().startswith("["):  # Gemini's stream without server-sent events
         yield from dicts_in(_json(text))
         return
     for line in lines_of(text):
-        document = parse_object(line.removeprefix("data:"))
-        if document is not None:
+        if (document := parse_object(line.removeprefix("data:"))) is not None:
             yield document
 
 

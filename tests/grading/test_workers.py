@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmtune.grading import resolve
-from pytest_llmtune.grading.math.symbolic import Algebra, Finding
+from pytest_llmtune.grading.math.equality import Algebra, Finding
 from pytest_llmtune.grading.workers import PATIENCE, WorkerPool, workers_each
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Reports that it is ready, reads one value from standard input, written by ``marshal`` (tests, setup, code, entry_point,
 search_path, memory in bytes, seconds of CPU, processes, disk in bytes, and a token), and writes one line: the token, a blank
-and the outcome. Code that leaves early, by ``os._exit`` or a crash, never says the token. Imports next to nothing: each
+and the outcome. Code that leaves early, by ``os._exit`` or a crash, never writes the token. Imports next to nothing: each
 answer has a new process.
 """
 

@@ -222,7 +222,7 @@ def _installed() -> list[str]:
 
 def _bound(paths: Iterable[str]) -> Iterable[str]:
     """Arguments that bind each path read-only under its own name, in directories with search permission for all."""
-    made: set[Path] = set()
+    created: set[Path] = set()
     bound: set[Path] = set()
     for path in sorted(set(paths), key=lambda path: (path.count("/"), path)):
         if bound.intersection(Path(path).parents):
@@ -232,7 +232,7 @@ def _bound(paths: Iterable[str]) -> Iterable[str]:
             yield from ("--symlink", str(Path(path).readlink()), path)
             continue
         for parent in reversed(Path(path).parents[:-1]):
-            if parent not in made and str(parent) != _HOME:
-                made.add(parent)
+            if parent not in created and str(parent) != _HOME:
+                created.add(parent)
                 yield from ("--perms", "0755", "--dir", str(parent))
         yield from ("--ro-bind", path, path)

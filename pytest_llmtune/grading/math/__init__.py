@@ -9,10 +9,9 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, OtherExtras, reference_value
-from pytest_llmtune.grading.math.equality import equal, is_settled
+from pytest_llmtune.grading.math.equality import Algebra, equal, is_installed, is_settled
 from pytest_llmtune.grading.math.extract import answer_in, check_forms, is_bare
 from pytest_llmtune.grading.math.parse import ParsedAnswer, clean, parse, word_answer
-from pytest_llmtune.grading.math.symbolic import Algebra, is_installed
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.types import Answer, Row
 

@@ -1,18 +1,23 @@
-"""Decide whether two parsed answers are equal, without sympy."""
+"""Decide whether two answers are equal: without algebra, or with math-verify in worker processes."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.grading.values import close, constant, value_key
+from pytest_llmtune.grading.workers import WorkerPool
 
 if TYPE_CHECKING:
     from pytest_llmtune.grading.math.parse import ParsedAnswer
 
 
+_LONGEST = 500  # characters; longer answers are not worth sympy's time
 _MOST_PARTS = 60
 _SURE_DECIMALS = 6  # fewer decimal places do not distinguish 1/3 from other fractions
 _DECIMAL = lazy_regex(r"[-+]?\d*\.(\d+)")
@@ -106,14 +111,60 @@ def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
         return False
     if "set" in (reference.kind, answer.kind):
         kinds = {reference.kind, answer.kind}
-        return (
-            kinds <= {"set", "list"} and _found(reference.items, answer.items) and _found(answer.items, reference.items)
+        sides = ((reference.items, answer.items), (answer.items, reference.items))
+        return kinds <= {"set", "list"} and all(
+            any(equal(one, two) for two in others) for items, others in sides for one in items
         )
     if reference.kind != answer.kind and {reference.kind, answer.kind} != {"list", "()"}:
         return False
     return len(reference.items) == len(answer.items) and all(map(equal, reference.items, answer.items))
 
 
-def _found(parts: tuple[ParsedAnswer, ...], others: tuple[ParsedAnswer, ...]) -> bool:
-    """Whether every part has an equal among the others."""
-    return all(any(equal(part, other) for other in others) for part in parts)
+def is_installed() -> bool:
+    return importlib.util.find_spec("math_verify") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Result of comparing one answer."""
+
+    equal: bool
+    key: str | None
+    """Equal for wrong answers that are equal to each other; None if it was not parsed in time."""
+
+
+class Algebra:
+    """Compares answers, with a cache; thread-safe. Past ``limit`` CPU seconds they are unequal."""
+
+    def __init__(self, limit: float, workers: int | None = None) -> None:
+        self._limit = limit
+        self._pool = WorkerPool("compare", "math_verify", workers)
+        self.compare = lru_cache(maxsize=50_000)(self._compare)
+
+    def _compare(self, reference: str, answer: str) -> Finding:
+        """Compare two extracted answers in LaTeX."""
+        texts = _spelled(reference), _spelled(answer)
+        request = {"gold": texts[0], "answer": texts[1]}
+        found = self._pool.call(request, self._limit) if max(map(len, texts)) <= _LONGEST else None
+        return Finding(found["equal"], found["key"]) if found else Finding(equal=False, key=None)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+_DEGREES = lazy_regex(
+    r"\\(sin|cos|tan|cot|sec|csc)\s*[{(]?\s*(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z]))\s*[})]?"
+)
+_VARIABLE = lazy_regex(r"(?<![a-zA-Z\\])(?:(?<=[\d\s)}])([a-zA-Z](?<![mgshLWVJNKCFA])))$")
+"""A last letter that is no unit: math-verify takes the t of ``2 t + 2 t`` for one."""
+_D = r"(?:\\mathrm\s*\{\s*d\s*\}|\\partial(?![a-zA-Z])|d)\s*"
+_ORDER = r"(?:\^\s*\{?\s*(\d)\s*\}?)?\s*"
+_DERIVATIVE = lazy_regex(rf"\\[dt]?frac\s*\{{\s*{_D}{_ORDER}([a-zA-Z])\s*\}}\s*\{{\s*{_D}([a-zA-Z])\s*{_ORDER}\}}")
+"""``\frac{dx}{dt}``, which sympy takes for the derivative of a variable, 0."""
+
+
+def _spelled(text: str) -> str:
+    text = _DERIVATIVE.sub(lambda match: f" D_{{{match[2]}{match[3]}{match[1] or ''}}} ", text)
+    text = _DEGREES.sub(r"\\\1(\\frac{\2\\pi}{180})", text)
+    text = re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2})", r"\\", text.replace("$", " ")).strip().rstrip(".")
+    return _VARIABLE.sub(r"\1^{1}", text)

@@ -111,13 +111,16 @@ def _parts_equal(reference: ParsedAnswer, answer: ParsedAnswer) -> bool:
         return False
     if "set" in (reference.kind, answer.kind):
         kinds = {reference.kind, answer.kind}
-        sides = ((reference.items, answer.items), (answer.items, reference.items))
-        return kinds <= {"set", "list"} and all(
-            any(equal(one, two) for two in others) for items, others in sides for one in items
-        )
+        items, others = reference.items, answer.items
+        return kinds <= {"set", "list"} and _found(items, others) and _found(others, items)
     if reference.kind != answer.kind and {reference.kind, answer.kind} != {"list", "()"}:
         return False
     return len(reference.items) == len(answer.items) and all(map(equal, reference.items, answer.items))
+
+
+def _found(parts: tuple[ParsedAnswer, ...], others: tuple[ParsedAnswer, ...]) -> bool:
+    """Whether every part has an equal among the others."""
+    return all(any(equal(part, other) for other in others) for part in parts)
 
 
 def is_installed() -> bool:

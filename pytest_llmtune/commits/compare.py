@@ -203,6 +203,6 @@ def state_of_results(path: Path) -> State:
         if report.evaluation is None:
             raise LLMTuneError(f"{path}: the suite {report.name} has no evaluation ({report.verdict.status})")
         prices = report.baseline.prices if report.baseline else {}
-        made = Lock.of(report.name, report.evaluation, prices=prices, fingerprints={}, key=report.columns.key)
-        locks[f"{report.path}/{report.name}"] = made  # a file may declare several suites
+        lock = Lock.of(report.name, report.evaluation, prices=prices, fingerprints={}, key=report.columns.key)
+        locks[f"{report.path}/{report.name}"] = lock  # a file may declare several suites
     return State(path.name, locks)

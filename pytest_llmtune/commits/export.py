@@ -122,12 +122,12 @@ def _cascade(suite: str, name: str, steps: Sequence[Mapping[str, Any]]) -> str:
     if any({"schema", "function"} & rule.keys() for rule in rules):
         raise LLMTuneError(f"{suite} is a cascade that a schema or a function decides; export it with --to=json")
     grader = next((rule["grader"] for rule in rules if rule.get("grader")), None)
-    whole = grader is None  # else only the app can read what is voted on
+    standalone = grader is None  # else only the app can read what is voted on
     shown = [{**step, "accept": {k: v for k, v in step["accept"].items() if k != "grader"}} for step in steps[:-1]]
     return _CASCADE.format(
         suite=name,
         config=pformat([*shown, steps[-1]], width=110, sort_dicts=False),
-        read="" if whole else ", read",
-        signature="read=lambda answer: answer.strip() or None" if whole else "read",
+        read="" if standalone else ", read",
+        signature="read=lambda answer: answer.strip() or None" if standalone else "read",
         grader=re.sub(r"[^\w.:{}\[\]', -]", "_", str(grader)),
     )

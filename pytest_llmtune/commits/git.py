@@ -89,22 +89,22 @@ class Repository:
 
     def blobs(self, hashes: Sequence[str], most: int) -> Iterator[bytes]:
         """The contents of blobs, in order, one in memory at a time; a larger one than ``most`` is cut off one byte later."""
-        with tempfile.TemporaryFile() as wanted:
-            wanted.write("".join(f"{each}\n" for each in hashes).encode())
-            wanted.seek(0)
+        with tempfile.TemporaryFile() as names:
+            names.write("".join(f"{each}\n" for each in hashes).encode())
+            names.seek(0)
             command = _command(self.root, "cat-file", "--batch")
-            with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE) as git:  # noqa: S603 - no shell
+            with subprocess.Popen(command, stdin=names, stdout=subprocess.PIPE) as git:  # noqa: S603 - no shell
                 out = cast("IO[bytes]", git.stdout)
                 for _ in hashes:
                     head = out.readline().split()
                     if len(head) != 3:
                         missing = head[0].decode(errors="replace") if head else "of this commit"
                         raise GitError(f"git has no object {missing}; the clone is incomplete")
-                    left = int(head[2]) + 1
-                    content = out.read(min(left - 1, most + 1))
-                    left -= len(content)
-                    while left:
-                        left -= len(out.read(min(left, 2**20))) or left
+                    unread = int(head[2]) + 1
+                    content = out.read(min(unread - 1, most + 1))
+                    unread -= len(content)
+                    while unread:
+                        unread -= len(out.read(min(unread, 2**20))) or unread
                     yield content
 
     def history(self, revision: str = "HEAD", most: int | None = None) -> list[Commit]:
@@ -122,8 +122,8 @@ class Repository:
         )
         commits = []
         for record in log.decode("utf-8", "surrogateescape").split("\x01")[1:]:
-            said, _, raw = record.partition("\x03")
-            commit, date, subject = said.split("\x02", 2)
+            header, _, raw = record.partition("\x03")
+            commit, date, subject = header.split("\x02", 2)
             commits.append(Commit(commit, date, subject, tuple(_changed(raw))))
         return commits
 
@@ -151,7 +151,7 @@ def _run(directory: Path, *arguments: str, what: str) -> bytes:
     except OSError as error:
         raise GitError(f"git cannot be run ({error.strerror}); install it, or compare two --llm-json files") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = f" ({said[-1]})" if said else ""
+        message = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = f" ({message[-1]})" if message else ""
         raise GitError(f"{what}{reason}")
     return done.stdout

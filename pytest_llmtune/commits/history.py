@@ -52,9 +52,9 @@ def history(
         GitError: the revision is unknown.
     """
     commits = repository.history(revision, most)
-    wanted = list(dict.fromkeys(blob for one in commits for _, blob, _ in one.files if set(blob) != {"0"}))
-    read = (_head(content, suites) for content in repository.blobs(wanted, MAX_BYTES))
-    locks = dict(zip(wanted, read, strict=True))
+    blobs = list(dict.fromkeys(blob for one in commits for _, blob, _ in one.files if set(blob) != {"0"}))
+    read = (_head(content, suites) for content in repository.blobs(blobs, MAX_BYTES))
+    locks = dict(zip(blobs, read, strict=True))
     entries: list[Entry] = []
     names: dict[str, str] = {}
     for commit in commits:
@@ -64,7 +64,7 @@ def history(
             names.pop(former, None)
             names[path] = name
             if not suites or name in suites:
-                entries.append(_entry(name, path, commit, lock, gone=set(blob) == {"0"}))
+                entries.append(_entry(name, path, commit, lock, removed=set(blob) == {"0"}))
     return entries
 
 
@@ -83,10 +83,10 @@ def _head(content: bytes, suites: Collection[str]) -> Lock | None:
 _PLAIN_NAME = re.compile(rb"^suite: ([\w.-]+)\r?$", re.MULTILINE | re.ASCII)
 
 
-def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, gone: bool) -> Entry:
+def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, removed: bool) -> Entry:
     known = (name, path, commit.hash, commit.date, commit.subject)
     if lock is None:
-        return Entry(*known, "(removed)" if gone else "(cannot be read)", None, None, "", None)
+        return Entry(*known, "(removed)" if removed else "(cannot be read)", None, None, "", None)
     score = next((lock.metrics[one] for one in ("success_vote", "success") if one in lock.metrics), None)
     cost = lock.metrics.get("inference_cost")
     usd = None if cost is None else Decimal(repr(cost.value)) * 1000

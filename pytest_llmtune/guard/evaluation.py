@@ -241,9 +241,9 @@ class _Intervals(Mapping[str, Interval]):
         return dict, (dict(self),)
 
 
-def percentile(ordered: Sequence[float], part: int) -> float:
-    """By nearest rank, of values in order: so much or less have so many of a hundred."""
-    return ordered[-(-part * len(ordered) // 100) - 1]
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """By nearest rank, of sorted values: so many per cent of them are at most this."""
+    return ordered[-(-percent * len(ordered) // 100) - 1]
 
 
 def evaluation_of(
@@ -276,7 +276,7 @@ def evaluation_of(
         results=results if isinstance(results, SpilledResults) else tuple(results),
         metrics={name: (min if name == ROW_RATE else aggregate)(values.tolist()) for name, values in columns.items()}
         | _agreement(columns)
-        | {f"latency_p{part}": percentile(latencies, part) for part in PERCENTILES if latencies},
+        | {f"latency_p{percent}": percentile(latencies, percent) for percent in PERCENTILES if latencies},
         intervals=_Intervals(columns, costs, aggregate),
         inference_cost=cost / len(costs) if costs else Decimal(0),
         cost=paid,

@@ -112,7 +112,7 @@ def judge(
         p_value=comparison.shared.p_value if comparison else None,
         value=float(_metric(evaluation, criteria.metric)) if known else None,
         interval=evaluation.intervals.get(criteria.metric),
-        baseline=comparison.shared.before if comparison and comparison.whole else None,
+        baseline=comparison.shared.before if comparison and comparison.complete else None,
         compared=comparison.shared.rows if comparison else 0,
         before=comparison.shared.before if comparison else None,
         now=comparison.shared.now if comparison else None,
@@ -157,7 +157,7 @@ def unjudged(evaluation: Evaluation | None, criteria: Criteria, stale: Sequence[
 
 
 _NO_JUDGE = ("inference_cost", "cost", "latency", "refused", "unknown")
-"""Prefixes of metrics that do not depend on what a judge says."""
+"""Prefixes of metrics that do not depend on a judge."""
 
 
 def held_to_agreement(verdict: Verdict, evaluation: Evaluation | None, grader: Grader) -> Verdict:
@@ -365,7 +365,7 @@ def _cost_gate(
     before, now = comparison.cost_before, comparison.cost_now
     if before is None:  # written before rows had costs
         locked = baseline.metrics.get("inference_cost")
-        if locked is None or not comparison.whole or comparison.shared.rows != _measured(baseline):
+        if locked is None or not comparison.complete or comparison.shared.rows != _measured(baseline):
             sentence = "cost not compared with the baseline, whose rows have no costs; --llm-accept writes them"
             return Gate("max_cost_rise", "inference_cost", False, float("nan"), allowed, sentence, conclusive=False)
         before, now = Decimal(repr(locked.value)), evaluation.inference_cost

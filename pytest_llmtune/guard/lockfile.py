@@ -216,7 +216,7 @@ class Lock:
         """Today's evaluation as the baseline; wall-clock figures are left out, since they differ with every run.
 
         Args:
-            key: equal for rows that ask the same.
+            key: equal for rows with the same question.
         """
         figures: dict[str, float | Decimal] = {**evaluation.metrics, "inference_cost": evaluation.inference_cost}
         metrics = {
@@ -256,13 +256,13 @@ class Lock:
                 )
                 return dataclasses.replace(lock, examples=tuple(_shared(read if lines else lock.examples)))
         except ValueError as error:
-            raise LockError(f"{path}: the lock file is damaged: {error}. {_mend(path)}") from None
+            raise LockError(f"{path}: the lock file is damaged: {error}. {_repair(path)}") from None
         if isinstance(version, int) and version > VERSION:
             raise LockError(
                 f"{path}: lock file version {version} was written by a later pytest-llmtune; this one reads up to "
                 f"version {VERSION}. Upgrade: pip install -U pytest-llmtune"
             )
-        raise LockError(f"{path}: no lock file: 'version' is {version!r}, valid is {VERSION}. {_mend(path)}")
+        raise LockError(f"{path}: no lock file: 'version' is {version!r}, valid is {VERSION}. {_repair(path)}")
 
     def text(self) -> str:
         """The file's content; equal locks give equal text."""
@@ -301,7 +301,7 @@ def short_answer(answer: str) -> str:
     return cut.encode("utf-8", "replace").decode()  # lone surrogates cannot be encoded
 
 
-def _mend(path: Path) -> str:
+def _repair(path: Path) -> str:
     return f"Restore it (git checkout -- {quoted(relative_to_cwd(path))}), or search again: pytest --llm-tune"
 
 
@@ -321,7 +321,7 @@ def _text(content: bytes, path: Path) -> str:
     try:
         text = content.decode().replace("\r\n", "\n").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise LockError(f"{path}: the lock file is not UTF-8 text (byte {error.start}). {_mend(path)}") from None
+        raise LockError(f"{path}: the lock file is not UTF-8 text (byte {error.start}). {_repair(path)}") from None
     if conflict := _CONFLICT.search(text):
         line = text.count("\n", 0, conflict.start()) + 1
         raise LockError(
@@ -420,8 +420,10 @@ def _dumper() -> Any:
         return dumper.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in digits else 'int'}", digits)
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
-        odd = any(character in data for character in "\x85\u2028\u2029\ufeff")  # line separators that other styles drop
-        style = '"' if odd else "|" if "\n" in data.strip() else None
+        special = any(
+            character in data for character in "\x85\u2028\u2029\ufeff"
+        )  # line separators that other styles drop
+        style = '"' if special else "|" if "\n" in data.strip() else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     HeadDumper.add_representer(_Line, line)

@@ -102,7 +102,7 @@ def report_of(
     criteria = criteria_of(suite, reused=run.split.reused)
     columns = run.columns(config)
     if shard is None:
-        rows, held = run.split.test, baseline
+        rows, old = run.split.test, baseline
         if early is not None and evaluation is not None:
             notes = (*notes, early.note)
             if early.ended:
@@ -111,15 +111,15 @@ def report_of(
                 )
                 rows = tuple(result.example for result in evaluation.results)
                 pairs = match(run.split.test, baseline, columns.key).pairs
-                held = replace(baseline, examples=tuple(pairs[row.id] for row in rows if row.id in pairs))
+                old = replace(baseline, examples=tuple(pairs[row.id] for row in rows if row.id in pairs))
         verdict = judge(
             evaluation,
             criteria,
-            held,
+            old,
             stale=stale,
             notes=(*notes, *_left_out(run.split)),
             aggregate=suite.aggregator,
-            population=match(rows, held, columns.key),
+            population=match(rows, old, columns.key),
             decided=early.decided if early is not None and early.ended else {},
             columns=columns,
             fresh=run.settings.mode in (Mode.LIVE, Mode.RECORD_ALL),

@@ -67,7 +67,7 @@ class Migration:
     """Exact McNemar, two-sided."""
     flips: tuple[Flip, ...] = ()
     needed: int | None = None
-    """Rows that would tell, where these do not."""
+    """Rows that would be enough for a verdict, where these are not."""
     cost_before: Decimal | None = None
     """Mean USD per instance at today's prices."""
     cost: Decimal | None = None
@@ -88,7 +88,7 @@ class Migration:
 
     @property
     def gate(self) -> Gate:
-        """What it says, as a gate of the suite."""
+        """The verdict as a gate of the suite."""
         drop = float("nan") if self.drop is None else self.drop.value
         conclusive = self.verdict != "inconclusive"
         return Gate("migrate", self.model, self.passed, drop, self.margin, self.sentence, conclusive=conclusive)
@@ -249,6 +249,14 @@ class SuiteReport:
             raise ReportError(f"no report of a suite: {error}") from None
 
 
+def usage_by_model(usages: Iterable[tuple[str, ModelUsage]]) -> dict[str, ModelUsage]:
+    """Usage and cost, added up for each model."""
+    total: dict[str, ModelUsage] = {}
+    for model, usage in usages:
+        total[model] = total.get(model, ModelUsage()) + usage
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Total:
     """One model over all suites of a run."""
@@ -271,7 +279,7 @@ def totals(reports: Iterable[SuiteReport]) -> tuple[Total, ...]:
     for report in reports:
         for each in report.migrations:
             found.setdefault(each.model, []).append(each)
-    made = []
+    rows = []
     for model, moves in found.items():
         verdicts = [each.verdict for each in moves]
         passed, worse, inconclusive = (verdicts.count(word) for word in ("keeps quality", "worse", "inconclusive"))
@@ -279,5 +287,5 @@ def totals(reports: Iterable[SuiteReport]) -> tuple[Total, ...]:
         known = None not in before and None not in now
         cost_before, cost = (sum(filter(None, side), Decimal(0)) if known else None for side in (before, now))
         spent = sum((each.spent for each in moves), Decimal(0))
-        made.append(Total(model, len(moves), passed, worse, inconclusive, cost_before, cost, spent))
-    return tuple(made)
+        rows.append(Total(model, len(moves), passed, worse, inconclusive, cost_before, cost, spent))
+    return tuple(rows)

@@ -1,4 +1,4 @@
-"""Stop asking once the verdict on all rows is decided: ``--llm-live --llm-stop-early=ERROR``.
+"""Stop a live run once the verdict on all rows is decided: ``--llm-live --llm-stop-early=ERROR``.
 
 Rows are evaluated in random order. After each, confidence sequences bound how many of all rows are lost and gained since the
 baseline; both hold at every moment at once, so that looking after each row costs nothing. Source: Waudby-Smith and Ramdas,
@@ -57,8 +57,8 @@ class HitBounds:
 
     def _possible(self, count: int) -> bool:
         """Whether the hits seen do not speak against so many in all rows."""
-        left, rest = self.rows - self.seen, count - self.hits
-        choose = math.lgamma(left + 1) - math.lgamma(rest + 1) - math.lgamma(left - rest + 1)
+        unseen, more = self.rows - self.seen, count - self.hits
+        choose = math.lgamma(unseen + 1) - math.lgamma(more + 1) - math.lgamma(unseen - more + 1)
         after, before = (1 + count, 1 + self.rows - count), (1 + self.hits, 1 + self.seen - self.hits)
         posterior = choose + _log_beta(*after) - _log_beta(*before)
         return -math.log(self.rows + 1) - posterior < -math.log(self.error) - _TOLERANCE
@@ -156,7 +156,7 @@ class EarlyStop:
 
     @property
     def note(self) -> str:
-        """What the verdict says of it."""
+        """For the verdict: whether and when it stopped."""
         if self.why_not:
             return f"--llm-stop-early: all rows were asked, for {self.why_not}"
         if not self.ended:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest_llmtune.guard.results_file as report_json
 from pytest_llmtune._dataclass import dataclass, replace
-from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.guard.evaluation import Aggregate, evaluation_of
+from pytest_llmtune.guard.evaluation import Aggregate, evaluation_of, mean
+from pytest_llmtune.guard.result import usage_by_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmtune.guard.result import RecordingFacts, SuiteReport
     from pytest_llmtune.suite import Config
-    from pytest_llmtune.types import Evaluation, Example, ExampleResult, ModelUsage
+    from pytest_llmtune.types import Evaluation, Example, ModelUsage
 
 
 _ADVICE = "run every shard once, on the same commit, into a separate directory: pytest --llm-shard=K/N --llm-json=FILE"
@@ -54,18 +54,12 @@ class Shards:
                 found[report.name].append((file.relative_to(directory), report))
         if not found:
             raise ReportError(f"{directory} holds no results of shards; {_ADVICE}")
-        wrong = [f"{name}: {what}" for name, parts in sorted(found.items()) if (what := _incomplete(parts))]
-        if wrong:
-            raise ReportError("\n".join([f"{directory} cannot be merged:", *wrong, _ADVICE]))
-        return cls(
-            directory,
-            {
-                name: tuple(
-                    sorted((report for _, report in parts), key=lambda each: each.shard.index if each.shard else 0)
-                )
-                for name, parts in found.items()
-            },
-        )
+        problems = [f"{name}: {what}" for name, shards in sorted(found.items()) if (what := _incomplete(shards))]
+        if problems:
+            raise ReportError("\n".join([f"{directory} cannot be merged:", *problems, _ADVICE]))
+        for shards in found.values():
+            shards.sort(key=lambda shard: shard[1].shard.index if shard[1].shard else 0)
+        return cls(directory, {name: tuple(report for _, report in shards) for name, shards in found.items()})
 
     def of(self, suite: str) -> tuple[SuiteReport, ...]:
         """All shards of one suite, in order.
@@ -78,11 +72,11 @@ class Shards:
         return self.suites[suite]
 
 
-def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
+def _incomplete(shards: Sequence[tuple[Path, SuiteReport]]) -> str:
     """Why these are not all shards of a suite, each once; empty if they are."""
     where: defaultdict[str, list[str]] = defaultdict(list)
     counts = set()
-    for file, report in parts:
+    for file, report in shards:
         if report.verdict.status == "error":
             return f"the shard in {file} could not be judged: {report.verdict.problem}"
         if report.shard is None:
@@ -92,20 +86,19 @@ def _incomplete(parts: Sequence[tuple[Path, SuiteReport]]) -> str:
     if len(counts) > 1:
         names = ", ".join(f"{name} in {files[0]}" for name, files in sorted(where.items()))
         return f"shards of different divisions: {names}"
-    if twice := [f"{name} in {' and '.join(files)}" for name, files in where.items() if len(files) > 1]:
-        return f"duplicate: shard {', '.join(twice)}"
+    if duplicates := [f"{name} in {' and '.join(files)}" for name, files in where.items() if len(files) > 1]:
+        return f"duplicate: shard {', '.join(duplicates)}"
     (count,) = counts
-    lacking = [name for index in range(1, count + 1) if (name := f"{index}/{count}") not in where]
-    return f"missing: shard {', '.join(lacking)}" if lacking else ""
+    missing = [name for index in range(1, count + 1) if (name := f"{index}/{count}") not in where]
+    return f"missing: shard {', '.join(missing)}" if missing else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
     """The combined result of all shards of a suite."""
 
-    results: tuple[ExampleResult, ...]
-    """One per row, in the order of rows; empty if requests had no recording."""
-    cost: Decimal
+    evaluation: Evaluation | None
+    """Over all rows; None if requests had no recording."""
     missing: int
     """Requests without a recording."""
     detail: str
@@ -117,64 +110,63 @@ class Merged:
     by_model: Mapping[str, ModelUsage]
     """Usage and cost of all shards, by model."""
 
-    def evaluation(self, config: Config, aggregate: Aggregate) -> Evaluation | None:
-        """The evaluation over all rows; None if requests had no recording."""
-        if self.missing:
-            return None
-        return evaluation_of(config.to_lock(), self.results, paid=self.cost, aggregate=aggregate)
 
-
-def merged(parts: Sequence[SuiteReport], examples: Sequence[Example], state: Mapping[str, str]) -> Merged:
+def merged(
+    shards: Sequence[SuiteReport],
+    examples: Sequence[Example],
+    state: Mapping[str, str],
+    config: Config,
+    aggregate: Aggregate = mean,
+) -> Merged:
     """Merge the shards of one suite.
 
     Args:
-        parts: all shards, as returned by ``Shards.of``.
+        shards: all of them, as returned by ``Shards.of``.
         examples: the suite's current rows.
         state: the current fingerprints, as in ``ShardFacts``.
 
     Raises:
         ReportError: a shard has a different state or different rows.
     """
-    name = parts[0].name
-    for part in parts:
-        _same_state(part, parts[0], state)
-    missing = sum(part.recording.missing for part in parts if part.recording)
-    oldest = min((part.recording.oldest for part in parts if part.recording and part.recording.oldest), default="")
-    facts = parts[0].recording and replace(parts[0].recording, missing=missing, oldest=oldest)
-    details = [reason.detail for part in parts for reason in part.verdict.stale if reason.detail]
-    cost = sum((part.evaluation.cost for part in parts if part.evaluation), Decimal(0))
-    results: tuple[ExampleResult, ...] = ()
+    first = shards[0]
+    for shard in shards:
+        _check_state(shard, first, state)
+    recordings = [shard.recording for shard in shards if shard.recording]
+    missing = sum(recording.missing for recording in recordings)
+    oldest = min((recording.oldest for recording in recordings if recording.oldest), default="")
+    evaluation = None
     if not missing:
-        found = {result.example.id: result for part in parts if part.evaluation for result in part.evaluation.results}
+        evaluations = [shard.evaluation for shard in shards if shard.evaluation]
+        found = {result.example.id: result for each in evaluations for result in each.results}
         if found.keys() != {example.id for example in examples}:
-            odd = len(found.keys() ^ {example.id for example in examples})
-            raise ReportError(f"{name}: the shards and the suite differ in {odd} rows; {_ADVICE}")
+            differing = len(found.keys() ^ {example.id for example in examples})
+            raise ReportError(f"{first.name}: the shards and the suite differ in {differing} rows; {_ADVICE}")
         results = tuple(replace(found[example.id], example=example) for example in examples)
-    stats = RequestStats()
-    for model, billed in [pair for part in parts for pair in part.by_model.items()]:
-        stats.bill(model, billed)
+        paid = sum((each.cost for each in evaluations), Decimal(0))
+        evaluation = evaluation_of(config.to_lock(), results, paid=paid, aggregate=aggregate)
     return Merged(
-        results,
-        cost,
+        evaluation,
         missing,
-        details[0] if details else "",
-        parts[0].mode,
-        facts,
-        sum((part.spent for part in parts), Decimal(0)),
-        stats.by_model,
+        next((reason.detail for shard in shards for reason in shard.verdict.stale if reason.detail), ""),
+        first.mode,
+        first.recording and replace(first.recording, missing=missing, oldest=oldest),
+        sum((shard.spent for shard in shards), Decimal(0)),
+        usage_by_model(pair for shard in shards for pair in shard.by_model.items()),
     )
 
 
-def _same_state(part: SuiteReport, first: SuiteReport, state: Mapping[str, str]) -> None:
-    assert part.shard is not None  # noqa: S101 - Shards.read has refused it
-    other = sorted(key for key in {*state, *part.shard.state} if state.get(key) != part.shard.state.get(key))
-    if (part.recording and (part.recording.interactions, part.recording.size)) != (
+def _check_state(report: SuiteReport, first: SuiteReport, state: Mapping[str, str]) -> None:
+    """Refuse a shard that was run on other data, prices or code, with another recording, or in another mode."""
+    shard, recording = report.shard, report.recording
+    assert shard is not None  # noqa: S101 - Shards.read has refused it
+    different = sorted(key for key in {*state, *shard.state} if state.get(key) != shard.state.get(key))
+    if (recording and (recording.interactions, recording.size)) != (
         first.recording and (first.recording.interactions, first.recording.size)
     ):
-        other.append("recording")
-    if part.mode != first.mode:
-        other.append(f"mode ({part.mode}, not {first.mode})")
-    if other:
+        different.append("recording")
+    if report.mode != first.mode:
+        different.append(f"mode ({report.mode}, not {first.mode})")
+    if different:
         raise ReportError(
-            f"{part.name}: shard {part.shard.name} was run with a different {', '.join(other)}; {_ADVICE}"
+            f"{report.name}: shard {shard.name} was run with a different {', '.join(different)}; {_ADVICE}"
         )

@@ -67,8 +67,8 @@ def chosen(suite: Suite, lock: Lock, number: int) -> Lock:
     study = lock.study
     front = study.front if study is not None else ()
     if study is None or not 1 <= number <= len(front):
-        there = f"has {len(front)} points" if front else "is not there: declare prefer='pareto'"
-        raise LockError(f"{suite.name}: --llm-choose={number}: the front {there}; search it: pytest --llm-tune")
+        state = f"has {len(front)} points" if front else "is not there: declare prefer='pareto'"
+        raise LockError(f"{suite.name}: --llm-choose={number}: the front {state}; search it: pytest --llm-tune")
     point = front[number - 1]
     config = Config.from_lock({**point.config}, suite.space.templates)
     study = replace(study, winner=point.number, tuning=point.score, heldout=None)

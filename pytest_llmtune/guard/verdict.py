@@ -150,7 +150,7 @@ class Comparison:
     """Rows with new answers, where chance plays a part."""
     flips: tuple[Flip, ...]
     population: Population
-    whole: bool
+    complete: bool
     """Whether the shared rows are all rows measured today."""
     cost_before: Decimal | None
     """Mean USD per instance over the shared rows; None if the baseline's rows have no costs."""
@@ -234,7 +234,7 @@ def compare(
         fresh=new.paired(mode, aggregate),
         flips=tuple(sorted(flips, key=lambda flip: (flip.direction != "lost", flip.index))),
         population=population,
-        whole=found.rows == measured,
+        complete=found.rows == measured,
         cost_before=None if None in old_costs else sum(filter(None, old_costs), Decimal(0)) / len(costs),
         cost_now=sum(costs, Decimal(0)) / len(costs),
     )

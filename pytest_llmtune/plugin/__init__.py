@@ -289,8 +289,8 @@ def llm_client(request: pytest.FixtureRequest) -> Iterator[OpenAI]:
     from pytest_llmtune.capture.client import client
 
     session = session_of(request.config)
-    with client(session.replay(request.node), base_url=session.settings.base_url) as made:
-        yield made
+    with client(session.replay(request.node), base_url=session.settings.base_url) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -129,10 +129,10 @@ def _chosen_suite(item: pytest.Item) -> str | None:
     """The name in the marker ``llm_suite``."""
     if (marker := item.get_closest_marker("llm_suite")) is None:
         return None
-    given = [*marker.args, *marker.kwargs.values()]
-    if len(given) != 1 or not isinstance(given[0], str) or not marker.kwargs.keys() <= {"name"}:
+    arguments = [*marker.args, *marker.kwargs.values()]
+    if len(arguments) != 1 or not isinstance(arguments[0], str) or not marker.kwargs.keys() <= {"name"}:
         raise SuiteError(f"{item.nodeid}: llm_suite takes the name of one suite: @pytest.mark.llm_suite('NAME')")
-    return given[0]
+    return arguments[0]
 
 
 def _check_tested(suite: Suite, lock: Lock) -> None:

@@ -46,8 +46,8 @@ class _Clean:
 def masked_logs(config: pytest.Config, clean: Callable[[str], str]) -> Iterator[None]:
     """Replace the keys in what goes to ``--log-file`` and to the live log, while a guarded test runs."""
     plugin: Any = config.pluginmanager.get_plugin("logging-plugin")
-    given = ("log_file", "log_cli_level", "log_cli")
-    used = plugin and any(config.getoption(name, None) or config.getini(name) for name in given)
+    options = ("log_file", "log_cli_level", "log_cli")
+    used = plugin and any(config.getoption(name, None) or config.getini(name) for name in options)
     handlers = [plugin.log_file_handler, plugin.log_cli_handler] if used else []
     formatters = [handler.formatter for handler in handlers]
     for handler in handlers:

@@ -79,7 +79,7 @@ def page(text: str) -> str:
     return text
 
 
-def part(text: str) -> Any:
+def fraction(text: str) -> Any:
     found = number(Decimal, "parts")(text)
     if found > 1:
         raise ValueError(f"is {text!r}; valid: a number above 0, at most 1")
@@ -217,7 +217,7 @@ OPTIONS = (
         "SECONDS",
     ),
     Option("batch", boolean, "use OpenAI's Batch API, at its price: cheaper, answered within a day"),
-    Option("batch-price", part, "price of a batch, as a fraction of the normal price (default 0.5)", "PART"),
+    Option("batch-price", fraction, "price of a batch, as a fraction of the normal price (default 0.5)", "PART"),
     Option(
         "engine",
         engine,

@@ -56,8 +56,8 @@ class Session:
         self.in_worker = hasattr(config, "workerinput")
         """Whether this is a worker of xdist."""
         self.settings = settings_of(config)
-        given = getattr(config, "workerinput", {})
-        shared = SharedSpend(Path(given["llmtune_spend"]), given["workerid"]) if "llmtune_spend" in given else None
+        sent = getattr(config, "workerinput", {})  # by the controller of xdist
+        shared = SharedSpend(Path(sent["llmtune_spend"]), sent["workerid"]) if "llmtune_spend" in sent else None
         self.ledger = Ledger(self.settings.max_spend, name="--llm-max-spend", shared=shared)
         self.runs: dict[str, SuiteRun] = {}
         self.replays: dict[str, Replay] = {}

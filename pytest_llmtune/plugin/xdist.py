@@ -108,8 +108,8 @@ def share(session: Session, items: list[pytest.Item]) -> None:
     """
     settings, workerinput = session.settings, session.config.workerinput  # type: ignore[attr-defined]  # xdist's
     workers = int(workerinput["workercount"])
-    whole = settings.shard is None and settings.merge is None and settings.mode is Mode.REPLAY
-    if not whole or workers < 2:
+    shareable = settings.shard is None and settings.merge is None and settings.mode is Mode.REPLAY
+    if not shareable or workers < 2:
         return
     declare(session, [item for item in items if uses_llmtune(item)])
     groups = []

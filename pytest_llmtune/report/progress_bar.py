@@ -14,7 +14,7 @@ _EARLY = 0.05
 """Fraction that must be done before the remaining time is estimated."""
 
 
-class _Left(ProgressColumn):
+class _TimeLeft(ProgressColumn):
     """Estimated time left by the average speed so far; rich's own column uses only the last 30 seconds.
 
     A search may end before its budget does, so its time is a limit. Where nothing can be estimated: time so far.
@@ -26,8 +26,8 @@ class _Left(ProgressColumn):
         elapsed, timed = task.elapsed or 0.0, task.fields["timed"]
         if timed is None or timed < _EARLY:
             return Text(f"{_clock(elapsed)} so far")
-        left = elapsed * max(0.0, 1 - timed) / timed
-        return Text(f"{'<' if task.fields['search'] else ''}{_clock(max(1, round(left)))} left")
+        remaining = elapsed * max(0.0, 1 - timed) / timed
+        return Text(f"{'<' if task.fields['search'] else ''}{_clock(max(1, round(remaining)))} left")
 
 
 def _clock(elapsed: float) -> str:
@@ -43,7 +43,7 @@ def bar(file: TextIO, *, color: bool) -> Progress:
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
         TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
-        _Left(table_column=Column(no_wrap=True)),
+        _TimeLeft(table_column=Column(no_wrap=True)),
     )
     return Progress(
         *columns, console=console, transient=True, expand=True, redirect_stdout=False, redirect_stderr=False

@@ -21,6 +21,7 @@ from pytest_llmtune._util.text import (
     per_thousand,
     scoped,
 )
+from pytest_llmtune.guard.result import usage_by_model
 from pytest_llmtune.guard.verdict import Flip, Outcome, flip_counts
 from pytest_llmtune.report.tables import all_suites, cost_interval, figures, measured, moves, p_value_text, thousand
 from pytest_llmtune.types import ModelUsage, TestCalls, Usage
@@ -137,12 +138,12 @@ def _nothing_right(report: SuiteReport, ink: _Ink, width: int) -> list[str]:
     known = [result for result in islice(report.evaluation.results, 50) if result.grade][:_SHOWN_ROWS]
     lines = [ink(f"no row is right: {one_line(report.verdict.metric)} is {worst:g}", "bold", "red")]
     for result in known:
-        said = result.responses[0] if result.responses else ""
+        response = result.responses[0] if result.responses else ""
         question = f"row {result.example.index}  {one_line(report.columns.question(result.example.row))}"
         lines.append(f"  {cell_cut(question, width - 2)}")
         if expected := report.columns.expected(result.example.row):
             lines.append(f"    expected  {cell_cut(one_line(expected), width - 14)}")
-        lines.append(f"    the model said  {cell_cut(one_line(said) or '(nothing)', width - 20)}")
+        lines.append(f"    the model said  {cell_cut(one_line(response) or '(nothing)', width - 20)}")
     return [*lines, ""]
 
 
@@ -231,7 +232,7 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
     if not any(report.migrations for report in reports):
         return
     for report in reports:
-        if report.migrations and report.verdict.passed:  # the others have said it in their failure
+        if report.migrations and report.verdict.passed:  # the others report it in their failure
             yield ""
             yield from _gates(report, ink)
             yield from _flips(report, ink, width, verbosity)
@@ -278,9 +279,7 @@ def _calls(calls: Sequence[TestCalls], width: int) -> list[str]:
 def _by_model(reports: Sequence[SuiteReport], calls: Sequence[TestCalls]) -> list[str]:
     """One line per model called by tests or suites."""
     known = [(model, ModelUsage(usage)) for each in calls for model, usage in each.usage.items()]
-    total: dict[str, ModelUsage] = {}
-    for model, each in [*known, *(pair for report in reports for pair in report.by_model.items())]:
-        total[model] = total.get(model, ModelUsage()) + each
+    total = usage_by_model([*known, *(pair for report in reports for pair in report.by_model.items())])
     return [
         f"{one_line(model)}: {each.usage.prompt_tokens:,} tokens in ({each.usage.cached_tokens:,} cached), "
         f"{each.usage.completion_tokens:,} out in {counted(max(1, each.usage.requests), 'call')}"

@@ -318,13 +318,13 @@ class SuiteRun:
         """The verdict over all shards."""
         from pytest_llmtune.guard.shards import merged
 
-        rows = self.split.test
-        whole = merged(shards.of(self.suite.name), rows, state)
-        stale = locked.stale(self.suite, now, lock, whole.missing, len(rows), grader=self.grader, detail=whole.detail)
-        evaluation = whole.evaluation(locked.config, self.suite.aggregator)
+        rows, config = self.split.test, locked.config
+        all_rows = merged(shards.of(self.suite.name), rows, state, config, self.suite.aggregator)
+        missing, detail = all_rows.missing, all_rows.detail
+        stale = locked.stale(self.suite, now, lock, missing, len(rows), grader=self.grader, detail=detail)
         notes = () if stale else locked.notes(now, lock)
-        report = report_of(self, evaluation, lock, whole.facts, config=locked.config, stale=stale, notes=notes)
-        return replace(report, mode=whole.mode, spent=whole.spent, by_model=whole.by_model)
+        report = report_of(self, all_rows.evaluation, lock, all_rows.facts, config=config, stale=stale, notes=notes)
+        return replace(report, mode=all_rows.mode, spent=all_rows.spent, by_model=all_rows.by_model)
 
     def _tuned(self) -> SuiteReport:
         try:

@@ -10,6 +10,8 @@ from support.results import evaluation, report, result
 from pytest_llmtune.data.dataset import with_ids
 from pytest_llmtune.guard.result import RecordingFacts
 from pytest_llmtune.guard.shards import merged
+from pytest_llmtune.suite import Config
+from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.types import Shard, ShardFacts
 
 ROWS = [{"question": f"What is {number}?"} for number in range(2000)]
@@ -53,6 +55,7 @@ def test_the_oldest_answer_is_that_of_all_shards(days: tuple[str, str], oldest: 
         )
         for index, day in enumerate(days)
     ]
-    facts = merged(parts, [each.example for each in results], {}).facts
+    config = Config({"model": "m"}, Template.prompt("{problem}"))
+    facts = merged(parts, [each.example for each in results], {}, config).facts
     assert facts is not None
     assert facts.oldest == oldest

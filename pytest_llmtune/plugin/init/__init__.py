@@ -14,7 +14,7 @@ from pytest_llmtune.data.dataset import load
 from pytest_llmtune.data.readers import FORMATS, format_of
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import check, grader_of
-from pytest_llmtune.plugin.init.guess import Guess, asking, guess, reference
+from pytest_llmtune.plugin.init.guess import Guess, guess, question_columns, reference_column
 from pytest_llmtune.plugin.init.text import keys, python_form, yaml_form
 from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.keys import check_name
@@ -73,10 +73,10 @@ def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
     same, nearby = _nearby(here, name)
     if len(same) == 1:
         return same[0]
-    there = ", ".join(path.relative_to(here).as_posix() for path in (same or nearby)[:5])
+    names = ", ".join(path.relative_to(here).as_posix() for path in (same or nearby)[:5])
     raise SuiteError(
         f"--llm-init {name}: which data? pytest --llm-init {name} FILE, ending in {', '.join(FORMATS)}"
-        + (f"; there is {there}" if there else "; to try it without data and without a key: pytest --llm-init demo")
+        + (f"; there is {names}" if names else "; to try it without data and without a key: pytest --llm-init demo")
     )
 
 
@@ -101,10 +101,10 @@ def write_demo(directory: Path) -> None:
 
 
 def _refuse_existing(*paths: Path) -> None:
-    there = [str(path) for path in paths if path.exists()]
-    if there:
+    existing = [str(path) for path in paths if path.exists()]
+    if existing:
         raise SuiteError(
-            f"--llm-init overwrites nothing: {' and '.join(there)} {'are' if len(there) > 1 else 'is'} there already; "
+            f"--llm-init overwrites nothing: {' and '.join(existing)} {'are' if len(existing) > 1 else 'is'} there already; "
             "choose another name, or remove what you no longer need"
         )
 
@@ -112,8 +112,8 @@ def _refuse_existing(*paths: Path) -> None:
 def _suite(name: str, data: Path, directory: Path, root: Path) -> tuple[dict[str, Any], Guess]:
     """The suite's keys, validated: it loads, and its grader can use every row."""
     rows = load(str(data), base_dir=directory, root=root)
-    answer = reference(rows)
-    fields = asking(rows, answer)
+    answer = reference_column(rows)
+    fields = question_columns(rows, answer)
     rows = load(str(data), base_dir=directory, root=root, needed=(*fields, answer))  # as the suite will load it
     known = guess(rows, fields, answer)
     dataset = Path(os.path.relpath(data.resolve(), directory.resolve())).as_posix()

@@ -37,7 +37,7 @@ def values(data: Dataset, column: str) -> list[Any]:
     return [row.row[column] for row in data.examples if row.row.get(column) not in (None, "")]
 
 
-def reference(data: Dataset) -> str:
+def reference_column(data: Dataset) -> str:
     """The column with the correct answers: by name, else the one with the fewest distinct values.
 
     Raises:
@@ -58,7 +58,7 @@ def reference(data: Dataset) -> str:
     return min(reversed(possible), key=lambda name: distinct[name])
 
 
-def asking(data: Dataset, answer: str) -> tuple[str, ...]:
+def question_columns(data: Dataset, answer: str) -> tuple[str, ...]:
     """The columns for the prompt, in order: by name, else the one with the longest texts.
 
     Raises:
@@ -115,8 +115,8 @@ def guess(data: Dataset, fields: tuple[str, ...], reference: str) -> Guess:
     named = {} if found == reference else {"reference": reference}
     problem: SuiteError | None = None
     for name, options, why, ending, longest in _candidates(values(data, reference), len(data.examples)):
-        given = named | options
-        grader = {name: given} if given else name
+        all_options = named | options
+        grader = {name: all_options} if all_options else name
         try:
             check(resolve(grader), data.examples)
         except SuiteError as error:

@@ -113,7 +113,7 @@ def _thousand(cost: Decimal | None) -> float:
 
 
 _FAR = 3
-"""A bound past so many times the greatest value is a mark at the edge: a line there would press the points together."""
+"""A bound above so many times the greatest value is a mark at the edge: a line there would squeeze the points."""
 
 
 def _bound(axis: str, value: float, text: str, most: float) -> Figure:

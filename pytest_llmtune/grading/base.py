@@ -17,8 +17,8 @@ from pytest_llmtune._util.functions import qualified_name, source_of
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.workers import WorkerPool, off_thread
-from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.keys import SCORES
+from pytest_llmtune.suite.suite import REFERENCE_COLUMNS
 from pytest_llmtune.types import Answer, ExampleGrade, RunText
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.jsonhash import digest
-from pytest_llmtune.suite.columns import REFERENCE_COLUMNS, reference_columns
+from pytest_llmtune.suite.suite import REFERENCE_COLUMNS, reference_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,13 +17,13 @@ from pytest_llmtune.suite.domains import (
     choice,
     lograndint,
     loguniform,
+    models,
     parse_domain,
     quniform,
     randint,
     uniform,
 )
 from pytest_llmtune.suite.keys import Threshold
-from pytest_llmtune.suite.params import models
 from pytest_llmtune.suite.prompts import Template
 from pytest_llmtune.suite.propose import Failure, Proposer, propose
 from pytest_llmtune.suite.space import Config, Space, SuiteWarning

@@ -16,8 +16,15 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import InvalidError, did_you_mean, parse_dollars, parse_number, shown
 from pytest_llmtune.data.where import compile_condition
 from pytest_llmtune.money.prices import PRICES_SCHEMA, parse_prices
-from pytest_llmtune.suite.domains import PARAMETERS, TEMPERATURE_OR_TOP_P, Choice, Constant, Range, parse_domain
-from pytest_llmtune.suite.params import read_params
+from pytest_llmtune.suite.domains import (
+    PARAMETERS,
+    TEMPERATURE_OR_TOP_P,
+    Choice,
+    Constant,
+    Range,
+    parse_domain,
+    read_params,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

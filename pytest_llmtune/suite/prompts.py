@@ -1,4 +1,4 @@
-"""Prompt templates."""
+"""Prompt templates, and the requests for runs of a task, which take the place of a prompt's."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_llmtune._dataclass import dataclass
+from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.functions import load_function, qualified_name, source_of
-from pytest_llmtune._util.jsonhash import digest
+from pytest_llmtune._util.jsonhash import canonical_json, digest, text_digest
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import LLMTuneError, SuiteError
 from pytest_llmtune.suite.domains import Choice
 from pytest_llmtune.suite.task import Task
+from pytest_llmtune.types import CompletionRequest
 
 if TYPE_CHECKING:
     from pytest_llmtune.suite.declaration import Declaration, Problems
-    from pytest_llmtune.types import Row
+    from pytest_llmtune.types import Example, Row
 
 
 _MAX_WIDTH = 1_000
@@ -426,3 +427,50 @@ def _message_lists(raw: Any) -> tuple[Sequence[Any], bool]:
     entries, is_list = several(raw)
     is_one = entries is raw and any(isinstance(item, Mapping) and "callable" not in item for item in entries)
     return ([raw], False) if is_one else (entries, is_list)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest(CompletionRequest):
+    """``n`` runs of a task on one row; its body only identifies the runs, and is never sent."""
+
+    example: Example | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the configuration."""
+    template: TaskTemplate | None = None
+    earlier: int = 0
+    """Runs of a cascade's earlier steps on the row; these are numbered from there on."""
+
+    @property
+    def task(self) -> Task:
+        """The function to run."""
+        assert self.template is not None  # noqa: S101  # ``task_request`` gives it
+        assert self.template.task is not None  # noqa: S101
+        return self.template.task
+
+    @property
+    def row(self) -> Example:
+        """The row to run it on."""
+        assert self.example is not None  # noqa: S101  # ``task_request`` gives it
+        return self.example
+
+
+def config_given(params: Mapping[str, Any], template: TaskTemplate) -> dict[str, Any]:
+    """The configuration as passed to a task: without ``n``, the number of runs."""
+    return {name: value for name, value in params.items() if name != "n"} | template.given()
+
+
+def task_request(
+    params: Mapping[str, Any], n: int, template: TaskTemplate, example: Example, earlier: int = 0
+) -> TaskRequest:
+    """The request of a configuration for a row.
+
+    Args:
+        earlier: number of runs of a cascade's earlier steps on the row.
+
+    Raises:
+        SuiteError: a parameter is not representable in JSON.
+    """
+    own = {"prompt": template.fingerprint, "task": template.task.name if template.task else "", "row": example.id}
+    body = {**{name: value for name, value in params.items() if name != "n"}, "llmtune": own}
+    key = text_digest(canonical_json(body))
+    return TaskRequest(body=body, n=n, key=key, example=example, params=params, template=template, earlier=earlier)

@@ -22,19 +22,27 @@ from pytest_llmtune.suite.domains import (
     Constant,
     Domain,
     LogRandInt,
+    Models,
     OneOf,
     RandInt,
     Range,
     Uniform,
     check_name,
     parse_domain,
+    parse_param,
 )
 from pytest_llmtune.suite.keys import PARAMETER_KEYS
-from pytest_llmtune.suite.params import RESERVED, Models, parse_param
-from pytest_llmtune.suite.prompts import TaskTemplate, Template, one_template, read_templates, several, task_prompt
+from pytest_llmtune.suite.prompts import (
+    TaskTemplate,
+    Template,
+    one_template,
+    read_templates,
+    several,
+    task_prompt,
+    task_request,
+)
 from pytest_llmtune.suite.propose import Propose, read_prompt, text_of
-from pytest_llmtune.suite.runs import task_request
-from pytest_llmtune.suite.task import Task
+from pytest_llmtune.suite.task import RESERVED, Task
 from pytest_llmtune.types import Accept, Escalation
 
 if TYPE_CHECKING:
@@ -502,7 +510,7 @@ def _task_parameters(values: Mapping[str, Any], extra: Mapping[str, Any], proble
         if name in _OWN or name in PARAMETER_KEYS or name in extra or name in ("prompt", "task", *RESERVED):
             problems.add("is a reserved name; choose another", "params", name)
             continue
-        domain = problems.attempt(parse_param, name, raw, parse_domain, path=("params", name))
+        domain = problems.attempt(parse_param, name, raw, path=("params", name))
         if domain is not None:
             found[name] = domain
     return found

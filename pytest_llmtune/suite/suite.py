@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,6 @@ from pytest_llmtune.data.dataset import Dataset, check_source, load
 from pytest_llmtune.data.split import Split, split
 from pytest_llmtune.errors import SuiteError, problem_of
 from pytest_llmtune.suite.cascade import CascadeSteps, read_cascade
-from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.declaration import Declaration, Problems, read_keys, read_thresholds
 from pytest_llmtune.suite.domains import Choice, Constant, Range
 from pytest_llmtune.suite.keys import (
@@ -31,7 +32,7 @@ from pytest_llmtune.suite.space import read_baselines, read_space
 from pytest_llmtune.suite.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from decimal import Decimal
 
     from pytest_llmtune.suite.keys import Threshold
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     from pytest_llmtune.suite.space import Config, Space
     from pytest_llmtune.suite.typed import SuiteKeys
     from pytest_llmtune.types import Example
+
+REFERENCE_COLUMNS = ("answer", "solution", "label", "target", "reference", "expected")
+"""Default reference columns: the first that the data have is used if the grader names none."""
+
+_WITHOUT = ("judge", "python", "tools", "calls")
+"""Graders that do not require a reference."""
 
 
 def check_contradictions(values: Mapping[str, Any], problems: Problems) -> None:
@@ -315,6 +322,35 @@ class Suite:
                         f"{gate.key} names the group {shown(group)}{did_you_mean(group, groups)}; "
                         f"{self.group_by} has {listed(groups)}"
                     )
+
+
+def reference_columns(grader: Any, columns: Sequence[str]) -> frozenset[str]:
+    """The columns that a grader reads its reference from, as far as its declaration shows."""
+    if isinstance(grader, (list, tuple)):
+        return frozenset(name for item in grader for name in reference_columns(item, columns))
+    if isinstance(grader, Mapping) and len(grader) == 1:
+        [(word, options)] = grader.items()
+        named = options.get("reference") if isinstance(options, Mapping) else None
+        if isinstance(named, str):
+            return frozenset({named})
+        return frozenset() if word in _WITHOUT else _first(columns)
+    if callable(grader):
+        named = _named(grader)
+        return frozenset(name for name in named if name in columns) if named else _first(columns)
+    return frozenset() if grader in _WITHOUT else _first(columns)
+
+
+def _first(columns: Sequence[str]) -> frozenset[str]:
+    return frozenset([name for name in REFERENCE_COLUMNS if name in columns][:1])
+
+
+def _named(function: Callable[..., Any]) -> Iterable[str]:
+    """The columns that a grading function requires; its first argument is the responses."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+    except (TypeError, ValueError):  # a builtin without a signature
+        return ()
+    return [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _is_constant(template: Template, examples: Sequence[Example]) -> bool:

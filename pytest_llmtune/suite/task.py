@@ -13,13 +13,18 @@ from pytest_llmtune._util.functions import load_function, qualified_name
 from pytest_llmtune._util.serialize import fields_of
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.params import CLIENTS, RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_llmtune.types import Row
+
+
+CLIENTS = ("client", "async_client")
+"""Parameters that receive an OpenAI client of the run."""
+RESERVED = ("row", "config", *CLIENTS)
+"""Parameters of a task that are neither columns nor keys of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)

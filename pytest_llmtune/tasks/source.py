@@ -18,7 +18,7 @@ from pytest_llmtune.capture.patches import recorded as captured
 from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.ledger import Reservation
-from pytest_llmtune.suite.runs import TaskRequest, config_given
+from pytest_llmtune.suite.prompts import TaskRequest, config_given
 from pytest_llmtune.suite.task import Outcome, outcome_of
 from pytest_llmtune.tasks.capture import Allowance, Canaries, NoRoomError, RunCapture, Store
 from pytest_llmtune.tasks.trace import Trace

@@ -22,7 +22,7 @@ from pytest_llmtune.errors import CompletionError, RecordingError
 from pytest_llmtune.guard.evaluation import all_of
 from pytest_llmtune.recording import Recording
 from pytest_llmtune.redaction.redactor import Redactor
-from pytest_llmtune.suite.runs import TaskRequest
+from pytest_llmtune.suite.prompts import TaskRequest
 from pytest_llmtune.suite.task import Task
 from pytest_llmtune.tasks.source import Miss, TaskSource
 

@@ -22,8 +22,8 @@ from pytest_llmtune._util.stats import bootstrap_mean
 from pytest_llmtune._util.text import InvalidError, counted, number
 from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
-from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.propose import Failure, Propose, Proposer, rewritten, text_of, with_shots
+from pytest_llmtune.suite.suite import reference_columns
 from pytest_llmtune.tuning.proposals import LENGTHS, Arm
 from pytest_llmtune.tuning.samples import VOTED, Meter
 from pytest_llmtune.tuning.selection import SAFE, by_posterior, ranked, scores_of

@@ -15,7 +15,7 @@ from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.grading import Grader, check_metric, judges_of
 from pytest_llmtune.guard.evaluation import Completer, mean
 from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
-from pytest_llmtune.suite.params import models_of
+from pytest_llmtune.suite.domains import models_of
 from pytest_llmtune.tuning import selection
 from pytest_llmtune.tuning.allocation import Allocator, Candidate, Trial
 from pytest_llmtune.tuning.cascades import Cascade, best_cascade, may_cascade, prepare, set_aside

@@ -19,8 +19,7 @@ from pytest_llmtune.guard.result import Migration
 from pytest_llmtune.guard.verdict import ALPHA, Comparison, Criteria, compare, match
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered
-from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant, Domain, OneOf, Range, Uniform
-from pytest_llmtune.suite.params import Models
+from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant, Domain, Models, OneOf, Range, Uniform
 from pytest_llmtune.suite.space import overlaid
 from pytest_llmtune.types import Evaluation, Example, Finished, Interval, Listener, Started
 from pytest_llmtune.wire.billing import model_asked

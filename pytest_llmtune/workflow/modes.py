@@ -33,7 +33,7 @@ from pytest_llmtune.guard.verdict import criteria_of, match
 from pytest_llmtune.recording import Gathered, Recording
 from pytest_llmtune.recording.storage import Layout, files_of, read_all
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.suite.params import CLIENTS
+from pytest_llmtune.suite.task import CLIENTS
 from pytest_llmtune.types import Evaluation, Finished, Listener, Started
 from pytest_llmtune.workflow.services import RecordedFirst, SuiteServices, record_cache, recorded
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pytest_llmtune._util.text import InvalidError, did_you_mean, listed, shown
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.columns import reference_columns
 from pytest_llmtune.suite.keys import check_name
+from pytest_llmtune.suite.suite import reference_columns
 
 COLUMNS = ("question", "solution", "answer", "챗봇", "hint")
 

@@ -10,8 +10,8 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import check, resolve
-from pytest_llmtune.suite.columns import REFERENCE_COLUMNS
 from pytest_llmtune.suite.prompts import escape, format_fields
+from pytest_llmtune.suite.suite import REFERENCE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmtune.capture.matching import ClientRequest
-    from pytest_llmtune.capture.tariff import Bound, Charge, Prices
+    from pytest_llmtune.capture.tariff import Bound, Charge
     from pytest_llmtune.money.ledger import Ledger, Reservation
+    from pytest_llmtune.money.prices import PriceBook
 
 _ZERO = Decimal(0)
 _LEAST = Decimal("0.000001")
@@ -73,7 +74,7 @@ class Meter:
     """
 
     limits: Limits = field(default_factory=Limits)
-    prices: Prices | None = None
+    prices: PriceBook | None = None
     ledger: Ledger | None = None
     """The run's; None: no limit but the test's own."""
     calls: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_llmtune._dataclass import dataclass
@@ -16,20 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pytest_llmtune.capture.matching import ClientRequest
-    from pytest_llmtune.money.prices import Price
+    from pytest_llmtune.money.prices import Price, PriceBook
     from pytest_llmtune.recording.format import Interaction
     from pytest_llmtune.types import Usage
     from pytest_llmtune.wire.billing import Bill
-
-
-class Prices(Protocol):
-    """Gives the price of a call; SuiteError where it is unknown."""
-
-    def price_at(self, uri: str, models: Iterable[str], providers: Iterable[str] = ()) -> Price: ...
-
-    def has_own(self, models: Iterable[str]) -> bool: ...
-
-    def learn(self, uri: str, models: Sequence[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,7 @@ class Charge:
 class Tariff:
     """Applies prices to the calls of clients."""
 
-    prices: Prices | None = None
+    prices: PriceBook | None = None
 
     def bound(self, request: ClientRequest, own: Price | None = None) -> Bound | None:
         """What a call may cost at most; None where it asks no model.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.capture.patches import installed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_llmtune.capture.tariff import Tariff
-    from pytest_llmtune.completions.source import LiveSource
+    from pytest_llmtune.completions.source import LiveSource, Source
     from pytest_llmtune.money.ledger import Ledger
     from pytest_llmtune.recording import Recording
     from pytest_llmtune.recording.format import Interaction
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 _UNAUTHORIZED = 401
 _ZERO = Decimal(0)
 _NOTHING = Usage(0, 0)
-
-
-class _Completer(Protocol):
-    async def complete(self, request: CompletionRequest) -> Completion: ...
-
-    async def aclose(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class TaskSource:
     A source is used and closed in one event loop.
     """
 
-    inner: _Completer
+    inner: Source
     tariff: Tariff
     redactor: Redactor
     recording: Recording | None = None

@@ -159,7 +159,7 @@ def judged(case: Case, status: int, answer: str | bytes) -> str:
     with tempfile.TemporaryDirectory() as directory, suppress(LLMTuneError):
         path = Path(directory) / "a.cassette.json"
         with replay_of(path, Mode.LIVE, meter=meter) as replay:
-            call = replay.ask(asked(case))
+            call = replay.begin(asked(case))
             replay.answer(call, status, "", {"content-type": case.content_type}, body)
     try:
         meter.check()

@@ -60,8 +60,8 @@ class Call:
     """Why there is no recordable answer."""
     retryable: bool = False
     """Whether clients retry after such an answer."""
-    kept: bool = True
-    """Whether it belongs into the recording: not where the client has asked again."""
+    recordable: bool = True
+    """Whether its answer belongs into the recording: not where the client repeated the request."""
     delay: float = 0.0
     """Seconds that our own client waits before it sends the request, for the rate limits of the endpoint."""
     instead: Callable[[Mapping[str, str], bytes], tuple[str, dict[str, str], bytes]] | None = None
@@ -82,7 +82,7 @@ def refused(call: Call, error: LLMTuneError, thread: int, number: int) -> Call:
         raise CallRefusedError(error)
     content = {"message": str(error), "type": "llmtune_refused", "code": "llmtune_refused"}
     body = safe_json({"error": content, "message": str(error)})
-    call.played, call.kept, call.counts = True, False, False
+    call.played, call.recordable, call.counts = True, False, False
     call.interaction = Interaction("", "", "", 400, body, "Bad Request", {}, _REFUSED)
     return call
 

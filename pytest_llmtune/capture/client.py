@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.recording.format import Interaction
 
 # Responses are passed on decoded and complete, so that these transfer headers no longer apply.
-_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
+_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 _NO_KEY = "replayed"
 
 
@@ -52,21 +52,21 @@ def async_client(replay: Replay, *, base_url: str | None = None, api_key: str | 
     return openai.AsyncOpenAI(api_key=_key(replay, api_key), base_url=base_url, http_client=http)
 
 
-def bound(made: Any, replay: Replay) -> Any:
+def copy_for(original: Any, replay: Replay) -> Any:
     """A copy of a client for the calls of another recording; whichever endpoint serves a call may answer it."""
     import openai
 
-    base = made.base_url.path.rstrip("/")
-    if isinstance(made, openai.OpenAI):
+    base = original.base_url.path.rstrip("/")
+    if isinstance(original, openai.OpenAI):
         own: Any = _Transport(replay, _http(), base)
-        return made.with_options(http_client=openai.DefaultHttpxClient(transport=own))
+        return original.with_options(http_client=openai.DefaultHttpxClient(transport=own))
     own = _AsyncTransport(replay, _http(), base)
-    return made.with_options(http_client=openai.DefaultAsyncHttpxClient(transport=own))
+    return original.with_options(http_client=openai.DefaultAsyncHttpxClient(transport=own))
 
 
-def _key(replay: Replay, given: str | None) -> str | None:
+def _key(replay: Replay, explicit: str | None) -> str | None:
     """The key; None lets openai read the environment, and report a missing key."""
-    return given or os.environ.get("OPENAI_API_KEY") or (None if replay.mode.online else _NO_KEY)
+    return explicit or os.environ.get("OPENAI_API_KEY") or (None if replay.mode.online else _NO_KEY)
 
 
 @cache
@@ -104,8 +104,8 @@ class _Base:
         return self._http.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
 
     def _answered(self, call: Call, response: Any) -> Any:
-        kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_WIRE]
-        headers = {name.lower(): value for name, value in response.headers.items() if name.lower() not in _OF_THE_WIRE}
+        kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _TRANSFER]
+        headers = {name.lower(): value for name, value in response.headers.items() if name.lower() not in _TRANSFER}
         self._replay.answer(call, response.status_code, response.reason_phrase, headers, response.content)
         return self._http.Response(response.status_code, headers=kept, stream=self._http.ByteStream(response.content))
 
@@ -115,7 +115,7 @@ class _Transport(_Base):
         import openai
 
         body = request.read()
-        call = wait(self._replay, self._replay.ask(self._client_request(request, body), waits=not in_loop()))
+        call = wait(self._replay, self._replay.begin(self._client_request(request, body), waits=not in_loop()))
         if call.interaction is not None:
             return self._played(call.interaction)
         request = self._to_send(call, request, body)
@@ -142,7 +142,7 @@ class _AsyncTransport(_Base):
         import openai
 
         body = await request.aread()
-        call = self._replay.ask(self._client_request(request, body), waits=in_loop())
+        call = self._replay.begin(self._client_request(request, body), waits=in_loop())
         call = await wait_async(self._replay, call)
         if call.interaction is not None:
             return self._played(call.interaction)

@@ -73,7 +73,7 @@ class Flow:
         if kind is Kind.REFUSE:
             return cls(replay, kind, replay.refuse(request))
         handled = kind in (Kind.MODEL, Kind.RECORD)
-        return cls(replay, kind, replay.ask(request, counts=kind is Kind.MODEL, waits=waits) if handled else None)
+        return cls(replay, kind, replay.begin(request, counts=kind is Kind.MODEL, waits=waits) if handled else None)
 
     @classmethod
     def of(cls, replay: Replay, request: ClientRequest) -> Flow:

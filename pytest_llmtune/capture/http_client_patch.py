@@ -26,7 +26,7 @@ LIBRARIES = {
     "httplib2": ("HTTPConnectionWithTimeout", "HTTPSConnectionWithTimeout"),
 }
 """Modules and their connection classes."""
-_OF_THE_WIRE = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+_TRANSFER = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _MOCKS = ("httpretty", "mocket")
 """Mocking libraries that replace Python's socket, which take precedence."""
 
@@ -169,7 +169,7 @@ def _chunks(body: bytes) -> Iterator[bytes]:
 
 def _raw(status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> IO[bytes]:
     """A response as bytes, with ``connection: close``, so that clients do not keep our socket."""
-    kept = [(name, value) for name, value in headers if name.lower() not in _OF_THE_WIRE]
+    kept = [(name, value) for name, value in headers if name.lower() not in _TRANSFER]
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in kept)]
     lines += [f"content-length: {len(body)}", "connection: close", "", ""]
     return io.BytesIO("\r\n".join(lines).encode("latin-1", "replace") + body)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NAME, _ASYNC_NAME = "handle_request", "handle_async_request"
 _Headers: TypeAlias = "list[tuple[bytes, bytes]]"
-_OF_THE_WIRE = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
+_TRANSFER = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
@@ -92,7 +92,7 @@ class _Pools:
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         extensions = {name: value for name, value in response.extensions.items() if name != "network_stream"}
         flow.answered(status, extensions.get("reason_phrase", b"").decode("latin-1"), headers, content)
-        kept = [(name, value) for name, value in received if name.lower() not in _OF_THE_WIRE]
+        kept = [(name, value) for name, value in received if name.lower() not in _TRANSFER]
         return self.response(status, kept, extensions, content)
 
 

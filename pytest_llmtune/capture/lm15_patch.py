@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIBRARIES = {"dspy._vendor.lm15.transports": "dspy", "lm15.transports": "lm15"}
 """Modules with the transports, and their owners."""
 _Headers: TypeAlias = "list[tuple[str, str]]"
-_OF_THE_WIRE = frozenset({"transfer-encoding", "connection", "keep-alive", "content-length"})
+_TRANSFER = frozenset({"transfer-encoding", "connection", "keep-alive", "content-length"})
 
 
 def patches(module: Any, replay_here: Callable[[], Replay | None]) -> Iterator[tuple[Any, str, Any]]:
@@ -86,4 +86,4 @@ def _client_request(request: Any) -> ClientRequest:
 def _recorded(flow: Flow, answer: Any, body: bytes) -> _Headers:
     """Record a server's response; returns the headers that the client is given."""
     flow.answered(answer.status, answer.reason, {name.lower(): value for name, value in answer.headers}, body)
-    return [(name, value) for name, value in answer.headers if name.lower() not in _OF_THE_WIRE]
+    return [(name, value) for name, value in answer.headers if name.lower() not in _TRANSFER]

@@ -40,9 +40,9 @@ class ClientRequest:
     @classmethod
     def of(cls, method: str, uri: str, body: bytes | str, headers: Iterable[tuple[str, str]] = ()) -> ClientRequest:
         """The request as sent, without the boundary of a multipart form."""
-        given = {name.lower(): value for name, value in headers}
-        content_type = given.get("content-type", "")
-        secrets = {name: value.rpartition(" ")[2] for name, value in given.items() if _is_secret(name)}
+        fields = {name.lower(): value for name, value in headers}
+        content_type = fields.get("content-type", "")
+        secrets = {name: value.rpartition(" ")[2] for name, value in fields.items() if _is_secret(name)}
         raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
         if boundary := _BOUNDARY.search(content_type):
             raw = raw.replace(boundary[1].encode(), b"boundary")

@@ -140,8 +140,8 @@ class Meter:
             bound = Tariff(self.prices).bound(hold.request) if self.limited else None
             if bound is not None and limit is not None:
                 self._reserve_of_test(hold, bound, limit)
-            if bound is not None and self.ledger is not None and (left := self.ledger.left) is not None:
-                usd, model = (max(left, _LEAST), "") if bound.usd is None else (bound.usd, bound.model)
+            if bound is not None and self.ledger is not None and (remaining := self.ledger.left) is not None:
+                usd, model = (max(remaining, _LEAST), "") if bound.usd is None else (bound.usd, bound.model)
                 hold.reservation = self.ledger.reserve_now(usd, model)
         except LLMTuneError as error:
             self.release(hold)
@@ -154,14 +154,14 @@ class Meter:
         self.check()  # it may have waited
         others = [other for other in self._in_flight if other.amount]
         reserved = sum((other.amount for other in others), _ZERO)
-        left = limit - self._cost - self._lost - reserved
-        worst, hold.bounded = self._worst(hold, bound, left, others)
-        if worst > left:
-            wait = bool(others) and (not hold.bounded or worst <= left + reserved)
+        remaining = limit - self._cost - self._lost - reserved
+        worst, hold.bounded = self._worst(hold, bound, remaining, others)
+        if worst > remaining:
+            wait = bool(others) and (not hold.bounded or worst <= remaining + reserved)
             number, counted = self.calls + len(others) + 1, f", {len(others)} calls in flight counted" if others else ""
             dishonest = f" ({bound.model}{self._dishonest(bound.model)})" if bound.model in self.growth else ""
             raise (NotNowError if wait else BudgetExhaustedError)(
-                f"call {number} may cost up to {dollars(worst, 6)}{dishonest}, and {dollars(max(left, _ZERO), 6)} of "
+                f"call {number} may cost up to {dollars(worst, 6)}{dishonest}, and {dollars(max(remaining, _ZERO), 6)} of "
                 f"max_cost={limit} is left{counted}; it was not sent: give a smaller max_tokens or n, or a larger max_cost"
             )
         hold.amount = worst
@@ -292,12 +292,12 @@ class Meter:
     def _dishonest(self, model: str) -> str:
         return f" has billed {self.growth[model]:.1f} times what its requests allow" if model in self.growth else ""
 
-    def _worst(self, hold: Hold, bound: Bound, left: Decimal, others: Sequence[Hold]) -> tuple[Decimal, bool]:
+    def _worst(self, hold: Hold, bound: Bound, remaining: Decimal, others: Sequence[Hold]) -> tuple[Decimal, bool]:
         """USD that a call may cost, and whether its request ensures that."""
         if bound.usd is not None and bound.sure:
             hold.bound = bound.usd
             return bound.usd * self.growth.get(bound.model, Decimal(1)), True
         if bound.model in self._largest_bill:
             return self._largest_bill[bound.model] * (2 if others else 1), False
-        most = max(left, _LEAST)
+        most = max(remaining, _LEAST)
         return most if bound.usd is None else min(most, bound.usd), False

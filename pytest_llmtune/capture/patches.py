@@ -131,7 +131,7 @@ def _pool_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple
     """The same of the thread pools of ``multiprocessing``, whose threads are started with the pool."""
     pool, original = module.ThreadPool, module.ThreadPool.__init__
 
-    def given(submit: Callable[..., Any]) -> Callable[..., Any]:
+    def with_named_arguments(submit: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(submit)
         def by_name(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
             return submit(self, func, *args, **kwargs)
@@ -139,7 +139,7 @@ def _pool_patches(module: Any, _: Callable[[], Replay | None]) -> Iterator[tuple
         return by_name
 
     for name in ("apply_async", "imap", "imap_unordered", "_map_async"):
-        yield pool, name, given(_submitting(getattr(pool, name)))
+        yield pool, name, with_named_arguments(_submitting(getattr(pool, name)))
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -81,6 +81,8 @@ class Replay:
     """Calls without a recording."""
     own_server: str = ""
     """Host and port of a server of this process whose answers were recorded as a model's; empty: none."""
+    called_model: bool = False
+    """Whether a model call was sent, played or refused."""
     _recorded: list[Interaction] = field(default_factory=list)
     _waiting: dict[Key, deque[Interaction]] = field(default_factory=dict)
     _errors_played: dict[Key, Interaction] = field(default_factory=dict)
@@ -89,7 +91,6 @@ class Replay:
     """Calls that the client may retry."""
     _calls: list[Call] = field(default_factory=list)
     _errors: list[LLMTuneError] = field(default_factory=list)
-    _called_model: bool = False
     _refused: int = 0
     _reported: tuple[int, int] = (0, 0)
     """Numbers of missing calls and errors already raised."""
@@ -104,7 +105,7 @@ class Replay:
     _proven: set[str] = field(default_factory=set)
     """Models that have answered a call of this test."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _home: int = 0
+    _thread: int = 0
     """The thread that opened it."""
     _stack: ExitStack | None = None
     """Resources held while open."""
@@ -154,7 +155,7 @@ class Replay:
                         "written with it"
                     )
                     for call in self._calls
-                    if call.kept and call.interaction is None
+                    if call.recordable and call.interaction is None
                 )
             self._write(complete=not failed and not self._errors)
 
@@ -189,11 +190,6 @@ class Replay:
         return tuple(item for waiting in self._waiting.values() for item in waiting)
 
     @property
-    def asked_nothing(self) -> bool:
-        """Whether no model was called: nothing was sent or played, and no error."""
-        return not self._called_model
-
-    @property
     def oldest(self) -> str:
         """Date, ``YYYY-MM-DD``, of the oldest played answer; empty if unknown."""
         played = [call.interaction.recorded for call in self._calls if call.played and call.interaction is not None]
@@ -203,7 +199,7 @@ class Replay:
         """How a request is handled."""
         return (self.traffic or Traffic(open_hosts=self.open_hosts, own_ports=False)).kind(request)
 
-    def ask(self, request: ClientRequest, *, counts: bool = True, waits: bool = False) -> Call:
+    def begin(self, request: ClientRequest, *, counts: bool = True, waits: bool = False) -> Call:
         """Handle a client's request.
 
         Args:
@@ -242,7 +238,7 @@ class Replay:
                     self._errors_played[key] = call.interaction
                 self._count(call, call.interaction)
             elif key in self._errors_played:
-                call.interaction, call.played, call.kept = self._errors_played[key], True, False
+                call.interaction, call.played, call.recordable = self._errors_played[key], True, False
                 self._count(call, call.interaction)
             elif not self.mode.online:
                 if call.hold is not None:
@@ -264,7 +260,7 @@ class Replay:
                         return self._refuse(call, error)
                 self._pending.setdefault(key, []).append(call)
             self._calls.append(call)
-            self._called_model = self._called_model or call.counts
+            self.called_model = self.called_model or call.counts
         return call
 
     def recheck(self, call: Call) -> None:
@@ -277,7 +273,7 @@ class Replay:
         """The call, once it is ``ready``: it may be sent, or is refused.
 
         Raises:
-            CallRefusedError: as in ``ask``.
+            CallRefusedError: as in ``begin``.
         """
         error = None if call.ready is None else call.ready.result()
         with self._lock:
@@ -290,14 +286,14 @@ class Replay:
             if call.hold is not None:
                 self.meter.release(call.hold)
                 self.meter.lost(call.hold)
-            call.hold, call.kept, call.counts = None, False, False
+            call.hold, call.recordable, call.counts = None, False, False
             self._finished(call)
 
     def refuse(self, request: ClientRequest) -> Call:
         """Refuse a request that the user's rules forbid.
 
         Raises:
-            CallRefusedError: as in ``ask``.
+            CallRefusedError: as in ``begin``.
         """
         host = urlsplit(request.uri).hostname
         with self._lock:
@@ -339,7 +335,7 @@ class Replay:
         """Lock and read the file once: at the start, or when a fixture needs it before the test."""
         if self._stack is not None:
             return
-        self._home = threading.get_ident()
+        self._thread = threading.get_ident()
         with ExitStack() as stack:
             if self.mode in _WRITING and self.lock_directory is not None:
                 stack.enter_context(exclusive(self.path, self.lock_directory))
@@ -401,7 +397,7 @@ class Replay:
             return
         for call in pending:
             if call.retryable:
-                call.kept = False
+                call.recordable = False
         self._pending[key] = [call for call in pending if not call.retryable]
 
     def _count(self, call: Call, interaction: Interaction) -> None:
@@ -420,7 +416,7 @@ class Replay:
     def _refuse(self, call: Call, error: LLMTuneError) -> Call:
         self._errors.append(error)
         self._refused += 1
-        return refused(call, error, self._home, self._refused)
+        return refused(call, error, self._thread, self._refused)
 
     def _clean(self, request: ClientRequest) -> ClientRequest:
         uri, body = self.redactor.clean_request(request.uri, request.body, request.content_type)
@@ -431,7 +427,7 @@ class Replay:
         from pytest_llmtune.recording.housekeeping import remove
         from pytest_llmtune.recording.writer import write
 
-        answered = [call for call in self._calls if call.interaction is not None and call.kept]
+        answered = [call for call in self._calls if call.interaction is not None and call.recordable]
         new = [call.interaction for call in answered if call.interaction is not None and not call.played]
         if complete:
             stored = [call.interaction for call in answered if call.interaction is not None]

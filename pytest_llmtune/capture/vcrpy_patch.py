@@ -106,7 +106,7 @@ _NO_RESPONSE = 599  # Tornado's, for a refused connection or a timeout
 class _Cassette:
     """Used by vcrpy's stubs instead of a cassette, for one request and its redirects."""
 
-    write_protected = False  # a request without a recording is refused by ``Replay.ask``
+    write_protected = False  # a request without a recording is refused by ``Replay.begin``
 
     def __init__(self, replay: Replay, begun: Flow | None = None) -> None:
         self._replay, self._begun = replay, begun

@@ -43,11 +43,11 @@ def answers(body: dict[str, Any], before: int = 0) -> list[str]:
     rate = ACCURACY[body["model"]] + TEMPERATURE * float(body.get("temperature") or 0) + HINT * brief
     rate += SPREAD * (_hash(message) % 2001 / 1000 - 1)
     key = f"{body['model']}\n{prompt}\n{body.get('temperature')}"
-    said = [_said(label, rate, f"{key}\n{before + index}") for index in range(body.get("n") or 1)]
-    return said if brief else [f"That looks like a {text} to me." for text in said]
+    texts = [_answer(label, rate, f"{key}\n{before + index}") for index in range(body.get("n") or 1)]
+    return texts if brief else [f"That looks like a {text} to me." for text in texts]
 
 
-def _said(label: str, rate: float, key: str) -> str:
+def _answer(label: str, rate: float, key: str) -> str:
     value = _hash(key)
     right = value % 10_000 < rate * 10_000
     others = [other for other in _LABELS if other != label]
@@ -67,7 +67,7 @@ def _known() -> dict[str, str]:
 
 
 _KNOWN: dict[str, str] = {}
-_GIVEN: Counter[str] = Counter()
+_ANSWERED: Counter[str] = Counter()
 _LOCK = threading.Lock()
 
 
@@ -88,8 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         same = json.dumps({**body, "n": None}, sort_keys=True)
         with _LOCK:
-            before = _GIVEN[same]
-            _GIVEN[same] += body.get("n") or 1
+            before = _ANSWERED[same]
+            _ANSWERED[same] += body.get("n") or 1
         texts = answers(body, before)
         prompt = sum(len(str(message.get("content")).split()) for message in body["messages"]) + 4
         completion = sum(len(text.split()) for text in texts)

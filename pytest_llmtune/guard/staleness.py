@@ -209,7 +209,7 @@ class RequestPlan:
         if self.config.runs_task:
             for example in self.all:
                 if not self._in_shard(example):
-                    recording.leave_row(example.id)
+                    recording.mark_row_used(example.id)
             return 0, ""  # unknown before they have run
         count, detail = 0, ""
         excused = self.excused(recording)

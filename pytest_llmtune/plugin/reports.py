@@ -165,7 +165,7 @@ class Reports:
             return {}
         if replay.own_server:
             return {"test": item.nodeid, "own": replay.own_server}
-        silent = item.get_closest_marker("llm_replay") is not None and replay.asked_nothing
+        silent = item.get_closest_marker("llm_replay") is not None and not replay.called_model
         return {"test": item.nodeid, "silent": "yes"} if silent else {}
 
     def _recording_notes(self) -> Iterator[str]:

@@ -324,7 +324,7 @@ class Session:
 
         These are its own and its suite's.
         """
-        if scope.replay is not None and not scope.replay.asked_nothing:
+        if scope.replay is not None and scope.replay.called_model:
             folder, name = os.path.split(scope.replay.path)
             yield scope.replay.oldest, os.path.join(_relative(folder, self.config.rootpath), name)  # noqa: PTH118
         run = self.runs.get(item.nodeid)

@@ -57,7 +57,7 @@ class Recording:
     """Keys of requests to those of what is left of them without secrets; each is looked up more than once."""
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Number of answers of each interaction according to the file; 0 if not given."""
-    _taken: set[int] = field(default_factory=set)
+    _used: set[int] = field(default_factory=set)
     oldest: str = ""
     """The day, ``YYYY-MM-DD``, of the oldest answer taken; empty where none says."""
     _runs: dict[str, dict[int, list[int]]] = field(default_factory=dict)
@@ -76,10 +76,10 @@ class Recording:
             RecordingError: the file is damaged; the message names the line.
         """
         recording = cls(path, (), redactor, _torn=torn)
-        recording.interactions = load_interactions(path, recording._see, torn=torn)
+        recording.interactions = load_interactions(path, recording._add, torn=torn)
         return recording
 
-    def _see(self, position: int, interaction: Interaction) -> None:
+    def _add(self, position: int, interaction: Interaction) -> None:
         if position >= _MOST_INTERACTIONS:
             raise RecordingError(
                 f"the recording {self.path} has more than the limit of {_MOST_INTERACTIONS:,} interactions"
@@ -111,7 +111,7 @@ class Recording:
             exchanges.append(exchange)
             answers += answers_in(exchange)
             if answers >= skip + request.n:
-                self._taken.update(positions[:count])
+                self._used.update(positions[:count])
                 self._date(exchange.recorded for exchange in exchanges)
                 return completion_of(exchanges, request.n, skip=skip)
         return None
@@ -128,7 +128,7 @@ class Recording:
         """Mark the answers to this request as used, because another process takes them."""
         positions, answers = self._index.get(self._key(request), _NOWHERE), 0
         for position in positions:
-            self._taken.add(position)
+            self._used.add(position)
             answers += self._answers(position)
             if answers >= (request.sample_index + 1) * request.n:
                 return
@@ -140,7 +140,7 @@ class Recording:
     def calls_of(self, row: str, run: int) -> list[Interaction]:
         """The recorded calls of one run of a task, in order, marked as used."""
         positions = self._runs.get(row, {}).get(run, ())
-        self._taken.update(positions)
+        self._used.update(positions)
         found = [self.interactions[position] for position in positions]
         self._date(interaction.recorded for interaction in found)
         return sorted(found, key=lambda each: each.position.call if each.position else 0)
@@ -157,10 +157,10 @@ class Recording:
             for positions in runs.values()
         ]
 
-    def leave_row(self, row: str) -> None:
+    def mark_row_used(self, row: str) -> None:
         """Mark the runs of this row as used, because another process replays them."""
         for positions in self._runs.get(row, {}).values():
-            self._taken.update(positions)
+            self._used.update(positions)
 
     def rows_with_runs(self) -> frozenset[str]:
         """The rows (IDs of examples) with recorded runs of a task."""
@@ -171,7 +171,7 @@ class Recording:
         """A recording of interactions that are about to be written."""
         recording = cls(path, tuple(interactions), redactor)
         for position, interaction in enumerate(interactions):
-            recording._see(position, interaction)
+            recording._add(position, interaction)
         return recording
 
     def explain(self, request: CompletionRequest) -> str:
@@ -188,12 +188,12 @@ class Recording:
     @property
     def unused_count(self) -> int:
         """Number of interactions not used so far."""
-        return len(self.interactions) - len(self._taken)
+        return len(self.interactions) - len(self._used)
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
         """The interactions not used so far."""
-        return tuple(item for position, item in enumerate(self.interactions) if position not in self._taken)
+        return tuple(item for position, item in enumerate(self.interactions) if position not in self._used)
 
     def refuse_conflicts(self) -> None:
         """Check, after all requests were taken, that no unused interaction answers the same request differently.
@@ -204,9 +204,9 @@ class Recording:
             RecordingError: names both lines.
         """
         for positions in self._index.values():
-            taken = [position for position in positions if position in self._taken]
+            taken = [position for position in positions if position in self._used]
             for position in positions if taken and len(taken) < len(positions) else ():
-                if position in self._taken:
+                if position in self._used:
                     continue
                 extra = self.interactions[position]
                 for other in taken:

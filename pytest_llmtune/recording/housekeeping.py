@@ -13,7 +13,7 @@ from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune._util.files import open_regular, write_text
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording.storage import whole
+from pytest_llmtune.recording.storage import recording_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -33,7 +33,7 @@ def orphans(root: Path, in_use: Collection[Path]) -> list[Path]:
         in_use: lock files and recordings of all suites, collected without any selection.
     """
     used = {path.resolve() for path in in_use}
-    return sorted(path for path in _files(root) if whole(path).resolve() not in used)
+    return sorted(path for path in _files(root) if recording_of(path).resolve() not in used)
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -53,7 +53,7 @@ class Layout:
 
     def files(self, path: Path, size: int) -> tuple[Path, ...]:
         """The files for a recording of ``size`` bytes: one file, or its parts in order."""
-        count = self._count(size, len(_in_force(path)))
+        count = self._count(size, len(_complete_files(path)))
         if count == 1:
             return (path,)
         stem, width = path.name.removesuffix(_SUFFIX), len(str(count))
@@ -80,7 +80,7 @@ def files_of(path: Path, *, torn: bool = False) -> tuple[Path, ...]:
     """The files of a recording, in order; empty if there is no recording.
 
     While a recording changes its layout, old and new parts coexist: the complete set with the most parts is valid, so that
-    a killed run leaves one whole recording.
+    a killed run leaves one complete recording.
 
     Args:
         torn: accept the existing parts if others are missing.
@@ -88,16 +88,16 @@ def files_of(path: Path, *, torn: bool = False) -> tuple[Path, ...]:
     Raises:
         RecordingError: parts are missing.
     """
-    found = _in_force(path)
+    found = _complete_files(path)
     if found or not (sets := _sets(path)):
         return found
     count, parts = max(sets.items())
     if torn:
         return tuple(parts[number][0] for number in sorted(parts))
-    lacking = [number for number in range(1, count + 1) if number not in parts]
+    missing = [number for number in range(1, count + 1) if number not in parts]
     raise RecordingError(
         f"{path.with_name(path.name.removesuffix(_SUFFIX))}.*{_SUFFIX}: of {count} parts of the recording "
-        f"{len(lacking)} are missing, the first is number {lacking[0]}; restore them from git, or record what is missing: "
+        f"{len(missing)} are missing, the first is number {missing[0]}; restore them from git, or record what is missing: "
         "pytest --llm-record=missing"
     )
 
@@ -108,13 +108,13 @@ def leftovers(path: Path, files: Sequence[Path]) -> list[Path]:
     return sorted({*every, *([path] if path.exists() else [])} - set(files))
 
 
-def whole(file: Path) -> Path:
+def recording_of(file: Path) -> Path:
     """The recording that a file belongs to, by the name it would have as a single file."""
     match = _PART.fullmatch(file.name)
     return file.with_name(match["stem"] + _SUFFIX) if match else file
 
 
-def _in_force(path: Path) -> tuple[Path, ...]:
+def _complete_files(path: Path) -> tuple[Path, ...]:
     complete = [(count, parts) for count, parts in _sets(path).items() if len(parts) == count]
     if not complete:
         return (path,) if path.exists() else ()
@@ -245,17 +245,17 @@ def load_interactions(
     """
     files = [_Part(file) for file in files_of(path, torn=torn)]
     large = len(files) > 1 or sum(file.size for file in files) > IN_MEMORY
-    kept: list[Interaction] = []
+    loaded: list[Interaction] = []
     stored = Stored()
-    keep = stored.keep if large and all(file.is_own for file in files) else None
+    add = stored.add if large and all(file.is_own for file in files) else None
     for file in files:
         for offset, interaction in file.scan(torn=torn):
-            seen(len(kept) + len(stored), interaction)
-            if keep is None:
-                kept.append(interaction)
+            seen(len(loaded) + len(stored), interaction)
+            if add is None:
+                loaded.append(interaction)
             else:
-                keep(file, offset)
-    return tuple(kept) if keep is None else stored
+                add(file, offset)
+    return tuple(loaded) if add is None else stored
 
 
 class Stored(Sequence[Interaction]):
@@ -265,7 +265,7 @@ class Stored(Sequence[Interaction]):
         self._files: list[_Part] = []
         self._numbers, self._offsets = array("H"), array("Q")
 
-    def keep(self, file: _Part, offset: int) -> None:
+    def add(self, file: _Part, offset: int) -> None:
         """Add the interaction at this offset of a file."""
         if not self._files or self._files[-1] is not file:
             self._files.append(file)

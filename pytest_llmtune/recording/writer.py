@@ -53,9 +53,9 @@ _DURATIONS = frozenset({
 _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
 _INNER = ("response", "metrics", "message", "amazon-bedrock-invocationMetrics")
 """Fields of an event that contain the response, or a part of it."""
-_SAID = frozenset({"input", "args", "arguments", "parameters", "json"})
+_MODEL_VALUES = frozenset({"input", "args", "arguments", "parameters", "json"})
 """Fields with what a model says, such as a tool's arguments, whose ``id`` is a value like any other."""
-_MADE_UP = lazy_regex(
+_GENERATED = lazy_regex(
     r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}"  # shorter ones, such as call_0, are counters
     r"|([A-Za-z]+[-_])[A-Za-z]{16,}"  # one in seventy of 24 letters and digits has no digit
     r"|(?=.*[a-z])(?=.*[A-Z0-9])[A-Za-z0-9]{9}"  # Mistral's tool calls
@@ -86,10 +86,10 @@ def stable(interactions: Iterable[Interaction]) -> Iterator[Interaction]:
 
 
 def _text(text: str, naming: _Naming) -> str:
-    whole = parse_object(text)
-    if whole is not None:
-        new = naming.change(whole)
-        return text if new == whole else safe_json(new)
+    data = parse_object(text)
+    if data is not None:
+        new = naming.change(data)
+        return text if new == data else safe_json(new)
     if is_stream(text):
         return rewrite(text, naming.change)
     if not text.startswith("{"):
@@ -111,7 +111,7 @@ class _Naming:
     seed: str
     request: str
     """IDs that occur in the request are not renamed."""
-    given: dict[str, str] = field(default_factory=dict)
+    new_names: dict[str, str] = field(default_factory=dict)
 
     def change(self, document: Any) -> Any:
         return self.rename(document) if isinstance(document, dict) and _is_answer(document) else document
@@ -119,23 +119,23 @@ class _Naming:
     def rename(self, document: dict[str, Any]) -> dict[str, Any]:
         """An answer, or a part of one, with stable IDs and without times."""
         for found in _ids(document):
-            if found not in self.given and found not in self.request:
-                self._give(found, str(len(self.given)))
-        self.names |= self.given
+            if found not in self.new_names and found not in self.request:
+                self._new_name(found, str(len(self.new_names)))
+        self.names |= self.new_names
         return _lasting(_renamed(document, self.names))
 
     def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Headers with renamed request IDs."""
-        found = sorted(name for name in REQUEST_IDS & headers.keys() if _MADE_UP.fullmatch(headers[name]))
-        return {**headers, **{name: self._give(headers[name], name) for name in found}} if found else headers
+        found = sorted(name for name in REQUEST_IDS & headers.keys() if _GENERATED.fullmatch(headers[name]))
+        return {**headers, **{name: self._new_name(headers[name], name) for name in found}} if found else headers
 
-    def _give(self, found: str, position: str) -> str:
-        if found not in self.given:
+    def _new_name(self, found: str, position: str) -> str:
+        if found not in self.new_names:
             digest = hashlib.sha256(f"{self.seed} {position}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-            match = _MADE_UP.fullmatch(found)
+            match = _GENERATED.fullmatch(found)
             prefix = (match and (match[1] or match[2])) or ""
-            self.given[found] = digest[:9] if len(found) == 9 else prefix + digest  # Mistral refuses other lengths
-        return self.given[found]
+            self.new_names[found] = digest[:9] if len(found) == 9 else prefix + digest  # Mistral refuses other lengths
+        return self.new_names[found]
 
 
 def _is_answer(document: dict[str, Any]) -> bool:
@@ -148,10 +148,10 @@ def _is_answer(document: dict[str, Any]) -> bool:
 def _ids(data: Any) -> Iterator[str]:
     if isinstance(data, dict):
         for name, value in sorted(data.items()):  # servers use any order of keys
-            made_up = _GEMINI if name == "responseId" else _MADE_UP
-            if name in _IDS and isinstance(value, str) and made_up.fullmatch(value):
+            pattern = _GEMINI if name == "responseId" else _GENERATED
+            if name in _IDS and isinstance(value, str) and pattern.fullmatch(value):
                 yield value
-            elif name not in _SAID:
+            elif name not in _MODEL_VALUES:
                 yield from _ids(value)
     elif isinstance(data, list):
         for item in data:
@@ -220,9 +220,9 @@ def write(
         for number in numbers:  # one at a time, to keep texts out of memory
             _check(spool.get(number), redactor, file)
     changed = [_write(file, spool, numbers) for file, numbers in divided.items()]
-    gone = leftovers(path, files)
-    remove(gone)
-    return any(changed) or bool(gone)
+    obsolete = leftovers(path, files)
+    remove(obsolete)
+    return any(changed) or bool(obsolete)
 
 
 def _check(line: str, redactor: Redactor, file: Path) -> None:

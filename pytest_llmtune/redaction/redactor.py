@@ -284,9 +284,9 @@ def _chain(hooks: Iterable[HookImpl]) -> tuple[Callable[[str], str], ...]:
 
     def pytest_llmtune_redact(text: str) -> str:
         for hook in plain:
-            given = hook.function(text)
-            if given is not None:
-                text = _checked(given, hook)
+            result = hook.function(text)
+            if result is not None:
+                text = _checked(result, hook)
         return text
 
     wrappers = [hook for hook in hooks if hook.wrapper or hook.hookwrapper]
@@ -325,9 +325,9 @@ def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
     return pytest_llmtune_redact
 
 
-def _checked(given: Any, hook: HookImpl) -> str:
-    if not isinstance(given, str):
+def _checked(result: Any, hook: HookImpl) -> str:
+    if not isinstance(result, str):
         raise SuiteError(
-            f"pytest_llmtune_redact in {hook.plugin_name} returned {type(given).__name__}; valid: str, None"
+            f"pytest_llmtune_redact in {hook.plugin_name} returned {type(result).__name__}; valid: str, None"
         )
-    return given
+    return result

@@ -325,8 +325,8 @@ class RunCapture:
         """The interactions to record for the run."""
         return tuple(
             call.interaction
-            if call.interaction.position == (here := CallPosition(self.row, self.run, number, call.elapsed))
-            else replace(call.interaction, position=here)
+            if call.interaction.position == (position := CallPosition(self.row, self.run, number, call.elapsed))
+            else replace(call.interaction, position=position)
             for number, call in enumerate(self.calls, 1)
             if call.interaction is not None
         )
@@ -360,7 +360,7 @@ class RunCapture:
         """How a request is handled."""
         return self.traffic.kind(request)
 
-    def ask(self, request: ClientRequest, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002  # counts
+    def begin(self, request: ClientRequest, *, counts: bool = True, waits: bool = False) -> Call:  # noqa: ARG002  # counts
         """Handle a client's request.
 
         Args:
@@ -410,9 +410,9 @@ class RunCapture:
         """The call, once it is ``ready``: its USD are reserved, it may have to wait for a slot, or it is refused.
 
         Raises:
-            CallRefusedError: as in ``ask``.
+            CallRefusedError: as in ``begin``.
         """
-        assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
+        assert isinstance(call, _Call)  # noqa: S101  # ``begin`` made it
         with self._lock:
             queued, call.started = call.started, time.perf_counter()
             self._exclude(queued, call.started)
@@ -443,7 +443,7 @@ class RunCapture:
         """Refuse a request that the user's rules forbid.
 
         Raises:
-            CallRefusedError: as in ``ask``.
+            CallRefusedError: as in ``begin``.
         """
         with self._lock:
             what = f"row {self.label}, run {self.run}: {_request_line(request)} is refused by llmtune_ignore_hosts"
@@ -456,7 +456,7 @@ class RunCapture:
 
     def answer(self, call: Call, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> None:
         """Handle a server's complete response; names of ``headers`` are in lower case."""
-        assert isinstance(call, _Call)  # noqa: S101  # ``ask`` made it
+        assert isinstance(call, _Call)  # noqa: S101  # ``begin`` made it
         try:
             interaction, why = received(call, status, reason, headers, body)
         except ValueError as error:
@@ -649,13 +649,14 @@ class RunCapture:
         where = f"row {self.label}, run {self.run}, call {number}"
         if not self.recorded:
             return f"{where}: nothing is recorded of this run; it asks {_request_line(request)}"
-        left = [item for item in self.recorded if item.position is None or item.position.call not in self._played]
-        if not left:
+        unplayed = [item for item in self.recorded if item.position is None or item.position.call not in self._played]
+        if not unplayed:
             return f"{where}: {_request_line(request)} is one call more than the {len(self.recorded)} recorded"
-        there = next((item for item in left if item.position and item.position.call == number), left[0])
-        if there.method != request.method or not _same_route(path_of(there.uri), path_of(request.uri), request.route):
-            return f"{where}: recorded was {there.method} {path_of(there.uri)}, sent now {_request_line(request)}"
-        return f"{where} asks something else than was recorded there:\n{mismatch.difference(there.body, request.body)}"
+        expected = next((item for item in unplayed if item.position and item.position.call == number), unplayed[0])
+        if expected.method != request.method or not _same_route(expected.path, path_of(request.uri), request.route):
+            return f"{where}: recorded was {expected.method} {expected.path}, sent now {_request_line(request)}"
+        difference = mismatch.difference(expected.body, request.body)
+        return f"{where} asks something else than was recorded there:\n{difference}"
 
 
 def _is_fault(status: int, text: str) -> bool:
@@ -663,8 +664,9 @@ def _is_fault(status: int, text: str) -> bool:
     document = parse_object(text) or {}
     error = document.get("error")
     body = error if isinstance(error, Mapping) else document
-    said = str(body.get("message") or error or "")
-    return status in _TRANSIENT or failures.kind_of(status, body, said) in _ENDPOINTS or bool(_ACCOUNT.search(said))
+    message = str(body.get("message") or error or "")
+    kind = failures.kind_of(status, body, message)
+    return status in _TRANSIENT or kind in _ENDPOINTS or bool(_ACCOUNT.search(message))
 
 
 def _same_route(recorded: str, request: str, route: str) -> bool:
@@ -681,11 +683,11 @@ def _rerouted(
 ) -> tuple[str, dict[str, str], bytes]:
     """A request of our own client as its endpoint takes it: with the endpoint's key and name of the model."""
     key, endpoint = channel.key.reveal(), channel.endpoint
-    kept = {name: value for name, value in headers.items() if name.lower() not in _ENDPOINT_HEADERS}
-    kept |= {"api-key": key} if endpoint.kind == "azure" else {"authorization": f"Bearer {key}"}
+    sent = {name: value for name, value in headers.items() if name.lower() not in _ENDPOINT_HEADERS}
+    sent |= {"api-key": key} if endpoint.kind == "azure" else {"authorization": f"Bearer {key}"}
     if endpoint.own_name(model) != model and (data := parse_object(body.decode())) is not None:
         body = json.dumps({**data, "model": endpoint.own_name(model)}).encode()
-    return url, kept, body
+    return url, sent, body
 
 
 def _request_line(request: ClientRequest) -> str:

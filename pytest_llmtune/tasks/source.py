@@ -274,7 +274,7 @@ class TaskSource:
 
     def _client(self, capture: RunCapture, name: str) -> Any:
         """``client`` or ``async_client`` of OpenAI, whose calls belong to a run."""
-        from pytest_llmtune.capture.client import async_client, bound, client
+        from pytest_llmtune.capture.client import async_client, client, copy_for
 
         recording: Any = capture
         if name not in self._clients:
@@ -283,7 +283,7 @@ class TaskSource:
             created = create(recording, base_url=address, api_key=key)
             created.chat, created.responses, created.embeddings  # noqa: B018  # imported now, and not by several threads at once
             self._clients[name] = created
-        return bound(self._clients[name], recording)
+        return copy_for(self._clients[name], recording)
 
     def _endpoint(self, capture: RunCapture) -> tuple[str | None, str | None]:
         """The first endpoint in force; offline an address that was recorded."""

@@ -91,5 +91,5 @@ class Trace(Sequence[ModelCall]):
 def _digest(call: Interaction, text: str, tools: Sequence[ToolCall]) -> str:
     """8 hex digits of a hash of request and response."""
     answer = _write([text, [(tool.name, tool.arguments) for tool in tools]])
-    whole = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{answer}"
-    return text_digest(whole)[:8]
+    content = f"{call.method} {call.path}\0{_IDS.sub('', call.body)}\0{answer}"
+    return text_digest(content)[:8]

@@ -181,7 +181,7 @@ def test_waiting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     body = json.dumps(chat("q", max_tokens=20)).encode()
     asked = [ClientRequest.of("POST", f"https://h/v1/chat/completions?{number}", body) for number in range(3)]
     with suppress(BudgetExhaustedError), replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter) as replay:
-        calls = [replay.ask(each, waits=True) for each in asked]
+        calls = [replay.begin(each, waits=True) for each in asked]
         assert [call.ready is not None and call.ready.done() for call in calls] == [True, False, False]
         assert flow.wait(replay, calls[1]).interaction is None
         with pytest.raises(CallRefusedError, match=r"call 3 may cost up to \$0.000\d+, and .* 2 calls in flight"):
@@ -217,11 +217,11 @@ def test_without_a_limit_nobody_waits(tmp_path: Path) -> None:
     asked = ClientRequest.of("POST", "https://h/v1/chat/completions", b'{"model": "small", "messages": []}')
     limited = Meter(Limits.of(max_cost=1), PRICES)
     with replay_of(tmp_path / "a.cassette.json", Mode.LIVE) as replay:
-        calls = [replay.ask(asked, waits=True) for _ in range(2)]
+        calls = [replay.begin(asked, waits=True) for _ in range(2)]
         assert [call.ready for call in calls] == [None, None]
     replay = replay_of(tmp_path / "a.cassette.json", Mode.REPLAY, meter=limited)
     with pytest.raises(CallRefusedError, match="has no recording"):
-        replay.ask(asked, waits=True)
+        replay.begin(asked, waits=True)
 
 
 def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_an_answer_that_was_cut_may_have_been_billed(tmp_path: Path) -> None:
         suppress(RecordingError),
         replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=meter) as replay,
     ):
-        call = replay.ask(asked)
+        call = replay.begin(asked)
         text = f"event: message_start\ndata: {start}\n\n".encode()
         replay.answer(call, 200, "OK", {"content-type": "text/event-stream"}, text)
     assert ledger.spent == ledger.uncertain > Decimal("0.015")
@@ -247,7 +247,7 @@ def test_an_error_is_free_whatever_it_calls_itself(tmp_path: Path) -> None:
     ledger = Ledger(Decimal(1))
     body = b'{"model": "small", "max_tokens": 10, "messages": []}'
     with replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=Meter(prices=PRICES, ledger=ledger)) as replay:
-        call = replay.ask(ClientRequest.of("POST", "https://h/model/small/converse-stream", body))
+        call = replay.begin(ClientRequest.of("POST", "https://h/model/small/converse-stream", body))
         replay.answer(call, 500, "", {"content-type": "application/vnd.amazon.eventstream"}, b'{"message": "no"}')
     assert (ledger.spent, ledger.reserved) == (0, 0)
 

@@ -372,9 +372,9 @@ def test_binary_answers_are_recorded(path: Path) -> None:
         b"\xff\xfb\x90\x00",
     )
     with replay_of(path, Mode.RECORD_ALL) as replay:
-        replay.answer(replay.ask(speech), 200, "OK", {"content-type": "audio/mpeg"}, audio)
+        replay.answer(replay.begin(speech), 200, "OK", {"content-type": "audio/mpeg"}, audio)
     with replay_of(path) as replay:
-        played = replay.ask(speech).interaction
+        played = replay.begin(speech).interaction
     assert played is not None
     assert (played.content, played.headers["content-type"]) == (audio, "audio/mpeg")
     assert replay.meter.calls == 1
@@ -388,9 +388,9 @@ def test_headers_that_apps_read_survive(path: Path) -> None:
     private = {"set-cookie": "a=b", "openai-organization": "mine", "content-type": "application/json"}
     asked = ClientRequest.of("POST", "https://h/v1/chat/completions", json.dumps(chat("q")))
     with replay_of(path, Mode.RECORD_ALL) as replay:
-        replay.answer(replay.ask(asked), 429, "Too Many Requests", headers | private, b'{"error": {"message": "no"}}')
+        replay.answer(replay.begin(asked), 429, "Too Many Requests", headers | private, b'{"error": {"message": "no"}}')
     with replay_of(path) as replay:
-        played = replay.ask(asked).interaction
+        played = replay.begin(asked).interaction
     assert played is not None
     assert played.headers == headers | {"content-type": "application/json"}
 
@@ -608,7 +608,7 @@ def test_conversations_with_tools_replay(path: Path) -> None:
         )
 
     def served(asked: ClientRequest) -> dict[str, Any]:
-        call = replay.ask(asked)
+        call = replay.begin(asked)
         tool = {"id": f"call_{os.urandom(12).hex()}9", "type": "function"}
         message = {"content": "it is 7"} if "tool_call_id" in asked.body else {"tool_calls": [tool]}
         reply = {
@@ -620,7 +620,7 @@ def test_conversations_with_tools_replay(path: Path) -> None:
         return reply
 
     def played(asked: ClientRequest) -> dict[str, Any]:
-        interaction = replay.ask(asked).interaction
+        interaction = replay.begin(asked).interaction
         assert interaction is not None
         reply = json.loads(interaction.text)
         assert isinstance(reply, dict)

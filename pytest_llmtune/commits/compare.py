@@ -36,22 +36,13 @@ class State:
 
     @classmethod
     def of_revision(cls, repository: Repository, revision: str) -> State:
-        """The lock files of a commit.
-
-        Raises:
-            GitError: the revision is unknown.
-            LockError: a lock file cannot be read.
-        """
+        """The lock files of a commit; GitError if it is unknown, LockError if a lock file cannot be read."""
         found = repository.locks(revision, MAX_BYTES)
         return cls(revision, {path: Lock.parse(content, Path(path)) for path, content in found})
 
     @classmethod
     def of_directory(cls, directory: Path) -> State:
-        """The current lock files below a directory.
-
-        Raises:
-            LockError: a lock file cannot be read.
-        """
+        """The current lock files below a directory; LockError if one cannot be read."""
         found = {path.relative_to(directory): path for path in sorted(directory.rglob("*.lock.yaml"))}
         installed = {"node_modules", "site-packages"}
         own = [name for name in found if not installed & {*name.parts} and not any(p[0] == "." for p in name.parts)]
@@ -191,11 +182,7 @@ def _change(name: str, old: tuple[str, Lock] | None, new: tuple[str, Lock] | Non
 
 
 def state_of_results(path: Path) -> State:
-    """The suites in a results file of ``--llm-json``.
-
-    Raises:
-        LLMTuneError: a suite has no evaluation.
-    """
+    """The suites in a results file of ``--llm-json``; LLMTuneError if one has no evaluation."""
     from pytest_llmtune.guard import results_file
 
     locks = {}

@@ -43,20 +43,12 @@ class Repository:
 
     @classmethod
     def around(cls, directory: Path) -> Repository:
-        """The repository of a directory.
-
-        Raises:
-            GitError: git is not installed, or not a repository.
-        """
+        """The repository of a directory; GitError if it is in none, or git is not installed."""
         top = _run(directory, "rev-parse", "--show-toplevel", what=f"{directory} is not in a git repository")
         return cls(Path(top.decode().strip()))
 
     def resolve(self, revision: str) -> str:
-        """The full hash of a revision.
-
-        Raises:
-            GitError: unknown; a shallow clone may not include it.
-        """
+        """The full hash of a revision; GitError if it is unknown, as it may be in a shallow clone."""
         if revision.startswith("-"):
             raise GitError(f"{revision!r} is not a revision")
         hint = "; the clone is shallow, get the rest: git fetch --unshallow" if self.is_shallow else ""
@@ -72,11 +64,7 @@ class Repository:
         return _run(self.root, "rev-parse", "--is-shallow-repository", what="").strip() == b"true"
 
     def locks(self, revision: str, most: int) -> Iterator[tuple[str, bytes]]:
-        """(relative path, content) of the lock files of a commit; contents as ``blobs`` gives them.
-
-        Raises:
-            GitError: the revision is unknown.
-        """
+        """(relative path, content) of the lock files of a commit, contents as from ``blobs``; GitError if it is unknown."""
         listed = _run(
             self.root, "ls-tree", "-r", "-z", "--full-tree", self.resolve(revision), what="git ls-tree failed"
         )
@@ -108,11 +96,7 @@ class Repository:
                     yield content
 
     def history(self, revision: str = "HEAD", most: int | None = None) -> list[Commit]:
-        """The commits that changed lock files, oldest first, following first parents: a merge counts as one change.
-
-        Raises:
-            GitError: the revision is unknown.
-        """
+        """The commits that changed lock files, oldest first, along first parents: a merge counts as one change."""
         log = _run(
             self.root,
             *("log", "--first-parent", "-m", "--raw", "--no-abbrev", "-M", "-z", "--reverse"),

@@ -43,14 +43,7 @@ class Entry:
 def history(
     repository: Repository, suites: Collection[str] = (), revision: str = "HEAD", most: int | None = None
 ) -> list[Entry]:
-    """All changes of locked suites, oldest first; a renamed lock file continues under the suite's current name.
-
-    Args:
-        suites: names; empty: all.
-
-    Raises:
-        GitError: the revision is unknown.
-    """
+    """All changes of these suites, or of all; oldest first. A renamed lock file continues under the suite's current name."""
     commits = repository.history(revision, most)
     blobs = list(dict.fromkeys(blob for one in commits for _, blob, _ in one.files if set(blob) != {"0"}))
     read = (_head(content, suites) for content in repository.blobs(blobs, MAX_BYTES))

@@ -213,11 +213,7 @@ class Lock:
         key: Callable[[Row], str] | None = None,
         recording: RecordedAnswers | None = None,
     ) -> Lock:
-        """Today's evaluation as the baseline; wall-clock figures are left out, since they differ with every run.
-
-        Args:
-            key: equal for rows with the same question.
-        """
+        """Today's evaluation as the baseline, without latencies, which differ with every run; ``key``: equal for equal questions."""
         figures: dict[str, float | Decimal] = {**evaluation.metrics, "inference_cost": evaluation.inference_cost}
         metrics = {
             name: Measured.of(value, evaluation.intervals.get(name))
@@ -230,20 +226,12 @@ class Lock:
 
     @classmethod
     def read(cls, path: Path) -> Lock:
-        """The lock at ``path``.
-
-        Raises:
-            LockError: missing, too large, not UTF-8, corrupt, with git conflict markers, or of a later version.
-        """
+        """The lock at ``path``; LockError if it is missing, too large, damaged, has conflict markers, or is of a later version."""
         return cls.parse(_content(path), path)
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> Lock:
-        """Parse a lock file's content; ``path`` is for messages only.
-
-        Raises:
-            LockError: as ``read``.
-        """
+        """Parse a lock file's content; ``path`` is for messages only. LockError as for ``read``."""
         text = _text(content, path)
         try:
             data, lines = _divided(text)
@@ -273,11 +261,7 @@ class Lock:
         return f"{_HEADER}{head({'version': VERSION, **plain})}examples:{'' if lines else ' []'}\n{lines}"
 
     def write(self, path: Path) -> bool:
-        """Write atomically; False if the file already had this content.
-
-        Raises:
-            LockError: the file cannot be written.
-        """
+        """Write atomically; False if the file already had this content, LockError if it cannot be written."""
         try:
             return write_text(path, self.text())
         except OSError as error:

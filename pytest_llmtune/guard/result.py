@@ -238,11 +238,7 @@ class SuiteReport:
 
     @classmethod
     def from_data(cls, data: Any) -> SuiteReport:
-        """Read a report from ``to_data``'s data.
-
-        Raises:
-            ReportError: the data have another shape; the message names the path.
-        """
+        """Read a report from ``to_data``'s data; ReportError, which names the path, if they have another shape."""
         try:
             return from_plain(cls, data)
         except ValueError as error:

@@ -52,11 +52,7 @@ def dumps(reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), kille
 def write(
     path: Path, reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), killed: Decimal = Decimal(0)
 ) -> None:
-    """Write the document atomically; arguments as for ``dumps``.
-
-    Raises:
-        ReportError: the file cannot be written.
-    """
+    """Write the document atomically, with arguments as for ``dumps``; ReportError if it cannot be written."""
     try:
         write_text(path, dumps(reports, calls, killed))
     except OSError as error:
@@ -64,11 +60,7 @@ def write(
 
 
 def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
-    """The reports in a document.
-
-    Raises:
-        ReportError: not such a document, or of a later version.
-    """
+    """The reports in a document; ReportError if it is not such a document, or of a later version."""
     try:
         data: Any = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -62,11 +62,7 @@ class Shards:
         return cls(directory, {name: tuple(report for _, report in shards) for name, shards in found.items()})
 
     def of(self, suite: str) -> tuple[SuiteReport, ...]:
-        """All shards of one suite, in order.
-
-        Raises:
-            ReportError: there are none.
-        """
+        """All shards of one suite, in order; ReportError if there are none."""
         if suite not in self.suites:
             raise ReportError(f"{suite}: {self.directory} holds no results of this suite; {_ADVICE}")
         return self.suites[suite]

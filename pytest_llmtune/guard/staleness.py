@@ -59,11 +59,7 @@ def prices_of(book: PriceBook, models: Iterable[str], judges: Iterable[str] = ()
 
 
 def chosen(suite: Suite, lock: Lock, number: int) -> Lock:
-    """The lock with another point of the search's front in force, from 1, the best; no example of it is known.
-
-    Raises:
-        LockError: there is no such point.
-    """
+    """The lock with the front's point ``number``, from 1, the best; no example of it is known. LockError without such a point."""
     study = lock.study
     front = study.front if study is not None else ()
     if study is None or not 1 <= number <= len(front):
@@ -84,11 +80,7 @@ class BaselineConfig:
 
     @classmethod
     def of(cls, suite: Suite, lock: Lock) -> BaselineConfig:
-        """The locked parameters with the suite's template: the locked one, or its changed version.
-
-        Raises:
-            SuiteError: the lock file's configuration is invalid.
-        """
+        """The locked parameters with the suite's template, locked or changed; SuiteError if the lock file's are invalid."""
         templates = suite.space.templates
         if "cascade" in lock.config:  # a step with a changed prompt is outside the space and needs a new search
             return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader, suite.cascade))

@@ -90,11 +90,7 @@ class Population:
 
 
 def match(examples: Iterable[Example], baseline: Lock, key: Callable[[Row], str] | None = None) -> Population:
-    """Match today's rows to the baseline: the identical row, else one with the same question.
-
-    Args:
-        key: equal for rows with the same question; None: only identical rows match.
-    """
+    """Match today's rows to the baseline: the identical row, else one with the same question, by ``key``, if there is one."""
     locked = {example.id: example for example in baseline.examples}
     pairs: dict[str, LockedExample] = {}
     changed = []

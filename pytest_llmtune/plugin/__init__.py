@@ -30,11 +30,7 @@ _RUN = pytest.StashKey[str]()
 
 
 def session_of(config: pytest.Config) -> Session:
-    """This run's session, created on first use, so that an idle run creates nothing.
-
-    Raises:
-        pytest.UsageError: an option is invalid.
-    """
+    """This run's session, created on first use: an idle run creates nothing. UsageError if an option is invalid."""
     if _SESSION not in config.stash:
         from pytest_llmtune.plugin.session import Session
 

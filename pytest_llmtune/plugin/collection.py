@@ -99,11 +99,7 @@ def _unrepeated(item: pytest.Item, name: str) -> str:
 
 
 def suite_of(item: pytest.Item) -> Suite | None:
-    """The suite that a test declares; None if it declares none.
-
-    Raises:
-        LLMTuneError: the declaration is invalid.
-    """
+    """The suite that a test declares, None if none; LLMTuneError if the declaration is invalid."""
     marker = item.get_closest_marker("llmtune")
     if marker is None or hasattr(item, "suite"):
         declared: Suite | None = getattr(item, "suite", None)

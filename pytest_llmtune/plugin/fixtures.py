@@ -136,11 +136,7 @@ def _chosen_suite(item: pytest.Item) -> str | None:
 
 
 def _check_tested(suite: Suite, lock: Lock) -> None:
-    """Check that the app is tested with the configuration that its suite tests.
-
-    Raises:
-        LockError: the suite could not choose the locked configuration, or has another prompt.
-    """
+    """Raise LockError unless the app is tested with the configuration that its suite tests."""
     from pytest_llmtune.guard.staleness import BaselineConfig
 
     try:

@@ -350,11 +350,7 @@ def _given(option: Option, config: pytest.Config) -> tuple[str, str, bool] | Non
 
 
 def value_of(name: str, config: pytest.Config) -> Any:
-    """The effective value of an option, or None.
-
-    Raises:
-        pytest.UsageError: invalid; the message names source, text and valid values.
-    """
+    """The effective value of an option, or None; UsageError with source, text and valid values if it is invalid."""
     option = next(option for option in OPTIONS if option.name == name)
     given = _given(option, config)
     if given is None:
@@ -430,11 +426,7 @@ def _check_engine(config: pytest.Config) -> None:
 
 
 def settings_of(config: pytest.Config) -> Settings:
-    """All options as one frozen value.
-
-    Raises:
-        pytest.UsageError: a value is invalid, or two modes were chosen.
-    """
+    """All options as one frozen value; UsageError if a value is invalid, or two modes were chosen."""
     from pytest_llmtune.settings import Settings
 
     fields: dict[str, Any] = {}

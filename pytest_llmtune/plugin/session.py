@@ -97,11 +97,7 @@ class Session:
                 check_installed()
 
     def isolate(self) -> None:
-        """Cut the run off from the network where ``llmtune_isolate`` says so; workers of xdist inherit it.
-
-        Raises:
-            pytest.UsageError: the system does not allow it.
-        """
+        """Cut the run off from the network where ``llmtune_isolate`` says so; UsageError if the system does not allow it."""
         if self.settings.isolate and not self.settings.mode.online and not self.in_worker:
             from pytest_llmtune.capture.isolation import isolate
 
@@ -124,11 +120,7 @@ class Session:
 
     @cached_property
     def shards(self) -> Shards | None:
-        """The results that ``--llm-merge`` names.
-
-        Raises:
-            pytest.UsageError: they are not all shards, each once.
-        """
+        """The results that ``--llm-merge`` names; UsageError unless they are all shards, each once."""
         if self.settings.merge is None:
             return None
         from pytest_llmtune.guard.shards import Shards
@@ -160,11 +152,7 @@ class Session:
 
     @cached_property
     def traffic(self) -> Traffic:
-        """Which requests of tests are recorded and replayed.
-
-        Raises:
-            SuiteError: a line of ``llmtune_allow_hosts`` or ``llmtune_ignore_hosts`` is unusable.
-        """
+        """Which requests of tests are recorded and replayed; SuiteError if the ini keys for hosts have an unusable line."""
         from pytest_llmtune.capture.traffic import traffic_of
 
         return traffic_of(self.settings)
@@ -221,11 +209,7 @@ class Session:
         self._open.close()
 
     def refuse_links(self, directory: Path) -> None:
-        """Refuse links below a directory; it is searched once, however many tests have their files in it.
-
-        Raises:
-            SuiteError: there is one.
-        """
+        """Raise SuiteError if a directory has links; it is searched once, however many tests have files in it."""
         if directory not in self._links:
             try:
                 refuse_links([directory], self.config.rootpath)
@@ -320,10 +304,7 @@ class Session:
                 )
 
     def oldest(self, item: pytest.Item, scope: Scope) -> Iterator[tuple[str, str]]:
-        """The day of the oldest answer, or nothing if none has one, and the file, of each recording that a test used.
-
-        These are its own and its suite's.
-        """
+        """The day of the oldest answer, empty if none has one, and the file, of a test's own recording and its suite's."""
         if scope.replay is not None and scope.replay.called_model:
             folder, name = os.path.split(scope.replay.path)
             yield scope.replay.oldest, os.path.join(_relative(folder, self.config.rootpath), name)  # noqa: PTH118

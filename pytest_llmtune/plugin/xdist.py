@@ -42,11 +42,7 @@ class Shared:
     """Number of parts."""
 
     def help(self, run: SuiteRun, first: int = 1) -> bool:
-        """Do all unclaimed parts, starting with ``first``.
-
-        Returns:
-            Whether all parts are done.
-        """
+        """Do all unclaimed parts, starting with ``first``; returns whether all are done."""
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._done.exists():
             return True

@@ -26,11 +26,7 @@ _MAX_BYTES = 900_000  # GitHub drops a step summary above 1 MiB
 
 
 def error_annotations(reports: Sequence[SuiteReport], *, within: str = "") -> list[str]:
-    """One ``::error`` line per suite that did not pass, to be printed on a separate line.
-
-    Args:
-        within: the project's path in its repository, such as ``packages/app``.
-    """
+    """One ``::error`` line per suite that did not pass; ``within``: the project's path in its repository, as ``packages/app``."""
     return [_annotation(report, within) for report in reports if not report.verdict.passed]
 
 
@@ -170,11 +166,7 @@ def _code(text: str) -> str:
 
 
 def write_comment(path: Path, reports: Sequence[SuiteReport]) -> None:
-    """Write the comment for ``--llm-comment``.
-
-    Raises:
-        ReportError: the file cannot be written.
-    """
+    """Write the comment for ``--llm-comment``; ReportError if it cannot be written."""
     try:
         write_text(path, comment(reports))
     except OSError as error:
@@ -182,11 +174,7 @@ def write_comment(path: Path, reports: Sequence[SuiteReport]) -> None:
 
 
 def append_summary(path: Path, reports: Sequence[SuiteReport]) -> None:
-    """Append the summary to the file named by ``$GITHUB_STEP_SUMMARY``.
-
-    Raises:
-        ReportError: the file cannot be written.
-    """
+    """Append the summary to the file named by ``$GITHUB_STEP_SUMMARY``; ReportError if it cannot be written."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(markdown(reports))

@@ -80,13 +80,13 @@ def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
     return [_MOVES, *rows] if rows else []
 
 
-def flipped(reports: Sequence[SuiteReport], most: int = 50) -> list[tuple[str, ...]]:
-    """A header and a row per flip, at most ``most`` per suite and model; empty without flips."""
+def flipped(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
+    """A header and a row per flip, at most 50 per suite and model; empty without flips."""
     rows = [
         (f"{one_line(report.name)}: {one_line(each.model)}", *flip_cells(flip))
         for report in reports
         for each in report.migrations
-        for flip in each.flips[:most]
+        for flip in each.flips[:50]
     ]
     return [("move", "flip", "row", "question", "expected", "before", "now"), *rows] if rows else []
 

@@ -31,13 +31,9 @@ def write_all(
     killed: Decimal = Decimal(0),
     history: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Write the requested files; returns a message for each that could not be written.
+    """Write the requested files, as the options name them; returns a message for each that could not be written.
 
     Args:
-        results: ``--llm-json``.
-        page: ``--llm-report``.
-        comment: ``--llm-comment``.
-        reporter: ``--llm-reporter``: ``NAME`` or ``NAME:TARGET`` of an entry point ``pytest_llmtune.reporters``.
         step_summary: ``$GITHUB_STEP_SUMMARY``; nothing is added if no suite ran.
         calls: calls of the app's own tests.
         killed: USD spent by earlier runs that were killed.
@@ -69,11 +65,7 @@ class Reporter(Protocol):
     """Reports a run; registered by name in the entry-point group ``pytest_llmtune.reporters``."""
 
     def __call__(self, reports: Sequence[SuiteReport], target: str) -> None:
-        """Report all suites of a run.
-
-        Args:
-            target: the part after ``NAME:`` in ``--llm-reporter``; may be empty.
-        """
+        """Report all suites of a run; ``target``: what follows ``NAME:`` in ``--llm-reporter``, or an empty string."""
         ...
 
 

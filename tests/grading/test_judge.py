@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support.llm_server import LLMServer
@@ -156,3 +156,15 @@ def test_nothing_is_gated_on_a_judge_that_agrees_too_little(agreement: float, st
     nothing = held_to_agreement(Verdict("passed", "success_vote", gates), evaluation([result(0)]), grader)
     assert "no row has a hand label" in nothing.gates[-1].sentence
     assert nothing.status == "inconclusive"
+
+
+@pytest.mark.parametrize("status", ["stale", "error"])
+def test_a_distrusted_judge_leaves_a_verdict_that_says_more(status: Literal["stale", "error"]) -> None:
+    """What is stale or an error stays so, and a suite that was not evaluated has no agreement to judge."""
+    grader = resolve({"judge": {"model": "judge", "rubric": "Polite?", "min_agreement": 0.8}})
+    gates = (Gate("min_success_vote", "success_vote", True, 1.0, 0.9, "ok"),)
+    verdict = held_to_agreement(Verdict(status, "success_vote", gates), evaluation([result(0)]), grader)
+    assert verdict.status == status
+    assert [gate.word for gate in verdict.gates] == ["not judged", "not judged"]
+    nothing = Verdict(status, "success_vote", gates)
+    assert held_to_agreement(nothing, None, grader) is nothing

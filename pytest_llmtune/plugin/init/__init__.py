@@ -88,11 +88,7 @@ def _nearby(here: Path, name: str) -> tuple[list[Path], list[Path]]:
 
 
 def write_demo(directory: Path) -> None:
-    """Write the demo project: an app, its suite, and a `conftest.py` that starts a fake model server.
-
-    Raises:
-        SuiteError: the directory already exists.
-    """
+    """Write the demo project: an app, its suite, and a `conftest.py` that starts a fake model server; only where there is none."""
     _refuse_existing(directory)
     directory.mkdir(parents=True)
     for file in files("pytest_llmtune.demo").joinpath("project").iterdir():
@@ -134,12 +130,7 @@ def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> Non
 
 
 def start(config: Any, name: str) -> None:
-    """Write a starter suite, and print the next command.
-
-    Raises:
-        LLMTuneError: it cannot be written.
-        OSError: a disk error.
-    """
+    """Write a starter suite, and print the next command; LLMTuneError or OSError if it cannot be written."""
     here = config.invocation_params.dir
     given = config.args if config.args_source.name == "ARGS" else []
     if name == DEMO and not given and not _nearby(here, DEMO)[0]:

@@ -38,11 +38,7 @@ def values(data: Dataset, column: str) -> list[Any]:
 
 
 def reference_column(data: Dataset) -> str:
-    """The column with the correct answers: by name, else the one with the fewest distinct values.
-
-    Raises:
-        SuiteError: the data have only one column.
-    """
+    """The column with the correct answers: by name, else with the fewest distinct values; SuiteError if there is none."""
     named = {name.casefold(): name for name in reversed(data.columns)}
     for known in _ANSWERS:
         if known in named:
@@ -59,11 +55,7 @@ def reference_column(data: Dataset) -> str:
 
 
 def question_columns(data: Dataset, answer: str) -> tuple[str, ...]:
-    """The columns for the prompt, in order: by name, else the one with the longest texts.
-
-    Raises:
-        SuiteError: no column is left.
-    """
+    """The columns for the prompt, in order: by name, else the one with the longest texts; SuiteError if none is left."""
     rest = [name for name in data.columns if name != answer and _is_field(name)]
     if known := tuple(name for name in rest if name.casefold() in _QUESTIONS):
         return known
@@ -106,11 +98,7 @@ class Guess:
 
 
 def guess(data: Dataset, fields: tuple[str, ...], reference: str) -> Guess:
-    """Guess from all rows.
-
-    Raises:
-        SuiteError: no built-in grader can use the reference.
-    """
+    """Guess from all rows; SuiteError if no built-in grader can use the reference."""
     found = next((name for name in REFERENCE_COLUMNS if name in data.columns), None)  # by the grader, without an option
     named = {} if found == reference else {"reference": reference}
     problem: SuiteError | None = None

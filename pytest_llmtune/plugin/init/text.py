@@ -21,13 +21,7 @@ _MAGIC = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 
 def keys(guess: Guess, dataset: str, rows: int, *, drop: bool = False) -> dict[str, Any]:
-    """The suite's keys, common to both forms.
-
-    Args:
-        dataset: the data's path, relative to the suite's directory.
-        rows: number of rows.
-        drop: whether to leave out duplicate rows.
-    """
+    """The suite's keys, common to both forms; ``dataset`` relative to the suite, ``drop``: whether to leave out duplicates."""
     tuned = min(_TUNED, max(1, rows // 2))
     question = "\n".join(f"{name}: {{{name}}}" for name in guess.fields)
     if len(guess.fields) == 1:

@@ -81,21 +81,13 @@ def _tables(reports: Sequence[SuiteReport]) -> Iterator[dict[str, Any]]:
 
 
 def fragment(report: SuiteReport) -> str:
-    """HTML fragment for the suite's row in pytest-html: verdict, gates and flips.
-
-    Raises:
-        ReportError: Jinja2, which pytest-html also needs, is not installed.
-    """
+    """HTML fragment for the suite's row in pytest-html: verdict, gates and flips; ReportError without Jinja2."""
     text: str = _environment().get_template("fragment.html.j2").render(suite=suite(report), flips=flips(report))
     return text
 
 
 def check_installed() -> None:
-    """Check before the run, and before anything is spent, that the page can be written.
-
-    Raises:
-        ReportError: the extra ``report`` is not installed.
-    """
+    """Raise ReportError before the run, and before anything is spent, if the extra ``report`` is not installed."""
     for name in ("jinja2", "plotly"):
         if find_spec(name) is None:
             raise _missing(name)
@@ -117,11 +109,7 @@ def write(
     calls: Sequence[TestCalls] = (),
     history: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; returns the path.
-
-    Raises:
-        ReportError: the extra is missing, or the file cannot be written.
-    """
+    """Write the page to a file that ends in ``.html``, or as ``index.html`` into a directory; ReportError if that fails."""
     target = target_of(path)
     try:
         write_text(target, page(reports, calls, history))

@@ -117,11 +117,7 @@ _FAR = 3
 
 
 def _bound(axis: str, value: float, text: str, most: float) -> Figure:
-    """A dashed line across the figure at ``value`` of one axis, with its name; far off, only the name at the edge.
-
-    Args:
-        most: the greatest value on that axis.
-    """
+    """A dashed line at ``value`` of one axis, with its name; far above ``most``, the greatest value, only the name at the edge."""
     other = "y" if axis == "x" else "x"
     if value > _FAR * most:
         edge: Figure = {"xref": "paper", "yref": "paper", "x": 1 if axis == "x" else 0, "y": 1, "showarrow": False}

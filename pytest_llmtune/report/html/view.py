@@ -421,7 +421,7 @@ def _facts(report: SuiteReport) -> Iterator[tuple[str, str]]:
         yield "interactions no longer used", str(recording.unused)
 
 
-def flips(report: SuiteReport, limit: int = 20) -> list[dict[str, str]]:
+def flips(report: SuiteReport) -> list[dict[str, str]]:
     """The first flipped examples as text."""
     names = ("direction", "row", "question", "expected", "before", "now")
-    return [dict(zip(names, flip_cells(flip), strict=True)) for flip in report.verdict.flips[:limit]]
+    return [dict(zip(names, flip_cells(flip), strict=True)) for flip in report.verdict.flips[:20]]

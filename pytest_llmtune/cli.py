@@ -150,11 +150,7 @@ def _history(given: argparse.Namespace) -> int:
 
 
 def _lock(suite: str) -> tuple[Path, Lock]:
-    """Find a suite's lock file below the working directory.
-
-    Raises:
-        LockError: none, or several.
-    """
+    """Find a suite's lock file below the working directory."""
     from pytest_llmtune._util.text import did_you_mean
     from pytest_llmtune.commits.compare import State
 

@@ -442,44 +442,33 @@ class Evaluation(_Metrics):
         raise MissingToolError(f"a frame needs {wanted}, which is not installed: pip install {kind or 'pandas'}")
 
 
+_COLUMNS: Mapping[str, Callable[[ExampleResult], Any]] = {
+    "index": lambda result: result.example.index,
+    "id": lambda result: result.example.id,
+    "status": lambda result: result.status,
+    "voted_answer": lambda result: result.grade and result.grade.voted_answer,
+    "responses": lambda result: [str(text) for text in result.responses],
+    "cost": lambda result: float(result.cost),
+    "latency": lambda result: result.latency,
+    "prompt_tokens": lambda result: result.usage.prompt_tokens,
+    "completion_tokens": lambda result: result.usage.completion_tokens,
+    "error": lambda result: result.error,
+}
+"""Those that any frame has."""
+
+
 def _columns(results: Sequence[ExampleResult], metrics: Iterable[str]) -> dict[str, list[Any]]:
     """The columns of ``Evaluation.frame``, all of the same length."""
     rows = []
     for result in results:  # once: they may be on disk
-        grade = result.grade
+        scores = result.grade.metrics if result.grade else {}
         rows.append(
-            {
-                "index": result.example.index,
-                "id": result.example.id,
-                "status": result.status,
-                "voted_answer": grade and grade.voted_answer,
-                "responses": [str(text) for text in result.responses],
-                "cost": float(result.cost),
-                "latency": result.latency,
-                "prompt_tokens": result.usage.prompt_tokens,
-                "completion_tokens": result.usage.completion_tokens,
-                "error": result.error,
-                **({name: float(value) for name, value in grade.metrics.items()} if grade else {}),
-                **{f"row.{name}": value for name, value in result.example.row.items()},
-            }
+            {name: read(result) for name, read in _COLUMNS.items()}
+            | {name: float(value) for name, value in scores.items()}
+            | {f"row.{name}": value for name, value in result.example.row.items()}
         )
-    # without results, the columns that any result has
-    fixed = [
-        "index",
-        "id",
-        "status",
-        "voted_answer",
-        "responses",
-        "cost",
-        "latency",
-        "prompt_tokens",
-        "completion_tokens",
-        "error",
-    ]
-    scores = {name for row in rows for name in row} - {*fixed}
-    known = [name for name in metrics if name in scores]
-    rest = [name for row in rows for name in row if name in scores]
-    names = dict.fromkeys([*fixed, *known, *rest])
+    present = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys([*_COLUMNS, *(name for name in metrics if name in present), *present])
     return {name: [row.get(name) for row in rows] for name in names}
 
 

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.llm_server import LLMServer, prompt_tokens
+from support.suite_files import read_suites
 
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.lockfile import Lock
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.suite.yaml import read_suites
 from pytest_llmtune.workflow.modes import SuiteLocation, SuiteRun
 
 SUITE = """

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from support.suite_files import read_suites
 
 from pytest_llmtune import cli
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.plugin.options import OPTIONS
-from pytest_llmtune.suite.yaml import read_suites
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

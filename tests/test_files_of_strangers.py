@@ -16,6 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.llm_server import LLMServer
+from support.suite_files import read_suites
 
 from pytest_llmtune._util import yaml as plain_yaml
 from pytest_llmtune.completions.endpoint_files import endpoints_of
@@ -27,7 +28,6 @@ from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.redaction.keys import KeySources
 from pytest_llmtune.redaction.redactor import Redactor
 from pytest_llmtune.settings import Mode, Settings
-from pytest_llmtune.suite.yaml import read_suites
 from pytest_llmtune.workflow.modes import SuiteRun
 
 if TYPE_CHECKING:

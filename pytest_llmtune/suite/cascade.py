@@ -47,11 +47,7 @@ class CascadeSteps:
 
 
 def read_accept(raw: Any, *, declared: bool = False) -> Accept:
-    """Read a step's ``accept`` from a lock file or a suite; only a suite's function is loaded.
-
-    Raises:
-        InvalidError: invalid.
-    """
+    """Read a step's ``accept`` from a lock file or a suite; only a suite's function is loaded."""
     known = ("margin", "regex", "schema", "function", "grader")
     if not isinstance(raw, Mapping) or not raw or raw.keys() - {*known}:
         raise InvalidError(f"accept of a cascade's step is {shown(raw)}; valid: {', '.join(known)}")

@@ -70,11 +70,7 @@ class Problems:
         return default
 
     def raise_any(self, declaration: Declaration) -> None:
-        """Raise one error for all problems.
-
-        Raises:
-            SuiteError: there are any.
-        """
+        """Raise one error for all problems."""
         if self.found:
             lines = []
             for problem in self.found:

@@ -401,11 +401,7 @@ def _branches(raw: Any) -> OneOf | Constant:
 
 
 def check_name(name: Any, extra: Iterable[str] = ()) -> None:
-    """Refuse an unknown parameter.
-
-    Raises:
-        SuiteError: unknown; the message suggests the closest name.
-    """
+    """Refuse an unknown parameter."""
     if name in PARAMETERS or name in extra or name == TEMPERATURE_OR_TOP_P:
         return
     raise InvalidError(
@@ -445,11 +441,7 @@ def models(*given: Any) -> Models:
 
 
 def read_params(raw: Any) -> dict[str, Any]:
-    """``params`` as a mapping of names to domains; a list contains ``models(name, [...])``.
-
-    Raises:
-        InvalidError: neither.
-    """
+    """``params`` as a mapping of names to domains; a list contains ``models(name, [...])``."""
     if isinstance(raw, Models):
         raw = [raw]
     if isinstance(raw, (list, tuple)) and raw:
@@ -465,11 +457,7 @@ def read_params(raw: Any) -> dict[str, Any]:
 
 
 def parse_param(name: str, raw: Any) -> Domain:
-    """The domain of a task's parameter.
-
-    Raises:
-        InvalidError: an invalid value, or a reserved name.
-    """
+    """The domain of a task's parameter."""
     if isinstance(raw, Mapping) and raw.keys() == {"models"}:
         raw = models(raw["models"])
     if isinstance(raw, Models):

@@ -1,4 +1,4 @@
-"""The table of a suite's keys."""
+"""The table of a suite's keys, and how their values are parsed; a parser raises ``InvalidError``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ class ValueForm:
     """How one kind of value is parsed."""
 
     parse: Callable[[Any], Any]
-    """Raises ``InvalidError``."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """JSON Schema for editors; may allow more than ``parse``, never less."""
     type: str = "Any"
@@ -53,9 +52,9 @@ def _form(read: Callable[[Any], Any], valid: str, schema: Mapping[str, Any], ann
     return ValueForm(parse, schema, annotation)
 
 
-def _real(raw: Any, low: float, high: float = math.inf) -> float | None:
+def _real(raw: Any, high: float = math.inf) -> float | None:
     is_number = isinstance(raw, (int, float, Decimal)) and not isinstance(raw, bool) and math.isfinite(raw)
-    return float(raw) if is_number and low <= raw <= high else None
+    return float(raw) if is_number and 0 <= raw <= high else None
 
 
 def _whole(raw: Any) -> int | None:
@@ -120,21 +119,17 @@ def rows_or_share(low: int) -> ValueForm:
     return _form(read, valid, {"anyOf": [{"type": "integer", "minimum": low}, share]}, "float")
 
 
-def fraction(what: str) -> ValueForm:
-    """A number between 0 and 1."""
-    schema = {"type": "number", "minimum": 0, "maximum": 1}
-    return _form(lambda raw: _real(raw, 0, 1), f"{what}, a number from 0 to 1", schema, "float")
-
-
-def ratio(what: str) -> ValueForm:
-    """A number from 0, such as 0.1 for 10 %."""
-    return _form(lambda raw: _real(raw, 0), f"{what}, a number from 0", {"type": "number", "minimum": 0}, "float")
+def ratio(what: str, high: float = math.inf) -> ValueForm:
+    """A number from 0, such as 0.1 for 10 %, up to ``high``."""
+    upper, extra = ({}, "") if math.isinf(high) else ({"maximum": high}, f" to {high:g}")
+    schema = {"type": "number", "minimum": 0} | upper
+    return _form(lambda raw: _real(raw, high), f"{what}, a number from 0{extra}", schema, "float")
 
 
 def positive(what: str) -> ValueForm:
     """A number above 0."""
     schema = {"type": "number", "exclusiveMinimum": 0}
-    return _form(lambda raw: _real(raw, 0) or None, f"{what}, a number above 0", schema, "float")
+    return _form(lambda raw: _real(raw) or None, f"{what}, a number above 0", schema, "float")
 
 
 def dollars(what: str) -> ValueForm:
@@ -200,11 +195,7 @@ def condition(raw: Any) -> Any:
 
 
 def read_gates(raw: Any) -> Mapping[int, Any]:
-    """Parse ``{3: 0.9}``: at least 0.9 for k = 3.
-
-    Raises:
-        InvalidError: not such a mapping.
-    """
+    """Parse ``{3: 0.9}``: at least 0.9 for k = 3."""
     if not isinstance(raw, Mapping) or not raw:
         raise InvalidError(f"is {shown(raw)}; valid: a mapping of k to the minimum, such as {{3: 0.9}}")
     found = {}
@@ -270,11 +261,7 @@ _MOST_SHOTS = 32
 
 
 def shots(raw: Any) -> tuple[int, ...]:
-    """Every number of examples to choose from.
-
-    Raises:
-        InvalidError: no whole numbers.
-    """
+    """Every number of examples to choose from."""
     domain = parse_domain("shots", raw)
     if isinstance(domain, Range) and domain.whole:
         found: tuple[Any, ...] = tuple(range(int(domain.low), int(domain.top) + 1))
@@ -306,11 +293,7 @@ _RESERVED = lazy_regex(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_name(raw: Any) -> str:
-    """Check a suite's name, and normalise it to NFC.
-
-    Raises:
-        SuiteError: not a string, too long, or not usable in a file name.
-    """
+    """Check a suite's name, and normalise it to NFC."""
     if not isinstance(raw, str) or not raw.strip():
         raise InvalidError(f"is {shown(raw)}; valid: a text that can be part of a file name")
     name = unicodedata.normalize("NFC", raw.strip())
@@ -578,7 +561,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "max_drop",
-        or_auto(fraction("a drop of the metric")),
+        or_auto(ratio("a drop of the metric", 1)),
         "auto",
         "How far the metric may drop below the baseline, absolute. Default: 0 for recorded answers; for new answers, no "
         "further than chance explains (see `alpha`). `None`: not gated.",
@@ -586,7 +569,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "alpha",
-        or_auto(fraction("a significance level")),
+        or_auto(ratio("a significance level", 1)),
         "auto",
         "For new answers, a drop with an exact McNemar p-value below this fails. Default: 0.05. "
         "`None`: only `max_drop` counts.",
@@ -619,7 +602,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "within",
-        fraction("a difference of the metric"),
+        ratio("a difference of the metric", 1),
         0.02,
         "With `prefer: cost`: how far the score may be below the best, absolute.",
     ),
@@ -670,11 +653,7 @@ AGGREGATES: Mapping[str, Aggregate] = {"mean": statistics.fmean, "median": stati
 
 
 def aggregator(raw: Any, base_dir: Path, root: Path | None = None) -> Aggregate:
-    """The function that ``aggregate`` names.
-
-    Raises:
-        SuiteError: no such function.
-    """
+    """The function that ``aggregate`` names."""
     if callable(raw):
         return raw  # type: ignore[no-any-return]
     if raw in AGGREGATES:

@@ -133,12 +133,7 @@ class Template:
 
     @classmethod
     def messages(cls, raw: Any, *, base_dir: Path | None = None, root: Path | None = None) -> Template:
-        """A list of ``{"role": ..., "content": ...}`` whose contents are format strings, functions, or lists of parts; or
-        ``"{history}"``, a column with such a list.
-
-        Raises:
-            SuiteError: not such a list.
-        """
+        """A list of messages whose contents are format strings, functions or lists of parts; or a column, ``"{history}"``."""
         if _is_function(raw):
             return cls("messages", _source(raw, base_dir, root))
         if isinstance(raw, str) and _only_field(raw):
@@ -181,11 +176,7 @@ class Template:
         )
 
     def check(self, columns: Sequence[str], where: str = "") -> None:
-        """Check that every field is a column of the data.
-
-        Raises:
-            SuiteError: names the unknown fields, and the columns.
-        """
+        """Check that every field is a column of the data."""
         missing = sorted(self.fields - set(columns))
         if missing:
             fields = ", ".join(f"{{{name}}}{did_you_mean(name, columns)}" for name in missing)
@@ -334,11 +325,7 @@ def several(raw: Any) -> tuple[Sequence[Any], bool]:
 
 
 def one_template(key: str, raw: Any, system: str | None, declaration: Declaration) -> Template:
-    """A template from one value of ``prompt`` or ``messages``.
-
-    Raises:
-        SuiteError: it is invalid.
-    """
+    """A template from one value of ``prompt`` or ``messages``."""
     if key == "messages":
         return Template.messages(raw, base_dir=declaration.base_dir, root=declaration.root)
     return Template.prompt(raw, system=system, base_dir=declaration.base_dir, root=declaration.root)
@@ -411,11 +398,7 @@ class TaskTemplate(Template):
 
 
 def task_prompt(key: str, raw: Any, task: Task) -> TaskTemplate:
-    """A choice of ``prompt`` or ``messages`` together with a task.
-
-    Raises:
-        InvalidError: it is none.
-    """
+    """A choice of ``prompt`` or ``messages`` together with a task."""
     source = tuple(raw) if isinstance(raw, (list, tuple)) else raw
     if not (callable(source) or (isinstance(source, str) and source.strip()) or isinstance(source, tuple)):
         raise InvalidError(f"is {shown(raw)}; valid: a text, or a function")

@@ -89,11 +89,7 @@ def propose(
 
 
 def read_prompt(raw: Any) -> Any:
-    """Read ``prompt``, with ``{propose: {seeds: [...], model: ...}}`` as a ``Propose``.
-
-    Raises:
-        InvalidError: an invalid ``propose``.
-    """
+    """Read ``prompt``, with ``{propose: {seeds: [...], model: ...}}`` as a ``Propose``."""
     if not isinstance(raw, Mapping) or raw.keys() != {"propose"}:
         return raw
     given, names = raw["propose"], ("seeds", "model", "rounds", "per_round", "by")

@@ -61,8 +61,8 @@ def text() -> str:
 
 def _typed_dict(name: str, doc: str, fields: list[tuple[str, str, str]]) -> str:
     lines = [f"class {name}(TypedDict, total=False):", f'    """{doc}"""', ""]
-    for key, annotation, said in fields:
-        lines += [f"    {key}: {annotation.replace('None | None', 'None')}", f'    """{said}"""']
+    for key, annotation, text in fields:
+        lines += [f"    {key}: {annotation.replace('None | None', 'None')}", *([f'    """{text}"""'] if text else [])]
     return "\n".join([*lines, ""])
 
 
@@ -80,7 +80,7 @@ def _searched(name: str, bounds: Bounds | None) -> str:
 
 
 def _doc(bounds: Bounds | None) -> str:
-    return "As OpenAI defines it." if bounds is None else f"{str(bounds).capitalize()}."
+    return "" if bounds is None else f"{str(bounds).capitalize()}."  # else OpenAI's documentation says it
 
 
 if __name__ == "__main__":

@@ -137,14 +137,7 @@ class Config:
         return replace(self, accept=accept, following=self.following.read_by(grader, cascade))
 
     def request_for(self, example: Example, earlier: int = 0) -> CompletionRequest:
-        """The request for an example: completions of its prompt, or runs of the suite's task.
-
-        Args:
-            earlier: number of runs of a cascade's earlier steps on the example.
-
-        Raises:
-            SuiteError: as ``request``.
-        """
+        """The request for an example: completions of its prompt, or runs of its task after ``earlier`` ones of a cascade."""
         if not isinstance(self.template, TaskTemplate):
             return self.request(example.row)
         request = task_request(self.params, self.n, self.template, example, earlier)
@@ -206,11 +199,7 @@ class Config:
 
     @classmethod
     def _cascade(cls, mapping: Mapping[str, Any], templates: Sequence[Template]) -> Config:
-        """Read the linked steps of ``{"cascade": [...]}``.
-
-        Raises:
-            SuiteError: fewer than two steps, or an invalid step.
-        """
+        """Read the linked steps of ``{"cascade": [...]}``."""
         steps = mapping["cascade"]
         if len(mapping) > 1 or not isinstance(steps, (list, tuple)) or len(steps) < 2:
             raise SuiteError(f"a cascade is a list of two or more steps, and nothing else; got {shown(mapping)}")
@@ -325,11 +314,7 @@ class Space:
 
     @property
     def constant(self) -> Config:
-        """The only configuration.
-
-        Raises:
-            SuiteError: there are several.
-        """
+        """The only configuration."""
         if not self.is_constant:
             raise SuiteError("the search space has several configurations")
         return self.first()

@@ -130,53 +130,32 @@ class SuiteKeys(TypedDict, total=False):
     n: int | Domain | Mapping[str, Sequence[Any]] | Sequence[int | None] | None
     """A whole number from 1 to 10000."""
     stop: Any
-    """As OpenAI defines it."""
     frequency_penalty: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
     """A number from -2 to 2."""
     presence_penalty: float | Domain | Mapping[str, Sequence[Any]] | Sequence[float | None] | None
     """A number from -2 to 2."""
     reasoning_effort: Any
-    """As OpenAI defines it."""
     verbosity: Any
-    """As OpenAI defines it."""
     response_format: Any
-    """As OpenAI defines it."""
     logit_bias: Any
-    """As OpenAI defines it."""
     logprobs: Any
-    """As OpenAI defines it."""
     top_logprobs: int | Domain | Mapping[str, Sequence[Any]] | Sequence[int | None] | None
     """A whole number from 0 to 20."""
     tools: Any
-    """As OpenAI defines it."""
     tool_choice: Any
-    """As OpenAI defines it."""
     parallel_tool_calls: Any
-    """As OpenAI defines it."""
     functions: Any
-    """As OpenAI defines it."""
     function_call: Any
-    """As OpenAI defines it."""
     metadata: Any
-    """As OpenAI defines it."""
     modalities: Any
-    """As OpenAI defines it."""
     prediction: Any
-    """As OpenAI defines it."""
     prompt_cache_key: Any
-    """As OpenAI defines it."""
     prompt_cache_retention: Any
-    """As OpenAI defines it."""
     safety_identifier: Any
-    """As OpenAI defines it."""
     service_tier: Any
-    """As OpenAI defines it."""
     store: Any
-    """As OpenAI defines it."""
     user: Any
-    """As OpenAI defines it."""
     web_search_options: Any
-    """As OpenAI defines it."""
     min_success_vote: Threshold
     """The guard fails where success_vote is below this."""
     max_success_vote: Threshold
@@ -243,50 +222,29 @@ class Parameters(TypedDict, total=False):
     n: int | None
     """A whole number from 1 to 10000."""
     stop: Any
-    """As OpenAI defines it."""
     frequency_penalty: float | None
     """A number from -2 to 2."""
     presence_penalty: float | None
     """A number from -2 to 2."""
     reasoning_effort: Any
-    """As OpenAI defines it."""
     verbosity: Any
-    """As OpenAI defines it."""
     response_format: Any
-    """As OpenAI defines it."""
     logit_bias: Any
-    """As OpenAI defines it."""
     logprobs: Any
-    """As OpenAI defines it."""
     top_logprobs: int | None
     """A whole number from 0 to 20."""
     tools: Sequence[Any] | None
-    """As OpenAI defines it."""
     tool_choice: Any
-    """As OpenAI defines it."""
     parallel_tool_calls: Any
-    """As OpenAI defines it."""
     functions: Sequence[Any] | None
-    """As OpenAI defines it."""
     function_call: Any
-    """As OpenAI defines it."""
     metadata: Any
-    """As OpenAI defines it."""
     modalities: Sequence[Any] | None
-    """As OpenAI defines it."""
     prediction: Any
-    """As OpenAI defines it."""
     prompt_cache_key: Any
-    """As OpenAI defines it."""
     prompt_cache_retention: Any
-    """As OpenAI defines it."""
     safety_identifier: Any
-    """As OpenAI defines it."""
     service_tier: Any
-    """As OpenAI defines it."""
     store: Any
-    """As OpenAI defines it."""
     user: Any
-    """As OpenAI defines it."""
     web_search_options: Any
-    """As OpenAI defines it."""

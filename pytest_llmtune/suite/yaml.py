@@ -154,7 +154,12 @@ class Declared:
 def declared_suites(
     path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
 ) -> list[Declared]:
-    """The suites of a file; an invalid one does not affect the others. Arguments as for ``read_suites``.
+    """The suites of a file; an invalid one does not affect the others, and has its problem with file, line and column.
+
+    Args:
+        shown_as: the file's name for messages; default: its path.
+        root: the project; data, code and YAML outside it are not used. Default: see ``project_root``.
+        allow_code: names of the suites that may run code; None: all may.
 
     Raises:
         SuiteError: the file cannot be read, is not valid YAML, or has no suite.
@@ -179,26 +184,6 @@ def declared_suites(
             lines[suite.name] = document.line
             found.append(Declared(suite.name, document.line, suite))
     return found
-
-
-def read_suites(
-    path: Path, *, shown_as: str | None = None, root: Path | None = None, allow_code: Collection[str] | None = None
-) -> list[tuple[Suite, int]]:
-    """The suites of a file, each with the first line of its document, from 1.
-
-    Args:
-        shown_as: the file's name for messages; default: its path.
-        root: the project; data, code and YAML outside it are not used. Default: see ``project_root``.
-        allow_code: names of the suites that may run code; None: all may.
-
-    Raises:
-        SuiteError: the file is not valid YAML, or a suite is invalid or would run code without permission; with file, line
-            and column.
-    """
-    found = declared_suites(path, shown_as=shown_as, root=root, allow_code=allow_code)
-    if wrong := [each.problem for each in found if each.problem]:
-        raise SuiteError("\n".join(wrong))
-    return [(each.suite, each.line) for each in found if each.suite]
 
 
 def _documents(source: _Source) -> list[Document]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas
 import pytest
+from support.suite_files import read_suites
 from support.suites import refusal
 
 from pytest_llmtune import Suite
 from pytest_llmtune.data.dataset import load
 from pytest_llmtune.data.readers import FORMATS
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.yaml import read_suites
 
 ROWS = [{"question": "1 + 1", "answer": 2}, {"question": "2 + 2", "answer": 4}]
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.suite_files import read_suites
 
 from pytest_llmtune.errors import LLMTuneError
 from pytest_llmtune.plugin.init import write_starter
-from pytest_llmtune.suite.yaml import read_suites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

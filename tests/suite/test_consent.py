@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.suite_files import read_suites
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading import resolve
-from pytest_llmtune.suite.yaml import code_in, read_suites
+from pytest_llmtune.suite.yaml import code_in
 
 if TYPE_CHECKING:
     from pathlib import Path

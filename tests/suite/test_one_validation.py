@@ -9,13 +9,13 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.suite_files import read_suites
 from support.suites import SUMS, WHERE, keys, refusal, write_jsonl
 
 from pytest_llmtune.suite import Suite
 from pytest_llmtune.suite.domains import PARAMETERS, WORDS
 from pytest_llmtune.suite.keys import KEYS, PARAMETER_KEYS, REQUIRED
 from pytest_llmtune.suite.schema import schema
-from pytest_llmtune.suite.yaml import read_suites
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.suite_files import read_suites
 from support.suites import SUMS, refusal, write_jsonl
 
 from pytest_llmtune._util.yaml import YamlError, documents
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Choice, Constant, LogRandInt, RandInt, Uniform
-from pytest_llmtune.suite.yaml import project_root, read_suites
+from pytest_llmtune.suite.yaml import project_root
 
 if TYPE_CHECKING:
     from pathlib import Path

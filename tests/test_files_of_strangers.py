@@ -283,7 +283,7 @@ def test_files_of_endpoints(tmp_path: Path, data: st.DataObject, name: str, stra
     listed = changed([ENDPOINT], data)
     (tmp_path / name).write_bytes(as_bytes(listed, json.dumps if name == "e.json" else yaml.safe_dump))
     try:
-        endpoints_of(name, root=tmp_path, environ={"OPENAI_API_KEY": "SECRET-0123"}, strange=strange)
+        endpoints_of(name, root=tmp_path, environ={"OPENAI_API_KEY": "SECRET-0123"}, untrusted=strange)
     except LLMTuneError as error:
         assert "SECRET" not in str(error)  # noqa: PT017
 

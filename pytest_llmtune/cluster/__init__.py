@@ -1,7 +1,7 @@
-"""Ray: batches of requests and grades as tasks on a cluster, one actor that holds the dollars.
+"""The Ray engine: batches of requests and grades run as tasks on a cluster, and one actor holds the budget.
 
-pytest's process decides what to request, and answers end in its cache, exactly as without a cluster; only
-the asking and the grading happen elsewhere. Ray does the scheduling, and the noticing of lost machines.
+pytest's process decides what to request and stores the answers in its cache, as without a cluster. Ray schedules the
+tasks and detects lost machines.
 """
 
 from __future__ import annotations

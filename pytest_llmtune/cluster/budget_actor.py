@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_llmtune.types import Exchange
 
 
-class Kept(NamedTuple):
+class Answered(NamedTuple):
     """Answers to an item arrived, for so many USD."""
 
     item: int
@@ -24,8 +24,8 @@ class Kept(NamedTuple):
     cost: Decimal
 
 
-class Closed(NamedTuple):
-    """What was reserved under a number became what it cost, in USD."""
+class Settled(NamedTuple):
+    """A reservation ended, with its actual cost in USD."""
 
     number: int
     cost: Decimal
@@ -33,87 +33,85 @@ class Closed(NamedTuple):
 
 
 class Done(NamedTuple):
-    """An item has all its answers, or never will."""
+    """An item has all its answers, or failed."""
 
     item: int
     error: LLMTuneError | None
 
 
 class Counted(NamedTuple):
-    """What happened on the way, since the last time."""
+    """Counts of requests since the last message."""
 
     account: RequestStats
 
 
 class Ended(NamedTuple):
-    """Nothing more will be heard of a batch: it is done, or its machine is lost."""
+    """The last report of a batch: it is done, or its machine is lost."""
 
     batch: int
 
 
-News = Kept | Closed | Done | Counted | Ended
+Report = Answered | Settled | Done | Counted | Ended
 
 
 class BudgetActor:
     """One per source, on the machine of the requesting process, so that it survives lost nodes.
 
-    What arrives waits here until it is heard: the machine that paid for it may be gone by then.
+    Reports wait here until they are received: the machine that paid for an answer may be lost by then.
 
     Args:
-        ledger: the budget, with those around it, as far as it is spent.
+        ledger: a copy of the source's ledger and its parents.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._held: dict[int, dict[int, Reservation]] = {}
+        self._reservations: dict[int, dict[int, Reservation]] = {}
         """By batch and number."""
-        self._news: list[News] = []
-        self._any = asyncio.Event()
+        self._reports: list[Report] = []
+        self._reported = asyncio.Event()
 
     async def open(self, batch: int) -> None:
-        """A batch begins: until its end it may reserve."""
-        self._held[batch] = {}
+        """A batch begins, and may reserve until its end."""
+        self._reservations[batch] = {}
 
     async def reserve(self, batch: int, number: int, amount: Decimal, model: str = "") -> str:
-        """Set aside USD, waiting as ``Ledger.reserve``; empty, or why it cannot be."""
+        """Reserve USD, waiting as ``Ledger.reserve``; returns why it was refused, or the empty string."""
         try:
             reservation = await self._ledger.hold(amount, model)
         except BudgetExhaustedError as error:
             return str(error)
-        if batch not in self._held:  # its machine was given up meanwhile, and must not spend any more
+        if batch not in self._reservations:  # its machine was given up meanwhile, and must not spend any more
             reservation.settle(reservation.amount * 0)
             self._ledger.close(reservation)
             return "the machine was given up for lost"
-        self._held[batch][number] = reservation
+        self._reservations[batch][number] = reservation
         return ""
 
-    async def report(self, batch: int, news: Sequence[News]) -> None:
+    async def report(self, batch: int, reports: Sequence[Report]) -> None:
         """Process a batch's reports; those of an ended batch are ignored, because its requests are sent again elsewhere."""
-        if batch not in self._held:
+        if batch not in self._reservations:
             return
-        for each in news:
-            if isinstance(each, Closed):
-                reservation = self._held[batch].pop(each.number)
+        for each in reports:
+            if isinstance(each, Settled):
+                reservation = self._reservations[batch].pop(each.number)
                 cost = max(each.cost, reservation.amount) if each.uncertain else each.cost
                 reservation.settle(cost, uncertain=each.uncertain)
                 self._ledger.close(reservation)
-        self._tell(news)
+        self._reports.extend(reports)
+        self._reported.set()
 
     async def end(self, batch: int) -> None:
         """The batch ended; open reservations count as possibly billed."""
-        held = self._held.pop(batch, {})
-        for reservation in held.values():
+        for number, reservation in self._reservations.pop(batch, {}).items():
             reservation.settle(reservation.amount, uncertain=True)
             self._ledger.close(reservation)
-        self._tell([*(Closed(number, each.amount, uncertain=True) for number, each in held.items()), Ended(batch)])
+            self._reports.append(Settled(number, reservation.amount, uncertain=True))
+        self._reports.append(Ended(batch))
+        self._reported.set()
 
-    async def hear(self) -> tuple[list[News], int]:
+    async def receive(self) -> tuple[list[Report], int]:
         """Wait for reports; returns all since the last call, and the number of requests in flight."""
-        await self._any.wait()
-        self._any.clear()
-        news, self._news = self._news, []
-        return news, sum(map(len, self._held.values()))
-
-    def _tell(self, news: Sequence[News]) -> None:
-        self._news.extend(news)
-        self._any.set()
+        await self._reported.wait()
+        self._reported.clear()
+        reports, self._reports = self._reports, []
+        return reports, sum(map(len, self._reservations.values()))

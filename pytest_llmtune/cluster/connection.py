@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.cluster import node
 from pytest_llmtune.cluster.budget_actor import BudgetActor
-from pytest_llmtune.cluster.job_spec import Item, JobSpec, installed
+from pytest_llmtune.cluster.node import Item, JobSpec, installed
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CALLS = 100_000
 """Requests that may wait for the budget at once: the concurrency of the actor in Ray."""
 
-_KNOCK = 10.0
+_REACHED = 10.0
 """Time limit in seconds for reaching the head of a cluster."""
 
 
@@ -63,22 +63,24 @@ class Connection:
         own = not ray.is_initialized()
         if own:
             try:
-                _knock(address)
+                host, colon, port = address.rpartition(":")
+                if colon:  # a server must listen there, because Ray would retry for minutes
+                    socket.create_connection((host, int(port)), timeout=_REACHED).close()
                 ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             except Exception as error:  # Ray has many exceptions for a missing cluster
-                said = " ".join(str(error).split())[:300]
+                message = " ".join(str(error).split())[:300]
                 raise LLMTuneError(
-                    f"--llm-engine=ray{'://' if address else ''}{address}: no cluster could be joined: {said}; start "
+                    f"--llm-engine=ray{'://' if address else ''}{address}: no cluster could be joined: {message}; start "
                     "one with `ray start --head` and give its HOST:PORT, on a machine that belongs to it"
                 ) from error
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(cluster.get_runtime_context().get_node_id(), soft=False)
+        this_node = NodeAffinitySchedulingStrategy(cluster.get_runtime_context().get_node_id(), soft=False)
         return cls(
             cluster,
             max(1, int(cluster.cluster_resources().get("CPU", 1))),
             own,
-            cluster.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=here)(BudgetActor),
+            cluster.remote(num_cpus=0, max_concurrency=_CALLS, scheduling_strategy=this_node)(BudgetActor),
             # Ray must not retry paid requests; grading again is free
             cluster.remote(max_retries=0, scheduling_strategy="SPREAD")(node.ask_batch),
             cluster.remote(max_retries=3, scheduling_strategy="SPREAD")(node.grade_batch),
@@ -91,11 +93,11 @@ class Connection:
 
     def budget(self, ledger: Ledger) -> Any:
         """A budget actor with the remaining budget of a ledger."""
-        return self._budget.remote(_alone(ledger))
+        return self._budget.remote(_picklable(ledger))
 
-    def ask_batch(self, order: JobSpec, budget: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
+    def ask_batch(self, spec: JobSpec, budget: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
         """A batch of requests as a task."""
-        return self._ask.remote(order, budget, batch, items, known)
+        return self._ask.remote(spec, budget, batch, items, known)
 
     def grade_batch(self, packed: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
         """A batch of grades as a task.
@@ -110,26 +112,14 @@ class Connection:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, LLMTuneError):
             return cause
-        said = " ".join(str(cause).split())[:300]
+        message = " ".join(str(cause).split())[:300]
         return LLMTuneError(
-            f"the cluster failed: {type(cause).__name__}: {said}; every node needs the packages of this machine, "
+            f"the cluster failed: {type(cause).__name__}: {message}; every node needs the packages of this machine, "
             f"pytest-llmtune[ray]=={installed()} among them"
         )
 
 
-def _knock(address: str) -> None:
-    """Check that a server listens at the address, because Ray would retry for minutes.
-
-    Raises:
-        OSError: no server.
-        ValueError: invalid port.
-    """
-    host, colon, port = address.rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=_KNOCK).close()
-
-
-def _alone(ledger: Ledger) -> Ledger:
+def _picklable(ledger: Ledger) -> Ledger:
     """A picklable copy of a ledger and its parents."""
-    above = None if ledger.parent is None else _alone(ledger.parent)
-    return replace(ledger, parent=above, queue=deque(), shared=None)
+    parent = None if ledger.parent is None else _picklable(ledger.parent)
+    return replace(ledger, parent=parent, queue=deque(), shared=None)

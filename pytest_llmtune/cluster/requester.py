@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune._util.batches import Gathering, evenly
-from pytest_llmtune.cluster.budget_actor import Closed, Counted, Done, Ended, Kept, News
-from pytest_llmtune.cluster.job_spec import Item, JobSpec
+from pytest_llmtune.cluster.budget_actor import Answered, Counted, Done, Ended, Report, Settled
+from pytest_llmtune.cluster.node import Item, JobSpec
 from pytest_llmtune.completions.routing import ServerFacts
 from pytest_llmtune.errors import CompletionError, LLMTuneError
 from pytest_llmtune.money.ledger import Reservation
@@ -31,7 +31,7 @@ _EACH = 8
 """Requests of a batch per request in flight: enough for a task to be worthwhile, few enough to end together."""
 _LOST = 3
 """Lost machines after which a request fails."""
-_GOODBYE = 1.0
+_LAST_REPORT = 1.0
 """Seconds to wait for the budget actor's final report."""
 
 
@@ -51,74 +51,73 @@ class ClusterRequester:
     engine: Connection
     source: LiveSource
     _budget: Any = None
-    _hearing: asyncio.Task[None] | None = None
+    _receiving: asyncio.Task[None] | None = None
     _gathering: Gathering[_Waiting] | None = None
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
     """Pending requests by item number."""
     _batches: dict[int, tuple[Any, list[int]]] = field(default_factory=dict)
     """Running batches: the task, and the numbers of its items."""
-    _silent: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set if nothing is running."""
     _known: ServerFacts = field(default_factory=ServerFacts)
     _end: float | None = None
 
     async def fill(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
-        self._start()
-        assert self._gathering is not None  # noqa: S101  # started
-        number = next(self._numbers)
+        gathering, number = self._started(), next(self._numbers)
         item = Item(number, replace(request, n=n, sample_index=0))
         self._waiting[number] = waiting = _Waiting(item, on_exchange, asyncio.get_running_loop().create_future())
-        self._gathering.add(waiting)
+        gathering.add(waiting)
         await waiting.done  # if cancelled, later answers are still stored
 
     async def aclose(self) -> None:
         """Stop running batches; their reservations count as spent, because they may have been billed."""
-        if self._gathering is None or self._hearing is None:
+        if self._gathering is None or self._receiving is None:
             return
         if not self._batches:
-            self._silent.set()
+            self._idle.set()
         if not self._waiting:
-            await self._last_words()
+            await self._until_idle()
         for task, numbers in self._batches.values():
             if any(number in self._waiting for number in numbers):  # Ray aborts this process if the task is just ending
                 self.engine.ray.cancel(task, force=True)
         await self._gathering.aclose()
         with suppress(TimeoutError, self.engine.ray.exceptions.RayError):
-            async with asyncio.timeout(_GOODBYE):
+            async with asyncio.timeout(_LAST_REPORT):
                 for batch in list(self._batches):
                     await self._budget.end.remote(batch)
-            await self._last_words()
-        self._hearing.cancel()
-        await asyncio.gather(self._hearing, return_exceptions=True)
+            await self._until_idle()
+        self._receiving.cancel()
+        await asyncio.gather(self._receiving, return_exceptions=True)
         self.engine.ray.kill(self._budget)
         self._gathering = None
 
-    async def _last_words(self) -> None:
+    async def _until_idle(self) -> None:
         """Wait briefly for the budget actor to report that nothing is running."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE):
-                await self._silent.wait()
+            async with asyncio.timeout(_LAST_REPORT):
+                await self._idle.wait()
 
-    def _start(self) -> None:
-        if self._gathering is not None:
-            return
-        source, width = self.source, self.engine.width
-        self._end = None if source.deadline is None else time.monotonic() + source.deadline
-        self._budget = self.engine.budget(source.ledger)
-        most = _EACH * max(1, source.concurrency // width)
-        self._gathering = Gathering(self._run, evenly(most), min(width, source.concurrency))
-        self._hearing = asyncio.get_running_loop().create_task(self._hear())
+    def _started(self) -> Gathering[_Waiting]:
+        """What groups requests into batches; the first call creates it, with the budget actor."""
+        if self._gathering is None:
+            source, width = self.source, self.engine.width
+            self._end = None if source.deadline is None else time.monotonic() + source.deadline
+            self._budget = self.engine.budget(source.ledger)
+            most = _EACH * max(1, source.concurrency // width)
+            self._gathering = Gathering(self._run, evenly(most), min(width, source.concurrency))
+            self._receiving = asyncio.get_running_loop().create_task(self._receive())
+        return self._gathering
 
     async def _run(self, waiting: list[_Waiting]) -> None:
         """Run one batch to completion."""
         batch = next(self._numbers)
         try:
             await self._budget.open.remote(batch)
-            left = None if self._end is None else self._end - time.monotonic()
-            order = JobSpec.of(self.source, min(self.engine.width, self.source.concurrency), left)
-            task = self.engine.ask_batch(order, self._budget, batch, [each.item for each in waiting], self._known)
-            self._silent.clear()
+            seconds = None if self._end is None else self._end - time.monotonic()
+            spec = JobSpec.of(self.source, min(self.engine.width, self.source.concurrency), seconds)
+            task = self.engine.ask_batch(spec, self._budget, batch, [each.item for each in waiting], self._known)
+            self._idle.clear()
             self._batches[batch] = task, [each.item.number for each in waiting]
             self._known |= await task
         except self.engine.ray.exceptions.RayTaskError as error:
@@ -130,22 +129,22 @@ class ClusterRequester:
         with suppress(self.engine.ray.exceptions.RayError):
             await self._budget.end.remote(batch)
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         """Process the budget actor's reports, in order."""
         try:
             while True:
-                news, in_flight = await self._budget.hear.remote()
-                for each in news:
-                    self._note(each)
+                reports, in_flight = await self._budget.receive.remote()
+                for each in reports:
+                    self._process(each)
                 self.source.account.fly_to(in_flight)
         except Exception as error:  # noqa: BLE001  # raised again in each waiting request
             self._fail(self.engine.failure(error))
 
-    def _note(self, news: News) -> None:
-        match news:
-            case Kept(number, exchange, cost):
+    def _process(self, report: Report) -> None:
+        match report:
+            case Answered(number, exchange, cost):
                 self._deliver(self._waiting.get(number), exchange, cost)
-            case Closed(_, cost, uncertain):
+            case Settled(_, cost, uncertain):
                 self.source.ledger.close(Reservation(Decimal(0), cost, uncertain))
             case Counted(account):
                 self.source.account.add(account)
@@ -179,7 +178,7 @@ class ClusterRequester:
         """Send a batch's unfinished requests again, on another machine."""
         _, numbers = self._batches.pop(batch, (None, []))
         if not self._batches:
-            self._silent.set()
+            self._idle.set()
         for waiting in filter(None, map(self._waiting.get, numbers)):
             waiting.lost += 1
             if waiting.item.request.n <= 0:

@@ -66,8 +66,8 @@ class BatchNotes:
 
     def created(self, note: BatchNote, batch: str) -> BatchNote:
         """Save the batch ID."""
-        whole = self._read(self._path(note)) or note
-        self._write(replace(whole, batch=batch))
+        stored = self._read(self._path(note)) or note
+        self._write(replace(stored, batch=batch))
         return replace(note, batch=batch)
 
     def forget(self, note: BatchNote) -> None:
@@ -172,8 +172,8 @@ class Batcher:
 
     async def _run(self, lines: Sequence[_Line]) -> None:
         try:
-            kept, rest = self._notes.holding([line.id for line in lines])
-            groups = [(note, [line for line in lines if line.id in note.requests]) for note in kept]
+            notes, rest = self._notes.holding([line.id for line in lines])
+            groups = [(note, [line for line in lines if line.id in note.requests]) for note in notes]
             if new := [line for line in lines if line.id in rest]:
                 groups.append((await self._create(new), new))
             await asyncio.gather(*(self._collect(note, group) for note, group in groups))
@@ -244,8 +244,8 @@ def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:
         return json.dumps(body)
     if isinstance(status, int) and isinstance(body, dict) and isinstance(body.get("error"), dict):
         return json.dumps({"error": {**body["error"], "code": status}})
-    said = ((row or {}).get("error") or {}).get("message") or why
-    return json.dumps({"error": {"message": said, "code": 503 if passing else 400}})
+    message = ((row or {}).get("error") or {}).get("message") or why
+    return json.dumps({"error": {"message": message, "code": 503 if passing else 400}})
 
 
 def _fitting(batching: Batching, lines: Sequence[_Line], _: int) -> int:

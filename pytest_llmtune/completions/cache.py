@@ -35,7 +35,10 @@ class _UntrustedError(Exception):
 
 @dataclass(slots=True)
 class Cache:
-    """Exchanges by request key, in order of arrival; several processes may share a cache."""
+    """Exchanges by request key, in order of arrival; several processes may share a cache.
+
+    What reads or writes raises a CacheError if the files cannot be used: locked for too long, no permission, a full disk.
+    """
 
     path: Path
     """A directory, created on first use."""
@@ -46,12 +49,15 @@ class Cache:
     _store: diskcache.Cache | None = None
 
     def get(self, key: str) -> tuple[Exchange, ...]:
-        """All exchanges of a request, oldest first.
+        """All exchanges of a request, oldest first."""
 
-        Raises:
-            CacheError: the files cannot be read (locked for too long, no permission).
-        """
-        return self._safely(lambda store: self._read(store, key))
+        def read(store: diskcache.Cache) -> tuple[Exchange, ...]:
+            exchanges: list[Exchange] = []
+            while (value := store.get(self._name(key, len(exchanges)))) is not None:
+                exchanges.append(_exchange(value))
+            return tuple(exchanges)
+
+        return self._safely(read)
 
     def add(self, key: str, exchange: Exchange, *, after: int = 0) -> None:
         """Store an exchange; it is on disk when this returns.
@@ -60,7 +66,7 @@ class Cache:
             after: number of exchanges known to be stored already.
 
         Raises:
-            CacheError: it cannot be written (full disk, no permission), so that no further request should be sent.
+            CacheError: it cannot be written, so that no further request should be sent.
         """
         value = asdict(exchange)
 
@@ -72,11 +78,7 @@ class Cache:
         self._safely(write)
 
     def recall(self, name: str) -> Any:
-        """The JSON value stored under a name; None if absent. It may be untrusted.
-
-        Raises:
-            CacheError: as ``get``.
-        """
+        """The JSON value stored under a name; None if absent. It may be untrusted."""
         return self._safely(lambda store: store.get(f"{self.seed}/{name}"))
 
     def remember(self, name: str, value: Any) -> None:
@@ -84,9 +86,6 @@ class Cache:
 
         Args:
             name: must not be a request key, which has 64 hex digits.
-
-        Raises:
-            CacheError: as ``add``.
         """
         self._safely(lambda store: store.set(f"{self.seed}/{name}", value))
 
@@ -95,12 +94,6 @@ class Cache:
         if self._store is not None:
             self._store.close()
             self._store = None
-
-    def _read(self, store: diskcache.Cache, key: str) -> tuple[Exchange, ...]:
-        found: list[Exchange] = []
-        while (value := store.get(self._name(key, len(found)))) is not None:
-            found.append(_exchange(value))
-        return tuple(found)
 
     def _name(self, key: str, index: int) -> str:
         return f"{self.seed}/{key}/{index}"
@@ -172,8 +165,8 @@ def _prepare(path: Path) -> None:
     file = path / _DATABASE
     if not file.exists():
         _create(file)
-    for beside in (f"{_DATABASE}-wal", f"{_DATABASE}-shm", f"{_DATABASE}-journal"):  # SQLite opens them too
-        with suppress(FileNotFoundError), open_regular(path / beside, follow=False):
+    for name in (f"{_DATABASE}-wal", f"{_DATABASE}-shm", f"{_DATABASE}-journal"):  # SQLite opens them too
+        with suppress(FileNotFoundError), open_regular(path / name, follow=False):
             pass
     with open_regular(file, follow=False) as header:
         head = header.read(72)

@@ -44,24 +44,24 @@ _LIST_NAME = lazy_regex(r"\w*(?:OAI|OPENAI|LLM|ENDPOINT)\w*", re.IGNORECASE)
 
 
 def endpoints_of(
-    given: Any = None,
+    value: Any = None,
     *,
     base_url: str | None = None,
     root: Path | None = None,
     environ: Mapping[str, str] | None = None,
     trust: Trust | None = None,
-    strange: bool = False,
+    untrusted: bool = False,
 ) -> tuple[Endpoint, ...]:
     """The endpoints to ask, in order of failover.
 
     Args:
-        given: a list of mappings; or a text: JSON, a YAML or JSON file, a directory with ``key_openai.txt``,
+        value: a list of mappings; or a text: JSON, a YAML or JSON file, a directory with ``key_openai.txt``,
             ``key_aoai.txt`` and ``base_aoai.txt``, or the name of an environment variable that holds one of these.
             None: one endpoint at ``base_url`` (else OpenAI's, or Azure's if only its variables are set).
         root: the project's directory, with ``.env``, and the base of relative paths.
         environ: instead of the process's environment.
-        trust: allowed addresses in ``.env``, and for ``strange`` of all endpoints.
-        strange: ``given`` or ``base_url`` is from a YAML suite, which may be untrusted.
+        trust: allowed addresses in ``.env``, and for ``untrusted`` of all endpoints.
+        untrusted: ``value`` or ``base_url`` is from a YAML suite.
 
     Raises:
         SuiteError: a field is unknown or unusable, a file or a key is missing, an address is not trusted; keys are
@@ -69,30 +69,30 @@ def endpoints_of(
     """
     sources = KeySources.of(root or Path.cwd(), os.environ if environ is None else environ)
     known = trust or Trust()
-    found = problem_of(partial(_read, given, base_url, sources, known, strange=strange))
+    found = problem_of(partial(_read, value, base_url, sources, known, untrusted=untrusted))
     if isinstance(found, LLMTuneError):
-        del given, environ
+        del value, environ
         raise found
     return found
 
 
 def _read(
-    given: Any, base_url: str | None, sources: KeySources, known: Trust, *, strange: bool
+    value: Any, base_url: str | None, sources: KeySources, known: Trust, *, untrusted: bool
 ) -> tuple[Endpoint, ...]:
-    if given is None or given in ("", []):
+    if value is None or value in ("", []):
         found = _default(base_url, sources, known)
     else:
-        found, strange = _listed(given, sources, known, strange=strange)
-    for endpoint in found if strange else ():
-        known.check(endpoint.base_url, "endpoints" if given else "base_url")
+        found, untrusted = _listed(value, sources, known, untrusted=untrusted)
+    for endpoint in found if untrusted else ():
+        known.check(endpoint.base_url, "endpoints" if value else "base_url")
     return found
 
 
-def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> tuple[tuple[Endpoint, ...], bool]:
+def _listed(value: Any, sources: KeySources, trust: Trust, *, untrusted: bool) -> tuple[tuple[Endpoint, ...], bool]:
     """The endpoints of a list, and whether they may be untrusted."""
-    entries, where = given, "endpoints"
-    if isinstance(given, str):
-        entries, where, strange = _entries(given, sources, strange=strange)
+    entries, where = value, "endpoints"
+    if isinstance(value, str):
+        entries, where, untrusted = _entries(value, sources, untrusted=untrusted)
     if isinstance(entries, Mapping):
         entries = [entries]
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
@@ -102,7 +102,7 @@ def _listed(given: Any, sources: KeySources, trust: Trust, *, strange: bool) -> 
         item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources, trust)
         for number, item in enumerate(entries)
     )
-    return found, strange
+    return found, untrusted
 
 
 def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[Endpoint, ...]:
@@ -139,20 +139,20 @@ def _check_dotenv(address: str, key: str, sources: KeySources, trust: Trust) -> 
         trust.check(sources.value(address) or "", f"{sources.root / '.env'}: {address}")
 
 
-def _entries(text: str, sources: KeySources, *, strange: bool) -> tuple[Any, str, bool]:
+def _entries(text: str, sources: KeySources, *, untrusted: bool) -> tuple[Any, str, bool]:
     """(data, location, whether it may be untrusted) of a list given as text."""
     text = text.strip()
     if text.startswith(("[", "{")):
-        return _parsed(text, "endpoints"), "endpoints", strange
-    if (found := _from_files(text, sources, inside=strange)) is not None:
-        return *found, strange
-    usable = _LIST_NAME.fullmatch(text) or not strange  # an untrusted suite must not read other variables
+        return _parsed(text, "endpoints"), "endpoints", untrusted
+    if (found := _from_files(text, sources, inside=untrusted)) is not None:
+        return *found, untrusted
+    usable = _LIST_NAME.fullmatch(text) or not untrusted  # an untrusted suite must not read other variables
     if usable and (content := (sources.value(text) or "").strip()):
-        strange = sources.only_in_dotenv(text)
+        untrusted = sources.only_in_dotenv(text)
         if content.startswith(("[", "{")):
-            return _parsed(content, text), text, strange
-        if (found := _from_files(content, sources, inside=strange)) is not None:
-            return *found, strange
+            return _parsed(content, text), text, untrusted
+        if (found := _from_files(content, sources, inside=untrusted)) is not None:
+            return *found, untrusted
         raise SuiteError(f"endpoints: the environment variable {text} is neither JSON nor the name of a file")
     raise SuiteError(
         f"endpoints are {shown(text)}; valid: a YAML or JSON file, JSON text, a directory with key_openai.txt or "
@@ -189,12 +189,12 @@ def _parsed(text: str, where: str) -> Any:
 
 def _from_key_files(directory: Path, sources: KeySources) -> list[Endpoint]:
     """OpenAI with all keys of ``key_openai.txt``, then each line of ``base_aoai.txt`` with its key in ``key_aoai.txt``."""
-    here = replace(sources, root=directory)
+    local = replace(sources, root=directory)
     found = []
     if (directory / "key_openai.txt").is_file():
-        found.append(Endpoint(OPENAI_URL, here.from_file("key_openai.txt", str(directory))))
+        found.append(Endpoint(OPENAI_URL, local.from_file("key_openai.txt", str(directory))))
     if (directory / "key_aoai.txt").is_file():
-        keys = here.from_file("key_aoai.txt", str(directory))
+        keys = local.from_file("key_aoai.txt", str(directory))
         bases = lines_of(directory / "base_aoai.txt") if (directory / "base_aoai.txt").is_file() else []
         if len(bases) != len(keys):
             raise SuiteError(
@@ -227,8 +227,8 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
     check_address(address, where)
     usual = "AZURE_OPENAI_API_KEY" if kind == "azure" else "OPENAI_API_KEY"
     if not fields.get("base_url"):
-        given = "api_key" in fields or "api_key_file" in fields
-        _check_dotenv("OPENAI_BASE_URL", "" if given else str(fields.get("api_key_env", usual)), sources, trust)
+        has_key = "api_key" in fields or "api_key_file" in fields
+        _check_dotenv("OPENAI_BASE_URL", "" if has_key else str(fields.get("api_key_env", usual)), sources, trust)
     version = str(fields.get("api_version") or sources.value("OPENAI_API_VERSION") or _AZURE_VERSION)
     return Endpoint(
         address,
@@ -244,8 +244,8 @@ def _endpoint(item: Any, where: str, sources: KeySources, trust: Trust) -> Endpo
 
 def _keys(fields: Mapping[str, Any], usual: str, address: str, where: str, sources: KeySources) -> tuple[Secret, ...]:
     """The keys of an entry: given, named, or from the usual variable."""
-    if (given := fields.get("api_key")) is not None:
-        listed = [given] if isinstance(given, str) else given
+    if (value := fields.get("api_key")) is not None:
+        listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list) or not listed or not all(isinstance(key, str) and key for key in listed):
             raise SuiteError(f"{where}: api_key must be a string or a list of strings")
         return tuple(secret(key, f"{where}.api_key", where) for key in listed)
@@ -258,28 +258,28 @@ def _keys(fields: Mapping[str, Any], usual: str, address: str, where: str, sourc
     return sources.from_variable(usual, where)
 
 
-def _models(given: Any, where: str) -> dict[str, str] | None:
-    if given is None:
+def _models(value: Any, where: str) -> dict[str, str] | None:
+    if value is None:
         return None
-    if isinstance(given, str):
-        given = [given]
-    named = {str(one): one for one in given} if isinstance(given, list) else given
+    if isinstance(value, str):
+        value = [value]
+    named = {str(one): one for one in value} if isinstance(value, list) else value
     models = {str(ours): str(theirs) for ours, theirs in named.items()} if isinstance(named, Mapping) else {}
     if not models:
-        raise SuiteError(f"{where}: models is {given!r:.100}; valid: {FIELDS['models']}")
+        raise SuiteError(f"{where}: models is {value!r:.100}; valid: {FIELDS['models']}")
     return models
 
 
-def _prices(given: Any, where: str) -> dict[str, Price]:
-    if given is None:
+def _prices(value: Any, where: str) -> dict[str, Price]:
+    if value is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise SuiteError(f"{where}: prices is {given!r:.100}; valid: {FIELDS['prices']}")
-    return {str(model): parse_price(str(model), price, f"{where}.prices") for model, price in given.items()}
+    if not isinstance(value, Mapping):
+        raise SuiteError(f"{where}: prices is {value!r:.100}; valid: {FIELDS['prices']}")
+    return {str(model): parse_price(str(model), price, f"{where}.prices") for model, price in value.items()}
 
 
-def _number(name: str, given: Any, where: str) -> Any:
+def _number(name: str, value: Any, where: str) -> Any:
     whole = name in ("max_n", "concurrency")
-    if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)) or not 1 <= given < 1e12:
-        raise SuiteError(f"{where}: {name} is {given!r:.60}; valid: a {'whole ' if whole else ''}number from 1")
-    return given
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 1 <= value < 1e12:
+        raise SuiteError(f"{where}: {name} is {value!r:.60}; valid: a {'whole ' if whole else ''}number from 1")
+    return value

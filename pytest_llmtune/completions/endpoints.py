@@ -183,3 +183,13 @@ class SourceSettings:
     """Seconds before the first retry; doubled for each further one."""
     batching: Batching | None = None
     """Settings for the Batch API; None: one request at a time."""
+
+    @property
+    def request_seconds(self) -> float:
+        """Time limit for one request, which in a batch may take a day."""
+        return self.timeout if self.batching is None else self.batching.patience
+
+    @property
+    def total_seconds(self) -> float:
+        """Time limit for one completion with all its retries."""
+        return self.patience or 10 * self.request_seconds

@@ -88,30 +88,28 @@ def failure_of(error: Exception, hide: Hide = str) -> Failure:
     if isinstance(error, openai.APIStatusError):
         document = parse_object(error.response.text)
         body = error.body if isinstance(error.body, Mapping) else document or {}
-        found = _status(error.status_code, body, error.response.headers, _said(body, error.message, hide))
+        found = _status(error.status_code, body, error.response.headers, _message(body, error.message, hide))
         return replace(found, odd=found.odd or document is None)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         unsent = type(error.__cause__).__name__ in _UNSENT
         return Failure(Kind.TIMEOUT, f"no {'connection' if unsent else 'answer'} in time", uncertain=not unsent)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
-        if (ours := _ours(cause, hide)) is not None:  # wrapped by openai 3.0
-            return ours
+        if (own := _own_failure(cause, hide)) is not None:  # wrapped by openai 3.0
+            return own
         if type(cause).__name__ in _UNSENT:
             return Failure(Kind.CONNECT, _clean(f"{cause}", hide) or "connection refused")
         return Failure(Kind.BROKEN, _clean(f"{type(cause).__name__}: {cause}", hide), uncertain=True)
-    return _ours(error, hide) or Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
+    return _own_failure(error, hide) or Failure(Kind.BAD_REQUEST, _clean(f"{type(error).__name__}: {error}", hide))
 
 
-def _ours(error: BaseException | None, hide: Hide) -> Failure | None:
+def _own_failure(error: BaseException | None, hide: Hide) -> Failure | None:
     """Classify an exception of our own HTTP client."""
     from pytest_llmtune.completions.http_client import ElsewhereError, TooLargeError
 
     if isinstance(error, ElsewhereError):
         return Failure(Kind.MOVED, _clean(f"{error}", hide))
-    if isinstance(error, TooLargeError):
-        return Failure(Kind.BROKEN, f"{error}", uncertain=True)
-    return None
+    return Failure(Kind.BROKEN, f"{error}", uncertain=True) if isinstance(error, TooLargeError) else None
 
 
 def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
@@ -126,7 +124,7 @@ def failure_in(response: Mapping[str, Any], hide: Hide = str) -> Failure | None:
             body = error if isinstance(error, Mapping) else {"message": str(error)}
             code = body.get("code")
             status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-            failure = _status(status, body, {}, _said(body, "the answer is an error", hide))
+            failure = _status(status, body, {}, _message(body, "the answer is an error", hide))
             return replace(failure, uncertain=failure.uncertain or bool(answers))
     if fault := next(filter(None, map(fault_of, answers)), ""):
         return Failure(Kind.SERVER, f"a fault of the provider's in a response of status 200: {fault}", uncertain=True)
@@ -193,13 +191,13 @@ def refused_parameter(message: str, sent: Collection[str]) -> tuple[str, float |
     """
     if (refusal := _REFUSAL.search(message)) is None:
         return None
-    said = message[refusal.end() :]
-    positions = {name: match.start() for name in sent if (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said))}
+    text = message[refusal.end() :]
+    positions = {name: match.start() for name in sent if (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text))}
     if not positions:
         return None
-    both = re.search(r"\b(?:both|together|mutually exclusive)\b", said, re.IGNORECASE)
+    both = re.search(r"\b(?:both|together|mutually exclusive)\b", text, re.IGNORECASE)
     name = (max if both else min)(positions, key=lambda each: positions[each])
-    most = _MOST.search(said)
+    most = _MOST.search(text)
     return name, None if both or most is None else float(most[1])
 
 
@@ -219,10 +217,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if (seconds := _seconds(text)) is not None:
         return seconds or None
     try:
-        left = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError, IndexError):  # any malformed value
         return None
-    return left if left > 0 else None
+    return seconds if seconds > 0 else None
 
 
 def _seconds(text: str) -> float | None:
@@ -234,17 +232,17 @@ def _seconds(text: str) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _said(body: Mapping[str, Any], otherwise: str, hide: Hide) -> str:
+def _message(body: Mapping[str, Any], default: str, hide: Hide) -> str:
     """The server's message, from any of the usual fields."""
     for name in ("message", "detail", "error", "error_description", "title", "errors"):
-        words = body.get(name)
-        if isinstance(words, list) and words:  # FastAPI lists the errors of each field
-            words = words[0]
-        if isinstance(words, Mapping):
-            words = words.get("message") or words.get("msg") or words.get("detail")
-        if isinstance(words, str) and words:
-            return _clean(words, hide)
-    return _clean(otherwise, hide)
+        text = body.get(name)
+        if isinstance(text, list) and text:  # FastAPI lists the errors of each field
+            text = text[0]
+        if isinstance(text, Mapping):
+            text = text.get("message") or text.get("msg") or text.get("detail")
+        if isinstance(text, str) and text:
+            return _clean(text, hide)
+    return _clean(default, hide)
 
 
 def _clean(text: str, hide: Hide) -> str:

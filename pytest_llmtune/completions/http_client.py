@@ -15,7 +15,8 @@ MOST_BYTES = 64 * 1024 * 1024
 _MOST_OF_FILES = 1024 * 1024 * 1024
 """Limit for a batch's results, which are one file."""
 _HOPS = 5
-_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_TRANSPORT = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers that do not apply to a body that is read and decompressed."""
 
 
 class TooLargeError(Exception):
@@ -50,7 +51,11 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
                 following = response.next_request
                 if following is None:
                     return await self._read(response)
-                _check(request, response, following)
+                url, target = request.url, following.url
+                same = (url.scheme, url.host, url.port) == (target.scheme, target.host, target.port)
+                if not same or following.method != request.method:
+                    shown = target.copy_with(query=None, fragment=None, username=None, password=None)
+                    raise ElsewhereError(f"HTTP {response.status_code}: it redirects to {shown}; check base_url")
             finally:
                 await response.aclose()
             request = following
@@ -60,19 +65,11 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
         """The response with its body read and decompressed."""
         path = response.request.url.path
         most = self.most or (_MOST_OF_FILES if path.endswith("/content") else MOST_BYTES)
-        parts, size = [], 0
-        async for part in response.aiter_bytes():
-            size += len(part)
+        chunks, size = [], 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
             if size > most:
                 raise TooLargeError(f"the answer is larger than {most // 1024 // 1024} MiB")
-            parts.append(part)
-        kept = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_WIRE]
-        return type(response)(response.status_code, headers=kept, content=b"".join(parts), request=response.request)
-
-
-def _check(request: httpx2.Request, response: httpx2.Response, following: httpx2.Request) -> None:
-    url, target = request.url, following.url
-    same = (url.scheme, url.host, url.port) == (target.scheme, target.host, target.port)
-    if not same or following.method != request.method:
-        shown = target.copy_with(query=None, fragment=None, username=None, password=None)
-        raise ElsewhereError(f"HTTP {response.status_code}: it redirects to {shown}; check base_url")
+            chunks.append(chunk)
+        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _TRANSPORT]
+        return type(response)(response.status_code, headers=headers, content=b"".join(chunks), request=response.request)

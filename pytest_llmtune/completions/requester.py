@@ -27,21 +27,6 @@ if TYPE_CHECKING:
     from pytest_llmtune.money.ledger import Reservation
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Time limits and number of attempts."""
-
-    timeout: float
-    """Seconds for one HTTP request."""
-    total: float
-    """Seconds for one completion with all its retries."""
-    attempts: int
-    """As in ``SourceSettings``, where ``pause`` is too."""
-    pause: float
-    end: float = float("inf")
-    """Deadline of the run, on the monotonic clock."""
-
-
 @dataclass(slots=True, eq=False)
 class Attempts:
     """State of one request over its attempts."""
@@ -62,12 +47,12 @@ class Attempts:
     def model(self) -> str:
         return str(self.request.body.get("model"))
 
-    def begin(self, patience: RetryPolicy) -> float:
+    def begin(self, settings: SourceSettings) -> float:
         """Start the clock, at the first attempt or rest and not while queued; returns seconds for this attempt."""
         self.sent = now = time.monotonic()
         if self.started is None:
-            self.started, self.end = now, min(now + patience.total, self.end)
-        return min(patience.timeout, self.end - now)
+            self.started, self.end = now, min(now + settings.total_seconds, self.end)
+        return min(settings.request_seconds, self.end - now)
 
 
 OnExchange = Callable[[Exchange, Decimal], None]
@@ -90,22 +75,24 @@ _TIME_IS_UP = "the time of the run is up (--llm-deadline, or deadline of the sui
 class HttpRequester:
     """Sends a source's requests over HTTP."""
 
+    settings: SourceSettings
     pool: EndpointPool
     billing: Billing
     ledger: Reserving
     account: RequestStats
-    patience: RetryPolicy
+    hide: Hide
+    """Removes keys from servers' messages."""
     slots: AdaptiveLimiter
     """Limits HTTP requests in flight, over all channels."""
-    hide: Hide = str
-    """Removes keys from servers' messages."""
+    end: float
+    """Deadline of the run, on the monotonic clock."""
     _largest: dict[tuple[int, str, bool], int] = field(default_factory=dict)
     """The largest n that an endpoint accepts for a model, greedy or not, if it refused more."""
 
     @classmethod
     def of(
         cls,
-        terms: SourceSettings,
+        settings: SourceSettings,
         ledger: Reserving,
         account: RequestStats,
         hide: Hide,
@@ -116,23 +103,18 @@ class HttpRequester:
         Args:
             pool: the channels; None: new ones.
         """
-        batching, timeout = terms.batching, terms.timeout if terms.batching is None else terms.batching.patience
-        from pytest_llmtune.completions import http_client as bounded_client  # noqa: F401  # importing it takes seconds, which must not count
+        from pytest_llmtune.completions import http_client  # noqa: F401  # importing it takes seconds, which must not count
 
+        share = Decimal(1) if settings.batching is None else settings.batching.price
         return cls(
-            pool or EndpointPool.of(terms.endpoints, terms.concurrency, terms.timeout, batching),
-            Billing(terms.prices, account, timeout, Decimal(1) if batching is None else batching.price),
+            settings,
+            pool or EndpointPool.of(settings.endpoints, settings.concurrency, settings.timeout, settings.batching),
+            Billing(settings.prices, account, settings.request_seconds, share),
             ledger,
             account,
-            RetryPolicy(
-                timeout,
-                terms.patience or 10 * timeout,
-                terms.attempts,
-                terms.pause,
-                float("inf") if terms.deadline is None else time.monotonic() + terms.deadline,
-            ),
-            AdaptiveLimiter(terms.concurrency),
             hide,
+            AdaptiveLimiter(settings.concurrency),
+            float("inf") if settings.deadline is None else time.monotonic() + settings.deadline,
         )
 
     async def fill(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
@@ -180,7 +162,7 @@ class HttpRequester:
             EndpointError: no endpoint can serve the model.
             BudgetExhaustedError: it exceeds the budget.
         """
-        job = Attempts(request, self.patience.end)
+        job = Attempts(request, self.end)
         while True:
             channel = await self._channel(job)
             size = min(n, self._limit(channel, request) or n)
@@ -203,9 +185,9 @@ class HttpRequester:
                 return channel
             if seconds == 0.0:  # every channel has failed this request: start over, later
                 job.avoid.clear()
-                seconds = backoff(max(1, job.tries), self.patience.pause)
+                seconds = backoff(max(1, job.tries), self.settings.pause)
             else:
-                job.begin(self.patience)
+                job.begin(self.settings)
                 job.failure = job.failure or self.pool.why_resting(job.model)
             if time.monotonic() + seconds > job.end:
                 raise self._given_up(job)
@@ -224,10 +206,11 @@ class HttpRequester:
             async with channel.gate.entered():
                 if time.monotonic() + channel.pace > job.end:
                     raise self._given_up(job)
-                await channel.keep_pace(self.billing.tokens(body, n))
-                async with channel.canary(ANY).turn() as first, channel.canary(job.model).turn() as canary:
+                if (pause := channel.reserve_pace(self.billing.tokens(body, n))) > 0:
+                    await asyncio.sleep(pause)
+                async with channel.canary(ANY).entered() as first, channel.canary(job.model).entered() as canary:
                     await channel.connect()
-                    seconds = job.begin(self.patience)
+                    seconds = job.begin(self.settings)
                     too_many = n > (self._limit(channel, job.request) or n)
                     if seconds <= 0 or too_many or reservation.overdrawn or not channel.usable(job.model):
                         return Failure(Kind.CLOSED, "")  # closed while this request waited
@@ -288,20 +271,18 @@ class HttpRequester:
             case Kind.BAD_KEY | Kind.NO_QUOTA | Kind.MOVED:
                 channel.closed.setdefault(None, f"{failure.kind} ({channel.key.origin}): {failure.message}")
             case Kind.NO_MODEL if channel.why_closed(job.model) is None:
-                patience = max(0.0, min(_COURTESY, job.end - time.monotonic()))
-                names = await model_names(channel, patience)
-                there = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
+                seconds = max(0.0, min(_COURTESY, job.end - time.monotonic()))
+                names = await model_names(channel, seconds)
+                hint = self.hide(f"; it has: {', '.join(names[:40])}") if names else ""
                 if not names and channel.endpoint.kind == "openai":
-                    tried, found = await base_urls(channel, patience)
+                    tried, found = await base_urls(channel, seconds)
                     base = channel.endpoint.base_url.rstrip("/")
-                    there = (
-                        f"; nothing is at {base}/chat/completions, but {found} answers: make that the base URL"
-                        if found
-                        else f"; no list of models at {base} nor at {' or '.join(tried)}: is the base URL right?"
-                    )
-                self.pool.close(channel.endpoint, job.model, f"{failure.message}{there}")
+                    hint = f"; no list of models at {base} nor at {' or '.join(tried)}: is the base URL right?"
+                    if found:
+                        hint = f"; nothing is at {base}/chat/completions, but {found} answers: make that the base URL"
+                self.pool.close(channel.endpoint, job.model, f"{failure.message}{hint}")
             case Kind.RATE_LIMIT:
-                channel.slow_down(job.sent, failure, self.patience.pause)
+                channel.slow_down(job.sent, failure, self.settings.pause)
 
     def _billed(self, channel: KeyChannel, found: Exchange, reservation: Reservation) -> None:
         """Settle the cost of an answer by its own usage; if above its reservation, enlarge other reservations."""
@@ -325,14 +306,15 @@ class HttpRequester:
 
     def _deliver(self, exchange: Exchange, cost: Decimal, on_exchange: OnExchange) -> None:
         on_exchange(exchange, cost)
-        self.account.retrying = ""
-        self.account.answered += 1
-        self.account.samples += answers_in(exchange)
-        self.account.refused += is_refusal(exchange)
-        self.account.filtered += filtered_in(exchange)
-        self.account.paid += cost
-        usage = replace(completion_of([exchange], answers_in(exchange)).usage, requests=1)
-        self.account.bill(str(exchange.request["model"]), ModelUsage(usage, cost))
+        account, answers = self.account, answers_in(exchange)
+        account.retrying = ""
+        account.answered += 1
+        account.samples += answers
+        account.refused += is_refusal(exchange)
+        account.filtered += filtered_in(exchange)
+        account.paid += cost
+        usage = replace(completion_of([exchange], answers).usage, requests=1)
+        account.bill(str(exchange.request["model"]), ModelUsage(usage, cost))
 
     def _retry_or_raise(self, channel: KeyChannel, job: Attempts, failure: Failure) -> None:
         """Raise if this request has failed for good; return to try again."""
@@ -343,11 +325,11 @@ class HttpRequester:
             job.odd = True
             job.avoid.add(channel)
         elif kind.passing and kind is not Kind.RATE_LIMIT:
-            if channel.keeps_failing(failure, 10 * self.patience.pause):
+            if channel.keeps_failing(failure, 10 * self.settings.pause):
                 self.pool.close(channel.endpoint, job.model, f"no request has been answered yet: {failure.message}")
                 return
             job.tries += 1
-            if job.tries >= self.patience.attempts:
+            if job.tries >= self.settings.attempts:
                 raise self._given_up(job)
             if failure.retry_after:
                 channel.rest(failure.retry_after, failure)
@@ -359,13 +341,13 @@ class HttpRequester:
 
     def _given_up(self, job: Attempts) -> CompletionError:
         self.account.given_up[str(job.failure.kind) if job.failure else "deadline"] += 1
-        why = _TIME_IS_UP if job.end >= self.patience.end else f"no turn within {self.patience.total:g} s"
+        why = _TIME_IS_UP if job.end >= self.end else f"no turn within {self.settings.total_seconds:g} s"
         if job.failure is None:
             return CompletionError(f"{job.model}: not sent: {why}")
         seconds = time.monotonic() - (job.started or time.monotonic())
-        said = f"given up after {seconds:.1f} s and {job.tries} faults; the last: {job.failure.message}"
-        late = f"; {_TIME_IS_UP}" if job.end >= self.patience.end else ""
-        return CompletionError(f"{job.model}: {said}{late if job.tries < self.patience.attempts else ''}")
+        text = f"given up after {seconds:.1f} s and {job.tries} faults; the last: {job.failure.message}"
+        late = f"; {_TIME_IS_UP}" if job.end >= self.end else ""
+        return CompletionError(f"{job.model}: {text}{late if job.tries < self.settings.attempts else ''}")
 
     def _limit(self, channel: KeyChannel, request: CompletionRequest) -> int | None:
         known = self._largest.get(_size_key(channel, request))

@@ -122,11 +122,6 @@ class RateLimiter:
             self._next = start + amount * 60.0 / self.per_minute
             return start - now
 
-    async def acquire(self, amount: float = 1.0) -> None:
-        """Wait until ``amount`` more units are allowed."""
-        if (seconds := self.reserve(amount)) > 0:
-            await asyncio.sleep(seconds)
-
 
 @dataclass(slots=True, eq=False)
 class Canary:
@@ -136,7 +131,7 @@ class Canary:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Canary]:
+    async def entered(self) -> AsyncIterator[Canary]:
         """One at a time until one has ``passed``, then concurrently."""
         if not self.passed:
             async with self._lock:
@@ -234,7 +229,8 @@ class KeyChannel:
         """Wait before opening another connection, if there are more concurrent requests than ever."""
         if self.batching is None and self.opened < self.gate.inside:
             self.opened += 1
-            await self.connection_rate.acquire()
+            if (seconds := self.connection_rate.reserve()) > 0:
+                await asyncio.sleep(seconds)
 
     @property
     def pace(self) -> float:
@@ -247,11 +243,6 @@ class KeyChannel:
             0.0 if self.requests is None else self.requests.reserve(),
             0.0 if self.tokens is None else self.tokens.reserve(tokens),
         )
-
-    async def keep_pace(self, tokens: int) -> None:
-        """Wait for the endpoint's rate limits."""
-        if (seconds := self.reserve_pace(tokens)) > 0:
-            await asyncio.sleep(seconds)
 
     def slow_down(self, sent: float, failure: Failure, pause: float) -> None:
         """Handle a 429 for a request ``sent`` at that time: rest as requested, and reduce concurrency.
@@ -350,8 +341,8 @@ class EndpointPool:
         if usable := [channel for channel in serving if channel.why_closed(model) is None]:
             return usable
         if not serving:
-            listed = sorted({name for channel in self.channels for name in channel.endpoint.models or ()})
-            raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(listed)}")
+            names = sorted({name for channel in self.channels for name in channel.endpoint.models or ()})
+            raise EndpointError(f"no endpoint serves the model {model!r}; the endpoints list: {', '.join(names)}")
         reasons = dict.fromkeys(f"{channel.endpoint.label}: {channel.why_closed(model)}" for channel in serving)
         raise EndpointError(
             f"no endpoint answers for the model {model!r}: {'; '.join(reasons)}; "

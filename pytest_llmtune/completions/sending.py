@@ -16,6 +16,8 @@ from pytest_llmtune.wire.response import embedding_in, parse_object, route_of, w
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import openai
+
     from pytest_llmtune.completions.routing import KeyChannel
 
 
@@ -53,16 +55,20 @@ async def send(channel: KeyChannel, body: Mapping[str, Any], seconds: float, hid
     return replace(found, latency=time.perf_counter() - started, recorded=today)
 
 
+async def _models(client: openai.AsyncOpenAI, seconds: float) -> list[Any] | None:
+    """The entries of a server's list of models; None if it does not answer with one in time."""
+    with suppress(Exception):  # as in ``send``; the list is optional
+        async with asyncio.timeout(seconds):
+            listing = parse_object(str(await client.get("/models", cast_to=str)))
+        if listing and isinstance(entries := listing.get("data"), list):
+            return entries
+    return None
+
+
 async def model_names(channel: KeyChannel, seconds: float) -> tuple[str, ...]:
     """The models that a server lists; empty if it does not answer in time."""
-    try:
-        async with asyncio.timeout(seconds):
-            listing = parse_object(str(await channel.client().get("/models", cast_to=str)))
-    except Exception:  # noqa: BLE001  # as in ``send``; the list is optional
-        return ()
-    entries = listing.get("data") if listing else None
-    items = entries if isinstance(entries, list) else ()
-    return tuple(str(item["id"])[:_LONGEST_NAME] for item in items if isinstance(item, dict) and "id" in item)
+    entries = await _models(channel.client(), seconds) or ()
+    return tuple(str(item["id"])[:_LONGEST_NAME] for item in entries if isinstance(item, dict) and "id" in item)
 
 
 async def base_urls(channel: KeyChannel, seconds: float) -> tuple[tuple[str, ...], str]:
@@ -73,20 +79,16 @@ async def base_urls(channel: KeyChannel, seconds: float) -> tuple[tuple[str, ...
     others += [base.removesuffix("/v1")] if base.endswith("/v1/v1") else []
     tried = tuple(dict.fromkeys(other for other in others if other != given))
     for other in tried:
-        with suppress(Exception):  # as above
-            async with asyncio.timeout(seconds):
-                text = await channel.client().with_options(base_url=other).get("/models", cast_to=str)
-            listing = parse_object(str(text))
-            if listing and isinstance(listing.get("data"), list):
-                return tried, other
+        if await _models(channel.client().with_options(base_url=other), seconds) is not None:
+            return tried, other
     return tried, ""
 
 
 def _read(channel: KeyChannel, body: Mapping[str, Any], text: str, hide: Hide) -> Exchange | Failure:
     response = parse_object(text)
     if response is None:
-        said = " ".join(hide(text[:100_000]).split())[:80]
-        return Failure(Kind.BROKEN, f"the answer is not a JSON object: {said!r}", uncertain=True)
+        excerpt = " ".join(hide(text[:100_000]).split())[:80]
+        return Failure(Kind.BROKEN, f"the answer is not a JSON object: {excerpt!r}", uncertain=True)
     if (failure := failure_in(response, hide)) is not None:
         return failure
     if wants_embedding(body):

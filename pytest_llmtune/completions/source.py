@@ -107,9 +107,10 @@ class LiveSource(SourceSettings):
     """False: requests that are not cached fail, and nothing is sent."""
     remote: Callable[[LiveSource], Requester] | None = None
     """Creates a requester used instead of HTTP from this process; None: none."""
-    _asking: Requester | None = None
+    _requester: Requester | None = None
     _pool: EndpointPool | None = None
-    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """By request key."""
 
     def __post_init__(self) -> None:
         keys = {key.origin: key.reveal() for endpoint in self.endpoints for key in endpoint.keys}
@@ -130,27 +131,26 @@ class LiveSource(SourceSettings):
             return replace(completion_of(pool, request.n), paid=paid)
         import asyncio  # a replay needs none
 
-        turn = self._turns.setdefault(request.key, asyncio.Lock())
-        async with turn:  # a repeated request waits for the first one's answers, instead of paying again
+        lock = self._locks.setdefault(request.key, asyncio.Lock())
+        async with lock:  # a repeated request waits for the first one's answers, instead of paying again
             skip = request.sample_index * request.n
             pool = list(self.cache.get(request.key))
-            kept = max(0, min(request.n, sum(map(answers_in, pool)) - skip))
-            self.account.cached += kept
+            self.account.cached += max(0, min(request.n, sum(map(answers_in, pool)) - skip))
             paid = await self._fill(request, pool, skip + request.n)
         return replace(completion_of(pool, request.n, skip=skip), paid=paid)
 
     async def aclose(self) -> None:
         """Close the clients, and this thread's connection to the cache."""
-        if self._asking is not None:
-            await self._asking.aclose()
-            self._asking = None
+        if self._requester is not None:
+            await self._requester.aclose()
+            self._requester = None
         if self.cache is not None:
             for note in self.cache.notes:
                 self.account.note(note)
             self.cache.close()
 
-    async def _fill(self, request: CompletionRequest, pool: list[Exchange], wanted: int) -> Decimal:
-        """Request until the pool has ``wanted`` answers; returns USD paid."""
+    async def _fill(self, request: CompletionRequest, pool: list[Exchange], count: int) -> Decimal:
+        """Request until the pool has ``count`` answers; returns USD paid."""
         costs: list[Decimal] = []
 
         def on_exchange(exchange: Exchange, cost: Decimal) -> None:
@@ -164,20 +164,19 @@ class LiveSource(SourceSettings):
                 self.cache.add(request.key, exchange, after=len(pool))
             pool.append(exchange)
 
-        missing = wanted - sum(map(answers_in, pool))
+        missing = count - sum(map(answers_in, pool))
         if missing > 0 and not self.ask:
             raise CompletionError("not answered before the run was interrupted")
         if missing > 0:
-            self._asking = self._asking or self._asker()
-            await self._asking.fill(request, missing, on_exchange)
+            if self._requester is None and self.remote is not None:
+                self._requester = self.remote(self)
+            elif self._requester is None:
+                from pytest_llmtune.completions.requester import HttpRequester  # a replay sends nothing
+
+                hide = self.redactor.clean_text
+                self._requester = HttpRequester.of(self, self.ledger, self.account, hide, self.pool)
+            await self._requester.fill(request, missing, on_exchange)
         return sum(costs, Decimal(0))
-
-    def _asker(self) -> Requester:
-        if self.remote is not None:
-            return self.remote(self)
-        from pytest_llmtune.completions.requester import HttpRequester  # a replay sends nothing
-
-        return HttpRequester.of(self, self.ledger, self.account, self.redactor.clean_text, self.pool)
 
     @property
     def pool(self) -> EndpointPool:

@@ -342,37 +342,28 @@ _TABLE = "CREATE TABLE IF NOT EXISTS spend (process TEXT PRIMARY KEY, spent TEXT
 
 @dataclass(frozen=True, slots=True)
 class SharedSpend:
-    """A table of the spending of each process of a run, created by the first one."""
+    """A table of the spending of each process of a run, created by the first one.
+
+    Every method raises an LLMTuneError if the table cannot be read or written.
+    """
 
     path: Path
     process: str
     """Name of this process, such as xdist's ``gw0``."""
 
     def others(self) -> tuple[Decimal, Decimal]:
-        """USD spent, and reserved for requests in flight, by the other processes.
-
-        Raises:
-            LLMTuneError: the table cannot be read.
-        """
+        """USD spent, and reserved for requests in flight, by the other processes."""
         with self._open() as connection:
             return self._others(connection)
 
     def kept_by_others(self) -> Decimal:
-        """USD that the other processes need in the end.
-
-        Raises:
-            LLMTuneError: the table cannot be read.
-        """
+        """USD that the other processes need in the end."""
         with self._open() as connection:
             rows = connection.execute("SELECT kept FROM spend WHERE process != ?", (self.process,)).fetchall()
             return sum((Decimal(kept) for (kept,) in rows), _ZERO)
 
     def publish(self, spent: Decimal, reserved: Decimal, kept: Decimal, limit: Decimal | None = None) -> bool:
-        """Write this process's spending and reservations; False if the total would exceed the limit.
-
-        Raises:
-            LLMTuneError: the table cannot be written.
-        """
+        """Write this process's spending and reservations; False if the total would exceed the limit."""
         with self._open(alone=True) as connection:
             if limit is not None and sum(self._others(connection), spent + reserved) > limit:
                 return False
@@ -381,16 +372,12 @@ class SharedSpend:
             return True
 
     def bury(self, process: str) -> None:
-        """Count a dead process's reservations as spent, because they may have been billed.
-
-        Raises:
-            LLMTuneError: the table cannot be written.
-        """
+        """Count a dead process's reservations as spent, because they may have been billed."""
         with self._open(alone=True) as connection:
             rows = connection.execute("SELECT spent, reserved FROM spend WHERE process = ?", (process,))
             for spent, reserved in rows.fetchall():
-                gone = str(Decimal(spent) + Decimal(reserved)), "0", process
-                connection.execute("UPDATE spend SET spent = ?, reserved = ?, kept = '0' WHERE process = ?", gone)
+                row = str(Decimal(spent) + Decimal(reserved)), process
+                connection.execute("UPDATE spend SET spent = ?, reserved = '0', kept = '0' WHERE process = ?", row)
 
     @contextmanager
     def _open(self, *, alone: bool = False) -> Iterator[sqlite3.Connection]:

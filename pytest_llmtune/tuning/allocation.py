@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def blocks_of(rows: int) -> list[range]:
     """Rows in blocks of growing size: each about doubles the number seen."""
-    edges = sorted({0, *(math.ceil(rows / part) for part in (8, 4, 2, 1))})
+    edges = sorted({0, *(math.ceil(rows / share) for share in (8, 4, 2, 1))})
     return [range(low, high) for low, high in itertools.pairwise(edges)]
 
 
@@ -172,9 +172,9 @@ class Allocator:
         Args:
             without: rows (positions in the order) to ignore.
         """
-        wanted = self._points([(c.trial, c.n, c.cost) for c in candidates])
+        target = self._points([(c.trial, c.n, c.cost) for c in candidates])
         indices = {c.trial.index for c in candidates}
-        found = self._surrogate(without, indices).posterior(wanted)
+        found = self._surrogate(without, indices).posterior(target)
         return Posterior(found.mean - np.array([c.loss for c in candidates]), found.covariance)
 
     def invalidate(self, trial: Trial) -> None:
@@ -370,12 +370,12 @@ class Allocator:
         if not trial.answers:
             rows = self.blocks[0] if few else self.blocks[0][:_FIRST_ROWS]
             return [CellRequest(trial, row, trial.arm.family.counts[0]) for row in rows]
-        wanted = depth = max(trial.answers.values())
+        count = depth = max(trial.answers.values())
         seen = len(trial.answers)
         if seen >= self.blocks[min(2 if few else 1, len(self.blocks) - 1)].stop:
             # at most the n of the vote: more would reduce its variance, but most variance is between rows
-            wanted = max(depth, min(candidate.n, depth * _DEEPER))
-        if min(trial.answers.values()) < wanted:
-            return [CellRequest(trial, row, wanted) for row, have in trial.answers.items() if have < wanted]
+            count = max(depth, min(candidate.n, depth * _DEEPER))
+        if min(trial.answers.values()) < count:
+            return [CellRequest(trial, row, count) for row, have in trial.answers.items() if have < count]
         block: Sequence[int] = next((block for block in self.blocks if block.stop > seen), ())
         return [CellRequest(trial, row, depth) for row in block if row not in trial.answers]

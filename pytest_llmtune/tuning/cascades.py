@@ -2,7 +2,7 @@
 
 Both steps' answers are in the pool, so that every number of answers, margin and pair of steps is judged without asking
 anything (FrugalGPT, Chen et al. 2023; the vote's margin as confidence: Yue et al. 2024). What the race leaves out is asked
-for first: dearer models, which are over the inference budget by themselves, on the tuning rows.
+for first: more expensive models, which are over the inference budget by themselves, on the tuning rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pytest_llmtune.suite import Config, Suite
 from pytest_llmtune.suite.cascade import CascadeSteps
 from pytest_llmtune.tuning.allocation import Allocator, Candidate, CellRequest, Trial
 from pytest_llmtune.tuning.costs import Cost
+from pytest_llmtune.tuning.loop import Search, fitting
 from pytest_llmtune.tuning.selection import Ranked, ranked, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pytest_llmtune.tuning.loop import Search
     from pytest_llmtune.tuning.samples import Sample
 
 
@@ -79,8 +79,8 @@ def may_cascade(suite: Suite, race: Allocator) -> bool:
     return bool(suite.cascade) and voted and race.budget is not None
 
 
-def set_aside(search: Search) -> Decimal:
-    """USD of the optimization budget that are for expensive steps' answers; 0 where no cascade may win."""
+def cascade_reserve(search: Search) -> Decimal:
+    """USD of the optimization budget reserved for expensive steps' answers; 0 where no cascade may win."""
     suite, race = search.suite, search.race
     if suite.optimization_budget is None or not may_cascade(suite, race):
         return Decimal(0)
@@ -92,36 +92,36 @@ async def prepare(search: Search) -> bool:
     """Ask the likely steps of cascades what they lack; returns False where none is promising: the rest is for the race."""
     race = search.race
     best = ranked(race)
-    search.aside = Decimal(0)
+    search.for_cascades = Decimal(0)
     steps = _steps(search.suite)
     lasts = _last_steps(race, best[0], steps, hope=1.0) if best else []
     firsts = _first_steps(race, steps)
     if not lasts or not firsts:
         return False
     rows, trials = range(len(race.order)), [one.trial for one in lasts]
-    await _ask(search, [_whole(trial, row) for row in rows[: len(rows) // 4] for trial in trials])
+    await _request(search, [_smallest(trial, row) for row in rows[: len(rows) // 4] for trial in trials])
     lasts = _last_steps(race, best[0], steps, trials, hope=0.5)[:1]
     if not lasts:
         return False
-    await _ask(search, [_whole(lasts[0].trial, row) for row in rows])
+    await _request(search, [_smallest(lasts[0].trial, row) for row in rows])
     for one in firsts:
-        await _ask(search, [CellRequest(one.trial, row, min(one.n, _DEEPEST)) for row in rows])
+        await _request(search, [CellRequest(one.trial, row, min(one.n, _DEEPEST)) for row in rows])
     return True
 
 
-def _whole(trial: Trial, row: int) -> CellRequest:
+def _smallest(trial: Trial, row: int) -> CellRequest:
     return CellRequest(trial, row, trial.arm.family.counts[0])
 
 
-async def _ask(search: Search, jobs: Sequence[CellRequest]) -> None:
+async def _request(search: Search, jobs: Sequence[CellRequest]) -> None:
     """As many of the jobs as the budget pays for."""
     race = search.race
     todo = [job for job in jobs if len(race.pool.cell(job.trial.arm, race.order[job.row]).samples) < job.answers]
     while todo:
-        fitting = search.fitting(todo, search.left())[: search.concurrency]
-        if not fitting or not await search.round(fitting):
+        paid_for = fitting(todo, search.worst, search.remaining())[: search.concurrency]
+        if not paid_for or not await search.round(paid_for):
             return
-        todo = todo[len(fitting) :]
+        todo = todo[len(paid_for) :]
 
 
 def _last_steps(
@@ -244,9 +244,9 @@ def _pairs(  # noqa: PLR0917  # one combination
     n: int,
 ) -> Iterator[Cascade]:
     """Every number of answers and margin of one pair of steps."""
-    dear = race.costs.estimate(last.arm, n)
+    last_cost = race.costs.estimate(last.arm, n)
     answered = {row: cell for row in votes if n in (cell := race.pool.cell(last.arm, race.order[row])).scores}
-    if dear is None or len(answered) < min(_ROWS, len(race.order)):
+    if last_cost is None or len(answered) < min(_ROWS, len(race.order)):
         return
     lengths = {  # what an answer's cost is proportional to: tokens, or a task's USD
         row: statistics.fmean(sample.tokens or float(sample.usd) for sample in cell.samples)
@@ -256,24 +256,24 @@ def _pairs(  # noqa: PLR0917  # one combination
     steps = _steps(suite)
     for count in first.arm.family.counts:
         rows = [row for row in answered if count in votes[row]]
-        cheap = race.costs.estimate(first.arm, count)
-        if cheap is None or len(rows) < min(_ROWS, len(race.order)):
+        first_cost = race.costs.estimate(first.arm, count)
+        if first_cost is None or len(rows) < min(_ROWS, len(race.order)):
             continue
         for margin in _MARGINS if steps.margin is None else (steps.margin,):
             accepted = {row: [right for lead, right in votes[row][count] if lead >= margin - 1e-9] for row in rows}
-            kept = {row: len(accepted[row]) / len(votes[row][count]) for row in rows}
-            escalated = math.fsum(1 - kept[row] for row in rows)
+            accepted_share = {row: len(accepted[row]) / len(votes[row][count]) for row in rows}
+            escalated = math.fsum(1 - accepted_share[row] for row in rows)
             if not 0 < escalated < len(rows):
                 continue
             scores = {
-                row: sum(accepted[row]) / len(votes[row][count]) + (1 - kept[row]) * answered[row].scores[n]
+                row: sum(accepted[row]) / len(votes[row][count]) + (1 - accepted_share[row]) * answered[row].scores[n]
                 for row in rows
             }
-            longer = math.fsum((1 - kept[row]) * lengths[row] for row in rows) + 3 * usual
+            longer = math.fsum((1 - accepted_share[row]) * lengths[row] for row in rows) + 3 * usual
             share = (escalated + 0.5) / (len(rows) + 1)
-            usd = dear.mean * longer / ((escalated + 3) * usual)
+            usd = last_cost.mean * longer / ((escalated + 3) * usual)
             guessed = usd * math.sqrt(share * (1 - share) * (1 / len(rows) + 1 / max(1, len(race.costs.guard or rows))))
-            cost = Cost(cheap.mean + share * usd, math.hypot(cheap.error, share * dear.error, guessed))
+            cost = Cost(first_cost.mean + share * usd, math.hypot(first_cost.error, share * last_cost.error, guessed))
             own, accept = first.arm.config(count), replace(steps.accept, margin=margin)
             config = Config(own.params, own.template, accept, last.arm.config(n)).read_by(suite.grader, suite.cascade)
             yield Cascade(config, first, cost, escalated / len(rows), scores)

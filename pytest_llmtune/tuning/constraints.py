@@ -32,13 +32,13 @@ class Constraint:
     metric: str
     """Metric of a row: ``latency`` for a gate on ``latency_p95``."""
     limit: float
-    part: int | None
+    percent: int | None
     """The percentile, for a gate on one."""
     aggregate: Aggregate
 
     def value(self, values: Sequence[float]) -> float:
         """The suite's value from its rows' values."""
-        return self.aggregate(values) if self.part is None else percentile(sorted(values), self.part)
+        return self.aggregate(values) if self.percent is None else percentile(sorted(values), self.percent)
 
     def met(self, values: Sequence[float]) -> bool:
         """Whether the guard's gate would pass on these rows; True without rows."""
@@ -49,8 +49,8 @@ class Constraint:
         if len(values) < _LEAST or self.met(values):
             return False
         least = self.gate.direction == "min"
-        if self.part is not None:
-            allowed = self.part / 100 if least else 1 - self.part / 100
+        if self.percent is not None:
+            allowed = self.percent / 100 if least else 1 - self.percent / 100
             return wilson(sum(map(self._worse, values)), len(values)).low > allowed
         if self.aggregate is not statistics.fmean:
             return False
@@ -71,6 +71,6 @@ def constraints_of(suite: Suite) -> tuple[Constraint, ...]:
         limit = gate.of_group(None)
         if limit is not None and gate.metric not in (suite.metric, *COSTS):
             match = _PERCENTILE.fullmatch(gate.metric)
-            metric, part = (match[1], int(match[2])) if match else (gate.metric, None)
-            found.append(Constraint(gate, metric, float(limit), part, suite.aggregator))
+            metric, percent = (match[1], int(match[2])) if match else (gate.metric, None)
+            found.append(Constraint(gate, metric, float(limit), percent, suite.aggregator))
     return tuple(found)

@@ -72,7 +72,7 @@ class _Row:
 
     length: float
     """Mean, in tokens."""
-    drawn: int
+    samples: int
     """Number of answers."""
 
 
@@ -171,7 +171,7 @@ class Costs:
         judged = self.guard or self.tune
         answer = _predicted(own, wide, judged if self.guard else ())
         within = _WITHIN * answer.spread
-        luck = within * math.sqrt(math.fsum(1 / own[row].drawn for row in own if row in judged)) / len(judged)
+        luck = within * math.sqrt(math.fsum(1 / own[row].samples for row in own if row in judged)) / len(judged)
         between = math.hypot(answer.error, luck) * (1.0 if group == arm.key else _BORROWED)
         prompt = self._prompt(arm, group)
         if self.guard:

@@ -13,9 +13,9 @@ from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, LLMTuneError
 from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.money.ledger import Ledger
-from pytest_llmtune.suite.domains import Choice, Constant, Domain, Range
+from pytest_llmtune.suite.domains import Range
 from pytest_llmtune.tuning.final import MOST_JUDGED
-from pytest_llmtune.tuning.proposals import LENGTHS, families_of
+from pytest_llmtune.tuning.proposals import LENGTHS, families_of, options_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import tune
 from pytest_llmtune.wire.response import answers_in, wants_embedding
@@ -137,10 +137,10 @@ class _Cached:
 def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """Worst-case USD per instance: the longest prompt, the most answers, each of maximum length."""
     domains = suite.space.for_model(model)
-    n = int(max(value or 1 for value in _options(domains.get("n"))))
+    n = int(max(value or 1 for value in options_of(domains.get("n"))))
     body: dict[str, Any] = {"model": model}
     for name, domain in domains.items():
-        options = _options(domain)
+        options = options_of(domain)
         if name in LENGTHS:
             body |= {} if None in options else {name: int(max(options))}
         elif name != "n":
@@ -154,27 +154,17 @@ def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBoo
 def _least(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """Worst-case USD of the cheapest initial request: one prompt, the fewest answers."""
     domains = suite.space.for_model(model)
-    lengths = {name: max(options) for name in LENGTHS if None not in (options := _options(domains.get(name)))}
+    lengths = {name: int(max(options)) for name in LENGTHS if None not in (options := options_of(domains.get(name)))}
     prompts = ([*template.render(row.row)] for template in suite.space.templates for row in rows)
-    body = {"model": model, **{name: int(most) for name, most in lengths.items()}}
     domain = domains.get("n")
-    n = int(domain.low) if isinstance(domain, Range) else int(min(value or 1 for value in _options(domain)))
-    return _worst(build({**body, "messages": min(prompts, key=_size, default=[])}, n), prices)
+    n = int(domain.low) if isinstance(domain, Range) else int(min(value or 1 for value in options_of(domain)))
+    return _worst(build({"model": model, **lengths, "messages": min(prompts, key=_size, default=[])}, n), prices)
 
 
 def _worst(request: CompletionRequest, prices: PriceBook) -> Decimal:
     """Worst-case USD of the answers to a request, even if each is requested separately."""
     price, n = prices.price(str(request.body["model"])), request.n
     return worst_case(price, request.body, n) + (n - 1) * price.worst(prompt_bound(request.body), 0)
-
-
-def _options(domain: Domain | None) -> tuple[Any, ...]:
-    """Possible values of a parameter, for a range the largest; None: not sent, or irrelevant."""
-    if isinstance(domain, Choice):
-        return domain.options
-    if isinstance(domain, Range):
-        return (domain.top,)
-    return (domain.value if isinstance(domain, Constant) else None,)
 
 
 def _size(value: object) -> int:

@@ -118,8 +118,8 @@ async def compare(
 def _label(baseline: Config, untuned: Config) -> str:
     """How a baseline differs from the untuned configuration."""
     params = {name: value for name, value in baseline.params.items() if untuned.params.get(name) != value}
-    left_out = [f"no {name}" for name in untuned.params if name not in baseline.params]
+    omitted = [f"no {name}" for name in untuned.params if name not in baseline.params]
     other = baseline.template.fingerprint != untuned.template.fingerprint
     prompt = [f"{baseline.template.kind}={shown(baseline.template.label, 40)}"] if other else []
-    given = [f"{name}={shown(value, 40) if name != 'model' else value}" for name, value in params.items()]
-    return ", ".join([*given, *left_out, *prompt]) or "untuned"
+    parameters = [f"{name}={shown(value, 40) if name != 'model' else value}" for name, value in params.items()]
+    return ", ".join([*parameters, *omitted, *prompt]) or "untuned"

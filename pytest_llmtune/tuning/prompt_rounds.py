@@ -24,12 +24,13 @@ from pytest_llmtune.completions.billing import worst_case
 from pytest_llmtune.errors import BudgetExhaustedError, CompletionError, EndpointError, SuiteError
 from pytest_llmtune.suite.propose import Failure, Propose, Proposer, rewritten, text_of, with_shots
 from pytest_llmtune.suite.suite import reference_columns
-from pytest_llmtune.tuning.proposals import LENGTHS, Arm
+from pytest_llmtune.tuning.loop import fitting
+from pytest_llmtune.tuning.proposals import Arm
 from pytest_llmtune.tuning.samples import VOTED, Meter
 from pytest_llmtune.tuning.selection import SAFE, by_posterior, ranked, scores_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pytest_llmtune.data.split import Split
     from pytest_llmtune.suite import Space, Suite
@@ -58,7 +59,7 @@ def lessons_of(suite: Suite, split: Split) -> list[int]:
         SuiteError: too few rows, or the guard uses the tuning rows.
     """
     space, rows = suite.space, split.tune
-    wanted = max(*space.shots, min(_LESSONS, len(rows) // 3) if space.proposing else 0, 0)
+    count = max(*space.shots, min(_LESSONS, len(rows) // 3) if space.proposing else 0, 0)
     if not space.writes:
         return []
     what = "propose" if space.proposing else "shots"
@@ -67,19 +68,20 @@ def lessons_of(suite: Suite, split: Split) -> list[int]:
             f"{suite.at('tune_size')}: {what} needs tuning rows that the guard does not use; give more rows, or a smaller "
             "tune_size"
         )
-    guarded = {_said(space, example) for example in split.test}
-    free = [index for index, example in enumerate(rows) if _said(space, example) not in guarded]
-    free.sort(key=lambda index: hashlib.sha256(f"{suite.seed}/{_said(space, rows[index])}".encode()).digest())
-    if not wanted or len(free) < wanted or len(rows) - wanted < 2:
+
+    def prompt(example: Example) -> str:
+        messages = space.templates[0].render(example.row)
+        return json.dumps(messages, ensure_ascii=True, sort_keys=True, default=str)
+
+    guarded = {prompt(example) for example in split.test}
+    free = [index for index, example in enumerate(rows) if prompt(example) not in guarded]
+    free.sort(key=lambda index: hashlib.sha256(f"{suite.seed}/{prompt(rows[index])}".encode()).digest())
+    if not count or len(free) < count or len(rows) - count < 2:
         raise SuiteError(
             f"{suite.at('tune_size')}: tune_size={suite.tune_size} leaves too few rows to score on beside those that {what} shows; "
             "give more"
         )
-    return free[:wanted]
-
-
-def _said(space: Space, example: Example) -> str:
-    return json.dumps(space.templates[0].render(example.row), ensure_ascii=True, sort_keys=True, default=str)
+    return free[:count]
 
 
 def _reference(suite: Suite, row: Row) -> str:
@@ -97,8 +99,8 @@ def space_with_shots(suite: Suite, rows: Sequence[Example]) -> Space:
     examples = [(example.row, _reference(suite, example.row)) for example in rows[: max(space.shots)]]
     if not all(expected for _, expected in examples):
         raise SuiteError(f"{suite.at('shots')}: an example needs its right answer, and the rows have no such column")
-    several = (with_shots(template, examples[:count]) for count in space.shots for template in space.templates)
-    return replace(space, templates=tuple(several))
+    templates = (with_shots(template, examples[:count]) for count in space.shots for template in space.templates)
+    return replace(space, templates=tuple(templates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,24 +188,22 @@ class PromptRounds:
         proposing, suite = search.suite.space.proposing, search.suite
         if proposing is None:
             return None
-        by = proposing.by
-        proposer = (
-            by if not isinstance(by, str) else GepaProposer.of(suite.at("prompt")) if by == "gepa" else ModelProposer()
-        )
-        rounds = proposing.rounds
-        search.later = (suite.optimization_budget or Decimal(0)) * rounds / (rounds + 1)
+        proposer, rounds = proposing.by, proposing.rounds
+        if isinstance(proposer, str):
+            proposer = GepaProposer.of(suite.at("prompt")) if proposer == "gepa" else ModelProposer()
+        search.for_prompts = (suite.optimization_budget or Decimal(0)) * rounds / (rounds + 1)
         if suite.num_samples > 0:
-            search.reserved = min(rounds * proposing.per_round, suite.num_samples // 2)
+            search.prompt_trials = min(rounds * proposing.per_round, suite.num_samples // 2)
         return cls(search, proposing, proposer, lessons)
 
     async def run(self, stopped_by: str) -> str:
         """Run all rounds after the first search; returns why the last one stopped."""
         search = self.search
-        for left in range(self.proposing.rounds, 0, -1):
-            search.later -= search.later / left
-            search.reserved -= search.reserved // left
-            if not await self._round(self.proposing.rounds - left + 1):
-                search.later, search.reserved = Decimal(0), 0
+        for remaining in range(self.proposing.rounds, 0, -1):
+            search.for_prompts -= search.for_prompts / remaining
+            search.prompt_trials -= search.prompt_trials // remaining
+            if not await self._round(self.proposing.rounds - remaining + 1):
+                search.for_prompts, search.prompt_trials = Decimal(0), 0
                 return await search.resume()
             await search.try_all(Decimal(1))
             self._vary()
@@ -238,9 +238,8 @@ class PromptRounds:
         """Rows set aside that the configuration got wrong, the worst first."""
         search, arm = self.search, parent.trial.arm
         pool, n = search.race.pool, arm.family.counts[0]
-        rows = [row for row in self.lessons if not pool.cell(arm, row).samples]
-        while rows and (left := search.left()) is not None and sum(pool.worst(arm, row, n) for row in rows) > left:
-            rows.pop()
+        missing = (row for row in self.lessons if not pool.cell(arm, row).samples)
+        rows = fitting(missing, lambda row: pool.worst(arm, row, n), search.remaining())
         await search.ask([(parent.trial, row, n) for row in rows])
         cells = [(row, cell) for row in self.lessons if (cell := pool.cell(arm, row)).samples and cell.scores]
         cells.sort(key=lambda one: search.race.sign * one[1].scores[min(one[1].scores)])
@@ -257,22 +256,22 @@ class PromptRounds:
             for row, cell in cells[:_SHOWN]
         ]
 
-    async def _write(self, arm: Arm, failures: Sequence[Failure], wanted: int, round_: int) -> None:
+    async def _write(self, arm: Arm, failures: Sequence[Failure], count: int, round_: int) -> None:
         """Ask for new versions of the arm's template, and add them to the search with the arm's parameters."""
         search, pool = self.search, self.search.race.pool
-        wanted = min(wanted, search.free_trials()) if search.suite.num_samples >= 0 else wanted
-        limit = next((name for name in LENGTHS if name == arm.family.limit_name), "max_tokens")
+        count = min(count, search.free_trials()) if search.suite.num_samples >= 0 else count
+        limit = arm.family.limit_name or "max_tokens"
         prompt = self.proposer.prompt(text_of(arm.template) or "", failures)
         body = {"model": self.proposing.model, limit: _LENGTH, "messages": [{"role": "user", "content": prompt}]}
-        price, left = pool.prices.price(self.proposing.model), search.left()
-        while wanted > 0 and left is not None and worst_case(price, body, wanted) > left:
-            wanted -= 1
-        if wanted < 1:
+        price, remaining = pool.prices.price(self.proposing.model), search.remaining()
+        while count > 0 and remaining is not None and worst_case(price, body, count) > remaining:
+            count -= 1
+        if count < 1:
             self.unpaid = True
             return
         meter = Meter(pool.source, pool.prices, pool.log)
         try:
-            completion = await meter.complete(build(body, wanted))
+            completion = await meter.complete(build(body, count))
         except EndpointError:
             raise
         except BudgetExhaustedError:
@@ -310,17 +309,16 @@ class PromptRounds:
         """One sentence: the number of prompts written, and their gain on rows that the proposer never saw."""
         refused = f", {len(self.refused)} more were refused (the first: {self.refused[0]})" if self.refused else ""
         unpaid = "; the optimization budget did not reach every request to it" if self.unpaid else ""
-        said = f"{self.proposing.model} wrote {counted(len(self.written), 'prompt')}{refused}{unpaid}"
+        text = f"{self.proposing.model} wrote {counted(len(self.written), 'prompt')}{refused}{unpaid}"
         gains = self.gains
         if len(gains) < 2:
-            return f"{said}; too few rows to say what they gain" if self.written else said
+            return f"{text}; too few rows to say what they gain" if self.written else text
         mean, interval = statistics.fmean(gains), bootstrap_mean(gains)
-        figures = (
-            f"{number(mean)} ({number(interval.low)} to {number(interval.high)}) on {len(gains)} rows that it never saw"
-        )
+        bounds = f"{number(interval.low)} to {number(interval.high)}"
+        figures = f"{number(mean)} ({bounds}) on {len(gains)} rows that it never saw"
         if interval.low > 0:
-            return f"{said}; over the suite's own prompts they gained {figures}"
-        return f"{said}; no gain over the suite's own prompts can be claimed: {figures}"
+            return f"{text}; over the suite's own prompts they gained {figures}"
+        return f"{text}; no gain over the suite's own prompts can be claimed: {figures}"
 
     @property
     def helped(self) -> bool:
@@ -329,12 +327,11 @@ class PromptRounds:
 
     @cached_property
     def gains(self) -> list[float]:
-        """The gain on each scored row; call it after the search has ended."""
-        return list(self._gains())
+        """Per scored row: score of the best written prompt minus that of the suite's best, both chosen on the other folds.
 
-    def _gains(self) -> Iterator[float]:
-        """Per scored row: score of the best written prompt minus that of the suite's best, both chosen on the other folds."""
-        race = self.search.race
+        To be read after the search has ended.
+        """
+        race, gains = self.search.race, list[float]()
         for fold in range(_FOLDS):
             inside = frozenset(row for row in range(len(race.order)) if row % _FOLDS == fold)
             best = by_posterior(race, race.candidates(SAFE, min_rows=1) or race.candidates(0.0, min_rows=1), inside)
@@ -346,4 +343,5 @@ class PromptRounds:
                     scores_of(race, mine[own], [row]) if row in mine[own].trial.answers else [] for own in (True, False)
                 )
                 if new and old:
-                    yield race.sign * (new[0] - old[0])
+                    gains.append(race.sign * (new[0] - old[0]))
+        return gains

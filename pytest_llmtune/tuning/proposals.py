@@ -56,7 +56,7 @@ class BlendSearch:
                 return trial, self._config(point)
         return None
 
-    def tell(self, trial: str, score: float | None, cost: float) -> None:
+    def report(self, trial: str, score: float | None, cost: float) -> None:
         """Report a trial's result; a score of None marks a configuration that must not win."""
         worst = -_WORST if self.mode == "max" else _WORST
         result = {"score": worst if score is None else score, "cost": cost, "config": self._points.pop(trial)}
@@ -112,9 +112,8 @@ def _flaml(domain: Domain) -> Any:
     if isinstance(domain, Constant):
         return 0
     assert isinstance(domain, Range)  # noqa: S101  # the domains are these four
-    plain = domain.to_plain()
-    [(word, bounds)] = plain.items()
-    return getattr(tune, word)(*bounds)
+    [(kind, bounds)] = domain.to_plain().items()
+    return getattr(tune, kind)(*bounds)
 
 
 def _value(name: str, domain: Domain, drawn: Any) -> Any:
@@ -161,7 +160,7 @@ class Family:
     def counts(self) -> tuple[int, ...]:
         """Numbers of answers to consider: all small ones, then in steps of about 20 %."""
         if not isinstance(self.n, Range):
-            return tuple(sorted({1 if value is None else int(value) for value in _options(self.n)}))
+            return tuple(sorted({1 if value is None else int(value) for value in options_of(self.n)}))
         low, top = max(1, math.ceil(self.n.low)), int(self.n.top)
         found = [low]
         while found[-1] < top:
@@ -171,27 +170,26 @@ class Family:
     @cached_property
     def longest(self) -> int | None:
         """The largest limit, used for sampling; None: unlimited."""
-        if isinstance(self.limit, Range):
-            return int(self.limit.top)
-        values = _options(self.limit)
-        return None if None in values else max(values)
+        values = options_of(self.limit)
+        return None if None in values else int(max(values))
 
     @cached_property
     def shorter(self) -> tuple[int, ...]:
         """Smaller limits to consider, in steps of half an octave, largest first."""
         if not isinstance(self.limit, Range):
-            return tuple(sorted((v for v in _options(self.limit) if v is not None and v != self.longest), reverse=True))
+            limits = (value for value in options_of(self.limit) if value is not None and value != self.longest)
+            return tuple(sorted(limits, reverse=True))
         steps = (int(self.limit.top / 2 ** (step / 2)) for step in range(1, 24))
         return tuple(value for value in steps if self.limit.contains(value))
 
 
-def _options(domain: Domain | None) -> tuple[Any, ...]:
-    if domain is None:
-        return (None,)
+def options_of(domain: Domain | None) -> tuple[Any, ...]:
+    """Possible values of a parameter, of a range the largest; None: not sent."""
     if isinstance(domain, Choice):
         return domain.options
-    assert isinstance(domain, Constant)  # noqa: S101  # n and the limits are ranges, choices and constants
-    return (domain.value,)
+    if isinstance(domain, Range):
+        return (domain.top,)
+    return (domain.value if isinstance(domain, Constant) else None,)
 
 
 def pooled(space: Space) -> tuple[str, ...]:
@@ -267,14 +265,11 @@ _WARM = 1.0
 def arm_space(space: Space) -> Space:
     """The space without choices that need no separate samples."""
 
-    def kept(domains: Mapping[str, Domain]) -> dict[str, Domain]:
+    def sampled(domains: Mapping[str, Domain]) -> dict[str, Domain]:
         return {name: domain for name, domain in domains.items() if name not in pooled(space)}
 
-    return replace(
-        space,
-        parameters=kept(space.parameters),
-        conditions={model: kept(domains) for model, domains in space.conditions.items()},
-    )
+    conditions = {model: sampled(domains) for model, domains in space.conditions.items()}
+    return replace(space, parameters=sampled(space.parameters), conditions=conditions)
 
 
 @dataclass(slots=True)
@@ -287,7 +282,7 @@ class Proposals:
     budget: float | None = None
     """USD for the search."""
     _families: Mapping[str, Family] = field(init=False)
-    _first: Iterator[Config] = field(init=False)
+    _initial: Iterator[Config] = field(init=False)
     _seen: set[str] = field(default_factory=set)
     _search: BlendSearch | None = None
     _open: dict[str, str] = field(default_factory=dict)
@@ -298,13 +293,13 @@ class Proposals:
     def __post_init__(self) -> None:
         self._families = families_of(self.space)
         small = arm_space(self.space)
-        self._first = _first_ones(small, random.Random(self.seed))  # noqa: S311  # repeatable, no secret
+        self._initial = _initial_configs(small, random.Random(self.seed))  # noqa: S311  # repeatable, no secret
         if not small.is_constant:
             self._search = BlendSearch(small, self.mode, self.seed, self.budget)
 
     def next(self) -> Arm | None:
         """An arm not proposed before; None if there is none left."""
-        for config in self._first:
+        for config in self._initial:
             if (arm := self._new(config)) is not None:
                 return arm
         misses = 0
@@ -317,21 +312,21 @@ class Proposals:
             if (arm := self._new(config)) is not None:
                 self._open[arm.key] = name
                 return arm
-            self._search.tell(name, *self._results.get(self._arm(config).key, (None, 0.0)))
+            self._search.report(name, *self._results.get(self._arm(config).key, (None, 0.0)))
             misses += 1
         return None
 
     def variants(self, template: Template) -> Iterator[Arm]:
         """New arms of a template, one for each model, with other parameters."""
         rng = random.Random(f"{self.seed}/{template.fingerprint}")  # noqa: S311  # repeatable, no secret
-        found = map(self._new, _first_ones(replace(arm_space(self.space), templates=(template,)), rng))
+        found = map(self._new, _initial_configs(replace(arm_space(self.space), templates=(template,)), rng))
         return (arm for arm in found if arm is not None)
 
-    def tell(self, arm: Arm, score: float | None, spent: float) -> None:
+    def report(self, arm: Arm, score: float | None, spent: float) -> None:
         """Report an arm's result; a score of None marks one that must not win."""
         self._results[arm.key] = score, spent
         if self._search is not None and arm.key in self._open:
-            self._search.tell(self._open.pop(arm.key), score, spent)
+            self._search.report(self._open.pop(arm.key), score, spent)
 
     def _arm(self, config: Config) -> Arm:
         return Arm(config.params, config.template, self._families[config.model])
@@ -344,7 +339,7 @@ class Proposals:
         return arm
 
 
-def _first_ones(space: Space, rng: random.Random) -> Iterator[Config]:
+def _initial_configs(space: Space, rng: random.Random) -> Iterator[Config]:
     pairs = [(model, template) for template in space.templates for model in space.models]
     rng.shuffle(pairs)  # if the budget does not cover all of them, their order must not decide
     for model, template in pairs:

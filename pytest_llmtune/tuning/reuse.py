@@ -34,7 +34,7 @@ class AnswerReuse:
     """Whether reuse is recorded in the cache; not in a dry run."""
     limits: list[Limit] = field(default_factory=list)
     """Limits used by earlier searches."""
-    _drawn: set[Limit] = field(default_factory=set)
+    _noted: set[Limit] = field(default_factory=set)
     """Limits used by this search."""
 
     @classmethod
@@ -54,20 +54,20 @@ class AnswerReuse:
             return {}
         cache, request = self.cache, arm.config(1, limit).request(row)
         name = f"lent/{request.key}"
-        taken = _read_taken(cache.recall(name))
-        if not taken and not cache.get(request.key):
-            taken = self._new(arm, row, limit, cache)
-            if not taken and limit != arm.family.longest:  # longer than the lowered limit allows
-                taken = self._new(arm, row, arm.family.longest, cache, own=True)
-            if taken and self.writes:
-                cache.remember(name, taken)
-        return {key: [*held[:count]] for key, count in taken if (held := cache.get(key))}
+        usable = _read_counts(cache.recall(name))
+        if not usable and not cache.get(request.key):
+            usable = self._new(arm, row, limit, cache)
+            if not usable and limit != arm.family.longest:  # longer than the lowered limit allows
+                usable = self._new(arm, row, arm.family.longest, cache, own=True)
+            if usable and self.writes:
+                cache.remember(name, usable)
+        return {key: [*held[:count]] for key, count in usable if (held := cache.get(key))}
 
     def note_limit(self, arm: Arm, limit: int | None) -> None:
         """Record a limit other than the family's for later searches."""
         own = arm.family.limit_name or "", limit
-        if self.cache is not None and self.writes and own not in self._drawn:
-            self._drawn.add(own)
+        if self.cache is not None and self.writes and own not in self._noted:
+            self._noted.add(own)
             known = set(_read_limits(self.cache.recall(_LIMITS)))
             if own not in known:
                 self.cache.remember(_LIMITS, sorted(known | {own}, key=str))
@@ -78,9 +78,9 @@ class AnswerReuse:
         Args:
             own: include requests with the same limit.
         """
-        this, found = (arm.family.limit_name or "", limit), []
+        requested, found = (arm.family.limit_name or "", limit), []
         for other in self.limits:
-            if own or other != this:
+            if own or other != requested:
                 name, tokens = other
                 params = {key: value for key, value in arm.config().params.items() if key not in LENGTHS}
                 params |= {} if tokens is None else {name: tokens}
@@ -101,7 +101,7 @@ def _read_limits(entry: Any) -> list[Limit]:
     return found[:_MOST]
 
 
-def _read_taken(entry: Any) -> list[tuple[str, int]]:
+def _read_counts(entry: Any) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for each in entry if isinstance(entry, list) else ():
         match each:

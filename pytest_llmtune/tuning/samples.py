@@ -122,17 +122,17 @@ class Pool:
         A multiple of the longest answer so far, if below the arm's own limit. If it truncates an answer, the cell is requested
         again with the arm's own. Test rows are requested as in the guard.
         """
-        whole = arm.family.longest
+        maximum = arm.family.longest
         _, region, model = arm.groups
         count, longest = self._lengths.get(region, (0, 0))
         factor = _ROOM
         if count < _MEASURED:
             count, most = self._lengths.get(model, (0, 0))
             factor, longest = 2 * _ROOM, max(longest, most)
-        if whole is None or count < _MEASURED or row >= self.tuned:
-            return whole
+        if maximum is None or count < _MEASURED or row >= self.tuned:
+            return maximum
         step = math.ceil(2 * math.log2(max(_SHORTEST, factor * longest)))  # half an octave, for few distinct requests
-        return min(whole, math.ceil(2 ** (step / 2)))
+        return min(maximum, math.ceil(2 ** (step / 2)))
 
     async def _complete(self, arm: Arm, row: int, count: int, meter: Meter) -> Completion:
         """``count`` answers: reused from other length limits, existing, and new ones."""
@@ -142,21 +142,21 @@ class Pool:
         held = self._held.setdefault((arm.key, row), {})
         own = arm.config(1, limit).request(example).key
         if own not in held:
-            lent = self.reuse.reusable(arm, example, limit)
-            held |= {key: exchanges for key, exchanges in lent.items() if key not in held}
+            reused = self.reuse.reusable(arm, example, limit)
+            held |= {key: exchanges for key, exchanges in reused.items() if key not in held}
         elsewhere = sum(answers_in(one) for key, exchanges in held.items() if key != own for one in exchanges)
         if elsewhere >= count:
             return completion_of([one for exchanges in held.values() for one in exchanges], count)
         found = await meter.complete(arm.config(count - elsewhere, limit).request(example))
-        whole = limit == arm.family.longest
-        if not whole and any(
+        own_limit = limit == arm.family.longest
+        if not own_limit and any(
             one.finish_reason == "length" or (limit is not None and one.tokens is not None and one.tokens >= limit)
             for one in found.choices
         ):
             held.pop(own, None)
             found, own = await meter.complete(arm.config(count).request(example)), arm.config(1).request(example).key
             held.clear()
-        elif not whole:
+        elif not own_limit:
             self.reuse.note_limit(arm, limit)
         held[own] = [*found.exchanges]
         if found.paid and len(found.exchanges) > 1:  # the server may have a limit of n
@@ -209,7 +209,7 @@ _OF_COMPLETION = frozenset({"latency", "refused"})
 """Metrics that no grader gives."""
 _DRAWS = 16
 """Number of random orders of the pool for votes."""
-_PARTS = 3
+_SUBSETS = 3
 """Number of subsets of the pool graded per n by an opaque grader."""
 
 
@@ -267,8 +267,8 @@ class Scorer:
         found = {}
         fitting = [n for n in counts if n <= len(samples)]
         for n in sorted({*fitting[:1], *fitting[-1:]}):
-            parts = [samples[start : start + n] for start in range(0, len(samples) - n + 1, n)][:_PARTS]
-            values = [await self._grade([sample.text for sample in part], row, ask) for part in parts]
+            subsets = [samples[start : start + n] for start in range(0, len(samples) - n + 1, n)][:_SUBSETS]
+            values = [await self._grade([sample.text for sample in subset], row, ask) for subset in subsets]
             found[n] = sum(values) / len(values)
         return found
 

@@ -6,8 +6,6 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pytest_llmtune._dataclass import dataclass
 from pytest_llmtune.guard.evaluation import interval_of_mean
 from pytest_llmtune.guard.lockfile import Measured
@@ -64,10 +62,8 @@ def _cheapest_first(race: Allocator, found: list[Ranked], without: frozenset[int
     """If cost is preferred: first the cheapest that is as good as the best, less the tolerance."""
     if race.within is None:
         return found
-    posterior = race.posterior([one.candidate for one in found], without)
-    variance = np.diag(posterior.covariance) + posterior.covariance[0, 0] - 2 * posterior.covariance[0]
-    lost = posterior.mean[0] - posterior.mean + _CONFIDENT * np.sqrt(np.maximum(variance, 0.0))
-    as_good = [one for one, loss in zip(found, lost, strict=True) if loss <= race.within]  # the best loses nothing
+    losses = race.posterior([one.candidate for one in found], without).behind(-_CONFIDENT, 0)
+    as_good = [one for one, loss in zip(found, losses, strict=True) if loss <= race.within]  # the best loses nothing
     cheapest = min(as_good, key=lambda one: one.usd)
     return [cheapest, *(one for one in found if one is not cheapest)]
 
@@ -159,9 +155,7 @@ def observed(race: Allocator, candidate: Candidate) -> float | None:
 
 def measured(scores: Sequence[float]) -> Measured | None:
     """A mean with its 95 % interval; None without values."""
-    if not scores:
-        return None
-    return Measured.of(statistics.fmean(scores), interval_of_mean(scores))
+    return Measured.of(statistics.fmean(scores), interval_of_mean(scores)) if scores else None
 
 
 def cross_fitted(race: Allocator, guarded: int) -> Measured | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._dataclass import dataclass, replace
@@ -18,11 +19,11 @@ from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.suite.domains import models_of
 from pytest_llmtune.tuning import selection
 from pytest_llmtune.tuning.allocation import Allocator, Candidate, Trial
-from pytest_llmtune.tuning.cascades import Cascade, best_cascade, may_cascade, prepare, set_aside
+from pytest_llmtune.tuning.cascades import Cascade, best_cascade, cascade_reserve, may_cascade, prepare
 from pytest_llmtune.tuning.constraints import constraints_of
 from pytest_llmtune.tuning.costs import Costs, TaskCosts
 from pytest_llmtune.tuning.journal import StudyLog
-from pytest_llmtune.tuning.loop import Search, kept, settle
+from pytest_llmtune.tuning.loop import Search, confirm_cost, confirm_reserve
 from pytest_llmtune.tuning.prompt_rounds import PromptRounds, lessons_of, space_with_shots
 from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.reuse import AnswerReuse
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
 def interrupted_early(search: Search, log: StudyLog) -> str:
     """Message after Ctrl-C if there is nothing to choose from."""
     paid = _paid_now(search.ledger.spent - search.ledger.uncertain, log)
-    kept = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
+    answers = f"What was answered, for {dollars(paid)}, is kept: " if paid else ""
     return (
         f"{search.suite.name}: the search was interrupted before any configuration could be chosen, and nothing was "
-        f"written. {kept}pytest --llm-tune goes on"
+        f"written. {answers}pytest --llm-tune goes on"
     )
 
 
@@ -91,7 +92,9 @@ def no_winner(search: Search) -> str:
 _RUNNERS_UP = 50
 INTERRUPTED = "interrupted"
 """``stopped_by`` of a search ended by Ctrl-C."""
-_KEPT = "the search was interrupted; the best so far was taken. What was answered is kept: pytest --llm-tune goes on"
+_INTERRUPTED_NOTE = (
+    "the search was interrupted; the best so far was taken. What was answered is kept: pytest --llm-tune goes on"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ async def tune(
         log.write({"trial": trial.number, "config": trial.config, "score": score, "status": trial.status})
     if stopped_by != INTERRUPTED:
         log.write({"finished": stopped_by, "spent": str(summary.spent), "winner": summary.winner})
-    notes = (_KEPT if stopped_by == INTERRUPTED else None, summary.note, log.earlier)
+    notes = (_INTERRUPTED_NOTE if stopped_by == INTERRUPTED else None, summary.note, log.earlier)
     return replace(found, notes=tuple(filter(None, notes)), paid=_paid_now(ledger.spent, log))
 
 
@@ -191,13 +194,13 @@ async def _searched(search: Search, written: PromptRounds | None, log: StudyLog)
     """Run the search and confirm costs; returns what ended it."""
     try:
         await search.begin()
-        search.aside = set_aside(search)
+        search.for_cascades = cascade_reserve(search)
         stopped_by = await search.resume()
         if written is not None:
             stopped_by = await written.run(stopped_by)
-        if search.aside and not await prepare(search):
+        if search.for_cascades and not await prepare(search):
             stopped_by = await search.resume()  # with the budget that no cascade needs
-        await settle(search)
+        await confirm_cost(search)
     except asyncio.CancelledError:
         if not selection.ranked(search.race, 0.0):
             raise asyncio.CancelledError(interrupted_early(search, log)) from None
@@ -214,16 +217,16 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
         raise LLMTuneError(no_winner(search))
     if written is not None and not written.helped:  # without a clear difference, the suite's own prompts win
         best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
-    if (left := search.run_left) is not None:  # a winner that the run cannot pay for on the guard's rows is none
-        best.sort(key=lambda one: search.for_guard(one.candidate) > left)
-    less_known = selection.by_posterior(
-        search.race, search.race.candidates(selection.SAFE, min_rows=1)
-    )  # abandoned, but perhaps cheap
-    ranking = [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]]
-    first, *others = (_contender(search, found) for found in ranking)
+    if (
+        remaining := search.run_remaining
+    ) is not None:  # a winner that the run cannot pay for on the guard's rows is none
+        best.sort(key=lambda one: search.guard_usd(one.candidate) > remaining)
+    candidates = search.race.candidates(selection.SAFE, min_rows=1)  # with those abandoned, but perhaps cheap
+    less_known = selection.by_posterior(search.race, candidates)
+    first, *others = map(partial(_contender, search), [*best[: 1 + _RUNNERS_UP], *less_known[:_RUNNERS_UP]])
     summary = _summary(search, written, best, stopped_by, split)
     cascade = best_cascade(search) if may_cascade(search.suite, search.race) else None
-    if cascade is not None and (left is None or cascade.cost.high(selection.SAFE) * len(split.test) <= left):
+    if cascade is not None and (remaining is None or cascade.cost.high(selection.SAFE) * len(split.test) <= remaining):
         return _with_cascade(search, summary, cascade, (first, *others), split)
     return Study(first.config, summary, first.cost, tuple(others))
 
@@ -236,14 +239,8 @@ def _with_cascade(
     score = selection.measured([cascade.scores[row] for row in sorted(cascade.scores)])
     cost = Decimal(f"{cascade.cost.mean:.8g}")
     trial = TrialSummary(number, cascade.config.to_lock(), score, cost, Decimal(0), "done")
-    guarded = len(split.test) if not split.reused else len(split.tune)
-    summary = replace(
-        summary,
-        trials=(*summary.trials, trial),
-        winner=number,
-        tuning=score,
-        heldout=selection.predicted(cascade.heldout, guarded, search.race.scale()),
-    )
+    heldout = selection.predicted(cascade.heldout, len(split.test), search.race.scale())
+    summary = replace(summary, trials=(*summary.trials, trial), winner=number, tuning=score, heldout=heldout)
     return Study(cascade.config, summary, cascade.cost.mean, others)
 
 
@@ -272,7 +269,7 @@ def _search(
     )
     budget = None if suite.optimization_budget is None else float(suite.optimization_budget)
     proposals = Proposals(space, suite.mode, suite.seed, budget)
-    search = Search(suite, space, race, proposals, ledger, listen, concurrency, kept(suite, race))
+    search = Search(suite, space, race, proposals, ledger, listen, concurrency, confirm_reserve(suite, race))
     return search, PromptRounds.of(search, lessons)
 
 
@@ -294,7 +291,7 @@ def _summary(
         suite.seed,
         winner.trial.number,
         selection.measured(selection.scores_of(race, winner, sorted(winner.trial.answers))),
-        selection.cross_fitted(race, len(split.test) if not split.reused else len(split.tune)),
+        selection.cross_fitted(race, len(split.test)),
         front=tuple(_trial(search, one.candidate.trial, one) for one in selection.front(race, best[0]))
         if suite.prefer == "pareto"
         else (),

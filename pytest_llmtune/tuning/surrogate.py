@@ -178,9 +178,12 @@ class Posterior:
     def take(self, index: Integers) -> Posterior:
         return Posterior(self.mean[index], self.covariance[np.ix_(index, index)])
 
-    def behind(self, errors: float) -> Array:
-        """Distance of each from the best mean, less ``errors`` standard errors of the distance: above 0, it is worse."""
-        best = int(np.argmax(self.mean))
+    def behind(self, errors: float, best: int | None = None) -> Array:
+        """Distance of each from ``best`` (None: the highest mean), less ``errors`` standard errors of the distance.
+
+        Above 0, it is worse.
+        """
+        best = int(np.argmax(self.mean)) if best is None else best
         variance = np.diag(self.covariance) + self.covariance[best, best] - 2 * self.covariance[best]
         found: Array = self.mean[best] - self.mean - errors * np.sqrt(np.maximum(variance, 0.0))
         return found
@@ -218,18 +221,18 @@ class Surrogate:
         inverse = np.linalg.inv(kernel.covariance(seen)).astype(np.float64)
         return cls(seen.points, kernel, scale, middle, inverse, inverse @ (above - middle))
 
-    def means(self, wanted: Points) -> Array:
-        """(len(wanted),) expected true scores."""
-        return self._means(wanted, self.kernel.signal(wanted, self.points))
+    def means(self, target: Points) -> Array:
+        """(len(target),) expected true scores."""
+        return self._means(target, self.kernel.signal(target, self.points))
 
-    def posterior(self, wanted: Points) -> Posterior:
-        """Posterior of the true mean scores of ``wanted``."""
-        across = self.kernel.signal(wanted, self.points)
-        covariance = self.kernel.signal(wanted, wanted) - across @ self.inverse @ across.T
-        return Posterior(self._means(wanted, across), self.scale * (covariance + covariance.T) / 2)
+    def posterior(self, target: Points) -> Posterior:
+        """Posterior of the true mean scores of ``target``."""
+        across = self.kernel.signal(target, self.points)
+        covariance = self.kernel.signal(target, target) - across @ self.inverse @ across.T
+        return Posterior(self._means(target, across), self.scale * (covariance + covariance.T) / 2)
 
-    def _means(self, wanted: Points, across: Array) -> Array:
-        found: Array = self.middle + self.kernel.slope * np.sqrt(self.scale) * wanted.cost + across @ self.weights
+    def _means(self, target: Points, across: Array) -> Array:
+        found: Array = self.middle + self.kernel.slope * np.sqrt(self.scale) * target.cost + across @ self.weights
         return found
 
 
@@ -286,9 +289,6 @@ def _likelihood(seen: Scored, scale: float, kernel: Kernel) -> float:
     return float(-residual @ np.linalg.solve(covariance, residual) - np.linalg.slogdet(covariance)[1]) / 2
 
 
-_NONE = float("nan")
-
-
 @dataclass(slots=True)
 class Encoder:
     """Encodes the arms of a space as vectors of equal length."""
@@ -334,7 +334,7 @@ def _flat(domains: Mapping[str, Domain]) -> Iterator[tuple[str, Domain]]:
 
 def _scaled(domain: Range, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _NONE
+        return math.nan
     if domain.logarithmic:
         return math.log(max(value, domain.low) / domain.low) / math.log(domain.high / domain.low)
     return (value - domain.low) / (domain.high - domain.low)

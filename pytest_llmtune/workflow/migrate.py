@@ -61,8 +61,8 @@ class Moved:
 
 def best_of(moves: Sequence[Moved]) -> Moved | None:
     """Of the models that keep quality, the cheapest, then the best; None if there is none."""
-    kept = [(each.migration, each) for each in moves if each.migration.passed]
-    first = min(kept, key=lambda pair: (pair[0].cost, pair[0].drop and pair[0].drop.value), default=None)
+    passed = [(each.migration, each) for each in moves if each.migration.passed]
+    first = min(passed, key=lambda pair: (pair[0].cost, pair[0].drop and pair[0].drop.value), default=None)
     return first and first[1]
 
 
@@ -142,11 +142,11 @@ class MigrateMode:
         config = self.config.steps[-1]
         name, model = self._named(target)
         notes = [] if config is self.config else ["the locked configuration is a cascade; its last step is asked alone"]
-        there = self._model_parameters
-        if name not in there:
+        known = self._model_parameters
+        if name not in known:
             raise SuiteError(
-                f"the suite {self.suite.name!r} has no parameter {name!r} that is a model{did_you_mean(name, there)}; it has "
-                f"{listed(there)}. Next: {self._command(f'{there[0]}={model}')}"
+                f"the suite {self.suite.name!r} has no parameter {name!r} that is a model{did_you_mean(name, known)}; it has "
+                f"{listed(known)}. Next: {self._command(f'{known[0]}={model}')}"
             )
         if config.params[name] == model and not notes:
             raise SuiteError(f"{model!r} is the locked model already. Next: {self._another(target)}, with another one")
@@ -155,8 +155,8 @@ class MigrateMode:
             value = domain.value if isinstance(domain, Constant) else params.get(each)
             if each != TEMPERATURE_OR_TOP_P and value != params.get(each):
                 notes.append(f"{each}={value!r}, as the suite declares for this model")
-                given = overlaid({key: Constant(old) for key, old in params.items()}, {each: Constant(value)})
-                params = {key: old.to_plain() for key, old in given.items()}
+                domains = overlaid({key: Constant(old) for key, old in params.items()}, {each: Constant(value)})
+                params = {key: old.to_plain() for key, old in domains.items()}
         return replace(config, params=params), tuple(notes)
 
     async def _evaluated(self, target: str, config: Config, notes: tuple[str, ...], ledger: Ledger) -> Moved:
@@ -211,12 +211,12 @@ class MigrateMode:
         finally:
             await live.aclose()
         suite = _restricted(self.suite, *self._named(target), changes)
-        kept: list[Gathered] = []
-        digest = text_digest(target)[:8]
-        log = self.services.settings.root / ".llmtune" / "studies" / f"{suite.name}.{digest}.jsonl"
+        recorded: list[Gathered] = []
+        log = self.services.settings.root / ".llmtune" / "studies" / f"{suite.name}.{text_digest(target)[:8]}.jsonl"
         mode = replace(self.search(suite, log), ledger=ledger)
-        study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: kept.append(gathered))
-        found = self._judged(target, study.winner, (*notes, *study.notes), evaluation, kept[0] if kept else Gathered())
+        study, evaluation, _ = await mode.tuned(self.rows, lambda gathered, _: recorded.append(gathered))
+        gathered = recorded[0] if recorded else Gathered()
+        found = self._judged(target, study.winner, (*notes, *study.notes), evaluation, gathered)
         return replace(found, study=study.summary)
 
     # -- how it is judged
@@ -225,34 +225,35 @@ class MigrateMode:
         self, target: str, config: Config, notes: tuple[str, ...], evaluation: Evaluation, gathered: Gathered
     ) -> Moved:
         suite, criteria = self.suite, self.criteria
-        unmoved = config.runs_task and not _asked(gathered, self._named(target)[1])
-        margin = MARGIN if criteria.max_drop is None else criteria.max_drop
+        model = self._named(target)[1]
+        calls = (call for run in gathered.runs.values() for call in run)
+        never_called = config.runs_task and not any(model_asked(call.uri, call.body) == model for call in calls)
         base = Migration(
             target,
             "inconclusive",
             "",
             evaluation.config,
             notes,
-            margin=margin,
+            margin=MARGIN if criteria.max_drop is None else criteria.max_drop,
             cost_before=self.before.inference_cost,
             cost=evaluation.inference_cost,
             latency_before=_latency(self.before),
             latency=_latency(evaluation),
             confidence=1 - (criteria.alpha or ALPHA),
         )
-        whole = Lock.of(suite.name, self.before, prices={}, fingerprints={}, key=self.columns.key)
+        lock = Lock.of(suite.name, self.before, prices={}, fingerprints={}, key=self.columns.key)
         comparison = compare(
             evaluation,
-            match(self.examples, whole, self.columns.key),
+            match(self.examples, lock, self.columns.key),
             metric=criteria.metric,
             mode=criteria.mode,
             aggregate=suite.aggregator,
             columns=self.columns,
             fresh=True,
         )
-        if unmoved or comparison is None or not conclusive(evaluation, criteria.max_unknown):
-            why = f"no call of the task asked {self._named(target)[1]}; name the parameter: {self._command('PARAMETER=MODEL')}"
-            if not unmoved:
+        if never_called or comparison is None or not conclusive(evaluation, criteria.max_unknown):
+            why = f"no call of the task asked {model}; name the parameter: {self._command('PARAMETER=MODEL')}"
+            if not never_called:
                 base = replace(base, cost=None if comparison is None else base.cost)
                 error = next((result.error for result in evaluation.unknown if result.error), "no row has the metric")
                 why = f"{len(evaluation.unknown)} of {counted(len(evaluation.results), 'row')} have no answer: {error}"
@@ -296,25 +297,21 @@ class MigrateMode:
         if self.criteria.max_drop is None:
             allowed = f"{number(base.margin)} is allowed (no max_drop is set)"
         if bounds.high <= base.margin:
-            said = f"{base.model} keeps quality: {figures}{_at_most(bounds)}, and {allowed}"
-            return replace(found, verdict="keeps quality", sentence=said)
+            sentence = f"{base.model} keeps quality: {figures}{_at_most(bounds)}, and {allowed}"
+            return replace(found, verdict="keeps quality", sentence=sentence)
         if bounds.low > base.margin:
-            said = f"{base.model} is worse: {figures}worse by {number(bounds.low)} at least, and {allowed}"
-            return replace(found, verdict="worse", sentence=said)
+            sentence = f"{base.model} is worse: {figures}worse by {number(bounds.low)} at least, and {allowed}"
+            return replace(found, verdict="worse", sentence=sentence)
         needed = rows_needed(*worse_first, shared.drop, base.margin, base.confidence)
         would = f"{needed:,} would do" if needed else "more would hardly do, for the drop is about what is allowed"
-        said = f"{base.model} is inconclusive with {counted(shared.rows, 'row')}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
-        return replace(found, sentence=said, needed=needed)
+        rows = f"inconclusive with {counted(shared.rows, 'row')}"
+        sentence = f"{base.model} is {rows}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
+        return replace(found, sentence=sentence, needed=needed)
 
 
 def _latency(evaluation: Evaluation) -> tuple[float, float] | None:
     found = [evaluation.metrics.get(f"latency_p{part}") for part in (50, 95)]
     return None if found[0] is None or found[1] is None else (found[0], found[1])
-
-
-def _asked(gathered: Gathered, model: str) -> bool:
-    """Whether a run of the task called a model."""
-    return any(model_asked(call.uri, call.body) == model for run in gathered.runs.values() for call in run)
 
 
 def _at_most(bounds: Interval) -> str:
@@ -364,14 +361,14 @@ def _changed(
     params = dict(config.params)
     value = params.pop(name)
     if change is None:
-        said = f"{name}={value} was left out: the model refuses it"
+        note = f"{name}={value} was left out: the model refuses it"
     elif isinstance(change, str):
         params[change] = value
-        said = f"{name}={value} was sent as {change}: the model refuses the name"
+        note = f"{name}={value} was sent as {change}: the model refuses the name"
     else:
         params[name] = int(change) if isinstance(value, int) else change
-        said = f"{name}={value} was lowered to {params[name]}: the model takes no more"
-    return replace(config, params=params), (*notes, said)
+        note = f"{name}={value} was lowered to {params[name]}: the model takes no more"
+    return replace(config, params=params), (*notes, note)
 
 
 def _restricted(suite: Suite, name: str, model: str, changes: Mapping[str, Change]) -> Suite:
@@ -384,9 +381,9 @@ def _restricted(suite: Suite, name: str, model: str, changes: Mapping[str, Chang
         space = replace(space, models=(model,), conditions={model: own} if own else {})
     else:
         space = replace(space, parameters={**space.parameters, name: Models((model,))})
-    made = copy.copy(suite)
-    object.__setattr__(made, "space", space)
-    return made
+    restricted = copy.copy(suite)
+    object.__setattr__(restricted, "space", space)
+    return restricted
 
 
 def _domains(domains: Mapping[str, Domain], name: str, change: Change) -> dict[str, Domain]:
@@ -415,5 +412,5 @@ def _limited(domain: Domain, most: float) -> Domain:
             return replace(domain, high=int(most) + 1) if domain.low <= most else Constant(int(most))
         return Uniform(domain.low, most) if domain.low < most else Constant(most)
     options = domain.options if isinstance(domain, Choice) else (domain.to_plain(),)
-    kept = [option for option in options if not isinstance(option, (int, float)) or option <= most]
-    return Choice(tuple(kept)) if kept else Constant(most)
+    allowed = [option for option in options if not isinstance(option, (int, float)) or option <= most]
+    return Choice(tuple(allowed)) if allowed else Constant(most)

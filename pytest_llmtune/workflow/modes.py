@@ -112,9 +112,8 @@ class SuiteRun:
         rows = self.split.test if self.split.reused else (*self.split.tune, *self.split.test)
         metric, where = suite.metric, suite.where_declared
         check(grader, rows, allow_vacuous=suite.allow_vacuous, metric=metric, mode=suite.mode, where=where)
-        named = [suite.metric, *(gate.metric for gate in suite.thresholds)]
         try:
-            grader = with_reliability(grader, named)
+            grader = with_reliability(grader, [metric, *(gate.metric for gate in suite.thresholds)])
         except SuiteError as error:
             raise SuiteError(f"{suite.at('grader')}: {error}") from None
         check_named(suite, grader, self.split)
@@ -153,9 +152,9 @@ class SuiteRun:
                     self._check_writable()
                 report = self._tuned() if self.settings.mode is Mode.TUNE else self._guarded()
         except KeyboardInterrupt as stopped:
-            kept = f"What was answered, for {dollars(self.spent)}, is kept:" if self.spent else "Go on:"
-            said = f"{self.suite.name}: interrupted, and nothing was written. {kept} pytest {self.settings.options}"
-            raise KeyboardInterrupt(*(stopped.args or (said,))) from None
+            answers = f"What was answered, for {dollars(self.spent)}, is kept:" if self.spent else "Go on:"
+            text = f"{self.suite.name}: interrupted, and nothing was written. {answers} pytest {self.settings.options}"
+            raise KeyboardInterrupt(*(stopped.args or (text,))) from None
         notes = (
             *report.notes,
             *cautions_of(self.grader),
@@ -245,8 +244,8 @@ class SuiteRun:
         facts, shard = self._facts(recording, missing), rows.facts(state)
         accepts = mode is Mode.ACCEPT or choose is not None
         if accepts and evaluation is not None and conclusive(evaluation, self.suite.max_unknown):
-            kept = {name: value for name, value in lock.fingerprints.items() if name == staleness.MIGRATED}
-            accepted = self._lock(config, evaluation, {**now, **kept}, lock.study)
+            migrated_to = {name: value for name, value in lock.fingerprints.items() if name == staleness.MIGRATED}
+            accepted = self._lock(config, evaluation, {**now, **migrated_to}, lock.study)
             accepted.write(self.lock_path)
             stale = locked.stale(self.suite, now, accepted, 0, len(rows.examples), grader=self.grader)
             report = report_of(self, evaluation, lock, facts, config=config, stale=stale, accepted=True)
@@ -390,11 +389,11 @@ class SuiteRun:
         except LockError as error:
             if self.lock_path.exists() or not (old := self._renamed()):
                 raise
-            directory = self.location.directory
+            lock, cassette = (self.location.directory / f"{old}.{end}" for end in ("lock.yaml", "cassette.json"))
             moves = [
                 f"git mv {quoted(relative_to_cwd(file))} "
                 f"{quoted(relative_to_cwd(file.with_name(self.suite.name + file.name.removeprefix(old))))}"
-                for file in (directory / f"{old}.lock.yaml", *files_of(directory / f"{old}.cassette.json"))
+                for file in (lock, *files_of(cassette))
             ]
             raise LockError(
                 f"{error}\nThe lock file of {old!r} is of the same data, grader and space, and no suite of that name was "
@@ -443,11 +442,11 @@ class SuiteRun:
         recording = Recording.of(self.recording_path, calls, self.redactor)
         source = self.services.source_for(ReplaySource(recording), recording=recording)
         recorded = recording.rows_with_runs()
-        kept = [request for example, request in rows.pairs() if example.id in recorded]
-        rows_kept, kept = len(kept), [*recorded_steps(kept, recording)]
-        misses = run_async(replay_misses(source, kept, self.services.concurrency))
-        misses = misses or replay_elsewhere(kept, calls, self.prices, self._unchecked.setdefault)
-        check_repeatable(_in_order(misses, rows), rows_kept)
+        requests = [request for example, request in rows.pairs() if example.id in recorded]
+        steps = [*recorded_steps(requests, recording)]
+        misses = run_async(replay_misses(source, steps, self.services.concurrency))
+        misses = misses or replay_elsewhere(steps, calls, self.prices, self._unchecked.setdefault)
+        check_repeatable(_in_order(misses, rows), len(requests))
 
     @property
     def _rerecord(self) -> RerecordSession:

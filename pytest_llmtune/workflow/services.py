@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
+from pytest_llmtune._util import plugins
 from pytest_llmtune.completions.stats import RequestStats
-from pytest_llmtune.errors import RecordingError, SuiteError
+from pytest_llmtune.errors import LLMTuneError, MissingKeyError, RecordingError, SuiteError
 from pytest_llmtune.guard.evaluation import Completer, evaluate
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.recording import Recording
@@ -19,6 +20,7 @@ from pytest_llmtune.types import (
     CompletionRequest,
     Evaluation,
     ExampleResult,
+    InFlight,
     Listener,
     ModelUsage,
     RowsDone,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
+    from pytest_llmtune.completions.endpoints import Endpoint
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.grading import Grader
     from pytest_llmtune.guard.sequential import EarlyStop
@@ -105,8 +108,8 @@ class SuiteServices:
     def __post_init__(self) -> None:
         if self.suite.task is None:
             return
-        for option, given in (("--llm-batch", self.settings.batch), ("--llm-engine", self.settings.engine)):
-            if given:
+        for option, value in (("--llm-batch", self.settings.batch), ("--llm-engine", self.settings.engine)):
+            if value:
                 raise SuiteError(
                     f"{self.suite.where_declared}: the suite {self.suite.name!r} runs the task {self.suite.task.name}, "
                     f"which does not support {option} yet; leave the option out"
@@ -189,16 +192,16 @@ class SuiteServices:
 
     @property
     def _stats(self) -> RequestStats:
-        whole = RequestStats()
+        total = RequestStats()
         for source in self.live_sources:
-            whole.add(source.account)
-        return whole
+            total.add(source.account)
+        return total
 
     @property
     def account(self) -> tuple[str, ...]:
         """Notes on the requests so far; with all counts if any request failed."""
-        whole = self._stats
-        return whole.lines() if whole.eventful else tuple(whole.notes)
+        total = self._stats
+        return total.lines() if total.eventful else tuple(total.notes)
 
     @property
     def by_model(self) -> dict[str, ModelUsage]:
@@ -210,30 +213,61 @@ class SuiteServices:
         return grader if self.engine is None else self.engine.grader(grader, self.settings.root)
 
     def live(self, ledger: Ledger, *, cached: str | None) -> LiveSource:
-        """A live source for the effective endpoints.
+        """A live source: the suite's effective endpoints, or what the engine or ``--llm-source`` puts in their place.
+
+        Answers are redacted immediately, including the endpoints' own keys, so that a replay judges the same text.
 
         Args:
             cached: the cache's seed; None: no cache.
-        """
-        from pytest_llmtune.completions.cache import Cache
-        from pytest_llmtune.workflow.live import live_source
 
-        source = live_source(
-            self.suite,
-            self.settings,
-            self.prices,
-            ledger,
-            None if cached is None else Cache(self.cache, seed=cached),
-            redactor=self.redactor,
-            listen=self.listen,
-            needs_endpoint=self.needs_endpoint,
-            engine=self.engine,
-        )
-        if source.deadline is not None:  # shared by all sources
+        Raises:
+            SuiteError: an endpoint is invalid, no key is found, or a YAML suite gives an untrusted address.
+            LLMTuneError: no package registers ``--llm-source``.
+        """
+        from pytest_llmtune.completions.batch_api import Batching
+        from pytest_llmtune.completions.cache import Cache
+        from pytest_llmtune.completions.source import LiveSource
+        from pytest_llmtune.workflow.live import endpoints_for
+
+        suite, settings = self.suite, self.settings
+        remote = None if self.engine is None else self.engine.asker
+        if remote is None and settings.source is not None:  # a registered requester that replaces HTTP
+            remote = plugins.load("sources", settings.source)
+            if remote is None:
+                raise LLMTuneError(
+                    f"--llm-source={settings.source}: no package registers this source (pytest_llmtune.sources)"
+                )
+        endpoints: tuple[Endpoint, ...] = ()
+        if not settings.source:
+            try:
+                endpoints = endpoints_for(suite, settings)
+            except MissingKeyError:
+                if self.needs_endpoint():
+                    raise
+        deadline = settings.pick("deadline", suite.deadline)
+        if deadline is not None:  # shared by all sources
             self._began = self._began or time.monotonic()
-            source.deadline = max(0.0, source.deadline - (time.monotonic() - self._began))
+            deadline = max(0.0, deadline - (time.monotonic() - self._began))
+        batching = Batching(settings.root / ".llmtune" / "batches", settings.batch_price) if settings.batch else None
+        source = LiveSource(
+            endpoints,
+            self.prices,
+            ledger=ledger,
+            cache=None if cached is None else Cache(self.cache, seed=cached),
+            concurrency=batching.most if batching else self._requests,
+            timeout=settings.pick("timeout", suite.timeout),
+            deadline=deadline,
+            batching=batching,
+            account=RequestStats(listen=self._on_request),
+            redactor=self.redactor,
+            remote=remote,
+        )
         self.live_sources.append(source)
         return source
+
+    def _on_request(self, account: RequestStats) -> None:
+        """Tell the listener that a request was sent or answered."""
+        self.listen(InFlight(self.suite.name, account.in_flight, account.paid, account.retrying, account.answered))
 
     async def evaluate(
         self, rows: RequestPlan, grader: Grader, source: Completer, early: EarlyStop | None = None

@@ -1,4 +1,4 @@
-"""The purse by itself, without a cluster: what may be reserved, and what becomes of it."""
+"""The budget by itself, without a cluster: what may be reserved, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from decimal import Decimal
 
 from support.loops import turns
 
-from pytest_llmtune.cluster.budget_actor import BudgetActor, Closed, Done, Ended
+from pytest_llmtune.cluster.budget_actor import BudgetActor, Done, Ended, Settled
 from pytest_llmtune.money.ledger import Ledger
 
 
 def test_what_a_lost_batch_held_is_spent() -> None:
-    """The dollars stay gone, the news say so in order, and nothing more is taken of it."""
+    """The dollars stay gone, the reports say so in order, and nothing more is taken of it."""
 
     async def work() -> None:
         ledger = Ledger(Decimal(10))
-        purse = BudgetActor(ledger)
-        await purse.open(1)
-        assert await purse.reserve(1, 0, Decimal(4)) == ""
-        assert await purse.reserve(1, 1, Decimal(2)) == ""
-        await purse.report(1, [Closed(0, Decimal(1), uncertain=False), Done(7, None)])
-        assert await purse.hear() == ([Closed(0, Decimal(1), uncertain=False), Done(7, None)], 1)
-        await purse.end(1)
-        assert await purse.hear() == ([Closed(1, Decimal(2), uncertain=True), Ended(1)], 0)
+        budget = BudgetActor(ledger)
+        await budget.open(1)
+        assert await budget.reserve(1, 0, Decimal(4)) == ""
+        assert await budget.reserve(1, 1, Decimal(2)) == ""
+        await budget.report(1, [Settled(0, Decimal(1), uncertain=False), Done(7, None)])
+        assert await budget.receive() == ([Settled(0, Decimal(1), uncertain=False), Done(7, None)], 1)
+        await budget.end(1)
+        assert await budget.receive() == ([Settled(1, Decimal(2), uncertain=True), Ended(1)], 0)
         assert (ledger.spent, ledger.uncertain, ledger.reserved) == (3, 2, 0)
-        await purse.report(1, [Done(8, None)])
-        assert await purse.reserve(1, 2, Decimal(1)) != ""
-        await purse.end(2)
-        assert await purse.hear() == ([Ended(2)], 0)
+        await budget.report(1, [Done(8, None)])
+        assert await budget.reserve(1, 2, Decimal(1)) != ""
+        await budget.end(2)
+        assert await budget.receive() == ([Ended(2)], 0)
         assert ledger.reserved == 0
 
     asyncio.run(work())
@@ -38,16 +38,16 @@ def test_a_batch_waits_for_the_settlements_of_another() -> None:
     """What does not fit now may fit when others turn out to be cheaper; what never can is refused at once."""
 
     async def work() -> None:
-        purse = BudgetActor(Ledger(Decimal(10), name="optimization_budget"))
-        await purse.open(1)
-        await purse.open(2)
-        await purse.reserve(1, 0, Decimal(8))
-        waiting = asyncio.create_task(purse.reserve(2, 0, Decimal(5)))
+        budget = BudgetActor(Ledger(Decimal(10), name="optimization_budget"))
+        await budget.open(1)
+        await budget.open(2)
+        await budget.reserve(1, 0, Decimal(8))
+        waiting = asyncio.create_task(budget.reserve(2, 0, Decimal(5)))
         await turns(9)
         assert not waiting.done()
-        await purse.report(1, [Closed(0, Decimal(3), uncertain=False)])
+        await budget.report(1, [Settled(0, Decimal(3), uncertain=False)])
         assert await waiting == ""
-        assert "optimization_budget" in await purse.reserve(2, 1, Decimal(8))
+        assert "optimization_budget" in await budget.reserve(2, 1, Decimal(8))
 
     asyncio.run(work())
 
@@ -57,14 +57,14 @@ def test_who_is_lost_while_waiting_gets_nothing() -> None:
 
     async def work() -> None:
         ledger = Ledger(Decimal(10))
-        purse = BudgetActor(ledger)
-        await purse.open(1)
-        await purse.open(2)
-        await purse.reserve(1, 0, Decimal(8))
-        waiting = asyncio.create_task(purse.reserve(2, 0, Decimal(5)))
+        budget = BudgetActor(ledger)
+        await budget.open(1)
+        await budget.open(2)
+        await budget.reserve(1, 0, Decimal(8))
+        waiting = asyncio.create_task(budget.reserve(2, 0, Decimal(5)))
         await turns(9)
-        await purse.end(2)
-        await purse.report(1, [Closed(0, Decimal(1), uncertain=False)])
+        await budget.end(2)
+        await budget.report(1, [Settled(0, Decimal(1), uncertain=False)])
         assert await waiting != ""
         assert (ledger.spent, ledger.reserved) == (1, 0)
 

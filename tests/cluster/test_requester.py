@@ -160,7 +160,7 @@ def test_a_limit_a_minute_is_shared_among_the_nodes(engine: Engine, live: Live) 
 @pytest.mark.slow
 def test_another_version_on_a_node_is_named(engine: Engine, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install where is said."""
-    monkeypatch.setattr("pytest_llmtune.cluster.job_spec.version", lambda _: "9.9")
+    monkeypatch.setattr("pytest_llmtune.cluster.node.version", lambda _: "9.9")
     with LLMServer() as server, pytest.raises(LLMTuneError, match=r"pytest runs 9\.9; install the same version"):
         Live.run(live.source(server, remote=engine.asker), *questions(2))
 

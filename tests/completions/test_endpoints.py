@@ -176,15 +176,15 @@ def test_a_strangers_suite_names_no_address_of_its_own(tmp_path: Path, address: 
     asking: Any
     for asking in (
         {"base_url": address},
-        {"given": [{"base_url": address}]},
-        {"given": json.dumps({"base_url": address})},
+        {"value": [{"base_url": address}]},
+        {"value": json.dumps({"base_url": address})},
     ):
         if trusted:
-            [endpoint] = endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, strange=True)
+            [endpoint] = endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, untrusted=True)
             assert endpoint.base_url == address
         else:
             with pytest.raises(SuiteError, match=r"is not trusted|has a user or password"):
-                endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, strange=True)
+                endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, untrusted=True)
 
 
 def test_a_strangers_suite_reads_no_list_outside(tmp_path: Path) -> None:
@@ -199,9 +199,9 @@ def test_a_strangers_suite_reads_no_list_outside(tmp_path: Path) -> None:
     }
     for listed in ("../list.yaml", str(tmp_path / "list.yaml"), "SECRET"):
         with pytest.raises(SuiteError) as caught:
-            endpoints_of(listed, root=project, environ=environ, strange=True)
+            endpoints_of(listed, root=project, environ=environ, untrusted=True)
         assert "hidden" not in str(caught.value)
-    [endpoint] = endpoints_of("OAI_CONFIG_LIST", root=project, environ=environ, strange=True)
+    [endpoint] = endpoints_of("OAI_CONFIG_LIST", root=project, environ=environ, untrusted=True)
     assert endpoint.base_url == "https://h.example"  # the list is the user's own
     (project / ".env").write_text("OAI_CONFIG_LIST=" + environ.pop("OAI_CONFIG_LIST"))
     with pytest.raises(SuiteError, match="is not trusted"):

@@ -84,7 +84,7 @@ def test_the_pace_spreads_evenly() -> None:
         pace, start, times = RateLimiter(1200), time.monotonic(), []
 
         async def take(amount: float) -> None:
-            await pace.acquire(amount)
+            await asyncio.sleep(pace.reserve(amount))
             times.append(time.monotonic() - start)
 
         await asyncio.gather(take(1), take(3), take(1))
@@ -104,7 +104,7 @@ def test_the_pilot_flies_alone_until_it_lands() -> None:
 
         async def fly(lands: bool) -> None:
             nonlocal together
-            async with canary.turn():
+            async with canary.entered():
                 together += 1
                 seen.append(together)
                 await turns()
@@ -126,9 +126,9 @@ def test_a_failing_pilot_leaves_the_way_to_the_next() -> None:
     async def work() -> None:
         canary = Canary()
         with pytest.raises(ConnectionError):
-            async with canary.turn():
+            async with canary.entered():
                 raise ConnectionError
-        async with asyncio.timeout(1), canary.turn():
+        async with asyncio.timeout(1), canary.entered():
             canary.passed = True
         assert canary.passed
 

@@ -221,7 +221,7 @@ def test_proposals_cover_models_and_prompts_first_and_repeat_with_the_seed() -> 
         for _ in range(12):
             new = source.next()
             assert new is not None
-            source.tell(new, 0.5, 0.01)
+            source.report(new, 0.5, 0.01)
             found.append(new)
         return found
 

@@ -64,7 +64,7 @@ suite = Suite(name="s", dataset=[{"q": "1", "answer": "1"}], prompt="{q}", model
               grader="exact", prices={m: {"input": 1, "output": 1} for m in "ab"})
 search = BlendSearch(arm_space(suite.space), "max")
 trial, _ = search.suggest()
-search.tell(trial, 0.5, 0.1)
+search.report(trial, 0.5, 0.1)
 optuna = search._search._gs
 optuna.on_trial_complete(trial, {"score": 0.5}) if trial in getattr(optuna, "_ot_trials", {}) else None
 from flaml.tune.searcher.suggestion import logger

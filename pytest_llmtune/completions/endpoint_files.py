@@ -68,8 +68,7 @@ def endpoints_of(
             never in the message.
     """
     sources = KeySources.of(root or Path.cwd(), os.environ if environ is None else environ)
-    known = trust or Trust()
-    found = problem_of(partial(_read, value, base_url, sources, known, untrusted=untrusted))
+    found = problem_of(partial(_read, value, base_url, sources, trust or Trust(), untrusted=untrusted))
     if isinstance(found, LLMTuneError):
         del value, environ
         raise found
@@ -77,32 +76,30 @@ def endpoints_of(
 
 
 def _read(
-    value: Any, base_url: str | None, sources: KeySources, known: Trust, *, untrusted: bool
+    value: Any, base_url: str | None, sources: KeySources, trust: Trust, *, untrusted: bool
 ) -> tuple[Endpoint, ...]:
     if value is None or value in ("", []):
-        found = _default(base_url, sources, known)
+        found = _default(base_url, sources, trust)
     else:
-        found, untrusted = _listed(value, sources, known, untrusted=untrusted)
+        entries, where = value, "endpoints"
+        if isinstance(value, str):
+            entries, where, untrusted = _entries(value, sources, untrusted=untrusted)
+        found = _listed(entries, where, sources, trust)
     for endpoint in found if untrusted else ():
-        known.check(endpoint.base_url, "endpoints" if value else "base_url")
+        trust.check(endpoint.base_url, "endpoints" if value else "base_url")
     return found
 
 
-def _listed(value: Any, sources: KeySources, trust: Trust, *, untrusted: bool) -> tuple[tuple[Endpoint, ...], bool]:
-    """The endpoints of a list, and whether they may be untrusted."""
-    entries, where = value, "endpoints"
-    if isinstance(value, str):
-        entries, where, untrusted = _entries(value, sources, untrusted=untrusted)
+def _listed(entries: Any, where: str, sources: KeySources, trust: Trust) -> tuple[Endpoint, ...]:
     if isinstance(entries, Mapping):
         entries = [entries]
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         got = "a text" if isinstance(entries, str) else f"{entries!r:.80}"
         raise SuiteError(f"{where}: endpoints are {got}; valid: a list of mappings with {', '.join(FIELDS)}")
-    found = tuple(
+    return tuple(
         item if isinstance(item, Endpoint) else _endpoint(item, f"{where}[{number}]", sources, trust)
         for number, item in enumerate(entries)
     )
-    return found, untrusted
 
 
 def _default(base_url: str | None, sources: KeySources, trust: Trust) -> tuple[Endpoint, ...]:

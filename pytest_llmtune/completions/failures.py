@@ -201,9 +201,9 @@ def refused_parameter(message: str, sent: Collection[str]) -> tuple[str, float |
     return name, None if both or most is None else float(most[1])
 
 
-def backoff(tries: int, base: float, longest: float = 30.0) -> float:
-    """Seconds to wait after the ``tries``-th failure: exponential backoff with jitter."""
-    return float(min(longest, base * 2 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
+def backoff(tries: int, base: float) -> float:
+    """Seconds to wait after the ``tries``-th failure, at most 30: exponential backoff with jitter."""
+    return float(min(30.0, base * 2 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,8 +1,8 @@
 """Cascades: a cheap configuration votes, and a more expensive one answers the rows without a clear vote.
 
-Both steps' answers are in the pool, so that every number of answers, margin and pair of steps is judged without asking
-anything (FrugalGPT, Chen et al. 2023; the vote's margin as confidence: Yue et al. 2024). What the race leaves out is asked
-for first: more expensive models, which are over the inference budget by themselves, on the tuning rows.
+Both steps' answers are in the pool, so that every number of answers, margin and pair of steps is judged without further
+requests (FrugalGPT, Chen et al. 2023; the vote's margin as confidence: Yue et al. 2024). Only the answers that the race did
+not need are requested first: those of models that exceed the inference budget by themselves.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 _ASIDE = Decimal("0.3")
 """Fraction of the optimization budget for answers of the expensive steps."""
 _TIMES = 2
-"""Such an answer of every tuning row is reserved this many times: others are looked at before, and each at its worst."""
+"""Factor on the cost of one such answer to every tuning row: other trials are tried too, and each request at its worst."""
 _LAST, _WARM = 2, 2
-"""Trials that are considered as a last step, and warm ones that are as a first step."""
+"""Maximum number of trials considered as a last step, and of warm ones as a first step."""
 _WARMTH = 0.6
 """Temperature and top_p from which answers differ where a model is not sure."""
 _MARGINS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _DEEPEST = 5
-"""Answers that the first step's rows are brought to, as far as the inference budget allows."""
+"""Maximum number of answers requested for each row of a first step."""
 _SHARE = 0.8
-"""Of the inference budget, that the first step alone may cost."""
+"""Fraction of the inference budget that the first step alone may cost."""
 _LEAST = 0.08
-"""Share of the rows that the inference budget must be able to escalate."""
+"""Fraction of the rows that the inference budget must be able to escalate."""
 _ROWS = 20
 """Minimum number of tuning rows evaluated with both steps, if there are as many."""
 _FOLDS = 5
 _ORDERS = 32
-"""Orders of a row's answers that its vote is looked at in."""
+"""Number of random orders of a row's answers in which its vote is evaluated."""
 _WORTH, _DOUBT = 0.02, 0.3
-"""Gain over the best single configuration that a cascade needs, and standard errors of it that must be above 0."""
+"""Minimum gain of a cascade over the best single configuration, and by how many standard errors it must exceed 0."""
 _SURE = 1.64
-"""Standard errors of a cascade's cost that it must be below the inference budget: its share of escalations is a guess."""
+"""Standard errors that a cascade's cost must be below the inference budget: its share of escalations is an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,10 @@ class Cascade:
     """A cascade that might win."""
 
     config: Config
-    first: Trial
     cost: Cost
     """USD per instance: the mix of both steps."""
-    escalated: float
-    """Share of rows."""
     scores: Mapping[int, float] = field(repr=False)
     """The metric of every tuning row (position in the order) evaluated with both steps."""
-    gain: float = 0.0
-    """Of the metric over the best single configuration, on the same rows."""
     heldout: tuple[float, ...] = field(default=(), repr=False)
     """Of each row the score of the cascade that is best on the other four fifths of the rows."""
 
@@ -89,7 +84,7 @@ def cascade_reserve(search: Search) -> Decimal:
 
 
 async def prepare(search: Search) -> bool:
-    """Ask the likely steps of cascades what they lack; returns False where none is promising: the rest is for the race."""
+    """Request the answers that likely steps of cascades lack; returns False if no cascade is promising."""
     race = search.race
     best = ranked(race)
     search.for_cascades = Decimal(0)
@@ -131,16 +126,16 @@ def _last_steps(
 
     Args:
         among: trials to choose from; None: all.
-        hope: standard errors that they are given the benefit of.
+        hope: standard errors added to their estimated scores.
     """
     found = _too_expensive(race, race.trials if among is None else among, steps)
     own = best.candidate.trial.arm.region
-    better = [(one, mean) for one, mean in _believed(race, found, hope) if mean > race.sign * best.score]
-    return [one for one, _ in better if one.trial.arm.region != own][:_LAST]
+    better = [one for one, mean in _by_mean(race, found, hope) if mean > race.sign * best.score]
+    return [one for one in better if one.trial.arm.region != own][:_LAST]
 
 
 def _too_expensive(race: Allocator, among: Sequence[Trial], steps: CascadeSteps) -> list[Candidate]:
-    """One answer of trials over the inference budget: what is within it, the race has compared with the best already."""
+    """One answer of trials over the inference budget: the race has compared the others with the best already."""
     budget, found = race.budget or math.inf, []
     for trial in among:
         if trial.out in ("failed", "constraint") or (steps.last and trial.arm.model not in steps.last):
@@ -153,9 +148,9 @@ def _too_expensive(race: Allocator, among: Sequence[Trial], steps: CascadeSteps)
 
 
 def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
-    """Affordable trials with as many answers as leave something of the inference budget: the best, and the best warm ones.
+    """Trials that leave a part of the inference budget to the last step: the best, and the best warm ones.
 
-    At low temperatures all answers are the same, and their vote says nothing of how sure it is.
+    At low temperatures all answers are the same, and their vote does not show how certain it is.
     """
     found: dict[int, Candidate] = {}
     for one in race.candidates(0.0, min_rows=1):
@@ -168,12 +163,12 @@ def _first_steps(race: Allocator, steps: CascadeSteps) -> list[Candidate]:
         for one in found.values()
         if all(float(one.trial.arm.params.get(name, 1.0)) >= _WARMTH for name in ("temperature", "top_p"))
     ]
-    chosen = [one for one, _ in (*_believed(race, list(found.values()))[:1], *_believed(race, warm)[:_WARM])]
+    chosen = [one for one, _ in (*_by_mean(race, list(found.values()))[:1], *_by_mean(race, warm)[:_WARM])]
     return list({one.trial.index: one for one in chosen}.values())
 
 
-def _believed(race: Allocator, found: list[Candidate], hope: float = 0.0) -> list[tuple[Candidate, float]]:
-    """The best first, one of each model and prompt, with its believed score."""
+def _by_mean(race: Allocator, found: list[Candidate], hope: float = 0.0) -> list[tuple[Candidate, float]]:
+    """The best of each model and prompt with its estimated score, best first."""
     if not found:
         return []
     found = race.shortlist(found)
@@ -187,7 +182,7 @@ def _believed(race: Allocator, found: list[Candidate], hope: float = 0.0) -> lis
 
 
 def best_cascade(search: Search) -> Cascade | None:
-    """The cascade that is surely within the inference budget and better than the best single configuration; None: none is."""
+    """The best cascade that is safely within the inference budget and better than any single configuration; None: none is."""
     race, suite = search.race, search.suite
     best = ranked(race)
     if not best or race.budget is None:
@@ -205,13 +200,12 @@ def best_cascade(search: Search) -> Cascade | None:
         error = math.sqrt((statistics.pvariance(gains) + race.scale() / len(gains)) / len(gains))
         gain = statistics.fmean(gains)
         if gain >= _WORTH and gain - _DOUBT * error > bound:
-            bound = gain - _DOUBT * error
-            found = replace(one, gain=gain)
+            found, bound = one, gain - _DOUBT * error
     return found and replace(found, heldout=tuple(_cross_fitted(affordable)))
 
 
 def _cross_fitted(cascades: Sequence[Cascade]) -> Iterator[float]:
-    """As ``selection.cross_fitted``: the luck that a cascade was chosen for is not in these scores."""
+    """Scores without selection bias, as in ``selection.cross_fitted``."""
     for fold in range(_FOLDS):
         best, top = None, -math.inf
         for one in cascades:
@@ -276,7 +270,7 @@ def _pairs(  # noqa: PLR0917  # one combination
             cost = Cost(first_cost.mean + share * usd, math.hypot(first_cost.error, share * last_cost.error, guessed))
             own, accept = first.arm.config(count), replace(steps.accept, margin=margin)
             config = Config(own.params, own.template, accept, last.arm.config(n)).read_by(suite.grader, suite.cascade)
-            yield Cascade(config, first, cost, escalated / len(rows), scores)
+            yield Cascade(config, cost, scores)
 
 
 def _steps(suite: Suite) -> CascadeSteps:

@@ -44,9 +44,6 @@ class Cost:
     def high(self, z: float) -> float:
         return self.mean + z * self.error
 
-    def low(self, z: float) -> float:
-        return self.mean - z * self.error
-
     def within(self, budget: float, z: float) -> bool:
         """Whether the cost is ``z`` errors below the budget; if errors are small, 3 % of it or twice as many errors."""
         margin = z * self.error

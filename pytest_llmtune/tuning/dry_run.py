@@ -15,7 +15,7 @@ from pytest_llmtune.guard.evaluation import requests_of
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.suite.domains import Range
 from pytest_llmtune.tuning.final import MOST_JUDGED
-from pytest_llmtune.tuning.proposals import LENGTHS, families_of, options_of
+from pytest_llmtune.tuning.proposals import LENGTHS, options_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import tune
 from pytest_llmtune.wire.response import answers_in, wants_embedding
@@ -93,7 +93,7 @@ async def _cached(suite: Suite, split: Split, *, prices: PriceBook, cache: Cache
     winner: Config | None = None
     ledger = Ledger(suite.optimization_budget, parent=source.allowance)
     with suppress(LLMTuneError):  # too few answers to finish
-        reuse = AnswerReuse.of(cache, families_of(suite.space).values(), writes=False)
+        reuse = AnswerReuse.of(cache, suite.space, writes=False)
         study = await tune(
             suite, split, grader=grader, source=source, prices=prices, ledger=ledger, log=log, reuse=reuse
         )

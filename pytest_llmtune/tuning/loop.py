@@ -28,7 +28,7 @@ _FIRST_SHARE = Decimal("0.25")
 _ROUND = 32
 """Minimum number of requests per round."""
 _TRIALS_PER_REQUEST = 16
-"""With very many arms, one request per this many makes a round, because each round considers all."""
+"""With very many arms, a round has one request per this many, because each round considers all."""
 _REST = Decimal("0.08")
 """Fraction of the optimization budget that may stay unspent if it covers only a few requests at their worst."""
 _WORTH = 64

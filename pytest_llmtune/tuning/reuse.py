@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
-from pytest_llmtune.tuning.proposals import LENGTHS, Arm, Family
+from pytest_llmtune.tuning.proposals import LENGTHS, Arm, families_of
 from pytest_llmtune.wire.response import answers_in
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pytest_llmtune.completions.cache import Cache
+    from pytest_llmtune.suite import Space
     from pytest_llmtune.types import Exchange, Row
 
 
@@ -38,11 +37,11 @@ class AnswerReuse:
     """Limits used by this search."""
 
     @classmethod
-    def of(cls, cache: Cache | None, families: Iterable[Family], *, writes: bool = True) -> AnswerReuse:
-        """For a search over these families, whose limits are recorded for later searches."""
+    def of(cls, cache: Cache | None, space: Space, *, writes: bool = True) -> AnswerReuse:
+        """For a search of this space, whose limits are recorded for later searches."""
         if cache is None:
             return cls()
-        own: set[Limit] = {(family.limit_name or "", family.longest) for family in families}
+        own: set[Limit] = {(family.limit_name or "", family.longest) for family in families_of(space).values()}
         known = set(_read_limits(cache.recall(_LIMITS)))
         if writes and own - known:
             cache.remember(_LIMITS, sorted(own | known, key=str))

@@ -21,7 +21,7 @@ from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.suite.domains import TEMPERATURE_OR_TOP_P, Choice, Constant, Domain, Models, OneOf, Range, Uniform
 from pytest_llmtune.suite.space import overlaid
-from pytest_llmtune.types import Evaluation, Example, Finished, Interval, Listener, Started
+from pytest_llmtune.types import Evaluation, Example, Finished, Interval, Started
 from pytest_llmtune.wire.billing import model_asked
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ class MigrateMode:
     services: SuiteServices
     ledger: Ledger
     """The suite's ledger, within the run's, limited by ``--llm-max-spend``."""
-    listen: Listener
     criteria: Criteria
     columns: RowColumns
     rows: Callable[[Config], RequestPlan]
@@ -163,7 +162,7 @@ class MigrateMode:
         """Evaluate on the guard's rows, translating parameters that the model refuses."""
         live = self.services.live(ledger, cached=str(self.suite.seed))
         source = self.services.source_for(live, live=live)
-        self.listen(Started(self.suite.name, "live", len(self.examples)))
+        self.services.listen(Started(self.suite.name, "live", len(self.examples)))
         changes: dict[str, Change] = {}
         try:
             while True:
@@ -177,7 +176,7 @@ class MigrateMode:
                 config, notes = _changed(config, notes, *change, changes)
         finally:
             await source.aclose()
-            self.listen(Finished(self.suite.name, ledger.spent))
+            self.services.listen(Finished(self.suite.name, ledger.spent))
         return self._judged(target, config, notes, evaluation, collector.gathered)
 
     async def _probed(

@@ -209,9 +209,8 @@ class SuiteRun:
         from pytest_llmtune.workflow.search import TuneMode  # a guard needs no numpy
 
         log = log or self.settings.root / ".llmtune" / "studies" / f"{self.suite.name}.jsonl"
-        return TuneMode(
-            suite or self.suite, self.split, self.grader, self.services, self.own, self.listen, log, self.recording_path
-        )
+        suite = suite or self.suite
+        return TuneMode(suite, self.split, self.grader, self.services, self.own, log, self.recording_path)
 
     # -- the modes
 
@@ -283,7 +282,6 @@ class SuiteRun:
                 self.grader,
                 self.services,
                 self.own,
-                self.listen,
                 criteria,
                 self.columns(config),
                 self._rows,

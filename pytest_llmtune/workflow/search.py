@@ -17,10 +17,9 @@ from pytest_llmtune.guard.lockfile import StudySummary, TrialSummary
 from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered, Recording
 from pytest_llmtune.tuning import Judged, Study, StudyLog, affordable, compare, dry_run, study_digest, tune
-from pytest_llmtune.tuning.proposals import families_of
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.tuning.study import INTERRUPTED, best_so_far, check_payable
-from pytest_llmtune.types import Evaluation, Finished, Listener, Started
+from pytest_llmtune.types import Evaluation, Finished, Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +43,6 @@ class TuneMode:
     services: SuiteServices
     ledger: Ledger
     """The suite's ledger, within the run's, limited by ``--llm-max-spend``."""
-    listen: Listener
     log: Path
     """Path of the study's log, from which a killed run resumes."""
     recording: Path | None = None
@@ -98,7 +96,7 @@ class TuneMode:
         log = StudyLog.open(self.log, self._digest)
         live.journal = log.note
         source = self.services.source_for(live, live=live, remembers=True)
-        self.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
+        self.services.listen(Started(suite.name, "tune", suite.num_samples, suite.optimization_budget))
         try:
             return await tune(
                 suite,
@@ -107,14 +105,14 @@ class TuneMode:
                 source=source,
                 prices=prices,
                 ledger=own,
-                listen=self.listen,
+                listen=self.services.listen,
                 concurrency=self.services.round_size,
                 log=log,
-                reuse=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, families_of(suite.space).values()),
+                reuse=AnswerReuse() if suite.task else AnswerReuse.of(live.cache, suite.space),
             )
         finally:
             await source.aclose()
-            self.listen(Finished(suite.name, own.spent - log.spent_earlier))
+            self.services.listen(Finished(suite.name, own.spent - log.spent_earlier))
 
     async def tuned(
         self, rows: Callable[[Config], RequestPlan], record: Callable[[Gathered, RequestPlan], None]
@@ -123,7 +121,7 @@ class TuneMode:
         suite, study = self.suite, await self.search()
         live = self.services.live(self.ledger, cached=str(suite.seed))
         source = self.services.source_for(live, live=live)
-        self.listen(Started(suite.name, "record", len(self.split.test)))
+        self.services.listen(Started(suite.name, "record", len(self.split.test)))
 
         async def judge(config: Config) -> Judged:
             collector = Collector(source)
@@ -150,7 +148,7 @@ class TuneMode:
             )
         finally:
             await source.aclose()
-            self.listen(Finished(suite.name, live.account.paid))
+            self.services.listen(Finished(suite.name, live.account.paid))
         study = replace(study, notes=(*study.notes, *notes), paid=study.paid + live.account.paid)
         return study, judged.evaluation, compared
 

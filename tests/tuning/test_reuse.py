@@ -15,7 +15,7 @@ from pytest_llmtune.completions.cache import Cache
 from pytest_llmtune.grading import resolve
 from pytest_llmtune.money.prices import PriceBook
 from pytest_llmtune.tuning import StudyLog, dry_run
-from pytest_llmtune.tuning.proposals import Proposals, families_of
+from pytest_llmtune.tuning.proposals import Proposals
 from pytest_llmtune.tuning.reuse import AnswerReuse
 from pytest_llmtune.types import Exchange
 
@@ -119,13 +119,13 @@ def test_any_value_may_stand_in_the_cache(tmp_path: Path, entry: Any) -> None:
     """It comes from a stranger's pull request, perhaps: what is no limit, or no key of exchanges, lends nothing."""
     cache, space = Cache(tmp_path), suite(max_tokens=40).space
     cache.remember("limits", entry)
-    assert AnswerReuse.of(cache, families_of(space).values()).limits == [("max_tokens", 40)]
+    assert AnswerReuse.of(cache, space).limits == [("max_tokens", 40)]
     cache.remember("limits", [["max_tokens", 7]])
     arm = Proposals(space, "max").next()
     assert arm is not None
     request = arm.config().request({"q": "1 plus 1"})
     cache.remember(f"lent/{request.key}", entry)
-    assert AnswerReuse.of(cache, families_of(space).values()).reusable(arm, {"q": "1 plus 1"}, 40) == {}
+    assert AnswerReuse.of(cache, space).reusable(arm, {"q": "1 plus 1"}, 40) == {}
     cache.close()
 
 
@@ -134,11 +134,11 @@ def test_an_exchange_without_proper_answers_is_not_reused(tmp_path: Path, respon
     """A cache may hold anything; what the search needs it asks for."""
     cache, row = Cache(tmp_path), {"q": "1 plus 1"}
     other, own = (suite(max_tokens=limit).space for limit in (7, 40))
-    AnswerReuse.of(cache, families_of(other).values())
+    AnswerReuse.of(cache, other)
     (arm, elsewhere) = (Proposals(space, "max").next() for space in (own, other))
     assert arm is not None
     assert elsewhere is not None
     asked = elsewhere.config().request(row)
     cache.add(asked.key, Exchange("POST", "http://x", dict(asked.body), response))
-    assert AnswerReuse.of(cache, families_of(own).values()).reusable(arm, row, 40) == {}
+    assert AnswerReuse.of(cache, own).reusable(arm, row, 40) == {}
     cache.close()

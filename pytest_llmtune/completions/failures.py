@@ -146,7 +146,7 @@ def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], me
 
 
 def kind_of(status: int, body: Mapping[str, Any], message: str) -> Kind:
-    """Classify an error by its status, the server's error object and what that says."""
+    """Classify an error by its status, the server's error object and its message."""
     code = str(body.get("code") or "")
     rules = (
         (Kind.NO_MODEL, code in _GONE),
@@ -182,9 +182,9 @@ _MOST = lazy_regex(
 
 
 def refused_parameter(message: str, sent: Collection[str]) -> tuple[str, float | None] | None:
-    """Which of the parameters sent a server refuses, and the most that it takes where it says so; None: none of them.
+    """The parameter that a server refuses, and the maximum that it accepts if the message says so; None: none of them.
 
-    Of two that exclude each other it is the later one.
+    Of two that exclude each other, the later one in the message.
 
     Args:
         message: of a ``CompletionError``.

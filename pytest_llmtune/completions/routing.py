@@ -263,8 +263,8 @@ class KeyChannel:
     def may_concern_one_request(self, model: str | None, failure: Failure, request: str, sent: float) -> bool:
         """Whether a refusal may be specific to one request: a firewall's page for a row's text, one 404, one quota error.
 
-        Then the next request goes alone. Where that is another one and is refused too, the channel is of no use; so it is
-        where the very first is refused with a plain word about the key or the model, or twice for the quota.
+        Then the next request is sent alone; if it is another one and is refused too, the channel cannot be used. Nor can it
+        if the very first request is refused with a clear message about the key or the model, or twice for the quota.
 
         Args:
             model: the refused model; None: the key.

@@ -112,7 +112,7 @@ class Ledger:
     queue: deque[_Waiting] = field(default_factory=deque, repr=False)
     """Requests waiting for settlements; only the outermost ledger's queue is used."""
     kept: Decimal = _ZERO
-    """In the outermost ledger: what this process needs in the end."""
+    """Outermost ledger only: USD that this process will need at its end."""
     shared: SharedSpend | None = None
     """Outermost ledger only: spending of the other processes that share the limit."""
     growth: dict[str, Decimal] = field(default_factory=dict)

@@ -248,7 +248,11 @@ class PriceBook:
         return self._known[key]
 
     def learn(self, uri: str, models: Sequence[str]) -> None:
-        """An answer names its model, the surest name first: what asks for the last one there is priced by it."""
+        """Note which model answered at an address: later calls there are priced by it, not by the requested name.
+
+        Args:
+            models: names of the model, the one served first, the requested one last.
+        """
         if len(models) > 1:
             self._served[uri.partition("?")[0], models[-1]] = models[0]
 

@@ -305,14 +305,13 @@ class Allocator:
         fit = [Candidate(trial, n, cost) for n, cost in zip(counts, costs, strict=True) if self._affordable(cost, z)]
         if fit or not trial.answers or arm.family.counts[0] != 1 or self.sign < 0:
             return fit
-        shorter = self._shorter(trial, z)
-        return [shorter] if shorter else []
+        return self._shorter(trial, z)
 
     def _affordable(self, cost: Cost | None, z: float) -> bool:
         return self.budget is None or cost is None or cost.within(self.budget, z)
 
-    def _shorter(self, trial: Trial, z: float) -> Candidate | None:
-        """One answer with the largest affordable length limit."""
+    def _shorter(self, trial: Trial, z: float) -> list[Candidate]:
+        """One answer with the largest affordable length limit, unless too many answers would be truncated."""
         cells = [self.pool.cell(trial.arm, self.order[row]) for row in trial.answers]
         longest = self.costs.longest(trial.arm)
         for limit in trial.arm.family.shorter:
@@ -321,8 +320,8 @@ class Allocator:
                 cut = [self.pool.scorer.cut(cell.samples, limit) for cell in cells]
                 losses = [cell.scores[1] - s for cell, s in zip(cells, cut, strict=True) if s is not None]
                 loss = sum(losses) / len(losses) if losses else math.inf
-                return Candidate(trial, 1, cost, limit, loss) if loss < _MOST_LOST else None
-        return None
+                return [Candidate(trial, 1, cost, limit, loss)] if loss < _MOST_LOST else []
+        return []
 
     def drop_out(self) -> None:
         """Eliminate trials over the inference budget even with the fewest and shortest answers, or over another limit."""

@@ -115,7 +115,7 @@ class Costs:
             self._seen.setdefault(group, {})[arm.key, row] = arm
             self._notes[group] = self._notes.get(group, 0) + 1
         if row in self.guard:
-            self._known.clear()  # of a row to be judged on, every answer tells something of all arms of the model
+            self._known.clear()  # an answer to a target row improves the estimates of all arms of the model
 
     def estimate(self, arm: Arm, n: int, limit: int | None = None) -> Cost | None:
         """Estimated cost on the target rows; None if nothing is known about the model."""

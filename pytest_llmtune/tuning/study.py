@@ -217,9 +217,8 @@ def _found(search: Search, written: PromptRounds | None, stopped_by: str, split:
         raise LLMTuneError(no_winner(search))
     if written is not None and not written.helped:  # without a clear difference, the suite's own prompts win
         best.sort(key=lambda one: one.candidate.trial.arm.template.fingerprint in written.written)
-    if (
-        remaining := search.run_remaining
-    ) is not None:  # a winner that the run cannot pay for on the guard's rows is none
+    remaining = search.run_remaining
+    if remaining is not None:  # last, those whose rows for the guard the run cannot pay for
         best.sort(key=lambda one: search.guard_usd(one.candidate) > remaining)
     candidates = search.race.candidates(selection.SAFE, min_rows=1)  # with those abandoned, but perhaps cheap
     less_known = selection.by_posterior(search.race, candidates)

@@ -48,7 +48,7 @@ Change = str | float | None
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One model in the place of the locked one, and all that it takes to lock it."""
+    """The result for one candidate model, with what is needed to lock it."""
 
     migration: Migration
     config: Config | None = None
@@ -60,7 +60,7 @@ class Moved:
 
 
 def best_of(moves: Sequence[Moved]) -> Moved | None:
-    """Of the models that keep quality, the cheapest, then the best; None if there is none."""
+    """The cheapest model that keeps quality, the best of equally cheap ones; None if there is none."""
     passed = [(each.migration, each) for each in moves if each.migration.passed]
     first = min(passed, key=lambda pair: (pair[0].cost, pair[0].drop and pair[0].drop.value), default=None)
     return first and first[1]

@@ -483,7 +483,7 @@ class SuiteRun:
 
 
 def _notes(evaluation: Evaluation | None) -> Iterator[str]:
-    """On the last step of a cascade, on a task that makes no call, and on rows on which it raised."""
+    """Notes on the last step of a cascade, on a task that makes no call, and on rows on which it raised."""
     if evaluation is None:
         return
     results, rows = evaluation.results, counted(len(evaluation.results), "row")

@@ -225,8 +225,7 @@ class MigrateMode:
     ) -> Moved:
         suite, criteria = self.suite, self.criteria
         model = self._named(target)[1]
-        calls = (call for run in gathered.runs.values() for call in run)
-        never_called = config.runs_task and not any(model_asked(call.uri, call.body) == model for call in calls)
+        never_called = config.runs_task and not calls_model(gathered, model)
         base = Migration(
             target,
             "inconclusive",
@@ -306,6 +305,11 @@ class MigrateMode:
         rows = f"inconclusive with {counted(shared.rows, 'row')}"
         sentence = f"{base.model} is {rows}; {would}: {figures}{_at_most(bounds)}, and {allowed}"
         return replace(found, sentence=sentence, needed=needed)
+
+
+def calls_model(gathered: Gathered, model: str) -> bool:
+    """Whether a run of the task called a model."""
+    return any(model_asked(call.uri, call.body) == model for run in gathered.runs.values() for call in run)
 
 
 def _latency(evaluation: Evaluation) -> tuple[float, float] | None:

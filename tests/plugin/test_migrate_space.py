@@ -16,7 +16,7 @@ from pytest_llmtune.money.ledger import Ledger
 from pytest_llmtune.recording import Gathered
 from pytest_llmtune.recording.format import Interaction
 from pytest_llmtune.suite.domains import Choice, Constant
-from pytest_llmtune.workflow.migrate import MigrateMode, _asked, _restricted
+from pytest_llmtune.workflow.migrate import MigrateMode, _restricted, calls_model
 
 KEYS = {"name": "a", "dataset": [{"question": "q", "answer": "a"}], "prompt": "{question}", "grader": "exact"}
 
@@ -48,13 +48,13 @@ def test_choices_and_constants_are_lowered() -> None:
 def test_a_task_that_never_asks_the_model_tells_nothing() -> None:
     """In any row and any run; the model is in the body of the request or in its URL."""
     gathered = Gathered()
-    assert not _asked(gathered, "old")
+    assert not calls_model(gathered, "old")
     gathered.runs["0", 1] = (Interaction("POST", "http://127.0.0.1:9/v1/chat/completions", '{"model":"old"}', 200, ""),)
     gathered.runs["1", 1] = ()
     gathered.runs["1", 2] = (Interaction("POST", "http://127.0.0.1:9/v1/models/older:generateContent", "{}", 200, ""),)
-    assert _asked(gathered, "old")
-    assert _asked(gathered, "older")
-    assert not _asked(gathered, "new")
+    assert calls_model(gathered, "old")
+    assert calls_model(gathered, "older")
+    assert not calls_model(gathered, "new")
 
 
 @pytest.mark.parametrize(("agreement", "passes"), [(0.9, True), (0.5, False), (None, False)])
@@ -65,7 +65,7 @@ def test_no_model_keeps_quality_by_a_judge_that_agrees_too_little(agreement: flo
     before = evaluation([result(index) for index in range(40)])
     config, services = suite.space.first(), Any
     mode = MigrateMode(
-        *(suite, [one.example for one in before.results], grader, services, Ledger(), lambda _: None),
+        *(suite, [one.example for one in before.results], grader, services, Ledger()),
         *(Criteria(max_drop=0.2), RowColumns(), lambda _: None, config, before, "test_it.py::test_it"),  # type: ignore[arg-type]
     )
     figures = before.metrics | ({} if agreement is None else {"agreement": agreement})  # type: ignore[operator]

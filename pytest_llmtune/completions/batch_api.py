@@ -8,7 +8,6 @@ import json
 import time
 from collections import Counter
 from decimal import Decimal
-from functools import partial
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,6 +117,11 @@ class Batching:
     patience: float = 26 * 3600.0
     """Seconds for one request: a batch may take a day."""
 
+    def fitting(self, lines: Sequence[_Line], _: int) -> int:
+        """The number of requests, at least one, that fit into one batch within the provider's limits."""
+        sizes = accumulate(len(line.text.encode()) + 200 for line in lines[: self.most])
+        return max(1, sum(1 for _ in takewhile(lambda size: size <= self.most_bytes, sizes)))
+
 
 _Url = Literal["/v1/chat/completions", "/v1/embeddings"]
 
@@ -155,8 +159,8 @@ class Batcher:
         line = _Line(url, f"{digest}-{self._sent[digest]}", text, asyncio.get_running_loop().create_future())
         self._sent[digest] += 1
         if url not in self._gatherings:
-            size, batching = partial(_fitting, self.batching), self.batching
-            self._gatherings[url] = Gathering(self._run, size, quiet=batching.quiet, enough=batching.most)
+            batching = self.batching
+            self._gatherings[url] = Gathering(self._run, batching.fitting, quiet=batching.quiet, enough=batching.most)
         self._gatherings[url].add(line)
         return await line.answer
 
@@ -246,9 +250,3 @@ def _text_of(row: Mapping[str, Any] | None, why: str, *, passing: bool) -> str:
         return json.dumps({"error": {**body["error"], "code": status}})
     message = ((row or {}).get("error") or {}).get("message") or why
     return json.dumps({"error": {"message": message, "code": 503 if passing else 400}})
-
-
-def _fitting(batching: Batching, lines: Sequence[_Line], _: int) -> int:
-    """The number of requests, at least one, that fit into one batch within the provider's limits."""
-    sizes = accumulate(len(line.text.encode()) + 200 for line in lines[: batching.most])
-    return max(1, sum(1 for _ in takewhile(lambda size: size <= batching.most_bytes, sizes)))

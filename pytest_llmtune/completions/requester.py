@@ -155,13 +155,7 @@ class HttpRequester:
             self.pool.channels[at].canary(model).passed = True
 
     async def ask(self, request: CompletionRequest, n: int, on_exchange: OnExchange) -> None:
-        """Get and store n answers; fewer, but at least one, if the server does not support n.
-
-        Raises:
-            CompletionError: given up.
-            EndpointError: no endpoint can serve the model.
-            BudgetExhaustedError: it exceeds the budget.
-        """
+        """Get and store n answers; fewer, but at least one, if the server does not support n. Raises as ``fill``."""
         job = Attempts(request, self.end)
         while True:
             channel = await self._channel(job)

@@ -158,11 +158,7 @@ class Ledger:
             yield reservation
 
     async def hold(self, amount: Decimal, model: str = "") -> Reservation:
-        """Like ``reserve``, but the caller settles it and calls ``close``.
-
-        Raises:
-            BudgetExhaustedError: the amount does not fit even if everything in flight costs nothing.
-        """
+        """Like ``reserve``, but the caller settles it and calls ``close``."""
         import asyncio  # nothing is paid for in a replay
 
         self.check(amount, model)

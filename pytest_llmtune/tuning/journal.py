@@ -88,7 +88,7 @@ class StudyLog:
 
         Args:
             key: the request's key.
-            place: number of exchanges of the request already stored.
+            index: number of exchanges of the request already stored.
         """
         self.uncounted[key, index] = usd
         self.write({"key": key, "place": index, "paid": str(usd)})

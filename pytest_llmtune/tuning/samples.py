@@ -261,6 +261,9 @@ class Scorer:
         """For every n of ``counts`` that the samples allow: the metric's mean over subsets of n.
 
         A grader that judges all answers together is used only for the smallest and largest such n.
+
+        Raises:
+            SuiteError: the grader does not give the metric.
         """
         if self.by_answer:
             return voted(samples, counts, self.metric, rng)
@@ -268,7 +271,13 @@ class Scorer:
         fitting = [n for n in counts if n <= len(samples)]
         for n in sorted({*fitting[:1], *fitting[-1:]}):
             subsets = [samples[start : start + n] for start in range(0, len(samples) - n + 1, n)][:_SUBSETS]
-            values = [await self._grade([sample.text for sample in subset], row, ask) for subset in subsets]
+            values = []
+            for subset in subsets:
+                metrics = (await self.grader.agrade([sample.text for sample in subset], row, ask)).metrics
+                if self.metric not in metrics:
+                    names = ", ".join(sorted(metrics))
+                    raise SuiteError(f"the grader {self.grader.name} gives no metric {self.metric!r}; it gives {names}")
+                values.append(float(metrics[self.metric]))
             found[n] = sum(values) / len(values)
         return found
 
@@ -280,19 +289,6 @@ class Scorer:
         found["latency"] = completion.latency
         found["refused"] = float(all(one.finish_reason == "content_filter" for one in completion.choices))
         return {name: float(value) for name, value in found.items() if name in self.limited}
-
-    async def _grade(self, texts: Sequence[str], row: Row, ask: Ask) -> float:
-        """The tuned metric.
-
-        Raises:
-            SuiteError: the grader has no such metric.
-        """
-        metrics = (await self.grader.agrade(texts, row, ask)).metrics
-        if self.metric not in metrics:
-            raise SuiteError(
-                f"the grader {self.grader.name} gives no metric {self.metric!r}; it gives {', '.join(sorted(metrics))}"
-            )
-        return float(metrics[self.metric])
 
     def cut(self, samples: Sequence[Sample], limit: int) -> float | None:
         """The metric of one answer of at most ``limit`` tokens; a longer one would be truncated, and counts as 0.

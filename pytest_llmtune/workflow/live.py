@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_llmtune._util import plugins
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.completions.endpoints import Endpoint, Trust
-from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,19 +40,6 @@ class Engine(Protocol):
     def grader(self, grader: Grader, root: Path) -> Grader:
         """The same grader, running on the engine; ``root`` is the project's, whose modules it may need."""
         ...
-
-
-def connect(url: str) -> Engine:
-    """The engine that ``--llm-engine=NAME://ADDRESS`` names.
-
-    Raises:
-        LLMTuneError: no package registers it, or no connection.
-    """
-    name, _, address = url.partition("://")
-    found: type[Engine] | None = plugins.load("engines", name)
-    if found is None:
-        raise LLMTuneError(f"--llm-engine={name}: no package registers this engine (pytest_llmtune.engines)")
-    return found.connect(address)
 
 
 def endpoints_for(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:

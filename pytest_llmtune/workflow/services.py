@@ -123,16 +123,18 @@ class SuiteServices:
 
     @cached_property
     def engine(self) -> Engine | None:
-        """The engine that sends requests and grades; None: this process.
+        """The engine that ``--llm-engine=NAME://ADDRESS`` names, which sends requests and grades; None: this process.
 
         Raises:
-            LLMTuneError: no connection.
+            LLMTuneError: no package registers it, or no connection.
         """
         if self.settings.engine is None:
             return None
-        from pytest_llmtune.workflow.live import connect
-
-        engine = connect(self.settings.engine)
+        name, _, address = self.settings.engine.partition("://")
+        found: type[Engine] | None = plugins.load("engines", name)
+        if found is None:
+            raise LLMTuneError(f"--llm-engine={name}: no package registers this engine (pytest_llmtune.engines)")
+        engine = found.connect(address)
         self.at_end(engine.close)
         return engine
 

@@ -46,7 +46,7 @@ class RequestStats:
     """Notable events: a server's limit of n, its way of counting, a switch to another endpoint."""
 
     by_model: dict[str, ModelUsage] = field(default_factory=dict)
-    """What was answered and billed, by the model asked for."""
+    """Usage and cost by requested model."""
 
     in_flight: int = 0
     """Requests sent and not yet answered."""

@@ -137,10 +137,8 @@ class Ledger:
     @property
     def overdrawn(self) -> bool:
         """Whether spent plus reserved exceeds a limit, here or in a parent, because reservations have grown."""
-        return any(
-            ledger.limit is not None and sum(ledger.other_processes(), ledger.spent + ledger.reserved) > ledger.limit
-            for ledger in self.chain()
-        )
+        left = self.left
+        return left is not None and left < 0
 
     @asynccontextmanager
     async def reserve(self, amount: Decimal, model: str = "") -> AsyncIterator[Reservation]:

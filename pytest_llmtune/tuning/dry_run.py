@@ -52,7 +52,7 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
     """Bounds for the search, and for winner and baselines on the test rows."""
     dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
     trials = 1 if suite.space.is_constant else suite.num_samples if suite.num_samples > 0 else None
-    doubt = suite.inference_budget is not None and not split.reused  # then test rows are asked to estimate their cost
+    doubt = suite.inference_budget is not None and not split.reused  # then test rows are sent to estimate their cost
     rows = len(split.tune) + (len(split.test) if doubt else 0)
     most = None if trials is None else trials * rows * dearest
     bounds = [bound for bound in (suite.optimization_budget, most) if bound is not None]

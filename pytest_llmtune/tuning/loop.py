@@ -30,7 +30,7 @@ _ROUND = 32
 _TRIALS_PER_REQUEST = 16
 """With very many arms, a round has one request per this many, because each round considers all."""
 _REST = Decimal("0.08")
-"""Fraction of the optimization budget that may stay unspent if it covers only a few requests at their worst."""
+"""Fraction of the optimization budget that may stay unspent if it covers only a few requests in the worst case."""
 _WORTH = 64
 """A round needs one more request per this many already sent to be worth the wait."""
 _LEAST = 0.1

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MARGIN = 0.05
 """The drop that is allowed where a suite sets no ``max_drop``."""
 _MOST_CHANGES = 8
-"""Parameters of one model that are translated before it is given up."""
+"""Maximum number of parameters translated for one model."""
 _LENGTHS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _RANDOM = ("temperature", "top_p")
 

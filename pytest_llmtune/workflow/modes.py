@@ -271,7 +271,7 @@ class SuiteRun:
         return replace(rows, all=sorted(rows.all, key=lambda example: rank.get(example.id, len(rank))))
 
     def _migrated(self, config: Config, before: Evaluation, lock: Lock, facts: RecordingFacts | None) -> SuiteReport:
-        """Other models against the recording; the cheapest that keeps the quality is locked, where that is wanted."""
+        """Other models against the recording; the cheapest that keeps the quality is locked, if the run writes files."""
         from pytest_llmtune.workflow.migrate import MigrateMode, best_of
 
         criteria, settings = criteria_of(self.suite, reused=self.split.reused), self.settings

@@ -68,19 +68,6 @@ class CallPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """The parts of an interaction that vary between equal recordings."""
-
-    latency: float
-    recorded: str
-    limits: Mapping[str, str]
-    deployments: tuple[str, ...]
-    """Values of ``system_fingerprint``, the deployment that each part of the answer is from."""
-    elapsed: float = 0.0
-    """For a task's call: seconds from the start of the run."""
-
-
-@dataclass(frozen=True, slots=True)
 class Interaction:
     """One HTTP exchange whose bodies are text."""
 
@@ -113,32 +100,10 @@ class Interaction:
 
     @property
     def lasting(self) -> Interaction:
-        """The interaction without its ``moment``, for comparing two recordings of one answer."""
+        """The interaction without what varies between two recordings of one answer: times, rate limits, deployments."""
         headers = {name: value for name, value in self.headers.items() if not name.startswith(RATE_LIMITS)}
         text = _DEPLOYMENT.sub("", self.text)
         return replace(self, text=text, headers=headers, latency=0.0, recorded="", answers=0)
-
-    @property
-    def moment(self) -> Moment:
-        """The parts that ``lasting`` omits."""
-        limits = {name: value for name, value in self.headers.items() if name.startswith(RATE_LIMITS)}
-        elapsed = self.position.elapsed if self.position else 0.0
-        return Moment(self.latency, self.recorded, limits, tuple(_DEPLOYMENT.findall(self.text)), elapsed)
-
-    def at(self, moment: Moment) -> Interaction:
-        """The same answer with another moment."""
-        headers = {name: value for name, value in self.headers.items() if not name.startswith(RATE_LIMITS)}
-        text, deployments = self.text, iter(moment.deployments)
-        if len(_DEPLOYMENT.findall(text)) == len(moment.deployments):
-            text = _DEPLOYMENT.sub(lambda _: next(deployments), text)
-        return replace(
-            self,
-            text=text,
-            headers=headers | dict(moment.limits),
-            latency=moment.latency,
-            recorded=moment.recorded,
-            position=self.position and replace(self.position, elapsed=moment.elapsed),
-        )
 
     @property
     def path(self) -> str:

@@ -13,9 +13,9 @@ from pytest_llmtune._util.files import Spool, write_bytes, write_lines
 from pytest_llmtune._util.jsonhash import canonical_json, safe_json, without_n
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune.errors import RecordingError
-from pytest_llmtune.recording.format import Interaction, Moment, canonical_body, redacted, rendered
+from pytest_llmtune.recording.format import Interaction, canonical_body, redacted, rendered
 from pytest_llmtune.recording.housekeeping import remove
-from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, pack, part_for, read_all, unpacked
+from pytest_llmtune.recording.storage import PACKED, Layout, leftovers, load_interactions, pack, part_for, unpacked
 from pytest_llmtune.redaction.redactor import ADVICE, REQUEST_IDS, Redactor
 from pytest_llmtune.wire.body import is_stream, rewrite
 from pytest_llmtune.wire.event_stream import rewritten
@@ -204,11 +204,11 @@ def write(
         RecordingError: a secret is left in the text, or a file cannot be written; the old recording is intact.
     """
     redactor = redactor or Redactor.from_environment()
-    moments, spool = _moments(path), Spool()
+    before, spool = _recorded_before(path), Spool()
     keys, size = [], 0
     for interaction in _stable(interactions, redactor):
-        before = moments.get(_digest(interaction))
-        line = (_as_before(before.pop(0), interaction) if before else interaction).line()
+        equal = next(before.get(_digest(interaction), iter(())), None)
+        line = (interaction if equal is None else _as_before(equal, interaction)).line()
         spool.put(line)
         keys.append(_key(interaction))
         size += len(line) + 2
@@ -291,22 +291,21 @@ def body_without_n(interaction: Interaction) -> str:
     return interaction.body if body is None else canonical_json(without_n(body))
 
 
-def _moments(path: Path) -> dict[bytes, list[Moment]]:
-    """Moments of the existing recording: an unchanged answer keeps its line, with latency and rate limits."""
-    moments: defaultdict[bytes, list[Moment]] = defaultdict(list)
+def _recorded_before(path: Path) -> dict[bytes, Iterator[Interaction]]:
+    """The interactions of the existing recording, by digest: an unchanged answer keeps its line, with latency and rate limits."""
+    positions: defaultdict[bytes, list[int]] = defaultdict(list)
     try:
-        for interaction in read_all(path):
-            moments[_digest(interaction)].append(interaction.moment)
+        stored = load_interactions(path, lambda position, each: positions[_digest(each)].append(position))
     except RecordingError:  # the file to be replaced may be broken
         return {}
-    return moments
+    return {digest: map(stored.__getitem__, each) for digest, each in positions.items()}
 
 
-def _as_before(before: Moment, now: Interaction) -> Interaction:
-    """The interaction with its previous moment; the date is updated once it is a week old."""
+def _as_before(before: Interaction, now: Interaction) -> Interaction:
+    """The interaction as it was recorded before; the date is updated once it is a week old."""
     if now.recorded and (not before.recorded or days_between(before.recorded, now.recorded) >= _FRESH):
-        before = replace(before, recorded=now.recorded)
-    return now.at(before)
+        return replace(before, recorded=now.recorded)
+    return before
 
 
 def days_between(earlier: str, later: str) -> int:

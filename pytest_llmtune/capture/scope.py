@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from pytest_llmtune._util.aio import inside
@@ -60,15 +60,13 @@ class Scope:
             LLMTuneError: unrecorded calls, exceeded limits, blocked connections.
         """
         try:
-            if self.replay is not None and self._every_client:
-                with inside(self.replay):
-                    yield
-            else:
+            with inside(self.replay) if self.replay is not None and self._every_client else nullcontext():
                 yield
         except BaseException as error:
             self.failed = True
-            self._interrupted = self._interrupted or isinstance(error, (KeyboardInterrupt, SystemExit))
-            if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._interrupted = True
+            else:
                 self._verify(error)
             raise
         try:

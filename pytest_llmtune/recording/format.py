@@ -17,7 +17,7 @@ from pytest_llmtune._util.jsonhash import MAX_JSON, canonical_json, is_heavy, sa
 from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import quoted
 from pytest_llmtune.errors import DamagedRecordingError, RecordingError
-from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, is_kept, named_secrets
+from pytest_llmtune.redaction.redactor import KEPT_HEADERS, RATE_LIMITS, named_secrets, recorded_headers
 from pytest_llmtune.types import Exchange
 from pytest_llmtune.wire.response import facts_of, parse_object
 from pytest_llmtune.wire.tokens import annotated, reports_one_choice_only
@@ -123,7 +123,8 @@ class Interaction:
             text=safe_json(_compact(exchange.response)),
             reason="OK" if exchange.status == 200 else "",
             request_headers=_JSON,  # makes stock vcrpy compare bodies as JSON
-            headers={name: value for name, value in _kept(exchange.headers).items() if name in KEPT_HEADERS} or _JSON,
+            headers={name: value for name, value in recorded_headers(exchange.headers).items() if name in KEPT_HEADERS}
+            or _JSON,
             latency=exchange.latency,
             recorded=exchange.recorded,
         )
@@ -272,10 +273,6 @@ def redacted(redactor: Redactor, interaction: Interaction) -> Interaction:
     )
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items() if is_kept(name.lower())}
-
-
 def _listed(headers: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: [value] for name, value in headers.items()}
 
@@ -286,7 +283,7 @@ def _unlisted(headers: Any) -> dict[str, str]:
     flat = {
         name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in headers.items()
     }
-    return _kept(flat)
+    return recorded_headers(flat)
 
 
 def _mapping(data: Any, name: str) -> dict[str, Any]:

@@ -45,12 +45,14 @@ REQUEST_IDS = frozenset(
 """Headers with a server's request ID, which are kept too."""
 RATE_LIMITS = ("x-ratelimit-", "ratelimit-", "anthropic-ratelimit-", "retry-after")
 """Prefixes of headers that are kept too, although their values vary."""
+_RECORDED = KEPT_HEADERS | REQUEST_IDS
 _IN_URI = "REDACTED"  # brackets would make it an IPv6 address
 
 
-def is_kept(header: str) -> bool:
-    """Whether a recording keeps a header; its name is in lower case."""
-    return header in KEPT_HEADERS or header in REQUEST_IDS or header.startswith(RATE_LIMITS)
+def recorded_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that a recording keeps, with names in lower case."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    return {name: value for name, value in lower.items() if name in _RECORDED or name.startswith(RATE_LIMITS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,6 @@ class Redactor:
         cls,
         patterns: Iterable[str] = (),
         hooks: Iterable[Callable[[str], str]] = (),
-        secrets: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Redactor:
         """The redactor for a run.
@@ -77,14 +78,13 @@ class Redactor:
         Args:
             patterns: regular expressions whose matches are removed.
             hooks: functions from text to text, applied to every URL, header value and text of a body.
-            secrets: more texts to remove, by name.
             environ: instead of the process's environment.
 
         Raises:
             SuiteError: a pattern is not a valid regular expression, or matches the empty string.
         """
         rules = cls(patterns=tuple(map(_pattern, patterns)), hooks=tuple(hooks))
-        return rules.knowing(secrets_of(os.environ if environ is None else environ) | dict(secrets or {}))
+        return rules.knowing(secrets_of(os.environ if environ is None else environ))
 
     def knowing(self, secrets: Mapping[str, str]) -> Redactor:
         """A redactor that also removes these texts, given by name; short ones are ignored."""
@@ -120,9 +120,9 @@ class Redactor:
 
     def clean_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The allow-listed headers."""
-        kept = {name.lower(): value for name, value in headers.items() if is_kept(name.lower())}
         return {
-            name: (self.clean_uri if name == "location" else self.clean_text)(value) for name, value in kept.items()
+            name: self.clean_uri(value) if name == "location" else self.clean_text(value)
+            for name, value in recorded_headers(headers).items()
         }
 
     def clean_body(self, text: str, content_type: str = "") -> str:

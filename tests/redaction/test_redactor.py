@@ -352,9 +352,7 @@ def test_useless_patterns_are_refused(pattern: str, said: str) -> None:
 
 def test_further_secrets_can_be_named() -> None:
     """A key that was given on the command line, in no variable, is removed too."""
-    assert Redactor.from_environment(secrets={"the key": "a-key-of-mine"}, environ={}).clean_text("a-key-of-mine!") == (
-        f"{PLACEHOLDER}!"
-    )
+    assert Redactor().knowing({"the key": "a-key-of-mine"}).clean_text("a-key-of-mine!") == (f"{PLACEHOLDER}!")
 
 
 def test_looking_up_redacts_too(tmp_path: Path) -> None:

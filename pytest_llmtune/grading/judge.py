@@ -79,6 +79,8 @@ class Judge(BuiltIn):
     kind: ClassVar[str] = "judge"
     longest_in_process: ClassVar[int | None] = None
     probe_rows = 0  # a probe would cost money
+    reads_answers = True
+    per_response = False  # needs model requests: see aanswers
 
     def __post_init__(self) -> None:
         for name in ("model", "rubric"):
@@ -98,14 +100,6 @@ class Judge(BuiltIn):
     @property
     def models(self) -> tuple[str, ...]:
         return (self.model,)
-
-    @property
-    def reads_answers(self) -> bool:
-        return True
-
-    @property
-    def per_response(self) -> bool:
-        return False  # needs model requests: see aanswers
 
     def reference(self, row: Row) -> str:
         """Check that the prompt can be filled; a reference answer, if any, is shown to the judge."""

@@ -61,15 +61,15 @@ _COMPILED = tuple(
 _ASCII = tuple((hint, pattern) for hint, pattern in _COMPILED if hint.isascii())
 
 
-def phrases(text: str, start: int = 0) -> list[re.Match[str]]:
-    """All such phrases from ``start`` on, in order; the answer starts at the end of a match."""
+def phrases(text: str) -> list[re.Match[str]]:
+    """All such phrases, in order; the answer starts at the end of a match."""
     low = text.lower()
     if len(low) != len(text):  # lower-casing changes the length of a few letters
         low = text
     found: list[re.Match[str]] = []
     rules = _ASCII if text.isascii() else _COMPILED
     for hint, pattern in [rule for rule in rules if rule[0] in low]:
-        position = low.find(hint, start)
+        position = low.find(hint)
         while position >= 0:
             match = pattern.match(text, position)
             if match is not None:
@@ -78,6 +78,6 @@ def phrases(text: str, start: int = 0) -> list[re.Match[str]]:
     return sorted(found, key=re.Match.end) if len(found) > 1 else found
 
 
-def last_phrase(text: str, start: int = 0) -> re.Match[str] | None:
-    found = phrases(text, start)
+def last_phrase(text: str) -> re.Match[str] | None:
+    found = phrases(text)
     return found[-1] if found else None

@@ -55,6 +55,7 @@ class Similarity(BuiltIn):
 
     kind: ClassVar[str] = "similarity"
     longest_in_process: ClassVar[int | None] = None  # both measures are fast on long texts
+    reads_answers = True
 
     def __post_init__(self) -> None:
         if self.measure not in (None, "chrf", "rouge_l", "embedding"):
@@ -86,10 +87,6 @@ class Similarity(BuiltIn):
     @property
     def probe_rows(self) -> int:
         return 0 if self.model else super().probe_rows
-
-    @property
-    def reads_answers(self) -> bool:
-        return True
 
     @property
     def per_response(self) -> bool:

@@ -87,10 +87,8 @@ class PythonCode(BuiltIn):
 
     @property
     def caution(self) -> str:
-        """The caution for reports; empty if answers are isolated."""
-        return "isolation='none': answers ran without a sandbox, with the rights of the user" * (
-            self.isolation == UNCONFINED
-        )
+        unsafe = "isolation='none': answers ran without a sandbox, with the rights of the user"
+        return unsafe if self.isolation == UNCONFINED else ""
 
     def reference(self, row: Row) -> str:
         column = self.reference_column or next((name for name in ("tests", "test", "test_list") if name in row), None)

@@ -243,9 +243,7 @@ class LabelWords:
             return label
         if (letter := self._leading_letter(text)) is not None:
             label, rest = letter
-            if label is None or self._is_offered(label, rest):
-                return None
-            return label
+            return None if label is None or self._is_offered(label, rest) else label
         clause = _CLAUSE.split(text, maxsplit=1)[0]
         found = set(self._mentions(clause)) or set(self._mentions(text))
         if len(found) == 1:
@@ -293,25 +291,18 @@ class LabelWords:
         """The label of the last sentence that mentions one."""
         for sentence in reversed(_SENTENCES.split(text)):
             if any(self._mentions(sentence)):
-                return (
-                    self._only(sentence)
-                    or self._only(_BUT.split(sentence)[-1])
-                    or self._only(_DESPITE.split(sentence, maxsplit=1)[0])
-                )
+                clauses = (sentence, _BUT.split(sentence)[-1], _DESPITE.split(sentence, maxsplit=1)[0])
+                return next(filter(None, map(self._only, clauses)), None)
         return None
 
     def _mentions(self, text: str) -> Iterator[str]:
         text = _fold(text)
         for match in self._mention.finditer(text):
-            start = match.start(match.lastindex or 0)
-            before = text[max(0, start - _WINDOW) : start]
-            end = match.end(match.lastindex or 0)
-            if (
-                not self._denied.search(before)
-                and not _DENIED_AFTER.match(text, end)
-                and not _QUESTION_MARK.match(text, end)
-            ):
-                yield self.owner[match[match.lastindex or 0]]
+            group = match.lastindex or 0
+            start, end = match.span(group)
+            denied = self._denied.search(text[max(0, start - _WINDOW) : start]) or _DENIED_AFTER.match(text, end)
+            if not denied and not _QUESTION_MARK.match(text, end):
+                yield self.owner[match[group]]
 
 
 def _without_latex(text: str) -> str:

@@ -176,13 +176,13 @@ def why_incomplete(path: str, status: int, text: str, content_type: str, binary:
     """
     if binary:
         return "was cut" if _AWS_EVENTS in content_type and not is_whole(binary) else ""
+    if any(kind in content_type for kind in _LINES):  # of which the first alone is a JSON object too
+        return _why_incomplete_lines(text)
     data = parse_object(text)
     if data is not None:
         return "has no choices" if data.get("choices") == [] and "usage" in data else ""
     if "event-stream" in content_type or is_stream(text):
         return _why_incomplete_events(text)
-    if any(kind in content_type for kind in _LINES):
-        return _why_incomplete_lines(text)
     should_be = (status < 300 and path.endswith(_ROUTES)) or (text and "json" in content_type)
     return "is truncated, or not JSON" if should_be and not is_json(text) else ""
 

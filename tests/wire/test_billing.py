@@ -19,10 +19,11 @@ from pytest_llmtune.capture.meter import Limits, Meter
 from pytest_llmtune.errors import BudgetExhaustedError, SuiteError
 from pytest_llmtune.money.prices import Price, PriceBook
 from pytest_llmtune.types import Usage
-from pytest_llmtune.wire.billing import asks_a_model, read_bill
+from pytest_llmtune.wire.billing import asks_a_model, model_asked, read_bill
 from pytest_llmtune.wire.response import usage_of
 
 HOST = "http://127.0.0.1:8080"
+ASK_ONE = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
 PER = {"audio_hours": 3600, "web_searches_kcount": 1000}
 
 
@@ -307,3 +308,58 @@ def test_our_arithmetic_is_genai_prices(
     )
     assert price.cost(usage) == price.listed.calc_price(listed)["total_price"]
     assert price.cost(usage) <= price.worst(prompt, completion)
+
+
+def test_the_model_of_a_form() -> None:
+    """A file that is sent to be transcribed names its model in a part of the form."""
+    form = '--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1 \r\n--x--'
+    assert model_asked(f"{HOST}/v1/audio/transcriptions", form) == "whisper-1"
+    assert asks_a_model("POST", f"{HOST}/v1/anything", form)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{"message": {"content": [{"type": "text", "text": "Hi"}]}}]},
+        {"choices": [{"message": {"content": "", "tool_calls": [{"id": "1"}]}}]},
+        {"content": [{"type": "tool_use"}]},
+    ],
+)
+def test_an_answer_with_words_and_without_tokens_is_not_free(answer: dict[str, Any]) -> None:
+    """Zero for a text is a server that does not count."""
+    text = json.dumps(answer | {"model": "m", "usage": {"prompt_tokens": 5, "completion_tokens": 0}})
+    bill = read_bill("POST", f"{HOST}/v1/chat/completions", ASK_ONE, text)
+    assert bill is not None
+    assert bill.usage is None
+
+
+@pytest.mark.parametrize("count", [1.5, -1, 10**10, "7", True, {}])
+def test_a_count_that_is_none_makes_no_bill(count: object) -> None:
+    """Fractions, negative and absurd numbers, texts: what is read of the others may be too little."""
+    usage = {"prompt_tokens": 5, "completion_tokens": count, "total_tokens": 10}
+    text = json.dumps({"model": "m", "choices": [{"message": {"content": "Hi"}}], "usage": usage})
+    bill = read_bill("POST", f"{HOST}/v1/chat/completions", ASK_ONE, text)
+    assert bill is not None
+    assert bill.usage is None
+
+
+def test_a_stream_with_an_event_that_cannot_be_read_makes_no_bill() -> None:
+    """The event may have been that with the usage."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    event = f"data: {json.dumps({'model': 'm', 'choices': [{'delta': {'content': 'Hi'}}], 'usage': usage})}\n\n"
+    whole, torn = (
+        read_bill("POST", f"{HOST}/v1/chat/completions", ASK_ONE, event + end) for end in ("", 'data: {"u\n\n')
+    )
+    assert whole is not None
+    assert torn is not None
+    assert whole.usage == Usage(5, 2, requests=1)
+    assert torn.usage is None
+
+
+def test_titan_counts_its_results() -> None:
+    """The tokens of each result are added."""
+    answer = {"inputTextTokenCount": 4, "results": [{"tokenCount": 3, "outputText": "a"}, {"tokenCount": 2}, 7]}
+    bill = read_bill("POST", f"{HOST}/model/amazon.titan-text-lite-v1/invoke", '{"inputText": "q"}', json.dumps(answer))
+    assert bill is not None
+    assert bill.usage is not None
+    assert (bill.usage.prompt_tokens, bill.usage.completion_tokens) == (4, 5)

@@ -233,3 +233,44 @@ def test_what_has_no_known_shape_says_nothing(text: str) -> None:
 def test_a_message_of_any_shape_is_shown(message: dict[str, Any], text: str) -> None:
     """Its role, and its text; where there is more to it, all of it."""
     assert message_text(message) == text
+
+
+def test_results_of_tools_of_each_provider() -> None:
+    """By the call's ID; Gemini's by the tool's name."""
+    messages = [
+        {"role": "tool", "tool_call_id": "1", "content": "a"},
+        {"type": "function_call_output", "call_id": "2", "output": [{"text": "b"}, "c"]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "3", "content": "d"}]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "4", "content": {"parts": [{"text": "e"}]}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "look", "response": {"found": 1}}}]},
+    ]
+    assert tool_results(messages) == {"1": "a", "2": "bc", "3": "d", "4": "e", "look": '{"found": 1}'}
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"prompt": "Hi"}, ["Hi"]),
+        ({"input": "Hi"}, ["Hi"]),
+        ({"input": ["Hi", {"role": "user", "content": "there"}]}, ["Hi", "there"]),
+        ({"system": "Be kind.", "messages": "Hi"}, ["Be kind.", "Hi"]),
+        ({"messages": 3, "contents": {"role": "user"}}, []),
+    ],
+)
+def test_prompts_of_other_shapes(request_: dict[str, Any], said: list[str]) -> None:
+    """Texts, lists of texts, and what is neither."""
+    assert [item["content"] for item in read_call(request_, "{}").messages] == said
+
+
+def test_the_function_call_of_old_clients_and_calls_that_are_none() -> None:
+    """One index for several calls makes several; a call without a function is left out."""
+    old = {"message": {"content": None, "function_call": {"name": "look_up", "arguments": TEXT}}}
+    assert read_call({}, json.dumps({"choices": [old]})).tool_calls == (ToolCall("look_up", ARGUMENTS, ""),)
+    calls = [
+        {"index": 0, "id": "1", "function": {"name": "a", "arguments": {"x": 1}}},
+        {"index": 0, "id": "2", "function": {"name": "b", "arguments": {"x": 2}}},
+        {"index": 0, "id": "3", "function": {"name": "c", "arguments": "no json"}},
+        {"index": 1, "function": "none"},
+    ]
+    found = read_call({}, json.dumps({"choices": [{"message": {"tool_calls": calls}}]})).tool_calls
+    assert found == (ToolCall("a", {"x": 1}, "1"), ToolCall("b", {"x": 2}, "2"), ToolCall("c", "no json", "3"))

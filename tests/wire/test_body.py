@@ -1,0 +1,108 @@
+"""Bodies as they travel: unpacked, and known when something is missing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from importlib import import_module
+
+import pytest
+
+from pytest_llmtune.wire.body import decoded, why_incomplete
+
+BODY = json.dumps({"choices": [], "text": "안녕"}, ensure_ascii=False).encode()
+CHAT = "/v1/chat/completions"
+EVENTS = "text/event-stream"
+
+
+def raw_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("packed", "encoding"),
+    [
+        (BODY, ""),
+        (BODY, "identity"),
+        (gzip.compress(BODY), "gzip"),
+        (gzip.compress(BODY), " X-GZIP "),
+        (zlib.compress(BODY), "deflate"),
+        (raw_deflate(BODY), "deflate"),
+        (gzip.compress(zlib.compress(BODY)), "deflate, gzip"),
+        (BODY, "gzip"),  # a client has unpacked it already
+        (BODY, "deflate"),
+    ],
+)
+def test_a_body_is_unpacked(packed: bytes, encoding: str) -> None:
+    """The last encoding first; what is unpacked already stays."""
+    assert decoded(packed, encoding) == BODY
+
+
+def test_zstd() -> None:
+    """By the library that httpx takes too."""
+    zstandard = pytest.importorskip("zstandard")
+    assert decoded(zstandard.ZstdCompressor().compress(BODY), "zstd") == BODY
+    assert decoded(BODY, "zstd") == BODY
+
+
+def test_an_encoding_that_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than an answer of noise."""
+
+    def missing(name: str) -> object:
+        if name == "brotli":
+            raise ImportError(name)
+        return import_module(name)
+
+    monkeypatch.setattr("pytest_llmtune.wire.body.import_module", missing)
+    with pytest.raises(ValueError, match="the content encoding 'br', whose library is not installed"):
+        decoded(BODY, "br")
+    with pytest.raises(ValueError, match="the unsupported content encoding 'lzma'"):
+        decoded(gzip.compress(BODY), "lzma, gzip")
+
+
+def events(*documents: object) -> str:
+    return "".join(f"data: {json.dumps(document)}\n\n" for document in documents)
+
+
+CUT = "was cut before its last event"
+BROKEN = "is truncated, or not JSON"
+
+
+@pytest.mark.parametrize(
+    ("text", "content_type", "why"),
+    [
+        (events({"choices": [{"delta": {"content": "Hi"}}]}), EVENTS, CUT),
+        (events({"choices": [{"finish_reason": "stop"}]}), EVENTS, ""),
+        (events({"choices": [{"delta": {"content": "Hi"}}]}) + "data: [DONE]\n\n", EVENTS, ""),
+        (events({"choices": []}, {"error": {"message": "overloaded"}}), EVENTS, ""),
+        (events({"type": "response.created"}), EVENTS, CUT),
+        (events({"type": "response.created"}, {"type": "response.failed"}), EVENTS, ""),
+        (events({"type": "message_start"}, {"type": "content_block_delta"}), EVENTS, CUT),
+        (events({"type": "message_start"}, {"type": "message_stop"}), EVENTS, ""),
+        (events({"type": "content-delta"}), EVENTS, CUT),
+        (events({"candidates": [{"content": {}}]}), EVENTS, CUT),
+        (events({"candidates": [{"finishReason": "STOP"}]}), EVENTS, ""),
+        (events({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}), EVENTS, ""),
+        (events({"something": "else"}), EVENTS, ""),
+        ('{"response": "a", "done": false}\n{"response": "b"', "application/x-ndjson", BROKEN),
+        ('{"response": "a", "done": false}\n', "application/x-ndjson", "was cut before its last line"),
+        ('{"response": "a", "done": false}\n{"done": false}\n', "application/x-ndjson", "was cut before its last line"),
+        ('{"response": "a", "done": false}\n{"done": true}\n', "application/x-ndjson", ""),
+        ('{"choices": [], "usage": {}}', "application/json", "has no choices"),
+        ('{"choices": [', "application/json", BROKEN),
+        ("", "application/json", BROKEN),
+        ("[1, 2]", "application/json", ""),
+    ],
+)
+def test_an_answer_that_is_not_complete(text: str, content_type: str, why: str) -> None:
+    """Each provider's stream has a last event; JSON Lines a line that is done."""
+    assert why_incomplete(CHAT, 200, text, content_type) == why
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/files", 200), (CHAT, 502)])
+def test_what_need_not_be_json(path: str, status: int) -> None:
+    """Other routes, and the page of a proxy that failed."""
+    assert why_incomplete(path, status, "<html>", "text/html") == ""
+    assert why_incomplete(CHAT, 200, "<html>", "text/html") == BROKEN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -139,3 +140,83 @@ def test_a_directory_and_its_rows_have_a_size(datasets: Any, tmp_path: Path) -> 
     assert "unpacks to more than the limit of 4,000,000 bytes of memory" in said
     (tmp_path / "small" / "more.bin").write_bytes(bytes(2_000_000))
     assert "limit of 1,000,000 bytes" in complaint("hf:./small", tmp_path, max_bytes=1_000_000)
+
+
+class StandIn:
+    """The part of the library that is called, for machines without it; it notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(HF_HUB_OFFLINE=False)
+        self.hub = SimpleNamespace(HF_HUB_OFFLINE=False)
+        self.bars, self.asked = True, list[Any]()
+        self.found: Any = ROWS
+
+    def are_progress_bars_disabled(self) -> bool:
+        return not self.bars
+
+    def disable_progress_bars(self) -> None:
+        self.bars = False
+
+    def enable_progress_bars(self) -> None:
+        self.bars = True
+
+    def load_from_disk(self, path: str) -> Any:
+        self.asked.append(("disk", path, self.offline))
+        return self.found
+
+    def load_dataset(self, path: str, name: str | None = None, **options: Any) -> Any:
+        self.asked.append((path, name, options, self.offline))
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    @property
+    def offline(self) -> bool:
+        assert not self.bars
+        assert self.config.HF_HUB_OFFLINE == self.hub.HF_HUB_OFFLINE
+        return bool(self.hub.HF_HUB_OFFLINE)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    library = StandIn()
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(constants=library.hub))
+    return library
+
+
+def test_what_the_library_is_asked_for(stand_in: StandIn, tmp_path: Path) -> None:
+    """A copy on disk needs no network; its settings are as before, whatever happens."""
+    assert len(load("hf:a/b?name=main&split=test&revision=abc", base_dir=tmp_path).examples) == 2
+    load("hf:a/b", base_dir=tmp_path, offline=True)
+    nothing = {"split": None, "revision": None}
+    (tmp_path / "saved").mkdir()
+    load("hf:saved", base_dir=tmp_path)
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    load("hf:saved", base_dir=tmp_path)
+    saved = str(tmp_path / "saved")
+    assert stand_in.asked == [
+        ("a/b", "main", {"split": "test", "revision": "abc"}, False),
+        ("a/b", None, nothing, True),
+        (saved, None, nothing, True),
+        ("disk", saved, True),
+    ]
+    assert (stand_in.bars, stand_in.hub.HF_HUB_OFFLINE, stand_in.config.HF_HUB_OFFLINE) == (True, False, False)
+
+
+def test_what_is_refused_of_the_library(stand_in: StandIn, tmp_path: Path) -> None:
+    """A split must be named where there are several; an error of the library is ours; the project has walls and limits."""
+    stand_in.found = {"test": ROWS, "train": ROWS}
+    assert "name a split, as in ?split=test; there are 'test', 'train'" in complaint("hf:a/b", tmp_path)
+    assert "no split 'tset' (did you mean 'test'?)" in complaint("hf:a/b?split=tset", tmp_path)
+    assert len(load("hf:a/b?split=train", base_dir=tmp_path).examples) == 2
+    stand_in.found = {"only": ROWS[:1]}
+    assert len(load("hf:a/b", base_dir=tmp_path).examples) == 1
+    stand_in.found = OSError("no such host")
+    assert "cannot be loaded: OSError: 'no such host'; the network is blocked here" in complaint("hf:a/b", tmp_path)
+    assert (stand_in.bars, stand_in.hub.HF_HUB_OFFLINE, stand_in.config.HF_HUB_OFFLINE) == (True, False, False)
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "rows.bin").write_bytes(bytes(2_000))
+    assert "limit of 1,000 bytes" in complaint("hf:big", tmp_path, max_bytes=1_000)
+    (tmp_path / "project").mkdir()
+    assert "is outside the project" in complaint("hf:../big", tmp_path / "project", root=tmp_path / "project")

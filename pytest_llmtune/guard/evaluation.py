@@ -253,14 +253,7 @@ def evaluation_of(
     paid: Decimal = Decimal(0),
     aggregate: Aggregate = mean,
 ) -> Evaluation:
-    """Aggregate per-example results.
-
-    Args:
-        config: OpenAI parameters and prompt, as in the lock file.
-        results: one per example.
-        paid: USD actually spent on them.
-        aggregate: maps a metric's values over examples to the suite's value.
-    """
+    """Results as an evaluation; ``paid``: USD actually spent, ``aggregate``: from a metric's values to the suite's value."""
     columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     costs, cost = array("d"), Decimal(0)
     for result in results:  # one pass: they may be on disk

@@ -187,13 +187,7 @@ def compare(
     columns: RowColumns | None = None,
     fresh: bool = False,
 ) -> Comparison | None:
-    """Compare row by row; None if no row has the metric on both sides.
-
-    Args:
-        population: matches today's rows to the baseline's.
-        columns: which columns of a row to show.
-        fresh: whether answers are new if the baseline does not tell which answers it had.
-    """
+    """Compare row by row; None if no row has the metric on both sides. ``columns`` and ``fresh`` as for ``judge``."""
     columns = columns or RowColumns()
     shared, recorded, new = _Sides(), _Sides(), _Sides()
     flips, measured, old_costs, costs = [], 0, [], []
@@ -259,10 +253,7 @@ class Limit:
 
 
 def limits_of(thresholds: Iterable[Threshold], inference_budget: Decimal | None = None) -> tuple[Limit, ...]:
-    """A suite's thresholds as limits, one per group that a threshold names.
-
-    The inference budget is the limit for USD per instance unless ``max_inference_cost`` is given.
-    """
+    """Thresholds as limits, one per group; the inference budget is one too, unless ``max_inference_cost`` is given."""
     limits = []
     for each in thresholds:
         groups = each.limit if isinstance(each.limit, Mapping) else {None: each.limit}

@@ -204,10 +204,7 @@ def _answers(report: SuiteReport, flip: Flip) -> Iterator[str]:
 
 
 def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = False, verbosity: int = 0) -> str:
-    """A table with one line per suite, results of searches, and notes.
-
-    With ``-q``, if all passed, only one line per suite with something to report besides passing.
-    """
+    """A line per suite, results of searches, and notes; with ``-q``, if all passed, only of suites with notes."""
     if not reports:
         return ""
     if verbosity < 0 and all(report.verdict.passed for report in reports):
@@ -245,12 +242,7 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
 def spending(
     reports: Sequence[SuiteReport], calls: Sequence[TestCalls], killed: Decimal, *, width: int = 80, verbosity: int = 0
 ) -> list[str]:
-    """What the run spent; with ``-v`` also the cost of each test's own calls, and of each model.
-
-    Args:
-        calls: calls of the app's own tests.
-        killed: USD spent by earlier runs that were killed.
-    """
+    """What the run, and earlier runs that were killed, spent; with ``-v`` also each test's own calls, and each model."""
     lines = [*_calls(calls, width), *_by_model(reports, calls)] if verbosity > 0 else []
     quiet = verbosity < 0 and all(report.verdict.passed for report in reports)  # the suites' lines report theirs
     by_calls = sum((each.spent for each in calls), Decimal(0))

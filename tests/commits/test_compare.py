@@ -19,6 +19,7 @@ from support.locks import CONFIG, example, lock
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard import results_file
 from pytest_llmtune.guard.lockfile import Measured
+from pytest_llmtune.guard.verdict import Stale
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -269,3 +270,39 @@ def test_two_results_files_with_two_suites_of_one_file(git: Git, llmtune: Run) -
     assert {name: suite["status"] for name, suite in suites.items()} == {"algebra": "changed", "other": "same"}
     assert suites["algebra"]["rows"] == {"shared": 2, "added": 0, "removed": 0, "relabelled": 1}
     assert len(suites["algebra"]["lost"]) == 1
+
+
+def test_messages_are_compared_word_by_word(git: Git, llmtune: Run) -> None:
+    """Roles and contents as lines; a content in parts is shown as JSON, and what is no message as it is."""
+    parts = [{"type": "text", "text": "{question}"}]
+    config = {name: value for name, value in CONFIG.items() if name != "prompt"}
+    for word in ("brief", "kind"):
+        messages = [{"role": "system", "content": f"Be {word}."}, {"role": "user", "content": parts}, "end"]
+        git.commit(word, sums=lock(config=config | {"messages": messages}))
+    out = llmtune("compare", "HEAD~1")[1]
+    assert "system: Be [-brief-]{+kind+}." in out
+    assert '    user: [{"type": "text", "text": "{question}"}]' in out
+    assert "    end" in out
+    git.commit("words", sums=lock(config=config | {"messages": "a.jinja"}))
+    git.commit("nothing", sums=lock(config=config))
+    assert "[-a.jinja-]" in llmtune("compare", "HEAD~1")[1]
+
+
+def test_suites_of_one_name_in_two_projects_are_two(git: Git, llmtune: Run) -> None:
+    """The second is called by its directory, and each is compared with itself."""
+    git.commit("one", sums=lock())
+    other = git.root / "other" / "llmtune"
+    other.mkdir(parents=True)
+    lock(wrong=5).write(other / "sums.lock.yaml")
+    git("add", "-A")
+    git("commit", "-qm", "two")
+    suites = json.loads(llmtune("compare", "HEAD", "--format=json")[1])["suites"]
+    assert [(suite["suite"], suite["status"]) for suite in suites] == [("sums", "same"), ("tests/llmtune/sums", "same")]
+
+
+def test_results_without_an_evaluation_are_not_compared(git: Git, llmtune: Run) -> None:
+    """Nothing was measured, which is no score of zero."""
+    results_file.write(git.root / "old.json", [results.report(None, stale=[Stale("no recording", "--llm-tune")])])
+    code, _, err = llmtune("compare", "old.json")
+    assert code == 2
+    assert "old.json: the suite algebra has no evaluation (stale)" in err

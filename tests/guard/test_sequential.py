@@ -106,3 +106,28 @@ def test_what_is_not_yes_or_no_is_asked_to_the_end(value: float | None) -> None:
     assert not stop.over
     assert "all rows were asked" in stop.note
     assert early([0.25] * 20, Criteria()).why_not.startswith("success_vote is not yes or no")
+
+
+def test_only_gates_on_the_metric_over_all_rows_are_decided() -> None:
+    """Not those of a group, of another metric, or from above; without one that can be, all rows are needed."""
+    least = Limit("success_vote", "min", Decimal("0.5"))
+    others = (
+        Limit("success_vote", "min", Decimal("0.9"), group="hard"),
+        Limit("success", "min", Decimal("0.9")),
+        Limit("success_vote", "max", Decimal(1)),
+    )
+    stop = early([1.0] * 60, Criteria(limits=(*others, least)))
+    assert stopped([1.0] * 60, stop)[1] == {"min_success_vote": True}
+    assert stop.ended
+    stop = early([1.0] * 60, Criteria(limits=others))
+    assert stopped([1.0] * 60, stop) == (60, {})
+    assert stop.note == "--llm-stop-early: all rows were needed"
+
+
+def test_with_other_rows_than_the_baselines_nothing_is_decided() -> None:
+    """The bounds are of the baseline's rows; for others they say nothing."""
+    stop = EarlyStop(Criteria(alpha=0.05), {"0": 1.0, "1": 1.0}, ["0", "2"], ERROR)
+    assert stop.why_not == "rows and baseline are not the same"
+    stop.see(result("0", 1.0))
+    assert stop.decided == {}
+    assert not stop.over

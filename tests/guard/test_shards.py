@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
 from support.results import evaluation, report, result
 
 from pytest_llmtune.data.dataset import with_ids
+from pytest_llmtune.errors import ReportError
 from pytest_llmtune.guard.result import RecordingFacts
 from pytest_llmtune.guard.shards import merged
 from pytest_llmtune.suite import Config
@@ -59,3 +61,26 @@ def test_the_oldest_answer_is_that_of_all_shards(days: tuple[str, str], oldest: 
     facts = merged(parts, [each.example for each in results], {}, config).facts
     assert facts is not None
     assert facts.oldest == oldest
+
+
+@pytest.mark.parametrize(
+    ("state", "recording", "mode", "row", "message"),
+    [
+        ({"dataset": "b"}, 100, "replay", 1, "shard 2/2 was run with a different dataset; run every shard once"),
+        ({}, 101, "replay", 1, "shard 2/2 was run with a different recording; run every shard once"),
+        ({}, 100, "live", 1, "shard 2/2 was run with a different mode (live, not replay); run every shard once"),
+        ({}, 100, "replay", 2, "the shards and the suite differ in 2 rows; run every shard once"),
+    ],
+)
+def test_shards_of_different_runs_are_not_one_result(
+    state: dict[str, str], recording: int, mode: str, row: int, message: str
+) -> None:
+    """Other data, another recording, another mode, or other rows: what does not belong together is refused."""
+    facts = [RecordingFacts("a.cassette.json", 2, size) for size in (100, recording)]
+    shards = [
+        report(evaluation([result(0)]), shard=ShardFacts(1, 2, 2, {}), recording=facts[0]),
+        report(evaluation([result(row)]), shard=ShardFacts(2, 2, 2, state), recording=facts[1], mode=mode),
+    ]
+    rows = [result(0).example, result(1).example]
+    with pytest.raises(ReportError, match=re.escape(message)):
+        merged(shards, rows, {}, Config({"model": "m"}, Template.prompt("{problem}")))

@@ -246,3 +246,28 @@ def test_a_note_names_the_suite_too(tuned: Project) -> None:
     (tuned.pytester.path / "data.jsonl").write_text("\n".join(rows[:-8]), encoding="utf-8")
     result = tuned.run("--llm-accept")
     assert f"remove them: pytest --llm-record=missing {NODE}" in result.stdout.str()
+
+
+def test_a_shard_does_not_stop_early(tuned: Project) -> None:
+    """It does not know the others' rows."""
+    result = tuned.run("--llm-live", "--llm-shard=1/2", "--llm-stop-early=0.05")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--llm-shard and --llm-stop-early cannot be combined" in result.stderr.str()
+
+
+def test_the_only_suite_is_meant_where_there_is_one(project: Project) -> None:
+    """With none, and with two, the message says so."""
+    app = "def test_app(tuned_config):\n    pass\n"
+    project.pytester.mkpydir("elsewhere").joinpath("test_app.py").write_text(app, encoding="utf-8")
+    result = project.run("elsewhere")
+    result.assert_outcomes(errors=1)
+    assert "holds no lock file, and no suite is declared beside it" in result.stdout.str()
+    path = project.pytester.path / "test_sums.py"
+    second = path.read_text(encoding="utf-8").replace("test_sums", "test_more")
+    path.with_name("test_more.py").write_text(second, encoding="utf-8")
+    path.with_name("test_app.py").write_text(app, encoding="utf-8")
+    result = project.run("test_app.py")
+    result.assert_outcomes(errors=1)
+    assert "there are several suites, more, sums; choose one: @pytest.mark.llm_suite(NAME)" in re.sub(
+        r"\s+", " ", result.stdout.str()
+    )

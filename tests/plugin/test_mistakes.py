@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +12,10 @@ from support.llm_server import Fault, LLMServer
 
 from pytest_llmtune.api import grade
 from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.plugin import options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 KEYS = 'KEYS = dict(dataset="data.jsonl", prompt="{question}", model="gpt-4o-mini", grader="numeric", tune_size=2)'
@@ -163,3 +166,33 @@ def test_a_wrong_base_url(given: str, told: str, tmp_path: Path) -> None:
         assert f"{told.format(root=server.root_url)} answers: make that the base URL" in error
     else:
         assert f"no list of models at {server.root_url}/api nor at {server.root_url}/api/v1: is the base" in error
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (options.boolean, "off", False),
+        (options.boolean, "Yes", True),
+        (options.pruning, "false", None),
+        (options.pruning, "on", "yes"),
+        (options.engine, "local", None),
+        (options.names, "a, b,\nc", ("a", "b", "c")),
+    ],
+)
+def test_words_of_the_environment_are_understood(parse: Callable[[str], object], text: str, value: object) -> None:
+    """A variable and an ini key cannot be left bare: each has a word for no."""
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "message"),
+    [
+        (options.boolean, "perhaps", "is 'perhaps'; valid: 1, true, yes, on, 0, false, no, off"),
+        (options.pruning, "tests", "is 'tests'; valid: nothing or show, to look; yes, to remove. It takes no paths"),
+        (options.prices, "m input=1", "has the line 'm input=1'; valid: MODEL input=USD output=USD"),
+        (options.fraction, "1.5", "is '1.5'; valid: a number above 0, at most 1"),
+    ],
+)
+def test_other_words_are_refused_with_the_valid_ones(parse: Callable[[str], object], text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse(text)

@@ -15,7 +15,7 @@ from pytest_llmtune.guard.verdict import Criteria, Stale
 from pytest_llmtune.report.ci import headline
 from pytest_llmtune.report.html import view as examples
 from pytest_llmtune.report.html.view import suite
-from pytest_llmtune.types import Example, ExampleGrade, ExampleResult, Interval
+from pytest_llmtune.types import Example, ExampleGrade, ExampleResult, Interval, ModelCall, TaskRun
 
 STUDY = StudySummary(
     (
@@ -168,3 +168,23 @@ def test_a_failure_says_what_changed() -> None:
     stale = suite(report(None, stale=[Stale("the prompt changed", "--llm-record=missing", "-a\n+b")]))
     assert stale["changed"] == [("the prompt changed", ["-a", "+b"])]
     assert suite(report(now))["changed"] == []
+
+
+def call(digest: str) -> ModelCall:
+    return ModelCall(1, "m", digest=digest)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "text"),
+    [
+        ((), ("a",), ""),
+        (("a", "b"), ("a", "c"), "call 2 of run 1 is the first that differs from the baseline's"),
+        (("a",), ("a", "b"), "run 1 makes 2 calls, in the baseline 1"),
+        (("a",), ("a",), "the calls of run 1 are those of the baseline: what the app makes of them changed"),
+    ],
+)
+def test_the_first_call_that_differs_is_named(before: tuple[str, ...], now: tuple[str, ...], text: str) -> None:
+    today = replace(result(0), runs=(TaskRun(1, "42", calls=tuple(map(call, now))),))
+    example = lock(evaluation([result(0)])).examples[0]
+    assert examples.first_difference(today, replace(example, calls=before)) == text
+    assert examples.first_difference(today, None) == ""

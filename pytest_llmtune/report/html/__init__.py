@@ -34,14 +34,11 @@ _PAGE = Path(__file__).parent / "page"
 def page(
     reports: Sequence[SuiteReport], calls: Sequence[TestCalls] = (), history: Sequence[Mapping[str, Any]] = ()
 ) -> str:
-    """The complete HTML page.
+    """The complete HTML page; ReportError if the extra ``report`` (Jinja2, plotly) is not installed.
 
     Args:
         calls: calls of the app's own tests.
         history: the suites' former states, as ``llmtune history --format=json`` has them.
-
-    Raises:
-        ReportError: the extra ``report`` (Jinja2, plotly) is not installed.
     """
     environment = _environment()
     suites = [suite(report) | {"anchor": anchor(report)} for report in reports]
@@ -155,12 +152,7 @@ def _data(value: Any) -> Any:
 
 
 def extras(report: SuiteReport, row_in: Path, page: Path | None) -> list[dict[str, Any]]:
-    """For ``report.extras`` of the test's report.
-
-    Args:
-        row_in: the file written by pytest-html.
-        page: our own page of this run, as given by ``--llm-report``; None: none.
-    """
+    """For ``report.extras`` of a test's report in pytest-html's file ``row_in``; ``page``: ours, if there is one."""
     from pytest_html import extras as kinds
 
     found: list[dict[str, Any]] = [kinds.html(fragment(report))]

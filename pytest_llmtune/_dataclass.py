@@ -28,7 +28,7 @@ if not TYPE_CHECKING:
     def dataclass(*, frozen=False, slots=False, kw_only=False, init=True, repr=True, eq=True):  # noqa: A002
         """Like ``dataclasses.dataclass``, without ``order``."""
 
-        def made(kind: type) -> type:
+        def decorate(kind: type) -> type:
             inherited = [getattr(base, "__dataclass_fields__", {}) for base in kind.__mro__[-1:0:-1]]
             found = {
                 name: item
@@ -57,7 +57,7 @@ if not TYPE_CHECKING:
                     kind.__eq__ = _equality(values)
             return kind
 
-        return made
+        return decorate
 
 
 _STANDARD: Any = dataclasses.make_dataclass(
@@ -94,9 +94,9 @@ def _with_slots(kind: type, names: Iterable[str]) -> type:
     inherited = {slot for base in kind.__mro__[1:] for slot in getattr(base, "__slots__", ())}
     content = {key: value for key, value in vars(kind).items() if key not in {*names, "__dict__", "__weakref__"}}
     content["__slots__"] = tuple(name for name in names if name not in inherited)
-    made = type(kind)(kind.__name__, kind.__bases__, content)
-    made.__qualname__ = kind.__qualname__
-    return made
+    created = type(kind)(kind.__name__, kind.__bases__, content)
+    created.__qualname__ = kind.__qualname__
+    return created
 
 
 class _Factory:
@@ -113,7 +113,7 @@ class _Init:
     """Descriptor in place of ``__init__``: assigns the first values one by one, and then compiles one that replaces it."""
 
     few = 8
-    """Values that are made faster than a function is compiled."""
+    """Values that are created faster than a function is compiled."""
 
     def __init__(self, kind: type, *, frozen: bool) -> None:
         self._kind, self._frozen, self._made = kind, frozen, 0

@@ -101,8 +101,8 @@ def _log_event(event: Event) -> None:
         case TrialDone():
             best = "none yet" if event.best is None else number(event.best)
             score = "no score" if event.score is None else f"score {number(event.score)}"
-            said = f"{score} ({event.config}), {dollars(event.spent)} spent, best {best}"
-            _LOG.info("%s: trial %d: %s", event.suite, event.trial, said)
+            summary = f"{score} ({event.config}), {dollars(event.spent)} spent, best {best}"
+            _LOG.info("%s: trial %d: %s", event.suite, event.trial, summary)
         case InFlight() if event.retrying:
             _LOG.info("%s: retrying: %s", event.suite, event.retrying)
         case Finished():

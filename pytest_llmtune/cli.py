@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the answer is no, 2 it could not be done.
     """
     parser = _parser()
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        code: int = given.run(given)
+        code: int = parsed.run(parsed)
     except (LLMTuneError, OSError) as error:
         sys.stderr.write(f"llmtune: {error}\n")
         return _USAGE
@@ -50,43 +50,45 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
+        added = commands.add_parser(
             name, help=text, description=text, epilog=f"example:\n  {example}", formatter_class=formatter
         )
-        made.set_defaults(run=run)
-        return made
+        added.set_defaults(run=run)
+        return added
 
-    made = command("compare", _compare, "compare the suites of two commits", "llmtune compare main --format=markdown")
-    made.add_argument("base", metavar="BASE", help="a git revision, or a file that --llm-json wrote")
-    made.add_argument("head", metavar="HEAD", nargs="?", help="the same (default: the working tree)")
-    made.add_argument("--format", choices=["text", "markdown", "json", "html"], default="text")
-    made.add_argument("--fail-on-drop", action="store_true", help="exit 1 if a score fell, or cannot be compared")
-    made = command(
+    compare = command(
+        "compare", _compare, "compare the suites of two commits", "llmtune compare main --format=markdown"
+    )
+    compare.add_argument("base", metavar="BASE", help="a git revision, or a file that --llm-json wrote")
+    compare.add_argument("head", metavar="HEAD", nargs="?", help="the same (default: the working tree)")
+    compare.add_argument("--format", choices=["text", "markdown", "json", "html"], default="text")
+    compare.add_argument("--fail-on-drop", action="store_true", help="exit 1 if a score fell, or cannot be compared")
+    history = command(
         "history", _history, "show how the suites changed, commit by commit", "llmtune history mood --format=csv"
     )
-    made.add_argument("suites", metavar="SUITE", nargs="*", help="default: all")
-    made.add_argument("--revision", default="HEAD", help="the newest commit to show (default HEAD)")
-    made.add_argument("--format", choices=["text", "json", "csv", "html"], default="text")
-    made = command("show", _show, "show a suite's chosen configuration and its baseline", "llmtune show mood")
-    made.add_argument("suite", metavar="SUITE")
+    history.add_argument("suites", metavar="SUITE", nargs="*", help="default: all")
+    history.add_argument("--revision", default="HEAD", help="the newest commit to show (default HEAD)")
+    history.add_argument("--format", choices=["text", "json", "csv", "html"], default="text")
+    show = command("show", _show, "show a suite's chosen configuration and its baseline", "llmtune show mood")
+    show.add_argument("suite", metavar="SUITE")
     text = "print a suite's chosen configuration for your app"
-    made = command("export", _export, text, "llmtune export mood --to=python > mood.py")
-    made.add_argument("suite", metavar="SUITE")
-    made.add_argument("--to", choices=["json", "python"], default="json")
-    made = command(
+    export = command("export", _export, text, "llmtune export mood --to=python > mood.py")
+    export.add_argument("suite", metavar="SUITE")
+    export.add_argument("--to", choices=["json", "python"], default="json")
+    grade = command(
         "grade", _grade, "grade a response by hand", "llmtune grade math '\\boxed{4}' --row '{\"answer\": \"4\"}'"
     )
-    made.add_argument("grader", metavar="GRADER", help="a name, module:function, or JSON such as '{\"exact\": {}}'")
+    grade.add_argument("grader", metavar="GRADER", help="a name, module:function, or JSON such as '{\"exact\": {}}'")
     text = "one for each of the n responses; - reads one from standard input"
-    made.add_argument("responses", metavar="RESPONSE", nargs="+", help=text)
+    grade.add_argument("responses", metavar="RESPONSE", nargs="+", help=text)
     text = "the row, with the column that holds the right answer"
-    made.add_argument("--row", default="{}", metavar="JSON", help=text)
-    made = command("schema", _schema, "print the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
-    made.add_argument("--report", action="store_true", help="print the schema of what --llm-json writes")
-    made = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
-    made.add_argument("name", metavar="NAME", nargs="?")
-    made.add_argument("file", metavar="FILE", nargs="?")
-    made.add_argument("--demo", action="store_true", help="write a small project that needs no key")
+    grade.add_argument("--row", default="{}", metavar="JSON", help=text)
+    schema = command("schema", _schema, "print the JSON Schema of suite files", "llmtune schema > llmtune.schema.json")
+    schema.add_argument("--report", action="store_true", help="print the schema of what --llm-json writes")
+    init = command("init", _init, "write a starter suite for a data file", "llmtune init algebra data/algebra.jsonl")
+    init.add_argument("name", metavar="NAME", nargs="?")
+    init.add_argument("file", metavar="FILE", nargs="?")
+    init.add_argument("--demo", action="store_true", help="write a small project that needs no key")
     return parser
 
 
@@ -95,15 +97,15 @@ def _write(text: str) -> int:
     return _OK
 
 
-def _compare(given: argparse.Namespace) -> int:
+def _compare(arguments: argparse.Namespace) -> int:
     from pytest_llmtune.commits import render
     from pytest_llmtune.commits.compare import changes
 
-    base, head = _state(given.base), _state(given.head)
+    base, head = _state(arguments.base), _state(arguments.head)
     found = changes(base, head)
     form = {"text": render.as_text, "markdown": render.as_markdown, "json": render.as_json, "html": render.as_html}
-    _write(form[given.format](found, base.name, head.name))
-    return _FAILED if given.fail_on_drop and any(map(_worse, found)) else _OK
+    _write(form[arguments.format](found, base.name, head.name))
+    return _FAILED if arguments.fail_on_drop and any(map(_worse, found)) else _OK
 
 
 def _worse(change: SuiteChange) -> bool:
@@ -128,25 +130,25 @@ def _state(name: str | None) -> State:
     return State.of_revision(Repository.around(Path.cwd()), name)
 
 
-def _history(given: argparse.Namespace) -> int:
+def _history(arguments: argparse.Namespace) -> int:
     from pytest_llmtune._util.serialize import to_plain
     from pytest_llmtune.commits import render
     from pytest_llmtune.commits.git import Repository
     from pytest_llmtune.commits.history import history
 
     repository = Repository.around(Path.cwd())
-    entries = history(repository, given.suites, given.revision)
+    entries = history(repository, arguments.suites, arguments.revision)
     if repository.is_shallow:
         sys.stderr.write(
             "llmtune: the clone is shallow, so the history is cut off; get the rest: git fetch --unshallow\n"
         )
     if not entries:
-        named = f" of {', '.join(given.suites)}" if given.suites else ""
+        named = f" of {', '.join(arguments.suites)}" if arguments.suites else ""
         raise LLMTuneError(f"no commit has a lock file{named}; lock files are called SUITE.lock.yaml")
-    if given.format == "json":
+    if arguments.format == "json":
         return _write(json.dumps({"version": 1, "entries": to_plain(entries)}, ensure_ascii=False, indent=1) + "\n")
     form = {"csv": render.history_csv, "html": render.history_html, "text": render.history_text}
-    return _write(form[given.format](entries))
+    return _write(form[arguments.format](entries))
 
 
 def _lock(suite: str) -> tuple[Path, Lock]:
@@ -154,24 +156,24 @@ def _lock(suite: str) -> tuple[Path, Lock]:
     from pytest_llmtune._util.text import did_you_mean
     from pytest_llmtune.commits.compare import State
 
-    here = Path.cwd()
-    found = State.of_directory(here).locks
-    chosen = [(here / path, lock) for path, lock in found.items() if suite in (lock.suite, path)]
+    directory = Path.cwd()
+    found = State.of_directory(directory).locks
+    chosen = [(directory / path, lock) for path, lock in found.items() if suite in (lock.suite, path)]
     if len(chosen) == 1:
         return chosen[0]
     names = sorted(lock.suite for lock in found.values())
     if chosen:
-        files = sorted(path.relative_to(here).as_posix() for path, _ in chosen)
+        files = sorted(path.relative_to(directory).as_posix() for path, _ in chosen)
         raise LockError(f"several suites are called {suite!r}; name the file: {', '.join(files)}")
-    there = f"; there are {', '.join(names)}" if names else "; there is no lock file below this directory"
-    raise LockError(f"no suite {suite!r}{did_you_mean(suite, names)}{there}")
+    known = f"; there are {', '.join(names)}" if names else "; there is no lock file below this directory"
+    raise LockError(f"no suite {suite!r}{did_you_mean(suite, names)}{known}")
 
 
-def _show(given: argparse.Namespace) -> int:
+def _show(arguments: argparse.Namespace) -> int:
     from pytest_llmtune._util.text import clean, number, one_line
     from pytest_llmtune.commits.compare import prompt_of
 
-    path, lock = _lock(given.suite)
+    path, lock = _lock(arguments.suite)
     lines = [f"{lock.suite} ({path.relative_to(Path.cwd()).as_posix()})", "", "configuration"]
     plain = {name: value for name, value in lock.config.items() if name not in ("prompt", "messages")}
     lines += [f"  {name}: {one_line(str(value), 200)}" for name, value in plain.items()]
@@ -185,30 +187,30 @@ def _show(given: argparse.Namespace) -> int:
         lines += ["", f"search: {len(study.trials)} trials, {study.spent:f} USD, ended by {study.stopped_by}"]
     lines += ["", f"examples ({len(lock.examples)})"]
     for example in sorted(lock.examples, key=lambda one: one.index)[:3]:
-        said = one_line(example.voted_answer or "no answer", 100)
+        answer = one_line(example.voted_answer or "no answer", 100)
         metrics = ", ".join(f"{name} {value:g}" for name, value in example.metrics.items())
-        lines.append(f"  row {example.index}: {said} ({metrics})")
+        lines.append(f"  row {example.index}: {answer} ({metrics})")
     return _write(clean("\n".join(lines)) + "\n")
 
 
-def _export(given: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> int:
     from pytest_llmtune.commits.export import as_json, as_python
 
-    _, lock = _lock(given.suite)
-    return _write(as_json(lock) if given.to == "json" else as_python(lock))
+    _, lock = _lock(arguments.suite)
+    return _write(as_json(lock) if arguments.to == "json" else as_python(lock))
 
 
-def _grade(given: argparse.Namespace) -> int:
+def _grade(arguments: argparse.Namespace) -> int:
     from pytest_llmtune.api import grade
 
     try:
-        row = json.loads(given.row)
-        grader = json.loads(given.grader) if given.grader.lstrip().startswith(("{", "[")) else given.grader
+        row = json.loads(arguments.row)
+        grader = json.loads(arguments.grader) if arguments.grader.lstrip().startswith(("{", "[")) else arguments.grader
     except ValueError as error:
         raise LLMTuneError(f"no JSON: {error}") from None
     if not isinstance(row, dict):
-        raise LLMTuneError(f'--row takes a JSON object, such as \'{{"answer": "4"}}\', not {given.row!r:.60}')
-    texts = [sys.stdin.read() if text == "-" else text for text in given.responses]
+        raise LLMTuneError(f'--row takes a JSON object, such as \'{{"answer": "4"}}\', not {arguments.row!r:.60}')
+    texts = [sys.stdin.read() if text == "-" else text for text in arguments.responses]
     found = grade(grader, texts, row)
     _write("".join(f"{name}: {value:g}\n" for name, value in sorted(found.metrics.items())))
     if found.voted_answer is not None:
@@ -216,20 +218,20 @@ def _grade(given: argparse.Namespace) -> int:
     return _OK if found.metrics.get("success_vote", found.metrics.get("success", 0.0)) > 0 else _FAILED
 
 
-def _schema(given: argparse.Namespace) -> int:
+def _schema(arguments: argparse.Namespace) -> int:
     from pytest_llmtune.guard import results_schema
     from pytest_llmtune.suite import schema
 
-    return _write(results_schema.text() if given.report else schema.text())
+    return _write(results_schema.text() if arguments.report else schema.text())
 
 
-def _init(given: argparse.Namespace) -> int:
+def _init(arguments: argparse.Namespace) -> int:
     import subprocess
 
-    name = "demo" if given.demo else given.name
+    name = "demo" if arguments.demo else arguments.name
     if name is None:
         raise LLMTuneError("init: which suite? llmtune init NAME FILE; without data and a key: llmtune init --demo")
-    command = [sys.executable, "-m", "pytest", f"--llm-init={name}", *([given.file] if given.file else [])]
+    command = [sys.executable, "-m", "pytest", f"--llm-init={name}", *([arguments.file] if arguments.file else [])]
     return subprocess.run(command, check=False).returncode  # noqa: S603 - pytest finds the project and its tests
 
 

@@ -190,7 +190,7 @@ class ModelCall:
     model: str
     """As requested; empty if the call was not to a model (a search, a database)."""
     messages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"plain": False})
-    """What the model was told, as ``{"role": ..., "content": ...}`` where the provider's shape has such; the recording
+    """The messages sent to the model, as ``{"role": ..., "content": ...}`` where the provider's shape has such; the recording
     holds it, and reports leave it out."""
     text: str = ""
     """The answer."""
@@ -239,9 +239,9 @@ class RunText(str):
     run: TaskRun
 
     def __new__(cls, text: str, run: TaskRun) -> RunText:
-        made = super().__new__(cls, text)
-        made.run = run
-        return made
+        created = super().__new__(cls, text)
+        created.run = run
+        return created
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunText, (str(self), self.run)
@@ -438,8 +438,8 @@ class Evaluation(_Metrics):
                 continue
             columns = _columns(self.results, self.metrics)
             return library.DataFrame(columns, strict=False) if name == "polars" else library.DataFrame(columns)
-        wanted = kind or "pandas or polars"
-        raise MissingToolError(f"a frame needs {wanted}, which is not installed: pip install {kind or 'pandas'}")
+        missing = kind or "pandas or polars"
+        raise MissingToolError(f"a frame needs {missing}, which is not installed: pip install {kind or 'pandas'}")
 
 
 _COLUMNS: Mapping[str, Callable[[ExampleResult], Any]] = {

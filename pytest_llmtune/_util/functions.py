@@ -61,9 +61,9 @@ def load_function(path: str, base_dir: Path, root: Path | None = None) -> Callab
     for part in names.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        there = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
+        functions = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
         raise SuiteError(
-            f"{module_name} has no function {names!r}{did_you_mean(names, there)}; it has: {', '.join(there):.200}"
+            f"{module_name} has no function {names!r}{did_you_mean(names, functions)}; it has: {', '.join(functions):.200}"
         )
     return found  # type: ignore[no-any-return]
 

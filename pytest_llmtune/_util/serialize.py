@@ -92,9 +92,9 @@ def from_plain(kind: type[T], data: Any, where: str = "") -> T:
     return value
 
 
-def _fail(where: Where, wanted: str, data: Any) -> typing.NoReturn:
+def _fail(where: Where, expected: str, data: Any) -> typing.NoReturn:
     shown = repr(data)
-    raise ValueError(f"{where or 'the document'} is {shown[:80]}{'...' * (len(shown) > 80)}, not {wanted}")
+    raise ValueError(f"{where or 'the document'} is {shown[:80]}{'...' * (len(shown) > 80)}, not {expected}")
 
 
 @cache
@@ -115,9 +115,9 @@ def _reader(kind: Any) -> Reader:
     raise TypeError(f"no plain form for {kind!r}")
 
 
-def _exactly(kind: type, wanted: str) -> Reader:
+def _exactly(kind: type, expected: str) -> Reader:
     def read(data: Any, where: Where) -> Any:
-        return data if type(data) is kind else _fail(where, wanted, data)
+        return data if type(data) is kind else _fail(where, expected, data)
 
     return read
 

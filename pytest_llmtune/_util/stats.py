@@ -194,10 +194,10 @@ def rows_needed(
     """
     normal, rows = statistics.NormalDist(), len(before)
     variance = statistics.pvariance([old - new for old, new in zip(before, now, strict=True)]) if rows else 0.0
-    wanted = (normal.inv_cdf(confidence) + normal.inv_cdf(0.8)) ** 2
+    distance = (normal.inv_cdf(confidence) + normal.inv_cdf(0.8)) ** 2
     if (margin <= 0 and variance == 0) or not math.isfinite(drop) or abs(margin - drop) < 1e-9:
         return None
-    needed = math.ceil(wanted * variance / (margin - drop) ** 2)
+    needed = math.ceil(distance * variance / (margin - drop) ** 2)
     if drop < margin:  # even without a flip
         least = 1
         while least < _MOST_ROWS and _max_drop(0, 0, least, confidence) > margin:

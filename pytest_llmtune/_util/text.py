@@ -110,10 +110,10 @@ def wrapped(text: str, width: int) -> str:
     lines = []
     for line in text.split("\n"):
         indent = " " * (len(line) - len(line.lstrip()) + 4)
-        whole = len(line) <= width or "\x1b" in line or line.startswith(("next: ", "::"))
+        unbroken = len(line) <= width or "\x1b" in line or line.startswith(("next: ", "::"))
         lines += (
             [line]
-            if whole
+            if unbroken
             else wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
         )
     return "\n".join(lines)
@@ -136,8 +136,8 @@ def dollars(amount: float | Decimal, digits: int = 4) -> str:
     if value < 0:
         return f"-{dollars(-value, digits)}"
     decimals = max(2, digits - 1 - value.adjusted())
-    whole, _, fraction = f"{value:.{decimals}f}".partition(".")
-    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+    integer, _, fraction = f"{value:.{decimals}f}".partition(".")
+    return f"${integer}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 def per_thousand(amount: float | Decimal, digits: int = 3) -> str:

@@ -347,9 +347,9 @@ def _domain(name: str, raw: Any) -> Domain:
         if word == "choice":
             return _choice(arguments)
         if word in WORDS:
-            wanted = "[low, high, step]" if word == "quniform" else "[low, high]"
-            if not isinstance(arguments, (list, tuple)) or len(arguments) != wanted.count(",") + 1:
-                raise InvalidError(f"{word} takes {wanted}, got {shown(arguments)}")
+            expected = "[low, high, step]" if word == "quniform" else "[low, high]"
+            if not isinstance(arguments, (list, tuple)) or len(arguments) != expected.count(",") + 1:
+                raise InvalidError(f"{word} takes {expected}, got {shown(arguments)}")
             return WORDS[word](*arguments)
     if isinstance(raw, (list, tuple)) and (name not in LISTS or all(isinstance(item, (list, tuple)) for item in raw)):
         return _choice(raw)

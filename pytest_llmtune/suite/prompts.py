@@ -324,17 +324,22 @@ def several(raw: Any) -> tuple[Sequence[Any], bool]:
     return (raw, True) if isinstance(raw, (list, tuple)) else ([raw], False)
 
 
-def one_template(key: str, raw: Any, system: str | None, declaration: Declaration) -> Template:
-    """A template from one value of ``prompt`` or ``messages``."""
+def one_template(key: str, raw: Any, values: Mapping[str, Any], declaration: Declaration) -> Template:
+    """A template from one value of ``prompt`` or ``messages``; a task's is passed to it unchanged."""
+    if isinstance(task := values["task"], Task):
+        source = tuple(raw) if isinstance(raw, (list, tuple)) else raw
+        if not (callable(source) or (isinstance(source, str) and source.strip()) or isinstance(source, tuple)):
+            raise InvalidError(f"is {shown(raw)}; valid: a text, or a function")
+        return TaskTemplate("messages" if key == "messages" else "prompt", source, task)
     if key == "messages":
         return Template.messages(raw, base_dir=declaration.base_dir, root=declaration.root)
-    return Template.prompt(raw, system=system, base_dir=declaration.base_dir, root=declaration.root)
+    return Template.prompt(raw, system=values["system"], base_dir=declaration.base_dir, root=declaration.root)
 
 
 def read_templates(values: Mapping[str, Any], declaration: Declaration, problems: Problems) -> tuple[Template, ...]:
     """All templates to choose from; a task's are its prompts, unchanged, or only itself."""
     task = values["task"] if isinstance(values["task"], Task) else None
-    if values["task"] is not None and task is None:  # it is invalid, which is told already
+    if values["task"] is not None and task is None:  # it is invalid, which is reported already
         return ()
     given = [key for key in ("prompt", "messages") if values[key] is not None]
     if task is not None and values["system"] is not None:
@@ -353,10 +358,7 @@ def read_templates(values: Mapping[str, Any], declaration: Declaration, problems
     templates: list[Template] = []
     for index, raw in enumerate(entries):
         path = (key, index) if is_list else (key,)
-        if task is None:
-            template = problems.attempt(one_template, key, raw, values["system"], declaration, path=path)
-        else:
-            template = problems.attempt(task_prompt, key, raw, task, path=path)
+        template = problems.attempt(one_template, key, raw, values, declaration, path=path)
         if template is None:
             continue
         if any(template.to_lock() == other.to_lock() for other in templates):
@@ -392,18 +394,6 @@ class TaskTemplate(Template):
     def render(self, row: Row) -> tuple[dict[str, Any], ...]:  # noqa: ARG002
         raise SuiteError(f"the task {self.source if self.task is None else self.task.name} makes its requests itself")
 
-    def given(self) -> dict[str, Any]:
-        """Its part of the task's ``config``."""
-        return {} if self.kind == "task" else {self.kind: _mapped(self.source, lambda leaf: leaf)}
-
-
-def task_prompt(key: str, raw: Any, task: Task) -> TaskTemplate:
-    """A choice of ``prompt`` or ``messages`` together with a task."""
-    source = tuple(raw) if isinstance(raw, (list, tuple)) else raw
-    if not (callable(source) or (isinstance(source, str) and source.strip()) or isinstance(source, tuple)):
-        raise InvalidError(f"is {shown(raw)}; valid: a text, or a function")
-    return TaskTemplate("messages" if key == "messages" else "prompt", source, task)
-
 
 def _message_lists(raw: Any) -> tuple[Sequence[Any], bool]:
     """A list of messages is one template; a list of lists or functions is a choice of templates."""
@@ -421,7 +411,7 @@ class TaskRequest(CompletionRequest):
     """Parameters of the configuration."""
     template: TaskTemplate | None = None
     earlier: int = 0
-    """Runs of a cascade's earlier steps on the row; these are numbered from there on."""
+    """Runs of a cascade's earlier steps on the row; the numbers of these follow."""
 
     @property
     def task(self) -> Task:
@@ -437,9 +427,10 @@ class TaskRequest(CompletionRequest):
         return self.example
 
 
-def config_given(params: Mapping[str, Any], template: TaskTemplate) -> dict[str, Any]:
+def task_config(params: Mapping[str, Any], template: TaskTemplate) -> dict[str, Any]:
     """The configuration as passed to a task: without ``n``, the number of runs."""
-    return {name: value for name, value in params.items() if name != "n"} | template.given()
+    prompt = {} if template.kind == "task" else {template.kind: _mapped(template.source, lambda leaf: leaf)}
+    return {name: value for name, value in params.items() if name != "n"} | prompt
 
 
 def task_request(

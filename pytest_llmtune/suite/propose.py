@@ -117,9 +117,9 @@ def rewritten(template: Template, text: str, columns: Sequence[str]) -> Template
     """
     checked = Template.prompt(text)
     checked.check(columns)
-    wanted = Template.prompt(text_of(template) or "").fields
-    if checked.fields != wanted:
-        raise InvalidError(f"names the columns {listed(sorted(checked.fields))} in place of {listed(sorted(wanted))}")
+    expected = Template.prompt(text_of(template) or "").fields
+    if checked.fields != expected:
+        raise InvalidError(f"names the columns {listed(sorted(checked.fields))} in place of {listed(sorted(expected))}")
     if not isinstance(template.source, tuple):
         return checked
     return replace(template, source=(*template.source[:-1], {**template.source[-1], "content": text}))

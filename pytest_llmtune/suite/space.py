@@ -38,7 +38,6 @@ from pytest_llmtune.suite.prompts import (
     one_template,
     read_templates,
     several,
-    task_prompt,
     task_request,
 )
 from pytest_llmtune.suite.propose import Propose, read_prompt, text_of
@@ -327,10 +326,12 @@ class Space:
         """
         model = self.models[0] if model is None else model
         domains = self.for_model(model)
-        values = {name: _constant(domain) for name, domain in domains.items() if domain.is_constant}
-        lengths = {name: _longest(domains[name]) for name in _LENGTHS if name in domains and name not in values}
-        if self.runs_task:  # a task has no defaults for missing parameters
-            values |= {name: _simplest(domain) for name, domain in domains.items() if name not in values}
+        values = {  # a task has no defaults for missing parameters
+            name: _simplest(domain) for name, domain in domains.items() if domain.is_constant or self.runs_task
+        }
+        lengths = {
+            name: _longest(domains[name]) for name in _LENGTHS if name in domains and not domains[name].is_constant
+        }
         return self.config({"model": model, **values, **lengths}, self.templates[0])
 
     def config(self, chosen: Mapping[str, Any], template: Template) -> Config:
@@ -371,14 +372,14 @@ class Space:
             return
         if not self._has(config.template):
             yield f"the {config.template.kind} {shown(config.template.label, 60)} is not among the suite's"
-        left = {name: value for name, value in config.params.items() if name != "model"}
+        remaining = {name: value for name, value in config.params.items() if name != "model"}
         for name, domain in self.for_model(config.model).items():
             names = domain.names if isinstance(domain, OneOf) else {name}
-            given = {key: left.pop(key) for key in names & left.keys()}
+            given = {key: remaining.pop(key) for key in names & remaining.keys()}
             value = given if isinstance(domain, OneOf) else given.get(name)
             if not domain.contains(value):
                 yield f"{name} is {shown(value)}, outside {shown(domain.to_plain())}"
-        for name, value in left.items():
+        for name, value in remaining.items():
             yield f"{name} is {shown(value)}, which the suite does not send"
 
     def _has(self, template: Template) -> bool:
@@ -416,7 +417,7 @@ class Space:
 
 
 def _simplest(domain: Domain) -> Any:
-    """The first option of a choice, the lower bound of a range."""
+    """A constant's value, the first option of a choice, the lower bound of a range."""
     if isinstance(domain, OneOf):
         return {name: _simplest(inner) for name, inner in domain.branches[0].items()}
     if isinstance(domain, Choice):
@@ -430,12 +431,6 @@ def _longest(domain: Domain) -> Any:
     if isinstance(domain, Choice):
         return max((option for option in domain.options if option is not None), default=None)
     return int(domain.top) if isinstance(domain, Range) else None
-
-
-def _constant(domain: Domain) -> Any:
-    if isinstance(domain, OneOf):
-        return {name: _constant(inner) for name, inner in domain.branches[0].items()}
-    return domain.to_plain() if isinstance(domain, Constant) else _simplest(domain)
 
 
 _NOT_SENT = Constant(None)
@@ -577,11 +572,7 @@ def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, d
     given: dict[str, Any] = {}
     for name, value in raw.items():
         if name in ("prompt", "messages"):
-            template = (
-                task_prompt(name, value, values["task"])
-                if isinstance(values["task"], Task)
-                else one_template(name, value, values["system"], declaration)
-            )
+            template = one_template(name, value, values, declaration)
         elif name != "model":
             check_name(name, {**values["extra_body"], **(values["params"] or {})})
             given |= _single(name, value)

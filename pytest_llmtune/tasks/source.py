@@ -18,7 +18,7 @@ from pytest_llmtune.capture.patches import recorded as captured
 from pytest_llmtune.capture.traffic import Traffic
 from pytest_llmtune.errors import CompletionError, EndpointError, LLMTuneError, StaleRecordingError, SuiteError
 from pytest_llmtune.money.ledger import Reservation
-from pytest_llmtune.suite.prompts import TaskRequest, config_given
+from pytest_llmtune.suite.prompts import TaskRequest, task_config
 from pytest_llmtune.suite.task import Outcome, outcome_of
 from pytest_llmtune.tasks.capture import Allowance, Canaries, NoRoomError, RunCapture, Store
 from pytest_llmtune.tasks.trace import Trace
@@ -253,7 +253,7 @@ class TaskSource:
         with captured(recording):
             try:
                 arguments = task.arguments(
-                    request.row.row, config_given(request.params, template), partial(self._client, capture)
+                    request.row.row, task_config(request.params, template), partial(self._client, capture)
                 )
                 if task.is_async:
                     returned = await task.function(**arguments)

@@ -251,7 +251,7 @@ OPENED_ELSEWHERE = {
     "completions/disk.py": {"sqlite3.connect"},  # likewise
     "data/readers.py": {
         "Path.read_text",
-        "archive.open",
+        "stack.enter_context.open",
         "gzip.open",
         "zipfile.ZipFile",
     },  # /proc; what was opened by open_regular

@@ -227,7 +227,14 @@ class Lock:
     @classmethod
     def read(cls, path: Path) -> Lock:
         """The lock at ``path``; LockError if it is missing, too large, damaged, has conflict markers, or is of a later version."""
-        return cls.parse(_content(path), path)
+        try:
+            with open_regular(path) as file:
+                content = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            raise LockError(f"{path}: no lock file. Write it: pytest --llm-tune") from None
+        except OSError as error:
+            raise LockError(f"{path}: the lock file cannot be read: {error.strerror or error}") from error
+        return cls.parse(content, path)
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> Lock:
@@ -287,16 +294,6 @@ def short_answer(answer: str) -> str:
 
 def _repair(path: Path) -> str:
     return f"Restore it (git checkout -- {quoted(relative_to_cwd(path))}), or search again: pytest --llm-tune"
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise LockError(f"{path}: no lock file. Write it: pytest --llm-tune") from None
-    except OSError as error:
-        raise LockError(f"{path}: the lock file cannot be read: {error.strerror or error}") from error
 
 
 def _text(content: bytes, path: Path) -> str:

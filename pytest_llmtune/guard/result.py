@@ -7,9 +7,8 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from pytest_llmtune._dataclass import dataclass, field
-from pytest_llmtune._util.serialize import from_plain, to_plain
+from pytest_llmtune._util.serialize import to_plain
 from pytest_llmtune._util.text import quoted, scoped
-from pytest_llmtune.errors import ReportError
 from pytest_llmtune.grading.reasoning import Marks, marks_by_key
 from pytest_llmtune.guard.lockfile import Lock, Measured, StudySummary
 from pytest_llmtune.guard.rows import RowColumns
@@ -235,14 +234,6 @@ class SuiteReport:
         """
         data: dict[str, Any] = to_plain(self)
         return data
-
-    @classmethod
-    def from_data(cls, data: Any) -> SuiteReport:
-        """Read a report from ``to_data``'s data; ReportError, which names the path, if they have another shape."""
-        try:
-            return from_plain(cls, data)
-        except ValueError as error:
-            raise ReportError(f"no report of a suite: {error}") from None
 
 
 def usage_by_model(usages: Iterable[tuple[str, ModelUsage]]) -> dict[str, ModelUsage]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from time import process_time
+from typing import TYPE_CHECKING
 
 import pytest
 from support.results import evaluation, lock, report, result, scores
 
 from pytest_llmtune.errors import ReportError
-from pytest_llmtune.guard.result import SuiteReport
+from pytest_llmtune.guard.results_file import dumps, loads
 from pytest_llmtune.guard.verdict import Criteria, Stale
+
+if TYPE_CHECKING:
+    from pytest_llmtune.guard.result import SuiteReport
 
 
 def test_it_crosses_processes_as_plain_data() -> None:
@@ -18,24 +22,26 @@ def test_it_crosses_processes_as_plain_data() -> None:
     one = report(scores(1, 0, None), lock(scores(1, 1, 1)))
     data = one.to_data()
     assert json.loads(json.dumps(data)) == data
-    assert SuiteReport.from_data(data) == one
+    assert loads(dumps([one])) == (one,)
 
 
 def test_other_data_are_refused() -> None:
     """Data of another shape are a ReportError with the place, not a traceback."""
-    data = report(scores(1)).to_data()
-    data["evaluation"]["results"][0]["grade"]["votes"] = [["a"]]
-    with pytest.raises(ReportError, match=r"evaluation\.results\[0\]\.grade\.votes\[0\] is \['a'\], not a list of 2"):
-        SuiteReport.from_data(data)
-    with pytest.raises(ReportError, match="the document is None, not a mapping"):
-        SuiteReport.from_data(None)
+    data = json.loads(dumps([report(scores(1))]))
+    data["suites"][0]["evaluation"]["results"][0]["grade"]["votes"] = [["a"]]
+    place = r"suites\[0\]\.evaluation\.results\[0\]\.grade\.votes\[0\]"
+    with pytest.raises(ReportError, match=place + r" is \['a'\], not a list of 2"):
+        loads(json.dumps(data))
+    with pytest.raises(ReportError, match=r"suites\[0\] is None, not a mapping"):
+        loads(json.dumps({**data, "suites": [None]}))
 
 
 def test_ten_thousand_examples_cross_in_seconds() -> None:
     """10,000 examples of five answers are converted and read back in a few seconds of CPU."""
     one = report(evaluation([result(i) for i in range(10_000)]))
     start = process_time()
-    assert len(SuiteReport.from_data(one.to_data()).evaluation.results) == 10_000  # type: ignore[union-attr]
+    [found] = loads(dumps([one]))
+    assert len(found.evaluation.results) == 10_000  # type: ignore[union-attr]
     assert process_time() - start < 5
 
 

@@ -155,10 +155,10 @@ def migrated(
     notes: Sequence[str] = (),
     problems: Sequence[str] = (),
 ) -> SuiteReport:
-    """What came of other models: passed where each keeps the quality, or where one of them was locked.
+    """The report of ``--llm-migrate``: passed if every model keeps the quality, or one of them was locked.
 
     Args:
-        evaluation: of the model that is shown in the suite's own figures: the best.
+        evaluation: of the best model, shown as the suite's own figures.
         problems: why a model could not be used; empty for the others.
     """
     criteria = criteria_of(run.suite, reused=run.split.reused)

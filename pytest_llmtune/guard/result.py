@@ -39,7 +39,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """Another model held against the committed recording, row by row."""
+    """Another model compared with the committed recording, row by row."""
 
     model: str
     """As given: ``MODEL``, or ``PARAMETER=MODEL``."""
@@ -70,7 +70,7 @@ class Migration:
     cost_before: Decimal | None = None
     """Mean USD per instance at today's prices."""
     cost: Decimal | None = None
-    """None where it is not known; that is not free."""
+    """None if unknown, which is not free."""
     latency_before: tuple[float, float] | None = None
     """Seconds: the median, and what 95 of 100 rows stay below."""
     latency: tuple[float, float] | None = None
@@ -107,7 +107,7 @@ class RecordingFacts:
     unused: int = 0
     """Interactions that no request of the suite uses."""
     oldest: str = ""
-    """The day, ``YYYY-MM-DD``, of the oldest answer that was replayed or written; empty where none says."""
+    """The day, ``YYYY-MM-DD``, of the oldest answer that was replayed or written; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class Total:
     worse: int
     inconclusive: int
     cost_before: Decimal | None
-    """USD for one instance of each suite, as it is locked; None, as ``cost``, where that of one is not known."""
+    """USD for one instance of each suite, as locked; None, like ``cost``, if one of them is unknown."""
     cost: Decimal | None
     spent: Decimal
     """USD of this run."""

@@ -32,7 +32,7 @@ class HitBounds:
 
     rows: int
     error: float
-    """With this probability at most the bounds are ever wrong."""
+    """The highest probability that the bounds are ever wrong."""
     seen: int = 0
     hits: int = 0
     low: int = 0
@@ -56,7 +56,7 @@ class HitBounds:
             self.high = -_first(-self.high, -mode, lambda count: self._possible(-count))
 
     def _possible(self, count: int) -> bool:
-        """Whether the hits seen do not speak against so many in all rows."""
+        """Whether so many hits in all rows are still possible, given those seen."""
         unseen, more = self.rows - self.seen, count - self.hits
         choose = math.lgamma(unseen + 1) - math.lgamma(more + 1) - math.lgamma(unseen - more + 1)
         after, before = (1 + count, 1 + self.rows - count), (1 + self.hits, 1 + self.seen - self.hits)
@@ -78,7 +78,7 @@ def _log_beta(a: float, b: float) -> float:
 
 @dataclass(slots=True, eq=False)
 class EarlyStop:
-    """What of a suite's gates on its metric is decided so far; for yes-or-no metrics, of which more is better."""
+    """Which of a suite's gates on its metric are decided so far; for yes-or-no metrics where more is better."""
 
     criteria: Criteria
     before: Mapping[str, float]
@@ -86,7 +86,7 @@ class EarlyStop:
     order: Sequence[str]
     """Rows in the order of evaluation; results count in this order, not as they arrive."""
     error: float
-    """The probability that the verdict would be another one on all rows."""
+    """The highest probability that all rows would give another verdict."""
     why_not: str = ""
     """Why nothing can be decided early."""
     _lost: HitBounds = field(init=False)
@@ -115,7 +115,7 @@ class EarlyStop:
         return cls(criteria, before, order, error)
 
     def see(self, result: ExampleResult) -> None:
-        """A row's result has come."""
+        """Take in a row's result."""
         self._results[result.example.id] = result
         while not self.why_not and self._next < len(self.order):
             if (found := self._results.get(self.order[self._next])) is None:
@@ -133,7 +133,7 @@ class EarlyStop:
 
     @property
     def decided(self) -> dict[str, bool]:
-        """Gate to whether it passes on all rows, as far as it is decided."""
+        """By gate, as far as decided: whether it passes on all rows."""
         if self.why_not:
             return {}
         found = {}
@@ -168,9 +168,9 @@ class EarlyStop:
         )
 
     def _gates(self) -> dict[str, Callable[[int, int], bool]]:
-        """Gate to whether it fails on all rows, where so many are lost and gained."""
+        """By gate: whether it fails on all rows, given how many are lost and gained."""
         criteria, rows = self.criteria, len(self.order)
-        right = sum(1 for value in self.before.values() if value == 1.0)
+        right = self._lost.rows
         found: dict[str, Callable[[int, int], bool]] = {}
         if criteria.judges_drops:
             found["max_drop"] = lambda lost, gained: _drops(criteria, lost, gained, rows)

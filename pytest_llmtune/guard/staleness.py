@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 MIGRATED = "migrated"
-"""The fingerprint that lets a configuration of ``--llm-migrate`` stand outside of the search space, as long as that is the same."""
+"""The fingerprint that lets a configuration of ``--llm-migrate`` be outside of the search space, as long as the space is the same."""
 
 
 def fingerprints_of(suite: Suite, config: Config, split: Split, grader: Grader) -> dict[str, str]:
@@ -84,7 +84,9 @@ class BaselineConfig:
         templates = suite.space.templates
         if "cascade" in lock.config:  # a step with a changed prompt is outside the space and needs a new search
             return cls(Config.from_lock({**lock.config}, templates).read_by(suite.grader, suite.cascade))
-        if suite.space.writes and lock.fingerprints.get("prompt_index") == "written":  # by a search; it is here alone
+        if (
+            suite.space.writes and lock.fingerprints.get("prompt_index") == "written"
+        ):  # by a search: it is only in the lock file
             return cls(Config.from_lock({**lock.config}, templates))
         known = {template.fingerprint: template for template in templates}
         template = known.get(lock.fingerprints.get("prompt", ""))

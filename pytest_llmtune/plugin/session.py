@@ -159,7 +159,7 @@ class Session:
 
     @cached_property
     def progress(self) -> Progress:
-        """On the real standard output, beside pytest's capture; silent under -q.
+        """Shows progress on the real standard output, past pytest's capture; silent under -q.
 
         An xdist worker can only use its controller's standard error.
         """

@@ -51,7 +51,7 @@ def p_value_text(p_value: float | None) -> str:
 
 
 _MOVES = ("move", "score", "95 % interval", "lost", "gained", "p", "USD per 1,000", "latency p50", "p95", "verdict")
-_TOGETHER = ("all suites", "suites", "keep quality", "worse", "inconclusive", "USD per 1,000 of each", "spent now")
+_TOTALS = ("all suites", "suites", "keep quality", "worse", "inconclusive", "USD per 1,000 of each", "spent now")
 
 
 def moves(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
@@ -111,7 +111,7 @@ def all_suites(reports: Sequence[SuiteReport]) -> list[tuple[str, ...]]:
         )
         for each in totals(reports)
     ]
-    return [_TOGETHER, *rows] if rows else []
+    return [_TOTALS, *rows] if rows else []
 
 
 def _cost(before: Decimal | None, now: Decimal | None) -> str:

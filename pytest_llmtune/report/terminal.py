@@ -225,7 +225,7 @@ def summary(reports: Sequence[SuiteReport], *, width: int = 80, color: bool = Fa
 
 
 def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: int) -> Iterator[str]:
-    """What came of other models: of each suite, and of all together."""
+    """Results of ``--llm-migrate``, by suite and in total."""
     if not any(report.migrations for report in reports):
         return
     for report in reports:
@@ -235,7 +235,7 @@ def _migrated(reports: Sequence[SuiteReport], ink: _Ink, width: int, verbosity: 
             yield from _flips(report, ink, width, verbosity)
             yield from _next(report)
     narrow = [tuple(cell for index, cell in enumerate(row) if index not in (2, 7, 8)) for row in moves(reports)]
-    # what is left out where it does not fit is in the gates' sentences, and below
+    # columns omitted for lack of room are in the gates' sentences, and below
     yield from ("", *columns(narrow, width, (4, 3, 2)), "", *columns(all_suites(reports), width, (6, 1)))
 
 

@@ -214,15 +214,10 @@ class Config:
 
 
 def _rules(accept: Accept) -> dict[str, Any]:
-    """What is given of it, as the lock file keeps it."""
-    rules = {
-        "margin": accept.margin,
-        "regex": accept.regex,
-        "grader": accept.grader,
-        "schema": accept.schema,
-        "function": _named(accept.function),
-    }
-    return {name: value for name, value in rules.items() if value is not None}
+    """The rules that it has, as in the lock file."""
+    rules = {name: getattr(accept, name) for name in ("margin", "regex", "grader", "schema", "function")}
+    rules["function"] = _named(accept.function)
+    return {name: rule for name, rule in rules.items() if rule is not None}
 
 
 def _named(function: Any) -> Any:

@@ -35,11 +35,15 @@ def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key in _TEMPLATES:
         for function in _callables(keys.get(key)):
             yield key, function
-    for grader in _graders(keys.get("grader")):
-        if ":" in grader or grader == _RUNS_CODE:
-            yield "grader", grader
-    for function in _option_functions(keys.get("grader")):
-        yield "grader", function
+    graders = list(_flat(keys.get("grader")))
+    for grader in graders:
+        for name in grader if isinstance(grader, Mapping) else [grader]:
+            if ":" in str(name) or name == _RUNS_CODE:
+                yield "grader", str(name)
+    for options in (options for grader in graders if isinstance(grader, Mapping) for options in grader.values()):
+        for value in options.values() if isinstance(options, Mapping) else ():
+            if isinstance(value, Mapping) and value.keys() == {"callable"}:  # such as the prompt of a judge
+                yield "grader", value["callable"]
     cascade = keys.get("cascade")
     for step in cascade if isinstance(cascade, list) else [cascade]:
         accept = step.get("accept") if isinstance(step, Mapping) else None
@@ -50,10 +54,9 @@ def code_in(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def isolation_in(grader: Any) -> Any:
     """The option ``isolation`` of a grader in YAML, or of one in a list; None if absent."""
-    if isinstance(grader, list):
-        return next((found for one in grader if (found := isolation_in(one)) is not None), None)
-    options = grader.get(_RUNS_CODE) if isinstance(grader, Mapping) else None
-    return options.get("isolation") if isinstance(options, Mapping) else None
+    options = [one.get(_RUNS_CODE) for one in _flat(grader) if isinstance(one, Mapping)]
+    found = (each.get("isolation") for each in options if isinstance(each, Mapping))
+    return next((isolation for isolation in found if isolation is not None), None)
 
 
 def _callables(data: Any) -> Iterator[Any]:
@@ -67,27 +70,10 @@ def _callables(data: Any) -> Iterator[Any]:
             yield from _callables(item)
 
 
-def _option_functions(data: Any) -> Iterator[Any]:
-    """Functions that are options of graders, such as the prompt of a judge."""
-    if isinstance(data, list):
-        for item in data:
-            yield from _option_functions(item)
-    elif isinstance(data, Mapping):
-        for options in data.values():
-            for value in options.values() if isinstance(options, Mapping) else ():
-                if isinstance(value, Mapping) and value.keys() == {"callable"}:
-                    yield value["callable"]
-
-
-def _graders(data: Any) -> Iterator[str]:
-    """The names of one or more graders, with or without options."""
-    if isinstance(data, list):
-        for item in data:
-            yield from _graders(item)
-    elif isinstance(data, Mapping):
-        yield from map(str, data)
-    elif data is not None:
-        yield str(data)
+def _flat(data: Any) -> Iterator[Any]:
+    """The items of a list and of lists within it; any other value is one item."""
+    for item in data if isinstance(data, list) else [data]:
+        yield from _flat(item) if isinstance(item, list) else [item]
 
 
 _SUFFIXES = (".llmtune.yaml", ".llmtune.yml")

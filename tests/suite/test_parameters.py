@@ -1,14 +1,28 @@
-"""OpenAI parameters: every spelling of a domain, and the numbers that each parameter takes."""
+"""OpenAI parameters: every spelling of a domain, and the numbers that each takes; parameters and models of a task; ``propose``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from support.suites import complaint
 
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite import Choice, Constant, Domain, LogRandInt, OneOf, QUniform, RandInt, Uniform, parse_domain
-from pytest_llmtune.suite.domains import PARAMETERS, check_name
+from pytest_llmtune.suite import (
+    Choice,
+    Constant,
+    Domain,
+    LogRandInt,
+    OneOf,
+    QUniform,
+    RandInt,
+    Uniform,
+    models,
+    parse_domain,
+    propose,
+)
+from pytest_llmtune.suite.domains import PARAMETERS, Models, check_name, parse_param, read_params
+from pytest_llmtune.suite.propose import read_prompt
 
 
 @pytest.mark.parametrize(
@@ -147,3 +161,122 @@ def test_unknown_parameters_are_named_with_the_nearest() -> None:
         check_name("reasoning_efort")
     with pytest.raises(SuiteError, match="put parameters that only your server knows into extra_body"):
         check_name("zzz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "models(): valid: models(['small', 'big'])"),
+        (("a", ["b"], "c"), "models('a', ['b'], 'c'): valid"),
+        ((7,), "models(7,): valid"),
+        ((["small", ""],), "valid: models(['small', 'big'])"),
+        ((["small", 3],), "valid: models(['small', 'big'])"),
+        ((3, ["small"]), "models(3, ...): the name of a parameter is text"),
+        ((["small", "small"],), "duplicate choice 'small'"),
+        (([],), "an empty list of choices"),
+    ],
+)
+def test_models_that_are_none_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    """Each must have a price before anything is spent, so a model has a name."""
+    with pytest.raises(SuiteError) as caught:
+        models(*arguments)
+    assert message in str(caught.value)
+
+
+def test_spellings_of_a_tasks_models() -> None:
+    """A list of named ones, a mapping, one alone, and YAML's mapping are the same parameters."""
+    small = Models(("small", "big"))
+    for params in (
+        [models("writer", ["small", "big"])],
+        models("writer", ["small", "big"]),
+        {"writer": models(["small", "big"])},
+        {"writer": {"models": ["small", "big"]}},
+    ):
+        assert {name: parse_param(name, raw) for name, raw in read_params(params).items()} == {"writer": small}
+    assert small.to_plain() == {"models": ["small", "big"]}
+    assert models("small") == Models(("small",))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("text", "valid: a mapping of names to a constant"),
+        ([], "valid: a mapping of names to a constant"),
+        ({"": 1}, "valid: a mapping of names to a constant"),
+        ([models(["small"])], "in a list each is models('name', ['small', 'big'])"),
+        (["small"], "in a list each is models('name', ['small', 'big'])"),
+    ],
+)
+def test_params_that_are_none_are_refused(params: Any, message: str) -> None:
+    """The error says what params look like."""
+    with pytest.raises(SuiteError) as caught:
+        read_params(params)
+    assert message in str(caught.value)
+
+
+def test_models_of_another_name_are_refused() -> None:
+    """The name stands twice, and one of them is wrong."""
+    with pytest.raises(SuiteError, match=r"is models\('other', \.\.\.\), which has a different name"):
+        parse_param("writer", models("other", ["small"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "propose: seeds is []; valid: a format string"),
+        ({"seeds": ["{q}", 3]}, "propose: seeds is ['{q}', 3]"),
+        ({"model": " "}, "propose: model is ' '; valid: the name of the model"),
+        ({"model": None}, "propose: model is None"),
+        ({"rounds": 0}, "propose: rounds is 0; valid: a whole number from 1 to 20"),
+        ({"rounds": 21}, "propose: rounds is 21"),
+        ({"per_round": True}, "propose: per_round is True; valid: a whole number from 1 to 50"),
+        ({"per_round": 51}, "propose: per_round is 51"),
+        ({"by": "gepu"}, "propose: by is 'gepu' (did you mean 'gepa'?); valid: model, gepa"),
+        ({"by": object()}, "an object with prompt and read"),
+    ],
+)
+def test_wrong_arguments_of_propose_are_refused(changes: dict[str, Any], message: str) -> None:
+    """In Python and in YAML, with the valid values."""
+    arguments = {"seeds": ["{q}"], "model": "writer"} | changes
+    for create in (lambda: propose(**arguments), lambda: read_prompt({"propose": arguments})):
+        with pytest.raises(SuiteError) as caught:
+            create()
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [{"model": "m"}, {"seeds": "{q}"}, {"seeds": "{q}", "model": "m", "round": 1}, 3])
+def test_propose_in_yaml_takes_these_keys(raw: Any) -> None:
+    """An unknown key is no argument of ours."""
+    with pytest.raises(SuiteError, match="propose takes seeds and model, and may have rounds, per_round and by"):
+        read_prompt({"propose": raw})
+
+
+def test_the_ends_of_proposed_prompts() -> None:
+    """The largest and the smallest numbers are allowed."""
+    for number, per_round in ((1, 1), (20, 50)):
+        proposed = propose("{q}", model="m", rounds=number, per_round=per_round)
+        assert (proposed.rounds, proposed.per_round, proposed.seeds) == (number, per_round, ("{q}",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"params": {"row": 1}}, "params.row is a reserved name; choose another"),
+        ({"params": {"temperature": 1}}, "params.temperature is a reserved name"),
+        ({"params": {"k": object()}}, "params.k is <object"),
+        ({"shots": 2}, "shots: are added to prompts that are sent from here; a task has its own"),
+        ({"system": "x"}, "system: applies only without a task"),
+        ({"prompt": 3}, "prompt is 3; valid: a text, or a function"),
+        ({"prompt": ["a", "a"]}, "prompt[1] is 'a', a duplicate"),
+        ({"model": ..., "task": "json:nothing"}, "task: json has no function 'nothing'"),
+        ({"task": 3}, "task is 3; valid: 'module:function', or a function"),
+    ],
+)
+def test_what_a_task_cannot_have(changes: dict[str, Any], message: str) -> None:
+    """A task makes its requests itself."""
+    assert message in complaint(**{"prompt": ..., "task": "json:dumps"} | changes)
+
+
+def test_params_need_a_task() -> None:
+    """Without one, nobody would get them."""
+    assert complaint(params={"k": 1}) == "params: are passed to the function that task= names; there is none"

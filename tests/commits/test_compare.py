@@ -18,7 +18,7 @@ from support.locks import CONFIG, example, lock
 
 from pytest_llmtune._util.stats import mcnemar_exact
 from pytest_llmtune.guard import results_file
-from pytest_llmtune.guard.lockfile import Measured
+from pytest_llmtune.guard.lockfile import Measured, StudySummary, TrialSummary
 from pytest_llmtune.guard.verdict import Stale
 
 if TYPE_CHECKING:
@@ -254,6 +254,55 @@ def test_show_grade_and_schema(git: Git, llmtune: Run) -> None:
     code, _, err = llmtune("grade", "exact", "5", "--row", "{")
     assert (code, "no JSON" in err) == (2, True)
     assert json.loads(llmtune("schema")[1])["type"] == "object"
+
+
+def test_show_names_the_search(git: Git, llmtune: Run) -> None:
+    """How many trials, what they cost, and why it ended; a baseline without a cost has no line of it."""
+    measured = lock()
+    trial = TrialSummary(1, CONFIG, Measured(0.9), Decimal("0.00005"), Decimal("0.1"), "done")
+    study = StudySummary((trial, replace(trial, number=2)), Decimal("0.25"), "num_samples")
+    metrics = {name: value for name, value in measured.metrics.items() if name != "inference_cost"}
+    git.commit("first", sums=replace(measured, study=study, metrics=metrics))
+    out = llmtune("show", "sums")[1]
+    assert "search: 2 trials, 0.25 USD, ended by num_samples" in out
+    assert "USD per 1,000" not in out
+
+
+def test_what_grade_refuses(llmtune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is no mapping; an answer may come from standard input, and one that cannot be read is wrong."""
+    code, _, err = llmtune("grade", "exact", "4", "--row", "[4]")
+    assert (code, "--row takes a JSON object" in err) == (2, True)
+    code, _, err = llmtune("grade", "{exact", "4", "--row", "{}")
+    assert (code, "no JSON" in err) == (2, True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("4"))
+    code, out, _ = llmtune("grade", '{"exact": {}}', "-", "--row", '{"answer": "4"}')
+    assert (code, "voted answer: 4" in out) == (0, True)
+    code, out, _ = llmtune("grade", "math", "no number", "--row", '{"answer": "4"}')
+    assert (code, "voted answer" in out) == (1, False)
+
+
+def test_init_runs_pytest(git: Git, llmtune: Run) -> None:
+    """Which finds the project; its exit code is that of the command."""
+    code, _, err = llmtune("init")
+    assert (code, "llmtune init --demo" in err) == (2, True)
+    assert llmtune("init", "--demo")[0] == 0
+    assert (git.root / "demo").is_dir()
+    assert llmtune("init", "sums", "missing.jsonl")[0] not in {0, 1}
+
+
+def test_outside_of_a_repository_the_directory_is_what_is_compared(
+    llmtune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a file of results; a revision is an error that says so."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    monkeypatch.chdir(bare)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    results_file.write(bare / "old.json", [results.report(results.evaluation([results.result(0, 1.0)]))])
+    code, out, _ = llmtune("compare", "old.json", "--format=json")
+    assert code == 0
+    assert [suite["status"] for suite in json.loads(out)["suites"]] == ["removed"]
+    assert llmtune("compare", "HEAD")[0] == 2
 
 
 def test_two_results_files_with_two_suites_of_one_file(git: Git, llmtune: Run) -> None:

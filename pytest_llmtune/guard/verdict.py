@@ -396,3 +396,9 @@ class Verdict:
     @property
     def failed_gates(self) -> tuple[Gate, ...]:
         return tuple(gate for gate in self.gates if not gate.passed)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the suite does not pass."""
+        reasons = [each.what for each in self.stale] or [gate.sentence for gate in self.failed_gates]
+        return (*reasons, *([self.problem] if self.problem else [])) or ("no example could be measured",)

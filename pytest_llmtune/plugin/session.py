@@ -81,10 +81,8 @@ class Session:
         """Why the recording of a test cannot be opened, by node ID; raised at the start of its setup."""
         self.judged: dict[str, bool] = {}
         """Tests that judged their suite, by node ID: by its verdict (True), or by the figures of ``evaluate()`` (False)."""
-        self._links: dict[Path, str] = {}
-        """Directories that were searched for links, and what is wrong in them."""
-        self._targets: dict[str, str] = {}
-        """Paths of node IDs, relative to the directory in which pytest was started."""
+        self._without_links: set[Path] = set()
+        """Directories that were searched for links."""
         self._open = ExitStack()
         if self.settings.mode.online:
             self._log_spending()
@@ -209,15 +207,10 @@ class Session:
         self._open.close()
 
     def refuse_links(self, directory: Path) -> None:
-        """Raise SuiteError if a directory has links; it is searched once, however many tests have files in it."""
-        if directory not in self._links:
-            try:
-                refuse_links([directory], self.config.rootpath)
-                self._links[directory] = ""
-            except SuiteError as error:
-                self._links[directory] = str(error)
-        if problem := self._links[directory]:
-            raise SuiteError(problem)
+        """Raise SuiteError if a directory has links; without any it is searched once, however many tests have files in it."""
+        if directory not in self._without_links:
+            refuse_links([directory], self.config.rootpath)
+            self._without_links.add(directory)
 
     def listen(self, event: Any) -> None:
         self.progress(event)  # created once there is something to show
@@ -400,11 +393,8 @@ class Session:
     def target(self, nodeid: str) -> str:
         """A node ID relative to the directory in which pytest was started."""
         path, mark, rest = nodeid.partition("::")
-        if (relative := self._targets.get(path)) is None:
-            absolute = self.config.rootpath / path
-            relative = os.path.relpath(absolute, self.config.invocation_params.dir).replace(os.sep, "/")
-            self._targets[path] = relative
-        return f"{relative}{mark}{rest}"
+        relative = _relative(f"{self.config.rootpath}{os.sep}{path}", self.config.invocation_params.dir)
+        return f"{relative.replace(os.sep, '/')}{mark}{rest}"
 
     def replay(self, item: pytest.Item) -> Replay:
         """The recording of a test's client calls."""
@@ -436,7 +426,7 @@ class Session:
         return wrapped(text, self.width)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _relative(path: str, base: Path) -> str:
     return os.path.relpath(path, base)
 

@@ -38,12 +38,9 @@ def project_within(root: Path, workspace: str | None) -> str:
 
 
 def _annotation(report: SuiteReport, within: str) -> str:
-    verdict = report.verdict
-    reasons = [stale.what for stale in verdict.stale] or [gate.sentence for gate in verdict.failed_gates]
-    reasons += [verdict.problem] if verdict.problem else []
-    message = "; ".join(map(one_line, reasons)) or "no example could be measured"
+    message = "; ".join(map(one_line, report.verdict.reasons))
     following = "".join(f"\nnext: {command}" for command, _ in report.commands[:1])
-    title = _property(f"llmtune: {one_line(report.name, 100)} {verdict.status}")
+    title = _property(f"llmtune: {one_line(report.name, 100)} {report.verdict.status}")
     path = f"{within}/{report.path}" if within else report.path
     return f"::error file={_property(path)},line={report.line},title={title}::{_data(message + following)}"
 

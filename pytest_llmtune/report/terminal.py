@@ -82,10 +82,10 @@ def _headline(report: SuiteReport) -> str:
     if verdict.status == "stale":
         reason = one_line(verdict.stale[0].what) if verdict.stale else "its recording does not fit"
         return f"{name} is stale: {reason}{_moved(report)}"
-    failed = [gate.sentence for gate in verdict.failed_gates] or ["no example could be measured"]
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    reasons = verdict.reasons
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     word = "is inconclusive" if verdict.status == "inconclusive" else "failed"
-    return f"{name} {word}: {one_line(failed[-1 if verdict.status == 'inconclusive' else 0])}{more}"
+    return f"{name} {word}: {one_line(reasons[-1 if verdict.status == 'inconclusive' else 0])}{more}"
 
 
 def _moved(report: SuiteReport) -> str:

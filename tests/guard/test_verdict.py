@@ -14,7 +14,7 @@ from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.guard.gates import judge, unjudged
 from pytest_llmtune.guard.lockfile import Lock
 from pytest_llmtune.guard.rows import RowColumns
-from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Population, Stale, match
+from pytest_llmtune.guard.verdict import Criteria, Gate, Limit, Outcome, Population, Stale, Verdict, match
 from pytest_llmtune.types import Evaluation, Example, ShardFacts
 
 if TYPE_CHECKING:
@@ -471,3 +471,13 @@ def test_the_worst_row_of_a_group_is_held_against_the_groups_limit() -> None:
     [gate] = judge(rates(0.1, 0.5, 1.0, groups="abb"), Criteria(limits=(limit,), group_by="t")).gates
     assert gate.sentence == "row_rate of t = b 0.5 is below min_row_rate 0.6: row 1 (0.5)"
     assert (gate.value, gate.passed) == (0.5, False)
+
+
+def test_what_does_not_pass_has_reasons() -> None:
+    """What is stale, else the gates that failed, else the problem; never nothing."""
+    gates = tuple(Gate(f"min_{word}", word, word == "good", 1.0, 1.0, f"it is {word}") for word in ("good", "bad"))
+    stale = (Stale("the prompt changed", "--llm-accept"), Stale("the grader changed", "--llm-accept"))
+    assert Verdict("stale", "m", gates, stale=stale).reasons == ("the prompt changed", "the grader changed")
+    assert Verdict("failed", "m", gates).reasons == ("it is bad",)
+    assert Verdict("error", "m", problem="no lock file").reasons == ("no lock file",)
+    assert Verdict("inconclusive", "m").reasons == ("no example could be measured",)

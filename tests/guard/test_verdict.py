@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.results import CONFIG, evaluation, lock, result, scores
@@ -16,9 +16,6 @@ from pytest_llmtune.guard.lockfile import Lock
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Gate, Limit, Outcome, Population, Stale, Verdict, match
 from pytest_llmtune.types import Evaluation, Example, ShardFacts
-
-if TYPE_CHECKING:
-    from pytest_llmtune.guard.verdict import Verdict
 
 
 def gates(verdict: Verdict) -> dict[str, bool]:

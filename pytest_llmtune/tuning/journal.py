@@ -12,6 +12,7 @@ from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.files import open_append, open_regular, write_text
 from pytest_llmtune._util.text import dollars, parse_dollars
 from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,13 +119,14 @@ def _read(path: Path, study: str) -> StudyLog | None:
         return None
     log = StudyLog(path)
     with open_regular(path, follow=False) as lines:
-        if _entry(lines.readline(_MAX_LINE)).get("study") != study:
+        header = parse_object(lines.readline(_MAX_LINE).decode(errors="replace"))
+        if header is None or header.get("study") != study:
             return None
         if os.fstat(lines.fileno()).st_size > _MAX_BYTES:
             raise OSError(errno.EFBIG, f"larger than the limit of {_MAX_BYTES:,} bytes")
         while line := lines.readline(_MAX_LINE):
             log.torn = not line.endswith(b"\n")
-            match _entry(line):
+            match parse_object(line.decode(errors="replace")):  # None: a kill truncated it, or it is none of ours
                 case {"key": str(key), "place": int(index), "paid": str(usd)}:
                     paid = parse_dollars(usd) or Decimal(0)
                     log.uncounted[key, index] = paid  # the last line for an index is that of the stored exchange
@@ -136,12 +138,3 @@ def _read(path: Path, study: str) -> StudyLog | None:
 
 def _unusable(path: Path, error: OSError) -> LLMTuneError:
     return LLMTuneError(f"{path}: the study's log cannot be kept there: {error.strerror or error}; name another file")
-
-
-def _entry(line: bytes) -> dict[str, Any]:
-    """A line's object; empty if truncated by a kill, or longer than any of ours that is read."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field, replace
 from pytest_llmtune.tuning.proposals import LENGTHS, Arm, families_of
-from pytest_llmtune.wire.response import answers_in
+from pytest_llmtune.wire.response import answers_in, token_limit
 from pytest_llmtune.wire.tokens import completion_of
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _serves(exchange: Exchange, limit: int | None) -> bool:
     if not (size := answers_in(exchange)):
         return False
     choices = completion_of([exchange], size).choices
-    most = exchange.request.get("max_tokens", exchange.request.get("max_completion_tokens"))
-    shorter = limit is None or (isinstance(most, int) and most <= limit)
+    most = token_limit(exchange.request)
+    shorter = limit is None or (most is not None and most <= limit)
     return all(
         choice.finish_reason == "stop"
         and (shorter or (choice.tokens is not None and limit is not None and choice.tokens < limit))

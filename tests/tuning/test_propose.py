@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.llm_server import LLMServer, prompt_tokens, tokens
+from support.llm_server import Fault, LLMServer, prompt_tokens, tokens
 
 from pytest_llmtune import Suite, propose, randint, tune, uniform
 from pytest_llmtune.errors import SuiteError
@@ -135,6 +135,32 @@ def test_a_writer_that_cannot_be_paid_leaves_the_search_as_it_is(tmp_path: Path)
         assert "writer wrote 0 prompts; the optimization budget did not reach every request" in (
             study.summary.note or ""
         )
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("<template>Think {q} " + "word " * 2000 + "</template>", r"\(the first: it was cut off\)"),
+        (None, r"\(the first: writer at \S+ HTTP 400: no such luck\)"),
+    ],
+)
+def test_what_the_writer_does_not_finish_is_refused(tmp_path: Path, written: str | None, why: str) -> None:
+    """The reason is named, and nothing that the race found is lost."""
+    with server_of([written or ""]) as server:
+        if written is None:
+            server.fault = lambda body: Fault.http(400, "no such luck") if body["model"] == "writer" else None
+        config, study = search(server, tmp_path)
+    assert config.template.source == "{q}"
+    assert re.search(rf"writer wrote 0 prompts, \d more were refused {why}", study.summary.note or "")
+
+
+def test_written_prompts_count_as_samples(tmp_path: Path) -> None:
+    """Half of the samples are left to them."""
+    with server_of(["<template>Think {q}</template>"]) as server:
+        _, study = search(server, tmp_path, temperature=uniform(0, 1), num_samples=4)
+    written = ["Think" in str(trial.config["prompt"]) for trial in study.trials]
+    assert written.count(True) >= 1
+    assert len(written) <= 4
 
 
 @pytest.mark.parametrize("kind", ["prompt", "system"])

@@ -289,6 +289,32 @@ def test_a_foreign_database_is_set_aside(cache: Cache) -> None:
     assert (aside(cache)[0] / "cache.db").exists()
 
 
+def test_a_cache_that_another_process_set_aside_first(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is moved twice, and nothing is reported twice: the new one is used."""
+    cache.path.mkdir(parents=True)
+    (cache.path / "cache.db").write_bytes(b"not ours" * 20)
+    rename = type(cache.path).rename
+
+    def late(path: Path, target: Path) -> Path:
+        rename(path, target)  # the other process
+        return rename(path, target)
+
+    monkeypatch.setattr(type(cache.path), "rename", late)
+    cache.add("k", EXCHANGE)
+    assert cache.get("k") == (EXCHANGE,)
+    assert (len(aside(cache)), cache.notes) == (1, [])
+
+
+def test_a_file_system_without_hard_links_has_a_cache(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("no hard links")
+
+    monkeypatch.setattr(os, "link", refused)
+    cache.add("k", EXCHANGE)
+    assert cache.get("k") == (EXCHANGE,)
+    assert [file.name for file in cache.path.glob("new-*")] == []
+
+
 def test_a_later_version_is_set_aside(cache: Cache) -> None:
     """A cache of a later version is not touched, and the message names both versions."""
     cache.add("key", EXCHANGE)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmtune.completions.endpoint_files import endpoints_of
-from pytest_llmtune.completions.endpoints import Endpoint, Trust
+from pytest_llmtune.completions.endpoints import Endpoint, Trust, check_address
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.money.prices import Price
 from pytest_llmtune.redaction.keys import KeySources, Secret
@@ -185,6 +185,14 @@ def test_a_strangers_suite_names_no_address_of_its_own(tmp_path: Path, address: 
         else:
             with pytest.raises(SuiteError, match=r"is not trusted|has a user or password"):
                 endpoints_of(**asking, root=tmp_path, environ=ENVIRON, trust=trust, untrusted=True)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "https://api.openai.com:port", "https://api.openai.com:99999"])
+def test_an_address_that_cannot_be_read_is_refused_and_never_trusted(address: str) -> None:
+    with pytest.raises(SuiteError, match=r"valid: http://\.\.\. or https://"):
+        check_address(address, "here")
+    with pytest.raises(SuiteError, match="is not trusted"):
+        Trust.of(["https://gateway.example"], ["api.openai.com"]).check(address, "here")
 
 
 def test_a_strangers_suite_reads_no_list_outside(tmp_path: Path) -> None:

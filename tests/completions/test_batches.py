@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from support.live import Live, request
 from support.llm_server import LLMServer
 
 from pytest_llmtune._util.jsonhash import build
-from pytest_llmtune.completions.batch_api import Batching
+from pytest_llmtune.completions.batch_api import Batcher, Batching
 from pytest_llmtune.errors import CompletionError
 
 if TYPE_CHECKING:
@@ -189,3 +190,23 @@ def test_notes_hold_nothing_of_what_was_asked(live: Live, server: LLMServer) -> 
         asyncio.run(interrupted())
     [note, _] = sorted((live.directory / "batches").glob("*.json"))
     assert "secret" not in note.read_text(encoding="utf-8")
+
+
+def test_a_batch_that_cannot_be_created_fails_every_request_in_it(tmp_path: Path) -> None:
+    """Its note stays, because the provider may have it all the same."""
+    error = OSError("no route")
+
+    async def create(**_: Any) -> None:
+        raise error
+
+    async def work() -> list[Any]:
+        client: Any = SimpleNamespace(files=SimpleNamespace(create=create))
+        batcher = Batcher(client, Batching(tmp_path, quiet=0.0), "http://h")
+        posts = (batcher.post({"model": "m", "messages": [{"role": "user", "content": text}]}) for text in "ab")
+        found = await asyncio.gather(*posts, return_exceptions=True)
+        await batcher.aclose()
+        return found
+
+    assert asyncio.run(work()) == [error, error]
+    [note] = tmp_path.glob("*.json")
+    assert json.loads(note.read_text(encoding="utf-8"))["batch"] is None

@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmtune import Suite
+from pytest_llmtune.errors import LLMTuneError
+from pytest_llmtune.money.ledger import Ledger
+from pytest_llmtune.redaction.redactor import Redactor
+from pytest_llmtune.settings import Settings
+from pytest_llmtune.workflow.services import SuiteServices
+
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "extend.md"
 SUITE = """
 name: short
@@ -120,3 +127,13 @@ def test_redaction_hooks_have_pluggys_order_and_wrappers(installed: pytest.Pytes
     cassette = (installed.path / "llmtune" / "short.cassette.json").read_text(encoding="utf-8")
     assert "[hidden]" in cassette
     assert not any(word in cassette for word in ("secret", "first", "middle"))
+
+
+@pytest.mark.parametrize("option", ["engine", "source"])
+def test_a_name_that_no_package_registers_is_refused_before_anything_is_sent(tmp_path: Path, option: str) -> None:
+    suite = Suite(name="s", dataset=[{"q": "1", "answer": "1"}], prompt="{q}", model="m", grader="exact")
+    settings = Settings(root=tmp_path, base_url="http://127.0.0.1:9", **{option: "nobodys"})  # type: ignore[arg-type]
+    services = SuiteServices(suite, settings, Redactor(), lambda _: None, lambda _: None)
+    with pytest.raises(LLMTuneError, match=rf"--llm-{option}=nobodys: no package registers this {option}"):
+        services.live(Ledger(), cached=None)
+    assert services.live_sources == []

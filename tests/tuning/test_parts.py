@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import random
@@ -13,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmtune.grading import grade_answers
+from pytest_llmtune.errors import SuiteError
+from pytest_llmtune.grading import grade_answers, resolve
 from pytest_llmtune.suite import Suite, choice, lograndint, randint, uniform
 from pytest_llmtune.tuning.allocation import blocks_of
 from pytest_llmtune.tuning.costs import Cost
 from pytest_llmtune.tuning.journal import StudyLog
-from pytest_llmtune.tuning.proposals import Arm, Proposals, arm_space, families_of
-from pytest_llmtune.tuning.samples import Sample, voted
+from pytest_llmtune.tuning.proposals import Arm, Proposals, arm_space, coarse, families_of
+from pytest_llmtune.tuning.samples import Sample, Scorer, voted
 from pytest_llmtune.tuning.selection import predicted
 from pytest_llmtune.tuning.study import _paid_now
 from pytest_llmtune.tuning.surrogate import Encoder, Kernel, Points, Posterior, Scored, Surrogate
@@ -27,6 +29,8 @@ from pytest_llmtune.types import Answer, Completion, CompletionRequest, Exchange
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_llmtune.suite.domains import Range
 
 
 def suite(**keys: Any) -> Suite:
@@ -334,3 +338,39 @@ def test_the_claim_for_a_metric_without_bounds() -> None:
     assert few.high == pytest.approx(10 - few.low)
     assert few.low < many.low < 5
     assert predicted([], 3, scale=4.0) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "value", "rounded"),
+    [
+        ("temperature", uniform(0, 1), 0.234, 0.2),
+        ("top_p", uniform(0.92, 1), 0.93, 0.93),  # 0.9 is not in the range
+        ("penalty", uniform(0, 1), 0.234, 0.234),
+        ("count", randint(1, 100), 33.7, 33),
+        ("count", lograndint(1, 1000), 15.9, 15),
+        ("count", lograndint(1, 1000), 100.3, 91),  # half octaves
+        ("count", lograndint(1, 95), 94.9, 91),
+        ("count", lograndint(100, 1000), 104.0, 104.0),  # 91 is not in the range
+    ],
+)
+def test_values_are_rounded_to_what_few_rows_can_distinguish(
+    name: str, domain: Range, value: float, rounded: float
+) -> None:
+    """Equal parameters share samples; what rounding takes out of the range stays as it is."""
+    found = coarse(name, domain, value)
+    assert found == rounded
+    assert domain.contains(found) or found == value
+
+
+def test_a_grader_without_the_metric_is_an_error_and_no_score() -> None:
+    scorer, samples = Scorer(resolve("exact"), "elegance"), [Sample("1", 3, True), Sample("2", 3, False)]
+    with pytest.raises(SuiteError, match="the grader exact gives no metric 'elegance'; it gives expected_success"):
+        asyncio.run(scorer.scores(samples, (1, 2), {"answer": "1"}, random.Random(0), lambda _: pytest.fail("asks")))
+
+
+def test_the_loss_of_a_shorter_limit_is_unknown_without_exact_lengths() -> None:
+    right = Answer("1", "1", True)
+    votes = Scorer(resolve("exact"), "success_vote")
+    assert votes.cut([Sample("1", 3, False, right)], 10) is None
+    assert votes.cut([Sample("1", 3, True, right), Sample("1", 30, True, right), Sample("1", 3, False)], 10) == 0.5
+    assert Scorer(resolve("exact"), "elegance").cut([Sample("1", 3, True, right)], 10) is None

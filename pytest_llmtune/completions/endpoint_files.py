@@ -276,7 +276,7 @@ def _prices(value: Any, where: str) -> dict[str, Price]:
 
 
 def _number(name: str, value: Any, where: str) -> Any:
-    whole = name in ("max_n", "concurrency")
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 1 <= value < 1e12:
-        raise SuiteError(f"{where}: {name} is {value!r:.60}; valid: a {'whole ' if whole else ''}number from 1")
+    integer = name in ("max_n", "concurrency")
+    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)) or not 1 <= value < 1e12:
+        raise SuiteError(f"{where}: {name} is {value!r:.60}; valid: a {'whole ' if integer else ''}number from 1")
     return value

@@ -61,7 +61,7 @@ class Failure:
 
 
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
-_GONE = ("model_not_found", "DeploymentNotFound")
+_NO_MODEL_CODES = ("model_not_found", "DeploymentNotFound")
 _MAYBE_BILLED = frozenset({408, 409, 502, 504, 524})
 _KEY = lazy_regex(r"\b(?:sk|key|gsk|xai|pplx)-[\w*.-]{4,}|\b[A-Za-z0-9_-]{40,}\b")
 _MODEL = lazy_regex(
@@ -141,7 +141,7 @@ def _status(status: int, body: Mapping[str, Any], headers: Mapping[str, str], me
         uncertain=status in _MAYBE_BILLED,
         retry_after=_retry_after(headers) if kind.passing else None,
         body=body if kind is Kind.FILTERED else None,
-        odd=kind is Kind.NO_QUOTA or status == 403 or (status == 404 and body.get("code") not in _GONE),
+        odd=kind is Kind.NO_QUOTA or status == 403 or (status == 404 and body.get("code") not in _NO_MODEL_CODES),
     )
 
 
@@ -149,7 +149,7 @@ def kind_of(status: int, body: Mapping[str, Any], message: str) -> Kind:
     """Classify an error by its status, the server's error object and its message."""
     code = str(body.get("code") or "")
     rules = (
-        (Kind.NO_MODEL, code in _GONE),
+        (Kind.NO_MODEL, code in _NO_MODEL_CODES),
         (Kind.NO_QUOTA, status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached")),
         (Kind.RATE_LIMIT, status == 429),
         (Kind.SERVER, status in (408, 409) or status >= 500),

@@ -171,7 +171,7 @@ class KeyChannel:
     connection_rate: RateLimiter = field(default_factory=lambda: RateLimiter(_CONNECTIONS))
     opened: int = 0
     """Approximate number of connections: the most concurrent requests so far."""
-    taken: int = 0
+    chosen: int = 0
     """How often it was chosen, for rotating keys."""
     rests_until: float = 0.0
     """End of the rest, on the monotonic clock."""
@@ -365,8 +365,8 @@ class EndpointPool:
         usable = self.open_for(model)
         rested = [channel for channel in usable if channel.rests_until <= now]
         if fresh := [channel for channel in rested if channel not in avoid]:
-            channel = min(fresh, key=lambda channel: (channel.order, channel.taken))
-            channel.taken += 1
+            channel = min(fresh, key=lambda channel: (channel.order, channel.chosen))
+            channel.chosen += 1
             return channel, 0.0
         if rested:
             return None, 0.0

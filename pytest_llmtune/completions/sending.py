@@ -73,11 +73,11 @@ async def model_names(channel: KeyChannel, seconds: float) -> tuple[str, ...]:
 
 async def base_urls(channel: KeyChannel, seconds: float) -> tuple[tuple[str, ...], str]:
     """The same server's addresses with and without ``/v1``, and the one at which it lists its models; empty: none does."""
-    given = channel.endpoint.base_url.rstrip("/")
-    base = given.removesuffix("/chat/completions").removesuffix("/completions").removesuffix("/models")
+    base_url = channel.endpoint.base_url.rstrip("/")
+    base = base_url.removesuffix("/chat/completions").removesuffix("/completions").removesuffix("/models")
     others = [base, base.removesuffix("/v1")] if base.endswith("/v1") else [base, f"{base}/v1"]
     others += [base.removesuffix("/v1")] if base.endswith("/v1/v1") else []
-    tried = tuple(dict.fromkeys(other for other in others if other != given))
+    tried = tuple(dict.fromkeys(other for other in others if other != base_url))
     for other in tried:
         if await _models(channel.client().with_options(base_url=other), seconds) is not None:
             return tried, other

@@ -94,12 +94,12 @@ class BlendSearch:
         return space | ({"params": tune.choice(branches)} if len(branches) > 1 else branches[0])
 
     def _config(self, point: Mapping[str, Any]) -> Config:
-        drawn = {**point}
-        template = self.space.templates[drawn.pop("template")]
-        drawn |= drawn.pop("params", {})
-        domains = self.space.for_model(drawn["model"])
-        values = {name: _value(name, domain, drawn[name]) for name, domain in domains.items()}
-        return self.space.config({"model": drawn["model"], **values}, template)
+        suggested = {**point}
+        template = self.space.templates[suggested.pop("template")]
+        suggested |= suggested.pop("params", {})
+        domains = self.space.for_model(suggested["model"])
+        values = {name: _value(name, domain, suggested[name]) for name, domain in domains.items()}
+        return self.space.config({"model": suggested["model"], **values}, template)
 
 
 def _flaml(domain: Domain) -> Any:

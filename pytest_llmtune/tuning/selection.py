@@ -78,8 +78,8 @@ def front(race: Allocator, winner: Ranked | None = None) -> list[Ranked]:
         winner: the configuration that is locked; None: the best by its estimated score.
     """
     found = [] if winner is None else [winner]
-    asked = race.candidates(SAFE, min_rows=1)  # cheap trials that are not the best have few rows
-    known = by_posterior(race, [one for one in asked if _scored(race, one)])
+    candidates = race.candidates(SAFE, min_rows=1)  # cheap trials that are not the best have few rows
+    known = by_posterior(race, [one for one in candidates if _scored(race, one)])
     for one in sorted(known, key=lambda each: (-race.sign * each.score, each.usd)):
         if not found or one.usd < found[-1].usd * (1 - _CHEAPER) or found[-1].candidate.cost is None:
             found.append(one)

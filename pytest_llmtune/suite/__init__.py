@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_llmtune.data.dataset import load
 from pytest_llmtune.data.split import Split
 from pytest_llmtune.suite.domains import (
     Choice,
@@ -51,7 +50,6 @@ __all__ = [
     "Threshold",
     "Uniform",
     "choice",
-    "load",
     "lograndint",
     "loguniform",
     "models",

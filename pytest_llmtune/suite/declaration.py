@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.text import InvalidError, did_you_mean
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, REQUIRED, parse
+from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, RELIABILITY_GATES, REQUIRED, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,8 +110,8 @@ def _is_gate(name: str) -> bool:
     return re.match(GATE, name) is not None and not did_you_mean(name, _KNOWN, cutoff=0.85)
 
 
-def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Threshold, ...]:
-    """All ``min_<metric>`` and ``max_<metric>``, including those in ``thresholds``; None disables one."""
+def read_thresholds(mapping: Mapping[Any, Any], values: Mapping[str, Any], problems: Problems) -> tuple[Threshold, ...]:
+    """All ``min_<metric>`` and ``max_<metric>``, those in ``thresholds`` and ``pass_at_k`` too; None disables one."""
     own = {name: raw for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name)}
     listed = mapping.get("thresholds")
     read = [problems.attempt(parse, name, raw, path=(name,)) for name, raw in own.items() if raw is not None]
@@ -120,4 +120,9 @@ def read_thresholds(mapping: Mapping[Any, Any], problems: Problems) -> tuple[Thr
             problems.add("is given twice: as a separate key, and here", "thresholds", str(name))
         elif raw is not None:
             read.append(problems.attempt(parse, str(name), raw, path=("thresholds", str(name))))
+    read += [
+        problems.attempt(parse, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
+        for key in RELIABILITY_GATES
+        for k, least in (values[key] or {}).items()
+    ]
     return tuple(gate for gate in read if gate is not None)

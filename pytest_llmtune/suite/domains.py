@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
@@ -299,13 +299,7 @@ PARAMETERS: Mapping[str, Bounds | None] = {
 LISTS = frozenset({"tools", "functions", "modalities"})
 """Parameters whose value is a list, so that only a list of lists is a choice."""
 
-WORDS: Mapping[str, Callable[..., Domain]] = {
-    "uniform": Uniform,
-    "loguniform": LogUniform,
-    "randint": RandInt,
-    "lograndint": LogRandInt,
-    "quniform": QUniform,
-}
+WORDS: Mapping[str, type[Range]] = {kind.word: kind for kind in (Uniform, LogUniform, RandInt, LogRandInt, QUniform)}
 
 
 def parse_domain(name: str, raw: Any) -> Domain:

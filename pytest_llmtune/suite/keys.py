@@ -338,9 +338,14 @@ def closed(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), **needed, "additionalProperties": False}
 
 
+def or_list(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Schema of one value, or of a non-empty list of them."""
+    return {"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
+
+
 _TEMPLATE = {"$ref": "#/$defs/template"}
 _PROPOSED = {
-    "seeds": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    "seeds": or_list({"type": "string"}),
     "model": {"type": "string"},
     "rounds": {"type": "integer", "minimum": 1},
     "per_round": {"type": "integer", "minimum": 1},
@@ -463,7 +468,7 @@ KEYS: tuple[Key, ...] = (
     Key("system", text("the system message"), None, "A fixed system message before `prompt`, sent unchanged."),
     Key(
         "model",
-        anything({"anyOf": [_MODEL, {"type": "array", "items": _MODEL, "minItems": 1}]}),
+        anything(or_list(_MODEL)),
         None,
         "A model or a list. An entry may be a mapping with what differs for this model: "
         "`{model: o3, temperature: null}`. Not needed with a `task` whose models are in `params`.",

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmtune.suite.domains import LISTS, PARAMETERS, TEMPERATURE_OR_TOP_P, WORDS, Bounds
 from pytest_llmtune.suite.keys import GATE, KEYS, REQUIRED, Key, closed
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
 PATH = Path(__file__).with_name("llmtune.schema.json")
 
-_NUMBER = {"type": "number"}
 _MODEL_AND_TEMPLATE = {
     "required": ["model"],
     "properties": {"model": {"not": {"type": "null"}}},
@@ -92,6 +87,11 @@ def _definitions() -> dict[str, Any]:
     column = {"type": "string", "pattern": r"^\{[^{}:!]+\}$"}
     lists = {"type": "array", "items": message, "minItems": 1}
     options = {"type": "object", "minProperties": 1, "maxProperties": 1}
+    counts = {word: 3 if word == "quniform" else 2 for word in WORDS}
+    ranges = {
+        word: {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}
+        for word, count in counts.items()
+    }
     return {
         "template": {"anyOf": [{"type": "string", "minLength": 1}, function]},
         "messages_choice": _one_or_several(lists, column, function),
@@ -103,7 +103,7 @@ def _definitions() -> dict[str, Any]:
         "grader": _one_or_several({"type": "string"}, options),
         "range": {
             "type": "object",
-            "properties": {**{word: _bounds(word) for word in WORDS}, "choice": {"type": "array", "minItems": 1}},
+            "properties": {**ranges, "choice": {"type": "array", "minItems": 1}},
             "minProperties": 1,
             "maxProperties": 1,
             "additionalProperties": False,
@@ -120,11 +120,6 @@ def _definitions() -> dict[str, Any]:
 
 def _one_or_several(*kinds: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*kinds, {"type": "array", "items": {"anyOf": list(kinds)}, "minItems": 1}]}
-
-
-def _bounds(word: str) -> Mapping[str, Any]:
-    count = 3 if word == "quniform" else 2
-    return {"type": "array", "items": _NUMBER, "minItems": count, "maxItems": count}
 
 
 def text() -> str:

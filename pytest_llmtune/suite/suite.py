@@ -21,12 +21,10 @@ from pytest_llmtune.suite.keys import (
     COSTS,
     METRICS,
     RELIABILITY,
-    RELIABILITY_GATES,
     SCORES,
     Aggregate,
     aggregator,
     check_name,
-    parse,
 )
 from pytest_llmtune.suite.space import read_baselines, read_space
 from pytest_llmtune.suite.task import Task
@@ -363,16 +361,6 @@ def _is_constant(template: Template, examples: Sequence[Example]) -> bool:
     return all(template.render(example.row) == first for example in islice(examples, 1, None))
 
 
-def _reliability_gates(values: Mapping[str, Any], problems: Problems) -> tuple[Threshold, ...]:
-    """The thresholds declared by ``pass_at_k`` and ``pass_hat_k``."""
-    found = [
-        problems.attempt(parse, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
-        for key in RELIABILITY_GATES
-        for k, least in (values[key] or {}).items()
-    ]
-    return tuple(gate for gate in found if gate is not None)
-
-
 def _check_enough(space: Space | None, metrics: Iterable[str], problems: Problems) -> None:
     """Check that every ``n`` that a search may choose gives enough responses for k."""
     needed = {name: int(match[2]) for name in metrics if (match := RELIABILITY.fullmatch(name))}
@@ -400,7 +388,7 @@ def _declare(suite: Suite, mapping: Mapping[Any, Any], declaration: Declaration)
     values = read_keys(mapping, problems)
     if values["name"] is None and declaration.default_name is not None:
         values["name"] = problems.attempt(check_name, declaration.default_name, path=("name",))
-    values["thresholds"] = (*read_thresholds(mapping, problems), *_reliability_gates(values, problems))
+    values["thresholds"] = read_thresholds(mapping, values, problems)
     if values["dataset"] is not None:
         problems.attempt(check_source, values["dataset"], declaration.base_dir, declaration.root, path=("dataset",))
     problems.attempt(aggregator, values["aggregate"], declaration.base_dir, declaration.root, path=("aggregate",))

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_llmtune._dataclass import dataclass
@@ -146,18 +146,19 @@ def pick(value: Any, path: str) -> Any:
     return value
 
 
-class Validation:
-    """Validates values in worker processes, because a schema's pattern may never finish; ``limit`` in CPU seconds for each."""
+@cache
+def _validators() -> WorkerPool:
+    return WorkerPool("validate", "jsonschema")
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._pool = WorkerPool("validate", "jsonschema")
-        self.fault = lru_cache(maxsize=10_000)(self._fault)
 
-    def _fault(self, schema: str, value: str) -> str | None:
-        """The error of a value by a schema, both as JSON; None if it fits."""
-        found = self._pool.call({"schema": json.loads(schema), "value": json.loads(value)}, self._limit)
-        return "the schema took too long" if found is None else found["error"]
+@lru_cache(maxsize=10_000)
+def schema_fault(schema: str, value: str, seconds: float) -> str | None:
+    """The error of a value by a schema, both as JSON; None if it fits.
+
+    In a worker process, because a schema's pattern may never finish: after ``seconds`` of CPU the value does not fit.
+    """
+    found = _validators().call({"schema": json.loads(schema), "value": json.loads(value)}, seconds)
+    return "the schema took too long" if found is None else found["error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +231,7 @@ class JsonAnswer(BuiltIn):
         key = self._key(value)
         correct, fault = expected is None or key == expected, None
         if correct and self.schema is not None:
-            fault = self._validation.fault(json.dumps(self.schema), json.dumps(value))
+            fault = schema_fault(json.dumps(self.schema), json.dumps(value), self.time_limit)
         return Answer(key, fault or key, correct and fault is None)
 
     def _key(self, value: Any) -> str:
@@ -238,10 +239,6 @@ class JsonAnswer(BuiltIn):
             return canonical(value, any_order=self.any_order)
         present = {path: part for path in self.fields if (part := pick(value, path)) is not NOTHING}
         return canonical(present, any_order=self.any_order)
-
-    @cached_property
-    def _validation(self) -> Validation:
-        return Validation(self.time_limit)
 
 
 def check_schema(schema: object) -> None:

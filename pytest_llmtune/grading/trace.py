@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_llmtune._dataclass import dataclass, replace
@@ -13,7 +13,7 @@ from pytest_llmtune._util.lazy import lazy_regex
 from pytest_llmtune._util.text import listed, shown
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.grading.base import BuiltIn, grade_answers, run_of
-from pytest_llmtune.grading.json_match import Validation, check_schema
+from pytest_llmtune.grading.json_match import check_schema, schema_fault
 from pytest_llmtune.grading.workers import off_thread
 from pytest_llmtune.suite.prompts import fill
 from pytest_llmtune.types import Answer
@@ -59,11 +59,13 @@ class _Trace(BuiltIn):
         why = self._why_not(run, row)
         return Answer("wrong" if why else "right", why or "as expected", correct=not why)
 
+    @abstractmethod
     def _why_not(self, run: TaskRun, row: Row) -> str:
-        raise NotImplementedError
+        """Why a run is wrong; empty if it is right."""
 
+    @abstractmethod
     def _counts(self, runs: Sequence[TaskRun]) -> Mapping[str, list[float]]:
-        raise NotImplementedError
+        """Metric to its value in each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +142,11 @@ class Tools(_Trace):
             if schema is None and not any(_same(call.arguments, expected) for call in calls):
                 return f"{tool} asked with {_json(calls[-1].arguments)}; expected {_json(expected)}"
             for call in calls if schema is not None else ():
-                why = self._validation.fault(json.dumps(schema), json.dumps(call.arguments, default=str))
+                arguments = json.dumps(call.arguments, default=str)
+                why = schema_fault(json.dumps(schema), arguments, self.time_allowed)
                 if why:
                     return f"{tool}: {why}"
         return ""
-
-    @cached_property
-    def _validation(self) -> Validation:
-        return Validation(self.time_allowed)
 
     def _names(self, option: str, row: Row) -> list[str]:
         return _names(option, _filled(getattr(self, option), row))

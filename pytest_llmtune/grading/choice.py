@@ -103,7 +103,7 @@ _DESPITE = lazy_regex(r",?\s+(?:despite|(?:al|even\s+)?though|because|since)\s",
 _BECAUSE = lazy_regex(r"\b(?:because|since|as|if|that|why|when|whether)\s+$", re.IGNORECASE)
 _WORD_NEXT = lazy_regex(r"\s+\w")
 _NOUN_NEXT = lazy_regex(r"\s+(?!(?:is|was|because|since|as|or|and|for|due|in|by|with)\b)[a-z]")
-_NOTHING = object()
+_UNSTATED = object()
 
 
 def folded(text: str) -> str:
@@ -187,7 +187,7 @@ class LabelWords:
             candidates = sorted([*candidates, *self._unannounced(text, last.start if last else 0)], reverse=True)
         for candidate in candidates:
             verdict = self._verdict(candidate.fragment, strong=candidate.strong)
-            if verdict is not _NOTHING:
+            if verdict is not _UNSTATED:
                 return verdict if isinstance(verdict, str) and self._is_final(verdict, candidate, text) else None
             if candidate.strong and folded(candidate.fragment):
                 rest = text[candidate.end :]
@@ -210,12 +210,12 @@ class LabelWords:
             return labelled[-1]
         if _NO_OPTION.search(text):
             return None
-        text = _ITEM.sub("", text) if len(_listed(text)) > 1 else text  # list markers are not mentions
+        text = _ITEM.sub("", text) if len(_list_letters(text)) > 1 else text  # list markers are not mentions
         return self._only(text) or self._last(text)
 
     def _unannounced(self, text: str, since: int) -> Iterator[_Candidate]:
         """Statements that are not announced as the answer."""
-        lists = len(_listed(text)) > 1
+        lists = len(_list_letters(text)) > 1
         for match in self._weak.finditer(text, since):
             if lists and match.lastgroup in ("first", "item"):
                 continue
@@ -237,7 +237,7 @@ class LabelWords:
                 yield _Candidate(match.start(), match[1], strong=False, end=match.end())
 
     def _verdict(self, fragment: str, *, strong: bool) -> object:
-        """The label that a fragment states; None if it offers several or says that none fits; else _NOTHING."""
+        """The label that a fragment states; None if it offers several or says that none fits; else _UNSTATED."""
         text = _without_latex(fragment)
         if (label := self.exactly(text) or self._opening(text)) is not None:
             return label
@@ -250,7 +250,7 @@ class LabelWords:
             return found.pop()
         if found or (strong and _NONE.match(text)):
             return None
-        return _NOTHING if not strong or _LEAD_IN.match(text) or not self._denied.search(_fold(text) + " ") else None
+        return _UNSTATED if not strong or _LEAD_IN.match(text) or not self._denied.search(_fold(text) + " ") else None
 
     def _opening(self, text: str) -> str | None:
         """The only label word at the start of a statement: "Yes, there is no doubt"."""
@@ -328,7 +328,7 @@ def _announced(text: str, boxed: Sequence[tuple[int, str, int]]) -> list[_Candid
     return found
 
 
-def _listed(text: str) -> set[str]:
+def _list_letters(text: str) -> set[str]:
     """Letters that start a line, as in a list of parts or options."""
     return {letter.casefold() for letter in _ITEM.findall(text)}
 

@@ -276,8 +276,10 @@ def _shown(value: Fraction) -> str:
     """Shortest exact notation: ``18``, ``0.25``, ``1/3``."""
     if value.denominator > 10**20 or abs(value.numerator) > 10**100:
         return f"{float(value):.17g}" if abs(value) < 10**300 else f"{value.numerator.bit_length()} bits"
+    if value.denominator == 1:
+        return str(value)
     digits = next((digits for digits in range(67) if 10**digits % value.denominator == 0), None)  # 10**20 < 2**67
-    if not digits:  # a whole number, or no finite decimal
+    if digits is None:
         return str(value)
     text = str(abs(value * 10**digits)).rjust(digits + 1, "0")
     return f"{'-' if value < 0 else ''}{text[:-digits]}.{text[-digits:]}"

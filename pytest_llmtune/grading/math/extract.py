@@ -265,8 +265,9 @@ def answer_in(text: str, forms: tuple[str, ...]) -> str | None:
 
 def _later(tail: str) -> str | None:
     """The plain number stated after a box."""
-    match = last_phrase(tail)
-    sentence = _SENTENCE_END.split(tail[match.end() :].lstrip(), maxsplit=1)[0] if match else ""
+    if (match := last_phrase(tail)) is None:
+        return None
+    sentence = _SENTENCE_END.split(tail[match.end() :].lstrip(), maxsplit=1)[0]
     if _ROUGH.search(sentence) or "\\" in sentence.replace("\\$", ""):
         return None
     sentence = sentence.strip(" *$")

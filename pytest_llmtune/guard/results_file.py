@@ -75,16 +75,13 @@ def loads(text: str, where: str = "the results") -> tuple[SuiteReport, ...]:
         raise ReportError(f"{where}: {error}") from None
 
 
-def read(path: Path, most: int | None = MAX_MEMORY) -> tuple[SuiteReport, ...]:
-    """The reports in a file; arguments and errors as for ``read_weighed``."""
-    return read_weighed(path, most)[0]
+def read(path: Path) -> tuple[SuiteReport, ...]:
+    """The reports in a file; ReportError as for ``read_weighed``."""
+    return read_weighed(path, MAX_MEMORY)[0]
 
 
-def read_weighed(path: Path, most: int | None = MAX_MEMORY) -> tuple[tuple[SuiteReport, ...], int]:
-    """The reports in a file, and the bytes of memory that they take.
-
-    Args:
-        most: limit for these; None: a file of our own.
+def read_weighed(path: Path, most: int | None) -> tuple[tuple[SuiteReport, ...], int]:
+    """The reports in a file, and the bytes of memory that they take, at most ``most``; None: a file of our own.
 
     Raises:
         ReportError: as ``loads``, or the file cannot be read, or is too large.

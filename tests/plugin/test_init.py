@@ -252,7 +252,7 @@ def test_any_data_make_a_suite_or_one_error(rows: list[Mapping[str, Any]]) -> No
         here = Path(directory)
         (here / "x.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         try:
-            written, python = write_starter("x.jsonl", [], here=here, tests=here, root=here)
+            written, python = write_starter("x.jsonl", [], cwd=here, tests=here, root=here)
         except LLMTuneError:
             assert [path.name for path in here.iterdir()] == ["x.jsonl"]
             return

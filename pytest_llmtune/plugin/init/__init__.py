@@ -29,23 +29,23 @@ _ENDING = lazy_regex(rf"(\.llmtune)?\.({'|'.join(FORMATS)}|py)(\.gz)?$", re.IGNO
 _PLACES = (".", "data", "tests", "tests/data")
 
 
-def write_starter(name: str, given: Sequence[str], *, here: Path, tests: Path, root: Path) -> tuple[Path, ...]:
+def write_starter(name: str, arguments: Sequence[str], *, cwd: Path, tests: Path, root: Path) -> tuple[Path, ...]:
     """Write ``NAME.llmtune.yaml`` and ``test_NAME.py`` for a data file; returns both paths.
 
     Args:
         name: the suite's name, optionally with a directory; or the data file itself.
-        given: the data file, if it is not the name.
-        here: the current directory, base of relative paths.
+        arguments: the data file, if it is not the name.
+        cwd: the current directory, base of relative paths.
         tests: default directory for suites.
         root: the project's root, which a YAML suite must not leave.
 
     Raises:
         SuiteError: no data file, an unusable one, or an existing file.
     """
-    data = _data_file(name, given, here)
-    named = Path(name if given or format_of(name) is None else data.name)
+    data = _data_file(name, arguments, cwd)
+    named = Path(name if arguments or format_of(name) is None else data.name)
     stem = check_name(_ENDING.sub("", named.name).removeprefix("test_"))
-    directory = (here / named.parent) if named.parent != Path() else tests
+    directory = (cwd / named.parent) if named.parent != Path() else tests
     slug = re.sub(r"\W+", "_", stem).strip("_").lower() or "suite"
     yaml_path, python_path = directory / f"{stem}.llmtune.yaml", directory / f"test_{slug}.py"
     _refuse_existing(yaml_path, python_path)
@@ -61,28 +61,28 @@ def write_starter(name: str, given: Sequence[str], *, here: Path, tests: Path, r
     return tuple(texts)
 
 
-def _data_file(name: str, given: Sequence[str], here: Path) -> Path:
-    """The data file: given, the name itself, or ``NAME.jsonl`` and the like in the usual directories."""
-    if len(given) > 1:
-        raise SuiteError(f"--llm-init {name}: one data file, not {len(given)}: {', '.join(given)}")
-    if given or format_of(name):
-        path = here / (given[0] if given else name)
+def _data_file(name: str, arguments: Sequence[str], cwd: Path) -> Path:
+    """The data file: the argument, the name itself, or ``NAME.jsonl`` and the like in the usual directories."""
+    if len(arguments) > 1:
+        raise SuiteError(f"--llm-init {name}: one data file, not {len(arguments)}: {', '.join(arguments)}")
+    if arguments or format_of(name):
+        path = cwd / (arguments[0] if arguments else name)
         if not path.is_file():
-            raise SuiteError(f"--llm-init {name}: {given[0] if given else name}: there is no such file")
+            raise SuiteError(f"--llm-init {name}: {arguments[0] if arguments else name}: there is no such file")
         return path
-    same, nearby = _nearby(here, name)
+    same, nearby = _nearby(cwd, name)
     if len(same) == 1:
         return same[0]
-    names = ", ".join(path.relative_to(here).as_posix() for path in (same or nearby)[:5])
+    names = ", ".join(path.relative_to(cwd).as_posix() for path in (same or nearby)[:5])
     raise SuiteError(
         f"--llm-init {name}: which data? pytest --llm-init {name} FILE, ending in {', '.join(FORMATS)}"
         + (f"; there is {names}" if names else "; to try it without data and without a key: pytest --llm-init demo")
     )
 
 
-def _nearby(here: Path, name: str) -> tuple[list[Path], list[Path]]:
+def _nearby(cwd: Path, name: str) -> tuple[list[Path], list[Path]]:
     """Data files with this name in the usual directories, and all data files there."""
-    files = [path for folder in _PLACES for path in sorted((here / folder).glob("*")) if format_of(path.name)]
+    files = [path for folder in _PLACES for path in sorted((cwd / folder).glob("*")) if format_of(path.name)]
     nearby = [path for path in files if ".llmtune." not in path.name]
     return [path for path in nearby if path.name.partition(".")[0] == name], nearby
 
@@ -131,18 +131,18 @@ def _prove(name: str, found: dict[str, Any], directory: Path, root: Path) -> Non
 
 def start(config: Any, name: str) -> None:
     """Write a starter suite, and print the next command; LLMTuneError or OSError if it cannot be written."""
-    here = config.invocation_params.dir
-    given = config.args if config.args_source.name == "ARGS" else []
-    if name == DEMO and not given and not _nearby(here, DEMO)[0]:
-        write_demo(here / DEMO)
+    cwd = config.invocation_params.dir
+    arguments = config.args if config.args_source.name == "ARGS" else []
+    if name == DEMO and not arguments and not _nearby(cwd, DEMO)[0]:
+        write_demo(cwd / DEMO)
         sys.stdout.write(
             f"wrote {DEMO}/: an app, its suite, and a stand-in for a model that runs on this machine\n"
             f"next: cd {DEMO} && pytest --llm-tune\n"
         )
         return
-    folders = [config.rootpath / folder for folder in config.getini("testpaths")] or [here / "tests"]
-    tests = next((folder for folder in folders if folder.is_dir()), here)
-    written = write_starter(name, given, here=here, tests=tests, root=config.rootpath)
-    shown = [Path(os.path.relpath(path, here)).as_posix() for path in written]
+    folders = [config.rootpath / folder for folder in config.getini("testpaths")] or [cwd / "tests"]
+    tests = next((folder for folder in folders if folder.is_dir()), cwd)
+    written = write_starter(name, arguments, cwd=cwd, tests=tests, root=config.rootpath)
+    shown = [Path(os.path.relpath(path, cwd)).as_posix() for path in written]
     lines = [f"wrote {path}" for path in shown] + ["both files declare the same suite: keep one, delete the other"]
     sys.stdout.write("\n".join([*lines, f"next: pytest --llm-tune-dry-run {shown[0]}", ""]))

@@ -133,14 +133,14 @@ class _Init:
     def _assign(self, instance: Any, /, *arguments: Any, **named: Any) -> None:
         items = [item for item in dataclasses.fields(self._kind) if item.init]
         plain = [item.name for item in items if not item.kw_only]
-        given = {**dict(zip(plain, arguments, strict=False)), **named}
+        values = {**dict(zip(plain, arguments, strict=False)), **named}
         needed = {item.name for item in items if item.default is MISSING and item.default_factory is MISSING}
-        if len(given) < len(arguments) + len(named) or not needed <= given.keys() <= {item.name for item in items}:
+        if len(values) < len(arguments) + len(named) or not needed <= values.keys() <= {item.name for item in items}:
             self._compiled()(instance, *arguments, **named)  # raises, as Python does
             return
         for item in dataclasses.fields(self._kind):
-            if item.name in given:
-                value = given[item.name]
+            if item.name in values:
+                value = values[item.name]
             elif item.default_factory is not MISSING:
                 value = item.default_factory()
             elif item.default is not MISSING:

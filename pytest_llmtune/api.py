@@ -168,9 +168,9 @@ def evaluate(
     return evaluation
 
 
-def _aggregates(suite: Suite, given: Any) -> dict[str | None, Aggregate]:
+def _aggregates(suite: Suite, declared: Any) -> dict[str | None, Aggregate]:
     """Aggregate functions by metric, or None for all; checked before anything is spent."""
-    named = given if isinstance(given, Mapping) else {} if given is None else {None: given}
+    named = declared if isinstance(declared, Mapping) else {} if declared is None else {None: declared}
     try:
         return {metric: aggregator(one, suite.base_dir, suite.root) for metric, one in named.items()}
     except SuiteError as error:

@@ -84,13 +84,13 @@ def run_async(job: Coroutine[Any, Any, T], *, loop: bool = True) -> T:
 
     results: list[T] = []
 
-    async def keep() -> None:
+    async def store_result() -> None:
         """The task returns nothing: asyncio formats the repr of its main task's result, however large."""
         results.append(await _resumed(job))
 
     def run() -> None:
         with outside():
-            asyncio.run(keep())
+            asyncio.run(store_result())
 
     if not has_loop():
         try:

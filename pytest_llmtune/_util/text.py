@@ -59,11 +59,11 @@ def cell_cut(text: str, width: int) -> str:
 
     if cell_len(text) <= width:
         return text
-    kept = set_cell_size(text, max(0, width - 3)).rstrip()
-    word, blank, _ = kept.rpartition(" ")
-    if blank and text[len(kept) : len(kept) + 1].strip() and cell_len(word) > width // 2:  # in the middle of a word
-        kept = word.rstrip()
-    return kept + "..."[: max(0, width)]
+    cut = set_cell_size(text, max(0, width - 3)).rstrip()
+    word, blank, _ = cut.rpartition(" ")
+    if blank and text[len(cut) : len(cut) + 1].strip() and cell_len(word) > width // 2:  # in the middle of a word
+        cut = word.rstrip()
+    return cut + "..."[: max(0, width)]
 
 
 def cell_pad(text: str, width: int, *, right: bool = False) -> str:
@@ -84,13 +84,13 @@ def columns(rows: Sequence[Sequence[str]], width: int, optional: Sequence[int] =
     """
     from rich.cells import cell_len
 
-    kept = list(range(len(rows[0])))
-    widths = [max(cell_len(row[column]) for row in rows) for column in kept]
+    visible = list(range(len(rows[0])))
+    widths = [max(cell_len(row[column]) for row in rows) for column in visible]
     for column in optional:
-        if sum(widths[each] for each in kept) + 2 * (len(kept) - 1) > width:
-            kept.remove(column)
-    rows = [[row[column] for column in kept] for row in rows]
-    widths = [widths[column] for column in kept]
+        if sum(widths[each] for each in visible) + 2 * (len(visible) - 1) > width:
+            visible.remove(column)
+    rows = [[row[column] for column in visible] for row in rows]
+    widths = [widths[column] for column in visible]
     rest = sum(widths[1:]) + 2 * (len(widths) - 1)
     widths[0] = min(widths[0], max(12, width - rest))
     return [

@@ -93,8 +93,8 @@ def read_cascade(raw: Any, models: Sequence[str], base_dir: Path, root: Path | N
                 "names a model, but the suite has no model=, only parameters of its task; valid there: true, or accept alone",
                 index,
             )
-        given = step.get("model", ())
-        several = (given,) if isinstance(given, str) else tuple(given)
+        declared = step.get("model", ())
+        several = (declared,) if isinstance(declared, str) else tuple(declared)
         if unknown := [name for name in several if name not in models]:
             raise InvalidError(f"names {listed(unknown)}, which is no model of the suite: {listed(models)}", index)
         found.append(several)

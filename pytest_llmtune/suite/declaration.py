@@ -91,15 +91,15 @@ def read_keys(mapping: Mapping[Any, Any], problems: Problems) -> dict[str, Any]:
             problems.add(f"unknown key{did_you_mean(name, _KNOWN)}; valid: {valid}, {rest}", name)
     values: dict[str, Any] = {}
     for key in KEYS:
-        given = mapping.get(key.name)
-        if given is None and key.off and key.name in mapping:
+        raw = mapping.get(key.name)
+        if raw is None and key.off and key.name in mapping:
             values[key.name] = None
-        elif given is None:
+        elif raw is None:
             values[key.name] = None if key.default is REQUIRED else key.default
             if key.default is REQUIRED:
                 problems.add(MISSING, key.name)
         else:
-            values[key.name] = problems.attempt(key.form.parse, given, path=(key.name,), default=key.default)
+            values[key.name] = problems.attempt(key.form.parse, raw, path=(key.name,), default=key.default)
     return values
 
 

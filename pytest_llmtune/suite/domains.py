@@ -415,7 +415,7 @@ class Models(Choice):
         return {"models": list(self.options)}
 
 
-def models(*given: Any) -> Models:
+def models(*arguments: Any) -> Models:
     """A task parameter that is a model: ``params={"planner_model": models(["small", "big"])}``.
 
     Equivalent: ``params=[models("planner_model", ["small", "big"]), models("writer_model", ["big"])]``.
@@ -423,11 +423,11 @@ def models(*given: Any) -> Models:
     Raises:
         InvalidError: not a list of model names.
     """
-    name, options = given if len(given) == 2 else ("", *given) if len(given) == 1 else ("", None)
+    name, options = arguments if len(arguments) == 2 else ("", *arguments) if len(arguments) == 1 else ("", None)
     options = [options] if isinstance(options, str) else options
     if not isinstance(options, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in options):
         raise InvalidError(
-            f"models{shown(given)}: valid: models(['small', 'big']), or models('name', ['small', 'big'])"
+            f"models{shown(arguments)}: valid: models(['small', 'big']), or models('name', ['small', 'big'])"
         )
     if not isinstance(name, str):
         raise InvalidError(f"models({shown(name)}, ...): the name of a parameter is text")

@@ -341,17 +341,17 @@ def read_templates(values: Mapping[str, Any], declaration: Declaration, problems
     task = values["task"] if isinstance(values["task"], Task) else None
     if values["task"] is not None and task is None:  # it is invalid, which is reported already
         return ()
-    given = [key for key in ("prompt", "messages") if values[key] is not None]
+    declared = [key for key in ("prompt", "messages") if values[key] is not None]
     if task is not None and values["system"] is not None:
         problems.add("applies only without a task; pass it to the task with params", "system")
-    elif "messages" in given and values["system"] is not None:
+    elif "messages" in declared and values["system"] is not None:
         problems.add("goes with prompt; in messages, write {'role': 'system', 'content': ...}", "system")
-    if not given and task is not None:
+    if not declared and task is not None:
         return (TaskTemplate.bare(task),)
-    if len(given) != 1:
-        problems.add("give either prompt or messages" + (", not both" if given else ""), "prompt")
+    if len(declared) != 1:
+        problems.add("give either prompt or messages" + (", not both" if declared else ""), "prompt")
         return ()
-    [key] = given
+    [key] = declared
     entries, is_list = several(values[key]) if key == "prompt" else _message_lists(values[key])
     if not entries:
         problems.add("is an empty list; valid: a template, or a list of templates", key)

@@ -92,10 +92,12 @@ def read_prompt(raw: Any) -> Any:
     """Read ``prompt``, with ``{propose: {seeds: [...], model: ...}}`` as a ``Propose``."""
     if not isinstance(raw, Mapping) or raw.keys() != {"propose"}:
         return raw
-    given, names = raw["propose"], ("seeds", "model", "rounds", "per_round", "by")
-    if not isinstance(given, Mapping) or not {"seeds", "model"} <= given.keys() or given.keys() - {*names}:
-        raise InvalidError(f"propose takes seeds and model, and may have rounds, per_round and by; got {shown(given)}")
-    return propose(**given)
+    arguments, names = raw["propose"], ("seeds", "model", "rounds", "per_round", "by")
+    if not isinstance(arguments, Mapping) or not {"seeds", "model"} <= arguments.keys() or arguments.keys() - {*names}:
+        raise InvalidError(
+            f"propose takes seeds and model, and may have rounds, per_round and by; got {shown(arguments)}"
+        )
+    return propose(**arguments)
 
 
 def text_of(template: Template) -> str | None:

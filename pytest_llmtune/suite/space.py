@@ -261,12 +261,12 @@ _REPLACES: Mapping[str, tuple[str, ...]] = {
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 
 
-def overlaid(base: Mapping[str, Domain], given: Mapping[str, Domain]) -> dict[str, Domain]:
-    """The domains of ``base`` overridden by those of ``given``."""
+def overlaid(base: Mapping[str, Domain], overriding: Mapping[str, Domain]) -> dict[str, Domain]:
+    """The domains of ``base`` overridden by those of ``overriding``."""
     # max_tokens=None leaves max_completion_tokens; temperature=None means: send neither temperature nor top_p
-    kept = {name for name in _LENGTHS if given.get(name) == Constant(None)}
-    replaced = {other for name in given.keys() - kept for other in _REPLACES.get(name, ())}
-    return {name: domain for name, domain in base.items() if name not in replaced} | dict(given)
+    retained = {name for name in _LENGTHS if overriding.get(name) == Constant(None)}
+    replaced = {other for name in overriding.keys() - retained for other in _REPLACES.get(name, ())}
+    return {name: domain for name, domain in base.items() if name not in replaced} | dict(overriding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,8 +370,8 @@ class Space:
         remaining = {name: value for name, value in config.params.items() if name != "model"}
         for name, domain in self.for_model(config.model).items():
             names = domain.names if isinstance(domain, OneOf) else {name}
-            given = {key: remaining.pop(key) for key in names & remaining.keys()}
-            value = given if isinstance(domain, OneOf) else given.get(name)
+            sent = {key: remaining.pop(key) for key in names & remaining.keys()}
+            value = sent if isinstance(domain, OneOf) else sent.get(name)
             if not domain.contains(value):
                 yield f"{name} is {shown(value)}, outside {shown(domain.to_plain())}"
         for name, value in remaining.items():
@@ -442,14 +442,14 @@ def read_space(
 ) -> Space | None:
     """The search space; None if the problems leave none."""
     extra = values["extra_body"] or {}
-    given = _parameters({name: mapping[name] for name in PARAMETER_KEYS if name in mapping}, problems, ())
+    declared = _parameters({name: mapping[name] for name in PARAMETER_KEYS if name in mapping}, problems, ())
     for name in extra:
         if name in _OWN:
             problems.add("is a suite key; give it there", "extra_body", name)
-    given |= _parameters(extra, problems, ("extra_body",))
+    declared |= _parameters(extra, problems, ("extra_body",))
     own = _task_parameters(values, extra, problems)
-    given |= own
-    _check_pairs(given, problems, ())
+    declared |= own
+    _check_pairs(declared, problems, ())
     models, conditions = _models(values["model"], frozenset({*extra, *own}), problems)
     if values["model"] is None:
         _check_without_model(values["task"], own, problems)
@@ -468,11 +468,11 @@ def read_space(
         problems.add("precede a user message that is a format string; a function or a column is none", "shots")
     if problems.found:
         return None
-    if all(given.get(name, _NOT_SENT) != _NOT_SENT for name in ("temperature", "top_p")):
+    if all(declared.get(name, _NOT_SENT) != _NOT_SENT for name in ("temperature", "top_p")):
         both = "both temperature and top_p are given; it is usual to vary one (temperature_or_top_p)"
         warnings.warn(f"{declaration.where}: {both}", SuiteWarning, stacklevel=2)
     # the task decides which parameters its calls accept, and within which bounds
-    domains = given if values["task"] is not None else overlaid(DEFAULTS, given)
+    domains = declared if values["task"] is not None else overlaid(DEFAULTS, declared)
     return Space(models, templates, domains, conditions, proposing, shots)
 
 
@@ -504,13 +504,13 @@ def _check_without_model(task: Any, own: Mapping[str, Domain], problems: Problem
         )
 
 
-def _parameters(given: Mapping[str, Any], problems: Problems, path: tuple[str | int, ...]) -> dict[str, Domain]:
-    domains = {name: problems.attempt(parse_domain, name, raw, path=(*path, name)) for name, raw in given.items()}
+def _parameters(declared: Mapping[str, Any], problems: Problems, path: tuple[str | int, ...]) -> dict[str, Domain]:
+    domains = {name: problems.attempt(parse_domain, name, raw, path=(*path, name)) for name, raw in declared.items()}
     return {name: domain for name, domain in domains.items() if domain is not None}
 
 
-def _check_pairs(given: Mapping[str, Domain], problems: Problems, path: tuple[str | int, ...]) -> None:
-    sent = {name for name, domain in given.items() if domain != _NOT_SENT}
+def _check_pairs(declared: Mapping[str, Domain], problems: Problems, path: tuple[str | int, ...]) -> None:
+    sent = {name for name, domain in declared.items() if domain != _NOT_SENT}
     if TEMPERATURE_OR_TOP_P in sent and sent & {"temperature", "top_p"}:
         problems.add("cannot be given together with temperature or top_p; choose one way", *path, TEMPERATURE_OR_TOP_P)
     if {"max_tokens", "max_completion_tokens"} <= sent:
@@ -529,8 +529,8 @@ def _models(
     conditions: dict[str, dict[str, Domain]] = {}
     for index, entry in enumerate(entries):
         path: tuple[str | int, ...] = ("model", index) if listed else ("model",)
-        given = dict(entry) if isinstance(entry, Mapping) else {"model": entry}
-        name = given.pop("model", None)
+        parameters = dict(entry) if isinstance(entry, Mapping) else {"model": entry}
+        name = parameters.pop("model", None)
         if not isinstance(name, str) or not name.strip():
             valid = "a model's name, or {'model': name, parameter: value, ...}"
             problems.add(f"is {shown(entry)}; valid: {valid}", *path)
@@ -538,9 +538,9 @@ def _models(
             problems.add(f"is {shown(name)}, a duplicate", *path)
         else:
             names.append(name)
-            for parameter in given:
+            for parameter in parameters:
                 problems.attempt(check_name, parameter, extra, path=path)
-            known = {parameter: raw for parameter, raw in given.items() if parameter in (*PARAMETER_KEYS, *extra)}
+            known = {parameter: raw for parameter, raw in parameters.items() if parameter in (*PARAMETER_KEYS, *extra)}
             domains = _parameters(known, problems, path)
             _check_pairs(domains, problems, path)
             conditions |= {name: domains} if domains else {}
@@ -564,14 +564,14 @@ def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, d
         raise InvalidError(f"is {shown(model)}; valid: a model's name", "model")
     untuned = space.first(model)
     template = untuned.template
-    given: dict[str, Any] = {}
+    overriding: dict[str, Any] = {}
     for name, value in raw.items():
         if name in ("prompt", "messages"):
             template = one_template(name, value, values, declaration)
         elif name != "model":
             check_name(name, {**values["extra_body"], **(values["params"] or {})})
-            given |= _single(name, value)
-    params = overlaid({name: Constant(value) for name, value in untuned.params.items()}, given)
+            overriding |= _single(name, value)
+    params = overlaid({name: Constant(value) for name, value in untuned.params.items()}, overriding)
     return Config({"model": model or None, **{name: domain.to_plain() for name, domain in params.items()}}, template)
 
 

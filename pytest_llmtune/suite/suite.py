@@ -299,13 +299,13 @@ class Suite:
 
     def _check_task(self, task: Task, columns: Sequence[str]) -> None:
         """Check that columns and configuration keys fill the task's parameters."""
-        given = [
+        keys = [
             {*(["model"] if model else []), *self.space.for_model(model), *({template.kind} - {"task"})}
             for model in self.space.models
             for template in self.space.templates
         ]
         try:
-            task.check(columns, sorted(set.intersection(*given)))
+            task.check(columns, sorted(set.intersection(*keys)))
         except SuiteError as error:
             raise SuiteError(f"{self.at('task')}: {error}") from None
 

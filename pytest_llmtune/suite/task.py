@@ -129,19 +129,19 @@ class Task:
             clients: returns this run's client for ``client`` or ``async_client``.
         """
         row, config = copied(dict(row)), copied(dict(config))  # a run may change what it is given
-        given: dict[str, Any] = dict(row) if self.takes_row else {}
+        filled: dict[str, Any] = dict(row) if self.takes_row else {}
         for name in self.parameters:
             if name in CLIENTS:
-                given[name] = clients(name)
+                filled[name] = clients(name)
             elif name == "row":
-                given[name] = row
+                filled[name] = row
             elif name == "config":
-                given[name] = config
+                filled[name] = config
             elif name in row:
-                given[name] = row[name]
+                filled[name] = row[name]
             elif name in config:
-                given[name] = config[name]
-        return given
+                filled[name] = config[name]
+        return filled
 
 
 def copied(value: Any) -> Any:

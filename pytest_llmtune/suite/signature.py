@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Dollars = Decimal | float | str
 Number = Decimal | float | str
 Threshold = Number | Mapping[str, Number] | None
+"""The guard fails where a metric is below its minimum or above its maximum; a mapping gives a limit per group."""
 
 
 '''
@@ -43,11 +44,7 @@ def text() -> str:
         )
     parameters = [(TEMPERATURE_OR_TOP_P, "Any", "A choice of branches: a temperature or a top_p.")]
     parameters += [(name, _searched(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
-    limits = [
-        (f"{side}_{name}", "Threshold", f"The guard fails where {name} is {word} this.")
-        for name in (*METRICS, ROW_RATE)
-        for side, word in (("min", "below"), ("max", "above"))
-    ]
+    limits = [(f"{side}_{name}", "Threshold", "") for name in (*METRICS, ROW_RATE) for side in ("min", "max")]
     plain = [("model", "str", "The requested model.")]
     plain += [(name, _plain(name, bounds), _doc(bounds)) for name, bounds in PARAMETERS.items()]
     return "\n\n".join(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Dollars = Decimal | float | str
 Number = Decimal | float | str
 Threshold = Number | Mapping[str, Number] | None
+"""The guard fails where a metric is below its minimum or above its maximum; a mapping gives a limit per group."""
 
 
 class SuiteKeys(TypedDict, total=False):
@@ -157,53 +158,29 @@ class SuiteKeys(TypedDict, total=False):
     user: Any
     web_search_options: Any
     min_success_vote: Threshold
-    """The guard fails where success_vote is below this."""
     max_success_vote: Threshold
-    """The guard fails where success_vote is above this."""
     min_success: Threshold
-    """The guard fails where success is below this."""
     max_success: Threshold
-    """The guard fails where success is above this."""
     min_expected_success: Threshold
-    """The guard fails where expected_success is below this."""
     max_expected_success: Threshold
-    """The guard fails where expected_success is above this."""
     min_refused: Threshold
-    """The guard fails where refused is below this."""
     max_refused: Threshold
-    """The guard fails where refused is above this."""
     min_inference_cost: Threshold
-    """The guard fails where inference_cost is below this."""
     max_inference_cost: Threshold
-    """The guard fails where inference_cost is above this."""
     min_cost: Threshold
-    """The guard fails where cost is below this."""
     max_cost: Threshold
-    """The guard fails where cost is above this."""
     min_latency: Threshold
-    """The guard fails where latency is below this."""
     max_latency: Threshold
-    """The guard fails where latency is above this."""
     min_latency_p50: Threshold
-    """The guard fails where latency_p50 is below this."""
     max_latency_p50: Threshold
-    """The guard fails where latency_p50 is above this."""
     min_latency_p90: Threshold
-    """The guard fails where latency_p90 is below this."""
     max_latency_p90: Threshold
-    """The guard fails where latency_p90 is above this."""
     min_latency_p95: Threshold
-    """The guard fails where latency_p95 is below this."""
     max_latency_p95: Threshold
-    """The guard fails where latency_p95 is above this."""
     min_latency_p99: Threshold
-    """The guard fails where latency_p99 is below this."""
     max_latency_p99: Threshold
-    """The guard fails where latency_p99 is above this."""
     min_row_rate: Threshold
-    """The guard fails where row_rate is below this."""
     max_row_rate: Threshold
-    """The guard fails where row_rate is above this."""
 
 
 class Parameters(TypedDict, total=False):

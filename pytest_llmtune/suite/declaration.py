@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.text import InvalidError, did_you_mean
 from pytest_llmtune.errors import SuiteError
-from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, RELIABILITY_GATES, REQUIRED, parse
+from pytest_llmtune.suite.keys import GATE, KEYS, PARAMETER_KEYS, RELIABILITY_GATES, REQUIRED, parse_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,14 +114,14 @@ def read_thresholds(mapping: Mapping[Any, Any], values: Mapping[str, Any], probl
     """All ``min_<metric>`` and ``max_<metric>``, those in ``thresholds`` and ``pass_at_k`` too; None disables one."""
     own = {name: raw for name, raw in mapping.items() if isinstance(name, str) and _is_gate(name)}
     listed = mapping.get("thresholds")
-    read = [problems.attempt(parse, name, raw, path=(name,)) for name, raw in own.items() if raw is not None]
+    read = [problems.attempt(parse_threshold, name, raw, path=(name,)) for name, raw in own.items() if raw is not None]
     for name, raw in listed.items() if isinstance(listed, Mapping) else ():
         if name in own:
             problems.add("is given twice: as a separate key, and here", "thresholds", str(name))
         elif raw is not None:
-            read.append(problems.attempt(parse, str(name), raw, path=("thresholds", str(name))))
+            read.append(problems.attempt(parse_threshold, str(name), raw, path=("thresholds", str(name))))
     read += [
-        problems.attempt(parse, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
+        problems.attempt(parse_threshold, f"min_{key.removesuffix('k')}{k}", least, path=(key, str(k)))
         for key in RELIABILITY_GATES
         for k, least in (values[key] or {}).items()
     ]

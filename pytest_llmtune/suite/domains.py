@@ -394,7 +394,7 @@ def _branches(raw: Any) -> OneOf | Constant:
     return OneOf(tuple(branches))
 
 
-def check_name(name: Any, extra: Iterable[str] = ()) -> None:
+def check_parameter(name: Any, extra: Iterable[str] = ()) -> None:
     """Refuse an unknown parameter."""
     if name in PARAMETERS or name in extra or name == TEMPERATURE_OR_TOP_P:
         return

@@ -719,7 +719,7 @@ class Threshold:
         return self.limit if group is None else None
 
 
-def parse(key: str, raw: Any) -> Threshold:
+def parse_threshold(key: str, raw: Any) -> Threshold:
     """Parse a threshold such as ``min_success_vote=0.85`` or ``min_success_vote={"geometry": 0.7}``.
 
     Raises:

@@ -27,7 +27,7 @@ from pytest_llmtune.suite.domains import (
     RandInt,
     Range,
     Uniform,
-    check_name,
+    check_parameter,
     parse_domain,
     parse_param,
 )
@@ -539,7 +539,7 @@ def _models(
         else:
             names.append(name)
             for parameter in parameters:
-                problems.attempt(check_name, parameter, extra, path=path)
+                problems.attempt(check_parameter, parameter, extra, path=path)
             known = {parameter: raw for parameter, raw in parameters.items() if parameter in (*PARAMETER_KEYS, *extra)}
             domains = _parameters(known, problems, path)
             _check_pairs(domains, problems, path)
@@ -569,7 +569,7 @@ def _baseline(raw: Mapping[str, Any], values: Mapping[str, Any], space: Space, d
         if name in ("prompt", "messages"):
             template = one_template(name, value, values, declaration)
         elif name != "model":
-            check_name(name, {**values["extra_body"], **(values["params"] or {})})
+            check_parameter(name, {**values["extra_body"], **(values["params"] or {})})
             overriding |= _single(name, value)
     params = overlaid({name: Constant(value) for name, value in untuned.params.items()}, overriding)
     return Config({"model": model or None, **{name: domain.to_plain() for name, domain in params.items()}}, template)

@@ -19,7 +19,7 @@ from pytest_llmtune.guard.gates import judge
 from pytest_llmtune.guard.rows import RowColumns
 from pytest_llmtune.guard.verdict import Criteria, Limit, Outcome, Stale, Verdict, criteria_of, limits_of, match
 from pytest_llmtune.suite import Suite
-from pytest_llmtune.suite.keys import parse
+from pytest_llmtune.suite.keys import parse_threshold
 from pytest_llmtune.types import Evaluation, ExampleResult, Interval
 
 
@@ -50,7 +50,7 @@ def sentence(verdict: Verdict, gate: str) -> str:
             "inference_cost $0.03 is within inference_budget $0.03 per 1,000 instances",
         ),
         (
-            *limits_of([parse("max_inference_cost", "0.000029")], Decimal(1)),
+            *limits_of([parse_threshold("max_inference_cost", "0.000029")], Decimal(1)),
             False,
             "inference_cost $0.03 is over max_inference_cost $0.029 per 1,000 instances",
         ),
@@ -68,14 +68,14 @@ def test_a_limit_is_held_to_the_digit(limit: Limit, passed: bool, text: str) -> 
 
 def test_a_suites_thresholds_become_limits() -> None:
     """One limit for each group; the budget is the cost limit only where no own one is given."""
-    thresholds = [parse("min_success_vote", {"geometry": 0.7, 3: 0.5}), parse("max_latency", 2)]
+    thresholds = [parse_threshold("min_success_vote", {"geometry": 0.7, 3: 0.5}), parse_threshold("max_latency", 2)]
     assert limits_of(thresholds, Decimal(1)) == (
         at_least("0.7", group="geometry"),
         at_least("0.5", group="3"),
         at_most("2", "latency"),
         Limit("inference_cost", "max", Decimal(1), key="inference_budget"),
     )
-    own = parse("max_inference_cost", 2)
+    own = parse_threshold("max_inference_cost", 2)
     assert limits_of([own], Decimal(1)) == (at_most("2", "inference_cost"),)
 
 

@@ -21,7 +21,7 @@ from pytest_llmtune.suite import (
     parse_domain,
     propose,
 )
-from pytest_llmtune.suite.domains import PARAMETERS, Models, check_name, parse_param, read_params
+from pytest_llmtune.suite.domains import PARAMETERS, Models, check_parameter, parse_param, read_params
 from pytest_llmtune.suite.propose import read_prompt
 
 
@@ -155,12 +155,12 @@ def test_the_path_of_a_wrong_branch_leads_to_the_value() -> None:
 
 def test_unknown_parameters_are_named_with_the_nearest() -> None:
     """A slip of the pen is told from a parameter of another server."""
-    check_name("temperature")
-    check_name("top_k", ["top_k"])
+    check_parameter("temperature")
+    check_parameter("top_k", ["top_k"])
     with pytest.raises(SuiteError, match=r"unknown parameter \(did you mean 'reasoning_effort'\?\)"):
-        check_name("reasoning_efort")
+        check_parameter("reasoning_efort")
     with pytest.raises(SuiteError, match="put parameters that only your server knows into extra_body"):
-        check_name("zzz")
+        check_parameter("zzz")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_llmtune._util.text import parse_number
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Threshold
-from pytest_llmtune.suite.keys import COSTS, METRICS, RATES, SCORES, parse
+from pytest_llmtune.suite.keys import COSTS, METRICS, RATES, SCORES, parse_threshold
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from pytest_llmtune.suite.keys import COSTS, METRICS, RATES, SCORES, parse
 )
 def test_parse(key: str, raw: Any, threshold: Threshold) -> None:
     """Limits are exact, as written; groups are the values of a column as text."""
-    assert parse(key, raw) == threshold
+    assert parse_threshold(key, raw) == threshold
     assert threshold.key == key
 
 
@@ -68,47 +68,47 @@ def test_parse(key: str, raw: Any, threshold: Threshold) -> None:
 def test_unusable_thresholds(key: str, raw: Any, says: str) -> None:
     """The error says what was got and what the metric can be."""
     with pytest.raises(SuiteError) as caught:
-        parse(key, raw)
+        parse_threshold(key, raw)
     assert says in str(caught.value)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_slip_in_any_metric_that_every_suite_has_is_reported(metric: str) -> None:
     """The exact name is known; with one letter too many, it is suggested."""
-    assert parse(f"max_{metric}", 0.5).metric == metric
+    assert parse_threshold(f"max_{metric}", 0.5).metric == metric
     with pytest.raises(
         SuiteError, match=rf"no metric '{metric}x' \(did you mean '{metric}'\?\); there are success_vote, "
     ):
-        parse(f"max_{metric}x", 0.5)
+        parse_threshold(f"max_{metric}x", 0.5)
 
 
 @pytest.mark.parametrize("metric", RATES)
 def test_a_rate_lies_between_0_and_1_and_a_cost_from_0(metric: str) -> None:
     """Both ends are legal; other metrics have no ends."""
     for limit in (0, 1, Decimal("0.5")):
-        assert parse(f"min_{metric}", limit).limit == limit
+        assert parse_threshold(f"min_{metric}", limit).limit == limit
     for limit in (Decimal("-0.0001"), Decimal("1.0001")):
         with pytest.raises(SuiteError, match="is between 0 and 1"):
-            parse(f"min_{metric}", limit)
+            parse_threshold(f"min_{metric}", limit)
     for cost in COSTS:
-        assert parse(f"max_{cost}", 0).limit == 0
-        assert parse(f"max_{cost}", 1000).limit == 1000
+        assert parse_threshold(f"max_{cost}", 0).limit == 0
+        assert parse_threshold(f"max_{cost}", 1000).limit == 1000
         with pytest.raises(SuiteError, match="from 0"):
-            parse(f"max_{cost}", Decimal("-0.0001"))
-    assert parse("max_latency_p99", 100).limit == 100
-    assert parse("min_own", -5).limit == -5
+            parse_threshold(f"max_{cost}", Decimal("-0.0001"))
+    assert parse_threshold("max_latency_p99", 100).limit == 100
+    assert parse_threshold("min_own", -5).limit == -5
 
 
 def test_a_wrong_group_is_named() -> None:
     """The problem's path holds the group, for YAML's line and column."""
     with pytest.raises(SuiteError) as caught:
-        parse("min_success_vote", {"algebra": 0.5, "geometry": 7})
+        parse_threshold("min_success_vote", {"algebra": 0.5, "geometry": 7})
     assert getattr(caught.value, "path", None) == ("geometry",)
 
 
 def test_limits_of_groups() -> None:
     """A limit for the suite is none for its groups, and the other way round."""
-    whole, grouped = parse("min_success", 0.5), parse("min_success", {"a": 0.25})
+    whole, grouped = parse_threshold("min_success", 0.5), parse_threshold("min_success", {"a": 0.25})
     assert (whole.of_group(None), whole.of_group("a"), whole.groups) == (Decimal("0.5"), None, ())
     assert (grouped.of_group(None), grouped.of_group("a"), grouped.of_group("b")) == (None, Decimal("0.25"), None)
     assert grouped.groups == ("a",)

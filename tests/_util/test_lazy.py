@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 
@@ -18,3 +19,4 @@ def test_it_is_compiled_once_and_used_as_any_pattern() -> None:
     assert pattern.groupindex == {"word": 1}
     assert pattern.fullmatch is pattern.fullmatch
     assert pickle.loads(pickle.dumps(pattern)).search("xab").group() == "ab"  # noqa: S301
+    assert copy.deepcopy(pattern).search("xab").group() == "ab"

@@ -9,6 +9,10 @@ import pytest
 
 from pytest_llmtune.errors import SuiteError
 from pytest_llmtune.suite import Config, Template
+from pytest_llmtune.suite.prompts import TaskTemplate
+from pytest_llmtune.suite.propose import with_shots
+from pytest_llmtune.suite.task import Task
+from pytest_llmtune.types import Accept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,3 +115,38 @@ def test_an_edited_number_of_answers_is_refused(n: object) -> None:
     with pytest.raises(SuiteError, match=r"n is .*; valid: a whole number from 1 to 10,000"):
         Config.from_lock({"model": "m", "n": n, "prompt": "{q}"})
     assert Config.from_lock({"model": "m", "n": 3.0, "prompt": "{q}"}).n == 3
+
+
+def test_a_step_of_a_cascade_needs_a_rule_and_a_next_step() -> None:
+    """Answers that nothing accepts would go nowhere, and a next step that nothing leads to would never be asked."""
+    last = Config({"model": "large"}, TEXT)
+    for accept, following in ((Accept(0.5), None), (None, last)):
+        with pytest.raises(SuiteError, match="has both accept and a next step"):
+            Config({"model": "small"}, TEXT, accept, following)
+
+
+def test_the_label_of_a_cascade_names_every_rule() -> None:
+    """With its regular expression, and that a schema and a function must be met."""
+    rules = Accept(0.25, r"\d", None, {"type": "object"}, ask)
+    label = Config({"model": "small"}, TEXT, rules, Config({"model": "large"}, TEXT)).label
+    assert label == r"model='small'; if lead < 0.25 or not schema or not function or not '\\d': model='large'"
+
+
+def test_a_configuration_of_a_task_is_read_with_its_suite() -> None:
+    """Its prompt may be another one than the suite's, after an edit; without the suite nobody knows the task."""
+    task = Task("json:dumps", json.dumps)
+    locked = {"temperature": 0.5, "task": "json:dumps"}
+    assert Config.from_lock(locked, [TaskTemplate.bare(task)]).to_lock() == locked
+    read = Config.from_lock({"prompt": "an older one"}, [TaskTemplate("prompt", "a new one", task)])
+    assert (read.template.source, read.runs_task) == ("an older one", True)
+    with pytest.raises(SuiteError, match=r"is one of the task 'json:dumps'; give the suite it belongs to"):
+        Config.from_lock({"model": "m", "task": "json:dumps"})
+
+
+def test_examples_precede_only_a_question_that_is_text() -> None:
+    """They are stored by their content; a message in parts, or a function, has none that could be stored."""
+    shown = with_shots(TEXT, [({"q": "{1}"}, "{one}")])
+    assert [message["content"] for message in shown.render({"q": "2"})] == ["{1} = ?", "{one}", "2 = ?"]
+    parts = Template.messages([{"role": "user", "content": [{"type": "text", "text": "{q}"}]}])
+    with pytest.raises(SuiteError, match="shots: what is asked for a row is no text"):
+        with_shots(parts, [({"q": "1"}, "one")])

@@ -88,7 +88,7 @@ def _check_thresholds(thresholds: tuple[Threshold, ...], group_by: str | None, p
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Suite:
-    """A suite, given by its keys as keyword arguments; ``suite/keys.py`` lists them.
+    """A suite, given by its keys as keyword arguments; ``suite/keys.py`` lists them, with their units and defaults.
 
     Raises:
         SuiteError: a key is unknown, missing, invalid or contradicts another; one line per problem.
@@ -105,7 +105,6 @@ class Suite:
     columns: tuple[str, ...] | None
     delimiter: str | None
     where: str | Callable[[Mapping[str, Any]], bool] | None
-    """Which rows to use."""
     shuffle: bool
     seed: int
     tune_size: int | float
@@ -121,16 +120,11 @@ class Suite:
     metric: str
     mode: Literal["max", "min"]
     aggregate: Any
-    """``mean``, ``median``, ``module:function`` or a function of a list of numbers."""
     group_by: str | None
     inference_budget: Decimal | None
-    """USD per instance."""
     optimization_budget: Decimal | None
-    """USD for the whole search."""
     num_samples: int
-    """Trials; -1: no limit."""
     prices: Mapping[str, Mapping[str, Decimal]]
-    """Model to USD per 1M tokens."""
     thresholds: tuple[Threshold, ...]
     max_drop: float | Literal["auto"] | None
     alpha: float | Literal["auto"] | None
@@ -139,9 +133,7 @@ class Suite:
     baselines: tuple[Config, ...]
     prefer: Literal["quality", "cost", "pareto"]
     within: float
-    """If cost is preferred: how far below the best score the cheapest may be."""
     shots: tuple[int, ...]
-    """Numbers of example rows in a prompt, to choose from; empty: none."""
     cascade: bool | CascadeSteps
     """Whether a cascade may win, and of which steps."""
     base_url: str | None
@@ -149,9 +141,7 @@ class Suite:
     """As declared; may contain keys."""
     concurrency: int | None
     timeout: float | None
-    """Seconds for one request."""
     deadline: float | None
-    """Seconds for all requests of a run."""
     declaration: Declaration = field(compare=False)
 
     def __init__(self, *, base_dir: str | Path | None = None, **keys: Unpack[SuiteKeys]) -> None:

@@ -272,14 +272,14 @@ class LabelWords:
 
     def _is_offered(self, label: str, rest: str) -> bool:
         """Whether another letter is offered besides the leading one."""
-        match = self._offered.match(rest)
         if (adjacent := self._adjacent.match(rest)) is not None and self.owner[_fold(adjacent[1])] != label:
             return True
-        while match is not None:
+        end = 0
+        while (match := self._offered.match(rest, end)) is not None:
+            end = match.end()
             other = self.owner[_fold(match[1])] != label
-            if other and not re.match(r"[\W_]*\s+(?!or\b|and\b|are\b)[a-zA-Z]{2}|['’]", rest[match.end() :]):
+            if other and not re.match(r"[\W_]*\s+(?!or\b|and\b|are\b)[a-zA-Z]{2}|['’]", rest[end:]):
                 return True
-            match = self._offered.match(rest, match.end())
         return False
 
     def _only(self, text: str) -> str | None:

@@ -149,3 +149,29 @@ def test_a_list_of_references_means_any_of_them(grader: Any, good: list[str], ba
     for empty in ([], ["Oslo", " "]):
         with pytest.raises(SuiteError):
             made.reference({"answer": empty})
+
+
+@pytest.mark.parametrize(
+    ("labels", "response", "stated"),
+    [
+        (LETTERS, "Is C correct? B is right.", "B"),
+        (LETTERS, "Is C correct? The correct option: B", "B"),
+        (LETTERS, "A and B is correct", None),
+        (LETTERS, "Both A and B are possible; A or B is correct.", None),
+        (LETTERS, "What is the answer? The answer is A?", None),
+        (
+            MOODS,
+            "Sentiment: positive\nReason: it reads well, and nothing in it is bad, as far as one can tell",
+            "positive",
+        ),
+        (["ดี", "แย่"], "หนังเรื่องนี้ดีมาก", "ดี"),
+        (None, "I think that the author means Paris.\nOr not.", None),
+        (None, "", None),
+    ],
+)
+def test_questions_offers_and_labels_in_other_scripts(
+    labels: list[str] | None, response: str, stated: str | None
+) -> None:
+    """A question states nothing, and two letters are no answer; a line of its own has a label before it."""
+    [answer] = shared({"choice": {"labels": labels}}).answers([response], {"answer": labels[0] if labels else "Paris"})
+    assert answer.key == stated

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from pytest_llmtune.types import Example
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from decimal import Decimal
 
     from pytest_llmtune.commits.git import Repository
 
@@ -91,8 +91,7 @@ class SuiteChange:
     def cost(self, side: Literal["before", "now"]) -> Decimal | None:
         """USD per 1,000 instances."""
         lock = self.before if side == "before" else self.now
-        figure = None if lock is None else lock.metrics.get("inference_cost")
-        return None if figure is None else Decimal(repr(figure.value)) * 1000
+        return None if lock is None or lock.inference_cost is None else 1000 * lock.inference_cost
 
     @property
     def config(self) -> tuple[tuple[str, Any, Any], ...]:

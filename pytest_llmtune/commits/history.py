@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from pytest_llmtune.guard.lockfile import MAX_BYTES, Lock, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from decimal import Decimal
 
     from pytest_llmtune.commits.git import Commit, Repository
 
@@ -81,7 +81,6 @@ def _entry(name: str, path: str, commit: Commit, lock: Lock | None, *, removed: 
     if lock is None:
         return Entry(*known, "(removed)" if removed else "(cannot be read)", None, None, "", None)
     score = next((lock.metrics[one] for one in ("success_vote", "success") if one in lock.metrics), None)
-    cost = lock.metrics.get("inference_cost")
-    usd = None if cost is None else Decimal(repr(cost.value)) * 1000
+    usd = None if lock.inference_cost is None else 1000 * lock.inference_cost
     prompt, spent = text_digest(prompt_of(lock.config))[:8], lock.study.spent if lock.study else None
     return Entry(*known, str(lock.config.get("model", "")), score, usd, prompt, spent)

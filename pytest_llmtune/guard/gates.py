@@ -133,8 +133,8 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
     note = f"accepted: {metric} was {old}, and is {number(evaluation.metrics[metric])} over {counted(known, 'row')}"
     if comparison:
         note += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"
-    if cost := baseline.metrics.get("inference_cost"):
-        before, now = _dollars_apart(Decimal(repr(cost.value)), evaluation.inference_cost)
+    if (cost := baseline.inference_cost) is not None:
+        before, now = _dollars_apart(cost, evaluation.inference_cost)
         moved = f", and is {now}" if before != now else " and still is"
         note += f"; inference_cost was {before} per 1,000 instances{moved}"
     if comparison and (changes := comparison.population.changes()):
@@ -364,11 +364,11 @@ def _cost_gate(
     allowed = (criteria.max_new_cost_rise if comparison.fresh else criteria.max_cost_rise) or 0.0
     before, now = comparison.cost_before, comparison.cost_now
     if before is None:  # written before rows had costs
-        locked = baseline.metrics.get("inference_cost")
+        locked = baseline.inference_cost
         if locked is None or not comparison.complete or comparison.shared.rows != _measured(baseline):
             sentence = "cost not compared with the baseline, whose rows have no costs; --llm-accept writes them"
             return Gate("max_cost_rise", "inference_cost", False, float("nan"), allowed, sentence, conclusive=False)
-        before, now = Decimal(repr(locked.value)), evaluation.inference_cost
+        before, now = locked, evaluation.inference_cost
     limit = float(before) * (1 + allowed)
     passed = float(now) <= limit * (1 + _TOLERANCE)
     old, new = _dollars_apart(before, now)

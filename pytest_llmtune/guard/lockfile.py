@@ -197,6 +197,12 @@ class Lock:
     """None in files of earlier versions."""
 
     @property
+    def inference_cost(self) -> Decimal | None:
+        """USD per instance, with the digits of the file."""
+        figure = self.metrics.get("inference_cost")
+        return None if figure is None else Decimal(repr(figure.value))
+
+    @property
     def unknown(self) -> frozenset[str]:
         """The examples, by id, that could not be completed."""
         return frozenset(example.id for example in self.examples if example.status == "unknown")

@@ -55,16 +55,12 @@ def recording_facts(path: Path, settings: Settings, recording: Recording, missin
     )
 
 
-class Declared(Protocol):
-    """A suite in a run, before it is loaded."""
+class ReportedRun(Protocol):
+    """A suite in a run, with what a report needs; of one that could not be loaded only the first three."""
 
     suite: Suite
     settings: Settings
     location: SuiteLocation
-
-
-class ReportedRun(Declared, Protocol):
-    """A suite in a run, with what a report needs."""
 
     @property
     def split(self) -> Split: ...
@@ -117,7 +113,7 @@ def report_of(
             criteria,
             old,
             stale=stale,
-            notes=(*notes, *_left_out(run.split)),
+            notes=(*notes, *_data_notes(run.split)),
             aggregate=suite.aggregator,
             population=match(rows, old, columns.key),
             decided=early.decided if early is not None and early.ended else {},
@@ -197,7 +193,7 @@ def migrated(
     )
 
 
-def _left_out(split: Split) -> tuple[str, ...]:
+def _data_notes(split: Split) -> tuple[str, ...]:
     """Notes on how the data were read, and on rows dropped automatically."""
     dataset = split.dataset
     if dataset is None or not dataset.dropped:
@@ -207,7 +203,7 @@ def _left_out(split: Split) -> tuple[str, ...]:
     return (*dataset.notes, f"{dataset.dropped} of {total} rows were dropped for empty cells: {lacking}")
 
 
-def error_of(run: Declared, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
+def error_of(run: ReportedRun, problem: str, notes: tuple[str, ...] = (), spent: Decimal = Decimal(0)) -> SuiteReport:
     """The report of a suite that could not be judged."""
     verdict = Verdict("error", run.suite.metric, problem=problem)
     return _report(run, verdict, criteria_of(run.suite, reused=False), notes=notes, spent=spent)
@@ -219,7 +215,7 @@ def undeclared(location: SuiteLocation, name: str, mode: Mode, problem: str) -> 
     return SuiteReport(name, where.nodeid, where.path, where.line, mode.value, verdict, Criteria())
 
 
-def _report(run: Declared, verdict: Verdict, criteria: Criteria, **more: Any) -> SuiteReport:
+def _report(run: ReportedRun, verdict: Verdict, criteria: Criteria, **more: Any) -> SuiteReport:
     where, name, mode = run.location, run.suite.name, run.settings.mode.value
     reasoning = marks_of(run.suite.reasoning).key
     return SuiteReport(name, where.nodeid, where.path, where.line, mode, verdict, criteria, reasoning=reasoning, **more)

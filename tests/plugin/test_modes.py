@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,6 +40,33 @@ def test_a_guard_imports_nothing_heavy(tuned: Project, monkeypatch: pytest.Monke
     result = tuned.pytester.runpytest_subprocess("-s", "-p", "pytest_llmtune.plugin")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["heavy:"])
+
+
+def test_an_idle_run_imports_four_modules_and_leaves_no_finder(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finder of ours in ``sys.meta_path`` at exit costs half as much as all else that an idle run does."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugin would be registered twice
+    pytester.makepyfile(test_nothing="def test_nothing():\n    pass\n")
+    pytester.makepyfile(
+        run="""
+        import atexit, sys
+
+        def report():
+            finders = [finder for finder in sys.meta_path if str(finder.__module__).startswith("pytest_llmtune")]
+            print("modules:", *sorted(name for name in sys.modules if name.startswith("pytest_llmtune")))
+            print("finders:", *finders)
+
+        atexit.register(report)  # runs last
+        import pytest
+
+        sys.exit(pytest.main(["-p", "pytest_llmtune.plugin", "test_nothing.py"]))
+        """
+    )
+    result = pytester.run(sys.executable, "run.py")
+    names = ["pytest_llmtune", *(f"pytest_llmtune.plugin{name}" for name in ("", ".hookspecs", ".options"))]
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"modules: {' '.join(names)}", "finders:"])
 
 
 def test_pytest_rewrites_none_of_our_modules(tuned: Project, monkeypatch: pytest.MonkeyPatch) -> None:

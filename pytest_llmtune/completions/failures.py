@@ -70,10 +70,11 @@ _MODEL = lazy_regex(
     re.IGNORECASE,
 )
 _ABOUT_N = lazy_regex(r"\bn\b|completion choice|number of (?:choices|completions)|multiple (?:choices|completions)")
+_AT_MOST = r"<=|≤|at most|up to|no more than|less than or equal to|maximum(?: value)?(?: of| is|:)?"
 _LIMITS = tuple(
     lazy_regex(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:<=|≤|at most|up to|no more than|less than or equal to|maximum(?: value)?(?: of| is|:)?)\s*(\d+)",
+        rf"(?:{_AT_MOST})\s*(\d+)",
         r"between\s+1\s+and\s+(\d+)",
         r"n['`\"]?\s*(?:must be|=|==|should be)\s*(\d+)",
         r"\[1,\s*(\d+)\]",
@@ -175,9 +176,7 @@ def n_limit(message: str, refused: int) -> int:
 
 _REFUSAL = lazy_regex(r"HTTP (?:400|422)\b")
 _MOST = lazy_regex(
-    r"(?:<=|≤|at most|up to|no more than|less than or equal to|maximum(?: value)?(?: of| is|:)?|range:?\s*0(?:\.0)?\s*\.\.|"
-    r"between\s+0(?:\.0)?\s+and)\s*(\d+(?:\.\d+)?)",
-    re.IGNORECASE,
+    rf"(?:{_AT_MOST}|range:?\s*0(?:\.0)?\s*\.\.|between\s+0(?:\.0)?\s+and)\s*(\d+(?:\.\d+)?)", re.IGNORECASE
 )
 
 

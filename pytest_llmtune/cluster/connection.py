@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_llmtune._dataclass import dataclass, replace
 from pytest_llmtune.cluster import node
 from pytest_llmtune.cluster.budget_actor import BudgetActor
-from pytest_llmtune.cluster.node import Item, JobSpec, installed
+from pytest_llmtune.cluster.node import installed
 from pytest_llmtune.errors import LLMTuneError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_llmtune.completions.routing import ServerFacts
     from pytest_llmtune.money.ledger import Ledger
-    from pytest_llmtune.types import Row
 
 
 _CALLS = 100_000
@@ -41,8 +37,10 @@ class Connection:
     """Whether this object opened the connection, and must close it."""
     _budget: Any
     """The budget actor, on this machine, so that it survives the loss of others."""
-    _ask: Any
-    _grade: Any
+    ask_batch: Any
+    """``node.ask_batch`` as a remote function: ``ask_batch.remote(...)`` runs it as a task."""
+    grade_batch: Any
+    """``node.grade_batch`` as a remote function."""
 
     @classmethod
     def connect(cls, address: str) -> Self:
@@ -94,18 +92,6 @@ class Connection:
     def budget(self, ledger: Ledger) -> Any:
         """A budget actor with the remaining budget of a ledger."""
         return self._budget.remote(_picklable(ledger))
-
-    def ask_batch(self, spec: JobSpec, budget: Any, batch: int, items: Sequence[Item], known: ServerFacts) -> Any:
-        """A batch of requests as a task."""
-        return self._ask.remote(spec, budget, batch, items, known)
-
-    def grade_batch(self, packed: Any, calls: Sequence[tuple[str, Sequence[str], Row]]) -> Any:
-        """A batch of grades as a task.
-
-        Args:
-            packed: the grader, as ``ray.put`` gives it.
-        """
-        return self._grade.remote(installed(), packed, calls)
 
     def failure(self, error: Exception) -> LLMTuneError:
         """A node's error, in one line."""

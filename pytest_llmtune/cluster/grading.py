@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmtune._dataclass import dataclass, field
 from pytest_llmtune._util.batches import Gathering, evenly
+from pytest_llmtune.cluster.node import installed
 from pytest_llmtune.grading.base import Grader, GraderWrapper
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class RemoteGrading:
                 ray = self.engine.ray
                 with _by_value(ray.cloudpickle, self.root):
                     self._sent = ray.put(ray.cloudpickle.dumps(self.grader))
-            found = await self.engine.grade_batch(self._sent, [(c.method, c.responses, c.row) for c in calls])
+            packed = [(call.method, call.responses, call.row) for call in calls]
+            found = await self.engine.grade_batch.remote(installed(), self._sent, packed)
         except Exception as error:  # noqa: BLE001  # raised again in each waiting call
             found = [self.engine.failure(error)] * len(calls)
         for call, each in zip(calls, found, strict=True):

@@ -116,7 +116,8 @@ class ClusterRequester:
             await self._budget.open.remote(batch)
             seconds = None if self._end is None else self._end - time.monotonic()
             spec = JobSpec.of(self.source, min(self.engine.width, self.source.concurrency), seconds)
-            task = self.engine.ask_batch(spec, self._budget, batch, [each.item for each in waiting], self._known)
+            items = [each.item for each in waiting]
+            task = self.engine.ask_batch.remote(spec, self._budget, batch, items, self._known)
             self._idle.clear()
             self._batches[batch] = task, [each.item.number for each in waiting]
             self._known |= await task

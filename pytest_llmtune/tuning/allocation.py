@@ -285,7 +285,7 @@ class Allocator:
         if min_rows and self.constraints:
             meeting = [trial for trial in trials if trial.answers and self.meets(trial)]
             trials = meeting or trials or [trial for trial in self.trials if trial.out == "constraint"]
-        return [one for trial in trials if len(trial.answers) >= min_rows for one in self._of(trial, z)]
+        return [one for trial in trials if len(trial.answers) >= min_rows for one in self._candidates_of(trial, z)]
 
     def meets(self, trial: Trial) -> bool:
         """Whether a trial meets the constraints on its evaluated rows."""
@@ -298,7 +298,7 @@ class Allocator:
         cells = (self.pool.cell(trial.arm, self.order[row]) for row in sorted(trial.answers))
         return [cell.gated[constraint.metric] for cell in cells if constraint.metric in cell.gated]
 
-    def _of(self, trial: Trial, z: float) -> list[Candidate]:
+    def _candidates_of(self, trial: Trial, z: float) -> list[Candidate]:
         arm = trial.arm
         counts = self._sizes.setdefault(id(arm.family), thin(arm.family.counts, _SIZES))
         costs = self.costs.estimates(arm, counts)
@@ -326,7 +326,7 @@ class Allocator:
     def drop_out(self) -> None:
         """Eliminate trials over the inference budget even with the fewest and shortest answers, or over another limit."""
         for trial in self.trials:
-            if not trial.out and self.budget is not None and not self._of(trial, -_SURE):
+            if not trial.out and self.budget is not None and not self._candidates_of(trial, -_SURE):
                 trial.out = "over_budget"
             if not trial.out and any(one.hopeless(self.limited(trial, one)) for one in self.constraints):
                 trial.out = "constraint"

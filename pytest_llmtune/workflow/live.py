@@ -50,8 +50,8 @@ def endpoints_for(suite: Suite, settings: Settings) -> tuple[Endpoint, ...]:
         SuiteError: an endpoint is invalid, or a YAML suite gives an untrusted address.
     """
     pick = settings.pick
-    own = [name for name in ("endpoints", "base_url") if getattr(suite, name) and name not in settings.forced]
-    untrusted = suite.root is not None and bool(own)
+    own = any(getattr(suite, name) and name not in settings.forced for name in ("endpoints", "base_url"))
+    untrusted = own and suite.root is not None
     listed = endpoints_of(settings.endpoints, root=settings.root) if untrusted and settings.endpoints else ()
     known = [settings.base_url, os.environ.get("AZURE_OPENAI_ENDPOINT"), *(each.base_url for each in listed)]
     return endpoints_of(

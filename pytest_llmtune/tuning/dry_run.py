@@ -50,13 +50,15 @@ async def dry_run(
 
 def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> str:
     """Bounds for the search, and for winner and baselines on the test rows."""
-    dearest = max(_dearest(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models)
+    per_instance = max(
+        _usd_per_instance(suite, model, [*split.tune, *split.test], prices) for model in suite.space.models
+    )
     trials = 1 if suite.space.is_constant else suite.num_samples if suite.num_samples > 0 else None
     doubt = suite.inference_budget is not None and not split.reused  # then test rows are sent to estimate their cost
     rows = len(split.tune) + (len(split.test) if doubt else 0)
-    most = None if trials is None else trials * rows * dearest
+    most = None if trials is None else trials * rows * per_instance
     bounds = [bound for bound in (suite.optimization_budget, most) if bound is not None]
-    winner = len(split.test) * dearest
+    winner = len(split.test) * per_instance
     baselines = (request for each in suite.baselines for request in requests_of(each, split.test))
     costs = sum((_worst(request, prices) for request in baselines), Decimal(0))
     further = f"; {counted(len(suite.baselines), 'baseline')} at most {dollars(costs, 6)}" if suite.baselines else ""
@@ -64,26 +66,26 @@ def _bounds(suite: Suite, split: Split, prices: PriceBook, grader: Grader) -> st
         further += f"; up to {MOST_JUDGED - 1} runners-up as much each, if the winner turns out to be over the inference budget"
     asks = any(one.probe_rows == 0 for one in grader.parts)
     judging = ", whose own requests count only against the budgets" if asks else ""
-    least = min(_least(suite, model, split.tune, prices) for model in suite.space.models)
+    first = min(_usd_of_first_request(suite, model, split.tune, prices) for model in suite.space.models)
     prompts = (template.render(row.row) for template in suite.space.templates for row in split.tune)
     shortest = min((_size(message["content"]) for prompt in prompts for message in prompt), default=0)
     # without an answer, at eight bytes per token, a lower bound
     prompt = min(prices.price(model).worst(shortest // 8, 0) for model in suite.space.models)
-    short = ""
-    if suite.optimization_budget is not None and suite.optimization_budget < least:
-        short = (
+    shortfall = ""
+    if suite.optimization_budget is not None and suite.optimization_budget < first:
+        shortfall = (
             f" The optimization budget of {dollars(suite.optimization_budget)} does not pay for one request, which may cost "
-            f"{dollars(least)}: raise optimization_budget, or lower max_tokens."
+            f"{dollars(first)}: raise optimization_budget, or lower max_tokens."
         )
     elif suite.inference_budget is not None and suite.inference_budget < prompt:
-        short = (
+        shortfall = (
             f" The inference budget of {dollars(suite.inference_budget)} does not pay for the shortest prompt alone, about "
             f"{dollars(prompt, 2)}: raise inference_budget, shorten the prompt, or add a cheaper model."
         )
     return (
         f"{'any number of' if trials is None else f'at most {trials}'} trials on {len(split.tune)} rows "
         f"cost at most {dollars(min(bounds), 6)}; then the winner on {len(split.test)} rows costs at most "
-        f"{dollars(winner, 6)}{further} (grader: {grader.name}{judging}).{short}"
+        f"{dollars(winner, 6)}{further} (grader: {grader.name}{judging}).{shortfall}"
     )
 
 
@@ -134,7 +136,7 @@ class _Cached:
         return sum(map(answers_in, self.cache.get(request.key))) >= (request.sample_index + 1) * request.n
 
 
-def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
+def _usd_per_instance(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """Worst-case USD per instance: the longest prompt, the most answers, each of maximum length."""
     domains = suite.space.for_model(model)
     n = int(max(value or 1 for value in options_of(domains.get("n"))))
@@ -151,7 +153,7 @@ def _dearest(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBoo
     return _worst(build({**body, "messages": max(prompts, key=_size, default=[])}, n), prices)
 
 
-def _least(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
+def _usd_of_first_request(suite: Suite, model: str, rows: Sequence[Example], prices: PriceBook) -> Decimal:
     """Worst-case USD of the cheapest initial request: one prompt, the fewest answers."""
     domains = suite.space.for_model(model)
     lengths = {name: int(max(options)) for name in LENGTHS if None not in (options := options_of(domains.get(name)))}

@@ -208,6 +208,14 @@ def test_shots_are_tuning_rows_that_are_not_scored(tmp_path: Path, kind: str) ->
         ({"prompt": len, "shots": 2}, "precede a user message that is a format string"),
         ({"prompt": "{q}", "shots": 2, "tune_size": 3}, "too few rows to score on"),
         ({"prompt": "{q}", "shots": 2, "tune_size": 60}, "tuning rows that the guard does not use"),
+        (
+            {
+                "prompt": "{q}",
+                "shots": 2,
+                "grader": {"judge": {"model": "writer", "rubric": "Polite?", "question_column": "q"}},
+            },
+            "an example needs its right answer, and the rows have no such column",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_paid(tmp_path: Path, keys: dict[str, Any], said: str) -> None:

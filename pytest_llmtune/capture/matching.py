@@ -31,7 +31,7 @@ class ClientRequest:
     """Canonical if it is JSON."""
     content_type: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Keys and cookies of its headers, by the header's name: a server may say them back."""
+    """Keys and cookies of its headers, by the header's name: a server may echo them."""
     data: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     """The parsed body; None if it is not a JSON object, or not parsed."""
     route: str = field(default="", compare=False)

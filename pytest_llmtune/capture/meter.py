@@ -58,7 +58,7 @@ class Hold:
     reservation: Reservation | None = None
     """USD reserved for it in the run's ledger; None: that has no limit, or no model is called."""
     bound: Decimal = _ZERO
-    """USD that it costs at most, by what its request says; 0 where that is not known."""
+    """USD that it costs at most according to its request; 0 if unknown."""
     answer: str | bytes = ""
     sent: bool = False
     """Whether it was sent to a server; else it is played."""

@@ -54,7 +54,7 @@ class Tariff:
     prices: PriceBook | None = None
 
     def bound(self, request: ClientRequest, own: Price | None = None) -> Bound | None:
-        """What a call may cost at most; None where it asks no model.
+        """What a call may cost at most; None if it is not a model call.
 
         Args:
             own: the price of the endpoint that serves it, where it has its own.
@@ -86,7 +86,7 @@ class Tariff:
         read: Mapping[str, Any] | None = None,
         own: Price | None = None,
     ) -> Charge | None:
-        """What an answered call was billed; None where it asked no model.
+        """What an answered call was billed; None if it is not a model call.
 
         Args:
             answer: the response's body; bytes where it is no text.

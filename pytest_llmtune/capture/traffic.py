@@ -157,7 +157,7 @@ class Traffic:
 
 @lru_cache(maxsize=256)
 def _destination(uri: str) -> tuple[str, int | None, str, bool]:
-    """Host, port and path of a URL, and whether only models are asked there."""
+    """Host, port and path of a URL, and whether it is a model's endpoint."""
     url = urlsplit(uri)
     host, port = host_name(url.hostname or ""), url.port or {"https": 443, "http": 80}.get(url.scheme)
     return host, port, url.path, bool(provider(host) or _ROUTE.search(url.path))

@@ -54,12 +54,12 @@ class Recording:
     _index: dict[bytes, array[int]] = field(default_factory=dict)
     """Positions of interactions by request key."""
     _keys: dict[str, bytes] = field(default_factory=dict)
-    """Keys of requests to those of what is left of them without secrets; each is looked up more than once."""
+    """Request keys to the keys of the redacted requests; each is looked up more than once."""
     _counts: array[int] = field(default_factory=lambda: array("L"))
     """Number of answers of each interaction according to the file; 0 if not given."""
     _used: set[int] = field(default_factory=set)
     oldest: str = ""
-    """The day, ``YYYY-MM-DD``, of the oldest answer taken; empty where none says."""
+    """The day, ``YYYY-MM-DD``, of the oldest used answer; empty if unknown."""
     _runs: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     """Positions of a task's interactions by row and run."""
     _torn: bool = False

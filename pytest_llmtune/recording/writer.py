@@ -54,7 +54,7 @@ _DROPPED = frozenset({"timings", "x_groq", "time_info", "obfuscation"})
 _INNER = ("response", "metrics", "message", "amazon-bedrock-invocationMetrics")
 """Fields of an event that contain the response, or a part of it."""
 _MODEL_VALUES = frozenset({"input", "args", "arguments", "parameters", "json"})
-"""Fields with what a model says, such as a tool's arguments, whose ``id`` is a value like any other."""
+"""Fields with a model's own data, such as a tool's arguments, whose ``id`` is a value like any other."""
 _GENERATED = lazy_regex(
     r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}"  # shorter ones, such as call_0, are counters
     r"|([A-Za-z]+[-_])[A-Za-z]{16,}"  # one in seventy of 24 letters and digits has no digit

@@ -58,7 +58,7 @@ _ENDPOINTS = frozenset(
 _ACCOUNT = lazy_regex(
     r"\bapi[ _-]?key\b|\b(?:credit|billing|quota|credentials|security token|user location)\b", re.IGNORECASE
 )
-"""What a server says that refuses a key, an account or a country with status 400, as xAI, Gemini and Anthropic do."""
+"""Messages of servers that refuse a key, an account or a country with status 400: xAI, Gemini, Anthropic."""
 _BUSY = 429
 _ENDPOINT_HEADERS = frozenset({"host", "authorization", "api-key", "content-length"})
 _LONGEST_WAIT = 120.0
@@ -172,7 +172,7 @@ class _Call(Call):
     worst: Decimal | None = None
     """USD reserved while in flight."""
     bound: Decimal = Decimal(0)
-    """USD that it costs at most, by what its request says."""
+    """USD that it costs at most according to its request."""
     cached: bool = False
     channel: KeyChannel | None = None
     """Of our own client: which endpoint's key it is sent with."""
@@ -271,7 +271,7 @@ class RunCapture:
     in_thread: bool = False
     """Whether that runs now, so that our event loop is free."""
     late: list[LLMTuneError] = field(default_factory=list)
-    """Where errors of calls go that are made after the run."""
+    """Receives the errors of calls made after the run."""
     calls: list[_Call] = field(default_factory=list)
     """In order, without dropped calls."""
     faults: list[Fault] = field(default_factory=list)
@@ -485,7 +485,7 @@ class RunCapture:
                 self._abandon(call, f"{type(error).__name__}: {error}" if error else why)
 
     def _match_other_spelling(self, key: Key, route: str) -> None:
-        """What is recorded for a call in other words: its body was edited by hand, or another endpoint served it."""
+        """Find what is recorded for a call in another spelling: its body was edited by hand, or another endpoint served it."""
         if key in self._waiting:
             return
         for other in [*self._waiting]:
@@ -526,7 +526,7 @@ class RunCapture:
             self._reserve(call, waits=waits)
 
     def _worst(self, call: _Call) -> Decimal:
-        """USD that a call may cost at most; 0 where it asks no model."""
+        """USD that a call may cost at most; 0 if it is not a model call."""
         bound = self.tariff.bound(call.request, call.own_price)
         return Decimal(0) if bound is None else _UNBOUNDED if bound.usd is None else bound.usd
 
@@ -567,7 +567,7 @@ class RunCapture:
         self._waiting_until = end
 
     def _route(self, call: _Call, pool: EndpointPool) -> None:
-        """To the first endpoint that serves its model; asked again after a fault, to the next that does.
+        """Choose the first endpoint that serves its model; for a retry after a fault, the next one.
 
         Raises:
             EndpointError: none does.

@@ -55,7 +55,7 @@ class EndpointError(CompletionError):
 
 
 class BudgetExhaustedError(LLMTuneError):
-    """The next request might cost more USD than is left of a budget."""
+    """The next request might cost more USD than remain in a budget."""
 
 
 class ReportError(LLMTuneError):

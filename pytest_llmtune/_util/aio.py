@@ -41,7 +41,7 @@ def has_loop() -> bool:
 
 
 async def running_loop() -> asyncio.AbstractEventLoop:
-    """The running event loop; a job that has none yet goes on in one."""
+    """The running event loop; ``run_async`` starts one for a job that runs without."""
     if not has_loop():
         await _Suspended()
     import asyncio
@@ -67,8 +67,8 @@ def run_async(job: Coroutine[Any, Any, T], *, loop: bool = True) -> T:
     Its requests are a suite's, and never belong to the recording of a test's own client calls.
 
     Args:
-        loop: False: the job calls ``running_loop`` before it waits for anything. Until then it runs without a loop, so that
-            a job that never waits imports no ``asyncio``, which would take as long as replaying fifty rows.
+        loop: False: the job calls ``running_loop`` before it waits for anything. Until then it runs without a loop, and a
+            job that never waits does not import ``asyncio``, which takes as long as replaying fifty rows.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, which cancels the job; with the arguments of the job's ``CancelledError``.

@@ -128,8 +128,8 @@ def drop_bounds(
 ) -> Interval:
     """How much a metric fell from ``before`` to ``now`` over the same rows: each bound holds with ``confidence`` by itself.
 
-    Of rates Tango's score bounds (1998); of other metrics the bootstrap over rows, widened by what so few rows can hide: a
-    share of ``1 - (1 - confidence) ** (1 / n)`` of all rows may lose everything, and none of it be among them.
+    Rates: Tango's score bounds (1998). Other metrics: the bootstrap over rows, widened by what so few rows can hide, because
+    a share of ``1 - (1 - confidence) ** (1 / n)`` of all rows may lose everything without one of them in the sample.
 
     Raises:
         ValueError: no rows.
@@ -159,7 +159,7 @@ def drop_bounds(
 
 
 _CORRECTIONS = 0.75, 0.25
-"""Of a flip, for the least and the most: with them the bounds of a few losses without a gain are about the exact ones."""
+"""Continuity corrections, in flips, of the lower and upper bound: a few losses without a gain then have about exact bounds."""
 
 
 def _max_drop(lost: int, gained: int, rows: int, confidence: float, correction: float = _CORRECTIONS[1]) -> float:
@@ -176,7 +176,7 @@ def _max_drop(lost: int, gained: int, rows: int, confidence: float, correction: 
 
 
 def _spread(lost: int, gained: int, rows: int, drop: float) -> float:
-    """The variance of ``lost - gained`` where the true drop is this: with the likeliest rate of gains under it."""
+    """The variance of ``lost - gained`` for a true drop, with the most likely rate of gains given it."""
     if drop < 0:
         return _spread(gained, lost, rows, -drop)
     b = -lost - gained + (2 * rows - lost + gained) * drop
@@ -188,9 +188,9 @@ def _spread(lost: int, gained: int, rows: int, drop: float) -> float:
 def rows_needed(
     before: Sequence[float], now: Sequence[float], drop: float, margin: float, confidence: float = 0.95
 ) -> int | None:
-    """How many rows would tell on which side of ``margin`` the drop lies, in four cases of five, were it as seen here.
+    """Rows needed to decide, with a power of 80 %, on which side of ``margin`` a drop like the observed one lies.
 
-    None: no number that anybody has; the drop is about the margin itself.
+    None: more than a million; the drop is about the margin itself.
     """
     normal, rows = statistics.NormalDist(), len(before)
     variance = statistics.pvariance([old - new for old, new in zip(before, now, strict=True)]) if rows else 0.0

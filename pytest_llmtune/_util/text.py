@@ -36,16 +36,16 @@ def clean(text: str) -> str:
 
 
 _ALIVE = lazy_regex(r"@|#(?=\d)|\bwww(?=\.)|(?<=\w):(?=//)", re.IGNORECASE)
-"""What GitHub and GitLab turn into mentions and links after Markdown was read, so that a backslash does not stop them."""
+"""What GitHub and GitLab turn into mentions and links after parsing Markdown, so that a backslash does not prevent it."""
 
 
 def lifeless(text: str) -> str:
-    """Text in which no mention, reference or address comes to life: an invisible space stands inside of each."""
+    """Text whose mentions, references and addresses do not become links, because of an invisible space inside each."""
     return _ALIVE.sub(lambda match: f"{match[0]}\u200b", text)
 
 
 def one_line(text: str, limit: int = 1_000) -> str:
-    """The first ``limit`` characters of ``text``, cleaned, with whitespace as single spaces.
+    """The first ``limit`` characters of a text, cleaned, with single spaces for white space.
 
     Safe at the start of a line: a leading ``::``, which GitHub treats as a command, is escaped.
     """
@@ -106,7 +106,7 @@ def columns(rows: Sequence[Sequence[str]], width: int, optional: Sequence[int] =
 
 
 def wrapped(text: str, width: int) -> str:
-    """Lines that a terminal would break in the middle of a word, broken between words; commands stay whole."""
+    """Lines that a terminal would break in the middle of a word, broken between words; commands are not broken."""
     lines = []
     for line in text.split("\n"):
         indent = " " * (len(line) - len(line.lstrip()) + 4)

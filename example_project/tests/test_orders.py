@@ -21,6 +21,7 @@ from cornershop.orders import handle
     tune_size=15,
     stratify="answer",
     num_samples=6,
+    prefer="pareto",  # the best; the lock file also lists what less money buys, for `pytest --llm-choose=K`
     min_success_vote=0.6,
     min_calls_success_vote=1.0,
     max_drop=0.05,

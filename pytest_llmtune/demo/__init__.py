@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections import Counter
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
@@ -59,14 +60,13 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
+@cache
 def _known() -> dict[str, str]:
-    if not _KNOWN:
-        text = files(__name__).joinpath("project", "messages.jsonl").read_text(encoding="utf-8")
-        _KNOWN.update((row["message"], row["label"]) for row in map(json.loads, text.splitlines()))
-    return _KNOWN
+    """Labels of the messages."""
+    text = files(__name__).joinpath("project", "messages.jsonl").read_text(encoding="utf-8")
+    return {row["message"]: row["label"] for row in map(json.loads, text.splitlines())}
 
 
-_KNOWN: dict[str, str] = {}
 _ANSWERED: Counter[str] = Counter()
 _LOCK = threading.Lock()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,22 +90,15 @@ class RerecordSession:
         Raises:
             RecordingError: the file cannot be written.
         """
-        try:
-            with open_regular(self.file, follow=False) as file:
+        known, written, today = "", None, datetime.now(UTC).date()
+        with self._usable():
+            with suppress(FileNotFoundError), open_regular(self.file, follow=False) as file:
                 known = file.read(100).decode(errors="replace")
                 written = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC).date()
-            is_old = self.today and written != datetime.now(UTC).date()
-        except FileNotFoundError:
-            known, is_old = "", True
-        except OSError as error:
-            raise self._unusable(error) from error
-        if _NAME.fullmatch(known) and not is_old:
-            return known.strip()
-        name = f"record-{secrets.token_hex(8)}"
-        try:
+            if _NAME.fullmatch(known) and (written == today or not self.today):
+                return known.strip()
+            name = f"record-{secrets.token_hex(8)}"
             write_text(self.file, f"{name}\n")
-        except OSError as error:
-            raise self._unusable(error) from error
         return name
 
     def end(self) -> None:
@@ -113,10 +107,13 @@ class RerecordSession:
         Raises:
             RecordingError: the file cannot be removed.
         """
-        try:
+        with self._usable():
             self.file.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._unusable(error) from error
 
-    def _unusable(self, error: OSError) -> RecordingError:
-        return RecordingError(f"{self.file} cannot be used: {error.strerror or error}; make the directory writable")
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = error.strerror or error
+            raise RecordingError(f"{self.file} cannot be used: {what}; make the directory writable") from error

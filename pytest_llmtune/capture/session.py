@@ -144,6 +144,7 @@ class Replay:
             for call in self._calls:
                 if call.hold is not None:
                     self.meter.lost(call.hold)
+                    call.hold = None  # an answer that comes later does not count
         with self._stack or ExitStack():
             self._stack = None
             if interrupted or self.mode not in _WRITING:

@@ -54,6 +54,15 @@ def test_a_call_that_waits_when_the_test_ends_is_not_sent(tmp_path: Path) -> Non
     assert (ledger.reserved, ledger.spent, ledger.uncertain) == (0, 5, 5)
 
 
+def test_an_answer_after_the_end_changes_nothing(tmp_path: Path) -> None:
+    """A thread that outlives its test: its call was counted as perhaps billed."""
+    ledger = Ledger(Decimal(100))
+    with replay_of(tmp_path / "a.cassette.json", Mode.LIVE, meter=Meter(prices=PRICES, ledger=ledger)) as replay:
+        call = replay.begin(request("a"))
+    answer(replay, call)
+    assert (ledger.reserved, ledger.spent, ledger.uncertain, replay.meter.calls) == (0, 5, 5, 0)
+
+
 def test_a_call_that_is_given_up_before_it_is_sent_gives_its_dollars_back(tmp_path: Path) -> None:
     """Its limit and the next call are free again."""
     ledger = Ledger(Decimal(100))

@@ -129,7 +129,10 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
     """Old and new score and cost, for a note."""
     metric, locked = criteria.metric, baseline.metrics.get(criteria.metric)
     known = len(evaluation.results) - len(evaluation.unknown)
-    old = f"{number(locked.value)} over {counted(_measured(baseline), 'row')}" if locked else "unknown"
+    rows = (
+        f" over {counted(measured, 'row')}" if (measured := _measured(baseline)) else ""
+    )  # none, if --llm-choose set it aside
+    old = f"{number(locked.value)}{rows}" if locked else "unknown"
     note = f"accepted: {metric} was {old}, and is {number(evaluation.metrics[metric])} over {counted(known, 'row')}"
     if comparison:
         note += f" ({comparison.shared.lost} lost, {comparison.shared.gained} gained)"

@@ -47,7 +47,9 @@ def test_another_point_of_the_front(project: Project) -> None:
         ["*18 of 18 requests have no recording*", "*pytest --llm-choose=2 --llm-record=missing *"]
     )
     assert (project.server.count, project.lock) == (asked, best)
-    project.run("--llm-choose=2", "--llm-record=missing").assert_outcomes(passed=1)
+    result = project.run("--llm-choose=2", "--llm-record=missing")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*accepted: success_vote was 1, and is 0.* over 18 rows; inference_cost was *"])
     assert project.server.count == asked + 18
     assert "model: bad" in project.lock.split("study:")[0]
     project.run().assert_outcomes(passed=1)

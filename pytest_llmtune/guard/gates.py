@@ -129,9 +129,8 @@ def _accepted(evaluation: Evaluation, comparison: Comparison | None, criteria: C
     """Old and new score and cost, for a note."""
     metric, locked = criteria.metric, baseline.metrics.get(criteria.metric)
     known = len(evaluation.results) - len(evaluation.unknown)
-    rows = (
-        f" over {counted(measured, 'row')}" if (measured := _measured(baseline)) else ""
-    )  # none, if --llm-choose set it aside
+    measured = _measured(baseline)  # 0 after --llm-choose: another configuration's rows say nothing about this one
+    rows = f" over {counted(measured, 'row')}" if measured else ""
     old = f"{number(locked.value)}{rows}" if locked else "unknown"
     note = f"accepted: {metric} was {old}, and is {number(evaluation.metrics[metric])} over {counted(known, 'row')}"
     if comparison:

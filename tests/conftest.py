@@ -32,7 +32,7 @@ hypothesis.settings.load_profile("llmtune")
 pytest_plugins = ["pytester"]
 collect_ignore = ["first_release"]
 
-LIGHT = "-p no:hypothesispytest -p no:anyio"
+LIGHT = "-p no:hypothesispytest -p no:anyio -p no:randomly"
 """Options of pytest without what an inner run does not use: they import Hypothesis and Trio into every process."""
 
 CLUSTER = pytest.StashKey["tuple[RayCluster, ExitStack]"]()
@@ -87,7 +87,7 @@ def whole_package() -> None:
 
 @pytest.fixture
 def pytester(whole_package: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Runs of pytest in processes of their own do without two plugins that are none of ours: half of each start."""
+    """Runs of pytest inside a test: without two plugins that would take half of each start, and in the order of their files."""
     monkeypatch.setenv("PYTEST_ADDOPTS", LIGHT)
     return pytester
 

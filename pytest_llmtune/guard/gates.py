@@ -196,8 +196,9 @@ def _with_agreement(verdict: Verdict, agreement: Gate, prefix: str) -> Verdict:
             sentence = f"{gate.sentence}; not judged: the judge is not trusted"
             gates[index] = replace(gate, passed=False, conclusive=False, sentence=sentence)
     failed = any(not gate.passed and gate.conclusive for gate in gates)
-    status = verdict.status if verdict.status in ("stale", "error") else "failed" if failed else "inconclusive"
-    return replace(verdict, gates=(*gates, agreement), status=status)
+    if not failed and verdict.status in ("passed", "failed"):
+        verdict = replace(verdict, status="inconclusive")
+    return replace(verdict, gates=(*gates, agreement))
 
 
 def _status(

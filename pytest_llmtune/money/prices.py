@@ -170,10 +170,33 @@ def _calculated(listed: ModelPrice, usage: Usage) -> Decimal:
     }
     try:
         found = listed.calc_price(Listed(**tokens, **dict(usage.units)))["total_price"]
-    except ValueError:  # its parts are inconsistent, or cover only some of the answers
-        found = listed.calc_price(Listed(**tokens))["total_price"]
+    except ValueError:
+        found = _at_most(listed, usage)
     again = max(0, usage.requests - 1)  # the calculation counts one request
     return found + again * Decimal(str(listed.__dict__.get("requests_kcount") or 0)) / 1000
+
+
+def _at_most(listed: ModelPrice, usage: Usage) -> Decimal:
+    """USD of usage whose parts contradict its totals: every token at the highest rate of the kinds that it names."""
+    from genai_prices.data_units import unit_data
+    from genai_prices.types import Usage as Listed
+
+    dimensions = {name: unit_data[name]["dimensions"] for name, _ in usage.units}
+    others = {name: count for name, count in usage.units if dimensions[name]["family"] != "tokens"}
+    found = listed.calc_price(Listed(input_tokens=0, output_tokens=0, **others))["total_price"]
+    inputs: dict[str, float] = {"input_tokens": usage.prompt_tokens}
+    if usage.cache_write_tokens:
+        inputs["cache_write_tokens"] = usage.cache_write_tokens
+    outputs: dict[str, float] = {"output_tokens": usage.completion_tokens}
+    for direction, parts in (("input", inputs), ("output", outputs)):
+        for name, count in usage.units:
+            if name not in others and dimensions[name]["direction"] == direction:
+                parts[name] = count
+        rates = [listed.__dict__.get(unit_data[name]["price_key"]) for name in parts]
+        prices = [getattr(rate, "base", rate) for rate in rates]
+        prices += [tier.price for rate in rates for tier in getattr(rate, "tiers", ())]
+        found += max(filter(None, prices), default=_ZERO) * Decimal(str(max(parts.values()))) / _MILLION
+    return found
 
 
 def parse_price(model: str, raw: Any, where: str = "prices") -> Price:

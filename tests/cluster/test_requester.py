@@ -32,10 +32,16 @@ def questions(count: int, n: int = 1) -> list[object]:
 
 def test_the_same_answers_as_without_a_cluster(engine: Engine, live: Live) -> None:
     """Texts, usage, dollars and what is in the cache; requests run side by side on both nodes."""
-    with LLMServer(answer=lambda body: body["messages"][0]["content"] * 3, latency=0.05, max_n=2) as server:
+
+    def many_at_once(_: object) -> float:
+        if server.in_flight > 2:  # each node sends its first request alone
+            server.until(lambda: server.peak > 8)
+        return 0.05
+
+    with LLMServer(answer=lambda body: body["messages"][0]["content"] * 3, max_n=2) as server:
         here = Live.run(live.source(server, cache=live.cache("here")), *questions(24, 3))
         asked = server.count
-        server.peak = 0
+        server.peak, server.latency = 0, many_at_once
         ledger, cache = Ledger(), live.cache("there")
         source = live.source(server, cache=cache, ledger=ledger, remote=engine.asker)
         there = Live.run(source, *questions(24, 3))

@@ -158,13 +158,16 @@ def test_nothing_is_gated_on_a_judge_that_agrees_too_little(agreement: float, st
     assert nothing.status == "inconclusive"
 
 
-@pytest.mark.parametrize("status", ["stale", "error"])
-def test_a_distrusted_judge_leaves_a_verdict_that_says_more(status: Literal["stale", "error"]) -> None:
-    """What is stale or an error stays so, and a suite that was not evaluated has no agreement to judge."""
+@pytest.mark.parametrize("status", ["stale", "error", "inconclusive"])
+def test_a_distrusted_judge_leaves_a_verdict_that_says_more(status: Literal["stale", "error", "inconclusive"]) -> None:
+    """What is stale, an error or inconclusive stays so, and a suite that was not evaluated has no agreement to judge."""
     grader = resolve({"judge": {"model": "judge", "rubric": "Polite?", "min_agreement": 0.8}})
-    gates = (Gate("min_success_vote", "success_vote", True, 1.0, 0.9, "ok"),)
+    gates = (
+        Gate("min_success_vote", "success_vote", True, 1.0, 0.9, "ok"),
+        Gate("max_unknown", "unknown", False, 2, 0, "2 of 3 examples have no answer"),
+    )
     verdict = held_to_agreement(Verdict(status, "success_vote", gates), evaluation([result(0)]), grader)
     assert verdict.status == status
-    assert [gate.word for gate in verdict.gates] == ["not judged", "not judged"]
+    assert [gate.word for gate in verdict.gates] == ["not judged", "FAIL", "not judged"]
     nothing = Verdict(status, "success_vote", gates)
     assert held_to_agreement(nothing, None, grader) is nothing

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.llm_server import Fault
 
+from pytest_llmtune.completions import requester
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -401,8 +403,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_providers_fault_is_no_wrong_answer(tuned: Project, name: str) -> None:
+def test_a_providers_fault_is_no_wrong_answer(tuned: Project, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """It is asked again; where it lasts, the row is unknown, the suite is inconclusive, and the good recording stays."""
+    monkeypatch.setattr(requester, "backoff", lambda *_: 0)
     tuned.server.faults.append(FAULTS[name])
     result = tuned.run("--llm-live")
     result.assert_outcomes(passed=1)
@@ -410,7 +413,6 @@ def test_a_providers_fault_is_no_wrong_answer(tuned: Project, name: str) -> None
     before = tuned.recording
     unlucky = min(guarded(tuned))
     tuned.server.fault = lambda body: FAULTS[name] if unlucky in str(body["messages"]) else None
-    tuned.write_suite(more="deadline=2,")
     result = tuned.run("--llm-record=all")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["sums is inconclusive: 1 of 18 examples have no answer*", "*unknown  row *"])

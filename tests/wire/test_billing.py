@@ -257,6 +257,17 @@ def test_a_part_without_a_price_is_an_error() -> None:
         PriceBook().price("text-embedding-3-small")
 
 
+def test_parts_that_contradict_their_total_cost_the_most_that_they_may() -> None:
+    """More audio tokens than tokens: all count as audio, and searches are billed as well; never less than a consistent bill."""
+    price = PriceBook().price("gemini-2.5-flash")
+    consistent = price.cost(Usage(10, 0, units=(("input_audio_tokens", 5),)))
+    damaged = Usage(10, 0, units=(("input_audio_tokens", 50),))
+    assert price.cost(damaged) == Decimal(50) * Decimal(1) / 1_000_000 > consistent
+    searched = price.cost(Usage(10, 0, units=(("web_searches", 2.0),))) - price.cost(Usage(10, 0))
+    both = Usage(10, 0, units=(*damaged.units, ("web_searches", 2.0)))
+    assert price.cost(both) - price.cost(damaged) == searched > 0
+
+
 def test_our_own_reading_agrees_with_genai_prices() -> None:
     """Suites read chat completions without it: each extractor of that shape finds the same tokens in the same body."""
     table, seen = data_snapshot.get_snapshot(), 0

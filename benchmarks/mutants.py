@@ -50,13 +50,13 @@ TARGETS = (
     Target("money/ledger", "money/test_ledger.py money/test_shared_spend.py"),
     Target("tuning/selection", "tuning/test_selection.py tuning/test_parts.py"),
     Target(
-        "grading/base", "grading/test_votes.py", "VOTES _WORD check_vote grade_answers _metrics _groups _elect _medoid"
+        "grading/base", "grading/test_votes.py", "VOTES _WORD check_vote grade_answers _metrics _elect _medoid"
     ),
     Target("grading/math/equality", "grading/test_equality.py"),
     Target(
         "suite/keys",
         "suite/test_thresholds.py",
-        "SCORES RATES COSTS METRICS _KEY Threshold parse _direction _in_group _limit",
+        "SCORES RATES COSTS METRICS _KEY Threshold parse_threshold _limit",
     ),
 )
 
@@ -177,6 +177,8 @@ def mutants(target: Target, source: str) -> list[Mutant]:
     """All mutants of a module, or of some of its definitions."""
     tree = ast.parse(source)
     chosen = set(target.only.split())
+    if unknown := chosen.difference(*map(names_of, tree.body)):
+        sys.exit(f"{target.module} defines no {', '.join(sorted(unknown))}: correct TARGETS")
     found = []
     for position, statement in enumerate(tree.body):
         if chosen and not chosen & names_of(statement):

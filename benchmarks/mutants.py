@@ -49,9 +49,7 @@ TARGETS = (
     Target("completions/billing", "completions/test_billing.py completions/test_live_source.py"),
     Target("money/ledger", "money/test_ledger.py money/test_shared_spend.py"),
     Target("tuning/selection", "tuning/test_selection.py tuning/test_parts.py"),
-    Target(
-        "grading/base", "grading/test_votes.py", "VOTES _WORD check_vote grade_answers _metrics _elect _medoid"
-    ),
+    Target("grading/base", "grading/test_votes.py", "VOTES _WORD check_vote grade_answers _metrics _elect _medoid"),
     Target("grading/math/equality", "grading/test_equality.py"),
     Target(
         "suite/keys",

@@ -633,3 +633,28 @@ def test_a_row_is_shown_with_the_columns_of_prompt_and_grader() -> None:
     assert found("{q}") == RowColumns(("q",), ("answer",))
     assert found("{hint}: {q}") == RowColumns(("q", "hint"), ("answer",))
     assert found(lambda row: row["q"]) == RowColumns(("q", "hint"), ("answer",))
+
+
+@pytest.mark.parametrize(("mode", "score"), [("max", 0.0), ("min", 1.0)])
+def test_the_worst_score_on_every_row_guards_nothing(mode: Any, score: float) -> None:
+    """Nothing could get worse than that; the best score is fine, whichever it is."""
+    criteria = Criteria(mode=mode, max_drop=0.05)
+    verdict = judge(scores(score, score, score), criteria)
+    assert verdict.status == "failed"
+    assert f"success_vote is {score:g} on every row" in sentence(verdict, "any_success")
+    best = 1 - score
+    assert judge(scores(best, best, best), criteria).status == "passed"
+    assert judge(scores(score, best, score), criteria).status == "passed"
+
+
+def test_a_group_is_judged_over_its_rows_that_have_the_metric() -> None:
+    """A grader may leave a metric out of some rows."""
+    row = {"t": "a", "q": "1"}
+    some = [
+        result(0, row=row, metrics={"steps": 1.0}),
+        result(1, row=row | {"q": "2"}),
+        result(2, row=row | {"q": "3"}),
+    ]
+    found = dataclasses.replace(evaluation(some[:1]), results=tuple(some))
+    verdict = judge(found, Criteria(limits=(at_least("1", "steps", group="a"),), group_by="t"))
+    assert verdict.gates[0].sentence == "steps of t = a 1 is at least min_steps 1"

@@ -90,7 +90,7 @@ def test_a_binary_stream_that_was_cut_fails_the_recording_run(tmp_path: Path) ->
 
     def stream() -> None:
         with replay:
-            call = replay.ask(ClientRequest.of("POST", "https://h/model/m/converse-stream", b"{}"))
+            call = replay.begin(ClientRequest.of("POST", "https://h/model/m/converse-stream", b"{}"))
             replay.answer(call, 200, "OK", kind, body[:-3])
 
     with pytest.raises(RecordingError, match="was cut"):
@@ -130,12 +130,12 @@ def test_an_id_in_a_url_stays_linked(tmp_path: Path) -> None:
             (ClientRequest.of("GET", f"https://h/v1/batches/{identity}", b""), "completed"),
         ):
             body = json.dumps(made | {"status": status}).encode()
-            replay.answer(replay.ask(asked), 200, "OK", {"content-type": "application/json"}, body)
+            replay.answer(replay.begin(asked), 200, "OK", {"content-type": "application/json"}, body)
     assert identity not in path.read_text(encoding="utf-8")
     with replay_of(path) as replay:
-        first = replay.ask(ClientRequest.of("POST", "https://h/v1/batches", b'{"input_file_id": "f"}')).interaction
+        first = replay.begin(ClientRequest.of("POST", "https://h/v1/batches", b'{"input_file_id": "f"}')).interaction
         assert first is not None
         known = json.loads(first.text)["id"]
-        second = replay.ask(ClientRequest.of("GET", f"https://h/v1/batches/{known}", b"")).interaction
+        second = replay.begin(ClientRequest.of("GET", f"https://h/v1/batches/{known}", b"")).interaction
     assert second is not None
     assert json.loads(second.text)["status"] == "completed"

@@ -329,7 +329,7 @@ def test_a_container_runtime_takes_its_place(runtime: str, tmp_path: Path, monke
     """By the environment variable or the option; without network, read-only, as nobody, and removed when it is late."""
     log = tmp_path / "log"
     (tmp_path / runtime).write_text(
-        f'#!/bin/sh\necho "$@" >>{log}\n[ "$1" = run ] && exec {sys.executable} -I -S {sandboxes._RUNNER}\n'
+        f'#!/bin/sh\necho "$@" >>{log}\n[ "$1" = run ] && exec "{sys.executable}" -I -S "{sandboxes._RUNNER}"\n'
     )
     (tmp_path / runtime).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

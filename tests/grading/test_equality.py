@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.graders import math
 
-from pytest_llmtune.grading.math.equality import is_settled
+from pytest_llmtune.grading.math.equality import _LONGEST, Algebra, _spelled, is_settled
 from pytest_llmtune.grading.math.parse import parse
 
 
@@ -227,3 +227,30 @@ def test_what_was_read_to_the_end_is_not_left_to_algebra(reference: str, respons
 )
 def test_algebra_is_not_asked_where_the_difference_is_final(reference: str, response: str, settled: bool) -> None:
     assert is_settled(parse(reference), parse(response)) is settled
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        (r"\frac{dx}{dt}", "D_{xt}"),
+        (r"\dfrac{d^2 y}{\mathrm{d} x^{2}}", "D_{yx2}"),
+        (r"\sin 30^\circ", r"\sin(\frac{30\pi}{180})"),
+        ("x = 4.", "x = 4"),
+        ("2 t + 2 t", "2 t + 2 t^{1}"),
+        (r"$\\frac{1}{2}$", r"\frac{1}{2}"),
+    ],
+)
+def test_notation_that_algebra_misreads_is_respelled(text: str, spelled: str) -> None:
+    """Derivatives become one symbol, degrees radians; a variable at the end is no unit, a full stop no part."""
+    assert _spelled(text).strip() == spelled
+
+
+def test_an_answer_is_compared_up_to_its_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past it, it is unequal without a worker."""
+    algebra = Algebra(1)
+    asked: list[str] = []
+    monkeypatch.setattr(algebra._pool, "call", lambda request, _: asked.append(request["answer"]))
+    algebra.compare("1", "1" * _LONGEST)
+    algebra.compare("1", "1" * (_LONGEST + 1))
+    algebra.close()
+    assert list(map(len, asked)) == [_LONGEST]

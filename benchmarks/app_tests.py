@@ -1,6 +1,6 @@
 """What replaying costs in an app's own tests, beside the same tests over a mock and beside other recorders.
 
-    python benchmarks/app_tests.py [--calls 50,200,800] [--tests 200] [--files 2000] [--cold]
+    python benchmarks/app_tests.py [--calls 50,200,800] [--tests 200] [--files 2000] [--cold] [--instructions]
 
 Every figure is CPU seconds (user and system) of a whole pytest process, the least of several, taken by turns so that other
 work on the machine falls on all of them. ``mock`` are the same tests over the client's ``MockTransport``; ``import`` is a
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -93,14 +94,17 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def cpu(directory: Path, *options: str, cold: bool) -> float:
-    """CPU seconds of one run of pytest."""
+VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
+
+
+def cost(directory: Path, *options: str, cold: bool, counted: bool = False) -> float:
+    """CPU seconds of one run of pytest; ``counted``: thousands of millions of instructions, which no other work changes."""
     environment = dict(os.environ, OPENAI_API_KEY="sk-any-000000000000", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     if cold:
         environment |= {"PYTHONPYCACHEPREFIX": tempfile.mkdtemp(), "PYTHONDONTWRITEBYTECODE": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", *QUIET, *options],
+        [*(VALGRIND if counted else ()), sys.executable, "-m", "pytest", *QUIET, *options],
         cwd=directory,
         env=environment,
         capture_output=True,
@@ -109,6 +113,9 @@ def cpu(directory: Path, *options: str, cold: bool) -> float:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if found.returncode:
         raise SystemExit(found.stdout.decode()[-3000:] + found.stderr.decode()[-2000:])
+    if counted:
+        (number,) = re.findall(rb"I\s+refs:\s+([\d,]+)", found.stderr)
+        return int(number.replace(b",", b"")) / 1e9
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
@@ -123,16 +130,16 @@ def project(directory: Path, who: str, url: str, tests: int, calls: int) -> None
 
 
 def measure(
-    everyone: list[str], url: str, tests: int, calls: int, *, files: int, cold: bool, times: int
+    everyone: list[str], url: str, tests: int, calls: int, *, files: int, cold: bool, times: int, counted: bool
 ) -> dict[str, float]:
-    """CPU seconds of the replay, the least of so many times."""
+    """What the replay costs, the least of so many times."""
     with tempfile.TemporaryDirectory() as name:
         taken: dict[str, list[float]] = {who: [] for who in everyone}
         for who in everyone:
             directory = Path(name) / who
             directory.mkdir()
             project(directory, who, url, tests, calls)
-            cpu(directory, *PLUGIN[who], *RECORD[who], cold=False)
+            cost(directory, *PLUGIN[who], *RECORD[who], cold=False)
             folder = directory / "llmtune"
             folder.mkdir(exist_ok=True)
             for number in range(files):
@@ -140,7 +147,7 @@ def measure(
                 (folder / f"other_{number}.cassette.json").write_text(empty, encoding="utf-8")
         for _ in range(times):
             for who, seconds in taken.items():
-                seconds.append(cpu(Path(name) / who, *PLUGIN[who], cold=cold))
+                seconds.append(cost(Path(name) / who, *PLUGIN[who], cold=cold, counted=counted))
     return {who: min(seconds) for who, seconds in taken.items()}
 
 
@@ -152,6 +159,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--times", type=int, default=3, help="how often each is run")
     parser.add_argument("--cold", action="store_true", help="without cached bytecode")
+    parser.add_argument(
+        "--instructions", action="store_true", help="count instructions with valgrind, in thousand millions"
+    )
     arguments = parser.parse_args()
     there = {entry.name for entry in entry_points(group="pytest11")}
     everyone = [who for who in CLIENT if who in ("import", "mock") or who in there]
@@ -164,7 +174,16 @@ def main() -> None:
         shapes += [(arguments.tests, 2, 0), (arguments.tests, 2, arguments.files)]
     for tests, calls, files in shapes:
         chosen = [who for who in everyone if who != "recording" or calls <= SQUARE]
-        row = measure(chosen, url, tests, calls, files=files, cold=arguments.cold, times=arguments.times)
+        row = measure(
+            chosen,
+            url,
+            tests,
+            calls,
+            files=files,
+            cold=arguments.cold,
+            times=arguments.times,
+            counted=arguments.instructions,
+        )
         beside = f", beside {files} files" if files else ""
         print(
             f"| {tests} x {calls}{beside} | "

@@ -22,6 +22,7 @@ from pytest_llmtune.wire.event_stream import rewritten
 from pytest_llmtune.wire.response import parse_object
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -56,7 +57,8 @@ _INNER = ("response", "metrics", "message", "amazon-bedrock-invocationMetrics")
 _MODEL_VALUES = frozenset({"input", "args", "arguments", "parameters", "json"})
 """Fields with a model's own data, such as a tool's arguments, whose ``id`` is a value like any other."""
 _GENERATED = lazy_regex(
-    r"(?=.*\d)([A-Za-z]+[-_])?\S{11,}"  # shorter ones, such as call_0, are counters
+    r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"  # a UUID, whose first part is no prefix even without a digit
+    r"|(?=.*\d)([A-Za-z]+[-_])?\S{11,}"  # shorter ones, such as call_0, are counters
     r"|([A-Za-z]+[-_])[A-Za-z]{16,}"  # one in seventy of 24 letters and digits has no digit
     r"|(?=.*[a-z])(?=.*[A-Z0-9])[A-Za-z0-9]{9}"  # Mistral's tool calls
 )
@@ -119,23 +121,26 @@ class _Naming:
     def rename(self, document: dict[str, Any]) -> dict[str, Any]:
         """An answer, or a part of one, with stable IDs and without times."""
         for found in _ids(document):
-            if found not in self.new_names and found not in self.request:
+            if found[0] not in self.new_names and found[0] not in self.request:
                 self._new_name(found, str(len(self.new_names)))
         self.names |= self.new_names
         return _lasting(_renamed(document, self.names))
 
     def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Headers with renamed request IDs."""
-        found = sorted(name for name in REQUEST_IDS & headers.keys() if _GENERATED.fullmatch(headers[name]))
-        return {**headers, **{name: self._new_name(headers[name], name) for name in found}} if found else headers
+        renamed = {}
+        for name in sorted(REQUEST_IDS & headers.keys()):
+            if found := _GENERATED.fullmatch(headers[name]):
+                renamed[name] = self._new_name(found, name)
+        return {**headers, **renamed} if renamed else headers
 
-    def _new_name(self, found: str, position: str) -> str:
-        if found not in self.new_names:
+    def _new_name(self, found: re.Match[str], position: str) -> str:
+        if found[0] not in self.new_names:
             digest = hashlib.sha256(f"{self.seed} {position}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-            match = _GENERATED.fullmatch(found)
-            prefix = (match and (match[1] or match[2])) or ""
-            self.new_names[found] = digest[:9] if len(found) == 9 else prefix + digest  # Mistral refuses other lengths
-        return self.new_names[found]
+            prefix = next(filter(None, found.groups()), "")
+            # Mistral refuses other lengths than nine
+            self.new_names[found[0]] = digest[:9] if len(found[0]) == 9 else prefix + digest
+        return self.new_names[found[0]]
 
 
 def _is_answer(document: dict[str, Any]) -> bool:
@@ -145,12 +150,13 @@ def _is_answer(document: dict[str, Any]) -> bool:
     return any(shape <= document.keys() for shape in _SHAPES)
 
 
-def _ids(data: Any) -> Iterator[str]:
+def _ids(data: Any) -> Iterator[re.Match[str]]:
+    """The IDs in a response; the groups of a match are its prefix."""
     if isinstance(data, dict):
         for name, value in sorted(data.items()):  # servers use any order of keys
             pattern = _GEMINI if name == "responseId" else _GENERATED
-            if name in _IDS and isinstance(value, str) and pattern.fullmatch(value):
-                yield value
+            if name in _IDS and isinstance(value, str) and (found := pattern.fullmatch(value)):
+                yield found
             elif name not in _MODEL_VALUES:
                 yield from _ids(value)
     elif isinstance(data, list):

@@ -7,6 +7,7 @@ import json
 import secrets
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +77,25 @@ def test_two_recordings_of_the_same_answers_are_equal() -> None:
     for make in (lambda: [chat("q"), chat("q"), chat("r")], conversation, chain, stream):
         assert list(stable(make())) == list(stable(make()))
         assert make() != make()
+
+
+@pytest.mark.parametrize("served", ["deadbeef-12ab-4cde-8f01-0123456789ab", "01234567-12ab-4cde-8f01-0123456789ab"])
+def test_the_first_letters_of_a_uuid_are_no_prefix(served: str) -> None:
+    """A prefix stays, and what is random may begin with letters and a hyphen as well."""
+    body = {"object": "chat.completion", "id": served, "created": 1}
+    item = replace(interaction({}, json.dumps(body)), headers={"x-request-id": served})
+    (found,) = stable([item])
+    new = json.loads(found.text)["id"]
+    assert "-" not in new
+    assert "-" not in found.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("served", ["aBcD-efgh0jklmnopqr", "aBcDefgh_jklmnopqrst", "0BcDefghijklmnopqrst"])
+def test_an_id_of_geminis_has_no_prefix(served: str) -> None:
+    """It is base64 with hyphens and underscores, which may come early."""
+    body = {"candidates": [], "usageMetadata": {}, "responseId": served}
+    (found,) = stable([interaction({}, json.dumps(body))])
+    assert json.loads(found.text)["responseId"].isalnum()
 
 
 def test_ids_of_a_recording_are_distinct() -> None:

@@ -33,7 +33,7 @@ pytest_plugins = ["pytester"]
 collect_ignore = ["first_release"]
 
 LIGHT = "-p no:hypothesispytest -p no:anyio -p no:randomly"
-"""Options of pytest without what an inner run does not use: they import Hypothesis and Trio into every process."""
+"""Plugins that inner runs do without: two import Hypothesis and Trio into every process, the third shuffles the tests."""
 
 CLUSTER = pytest.StashKey["tuple[RayCluster, ExitStack]"]()
 

@@ -91,7 +91,7 @@ class Tariff:
         Args:
             answer: the response's body; bytes where it is no text.
             read: the request's body, where it was read already.
-            own: as of ``bound``.
+            own: as in ``bound``.
         """
         uri, body = request.uri, request.body if read is None else read
         listed = self.prices is None or not self.prices.has_own([model_asked(uri, body)])
@@ -110,7 +110,7 @@ class Tariff:
         """What a recorded call was billed; an error is free.
 
         Args:
-            read, own: as of ``billed``.
+            read, own: as in ``billed``.
 
         Raises:
             SuiteError: the model's price is unknown, or the answer does not say what was used.

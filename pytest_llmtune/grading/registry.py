@@ -85,7 +85,7 @@ def resolve(
 
 
 def grader_of(suite: Suite) -> Grader:
-    """The grader that a suite declares; SuiteError as of ``resolve``."""
+    """The grader that a suite declares; raises SuiteError as ``resolve`` does."""
     return resolve(
         suite.grader,
         base_dir=suite.base_dir,

@@ -35,6 +35,7 @@ _MAKERS = (
     "openai", "anthropic", "google", "mistral", "cohere", "deepseek", "x-ai", "perplexity", "voyageai", "moonshotai", "aws",
 )  # fmt: skip
 """Providers whose price is used if neither the address nor genai-prices' rules identify one."""
+_YOUR_OWN = "give your own price: prices, or llmtune_prices in the ini file"
 _UNMEASURED = frozenset({"web_searches", "social_searches", "storage_searches", "code_executions"})
 """Units that some models bill per request or within the tokens: a missing price of their own is not a gap."""
 
@@ -66,7 +67,7 @@ class Price:
         """
         price = dict(self.service).get(usage.tier, self) if usage.tier else self
         if gap := _gap(price, usage):
-            raise SuiteError(f"{gap}; give your own price: prices, or llmtune_prices in the ini file")
+            raise SuiteError(f"{gap}; {_YOUR_OWN}")
         if price.listed is not None and not _is_linear(price.listed, usage):
             return _calculated(price.listed, usage) * price.share
         rate = next((tier for start, tier in reversed(price.tiers) if usage.prompt_tokens > start), price)
@@ -148,8 +149,10 @@ def _gap(price: Price, usage: Usage) -> str:
     from genai_prices.data_units import unit_data
 
     rates = _rates(price.listed)
+    dimensions = [unit_data[name]["dimensions"] for name in units]
+    directions = {each["direction"] for each in dimensions if each["family"] == "tokens"}
     for way, count in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
-        if count and not any(key.startswith(way) and key.endswith("_mtok") for key in rates):
+        if (count or way in directions) and not any(key.startswith(way) and key.endswith("_mtok") for key in rates):
             return f"genai-prices has no price for the model's {way} tokens"
     others = {name for name in units - _UNMEASURED if unit_data[name]["dimensions"]["family"] != "tokens"}
     if others and not any(unit_data[name]["price_key"] in rates for name in others):
@@ -177,7 +180,11 @@ def _calculated(listed: ModelPrice, usage: Usage) -> Decimal:
 
 
 def _at_most(listed: ModelPrice, usage: Usage) -> Decimal:
-    """USD of usage whose parts contradict its totals: every token at the highest rate of the kinds that it names."""
+    """USD of usage whose parts contradict its totals: every token at the highest rate of the kinds that it names.
+
+    Raises:
+        SuiteError: none of these kinds has a price.
+    """
     from genai_prices.data_units import unit_data
     from genai_prices.types import Usage as Listed
 
@@ -195,7 +202,10 @@ def _at_most(listed: ModelPrice, usage: Usage) -> Decimal:
         rates = [listed.__dict__.get(unit_data[name]["price_key"]) for name in parts]
         prices = [getattr(rate, "base", rate) for rate in rates]
         prices += [tier.price for rate in rates for tier in getattr(rate, "tiers", ())]
-        found += max(filter(None, prices), default=_ZERO) * Decimal(str(max(parts.values()))) / _MILLION
+        count, listed_prices = max(parts.values()), [price for price in prices if price is not None]
+        if count and not listed_prices:
+            raise SuiteError(f"genai-prices has no price for the model's {direction} tokens; {_YOUR_OWN}")
+        found += max(listed_prices, default=_ZERO) * Decimal(str(count)) / _MILLION
     return found
 
 

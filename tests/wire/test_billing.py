@@ -266,6 +266,8 @@ def test_parts_that_contradict_their_total_cost_the_most_that_they_may() -> None
     searched = price.cost(Usage(10, 0, units=(("web_searches", 2.0),))) - price.cost(Usage(10, 0))
     both = Usage(10, 0, units=(*damaged.units, ("web_searches", 2.0)))
     assert price.cost(both) - price.cost(damaged) == searched > 0
+    with pytest.raises(SuiteError, match="no price for the model's output tokens; give your own price"):
+        PriceBook().price_at(HOST, ["text-embedding-3-small"]).cost(Usage(10, 0, units=(("output_audio_tokens", 5),)))
 
 
 def test_our_own_reading_agrees_with_genai_prices() -> None:

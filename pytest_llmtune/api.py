@@ -70,7 +70,12 @@ def _counted(by_model: Callable[[], Mapping[str, ModelUsage]]) -> Iterator[None]
 def _run(suite: Suite, settings: Settings | None) -> SuiteRun:
     settings = settings or Settings()
     location = SuiteLocation(suite.name, suite.where_declared, 1, Path(suite.base_dir) / "llmtune")
-    return SuiteRun(suite, settings, location, Ledger(), redactor_of(settings), _listener())
+    return SuiteRun(suite, settings, location, _ledger(settings), redactor_of(settings), _listener())
+
+
+def _ledger(settings: Settings) -> Ledger:
+    """What one call may spend."""
+    return Ledger(None if settings.max_spend is None else Decimal(str(settings.max_spend)), name="max_spend")
 
 
 def _listener() -> Listener:
@@ -211,8 +216,10 @@ def complete(
     A cascade tries its steps in turn until one has a clear vote; ``.paid`` is the total.
 
     Raises:
-        SuiteError: the row lacks a column of the template, or a parameter is unknown.
+        SuiteError: the row lacks a column of the template, a parameter is unknown, or ``settings`` has ``batch``, ``engine`` or
+            ``source``: a completion is sent at once, over HTTP.
         CompletionError: no endpoint could complete the last configuration; ``EndpointError`` if none ever can.
+        BudgetExhaustedError: it might cost more than ``max_spend`` of ``settings``.
     """
     configs = []
     for one in config if isinstance(config, (list, tuple)) else [config]:
@@ -340,11 +347,18 @@ def _source(settings: Settings, cache_seed: int | None) -> LiveSource:
     from pytest_llmtune.completions.source import LiveSource
     from pytest_llmtune.money.prices import PriceBook
 
+    for name in ("batch", "engine", "source"):
+        if getattr(settings, name):
+            raise SuiteError(
+                f"complete() sends at once, over HTTP: leave {name} out of its settings; tune and evaluate use it"
+            )
     trust = Trust.of(hosts=settings.trust_hosts)
     return LiveSource(
         endpoints_of(settings.endpoints, base_url=settings.base_url, root=settings.root, trust=trust),
         PriceBook(settings.prices),
+        ledger=_ledger(settings),
         cache=None if cache_seed is None else Cache(settings.root / ".llmtune" / "cache", seed=cache_seed),
         timeout=settings.timeout,
+        deadline=settings.deadline,
         redactor=redactor_of(settings),
     )

@@ -75,9 +75,9 @@ class Settings:
     timeout: float = 60.0
     """Seconds for one request."""
     deadline: float | None = None
-    """Seconds for all requests of one suite in a run."""
+    """Seconds for all requests of one suite in a run, or of one ``complete``."""
     max_spend: Decimal | None = None
-    """Limit in USD for the whole run, in every paid mode."""
+    """Limit in USD for the whole run, in every paid mode; without pytest, for each call of ``tune``, ``evaluate`` and ``complete``."""
     stop_early: float | None = None
     """With ``--llm-live``, stop asking once the verdict is decided with this probability of error."""
     prices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -11,7 +11,8 @@ import pytest
 from support.llm_server import Fault, LLMServer, prompt_tokens, tokens
 from support.searches import answers, settings, suite
 
-from pytest_llmtune import api, complete, evaluate, usage
+from pytest_llmtune import api, complete, evaluate, tune, usage
+from pytest_llmtune._dataclass import replace
 from pytest_llmtune.completions.stats import RequestStats
 from pytest_llmtune.errors import CompletionError, LLMTuneError, SuiteError
 from pytest_llmtune.types import Exchange
@@ -225,3 +226,35 @@ def test_an_aggregate_of_a_metric_that_will_not_be_costs_nothing(server: LLMServ
     assert server.count == 0
     found = evaluate(suite(), STRONG, aggregate={"latency": "median", "success": "median"}, settings=at)
     assert found.success == 1
+
+
+@pytest.mark.parametrize("call", ["tune", "evaluate", "complete"])
+def test_max_spend_limits_each_call(server: LLMServer, at: Settings, call: str) -> None:
+    """What the next request may cost is more than the limit: nothing is sent."""
+    limited = replace(at, max_spend=Decimal("0.000001"))
+    work = {
+        "tune": lambda: tune(suite(), settings=limited),
+        "evaluate": lambda: evaluate(suite(), STRONG, settings=limited),
+        "complete": lambda: complete(STRONG, ROW, settings=limited),
+    }
+    with pytest.raises(LLMTuneError, match="max_spend"):
+        work[call]()
+    assert server.count == 0
+
+
+def test_a_completion_has_a_deadline(server: LLMServer, at: Settings) -> None:
+    """As a suite has."""
+    with pytest.raises(CompletionError, match="the time of the run is up"):
+        complete(STRONG, ROW, settings=replace(at, deadline=0.0))
+    assert server.count == 0
+
+
+@pytest.mark.parametrize("option", [{"batch": True}, {"engine": "ray"}, {"source": "canned"}])
+def test_a_completion_is_not_sent_another_way_than_the_settings_say(
+    server: LLMServer, at: Settings, option: dict[str, Any]
+) -> None:
+    """It is sent at once, over HTTP."""
+    [name] = option
+    with pytest.raises(SuiteError, match=rf"complete\(\) .*{name}"):
+        complete(STRONG, ROW, settings=replace(at, **option))
+    assert server.count == 0

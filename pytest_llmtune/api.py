@@ -130,6 +130,9 @@ def tune(suite: Suite, *, log_file_name: str | Path | None = None, settings: Set
         log_file_name: JSON Lines log of the study, with spending and all trials, from which a killed search resumes.
             Default: ``.llmtune/studies/<suite>.jsonl``.
 
+    Returns:
+        ``config``, the best configuration within the budgets, and ``analysis``, with ``best_result``, ``trials`` and ``summary``.
+
     Raises:
         LLMTuneError: no configuration is within the inference budget, an endpoint fails, a grader is vacuous.
     """
@@ -158,6 +161,7 @@ def evaluate(
 
     Raises:
         SuiteError: ``aggregate`` names an unknown function or metric.
+        LLMTuneError: an endpoint fails, a grader is vacuous, or the next request might cost more than ``max_spend``.
     """
     run = _run(suite, settings)
     aggregates = _aggregates(suite, aggregate)

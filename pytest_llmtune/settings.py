@@ -69,9 +69,11 @@ class Settings:
     choose: int | None = None
     """The point of a search's front to lock, from 1; None: the lock file's configuration stays."""
     base_url: str | None = None
+    """Address of the OpenAI-compatible server; None: ``OPENAI_BASE_URL``, else OpenAI's."""
     endpoints: str | None = field(default=None, repr=False)
-    """May contain keys."""
+    """Endpoints in order of failover: a file, a directory of keys, JSON text, or an environment variable. May contain keys."""
     concurrency: int = 32
+    """Requests in flight."""
     timeout: float = 60.0
     """Seconds for one request."""
     deadline: float | None = None
@@ -81,7 +83,7 @@ class Settings:
     stop_early: float | None = None
     """With ``--llm-live``, stop asking once the verdict is decided with this probability of error."""
     prices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Model name to USD per 1M tokens (``input``, ``output``, ``cached_input``, ``cache_write``), from the ini file."""
+    """Model name to USD per 1M tokens (``input``, ``output``, ``cached_input``, ``cache_write``)."""
     redact: tuple[str, ...] = ()
     """Regular expressions whose matches are never written to a file."""
     allow_hosts: tuple[str, ...] = ()

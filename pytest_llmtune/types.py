@@ -143,7 +143,7 @@ class CompletionRequest:
     n: int
     """Number of answers requested."""
     key: str
-    """SHA-256 hex of the canonical JSON of ``body``; see ``_util.jsonhash``."""
+    """SHA-256 hex of the canonical JSON of ``body``."""
     sample_index: int = 0
     """Sample index: 0 for the first ``n`` answers, 1 for the next ``n``, ...: equal rows get separate samples."""
     escalation: Escalation | None = None
@@ -155,12 +155,15 @@ class Exchange:
     """One complete, successful request and its response as sent over the wire, secrets removed."""
 
     method: str
+    """HTTP method."""
     uri: str
+    """Address of the request."""
     request: Mapping[str, Any]
     """The request's JSON body, ``n`` included."""
     response: Mapping[str, Any]
     """The response's JSON body."""
     status: int = 200
+    """HTTP status."""
     latency: float = 0.0
     """Seconds from sending to the last byte."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -272,11 +275,13 @@ class Completion:
     """The n answers to one request, live, cached or recorded."""
 
     choices: tuple[Choice, ...]
+    """The answers, each with ``text``, ``finish_reason`` and ``tokens``."""
     usage: Usage
     """Tokens billed for requesting exactly these answers."""
     exchanges: tuple[Exchange, ...]
     """The exchanges that the answers come from."""
     served_model: str = ""
+    """The model that the server names."""
     latency: float = 0.0
     """Seconds taken by the slowest exchange."""
     paid: Decimal = Decimal(0)
@@ -319,6 +324,7 @@ class ExampleGrade:
     votes: tuple[tuple[str, int], ...] = ()
     """(answer, count), most frequent first; ties in order of appearance."""
     voted_answer: str | None = None
+    """The elected answer; None if no response could be read."""
     answers: tuple[Answer, ...] = ()
     """One per response; empty if the grader is a plain callable."""
 
@@ -328,15 +334,19 @@ class ExampleResult:
     """One example under one configuration."""
 
     example: Example
+    """The row, as ``row``, with its ``id`` and its ``index`` from 0."""
     status: Literal["ok", "refused", "unknown"]
     """``refused``: a content filter stopped every choice (counts as wrong); ``unknown``: not completed."""
     grade: ExampleGrade | None
     """None if and only if the status is ``unknown``."""
     responses: Sequence[str] = ()
+    """Texts of the model."""
     usage: Usage = Usage(0, 0)
+    """Tokens of this instance."""
     cost: Decimal = Decimal(0)
     """USD of this instance at current prices."""
     latency: float = 0.0
+    """Seconds."""
     error: str | None = None
     """Why the status is ``unknown``; for a task, also the last line of the exception it raised."""
     runs: tuple[TaskRun, ...] = ()
@@ -397,6 +407,7 @@ class Evaluation(_Metrics):
     metrics: Mapping[str, float]
     """Aggregated over all examples whose status is not ``unknown``."""
     intervals: Mapping[str, Interval]
+    """By metric: ``low``, ``high`` and ``confidence``."""
     inference_cost: Decimal
     """Mean USD per instance at current prices."""
     cost: Decimal
@@ -404,6 +415,7 @@ class Evaluation(_Metrics):
 
     @cached_property
     def unknown(self) -> tuple[ExampleResult, ...]:
+        """The examples that could not be completed."""
         return tuple(result for result in self.results if result.status == "unknown")
 
     @overload

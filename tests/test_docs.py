@@ -16,6 +16,7 @@ import pytest
 import yaml
 from support.suite_files import read_suites
 
+import pytest_llmtune
 from pytest_llmtune import cli
 from pytest_llmtune.completions.endpoint_files import endpoints_of
 from pytest_llmtune.plugin.options import OPTIONS
@@ -118,6 +119,13 @@ def test_the_reference_is_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "docs" / "reference.py"), "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_has_its_entry() -> None:
+    """What can be imported, and what is public of each class, with its meaning."""
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    assert set(pytest_llmtune.__all__) <= set(re.findall(r"^(?:## |\| )`(\w+)", page, re.MULTILINE))
+    assert [line for line in page.splitlines() if line.endswith("|  |")] == []
 
 
 HISTORY = re.compile(

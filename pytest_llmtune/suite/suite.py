@@ -88,7 +88,7 @@ def _check_thresholds(thresholds: tuple[Threshold, ...], group_by: str | None, p
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Suite:
-    """A suite, given by its keys as keyword arguments; ``suite/keys.py`` lists them, with their units and defaults.
+    """A suite, given by its keys as keyword arguments: the same as in the marker and in YAML.
 
     Raises:
         SuiteError: a key is unknown, missing, invalid or contradicts another; one line per problem.
